@@ -1,0 +1,1 @@
+//! JSON to domain and back: the contract's spelling lives here and nowhere else.
