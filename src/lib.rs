@@ -3,4 +3,5 @@
 //! The modules stand in reading order; each uses only what stands above it.
 
 pub mod domain;
+pub mod sandbox;
 pub mod wire;

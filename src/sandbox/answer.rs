@@ -1,0 +1,151 @@
+//! What a call is answered: a reply, whole or spoilt, or nothing at all.
+
+use std::{io, iter};
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Serialize;
+use serde_json::json;
+
+use super::server::{Connection, Cut, Stop};
+
+const HUGE_CHUNK_BYTES: usize = 64 * 1024;
+const HUGE_CHUNKS: usize = 512;
+
+/// The end of one call.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Reply(Reply),
+    /// The connection goes, and not one byte of an answer with it.
+    Nothing(Cut),
+}
+
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Payload,
+}
+
+#[derive(Debug)]
+pub(super) enum Payload {
+    Whole(Bytes),
+    /// The first half of these bytes under the length of all of them; then the connection closes.
+    Truncated(Bytes),
+    /// The same, but the connection stays open and silent.
+    Stalled(Bytes),
+    /// 32 MiB of spaces after the JSON text that they stand behind, so that only the size is wrong.
+    Huge(Bytes),
+}
+
+impl Answer {
+    /// The HTTP status that the client reads, if it reads one.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Reply(reply) => Some(reply.status),
+            Self::Nothing(_) => None,
+        }
+    }
+
+    pub(super) fn into_response(self, connection: &Connection, stop: &Stop) -> Response {
+        match self {
+            Self::Reply(reply) => reply.into_response(connection, stop),
+            Self::Nothing(cut) => {
+                connection.cut(cut);
+                // hyper wants something to write; the first attempt to write it ends the connection.
+                StatusCode::NO_CONTENT.into_response()
+            }
+        }
+    }
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
+    }
+}
+
+impl Reply {
+    pub(super) fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let headers = iter::once((CONTENT_TYPE, HeaderValue::from_static(content_type))).collect();
+        Self { status, headers, body: Payload::Whole(body.into()) }
+    }
+
+    pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(bytes) => Self::new(status, "application/json", bytes),
+            Err(error) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
+        }
+    }
+
+    pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Self {
+        Self::json(status, &json!({ "error": { "code": code, "message": message } }))
+    }
+
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The body's bytes before anything was done to them.
+    pub(super) fn bytes(&self) -> &Bytes {
+        let (Payload::Whole(bytes)
+        | Payload::Truncated(bytes)
+        | Payload::Stalled(bytes)
+        | Payload::Huge(bytes)) = &self.body;
+        bytes
+    }
+
+    fn into_response(self, connection: &Connection, stop: &Stop) -> Response {
+        let Self { status, headers, body } = self;
+        let mut response = (status, headers).into_response();
+        if let Payload::Truncated(bytes) | Payload::Stalled(bytes) = &body {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        }
+        *response.body_mut() = match body {
+            Payload::Whole(bytes) => Body::from(bytes),
+            Payload::Truncated(bytes) => first_half(bytes, connection.clone(), None),
+            Payload::Stalled(bytes) => first_half(bytes, connection.clone(), Some(stop.clone())),
+            Payload::Huge(bytes) => padded(bytes),
+        };
+        response
+    }
+}
+
+impl IntoResponse for Reply {
+    /// For the plain endpoints, whose replies are always whole.
+    fn into_response(self) -> Response {
+        let bytes = self.bytes().clone();
+        (self.status, self.headers, bytes).into_response()
+    }
+}
+
+/// Half of the bytes, then, at once or at the server's stop, the end of the connection.
+fn first_half(bytes: Bytes, connection: Connection, linger: Option<Stop>) -> Body {
+    let half = bytes.slice(..bytes.len() / 2);
+    Body::from_stream(stream::unfold(Some(half), move |half| {
+        let (connection, linger) = (connection.clone(), linger.clone());
+        async move {
+            if let Some(half) = half {
+                return Some((Ok(half), None));
+            }
+            // A body that is not ready makes hyper flush what it has, which must leave before the cut.
+            tokio::task::yield_now().await;
+            if let Some(stop) = linger {
+                stop.requested().await;
+            }
+            connection.cut(Cut::Close);
+            Some((Err(io::Error::from(io::ErrorKind::ConnectionAborted)), None))
+        }
+    }))
+}
+
+fn padded(bytes: Bytes) -> Body {
+    let spaces = Bytes::from(vec![b' '; HUGE_CHUNK_BYTES]);
+    let chunks = iter::once(bytes).chain(iter::repeat_n(spaces, HUGE_CHUNKS));
+    Body::from_stream(stream::iter(chunks.map(Ok::<_, io::Error>)))
+}

@@ -1,0 +1,298 @@
+//! Faults: what can go wrong with a call, at which moment, and how often it was ordered.
+//!
+//! As JSON a fault is its name, or an object with its name as the only key: `"reset"`,
+//! `{"status": {"code": 503, "retry_after": 1}}`, `{"slow": {"milliseconds": 500}}`, `{"garbage": "html"}`.
+
+use std::time::Duration;
+
+use axum::http::header::{LOCATION, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Map, Value};
+
+use super::answer::{Answer, Payload, Reply};
+use super::hold::Gate;
+use super::server::{Cut, Stop};
+
+/// A call's operation, as faults and the ledger name it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    #[default]
+    Create,
+    Get,
+    List,
+    Cancel,
+    /// A POST to the webhook receiver.
+    Webhook,
+}
+
+/// Whether the fault strikes before the work (so that it may never be done) or after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    #[default]
+    Before,
+    After,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fault {
+    /// Another status, with an error body of the API's own form unless one is given.
+    Status {
+        #[serde(with = "status_code")]
+        code: StatusCode,
+        /// Seconds or an HTTP date, as it shall stand in the header.
+        #[serde(default, with = "header_text")]
+        retry_after: Option<HeaderValue>,
+        #[serde(default)]
+        body: Option<String>,
+    },
+    /// 307 to somewhere else.
+    Redirect {
+        #[serde(with = "header_text")]
+        location: Option<HeaderValue>,
+    },
+    /// A delay; all else goes as it should.
+    Slow { milliseconds: u64 },
+    /// No answer until the client gives up or the server stops.
+    Silence,
+    /// TCP reset instead of an answer.
+    Reset,
+    /// The connection ends in good order, where an answer should be.
+    Close,
+    /// Half of the body, then the end of the connection.
+    Truncated,
+    /// Half of the body, then silence.
+    Stalled,
+    /// An answer that looks like success and is none.
+    Garbage(Garbage),
+    /// Waits for a test to let it go on; only in process.
+    #[serde(skip_deserializing)]
+    Hold(Gate),
+}
+
+/// Answers that a client must not take for a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Garbage {
+    /// 200 and a web page.
+    Html,
+    /// 201 and a text that is called JSON and is not.
+    NotJson,
+    /// 201 and nothing.
+    Empty,
+    /// 201 and a link without a URL.
+    MissingFields,
+    /// 201 and a link whose URL is plain `http` on a host that is not this one.
+    InsecureUrl,
+    /// 201 and a good link, followed by 32 MiB of white space.
+    Huge,
+}
+
+impl Fault {
+    /// # Panics
+    /// If `code` is not a status that HTTP can carry.
+    pub fn status(code: u16) -> Self {
+        let code = StatusCode::from_u16(code).expect("a status between 100 and 999");
+        Self::Status { code, retry_after: None, body: None }
+    }
+
+    /// A status with a `Retry-After` of whole seconds or an HTTP date.
+    ///
+    /// # Panics
+    /// If `code` or `retry_after` is not what HTTP can carry.
+    pub fn status_with_retry_after(code: u16, retry_after: &str) -> Self {
+        let code = StatusCode::from_u16(code).expect("a status between 100 and 999");
+        let retry_after = Some(HeaderValue::from_str(retry_after).expect("a header's value"));
+        Self::Status { code, retry_after, body: None }
+    }
+
+    /// The fault's name in JSON, for logs and the ledger.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status { .. } => "status",
+            Self::Redirect { .. } => "redirect",
+            Self::Slow { .. } => "slow",
+            Self::Silence => "silence",
+            Self::Reset => "reset",
+            Self::Close => "close",
+            Self::Truncated => "truncated",
+            Self::Stalled => "stalled",
+            Self::Garbage(_) => "garbage",
+            Self::Hold(_) => "hold",
+        }
+    }
+}
+
+/// One fault at one moment of one call.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub(super) fault: Fault,
+    pub(super) when: When,
+}
+
+impl Trouble {
+    /// Does the work and answers the call, as far as the fault lets it.
+    pub(super) async fn around(&self, stop: &Stop, work: impl FnOnce() -> Answer) -> Answer {
+        match self.when {
+            When::Before => match stop.or(self.fault.pause()).await {
+                Some(()) => self.fault.spoil(None).unwrap_or_else(work),
+                None => Answer::Nothing(Cut::Close),
+            },
+            When::After => {
+                let answer = work();
+                match stop.or(self.fault.pause()).await {
+                    Some(()) => self.fault.spoil(Some(&answer)).unwrap_or(answer),
+                    None => Answer::Nothing(Cut::Close),
+                }
+            }
+        }
+    }
+}
+
+impl Fault {
+    /// The time that the fault takes, if it takes time.
+    async fn pause(&self) {
+        match self {
+            Self::Slow { milliseconds } => tokio::time::sleep(Duration::from_millis(*milliseconds)).await,
+            Self::Silence => std::future::pending().await,
+            Self::Hold(gate) => gate.pass().await,
+            Self::Status { .. }
+            | Self::Redirect { .. }
+            | Self::Reset
+            | Self::Close
+            | Self::Truncated
+            | Self::Stalled
+            | Self::Garbage(_) => {}
+        }
+    }
+
+    /// What is answered in place of the true answer, which is there only if the work was done.
+    fn spoil(&self, answer: Option<&Answer>) -> Option<Answer> {
+        let spoilt = match self {
+            Self::Slow { .. } | Self::Silence | Self::Hold(_) => return None,
+            Self::Reset => return Some(Answer::Nothing(Cut::Reset)),
+            Self::Close => return Some(Answer::Nothing(Cut::Close)),
+            Self::Status { code, retry_after, body } => {
+                error_status(*code, retry_after.clone(), body.clone())
+            }
+            Self::Redirect { location } => redirect(location.clone()),
+            Self::Truncated => with_body(answer, Payload::Truncated),
+            Self::Stalled => with_body(answer, Payload::Stalled),
+            Self::Garbage(garbage) => garbage.reply(answer),
+        };
+        Some(spoilt.into())
+    }
+}
+
+impl Garbage {
+    fn reply(self, answer: Option<&Answer>) -> Reply {
+        let json = |text: Bytes| Reply::new(StatusCode::CREATED, "application/json", text);
+        match self {
+            Self::Html => {
+                Reply::new(StatusCode::OK, "text/html", "<!doctype html><title>Welcome</title><p>It works.")
+            }
+            Self::NotJson => json("{\"id\": \"plink_".into()),
+            Self::Empty => json(Bytes::new()),
+            Self::MissingFields => with_link(answer, |link| drop(link.remove("url"))),
+            Self::InsecureUrl => with_link(answer, |link| {
+                link.insert("url".into(), "http://links.example/l/insecure".into());
+            }),
+            Self::Huge => with_body(answer, Payload::Huge),
+        }
+    }
+}
+
+fn error_status(code: StatusCode, retry_after: Option<HeaderValue>, body: Option<String>) -> Reply {
+    let reply = match body {
+        Some(body) => Reply::new(code, "application/json", body),
+        None => Reply::error(code, "ordered_fault", "this error was ordered"),
+    };
+    match retry_after {
+        Some(value) => reply.with(RETRY_AFTER, value),
+        None => reply,
+    }
+}
+
+fn redirect(location: Option<HeaderValue>) -> Reply {
+    let reply = Reply::new(StatusCode::TEMPORARY_REDIRECT, "text/plain", "look elsewhere");
+    match location {
+        Some(location) => reply.with(LOCATION, location),
+        None => reply,
+    }
+}
+
+/// The true reply with its body sent another way; or one made up, where the work was not done.
+fn with_body(answer: Option<&Answer>, payload: fn(Bytes) -> Payload) -> Reply {
+    let made_up = Reply::json(StatusCode::CREATED, &made_up_link());
+    let reply = match answer {
+        Some(Answer::Reply(reply)) => reply,
+        Some(Answer::Nothing(_)) | None => &made_up,
+    };
+    Reply { status: reply.status, headers: reply.headers.clone(), body: payload(reply.bytes().clone()) }
+}
+
+/// The true link, or one made up, with a change.
+fn with_link(answer: Option<&Answer>, change: impl FnOnce(&mut Map<String, Value>)) -> Reply {
+    let told = match answer {
+        Some(Answer::Reply(reply)) => serde_json::from_slice(reply.bytes()).ok(),
+        Some(Answer::Nothing(_)) | None => None,
+    };
+    let mut link = told.unwrap_or_else(made_up_link);
+    change(&mut link);
+    Reply::json(StatusCode::CREATED, &link)
+}
+
+fn made_up_link() -> Map<String, Value> {
+    let fields = [
+        ("id", "plink_that_is_not"),
+        ("status", "issued"),
+        ("url", "https://links.example/l/that-is-not"),
+        ("expires_at", "2999-12-31T00:00:00Z"),
+    ];
+    fields.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect()
+}
+
+mod status_code {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(code: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u16(code.as_u16())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
+        let code = u16::deserialize(deserializer)?;
+        if !(200..=599).contains(&code) {
+            return Err(de::Error::custom("a status is between 200 and 599"));
+        }
+        StatusCode::from_u16(code).map_err(de::Error::custom)
+    }
+}
+
+/// A header's value, given as a string or a whole number.
+mod header_text {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<HeaderValue>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().and_then(|value| value.to_str().ok()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<HeaderValue>, D::Error> {
+        let text = match Value::deserialize(deserializer)? {
+            Value::Null => return Ok(None),
+            Value::String(text) => text,
+            Value::Number(number) if number.is_u64() => number.to_string(),
+            _ => return Err(de::Error::custom("a header's value is a string or a whole number")),
+        };
+        HeaderValue::from_str(&text).map(Some).map_err(de::Error::custom)
+    }
+}

@@ -1,0 +1,56 @@
+//! Calls that a test holds at a known moment and lets go on when it likes.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use tokio::sync::watch;
+
+/// A call that waits inside the server; it goes on when released or when this is dropped.
+#[derive(Debug)]
+pub struct HeldCall {
+    arrived: watch::Receiver<bool>,
+    // Dropping it opens the gate.
+    _closed: watch::Sender<()>,
+}
+
+impl HeldCall {
+    /// A gate, shut, and the means to open it.
+    pub(super) fn new() -> (Self, Gate) {
+        let (closed, opened) = watch::channel(());
+        let (arrive, arrived) = watch::channel(false);
+        (Self { arrived, _closed: closed }, Gate { arrive: Arc::new(arrive), opened })
+    }
+
+    /// Returns once the call stands at the gate.
+    ///
+    /// # Panics
+    /// If the faults were cleared, or the server stopped, before a call came.
+    pub async fn arrived(&self) {
+        let waited = self.arrived.clone().wait_for(|arrived| *arrived).await.map(|_| ());
+        waited.expect("the hold was cleared before a call came");
+    }
+
+    /// Lets the call go on.
+    pub fn release(self) {}
+}
+
+/// The call's side: it reports that it is there and waits.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    arrive: Arc<watch::Sender<bool>>,
+    opened: watch::Receiver<()>,
+}
+
+impl Gate {
+    pub(super) async fn pass(&self) {
+        self.arrive.send_replace(true);
+        // Nothing is ever sent: the only change is that the sender has gone.
+        while self.opened.clone().changed().await.is_ok() {}
+    }
+}
+
+impl Serialize for Gate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
