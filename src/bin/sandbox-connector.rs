@@ -40,6 +40,14 @@ struct Arguments {
     /// Whether idempotency keys count; where they do not, each create makes another link
     #[arg(long, value_enum, default_value = "on")]
     idempotency: Switch,
+
+    /// A secret (whsec_…) of the webhook receiver at /webhooks, which is there if secrets are; repeatable
+    #[arg(long, value_name = "SECRET")]
+    webhook_secret: Vec<String>,
+
+    /// A file of such secrets, one a line; repeatable
+    #[arg(long, value_name = "FILE")]
+    webhook_secret_file: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,7 +65,12 @@ async fn main() -> anyhow::Result<()> {
     let listen = arguments.listen;
     let mut terminate = signal(SignalKind::terminate())?;
     let sandbox =
-        Sandbox::start(settings(arguments)?).await.with_context(|| format!("cannot listen on {listen}"))?;
+        Sandbox::start(settings(arguments)?).await.with_context(|| format!("cannot start on {listen}"))?;
+    if !listen.ip().is_loopback() {
+        tracing::warn!(
+            "listening on {listen}: whoever reaches this address can read the ledger and order faults"
+        );
+    }
     println!("{}", sandbox.url());
 
     tokio::select! {
@@ -75,6 +88,10 @@ fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
         (None, None) => anyhow::bail!("give --token or --token-file"),
     };
     anyhow::ensure!(!token.is_empty(), "the token is empty");
+    let mut webhook_secrets = arguments.webhook_secret;
+    for file in &arguments.webhook_secret_file {
+        webhook_secrets.extend(read(file)?.split_whitespace().map(str::to_owned));
+    }
     Ok(Settings {
         listen: arguments.listen,
         public_url: arguments.public_url,
@@ -83,6 +100,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
             Switch::On => Idempotency::On,
             Switch::Off => Idempotency::Off,
         },
+        webhook_secrets,
         ..Settings::new(token)
     })
 }

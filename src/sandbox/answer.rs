@@ -11,6 +11,7 @@ use futures_util::stream;
 use serde::Serialize;
 use serde_json::json;
 
+use super::access_log::Logged;
 use super::server::{Connection, Cut, Stop};
 
 const HUGE_CHUNK_BYTES: usize = 64 * 1024;
@@ -51,15 +52,18 @@ impl Answer {
         }
     }
 
+    /// The answer to a call that has its line in the log already.
     pub(super) fn into_response(self, connection: &Connection, stop: &Stop) -> Response {
-        match self {
+        let mut response = match self {
             Self::Reply(reply) => reply.into_response(connection, stop),
             Self::Nothing(cut) => {
                 connection.cut(cut);
                 // hyper wants something to write; the first attempt to write it ends the connection.
                 StatusCode::NO_CONTENT.into_response()
             }
-        }
+        };
+        response.extensions_mut().insert(Logged);
+        response
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Router, middleware};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::access_log;
 use super::answer::Reply;
 use super::desk::{Desk, Order};
 use super::ledger::Idempotency;
@@ -32,12 +33,13 @@ pub(super) fn provider(office: Arc<Office>) -> Router {
         .with_state(office)
 }
 
-/// What every server of this module has besides its own: a health check, and errors in JSON.
-pub(super) fn common() -> Router {
-    Router::new()
+/// The routes with what every server of this module has: a health check, errors in JSON, a log.
+pub(super) fn complete(routes: Router) -> Router {
+    routes
         .route("/healthz", get(async || "ok"))
         .fallback(async || Refusal::NO_SUCH_PAGE)
         .method_not_allowed_fallback(async || Refusal::WRONG_METHOD)
+        .layer(middleware::from_fn(access_log::log))
 }
 
 async fn order_fault(State(desk): State<Arc<Desk>>, body: Bytes) -> Result<Reply, Refusal> {

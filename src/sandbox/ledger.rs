@@ -254,7 +254,6 @@ impl Books {
         self.by_id.get(id).map(|&place| &self.ledger.links[place])
     }
 
-    #[expect(dead_code, reason = "the claim page, which comes next")]
     pub(super) fn link_by_token(&self, token: &str) -> Option<&Link> {
         self.by_token.get(token).map(|&place| &self.ledger.links[place])
     }

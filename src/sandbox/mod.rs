@@ -20,27 +20,37 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+
+mod access_log;
 pub mod amounts;
 mod answer;
 mod api;
+mod bank;
+mod claim;
+mod claim_page;
 mod control;
 mod desk;
 mod fault;
 mod hold;
 mod ledger;
 mod office;
+mod receiver;
 mod refusal;
 mod request;
 mod server;
+mod signature;
 
 pub use desk::Order;
 pub use fault::{Fault, Garbage, Operation, When};
 pub use hold::HeldCall;
 pub use ledger::{Call, Idempotency, Ledger, Link, LinkStatus};
+pub use receiver::{Received, Receiver};
 pub use request::{Amount, CreateRequest, Recipient};
 
 use desk::Desk;
 use office::Office;
+use receiver::Inbox;
 use server::{Bound, Server, Stopper};
 
 /// How a sandbox is to be.
@@ -55,6 +65,8 @@ pub struct Settings {
     /// Links of lifetime zero are expired as soon as they are issued.
     pub link_lifetime: Duration,
     pub idempotency: Idempotency,
+    /// The secrets (`whsec_…`) of a webhook receiver at `/webhooks`; none, no receiver.
+    pub webhook_secrets: Vec<String>,
 }
 
 impl Settings {
@@ -66,6 +78,7 @@ impl Settings {
             public_url: None,
             link_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             idempotency: Idempotency::On,
+            webhook_secrets: Vec::new(),
         }
     }
 }
@@ -83,11 +96,12 @@ impl Sandbox {
         let url = bound.url();
         let stopper = Stopper::new();
         let desk = Arc::new(Desk::new(stopper.stop()));
-        let office = Arc::new(Office::new(desk.clone(), settings, &url));
-        let router = control::common()
-            .merge(api::router(office.clone()))
-            .merge(control::provider(office.clone()))
-            .merge(control::faults(desk));
+        let inbox = match settings.webhook_secrets.as_slice() {
+            [] => None,
+            secrets => Some(Inbox::new(desk.clone(), secrets)?),
+        };
+        let office = Arc::new(Office::new(desk, settings, &url));
+        let router = control::complete(routes(&office, inbox));
         Ok(Self { url, office, server: bound.serve(router, stopper) })
     }
 
@@ -140,5 +154,16 @@ impl Sandbox {
 
     pub fn set_idempotency(&self, idempotency: Idempotency) {
         self.office.set_idempotency(idempotency);
+    }
+}
+
+fn routes(office: &Arc<Office>, inbox: Option<Arc<Inbox>>) -> Router {
+    let routes = api::router(office.clone())
+        .merge(claim::router(office.clone()))
+        .merge(control::provider(office.clone()))
+        .merge(control::faults(office.desk.clone()));
+    match inbox {
+        Some(inbox) => routes.merge(receiver::router(inbox)),
+        None => routes,
     }
 }

@@ -1,7 +1,5 @@
 //! A sandbox and a client for it, for one test.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 use std::time::Duration;
 
 use payout_link_worker::sandbox::{Ledger, Sandbox, Settings};

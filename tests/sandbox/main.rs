@@ -1,5 +1,10 @@
 //! The sandbox, called over HTTP as its clients call it.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 mod api;
+mod binary;
+mod claim;
 mod client;
 mod faults;
+mod receiver;

@@ -1,0 +1,25 @@
+//! One line for each request: here, unless it was logged in greater detail where it was handled.
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+
+/// Marks a response that has its line in the log already.
+#[derive(Clone)]
+pub(super) struct Logged;
+
+pub(super) async fn log(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path = loggable(request.uri().path()).to_owned();
+    let response = next.run(request).await;
+    if response.extensions().get::<Logged>().is_none() {
+        let status = response.status().as_u16();
+        tracing::info!(http.method = %method, http.path = path, http.status = status, "request answered");
+    }
+    response
+}
+
+/// Without the token of a link, which is a secret.
+fn loggable(path: &str) -> &str {
+    if path.starts_with("/l/") { "/l/…" } else { path }
+}
