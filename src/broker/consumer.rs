@@ -3,11 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Event,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -15,8 +16,9 @@ use tokio::{
 };
 
 use super::{
-    BrokerError, BrokerSettings,
+    BrokerError, BrokerSettings, Message,
     connection::{channel, connect, keep_up, within},
+    publisher::PERSISTENT,
 };
 
 /// One delivery of a job. Dropped without an acknowledgement it stays the broker's.
@@ -44,6 +46,49 @@ impl Delivery {
             AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
             AMQPValue::ShortString(text) => Some(text.as_str()),
             _ => None,
+        }
+    }
+
+    pub fn message_id(&self) -> Option<&str> {
+        self.properties.message_id().as_ref().map(ShortString::as_str)
+    }
+
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.properties.correlation_id().as_ref().map(ShortString::as_str)
+    }
+
+    pub fn reply_to(&self) -> Option<&str> {
+        self.properties.reply_to().as_ref().map(ShortString::as_str)
+    }
+
+    pub fn content_type(&self) -> Option<&str> {
+        self.properties.content_type().as_ref().map(ShortString::as_str)
+    }
+
+    /// The same message for the dead letters: body and properties untouched, with two headers that say why.
+    ///
+    /// As the broker itself does when it dead-letters, its expiration is taken off: it would be deleted by it.
+    /// `user_id` becomes a header, since only that user may publish it.
+    pub fn dead_letter(&self, exchange: &str, code: &str, reason: &str) -> Message {
+        let mut properties = self.properties.clone();
+        let mut headers = properties.headers().clone().unwrap_or_default();
+        let mut add = |name: &str, value: &str| headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        add("x-rejected-code", code);
+        add("x-rejected-reason", reason);
+        for (name, value) in [
+            ("x-original-expiration", self.properties.expiration()),
+            ("x-original-user-id", self.properties.user_id()),
+        ] {
+            if let Some(value) = value {
+                add(name, value.as_str());
+            }
+        }
+        properties = without_expiration_and_user(properties).with_headers(headers).with_delivery_mode(PERSISTENT);
+        Message {
+            exchange: exchange.into(),
+            routing_key: String::new(),
+            properties,
+            body: Bytes::copy_from_slice(&self.body),
         }
     }
 
@@ -236,4 +281,22 @@ impl Acks {
     async fn ack(&self, tag: u64, multiple: bool) -> Result<(), BrokerError> {
         within(self.channel.basic_ack(tag, BasicAckOptions { multiple })).await
     }
+}
+
+/// Every property but those two: there is no taking one off.
+fn without_expiration_and_user(properties: BasicProperties) -> BasicProperties {
+    let mut kept = BasicProperties::default();
+    macro_rules! keep {
+        ($($property:ident $with:ident),*) => {
+            $(if let Some(value) = properties.$property().clone() {
+                kept = kept.$with(value);
+            })*
+        };
+    }
+    keep!(
+        content_type with_content_type, content_encoding with_content_encoding, priority with_priority,
+        correlation_id with_correlation_id, reply_to with_reply_to, message_id with_message_id,
+        timestamp with_timestamp, kind with_type, app_id with_app_id, cluster_id with_cluster_id
+    );
+    kept
 }

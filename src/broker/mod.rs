@@ -7,6 +7,7 @@
 mod connection;
 mod consumer;
 mod publisher;
+mod submitter;
 mod topology;
 
 use std::time::Duration;
@@ -17,7 +18,8 @@ use serde::Deserialize;
 pub use self::{
     connection::{BrokerError, check},
     consumer::{Consumer, Delivery, Stopper},
-    publisher::{Message, PublishError, Publisher, Route},
+    publisher::{Message, Properties, PublishError, Publisher, Route},
+    submitter::{Job, Submitter},
 };
 
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use futures_util::{
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, Event, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::{AMQPValue, FieldTable},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -36,6 +37,42 @@ pub struct Message {
     pub properties: BasicProperties,
     pub body: Bytes,
 }
+
+/// What a message says of itself. Its body is JSON; it is kept on disk.
+pub struct Properties<'a> {
+    pub message_id: String,
+    /// `type`
+    pub kind: &'a str,
+    pub correlation_id: Option<&'a str>,
+    /// Unix seconds.
+    pub timestamp: i64,
+    /// Those without a value are left out.
+    pub headers: [(&'static str, Option<&'a str>); 5],
+}
+
+impl Properties<'_> {
+    pub fn message(&self, exchange: &str, routing_key: &str, body: Bytes) -> Message {
+        let mut headers = FieldTable::default();
+        for (name, value) in self.headers {
+            if let Some(value) = value {
+                headers.insert(name.into(), AMQPValue::LongString(value.into()));
+            }
+        }
+        let mut properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(PERSISTENT)
+            .with_message_id(self.message_id.as_str().into())
+            .with_type(self.kind.into())
+            .with_timestamp(u64::try_from(self.timestamp).unwrap_or_default())
+            .with_headers(headers);
+        if let Some(correlation_id) = self.correlation_id {
+            properties = properties.with_correlation_id(correlation_id.into());
+        }
+        Message { exchange: exchange.into(), routing_key: routing_key.to_owned(), properties, body }
+    }
+}
+
+pub(super) const PERSISTENT: u8 = 2;
 
 /// What the broker did with a message that it confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

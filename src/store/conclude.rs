@@ -94,6 +94,7 @@ impl Store {
             webhook: if webhook_url.is_some() { WebhookState::Pending } else { WebhookState::None },
             webhook_url,
             webhook_is_due: true,
+            webhook_due_in: Duration::ZERO,
             webhook_attempts: 0,
             lease: Lease { holder: row.event_id, granted_at: lease.now(), asked_at, length: self.settings.event_lease },
         })

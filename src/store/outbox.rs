@@ -37,6 +37,8 @@ pub struct DueEvent {
     pub webhook_url: Option<String>,
     /// Whether the schedule's next try may be made; publishing may come due before it.
     pub webhook_is_due: bool,
+    /// How far away that try is.
+    pub webhook_due_in: Duration,
     /// Posts made so far.
     pub webhook_attempts: u32,
     pub lease: Lease,
@@ -111,6 +113,9 @@ impl Store {
                 e.id AS "id!", e.payout_link_id AS "payout_link_id!", e.type AS "event_type!", e.published_at,
                 e.webhook_url, e.webhook_state AS "webhook_state!", e.webhook_attempts AS "webhook_attempts!",
                 coalesce(e.webhook_due_at <= now(), false) AS "webhook_is_due!",
+                coalesce(
+                    ceil(extract(epoch FROM greatest(e.webhook_due_at - now(), interval '0')) * 1000), 0
+                )::bigint AS "webhook_due_in_ms!",
                 p.merchant_id, p.merchant_payout_id, p.connector, p.result, p.reply_to, p.correlation_id,
                 p.traceparent, p.tracestate, now() AS "now!"
             FROM taken e JOIN payout_links p ON p.id = e.payout_link_id
@@ -152,6 +157,7 @@ impl Store {
                         .unwrap_or(WebhookState::Abandoned),
                     webhook_url: row.webhook_url,
                     webhook_is_due: row.webhook_is_due,
+                    webhook_due_in: Duration::from_millis(row.webhook_due_in_ms.try_into().unwrap_or_default()),
                     webhook_attempts: u32::try_from(row.webhook_attempts).unwrap_or_default(),
                     lease: Lease { holder, granted_at: row.now, asked_at, length: self.settings.event_lease },
                 })
