@@ -85,33 +85,44 @@ pub async fn check(settings: &BrokerSettings) -> Result<(), BrokerError> {
     within(connection.close(200, "checked".into())).await
 }
 
-/// Runs sessions one after another until one ends by itself, or until waiting cannot help.
-///
-/// What does not pass ends it only while nothing has worked yet: a credential that is wrong from the start is a
-/// mistake to be told, one that is refused later may be in the middle of being changed.
-pub(super) async fn keep_up(
+/// What follows the end of a session: the next one, after a pause, or the end.
+pub(super) struct KeepUp {
     purpose: &'static str,
     up: watch::Sender<bool>,
-    mut session: impl AsyncFnMut(&watch::Sender<bool>) -> Result<(), BrokerError>,
-) -> Result<(), BrokerError> {
-    let (mut worked, mut told) = (false, false);
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let ended = session(&up).await;
-        if up.send_replace(false) {
-            (worked, told, pause) = (true, false, FIRST_PAUSE);
+    worked: bool,
+    told: bool,
+    pause: Duration,
+}
+
+impl KeepUp {
+    pub(super) fn new(purpose: &'static str, up: watch::Sender<bool>) -> Self {
+        Self { purpose, up, worked: false, told: false, pause: FIRST_PAUSE }
+    }
+
+    pub(super) fn up(&self) -> &watch::Sender<bool> {
+        &self.up
+    }
+
+    /// Waits until the next session may begin; `Some` is the end.
+    ///
+    /// What does not pass ends it only while nothing has worked yet: a credential that is wrong from the start is a
+    /// mistake to be told, one that is refused later may be in the middle of being changed.
+    pub(super) async fn after(&mut self, ended: Result<(), BrokerError>) -> Option<Result<(), BrokerError>> {
+        if self.up.send_replace(false) {
+            (self.worked, self.told, self.pause) = (true, false, FIRST_PAUSE);
         }
         match ended {
-            Ok(()) => return Ok(()),
-            Err(error) if !worked && !error.passes() => return Err(error),
-            Err(error) if !told => {
-                tracing::warn!(connection.purpose = purpose, %error, "RabbitMQ is away, trying again until it is back");
-                told = true;
+            Ok(()) => return Some(Ok(())),
+            Err(error) if !self.worked && !error.passes() => return Some(Err(error)),
+            Err(error) if !self.told => {
+                tracing::warn!(connection.purpose = self.purpose, %error, "RabbitMQ is away, trying again until it is back");
+                self.told = true;
             }
-            Err(error) => tracing::debug!(connection.purpose = purpose, %error, "RabbitMQ is still away"),
+            Err(error) => tracing::debug!(connection.purpose = self.purpose, %error, "RabbitMQ is still away"),
         }
-        sleep(jittered(pause, LAST_PAUSE)).await;
-        pause = (pause * 2).min(LAST_PAUSE);
+        sleep(jittered(self.pause, LAST_PAUSE)).await;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        None
     }
 }
 

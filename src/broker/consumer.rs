@@ -12,12 +12,12 @@ use lapin::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use super::{
     BrokerError, BrokerSettings, Message,
-    connection::{channel, connect, keep_up, within},
+    connection::{KeepUp, channel, connect, within},
     publisher::PERSISTENT,
 };
 
@@ -72,7 +72,9 @@ impl Delivery {
     pub fn dead_letter(&self, exchange: &str, code: &str, reason: &str) -> Message {
         let mut properties = self.properties.clone();
         let mut headers = properties.headers().clone().unwrap_or_default();
-        let mut add = |name: &str, value: &str| headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        let mut add = |name: &str, value: &str| {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        };
         add("x-rejected-code", code);
         add("x-rejected-reason", reason);
         for (name, value) in [
@@ -140,13 +142,14 @@ impl Consumer {
         let (up_sender, up) = watch::channel(false);
         let (stop, stopped) = watch::channel(Stop::No);
         let task = tokio::spawn(async move {
-            keep_up("consume", up_sender, async |up| {
-                if *stopped.borrow() > Stop::No {
-                    return Ok(());
+            let mut keep_up = KeepUp::new("consume", up_sender);
+            while *stopped.borrow() == Stop::No {
+                let ended = session(&settings, &sender, keep_up.up(), stopped.clone()).await;
+                if let Some(end) = keep_up.after(ended).await {
+                    return end;
                 }
-                session(&settings, &sender, up, stopped.clone()).await
-            })
-            .await
+            }
+            Ok(())
         });
         (Self { deliveries, up, stop: Arc::new(stop) }, task)
     }

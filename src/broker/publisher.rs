@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     BrokerError, BrokerSettings,
-    connection::{channel, connect, keep_up, within},
+    connection::{KeepUp, channel, connect, within},
 };
 
 /// A message to be published, mandatory and persistent.
@@ -106,7 +106,13 @@ impl Publisher {
         let (queue, mut waiting) = mpsc::channel(settings.publish_window);
         let (up_sender, up) = watch::channel(false);
         let task = tokio::spawn(async move {
-            keep_up("publish", up_sender, async |up| session(&settings, &mut waiting, up).await).await
+            let mut keep_up = KeepUp::new("publish", up_sender);
+            loop {
+                let ended = session(&settings, &mut waiting, keep_up.up()).await;
+                if let Some(end) = keep_up.after(ended).await {
+                    return end;
+                }
+            }
         });
         (Self { queue, up }, task)
     }

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::{Pipeline, outbox::Outgoing, report};
 use crate::{
-    broker::{Delivery, PublishError},
+    broker::{Delivery, Message, PublishError},
     connector::Account,
-    domain::{CreateLink, EventType, TraceContext},
+    domain::{CreateLink, EventType, TraceContext, event_time},
     limits::Slot,
     store::{Accepted, Hold, NewLink},
     wire::{self, Rejection, RejectionCode},
@@ -116,16 +116,17 @@ impl Pipeline {
         event_type: EventType,
         body: Bytes,
     ) {
+        let trace = trace(delivery);
         let result = Outgoing {
             id: event_id,
             event_type,
-            timestamp: crate::domain::event_time(event_id).unix_timestamp(),
+            timestamp: event_time(event_id).unix_timestamp(),
             body,
             connector: Some(&account.name),
             replayed: true,
-            ..Outgoing::to(delivery, &trace(delivery))
+            ..Outgoing::to(delivery, &trace)
         };
-        self.until_published(|| self.publish(&result), delivery).await;
+        self.answer(delivery, &result, None).await;
     }
 
     /// Refused in public: the rejection is published, then the job dead-lettered with the reason, then
@@ -156,25 +157,29 @@ impl Pipeline {
             field => format!("{field}: {}", rejection.message),
         };
         let dead_letter = delivery.dead_letter(&self.settings.names.dead_exchange, code, &reason);
-        let refuse = async || {
-            self.publish(&result).await?;
-            self.publisher.publish(dead_letter.clone(), self.settings.publish_patience).await?;
-            Ok(())
-        };
-        self.until_published(refuse, delivery).await;
+        self.answer(delivery, &result, Some(dead_letter)).await;
     }
 
-    /// Repeats until the broker has it, then acknowledges; stopped meanwhile, the delivery goes back to the queue.
-    async fn until_published(&self, publish: impl AsyncFn() -> Result<(), PublishError>, delivery: &Delivery) {
-        let published = async {
-            while let Err(error) = publish().await {
+    /// Answers a delivery that becomes no record, repeating until the broker has it all, then acknowledges it.
+    /// Stopped meanwhile, the delivery goes back to the queue.
+    async fn answer(&self, delivery: &Delivery, result: &Outgoing<'_>, dead_letter: Option<Message>) {
+        let answered = async {
+            while let Err(error) = self.try_answer(result, dead_letter.clone()).await {
                 tracing::warn!(%error, "not published yet, trying again");
                 sleep(self.settings.publish_pause).await;
             }
         };
-        if self.unless_stopped(published).await.is_some() {
+        if self.unless_stopped(answered).await.is_some() {
             delivery.acknowledge();
         }
+    }
+
+    async fn try_answer(&self, result: &Outgoing<'_>, dead_letter: Option<Message>) -> Result<(), PublishError> {
+        self.publish(result).await?;
+        if let Some(dead_letter) = dead_letter {
+            self.publisher.publish(dead_letter, self.settings.publish_patience).await?;
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{KeyRing, Store, StoreError, batch::Statement, conclude, millis, seal::Column};
+use super::{Store, StoreError, batch::Statement, conclude, millis, seal::Column};
 use crate::{
     domain::{CreateLink, EventType, Lease, OpenLink, Progress, TraceContext},
     wire,

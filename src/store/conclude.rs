@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    DueEvent, KeyRing, Store, StoreError, WebhookState,
+    DueEvent, Store, StoreError, WebhookState,
     accept::column,
     batch::Statement,
     millis,
@@ -21,7 +21,7 @@ use crate::domain::{Attempt, EventType, Lease, OpenLink, PayoutStatus};
 /// How a record ends, as it is stored and told.
 pub struct Ending {
     pub event_type: EventType,
-    pub payout_status: Option<PayoutStatus>,
+    pub payout_status: PayoutStatus,
     pub connector_payout_id: Option<String>,
     pub status_code: u16,
     /// `unified_details.code`.
@@ -40,7 +40,7 @@ pub(super) struct Row {
     holder: Uuid,
     event_id: Uuid,
     event_type: EventType,
-    payout_status: Option<&'static str>,
+    payout_status: &'static str,
     connector_payout_id: Option<String>,
     in_doubt_since: Option<OffsetDateTime>,
     status_code: i32,
@@ -61,7 +61,7 @@ impl Store {
     ///
     /// An answer that comes after the lease changes nothing; it is written into the timeline as late.
     pub async fn conclude(&self, link: Box<OpenLink>, ending: Ending) -> Result<DueEvent, StoreError> {
-        let OpenLink { id, merchant_id, connector, job, progress, lease, trace, calls } = *link;
+        let OpenLink { id, merchant_id, connector, job, progress, lease, trace, calls, .. } = *link;
         let webhook_url = job.webhook_url.as_ref().map(|url| url.as_str().to_owned());
         let asked_at = Instant::now();
         let row = Arc::new(Row {
@@ -69,7 +69,7 @@ impl Store {
             holder: lease.holder,
             event_id: Uuid::now_v7(),
             event_type: ending.event_type,
-            payout_status: ending.payout_status.map(PayoutStatus::as_str),
+            payout_status: ending.payout_status.as_str(),
             connector_payout_id: ending.connector_payout_id,
             in_doubt_since: progress.in_doubt_since,
             status_code: ending.status_code.into(),
@@ -174,7 +174,7 @@ impl Conclude {
             &column(rows, |row| row.event_id),
             &column(rows, |row| row.event_type.as_str()) as &[&str],
             &column(rows, |row| state(row.event_type)) as &[&str],
-            &column(rows, |row| row.payout_status) as &[Option<&str>],
+            &column(rows, |row| row.payout_status) as &[&str],
             &column(rows, |row| row.connector_payout_id.as_deref()) as &[Option<&str>],
             &column(rows, |row| row.in_doubt_since) as &[Option<OffsetDateTime>],
             &column(rows, |row| row.status_code),

@@ -32,7 +32,7 @@ use uuid::Uuid;
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     batch::BatchLimits,
-    conclude::{Concluded, Ending},
+    conclude::Ending,
     connect::{DatabaseSettings, MIGRATIONS, connect, migrate},
     outbox::{DueEvent, Telling, WebhookState},
     seal::{KeyError, KeyRing, OpenError},
@@ -111,7 +111,7 @@ impl Store {
             ),
             keeping: Batcher::start(Keep { pool: pool.clone(), lease: settings.lease }, limits),
             concluding: Batcher::start(
-                Conclude { pool: pool.clone(), keys: keys.clone(), event_lease: settings.event_lease },
+                Conclude { pool: pool.clone(), event_lease: settings.event_lease },
                 limits,
             ),
             delivering: Batcher::start(Delivered { pool: pool.clone() }, limits),

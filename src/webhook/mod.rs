@@ -10,7 +10,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
-use secrecy::SecretString;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use url::Url;

@@ -31,7 +31,7 @@ impl std::fmt::Debug for SigningKey {
 }
 
 /// The `webhook-signature` header: one `v1,…` for each key, space-separated, so that keys can rotate.
-pub fn signature(keys: &[SigningKey], id: &str, timestamp: i64, body: &[u8]) -> String {
+pub(super) fn signature(keys: &[SigningKey], id: &str, timestamp: i64, body: &[u8]) -> String {
     let timestamp = timestamp.to_string();
     let mut header = String::new();
     for SigningKey(key) in keys {
