@@ -6,7 +6,6 @@
 //! joins them, and the program around it.
 
 pub mod domain;
-pub mod sandbox;
 pub mod wire;
 
 pub mod http;
@@ -25,3 +24,5 @@ pub mod health;
 pub mod shutdown;
 pub mod telemetry;
 pub mod worker;
+
+pub mod sandbox;
