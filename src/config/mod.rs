@@ -50,7 +50,7 @@ pub struct WorkerSection {
     pub events_in_flight: usize,
     /// How long a stopped worker finishes what is under way.
     pub grace_period_seconds: u64,
-    /// Longer than any connector's timeout by 5 seconds at least.
+    /// Longer than any connector's timeout by 2 seconds at least.
     pub lease_seconds: u64,
     pub sweep_interval_ms: u64,
     pub sweep_batch: usize,
@@ -338,9 +338,9 @@ impl Config {
             let calls = connector.calls();
             check(calls.concurrency == 0, &format!("connectors.{name}.calls.concurrency is 0"));
             check(
-                self.worker.lease_seconds < calls.timeout_seconds + 5,
+                self.worker.lease_seconds < calls.timeout_seconds + 2,
                 &format!(
-                    "worker.lease_seconds ({}) is not 5 above connectors.{name}.calls.timeout_seconds ({}): a lease outlasts a call",
+                    "worker.lease_seconds ({}) is not 2 above connectors.{name}.calls.timeout_seconds ({}): a lease outlasts a call",
                     self.worker.lease_seconds, calls.timeout_seconds
                 ),
             );
@@ -385,9 +385,9 @@ impl Config {
     pub fn store(&self) -> StoreSettings {
         StoreSettings {
             lease: Duration::from_secs(self.worker.lease_seconds),
-            // A post's deadline, its wait for a place, the publication beside it, and slack.
+            // A post's deadline or the two publications beside it, and slack.
             event_lease: Duration::from_secs(
-                self.webhooks.timeout_seconds.max(3 * self.broker.publish_patience_seconds) + 15,
+                self.webhooks.timeout_seconds.max(2 * self.broker.publish_patience_seconds) + 5,
             ),
             batches: BatchLimits {
                 rows: self.database.batch_rows.max(1),

@@ -79,9 +79,9 @@ impl Pipeline {
         if delivery.reply_to().is_some_and(|queue| self.settings.names.is_own_queue(queue)) {
             return Err(invalid("reply_to", "The reply queue is one of the worker's own."));
         }
-        let job = wire::create_link(&delivery.body, delivery.message_id(), &self.settings.decode).map_err(|boxed| *boxed)?;
+        let job = wire::create_link(&delivery.body, delivery.message_id(), &self.settings.decode)?;
         if let Some(url) = &job.webhook_url
-            && let Err(error) = self.webhooks.check(url)
+            && let Err(error) = self.webhooks.check(url.url())
         {
             return Err(invalid("webhook_url", &format!("A webhook cannot go there: {error}.")));
         }
