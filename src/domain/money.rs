@@ -20,7 +20,7 @@ impl Currency {
         iso_currency::Currency::from_code(self.0)
             .and_then(|currency| currency.exponent())
             .and_then(|exponent| u8::try_from(exponent).ok())
-            // Withdrawn since (HRK, SLL, …): each of them had two.
+            // Withdrawn (ANG, STD): both had two.
             .unwrap_or(2)
     }
 }
@@ -64,7 +64,7 @@ mod tests {
             .filter_map(|number| PrismEnum::Currency.by_number(number))
             .filter(|code| iso_currency::Currency::from_code(code).and_then(|c| c.exponent()).is_none())
             .collect();
-        assert_eq!(withdrawn, ["CUC", "HRK", "SLL", "STD", "ZWL"]);
+        assert_eq!(withdrawn, ["ANG", "STD"]);
     }
 
     #[test]

@@ -61,6 +61,15 @@ impl<'de> Visitor<'de> for Level {
         Ok(Json::Bool(value))
     }
 
+    // Numbers of 64 bits come as they are, all others by their text (see NUMBER).
+    fn visit_u64<E>(self, number: u64) -> Result<Json, E> {
+        Ok(Json::Number(number.to_string()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Json, E> {
+        Ok(Json::Number(number.to_string()))
+    }
+
     fn visit_str<E>(self, text: &str) -> Result<Json, E> {
         Ok(Json::Text(text.to_owned()))
     }

@@ -6,6 +6,8 @@
 
 mod fields;
 mod json;
+#[cfg(test)]
+mod tests;
 
 use self::fields::{Fields, Read};
 use super::{Rejection, RejectionCode};
