@@ -35,7 +35,7 @@ async fn a_finished_job_that_comes_again_gets_the_stored_result() {
     assert_eq!(first.header("x-replayed"), None);
     // and there is no second link and no second webhook.
     assert_eq!(world.provider.ledger().calls.len(), 1);
-    assert_eq!(world.merchant_heard().len(), 1);
+    assert_eq!(world.merchant.received().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,7 +42,7 @@ async fn a_job_becomes_one_link_one_result_and_one_webhook() {
     // its webhook carries the same result, signed, under the same id,
     let webhooks = world.webhooks(1).await;
     assert!(webhooks[0].verified);
-    assert_eq!(webhooks[0].id, result.id());
+    assert_eq!(webhooks[0].id, Some(result.id()));
     assert_eq!(webhooks[0].json()["type"], "payout_link.created");
     assert_eq!(webhooks[0].json()["data"], result.json());
     // and the record is at rest, with nothing left in the queue.

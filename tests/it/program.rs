@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TOKEN, World, eventually, job};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -44,7 +44,7 @@ async fn a_wrong_configuration_names_every_setting_that_is_wrong() {
     for setting in ["prefetsh", "worker", "retry"] {
         assert!(said(&output).contains(setting), "{setting}: {}", said(&output));
     }
-    assert!(!said(&output).contains(crate::support::TOKEN));
+    assert!(!said(&output).contains(TOKEN));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,7 +146,7 @@ async fn secrets_are_nowhere_in_the_clear() {
     world.webhooks(4).await;
 
     let links: Vec<String> = world.provider.ledger().links.iter().map(|link| link.url.clone()).collect();
-    let dump = world.dump();
+    let dump = world.dump().await;
     let log = worker.log();
     assert!(log.contains("created") && dump.contains("payout_links"));
     for text in [&dump, &log] {

@@ -29,7 +29,7 @@ async fn a_refusal_is_final() {
         assert_eq!(result.json()["payout_link"], Value::Null);
     }
     assert_eq!(world.provider.ledger().calls.len(), 3);
-    assert_eq!(world.webhooks(3).await[0].json()["type"], "payout_link.failed");
+    assert_eq!(world.webhooks(3).await[0].event_type.as_deref(), Some("payout_link.failed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +201,7 @@ async fn doubt_that_cannot_be_asked_about_is_left_and_said() {
     assert_eq!(result.kind(), "payout_link.pending");
     assert_eq!(result.json()["payout_status"], "PENDING");
     assert_eq!(result.error_code().as_deref(), Some("OUTCOME_UNKNOWN"));
-    assert_eq!(world.webhooks(1).await[0].json()["type"], "payout_link.pending");
+    assert_eq!(world.webhooks(1).await[0].event_type.as_deref(), Some("payout_link.pending"));
     assert_eq!(world.provider.ledger().calls.len(), 1);
     assert_eq!(world.shown("po_1").unwrap()["state"], "unknown");
 }

@@ -2,7 +2,7 @@
 
 use payout_link_worker::sandbox::Fault;
 
-use crate::support::{World, eventually, job};
+use crate::support::{DEADLINE, Setup, World, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_is_finished() {
@@ -21,7 +21,7 @@ async fn what_is_under_way_is_finished() {
     let mut worker = worker;
     assert!(worker.exited().await.success());
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(world.merchant_heard().len(), 1);
+    assert_eq!(world.merchant.received().len(), 1);
     // and the late job was left to others, with no record and no lease.
     assert!(world.shown("po_2").is_none());
     assert_eq!(world.ready(&world.names.jobs_queue).await, 1);
@@ -39,7 +39,7 @@ async fn what_waits_for_a_retry_is_given_back_at_once() {
     world.provider.order_fault(Fault::status_with_retry_after(429, "1"));
     world.publish(job("po_1")).await;
     let called = world.provider.until(|ledger| !ledger.calls.is_empty());
-    tokio::time::timeout(crate::support::DEADLINE, called).await.unwrap();
+    tokio::time::timeout(DEADLINE, called).await.unwrap();
     assert!(worker.stop().await.success());
     let shown = world.wait_until_shown("po_1", "given back", |shown| shown["leased"] == false).await;
     assert_eq!(shown["state"], "open");
@@ -49,7 +49,7 @@ async fn what_waits_for_a_retry_is_given_back_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_grace_period_has_an_end() {
-    let world = crate::support::Setup::default().set("worker.grace_period_seconds", 1).build().await;
+    let world = Setup::default().set("worker.grace_period_seconds", 1).build().await;
     let mut worker = world.start_worker().await;
     let _call = world.provider.hold_next_call();
     world.publish(job("po_1")).await;

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
         ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
@@ -153,6 +153,15 @@ impl Upstream {
         let heard = Heard { body: got.delivery.data, properties: got.delivery.properties };
         channel.close(200, "".into()).await.unwrap();
         Some(heard)
+    }
+
+    /// Delivers the first message of a queue and gives it back, if there is one.
+    pub(super) async fn give_back(&self, queue: &str) -> Option<()> {
+        let channel = self.connection.create_channel().await.unwrap();
+        let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()?;
+        got.delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
+        channel.close(200, "".into()).await.unwrap();
+        Some(())
     }
 
     /// Messages that are ready in a queue.

@@ -2,14 +2,16 @@
 
 mod broker;
 mod jobs;
+mod service;
 mod worker;
 mod world;
 
 pub use self::{
     broker::Heard,
     jobs::{Job, job},
+    service::Service,
     worker::Worker,
-    world::{Setup, World},
+    world::{Setup, TOKEN, WEBHOOK_SECRET, World},
 };
 
 use std::time::Duration;

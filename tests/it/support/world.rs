@@ -8,7 +8,7 @@ use std::{
 
 use payout_link_worker::{
     broker::Names,
-    sandbox::{Receiver, ReceiverSettings, Sandbox, Settings},
+    sandbox::{Received, Receiver, Sandbox, Settings},
 };
 use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
@@ -29,10 +29,9 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A setting of the worker: `worker.lease_seconds`.
+    /// A setting of the workers: `worker.lease_seconds`.
     pub fn set(mut self, setting: &str, value: impl ToString) -> Self {
-        let variable = format!("PAYOUT_LINK__{}", setting.to_uppercase().replace('.', "__"));
-        self.settings.push((variable, value.to_string()));
+        self.settings.push((variable(setting), value.to_string()));
         self
     }
 
@@ -98,7 +97,7 @@ impl World {
         };
         let upstream = Upstream::connect(&amqp_url, names.clone(), !setup.deaf).await;
         let provider = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
-        let merchant = Receiver::start(ReceiverSettings::new([WEBHOOK_SECRET])).await.unwrap();
+        let merchant = Receiver::start(&[WEBHOOK_SECRET.to_owned()]).await.unwrap();
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir(&folder).unwrap();
         let config = format!(
@@ -257,10 +256,50 @@ impl World {
         eventually(what, async || self.shown(id).filter(|shown| wanted(shown))).await
     }
 
+    /// Waits until nothing is left to be done for a payout: concluded, published, posted.
+    pub async fn wait_until_told(&self, id: &str) -> Value {
+        let told = |shown: &Value| shown["event"].is_object() && shown["event"]["due_at"].is_null();
+        self.wait_until_shown(id, &format!("{id} is told"), told).await
+    }
+
     /// A webhook URL of this world's merchant.
     pub fn webhook_url(&self) -> Value {
-        format!("{}/webhooks", self.merchant.url()).into()
+        self.merchant.url().into()
     }
+
+    /// Waits until the merchant has heard so often.
+    pub async fn webhooks(&self, count: usize) -> Vec<Received> {
+        let heard = self.merchant.until(|received| received.len() >= count);
+        tokio::time::timeout(super::DEADLINE, heard).await.unwrap_or_else(|_| {
+            panic!("{count} webhooks: not within {:?}, but {}", super::DEADLINE, self.merchant.received().len())
+        })
+    }
+
+    /// A setting of the workers that are started from now on.
+    pub fn set(&mut self, setting: &str, value: impl ToString) {
+        self.settings.push((variable(setting), value.to_string()));
+    }
+
+    /// Delivers the job that is first in the queue, and gives it back as a worker does that dies.
+    pub async fn deliver_and_give_back(&self) {
+        eventually("a job to be delivered", async || self.upstream.give_back(&self.names.jobs_queue).await).await;
+    }
+
+    /// All that is in the database, as text.
+    pub async fn dump(&self) -> String {
+        let mut dump = String::new();
+        for table in ["payout_links", "events", "attempts"] {
+            let rows = format!("SELECT row_to_json(row)::text FROM {table} row");
+            let rows: Vec<String> =
+                sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_all(&self.pool).await.unwrap();
+            dump += &format!("{table}\n{}\n", rows.join("\n"));
+        }
+        dump
+    }
+}
+
+fn variable(setting: &str) -> String {
+    format!("PAYOUT_LINK__{}", setting.to_uppercase().replace('.', "__"))
 }
 
 impl AsRef<Job> for Job {
