@@ -1,1 +1,25 @@
 //! Values and decisions: no I/O, no async, no clock (`now` is an argument).
+
+mod prism;
+mod money;
+mod customer;
+mod payout_method;
+mod job;
+mod idempotency;
+mod payout_link;
+mod outcome;
+pub mod retry;
+mod event;
+
+pub use self::{
+    customer::{Address, BrowserInformation, Customer, CustomerDocument, PayoutAddress},
+    event::{EventType, event_time},
+    idempotency::idempotency_key,
+    job::{CreateLink, InvalidIdentifier, InvalidWebhookUrl, MerchantPayoutId, WebhookUrl},
+    money::{Currency, InvalidAmount, Money},
+    outcome::{ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},
+    payout_link::{Attempt, AttemptKind, Lease, OpenLink, TraceContext},
+    payout_method::{FieldKind, METHODS, MethodField, MethodFields, MethodKind, PayoutMethod, SOURCE_BANKS},
+    prism::{Country, PayoutPriority, PayoutStatus, PrismEnum},
+    retry::{Conclusion, Progress},
+};

@@ -1,1 +1,15 @@
 //! JSON to domain and back: the contract's spelling lives here and nowhere else.
+
+mod rejection;
+mod decode;
+mod encode;
+mod fingerprint;
+mod result;
+
+pub use self::{
+    decode::{DecodePolicy, claimed_identifier, create_link, stored_request},
+    encode::canonical_request,
+    fingerprint::{FingerprintKey, differences, fingerprint},
+    rejection::{Rejection, RejectionCode},
+    result::{Told, conclusion, rejection, webhook},
+};

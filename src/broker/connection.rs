@@ -1,0 +1,138 @@
+//! Connect, and connect again: jittered backoff without end, one line in the log for each change of state.
+
+use std::time::Duration;
+
+use lapin::{
+    Channel, Connection, ConnectionProperties, ErrorKind,
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+    uri::AMQPUri,
+};
+use secrecy::ExposeSecret;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{BrokerSettings, topology};
+use crate::domain::retry::jittered;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BrokerError {
+    /// It passes: the broker is away, restarting, or broke the connection off.
+    #[error("{0}")]
+    Lost(String),
+    /// It does not pass by waiting: credentials, vhost, rights.
+    #[error("RabbitMQ refused: {0}")]
+    Refused(String),
+    /// A queue or exchange is there with other arguments. It is never deleted or made anew.
+    #[error(
+        "{what} is there already with other arguments: {said}. Give it another name in the configuration, set what it has, or delete it by hand when it is empty"
+    )]
+    Mismatch { what: String, said: String },
+}
+
+impl BrokerError {
+    pub(super) fn passes(&self) -> bool {
+        matches!(self, Self::Lost(_))
+    }
+}
+
+impl From<lapin::Error> for BrokerError {
+    fn from(error: lapin::Error) -> Self {
+        if let ErrorKind::ProtocolError(refusal) = error.kind()
+            && matches!(
+                refusal.kind(),
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                    | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
+            )
+        {
+            return Self::Refused(refusal.get_message().to_string());
+        }
+        Self::Lost(error.to_string())
+    }
+}
+
+/// Every wait for the broker has an end.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(super) async fn within<T>(
+    operation: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<T, BrokerError> {
+    timeout(DEADLINE, operation)
+        .await
+        .map_err(|_| BrokerError::Lost("the broker does not answer".into()))?
+        .map_err(Into::into)
+}
+
+/// A connection of the given name, with the topology declared.
+pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<Connection, BrokerError> {
+    let mut uri: AMQPUri = settings
+        .url
+        .expose_secret()
+        .parse()
+        .map_err(|_| BrokerError::Refused("the broker's URL cannot be read".into()))?;
+    uri.query.heartbeat = uri.query.heartbeat.or(u16::try_from(settings.heartbeat.as_secs()).ok());
+    uri.query.connection_timeout =
+        uri.query.connection_timeout.or(u64::try_from(settings.connect_timeout.as_millis()).ok());
+    let name = format!("payout-link-worker {purpose}");
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let connection = within(Connection::connect_uri(uri, properties)).await?;
+    topology::declare(&connection, settings).await?;
+    Ok(connection)
+}
+
+pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
+    within(connection.create_channel()).await
+}
+
+/// Can the broker be reached, and is the topology as it should be?
+pub async fn check(settings: &BrokerSettings) -> Result<(), BrokerError> {
+    let connection = connect(settings, "check").await?;
+    within(connection.close(200, "checked".into())).await
+}
+
+/// What follows the end of a session: the next one, after a pause, or the end.
+pub(super) struct KeepUp {
+    purpose: &'static str,
+    up: watch::Sender<bool>,
+    worked: bool,
+    told: bool,
+    pause: Duration,
+}
+
+impl KeepUp {
+    pub(super) fn new(purpose: &'static str, up: watch::Sender<bool>) -> Self {
+        Self { purpose, up, worked: false, told: false, pause: FIRST_PAUSE }
+    }
+
+    pub(super) fn up(&self) -> &watch::Sender<bool> {
+        &self.up
+    }
+
+    /// Waits until the next session may begin; `Some` is the end.
+    ///
+    /// What does not pass ends it only while nothing has worked yet: a credential that is wrong from the start is a
+    /// mistake to be told, one that is refused later may be in the middle of being changed.
+    pub(super) async fn after(&mut self, ended: Result<(), BrokerError>) -> Option<Result<(), BrokerError>> {
+        if self.up.send_replace(false) {
+            (self.worked, self.told, self.pause) = (true, false, FIRST_PAUSE);
+        }
+        match ended {
+            Ok(()) => return Some(Ok(())),
+            Err(error) if !self.worked && !error.passes() => return Some(Err(error)),
+            Err(error) if !self.told => {
+                tracing::warn!(connection.purpose = self.purpose, %error, "RabbitMQ is away, trying again until it is back");
+                self.told = true;
+            }
+            Err(error) => {
+                tracing::debug!(connection.purpose = self.purpose, %error, "RabbitMQ is still away")
+            }
+        }
+        sleep(jittered(self.pause, LAST_PAUSE)).await;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        None
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LAST_PAUSE: Duration = Duration::from_secs(5);

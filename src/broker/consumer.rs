@@ -1,0 +1,311 @@
+//! Deliveries in, within the prefetch. Each is acknowledged by whoever took it, after its row is committed;
+//! acknowledgements leave in bulk.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties, Channel, Event,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    BrokerError, BrokerSettings, Message,
+    connection::{KeepUp, channel, connect, within},
+    publisher::PERSISTENT,
+};
+
+/// One delivery of a job. Dropped without an acknowledgement it stays the broker's.
+#[derive(Debug)]
+pub struct Delivery {
+    pub body: Vec<u8>,
+    pub properties: BasicProperties,
+    tag: u64,
+    acknowledge: mpsc::UnboundedSender<u64>,
+}
+
+impl Delivery {
+    /// To be called once the job is accounted for, and never before.
+    pub fn acknowledge(&self) {
+        // A session that has ended has given its deliveries back: this one comes again.
+        let _ = self.acknowledge.send(self.tag);
+    }
+
+    /// A header that is a string.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let value = self
+            .properties
+            .headers()
+            .as_ref()?
+            .inner()
+            .iter()
+            .find(|(key, _)| key.as_str().eq_ignore_ascii_case(name))?;
+        match value.1 {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+            AMQPValue::ShortString(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+
+    pub fn message_id(&self) -> Option<&str> {
+        self.properties.message_id().as_ref().map(ShortString::as_str)
+    }
+
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.properties.correlation_id().as_ref().map(ShortString::as_str)
+    }
+
+    pub fn reply_to(&self) -> Option<&str> {
+        self.properties.reply_to().as_ref().map(ShortString::as_str)
+    }
+
+    pub fn content_type(&self) -> Option<&str> {
+        self.properties.content_type().as_ref().map(ShortString::as_str)
+    }
+
+    /// The same message for the dead letters: body and properties untouched, with two headers that say why.
+    ///
+    /// As the broker itself does when it dead-letters, its expiration is taken off: it would be deleted by it.
+    /// `user_id` becomes a header, since only that user may publish it.
+    pub fn dead_letter(&self, exchange: &str, code: &str, reason: &str) -> Message {
+        let mut properties = self.properties.clone();
+        let mut headers = properties.headers().clone().unwrap_or_default();
+        let mut add = |name: &str, value: &str| {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        };
+        add("x-rejected-code", code);
+        add("x-rejected-reason", reason);
+        for (name, value) in [
+            ("x-original-expiration", self.properties.expiration()),
+            ("x-original-user-id", self.properties.user_id()),
+        ] {
+            if let Some(value) = value {
+                add(name, value.as_str());
+            }
+        }
+        properties =
+            without_expiration_and_user(properties).with_headers(headers).with_delivery_mode(PERSISTENT);
+        Message {
+            exchange: exchange.into(),
+            routing_key: String::new(),
+            properties,
+            body: Bytes::copy_from_slice(&self.body),
+        }
+    }
+
+    /// How often it was delivered before, as far as the broker says.
+    pub fn redeliveries(&self) -> u64 {
+        let count =
+            self.properties.headers().as_ref().and_then(|headers| headers.inner().get("x-delivery-count"));
+        match count {
+            Some(AMQPValue::LongLongInt(count)) => u64::try_from(*count).unwrap_or_default(),
+            Some(AMQPValue::LongInt(count)) => u64::try_from(*count).unwrap_or_default(),
+            _ => 0,
+        }
+    }
+}
+
+pub struct Consumer {
+    deliveries: mpsc::Receiver<Delivery>,
+    up: watch::Receiver<bool>,
+    stop: Arc<watch::Sender<Stop>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Stop {
+    No,
+    /// Take nothing new; what was taken is still acknowledged.
+    Cancel,
+    /// Close: what is unacknowledged goes back to the queue.
+    Close,
+}
+
+/// Stops a consumer from outside its loop.
+#[derive(Clone)]
+pub struct Stopper(Arc<watch::Sender<Stop>>);
+
+impl Stopper {
+    pub fn cancel(&self) {
+        self.0.send_replace(Stop::Cancel);
+    }
+
+    pub fn close(&self) {
+        self.0.send_replace(Stop::Close);
+    }
+}
+
+impl Consumer {
+    /// The consumer and the task that keeps it up; the task ends after [`Stopper::close`], or with what does not
+    /// pass by waiting.
+    pub fn start(settings: BrokerSettings) -> (Self, tokio::task::JoinHandle<Result<(), BrokerError>>) {
+        let (sender, deliveries) = mpsc::channel(settings.prefetch.into());
+        let (up_sender, up) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Stop::No);
+        let task = tokio::spawn(async move {
+            let mut keep_up = KeepUp::new("consume", up_sender);
+            while *stopped.borrow() == Stop::No {
+                let ended = session(&settings, &sender, keep_up.up(), stopped.clone()).await;
+                if let Some(end) = keep_up.after(ended).await {
+                    return end;
+                }
+            }
+            Ok(())
+        });
+        (Self { deliveries, up, stop: Arc::new(stop) }, task)
+    }
+
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.stop.clone())
+    }
+
+    pub fn is_up(&self) -> watch::Receiver<bool> {
+        self.up.clone()
+    }
+
+    /// The next delivery; `None` after it was stopped.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        let mut stop = self.stop.subscribe();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop > Stop::No) => None,
+            delivery = self.deliveries.recv() => delivery,
+        }
+    }
+}
+
+async fn session(
+    settings: &BrokerSettings,
+    deliveries: &mpsc::Sender<Delivery>,
+    up: &watch::Sender<bool>,
+    mut stop: watch::Receiver<Stop>,
+) -> Result<(), BrokerError> {
+    let connection = connect(settings, "consume").await?;
+    let mut events = Box::pin(connection.events_listener());
+    let channel = channel(&connection).await?;
+    // Per consumer; without it an unread consumer would take the whole queue into memory.
+    within(channel.basic_qos(settings.prefetch, BasicQosOptions::default())).await?;
+    let queue = settings.names.jobs_queue.as_str();
+    let consuming =
+        channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
+    let mut consumer = within(consuming).await?;
+    up.send_replace(true);
+    tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
+
+    let (acknowledge, mut settled) = mpsc::unbounded_channel();
+    let mut acks = Acks { channel: channel.clone(), upto: 0, settled: BTreeMap::new() };
+    let (mut tags, mut taking) = (Vec::new(), true);
+    loop {
+        tokio::select! {
+            delivery = consumer.next(), if taking && deliveries.capacity() > 0 => match delivery {
+                Some(Ok(delivery)) => {
+                    let delivery = Delivery {
+                        body: delivery.data,
+                        properties: delivery.properties,
+                        tag: delivery.delivery_tag,
+                        acknowledge: acknowledge.clone(),
+                    };
+                    // Full or closed: it stays unacknowledged and comes again.
+                    let _ = deliveries.try_send(delivery);
+                }
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(BrokerError::Lost("the broker cancelled the consumer".into())),
+            },
+            _ = settled.recv_many(&mut tags, usize::MAX) => acks.settle(&mut tags).await?,
+            _ = tokio::time::sleep_until(acks.oldest()), if !acks.settled.is_empty() => acks.flush().await?,
+            Some(Event::Error(error)) = events.next() => return Err(error.into()),
+            _ = stop.changed() => {
+                let wanted = *stop.borrow_and_update();
+                if wanted >= Stop::Cancel && taking {
+                    taking = false;
+                    within(channel.basic_cancel(consumer.tag(), BasicCancelOptions::default())).await?;
+                }
+                if wanted == Stop::Close {
+                    while let Ok(tag) = settled.try_recv() {
+                        tags.push(tag);
+                    }
+                    acks.settle(&mut tags).await?;
+                    acks.flush().await?;
+                    within(channel.close(200, "done".into())).await?;
+                    return within(connection.close(200, "done".into())).await;
+                }
+            }
+        }
+    }
+}
+
+/// What may be acknowledged: up to the first gap with one frame, what lies behind a gap after a moment by itself.
+struct Acks {
+    channel: Channel,
+    /// Everything up to here is acknowledged.
+    upto: u64,
+    /// Beyond `upto`: since when, or `None` where acknowledged already.
+    settled: BTreeMap<u64, Option<Instant>>,
+}
+
+/// How long an acknowledgement waits for the ones before it.
+const GAP: Duration = Duration::from_millis(50);
+
+impl Acks {
+    async fn settle(&mut self, tags: &mut Vec<u64>) -> Result<(), BrokerError> {
+        let now = Instant::now();
+        self.settled.extend(tags.drain(..).map(|tag| (tag, Some(now))));
+        let mut last_unsent = None;
+        while let Some(entry) = self.settled.first_entry()
+            && *entry.key() == self.upto + 1
+        {
+            self.upto += 1;
+            if entry.remove().is_some() {
+                last_unsent = Some(self.upto);
+            }
+        }
+        // The broker refuses a tag that is acknowledged already, also as the end of a range.
+        match last_unsent {
+            Some(tag) => self.ack(tag, true).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), BrokerError> {
+        let waiting: Vec<u64> =
+            self.settled.iter().filter(|(_, since)| since.is_some()).map(|(tag, _)| *tag).collect();
+        for tag in waiting {
+            self.ack(tag, false).await?;
+            self.settled.insert(tag, None);
+        }
+        Ok(())
+    }
+
+    /// When something has waited long enough for the ones before it.
+    fn oldest(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        self.settled.values().flatten().min().map_or(far, |since| *since + GAP)
+    }
+
+    async fn ack(&self, tag: u64, multiple: bool) -> Result<(), BrokerError> {
+        within(self.channel.basic_ack(tag, BasicAckOptions { multiple })).await
+    }
+}
+
+/// Every property but those two: there is no taking one off.
+fn without_expiration_and_user(properties: BasicProperties) -> BasicProperties {
+    let mut kept = BasicProperties::default();
+    macro_rules! keep {
+        ($($property:ident $with:ident),*) => {
+            $(if let Some(value) = properties.$property().clone() {
+                kept = kept.$with(value);
+            })*
+        };
+    }
+    keep!(
+        content_type with_content_type, content_encoding with_content_encoding, priority with_priority,
+        correlation_id with_correlation_id, reply_to with_reply_to, message_id with_message_id,
+        timestamp with_timestamp, kind with_type, app_id with_app_id, cluster_id with_cluster_id
+    );
+    kept
+}

@@ -1,0 +1,269 @@
+//! Results out, confirmed by the broker.
+//!
+//! One task owns the publishing channel: publishing on one confirm channel from several tasks mixes their confirms
+//! up. Confirms are awaited in a sliding window. lapin hangs a `basic.return` onto whichever confirm completes next,
+//! never onto one that completes later than its own, so returns are matched by `message_id`.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, Event, PublisherConfirm,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::{AMQPValue, FieldTable},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use super::{
+    BrokerError, BrokerSettings,
+    connection::{KeepUp, channel, connect, within},
+};
+
+/// A message to be published, mandatory and persistent.
+#[derive(Clone)]
+pub struct Message {
+    /// `""`: the default exchange, whose routing keys are queues.
+    pub exchange: Arc<str>,
+    pub routing_key: String,
+    /// With a `message_id` that no other message under way has together with this exchange.
+    pub properties: BasicProperties,
+    pub body: Bytes,
+}
+
+/// What a message says of itself. Its body is JSON; it is kept on disk.
+pub struct Properties<'a> {
+    pub message_id: String,
+    /// `type`
+    pub kind: &'a str,
+    pub correlation_id: Option<&'a str>,
+    /// Unix seconds.
+    pub timestamp: i64,
+    /// Those without a value are left out.
+    pub headers: [(&'static str, Option<&'a str>); 5],
+}
+
+impl Properties<'_> {
+    pub fn message(&self, exchange: &str, routing_key: &str, body: Bytes) -> Message {
+        let mut headers = FieldTable::default();
+        for (name, value) in self.headers {
+            if let Some(value) = value {
+                headers.insert(name.into(), AMQPValue::LongString(value.into()));
+            }
+        }
+        let mut properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(PERSISTENT)
+            .with_message_id(self.message_id.as_str().into())
+            .with_type(self.kind.into())
+            .with_timestamp(u64::try_from(self.timestamp).unwrap_or_default())
+            .with_headers(headers);
+        if let Some(correlation_id) = self.correlation_id {
+            properties = properties.with_correlation_id(correlation_id.into());
+        }
+        Message { exchange: exchange.into(), routing_key: routing_key.to_owned(), properties, body }
+    }
+}
+
+pub(super) const PERSISTENT: u8 = 2;
+
+/// What the broker did with a message that it confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Queued,
+    /// There is no queue for it.
+    Returned,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PublishError {
+    /// Whether the broker has it is not known. To be published again, under the same id.
+    #[error("not confirmed: {0}")]
+    NotConfirmed(String),
+}
+
+pub struct Publisher {
+    queue: mpsc::Sender<Publication>,
+    up: watch::Receiver<bool>,
+}
+
+struct Publication {
+    message: Message,
+    answer: oneshot::Sender<Result<Route, PublishError>>,
+}
+
+impl Publisher {
+    /// The publisher and the task that keeps it up; the task ends when the publisher is dropped, or with what
+    /// does not pass by waiting.
+    pub fn start(settings: BrokerSettings) -> (Self, tokio::task::JoinHandle<Result<(), BrokerError>>) {
+        let (queue, mut waiting) = mpsc::channel(settings.publish_window);
+        let (up_sender, up) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let mut keep_up = KeepUp::new("publish", up_sender);
+            loop {
+                let ended = session(&settings, &mut waiting, keep_up.up()).await;
+                if let Some(end) = keep_up.after(ended).await {
+                    return end;
+                }
+            }
+        });
+        (Self { queue, up }, task)
+    }
+
+    pub fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// Waits until it is connected.
+    pub async fn wait_until_up(&self) {
+        // The sender lives as long as its task; where that has ended, nobody is told that it is up.
+        if self.up.clone().wait_for(|up| *up).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Publishes, and waits for the broker's confirm, at most for `patience`.
+    pub async fn publish(&self, message: Message, patience: Duration) -> Result<Route, PublishError> {
+        let (answer, answered) = oneshot::channel();
+        let lost = |reason: &str| PublishError::NotConfirmed(reason.into());
+        let publish = async {
+            self.queue
+                .send(Publication { message, answer })
+                .await
+                .map_err(|_| lost("the publisher has stopped"))?;
+            answered.await.map_err(|_| lost("the connection was lost"))?
+        };
+        tokio::time::timeout(patience, publish).await.unwrap_or_else(|_| Err(lost("no confirm in time")))
+    }
+}
+
+type Confirming =
+    BoxFuture<'static, (Id, lapin::Result<Confirmation>, oneshot::Sender<Result<Route, PublishError>>)>;
+/// Exchange and `message_id`.
+type Id = (Arc<str>, String);
+
+struct Session {
+    channel: Channel,
+    confirming: FuturesUnordered<Confirming>,
+    returned: HashSet<Id>,
+    last_progress: Instant,
+}
+
+async fn session(
+    settings: &BrokerSettings,
+    waiting: &mut mpsc::Receiver<Publication>,
+    up: &watch::Sender<bool>,
+) -> Result<(), BrokerError> {
+    let connection = connect(settings, "publish").await?;
+    let mut events = Box::pin(connection.events_listener());
+    let channel = channel(&connection).await?;
+    within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    up.send_replace(true);
+    tracing::info!(connection.purpose = "publish", "connected to RabbitMQ");
+
+    let mut session = Session {
+        channel,
+        confirming: FuturesUnordered::new(),
+        returned: HashSet::new(),
+        last_progress: Instant::now(),
+    };
+    let mut writing: Option<BoxFuture<'static, Result<Confirming, BrokerError>>> = None;
+    let mut watchdog = interval(Duration::from_secs(5));
+    watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let idle = session.confirming.is_empty() && writing.is_none();
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Event::ConnectionBlocked(reason)) => {
+                    tracing::warn!(reason, "RabbitMQ blocks publishing; results wait");
+                    up.send_replace(false);
+                }
+                Some(Event::ConnectionUnblocked) => {
+                    tracing::info!("RabbitMQ takes results again");
+                    session.last_progress = Instant::now();
+                    up.send_replace(true);
+                }
+                Some(Event::Error(error)) => return Err(error.into()),
+                Some(_) => {}
+                None => return Err(BrokerError::Lost("the connection is gone".into())),
+            },
+            Some((id, confirmation, answer)) = session.confirming.next() => session.settle(id, confirmation, answer)?,
+            written = OptionFuture::from(writing.as_mut()), if writing.is_some() => {
+                writing = None;
+                session.confirming.extend(written.transpose()?);
+            }
+            next = waiting.recv(), if writing.is_none() && session.confirming.len() < settings.publish_window => {
+                let Some(publication) = next else { return close(&connection).await };
+                if idle {
+                    session.last_progress = Instant::now();
+                }
+                // Whoever asked may have stopped waiting: it will ask again under the same id.
+                if !publication.answer.is_closed() {
+                    writing = Some(write(session.channel.clone(), publication));
+                }
+            }
+            _ = watchdog.tick() => {
+                let blocked = connection.status().blocked();
+                if !idle && !blocked && session.last_progress.elapsed() > STALLED {
+                    return Err(BrokerError::Lost("the broker confirms nothing".into()));
+                }
+            }
+        }
+    }
+}
+
+impl Session {
+    fn settle(
+        &mut self,
+        id: Id,
+        confirmation: lapin::Result<Confirmation>,
+        answer: oneshot::Sender<Result<Route, PublishError>>,
+    ) -> Result<(), BrokerError> {
+        self.last_progress = Instant::now();
+        let confirmation = confirmation.map_err(BrokerError::from)?;
+        let acknowledged = confirmation.is_ack();
+        if let Some(returned) = confirmation.take_message() {
+            let message_id = returned.delivery.properties.message_id().as_ref().map(ToString::to_string);
+            self.returned
+                .insert((returned.delivery.exchange.as_str().into(), message_id.unwrap_or_default()));
+        }
+        let routed = if self.returned.remove(&id) { Route::Returned } else { Route::Queued };
+        let told = if acknowledged {
+            Ok(routed)
+        } else {
+            Err(PublishError::NotConfirmed("the broker could not take it".into()))
+        };
+        // Whoever asked may have stopped waiting: it asks again.
+        let _ = answer.send(told);
+        Ok(())
+    }
+}
+
+/// Writes one message; what comes back waits for its confirm.
+fn write(channel: Channel, publication: Publication) -> BoxFuture<'static, Result<Confirming, BrokerError>> {
+    let Publication { message, answer } = publication;
+    let Message { exchange, routing_key, properties, body } = message;
+    let id = (exchange, properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default());
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    async move {
+        let confirm: PublisherConfirm =
+            channel.basic_publish((&*id.0).into(), routing_key.into(), options, &body, properties).await?;
+        Ok(confirm.map(|confirmation| (id, confirmation, answer)).boxed())
+    }
+    .boxed()
+}
+
+/// Every publication was confirmed before its publisher went away: there is nothing to wait for.
+async fn close(connection: &Connection) -> Result<(), BrokerError> {
+    within(connection.close(200, "done".into())).await
+}
+
+/// Without a confirm for so long the connection is given up, unless the broker said that it is blocked.
+const STALLED: Duration = Duration::from_secs(30);

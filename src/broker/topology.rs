@@ -1,0 +1,104 @@
+//! Exchanges and queues, declared at every connect: durable, and idempotent to declare.
+//!
+//! The results exchange takes no argument of ours, so that a consumer may declare it as the contract has it; a
+//! result that no queue is bound for comes back to the publisher, which puts it into the unrouted queue. The jobs
+//! queue's arguments mean the same from RabbitMQ 3.10 to 4.x.
+
+use lapin::{
+    Connection, ErrorKind, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPSoftError},
+    types::{AMQPValue, FieldTable},
+};
+
+use super::{
+    BrokerError, BrokerSettings,
+    connection::{channel, within},
+};
+
+pub(super) async fn declare(connection: &Connection, settings: &BrokerSettings) -> Result<(), BrokerError> {
+    let names = &settings.names;
+    exchange(connection, &names.dead_exchange, ExchangeKind::Fanout).await?;
+    exchange(connection, &names.unrouted_exchange, ExchangeKind::Fanout).await?;
+    exchange(connection, &names.results_exchange, ExchangeKind::Topic).await?;
+    exchange(connection, &names.jobs_exchange, ExchangeKind::Direct).await?;
+
+    let quorum = [("x-queue-type", text("quorum"))];
+    queue(connection, &names.dead_queue, &quorum).await?;
+    let unrouted = [quorum[0].clone(), ("x-max-length", number(settings.unrouted_limit))];
+    queue(connection, &names.unrouted_queue, &unrouted).await?;
+    let jobs = [
+        quorum[0].clone(),
+        ("x-dead-letter-exchange", text(&names.dead_exchange)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        // At-least-once dead-lettering silently becomes at-most-once without it.
+        ("x-overflow", text("reject-publish")),
+        ("x-delivery-limit", number(settings.delivery_limit)),
+    ];
+    queue(connection, &names.jobs_queue, &jobs).await?;
+
+    bind(connection, &names.dead_queue, &names.dead_exchange, "").await?;
+    bind(connection, &names.unrouted_queue, &names.unrouted_exchange, "").await?;
+    bind(connection, &names.jobs_queue, &names.jobs_exchange, &names.jobs_routing_key).await
+}
+
+// A declaration that fails closes its channel: each has one of its own.
+
+async fn exchange(connection: &Connection, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
+    let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    let channel = channel(connection).await?;
+    let declared = within(async {
+        let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await;
+        Ok(declared.map_err(|error| explain("exchange", name, error)))
+    });
+    declared.await??;
+    within(channel.close(200, "declared".into())).await
+}
+
+async fn queue(
+    connection: &Connection,
+    name: &str,
+    arguments: &[(&'static str, AMQPValue)],
+) -> Result<(), BrokerError> {
+    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+    let mut table = FieldTable::default();
+    for (key, value) in arguments {
+        table.insert((*key).into(), value.clone());
+    }
+    let channel = channel(connection).await?;
+    let declared = within(async {
+        let declared = channel.queue_declare(name.into(), options, table).await;
+        Ok(declared.map_err(|error| explain("queue", name, error)))
+    });
+    declared.await??;
+    within(channel.close(200, "declared".into())).await
+}
+
+async fn bind(connection: &Connection, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
+    let channel = channel(connection).await?;
+    let options = QueueBindOptions::default();
+    within(channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()))
+        .await?;
+    within(channel.close(200, "bound".into())).await
+}
+
+/// PRECONDITION_FAILED in words: which one, and (as the broker tells it) which argument.
+fn explain(what: &str, name: &str, error: lapin::Error) -> BrokerError {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal)
+            if matches!(refusal.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)) =>
+        {
+            let said = refusal.get_message().to_string();
+            BrokerError::Mismatch { what: format!("{what} {name:?}"), said }
+        }
+        _ => error.into(),
+    }
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+fn number(value: u32) -> AMQPValue {
+    AMQPValue::LongLongInt(value.into())
+}

@@ -1,0 +1,92 @@
+//! The command line: one file a command.
+
+mod check;
+mod show;
+mod submit;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{self, Config},
+    shutdown::Signals,
+    store, telemetry, worker,
+};
+
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about = "Turns CreateLink jobs from RabbitMQ into payout links",
+    after_help = "\
+Examples:
+  payout-link-worker check --config worker.toml
+  payout-link-worker run --config worker.toml
+  echo '{\"merchant_payout_id\":\"po_1\",\"address\":{},\"amount\":{\"minor_amount\":1250,\"currency\":\"EUR\"},\"destination_currency\":\"EUR\"}' \\
+    | payout-link-worker submit --config worker.toml --wait -
+  payout-link-worker show --config worker.toml po_1
+
+Configuration: a TOML file (config.example.toml has every setting), environment variables over it
+(PAYOUT_LINK__SECTION__KEY, and DATABASE_URL, AMQP_URL).
+
+Exit status: 0 done; 1 it could not be done, and stderr says why; 2 the command line or the configuration is wrong."
+)]
+pub struct Arguments {
+    /// The configuration file; without it the environment has to say everything
+    #[arg(long, short, global = true, env = "PAYOUT_LINK_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Consume jobs until SIGTERM or SIGINT (a second signal leaves at once)
+    Run,
+    /// Bring the database's schema up to date; safe beside running workers
+    Migrate,
+    /// Try configuration, broker, database and connectors: one line each
+    Check,
+    /// Publish jobs: one JSON object, or JSON Lines
+    Submit(submit::Arguments),
+    /// Show a record, its event and its timeline, without secrets
+    Show(show::Arguments),
+}
+
+/// The configuration or the command line is wrong.
+const MISUSE: u8 = 2;
+
+pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let config = match config::load(arguments.config.as_deref(), std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("payout-link-worker: {error}");
+            return Ok(ExitCode::from(MISUSE));
+        }
+    };
+    if let Err(problem) = telemetry::start(&config.log) {
+        eprintln!("payout-link-worker: {problem}");
+        return Ok(ExitCode::from(MISUSE));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let done = runtime.block_on(async {
+        match arguments.command {
+            Command::Run => worker::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS),
+            Command::Migrate => migrate(&config).await,
+            Command::Check => check::run(&config).await,
+            Command::Submit(arguments) => submit::run(&config, &arguments).await,
+            Command::Show(arguments) => show::run(&config, &arguments).await,
+        }
+    });
+    // What is left to tasks that wait for the network is not waited for: leases mend it.
+    runtime.shutdown_background();
+    done
+}
+
+async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+    let pool = store::connect(&config.database()).await.context("database")?;
+    store::migrate(&pool).await.context("database")?;
+    println!("the schema is up to date");
+    Ok(ExitCode::SUCCESS)
+}

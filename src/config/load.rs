@@ -1,0 +1,175 @@
+//! From a TOML file and the environment to a [`Config`], telling all that is wrong at once.
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::Config;
+
+/// Every problem, each naming its setting. Never a setting's value: it may be a secret.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigError(pub Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration cannot be used:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+const PREFIX: &str = "PAYOUT_LINK__";
+/// Variables that other programs know as well.
+const WELL_KNOWN: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("AMQP_URL", "broker.url")];
+/// Settings whose value may stand in a file of its own, named by the setting with `_file`.
+const IN_FILES: [&str; 8] =
+    ["url", "token", "sealing", "fingerprint", "secrets", "api_key", "key_secret", "private_key"];
+/// Of those, the ones with several values: a line each in their file.
+const LISTS: [&str; 2] = ["sealing", "secrets"];
+
+/// Reads the file, where there is one, and lays the environment over it.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let mut problems = Vec::new();
+    let mut table = match file.map(|path| (path, std::fs::read_to_string(path))) {
+        None => Table::new(),
+        Some((path, Err(error))) => return Err(ConfigError(vec![format!("{}: {error}", path.display())])),
+        Some((path, Ok(text))) => text.parse().map_err(|error: toml::de::Error| {
+            ConfigError(vec![format!("{}: {}", path.display(), place(&error, &text))])
+        })?,
+    };
+    for (setting, value) in overrides(environment) {
+        if let Err(problem) = set(&mut table, &setting, value) {
+            problems.push(problem);
+        }
+    }
+    read_files(&mut table, "", &mut problems);
+
+    let mut config = Config::default();
+    let mut sections: BTreeMap<String, Value> = table.into_iter().collect();
+    take(&mut sections, "worker", &mut config.worker, &mut problems);
+    take(&mut sections, "database", &mut config.database, &mut problems);
+    take(&mut sections, "broker", &mut config.broker, &mut problems);
+    take(&mut sections, "keys", &mut config.keys, &mut problems);
+    take(&mut sections, "jobs", &mut config.jobs, &mut problems);
+    take(&mut sections, "retry", &mut config.retry, &mut problems);
+    take(&mut sections, "webhooks", &mut config.webhooks, &mut problems);
+    take(&mut sections, "log", &mut config.log, &mut problems);
+    let mut connectors: BTreeMap<String, Value> = BTreeMap::new();
+    take(&mut sections, "connectors", &mut connectors, &mut problems);
+    for (name, section) in connectors {
+        match section.try_into() {
+            Ok(connector) => drop(config.connectors.insert(name, connector)),
+            Err(error) => problems.push(format!("connectors.{name}: {}", message(&error))),
+        }
+    }
+    problems.extend(sections.keys().map(|unknown| {
+        format!("unknown section [{unknown}], expected worker, database, broker, keys, jobs, retry, connectors, webhooks or log")
+    }));
+    // What could not be read is missing now; naming that too would only hide the cause.
+    if problems.is_empty() {
+        problems = config.problems();
+    }
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+}
+
+fn take<T: DeserializeOwned>(
+    sections: &mut BTreeMap<String, Value>,
+    name: &str,
+    into: &mut T,
+    problems: &mut Vec<String>,
+) {
+    if let Some(section) = sections.remove(name) {
+        match section.try_into() {
+            Ok(read) => *into = read,
+            Err(error) => problems.push(format!("{name}: {}", message(&error))),
+        }
+    }
+}
+
+/// Path and value of every setting that the environment has.
+fn overrides(environment: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = environment
+        .filter_map(|(name, value)| {
+            for (known, setting) in WELL_KNOWN {
+                if name == known {
+                    return Some((setting.to_owned(), value));
+                }
+                if name.strip_suffix("_FILE") == Some(known) {
+                    return Some((format!("{setting}_file"), value));
+                }
+            }
+            let path = name.strip_prefix(PREFIX)?.to_lowercase().replace("__", ".");
+            Some((path, value))
+        })
+        .collect();
+    // Our own names win over the well-known ones, whatever order the environment comes in.
+    found.sort_by_key(|(setting, _)| setting.clone());
+    found
+}
+
+fn set(table: &mut Table, setting: &str, value: String) -> Result<(), String> {
+    let (section, key) = setting.rsplit_once('.').ok_or_else(|| {
+        format!("{PREFIX}{} names no setting: {PREFIX}SECTION__KEY", setting.to_uppercase())
+    })?;
+    let mut table = table;
+    for part in section.split('.') {
+        let next = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        table = next.as_table_mut().ok_or_else(|| format!("{setting}: {part} is not a section"))?;
+    }
+    // A file that the environment names stands for what the TOML file says, and the other way round.
+    match key.strip_suffix("_file") {
+        Some(plain) => drop(table.remove(plain)),
+        None => drop(table.remove(&format!("{key}_file"))),
+    }
+    table.insert(key.to_owned(), typed(value));
+    Ok(())
+}
+
+/// Numbers, booleans and lists as TOML writes them; everything else is text.
+fn typed(value: String) -> Value {
+    match value.parse::<Value>() {
+        Ok(read @ (Value::Integer(_) | Value::Boolean(_) | Value::Array(_))) => read,
+        _ => Value::String(value),
+    }
+}
+
+/// Puts in what stands in files of its own.
+fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
+    for setting in IN_FILES {
+        let Some(file) = table.remove(&format!("{setting}_file")) else { continue };
+        let name = format!("{path}{setting}_file");
+        let Some(file) = file.as_str() else {
+            problems.push(format!("{name} is not a path"));
+            continue;
+        };
+        match std::fs::read_to_string(file) {
+            Ok(text) if LISTS.contains(&setting) => {
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                table.insert(
+                    setting.into(),
+                    lines.map(|line| Value::String(line.into())).collect::<Vec<_>>().into(),
+                );
+            }
+            Ok(text) => drop(table.insert(setting.into(), Value::String(text.trim().into()))),
+            Err(error) => problems.push(format!("{name} {file:?}: {error}")),
+        }
+    }
+    for (name, value) in table.iter_mut() {
+        if let Value::Table(section) = value {
+            read_files(section, &format!("{path}{name}."), problems);
+        }
+    }
+}
+
+/// A problem in one line: the message names the key.
+fn message(error: &toml::de::Error) -> String {
+    error.message().replace('\n', " ")
+}
+
+fn place(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+    format!("line {line}: {}", message(error))
+}

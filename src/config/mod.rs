@@ -1,0 +1,524 @@
+//! Every setting: name, unit, default, check. One TOML file, environment variables over it.
+//!
+//! A setting `[section] key` is overridden by `PAYOUT_LINK__SECTION__KEY`; `DATABASE_URL` and `AMQP_URL` are known
+//! as well. A secret may stand in a file of its own: `key_file` in place of `key`, or the variable with `_FILE`.
+//! An unknown key or a bad value stops the start and names itself; all that can be found wrong is told at once.
+
+mod load;
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+pub use self::load::{ConfigError, load};
+use crate::{
+    broker::{BrokerSettings, Names},
+    connector::{Account, Connectors, Sandbox, SandboxSettings},
+    domain::{LookUp, ReplayRule, retry::RetryPolicy},
+    http::HttpSettings,
+    limits::Slots,
+    pipeline::PipelineSettings,
+    store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
+    webhook::{AddressPolicy, SigningKey, WebhookSettings},
+    wire::DecodePolicy,
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+pub struct Config {
+    pub worker: WorkerSection,
+    pub database: DatabaseSection,
+    pub broker: BrokerSection,
+    pub keys: KeysSection,
+    pub jobs: JobsSection,
+    pub retry: RetrySection,
+    pub connectors: BTreeMap<String, ConnectorSection>,
+    pub webhooks: WebhooksSection,
+    pub log: LogSection,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerSection {
+    /// Jobs taken from the queue and not concluded, at most.
+    pub jobs_in_flight: usize,
+    /// Events being told, at most.
+    pub events_in_flight: usize,
+    /// How long a stopped worker finishes what is under way.
+    pub grace_period_seconds: u64,
+    /// Longer than any connector's timeout by 2 seconds at least.
+    pub lease_seconds: u64,
+    pub sweep_interval_ms: u64,
+    pub sweep_batch: usize,
+    /// Deliveries of one message before it is taken for poison; below the queue's delivery limit.
+    pub max_deliveries: u64,
+    /// Whether `run` migrates the database first.
+    pub migrate: bool,
+    /// Where `/health/live` and `/health/ready` are served; not at all where empty.
+    pub health_listen: Option<SocketAddr>,
+}
+
+impl Default for WorkerSection {
+    fn default() -> Self {
+        Self {
+            jobs_in_flight: 1024,
+            events_in_flight: 2048,
+            grace_period_seconds: 30,
+            lease_seconds: 45,
+            sweep_interval_ms: 1000,
+            sweep_batch: 64,
+            max_deliveries: 15,
+            migrate: true,
+            health_listen: None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabaseSection {
+    /// `postgres://user:password@host:port/database?sslmode=…`
+    pub url: Option<SecretString>,
+    pub max_connections: u32,
+    pub acquire_timeout_seconds: u64,
+    pub batch_rows: usize,
+    pub batch_bytes: usize,
+    /// Batches of one kind under way at once.
+    pub batches_at_once: usize,
+}
+
+impl Default for DatabaseSection {
+    fn default() -> Self {
+        Self {
+            url: None,
+            max_connections: 8,
+            acquire_timeout_seconds: 10,
+            batch_rows: 256,
+            batch_bytes: 1024 * 1024,
+            batches_at_once: 2,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerSection {
+    /// `amqp://user:password@host:port/vhost`; the vhost `/` is written `%2f`.
+    pub url: Option<SecretString>,
+    pub heartbeat_seconds: u64,
+    pub connect_timeout_seconds: u64,
+    pub prefetch: u16,
+    pub publish_window: usize,
+    pub publish_patience_seconds: u64,
+    pub publish_pause_seconds: u64,
+    pub delivery_limit: u32,
+    pub unrouted_limit: u32,
+    pub names: Names,
+}
+
+impl Default for BrokerSection {
+    fn default() -> Self {
+        Self {
+            url: None,
+            heartbeat_seconds: 10,
+            connect_timeout_seconds: 5,
+            prefetch: 512,
+            publish_window: 256,
+            publish_patience_seconds: 10,
+            publish_pause_seconds: 5,
+            delivery_limit: 20,
+            unrouted_limit: 100_000,
+            names: Names::default(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeysSection {
+    /// `ID:BASE64` of 32 bytes each, newest first: the first seals, all open.
+    pub sealing: Vec<SecretString>,
+    /// Base64 of 32 bytes. It never rotates: it tells a repeat from a conflict.
+    pub fingerprint: Option<SecretString>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobsSection {
+    /// The connector of a job that names none.
+    pub default_connector: Option<String>,
+    pub allow_http_webhooks: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySection {
+    pub initial_ms: u64,
+    pub max_interval_seconds: u64,
+    pub max_age_seconds: u64,
+    pub max_attempts: u32,
+    /// Waits up to this long are slept where they arise; longer ones are written down.
+    pub wait_in_place_ms: u64,
+    /// A same-key repeat is not begun this close to the end of the connector's window.
+    pub window_margin_seconds: u64,
+}
+
+impl Default for RetrySection {
+    fn default() -> Self {
+        Self {
+            initial_ms: 500,
+            max_interval_seconds: 300,
+            max_age_seconds: 86_400,
+            max_attempts: 1000,
+            wait_in_place_ms: 3000,
+            window_margin_seconds: 600,
+        }
+    }
+}
+
+/// Limits of the calls to a connector, the same for each kind.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct CallSection {
+    pub concurrency: usize,
+    pub connect_timeout_seconds: u64,
+    /// The whole call, from the name to the last byte.
+    pub timeout_seconds: u64,
+    pub max_response_bytes: usize,
+}
+
+impl Default for CallSection {
+    fn default() -> Self {
+        Self {
+            concurrency: 256,
+            connect_timeout_seconds: 5,
+            timeout_seconds: 30,
+            max_response_bytes: 262_144,
+        }
+    }
+}
+
+/// One account at a provider, under a name that jobs choose by `x-connector`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ConnectorSection {
+    Sandbox(SandboxSection),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxSection {
+    pub url: Url,
+    pub token: SecretString,
+    #[serde(default)]
+    pub replay: Replay,
+    #[serde(default = "a_day")]
+    pub window_seconds: u64,
+    /// Longer than the timeout.
+    #[serde(default = "a_minute")]
+    pub settle_seconds: u64,
+    #[serde(default)]
+    pub allow_http_links: bool,
+    #[serde(default)]
+    pub calls: CallSection,
+}
+
+/// Which way out of doubt the sandbox is taken to have.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Replay {
+    #[default]
+    SameKey,
+    LookUp,
+    Never,
+}
+
+fn a_day() -> u64 {
+    86_400
+}
+
+fn a_minute() -> u64 {
+    60
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhooksSection {
+    /// `whsec_…`; several while keys rotate.
+    pub secrets: Vec<SecretString>,
+    /// By `x-merchant-id`.
+    pub merchant_secrets: BTreeMap<String, Vec<SecretString>>,
+    /// Waits after the first try, the second, …
+    pub schedule_seconds: Vec<u64>,
+    pub retry_after_limit_seconds: u64,
+    pub timeout_seconds: u64,
+    pub connect_timeout_seconds: u64,
+    pub max_response_bytes: usize,
+    pub concurrency: usize,
+    pub host_concurrency: usize,
+    pub host_patience_ms: u64,
+    pub allowed_networks: Vec<IpNet>,
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for WebhooksSection {
+    fn default() -> Self {
+        Self {
+            secrets: Vec::new(),
+            merchant_secrets: BTreeMap::new(),
+            // The Standard Webhooks specification's.
+            schedule_seconds: vec![5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400],
+            retry_after_limit_seconds: 86_400,
+            timeout_seconds: 15,
+            connect_timeout_seconds: 5,
+            max_response_bytes: 65_536,
+            concurrency: 1024,
+            host_concurrency: 64,
+            host_patience_ms: 1000,
+            allowed_networks: Vec::new(),
+            allowed_hosts: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSection {
+    pub format: LogFormat,
+    /// `tracing` directives, as in `info,payout_link_worker=debug`.
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    Human,
+    Json,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, filter: "info".into() }
+    }
+}
+
+impl Config {
+    /// What one section cannot tell by itself.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |wrong: bool, problem: &str| {
+            if wrong {
+                problems.push(problem.to_owned());
+            }
+        };
+        check(self.database.url.is_none(), "database.url is missing (or DATABASE_URL)");
+        check(self.broker.url.is_none(), "broker.url is missing (or AMQP_URL)");
+        check(self.keys.fingerprint.is_none(), "keys.fingerprint is missing: base64 of 32 random bytes");
+        check(
+            self.keys.sealing.is_empty(),
+            "keys.sealing is missing: [\"ID:BASE64\"], base64 of 32 random bytes",
+        );
+        check(self.connectors.is_empty(), "there is no [connectors.NAME]");
+        check(self.webhooks.secrets.is_empty(), "webhooks.secrets is missing: [\"whsec_BASE64\"]");
+        check(self.worker.jobs_in_flight == 0, "worker.jobs_in_flight is 0");
+        check(self.worker.events_in_flight < 2, "worker.events_in_flight is below 2");
+        check(self.worker.sweep_interval_ms == 0, "worker.sweep_interval_ms is 0");
+        check(self.broker.prefetch == 0, "broker.prefetch is 0: no limit at all");
+        check(
+            self.broker.heartbeat_seconds == 0,
+            "broker.heartbeat_seconds is 0: a dead peer would not be noticed",
+        );
+        check(
+            self.worker.max_deliveries >= u64::from(self.broker.delivery_limit),
+            "worker.max_deliveries is not below broker.delivery_limit: the broker would be first, and silent",
+        );
+        if let Some(default) = &self.jobs.default_connector {
+            check(
+                !self.connectors.contains_key(default),
+                &format!("jobs.default_connector: there is no [connectors.{default}]"),
+            );
+        }
+        for (name, connector) in &self.connectors {
+            let calls = connector.calls();
+            check(calls.concurrency == 0, &format!("connectors.{name}.calls.concurrency is 0"));
+            check(
+                self.worker.lease_seconds < calls.timeout_seconds + 2,
+                &format!(
+                    "worker.lease_seconds ({}) is not 2 above connectors.{name}.calls.timeout_seconds ({}): a lease outlasts a call",
+                    self.worker.lease_seconds, calls.timeout_seconds
+                ),
+            );
+            let ConnectorSection::Sandbox(sandbox) = connector;
+            check(
+                sandbox.settle_seconds <= calls.timeout_seconds,
+                &format!("connectors.{name}.settle_seconds is not longer than its timeout"),
+            );
+        }
+        if let Err(error) = self.key_ring() {
+            check(!matches!(error, KeyError::Empty | KeyError::Fingerprint), &format!("keys: {error}"));
+        }
+        for (name, secrets) in self.webhook_secrets() {
+            for (place, secret) in secrets.iter().enumerate() {
+                if let Err(error) = SigningKey::new(secret) {
+                    check(true, &format!("{name}[{place}]: {error}"));
+                }
+            }
+        }
+        problems
+    }
+
+    fn webhook_secrets(&self) -> impl Iterator<Item = (String, &Vec<SecretString>)> {
+        let merchants = self.webhooks.merchant_secrets.iter();
+        std::iter::once(("webhooks.secrets".to_owned(), &self.webhooks.secrets))
+            .chain(merchants.map(|(id, secrets)| (format!("webhooks.merchant_secrets.{id:?}"), secrets)))
+    }
+
+    pub fn key_ring(&self) -> Result<KeyRing, KeyError> {
+        let fingerprint = self.keys.fingerprint.as_ref().ok_or(KeyError::Fingerprint)?;
+        KeyRing::new(&self.keys.sealing, fingerprint)
+    }
+
+    pub fn database(&self) -> DatabaseSettings {
+        DatabaseSettings {
+            url: self.database.url.clone().unwrap_or_default(),
+            max_connections: self.database.max_connections,
+            acquire_timeout: Duration::from_secs(self.database.acquire_timeout_seconds),
+        }
+    }
+
+    pub fn store(&self) -> StoreSettings {
+        StoreSettings {
+            lease: Duration::from_secs(self.worker.lease_seconds),
+            // A post's deadline or the two publications beside it, and slack.
+            event_lease: Duration::from_secs(
+                self.webhooks.timeout_seconds.max(2 * self.broker.publish_patience_seconds) + 5,
+            ),
+            batches: BatchLimits {
+                rows: self.database.batch_rows.max(1),
+                bytes: self.database.batch_bytes,
+                depth: self.database.batches_at_once.max(1),
+            },
+        }
+    }
+
+    pub fn broker(&self) -> BrokerSettings {
+        let section = &self.broker;
+        BrokerSettings {
+            url: section.url.clone().unwrap_or_default(),
+            heartbeat: Duration::from_secs(section.heartbeat_seconds),
+            connect_timeout: Duration::from_secs(section.connect_timeout_seconds),
+            prefetch: section.prefetch,
+            publish_window: section.publish_window.max(1),
+            delivery_limit: section.delivery_limit,
+            unrouted_limit: section.unrouted_limit,
+            names: section.names.clone(),
+        }
+    }
+
+    pub fn pipeline(&self) -> PipelineSettings {
+        PipelineSettings {
+            decode: DecodePolicy { allow_http_webhooks: self.jobs.allow_http_webhooks },
+            retry: RetryPolicy {
+                initial: Duration::from_millis(self.retry.initial_ms),
+                max_interval: Duration::from_secs(self.retry.max_interval_seconds),
+                max_age: Duration::from_secs(self.retry.max_age_seconds),
+                max_attempts: self.retry.max_attempts,
+                window_margin: Duration::from_secs(self.retry.window_margin_seconds),
+            },
+            wait_in_place: Duration::from_millis(self.retry.wait_in_place_ms),
+            jobs_in_flight: self.worker.jobs_in_flight,
+            events_in_flight: self.worker.events_in_flight,
+            publish_patience: Duration::from_secs(self.broker.publish_patience_seconds),
+            publish_pause: Duration::from_secs(self.broker.publish_pause_seconds),
+            sweep_interval: Duration::from_millis(self.worker.sweep_interval_ms),
+            sweep_batch: self.worker.sweep_batch.max(1),
+            max_deliveries: self.worker.max_deliveries,
+            names: self.broker.names.clone(),
+        }
+    }
+
+    pub fn webhooks(&self) -> WebhookSettings {
+        let section = &self.webhooks;
+        // Every secret was tried when the configuration was read.
+        let keys = |secrets: &[SecretString]| {
+            secrets.iter().filter_map(|secret| SigningKey::new(secret).ok()).collect()
+        };
+        WebhookSettings {
+            default_keys: keys(&section.secrets),
+            merchant_keys: section
+                .merchant_secrets
+                .iter()
+                .map(|(id, secrets)| (id.clone(), keys(secrets)))
+                .collect(),
+            schedule: section.schedule_seconds.iter().copied().map(Duration::from_secs).collect(),
+            retry_after_limit: Duration::from_secs(section.retry_after_limit_seconds),
+            http: HttpSettings {
+                connect_timeout: Duration::from_secs(section.connect_timeout_seconds),
+                timeout: Duration::from_secs(section.timeout_seconds),
+                max_response_bytes: section.max_response_bytes,
+            },
+            concurrency: section.concurrency.max(1),
+            host_concurrency: section.host_concurrency.max(1),
+            host_patience: Duration::from_millis(section.host_patience_ms),
+            addresses: AddressPolicy {
+                allowed_networks: section.allowed_networks.clone(),
+                allowed_hosts: section.allowed_hosts.clone(),
+            },
+        }
+    }
+
+    pub fn connectors(&self) -> Result<Connectors, reqwest::Error> {
+        let accounts: Result<Vec<Account>, reqwest::Error> =
+            self.connectors.iter().map(|(name, section)| section.account(name)).collect();
+        Ok(Connectors::new(accounts?, self.jobs.default_connector.clone()))
+    }
+}
+
+impl ConnectorSection {
+    fn calls(&self) -> &CallSection {
+        let Self::Sandbox(section) = self;
+        &section.calls
+    }
+
+    fn account(&self, name: &str) -> Result<Account, reqwest::Error> {
+        let calls = self.calls();
+        let http = HttpSettings {
+            connect_timeout: Duration::from_secs(calls.connect_timeout_seconds),
+            timeout: Duration::from_secs(calls.timeout_seconds),
+            max_response_bytes: calls.max_response_bytes,
+        };
+        let connector = match self {
+            Self::Sandbox(section) => Sandbox::new(SandboxSettings {
+                url: section.url.clone(),
+                token: section.token.clone(),
+                replay: section.replay_rule(),
+                allow_http_links: section.allow_http_links,
+                http,
+            })?,
+        };
+        Ok(Account {
+            name: name.to_owned(),
+            connector: Box::new(connector),
+            slots: Slots::new(calls.concurrency),
+        })
+    }
+}
+
+impl SandboxSection {
+    fn replay_rule(&self) -> ReplayRule {
+        match self.replay {
+            Replay::SameKey => {
+                ReplayRule::SameKey { window: Duration::from_secs(self.window_seconds), look_up: None }
+            }
+            Replay::LookUp => ReplayRule::LookUp(LookUp { settle: Duration::from_secs(self.settle_seconds) }),
+            Replay::Never => ReplayRule::Never,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Who is to be paid, as far as the payer knows.
+
+use secrecy::SecretString;
+
+use super::Country;
+
+#[derive(Debug, Default)]
+pub struct PayoutAddress {
+    pub shipping_address: Option<Address>,
+    pub billing_address: Option<Address>,
+}
+
+#[derive(Debug, Default)]
+pub struct Address {
+    pub first_name: Option<SecretString>,
+    pub last_name: Option<SecretString>,
+    pub line1: Option<SecretString>,
+    pub line2: Option<SecretString>,
+    pub line3: Option<SecretString>,
+    pub city: Option<SecretString>,
+    pub state: Option<SecretString>,
+    pub zip_code: Option<SecretString>,
+    pub country_alpha2_code: Option<Country>,
+    pub email: Option<SecretString>,
+    pub phone_number: Option<SecretString>,
+    pub phone_country_code: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub struct Customer {
+    pub name: Option<String>,
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+    pub salutation: Option<String>,
+    pub id: Option<String>,
+    pub connector_customer_id: Option<String>,
+    pub phone_country_code: Option<String>,
+    pub email: Option<SecretString>,
+    pub phone_number: Option<SecretString>,
+    pub customer_document_details: Option<CustomerDocument>,
+}
+
+#[derive(Debug)]
+pub struct CustomerDocument {
+    /// `CPF`, `CNPJ`, `PSN` or `OTHER`.
+    pub document_type: Option<&'static str>,
+    pub document_number: Option<SecretString>,
+}
+
+#[derive(Debug, Default)]
+pub struct BrowserInformation {
+    pub color_depth: Option<u32>,
+    pub screen_height: Option<u32>,
+    pub screen_width: Option<u32>,
+    pub java_enabled: Option<bool>,
+    pub java_script_enabled: Option<bool>,
+    pub time_zone_offset_minutes: Option<i32>,
+    pub language: Option<String>,
+    pub accept_header: Option<String>,
+    pub user_agent: Option<String>,
+    pub accept_language: Option<String>,
+    pub referer: Option<String>,
+    pub ip_address: Option<String>,
+    pub os_type: Option<String>,
+    pub os_version: Option<String>,
+    pub device_model: Option<String>,
+}

@@ -1,0 +1,134 @@
+//! A CreateLink job that cannot be invalid.
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{
+    BrowserInformation, Currency, Customer, Money, PayoutAddress, PayoutMethod, PayoutPriority,
+    customer::Address, payout_method::MethodField,
+};
+
+/// Prism's CreateLink request (contract, section 2), decoded. `Debug` shows no secret.
+#[derive(Debug)]
+pub struct CreateLink {
+    pub merchant_payout_id: MerchantPayoutId,
+    pub address: PayoutAddress,
+    /// JSON text for the connector named; each connector documents its keys.
+    pub connector_feature_data: Option<SecretString>,
+    pub payout_method_data: Option<PayoutMethod>,
+    pub connector_quote_id: Option<String>,
+    pub connector_payout_id: Option<String>,
+    pub amount: Money,
+    pub destination_currency: Currency,
+    pub customer: Option<Customer>,
+    pub priority: Option<PayoutPriority>,
+    pub connector_payout_method_id: Option<String>,
+    pub webhook_url: Option<WebhookUrl>,
+    pub browser_info: Option<BrowserInformation>,
+    /// Overrides the configured credential for this one call.
+    pub access_token: Option<SecretString>,
+    /// What the recipient is told the money is for, at most 255 bytes.
+    pub description: Option<String>,
+    pub source_bank_data: Option<PayoutMethod>,
+}
+
+/// 1 to 255 bytes, no control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MerchantPayoutId(String);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the identifier is not 1 to 255 bytes without control characters")]
+pub struct InvalidIdentifier;
+
+impl MerchantPayoutId {
+    pub fn new(id: String) -> Result<Self, InvalidIdentifier> {
+        let valid = (1..=255).contains(&id.len()) && !id.chars().any(char::is_control);
+        if valid { Ok(Self(id)) } else { Err(InvalidIdentifier) }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An absolute `https` URL (`http` where that is allowed), without user-info, 2,048 bytes at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookUrl(Url);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidWebhookUrl {
+    #[error("the URL is longer than 2,048 bytes")]
+    TooLong,
+    #[error("it is not an absolute URL")]
+    NotAbsolute,
+    #[error("the URL is not https")]
+    Scheme,
+    #[error("the URL has user-info")]
+    UserInfo,
+}
+
+impl WebhookUrl {
+    pub fn new(text: &str, allow_http: bool) -> Result<Self, InvalidWebhookUrl> {
+        if text.len() > 2048 {
+            return Err(InvalidWebhookUrl::TooLong);
+        }
+        let url = Url::parse(text).map_err(|_| InvalidWebhookUrl::NotAbsolute)?;
+        if !(url.scheme() == "https" || allow_http && url.scheme() == "http") {
+            return Err(InvalidWebhookUrl::Scheme);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidWebhookUrl::UserInfo);
+        }
+        Ok(Self(url))
+    }
+
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl CreateLink {
+    /// `text` without any secret of this job: for what a connector, which was sent them, says in its errors.
+    pub fn redact(&self, text: &str) -> String {
+        let mut secrets: Vec<&str> = self.secrets().map(ExposeSecret::expose_secret).collect();
+        // Longest first: one may be part of another. Below three characters everything would match.
+        secrets.retain(|secret| secret.chars().count() >= 3);
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[REDACTED]"))
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &SecretString> {
+        let addresses = [&self.address.shipping_address, &self.address.billing_address];
+        let addresses = addresses.into_iter().flatten().flat_map(|a: &Address| {
+            [
+                &a.first_name,
+                &a.last_name,
+                &a.line1,
+                &a.line2,
+                &a.line3,
+                &a.city,
+                &a.state,
+                &a.zip_code,
+                &a.email,
+                &a.phone_number,
+            ]
+        });
+        let customer = self.customer.iter().flat_map(|c| [&c.email, &c.phone_number]);
+        let documents = self.customer.iter().filter_map(|c| c.customer_document_details.as_ref());
+        let methods = [&self.payout_method_data, &self.source_bank_data].into_iter().flatten();
+        let method_secrets = methods.flat_map(|method| &method.fields).filter_map(|(_, field)| match field {
+            MethodField::Secret(secret) => Some(secret),
+            MethodField::Clear(_) => None,
+        });
+        addresses
+            .chain(customer)
+            .chain(documents.map(|document| &document.document_number))
+            .chain([&self.connector_feature_data, &self.access_token])
+            .flatten()
+            .chain(method_secrets)
+    }
+}

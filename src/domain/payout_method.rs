@@ -1,0 +1,142 @@
+//! Payout methods: a table of what each holds. No connector has a use of its own for them yet; they are checked,
+//! kept sealed, and passed on as a whole.
+
+use secrecy::SecretString;
+
+use super::PrismEnum;
+
+/// What a field of a payout method is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldKind {
+    Secret,
+    Text,
+    Country,
+    /// A name of one of Prism's lists.
+    Name(PrismEnum),
+}
+
+/// Name, whether it has to be there, and kind.
+pub type MethodFields = &'static [(&'static str, bool, FieldKind)];
+
+/// A payout method's key and its fields.
+#[derive(Debug, Clone, Copy)]
+pub struct MethodKind {
+    pub name: &'static str,
+    pub fields: MethodFields,
+}
+
+/// Exactly one method, with the fields that were given.
+pub struct PayoutMethod {
+    pub kind: MethodKind,
+    pub fields: Vec<(&'static str, MethodField)>,
+}
+
+pub enum MethodField {
+    Secret(SecretString),
+    Clear(String),
+}
+
+impl std::fmt::Debug for PayoutMethod {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PayoutMethod({} [REDACTED])", self.kind.name)
+    }
+}
+
+use FieldKind::{Country, Name, Secret, Text};
+use PrismEnum::{BankNames, CardNetwork, PaymentMethodType};
+
+const ACH: MethodKind = MethodKind {
+    name: "ach",
+    fields: &[
+        ("bank_name", false, Name(BankNames)),
+        ("bank_country_code", false, Country),
+        ("bank_city", false, Text),
+        ("bank_account_number", false, Secret),
+        ("bank_routing_number", false, Secret),
+    ],
+};
+const BACS: MethodKind = MethodKind {
+    name: "bacs",
+    fields: &[
+        ("bank_name", false, Name(BankNames)),
+        ("bank_country_code", false, Country),
+        ("bank_city", false, Text),
+        ("bank_account_number", false, Secret),
+        ("bank_sort_code", false, Secret),
+    ],
+};
+const SEPA: MethodKind = MethodKind {
+    name: "sepa",
+    fields: &[
+        ("bank_name", false, Name(BankNames)),
+        ("bank_country_code", false, Country),
+        ("bank_city", false, Text),
+        ("iban", true, Secret),
+        ("bic", false, Secret),
+    ],
+};
+const PIX: MethodKind = MethodKind {
+    name: "pix",
+    fields: &[
+        ("bank_name", false, Name(BankNames)),
+        ("bank_branch", false, Secret),
+        ("bank_account_number", true, Secret),
+        ("pix_key", false, Secret),
+        ("tax_id", false, Secret),
+        ("ispb", false, Secret),
+    ],
+};
+const PIX_KEY: MethodKind = MethodKind { name: "pix_key", fields: &[("pix_key", true, Secret)] };
+const PIX_EMV: MethodKind = MethodKind { name: "pix_emv", fields: &[("emv", true, Secret)] };
+
+/// `payout_method_data`: exactly one of these.
+pub const METHODS: &[MethodKind] = &[
+    MethodKind {
+        name: "card",
+        fields: &[
+            ("card_number", true, Secret),
+            ("card_exp_month", true, Secret),
+            ("card_exp_year", true, Secret),
+            ("card_holder_name", false, Secret),
+            ("card_network", false, Name(CardNetwork)),
+        ],
+    },
+    ACH,
+    BACS,
+    SEPA,
+    PIX,
+    PIX_KEY,
+    PIX_EMV,
+    MethodKind {
+        name: "apple_pay_decrypt",
+        fields: &[
+            ("dpan", true, Secret),
+            ("expiry_month", true, Secret),
+            ("expiry_year", true, Secret),
+            ("card_holder_name", false, Secret),
+            ("card_network", false, Name(CardNetwork)),
+        ],
+    },
+    MethodKind {
+        name: "paypal",
+        fields: &[
+            ("email", false, Secret),
+            ("telephone_number", false, Secret),
+            ("paypal_id", false, Secret),
+        ],
+    },
+    MethodKind { name: "venmo", fields: &[("telephone_number", false, Secret)] },
+    MethodKind { name: "interac", fields: &[("email", false, Secret)] },
+    MethodKind {
+        name: "open_banking_uk",
+        fields: &[("account_holder_name", true, Secret), ("iban", true, Secret)],
+    },
+    MethodKind {
+        name: "passthrough",
+        // A plain string in the proto, and a secret here.
+        fields: &[("psp_token", true, Secret), ("token_type", true, Name(PaymentMethodType))],
+    },
+];
+
+/// `source_bank_data`: exactly one of these.
+pub const SOURCE_BANKS: &[MethodKind] = &[ACH, BACS, SEPA, PIX, PIX_KEY, PIX_EMV];

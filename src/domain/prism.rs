@@ -1,0 +1,171 @@
+//! Prism's enums: names and numbers. The numbers have only ever grown; `prism-enums.json` is this project's copy.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+/// Which of Prism's enums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrismEnum {
+    Currency,
+    CountryAlpha2,
+    BankNames,
+    CardNetwork,
+    PaymentMethodType,
+    PayoutPriority,
+    DocumentType,
+}
+
+struct Values {
+    by_name: HashMap<&'static str, i64>,
+    by_number: HashMap<i64, &'static str>,
+}
+
+static VALUES: LazyLock<HashMap<&'static str, Values>> = LazyLock::new(|| {
+    let lists: HashMap<&'static str, HashMap<&'static str, i64>> =
+        serde_json::from_str(include_str!("prism-enums.json")).unwrap_or_default();
+    let values = |by_name: HashMap<&'static str, i64>| {
+        let by_number = by_name.iter().map(|(name, number)| (*number, *name)).collect();
+        Values { by_name, by_number }
+    };
+    let documents =
+        HashMap::from([("CPF", 1), ("CNPJ", 2), ("PSN", 3), ("OTHER", 4), ("DOCUMENT_TYPE_UNSPECIFIED", 0)]);
+    lists
+        .into_iter()
+        .chain([("DocumentType", documents)])
+        .map(|(list, names)| (list, values(names)))
+        .collect()
+});
+
+impl PrismEnum {
+    fn values(self) -> Option<&'static Values> {
+        VALUES.get(match self {
+            Self::Currency => "Currency",
+            Self::CountryAlpha2 => "CountryAlpha2",
+            Self::BankNames => "BankNames",
+            Self::CardNetwork => "CardNetwork",
+            Self::PaymentMethodType => "PaymentMethodType",
+            Self::PayoutPriority => "PayoutPriority",
+            Self::DocumentType => "DocumentType",
+        })
+    }
+
+    /// The list's own spelling of a name, and its number.
+    pub fn by_name(self, name: &str) -> Option<(&'static str, i64)> {
+        self.values()?.by_name.get_key_value(name).map(|(name, number)| (*name, *number))
+    }
+
+    pub fn by_number(self, number: i64) -> Option<&'static str> {
+        self.values()?.by_number.get(&number).copied()
+    }
+
+    /// Lists that grow: a name that is not in them yet is a name all the same.
+    pub fn grows(self) -> bool {
+        matches!(self, Self::BankNames | Self::CardNetwork | Self::PaymentMethodType)
+    }
+}
+
+/// ISO 3166-1 alpha-2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Country(&'static str);
+
+impl Country {
+    pub fn new(code: &str) -> Option<Self> {
+        PrismEnum::CountryAlpha2.by_name(code).filter(|(_, number)| *number != 0).map(|(name, _)| Self(name))
+    }
+
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayoutPriority {
+    Instant,
+    Fast,
+    Regular,
+    Wire,
+    CrossBorder,
+    Internal,
+}
+
+impl PayoutPriority {
+    const ALL: [Self; 6] =
+        [Self::Instant, Self::Fast, Self::Regular, Self::Wire, Self::CrossBorder, Self::Internal];
+
+    pub fn new(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str() == name)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Instant => "INSTANT",
+            Self::Fast => "FAST",
+            Self::Regular => "REGULAR",
+            Self::Wire => "WIRE",
+            Self::CrossBorder => "CROSS_BORDER",
+            Self::Internal => "INTERNAL",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayoutStatus {
+    Success,
+    Failed,
+    Cancelled,
+    Initiated,
+    Expired,
+    Reversed,
+    Pending,
+    Ineligible,
+    RequiresCreation,
+    RequiresConfirmation,
+    RequiresPayoutMethodData,
+    /// Created and unclaimed.
+    RequiresFulfillment,
+    RequiresVendorAccountCreation,
+}
+
+impl PayoutStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+            Self::Initiated => "INITIATED",
+            Self::Expired => "EXPIRED",
+            Self::Reversed => "REVERSED",
+            Self::Pending => "PENDING",
+            Self::Ineligible => "INELIGIBLE",
+            Self::RequiresCreation => "REQUIRES_CREATION",
+            Self::RequiresConfirmation => "REQUIRES_CONFIRMATION",
+            Self::RequiresPayoutMethodData => "REQUIRES_PAYOUT_METHOD_DATA",
+            Self::RequiresFulfillment => "REQUIRES_FULFILLMENT",
+            Self::RequiresVendorAccountCreation => "REQUIRES_VENDOR_ACCOUNT_CREATION",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_are_the_contracts() {
+        let count = |list: PrismEnum| list.values().unwrap().by_name.len() - 1;
+        assert_eq!(count(PrismEnum::Currency), 160);
+        assert_eq!(count(PrismEnum::CountryAlpha2), 249);
+        assert_eq!(PrismEnum::Currency.by_number(45), Some("EUR"));
+        for number in 1..=6 {
+            assert!(PayoutPriority::new(PrismEnum::PayoutPriority.by_number(number).unwrap()).is_some());
+        }
+    }
+
+    #[test]
+    fn the_countries_are_those_of_iso_3166() {
+        for (name, number) in &PrismEnum::CountryAlpha2.values().unwrap().by_name {
+            if *number != 0 {
+                assert!(rust_iso3166::from_alpha2(name).is_some(), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `/health/live` and `/health/ready` for whoever runs the worker. Ready: the broker delivers, results can leave,
+//! the database answers.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context;
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
+
+use crate::pipeline::Pipeline;
+
+/// Serves until it is dropped.
+pub struct Health(Option<AbortHandle>);
+
+impl Drop for Health {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.abort();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Watched {
+    pipeline: Arc<Pipeline>,
+    consuming: watch::Receiver<bool>,
+}
+
+pub async fn start(
+    listen: Option<SocketAddr>,
+    pipeline: &Arc<Pipeline>,
+    consuming: watch::Receiver<bool>,
+) -> anyhow::Result<Health> {
+    let Some(listen) = listen else { return Ok(Health(None)) };
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("worker.health_listen: cannot listen on {listen}"))?;
+    let router = Router::new()
+        .route("/health/live", get(async || "live"))
+        .route("/health/ready", get(ready))
+        .with_state(Watched { pipeline: pipeline.clone(), consuming });
+    let server = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "health is served no more");
+        }
+    });
+    Ok(Health(Some(server.abort_handle())))
+}
+
+async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
+    let consuming = *watched.consuming.borrow();
+    let publishing = watched.pipeline.publisher.is_up();
+    let database = watched.pipeline.store.ping().await.is_ok();
+    let status =
+        if consuming && publishing && database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "consuming": consuming, "publishing": publishing, "database": database })))
+}

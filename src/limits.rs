@@ -1,0 +1,72 @@
+//! How many at once: past a limit one waits, nothing grows and nothing is dropped.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A place that is free again when it is dropped.
+#[derive(Debug)]
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A number of places.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    semaphore: Arc<Semaphore>,
+    all: usize,
+}
+
+impl Slots {
+    pub fn new(all: usize) -> Self {
+        Self { semaphore: Arc::new(Semaphore::new(all)), all }
+    }
+
+    pub async fn take(&self) -> Slot {
+        #[expect(clippy::expect_used, reason = "the semaphore is private and never closed")]
+        let permit = self.semaphore.clone().acquire_owned().await.expect("slots are never closed");
+        Slot { _permit: permit }
+    }
+
+    pub fn try_take(&self) -> Option<Slot> {
+        Some(Slot { _permit: self.semaphore.clone().try_acquire_owned().ok()? })
+    }
+
+    pub fn free(&self) -> usize {
+        self.semaphore.available_permits()
+    }
+
+    pub fn taken(&self) -> usize {
+        self.all - self.free()
+    }
+}
+
+/// The same for each of an unknown number of hosts: one that hangs takes its own places and nobody else's.
+#[derive(Debug)]
+pub struct HostSlots {
+    each: usize,
+    hosts: Mutex<HashMap<String, Slots>>,
+}
+
+impl HostSlots {
+    pub fn new(each: usize) -> Self {
+        Self { each, hosts: Mutex::default() }
+    }
+
+    pub fn of(&self, host: &str) -> Slots {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slots) = hosts.get(host) {
+            return slots.clone();
+        }
+        if hosts.len() >= KNOWN_HOSTS {
+            hosts.retain(|_, slots| Arc::strong_count(&slots.semaphore) > 1);
+        }
+        hosts.entry(host.to_owned()).or_insert_with(|| Slots::new(self.each)).clone()
+    }
+}
+
+/// Hosts remembered before those without a call under way are forgotten.
+const KNOWN_HOSTS: usize = 4096;

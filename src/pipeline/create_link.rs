@@ -1,0 +1,223 @@
+//! An open record, the connector, a conclusion, and the attempts between.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::time::{Instant, timeout};
+
+use super::Pipeline;
+use crate::{
+    connector::{Account, Call},
+    domain::{
+        Attempt, AttemptKind, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key,
+        retry::{self, Next},
+    },
+    store::{DueEvent, Ending, StoreError},
+    wire,
+};
+
+impl Pipeline {
+    /// Works on a record that is ours until it is concluded, or until its next step is far enough away to be
+    /// written down: then there is no event yet.
+    pub(super) async fn create_link(
+        &self,
+        mut link: Box<OpenLink>,
+        account: &Account,
+    ) -> Result<Option<DueEvent>, StoreError> {
+        let rule = account.connector.replay_rule();
+        loop {
+            // Asked before every call, also of a record that a dead worker left: what is in doubt is never
+            // repeated blindly.
+            match retry::next(&link.progress, rule, &self.settings.retry, link.lease.now()) {
+                Next::Conclude(conclusion) => return self.conclude(link, &conclusion).await.map(Some),
+                Next::Call { after } | Next::LookUp { after } if self.is_too_long(after) => {
+                    self.store.postpone(link, after).await?;
+                    return Ok(None);
+                }
+                Next::Call { after } => {
+                    self.sleep(after).await;
+                    if self.is_stopping() {
+                        continue;
+                    }
+                    // The attempt and its lease are on disk before the call they stand for.
+                    if link.call_is_written && is_covered(&link, account) {
+                        link.begin_written_call();
+                    } else {
+                        link.call_is_written = false;
+                        self.store.renew_for_call(&mut link).await?;
+                    }
+                    self.call(&mut link, account).await?;
+                }
+                Next::LookUp { after } => {
+                    self.sleep(after).await;
+                    if self.is_stopping() {
+                        continue;
+                    }
+                    self.store.renew_for_look_up(&mut link).await?;
+                    self.look_up(&mut link, account).await?;
+                }
+            }
+        }
+    }
+
+    /// Once the pipeline is stopped, whatever has not begun is too long.
+    fn is_too_long(&self, after: Duration) -> bool {
+        after > self.settings.wait_in_place || self.is_stopping()
+    }
+
+    async fn call(&self, link: &mut OpenLink, account: &Account) -> Result<(), StoreError> {
+        // A process that was paused since its lease was written must not send a call that others have stopped
+        // counting on.
+        if !is_covered(link, account) {
+            return Err(StoreError::LeaseLost);
+        }
+        tracing::Span::current().record("attempt.number", link.progress.attempts);
+        let (started_at, started) = (link.lease.now(), Instant::now());
+        let key = idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str());
+        let deadline = account.connector.timeout() + SLACK;
+        let mut outcome = timeout(deadline, account.connector.create_link(call(link, &key)))
+            .await
+            .unwrap_or_else(|_| Outcome::InDoubt(ConnectorError::unanswered("timed out")));
+        redact_outcome(&mut outcome, link);
+        let attempt = timeline_of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
+        tell_log(
+            &attempt,
+            matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403)),
+        );
+        link.calls.push(attempt);
+        let now = link.lease.now();
+        link.progress.record(outcome, now);
+        Ok(())
+    }
+
+    async fn look_up(&self, link: &mut OpenLink, account: &Account) -> Result<(), StoreError> {
+        let (asked_at, started) = (link.lease.now(), Instant::now());
+        let key = idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str());
+        let deadline = account.connector.timeout() + SLACK;
+        let mut finding =
+            timeout(deadline, account.connector.find_link(call(link, &key))).await.unwrap_or_else(|_| {
+                Finding::Unanswered { error: ConnectorError::unanswered("timed out"), retry_after: None }
+            });
+        if let Finding::Ended { error, .. } | Finding::Unanswered { error, .. } = &mut finding {
+            redact(error, link);
+        }
+        let attempt = timeline_of_look_up(&finding, link.progress.look_ups + 1, asked_at, started.elapsed());
+        tell_log(&attempt, false);
+        link.calls.push(attempt);
+        link.progress.record_finding(finding, account.connector.replay_rule(), asked_at);
+        Ok(())
+    }
+
+    async fn conclude(&self, link: Box<OpenLink>, conclusion: &Conclusion) -> Result<DueEvent, StoreError> {
+        let progress = &link.progress;
+        let told = wire::conclusion(
+            &link.job,
+            conclusion,
+            progress.connector_payout_id.as_deref(),
+            progress.status_code,
+        );
+        let event_type = told.event_type.as_str();
+        match told.error_code {
+            None => tracing::info!(event.r#type = event_type, "payout link created"),
+            Some(code) => tracing::warn!(event.r#type = event_type, error.code = code, "no payout link"),
+        }
+        let ending = Ending {
+            event_type: told.event_type,
+            payout_status: told.payout_status,
+            connector_payout_id: told.connector_payout_id,
+            status_code: progress.status_code,
+            error_code: told.error_code,
+            result: told.result,
+        };
+        self.store.conclude(link, ending).await
+    }
+}
+
+/// What a call's own timeout may be late by.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// Does the lease outlast a whole call?
+fn is_covered(link: &OpenLink, account: &Account) -> bool {
+    link.lease.left() > account.connector.timeout() + SLACK
+}
+
+fn call<'a>(link: &'a OpenLink, idempotency_key: &'a str) -> Call<'a> {
+    Call {
+        job: &link.job,
+        idempotency_key,
+        connector_payout_id: link.progress.connector_payout_id.as_deref(),
+        first_called_at: link.progress.first_called_at,
+        trace: &link.trace,
+    }
+}
+
+/// A connector may repeat what it was sent: none of it goes on.
+fn redact(error: &mut ConnectorError, link: &OpenLink) {
+    error.message = link.job.redact(&error.message);
+    error.reason = error.reason.as_deref().map(|reason| link.job.redact(reason));
+    error.code = error.code.as_deref().map(|code| link.job.redact(code));
+}
+
+fn redact_outcome(outcome: &mut Outcome, link: &OpenLink) {
+    match outcome {
+        Outcome::Refused(error)
+        | Outcome::NotSent(error)
+        | Outcome::TryLater { error, .. }
+        | Outcome::InDoubt(error) => redact(error, link),
+        Outcome::Created(_) | Outcome::Underway { .. } => {}
+    }
+}
+
+fn timeline_of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime, took: Duration) -> Attempt {
+    let (name, status_code, detail) = match outcome {
+        Outcome::Created(link) => ("created", link.status_code, link.connector_payout_id.clone()),
+        Outcome::Underway { connector_payout_id, status_code } => {
+            ("underway", *status_code, connector_payout_id.clone())
+        }
+        Outcome::Refused(error) => ("refused", error.status_code, error.message.clone()),
+        Outcome::NotSent(error) => ("not_sent", error.status_code, error.message.clone()),
+        Outcome::TryLater { error, .. } => ("try_later", error.status_code, error.message.clone()),
+        Outcome::InDoubt(error) => ("in_doubt", error.status_code, error.message.clone()),
+    };
+    let kind = AttemptKind::Create;
+    Attempt { kind, number, started_at, took, status_code, outcome: name, detail: Some(detail) }
+}
+
+fn timeline_of_look_up(
+    finding: &Finding,
+    number: u32,
+    started_at: OffsetDateTime,
+    took: Duration,
+) -> Attempt {
+    let (name, status_code, detail) = match finding {
+        Finding::Found(link) => ("found", link.status_code, Some(link.connector_payout_id.clone())),
+        Finding::Underway { connector_payout_id, status_code } => {
+            ("underway", *status_code, Some(connector_payout_id.clone()))
+        }
+        Finding::Ended { error, .. } => ("ended", error.status_code, Some(error.message.clone())),
+        Finding::NotThere { status_code } => ("not_there", *status_code, None),
+        Finding::Unanswered { error, .. } => ("unanswered", error.status_code, Some(error.message.clone())),
+    };
+    let kind = AttemptKind::LookUp;
+    Attempt { kind, number, started_at, took, status_code, outcome: name, detail }
+}
+
+/// One line a call. A credential of the deployment that a connector refuses is somebody's to mend, now.
+fn tell_log(attempt: &Attempt, our_credential_refused: bool) {
+    let (kind, outcome, status) = (attempt.kind.as_str(), attempt.outcome, attempt.status_code);
+    let took_ms = attempt.took.as_millis();
+    if our_credential_refused {
+        tracing::error!(
+            kind,
+            outcome,
+            http.status = status,
+            took_ms,
+            "the connector refuses the configured credential"
+        );
+    } else if matches!(outcome, "created" | "found") {
+        tracing::debug!(kind, outcome, http.status = status, took_ms, "connector called");
+    } else {
+        let reason = attempt.detail.as_deref().unwrap_or_default();
+        tracing::info!(kind, outcome, http.status = status, took_ms, reason, "connector called");
+    }
+}

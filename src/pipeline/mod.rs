@@ -1,0 +1,187 @@
+//! One job, from top to bottom.
+//!
+//! ```text
+//! delivery ─▶ intake::take ─▶ create_link ─▶ outbox::tell
+//!                  │ refused       ▲              ▲
+//!                  ▼               └── sweeper ───┘
+//!            intake::reject          what is due
+//! ```
+//!
+//! A job becomes a row before it is acknowledged; from then on the row is what is worked on, here or by whoever
+//! finds it due. Recovery is not a second code path: the sweeper feeds the same functions.
+
+mod create_link;
+mod intake;
+mod outbox;
+mod sweeper;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::{Either, select};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::{
+    broker::{Consumer, Names, Publisher},
+    connector::{Account, Connectors},
+    domain::{OpenLink, retry::RetryPolicy},
+    limits::{Slot, Slots},
+    store::{DueEvent, Store, StoreError},
+    webhook::Webhooks,
+    wire::DecodePolicy,
+};
+
+#[derive(Debug, Clone)]
+pub struct PipelineSettings {
+    pub decode: DecodePolicy,
+    pub retry: RetryPolicy,
+    /// Waits up to this long are slept where they arise; longer ones are written down.
+    pub wait_in_place: Duration,
+    /// Jobs taken from the queue and not concluded, at most.
+    pub jobs_in_flight: usize,
+    /// Events being told, at most.
+    pub events_in_flight: usize,
+    /// How long a confirm is waited for.
+    pub publish_patience: Duration,
+    /// How long an event waits that could not be published.
+    pub publish_pause: Duration,
+    pub sweep_interval: Duration,
+    /// Rows claimed at once, at most.
+    pub sweep_batch: usize,
+    /// Deliveries of one message before it is taken for poison.
+    pub max_deliveries: u64,
+    pub names: Names,
+}
+
+pub struct Pipeline {
+    pub store: Store,
+    pub publisher: Publisher,
+    pub connectors: Connectors,
+    pub webhooks: Webhooks,
+    settings: PipelineSettings,
+    jobs: Slots,
+    events: Slots,
+    tasks: TaskTracker,
+    stopping: watch::Sender<bool>,
+}
+
+impl Pipeline {
+    pub fn new(
+        store: Store,
+        publisher: Publisher,
+        connectors: Connectors,
+        webhooks: Webhooks,
+        settings: PipelineSettings,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            publisher,
+            connectors,
+            webhooks,
+            jobs: Slots::new(settings.jobs_in_flight),
+            events: Slots::new(settings.events_in_flight),
+            tasks: TaskTracker::new(),
+            stopping: watch::Sender::new(false),
+            settings,
+        })
+    }
+
+    /// Takes jobs until the consumer is stopped. A job is taken in only when there is a place for it; until then it
+    /// waits in RabbitMQ, which is what a queue is for.
+    pub async fn take_jobs(self: Arc<Self>, mut consumer: Consumer) {
+        loop {
+            let place = self.jobs.take().await;
+            let Some(delivery) = consumer.next().await else { return };
+            let pipeline = self.clone();
+            self.tasks.spawn(async move { pipeline.take(delivery, place).await });
+        }
+    }
+
+    /// Takes what is due, until the pipeline is stopped.
+    pub async fn sweep(self: Arc<Self>) {
+        sweeper::run(self).await;
+    }
+
+    /// From now on nothing new is begun: what waits for a call is written down and let go.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+        self.tasks.close();
+    }
+
+    /// Until everything that was under way has come to rest.
+    pub async fn at_rest(&self) {
+        self.tasks.wait().await;
+    }
+
+    pub fn jobs_in_flight(&self) -> usize {
+        self.jobs.taken()
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    async fn stopped(&self) {
+        // The sender is this pipeline's own: it cannot be gone.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    /// Sleeps, unless the pipeline is stopped before.
+    async fn sleep(&self, duration: Duration) {
+        select(Box::pin(sleep(duration)), Box::pin(self.stopped())).await;
+    }
+
+    /// What is awaited, unless the pipeline is stopped before.
+    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        match select(std::pin::pin!(future), std::pin::pin!(self.stopped())).await {
+            Either::Left((value, _)) => Some(value),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// An open record, to its end: the call with its retries, then what is to be told of it. `place` is free again
+    /// for the next job once this one is concluded.
+    async fn finish(&self, link: Box<OpenLink>, account: &Account, slot: Slot, place: Option<Slot>) {
+        let span = tracing::info_span!(
+            "payout_link",
+            payout_link.id = %link.id,
+            merchant_payout_id = link.job.merchant_payout_id.as_str(),
+            connector.name = %account.name,
+            attempt.number = tracing::field::Empty,
+        );
+        async {
+            let concluded = self.create_link(link, account).await;
+            drop(slot);
+            match concluded {
+                Ok(Some(event)) => {
+                    let telling = self.events.take().await;
+                    drop(place);
+                    self.tell(event, telling).await;
+                }
+                Ok(None) => {}
+                Err(error) => report(&error),
+            }
+        }
+        .instrument(span)
+        .await;
+    }
+
+    /// An event, told; the place among the events is held meanwhile.
+    async fn tell(&self, event: DueEvent, _telling: Slot) {
+        if let Err(error) = self.tell_event(event).await {
+            report(&error);
+        }
+    }
+}
+
+/// Once, where it is handled. What is left in the database comes due again in every case.
+fn report(error: &StoreError) {
+    match error {
+        StoreError::LeaseLost => tracing::warn!("let go: the lease ran out, it is somebody else's now"),
+        StoreError::Unavailable(_) => tracing::warn!(%error, "let go: it comes due again"),
+        StoreError::Inconsistent { .. } | StoreError::Refused(_) => {
+            tracing::error!(%error, "let go: it comes due again")
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! `accept`: a job becomes a row, once for its key.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Store, StoreError, batch::Statement, conclude, millis, seal::Column};
+use crate::{
+    domain::{CreateLink, EventType, Lease, OpenLink, Progress, TraceContext},
+    wire,
+};
+
+/// A job that has not been written down yet.
+pub struct NewLink {
+    pub merchant_id: String,
+    /// The connector's name in the configuration.
+    pub connector: String,
+    pub job: CreateLink,
+    pub reply_to: Option<String>,
+    pub correlation_id: Option<String>,
+    pub trace: TraceContext,
+    pub hold: Hold,
+}
+
+/// Whether there is a slot to call the connector in.
+#[derive(Debug, Clone, Copy)]
+pub enum Hold {
+    /// There is: the row is ours from the start, its first call counted.
+    Lease,
+    /// There is none: the row is nobody's, due when one is likely.
+    Park(Duration),
+}
+
+/// What became of a job that was accepted. The caller handles all five.
+pub enum Accepted {
+    /// Written down, and ours to work on.
+    New(Box<OpenLink>),
+    /// Written down for later.
+    Parked,
+    /// The same request, not finished: its result goes to this message's `reply_to` now.
+    InProgress,
+    /// The same request, finished: its result is to be told again.
+    Finished { event_id: Uuid, event_type: EventType, result: Vec<u8> },
+    /// Another request under the same key. The first is untouched; these fields differ.
+    Conflict { fields: Vec<String> },
+}
+
+pub(super) struct Accept {
+    pub(super) pool: PgPool,
+    pub(super) lease: Duration,
+}
+
+/// One row to insert, everything that costs time already done.
+pub(super) struct Row {
+    id: Uuid,
+    holder: Uuid,
+    asked_at: Instant,
+    merchant_id: String,
+    merchant_payout_id: String,
+    fingerprint: [u8; 32],
+    connector: String,
+    amount_minor: i64,
+    currency: &'static str,
+    destination_currency: &'static str,
+    request: Vec<u8>,
+    reply_to: Option<String>,
+    correlation_id: Option<String>,
+    trace: TraceContext,
+    hold: Hold,
+}
+
+/// What the database says of a row.
+pub(super) enum Answer {
+    Inserted { created_at: OffsetDateTime },
+    Found(Found),
+}
+
+#[derive(Clone)]
+pub(super) struct Found {
+    id: Uuid,
+    fingerprint: Vec<u8>,
+    connector: String,
+    amount_minor: i64,
+    currency: String,
+    destination_currency: String,
+    request: Option<Vec<u8>>,
+    created_at: OffsetDateTime,
+    finished: Option<Finished>,
+}
+
+#[derive(Clone)]
+struct Finished {
+    state: String,
+    event_id: Uuid,
+    result: Vec<u8>,
+}
+
+impl Store {
+    /// Writes a job down, waiting out a database that is away. Once there is an answer, the job is accounted for.
+    pub async fn accept(&self, new: NewLink) -> Result<Accepted, StoreError> {
+        let NewLink { merchant_id, connector, job, reply_to, correlation_id, trace, hold } = new;
+        let id = Uuid::now_v7();
+        // The same row, id and holder in every try: a try whose commit went unheard finds itself.
+        let row = Arc::new(Row {
+            id,
+            holder: Uuid::new_v4(),
+            asked_at: Instant::now(),
+            merchant_id,
+            merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
+            fingerprint: wire::fingerprint(&job, &connector, &self.keys.fingerprint),
+            connector,
+            amount_minor: job.amount.minor_units(),
+            currency: job.amount.currency.as_str(),
+            destination_currency: job.destination_currency.as_str(),
+            request: self.keys.seal(Column::Request, id, wire::canonical_request(&job)),
+            reply_to,
+            correlation_id,
+            trace,
+            hold,
+        });
+        match self.patiently(|| self.accepting.submit(row.clone())).await? {
+            Answer::Inserted { .. } if matches!(hold, Hold::Park(_)) => Ok(Accepted::Parked),
+            Answer::Inserted { created_at } => {
+                Ok(Accepted::New(Box::new(self.open_link(&row, job, created_at))))
+            }
+            Answer::Found(first) if first.fingerprint != row.fingerprint => {
+                Ok(Accepted::Conflict { fields: self.differences(&first, &job, &row.connector) })
+            }
+            Answer::Found(Found { id, finished: Some(finished), .. }) => self.finished(id, finished),
+            Answer::Found(first) => self.patiently(|| self.redirect(first.id, &row)).await,
+        }
+    }
+
+    fn open_link(&self, row: &Row, job: CreateLink, created_at: OffsetDateTime) -> OpenLink {
+        OpenLink {
+            id: row.id,
+            merchant_id: row.merchant_id.clone(),
+            connector: row.connector.clone(),
+            job,
+            progress: Progress::new(created_at),
+            lease: Lease {
+                holder: row.holder,
+                granted_at: created_at,
+                asked_at: row.asked_at,
+                heard_at: Instant::now(),
+                length: self.settings.lease,
+            },
+            call_is_written: true,
+            trace: row.trace.clone(),
+            calls: Vec::new(),
+        }
+    }
+
+    fn finished(&self, id: Uuid, finished: Finished) -> Result<Accepted, StoreError> {
+        let result = self
+            .keys
+            .open(Column::Result, id, &finished.result)
+            .map_err(|error| StoreError::inconsistent("payout_links", "result", id, error))?;
+        let event_type = conclude::event_type(&finished.state).ok_or_else(|| {
+            StoreError::inconsistent("payout_links", "state", id, format!("{:?}", finished.state))
+        })?;
+        Ok(Accepted::Finished { event_id: finished.event_id, event_type, result })
+    }
+
+    /// The result of a record that is not finished goes to whoever asked last.
+    async fn redirect(&self, id: Uuid, row: &Row) -> Result<Accepted, StoreError> {
+        if row.reply_to.is_none() {
+            return Ok(Accepted::InProgress);
+        }
+        let redirected = sqlx::query!(
+            "UPDATE payout_links SET reply_to = $2, correlation_id = $3 WHERE id = $1 AND state = 'open'",
+            id,
+            row.reply_to,
+            row.correlation_id
+        )
+        .execute(&self.pool)
+        .await?;
+        if redirected.rows_affected() == 1 {
+            return Ok(Accepted::InProgress);
+        }
+        // Finished between the two statements.
+        let row = sqlx::query!(
+            r#"SELECT state, event_id AS "event_id!", result AS "result!" FROM payout_links WHERE id = $1"#,
+            id
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        self.finished(id, Finished { state: row.state, event_id: row.event_id, result: row.result })
+    }
+
+    /// The paths that differ, never their values. When the first request has been erased, what the row has in the
+    /// clear is left to tell by.
+    fn differences(&self, first: &Found, job: &CreateLink, connector: &str) -> Vec<String> {
+        let mut fields = Vec::new();
+        if first.connector != connector {
+            fields.push("x-connector".to_owned());
+        }
+        let stored = first
+            .request
+            .as_deref()
+            .and_then(|sealed| self.keys.open(Column::Request, first.id, sealed).ok())
+            .and_then(|request| wire::stored_request(&request).ok());
+        if let Some(stored) = stored {
+            fields.extend(wire::differences(&stored, job));
+            return fields;
+        }
+        let clear = [
+            ("amount.minor_amount", first.amount_minor != job.amount.minor_units()),
+            ("amount.currency", first.currency != job.amount.currency.as_str()),
+            ("destination_currency", first.destination_currency != job.destination_currency.as_str()),
+        ];
+        fields.extend(clear.into_iter().filter(|(_, differs)| *differs).map(|(path, _)| path.to_owned()));
+        fields
+    }
+}
+
+impl Statement for Accept {
+    type Item = Arc<Row>;
+    type Answer = Answer;
+
+    fn weight(row: &Arc<Row>) -> usize {
+        row.request.len()
+    }
+
+    async fn run(&self, rows: &[Arc<Row>]) -> Result<Vec<Result<Answer, StoreError>>, StoreError> {
+        // By key: unsorted batches deadlock on each other's keys. Stable: of twins the first to come is the first.
+        let mut sorted: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
+        sorted.sort_by_key(|row| row.key());
+        let inserted = self.insert(&sorted).await?;
+        let left: Vec<&Row> = sorted.into_iter().filter(|row| !inserted.contains_key(&row.id)).collect();
+        let found = if left.is_empty() { HashMap::new() } else { self.find(&left).await? };
+        Ok(rows
+            .iter()
+            .map(|row| match (inserted.get(&row.id), found.get(&row.key())) {
+                (Some(&created_at), _) => Ok(Answer::Inserted { created_at }),
+                (None, Some(first)) if first.id == row.id => {
+                    Ok(Answer::Inserted { created_at: first.created_at })
+                }
+                (None, Some(first)) => Ok(Answer::Found(first.clone())),
+                // Neither inserted nor there: a record is never deleted, so somebody's snapshot is late. Again.
+                (None, None) => Err(StoreError::Unavailable("a record was in the way and is gone".into())),
+            })
+            .collect())
+    }
+}
+
+impl Row {
+    fn key(&self) -> Key<'_> {
+        (&self.merchant_id, &self.merchant_payout_id)
+    }
+}
+
+type Key<'a> = (&'a str, &'a str);
+
+impl Accept {
+    /// Inserts what is new; gives its ids and times.
+    async fn insert(&self, rows: &[&Row]) -> Result<HashMap<Uuid, OffsetDateTime>, StoreError> {
+        let leased = |row: &&Row| matches!(row.hold, Hold::Lease);
+        let due_in = |row: &&Row| match row.hold {
+            Hold::Lease => millis(self.lease),
+            Hold::Park(pause) => millis(pause),
+        };
+        let inserted = sqlx::query!(
+            r#"
+            INSERT INTO payout_links (
+                id, holder, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
+                destination_currency, request, reply_to, correlation_id, traceparent, tracestate, state, attempts,
+                first_called_at, last_called_at, due_at
+            )
+            SELECT
+                id, CASE WHEN leased THEN holder END, merchant_id, merchant_payout_id, request_fingerprint,
+                connector, amount_minor, currency, destination_currency, request, reply_to, correlation_id,
+                traceparent, tracestate, 'open', CASE WHEN leased THEN 1 ELSE 0 END,
+                CASE WHEN leased THEN now() END, CASE WHEN leased THEN now() END,
+                now() + due_in_ms * interval '1 millisecond'
+            FROM UNNEST(
+                $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::bigint[], $8::text[],
+                $9::text[], $10::bytea[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[],
+                $16::bigint[]
+            ) AS new (
+                id, holder, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
+                destination_currency, request, reply_to, correlation_id, traceparent, tracestate, leased, due_in_ms
+            )
+            ON CONFLICT ON CONSTRAINT payout_links_key DO NOTHING
+            RETURNING id, created_at
+            "#,
+            &column(rows, |row| row.id),
+            &column(rows, |row| row.holder),
+            &column(rows, |row| &*row.merchant_id) as &[&str],
+            &column(rows, |row| &*row.merchant_payout_id) as &[&str],
+            &column(rows, |row| &row.fingerprint[..]) as &[&[u8]],
+            &column(rows, |row| &*row.connector) as &[&str],
+            &column(rows, |row| row.amount_minor),
+            &column(rows, |row| row.currency) as &[&str],
+            &column(rows, |row| row.destination_currency) as &[&str],
+            &column(rows, |row| &row.request[..]) as &[&[u8]],
+            &column(rows, |row| row.reply_to.as_deref()) as &[Option<&str>],
+            &column(rows, |row| row.correlation_id.as_deref()) as &[Option<&str>],
+            &column(rows, |row| row.trace.traceparent.as_deref()) as &[Option<&str>],
+            &column(rows, |row| row.trace.tracestate.as_deref()) as &[Option<&str>],
+            &rows.iter().map(leased).collect::<Vec<_>>(),
+            &rows.iter().map(due_in).collect::<Vec<_>>(),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(inserted.into_iter().map(|row| (row.id, row.created_at)).collect())
+    }
+
+    /// What was there before: a statement of its own, since only a new snapshot sees what a rival committed while
+    /// the insert waited for it.
+    async fn find<'a>(&self, rows: &[&'a Row]) -> Result<HashMap<Key<'a>, Found>, StoreError> {
+        let found = sqlx::query!(
+            r#"
+            SELECT
+                place AS "place!", p.id, request_fingerprint, connector, amount_minor, currency,
+                destination_currency, request, state, event_id, result, created_at
+            FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (merchant_id, merchant_payout_id, place)
+            JOIN payout_links p USING (merchant_id, merchant_payout_id)
+            "#,
+            &column(rows, |row| &*row.merchant_id) as &[&str],
+            &column(rows, |row| &*row.merchant_payout_id) as &[&str],
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let place = |place: i64| usize::try_from(place - 1).ok().and_then(|place| rows.get(place));
+        Ok(found
+            .into_iter()
+            .filter_map(|row| {
+                let finished = match (row.event_id, row.result) {
+                    (Some(event_id), Some(result)) => Some(Finished { state: row.state, event_id, result }),
+                    _ => None,
+                };
+                let found = Found {
+                    id: row.id,
+                    fingerprint: row.request_fingerprint,
+                    connector: row.connector,
+                    amount_minor: row.amount_minor,
+                    currency: row.currency,
+                    destination_currency: row.destination_currency,
+                    request: row.request,
+                    created_at: row.created_at,
+                    finished,
+                };
+                Some((place(row.place)?.key(), found))
+            })
+            .collect())
+    }
+}
+
+/// One column of a batch, as UNNEST takes it.
+pub(super) fn column<'a, R: 'a + Copy, T>(rows: &[R], of: impl Fn(R) -> T) -> Vec<T> {
+    rows.iter().map(|row| of(*row)).collect()
+}

@@ -1,0 +1,117 @@
+//! `claim`: due rows become ours.
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Store, StoreError, millis, seal::Column};
+use crate::{
+    domain::{Lease, OpenLink, Progress, TraceContext},
+    wire,
+};
+
+impl Store {
+    /// At most `limit` of one connector's due rows, the longest due first. A row whose holder let its lease run
+    /// out comes in doubt: its holder may have called.
+    ///
+    /// A row that cannot be read (its key is missing from the ring) is told of in its own place and set aside.
+    pub async fn claim(
+        &self,
+        connector: &str,
+        limit: usize,
+    ) -> Result<Vec<Result<Box<OpenLink>, StoreError>>, StoreError> {
+        let (holder, asked_at) = (Uuid::new_v4(), Instant::now());
+        let rows = sqlx::query!(
+            r#"
+            WITH due AS (
+                SELECT id FROM payout_links
+                WHERE state = 'open' AND connector = $1 AND due_at <= now()
+                ORDER BY due_at LIMIT $2
+                FOR UPDATE SKIP LOCKED
+            )
+            UPDATE payout_links p SET
+                holder = $3,
+                due_at = now() + $4::bigint * interval '1 millisecond',
+                in_doubt_since = CASE WHEN p.holder IS NULL THEN in_doubt_since ELSE coalesce(in_doubt_since, now()) END
+            FROM due WHERE p.id = due.id
+            RETURNING
+                p.id, merchant_id, merchant_payout_id, connector, request, attempts, first_called_at,
+                last_called_at, in_doubt_since, connector_payout_id, status_code, traceparent, tracestate,
+                created_at, now() AS "now!"
+            "#,
+            connector,
+            i64::try_from(limit).unwrap_or(i64::MAX),
+            holder,
+            millis(self.settings.lease),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let heard_at = Instant::now();
+        let links: Vec<Result<Box<OpenLink>, StoreError>> = rows
+            .into_iter()
+            .map(|row| {
+                let unreadable = |reason: String| StoreError::Inconsistent {
+                    table: "payout_links",
+                    column: "request",
+                    id: row.id,
+                    reason,
+                };
+                let sealed = row.request.as_deref().ok_or_else(|| unreadable("it is empty".into()))?;
+                let request = self
+                    .keys
+                    .open(Column::Request, row.id, sealed)
+                    .map_err(|error| unreadable(error.to_string()))?;
+                let job =
+                    wire::stored_request(&request).map_err(|rejection| unreadable(rejection.message))?;
+                Ok(Box::new(OpenLink {
+                    id: row.id,
+                    merchant_id: row.merchant_id,
+                    connector: row.connector,
+                    job,
+                    progress: Progress {
+                        attempts: u32::try_from(row.attempts).unwrap_or_default(),
+                        first_called_at: row.first_called_at,
+                        last_called_at: row.last_called_at,
+                        in_doubt_since: row.in_doubt_since,
+                        connector_payout_id: row.connector_payout_id,
+                        status_code: u16::try_from(row.status_code).unwrap_or_default(),
+                        ..Progress::new(row.created_at)
+                    },
+                    lease: Lease {
+                        holder,
+                        granted_at: row.now,
+                        asked_at,
+                        heard_at,
+                        length: self.settings.lease,
+                    },
+                    call_is_written: false,
+                    trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
+                    calls: Vec::new(),
+                }))
+            })
+            .collect();
+        let unreadable: Vec<Uuid> = links
+            .iter()
+            .filter_map(|link| match link {
+                Err(StoreError::Inconsistent { id, .. }) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        if !unreadable.is_empty() {
+            self.set_aside(&unreadable, holder).await?;
+        }
+        Ok(links)
+    }
+
+    /// Without a holder: nothing was called, so nothing becomes doubtful by waiting for the key.
+    async fn set_aside(&self, ids: &[Uuid], holder: Uuid) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE payout_links SET holder = NULL, due_at = now() + interval '5 minutes'
+             WHERE id = ANY($1) AND holder = $2",
+            ids,
+            holder
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! `conclude`: the row gets its end and its event in one statement, or neither.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    DueEvent, Store, StoreError, WebhookState, accept::column, batch::Statement, millis, seal::Column,
+    timeline::Timeline,
+};
+use crate::domain::{Attempt, EventType, Lease, OpenLink, PayoutStatus};
+
+/// How a record ends, as it is stored and told.
+pub struct Ending {
+    pub event_type: EventType,
+    pub payout_status: PayoutStatus,
+    pub connector_payout_id: Option<String>,
+    pub status_code: u16,
+    /// `unified_details.code`.
+    pub error_code: Option<&'static str>,
+    /// The result, as it is published now and in every replay.
+    pub result: Bytes,
+}
+
+pub(super) struct Conclude {
+    pub(super) pool: PgPool,
+    pub(super) event_lease: Duration,
+}
+
+pub(super) struct Row {
+    id: Uuid,
+    holder: Uuid,
+    event_id: Uuid,
+    event_type: EventType,
+    payout_status: &'static str,
+    connector_payout_id: Option<String>,
+    in_doubt_since: Option<OffsetDateTime>,
+    status_code: i32,
+    error_code: Option<&'static str>,
+    result: Vec<u8>,
+    webhook_url: Option<String>,
+    calls: Vec<Attempt>,
+}
+
+/// Where the result goes: read with the conclusion, since a repeat of the job may have changed it until then.
+pub(super) struct Recipient {
+    reply_to: Option<String>,
+    correlation_id: Option<String>,
+}
+
+impl Store {
+    /// Ends the record, if it is still ours. The event comes back leased: to be told at once.
+    ///
+    /// An answer that comes after the lease changes nothing; it is written into the timeline as late.
+    pub async fn conclude(&self, link: Box<OpenLink>, ending: Ending) -> Result<DueEvent, StoreError> {
+        let OpenLink { id, merchant_id, connector, job, progress, lease, trace, calls, .. } = *link;
+        let webhook_url = job.webhook_url.as_ref().map(|url| url.as_str().to_owned());
+        let asked_at = Instant::now();
+        let row = Arc::new(Row {
+            id,
+            holder: lease.holder,
+            event_id: Uuid::now_v7(),
+            event_type: ending.event_type,
+            payout_status: ending.payout_status.as_str(),
+            connector_payout_id: ending.connector_payout_id,
+            in_doubt_since: progress.in_doubt_since,
+            status_code: ending.status_code.into(),
+            error_code: ending.error_code,
+            result: self.keys.seal(Column::Result, id, ending.result.to_vec()),
+            webhook_url: webhook_url.clone(),
+            calls,
+        });
+        let to = self.while_leased(&lease, || self.concluding.submit(row.clone())).await?;
+        Ok(DueEvent {
+            id: row.event_id,
+            payout_link_id: id,
+            event_type: row.event_type,
+            merchant_id,
+            connector,
+            merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
+            result: ending.result,
+            reply_to: to.reply_to,
+            correlation_id: to.correlation_id,
+            trace,
+            published: false,
+            webhook: if webhook_url.is_some() { WebhookState::Pending } else { WebhookState::None },
+            webhook_url,
+            webhook_is_due: true,
+            webhook_due_in: Duration::ZERO,
+            webhook_attempts: 0,
+            lease: Lease {
+                holder: row.event_id,
+                granted_at: lease.now(),
+                asked_at,
+                heard_at: Instant::now(),
+                length: self.settings.event_lease,
+            },
+        })
+    }
+}
+
+impl Statement for Conclude {
+    type Item = Arc<Row>;
+    type Answer = Recipient;
+
+    fn weight(row: &Arc<Row>) -> usize {
+        row.result.len()
+    }
+
+    async fn run(&self, rows: &[Arc<Row>]) -> Result<Vec<Result<Recipient, StoreError>>, StoreError> {
+        let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
+        let mut recipients = self.update(&rows).await?;
+        if recipients.len() < rows.len() {
+            let missing: Vec<&Row> =
+                rows.iter().copied().filter(|row| !recipients.contains_key(&row.id)).collect();
+            recipients.extend(self.concluded_before(&missing).await?);
+        }
+        Ok(rows.iter().map(|row| recipients.remove(&row.id).ok_or(StoreError::LeaseLost)).collect())
+    }
+}
+
+impl Conclude {
+    async fn update(&self, rows: &[&Row]) -> Result<HashMap<Uuid, Recipient>, StoreError> {
+        let mut calls = Timeline::default();
+        for row in rows {
+            row.calls.iter().for_each(|call| calls.push(row.id, call));
+        }
+        // A fresh event is held under its own id: nobody else can have taken it yet.
+        let concluded = sqlx::query!(
+            r#"
+            WITH new AS (
+                SELECT * FROM UNNEST(
+                    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
+                    $8::timestamptz[], $9::integer[], $10::text[], $11::bytea[], $12::text[]
+                ) AS new (
+                    id, holder, event_id, type, state, payout_status, connector_payout_id, in_doubt_since,
+                    status_code, error_code, result, webhook_url
+                )
+            ), concluded AS (
+                UPDATE payout_links p SET
+                    state = new.state, payout_status = new.payout_status,
+                    connector_payout_id = new.connector_payout_id, in_doubt_since = new.in_doubt_since,
+                    status_code = new.status_code, error_code = new.error_code, result = new.result,
+                    event_id = new.event_id, due_at = NULL, holder = NULL, concluded_at = now()
+                FROM new
+                WHERE p.id = new.id AND p.holder = new.holder AND p.state = 'open'
+                RETURNING p.id, p.reply_to, p.correlation_id, new.event_id, new.type, new.webhook_url
+            ), outbox AS (
+                INSERT INTO events (
+                    id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, holder, due_at
+                )
+                SELECT
+                    event_id, id, type, webhook_url,
+                    CASE WHEN webhook_url IS NULL THEN 'none' ELSE 'pending' END,
+                    CASE WHEN webhook_url IS NOT NULL THEN now() END, event_id,
+                    now() + $13::bigint * interval '1 millisecond'
+                FROM concluded
+            ), timeline AS (
+                INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
+                SELECT
+                    link, kind, number, started_at, took_ms, status_code,
+                    CASE WHEN concluded.id IS NULL THEN 'late: ' ELSE '' END || outcome, detail
+                FROM UNNEST(
+                    $14::uuid[], $15::text[], $16::integer[], $17::timestamptz[], $18::integer[], $19::integer[],
+                    $20::text[], $21::text[]
+                ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail)
+                LEFT JOIN concluded ON concluded.id = link
+            )
+            SELECT id, reply_to, correlation_id FROM concluded
+            "#,
+            &column(rows, |row| row.id),
+            &column(rows, |row| row.holder),
+            &column(rows, |row| row.event_id),
+            &column(rows, |row| row.event_type.as_str()) as &[&str],
+            &column(rows, |row| state(row.event_type)) as &[&str],
+            &column(rows, |row| row.payout_status) as &[&str],
+            &column(rows, |row| row.connector_payout_id.as_deref()) as &[Option<&str>],
+            &column(rows, |row| row.in_doubt_since) as &[Option<OffsetDateTime>],
+            &column(rows, |row| row.status_code),
+            &column(rows, |row| row.error_code) as &[Option<&str>],
+            &column(rows, |row| &row.result[..]) as &[&[u8]],
+            &column(rows, |row| row.webhook_url.as_deref()) as &[Option<&str>],
+            millis(self.event_lease),
+            &calls.links,
+            &calls.kinds as &[&str],
+            &calls.numbers,
+            &calls.started,
+            &calls.took_ms,
+            &calls.status_codes,
+            &calls.outcomes as &[&str],
+            &calls.details as &[Option<String>],
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(concluded
+            .into_iter()
+            .map(|row| (row.id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id }))
+            .collect())
+    }
+
+    /// Rows that carry our own event already: an earlier try was committed and its answer lost.
+    async fn concluded_before(&self, rows: &[&Row]) -> Result<HashMap<Uuid, Recipient>, StoreError> {
+        let concluded = sqlx::query!(
+            "SELECT p.id, reply_to, correlation_id FROM payout_links p
+             JOIN UNNEST($1::uuid[], $2::uuid[]) AS ours (id, event_id) ON p.id = ours.id AND p.event_id = ours.event_id",
+            &column(rows, |row| row.id),
+            &column(rows, |row| row.event_id),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(concluded
+            .into_iter()
+            .map(|row| (row.id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id }))
+            .collect())
+    }
+}
+
+/// The state that goes with the event of a conclusion.
+fn state(event_type: EventType) -> &'static str {
+    match event_type {
+        EventType::Created => "created",
+        EventType::Failed | EventType::Rejected => "failed",
+        EventType::Pending => "unknown",
+    }
+}
+
+/// The event of a concluded record.
+pub(super) fn event_type(state: &str) -> Option<EventType> {
+    [EventType::Created, EventType::Failed, EventType::Pending]
+        .into_iter()
+        .find(|event| self::state(*event) == state)
+}

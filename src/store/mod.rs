@@ -1,0 +1,172 @@
+//! Port: Postgres, as verbs. Each promises what its name says, in one statement for as many callers as are waiting.
+//!
+//! | verb | promise |
+//! | --- | --- |
+//! | `accept` | the job has a row, once for its key, whatever came before; only then may it be acknowledged |
+//! | `claim` | due rows are ours until their lease runs out; one whose holder let it run out is in doubt |
+//! | `renew` | the next call and its lease are on disk |
+//! | `postpone` | nobody's until it is due; a call that was not made is taken back |
+//! | `conclude` | the row has its end and its event, both or neither; never a second time |
+//! | `claim_events`, `delivered` | the same for what has to be told |
+//!
+//! No transaction is ever open across a network call. Every write that relies on a lease names its holder and
+//! looks at the rows affected. Every statement is safe to repeat, since an error may come after the commit.
+
+mod accept;
+mod batch;
+mod claim;
+mod conclude;
+mod connect;
+mod keep;
+mod outbox;
+mod seal;
+mod show;
+mod timeline;
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbox::Delivered};
+pub use self::{
+    accept::{Accepted, Hold, NewLink},
+    batch::BatchLimits,
+    conclude::Ending,
+    connect::{DatabaseSettings, MIGRATIONS, connect, migrate},
+    outbox::{DueEvent, Telling, WebhookState},
+    seal::{KeyError, KeyRing, OpenError},
+    show::Shown,
+};
+use crate::domain::{Lease, retry};
+
+/// What the caller may do next is what tells these apart.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Try again: the database is away, restarting, or asked for a repeat.
+    #[error("the database cannot be used right now: {0}")]
+    Unavailable(String),
+    /// Let go: the lease ran out and the row is somebody else's.
+    #[error("the lease ran out")]
+    LeaseLost,
+    /// Tell: the row cannot be understood.
+    #[error("{table}.{column} of {id}: {reason}")]
+    Inconsistent { table: &'static str, column: &'static str, id: Uuid, reason: String },
+    /// Stop and say so: the database refuses the statement itself (a missing table or right).
+    #[error("the database refused: {0}")]
+    Refused(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(refusal) => {
+                let code = refusal.code().unwrap_or_default();
+                // Connection exceptions, transaction rollbacks (serialization, deadlock), out of resources,
+                // operator intervention (restarts), and a primary that has become read-only by a failover.
+                let passing = ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                    || code == "25006"
+                    || code == "55P03";
+                let text = format!("{} ({code})", refusal.message());
+                if passing { Self::Unavailable(text) } else { Self::Refused(text) }
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// How long a row is its holder's: one call's whole timeout and some slack.
+    pub lease: Duration,
+    /// The same for an event: one webhook's whole timeout and some slack.
+    pub event_lease: Duration,
+    pub batches: BatchLimits,
+}
+
+pub struct Store {
+    pool: PgPool,
+    keys: Arc<KeyRing>,
+    settings: StoreSettings,
+    accepting: Batcher<Accept>,
+    keeping: Batcher<Keep>,
+    concluding: Batcher<Conclude>,
+    delivering: Batcher<Delivered>,
+}
+
+impl Store {
+    pub fn new(pool: PgPool, keys: KeyRing, settings: StoreSettings) -> Self {
+        let (keys, limits) = (Arc::new(keys), settings.batches);
+        Self {
+            accepting: Batcher::start(Accept { pool: pool.clone(), lease: settings.lease }, limits),
+            keeping: Batcher::start(Keep { pool: pool.clone(), lease: settings.lease }, limits),
+            concluding: Batcher::start(
+                Conclude { pool: pool.clone(), event_lease: settings.event_lease },
+                limits,
+            ),
+            delivering: Batcher::start(Delivered { pool: pool.clone() }, limits),
+            pool,
+            keys,
+            settings,
+        }
+    }
+
+    /// Repeats a verb while the database is away, with backoff and jitter and no end: whoever waits decides how long.
+    async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        mut verb: impl FnMut() -> F,
+    ) -> Result<T, StoreError> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match verb().await {
+                Err(StoreError::Unavailable(reason)) => {
+                    tracing::debug!(reason, "the database is away, trying again");
+                    sleep(retry::jittered(pause, PAUSE_LIMIT)).await;
+                    pause = (pause * 2).min(PAUSE_LIMIT);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The same, but only while the row is ours: after that it is somebody else's to mend. One try is made in any
+    /// case: nobody may have taken the row, and a late answer belongs into its timeline.
+    async fn while_leased<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        lease: &Lease,
+        verb: impl FnMut() -> F,
+    ) -> Result<T, StoreError> {
+        timeout(lease.left().max(LAST_TRY), self.patiently(verb)).await.unwrap_or(Err(StoreError::LeaseLost))
+    }
+
+    /// One round trip: does the database answer?
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+const LAST_TRY: Duration = Duration::from_secs(5);
+const PAUSE_LIMIT: Duration = Duration::from_secs(3);
+
+impl StoreError {
+    fn inconsistent(table: &'static str, column: &'static str, id: Uuid, reason: impl ToString) -> Self {
+        Self::Inconsistent { table, column, id, reason: reason.to_string() }
+    }
+}
+
+/// Milliseconds for the database's interval arithmetic.
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,253 @@
+//! `claim_events`, `delivered`: what has to be told of a payout link, and what has been.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use sqlx::PgPool;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError,
+    accept::column,
+    batch::Statement,
+    millis,
+    seal::Column,
+    timeline::{Timeline, count},
+};
+use crate::domain::{Attempt, EventType, Lease, TraceContext};
+
+/// An event that is ours to tell while its lease runs.
+#[derive(Debug)]
+pub struct DueEvent {
+    /// UUIDv7: `message_id` of the result and `webhook-id`.
+    pub id: Uuid,
+    pub payout_link_id: Uuid,
+    pub event_type: EventType,
+    pub merchant_id: String,
+    pub connector: String,
+    pub merchant_payout_id: String,
+    /// JSON, the same in every repeat. Holds the link: a secret.
+    pub result: Bytes,
+    pub reply_to: Option<String>,
+    pub correlation_id: Option<String>,
+    pub trace: TraceContext,
+    pub published: bool,
+    pub webhook: WebhookState,
+    pub webhook_url: Option<String>,
+    /// Whether the schedule's next try may be made; publishing may come due before it.
+    pub webhook_is_due: bool,
+    /// How far away that try is.
+    pub webhook_due_in: Duration,
+    /// Posts made so far.
+    pub webhook_attempts: u32,
+    pub lease: Lease,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookState {
+    None,
+    Pending,
+    Delivered,
+    /// The merchant said 410, or the schedule ran out. The payout link's own state is not touched by that.
+    Abandoned,
+}
+
+impl WebhookState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// How far telling an event has come.
+#[derive(Debug)]
+pub struct Telling {
+    pub published: bool,
+    pub webhook: WebhookState,
+    pub webhook_attempts: u32,
+    pub posts: Vec<Attempt>,
+    /// When to publish again, where it is not published.
+    pub publish_after: Option<Duration>,
+    /// When to post again, where the webhook is pending.
+    pub post_after: Option<Duration>,
+}
+
+pub(super) struct Delivered {
+    pub(super) pool: PgPool,
+}
+
+pub(super) struct Told {
+    id: Uuid,
+    payout_link_id: Uuid,
+    holder: Uuid,
+    telling: Telling,
+}
+
+impl Store {
+    /// At most `limit` events that are due, the longest due first. Those that wait for nothing but the broker are
+    /// left where they are while it is away.
+    pub async fn claim_events(
+        &self,
+        limit: usize,
+        broker_is_up: bool,
+    ) -> Result<Vec<Result<DueEvent, StoreError>>, StoreError> {
+        let (holder, asked_at) = (Uuid::new_v4(), Instant::now());
+        let rows = sqlx::query!(
+            r#"
+            WITH due AS (
+                SELECT id FROM events
+                WHERE due_at <= now() AND ($4 OR webhook_due_at <= now())
+                ORDER BY due_at LIMIT $1
+                FOR UPDATE SKIP LOCKED
+            ), taken AS (
+                UPDATE events e SET holder = $2, due_at = now() + $3::bigint * interval '1 millisecond'
+                FROM due WHERE e.id = due.id
+                RETURNING e.*
+            )
+            SELECT
+                e.id AS "id!", e.payout_link_id AS "payout_link_id!", e.type AS "event_type!", e.published_at,
+                e.webhook_url, e.webhook_state AS "webhook_state!", e.webhook_attempts AS "webhook_attempts!",
+                coalesce(e.webhook_due_at <= now(), false) AS "webhook_is_due!",
+                coalesce(
+                    ceil(extract(epoch FROM greatest(e.webhook_due_at - now(), interval '0')) * 1000), 0
+                )::bigint AS "webhook_due_in_ms!",
+                p.merchant_id, p.merchant_payout_id, p.connector, p.result, p.reply_to, p.correlation_id,
+                p.traceparent, p.tracestate, now() AS "now!"
+            FROM taken e JOIN payout_links p ON p.id = e.payout_link_id
+            "#,
+            i64::try_from(limit).unwrap_or(i64::MAX),
+            holder,
+            millis(self.settings.event_lease),
+            broker_is_up,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let heard_at = Instant::now();
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let inconsistent = |table, column, reason: &str| {
+                    StoreError::inconsistent(table, column, row.payout_link_id, reason)
+                };
+                let sealed =
+                    row.result.as_deref().ok_or_else(|| inconsistent("payout_links", "result", "empty"))?;
+                let result = self
+                    .keys
+                    .open(Column::Result, row.payout_link_id, sealed)
+                    .map_err(|error| inconsistent("payout_links", "result", &error.to_string()))?;
+                Ok(DueEvent {
+                    id: row.id,
+                    payout_link_id: row.payout_link_id,
+                    event_type: EventType::parse(&row.event_type)
+                        .ok_or_else(|| inconsistent("events", "type", "unknown"))?,
+                    merchant_id: row.merchant_id,
+                    connector: row.connector,
+                    merchant_payout_id: row.merchant_payout_id,
+                    result: result.into(),
+                    reply_to: row.reply_to,
+                    correlation_id: row.correlation_id,
+                    trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
+                    published: row.published_at.is_some(),
+                    webhook: [WebhookState::None, WebhookState::Pending, WebhookState::Delivered]
+                        .into_iter()
+                        .find(|state| state.as_str() == row.webhook_state)
+                        .unwrap_or(WebhookState::Abandoned),
+                    webhook_url: row.webhook_url,
+                    webhook_is_due: row.webhook_is_due,
+                    webhook_due_in: Duration::from_millis(
+                        row.webhook_due_in_ms.try_into().unwrap_or_default(),
+                    ),
+                    webhook_attempts: u32::try_from(row.webhook_attempts).unwrap_or_default(),
+                    lease: Lease {
+                        holder,
+                        granted_at: row.now,
+                        asked_at,
+                        heard_at,
+                        length: self.settings.event_lease,
+                    },
+                })
+            })
+            .collect())
+    }
+
+    /// Writes down how far the telling has come.
+    pub async fn delivered(&self, event: &DueEvent, telling: Telling) -> Result<(), StoreError> {
+        let told = Arc::new(Told {
+            id: event.id,
+            payout_link_id: event.payout_link_id,
+            holder: event.lease.holder,
+            telling,
+        });
+        self.while_leased(&event.lease, || self.delivering.submit(told.clone())).await
+    }
+}
+
+impl Statement for Delivered {
+    type Item = Arc<Told>;
+    type Answer = ();
+
+    fn weight(_: &Arc<Told>) -> usize {
+        0
+    }
+
+    async fn run(&self, rows: &[Arc<Told>]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let rows: Vec<&Told> = rows.iter().map(AsRef::as_ref).collect();
+        let mut posts = Timeline::default();
+        for row in &rows {
+            row.telling.posts.iter().for_each(|post| posts.push(row.payout_link_id, post));
+        }
+        let told = sqlx::query_scalar!(
+            r#"
+            WITH told AS (
+                UPDATE events e SET
+                    published_at = CASE WHEN published THEN coalesce(published_at, now()) END,
+                    webhook_state = new.webhook_state,
+                    webhook_attempts = new.webhook_attempts,
+                    webhook_due_at = now() + post_after_ms * interval '1 millisecond',
+                    -- least() passes over what is NULL.
+                    due_at = now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond',
+                    holder = NULL
+                FROM UNNEST(
+                    $1::uuid[], $2::uuid[], $3::boolean[], $4::text[], $5::integer[], $6::bigint[], $7::bigint[]
+                ) AS new (id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms)
+                WHERE e.id = new.id AND e.holder = new.holder
+                RETURNING e.id
+            ), timeline AS (
+                INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
+                SELECT * FROM UNNEST(
+                    $8::uuid[], $9::text[], $10::integer[], $11::timestamptz[], $12::integer[], $13::integer[],
+                    $14::text[], $15::text[]
+                )
+            )
+            SELECT id FROM told
+            "#,
+            &column(&rows, |row| row.id),
+            &column(&rows, |row| row.holder),
+            &column(&rows, |row| row.telling.published),
+            &column(&rows, |row| row.telling.webhook.as_str()) as &[&str],
+            &column(&rows, |row| count(row.telling.webhook_attempts)),
+            &column(&rows, |row| row.telling.publish_after.map(millis)) as &[Option<i64>],
+            &column(&rows, |row| row.telling.post_after.map(millis)) as &[Option<i64>],
+            &posts.links,
+            &posts.kinds as &[&str],
+            &posts.numbers,
+            &posts.started,
+            &posts.took_ms,
+            &posts.status_codes,
+            &posts.outcomes as &[&str],
+            &posts.details as &[Option<String>],
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let told: HashSet<Uuid> = told.into_iter().collect();
+        Ok(rows
+            .iter()
+            .map(|row| if told.contains(&row.id) { Ok(()) } else { Err(StoreError::LeaseLost) })
+            .collect())
+    }
+}

@@ -1,0 +1,131 @@
+//! What an operator sees of a record: everything but its secrets.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+
+/// A record with its event and its attempts. Nothing sealed is opened for it.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    pub id: Uuid,
+    pub merchant_id: String,
+    pub merchant_payout_id: String,
+    pub connector: String,
+    /// Minor units of `currency`.
+    pub amount_minor: i64,
+    pub currency: String,
+    pub destination_currency: String,
+    /// `open`, `created`, `failed` or `unknown`.
+    pub state: String,
+    pub payout_status: Option<String>,
+    pub connector_payout_id: Option<String>,
+    pub status_code: i32,
+    pub error_code: Option<String>,
+    /// Calls begun.
+    pub attempts: i32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub in_doubt_since: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub due_at: Option<OffsetDateTime>,
+    pub leased: bool,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub concluded_at: Option<OffsetDateTime>,
+    pub event: Option<ShownEvent>,
+    pub timeline: Vec<ShownAttempt>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ShownEvent {
+    pub id: Uuid,
+    pub r#type: String,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub published_at: Option<OffsetDateTime>,
+    pub webhook_state: String,
+    pub webhook_attempts: i32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub due_at: Option<OffsetDateTime>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ShownAttempt {
+    /// `create`, `look_up` or `post`.
+    pub kind: String,
+    pub number: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    pub took_ms: i32,
+    pub status_code: i32,
+    pub outcome: String,
+    pub detail: Option<String>,
+}
+
+impl Store {
+    /// By the record's id or by `merchant_payout_id`, which several merchants may have used.
+    pub async fn show(&self, id: &str) -> Result<Vec<Shown>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            SELECT
+                p.id, merchant_id, merchant_payout_id, connector, amount_minor, currency, destination_currency,
+                state, payout_status, connector_payout_id, status_code, error_code, attempts, in_doubt_since,
+                p.due_at, p.holder IS NOT NULL AS "leased!", created_at, concluded_at,
+                e.id AS "event_id?", e.type AS "type?", published_at, webhook_state AS "webhook_state?",
+                webhook_attempts AS "webhook_attempts?", e.due_at AS event_due_at
+            FROM payout_links p LEFT JOIN events e ON e.id = p.event_id
+            WHERE p.id = $1 OR merchant_payout_id = $2
+            ORDER BY created_at
+            "#,
+            Uuid::parse_str(id).ok(),
+            id
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut shown = Vec::with_capacity(rows.len());
+        for row in rows {
+            shown.push(Shown {
+                id: row.id,
+                merchant_id: row.merchant_id,
+                merchant_payout_id: row.merchant_payout_id,
+                connector: row.connector,
+                amount_minor: row.amount_minor,
+                currency: row.currency,
+                destination_currency: row.destination_currency,
+                state: row.state,
+                payout_status: row.payout_status,
+                connector_payout_id: row.connector_payout_id,
+                status_code: row.status_code,
+                error_code: row.error_code,
+                attempts: row.attempts,
+                in_doubt_since: row.in_doubt_since,
+                due_at: row.due_at,
+                leased: row.leased,
+                created_at: row.created_at,
+                concluded_at: row.concluded_at,
+                event: row.event_id.map(|id| ShownEvent {
+                    id,
+                    r#type: row.r#type.unwrap_or_default(),
+                    published_at: row.published_at,
+                    webhook_state: row.webhook_state.unwrap_or_default(),
+                    webhook_attempts: row.webhook_attempts.unwrap_or_default(),
+                    due_at: row.event_due_at,
+                }),
+                timeline: self.timeline(row.id).await?,
+            });
+        }
+        Ok(shown)
+    }
+
+    async fn timeline(&self, payout_link_id: Uuid) -> Result<Vec<ShownAttempt>, StoreError> {
+        Ok(sqlx::query_as!(
+            ShownAttempt,
+            "SELECT kind, number, started_at, took_ms, status_code, outcome, detail
+             FROM attempts WHERE payout_link_id = $1 ORDER BY started_at, number",
+            payout_link_id
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}

@@ -1,0 +1,169 @@
+//! Which addresses a webhook may go to: public ones, and what the configuration excepts.
+//!
+//! Names are resolved here, and what is connected to is the very address that was checked. A literal address never
+//! asks a resolver, so the URL's host is looked at as well (the `url` crate has turned every odd spelling of an
+//! address into one by then).
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, LazyLock},
+};
+
+use ipnet::IpNet;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// Addresses and names that are excepted.
+#[derive(Debug, Clone, Default)]
+pub struct AddressPolicy {
+    /// Networks that may be posted to although they are not public.
+    pub allowed_networks: Vec<IpNet>,
+    /// Names that may resolve to anything.
+    pub allowed_hosts: Vec<String>,
+}
+
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum AddressError {
+    #[error("the webhook's host is not a public address")]
+    NotPublic,
+    #[error("the webhook's host does not resolve to a public address")]
+    NoPublicAddress,
+}
+
+/// Special-purpose addresses (IANA registries), as Svix refuses them, and the deprecated site-local, Teredo and
+/// IPv4-compatible ranges.
+static NOT_PUBLIC: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
+    [
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/96",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
+        "2001::/23",
+        "2001:db8::/32",
+        "2002::/16",
+        "3fff::/20",
+        "5f00::/16",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+    ]
+    .iter()
+    .filter_map(|network| network.parse().ok())
+    .collect()
+});
+
+impl AddressPolicy {
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+        within(&self.allowed_networks) || !within(&NOT_PUBLIC)
+    }
+
+    /// Looks at a literal address in the URL; a name is looked at when it is resolved.
+    pub fn check(&self, url: &Url) -> Result<(), AddressError> {
+        let address: IpAddr = match url.host() {
+            Some(Host::Ipv4(address)) => address.into(),
+            Some(Host::Ipv6(address)) => address.into(),
+            Some(Host::Domain(_)) => return Ok(()),
+            None => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        if self.allows(address) { Ok(()) } else { Err(AddressError::NotPublic) }
+    }
+
+    fn allows_host(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.');
+        self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+    }
+}
+
+/// Resolves names to the addresses that are allowed, and to no other.
+#[derive(Clone)]
+pub(super) struct CheckedResolver(pub(super) Arc<AddressPolicy>);
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = self.0.clone();
+        Box::pin(async move {
+            let resolved = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let anywhere = policy.allows_host(name.as_str());
+            let allowed: Vec<SocketAddr> = resolved
+                .filter(|address| anywhere || policy.allows(address.ip()))
+                .take(MOST_ADDRESSES)
+                .collect();
+            if allowed.is_empty() {
+                return Err(AddressError::NoPublicAddress.into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// A name with very many records is tried at so many of them.
+const MOST_ADDRESSES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_range_is_understood() {
+        assert_eq!(NOT_PUBLIC.len(), 28);
+    }
+
+    #[test]
+    fn odd_spellings_are_decided_by_what_they_are() {
+        let policy = AddressPolicy::default();
+        for url in [
+            "https://127.0.0.1/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://0177.0.0.1/",
+            "https://127.1/",
+            "https://[::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://[::ffff:a00:1]/",
+            "https://169.254.169.254/",
+            "https://[fe80::1]/",
+            "https://[64:ff9b::a00:1]/",
+            "https://[2002:a00:1::]/",
+            "https://100.64.0.1/",
+            "https://0/",
+            "https://255.255.255.255/",
+            "https://[fd00:ec2::254]/",
+            "https://%31%32%37.0.0.1/",
+            "https://127.0.0.1./",
+            "https://[2001:0:1::]/",
+            "https://[::127.0.0.1]/",
+        ] {
+            assert_eq!(policy.check(&url.parse().unwrap()), Err(AddressError::NotPublic), "{url}");
+        }
+        for url in ["https://93.184.215.14/", "https://[2606:2800:21f::1]/", "https://merchant.example/"] {
+            assert_eq!(policy.check(&url.parse().unwrap()), Ok(()), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_exception_is_for_its_own_network() {
+        let policy =
+            AddressPolicy { allowed_networks: vec!["10.1.0.0/16".parse().unwrap()], ..Default::default() };
+        assert!(policy.allows("10.1.2.3".parse().unwrap()));
+        assert!(policy.allows("::ffff:10.1.2.3".parse().unwrap()));
+        assert!(!policy.allows("10.2.0.1".parse().unwrap()));
+    }
+}

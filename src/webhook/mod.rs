@@ -1,0 +1,185 @@
+//! Port: merchants. One event is one POST, signed (contract, section 5; Standard Webhooks), to a public address.
+//!
+//! At least once: a merchant tells repeats by `webhook-id`. Whatever a merchant answers, or does not, the payout
+//! link's own state is never touched by it.
+
+mod address;
+mod signature;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
+use time::OffsetDateTime;
+use tokio::time::timeout;
+use url::Url;
+use uuid::Uuid;
+
+use self::{address::CheckedResolver, signature::signature};
+pub use self::{
+    address::{AddressError, AddressPolicy},
+    signature::{SecretForm, SigningKey},
+};
+use crate::{
+    domain::{TraceContext, retry},
+    http::{self, CallError, HttpSettings},
+    limits::{HostSlots, Slots},
+};
+
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Signing keys for merchants that have none of their own; several while keys rotate.
+    pub default_keys: Vec<SigningKey>,
+    /// By `x-merchant-id`.
+    pub merchant_keys: HashMap<String, Vec<SigningKey>>,
+    /// Waits after the first try, the second, …; the webhook is given up when they run out.
+    pub schedule: Vec<Duration>,
+    /// A merchant's Retry-After is honoured up to this.
+    pub retry_after_limit: Duration,
+    pub http: HttpSettings,
+    /// Posts under way at once, and to one host.
+    pub concurrency: usize,
+    pub host_concurrency: usize,
+    /// How long a post waits for a place among its host's before it is put off.
+    pub host_patience: Duration,
+    pub addresses: AddressPolicy,
+}
+
+pub struct Webhooks {
+    client: Client,
+    settings: WebhookSettings,
+    places: Slots,
+    hosts: HostSlots,
+}
+
+/// One webhook to be posted.
+pub struct Post<'a> {
+    /// `webhook-id`: the event's.
+    pub id: Uuid,
+    pub merchant_id: &'a str,
+    pub url: &'a str,
+    /// The same in every try.
+    pub body: Bytes,
+    pub trace: &'a TraceContext,
+}
+
+/// What a merchant made of it.
+#[derive(Debug)]
+pub enum Posted {
+    Delivered {
+        status_code: u16,
+    },
+    /// 410: it wants no more of this.
+    Gone {
+        status_code: u16,
+    },
+    Failed {
+        status_code: u16,
+        error: String,
+        retry_after: Option<Duration>,
+    },
+    /// Every place for this host is taken: not tried.
+    PutOff,
+}
+
+/// What follows a try.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Then {
+    Again(Duration),
+    GiveUp,
+}
+
+impl Webhooks {
+    pub fn new(settings: WebhookSettings) -> reqwest::Result<Self> {
+        let resolver = CheckedResolver(Arc::new(settings.addresses.clone()));
+        Ok(Self {
+            client: http::client(&settings.http)
+                .dns_resolver(resolver)
+                .pool_max_idle_per_host(settings.host_concurrency)
+                .build()?,
+            places: Slots::new(settings.concurrency),
+            hosts: HostSlots::new(settings.host_concurrency),
+            settings,
+        })
+    }
+
+    /// May a webhook go there, as far as the URL itself can tell?
+    pub fn check(&self, url: &Url) -> Result<(), AddressError> {
+        self.settings.addresses.check(url)
+    }
+
+    /// One try: everything from the name to the last byte of the answer under one deadline.
+    pub async fn post(&self, post: Post<'_>) -> Posted {
+        let failed = |error: &dyn ToString| Posted::Failed {
+            status_code: 0,
+            error: error.to_string(),
+            retry_after: None,
+        };
+        let url: Url = match post.url.parse() {
+            Ok(url) => url,
+            Err(error) => return failed(&error),
+        };
+        if let Err(error) = self.check(&url) {
+            return failed(&error);
+        }
+        let host = self.hosts.of(url.host_str().unwrap_or_default());
+        let Ok(_of_its_host) = timeout(self.settings.host_patience, host.take()).await else {
+            return Posted::PutOff;
+        };
+        let _of_all = self.places.take().await;
+        match http::call(self.request(&post, url), &self.settings.http).await {
+            Ok(answer) => judge(&answer),
+            Err(CallError::NotSent(error) | CallError::InDoubt(error)) => failed(&error),
+        }
+    }
+
+    fn request(&self, post: &Post<'_>, url: Url) -> reqwest::RequestBuilder {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let id = post.id.to_string();
+        let keys = self.settings.merchant_keys.get(post.merchant_id).unwrap_or(&self.settings.default_keys);
+        let mut request = self
+            .client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-timestamp", now)
+            .header("webhook-signature", signature(keys, &id, now, &post.body))
+            .header("webhook-id", id)
+            .body(post.body.clone());
+        for (name, value) in
+            [("traceparent", &post.trace.traceparent), ("tracestate", &post.trace.tracestate)]
+        {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        request
+    }
+
+    /// What follows the `attempts`th try, which failed.
+    pub fn then(&self, attempts: u32, retry_after: Option<Duration>) -> Then {
+        let done = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
+        match self.settings.schedule.get(done) {
+            Some(&wait) => {
+                let asked = retry_after.unwrap_or_default().min(self.settings.retry_after_limit);
+                Then::Again(retry::later(wait.max(asked)))
+            }
+            None => Then::GiveUp,
+        }
+    }
+}
+
+fn judge(answer: &http::Answer) -> Posted {
+    let status_code = answer.status.as_u16();
+    if answer.status.is_success() {
+        Posted::Delivered { status_code }
+    } else if answer.status == StatusCode::GONE {
+        Posted::Gone { status_code }
+    } else {
+        let error = if answer.status.is_redirection() {
+            "redirected; redirects are not followed".to_owned()
+        } else {
+            format!("answered {status_code}")
+        };
+        Posted::Failed { status_code, error, retry_after: answer.retry_after(OffsetDateTime::now_utc()) }
+    }
+}

@@ -1,0 +1,259 @@
+//! A job from JSON (contract, section 2): both spellings at every depth, numbers or strings, a secret's two forms,
+//! `null` as absent; unknown and repeated fields refused, every refusal with its path.
+//!
+//! An empty string counts as given. The proto3 JSON mapping also allows `1.0` and `1e3` for an integer; they are
+//! taken where they are whole.
+
+mod fields;
+mod json;
+#[cfg(test)]
+mod tests;
+
+use self::fields::{Fields, Read};
+use super::{Rejection, RejectionCode};
+use crate::domain::{
+    Address, BrowserInformation, CreateLink, Currency, Customer, CustomerDocument, FieldKind, METHODS,
+    MerchantPayoutId, MethodField, MethodKind, Money, PayoutAddress, PayoutMethod, PayoutPriority, PrismEnum,
+    SOURCE_BANKS, WebhookUrl,
+};
+
+/// What the configuration has a say in.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodePolicy {
+    pub allow_http_webhooks: bool,
+}
+
+/// Decodes a job. `message_id` stands in where it has no `merchant_payout_id`.
+pub fn create_link(
+    body: &[u8],
+    message_id: Option<&str>,
+    policy: &DecodePolicy,
+) -> Result<CreateLink, Rejection> {
+    if body.len() > json::MOST_BYTES {
+        return Err(Rejection::invalid("", "The message is larger than 256 KiB."));
+    }
+    let text = std::str::from_utf8(body).map_err(|_| Rejection::invalid("", "The message is not UTF-8."))?;
+    let json = json::parse(text).map_err(|error| Rejection::invalid("", explain(&error)))?;
+    let mut fields = Fields::new(String::new(), json)
+        .map_err(|_| Rejection::invalid("", "The message is not a JSON object."))?;
+    let job = CreateLink {
+        merchant_payout_id: merchant_payout_id(&mut fields, message_id)?,
+        address: payout_address(&mut fields)?,
+        connector_feature_data: fields.secret("connector_feature_data")?,
+        payout_method_data: payout_method(&mut fields, "payout_method_data", METHODS)?,
+        connector_quote_id: fields.text("connector_quote_id")?,
+        connector_payout_id: fields.text("connector_payout_id")?,
+        amount: money(&mut fields)?,
+        destination_currency: currency(&mut fields, "destination_currency")?,
+        customer: customer(&mut fields)?,
+        priority: fields.listed("priority", PrismEnum::PayoutPriority, PayoutPriority::new)?,
+        connector_payout_method_id: fields.text("connector_payout_method_id")?,
+        webhook_url: webhook_url(&mut fields, policy)?,
+        browser_info: browser_info(&mut fields)?,
+        access_token: fields.secret("access_token")?,
+        description: description(&mut fields)?,
+        source_bank_data: payout_method(&mut fields, "source_bank_data", SOURCE_BANKS)?,
+    };
+    fields.end()?;
+    Ok(job)
+}
+
+/// A request as it was stored: it was decoded once, by the policy of its day.
+pub fn stored_request(body: &[u8]) -> Result<CreateLink, Rejection> {
+    create_link(body, None, &DecodePolicy { allow_http_webhooks: true })
+}
+
+/// The identifier of a job that is refused, as far as it can be made out.
+pub fn claimed_identifier(body: &[u8], message_id: Option<&str>) -> Option<String> {
+    let given = std::str::from_utf8(body).ok().filter(|text| text.len() <= json::MOST_BYTES);
+    let given =
+        given.and_then(|text| json::parse(text).ok()).and_then(|json| Fields::new(String::new(), json).ok());
+    given
+        .and_then(|mut fields| merchant_payout_id(&mut fields, message_id).ok())
+        .or_else(|| MerchantPayoutId::new(message_id?.to_owned()).ok())
+        .map(|id| id.as_str().to_owned())
+}
+
+/// Where it stops being JSON, without a word of it.
+fn explain(error: &serde_json::Error) -> String {
+    let place = format!("line {} column {}", error.line(), error.column());
+    if error.is_data() {
+        return format!("The message is nested deeper than 32 levels at {place}.");
+    }
+    format!("The message is not JSON at {place}.")
+}
+
+fn merchant_payout_id(fields: &mut Fields, message_id: Option<&str>) -> Read<MerchantPayoutId> {
+    let (field, id) = match fields.text("merchant_payout_id")? {
+        Some(id) => ("merchant_payout_id", id),
+        None => match message_id {
+            Some(id) => ("message_id", id.to_owned()),
+            None => {
+                return Err(Rejection {
+                    code: RejectionCode::MissingIdentifier,
+                    message: "The job has neither merchant_payout_id nor message_id: a redelivery could not be told from a second payout.".into(),
+                    field: Some("merchant_payout_id".into()),
+                });
+            }
+        },
+    };
+    MerchantPayoutId::new(id).map_err(|error| Rejection::invalid(field, format!("{}.", capital(&error))))
+}
+
+fn money(fields: &mut Fields) -> Read<Money> {
+    let amount = fields.object("amount")?;
+    let mut amount = fields.required("amount", amount)?;
+    let minor_amount = amount.integer("minor_amount")?;
+    let minor_amount: i64 = amount.required("minor_amount", minor_amount)?;
+    let currency = currency(&mut amount, "currency")?;
+    let money = Money::new(minor_amount, currency)
+        .map_err(|error| Rejection::invalid(amount.path("minor_amount"), format!("{}.", capital(&error))))?;
+    amount.end()?;
+    Ok(money)
+}
+
+fn currency(fields: &mut Fields, name: &str) -> Read<Currency> {
+    let currency = fields.listed(name, PrismEnum::Currency, Currency::new)?;
+    fields.required(name, currency)
+}
+
+fn payout_address(fields: &mut Fields) -> Read<PayoutAddress> {
+    let both = fields.object("address")?;
+    let mut both = fields.required("address", both)?;
+    let addresses = PayoutAddress {
+        shipping_address: address(&mut both, "shipping_address")?,
+        billing_address: address(&mut both, "billing_address")?,
+    };
+    both.end()?;
+    Ok(addresses)
+}
+
+fn address(fields: &mut Fields, name: &str) -> Read<Option<Address>> {
+    let Some(mut fields) = fields.object(name)? else { return Ok(None) };
+    let address = Address {
+        first_name: fields.secret("first_name")?,
+        last_name: fields.secret("last_name")?,
+        line1: fields.secret("line1")?,
+        line2: fields.secret("line2")?,
+        line3: fields.secret("line3")?,
+        city: fields.secret("city")?,
+        state: fields.secret("state")?,
+        zip_code: fields.secret("zip_code")?,
+        country_alpha2_code: fields.country("country_alpha2_code")?,
+        email: fields.secret("email")?,
+        phone_number: fields.secret("phone_number")?,
+        phone_country_code: fields.text("phone_country_code")?,
+    };
+    fields.end()?;
+    Ok(Some(address))
+}
+
+fn customer(fields: &mut Fields) -> Read<Option<Customer>> {
+    let Some(mut fields) = fields.object("customer")? else { return Ok(None) };
+    let customer = Customer {
+        name: fields.text("name")?,
+        first_name: fields.text("first_name")?,
+        last_name: fields.text("last_name")?,
+        salutation: fields.text("salutation")?,
+        id: fields.text("id")?,
+        connector_customer_id: fields.text("connector_customer_id")?,
+        phone_country_code: fields.text("phone_country_code")?,
+        email: fields.secret("email")?,
+        phone_number: fields.secret("phone_number")?,
+        customer_document_details: customer_document(&mut fields)?,
+    };
+    fields.end()?;
+    Ok(Some(customer))
+}
+
+fn customer_document(fields: &mut Fields) -> Read<Option<CustomerDocument>> {
+    let Some(mut fields) = fields.object("customer_document_details")? else { return Ok(None) };
+    let list = PrismEnum::DocumentType;
+    let document = CustomerDocument {
+        document_type: fields
+            .listed("document_type", list, |name| list.by_name(name).map(|(name, _)| name))?,
+        document_number: fields.secret("document_number")?,
+    };
+    fields.end()?;
+    Ok(Some(document))
+}
+
+/// A oneof: exactly one key, and in it the fields of the table.
+fn payout_method(fields: &mut Fields, name: &str, kinds: &[MethodKind]) -> Read<Option<PayoutMethod>> {
+    let Some(mut oneof) = fields.object(name)? else { return Ok(None) };
+    let mut method = None;
+    for kind in kinds {
+        let Some(fields) = oneof.object(kind.name)? else { continue };
+        if method.is_some() {
+            return Err(Rejection::invalid(oneof.own_path(), "More than one payout method is given."));
+        }
+        method = Some(method_fields(fields, *kind)?);
+    }
+    let path = oneof.own_path().to_owned();
+    oneof.end()?;
+    method.map(Some).ok_or_else(|| Rejection::invalid(path, "No payout method is given."))
+}
+
+fn method_fields(mut fields: Fields, kind: MethodKind) -> Read<PayoutMethod> {
+    let mut given = Vec::new();
+    for &(name, is_required, field) in kind.fields {
+        let value = match field {
+            FieldKind::Secret => fields.secret(name)?.map(MethodField::Secret),
+            FieldKind::Text => fields.text(name)?.map(MethodField::Clear),
+            FieldKind::Country => {
+                fields.country(name)?.map(|country| MethodField::Clear(country.as_str().into()))
+            }
+            FieldKind::Name(list) => fields.name(name, list)?.map(MethodField::Clear),
+        };
+        if is_required && value.is_none() {
+            fields.required(name, None::<()>)?;
+        }
+        given.extend(value.map(|value| (name, value)));
+    }
+    fields.end()?;
+    Ok(PayoutMethod { kind, fields: given })
+}
+
+fn webhook_url(fields: &mut Fields, policy: &DecodePolicy) -> Read<Option<WebhookUrl>> {
+    let Some(text) = fields.text("webhook_url")? else { return Ok(None) };
+    WebhookUrl::new(&text, policy.allow_http_webhooks)
+        .map(Some)
+        .map_err(|error| Rejection::invalid("webhook_url", format!("{}.", capital(&error))))
+}
+
+fn browser_info(fields: &mut Fields) -> Read<Option<BrowserInformation>> {
+    let Some(mut fields) = fields.object("browser_info")? else { return Ok(None) };
+    let browser = BrowserInformation {
+        color_depth: fields.integer("color_depth")?,
+        screen_height: fields.integer("screen_height")?,
+        screen_width: fields.integer("screen_width")?,
+        java_enabled: fields.boolean("java_enabled")?,
+        java_script_enabled: fields.boolean("java_script_enabled")?,
+        time_zone_offset_minutes: fields.integer("time_zone_offset_minutes")?,
+        language: fields.text("language")?,
+        accept_header: fields.text("accept_header")?,
+        user_agent: fields.text("user_agent")?,
+        accept_language: fields.text("accept_language")?,
+        referer: fields.text("referer")?,
+        ip_address: fields.text("ip_address")?,
+        os_type: fields.text("os_type")?,
+        os_version: fields.text("os_version")?,
+        device_model: fields.text("device_model")?,
+    };
+    fields.end()?;
+    Ok(Some(browser))
+}
+
+fn description(fields: &mut Fields) -> Read<Option<String>> {
+    let description = fields.text("description")?;
+    if description.as_ref().is_some_and(|text| text.len() > 255) {
+        return Err(Rejection::invalid("description", "The description is longer than 255 bytes."));
+    }
+    Ok(description)
+}
+
+fn capital(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}

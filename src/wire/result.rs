@@ -1,0 +1,186 @@
+//! What leaves: the result of contract section 3 and the webhook body of section 5.
+
+use bytes::Bytes;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::Rejection;
+use crate::domain::{Conclusion, ConnectorError, CreateLink, EventType, PayoutStatus};
+
+/// Prism's response, with the one thing that it lacks: the link. Absent fields are left out, save `error`.
+#[derive(Serialize)]
+struct ResultBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merchant_payout_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payout_status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connector_payout_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payout_link: Option<PayoutLinkBody<'a>>,
+    error: Option<ErrorInfo<'a>>,
+    status_code: u16,
+}
+
+#[derive(Serialize)]
+struct PayoutLinkBody<'a> {
+    url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ErrorInfo<'a> {
+    unified_details: UnifiedDetails<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connector_details: Option<ConnectorDetails<'a>>,
+}
+
+#[derive(Serialize)]
+struct UnifiedDetails<'a> {
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_guidance_message: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct ConnectorDetails<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+/// A conclusion in the contract's words.
+pub struct Told {
+    pub event_type: EventType,
+    pub payout_status: PayoutStatus,
+    pub connector_payout_id: Option<String>,
+    pub status_code: u16,
+    /// `unified_details.code`, where there is an error.
+    pub error_code: Option<&'static str>,
+    /// JSON. Holds the link: a secret.
+    pub result: Bytes,
+}
+
+/// The result of a record that is concluded. `connector_payout_id` and `status_code`: the last that were known.
+pub fn conclusion(
+    job: &CreateLink,
+    conclusion: &Conclusion,
+    connector_payout_id: Option<&str>,
+    status_code: u16,
+) -> Told {
+    let (event_type, payout_status, error) = match conclusion {
+        Conclusion::Created(link) => (EventType::Created, link.payout_status, None),
+        Conclusion::Rejected { error, payout_status } => {
+            let message = "The connector refused to create the payout link.";
+            let guidance = "Correct the request and send it under a new merchant_payout_id.";
+            (EventType::Failed, *payout_status, Some(("CONNECTOR_REJECTED", message, guidance, error)))
+        }
+        Conclusion::Unavailable(error) => {
+            let message =
+                "The connector could not be reached before retries ran out; no payout link was made.";
+            let guidance = "Send it again under a new merchant_payout_id.";
+            (
+                EventType::Failed,
+                PayoutStatus::Failed,
+                Some(("CONNECTOR_UNAVAILABLE", message, guidance, error)),
+            )
+        }
+        Conclusion::Unknown(error) => {
+            let message = "The connector may have created a payout link, and cannot be asked.";
+            let guidance = "Do not pay again before the payout has been looked up at the connector.";
+            (EventType::Pending, PayoutStatus::Pending, Some(("OUTCOME_UNKNOWN", message, guidance, error)))
+        }
+    };
+    let link = match conclusion {
+        Conclusion::Created(link) => Some(link),
+        Conclusion::Rejected { .. } | Conclusion::Unavailable(_) | Conclusion::Unknown(_) => None,
+    };
+    let connector_payout_id = link.map_or(connector_payout_id, |link| Some(&link.connector_payout_id));
+    let body = ResultBody {
+        merchant_payout_id: Some(job.merchant_payout_id.as_str()),
+        payout_status: Some(payout_status.as_str()),
+        connector_payout_id,
+        payout_link: link.map(|link| PayoutLinkBody {
+            url: link.url.expose_secret(),
+            expires_at: link.expires_at.map(rfc3339),
+        }),
+        error: error.map(|(code, message, guidance, connector)| ErrorInfo {
+            unified_details: UnifiedDetails {
+                code,
+                message,
+                description: None,
+                user_guidance_message: Some(guidance),
+            },
+            connector_details: Some(connector_details(connector)),
+        }),
+        status_code,
+    };
+    Told {
+        event_type,
+        payout_status,
+        connector_payout_id: connector_payout_id.map(str::to_owned),
+        status_code,
+        error_code: error.map(|(code, ..)| code),
+        result: json(&body),
+    }
+}
+
+/// The result of a job that was refused: its connector was never called.
+pub fn rejection(merchant_payout_id: Option<&str>, rejection: &Rejection) -> Bytes {
+    json(&ResultBody {
+        merchant_payout_id,
+        payout_status: None,
+        connector_payout_id: None,
+        payout_link: None,
+        error: Some(ErrorInfo {
+            unified_details: UnifiedDetails {
+                code: rejection.code.as_str(),
+                message: &rejection.message,
+                description: rejection.field.as_deref(),
+                user_guidance_message: None,
+            },
+            connector_details: None,
+        }),
+        status_code: 0,
+    })
+}
+
+/// The body of a webhook: the result inside, to the letter, and a time that is the event's own, so that every
+/// repeat is the same.
+pub fn webhook(event_type: EventType, at: OffsetDateTime, result: &[u8]) -> Bytes {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        r#type: &'static str,
+        timestamp: String,
+        data: &'a RawValue,
+    }
+    match serde_json::from_slice(result) {
+        Ok(data) => json(&Body { r#type: event_type.as_str(), timestamp: rfc3339(at), data }),
+        // Not reached with a result of ours; a webhook with nothing in it would still not be a silent loss.
+        Err(_) => Bytes::new(),
+    }
+}
+
+fn connector_details(error: &ConnectorError) -> ConnectorDetails<'_> {
+    ConnectorDetails { code: error.code.as_deref(), message: &error.message, reason: error.reason.as_deref() }
+}
+
+fn rfc3339(at: OffsetDateTime) -> String {
+    at.to_offset(time::UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
+}
+
+fn json(body: &impl Serialize) -> Bytes {
+    #[expect(
+        clippy::expect_used,
+        reason = "string keys and plain values: nothing in them can fail to serialize"
+    )]
+    serde_json::to_vec(body).expect("a body of ours serializes").into()
+}

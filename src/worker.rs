@@ -1,0 +1,112 @@
+//! Builds the ports, starts the pipeline, stops it in order.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    broker::{BrokerError, Consumer, Publisher, Stopper},
+    config::Config,
+    domain::retry::jittered,
+    pipeline::Pipeline,
+    shutdown::Signals,
+    store::{self, Store, StoreError},
+    webhook::Webhooks,
+};
+
+/// Runs until a signal, or until something that does not pass by waiting.
+pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
+    let store = tokio::select! {
+        store = open_store(config) => store?,
+        () = signals.next() => return Ok(()),
+    };
+    let (publisher, mut publishing) = Publisher::start(config.broker());
+    let webhooks = Webhooks::new(config.webhooks()).context("cannot make the webhook client")?;
+    let connectors = config.connectors().context("cannot make a connector's client")?;
+    let pipeline = Pipeline::new(store, publisher, connectors, webhooks, config.pipeline());
+
+    // Results first: a job is not taken before the topology stands and its result can leave.
+    tokio::select! {
+        () = pipeline.publisher.wait_until_up() => {}
+        ended = &mut publishing => return Err(broker_ended(ended)),
+        () = signals.next() => return Ok(()),
+    }
+    let (consumer, mut consuming) = Consumer::start(config.broker());
+    let stopper = consumer.stopper();
+    let health = crate::health::start(config.worker.health_listen, &pipeline, consumer.is_up()).await?;
+    let taking = tokio::spawn(pipeline.clone().take_jobs(consumer));
+    let sweeping = tokio::spawn(pipeline.clone().sweep());
+    tracing::info!("the worker runs");
+
+    let failed = tokio::select! {
+        () = signals.next() => None,
+        ended = &mut publishing => Some(broker_ended(ended)),
+        ended = &mut consuming => Some(broker_ended(ended)),
+    };
+    tracing::info!("stopping: nothing new is taken, what is under way is finished");
+    let grace = Duration::from_secs(config.worker.grace_period_seconds);
+    tokio::select! {
+        stopped = timeout(grace, stop(&pipeline, &stopper)) => {
+            if stopped.is_err() {
+                tracing::warn!(jobs = pipeline.jobs_in_flight(), "the grace period is over; leases mend what is left");
+            }
+        }
+        () = signals.next() => tracing::warn!("a second signal: leaving at once; leases mend what is left"),
+    }
+    drop((taking, sweeping, health));
+    match failed {
+        Some(error) => Err(error),
+        None => {
+            let _ = timeout(Duration::from_secs(5), consuming).await;
+            let _ = timeout(Duration::from_secs(5), pipeline.store.close()).await;
+            tracing::info!("stopped");
+            Ok(())
+        }
+    }
+}
+
+/// Consume nothing, begin nothing, finish, then close: what is unacknowledged goes back to the queue.
+async fn stop(pipeline: &Arc<Pipeline>, stopper: &Stopper) {
+    stopper.cancel();
+    pipeline.stop();
+    pipeline.at_rest().await;
+    stopper.close();
+}
+
+/// A store over a database that is there, with its schema. A database that is starting is waited for; a wrong
+/// password is not.
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let keys = config.key_ring().context("keys")?;
+    let mut told = false;
+    let pool = loop {
+        match open_pool(config).await {
+            Ok(pool) => break pool,
+            Err(StoreError::Unavailable(reason)) => {
+                if !told {
+                    tracing::warn!(reason, "the database is away, trying again until it is back");
+                    told = true;
+                }
+                sleep(jittered(Duration::from_secs(1), Duration::from_secs(2))).await;
+            }
+            Err(error) => bail!("database: {error}"),
+        }
+    };
+    Ok(Store::new(pool, keys, config.store()))
+}
+
+async fn open_pool(config: &Config) -> Result<sqlx::PgPool, StoreError> {
+    let pool = store::connect(&config.database()).await?;
+    if config.worker.migrate {
+        store::migrate(&pool).await?;
+    }
+    Ok(pool)
+}
+
+fn broker_ended(ended: Result<Result<(), BrokerError>, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("RabbitMQ: a connection was closed"),
+        Ok(Err(error)) => anyhow::anyhow!("RabbitMQ: {error}"),
+        Err(error) => anyhow::anyhow!("RabbitMQ: a connection's task ended: {error}"),
+    }
+}

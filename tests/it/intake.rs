@@ -1,0 +1,223 @@
+//! From the queue to the record, the result and the webhook; and what is refused on the way.
+
+use serde_json::json;
+
+use crate::support::{Setup, World, eventually, job};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_becomes_one_link_one_result_and_one_webhook() {
+    // Given a worker,
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    // when a job comes,
+    let traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let job = job("po_1").with("webhook_url", world.webhook_url()).merchant("m_1").message_id("msg_1");
+    world.publish(job.header("traceparent", traced)).await;
+    // then its result tells of the link that the provider made,
+    let result = world.result_of("po_1").await;
+    let ledger = world.provider.ledger();
+    assert_eq!(ledger.links.len(), 1);
+    assert_eq!(
+        result.json(),
+        json!({
+            "merchant_payout_id": "po_1",
+            "payout_status": "REQUIRES_FULFILLMENT",
+            "connector_payout_id": ledger.links[0].id,
+            "payout_link": {
+                "url": ledger.links[0].url,
+                "expires_at": result.json()["payout_link"]["expires_at"],
+            },
+            "error": null,
+            "status_code": 201,
+        })
+    );
+    assert_eq!(result.kind(), "payout_link.created");
+    assert_eq!(result.correlation_id().as_deref(), Some("msg_1"));
+    assert_eq!(result.properties.content_type().as_ref().unwrap().as_str(), "application/json");
+    assert_eq!(*result.properties.delivery_mode(), Some(2));
+    assert!(result.properties.timestamp().is_some());
+    assert_eq!(result.header("x-merchant-id").as_deref(), Some("m_1"));
+    assert_eq!(result.header("x-connector").as_deref(), Some("sandbox"));
+    assert_eq!(result.header("traceparent").as_deref(), Some(traced));
+    // its webhook carries the same result, signed, under the same id,
+    let webhooks = world.webhooks(1).await;
+    assert!(webhooks[0].verified);
+    assert_eq!(webhooks[0].id, Some(result.id()));
+    assert_eq!(webhooks[0].json()["type"], "payout_link.created");
+    assert_eq!(webhooks[0].json()["data"], result.json());
+    // and the record is at rest, with nothing left in the queue.
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(shown["state"], "created");
+    assert_eq!(shown["attempts"], 1);
+    assert!(worker.stop().await.success());
+    assert_eq!(world.ready(&world.names.jobs_queue).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_job_names_its_field_and_stays_among_the_dead_letters() {
+    // Given a worker and a requester that waits,
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    let (queue, replies) = world.reply_queue().await;
+    // when a job has a currency that there is not, and another one waits behind it,
+    let broken = job("po_1").with("amount", json!({ "minor_amount": 5, "currency": "EURO" }));
+    let broken = broken.reply_to(&queue).correlation_id("asked").message_id("m1").header("x-mine", "kept");
+    world.publish(&broken).await;
+    world.publish(job("po_2")).await;
+    // then the refusal is published, and replied,
+    let result = world.result_of("po_1").await;
+    assert_eq!(result.kind(), "payout_link.rejected");
+    assert_eq!(result.error_code().as_deref(), Some("INVALID_JOB"));
+    assert_eq!(result.field().as_deref(), Some("amount.currency"));
+    assert_eq!(result.json()["status_code"], 0);
+    assert_eq!(result.correlation_id().as_deref(), Some("asked"));
+    eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
+    // the job is among the dead letters as it was, with the reason,
+    let dead = world.dead_letter().await;
+    assert_eq!(dead.body, broken.body);
+    assert_eq!(dead.header("x-rejected-code").as_deref(), Some("INVALID_JOB"));
+    assert!(dead.header("x-rejected-reason").unwrap().contains("amount.currency"));
+    assert_eq!(dead.header("x-mine").as_deref(), Some("kept"));
+    assert_eq!(dead.correlation_id().as_deref(), Some("asked"));
+    // the one behind it went on, and the provider never heard of the first.
+    world.result_of("po_2").await;
+    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert!(world.shown("po_1").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_refusal_is_answered() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    let refusals = [
+        ("not json", job("a").raw(b"{"), "INVALID_JOB", None),
+        ("a list", job("b").raw(b"[]"), "INVALID_JOB", None),
+        ("no connector of that name", job("c").connector("nobody"), "UNKNOWN_CONNECTOR", Some("x-connector")),
+        ("unknown field", job("d").with("surprise", json!(1)), "INVALID_JOB", Some("surprise")),
+        (
+            "webhook inside",
+            job("e").with("webhook_url", json!("https://10.0.0.1/")),
+            "INVALID_JOB",
+            Some("webhook_url"),
+        ),
+        (
+            "webhook with a user",
+            job("f").with("webhook_url", json!("https://u@m.example/")),
+            "INVALID_JOB",
+            Some("webhook_url"),
+        ),
+        ("no amount", job("g").with("amount", json!(null)), "INVALID_JOB", Some("amount")),
+        ("too large", job("h").raw(&vec![b' '; 300 * 1024]), "INVALID_JOB", None),
+        ("own queue", job("i").reply_to(&world.names.jobs_queue), "INVALID_JOB", Some("reply_to")),
+    ];
+    for (what, job, code, field) in &refusals {
+        world.publish(job.clone().correlation_id(what)).await;
+        let result = eventually(what, async || {
+            world.results().into_iter().find(|heard| heard.correlation_id().as_deref() == Some(what))
+        })
+        .await;
+        assert_eq!(result.kind(), "payout_link.rejected", "{what}");
+        assert_eq!(result.error_code().as_deref(), Some(*code), "{what}");
+        assert_eq!(result.field().as_deref(), *field, "{what}");
+        let dead = world.dead_letter().await;
+        assert_eq!(dead.correlation_id().as_deref(), Some(*what));
+        assert_eq!(dead.body, job.body, "{what}");
+    }
+    // Neither id nor message id: a redelivery could not be told from a second payout.
+    world.publish(job("x").with("merchant_payout_id", json!(null)).correlation_id("nameless")).await;
+    let dead = world.dead_letter().await;
+    assert_eq!(dead.header("x-rejected-code").as_deref(), Some("MISSING_IDENTIFIER"));
+    assert_eq!(world.provider.ledger().calls.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_does_not_expire_with_its_job() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    let mut job = job("po_1").raw(b"broken");
+    job.expiration = Some("60000".into());
+    world.publish(&job).await;
+    let dead = world.dead_letter().await;
+    assert_eq!(*dead.properties.expiration(), None);
+    assert!(dead.header("x-original-expiration").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_message_id_stands_in_for_a_missing_identifier() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.publish(job("-").with("merchant_payout_id", json!(null)).message_id("msg_7")).await;
+    assert_eq!(world.result_of("msg_7").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requester_gets_its_reply() {
+    // Given a requester with a queue of its own,
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    let (queue, replies) = world.reply_queue().await;
+    // when its job names that queue,
+    world.publish(job("po_1").reply_to(&queue).correlation_id("call 1")).await;
+    // then the result comes there, and on the exchange, under one id.
+    let reply = eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
+    assert_eq!(reply.kind(), "payout_link.created");
+    assert_eq!(reply.correlation_id().as_deref(), Some("call 1"));
+    assert_eq!(reply.id(), world.result_of("po_1").await.id());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requester_that_has_gone_is_not_waited_for() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.publish(job("po_1").reply_to("gone").correlation_id("call 1")).await;
+    world.result_of("po_1").await;
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(shown["state"], "created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_no_queue_is_bound_for_is_kept() {
+    // Given a results exchange without a queue,
+    let world = Setup::default().without_listener().build().await;
+    let _worker = world.start_worker().await;
+    // when a job is done,
+    world.publish(job("po_1")).await;
+    // then its result waits in the unrouted queue.
+    let kept =
+        eventually("the unrouted result", async || world.take(&world.names.unrouted_queue).await).await;
+    assert_eq!(kept.json()["merchant_payout_id"], "po_1");
+    assert_eq!(kept.kind(), "payout_link.created");
+    world.wait_until_told("po_1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_keeps_coming_back_is_taken_for_poison() {
+    // Given a job that was delivered and given back again and again,
+    let world = Setup::default().set("worker.max_deliveries", 3).build().await;
+    world.start_worker().await.stop().await;
+    world.publish(job("po_1")).await;
+    for _ in 0..3 {
+        world.deliver_and_give_back().await;
+    }
+    // when a worker finds it,
+    let _worker = world.start_worker().await;
+    // then it is not tried once more, but dead-lettered and named.
+    let dead = world.dead_letter().await;
+    assert!(dead.header("x-rejected-reason").unwrap().contains("delivered 4 times"));
+    assert_eq!(world.provider.ledger().calls.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_share_a_queue() {
+    let world = World::new().await;
+    let (_first, _second) = (world.start_worker().await, world.start_worker().await);
+    for number in 0..60 {
+        world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
+    }
+    for number in 0..60 {
+        let id = format!("po_{number}");
+        assert_eq!(world.result_of(&id).await.kind(), "payout_link.created");
+    }
+    world.webhooks(60).await;
+    assert_eq!(world.provider.ledger().links.len(), 60);
+}

@@ -1,0 +1,17 @@
+//! Stories of the whole worker: the real binary, a real RabbitMQ, a real Postgres, real HTTP servers on loopback.
+//!
+//! Each test has a database and queues of its own. `DATABASE_URL` and `AMQP_URL` name the servers (`scripts/test`
+//! sets them).
+
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+mod support;
+
+mod crashes;
+mod idempotency;
+mod intake;
+mod outages;
+mod program;
+mod retries;
+mod shutdown;
+mod webhooks;

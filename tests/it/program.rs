@@ -1,0 +1,162 @@
+//! The command line, the configuration, and what is told when something is wrong.
+
+use std::process::Output;
+
+use crate::support::{Setup, TOKEN, World, eventually, job};
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_what_can_be_reached() {
+    let world = World::new().await;
+    let output = world.run(&["check"]);
+    assert!(output.status.success(), "{}", said(&output));
+    for what in ["configuration", "broker", "database", "connector sandbox"] {
+        assert!(said(&output).contains(&format!("ok      {what}")), "{what}: {}", said(&output));
+    }
+    let world = Setup::default().set("connectors.mute.url", "http://127.0.0.1:1").build().await;
+    let output = world.run(&["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("failed  connector mute"), "{}", said(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_stops_the_start_and_is_told_without_being_shown() {
+    let mut world = World::new().await;
+    let url = std::env::var("AMQP_URL").unwrap().replace("guest:guest", "guest:canary-password");
+    world.set("broker.url", &url);
+    let mut worker = world.launch_worker(&[]);
+    assert_eq!(worker.exited().await.code(), Some(1));
+    assert!(worker.log().contains("ACCESS_REFUSED"), "{}", worker.log());
+    assert!(!worker.log().contains("canary"), "{}", worker.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_configuration_names_every_setting_that_is_wrong() {
+    let mut world = World::new().await;
+    world.set("broker.prefetsh", 5);
+    world.set("worker.lease_seconds", "soon");
+    world.set("retry.max_attempts", "many");
+    let output = world.run(&["check"]);
+    assert_eq!(output.status.code(), Some(2));
+    for setting in ["prefetsh", "worker", "retry"] {
+        assert!(said(&output).contains(setting), "{setting}: {}", said(&output));
+    }
+    assert!(!said(&output).contains(TOKEN));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_with_other_arguments_is_named_and_left_alone() {
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    world.publish(job("po_1")).await;
+    let mut worker = world.launch_worker(&[("PAYOUT_LINK__BROKER__DELIVERY_LIMIT", "19".into())]);
+    assert_eq!(worker.exited().await.code(), Some(1));
+    assert!(worker.log().contains(&world.names.jobs_queue), "{}", worker.log());
+    assert!(worker.log().contains("x-delivery-limit"), "{}", worker.log());
+    assert_eq!(world.ready(&world.names.jobs_queue).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn submit_publishes_jobs_and_prints_their_results() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    let file = world.folder.join("jobs.jsonl");
+    let jobs = [job("po_1"), job("po_2")].map(|job| String::from_utf8(job.body).unwrap()).join("\n");
+    std::fs::write(&file, jobs).unwrap();
+    let output = world.run(&["submit", "--wait", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", said(&output));
+    for id in ["po_1", "po_2"] {
+        assert!(said(&output).contains(id), "{}", said(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn show_has_no_secret() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.publish(job("po_1")).await;
+    world.wait_until_told("po_1").await;
+    let url = world.provider.ledger().links[0].url.clone();
+    for arguments in [&["show", "po_1"][..], &["show", "--json", "po_1"]] {
+        let output = world.run(arguments);
+        assert!(output.status.success());
+        assert!(said(&output).contains("po_1"));
+        assert!(
+            !said(&output).contains(&url) && !said(&output).contains("ada@example.com"),
+            "{}",
+            said(&output)
+        );
+    }
+    assert_eq!(world.run(&["show", "po_9"]).status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_workers_may_start_on_an_empty_database() {
+    let world = World::new().await;
+    let workers = [world.launch_worker(&[]), world.launch_worker(&[]), world.launch_worker(&[])];
+    for worker in &workers {
+        worker.says("connected to RabbitMQ, consuming").await;
+    }
+    assert!(world.run(&["migrate"]).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_follows_what_the_worker_needs() {
+    let world = World::new().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let _worker = world.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", format!("127.0.0.1:{port}"))]);
+    let ready = async || {
+        let answer = reqwest::get(format!("http://127.0.0.1:{port}/health/ready")).await.ok()?;
+        Some(answer.status().as_u16())
+    };
+    eventually("ready", async || (ready().await == Some(200)).then_some(())).await;
+}
+
+/// Nothing that is secret is in the clear: not in the database, not in the logs.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_nowhere_in_the_clear() {
+    use payout_link_worker::sandbox::{Fault, Order};
+    use serde_json::json;
+    let world = World::new().await;
+    let worker = world.launch_worker(&[("PAYOUT_LINK__LOG__FILTER", "trace".into())]);
+    worker.says("connected to RabbitMQ, consuming").await;
+    let secret = |id: &str| {
+        job(id)
+            .with("webhook_url", world.webhook_url())
+            .with("customer", json!({ "name": "Ada", "email": "canary-email@example.com", "phone_number": "canary-phone" }))
+            .with("payout_method_data", json!({ "card": {
+                "card_number": "canary-4242", "card_exp_month": "canary-12", "card_exp_year": "canary-2030" } }))
+            .with("connector_feature_data", json!("{\"canary-key\":\"canary-value\"}"))
+            .with("address", json!({ "billing_address": { "line1": "canary-line1", "first_name": "canary-first" } }))
+    };
+    // Created, refused with the secret repeated by the provider, in doubt, retried, and a conflict.
+    world.publish(secret("created")).await;
+    world.result_of("created").await;
+    let body = r#"{"error":{"code":"bad","message":"no such mailbox canary-email@example.com"}}"#;
+    let refusal = Fault::Status { code: 422.try_into().unwrap(), retry_after: None, body: Some(body.into()) };
+    world.provider.order_fault(refusal);
+    world.publish(secret("refused")).await;
+    let refused = world.result_of("refused").await;
+    assert!(!String::from_utf8_lossy(&refused.body).contains("canary"), "{}", refused.json());
+    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.publish(secret("doubtful")).await;
+    world.publish(secret("unauthorised").with("access_token", json!("canary-token"))).await;
+    world.publish(secret("created").amount(1)).await;
+    world.result_of("doubtful").await;
+    world.result_of("unauthorised").await;
+    world.wait_for_results("created", 2).await;
+    world.webhooks(4).await;
+
+    let links: Vec<String> = world.provider.ledger().links.iter().map(|link| link.url.clone()).collect();
+    let dump = world.dump().await;
+    let log = worker.log();
+    assert!(log.contains("created") && dump.contains("payout_links"));
+    for text in [&dump, &log] {
+        let line =
+            text.lines().find(|line| line.contains("canary") || links.iter().any(|url| line.contains(url)));
+        assert_eq!(line, None);
+    }
+}

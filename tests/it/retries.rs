@@ -1,0 +1,230 @@
+//! What follows each outcome of a connector call.
+
+use std::time::Duration;
+
+use payout_link_worker::sandbox::{Fault, Garbage, Idempotency, Order};
+use serde_json::{Value, json};
+
+use crate::support::{Setup, World, job};
+
+fn outcomes(shown: &Value) -> Vec<String> {
+    let calls = shown["timeline"].as_array().unwrap().iter();
+    calls
+        .map(|call| format!("{} {}", call["kind"].as_str().unwrap(), call["outcome"].as_str().unwrap()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_final() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    for (number, status) in [400, 404, 422].into_iter().enumerate() {
+        let id = format!("po_{number}");
+        world.provider.order_fault(Fault::status(status));
+        world.publish(job(&id).with("webhook_url", world.webhook_url())).await;
+        let result = world.result_of(&id).await;
+        assert_eq!(result.kind(), "payout_link.failed");
+        assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_REJECTED"));
+        assert_eq!(result.json()["status_code"], status);
+        assert_eq!(result.json()["payout_status"], "FAILED");
+        assert_eq!(result.json()["error"]["connector_details"]["code"], "ordered_fault");
+        assert_eq!(result.json()["payout_link"], Value::Null);
+    }
+    assert_eq!(world.provider.ledger().calls.len(), 3);
+    assert_eq!(world.webhooks(3).await[0].event_type.as_deref(), Some("payout_link.failed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_provider_asks_to_try_later_is_tried_later() {
+    // Given a provider that answers 503 with Retry-After, then 429,
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.provider.order_fault(Fault::status_with_retry_after(503, "1"));
+    world.provider.order_fault(Fault::status(429));
+    // when a job comes, then it is created by the third call,
+    world.publish(job("po_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(outcomes(&shown), ["create try_later", "create try_later", "create created"]);
+    // all with one key, none in doubt, and not before Retry-After.
+    let ledger = world.provider.ledger();
+    assert_eq!(ledger.keys_seen().len(), 3);
+    assert!(ledger.keys_seen().windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(shown["in_doubt_since"], Value::Null);
+    assert!(ledger.calls[1].at - ledger.calls[0].at >= Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_is_too_long_is_written_down_and_survives_a_restart() {
+    let world = Setup::default().set("retry.wait_in_place_ms", 100).build().await;
+    let worker = world.start_worker().await;
+    world.provider.order_fault(Fault::status_with_retry_after(429, "2"));
+    world.publish(job("po_1")).await;
+    let postponed = |shown: &Value| shown["attempts"] == 1 && shown["leased"] == false;
+    world.wait_until_shown("po_1", "it is written down", postponed).await;
+    // A worker that stops and another that starts forget nothing, and do not come before the time.
+    worker.stop().await;
+    let _next = world.start_worker().await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let calls = world.provider.ledger().calls;
+    assert!(calls[1].at - calls[0].at >= Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    world.provider.order_fault(Order::new(Fault::status(401)).times(2));
+    world.publish(job("po_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert!(worker.log().contains("the connector refuses the configured credential"));
+    // One that came with the job is the job's own affair.
+    world.publish(job("po_2").with("access_token", json!("not the token"))).await;
+    let result = world.result_of("po_2").await;
+    assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_REJECTED"));
+    assert_eq!(result.json()["status_code"], 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_sent_is_repeated_until_time_is_up() {
+    // Given a connector that nobody serves,
+    let closed = "http://127.0.0.1:1";
+    let world =
+        Setup::default().set("connectors.mute.url", closed).set("retry.max_attempts", 3).build().await;
+    let _worker = world.start_worker().await;
+    world.publish(job("po_1").connector("mute")).await;
+    // then it is certain that nothing happened, whatever its replay rule.
+    let result = world.result_of("po_1").await;
+    assert_eq!(result.kind(), "payout_link.failed");
+    assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_UNAVAILABLE"));
+    assert_eq!(result.json()["status_code"], 0);
+    let shown = world.shown("po_1").unwrap();
+    assert_eq!(outcomes(&shown), ["create not_sent"; 3]);
+    assert_eq!(shown["in_doubt_since"], Value::Null);
+}
+
+/// Everything that may have been carried out.
+fn doubtful() -> Vec<Order> {
+    vec![
+        Order::new(Fault::status(500)).after_the_work(),
+        Order::new(Fault::status(408)),
+        Order::new(Fault::status(503)),
+        Order::new(Fault::Reset),
+        Order::new(Fault::Reset).after_the_work(),
+        Order::new(Fault::Close).after_the_work(),
+        Order::new(Fault::Truncated).after_the_work(),
+        Order::new(Fault::Silence).after_the_work(),
+        Order::new(Fault::Garbage(Garbage::Html)).after_the_work(),
+        Order::new(Fault::Garbage(Garbage::NotJson)).after_the_work(),
+        Order::new(Fault::Garbage(Garbage::MissingFields)).after_the_work(),
+        Order::new(Fault::Garbage(Garbage::Huge)).after_the_work(),
+        Order::new(Fault::Redirect { location: None }).after_the_work(),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doubt_with_the_same_key_is_settled_by_a_repeat() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    for (number, fault) in doubtful().into_iter().enumerate() {
+        let id = format!("po_{number}");
+        let what = format!("{fault:?}");
+        world.provider.order_fault(fault);
+        world.publish(job(&id)).await;
+        let result = world.result_of(&id).await;
+        assert_eq!(result.kind(), "payout_link.created", "{what}");
+        let shown = world.wait_until_told(&id).await;
+        assert_eq!(outcomes(&shown), ["create in_doubt", "create created"], "{what}");
+    }
+    let ledger = world.provider.ledger();
+    assert_eq!(ledger.links.len(), doubtful().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doubt_after_the_window_is_not_repeated() {
+    // Given a connector whose keys are good for nothing by the time of a repeat,
+    let world = Setup::default().set("connectors.sandbox.window_seconds", 1).build().await;
+    let _worker = world.start_worker().await;
+    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.publish(job("po_1")).await;
+    // then the outcome stays unknown, and is said to be.
+    let result = world.result_of("po_1").await;
+    assert_eq!(result.kind(), "payout_link.pending");
+    assert_eq!(result.error_code().as_deref(), Some("OUTCOME_UNKNOWN"));
+    assert_eq!(world.provider.ledger().calls.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doubt_is_settled_by_a_look_up_where_keys_mean_nothing() {
+    let world = World::new().await;
+    world.provider.set_idempotency(Idempotency::Off);
+    let _worker = world.start_worker().await;
+    for (number, fault) in doubtful().into_iter().enumerate() {
+        let id = format!("po_{number}");
+        let what = format!("{fault:?}");
+        world.provider.order_fault(fault);
+        world.publish(job(&id).connector("asked")).await;
+        let result = world.result_of(&id).await;
+        assert_eq!(result.kind(), "payout_link.created", "{what}");
+    }
+    // What was lost before the work was found not to be there, and only then made: never two for one key.
+    let links = world.provider.ledger().links;
+    let keys: std::collections::HashSet<_> = links.iter().map(|link| &link.request.reference).collect();
+    assert_eq!((links.len(), keys.len()), (doubtful().len(), doubtful().len()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_is_trusted_only_after_the_settle_time() {
+    // Given a provider that is still working on a call whose connection was lost,
+    let world = World::new().await;
+    world.provider.set_idempotency(Idempotency::Off);
+    let _worker = world.start_worker().await;
+    world.provider.order_fault(Order::new(Fault::Reset));
+    world.publish(job("po_1").connector("asked")).await;
+    // then it is asked early, found not there, and not called again before the settle time (3 s).
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let calls = world.provider.ledger().calls;
+    let creates: Vec<_> = calls.iter().filter(|call| call.idempotency_key.is_some()).collect();
+    assert_eq!(creates.len(), 2);
+    assert!(creates[1].at - creates[0].at >= Duration::from_secs(3));
+    assert!(calls.len() > 3, "an early look-up and one after the settle time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doubt_that_cannot_be_asked_about_is_left_and_said() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.publish(job("po_1").connector("mute").with("webhook_url", world.webhook_url())).await;
+    let result = world.result_of("po_1").await;
+    assert_eq!(result.kind(), "payout_link.pending");
+    assert_eq!(result.json()["payout_status"], "PENDING");
+    assert_eq!(result.error_code().as_deref(), Some("OUTCOME_UNKNOWN"));
+    assert_eq!(world.webhooks(1).await[0].event_type.as_deref(), Some("payout_link.pending"));
+    assert_eq!(world.provider.ledger().calls.len(), 1);
+    assert_eq!(world.shown("po_1").unwrap()["state"], "unknown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doubt_sticks_whatever_comes_after_it() {
+    // Given a call in doubt, and a refusal of its repeat,
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.provider.order_fault(Fault::status(422));
+    world.publish(job("po_1")).await;
+    // then the refusal settles nothing: the first call may have been carried out (and was).
+    let result = world.result_of("po_1").await;
+    assert_eq!(result.kind(), "payout_link.pending");
+    assert_eq!(world.provider.ledger().links.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_use_is_in_doubt_and_not_refused() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.provider.order_fault(Fault::status(409));
+    world.publish(job("po_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(outcomes(&world.wait_until_told("po_1").await), ["create in_doubt", "create created"]);
+}

@@ -1,0 +1,96 @@
+//! A signal, and what is left behind by it: nothing.
+
+use payout_link_worker::sandbox::Fault;
+
+use crate::support::{DEADLINE, Setup, World, eventually, job};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_is_finished() {
+    // Given a worker in the middle of a call,
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    let call = world.provider.hold_next_call();
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    call.arrived().await;
+    // when it is told to stop, and a job comes after that,
+    worker.signal("TERM");
+    worker.says("stopping").await;
+    world.publish(job("po_2")).await;
+    call.release();
+    // then the call's result and webhook still leave, its exit is clean,
+    let mut worker = worker;
+    assert!(worker.exited().await.success());
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(world.merchant.received().len(), 1);
+    // and the late job was left to others, with no record and no lease.
+    assert!(world.shown("po_2").is_none());
+    assert_eq!(world.ready(&world.names.jobs_queue).await, 1);
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM payout_links WHERE holder IS NOT NULL")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_retry_is_given_back_at_once() {
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    world.provider.order_fault(Fault::status_with_retry_after(429, "1"));
+    world.publish(job("po_1")).await;
+    let called = world.provider.until(|ledger| !ledger.calls.is_empty());
+    tokio::time::timeout(DEADLINE, called).await.unwrap();
+    assert!(worker.stop().await.success());
+    let shown = world.wait_until_shown("po_1", "given back", |shown| shown["leased"] == false).await;
+    assert_eq!(shown["state"], "open");
+    let _next = world.start_worker().await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grace_period_has_an_end() {
+    let world = Setup::default().set("worker.grace_period_seconds", 1).build().await;
+    let mut worker = world.start_worker().await;
+    let _call = world.provider.hold_next_call();
+    world.publish(job("po_1")).await;
+    eventually("a lease", async || world.shown("po_1").filter(|shown| shown["leased"] == true)).await;
+    worker.signal("TERM");
+    worker.says("the grace period is over").await;
+    assert!(worker.exited().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_leaves_at_once() {
+    let world = World::new().await;
+    let mut worker = world.start_worker().await;
+    let _call = world.provider.hold_next_call();
+    world.publish(job("po_1")).await;
+    eventually("a lease", async || world.shown("po_1").filter(|shown| shown["leased"] == true)).await;
+    worker.signal("INT");
+    worker.says("stopping").await;
+    worker.signal("INT");
+    worker.says("a second signal").await;
+    assert!(worker.exited().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_are_replaced_under_load_lose_nothing() {
+    let world = World::new().await;
+    let mut worker = world.start_worker().await;
+    for round in 0..3 {
+        for number in 0..40 {
+            world
+                .publish(job(&format!("po_{round}_{number}")).with("webhook_url", world.webhook_url()))
+                .await;
+        }
+        let next = world.start_worker().await;
+        assert!(std::mem::replace(&mut worker, next).stop().await.success());
+    }
+    for round in 0..3 {
+        for number in 0..40 {
+            assert_eq!(world.result_of(&format!("po_{round}_{number}")).await.kind(), "payout_link.created");
+        }
+    }
+    world.webhooks(120).await;
+    assert_eq!(world.provider.ledger().links.len(), 120);
+}

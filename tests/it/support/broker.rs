@@ -1,0 +1,194 @@
+//! The upstream's side of RabbitMQ: publishes jobs, hears results.
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
+    types::{AMQPValue, FieldTable},
+};
+use payout_link_worker::broker::Names;
+use serde_json::Value;
+
+use super::Job;
+
+/// A message that was heard on the results exchange or on a reply queue, or found among the dead letters.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    pub body: Vec<u8>,
+    pub properties: BasicProperties,
+}
+
+impl Heard {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn id(&self) -> String {
+        self.properties.message_id().as_ref().unwrap().to_string()
+    }
+
+    pub fn kind(&self) -> String {
+        self.properties.kind().as_ref().unwrap().to_string()
+    }
+
+    pub fn correlation_id(&self) -> Option<String> {
+        self.properties.correlation_id().as_ref().map(ToString::to_string)
+    }
+
+    pub fn header(&self, name: &str) -> Option<String> {
+        match self.properties.headers().as_ref()?.inner().get(name)? {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            other => Some(format!("{other:?}")),
+        }
+    }
+
+    pub fn error_code(&self) -> Option<String> {
+        self.json()["error"]["unified_details"]["code"].as_str().map(str::to_owned)
+    }
+
+    pub fn field(&self) -> Option<String> {
+        self.json()["error"]["unified_details"]["description"].as_str().map(str::to_owned)
+    }
+}
+
+pub(super) struct Upstream {
+    connection: Connection,
+    channel: Channel,
+    names: Names,
+    heard: Arc<Mutex<Vec<Heard>>>,
+}
+
+impl Upstream {
+    /// Declares what an upstream may declare by the contract, and listens to every result.
+    pub(super) async fn connect(url: &str, names: Names, listens: bool) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let exchange = names.results_exchange.as_str();
+        channel
+            .exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default())
+            .await
+            .unwrap();
+        let upstream = Self { connection, channel, names, heard: Arc::default() };
+        if listens {
+            let queue = upstream.reply_queue().await;
+            let bind = QueueBindOptions::default();
+            let exchange = upstream.names.results_exchange.as_str();
+            let binding = upstream.channel.queue_bind(
+                queue.as_str().into(),
+                exchange.into(),
+                "#".into(),
+                bind,
+                FieldTable::default(),
+            );
+            binding.await.unwrap();
+            upstream.listen(&queue, upstream.heard.clone()).await;
+        }
+        upstream
+    }
+
+    pub(super) fn heard(&self) -> Vec<Heard> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    /// A queue of this connection's own.
+    pub(super) async fn reply_queue(&self) -> String {
+        let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
+        let queue = self.channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap();
+        queue.name().to_string()
+    }
+
+    pub(super) async fn listen(&self, queue: &str, into: Arc<Mutex<Vec<Heard>>>) {
+        let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let mut consumer = self
+            .channel
+            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        tokio::spawn(async move {
+            while let Some(Ok(delivery)) = consumer.next().await {
+                into.lock().unwrap().push(Heard { body: delivery.data, properties: delivery.properties });
+            }
+        });
+    }
+
+    /// Publishes into the jobs queue, and waits for the broker's confirm.
+    pub(super) async fn publish(&self, job: &Job) {
+        let mut headers = FieldTable::default();
+        for (name, value) in &job.headers {
+            headers.insert(name.as_str().into(), AMQPValue::LongString(value.as_str().into()));
+        }
+        let mut properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
+        if let Some(id) = &job.message_id {
+            properties = properties.with_message_id(id.as_str().into());
+        }
+        if let Some(id) = &job.correlation_id {
+            properties = properties.with_correlation_id(id.as_str().into());
+        }
+        if let Some(queue) = &job.reply_to {
+            properties = properties.with_reply_to(queue.as_str().into());
+        }
+        if let Some(kind) = &job.content_type {
+            properties = properties.with_content_type(kind.as_str().into());
+        }
+        if let Some(expiration) = &job.expiration {
+            properties = properties.with_expiration(expiration.as_str().into());
+        }
+        let queue = self.names.jobs_queue.as_str();
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let confirm = self
+            .channel
+            .basic_publish("".into(), queue.into(), options, &job.body, properties)
+            .await
+            .unwrap();
+        let confirmation = confirm.await.unwrap();
+        assert!(confirmation.is_ack() && confirmation.take_message().is_none(), "the job was not queued");
+    }
+
+    /// Takes one message out of a queue, if there is one.
+    pub(super) async fn take(&self, queue: &str) -> Option<Heard> {
+        let channel = self.connection.create_channel().await.unwrap();
+        let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()?;
+        got.delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
+        let heard = Heard { body: got.delivery.data, properties: got.delivery.properties };
+        channel.close(200, "".into()).await.unwrap();
+        Some(heard)
+    }
+
+    /// Delivers the first message of a queue and gives it back, if there is one.
+    pub(super) async fn give_back(&self, queue: &str) -> Option<()> {
+        let channel = self.connection.create_channel().await.unwrap();
+        let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()?;
+        got.delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
+        channel.close(200, "".into()).await.unwrap();
+        Some(())
+    }
+
+    /// Messages that are ready in a queue.
+    pub(super) async fn ready(&self, queue: &str) -> u32 {
+        let channel = self.connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+        channel.close(200, "".into()).await.unwrap();
+        queue.message_count()
+    }
+
+    pub(super) async fn delete_topology(&self) {
+        let names = &self.names;
+        for queue in [&names.jobs_queue, &names.dead_queue, &names.unrouted_queue] {
+            let _ = self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+        }
+        for exchange in
+            [&names.jobs_exchange, &names.results_exchange, &names.dead_exchange, &names.unrouted_exchange]
+        {
+            let _ = self.channel.exchange_delete(exchange.as_str().into(), Default::default()).await;
+        }
+    }
+}

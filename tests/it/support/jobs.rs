@@ -1,0 +1,87 @@
+//! Jobs as an upstream system writes them.
+
+use serde_json::{Value, json};
+
+/// A message for the jobs queue.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub body: Vec<u8>,
+    pub message_id: Option<String>,
+    pub correlation_id: Option<String>,
+    pub reply_to: Option<String>,
+    pub content_type: Option<String>,
+    pub expiration: Option<String>,
+    pub headers: Vec<(String, String)>,
+    json: Value,
+}
+
+/// A good job of 12.50 EUR.
+pub fn job(id: &str) -> Job {
+    Job {
+        body: Vec::new(),
+        message_id: None,
+        correlation_id: None,
+        reply_to: None,
+        content_type: Some("application/json".into()),
+        expiration: None,
+        headers: Vec::new(),
+        json: json!({
+            "merchant_payout_id": id,
+            "address": {},
+            "amount": { "minor_amount": 1250, "currency": "EUR" },
+            "destination_currency": "EUR",
+            "customer": { "name": "Ada Example", "email": "ada@example.com" },
+        }),
+    }
+    .encoded()
+}
+
+impl Job {
+    pub fn amount(self, minor_amount: i64) -> Self {
+        self.with("amount", json!({ "minor_amount": minor_amount, "currency": "EUR" }))
+    }
+
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        self.json[field] = value;
+        self.encoded()
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn merchant(self, id: &str) -> Self {
+        self.header("x-merchant-id", id)
+    }
+
+    pub fn connector(self, name: &str) -> Self {
+        self.header("x-connector", name)
+    }
+
+    pub fn message_id(mut self, id: &str) -> Self {
+        self.message_id = Some(id.into());
+        self
+    }
+
+    pub fn correlation_id(mut self, id: &str) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    pub fn reply_to(mut self, queue: &str) -> Self {
+        self.reply_to = Some(queue.into());
+        self
+    }
+
+    /// Another body, as it stands.
+    pub fn raw(mut self, body: &[u8]) -> Self {
+        self.body = body.to_vec();
+        self
+    }
+
+    fn encoded(mut self) -> Self {
+        self.body = self.json.to_string().into_bytes();
+        self
+    }
+}

@@ -1,0 +1,53 @@
+//! A RabbitMQ or a Postgres of a test's own, to be killed and brought back.
+
+use std::{path::PathBuf, process::Command};
+
+pub struct Service {
+    pub url: String,
+    name: &'static str,
+    folder: PathBuf,
+}
+
+impl Service {
+    /// `postgres` or `rabbitmq`.
+    pub async fn start(name: &'static str) -> Self {
+        let folder = std::env::temp_dir().join(format!("it-{name}-{}", uuid::Uuid::new_v4().simple()));
+        let mut service = Self { url: String::new(), name, folder };
+        service.run("up");
+        let variable = if name == "postgres" { "DATABASE_URL=" } else { "AMQP_URL=" };
+        let environment = service.run("env");
+        let line = environment.lines().find_map(|line| line.split_once(variable)).expect(variable);
+        service.url = line.1.trim_matches(['\'', '"']).to_owned();
+        service
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) {
+        self.run("kill");
+    }
+
+    /// On the same port, with its data.
+    pub fn restart(&self) {
+        self.run("up");
+    }
+
+    fn run(&self, verb: &str) -> String {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
+        let output = Command::new(script)
+            .args([verb, self.name])
+            .env("SERVICES_DIR", &self.folder)
+            .env_remove("DATABASE_URL")
+            .env_remove("AMQP_URL")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{verb}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.run("down");
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,73 @@
+//! A worker: the real binary, with its log in a file.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+};
+
+use super::eventually;
+
+pub struct Worker {
+    child: Child,
+    log: PathBuf,
+}
+
+/// The binary with a configuration and nothing of this process's own settings.
+pub(super) fn command(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_payout-link-worker"));
+    command.env_remove("DATABASE_URL").env_remove("AMQP_URL").arg("--config").arg(config);
+    command
+}
+
+impl Worker {
+    pub(super) fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = File::create(&log).unwrap();
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Self { child, log }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Until its log says so.
+    pub async fn says(&self, text: &str) {
+        eventually(&format!("the worker says {text:?}"), async || self.log().contains(text).then_some(()))
+            .await;
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(pid).status().unwrap();
+        assert!(sent.success());
+    }
+
+    pub async fn exited(&mut self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGTERM, and its end.
+    pub async fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        tokio::time::timeout(super::DEADLINE, self.exited()).await.expect("the worker stops")
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

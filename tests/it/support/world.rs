@@ -1,0 +1,354 @@
+//! Everything around a worker, made for one test and cleared away with it.
+
+use std::{
+    path::PathBuf,
+    process::{Output, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use payout_link_worker::{
+    broker::Names,
+    sandbox::{Received, Receiver, Sandbox, Settings},
+};
+use serde_json::Value;
+use sqlx::{Connection, Executor, PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{Heard, Job, Worker, broker::Upstream, eventually, worker};
+
+pub const TOKEN: &str = "canary-provider-token";
+pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// How a world differs from the usual one.
+#[derive(Default)]
+pub struct Setup {
+    settings: Vec<(String, String)>,
+    database_url: Option<String>,
+    amqp_url: Option<String>,
+    deaf: bool,
+}
+
+impl Setup {
+    /// A setting of the workers: `worker.lease_seconds`.
+    pub fn set(mut self, setting: &str, value: impl ToString) -> Self {
+        self.settings.push((variable(setting), value.to_string()));
+        self
+    }
+
+    /// A server of the test's own.
+    pub fn database(mut self, url: &str) -> Self {
+        self.database_url = Some(url.into());
+        self
+    }
+
+    pub fn broker(mut self, url: &str) -> Self {
+        self.amqp_url = Some(url.into());
+        self
+    }
+
+    /// No queue is bound to the results exchange.
+    pub fn without_listener(mut self) -> Self {
+        self.deaf = true;
+        self
+    }
+
+    pub async fn build(self) -> World {
+        World::build(self).await
+    }
+}
+
+pub struct World {
+    pub provider: Sandbox,
+    pub merchant: Receiver,
+    pub pool: PgPool,
+    pub names: Names,
+    pub folder: PathBuf,
+    upstream: Upstream,
+    amqp_url: String,
+    admin_url: String,
+    database: String,
+    settings: Vec<(String, String)>,
+    workers: Mutex<u32>,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Setup::default().build().await
+    }
+
+    async fn build(setup: Setup) -> Self {
+        let name = format!("it_{}", Uuid::new_v4().simple());
+        let admin_url =
+            setup.database_url.unwrap_or_else(|| std::env::var("DATABASE_URL").expect("DATABASE_URL"));
+        let amqp_url = setup.amqp_url.unwrap_or_else(|| std::env::var("AMQP_URL").expect("AMQP_URL"));
+        let mut admin = PgConnection::connect(&admin_url).await.unwrap();
+        admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+        let mut database_url: url::Url = admin_url.parse().unwrap();
+        database_url.set_path(&name);
+
+        let names = Names {
+            jobs_exchange: format!("{name}.jobs"),
+            jobs_routing_key: "create".into(),
+            jobs_queue: format!("{name}.create"),
+            results_exchange: format!("{name}.results"),
+            dead_exchange: format!("{name}.dead"),
+            dead_queue: format!("{name}.create.dead"),
+            unrouted_exchange: format!("{name}.unrouted"),
+            unrouted_queue: format!("{name}.results.unrouted"),
+        };
+        let upstream = Upstream::connect(&amqp_url, names.clone(), !setup.deaf).await;
+        let provider = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
+        let merchant = Receiver::start(&[WEBHOOK_SECRET.to_owned()]).await.unwrap();
+        let folder = std::env::temp_dir().join(&name);
+        std::fs::create_dir(&folder).unwrap();
+        let config = format!(
+            r#"
+            [worker]
+            lease_seconds = 4
+            sweep_interval_ms = 100
+            [database]
+            url = "{database_url}"
+            max_connections = 4
+            [broker]
+            url = "{amqp_url}"
+            heartbeat_seconds = 2
+            publish_patience_seconds = 2
+            publish_pause_seconds = 1
+            [broker.names]
+            jobs_exchange = "{jobs_exchange}"
+            jobs_queue = "{jobs_queue}"
+            results_exchange = "{results_exchange}"
+            dead_exchange = "{dead_exchange}"
+            dead_queue = "{dead_queue}"
+            unrouted_exchange = "{unrouted_exchange}"
+            unrouted_queue = "{unrouted_queue}"
+            [keys]
+            sealing = ["k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4="]
+            fingerprint = "ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4="
+            [jobs]
+            default_connector = "sandbox"
+            allow_http_webhooks = true
+            [retry]
+            initial_ms = 50
+            max_interval_seconds = 1
+            wait_in_place_ms = 1000
+            {connectors}
+            [webhooks]
+            secrets = ["{WEBHOOK_SECRET}"]
+            schedule_seconds = [1, 1, 1]
+            timeout_seconds = 2
+            allowed_networks = ["127.0.0.0/8"]
+            [log]
+            format = "json"
+            filter = "debug"
+            "#,
+            jobs_exchange = names.jobs_exchange,
+            jobs_queue = names.jobs_queue,
+            results_exchange = names.results_exchange,
+            dead_exchange = names.dead_exchange,
+            dead_queue = names.dead_queue,
+            unrouted_exchange = names.unrouted_exchange,
+            unrouted_queue = names.unrouted_queue,
+            connectors = [("sandbox", "same-key"), ("asked", "look-up"), ("mute", "never")]
+                .map(|(name, replay)| connector(name, replay, provider.url()))
+                .concat(),
+        );
+        std::fs::write(folder.join("worker.toml"), config).unwrap();
+        Self {
+            provider,
+            merchant,
+            pool: PgPool::connect_lazy(database_url.as_str()).unwrap(),
+            names,
+            folder,
+            upstream,
+            amqp_url,
+            admin_url,
+            database: name,
+            settings: setup.settings,
+            workers: Mutex::new(0),
+        }
+    }
+
+    /// Starts a worker, and waits until it consumes.
+    pub async fn start_worker(&self) -> Worker {
+        let worker = self.launch_worker(&[]);
+        worker.says("connected to RabbitMQ, consuming").await;
+        worker
+    }
+
+    /// Starts a worker with settings of its own, without waiting for it.
+    pub fn launch_worker(&self, settings: &[(&str, String)]) -> Worker {
+        let number = {
+            let mut workers = self.workers.lock().unwrap();
+            *workers += 1;
+            *workers
+        };
+        let log = self.folder.join(format!("worker-{number}.log"));
+        let mut command = self.command(&["run"]);
+        command.envs(settings.iter().map(|(name, value)| (*name, value.as_str())));
+        Worker::start(command, log)
+    }
+
+    fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = worker::command(&self.folder.join("worker.toml"));
+        command.envs(self.settings.iter().cloned()).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command of the program to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub async fn publish(&self, job: impl AsRef<Job>) {
+        self.upstream.publish(job.as_ref()).await;
+    }
+
+    pub fn results(&self) -> Vec<Heard> {
+        self.upstream.heard()
+    }
+
+    pub fn results_of(&self, id: &str) -> Vec<Heard> {
+        self.results().into_iter().filter(|heard| heard.json()["merchant_payout_id"] == id).collect()
+    }
+
+    /// Waits for `count` results of a payout.
+    pub async fn wait_for_results(&self, id: &str, count: usize) -> Vec<Heard> {
+        eventually(&format!("{count} results of {id}"), async || {
+            let heard = self.results_of(id);
+            (heard.len() >= count).then_some(heard)
+        })
+        .await
+    }
+
+    /// Waits for the first result of a payout.
+    pub async fn result_of(&self, id: &str) -> Heard {
+        self.wait_for_results(id, 1).await.remove(0)
+    }
+
+    /// A queue of the test's own, and what comes to it.
+    pub async fn reply_queue(&self) -> (String, Arc<Mutex<Vec<Heard>>>) {
+        let (queue, replies) = (self.upstream.reply_queue().await, Arc::default());
+        self.upstream.listen(&queue, Arc::clone(&replies)).await;
+        (queue, replies)
+    }
+
+    /// Waits for a dead letter and takes it.
+    pub async fn dead_letter(&self) -> Heard {
+        eventually("a dead letter", async || self.upstream.take(&self.names.dead_queue).await).await
+    }
+
+    pub async fn take(&self, queue: &str) -> Option<Heard> {
+        self.upstream.take(queue).await
+    }
+
+    pub async fn ready(&self, queue: &str) -> u32 {
+        self.upstream.ready(queue).await
+    }
+
+    /// What `show --json` says of a payout.
+    pub fn shown(&self, id: &str) -> Option<Value> {
+        let output = self.run(&["show", "--json", id]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Waits until `show` says what is wanted of a payout.
+    pub async fn wait_until_shown(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, async || self.shown(id).filter(|shown| wanted(shown))).await
+    }
+
+    /// Waits until nothing is left to be done for a payout: concluded, published, posted.
+    pub async fn wait_until_told(&self, id: &str) -> Value {
+        let told = |shown: &Value| shown["event"].is_object() && shown["event"]["due_at"].is_null();
+        self.wait_until_shown(id, &format!("{id} is told"), told).await
+    }
+
+    /// A webhook URL of this world's merchant.
+    pub fn webhook_url(&self) -> Value {
+        self.merchant.url().into()
+    }
+
+    /// Waits until the merchant has heard so often.
+    pub async fn webhooks(&self, count: usize) -> Vec<Received> {
+        let heard = self.merchant.until(|received| received.len() >= count);
+        tokio::time::timeout(super::DEADLINE, heard).await.unwrap_or_else(|_| {
+            panic!(
+                "{count} webhooks: not within {:?}, but {}",
+                super::DEADLINE,
+                self.merchant.received().len()
+            )
+        })
+    }
+
+    /// A setting of the workers that are started from now on.
+    pub fn set(&mut self, setting: &str, value: impl ToString) {
+        self.settings.push((variable(setting), value.to_string()));
+    }
+
+    /// Delivers the job that is first in the queue, and gives it back as a worker does that dies.
+    pub async fn deliver_and_give_back(&self) {
+        eventually("a job to be delivered", async || self.upstream.give_back(&self.names.jobs_queue).await)
+            .await;
+    }
+
+    /// All that is in the database, as text.
+    pub async fn dump(&self) -> String {
+        let mut dump = String::new();
+        for table in ["payout_links", "events", "attempts"] {
+            let rows = format!("SELECT row_to_json(row)::text FROM {table} row");
+            let rows: Vec<String> =
+                sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_all(&self.pool).await.unwrap();
+            dump += &format!("{table}\n{}\n", rows.join("\n"));
+        }
+        dump
+    }
+}
+
+fn variable(setting: &str) -> String {
+    format!("PAYOUT_LINK__{}", setting.to_uppercase().replace('.', "__"))
+}
+
+impl AsRef<Job> for Job {
+    fn as_ref(&self) -> &Job {
+        self
+    }
+}
+
+fn connector(name: &str, replay: &str, url: &str) -> String {
+    format!(
+        r#"
+            [connectors.{name}]
+            kind = "sandbox"
+            url = "{url}"
+            token = "{TOKEN}"
+            replay = "{replay}"
+            settle_seconds = 3
+            allow_http_links = true
+            calls = {{ timeout_seconds = 2 }}
+        "#
+    )
+}
+
+impl Drop for World {
+    /// Clears away, unless the test failed: then everything is left to be looked at.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("left to look at: {} and database {}", self.folder.display(), self.database);
+            return;
+        }
+        let (amqp_url, names) = (self.amqp_url.clone(), self.names.clone());
+        let (admin_url, database) = (self.admin_url.clone(), self.database.clone());
+        let cleared = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                Upstream::connect(&amqp_url, names, false).await.delete_topology().await;
+                let mut admin = PgConnection::connect(&admin_url).await.unwrap();
+                admin
+                    .execute(sqlx::AssertSqlSafe(format!("DROP DATABASE {database} WITH (FORCE)")))
+                    .await
+                    .unwrap();
+            });
+        });
+        let _ = cleared.join();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,184 @@
+//! What merchants get, and what follows when they do not take it.
+
+use std::{process::Command, time::Duration};
+
+use payout_link_worker::sandbox::{Fault, Garbage, Order, Receiver};
+use serde_json::json;
+
+use crate::support::{Setup, WEBHOOK_SECRET, World, job};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_fails_is_posted_again_under_the_same_id() {
+    // Given a merchant that fails twice,
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.merchant.order_fault(Order::new(Fault::status(500)).times(2));
+    // when a payout is done,
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    // then the result does not wait for it,
+    world.result_of("po_1").await;
+    // and the third post is taken: same id, same body, a signature of its own time each.
+    let posts = world.webhooks(3).await;
+    assert!(posts.iter().all(|post| post.verified && post.id == posts[0].id && post.body == posts[0].body));
+    assert!(posts[2].at - posts[1].at >= Duration::from_secs(1), "never earlier than the schedule");
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(shown["event"]["webhook_state"], "delivered");
+    assert_eq!(shown["event"]["webhook_attempts"], 3);
+    assert_eq!(shown["state"], "created");
+    assert_eq!(world.results_of("po_1").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merchant_that_says_410_gets_no_more() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.merchant.order_fault(Fault::status(410));
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(shown["event"]["webhook_state"], "abandoned");
+    assert_eq!(shown["event"]["webhook_attempts"], 1);
+    assert_eq!(shown["state"], "created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_given_up_when_the_schedule_runs_out() {
+    let world = Setup::default().set("webhooks.schedule_seconds", "[1]").build().await;
+    let _worker = world.start_worker().await;
+    world.merchant.order_fault(Order::new(Fault::status(503)).always());
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(shown["event"]["webhook_state"], "abandoned");
+    assert_eq!(shown["event"]["webhook_attempts"], 2);
+    assert_eq!(shown["state"], "created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_not_followed() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    let elsewhere = World::new().await;
+    let location = elsewhere.merchant.url().parse().unwrap();
+    world.merchant.order_fault(Fault::Redirect { location: Some(location) });
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(shown["event"]["webhook_attempts"], 2);
+    assert!(elsewhere.merchant.received().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_of_a_merchant_is_honoured() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.merchant.order_fault(Fault::status_with_retry_after(429, "3"));
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    let posts = world.webhooks(2).await;
+    assert!(posts[1].at - posts[0].at >= Duration::from_secs(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merchant_that_never_answers_holds_up_nobody() {
+    // Given two merchants, one of which never answers,
+    let world = Setup::default().set("webhooks.host_concurrency", 2).build().await;
+    let _worker = world.start_worker().await;
+    // (the same machine by another address is another host)
+    let hanging = Receiver::listen("127.0.0.2:0".parse().unwrap(), &[]).await.unwrap();
+    hanging.order_fault(Order::new(Fault::Silence).always());
+    for number in 0..20 {
+        let job = job(&format!("slow_{number}")).with("webhook_url", json!(hanging.url()));
+        world.publish(job).await;
+    }
+    // then the other's webhooks arrive, and every result.
+    for number in 0..20 {
+        world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
+    }
+    world.webhooks(20).await;
+    for number in 0..20 {
+        assert_eq!(world.result_of(&format!("slow_{number}")).await.kind(), "payout_link.created");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_answer_is_not_read_to_its_end() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world.merchant.order_fault(Fault::Garbage(Garbage::Huge));
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(shown["event"]["webhook_state"], "delivered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_resolves_inwards_is_not_posted_to() {
+    // Given a worker without exceptions, and a merchant whose name resolves to this machine,
+    let world = Setup::default()
+        .set("webhooks.allowed_networks", "[]")
+        .set("webhooks.schedule_seconds", "[1]")
+        .build()
+        .await;
+    let _worker = world.start_worker().await;
+    let url = world.merchant.url().replace("127.0.0.1", "localhost");
+    world.publish(job("po_1").with("webhook_url", json!(url))).await;
+    // then the payout is made, and nothing is posted.
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(shown["state"], "created");
+    assert_eq!(shown["event"]["webhook_state"], "abandoned");
+    assert!(world.merchant.received().is_empty());
+    let timeline = shown["timeline"].to_string();
+    assert!(timeline.contains("does not resolve to a public address"), "{timeline}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_merchant_has_its_own_secret_and_both_sign_while_it_rotates() {
+    let world = World::new().await;
+    let old = "whsec_b2xkIHNlY3JldCBvZiBhIG1lcmNoYW50ISE=";
+    let new = WEBHOOK_SECRET;
+    let secrets = format!("[\"{old}\", \"{new}\"]");
+    let worker = world.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__MERCHANT_SECRETS__M_1", secrets)]);
+    worker.says("connected to RabbitMQ, consuming").await;
+    world.publish(job("po_1").merchant("m_1").with("webhook_url", world.webhook_url())).await;
+    let posts = world.webhooks(1).await;
+    assert!(posts[0].verified, "the receiver knows the new secret alone");
+    assert_eq!(posts[0].headers["webhook-signature"].split(' ').count(), 2);
+}
+
+/// With the public Standard Webhooks library for Python, in an environment that `scripts/test` may make.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_signature_verifies_with_another_languages_library() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    world
+        .publish(job("po_1").with("webhook_url", world.webhook_url()).with("description", json!("für Ada")))
+        .await;
+    let post = world.webhooks(1).await.remove(0);
+    let script = r#"
+import sys, json
+from standardwebhooks import Webhook
+given = json.load(sys.stdin)
+Webhook(given["secret"]).verify(given["body"], given["headers"])
+try:
+    Webhook(given["secret"]).verify(given["body"] + " ", given["headers"])
+except Exception:
+    print("verified")
+"#;
+    let given = json!({
+        "secret": WEBHOOK_SECRET,
+        "body": post.body,
+        "headers": {
+            "webhook-id": post.headers["webhook-id"],
+            "webhook-timestamp": post.headers["webhook-timestamp"],
+            "webhook-signature": post.headers["webhook-signature"],
+        },
+    });
+    let python = std::env::var("WEBHOOK_PYTHON")
+        .expect("WEBHOOK_PYTHON: a python with standardwebhooks (scripts/test)");
+    let file = world.folder.join("given.json");
+    std::fs::write(&file, given.to_string()).unwrap();
+    let stdin = std::fs::File::open(file).unwrap();
+    let output = Command::new(python).args(["-c", script]).stdin(stdin).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "verified\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
