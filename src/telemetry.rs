@@ -7,15 +7,23 @@ use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::Subs
 
 use crate::config::{LogFormat, LogSection};
 
-/// Starts logging to stderr. `filter`: see [`LogSection`]; the libraries below that would log payloads are kept to
-/// their errors (lapin writes the whole of a returned message, body and all, at WARN, and frames at TRACE).
+/// Starts logging to stderr. `filter`: see [`LogSection`]; the libraries below that would log payloads are kept
+/// quiet (lapin writes the whole of a returned message, body and all, at WARN, and frames at TRACE).
 pub fn start(log: &LogSection) -> Result<(), String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("log.filter: {error}"))?;
     let quiet = [
-        "lapin=error", "amq_protocol=error", "async_rs=error", "hyper=warn", "hyper_util=warn", "h2=warn",
-        "rustls=warn", "reqwest=warn", "sqlx=warn",
+        "lapin=off",
+        "amq_protocol=off",
+        "async_rs=error",
+        "hyper=warn",
+        "hyper_util=warn",
+        "h2=warn",
+        "rustls=warn",
+        "reqwest=warn",
+        "sqlx=warn",
     ];
-    let filter = quiet.iter().filter_map(|directive| directive.parse().ok()).fold(filter, EnvFilter::add_directive);
+    let filter =
+        quiet.iter().filter_map(|directive| directive.parse().ok()).fold(filter, EnvFilter::add_directive);
     let human = match log.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Human => true,
@@ -24,7 +32,13 @@ pub fn start(log: &LogSection) -> Result<(), String> {
     let layer = if human {
         fmt::layer().with_writer(std::io::stderr).with_target(false).boxed()
     } else {
-        fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false).with_writer(std::io::stderr).boxed()
+        fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .with_writer(std::io::stderr)
+            .boxed()
     };
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|error| error.to_string())
 }

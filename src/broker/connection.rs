@@ -25,7 +25,9 @@ pub enum BrokerError {
     #[error("RabbitMQ refused: {0}")]
     Refused(String),
     /// A queue or exchange is there with other arguments. It is never deleted or made anew.
-    #[error("{what} is there already with other arguments: {said}. Give it another name in the configuration, set what it has, or delete it by hand when it is empty")]
+    #[error(
+        "{what} is there already with other arguments: {said}. Give it another name in the configuration, set what it has, or delete it by hand when it is empty"
+    )]
     Mismatch { what: String, said: String },
 }
 
@@ -40,7 +42,8 @@ impl From<lapin::Error> for BrokerError {
         if let ErrorKind::ProtocolError(refusal) = error.kind()
             && matches!(
                 refusal.kind(),
-                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                    | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
             )
         {
             return Self::Refused(refusal.get_message().to_string());
@@ -55,7 +58,10 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 pub(super) async fn within<T>(
     operation: impl Future<Output = Result<T, lapin::Error>>,
 ) -> Result<T, BrokerError> {
-    timeout(DEADLINE, operation).await.map_err(|_| BrokerError::Lost("the broker does not answer".into()))?.map_err(Into::into)
+    timeout(DEADLINE, operation)
+        .await
+        .map_err(|_| BrokerError::Lost("the broker does not answer".into()))?
+        .map_err(Into::into)
 }
 
 /// A connection of the given name, with the topology declared.
@@ -118,7 +124,9 @@ impl KeepUp {
                 tracing::warn!(connection.purpose = self.purpose, %error, "RabbitMQ is away, trying again until it is back");
                 self.told = true;
             }
-            Err(error) => tracing::debug!(connection.purpose = self.purpose, %error, "RabbitMQ is still away"),
+            Err(error) => {
+                tracing::debug!(connection.purpose = self.purpose, %error, "RabbitMQ is still away")
+            }
         }
         sleep(jittered(self.pause, LAST_PAUSE)).await;
         self.pause = (self.pause * 2).min(LAST_PAUSE);

@@ -39,9 +39,13 @@ impl Delivery {
 
     /// A header that is a string.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let value = self.properties.headers().as_ref()?.inner().iter().find(|(key, _)| {
-            key.as_str().eq_ignore_ascii_case(name)
-        })?;
+        let value = self
+            .properties
+            .headers()
+            .as_ref()?
+            .inner()
+            .iter()
+            .find(|(key, _)| key.as_str().eq_ignore_ascii_case(name))?;
         match value.1 {
             AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
             AMQPValue::ShortString(text) => Some(text.as_str()),
@@ -85,7 +89,8 @@ impl Delivery {
                 add(name, value.as_str());
             }
         }
-        properties = without_expiration_and_user(properties).with_headers(headers).with_delivery_mode(PERSISTENT);
+        properties =
+            without_expiration_and_user(properties).with_headers(headers).with_delivery_mode(PERSISTENT);
         Message {
             exchange: exchange.into(),
             routing_key: String::new(),
@@ -96,7 +101,8 @@ impl Delivery {
 
     /// How often it was delivered before, as far as the broker says.
     pub fn redeliveries(&self) -> u64 {
-        let count = self.properties.headers().as_ref().and_then(|headers| headers.inner().get("x-delivery-count"));
+        let count =
+            self.properties.headers().as_ref().and_then(|headers| headers.inner().get("x-delivery-count"));
         match count {
             Some(AMQPValue::LongLongInt(count)) => u64::try_from(*count).unwrap_or_default(),
             Some(AMQPValue::LongInt(count)) => u64::try_from(*count).unwrap_or_default(),

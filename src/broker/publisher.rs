@@ -134,14 +134,18 @@ impl Publisher {
         let (answer, answered) = oneshot::channel();
         let lost = |reason: &str| PublishError::NotConfirmed(reason.into());
         let publish = async {
-            self.queue.send(Publication { message, answer }).await.map_err(|_| lost("the publisher has stopped"))?;
+            self.queue
+                .send(Publication { message, answer })
+                .await
+                .map_err(|_| lost("the publisher has stopped"))?;
             answered.await.map_err(|_| lost("the connection was lost"))?
         };
         tokio::time::timeout(patience, publish).await.unwrap_or_else(|_| Err(lost("no confirm in time")))
     }
 }
 
-type Confirming = BoxFuture<'static, (Id, lapin::Result<Confirmation>, oneshot::Sender<Result<Route, PublishError>>)>;
+type Confirming =
+    BoxFuture<'static, (Id, lapin::Result<Confirmation>, oneshot::Sender<Result<Route, PublishError>>)>;
 /// Exchange and `message_id`.
 type Id = (Arc<str>, String);
 
@@ -164,8 +168,12 @@ async fn session(
     up.send_replace(true);
     tracing::info!(connection.purpose = "publish", "connected to RabbitMQ");
 
-    let mut session =
-        Session { channel, confirming: FuturesUnordered::new(), returned: HashSet::new(), last_progress: Instant::now() };
+    let mut session = Session {
+        channel,
+        confirming: FuturesUnordered::new(),
+        returned: HashSet::new(),
+        last_progress: Instant::now(),
+    };
     let mut writing: Option<BoxFuture<'static, Result<Confirming, BrokerError>>> = None;
     let mut watchdog = interval(Duration::from_secs(5));
     watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -223,7 +231,8 @@ impl Session {
         let acknowledged = confirmation.is_ack();
         if let Some(returned) = confirmation.take_message() {
             let message_id = returned.delivery.properties.message_id().as_ref().map(ToString::to_string);
-            self.returned.insert((returned.delivery.exchange.as_str().into(), message_id.unwrap_or_default()));
+            self.returned
+                .insert((returned.delivery.exchange.as_str().into(), message_id.unwrap_or_default()));
         }
         let routed = if self.returned.remove(&id) { Route::Returned } else { Route::Queued };
         let told = if acknowledged {

@@ -41,12 +41,19 @@ impl Submitter {
             let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
             let queue = within(channel.queue_declare("".into(), options, FieldTable::default())).await?;
             let consume = BasicConsumeOptions { no_ack: true, ..Default::default() };
-            let consuming = channel.basic_consume(queue.name().clone(), "".into(), consume, FieldTable::default());
+            let consuming =
+                channel.basic_consume(queue.name().clone(), "".into(), consume, FieldTable::default());
             Some((queue.name().to_string(), within(consuming).await?))
         } else {
             None
         };
-        Ok(Self { _connection: connection, channel, replies, confirms: Vec::new(), settings: settings.clone() })
+        Ok(Self {
+            _connection: connection,
+            channel,
+            replies,
+            confirms: Vec::new(),
+            settings: settings.clone(),
+        })
     }
 
     pub async fn submit(&mut self, job: Job<'_>) -> Result<(), BrokerError> {

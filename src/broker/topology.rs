@@ -77,7 +77,8 @@ async fn queue(
 async fn bind(connection: &Connection, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
     let channel = channel(connection).await?;
     let options = QueueBindOptions::default();
-    within(channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default())).await?;
+    within(channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()))
+        .await?;
     within(channel.close(200, "bound".into())).await
 }
 

@@ -44,7 +44,8 @@ fn print(record: &Shown) {
             println!("  {name:<20} {value}");
         }
     };
-    let at = |time: Option<OffsetDateTime>| time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
+    let at =
+        |time: Option<OffsetDateTime>| time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
     println!("{} {}", record.merchant_payout_id, record.state);
     line("id", &record.id.to_string());
     line("merchant_id", &record.merchant_id);

@@ -93,6 +93,8 @@ fn split(text: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
     text.lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(number, line)| serde_json::from_str(line).with_context(|| format!("line {} is not JSON", number + 1)))
+        .map(|(number, line)| {
+            serde_json::from_str(line).with_context(|| format!("line {} is not JSON", number + 1))
+        })
         .collect()
 }

@@ -28,14 +28,17 @@ const IN_FILES: [&str; 8] =
 const LISTS: [&str; 2] = ["sealing", "secrets"];
 
 /// Reads the file, where there is one, and lays the environment over it.
-pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+pub fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
     let mut table = match file.map(|path| (path, std::fs::read_to_string(path))) {
         None => Table::new(),
         Some((path, Err(error))) => return Err(ConfigError(vec![format!("{}: {error}", path.display())])),
-        Some((path, Ok(text))) => text
-            .parse()
-            .map_err(|error: toml::de::Error| ConfigError(vec![format!("{}: {}", path.display(), place(&error, &text))]))?,
+        Some((path, Ok(text))) => text.parse().map_err(|error: toml::de::Error| {
+            ConfigError(vec![format!("{}: {}", path.display(), place(&error, &text))])
+        })?,
     };
     for (setting, value) in overrides(environment) {
         if let Err(problem) = set(&mut table, &setting, value) {
@@ -145,7 +148,10 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
         match std::fs::read_to_string(file) {
             Ok(text) if LISTS.contains(&setting) => {
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                table.insert(setting.into(), lines.map(|line| Value::String(line.into())).collect::<Vec<_>>().into());
+                table.insert(
+                    setting.into(),
+                    lines.map(|line| Value::String(line.into())).collect::<Vec<_>>().into(),
+                );
             }
             Ok(text) => drop(table.insert(setting.into(), Value::String(text.trim().into()))),
             Err(error) => problems.push(format!("{name} {file:?}: {error}")),

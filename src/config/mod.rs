@@ -193,7 +193,12 @@ pub struct CallSection {
 
 impl Default for CallSection {
     fn default() -> Self {
-        Self { concurrency: 256, connect_timeout_seconds: 5, timeout_seconds: 30, max_response_bytes: 262_144 }
+        Self {
+            concurrency: 256,
+            connect_timeout_seconds: 5,
+            timeout_seconds: 30,
+            max_response_bytes: 262_144,
+        }
     }
 }
 
@@ -316,14 +321,20 @@ impl Config {
         check(self.database.url.is_none(), "database.url is missing (or DATABASE_URL)");
         check(self.broker.url.is_none(), "broker.url is missing (or AMQP_URL)");
         check(self.keys.fingerprint.is_none(), "keys.fingerprint is missing: base64 of 32 random bytes");
-        check(self.keys.sealing.is_empty(), "keys.sealing is missing: [\"ID:BASE64\"], base64 of 32 random bytes");
+        check(
+            self.keys.sealing.is_empty(),
+            "keys.sealing is missing: [\"ID:BASE64\"], base64 of 32 random bytes",
+        );
         check(self.connectors.is_empty(), "there is no [connectors.NAME]");
         check(self.webhooks.secrets.is_empty(), "webhooks.secrets is missing: [\"whsec_BASE64\"]");
         check(self.worker.jobs_in_flight == 0, "worker.jobs_in_flight is 0");
         check(self.worker.events_in_flight < 2, "worker.events_in_flight is below 2");
         check(self.worker.sweep_interval_ms == 0, "worker.sweep_interval_ms is 0");
         check(self.broker.prefetch == 0, "broker.prefetch is 0: no limit at all");
-        check(self.broker.heartbeat_seconds == 0, "broker.heartbeat_seconds is 0: a dead peer would not be noticed");
+        check(
+            self.broker.heartbeat_seconds == 0,
+            "broker.heartbeat_seconds is 0: a dead peer would not be noticed",
+        );
         check(
             self.worker.max_deliveries >= u64::from(self.broker.delivery_limit),
             "worker.max_deliveries is not below broker.delivery_limit: the broker would be first, and silent",
@@ -436,10 +447,16 @@ impl Config {
     pub fn webhooks(&self) -> WebhookSettings {
         let section = &self.webhooks;
         // Every secret was tried when the configuration was read.
-        let keys = |secrets: &[SecretString]| secrets.iter().filter_map(|secret| SigningKey::new(secret).ok()).collect();
+        let keys = |secrets: &[SecretString]| {
+            secrets.iter().filter_map(|secret| SigningKey::new(secret).ok()).collect()
+        };
         WebhookSettings {
             default_keys: keys(&section.secrets),
-            merchant_keys: section.merchant_secrets.iter().map(|(id, secrets)| (id.clone(), keys(secrets))).collect(),
+            merchant_keys: section
+                .merchant_secrets
+                .iter()
+                .map(|(id, secrets)| (id.clone(), keys(secrets)))
+                .collect(),
             schedule: section.schedule_seconds.iter().copied().map(Duration::from_secs).collect(),
             retry_after_limit: Duration::from_secs(section.retry_after_limit_seconds),
             http: HttpSettings {
@@ -486,7 +503,11 @@ impl ConnectorSection {
                 http,
             })?,
         };
-        Ok(Account { name: name.to_owned(), connector: Box::new(connector), slots: Slots::new(calls.concurrency) })
+        Ok(Account {
+            name: name.to_owned(),
+            connector: Box::new(connector),
+            slots: Slots::new(calls.concurrency),
+        })
     }
 }
 

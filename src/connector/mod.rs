@@ -68,7 +68,10 @@ pub struct Connectors {
 
 impl Connectors {
     pub fn new(accounts: impl IntoIterator<Item = Account>, default: Option<String>) -> Self {
-        Self { by_name: accounts.into_iter().map(|account| (account.name.clone(), account)).collect(), default }
+        Self {
+            by_name: accounts.into_iter().map(|account| (account.name.clone(), account)).collect(),
+            default,
+        }
     }
 
     /// The one named, or the default where none is.

@@ -11,7 +11,7 @@ use reqwest::{
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 use url::Url;
 
@@ -119,7 +119,7 @@ impl Sandbox {
             Err(CallError::NotSent(reason)) => Outcome::NotSent(ConnectorError::unanswered(&reason)),
             Err(CallError::InDoubt(reason)) => Outcome::InDoubt(ConnectorError::unanswered(&reason)),
             Ok(answer) if answer.status.is_success() => {
-                match serde_json::from_slice(&answer.body).ok().and_then(|link| self.read(link, &answer)) {
+                match parse(&answer).and_then(|link| self.read(link, &answer)) {
                     Some(Finding::Found(link)) => Outcome::Created(link),
                     // Something was made, or is there under our key and has ended: not for us to guess.
                     _ => Outcome::InDoubt(unreadable(&answer)),
@@ -138,19 +138,17 @@ impl Sandbox {
                 return Finding::Unanswered { error: ConnectorError::unanswered(&reason), retry_after: None };
             }
         };
-        let unanswered = |error| Finding::Unanswered {
-            error,
-            retry_after: answer.retry_after(OffsetDateTime::now_utc()),
-        };
+        let unanswered =
+            |error| Finding::Unanswered { error, retry_after: answer.retry_after(OffsetDateTime::now_utc()) };
         if !answer.status.is_success() {
             return unanswered(failure(&answer));
         }
-        match serde_json::from_slice::<Links>(&answer.body) {
-            Ok(Links { data }) => match data.into_iter().next() {
+        match parse(&answer) {
+            Some(Links { data }) => match data.into_iter().next() {
                 Some(link) => self.read(link, &answer).unwrap_or_else(|| unanswered(unreadable(&answer))),
                 None => Finding::NotThere { status_code: answer.status.as_u16() },
             },
-            Err(_) => unanswered(unreadable(&answer)),
+            None => unanswered(unreadable(&answer)),
         }
     }
 
@@ -224,6 +222,11 @@ fn create_body(call: Call<'_>) -> Vec<u8> {
         recipient: (name.is_some() || email.is_some()).then_some(Recipient { name, email }),
     };
     serde_json::to_vec(&body).unwrap_or_default()
+}
+
+/// A whole answer of the form that is expected.
+fn parse<T: DeserializeOwned>(answer: &Answer) -> Option<T> {
+    serde_json::from_slice(&answer.body).ok().filter(|_| !answer.cut)
 }
 
 fn failure(answer: &Answer) -> ConnectorError {

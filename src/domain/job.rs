@@ -115,7 +115,18 @@ impl CreateLink {
     fn secrets(&self) -> impl Iterator<Item = &SecretString> {
         let addresses = [&self.address.shipping_address, &self.address.billing_address];
         let addresses = addresses.into_iter().flatten().flat_map(|a: &Address| {
-            [&a.first_name, &a.last_name, &a.line1, &a.line2, &a.line3, &a.city, &a.state, &a.zip_code, &a.email, &a.phone_number]
+            [
+                &a.first_name,
+                &a.last_name,
+                &a.line1,
+                &a.line2,
+                &a.line3,
+                &a.city,
+                &a.state,
+                &a.zip_code,
+                &a.email,
+                &a.phone_number,
+            ]
         });
         let customer = self.customer.iter().flat_map(|c| [&c.email, &c.phone_number]);
         let documents = self.customer.iter().filter_map(|c| c.customer_document_details.as_ref());

@@ -53,7 +53,9 @@ mod tests {
 
     #[test]
     fn exponents_are_iso_4217s() {
-        for (code, exponent) in [("USD", 2), ("JPY", 0), ("BHD", 3), ("IDR", 2), ("CLF", 4), ("KWD", 3), ("ISK", 0)] {
+        for (code, exponent) in
+            [("USD", 2), ("JPY", 0), ("BHD", 3), ("IDR", 2), ("CLF", 4), ("KWD", 3), ("ISK", 0)]
+        {
             assert_eq!(Currency::new(code).unwrap().exponent(), exponent, "{code}");
         }
     }

@@ -54,13 +54,19 @@ impl ConnectorError {
 pub enum Outcome {
     Created(CreatedLink),
     /// Made, but the link is not there yet: asked for again by this id, never made again.
-    Underway { connector_payout_id: String, status_code: u16 },
+    Underway {
+        connector_payout_id: String,
+        status_code: u16,
+    },
     /// The connector said no, for a reason that a repeat does not change.
     Refused(ConnectorError),
     /// The request never left: certain that nothing happened.
     NotSent(ConnectorError),
     /// The connector says that it did nothing, and why that may change (429, 503 with Retry-After, our credential).
-    TryLater { error: ConnectorError, retry_after: Option<Duration> },
+    TryLater {
+        error: ConnectorError,
+        retry_after: Option<Duration>,
+    },
     /// It may have been carried out.
     InDoubt(ConnectorError),
 }
@@ -69,12 +75,24 @@ pub enum Outcome {
 #[derive(Debug, Clone)]
 pub enum Finding {
     Found(CreatedLink),
-    Underway { connector_payout_id: String, status_code: u16 },
+    Underway {
+        connector_payout_id: String,
+        status_code: u16,
+    },
     /// It is there and will never be a link (cancelled, failed).
-    Ended { error: ConnectorError, payout_status: PayoutStatus, connector_payout_id: String },
-    NotThere { status_code: u16 },
+    Ended {
+        error: ConnectorError,
+        payout_status: PayoutStatus,
+        connector_payout_id: String,
+    },
+    NotThere {
+        status_code: u16,
+    },
     /// Nobody knows: the question itself was not answered.
-    Unanswered { error: ConnectorError, retry_after: Option<Duration> },
+    Unanswered {
+        error: ConnectorError,
+        retry_after: Option<Duration>,
+    },
 }
 
 /// What a connector allows where the outcome of a call is not known. Declared by each connector.

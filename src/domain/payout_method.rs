@@ -119,7 +119,11 @@ pub const METHODS: &[MethodKind] = &[
     },
     MethodKind {
         name: "paypal",
-        fields: &[("email", false, Secret), ("telephone_number", false, Secret), ("paypal_id", false, Secret)],
+        fields: &[
+            ("email", false, Secret),
+            ("telephone_number", false, Secret),
+            ("paypal_id", false, Secret),
+        ],
     },
     MethodKind { name: "venmo", fields: &[("telephone_number", false, Secret)] },
     MethodKind { name: "interac", fields: &[("email", false, Secret)] },

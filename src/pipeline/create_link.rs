@@ -80,7 +80,10 @@ impl Pipeline {
             .unwrap_or_else(|_| Outcome::InDoubt(ConnectorError::unanswered("timed out")));
         redact_outcome(&mut outcome, link);
         let attempt = timeline_of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
-        tell_log(&attempt, matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403)));
+        tell_log(
+            &attempt,
+            matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403)),
+        );
         link.calls.push(attempt);
         let now = link.lease.now();
         link.progress.record(outcome, now);
@@ -91,9 +94,10 @@ impl Pipeline {
         let (asked_at, started) = (link.lease.now(), Instant::now());
         let key = idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str());
         let deadline = account.connector.timeout() + SLACK;
-        let mut finding = timeout(deadline, account.connector.find_link(call(link, &key))).await.unwrap_or_else(|_| {
-            Finding::Unanswered { error: ConnectorError::unanswered("timed out"), retry_after: None }
-        });
+        let mut finding =
+            timeout(deadline, account.connector.find_link(call(link, &key))).await.unwrap_or_else(|_| {
+                Finding::Unanswered { error: ConnectorError::unanswered("timed out"), retry_after: None }
+            });
         if let Finding::Ended { error, .. } | Finding::Unanswered { error, .. } = &mut finding {
             redact(error, link);
         }
@@ -179,7 +183,12 @@ fn timeline_of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime, 
     Attempt { kind, number, started_at, took, status_code, outcome: name, detail: Some(detail) }
 }
 
-fn timeline_of_look_up(finding: &Finding, number: u32, started_at: OffsetDateTime, took: Duration) -> Attempt {
+fn timeline_of_look_up(
+    finding: &Finding,
+    number: u32,
+    started_at: OffsetDateTime,
+    took: Duration,
+) -> Attempt {
     let (name, status_code, detail) = match finding {
         Finding::Found(link) => ("found", link.status_code, Some(link.connector_payout_id.clone())),
         Finding::Underway { connector_payout_id, status_code } => {
@@ -198,7 +207,13 @@ fn tell_log(attempt: &Attempt, our_credential_refused: bool) {
     let (kind, outcome, status) = (attempt.kind.as_str(), attempt.outcome, attempt.status_code);
     let took_ms = attempt.took.as_millis();
     if our_credential_refused {
-        tracing::error!(kind, outcome, http.status = status, took_ms, "the connector refuses the configured credential");
+        tracing::error!(
+            kind,
+            outcome,
+            http.status = status,
+            took_ms,
+            "the connector refuses the configured credential"
+        );
     } else if matches!(outcome, "created" | "found") {
         tracing::debug!(kind, outcome, http.status = status, took_ms, "connector called");
     } else {

@@ -74,7 +74,10 @@ impl Pipeline {
             return Err(invalid("content_type", "The content type is not application/json."));
         }
         if merchant_id(delivery).len() > 255 || merchant_id(delivery).chars().any(char::is_control) {
-            return Err(invalid("x-merchant-id", "The merchant id is longer than 255 bytes or has control characters."));
+            return Err(invalid(
+                "x-merchant-id",
+                "The merchant id is longer than 255 bytes or has control characters.",
+            ));
         }
         if delivery.reply_to().is_some_and(|queue| self.settings.names.is_own_queue(queue)) {
             return Err(invalid("reply_to", "The reply queue is one of the worker's own."));
@@ -174,7 +177,11 @@ impl Pipeline {
         }
     }
 
-    async fn try_answer(&self, result: &Outgoing<'_>, dead_letter: Option<Message>) -> Result<(), PublishError> {
+    async fn try_answer(
+        &self,
+        result: &Outgoing<'_>,
+        dead_letter: Option<Message>,
+    ) -> Result<(), PublishError> {
         self.publish(result).await?;
         if let Some(dead_letter) = dead_letter {
             self.publisher.publish(dead_letter, self.settings.publish_patience).await?;
@@ -223,7 +230,11 @@ fn conflict(fields: &[String]) -> Rejection {
     } else {
         format!("Another request was accepted under this key; these fields differ: {}.", fields.join(", "))
     };
-    Rejection { code: RejectionCode::IdempotencyConflict, message, field: (!fields.is_empty()).then(|| fields.join(", ")) }
+    Rejection {
+        code: RejectionCode::IdempotencyConflict,
+        message,
+        field: (!fields.is_empty()).then(|| fields.join(", ")),
+    }
 }
 
 /// The same for every repeat of one refusal, so that repeats can be told: nothing of a refused job is stored.

@@ -180,6 +180,8 @@ fn report(error: &StoreError) {
     match error {
         StoreError::LeaseLost => tracing::warn!("let go: the lease ran out, it is somebody else's now"),
         StoreError::Unavailable(_) => tracing::warn!(%error, "let go: it comes due again"),
-        StoreError::Inconsistent { .. } | StoreError::Refused(_) => tracing::error!(%error, "let go: it comes due again"),
+        StoreError::Inconsistent { .. } | StoreError::Refused(_) => {
+            tracing::error!(%error, "let go: it comes due again")
+        }
     }
 }

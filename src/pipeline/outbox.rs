@@ -116,7 +116,8 @@ impl Pipeline {
             again_after,
             attempt: None,
         };
-        let Some(url) = event.webhook_url.as_deref().filter(|_| event.webhook == WebhookState::Pending) else {
+        let Some(url) = event.webhook_url.as_deref().filter(|_| event.webhook == WebhookState::Pending)
+        else {
             return left(None);
         };
         if !event.webhook_is_due {
@@ -134,21 +135,25 @@ impl Pipeline {
         let number = event.webhook_attempts + 1;
         let (state, again_after, status_code, outcome, detail) = match posted {
             Posted::PutOff => return left(Some(self.settings.publish_pause)),
-            Posted::Delivered { status_code } => (WebhookState::Delivered, None, status_code, "delivered", None),
+            Posted::Delivered { status_code } => {
+                (WebhookState::Delivered, None, status_code, "delivered", None)
+            }
             Posted::Gone { status_code } => {
                 tracing::warn!(event.id = %event.id, "the merchant wants no more webhooks there (410)");
                 (WebhookState::Abandoned, None, status_code, "gone", None)
             }
-            Posted::Failed { status_code, error, retry_after } => match self.webhooks.then(number, retry_after) {
-                Then::Again(after) => {
-                    tracing::info!(event.id = %event.id, attempt.number = number, error, "webhook failed, to be posted again");
-                    (WebhookState::Pending, Some(after), status_code, "failed", Some(error))
+            Posted::Failed { status_code, error, retry_after } => {
+                match self.webhooks.then(number, retry_after) {
+                    Then::Again(after) => {
+                        tracing::info!(event.id = %event.id, attempt.number = number, error, "webhook failed, to be posted again");
+                        (WebhookState::Pending, Some(after), status_code, "failed", Some(error))
+                    }
+                    Then::GiveUp => {
+                        tracing::warn!(event.id = %event.id, attempt.number = number, error, "webhook failed for good");
+                        (WebhookState::Abandoned, None, status_code, "failed", Some(error))
+                    }
                 }
-                Then::GiveUp => {
-                    tracing::warn!(event.id = %event.id, attempt.number = number, error, "webhook failed for good");
-                    (WebhookState::Abandoned, None, status_code, "failed", Some(error))
-                }
-            },
+            }
         };
         let (kind, took) = (AttemptKind::Post, started.elapsed());
         let attempt = Attempt { kind, number, started_at, took, status_code, outcome, detail };

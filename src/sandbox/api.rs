@@ -143,6 +143,7 @@ impl Visit {
         self.authorise(&headers)?;
         let key = idempotency_key(&headers)?;
         let request = create_request(&headers, body)?;
+        self.note(|call| call.reference = Some(request.reference.clone()));
         match self.office.change(|books| books.open(&key, &request)) {
             Opening::InUse => Err(Refusal::KEY_IN_USE),
             Opening::OtherRequest => Err(Refusal::KEY_OF_ANOTHER_REQUEST),
@@ -171,7 +172,7 @@ impl Visit {
     ) -> Result<Answer, Refusal> {
         self.authorise(&headers)?;
         let Query(ListQuery { reference }) = query.map_err(|error| Refusal::invalid(error.body_text()))?;
-        let trouble = self.trouble(Some(&reference));
+        let trouble = self.trouble_of_list(&reference);
         Ok(self.around(trouble, || self.show_all(&reference)).await)
     }
 
@@ -188,24 +189,26 @@ impl Visit {
     }
 
     fn trouble_of_create(&self, request: &CreateRequest) -> Option<Trouble> {
-        let ordered = self.trouble(Some(&request.reference));
-        let trouble = ordered.or_else(|| self.office.change(|books| books.trouble_by_amount(request)));
-        self.note(|call| call.fault = trouble.as_ref().map(|trouble| trouble.fault.name()));
-        trouble
+        let ordered = self.office.desk.trouble(self.operation, Some(&request.reference));
+        self.noted(ordered.or_else(|| self.office.change(|books| books.trouble_by_amount(request))))
     }
 
     fn trouble_of_link(&self, id: &str) -> Option<Trouble> {
         let reference = self.office.read(|books| Some(books.link(id)?.request.reference.clone()));
-        self.note(|call| call.link_id = reference.is_some().then(|| id.to_owned()));
-        self.trouble(reference.as_deref())
+        self.note(|call| {
+            call.link_id = reference.is_some().then(|| id.to_owned());
+            call.reference.clone_from(&reference);
+        });
+        self.noted(self.office.desk.trouble(self.operation, reference.as_deref()))
     }
 
-    fn trouble(&self, reference: Option<&str>) -> Option<Trouble> {
-        let trouble = self.office.desk.trouble(self.operation, reference);
-        self.note(|call| {
-            call.reference = reference.map(str::to_owned);
-            call.fault = trouble.as_ref().map(|trouble| trouble.fault.name());
-        });
+    fn trouble_of_list(&self, reference: &str) -> Option<Trouble> {
+        self.note(|call| call.reference = Some(reference.to_owned()));
+        self.noted(self.office.desk.trouble(self.operation, Some(reference)))
+    }
+
+    fn noted(&self, trouble: Option<Trouble>) -> Option<Trouble> {
+        self.note(|call| call.fault = trouble.as_ref().map(|trouble| trouble.fault.name()));
         trouble
     }
 

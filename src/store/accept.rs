@@ -123,7 +123,9 @@ impl Store {
         });
         match self.patiently(|| self.accepting.submit(row.clone())).await? {
             Answer::Inserted { .. } if matches!(hold, Hold::Park(_)) => Ok(Accepted::Parked),
-            Answer::Inserted { created_at } => Ok(Accepted::New(Box::new(self.open_link(&row, job, created_at)))),
+            Answer::Inserted { created_at } => {
+                Ok(Accepted::New(Box::new(self.open_link(&row, job, created_at))))
+            }
             Answer::Found(first) if first.fingerprint != row.fingerprint => {
                 Ok(Accepted::Conflict { fields: self.differences(&first, &job, &row.connector) })
             }
@@ -143,6 +145,7 @@ impl Store {
                 holder: row.holder,
                 granted_at: created_at,
                 asked_at: row.asked_at,
+                heard_at: Instant::now(),
                 length: self.settings.lease,
             },
             call_is_written: true,

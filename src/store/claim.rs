@@ -45,6 +45,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
+        let heard_at = Instant::now();
         let links: Vec<Result<Box<OpenLink>, StoreError>> = rows
             .into_iter()
             .map(|row| {
@@ -55,9 +56,12 @@ impl Store {
                     reason,
                 };
                 let sealed = row.request.as_deref().ok_or_else(|| unreadable("it is empty".into()))?;
-                let request =
-                    self.keys.open(Column::Request, row.id, sealed).map_err(|error| unreadable(error.to_string()))?;
-                let job = wire::stored_request(&request).map_err(|rejection| unreadable(rejection.message))?;
+                let request = self
+                    .keys
+                    .open(Column::Request, row.id, sealed)
+                    .map_err(|error| unreadable(error.to_string()))?;
+                let job =
+                    wire::stored_request(&request).map_err(|rejection| unreadable(rejection.message))?;
                 Ok(Box::new(OpenLink {
                     id: row.id,
                     merchant_id: row.merchant_id,
@@ -72,7 +76,13 @@ impl Store {
                         status_code: u16::try_from(row.status_code).unwrap_or_default(),
                         ..Progress::new(row.created_at)
                     },
-                    lease: Lease { holder, granted_at: row.now, asked_at, length: self.settings.lease },
+                    lease: Lease {
+                        holder,
+                        granted_at: row.now,
+                        asked_at,
+                        heard_at,
+                        length: self.settings.lease,
+                    },
                     call_is_written: false,
                     trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
                     calls: Vec::new(),

@@ -9,11 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    DueEvent, Store, StoreError, WebhookState,
-    accept::column,
-    batch::Statement,
-    millis,
-    seal::Column,
+    DueEvent, Store, StoreError, WebhookState, accept::column, batch::Statement, millis, seal::Column,
     timeline::Timeline,
 };
 use crate::domain::{Attempt, EventType, Lease, OpenLink, PayoutStatus};
@@ -96,7 +92,13 @@ impl Store {
             webhook_is_due: true,
             webhook_due_in: Duration::ZERO,
             webhook_attempts: 0,
-            lease: Lease { holder: row.event_id, granted_at: lease.now(), asked_at, length: self.settings.event_lease },
+            lease: Lease {
+                holder: row.event_id,
+                granted_at: lease.now(),
+                asked_at,
+                heard_at: Instant::now(),
+                length: self.settings.event_lease,
+            },
         })
     }
 }
@@ -113,7 +115,8 @@ impl Statement for Conclude {
         let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
         let mut recipients = self.update(&rows).await?;
         if recipients.len() < rows.len() {
-            let missing: Vec<&Row> = rows.iter().copied().filter(|row| !recipients.contains_key(&row.id)).collect();
+            let missing: Vec<&Row> =
+                rows.iter().copied().filter(|row| !recipients.contains_key(&row.id)).collect();
             recipients.extend(self.concluded_before(&missing).await?);
         }
         Ok(rows.iter().map(|row| recipients.remove(&row.id).ok_or(StoreError::LeaseLost)).collect())
@@ -227,5 +230,7 @@ fn state(event_type: EventType) -> &'static str {
 
 /// The event of a concluded record.
 pub(super) fn event_type(state: &str) -> Option<EventType> {
-    [EventType::Created, EventType::Failed, EventType::Pending].into_iter().find(|event| self::state(*event) == state)
+    [EventType::Created, EventType::Failed, EventType::Pending]
+        .into_iter()
+        .find(|event| self::state(*event) == state)
 }

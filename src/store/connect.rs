@@ -32,7 +32,11 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
         .map_err(|_| StoreError::Refused("the database URL cannot be read".into()))?;
     let options = options
         .application_name("payout-link-worker")
-        .options([("lock_timeout", "10s"), ("statement_timeout", "30s"), ("idle_in_transaction_session_timeout", "30s")])
+        .options([
+            ("lock_timeout", "10s"),
+            ("statement_timeout", "30s"),
+            ("idle_in_transaction_session_timeout", "30s"),
+        ])
         .disable_statement_logging();
     let pool = PgPoolOptions::new()
         .max_connections(settings.max_connections)

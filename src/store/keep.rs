@@ -80,10 +80,10 @@ impl Store {
             calls: calls.clone(),
             then,
         };
-        let granted_at =
-            self.while_leased(&link.lease, || self.keeping.submit(kept())).await?;
+        let granted_at = self.while_leased(&link.lease, || self.keeping.submit(kept())).await?;
         link.lease.granted_at = granted_at;
         link.lease.asked_at = asked_at;
+        link.lease.heard_at = Instant::now();
         Ok(granted_at)
     }
 }
@@ -130,10 +130,14 @@ impl Statement for Keep {
                 RETURNING p.id
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
-                SELECT * FROM UNNEST(
+                SELECT
+                    link, kind, number, started_at, took_ms, call.status_code,
+                    CASE WHEN kept.id IS NULL THEN 'late: ' ELSE '' END || outcome, detail
+                FROM UNNEST(
                     $11::uuid[], $12::text[], $13::integer[], $14::timestamptz[], $15::integer[], $16::integer[],
                     $17::text[], $18::text[]
-                )
+                ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail)
+                LEFT JOIN kept ON kept.id = link
             )
             SELECT id, now() AS "now!" FROM kept
             "#,

@@ -29,6 +29,7 @@ use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbox::Delivered};
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     batch::BatchLimits,
@@ -38,7 +39,6 @@ pub use self::{
     seal::{KeyError, KeyRing, OpenError},
     show::Shown,
 };
-use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbox::Delivered};
 use crate::domain::{Lease, retry};
 
 /// What the caller may do next is what tells these apart.
@@ -105,10 +105,7 @@ impl Store {
     pub fn new(pool: PgPool, keys: KeyRing, settings: StoreSettings) -> Self {
         let (keys, limits) = (Arc::new(keys), settings.batches);
         Self {
-            accepting: Batcher::start(
-                Accept { pool: pool.clone(), lease: settings.lease },
-                limits,
-            ),
+            accepting: Batcher::start(Accept { pool: pool.clone(), lease: settings.lease }, limits),
             keeping: Batcher::start(Keep { pool: pool.clone(), lease: settings.lease }, limits),
             concluding: Batcher::start(
                 Conclude { pool: pool.clone(), event_lease: settings.event_lease },
@@ -139,13 +136,14 @@ impl Store {
         }
     }
 
-    /// The same, but only while the row is ours: after that it is somebody else's to mend.
+    /// The same, but only while the row is ours: after that it is somebody else's to mend. One try is made in any
+    /// case: nobody may have taken the row, and a late answer belongs into its timeline.
     async fn while_leased<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         lease: &Lease,
         verb: impl FnMut() -> F,
     ) -> Result<T, StoreError> {
-        timeout(lease.left(), self.patiently(verb)).await.unwrap_or(Err(StoreError::LeaseLost))
+        timeout(lease.left().max(LAST_TRY), self.patiently(verb)).await.unwrap_or(Err(StoreError::LeaseLost))
     }
 
     /// One round trip: does the database answer?
@@ -159,6 +157,7 @@ impl Store {
     }
 }
 
+const LAST_TRY: Duration = Duration::from_secs(5);
 const PAUSE_LIMIT: Duration = Duration::from_secs(3);
 
 impl StoreError {

@@ -127,13 +127,15 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
+        let heard_at = Instant::now();
         Ok(rows
             .into_iter()
             .map(|row| {
                 let inconsistent = |table, column, reason: &str| {
                     StoreError::inconsistent(table, column, row.payout_link_id, reason)
                 };
-                let sealed = row.result.as_deref().ok_or_else(|| inconsistent("payout_links", "result", "empty"))?;
+                let sealed =
+                    row.result.as_deref().ok_or_else(|| inconsistent("payout_links", "result", "empty"))?;
                 let result = self
                     .keys
                     .open(Column::Result, row.payout_link_id, sealed)
@@ -157,9 +159,17 @@ impl Store {
                         .unwrap_or(WebhookState::Abandoned),
                     webhook_url: row.webhook_url,
                     webhook_is_due: row.webhook_is_due,
-                    webhook_due_in: Duration::from_millis(row.webhook_due_in_ms.try_into().unwrap_or_default()),
+                    webhook_due_in: Duration::from_millis(
+                        row.webhook_due_in_ms.try_into().unwrap_or_default(),
+                    ),
                     webhook_attempts: u32::try_from(row.webhook_attempts).unwrap_or_default(),
-                    lease: Lease { holder, granted_at: row.now, asked_at, length: self.settings.event_lease },
+                    lease: Lease {
+                        holder,
+                        granted_at: row.now,
+                        asked_at,
+                        heard_at,
+                        length: self.settings.event_lease,
+                    },
                 })
             })
             .collect())

@@ -72,7 +72,8 @@ impl KeyRing {
                 return Err(KeyError::Twice(id.into()));
             }
             let bytes = STANDARD.decode(bytes).map_err(|_| KeyError::Length(id.into()))?;
-            let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| KeyError::Length(id.into()))?;
+            let key =
+                RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| KeyError::Length(id.into()))?;
             ring.push((id.into(), key));
         }
         if ring.is_empty() {
@@ -88,7 +89,10 @@ impl KeyRing {
 
     pub(super) fn seal(&self, column: Column, row: Uuid, mut clear: Vec<u8>) -> Vec<u8> {
         let (id, key) = &self.keys[0];
-        #[expect(clippy::expect_used, reason = "fails only past 2^36 bytes, where a request has 2^18 at most")]
+        #[expect(
+            clippy::expect_used,
+            reason = "fails only past 2^36 bytes, where a request has 2^18 at most"
+        )]
         let nonce = key
             .seal_in_place_append_tag(associated_data(column, row, id), &mut clear)
             .expect("a request is far below AES-GCM's limit");

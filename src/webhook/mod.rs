@@ -15,11 +15,11 @@ use tokio::time::timeout;
 use url::Url;
 use uuid::Uuid;
 
+use self::{address::CheckedResolver, signature::signature};
 pub use self::{
     address::{AddressError, AddressPolicy},
     signature::{SecretForm, SigningKey},
 };
-use self::{address::CheckedResolver, signature::signature};
 use crate::{
     domain::{TraceContext, retry},
     http::{self, CallError, HttpSettings},
@@ -66,10 +66,18 @@ pub struct Post<'a> {
 /// What a merchant made of it.
 #[derive(Debug)]
 pub enum Posted {
-    Delivered { status_code: u16 },
+    Delivered {
+        status_code: u16,
+    },
     /// 410: it wants no more of this.
-    Gone { status_code: u16 },
-    Failed { status_code: u16, error: String, retry_after: Option<Duration> },
+    Gone {
+        status_code: u16,
+    },
+    Failed {
+        status_code: u16,
+        error: String,
+        retry_after: Option<Duration>,
+    },
     /// Every place for this host is taken: not tried.
     PutOff,
 }
@@ -102,7 +110,11 @@ impl Webhooks {
 
     /// One try: everything from the name to the last byte of the answer under one deadline.
     pub async fn post(&self, post: Post<'_>) -> Posted {
-        let failed = |error: &dyn ToString| Posted::Failed { status_code: 0, error: error.to_string(), retry_after: None };
+        let failed = |error: &dyn ToString| Posted::Failed {
+            status_code: 0,
+            error: error.to_string(),
+            retry_after: None,
+        };
         let url: Url = match post.url.parse() {
             Ok(url) => url,
             Err(error) => return failed(&error),
@@ -133,7 +145,9 @@ impl Webhooks {
             .header("webhook-signature", signature(keys, &id, now, &post.body))
             .header("webhook-id", id)
             .body(post.body.clone());
-        for (name, value) in [("traceparent", &post.trace.traceparent), ("tracestate", &post.trace.tracestate)] {
+        for (name, value) in
+            [("traceparent", &post.trace.traceparent), ("tracestate", &post.trace.tracestate)]
+        {
             if let Some(value) = value {
                 request = request.header(name, value);
             }

@@ -18,7 +18,10 @@ pub(super) fn meaning(job: &CreateLink) -> Vec<u8> {
 
 fn json(canonical: &Canonical<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1024);
-    #[expect(clippy::expect_used, reason = "string keys and plain values into memory: nothing in it can fail")]
+    #[expect(
+        clippy::expect_used,
+        reason = "string keys and plain values into memory: nothing in it can fail"
+    )]
     serde_json::to_writer(&mut bytes, canonical).expect("a job serializes");
     bytes
 }
@@ -130,7 +133,10 @@ impl Serialize for CustomerJson<'_> {
         map.text("phone_country_code", customer.phone_country_code.as_deref())?;
         map.secret("email", &customer.email)?;
         map.secret("phone_number", &customer.phone_number)?;
-        map.field("customer_document_details", customer.customer_document_details.as_ref().map(DocumentJson))?;
+        map.field(
+            "customer_document_details",
+            customer.customer_document_details.as_ref().map(DocumentJson),
+        )?;
         map.0.end()
     }
 }

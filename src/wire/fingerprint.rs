@@ -45,10 +45,12 @@ fn leaves(job: &CreateLink) -> BTreeMap<String, Value> {
     while let Some((path, value)) = left.pop() {
         match value {
             // An object that is there and empty differs from one that is absent.
-            Value::Object(fields) if !fields.is_empty() => left.extend(fields.into_iter().map(|(name, value)| {
-                let path = if path.is_empty() { name } else { format!("{path}.{name}") };
-                (path, value)
-            })),
+            Value::Object(fields) if !fields.is_empty() => {
+                left.extend(fields.into_iter().map(|(name, value)| {
+                    let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    (path, value)
+                }))
+            }
             leaf => drop(leaves.insert(path, leaf)),
         }
     }

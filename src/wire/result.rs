@@ -84,9 +84,14 @@ pub fn conclusion(
             (EventType::Failed, *payout_status, Some(("CONNECTOR_REJECTED", message, guidance, error)))
         }
         Conclusion::Unavailable(error) => {
-            let message = "The connector could not be reached before retries ran out; no payout link was made.";
+            let message =
+                "The connector could not be reached before retries ran out; no payout link was made.";
             let guidance = "Send it again under a new merchant_payout_id.";
-            (EventType::Failed, PayoutStatus::Failed, Some(("CONNECTOR_UNAVAILABLE", message, guidance, error)))
+            (
+                EventType::Failed,
+                PayoutStatus::Failed,
+                Some(("CONNECTOR_UNAVAILABLE", message, guidance, error)),
+            )
         }
         Conclusion::Unknown(error) => {
             let message = "The connector may have created a payout link, and cannot be asked.";
@@ -173,6 +178,9 @@ fn rfc3339(at: OffsetDateTime) -> String {
 }
 
 fn json(body: &impl Serialize) -> Bytes {
-    #[expect(clippy::expect_used, reason = "string keys and plain values: nothing in them can fail to serialize")]
+    #[expect(
+        clippy::expect_used,
+        reason = "string keys and plain values: nothing in them can fail to serialize"
+    )]
     serde_json::to_vec(body).expect("a body of ours serializes").into()
 }

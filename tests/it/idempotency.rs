@@ -49,7 +49,10 @@ async fn a_job_in_progress_that_comes_again_answers_whoever_asked_last() {
     // when the same request comes with a reply queue,
     let (queue, replies) = world.reply_queue().await;
     world.publish(job("po_1").reply_to(&queue).correlation_id("second")).await;
-    eventually("the repeat is taken", async || (world.ready(&world.names.jobs_queue).await == 0).then_some(())).await;
+    eventually("the repeat is taken", async || {
+        (world.ready(&world.names.jobs_queue).await == 0).then_some(())
+    })
+    .await;
     eventually("the new reply queue is stored", async || {
         let reply_to: Option<String> =
             sqlx::query_scalar("SELECT reply_to FROM payout_links").fetch_one(&world.pool).await.unwrap();
@@ -70,7 +73,9 @@ async fn another_request_under_the_same_key_is_a_conflict() {
     world.publish(job("po_1")).await;
     let first = world.result_of("po_1").await;
     // When two fields differ, one of them secret,
-    let other = job("po_1").amount(1251).with("customer", json!({ "name": "Ada Example", "email": "canary@example.com" }));
+    let other = job("po_1")
+        .amount(1251)
+        .with("customer", json!({ "name": "Ada Example", "email": "canary@example.com" }));
     world.publish(other).await;
     // then both are named, neither value is told,
     let conflict = world.wait_for_results("po_1", 2).await.remove(1);
@@ -109,7 +114,10 @@ async fn two_merchants_may_use_one_identifier() {
     let keys: std::collections::HashSet<_> =
         world.provider.ledger().links.iter().map(|link| link.idempotency_key.clone()).collect();
     assert_eq!(keys.len(), 2);
-    assert!(keys.iter().all(|key| key.len() == 32 && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())));
+    assert!(
+        keys.iter()
+            .all(|key| key.len() == 32 && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,5 +146,6 @@ async fn twins_in_one_batch_and_at_two_workers_make_one_link() {
         assert!(results.iter().filter(|result| result.kind() == "payout_link.created").count() >= 1, "{id}");
     }
     assert_eq!(world.provider.ledger().links.len(), 30);
-    eventually("an empty queue", async || (world.ready(&world.names.jobs_queue).await == 0).then_some(())).await;
+    eventually("an empty queue", async || (world.ready(&world.names.jobs_queue).await == 0).then_some(()))
+        .await;
 }

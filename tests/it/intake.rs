@@ -94,8 +94,18 @@ async fn every_kind_of_refusal_is_answered() {
         ("a list", job("b").raw(b"[]"), "INVALID_JOB", None),
         ("no connector of that name", job("c").connector("nobody"), "UNKNOWN_CONNECTOR", Some("x-connector")),
         ("unknown field", job("d").with("surprise", json!(1)), "INVALID_JOB", Some("surprise")),
-        ("webhook inside", job("e").with("webhook_url", json!("https://10.0.0.1/")), "INVALID_JOB", Some("webhook_url")),
-        ("webhook with a user", job("f").with("webhook_url", json!("https://u@m.example/")), "INVALID_JOB", Some("webhook_url")),
+        (
+            "webhook inside",
+            job("e").with("webhook_url", json!("https://10.0.0.1/")),
+            "INVALID_JOB",
+            Some("webhook_url"),
+        ),
+        (
+            "webhook with a user",
+            job("f").with("webhook_url", json!("https://u@m.example/")),
+            "INVALID_JOB",
+            Some("webhook_url"),
+        ),
         ("no amount", job("g").with("amount", json!(null)), "INVALID_JOB", Some("amount")),
         ("too large", job("h").raw(&vec![b' '; 300 * 1024]), "INVALID_JOB", None),
         ("own queue", job("i").reply_to(&world.names.jobs_queue), "INVALID_JOB", Some("reply_to")),
@@ -123,10 +133,10 @@ async fn every_kind_of_refusal_is_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_does_not_expire_with_its_job() {
     let world = World::new().await;
+    let _worker = world.start_worker().await;
     let mut job = job("po_1").raw(b"broken");
     job.expiration = Some("60000".into());
     world.publish(&job).await;
-    let _worker = world.start_worker().await;
     let dead = world.dead_letter().await;
     assert_eq!(*dead.properties.expiration(), None);
     assert!(dead.header("x-original-expiration").is_some());
@@ -173,7 +183,8 @@ async fn a_result_that_no_queue_is_bound_for_is_kept() {
     // when a job is done,
     world.publish(job("po_1")).await;
     // then its result waits in the unrouted queue.
-    let kept = eventually("the unrouted result", async || world.take(&world.names.unrouted_queue).await).await;
+    let kept =
+        eventually("the unrouted result", async || world.take(&world.names.unrouted_queue).await).await;
     assert_eq!(kept.json()["merchant_payout_id"], "po_1");
     assert_eq!(kept.kind(), "payout_link.created");
     world.wait_until_told("po_1").await;

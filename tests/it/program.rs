@@ -84,7 +84,11 @@ async fn show_has_no_secret() {
         let output = world.run(arguments);
         assert!(output.status.success());
         assert!(said(&output).contains("po_1"));
-        assert!(!said(&output).contains(&url) && !said(&output).contains("ada@example.com"), "{}", said(&output));
+        assert!(
+            !said(&output).contains(&url) && !said(&output).contains("ada@example.com"),
+            "{}",
+            said(&output)
+        );
     }
     assert_eq!(world.run(&["show", "po_9"]).status.code(), Some(1));
 }
@@ -118,6 +122,7 @@ async fn secrets_are_nowhere_in_the_clear() {
     use serde_json::json;
     let world = World::new().await;
     let worker = world.launch_worker(&[("PAYOUT_LINK__LOG__FILTER", "trace".into())]);
+    worker.says("connected to RabbitMQ, consuming").await;
     let secret = |id: &str| {
         job(id)
             .with("webhook_url", world.webhook_url())
@@ -150,7 +155,8 @@ async fn secrets_are_nowhere_in_the_clear() {
     let log = worker.log();
     assert!(log.contains("created") && dump.contains("payout_links"));
     for text in [&dump, &log] {
-        let line = text.lines().find(|line| line.contains("canary") || links.iter().any(|url| line.contains(url)));
+        let line =
+            text.lines().find(|line| line.contains("canary") || links.iter().any(|url| line.contains(url)));
         assert_eq!(line, None);
     }
 }

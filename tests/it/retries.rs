@@ -9,7 +9,9 @@ use crate::support::{Setup, World, job};
 
 fn outcomes(shown: &Value) -> Vec<String> {
     let calls = shown["timeline"].as_array().unwrap().iter();
-    calls.map(|call| format!("{} {}", call["kind"].as_str().unwrap(), call["outcome"].as_str().unwrap())).collect()
+    calls
+        .map(|call| format!("{} {}", call["kind"].as_str().unwrap(), call["outcome"].as_str().unwrap()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,11 +89,8 @@ async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
 async fn what_was_never_sent_is_repeated_until_time_is_up() {
     // Given a connector that nobody serves,
     let closed = "http://127.0.0.1:1";
-    let world = Setup::default()
-        .set("connectors.mute.url", closed)
-        .set("retry.max_attempts", 3)
-        .build()
-        .await;
+    let world =
+        Setup::default().set("connectors.mute.url", closed).set("retry.max_attempts", 3).build().await;
     let _worker = world.start_worker().await;
     world.publish(job("po_1").connector("mute")).await;
     // then it is certain that nothing happened, whatever its replay rule.

@@ -79,7 +79,9 @@ async fn workers_that_are_replaced_under_load_lose_nothing() {
     let mut worker = world.start_worker().await;
     for round in 0..3 {
         for number in 0..40 {
-            world.publish(job(&format!("po_{round}_{number}")).with("webhook_url", world.webhook_url())).await;
+            world
+                .publish(job(&format!("po_{round}_{number}")).with("webhook_url", world.webhook_url()))
+                .await;
         }
         let next = world.start_worker().await;
         assert!(std::mem::replace(&mut worker, next).stop().await.success());

@@ -110,7 +110,11 @@ async fn an_endless_answer_is_not_read_to_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_resolves_inwards_is_not_posted_to() {
     // Given a worker without exceptions, and a merchant whose name resolves to this machine,
-    let world = Setup::default().set("webhooks.allowed_networks", "[]").set("webhooks.schedule_seconds", "[1]").build().await;
+    let world = Setup::default()
+        .set("webhooks.allowed_networks", "[]")
+        .set("webhooks.schedule_seconds", "[1]")
+        .build()
+        .await;
     let _worker = world.start_worker().await;
     let url = world.merchant.url().replace("127.0.0.1", "localhost");
     world.publish(job("po_1").with("webhook_url", json!(url))).await;
@@ -128,7 +132,9 @@ async fn each_merchant_has_its_own_secret_and_both_sign_while_it_rotates() {
     let world = World::new().await;
     let old = "whsec_b2xkIHNlY3JldCBvZiBhIG1lcmNoYW50ISE=";
     let new = WEBHOOK_SECRET;
-    let _worker = world.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__MERCHANT_SECRETS__M_1", format!("[\"{old}\", \"{new}\"]"))]);
+    let secrets = format!("[\"{old}\", \"{new}\"]");
+    let worker = world.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__MERCHANT_SECRETS__M_1", secrets)]);
+    worker.says("connected to RabbitMQ, consuming").await;
     world.publish(job("po_1").merchant("m_1").with("webhook_url", world.webhook_url())).await;
     let posts = world.webhooks(1).await;
     assert!(posts[0].verified, "the receiver knows the new secret alone");
@@ -140,7 +146,9 @@ async fn each_merchant_has_its_own_secret_and_both_sign_while_it_rotates() {
 async fn the_signature_verifies_with_another_languages_library() {
     let world = World::new().await;
     let _worker = world.start_worker().await;
-    world.publish(job("po_1").with("webhook_url", world.webhook_url()).with("description", json!("für Ada"))).await;
+    world
+        .publish(job("po_1").with("webhook_url", world.webhook_url()).with("description", json!("für Ada")))
+        .await;
     let post = world.webhooks(1).await.remove(0);
     let script = r#"
 import sys, json
@@ -161,10 +169,16 @@ except Exception:
             "webhook-signature": post.headers["webhook-signature"],
         },
     });
-    let python = std::env::var("WEBHOOK_PYTHON").expect("WEBHOOK_PYTHON: a python with standardwebhooks (scripts/test)");
+    let python = std::env::var("WEBHOOK_PYTHON")
+        .expect("WEBHOOK_PYTHON: a python with standardwebhooks (scripts/test)");
     let file = world.folder.join("given.json");
     std::fs::write(&file, given.to_string()).unwrap();
     let stdin = std::fs::File::open(file).unwrap();
     let output = Command::new(python).args(["-c", script]).stdin(stdin).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "verified\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "verified\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

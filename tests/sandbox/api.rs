@@ -202,6 +202,7 @@ async fn the_ledger_tells_of_every_call_and_link_and_of_no_secret() {
     assert_eq!(answer(world.create("key-1", &request("po_1", 50_301))).await.status, 503);
     let link = world.created("key-1", &request("po_1", 50_301)).await;
     world.created("key-1", &request("po_1", 50_301)).await;
+    assert_eq!(answer(world.create("key-1", &request("po_2", 50_301))).await.status, 422);
     world.get("/v1/payout-links?reference=po_1").await;
 
     let answer = world.get("/ledger").await;
@@ -214,7 +215,8 @@ async fn the_ledger_tells_of_every_call_and_link_and_of_no_secret() {
             json!([1, "create", "key-1", "po_1", null, 503, false, "status"]),
             json!([2, "create", "key-1", "po_1", id, 201, false, null]),
             json!([3, "create", "key-1", "po_1", id, 201, true, null]),
-            json!([4, "list", null, "po_1", null, 200, false, null]),
+            json!([4, "create", "key-1", "po_2", null, 422, false, null]),
+            json!([5, "list", null, "po_1", null, 200, false, null]),
         ]
     );
     assert!(OffsetDateTime::parse(ledger["calls"][0]["at"].as_str().unwrap(), &Rfc3339).is_ok());

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use payout_link_worker::sandbox::{Fault, Garbage, Operation, Order, When};
@@ -115,6 +116,10 @@ async fn the_work_is_done_even_if_the_client_has_gone() {
     let held = world.sandbox.hold_next_call();
     let failed = create_within(&world, "key-1", Duration::from_millis(100)).await;
     assert_eq!((failed.err(), links(&world)), (Some(Failure::TimedOut), 0));
+    // Calls of others, in whose time the server learns that the first client has gone.
+    for _ in 0..5 {
+        assert_eq!(world.get("/healthz").await.body, "ok");
+    }
 
     held.release();
     world.until(|ledger| ledger.links.len() == 1).await;
@@ -281,7 +286,9 @@ async fn stopping_ends_the_calls_that_wait() {
     let waiting = tokio::spawn(world.create("key-2", &request("po_2", 1)).send());
     held.arrived().await;
 
+    let address = world.sandbox.url().strip_prefix("http://").unwrap().to_owned();
     world.sandbox.stop().await;
+    assert!(TcpStream::connect(address).is_err(), "when stop returns, nobody listens any more");
     for call in [silent, waiting] {
         assert_eq!(Failure::of(&call.await.unwrap().unwrap_err()), Failure::ClosedBeforeTheAnswer);
     }

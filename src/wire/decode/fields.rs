@@ -150,7 +150,9 @@ impl Fields {
         of: impl FnOnce(&str) -> Option<T>,
     ) -> Read<Option<T>> {
         let Some(value) = self.name(name, list)? else { return Ok(None) };
-        of(&value).map(Some).ok_or_else(|| Rejection::invalid(self.path(name), "The value is not in the list."))
+        of(&value)
+            .map(Some)
+            .ok_or_else(|| Rejection::invalid(self.path(name), "The value is not in the list."))
     }
 
     pub(super) fn country(&mut self, name: &str) -> Read<Option<Country>> {
@@ -265,15 +267,43 @@ mod tests {
     #[test]
     fn whole_numbers_are_read_from_their_digits() {
         for (text, number) in [
-            ("0", 0), ("-0", 0), ("5", 5), ("1.0", 1), ("1e3", 1000), ("1.5e1", 15), ("1500e-2", 15), ("-2.50E1", -25),
-            ("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN), ("922337203685477580700e-2", i64::MAX),
-            ("0e999", 0), ("0.000", 0),
+            ("0", 0),
+            ("-0", 0),
+            ("5", 5),
+            ("1.0", 1),
+            ("1e3", 1000),
+            ("1.5e1", 15),
+            ("1500e-2", 15),
+            ("-2.50E1", -25),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+            ("922337203685477580700e-2", i64::MAX),
+            ("0e999", 0),
+            ("0.000", 0),
         ] {
             assert_eq!(whole(text), Some(number), "{text}");
         }
         for text in [
-            "", "+5", "1.", ".5", "0.5", "1e-1", "9223372036854775808", "1e19", "1e400", "1e99999999999", "1x", "0x10",
-            "1.0.0", "--1", "1e", "NaN", " 1", "1_000", "٣", "15e-99",
+            "",
+            "+5",
+            "1.",
+            ".5",
+            "0.5",
+            "1e-1",
+            "9223372036854775808",
+            "1e19",
+            "1e400",
+            "1e99999999999",
+            "1x",
+            "0x10",
+            "1.0.0",
+            "--1",
+            "1e",
+            "NaN",
+            " 1",
+            "1_000",
+            "٣",
+            "15e-99",
         ] {
             assert_eq!(whole(text), None, "{text}");
         }
@@ -288,9 +318,12 @@ mod tests {
         ] {
             assert!(is_spelled(given, name), "{given}");
         }
-        for (given, name) in
-            [("countryalpha2code", "country_alpha2_code"), ("CountryAlpha2Code", "country_alpha2_code"), ("lin", "line1"), ("line12", "line1")]
-        {
+        for (given, name) in [
+            ("countryalpha2code", "country_alpha2_code"),
+            ("CountryAlpha2Code", "country_alpha2_code"),
+            ("lin", "line1"),
+            ("line12", "line1"),
+        ] {
             assert!(!is_spelled(given, name), "{given}");
         }
     }

@@ -14,9 +14,9 @@ mod tests;
 use self::fields::{Fields, Read};
 use super::{Rejection, RejectionCode};
 use crate::domain::{
-    Address, BrowserInformation, CreateLink, Currency, Customer, CustomerDocument, FieldKind, MerchantPayoutId,
-    MethodField, MethodKind, METHODS, Money, PayoutAddress, PayoutMethod, PayoutPriority, PrismEnum, SOURCE_BANKS,
-    WebhookUrl,
+    Address, BrowserInformation, CreateLink, Currency, Customer, CustomerDocument, FieldKind, METHODS,
+    MerchantPayoutId, MethodField, MethodKind, Money, PayoutAddress, PayoutMethod, PayoutPriority, PrismEnum,
+    SOURCE_BANKS, WebhookUrl,
 };
 
 /// What the configuration has a say in.
@@ -26,7 +26,11 @@ pub struct DecodePolicy {
 }
 
 /// Decodes a job. `message_id` stands in where it has no `merchant_payout_id`.
-pub fn create_link(body: &[u8], message_id: Option<&str>, policy: &DecodePolicy) -> Result<CreateLink, Rejection> {
+pub fn create_link(
+    body: &[u8],
+    message_id: Option<&str>,
+    policy: &DecodePolicy,
+) -> Result<CreateLink, Rejection> {
     if body.len() > json::MOST_BYTES {
         return Err(Rejection::invalid("", "The message is larger than 256 KiB."));
     }
@@ -68,7 +72,8 @@ fn decode(body: &[u8], message_id: Option<&str>, policy: &DecodePolicy) -> Resul
 /// The identifier of a job that is refused, as far as it can be made out.
 pub fn claimed_identifier(body: &[u8], message_id: Option<&str>) -> Option<String> {
     let given = std::str::from_utf8(body).ok().filter(|text| text.len() <= json::MOST_BYTES);
-    let given = given.and_then(|text| json::parse(text).ok()).and_then(|json| Fields::new(String::new(), json).ok());
+    let given =
+        given.and_then(|text| json::parse(text).ok()).and_then(|json| Fields::new(String::new(), json).ok());
     given
         .and_then(|mut fields| merchant_payout_id(&mut fields, message_id).ok())
         .or_else(|| MerchantPayoutId::new(message_id?.to_owned()).ok())
@@ -171,7 +176,8 @@ fn customer_document(fields: &mut Fields) -> Read<Option<CustomerDocument>> {
     let Some(mut fields) = fields.object("customer_document_details")? else { return Ok(None) };
     let list = PrismEnum::DocumentType;
     let document = CustomerDocument {
-        document_type: fields.listed("document_type", list, |name| list.by_name(name).map(|(name, _)| name))?,
+        document_type: fields
+            .listed("document_type", list, |name| list.by_name(name).map(|(name, _)| name))?,
         document_number: fields.secret("document_number")?,
     };
     fields.end()?;
@@ -200,7 +206,9 @@ fn method_fields(mut fields: Fields, kind: MethodKind) -> Read<PayoutMethod> {
         let value = match field {
             FieldKind::Secret => fields.secret(name)?.map(MethodField::Secret),
             FieldKind::Text => fields.text(name)?.map(MethodField::Clear),
-            FieldKind::Country => fields.country(name)?.map(|country| MethodField::Clear(country.as_str().into())),
+            FieldKind::Country => {
+                fields.country(name)?.map(|country| MethodField::Clear(country.as_str().into()))
+            }
             FieldKind::Name(list) => fields.name(name, list)?.map(MethodField::Clear),
         };
         if is_required && value.is_none() {

@@ -139,7 +139,10 @@ fn good_jobs_are_taken() {
         with("priority", json!("PAYOUT_PRIORITY_UNSPECIFIED")),
         with("payout_method_data", json!({ "venmo": {} })),
         with("payout_method_data", json!({ "card": null, "pix_key": { "pix_key": "k" } })),
-        with("payout_method_data", json!({ "passthrough": { "psp_token": "t", "token_type": "SOMETHING_NEW" } })),
+        with(
+            "payout_method_data",
+            json!({ "passthrough": { "psp_token": "t", "token_type": "SOMETHING_NEW" } }),
+        ),
         with("payout_method_data", json!({ "ach": { "bank_name": "A_Bank_Of_Tomorrow" } })),
         with("payout_method_data", json!({ "openBankingUk": { "accountHolderName": "A", "iban": "I" } })),
         with("source_bank_data", json!({ "pixEmv": { "emv": "e" } })),
@@ -182,7 +185,8 @@ fn bad_jobs_are_refused_with_the_path_of_the_field() {
         card[field] = value;
         with("payout_method_data", json!({ "card": card }))
     };
-    let money = |minor_amount: Value| with("amount", json!({ "minor_amount": minor_amount, "currency": "EUR" }));
+    let money =
+        |minor_amount: Value| with("amount", json!({ "minor_amount": minor_amount, "currency": "EUR" }));
     let address = |field: &str, value: Value| with("address", json!({ "billing_address": { field: value } }));
     let customer = |field: &str, value: Value| with("customer", json!({ field: value }));
     let browser = |field: &str, value: Value| with("browser_info", json!({ field: value }));
@@ -218,16 +222,43 @@ fn bad_jobs_are_refused_with_the_path_of_the_field() {
         (with("payout_method_data", json!({ "venmo": {}, "interac": {} })), "payout_method_data"),
         (with("payout_method_data", json!({ "venmo": "x" })), "payout_method_data.venmo"),
         (with("payout_method_data", json!({ "sepa": {} })), "payout_method_data.sepa.iban"),
-        (with("payout_method_data", json!({ "pix": { "pix_key": "k" } })), "payout_method_data.pix.bank_account_number"),
+        (
+            with("payout_method_data", json!({ "pix": { "pix_key": "k" } })),
+            "payout_method_data.pix.bank_account_number",
+        ),
         (with("payout_method_data", json!({ "ach": { "iban": "x" } })), "payout_method_data.ach.iban"),
-        (with("payout_method_data", json!({ "ach": { "bank_name": "A Bank" } })), "payout_method_data.ach.bank_name"),
-        (with("payout_method_data", json!({ "ach": { "bank_name": 100_000 } })), "payout_method_data.ach.bank_name"),
-        (with("payout_method_data", json!({ "ach": { "bank_name": "x".repeat(65) } })), "payout_method_data.ach.bank_name"),
-        (with("payout_method_data", json!({ "bacs": { "bank_country_code": "XX" } })), "payout_method_data.bacs.bank_country_code"),
-        (with("payout_method_data", json!({ "passthrough": { "psp_token": "t" } })), "payout_method_data.passthrough.token_type"),
-        (with("payout_method_data", json!({ "passthrough": { "psp_token": "t", "token_type": 0 } })), "payout_method_data.passthrough.token_type"),
-        (with("payout_method_data", json!({ "open_banking_uk": { "iban": "x" } })), "payout_method_data.open_banking_uk.account_holder_name"),
-        (with("payout_method_data", json!({ "apple_pay_decrypt": { "dpan": "d", "expiry_month": "1" } })), "payout_method_data.apple_pay_decrypt.expiry_year"),
+        (
+            with("payout_method_data", json!({ "ach": { "bank_name": "A Bank" } })),
+            "payout_method_data.ach.bank_name",
+        ),
+        (
+            with("payout_method_data", json!({ "ach": { "bank_name": 100_000 } })),
+            "payout_method_data.ach.bank_name",
+        ),
+        (
+            with("payout_method_data", json!({ "ach": { "bank_name": "x".repeat(65) } })),
+            "payout_method_data.ach.bank_name",
+        ),
+        (
+            with("payout_method_data", json!({ "bacs": { "bank_country_code": "XX" } })),
+            "payout_method_data.bacs.bank_country_code",
+        ),
+        (
+            with("payout_method_data", json!({ "passthrough": { "psp_token": "t" } })),
+            "payout_method_data.passthrough.token_type",
+        ),
+        (
+            with("payout_method_data", json!({ "passthrough": { "psp_token": "t", "token_type": 0 } })),
+            "payout_method_data.passthrough.token_type",
+        ),
+        (
+            with("payout_method_data", json!({ "open_banking_uk": { "iban": "x" } })),
+            "payout_method_data.open_banking_uk.account_holder_name",
+        ),
+        (
+            with("payout_method_data", json!({ "apple_pay_decrypt": { "dpan": "d", "expiry_month": "1" } })),
+            "payout_method_data.apple_pay_decrypt.expiry_year",
+        ),
         (card("card_number", Value::Null), "payout_method_data.card.card_number"),
         (card("card_number", json!("")), "payout_method_data.card.card_number"),
         (card("card_number", json!({})), "payout_method_data.card.card_number"),
@@ -267,8 +298,14 @@ fn bad_jobs_are_refused_with_the_path_of_the_field() {
         (customer("name", json!("a\u{0}b")), "customer.name"),
         (customer("id", json!("a\tb")), "customer.id"),
         (customer("email", json!(false)), "customer.email"),
-        (customer("customer_document_details", json!({ "document_type": "PASSPORT" })), "customer.customer_document_details.document_type"),
-        (customer("customer_document_details", json!({ "document_type": 5 })), "customer.customer_document_details.document_type"),
+        (
+            customer("customer_document_details", json!({ "document_type": "PASSPORT" })),
+            "customer.customer_document_details.document_type",
+        ),
+        (
+            customer("customer_document_details", json!({ "document_type": 5 })),
+            "customer.customer_document_details.document_type",
+        ),
         (with("priority", json!("SLOW")), "priority"),
         (with("priority", json!(7)), "priority"),
         (with("priority", json!(1.5)), "priority"),
@@ -291,7 +328,10 @@ fn bad_jobs_are_refused_with_the_path_of_the_field() {
         (browser("color_depth", json!(-1)), "browser_info.color_depth"),
         (browser("color_depth", json!(4_294_967_296_u64)), "browser_info.color_depth"),
         (browser("java_enabled", json!("true")), "browser_info.java_enabled"),
-        (browser("time_zone_offset_minutes", json!(2_147_483_648_u64)), "browser_info.time_zone_offset_minutes"),
+        (
+            browser("time_zone_offset_minutes", json!(2_147_483_648_u64)),
+            "browser_info.time_zone_offset_minutes",
+        ),
         (browser("plugins", json!("x")), "browser_info.plugins"),
         (with("access_token", json!(1)), "access_token"),
         (with("description", json!("x".repeat(256))), "description"),
@@ -306,7 +346,11 @@ fn bad_jobs_are_refused_with_the_path_of_the_field() {
     assert!(bad.len() >= 60);
     for (job, path) in bad {
         let rejection = decode(&job).expect_err(&job.to_string());
-        assert_eq!((rejection.code, rejection.field.as_deref()), (RejectionCode::InvalidJob, Some(path)), "{job}");
+        assert_eq!(
+            (rejection.code, rejection.field.as_deref()),
+            (RejectionCode::InvalidJob, Some(path)),
+            "{job}"
+        );
         assert!(!rejection.message.contains("canary"));
     }
 }
@@ -350,7 +394,10 @@ fn a_field_given_twice_is_refused_under_any_spelling() {
         (r#"{"merchant_payout_id":"a","merchant_payout_id":"a"}"#, "merchant_payout_id"),
         (r#"{"merchant_payout_id":"a","merchantPayoutId":"a"}"#, "merchant_payout_id"),
         (r#"{"merchant_payout_id":"a","address":{},"address":null}"#, "address"),
-        (r#"{"merchant_payout_id":"a","address":{"billingAddress":{"line1":"x","line1":"x"}}}"#, "address.billing_address.line1"),
+        (
+            r#"{"merchant_payout_id":"a","address":{"billingAddress":{"line1":"x","line1":"x"}}}"#,
+            "address.billing_address.line1",
+        ),
     ] {
         let rejection = create_link(body.as_bytes(), None, &POLICY).unwrap_err();
         assert_eq!(rejection.field.as_deref(), Some(path), "{body}");
@@ -388,5 +435,9 @@ fn the_fingerprint_follows_the_meaning_and_nothing_else() {
         assert_ne!(first, changed, "{field}");
         assert_eq!(paths, [path]);
     }
-    assert_ne!(first, fingerprint(&decode(&whole()).unwrap(), "a", &FingerprintKey::new(&[8; 32])), "another key");
+    assert_ne!(
+        first,
+        fingerprint(&decode(&whole()).unwrap(), "a", &FingerprintKey::new(&[8; 32])),
+        "another key"
+    );
 }

@@ -6,8 +6,9 @@ use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
-        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -106,8 +107,11 @@ impl Upstream {
 
     pub(super) async fn listen(&self, queue: &str, into: Arc<Mutex<Vec<Heard>>>) {
         let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
-        let mut consumer =
-            self.channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap();
+        let mut consumer = self
+            .channel
+            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+            .await
+            .unwrap();
         tokio::spawn(async move {
             while let Some(Ok(delivery)) = consumer.next().await {
                 into.lock().unwrap().push(Heard { body: delivery.data, properties: delivery.properties });
@@ -139,8 +143,11 @@ impl Upstream {
         }
         let queue = self.names.jobs_queue.as_str();
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let confirm =
-            self.channel.basic_publish("".into(), queue.into(), options, &job.body, properties).await.unwrap();
+        let confirm = self
+            .channel
+            .basic_publish("".into(), queue.into(), options, &job.body, properties)
+            .await
+            .unwrap();
         let confirmation = confirm.await.unwrap();
         assert!(confirmation.is_ack() && confirmation.take_message().is_none(), "the job was not queued");
     }

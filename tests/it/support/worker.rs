@@ -33,7 +33,8 @@ impl Worker {
 
     /// Until its log says so.
     pub async fn says(&self, text: &str) {
-        eventually(&format!("the worker says {text:?}"), async || self.log().contains(text).then_some(())).await;
+        eventually(&format!("the worker says {text:?}"), async || self.log().contains(text).then_some(()))
+            .await;
     }
 
     /// SIGKILL.

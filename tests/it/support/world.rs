@@ -78,7 +78,8 @@ impl World {
 
     async fn build(setup: Setup) -> Self {
         let name = format!("it_{}", Uuid::new_v4().simple());
-        let admin_url = setup.database_url.unwrap_or_else(|| std::env::var("DATABASE_URL").expect("DATABASE_URL"));
+        let admin_url =
+            setup.database_url.unwrap_or_else(|| std::env::var("DATABASE_URL").expect("DATABASE_URL"));
         let amqp_url = setup.amqp_url.unwrap_or_else(|| std::env::var("AMQP_URL").expect("AMQP_URL"));
         let mut admin = PgConnection::connect(&admin_url).await.unwrap();
         admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
@@ -271,7 +272,11 @@ impl World {
     pub async fn webhooks(&self, count: usize) -> Vec<Received> {
         let heard = self.merchant.until(|received| received.len() >= count);
         tokio::time::timeout(super::DEADLINE, heard).await.unwrap_or_else(|_| {
-            panic!("{count} webhooks: not within {:?}, but {}", super::DEADLINE, self.merchant.received().len())
+            panic!(
+                "{count} webhooks: not within {:?}, but {}",
+                super::DEADLINE,
+                self.merchant.received().len()
+            )
         })
     }
 
@@ -282,7 +287,8 @@ impl World {
 
     /// Delivers the job that is first in the queue, and gives it back as a worker does that dies.
     pub async fn deliver_and_give_back(&self) {
-        eventually("a job to be delivered", async || self.upstream.give_back(&self.names.jobs_queue).await).await;
+        eventually("a job to be delivered", async || self.upstream.give_back(&self.names.jobs_queue).await)
+            .await;
     }
 
     /// All that is in the database, as text.
@@ -336,7 +342,10 @@ impl Drop for World {
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 Upstream::connect(&amqp_url, names, false).await.delete_topology().await;
                 let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-                admin.execute(sqlx::AssertSqlSafe(format!("DROP DATABASE {database} WITH (FORCE)"))).await.unwrap();
+                admin
+                    .execute(sqlx::AssertSqlSafe(format!("DROP DATABASE {database} WITH (FORCE)")))
+                    .await
+                    .unwrap();
             });
         });
         let _ = cleared.join();

@@ -48,10 +48,16 @@ pub struct Progress {
 #[derive(Debug, Clone)]
 pub enum Last {
     Link(CreatedLink),
-    Ended { error: ConnectorError, payout_status: PayoutStatus },
+    Ended {
+        error: ConnectorError,
+        payout_status: PayoutStatus,
+    },
     Refused(ConnectorError),
     /// Not carried out, or no answer; `in_doubt_since` tells which.
-    NoLink { error: ConnectorError, retry_after: Option<Duration> },
+    NoLink {
+        error: ConnectorError,
+        retry_after: Option<Duration>,
+    },
     /// Asked, and not there. Where doubt is left, it was too early to tell.
     NotThere,
 }
@@ -68,7 +74,10 @@ pub enum Next {
 pub enum Conclusion {
     Created(CreatedLink),
     /// The connector said no.
-    Rejected { error: ConnectorError, payout_status: PayoutStatus },
+    Rejected {
+        error: ConnectorError,
+        payout_status: PayoutStatus,
+    },
     /// Nothing happened, for certain, and time is up.
     Unavailable(ConnectorError),
     /// It may have been carried out and cannot be asked about.
@@ -169,7 +178,9 @@ impl Progress {
 
     fn last_error(&self) -> ConnectorError {
         match &self.last {
-            Some(Last::Refused(error) | Last::NoLink { error, .. } | Last::Ended { error, .. }) => error.clone(),
+            Some(Last::Refused(error) | Last::NoLink { error, .. } | Last::Ended { error, .. }) => {
+                error.clone()
+            }
             Some(Last::Link(_) | Last::NotThere) | None => {
                 ConnectorError::new(self.status_code, None, "no answer that settles it", None)
             }
@@ -204,10 +215,9 @@ pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, now: Of
         }
         _ if progress.connector_payout_id.is_some() => underway(progress, policy, now),
         _ if progress.in_doubt_since.is_some() => in_doubt(progress, rule, policy, now, time_is_up),
-        Some(Last::Refused(error)) => Next::Conclude(Conclusion::Rejected {
-            error: error.clone(),
-            payout_status: PayoutStatus::Failed,
-        }),
+        Some(Last::Refused(error)) => {
+            Next::Conclude(Conclusion::Rejected { error: error.clone(), payout_status: PayoutStatus::Failed })
+        }
         // The first call is always made, however long its job waited in the queue.
         _ if time_is_up && progress.attempts > 0 => {
             Next::Conclude(Conclusion::Unavailable(progress.last_error()))
@@ -241,7 +251,8 @@ fn in_doubt(
             None => Duration::ZERO,
             Some(_) => delay(progress, policy, progress.attempts),
         };
-        let window_ends = progress.first_called_at.unwrap_or(progress.created_at) + window - policy.window_margin;
+        let window_ends =
+            progress.first_called_at.unwrap_or(progress.created_at) + window - policy.window_margin;
         if now + after < window_ends {
             return Next::Call { after };
         }
@@ -252,9 +263,7 @@ fn in_doubt(
     match progress.last {
         None => Next::LookUp { after: Duration::ZERO },
         // Too early to tell: once more when it can be trusted.
-        Some(Last::NotThere) => {
-            Next::LookUp { after: (settled - now).try_into().unwrap_or(Duration::ZERO) }
-        }
+        Some(Last::NotThere) => Next::LookUp { after: (settled - now).try_into().unwrap_or(Duration::ZERO) },
         Some(Last::NoLink { .. }) if time_is_up && progress.look_ups > 0 => {
             Next::Conclude(Conclusion::Unknown(progress.last_error()))
         }
@@ -265,8 +274,10 @@ fn in_doubt(
 /// The wait before the call after the `count`th: the exponential policy with its jitter, never past
 /// `max_interval`, never before the connector's own Retry-After.
 fn delay(progress: &Progress, policy: &RetryPolicy, count: u32) -> Duration {
-    let doubled = policy.initial.saturating_mul(1_u32.checked_shl(count.saturating_sub(1)).unwrap_or(u32::MAX));
-    jittered(doubled.min(policy.max_interval), policy.max_interval).max(progress.retry_after().unwrap_or_default())
+    let doubled =
+        policy.initial.saturating_mul(1_u32.checked_shl(count.saturating_sub(1)).unwrap_or(u32::MAX));
+    jittered(doubled.min(policy.max_interval), policy.max_interval)
+        .max(progress.retry_after().unwrap_or_default())
 }
 
 /// `interval`, up to half of it shorter or longer at random, at most `limit`.
@@ -294,3 +305,6 @@ pub fn later(interval: Duration) -> Duration {
         .next_backoff()
         .unwrap_or(middle)
 }
+
+#[cfg(test)]
+mod tests;

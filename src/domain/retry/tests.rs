@@ -1,0 +1,223 @@
+//! What follows what: one table for each way out of doubt.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const SETTLE: LookUp = LookUp { settle: Duration::from_secs(60) };
+const SAME_KEY: ReplayRule = ReplayRule::SameKey { window: HOUR, look_up: None };
+const SAME_KEY_OR_ASK: ReplayRule = ReplayRule::SameKey { window: HOUR, look_up: Some(SETTLE) };
+const ASK: ReplayRule = ReplayRule::LookUp(SETTLE);
+
+fn policy() -> RetryPolicy {
+    RetryPolicy {
+        initial: SECOND,
+        max_interval: 300 * SECOND,
+        max_age: 24 * HOUR,
+        max_attempts: 100,
+        window_margin: 600 * SECOND,
+    }
+}
+
+fn start() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
+}
+
+fn error(status_code: u16) -> ConnectorError {
+    ConnectorError::new(status_code, None, "no", None)
+}
+
+fn link() -> CreatedLink {
+    CreatedLink {
+        connector_payout_id: "plink_1".into(),
+        payout_status: PayoutStatus::RequiresFulfillment,
+        url: "https://pay.example/l/1".into(),
+        expires_at: None,
+        status_code: 201,
+    }
+}
+
+/// After one call, begun at the start, that came to `outcome`.
+fn after(outcome: Outcome) -> Progress {
+    let mut progress = Progress {
+        attempts: 1,
+        first_called_at: Some(start()),
+        last_called_at: Some(start()),
+        ..Progress::new(start())
+    };
+    progress.record(outcome, start() + SECOND);
+    progress
+}
+
+/// The next step in a word.
+fn step(progress: &Progress, rule: ReplayRule, passed: Duration) -> &'static str {
+    match next(progress, rule, &policy(), start() + passed) {
+        Next::Call { .. } => "call",
+        Next::LookUp { .. } => "look up",
+        Next::Conclude(Conclusion::Created(_)) => "created",
+        Next::Conclude(Conclusion::Rejected { .. }) => "rejected",
+        Next::Conclude(Conclusion::Unavailable(_)) => "unavailable",
+        Next::Conclude(Conclusion::Unknown(_)) => "unknown",
+    }
+}
+
+fn try_later(retry_after: Option<Duration>) -> Outcome {
+    Outcome::TryLater { error: error(429), retry_after }
+}
+
+#[test]
+fn a_first_call_is_made_however_long_its_job_waited() {
+    for rule in [SAME_KEY, ASK, ReplayRule::Never] {
+        assert_eq!(step(&Progress::new(start()), rule, Duration::ZERO), "call");
+        assert_eq!(step(&Progress::new(start()), rule, 48 * HOUR), "call");
+    }
+}
+
+#[test]
+fn without_doubt_the_rule_does_not_matter() {
+    for rule in [SAME_KEY, SAME_KEY_OR_ASK, ASK, ReplayRule::Never] {
+        for (outcome, soon, late) in [
+            (Outcome::Created(link()), "created", "created"),
+            (Outcome::Refused(error(422)), "rejected", "rejected"),
+            (Outcome::NotSent(error(0)), "call", "unavailable"),
+            (try_later(None), "call", "unavailable"),
+        ] {
+            assert_eq!(step(&after(outcome.clone()), rule, SECOND), soon, "{outcome:?} {rule:?}");
+            assert_eq!(step(&after(outcome.clone()), rule, 25 * HOUR), late, "{outcome:?} {rule:?}");
+        }
+    }
+}
+
+#[test]
+fn doubt_is_settled_as_the_connector_allows() {
+    let doubtful = after(Outcome::InDoubt(error(500)));
+    for (rule, passed, expected) in [
+        (SAME_KEY, SECOND, "call"),
+        (SAME_KEY, 40 * 60 * SECOND, "call"),
+        // Ten minutes before the window ends is too close to it.
+        (SAME_KEY, 51 * 60 * SECOND, "unknown"),
+        (SAME_KEY_OR_ASK, SECOND, "call"),
+        (SAME_KEY_OR_ASK, 51 * 60 * SECOND, "look up"),
+        (ASK, SECOND, "look up"),
+        (ASK, 25 * HOUR, "look up"),
+        (ReplayRule::Never, SECOND, "unknown"),
+    ] {
+        assert_eq!(step(&doubtful, rule, passed), expected, "{rule:?} after {passed:?}");
+    }
+}
+
+#[test]
+fn a_record_of_a_worker_that_died_is_in_doubt_and_never_repeated_blindly() {
+    let left = Progress { in_doubt_since: Some(start()), last: None, ..after(Outcome::NotSent(error(0))) };
+    for (rule, expected) in [(SAME_KEY, "call"), (ASK, "look up"), (ReplayRule::Never, "unknown")] {
+        assert_eq!(step(&left, rule, 46 * SECOND), expected, "{rule:?}");
+    }
+}
+
+#[test]
+fn doubt_sticks() {
+    for later in [Outcome::Refused(error(422)), Outcome::NotSent(error(0)), try_later(None)] {
+        let mut progress = after(Outcome::InDoubt(error(500)));
+        progress.record(later.clone(), start() + 2 * SECOND);
+        assert_eq!(step(&progress, ReplayRule::Never, 3 * SECOND), "unknown", "{later:?}");
+        assert_eq!(step(&progress, ASK, 3 * SECOND), "look up", "{later:?}");
+        assert_eq!(step(&progress, SAME_KEY, 25 * HOUR), "unknown", "{later:?}");
+    }
+    // A refusal of the repeat ends in a look-up where there is one, else in not knowing.
+    let mut refused = after(Outcome::InDoubt(error(500)));
+    refused.record(Outcome::Refused(error(422)), start() + 2 * SECOND);
+    assert_eq!(step(&refused, SAME_KEY, 3 * SECOND), "unknown");
+    assert_eq!(step(&refused, SAME_KEY_OR_ASK, 3 * SECOND), "look up");
+    // A link settles it.
+    refused.record(Outcome::Created(link()), start() + 3 * SECOND);
+    assert_eq!(step(&refused, SAME_KEY, 4 * SECOND), "created");
+}
+
+#[test]
+fn not_there_counts_only_after_the_settle_time() {
+    let early = start() + 30 * SECOND;
+    let mut progress = after(Outcome::InDoubt(error(500)));
+    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, early);
+    assert!(progress.in_doubt_since.is_some());
+    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), early) else {
+        panic!("not asked again")
+    };
+    assert_eq!(wait, 30 * SECOND);
+    // After it, nothing was made: the next call is a first call again, with a window of its own.
+    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, early + wait);
+    assert_eq!((progress.in_doubt_since, progress.first_called_at), (None, None));
+    assert_eq!(step(&progress, ASK, 60 * SECOND), "call");
+    assert_eq!(step(&progress, ASK, 25 * HOUR), "unavailable");
+}
+
+#[test]
+fn what_is_found_ends_it() {
+    let mut found = after(Outcome::InDoubt(error(500)));
+    found.record_finding(Finding::Found(link()), ASK, start() + SECOND);
+    assert_eq!(step(&found, ASK, SECOND), "created");
+    let mut ended = after(Outcome::InDoubt(error(500)));
+    let gone = Finding::Ended {
+        error: error(200),
+        payout_status: PayoutStatus::Cancelled,
+        connector_payout_id: "plink_1".into(),
+    };
+    ended.record_finding(gone, ASK, start() + SECOND);
+    assert_eq!(step(&ended, ASK, SECOND), "rejected");
+}
+
+#[test]
+fn a_question_that_is_not_answered_is_asked_until_time_is_up() {
+    let mut progress = after(Outcome::InDoubt(error(500)));
+    let unanswered = Finding::Unanswered { error: error(503), retry_after: Some(7 * SECOND) };
+    progress.record_finding(unanswered, ASK, start() + SECOND);
+    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), start() + SECOND) else { panic!() };
+    assert!(wait >= 7 * SECOND);
+    assert_eq!(step(&progress, ASK, 25 * HOUR), "unknown");
+}
+
+#[test]
+fn a_link_that_is_not_ready_is_asked_for_and_never_made_again() {
+    let underway = Outcome::Underway { connector_payout_id: "plink_1".into(), status_code: 201 };
+    for rule in [SAME_KEY, ASK, ReplayRule::Never] {
+        let mut progress = after(underway.clone());
+        assert_eq!(step(&progress, rule, SECOND), "look up");
+        progress.record_finding(Finding::NotThere { status_code: 404 }, rule, start() + 2 * HOUR);
+        assert_eq!(step(&progress, rule, 2 * HOUR), "look up");
+        assert_eq!(step(&progress, rule, 25 * HOUR), "unknown");
+    }
+}
+
+#[test]
+fn attempts_have_an_end() {
+    let mut progress = after(Outcome::NotSent(error(0)));
+    progress.attempts = 100;
+    assert_eq!(step(&progress, SAME_KEY, SECOND), "unavailable");
+    progress.record(Outcome::InDoubt(error(500)), start());
+    assert_eq!(step(&progress, SAME_KEY, SECOND), "unknown");
+}
+
+#[test]
+fn waits_double_with_jitter_up_to_their_limit() {
+    for (attempts, middle) in [(1, SECOND), (2, 2 * SECOND), (5, 16 * SECOND)] {
+        let progress = Progress { attempts, ..after(Outcome::NotSent(error(0))) };
+        let Next::Call { after: wait } = next(&progress, ASK, &policy(), start()) else { panic!() };
+        assert!(wait >= middle / 2 && wait <= middle * 3 / 2, "{attempts}: {wait:?}");
+    }
+    for attempts in [9, 20, 40, 99] {
+        let progress = Progress { attempts, ..after(Outcome::NotSent(error(0))) };
+        let Next::Call { after: wait } = next(&progress, ASK, &policy(), start()) else { panic!() };
+        assert!(wait <= 300 * SECOND, "{attempts}: {wait:?}");
+    }
+    let progress = after(try_later(Some(1000 * SECOND)));
+    let Next::Call { after: wait } = next(&progress, ASK, &policy(), start()) else { panic!() };
+    assert_eq!(wait, 1000 * SECOND, "Retry-After, to the letter");
+}
+
+#[test]
+fn a_webhooks_wait_is_ten_to_twenty_per_cent_longer_and_never_shorter() {
+    for _ in 0..1000 {
+        let wait = later(100 * SECOND);
+        assert!(wait >= 109 * SECOND && wait <= 121 * SECOND, "{wait:?}");
+    }
+    assert_eq!(later(Duration::ZERO), Duration::ZERO);
+}
