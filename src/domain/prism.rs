@@ -26,8 +26,13 @@ static VALUES: LazyLock<HashMap<&'static str, Values>> = LazyLock::new(|| {
         let by_number = by_name.iter().map(|(name, number)| (*number, *name)).collect();
         Values { by_name, by_number }
     };
-    let documents = HashMap::from([("CPF", 1), ("CNPJ", 2), ("PSN", 3), ("OTHER", 4), ("DOCUMENT_KIND_UNSPECIFIED", 0)]);
-    lists.into_iter().chain([("DocumentType", documents)]).map(|(list, names)| (list, values(names))).collect()
+    let documents =
+        HashMap::from([("CPF", 1), ("CNPJ", 2), ("PSN", 3), ("OTHER", 4), ("DOCUMENT_KIND_UNSPECIFIED", 0)]);
+    lists
+        .into_iter()
+        .chain([("DocumentType", documents)])
+        .map(|(list, names)| (list, values(names)))
+        .collect()
 });
 
 impl PrismEnum {

@@ -162,7 +162,9 @@ impl Fields {
 
 fn string(json: Json) -> Result<String, &'static str> {
     match json {
-        Json::Text(text) if text.contains('\0') => Err("A string has no NUL in it: neither Postgres nor a header can hold one."),
+        Json::Text(text) if text.contains('\0') => {
+            Err("A string has no NUL in it: neither Postgres nor a header can hold one.")
+        }
         Json::Text(text) => Ok(text),
         _ => Err("A string is expected here."),
     }

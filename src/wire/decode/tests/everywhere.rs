@@ -136,7 +136,8 @@ fn every_field_is_refused_when_it_is_given_twice() {
             let name = path.rsplit('.').next().unwrap();
             let in_camels = camel(&json!({ name: null })).as_object().unwrap().keys().next().unwrap().clone();
             for second in [name, &in_camels] {
-                let rejection = create_link(twice(&job, &path, second).as_bytes(), None, &POLICY).expect_err(&path);
+                let rejection =
+                    create_link(twice(&job, &path, second).as_bytes(), None, &POLICY).expect_err(&path);
                 assert_eq!(rejection.field.as_deref(), Some(&*path), "{second}");
                 assert!(rejection.message.contains("twice"), "{rejection:?}");
             }
@@ -150,7 +151,8 @@ fn null_is_the_same_as_nothing_in_every_field() {
         for (path, _) in fields(&job) {
             let mut without = job.clone();
             let (parent, name) = path.rsplit_once('.').unwrap_or(("", &path));
-            let pointer = if parent.is_empty() { String::new() } else { format!("/{}", parent.replace('.', "/")) };
+            let pointer =
+                if parent.is_empty() { String::new() } else { format!("/{}", parent.replace('.', "/")) };
             without.pointer_mut(&pointer).unwrap().as_object_mut().unwrap().remove(name);
             match (decode(&replaced(&job, &path, Value::Null)), decode(&without)) {
                 (Ok(null), Ok(nothing)) => assert!(same(&null, &nothing), "{path}"),

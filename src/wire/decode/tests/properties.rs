@@ -21,11 +21,20 @@ fn any_json() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(4, 24, 5, |inner| {
         let name = prop_oneof![
-            Just("amount"), Just("address"), Just("value"), Just("minor_amount"), Just("currency"), Just("customer"),
-            Just("email"), Just("card"), Just("payoutMethodData"), Just("x"),
+            Just("amount"),
+            Just("address"),
+            Just("value"),
+            Just("minor_amount"),
+            Just("currency"),
+            Just("customer"),
+            Just("email"),
+            Just("card"),
+            Just("payoutMethodData"),
+            Just("x"),
         ];
-        prop::collection::vec((name, inner), 0..5)
-            .prop_map(|fields| Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
+        prop::collection::vec((name, inner), 0..5).prop_map(|fields| {
+            Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        })
     })
 }
 

@@ -49,6 +49,7 @@ fn the_number_0_of_every_enum_has_a_name_that_is_absent_too() {
     let printed = r#"{"merchantPayoutId":"po_1","address":{"billingAddress":{"countryAlpha2Code":"COUNTRY_ALPHA2_UNSPECIFIED"}},"amount":{"minorAmount":"5","currency":"USD"},"destinationCurrency":"USD","priority":"PAYOUT_PRIORITY_UNSPECIFIED","customer":{"customerDocumentDetails":{"documentType":"DOCUMENT_KIND_UNSPECIFIED"}},"payoutMethodData":{"card":{"cardNumber":{"value":"4"},"cardExpMonth":{"value":"1"},"cardExpYear":{"value":"30"},"cardNetwork":"CARD_NETWORK_UNSPECIFIED"}},"sourceBankData":{"ach":{"bankName":"BANK_NAMES_UNSPECIFIED"}}}"#;
     let absent = r#"{"merchantPayoutId":"po_1","address":{"billingAddress":{}},"amount":{"minorAmount":5,"currency":146},"destinationCurrency":146,"customer":{"customerDocumentDetails":{}},"payoutMethodData":{"card":{"cardNumber":"4","cardExpMonth":"1","cardExpYear":"30"}},"sourceBankData":{"ach":{}}}"#;
     assert!(same(&read(printed).unwrap(), &read(absent).unwrap()));
-    let refused = read(&printed.replace(r#""currency":"USD""#, r#""currency":"CURRENCY_UNSPECIFIED""#)).unwrap_err();
+    let refused =
+        read(&printed.replace(r#""currency":"USD""#, r#""currency":"CURRENCY_UNSPECIFIED""#)).unwrap_err();
     assert_eq!(refused.field.as_deref(), Some("amount.currency"));
 }
