@@ -51,7 +51,8 @@ impl MerchantPayoutId {
     }
 }
 
-/// An absolute `https` URL (`http` where that is allowed), without user-info, 2,048 bytes at most.
+/// An absolute `https` URL (`http` where that is allowed), without user-info, 2,048 bytes at most: as it was written
+/// and as it is called (percent-encoded), so that what is stored is still valid when it is read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookUrl(Url);
 
@@ -68,11 +69,21 @@ pub enum InvalidWebhookUrl {
 }
 
 impl WebhookUrl {
+    const MOST_BYTES: usize = 2048;
+
     pub fn new(text: &str, allow_http: bool) -> Result<Self, InvalidWebhookUrl> {
-        if text.len() > 2048 {
+        if text.len() > Self::MOST_BYTES {
             return Err(InvalidWebhookUrl::TooLong);
         }
         let url = Url::parse(text).map_err(|_| InvalidWebhookUrl::NotAbsolute)?;
+        // The parser is a browser's: it drops blanks and line ends, and takes "https:host" and "https:\\host".
+        let has_authority = text.get(url.scheme().len()..).is_some_and(|rest| rest.starts_with("://"));
+        if !has_authority || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(InvalidWebhookUrl::NotAbsolute);
+        }
+        if url.as_str().len() > Self::MOST_BYTES {
+            return Err(InvalidWebhookUrl::TooLong);
+        }
         if !(url.scheme() == "https" || allow_http && url.scheme() == "http") {
             return Err(InvalidWebhookUrl::Scheme);
         }

@@ -27,7 +27,7 @@ static VALUES: LazyLock<HashMap<&'static str, Values>> = LazyLock::new(|| {
         Values { by_name, by_number }
     };
     let documents =
-        HashMap::from([("CPF", 1), ("CNPJ", 2), ("PSN", 3), ("OTHER", 4), ("DOCUMENT_TYPE_UNSPECIFIED", 0)]);
+        HashMap::from([("CPF", 1), ("CNPJ", 2), ("PSN", 3), ("OTHER", 4), ("DOCUMENT_KIND_UNSPECIFIED", 0)]);
     lists
         .into_iter()
         .chain([("DocumentType", documents)])

@@ -69,26 +69,39 @@ impl Fields {
         self.take(name)?.map(|json| Fields::new(path, json)).transpose()
     }
 
+    /// A string. An empty one says nothing, and equals absent: proto3 has no other way to leave a string out.
     pub(super) fn text(&mut self, name: &str) -> Read<Option<String>> {
-        self.read(name, text)
+        Ok(self.string(name)?.filter(|text| !text.is_empty()))
     }
 
-    /// A plain string, or `{"value": "…"}`.
+    /// A string as it was given, for fields whose rule has a word on empty ones.
+    pub(super) fn string(&mut self, name: &str) -> Read<Option<String>> {
+        self.read(name, string)
+    }
+
+    /// A string of somebody's that ends up in URLs, headers and logs.
+    pub(super) fn identifier(&mut self, name: &str) -> Read<Option<String>> {
+        match self.text(name)? {
+            Some(id) if id.contains(char::is_control) => {
+                Err(Rejection::invalid(self.path(name), "An identifier has no control characters."))
+            }
+            id => Ok(id),
+        }
+    }
+
+    /// A plain string, or `{"value": "…"}`, whose value is left out when it is empty.
     pub(super) fn secret(&mut self, name: &str) -> Read<Option<SecretString>> {
         let path = self.path(name);
-        match self.take(name)? {
-            None => Ok(None),
+        let text = match self.take(name)? {
             Some(Json::Object(fields)) => {
                 let mut wrapper = Fields { path, fields };
                 let value = wrapper.text("value")?;
-                let value = wrapper.required("value", value)?;
                 wrapper.end()?;
-                Ok(Some(value.into()))
+                value
             }
-            Some(json) => text(json).map(|text| Some(text.into())).map_err(|_| {
-                Rejection::invalid(path, "A string, or an object with a value, is expected here.")
-            }),
-        }
+            json => json.map(string).transpose().map_err(|message| Rejection::invalid(path, message))?,
+        };
+        Ok(text.filter(|text| !text.is_empty()).map(SecretString::from))
     }
 
     pub(super) fn integer<T: TryFrom<i64>>(&mut self, name: &str) -> Read<Option<T>> {
@@ -96,6 +109,25 @@ impl Fields {
             let number = integer(&json)?;
             T::try_from(number).map_err(|_| "The number is out of range.")
         })
+    }
+
+    /// An int64: a number, a string of one, or the two halves that `JSON.stringify` prints for it: messages of the npm
+    /// SDK hold a `Long`, and neither has a `toJSON`.
+    pub(super) fn int64(&mut self, name: &str) -> Read<Option<i64>> {
+        let path = self.path(name);
+        match self.take(name)? {
+            None => Ok(None),
+            Some(Json::Object(fields)) => {
+                let mut long = Fields { path, fields };
+                let (low, high) = (long.integer("low")?, long.integer("high")?);
+                let (low, high): (i32, i32) = (long.required("low", low)?, long.required("high", high)?);
+                // An unsigned one past i64's end reads as negative, which no field of a job takes.
+                long.boolean("unsigned")?;
+                long.end()?;
+                Ok(Some(i64::from(high) << 32 | i64::from(low.cast_unsigned())))
+            }
+            Some(json) => integer(&json).map(Some).map_err(|message| Rejection::invalid(path, message)),
+        }
     }
 
     pub(super) fn boolean(&mut self, name: &str) -> Read<Option<bool>> {
@@ -128,8 +160,11 @@ impl Fields {
     }
 }
 
-fn text(json: Json) -> Result<String, &'static str> {
+fn string(json: Json) -> Result<String, &'static str> {
     match json {
+        Json::Text(text) if text.contains('\0') => {
+            Err("A string has no NUL in it: neither Postgres nor a header can hold one.")
+        }
         Json::Text(text) => Ok(text),
         _ => Err("A string is expected here."),
     }

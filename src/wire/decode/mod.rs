@@ -1,7 +1,9 @@
 //! A job from JSON (contract, section 2): both spellings at every depth, numbers or strings, a secret's two forms,
 //! `null` as absent; unknown and repeated fields refused, every refusal with its path.
 //!
-//! An empty string counts as given. The proto3 JSON mapping also allows `1.0` and `1e3` for an integer; they are
+//! An empty string equals absent, save where a rule refuses it (`merchant_payout_id`, `webhook_url`): a SecretString
+//! that is there and empty is printed as `{}` or `{"value": ""}`, and an `access_token` like that is no credential.
+//! An empty object counts as given. The proto3 JSON mapping also allows `1.0` and `1e3` for an integer; they are
 //! taken where they are whole.
 
 mod fields;
@@ -32,6 +34,15 @@ pub fn create_link(
     if body.len() > json::MOST_BYTES {
         return Err(Rejection::invalid("", "The message is larger than 256 KiB."));
     }
+    decode(body, message_id, policy)
+}
+
+/// A request as it was stored: decoded once, by the policy of its day. In its one form it may have outgrown a message.
+pub fn stored_request(body: &[u8]) -> Result<CreateLink, Rejection> {
+    decode(body, None, &DecodePolicy { allow_http_webhooks: true })
+}
+
+fn decode(body: &[u8], message_id: Option<&str>, policy: &DecodePolicy) -> Result<CreateLink, Rejection> {
     let text = std::str::from_utf8(body).map_err(|_| Rejection::invalid("", "The message is not UTF-8."))?;
     let json = json::parse(text).map_err(|error| Rejection::invalid("", explain(&error)))?;
     let mut fields = Fields::new(String::new(), json)
@@ -41,13 +52,13 @@ pub fn create_link(
         address: payout_address(&mut fields)?,
         connector_feature_data: fields.secret("connector_feature_data")?,
         payout_method_data: payout_method(&mut fields, "payout_method_data", METHODS)?,
-        connector_quote_id: fields.text("connector_quote_id")?,
-        connector_payout_id: fields.text("connector_payout_id")?,
+        connector_quote_id: fields.identifier("connector_quote_id")?,
+        connector_payout_id: fields.identifier("connector_payout_id")?,
         amount: money(&mut fields)?,
         destination_currency: currency(&mut fields, "destination_currency")?,
         customer: customer(&mut fields)?,
         priority: fields.listed("priority", PrismEnum::PayoutPriority, PayoutPriority::new)?,
-        connector_payout_method_id: fields.text("connector_payout_method_id")?,
+        connector_payout_method_id: fields.identifier("connector_payout_method_id")?,
         webhook_url: webhook_url(&mut fields, policy)?,
         browser_info: browser_info(&mut fields)?,
         access_token: fields.secret("access_token")?,
@@ -56,11 +67,6 @@ pub fn create_link(
     };
     fields.end()?;
     Ok(job)
-}
-
-/// A request as it was stored: it was decoded once, by the policy of its day.
-pub fn stored_request(body: &[u8]) -> Result<CreateLink, Rejection> {
-    create_link(body, None, &DecodePolicy { allow_http_webhooks: true })
 }
 
 /// The identifier of a job that is refused, as far as it can be made out.
@@ -84,9 +90,9 @@ fn explain(error: &serde_json::Error) -> String {
 }
 
 fn merchant_payout_id(fields: &mut Fields, message_id: Option<&str>) -> Read<MerchantPayoutId> {
-    let (field, id) = match fields.text("merchant_payout_id")? {
+    let (field, id) = match fields.string("merchant_payout_id")? {
         Some(id) => ("merchant_payout_id", id),
-        None => match message_id {
+        None => match message_id.filter(|id| !id.is_empty()) {
             Some(id) => ("message_id", id.to_owned()),
             None => {
                 return Err(Rejection {
@@ -103,8 +109,8 @@ fn merchant_payout_id(fields: &mut Fields, message_id: Option<&str>) -> Read<Mer
 fn money(fields: &mut Fields) -> Read<Money> {
     let amount = fields.object("amount")?;
     let mut amount = fields.required("amount", amount)?;
-    let minor_amount = amount.integer("minor_amount")?;
-    let minor_amount: i64 = amount.required("minor_amount", minor_amount)?;
+    let minor_amount = amount.int64("minor_amount")?;
+    let minor_amount = amount.required("minor_amount", minor_amount)?;
     let currency = currency(&mut amount, "currency")?;
     let money = Money::new(minor_amount, currency)
         .map_err(|error| Rejection::invalid(amount.path("minor_amount"), format!("{}.", capital(&error))))?;
@@ -155,8 +161,8 @@ fn customer(fields: &mut Fields) -> Read<Option<Customer>> {
         first_name: fields.text("first_name")?,
         last_name: fields.text("last_name")?,
         salutation: fields.text("salutation")?,
-        id: fields.text("id")?,
-        connector_customer_id: fields.text("connector_customer_id")?,
+        id: fields.identifier("id")?,
+        connector_customer_id: fields.identifier("connector_customer_id")?,
         phone_country_code: fields.text("phone_country_code")?,
         email: fields.secret("email")?,
         phone_number: fields.secret("phone_number")?,
@@ -215,7 +221,7 @@ fn method_fields(mut fields: Fields, kind: MethodKind) -> Read<PayoutMethod> {
 }
 
 fn webhook_url(fields: &mut Fields, policy: &DecodePolicy) -> Read<Option<WebhookUrl>> {
-    let Some(text) = fields.text("webhook_url")? else { return Ok(None) };
+    let Some(text) = fields.string("webhook_url")? else { return Ok(None) };
     WebhookUrl::new(&text, policy.allow_http_webhooks)
         .map(Some)
         .map_err(|error| Rejection::invalid("webhook_url", format!("{}.", capital(&error))))
