@@ -53,7 +53,7 @@ impl From<lapin::Error> for BrokerError {
 }
 
 /// Every wait for the broker has an end.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) async fn within<T>(
     operation: impl Future<Output = Result<T, lapin::Error>>,

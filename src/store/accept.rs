@@ -75,7 +75,7 @@ pub(super) struct Row {
 /// What the database says of a row.
 pub(super) enum Answer {
     Inserted { created_at: OffsetDateTime },
-    Found(Found),
+    Found(Box<Found>),
 }
 
 #[derive(Clone)]
@@ -129,8 +129,10 @@ impl Store {
             Answer::Found(first) if first.fingerprint != row.fingerprint => {
                 Ok(Accepted::Conflict { fields: self.differences(&first, &job, &row.connector) })
             }
-            Answer::Found(Found { id, finished: Some(finished), .. }) => self.finished(id, finished),
-            Answer::Found(first) => self.patiently(|| self.redirect(first.id, &row)).await,
+            Answer::Found(first) => match first.finished {
+                Some(finished) => self.finished(first.id, finished),
+                None => self.patiently(|| self.redirect(first.id, &row)).await,
+            },
         }
     }
 
@@ -239,7 +241,7 @@ impl Statement for Accept {
                 (None, Some(first)) if first.id == row.id => {
                     Ok(Answer::Inserted { created_at: first.created_at })
                 }
-                (None, Some(first)) => Ok(Answer::Found(first.clone())),
+                (None, Some(first)) => Ok(Answer::Found(Box::new(first.clone()))),
                 // Neither inserted nor there: a record is never deleted, so somebody's snapshot is late. Again.
                 (None, None) => Err(StoreError::Unavailable("a record was in the way and is gone".into())),
             })

@@ -33,7 +33,10 @@ async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     let broker = Service::start("rabbitmq").await;
-    let world = Setup::default().broker(&broker.url).build().await;
+    let mut world = Setup::default().broker(&broker.url).without_listener().build().await;
+    world.start_worker().await.stop().await;
+    broker.settle();
+    world.reconnect().await;
     let worker = world.start_worker().await;
     let call = world.provider.hold_next_call();
     world.publish(job("po_0").with("webhook_url", world.webhook_url())).await;

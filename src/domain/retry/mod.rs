@@ -294,12 +294,13 @@ pub fn jittered(interval: Duration, limit: Duration) -> Duration {
 
 /// `interval` and 10 to 20 % of it at random: later, never earlier.
 pub fn later(interval: Duration) -> Duration {
-    // 1.15 of it, give or take 1/23 of that.
+    // 1.15 of it, give or take a twenty-third of that.
+    const ONE_TWENTY_THIRD: f64 = 0.043_478;
     let middle = interval.saturating_mul(23) / 20;
     ExponentialBackoffBuilder::new()
         .with_initial_interval(middle)
         .with_max_interval(middle)
-        .with_randomization_factor(1.0 / 23.0)
+        .with_randomization_factor(ONE_TWENTY_THIRD)
         .with_max_elapsed_time(None)
         .build()
         .next_backoff()

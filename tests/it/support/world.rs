@@ -169,6 +169,11 @@ impl World {
         }
     }
 
+    /// After a broker of the test's own was away.
+    pub async fn reconnect(&mut self) {
+        self.upstream = Upstream::connect(&self.amqp_url, self.names.clone(), false).await;
+    }
+
     /// Starts a worker, and waits until it consumes.
     pub async fn start_worker(&self) -> Worker {
         let worker = self.launch_worker(&[]);
