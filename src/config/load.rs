@@ -124,7 +124,9 @@ fn set(table: &mut Table, setting: &str, value: String) -> Result<(), String> {
         Some(plain) => drop(table.remove(plain)),
         None => drop(table.remove(&format!("{key}_file"))),
     }
-    table.insert(key.to_owned(), typed(value));
+    let value =
+        if IN_FILES.contains(&key) && !LISTS.contains(&key) { Value::String(value) } else { typed(value) };
+    table.insert(key.to_owned(), value);
     Ok(())
 }
 

@@ -5,6 +5,8 @@
 //! An unknown key or a bad value stops the start and names itself; all that can be found wrong is told at once.
 
 mod load;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -26,9 +28,7 @@ use crate::{
     wire::DecodePolicy,
 };
 
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Config {
     pub worker: WorkerSection,
     pub database: DatabaseSection,
@@ -182,7 +182,7 @@ impl Default for RetrySection {
 
 /// Limits of the calls to a connector, the same for each kind.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct CallSection {
     pub concurrency: usize,
     pub connect_timeout_seconds: u64,

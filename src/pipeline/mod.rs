@@ -62,6 +62,8 @@ pub struct Pipeline {
     settings: PipelineSettings,
     jobs: Slots,
     events: Slots,
+    /// Of the places among the events, those that retries may take: first tries never wait behind them.
+    retold_events: Slots,
     tasks: TaskTracker,
     stopping: watch::Sender<bool>,
 }
@@ -80,7 +82,8 @@ impl Pipeline {
             connectors,
             webhooks,
             jobs: Slots::new(settings.jobs_in_flight),
-            events: Slots::new(settings.events_in_flight),
+            events: Slots::new(settings.events_in_flight.div_ceil(2)),
+            retold_events: Slots::new(settings.events_in_flight.div_ceil(2)),
             tasks: TaskTracker::new(),
             stopping: watch::Sender::new(false),
             settings,

@@ -68,8 +68,7 @@ async fn sweep_connector(pipeline: &Arc<Pipeline>, name: String) -> Result<usize
 }
 
 async fn sweep_events(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
-    // Half of the places stay free for fresh events: first tries never wait behind retries.
-    let limit = (pipeline.events.free() / 2).min(pipeline.settings.sweep_batch);
+    let limit = pipeline.retold_events.free().min(pipeline.settings.sweep_batch);
     if limit == 0 {
         return Ok(0);
     }
@@ -78,7 +77,7 @@ async fn sweep_events(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
     for event in events {
         match event {
             Ok(event) => {
-                let (pipeline, place) = (pipeline.clone(), pipeline.events.take().await);
+                let (pipeline, place) = (pipeline.clone(), pipeline.retold_events.take().await);
                 pipeline.clone().tasks.spawn(async move { pipeline.tell(event, place).await });
             }
             Err(error) => report(&error),
