@@ -37,7 +37,9 @@ fn the_example_has_every_setting() {
     for field in fields(&format!("{config:#?}")) {
         let is_there = EXAMPLE.lines().any(|line| {
             let line = line.trim_start_matches("# ");
-            line.starts_with(&format!("{field} = ")) || line.ends_with(&format!("{field}]"))
+            line.starts_with(&format!("{field} = "))
+                || line.starts_with(&format!("[{field}"))
+                || line.ends_with(&format!("{field}]"))
         });
         assert!(is_there, "{field}");
     }
