@@ -1,0 +1,11 @@
+# pip install standardwebhooks
+from standardwebhooks import Webhook
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # webhooks.secrets of the worker's configuration
+
+
+def handle(body: bytes, headers: dict) -> dict:
+    """The event of a genuine webhook; raises WebhookVerificationError for any other."""
+    event = Webhook(SECRET).verify(body, headers)
+    # The same event may come more than once: headers["webhook-id"] tells repeats.
+    return event  # {"type": "payout_link.created", "timestamp": …, "data": {the result}}
