@@ -16,11 +16,15 @@ fn the_readme_shows_the_examples_to_the_letter() {
 
 #[test]
 fn the_readme_names_every_command() {
-    let help = std::process::Command::new(env!("CARGO_BIN_EXE_payout-link-worker")).arg("--help").output().unwrap();
+    let help =
+        std::process::Command::new(env!("CARGO_BIN_EXE_payout-link-worker")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let mut count = 0;
-    for command in commands.filter_map(|line| line.split_whitespace().next()).filter(|command| *command != "help") {
+    for command in
+        commands.filter_map(|line| line.split_whitespace().next()).filter(|command| *command != "help")
+    {
         assert!(README.contains(&format!("| `{command}")), "{command}");
         count += 1;
     }

@@ -87,7 +87,7 @@ pub struct DatabaseSection {
     pub acquire_timeout_seconds: u64,
     pub batch_rows: usize,
     pub batch_bytes: usize,
-    /// Batches of one kind under way at once.
+    /// Batches of one kind under way at once, where one is slow.
     pub batches_at_once: usize,
 }
 
@@ -99,7 +99,7 @@ impl Default for DatabaseSection {
             acquire_timeout_seconds: 10,
             batch_rows: 256,
             batch_bytes: 1024 * 1024,
-            batches_at_once: 2,
+            batches_at_once: 4,
         }
     }
 }
