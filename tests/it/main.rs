@@ -10,6 +10,7 @@ mod support;
 mod crashes;
 mod idempotency;
 mod intake;
+mod limits;
 mod outages;
 mod program;
 mod retries;

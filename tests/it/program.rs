@@ -34,6 +34,23 @@ async fn a_wrong_password_stops_the_start_and_is_told_without_being_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_not_there_stops_the_start_and_one_that_is_away_does_not() {
+    let mut world = World::new().await;
+    let url = std::env::var("DATABASE_URL").unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let missing = [("PAYOUT_LINK__DATABASE__URL", format!("{server}/there_is_no_such_database"))];
+    let mut worker = world.launch_worker(&missing);
+    assert_eq!(worker.exited().await.code(), Some(1));
+    assert!(worker.log().contains("there_is_no_such_database"), "{}", worker.log());
+
+    world.set("database.url", "postgres://worker:canary@127.0.0.1:1/payout_links");
+    let worker = world.launch_worker(&[]);
+    worker.says("the database is away, trying again until it is back").await;
+    assert!(!worker.log().contains("canary"), "{}", worker.log());
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_configuration_names_every_setting_that_is_wrong() {
     let mut world = World::new().await;
     world.set("broker.prefetsh", 5);

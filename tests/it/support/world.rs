@@ -26,6 +26,7 @@ pub struct Setup {
     database_url: Option<String>,
     amqp_url: Option<String>,
     deaf: bool,
+    only_connector: Option<&'static str>,
 }
 
 impl Setup {
@@ -49,6 +50,12 @@ impl Setup {
     /// No queue is bound to the results exchange.
     pub fn without_listener(mut self) -> Self {
         self.deaf = true;
+        self
+    }
+
+    /// The worker knows one connector alone.
+    pub fn only_connector(mut self, name: &'static str) -> Self {
+        self.only_connector = Some(name);
         self
     }
 
@@ -150,8 +157,10 @@ impl World {
             unrouted_exchange = names.unrouted_exchange,
             unrouted_queue = names.unrouted_queue,
             connectors = [("sandbox", "same-key"), ("asked", "look-up"), ("mute", "never")]
+                .into_iter()
+                .filter(|(name, _)| setup.only_connector.is_none_or(|only| only == *name))
                 .map(|(name, replay)| connector(name, replay, provider.url()))
-                .concat(),
+                .collect::<String>(),
         );
         std::fs::write(folder.join("worker.toml"), config).unwrap();
         Self {

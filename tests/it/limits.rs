@@ -1,0 +1,124 @@
+//! How many at once, and who waits for whom.
+
+use payout_link_worker::sandbox::{Fault, Order, Receiver};
+use serde_json::json;
+
+use crate::support::{DEADLINE, Setup, eventually, job};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connector_that_is_full_holds_up_no_other() {
+    // Given a connector that takes one call at a time, and is busy,
+    let world = Setup::default().set("connectors.sandbox.calls.concurrency", 1).build().await;
+    let _worker = world.start_worker().await;
+    let held = world.provider.hold_next_call();
+    world.publish(job("busy")).await;
+    held.arrived().await;
+    // when more jobs come for it, and one for another,
+    for number in 0..5 {
+        world.publish(job(&format!("waits_{number}"))).await;
+    }
+    world.publish(job("other").connector("asked")).await;
+    // then the other is done meanwhile, and those that wait are written down without a lease,
+    assert_eq!(world.result_of("other").await.kind(), "payout_link.created");
+    eventually("five that wait", async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM payout_links WHERE state = 'open' AND holder IS NULL AND attempts = 0",
+        )
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+        (waiting == 5).then_some(())
+    })
+    .await;
+    assert_eq!(world.provider.ledger().links.len(), 1);
+    // and are done when it is free again.
+    held.release();
+    for number in 0..5 {
+        assert_eq!(world.result_of(&format!("waits_{number}")).await.kind(), "payout_link.created");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_wait_in_the_queue_while_the_only_connector_is_full() {
+    // Given a worker with one connector, one call at a time, and a prefetch of one,
+    let world = Setup::default()
+        .set("connectors.sandbox.calls.concurrency", 1)
+        .set("broker.prefetch", 1)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    let _worker = world.start_worker().await;
+    let held = world.provider.hold_next_call();
+    world.publish(job("busy")).await;
+    held.arrived().await;
+    for number in 0..5 {
+        world.publish(job(&format!("waits_{number}"))).await;
+    }
+    // then one of them is held by the worker, without a record, and four are still RabbitMQ's.
+    eventually("four in the queue", async || (world.ready(&world.names.jobs_queue).await == 4).then_some(()))
+        .await;
+    assert!(world.shown("waits_0").is_none());
+    held.release();
+    for number in 0..5 {
+        assert_eq!(world.result_of(&format!("waits_{number}")).await.kind(), "payout_link.created");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_webhooks_do_not_wait_behind_retries() {
+    // Given a worker with two places for events, and a merchant whose retry hangs in one of them,
+    let world =
+        Setup::default().set("worker.events_in_flight", 2).set("webhooks.timeout_seconds", 20).build().await;
+    let _worker = world.start_worker().await;
+    let hanging = Receiver::listen("127.0.0.2:0".parse().unwrap(), &[]).await.unwrap();
+    hanging.order_fault(Fault::status(500));
+    hanging.order_fault(Order::new(Fault::Silence).always());
+    world.publish(job("slow").with("webhook_url", json!(hanging.url()))).await;
+    let retried = hanging.until(|received| received.len() == 2);
+    tokio::time::timeout(DEADLINE, retried).await.expect("a retry that hangs");
+    // then a fresh webhook is posted all the same.
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    world.webhooks(1).await;
+}
+
+/// A receiver that keeps the headers stands in for the provider.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_goes_on_to_the_connector_and_the_merchant() {
+    let provider = Receiver::start(&[]).await.unwrap();
+    let world = Setup::default().set("connectors.mute.url", provider.url()).build().await;
+    let _worker = world.start_worker().await;
+    let traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let job = job("po_1").connector("mute").with("webhook_url", world.webhook_url());
+    world.publish(job.header("traceparent", traced).header("tracestate", "a=1")).await;
+    // What it answers is no payout link, so the outcome is not known; what it was sent is what counts here.
+    assert_eq!(world.result_of("po_1").await.header("traceparent").as_deref(), Some(traced));
+    let call = provider.received().remove(0);
+    assert_eq!((call.headers["traceparent"].as_str(), call.headers["tracestate"].as_str()), (traced, "a=1"));
+    assert_eq!(call.headers["idempotency-key"].len(), 32);
+    assert_eq!(world.webhooks(1).await[0].headers["traceparent"], traced);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_takes_no_more_jobs_than_it_may_have_in_flight() {
+    let world = Setup::default().set("worker.jobs_in_flight", 2).set("broker.prefetch", 1).build().await;
+    let _worker = world.start_worker().await;
+    let held = [world.provider.hold_next_call(), world.provider.hold_next_call()];
+    for number in 0..10 {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    for call in &held {
+        call.arrived().await;
+    }
+    // Two are called, one is prefetched, seven wait.
+    eventually("seven in the queue", async || {
+        (world.ready(&world.names.jobs_queue).await == 7).then_some(())
+    })
+    .await;
+    assert_eq!(world.provider.ledger().links.len(), 0);
+    for call in held {
+        call.release();
+    }
+    for number in 0..10 {
+        world.result_of(&format!("po_{number}")).await;
+    }
+}
