@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    join,
+    task::{JoinError, JoinHandle},
+    time::{sleep, timeout},
+};
 
 use crate::{
     broker::{BrokerError, Consumer, Publisher, Stopper},
@@ -47,14 +51,14 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     tracing::info!("stopping: nothing new is taken, what is under way is finished");
     let grace = Duration::from_secs(config.worker.grace_period_seconds);
     tokio::select! {
-        stopped = timeout(grace, stop(&pipeline, &stopper)) => {
+        stopped = timeout(grace, stop(&pipeline, &stopper, taking, sweeping)) => {
             if stopped.is_err() {
                 tracing::warn!(jobs = pipeline.jobs_in_flight(), "the grace period is over; leases mend what is left");
             }
         }
         () = signals.next() => tracing::warn!("a second signal: leaving at once; leases mend what is left"),
     }
-    drop((taking, sweeping, health));
+    drop(health);
     match failed {
         Some(error) => Err(error),
         None => {
@@ -67,9 +71,11 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
 }
 
 /// Consume nothing, begin nothing, finish, then close: what is unacknowledged goes back to the queue.
-async fn stop(pipeline: &Arc<Pipeline>, stopper: &Stopper) {
+async fn stop(pipeline: &Arc<Pipeline>, stopper: &Stopper, taking: JoinHandle<()>, sweeping: JoinHandle<()>) {
     stopper.cancel();
     pipeline.stop();
+    // These two begin tasks: only after their end is there no more to wait for than what is under way.
+    let _ = join!(taking, sweeping);
     pipeline.at_rest().await;
     stopper.close();
 }
@@ -103,7 +109,7 @@ async fn open_pool(config: &Config) -> Result<sqlx::PgPool, StoreError> {
     Ok(pool)
 }
 
-fn broker_ended(ended: Result<Result<(), BrokerError>, tokio::task::JoinError>) -> anyhow::Error {
+fn broker_ended(ended: Result<Result<(), BrokerError>, JoinError>) -> anyhow::Error {
     match ended {
         Ok(Ok(())) => anyhow::anyhow!("RabbitMQ: a connection was closed"),
         Ok(Err(error)) => anyhow::anyhow!("RabbitMQ: {error}"),

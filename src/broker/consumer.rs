@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Event,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::{
@@ -27,14 +27,26 @@ pub struct Delivery {
     pub body: Vec<u8>,
     pub properties: BasicProperties,
     tag: u64,
-    acknowledge: mpsc::UnboundedSender<u64>,
+    settle: mpsc::UnboundedSender<(u64, Settle)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settle {
+    Acknowledge,
+    GiveBack,
 }
 
 impl Delivery {
     /// To be called once the job is accounted for, and never before.
     pub fn acknowledge(&self) {
         // A session that has ended has given its deliveries back: this one comes again.
-        let _ = self.acknowledge.send(self.tag);
+        let _ = self.settle.send((self.tag, Settle::Acknowledge));
+    }
+
+    /// Gives it back to the queue, which counts that: for what cannot be accounted for here, and is no reason to
+    /// wait. Never a way to retry.
+    pub fn give_back(&self) {
+        let _ = self.settle.send((self.tag, Settle::GiveBack));
     }
 
     /// A header that is a string.
@@ -197,7 +209,7 @@ async fn session(
     up.send_replace(true);
     tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
 
-    let (acknowledge, mut settled) = mpsc::unbounded_channel();
+    let (settle, mut settled) = mpsc::unbounded_channel();
     let mut acks = Acks { channel: channel.clone(), upto: 0, settled: BTreeMap::new() };
     let (mut tags, mut taking) = (Vec::new(), true);
     loop {
@@ -208,7 +220,7 @@ async fn session(
                         body: delivery.data,
                         properties: delivery.properties,
                         tag: delivery.delivery_tag,
-                        acknowledge: acknowledge.clone(),
+                        settle: settle.clone(),
                     };
                     // Full or closed: it stays unacknowledged and comes again.
                     let _ = deliveries.try_send(delivery);
@@ -244,7 +256,7 @@ struct Acks {
     channel: Channel,
     /// Everything up to here is acknowledged.
     upto: u64,
-    /// Beyond `upto`: since when, or `None` where acknowledged already.
+    /// Beyond `upto`: since when, or `None` where the broker has been told already.
     settled: BTreeMap<u64, Option<Instant>>,
 }
 
@@ -252,9 +264,15 @@ struct Acks {
 const GAP: Duration = Duration::from_millis(50);
 
 impl Acks {
-    async fn settle(&mut self, tags: &mut Vec<u64>) -> Result<(), BrokerError> {
+    async fn settle(&mut self, tags: &mut Vec<(u64, Settle)>) -> Result<(), BrokerError> {
         let now = Instant::now();
-        self.settled.extend(tags.drain(..).map(|tag| (tag, Some(now))));
+        for (tag, settle) in tags.drain(..) {
+            if settle == Settle::GiveBack {
+                let requeue = BasicNackOptions { multiple: false, requeue: true };
+                within(self.channel.basic_nack(tag, requeue)).await?;
+            }
+            self.settled.insert(tag, (settle == Settle::Acknowledge).then_some(now));
+        }
         let mut last_unsent = None;
         while let Some(entry) = self.settled.first_entry()
             && *entry.key() == self.upto + 1

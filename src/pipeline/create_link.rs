@@ -116,11 +116,6 @@ impl Pipeline {
             progress.connector_payout_id.as_deref(),
             progress.status_code,
         );
-        let event_type = told.event_type.as_str();
-        match told.error_code {
-            None => tracing::info!(event.r#type = event_type, "payout link created"),
-            Some(code) => tracing::warn!(event.r#type = event_type, error.code = code, "no payout link"),
-        }
         let ending = Ending {
             event_type: told.event_type,
             payout_status: told.payout_status,
@@ -129,7 +124,15 @@ impl Pipeline {
             error_code: told.error_code,
             result: told.result,
         };
-        self.store.conclude(link, ending).await
+        let event = self.store.conclude(link, ending).await?;
+        let event_type = event.event_type.as_str();
+        match told.error_code {
+            None => tracing::info!(event.id = %event.id, event.r#type = event_type, "payout link created"),
+            Some(code) => {
+                tracing::warn!(event.id = %event.id, event.r#type = event_type, error.code = code, "no payout link");
+            }
+        }
+        Ok(event)
     }
 }
 
@@ -205,7 +208,7 @@ fn timeline_of_look_up(
 /// One line a call. A credential of the deployment that a connector refuses is somebody's to mend, now.
 fn tell_log(attempt: &Attempt, our_credential_refused: bool) {
     let (kind, outcome, status) = (attempt.kind.as_str(), attempt.outcome, attempt.status_code);
-    let took_ms = attempt.took.as_millis();
+    let took_ms = u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX);
     if our_credential_refused {
         tracing::error!(
             kind,

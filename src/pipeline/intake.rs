@@ -54,8 +54,12 @@ impl Pipeline {
                 self.replay(&delivery, account, event_id, event_type, result.into()).await;
             }
             Ok(Accepted::Conflict { fields }) => self.reject(&delivery, &conflict(&fields)).await,
-            // Left unacknowledged: it comes again, and the delivery limit ends that where it never works.
-            Err(error) => report(&error),
+            // It comes again; where that never works, it is taken for poison after so many deliveries, and told.
+            Err(error) => {
+                report(&error);
+                self.sleep(self.settings.publish_pause).await;
+                delivery.give_back();
+            }
         }
     }
 
@@ -73,11 +77,15 @@ impl Pipeline {
         if delivery.content_type().is_some_and(|kind| !is_json(kind)) {
             return Err(invalid("content_type", "The content type is not application/json."));
         }
-        if merchant_id(delivery).len() > 255 || merchant_id(delivery).chars().any(char::is_control) {
-            return Err(invalid(
-                "x-merchant-id",
-                "The merchant id is longer than 255 bytes or has control characters.",
-            ));
+        // What stands outside the body goes into the record as well.
+        for (name, value) in [
+            ("x-merchant-id", Some(merchant_id(delivery))),
+            ("reply_to", delivery.reply_to()),
+            ("correlation_id", delivery.correlation_id()),
+        ] {
+            if value.is_some_and(|value| value.len() > 255 || value.chars().any(char::is_control)) {
+                return Err(invalid(name, "It is longer than 255 bytes or has control characters."));
+            }
         }
         if delivery.reply_to().is_some_and(|queue| self.settings.names.is_own_queue(queue)) {
             return Err(invalid("reply_to", "The reply queue is one of the worker's own."));
@@ -213,7 +221,10 @@ fn merchant_id(delivery: &Delivery) -> &str {
 }
 
 fn trace(delivery: &Delivery) -> TraceContext {
-    let header = |name| delivery.header(name).filter(|value| !value.is_empty() && value.len() <= 512);
+    // Whatever else it is, it is passed on as it came; what no header can carry is not.
+    let is_sound =
+        |value: &&str| (1..=512).contains(&value.len()) && value.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let header = |name| delivery.header(name).filter(is_sound);
     TraceContext {
         traceparent: header("traceparent").map(str::to_owned),
         tracestate: header("tracestate").map(str::to_owned),

@@ -7,7 +7,12 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Store, StoreError, batch::Statement, conclude, millis, seal::Column};
+use super::{
+    Store, StoreError,
+    batch::{Statement, column},
+    conclude, millis,
+    seal::Column,
+};
 use crate::{
     domain::{CreateLink, EventType, Lease, OpenLink, Progress, TraceContext},
     wire,
@@ -350,9 +355,4 @@ impl Accept {
             })
             .collect())
     }
-}
-
-/// One column of a batch, as UNNEST takes it.
-pub(super) fn column<'a, R: 'a + Copy, T>(rows: &[R], of: impl Fn(R) -> T) -> Vec<T> {
-    rows.iter().map(|row| of(*row)).collect()
 }

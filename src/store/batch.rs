@@ -117,3 +117,8 @@ async fn run<S: Statement>(statement: &S, items: &[S::Item]) -> Vec<Result<S::An
         }
     }
 }
+
+/// One column of a batch, as UNNEST takes it.
+pub(super) fn column<'a, R: 'a + Copy, T>(rows: &[R], of: impl Fn(R) -> T) -> Vec<T> {
+    rows.iter().map(|row| of(*row)).collect()
+}

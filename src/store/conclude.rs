@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    DueEvent, Store, StoreError, WebhookState, accept::column, batch::Statement, millis, seal::Column,
+    DueEvent, Store, StoreError, WebhookState,
+    batch::{Statement, column},
+    millis,
+    seal::Column,
     timeline::Timeline,
 };
 use crate::domain::{Attempt, EventType, Lease, OpenLink, PayoutStatus};

@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    accept::column,
-    batch::Statement,
+    batch::{Statement, column},
     millis,
     timeline::{Timeline, count},
 };

@@ -109,6 +109,9 @@ async fn every_kind_of_refusal_is_answered() {
         ("no amount", job("g").with("amount", json!(null)), "INVALID_JOB", Some("amount")),
         ("too large", job("h").raw(&vec![b' '; 300 * 1024]), "INVALID_JOB", None),
         ("own queue", job("i").reply_to(&world.names.jobs_queue), "INVALID_JOB", Some("reply_to")),
+        ("NUL in a queue", job("k").reply_to("a\0b"), "INVALID_JOB", Some("reply_to")),
+        ("NUL in a merchant", job("l").merchant("a\0b"), "INVALID_JOB", Some("x-merchant-id")),
+        ("another content type", job("m").content_type("text/xml"), "INVALID_JOB", Some("content_type")),
     ];
     for (what, job, code, field) in &refusals {
         world.publish(job.clone().correlation_id(what)).await;
@@ -220,4 +223,28 @@ async fn two_workers_share_a_queue() {
     }
     world.webhooks(60).await;
     assert_eq!(world.provider.ledger().links.len(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_database_refuses_fails_alone_and_is_told() {
+    // Given a database that refuses one row of a batch,
+    let world = Setup::default().set("worker.max_deliveries", 2).build().await;
+    world.start_worker().await.stop().await;
+    sqlx::query("ALTER TABLE payout_links ADD CONSTRAINT refused CHECK (merchant_payout_id <> 'po_3')")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    for number in 0..6 {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    // when a worker takes the batch,
+    let _worker = world.start_worker().await;
+    // then the others are created, and that one is given back until it is taken for poison, and told.
+    for number in [0, 1, 2, 4, 5] {
+        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+    }
+    let rejected = world.result_of("po_3").await;
+    assert_eq!(rejected.kind(), "payout_link.rejected");
+    assert!(world.dead_letter().await.header("x-rejected-reason").unwrap().contains("delivered 3 times"));
+    assert_eq!(world.provider.ledger().links.len(), 5);
 }

@@ -10,6 +10,7 @@ mod support;
 mod crashes;
 mod idempotency;
 mod intake;
+mod leases;
 mod limits;
 mod outages;
 mod program;

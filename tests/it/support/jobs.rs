@@ -74,6 +74,11 @@ impl Job {
         self
     }
 
+    pub fn content_type(mut self, kind: &str) -> Self {
+        self.content_type = Some(kind.into());
+        self
+    }
+
     /// Another body, as it stands.
     pub fn raw(mut self, body: &[u8]) -> Self {
         self.body = body.to_vec();

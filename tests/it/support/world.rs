@@ -312,11 +312,16 @@ impl World {
             .await;
     }
 
-    /// All that is in the database, as text.
+    /// All that is in the database, as text; bytes as they are, not in hexadecimal, where nothing would be found.
     pub async fn dump(&self) -> String {
         let mut dump = String::new();
         for table in ["payout_links", "events", "attempts"] {
-            let rows = format!("SELECT row_to_json(row)::text FROM {table} row");
+            let bytes = if table == "payout_links" {
+                "|| encode(row.request, 'escape') || encode(row.result, 'escape')"
+            } else {
+                ""
+            };
+            let rows = format!("SELECT row_to_json(row)::text {bytes} FROM {table} row");
             let rows: Vec<String> =
                 sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_all(&self.pool).await.unwrap();
             dump += &format!("{table}\n{}\n", rows.join("\n"));

@@ -1,0 +1,119 @@
+//! The store alone, with two holders of one row: whose lease ran out changes nothing any more.
+
+use std::time::Duration;
+
+use payout_link_worker::{
+    domain::{Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
+    store::{
+        Accepted, BatchLimits, Ending, Hold, KeyRing, NewLink, Store, StoreError, StoreSettings, migrate,
+    },
+    wire,
+};
+use sqlx::PgPool;
+
+use crate::support::{World, job};
+
+fn store(pool: PgPool) -> Store {
+    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let keys = KeyRing::new(&[format!("k1:{key}").into()], &key.into()).unwrap();
+    let limits = BatchLimits { rows: 10, bytes: 100_000, depth: 1 };
+    let settings = StoreSettings {
+        lease: Duration::from_secs(30),
+        event_lease: Duration::from_secs(30),
+        batches: limits,
+    };
+    Store::new(pool, keys, settings)
+}
+
+async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
+    let policy = wire::DecodePolicy { allow_http_webhooks: false };
+    let new = NewLink {
+        merchant_id: String::new(),
+        connector: "sandbox".into(),
+        job: wire::create_link(&job(id).body, None, &policy).unwrap(),
+        reply_to: None,
+        correlation_id: None,
+        trace: TraceContext::default(),
+        hold: Hold::Lease,
+    };
+    match store.accept(new).await.unwrap() {
+        Accepted::New(link) => link,
+        _ => panic!("not new"),
+    }
+}
+
+fn created(link: &mut OpenLink, connector_payout_id: &str) -> Ending {
+    link.begin_written_call();
+    link.calls.push(Attempt {
+        kind: AttemptKind::Create,
+        number: link.progress.attempts,
+        started_at: link.lease.now(),
+        took: Duration::from_millis(5),
+        status_code: 201,
+        outcome: "created",
+        detail: Some(connector_payout_id.into()),
+    });
+    Ending {
+        event_type: EventType::Created,
+        payout_status: PayoutStatus::RequiresFulfillment,
+        connector_payout_id: Some(connector_payout_id.into()),
+        status_code: 201,
+        error_code: None,
+        result: "{}".into(),
+    }
+}
+
+/// A worker that was away for longer than its lease comes back with an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_concludes_nothing() {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    let store = store(world.pool.clone());
+    // Given a row whose lease runs out, by the database's clock, while its holder believes in it,
+    let mut late = accept(&store, "po_1").await;
+    sqlx::query("UPDATE payout_links SET due_at = now() - interval '1 second'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    // and another holder, who finds it in doubt,
+    let mut claimed = store.claim("sandbox", 10).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    let mut link = claimed.remove(0).unwrap();
+    assert!(link.progress.in_doubt_since.is_some());
+    // when both come with an answer, the first holder last,
+    let ending = created(&mut link, "plink_second");
+    let event = store.conclude(link, ending).await.unwrap();
+    let ending = created(&mut late, "plink_first");
+    let refused = store.conclude(late, ending).await.unwrap_err();
+    // then the late one is told so, nothing of the record has changed, and it stands in the timeline.
+    assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
+    let shown = store.show("po_1").await.unwrap().remove(0);
+    assert_eq!(shown.connector_payout_id.as_deref(), Some("plink_second"));
+    assert_eq!(shown.event.unwrap().id, event.id);
+    let late: Vec<_> = shown.timeline.iter().filter(|call| call.outcome == "late: created").collect();
+    assert_eq!(late.len(), 1);
+    assert_eq!(late[0].detail.as_deref(), Some("plink_first"));
+    let events: i64 = sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(&world.pool).await.unwrap();
+    assert_eq!(events, 1);
+}
+
+/// The same while the row is still open: only its present holder may go on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_holder_cannot_go_on_nor_let_go() {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    let store = store(world.pool.clone());
+    let mut late = accept(&store, "po_1").await;
+    sqlx::query("UPDATE payout_links SET due_at = now() - interval '1 second'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert!(matches!(store.renew_for_call(&mut late).await, Err(StoreError::LeaseLost)));
+    assert!(matches!(store.postpone(late, Duration::ZERO).await, Err(StoreError::LeaseLost)));
+    // And nobody else finds it while the second lease runs.
+    assert!(store.claim("sandbox", 10).await.unwrap().is_empty());
+    store.postpone(link, Duration::ZERO).await.unwrap();
+    let again = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert_eq!(again.progress.attempts, 1);
+}
