@@ -153,6 +153,13 @@ fn targets(world: &World) -> [SocketAddr; 4] {
     ]
 }
 
+fn database_url(world: &World) -> String {
+    let options = world.pool.connect_options();
+    let mut url: url::Url = std::env::var("DATABASE_URL").unwrap().parse().unwrap();
+    url.set_path(options.get_database().unwrap());
+    url.to_string()
+}
+
 /// The one that is to die: it knows the services by their proxies alone.
 async fn launch(world: &World, kind: Kind, proxies: &Proxies) -> support::Worker {
     let through = |url: &str, service| {
@@ -165,7 +172,7 @@ async fn launch(world: &World, kind: Kind, proxies: &Proxies) -> support::Worker
     // Looking for what is due is noise in the sequence, except where a repeat hangs on it.
     let sweep = if kind == Kind::WebhookFails { "700" } else { "30000" };
     let worker = world.launch_worker(&[
-        ("PAYOUT_LINK__DATABASE__URL", through(world.database_url(), Service::Postgres)),
+        ("PAYOUT_LINK__DATABASE__URL", through(&database_url(world), Service::Postgres)),
         ("PAYOUT_LINK__BROKER__URL", through(&std::env::var("AMQP_URL").unwrap(), Service::RabbitMq)),
         ("PAYOUT_LINK__CONNECTORS__SANDBOX__URL", connector.clone()),
         ("PAYOUT_LINK__CONNECTORS__ASKED__URL", connector.clone()),

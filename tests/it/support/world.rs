@@ -73,7 +73,6 @@ pub struct World {
     upstream: Upstream,
     amqp_url: String,
     admin_url: String,
-    database_url: String,
     database: String,
     settings: Vec<(String, String)>,
     workers: Mutex<u32>,
@@ -173,7 +172,6 @@ impl World {
             upstream,
             amqp_url,
             admin_url,
-            database_url: database_url.into(),
             database: name,
             settings: setup.settings,
             workers: Mutex::new(0),
@@ -294,11 +292,6 @@ impl World {
                 self.merchant.received().len()
             )
         })
-    }
-
-    /// Where this world's database is.
-    pub fn database_url(&self) -> &str {
-        &self.database_url
     }
 
     /// A setting of the workers that are started from now on.
