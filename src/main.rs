@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use payout_link_worker::cli::{self, Arguments};
 
-
 fn main() -> ExitCode {
     match cli::execute(Arguments::parse()) {
         Ok(code) => code,
