@@ -54,6 +54,11 @@ impl Words {
                 _ => {}
             }
         }
+        // What a pool asks to see whether anybody is there.
+        if said.is_empty() && matches!(messages(chunk).next(), Some((b'S', _))) {
+            self.last = "a ping".into();
+            return self.last.clone();
+        }
         if said.is_empty() { squeezed(&String::from_utf8_lossy(chunk)) } else { said.join(", ") }
     }
 }
