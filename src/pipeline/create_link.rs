@@ -12,7 +12,7 @@ use crate::{
         Attempt, AttemptKind, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key,
         retry::{self, Next},
     },
-    store::{DueEvent, Ending, StoreError},
+    store::{DueEvent, StoreError},
     wire,
 };
 
@@ -116,17 +116,10 @@ impl Pipeline {
             progress.connector_payout_id.as_deref(),
             progress.status_code,
         );
-        let ending = Ending {
-            event_type: told.event_type,
-            payout_status: told.payout_status,
-            connector_payout_id: told.connector_payout_id,
-            status_code: progress.status_code,
-            error_code: told.error_code,
-            result: told.result,
-        };
-        let event = self.store.conclude(link, ending).await?;
+        let error_code = told.error_code;
+        let event = self.store.conclude(link, told).await?;
         let event_type = event.event_type.as_str();
-        match told.error_code {
+        match error_code {
             None => tracing::info!(event.id = %event.id, event.r#type = event_type, "payout link created"),
             Some(code) => {
                 tracing::warn!(event.id = %event.id, event.r#type = event_type, error.code = code, "no payout link");

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -15,19 +14,10 @@ use super::{
     seal::Column,
     timeline::Timeline,
 };
-use crate::domain::{Attempt, EventType, Lease, OpenLink, PayoutStatus};
-
-/// How a record ends, as it is stored and told.
-pub struct Ending {
-    pub event_type: EventType,
-    pub payout_status: PayoutStatus,
-    pub connector_payout_id: Option<String>,
-    pub status_code: u16,
-    /// `unified_details.code`.
-    pub error_code: Option<&'static str>,
-    /// The result, as it is published now and in every replay.
-    pub result: Bytes,
-}
+use crate::{
+    domain::{Attempt, EventType, Lease, OpenLink},
+    wire::Told,
+};
 
 pub(super) struct Conclude {
     pub(super) pool: PgPool,
@@ -59,7 +49,7 @@ impl Store {
     /// Ends the record, if it is still ours. The event comes back leased: to be told at once.
     ///
     /// An answer that comes after the lease changes nothing; it is written into the timeline as late.
-    pub async fn conclude(&self, link: Box<OpenLink>, ending: Ending) -> Result<DueEvent, StoreError> {
+    pub async fn conclude(&self, link: Box<OpenLink>, told: Told) -> Result<DueEvent, StoreError> {
         let OpenLink { id, merchant_id, connector, job, progress, lease, trace, calls, .. } = *link;
         let webhook_url = job.webhook_url.as_ref().map(|url| url.as_str().to_owned());
         let asked_at = Instant::now();
@@ -67,13 +57,13 @@ impl Store {
             id,
             holder: lease.holder,
             event_id: Uuid::now_v7(),
-            event_type: ending.event_type,
-            payout_status: ending.payout_status.as_str(),
-            connector_payout_id: ending.connector_payout_id,
+            event_type: told.event_type,
+            payout_status: told.payout_status.as_str(),
+            connector_payout_id: told.connector_payout_id,
             in_doubt_since: progress.in_doubt_since,
-            status_code: ending.status_code.into(),
-            error_code: ending.error_code,
-            result: self.keys.seal(Column::Result, id, ending.result.to_vec()),
+            status_code: told.status_code.into(),
+            error_code: told.error_code,
+            result: self.keys.seal(Column::Result, id, told.result.to_vec()),
             webhook_url: webhook_url.clone(),
             calls,
         });
@@ -85,7 +75,7 @@ impl Store {
             merchant_id,
             connector,
             merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
-            result: ending.result,
+            result: told.result,
             reply_to: to.reply_to,
             correlation_id: to.correlation_id,
             trace,

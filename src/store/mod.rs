@@ -37,7 +37,6 @@ use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbo
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     batch::BatchLimits,
-    conclude::Ending,
     connect::{DatabaseSettings, MIGRATIONS, connect, migrate},
     outbox::{DueEvent, Telling, WebhookState},
     retain::Batch,

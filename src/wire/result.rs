@@ -57,7 +57,7 @@ struct ConnectorDetails<'a> {
     reason: Option<&'a str>,
 }
 
-/// A conclusion in the contract's words.
+/// A conclusion in the contract's words: how a record ends, as it is stored and told.
 pub struct Told {
     pub event_type: EventType,
     pub payout_status: PayoutStatus,
@@ -65,7 +65,7 @@ pub struct Told {
     pub status_code: u16,
     /// `unified_details.code`, where there is an error.
     pub error_code: Option<&'static str>,
-    /// JSON. Holds the link: a secret.
+    /// The result as it is published now and in every replay. JSON; holds the link: a secret.
     pub result: Bytes,
 }
 

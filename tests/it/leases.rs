@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use payout_link_worker::{
     domain::{Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
-    store::{
-        Accepted, BatchLimits, Ending, Hold, KeyRing, NewLink, Store, StoreError, StoreSettings, migrate,
-    },
+    store::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreError, StoreSettings, migrate},
     wire,
 };
 use sqlx::PgPool;
@@ -42,7 +40,7 @@ async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
     }
 }
 
-fn created(link: &mut OpenLink, connector_payout_id: &str) -> Ending {
+fn created(link: &mut OpenLink, connector_payout_id: &str) -> wire::Told {
     link.begin_written_call();
     link.calls.push(Attempt {
         kind: AttemptKind::Create,
@@ -53,7 +51,7 @@ fn created(link: &mut OpenLink, connector_payout_id: &str) -> Ending {
         outcome: "created",
         detail: Some(connector_payout_id.into()),
     });
-    Ending {
+    wire::Told {
         event_type: EventType::Created,
         payout_status: PayoutStatus::RequiresFulfillment,
         connector_payout_id: Some(connector_payout_id.into()),
@@ -81,10 +79,10 @@ async fn a_late_answer_concludes_nothing() {
     let mut link = claimed.remove(0).unwrap();
     assert!(link.progress.in_doubt_since.is_some());
     // when both come with an answer, the first holder last,
-    let ending = created(&mut link, "plink_second");
-    let event = store.conclude(link, ending).await.unwrap();
-    let ending = created(&mut late, "plink_first");
-    let refused = store.conclude(late, ending).await.unwrap_err();
+    let told = created(&mut link, "plink_second");
+    let event = store.conclude(link, told).await.unwrap();
+    let told = created(&mut late, "plink_first");
+    let refused = store.conclude(late, told).await.unwrap_err();
     // then the late one is told so, nothing of the record has changed, and it stands in the timeline.
     assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
     let shown = store.show("po_1").await.unwrap().remove(0);

@@ -1,0 +1,238 @@
+//! For every rule a history that breaks it, and no rule that finds fault with a good one.
+
+use super::*;
+
+const ID: &str = "event-1";
+
+fn job(message_id: &str) -> Published {
+    Published {
+        message_id: message_id.into(),
+        key: "po_1".into(),
+        fingerprint: "1250 EUR".into(),
+        is_valid: true,
+        rule: Rule::SameKey,
+        wants_webhook: true,
+        wants_reply: false,
+        came_late: false,
+    }
+}
+
+fn told(id: &str, kind: &str, correlation_id: &str) -> Heard {
+    Heard {
+        is_reply: false,
+        id: Some(id.into()),
+        kind: kind.into(),
+        key: "po_1".into(),
+        correlation_id: Some(correlation_id.into()),
+        link_url: (kind == "payout_link.created").then(|| "https://links.example/1".into()),
+        body: kind.into(),
+    }
+}
+
+fn post() -> Webhook {
+    Webhook {
+        id: Some(ID.into()),
+        key: "po_1".into(),
+        status: Some(204),
+        is_verified: true,
+        body: "{}".into(),
+    }
+}
+
+/// One job, one link, one result, one webhook; and a job that was refused.
+fn good() -> History {
+    let event = Event {
+        id: ID.into(),
+        kind: "payout_link.created".into(),
+        published: true,
+        due: false,
+        leased: false,
+        webhook_state: "delivered".into(),
+    };
+    let link = Link {
+        id: "plink_1".into(),
+        key: "po_1".into(),
+        fingerprint: "1250 EUR".into(),
+        url: "https://links.example/1".into(),
+    };
+    let record = Record {
+        key: "po_1".into(),
+        fingerprint: "1250 EUR".into(),
+        state: "created".into(),
+        link_id: Some("plink_1".into()),
+        in_doubt: false,
+        leased: false,
+        due: false,
+        calls: vec!["created".into()],
+        event: Some(event),
+    };
+    let rival = Published { fingerprint: "9 EUR".into(), ..job("m-2") };
+    History {
+        published: vec![job("m-1"), rival],
+        links: vec![link],
+        before: vec![record.clone()],
+        records: vec![record],
+        heard: vec![told(ID, "payout_link.created", "m-1"), told("refusal-1", REJECTED, "m-2")],
+        dead: vec![DeadLetter { message_id: Some("m-2".into()), has_reason: true }],
+        webhooks: vec![post()],
+        waiting: 0,
+    }
+}
+
+/// The good one as a record ends that has no link.
+fn without_link(state: &str, kind: &str, rule: Rule) -> History {
+    let mut history = good();
+    history.links.clear();
+    history.before.clear();
+    for job in &mut history.published {
+        job.rule = rule;
+    }
+    let record = &mut history.records[0];
+    (record.state, record.link_id) = (state.into(), None);
+    record.event.as_mut().unwrap().kind = kind.into();
+    history.heard[0] = told(ID, kind, "m-1");
+    history
+}
+
+fn unknown(rule: Rule) -> History {
+    let mut history = without_link("unknown", "payout_link.pending", rule);
+    history.records[0].in_doubt = true;
+    history
+}
+
+fn caught(rule: &str, history: &History, spoil: impl FnOnce(&mut History)) {
+    assert_eq!(check(history), [], "a good history to begin with");
+    let mut spoilt = history.clone();
+    spoil(&mut spoilt);
+    let found = check(&spoilt);
+    assert!(found.iter().any(|violation| violation.rule == rule), "{rule} is not among {found:?}");
+}
+
+#[test]
+fn good_ones_pass() {
+    assert_eq!(check(&good()), []);
+    assert_eq!(check(&unknown(Rule::Never)), []);
+    assert_eq!(check(&without_link("failed", "payout_link.failed", Rule::Never)), []);
+    let mut repeated = good();
+    repeated.heard.extend(repeated.heard.clone());
+    repeated.dead.extend(repeated.dead.clone());
+    repeated.webhooks.extend(repeated.webhooks.clone());
+    assert_eq!(check(&repeated), [], "repeats are allowed");
+}
+
+#[test]
+fn r1_every_job_is_accounted_for() {
+    caught("R1", &good(), |history| history.records.clear());
+    caught("R1", &good(), |history| history.dead.clear());
+    caught("R1", &good(), |history| history.dead[0].has_reason = false);
+    caught("R1", &good(), |history| drop(history.heard.pop()));
+    caught("R1", &good(), |history| history.published[0].is_valid = false);
+    caught("R1", &good(), |history| history.dead[0].message_id = Some("m-1".into()));
+    caught("R1", &good(), |history| {
+        history.heard.push(told("refusal-2", REJECTED, "m-1"));
+    });
+}
+
+#[test]
+fn r2_one_link_a_key() {
+    caught("R2", &good(), |history| history.links.push(history.links[0].clone()));
+}
+
+#[test]
+fn r3_the_link_is_the_connectors() {
+    caught("R3", &good(), |history| history.links.clear());
+    caught("R3", &good(), |history| history.records[0].link_id = Some("plink_2".into()));
+    caught("R3", &good(), |history| history.heard[0].link_url = Some("https://links.example/2".into()));
+    caught("R3", &good(), |history| history.links[0].key = "po_2".into());
+}
+
+#[test]
+fn r4_a_failure_has_no_link() {
+    let failed = without_link("failed", "payout_link.failed", Rule::SameKey);
+    caught("R4", &failed, |history| history.links = good().links);
+}
+
+#[test]
+fn r5_unknown_only_where_nothing_else_is_left_and_never_silently() {
+    for rule in [Rule::SameKey, Rule::LookUp] {
+        caught("R5", &unknown(Rule::Never), |history| history.published[0].rule = rule);
+    }
+    caught("R5", &unknown(Rule::Never), |history| history.records[0].in_doubt = false);
+    caught("R5", &unknown(Rule::Never), |history| {
+        history.records[0].event.as_mut().unwrap().kind = "payout_link.failed".into();
+    });
+    caught("R5", &unknown(Rule::Never), |history| history.records[0].event = None);
+}
+
+#[test]
+fn r6_a_result_an_event_always_the_same() {
+    caught("R6", &good(), |history| drop(history.heard.remove(0)));
+    caught("R6", &good(), |history| {
+        history.heard.push(Heard { body: b"another".to_vec(), ..history.heard[0].clone() });
+    });
+    caught("R6", &good(), |history| {
+        history.heard.push(Heard { body: b"another".to_vec(), ..history.heard[1].clone() });
+    });
+    caught("R6", &good(), |history| history.published[0].wants_reply = true);
+    caught("R6", &good(), |history| {
+        history.published.push(Published { came_late: true, ..job("m-3") });
+    });
+}
+
+#[test]
+fn r7_a_webhook_an_event_always_the_same() {
+    caught("R7", &good(), |history| history.webhooks.clear());
+    caught("R7", &good(), |history| history.webhooks[0].status = Some(503));
+    caught("R7", &good(), |history| history.webhooks[0].is_verified = false);
+    caught("R7", &good(), |history| {
+        history.webhooks.push(Webhook { body: "[]".into(), ..post() });
+    });
+    // Given up too early; and what may be given up.
+    let give_up = |history: &mut History, status| {
+        for record in history.before.iter_mut().chain(&mut history.records) {
+            record.event.as_mut().unwrap().webhook_state = "abandoned".into();
+        }
+        history.webhooks[0].status = Some(status);
+    };
+    caught("R7", &good(), |history| give_up(history, 503));
+    let mut gone = good();
+    give_up(&mut gone, 410);
+    assert_eq!(check(&gone), []);
+    let mut run_out = good();
+    give_up(&mut run_out, 503);
+    run_out.webhooks = vec![run_out.webhooks[0].clone(); TRIES];
+    assert_eq!(check(&run_out), []);
+}
+
+#[test]
+fn r8_a_conflict_changes_nothing() {
+    caught("R8", &good(), |history| history.records[0].calls.push("created".into()));
+    caught("R8", &good(), |history| history.links[0].fingerprint = "9 EUR".into());
+    caught("R8", &good(), |history| history.records[0].fingerprint = "8 EUR".into());
+}
+
+#[test]
+fn r9_repeats_can_be_told() {
+    caught("R9", &good(), |history| history.heard[0].id = None);
+    caught("R9", &good(), |history| history.heard.push(told("event-2", "payout_link.created", "m-1")));
+    caught("R9", &good(), |history| history.heard.push(told("refusal-2", REJECTED, "m-2")));
+    caught("R9", &good(), |history| history.webhooks[0].id = None);
+    caught("R9", &good(), |history| history.webhooks.push(Webhook { id: Some("event-2".into()), ..post() }));
+}
+
+#[test]
+fn r10_nothing_is_left() {
+    caught("R10", &good(), |history| history.waiting = 1);
+    caught("R10", &good(), |history| history.records[0].state = "open".into());
+    caught("R10", &good(), |history| history.records[0].leased = true);
+    caught("R10", &good(), |history| history.records[0].due = true);
+    let spoils: [fn(&mut Event); 4] = [
+        |event| event.published = false,
+        |event| event.due = true,
+        |event| event.leased = true,
+        |event| event.webhook_state = "pending".into(),
+    ];
+    for spoil in spoils {
+        caught("R10", &good(), |history| spoil(history.records[0].event.as_mut().unwrap()));
+    }
+}

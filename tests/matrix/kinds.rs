@@ -1,0 +1,149 @@
+//! The kinds of job whose every moment is gone through.
+
+use payout_link_worker::sandbox::{Fault, Order};
+use serde_json::Value;
+
+use crate::{
+    history::Rule,
+    support::{Job, job},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Plain,
+    /// The same request twice at once.
+    Duplicate,
+    /// The same request again after the end.
+    Repeated,
+    /// Another request under the key after the end.
+    Conflicting,
+    /// Two requests under one key at once.
+    Rivals,
+    Invalid,
+    Refused,
+    Retried,
+    DoubtSameKey,
+    DoubtLookUp,
+    DoubtNever,
+    /// No fault at all, at connectors where a repeat makes a second link.
+    PlainLookUp,
+    PlainNever,
+    Rpc,
+    WebhookFails,
+    /// Several at once.
+    Batch,
+}
+
+/// A job and what is known of it.
+pub struct Story {
+    pub job: Job,
+    pub key: String,
+    pub message_id: String,
+    pub fingerprint: String,
+    pub is_valid: bool,
+    pub came_late: bool,
+}
+
+impl Kind {
+    pub const ALL: [Self; 16] = [
+        Self::Plain,
+        Self::Duplicate,
+        Self::Repeated,
+        Self::Conflicting,
+        Self::Rivals,
+        Self::Invalid,
+        Self::Refused,
+        Self::Retried,
+        Self::DoubtSameKey,
+        Self::DoubtLookUp,
+        Self::DoubtNever,
+        Self::PlainLookUp,
+        Self::PlainNever,
+        Self::Rpc,
+        Self::WebhookFails,
+        Self::Batch,
+    ];
+
+    pub fn rule(self) -> Rule {
+        match self {
+            Self::DoubtLookUp | Self::PlainLookUp => Rule::LookUp,
+            Self::DoubtNever | Self::PlainNever => Rule::Never,
+            _ => Rule::SameKey,
+        }
+    }
+
+    pub fn connector(self) -> &'static str {
+        match self.rule() {
+            Rule::SameKey => "sandbox",
+            Rule::LookUp => "asked",
+            Rule::Never => "mute",
+        }
+    }
+
+    pub fn wants_webhook(self) -> bool {
+        !matches!(self, Self::Rpc | Self::Invalid | Self::DoubtSameKey)
+    }
+
+    pub fn wants_reply(self) -> bool {
+        self == Self::Rpc
+    }
+
+    /// What the connector does to the payout, if anything.
+    pub fn at_connector(self) -> Option<Order> {
+        Some(match self {
+            Self::Refused => Order::new(Fault::status(422)).always(),
+            Self::Retried => Order::new(Fault::status_with_retry_after(503, "1")),
+            Self::DoubtSameKey | Self::DoubtLookUp | Self::DoubtNever => {
+                Order::new(Fault::Reset).after_the_work()
+            }
+            _ => return None,
+        })
+    }
+
+    pub fn at_merchant(self) -> Option<Order> {
+        (self == Self::WebhookFails).then(|| Order::new(Fault::status(503)))
+    }
+
+    /// What is published and finished before anything counts.
+    pub fn first(self, id: &str, webhook: &Value) -> Option<Story> {
+        matches!(self, Self::Repeated | Self::Conflicting).then(|| self.story(id, "first", 1250, webhook))
+    }
+
+    /// What is published when it counts.
+    pub fn stories(self, id: &str, webhook: &Value) -> Vec<Story> {
+        let story = |message: &str, amount| self.story(id, message, amount, webhook);
+        match self {
+            Self::Duplicate => vec![story("one", 1250), story("two", 1250)],
+            Self::Repeated => vec![Story { came_late: true, ..story("again", 1250) }],
+            Self::Conflicting => vec![story("other", 1251)],
+            Self::Rivals => vec![story("one", 1250), story("other", 1251)],
+            Self::Invalid => vec![Story { is_valid: false, ..story("bad", -5) }],
+            Self::Batch => {
+                let ids = ["a", "b", "c"].map(|part| format!("{id}-{part}"));
+                ids.iter().map(|id| self.story(id, "one", 1250, webhook)).collect()
+            }
+            _ => vec![story("one", 1250)],
+        }
+    }
+
+    /// Jobs that end among the dead letters.
+    pub fn refusals(self) -> usize {
+        usize::from(matches!(self, Self::Conflicting | Self::Rivals | Self::Invalid))
+    }
+
+    fn story(self, id: &str, message: &str, amount: i64, webhook: &Value) -> Story {
+        let message_id = format!("{id}-{message}");
+        let mut job = job(id).amount(amount).message_id(&message_id);
+        if self.wants_webhook() {
+            job = job.with("webhook_url", webhook.clone());
+        }
+        Story {
+            job: job.connector(self.connector()),
+            key: id.to_owned(),
+            message_id,
+            fingerprint: format!("{amount} EUR"),
+            is_valid: true,
+            came_late: false,
+        }
+    }
+}
