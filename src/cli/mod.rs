@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod check;
+mod keys;
 mod show;
 mod submit;
 
@@ -50,6 +51,9 @@ enum Command {
     Check,
     /// Publish jobs: one JSON object, or JSON Lines
     Submit(submit::Arguments),
+    /// Count what each sealing key has sealed, or seal it all with the first
+    #[command(subcommand)]
+    Keys(keys::Action),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
 }
@@ -76,6 +80,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Migrate => migrate(&config).await,
             Command::Check => check::run(&config).await,
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
+            Command::Keys(action) => keys::run(&config, &action).await,
             Command::Show(arguments) => show::run(&config, &arguments).await,
         }
     });

@@ -56,6 +56,7 @@ pub fn load(
     take(&mut sections, "jobs", &mut config.jobs, &mut problems);
     take(&mut sections, "retry", &mut config.retry, &mut problems);
     take(&mut sections, "webhooks", &mut config.webhooks, &mut problems);
+    take(&mut sections, "retention", &mut config.retention, &mut problems);
     take(&mut sections, "log", &mut config.log, &mut problems);
     let mut connectors: BTreeMap<String, Value> = BTreeMap::new();
     take(&mut sections, "connectors", &mut connectors, &mut problems);
@@ -66,7 +67,7 @@ pub fn load(
         }
     }
     problems.extend(sections.keys().map(|unknown| {
-        format!("unknown section [{unknown}], expected worker, database, broker, keys, jobs, retry, connectors, webhooks or log")
+        format!("unknown section [{unknown}], expected worker, database, broker, keys, jobs, retry, connectors, webhooks, retention or log")
     }));
     // What could not be read is missing now; naming that too would only hide the cause.
     if problems.is_empty() {

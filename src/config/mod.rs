@@ -22,7 +22,7 @@ use crate::{
     domain::{LookUp, ReplayRule, retry::RetryPolicy},
     http::HttpSettings,
     limits::Slots,
-    pipeline::PipelineSettings,
+    pipeline::{PipelineSettings, Retention},
     store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
     webhook::{AddressPolicy, SigningKey, WebhookSettings},
     wire::DecodePolicy,
@@ -38,6 +38,7 @@ pub struct Config {
     pub retry: RetrySection,
     pub connectors: BTreeMap<String, ConnectorSection>,
     pub webhooks: WebhooksSection,
+    pub retention: RetentionSection,
     pub log: LogSection,
 }
 
@@ -285,6 +286,23 @@ impl Default for WebhooksSection {
     }
 }
 
+/// What is done with is kept for so long. The record and its sealed result stay: repeats are answered from them.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSection {
+    /// From the record's conclusion; 0: at once.
+    pub requests_days: u32,
+    /// Events that are told.
+    pub events_days: u32,
+    pub attempts_days: u32,
+}
+
+impl Default for RetentionSection {
+    fn default() -> Self {
+        Self { requests_days: 7, events_days: 90, attempts_days: 90 }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSection {
@@ -440,6 +458,11 @@ impl Config {
             sweep_interval: Duration::from_millis(self.worker.sweep_interval_ms),
             sweep_batch: self.worker.sweep_batch.max(1),
             max_deliveries: self.worker.max_deliveries,
+            retention: Retention {
+                requests: self.retention.requests_days,
+                events: self.retention.events_days,
+                attempts: self.retention.attempts_days,
+            },
             names: self.broker.names.clone(),
         }
     }

@@ -13,11 +13,14 @@
 mod create_link;
 mod intake;
 mod outbox;
+mod retention;
 mod sweeper;
+
+pub use self::retention::Retention;
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -51,6 +54,7 @@ pub struct PipelineSettings {
     pub sweep_batch: usize,
     /// Deliveries of one message before it is taken for poison.
     pub max_deliveries: u64,
+    pub retention: Retention,
     pub names: Names,
 }
 
@@ -101,9 +105,9 @@ impl Pipeline {
         }
     }
 
-    /// Takes what is due, until the pipeline is stopped.
+    /// Takes what is due, and erases what is past its retention, until the pipeline is stopped.
     pub async fn sweep(self: Arc<Self>) {
-        sweeper::run(self).await;
+        join(sweeper::run(self.clone()), retention::run(self)).await;
     }
 
     /// From now on nothing new is begun: what waits for a call is written down and let go.

@@ -8,6 +8,8 @@
 //! | `postpone` | nobody's until it is due; a call that was not made is taken back |
 //! | `conclude` | the row has its end and its event, both or neither; never a second time |
 //! | `claim_events`, `delivered` | the same for what has to be told |
+//! | `erase_requests`, `delete_events`, `delete_attempts` | what is past its retention is gone, a batch of it |
+//! | `reseal`, `count_keys` | a page of records is sealed with the ring's first key; which key sealed how much |
 //!
 //! No transaction is ever open across a network call. Every write that relies on a lease names its holder and
 //! looks at the rows affected. Every statement is safe to repeat, since an error may come after the commit.
@@ -19,6 +21,8 @@ mod conclude;
 mod connect;
 mod keep;
 mod outbox;
+mod retain;
+mod rotate;
 mod seal;
 mod show;
 mod timeline;
@@ -35,6 +39,8 @@ pub use self::{
     batch::BatchLimits,
     connect::{DatabaseSettings, MIGRATIONS, connect, migrate},
     outbox::{DueEvent, Telling, WebhookState},
+    retain::Batch,
+    rotate::{KeyCount, Rotated, Unopened},
     seal::{KeyError, KeyRing, OpenError},
     show::Shown,
 };

@@ -87,6 +87,17 @@ impl KeyRing {
         Ok(Self { keys: ring, fingerprint: FingerprintKey::new(&fingerprint) })
     }
 
+    /// The keys' ids, newest first.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|(id, _)| id.as_str())
+    }
+
+    /// What everything begins with that the first key sealed.
+    pub(super) fn current_prefix(&self) -> Vec<u8> {
+        let (id, _) = &self.keys[0];
+        [&[VERSION, id.len() as u8], id.as_bytes()].concat()
+    }
+
     pub(super) fn seal(&self, column: Column, row: Uuid, mut clear: Vec<u8>) -> Vec<u8> {
         let (id, key) = &self.keys[0];
         #[expect(

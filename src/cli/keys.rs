@@ -1,0 +1,106 @@
+//! `keys`: which key sealed what, and sealing it all with the first.
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::{
+    config::Config,
+    store::{self, Store},
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Action {
+    /// Values by column and key, keys that nothing needs, keys that are missing
+    Status,
+    /// Seal everything with the first key; safe beside running workers, and to run again
+    Rotate,
+}
+
+/// A page to count is read only; one to seal is written, and workers have the database to themselves between two.
+const COUNTED: u32 = 5000;
+const SEALED: u32 = 500;
+const REST: Duration = Duration::from_millis(20);
+const TOLD_EVERY: usize = 100_000;
+const PASSES: u32 = 10;
+
+pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<ExitCode> {
+    let ring = config.key_ring()?;
+    let ids: Vec<String> = ring.ids().map(str::to_owned).collect();
+    let pool = store::connect(&config.database()).await.context("database")?;
+    let store = Store::new(pool, ring, config.store());
+    match action {
+        Action::Status => status(&store, &ids).await,
+        Action::Rotate => rotate(&store, &ids).await,
+    }
+}
+
+async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
+    let (mut counts, mut after) = (BTreeMap::<(String, String), i64>::new(), Uuid::nil());
+    loop {
+        let page = store.count_keys(after, COUNTED).await.context("database")?;
+        let Some(first) = page.first() else { break };
+        after = first.last;
+        for count in page.into_iter().filter(|count| !count.key.is_empty()) {
+            *counts.entry((count.column, count.key)).or_default() += count.values;
+        }
+    }
+    for ((column, key), values) in &counts {
+        println!("{column} {key} {values}");
+    }
+    let is_used = |id: &String| counts.keys().any(|(_, key)| key == id);
+    for (place, id) in ring.iter().enumerate().filter(|(_, id)| !is_used(id)) {
+        let advice = if place == 0 { "it seals what is new" } else { "it can be taken out of the ring" };
+        println!("unused: {id} ({advice})");
+    }
+    let mut missing: Vec<&String> =
+        counts.keys().map(|(_, key)| key).filter(|key| !ring.contains(key)).collect();
+    missing.sort();
+    missing.dedup();
+    for id in &missing {
+        println!("missing from the ring: {id} (what it sealed cannot be read)");
+    }
+    Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
+    let mut resealed = 0;
+    // Again only for what somebody held.
+    for pass in 1..=PASSES {
+        let (mut seen, mut contended, mut unopened, mut after) = (0, 0, 0, Uuid::nil());
+        loop {
+            let page = store.reseal(after, SEALED).await.context("database")?;
+            for value in &page.unopened {
+                eprintln!("payout-link-worker: {} of {}: {}", value.column, value.id, value.error);
+            }
+            let told = seen / TOLD_EVERY;
+            seen += page.records;
+            resealed += page.resealed;
+            contended += page.contended;
+            unopened += page.unopened.len();
+            if seen / TOLD_EVERY > told {
+                println!("{seen} records looked at, {resealed} values sealed anew");
+            }
+            let Some(last) = page.last else { break };
+            after = last;
+            if page.resealed > 0 {
+                sleep(REST).await;
+            }
+        }
+        if contended == 0 || pass == PASSES {
+            println!("{seen} records looked at, {resealed} values sealed anew with {}", ring[0]);
+            if contended > 0 {
+                eprintln!("payout-link-worker: {contended} values were being changed: run it again");
+            }
+            if unopened > 0 {
+                eprintln!("payout-link-worker: {unopened} values do not open and are left as they are");
+            }
+            let done = contended == 0 && unopened == 0;
+            return Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        sleep(REST * pass).await;
+    }
+    Ok(ExitCode::FAILURE)
+}

@@ -1,0 +1,108 @@
+//! `erase_requests`, `delete_events`, `delete_attempts`: what is past its retention goes, a small batch at a time.
+//!
+//! Rows that somebody holds are passed over, never waited for. The record and its sealed result stay: replays and
+//! conflicts are told by them.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+
+/// What a batch did, and where the next one goes on: what has been looked at is not looked at again in this pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    pub rows: usize,
+    pub last: Option<Uuid>,
+}
+
+impl Store {
+    /// Requests of records that were concluded so many days ago.
+    pub async fn erase_requests(&self, days: u32, limit: u32) -> Result<Batch, StoreError> {
+        let erased = sqlx::query!(
+            "UPDATE payout_links SET request = NULL
+             WHERE id = ANY(ARRAY(
+                 SELECT id FROM payout_links
+                 WHERE request IS NOT NULL AND state <> 'open' AND concluded_at <= now() - $1::bigint * interval '1 day'
+                 ORDER BY concluded_at LIMIT $2
+                 FOR UPDATE SKIP LOCKED
+             ))",
+            i64::from(days),
+            i64::from(limit),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(Batch { rows: usize::try_from(erased.rows_affected()).unwrap_or(usize::MAX), last: None })
+    }
+
+    /// Events from before `cut_off` of which nothing is left to tell.
+    pub async fn delete_events(
+        &self,
+        cut_off: OffsetDateTime,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Batch, StoreError> {
+        let deleted = sqlx::query_scalar!(
+            "DELETE FROM events
+             WHERE id = ANY(ARRAY(
+                 SELECT id FROM events
+                 WHERE id > $1 AND id < $2 AND due_at IS NULL
+                 ORDER BY id LIMIT $3
+                 FOR UPDATE SKIP LOCKED
+             ))
+             RETURNING id",
+            after.unwrap_or(Uuid::nil()),
+            first_id_of(cut_off),
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(Batch { rows: deleted.len(), last: deleted.into_iter().max() })
+    }
+
+    /// Attempts from before `cut_off`. Their records are older than they are, so it is looked for among the old
+    /// records' alone.
+    pub async fn delete_attempts(
+        &self,
+        cut_off: OffsetDateTime,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Batch, StoreError> {
+        let deleted = sqlx::query_scalar!(
+            "DELETE FROM attempts
+             WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM attempts
+                 WHERE payout_link_id >= $1 AND payout_link_id < $2 AND started_at < $3
+                 ORDER BY payout_link_id LIMIT $4
+                 FOR UPDATE SKIP LOCKED
+             ))
+             RETURNING payout_link_id",
+            after.unwrap_or(Uuid::nil()),
+            first_id_of(cut_off),
+            cut_off,
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(Batch { rows: deleted.len(), last: deleted.into_iter().max() })
+    }
+}
+
+/// The smallest UUIDv7 of a moment.
+fn first_id_of(moment: OffsetDateTime) -> Uuid {
+    let millis = u128::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    Uuid::from_u128(millis << 80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_made_later_are_greater_and_earlier_ones_less() {
+        let before = Uuid::now_v7();
+        let soon = OffsetDateTime::now_utc() + std::time::Duration::from_secs(1);
+        let past = OffsetDateTime::now_utc() - std::time::Duration::from_secs(1);
+        assert!(first_id_of(past) < before && before < first_id_of(soon));
+        assert_eq!(first_id_of(OffsetDateTime::UNIX_EPOCH - std::time::Duration::from_secs(1)), Uuid::nil());
+    }
+}

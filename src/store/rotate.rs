@@ -1,0 +1,166 @@
+//! `reseal`, `count_keys`: which key sealed what, and sealing it anew with the ring's first.
+//!
+//! Both go through the table in pages by id, so that no statement takes long. Nothing is remembered between runs: what
+//! is sealed with the first key already is passed over, which is what makes a rotation resumable.
+
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError,
+    seal::{Column, OpenError},
+};
+
+/// What became of a page of records.
+#[derive(Debug, Default)]
+pub struct Rotated {
+    /// Where the next page begins; nothing where this was the last.
+    pub last: Option<Uuid>,
+    pub records: usize,
+    pub resealed: usize,
+    /// Changed or held by somebody meanwhile: for another pass.
+    pub contended: usize,
+    pub unopened: Vec<Unopened>,
+}
+
+/// A value that does not open: it is left as it is.
+#[derive(Debug)]
+pub struct Unopened {
+    pub id: Uuid,
+    pub column: &'static str,
+    pub error: OpenError,
+}
+
+/// Values of one column sealed with one key, in a page.
+#[derive(Debug)]
+pub struct KeyCount {
+    pub column: String,
+    pub key: String,
+    pub values: i64,
+    pub last: Uuid,
+}
+
+#[derive(Default)]
+struct Anew {
+    ids: Vec<Uuid>,
+    old: Vec<Vec<u8>>,
+    new: Vec<Vec<u8>>,
+}
+
+impl Store {
+    /// Seals a page of records with the ring's first key. A value that changed since it was read is never overwritten.
+    pub async fn reseal(&self, after: Uuid, page: u32) -> Result<Rotated, StoreError> {
+        let current = self.keys.current_prefix();
+        let rows = sqlx::query!(
+            r#"
+            SELECT
+                id,
+                CASE WHEN substring(request FOR $3) <> $4 THEN request END AS request,
+                CASE WHEN substring(result FOR $3) <> $4 THEN result END AS result
+            FROM payout_links WHERE id > $1 ORDER BY id LIMIT $2
+            "#,
+            after,
+            i64::from(page),
+            i32::try_from(current.len()).unwrap_or(i32::MAX),
+            &current,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut rotated =
+            Rotated { last: rows.last().map(|row| row.id), records: rows.len(), ..Rotated::default() };
+        let (mut requests, mut results) = (Anew::default(), Anew::default());
+        for row in rows {
+            let values =
+                [(Column::Request, row.request, &mut requests), (Column::Result, row.result, &mut results)];
+            for (column, sealed, anew) in values {
+                let Some(sealed) = sealed else { continue };
+                match self.keys.open(column, row.id, &sealed) {
+                    Ok(clear) => {
+                        anew.ids.push(row.id);
+                        anew.new.push(self.keys.seal(column, row.id, clear));
+                        anew.old.push(sealed);
+                    }
+                    Err(error) => {
+                        rotated.unopened.push(Unopened { id: row.id, column: column.as_str(), error });
+                    }
+                }
+            }
+        }
+        let due = requests.ids.len() + results.ids.len();
+        rotated.resealed = self.put_requests(requests).await? + self.put_results(results).await?;
+        rotated.contended = due - rotated.resealed;
+        Ok(rotated)
+    }
+
+    /// Rows that somebody holds are skipped: waiting for them in a batch would be waiting in a ring.
+    async fn put_requests(&self, anew: Anew) -> Result<usize, StoreError> {
+        if anew.ids.is_empty() {
+            return Ok(0);
+        }
+        let put = sqlx::query!(
+            "WITH free AS (
+                SELECT p.id, new.old, new.new
+                FROM payout_links p JOIN UNNEST($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, old, new) ON p.id = new.id
+                WHERE p.request = new.old
+                ORDER BY p.id FOR UPDATE OF p SKIP LOCKED
+             )
+             UPDATE payout_links p SET request = free.new FROM free WHERE p.id = free.id AND p.request = free.old",
+            &anew.ids,
+            &anew.old,
+            &anew.new,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(usize::try_from(put.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    async fn put_results(&self, anew: Anew) -> Result<usize, StoreError> {
+        if anew.ids.is_empty() {
+            return Ok(0);
+        }
+        let put = sqlx::query!(
+            "WITH free AS (
+                SELECT p.id, new.old, new.new
+                FROM payout_links p JOIN UNNEST($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, old, new) ON p.id = new.id
+                WHERE p.result = new.old
+                ORDER BY p.id FOR UPDATE OF p SKIP LOCKED
+             )
+             UPDATE payout_links p SET result = free.new FROM free WHERE p.id = free.id AND p.result = free.old",
+            &anew.ids,
+            &anew.old,
+            &anew.new,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(usize::try_from(put.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    /// A page of records' keys: their ids stand in the clear at the front. Nothing is opened. No rows: it is the end.
+    pub async fn count_keys(&self, after: Uuid, page: u32) -> Result<Vec<KeyCount>, StoreError> {
+        Ok(sqlx::query_as!(
+            KeyCount,
+            r#"
+            WITH page AS MATERIALIZED (
+                SELECT id, request, result FROM payout_links WHERE id > $1 ORDER BY id LIMIT $2
+            ), sealed AS (
+                SELECT 'request' AS name, request AS value FROM page
+                UNION ALL
+                SELECT 'result', result FROM page
+            )
+            SELECT
+                name AS "column!",
+                CASE
+                    WHEN value IS NULL THEN ''
+                    WHEN length(value) > 2 THEN encode(substring(value FROM 3 FOR get_byte(value, 1)), 'escape')
+                    ELSE '?'
+                END AS "key!",
+                count(*) AS "values!",
+                (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS "last!"
+            FROM sealed GROUP BY 1, 2 ORDER BY 1, 2
+            "#,
+            after,
+            i64::from(page),
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}

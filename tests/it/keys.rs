@@ -1,0 +1,96 @@
+//! Sealing keys are changed while workers run; a missing one is its records' error alone.
+
+use crate::support::{World, eventually, job};
+
+const FIRST: &str = "k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
+const SECOND: &str = "k2:YW5vdGhlciBzZWFsaW5nIGtleSwgYWxzbyAzMiBieXQ=";
+
+fn ring(keys: &[&str]) -> String {
+    format!("[{}]", keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(", "))
+}
+
+fn said(world: &World, arguments: &[&str]) -> (bool, String) {
+    let output = world.run(arguments);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_rotated_while_a_worker_runs_and_the_old_one_can_go() {
+    // Given a payout concluded under the first key,
+    let mut world = World::new().await;
+    let worker = world.start_worker().await;
+    world.publish(job("po_done")).await;
+    let first = world.result_of("po_done").await;
+    world.wait_until_told("po_done").await;
+    // one that waits for its retry, and one whose call is under way,
+    world.publish(job("po_waits").connector("mute")).await;
+    world.result_of("po_waits").await;
+    let held = world.provider.hold_next_call();
+    world.publish(job("po_open")).await;
+    held.arrived().await;
+    let (well, status) = said(&world, &["keys", "status"]);
+    assert!(well && status.contains("request k1 3") && status.contains("result k1 2"), "{status}");
+    // when the second key comes first and everything is sealed anew, with the worker still sealing with the first,
+    world.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    assert!(well && rotated.contains("3 records looked at, 5 values sealed anew with k2"), "{rotated}");
+    let (well, status) = said(&world, &["keys", "status"]);
+    assert!(well && status.contains("request k2 3") && status.contains("unused: k1"), "{status}");
+    // then that worker's result is sealed with the first,
+    held.release();
+    world.result_of("po_open").await;
+    world.wait_until_told("po_open").await;
+    worker.stop().await;
+    let (_, status) = said(&world, &["keys", "status"]);
+    assert!(status.contains("result k1 1") && !status.contains("unused"), "{status}");
+    // which another run mends, and touches nothing else;
+    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    assert!(well && rotated.contains(" 1 values sealed anew"), "{rotated}");
+    // and with the first key gone a repeat still gets its result.
+    world.set("keys.sealing", ring(&[SECOND]));
+    let _worker = world.start_worker().await;
+    world.publish(job("po_done")).await;
+    let replayed = world.wait_for_results("po_done", 2).await.remove(1);
+    assert_eq!((replayed.id(), &replayed.body), (first.id(), &first.body));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_key_is_an_error_of_its_records_alone_and_heals_when_it_is_back() {
+    // Given a payout that a worker left open, sealed with the first key,
+    let mut world = World::new().await;
+    let mut worker = world.start_worker().await;
+    let held = world.provider.hold_next_call();
+    world.publish(job("po_1")).await;
+    held.arrived().await;
+    worker.kill();
+    held.release();
+    // when workers have the second key alone,
+    world.set("keys.sealing", ring(&[SECOND]));
+    let worker = world.start_worker().await;
+    // then that record is an error that names the key, and others go on.
+    worker.says("which is not in the key ring").await;
+    world.publish(job("po_2")).await;
+    world.result_of("po_2").await;
+    worker.stop().await;
+    assert!(world.results_of("po_1").is_empty());
+    let (well, status) = said(&world, &["keys", "status"]);
+    assert!(!well && status.contains("missing from the ring: k1"), "{status}");
+    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    assert!(!well && rotated.contains("sealed with key \"k1\", which is not in the key ring"), "{rotated}");
+    // When the key is put back, all of it is sealed anew, with the record still open,
+    world.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    assert!(well && rotated.contains(" 1 values sealed anew"), "{rotated}");
+    // and once it is due it is finished with the second key alone.
+    world.set("keys.sealing", ring(&[SECOND]));
+    let _worker = world.start_worker().await;
+    eventually("the record is due", async || {
+        let due =
+            sqlx::query("UPDATE payout_links SET due_at = now() WHERE state = 'open' AND holder IS NULL");
+        due.execute(&world.pool).await.unwrap();
+        (!world.results_of("po_1").is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(world.result_of("po_1").await.json()["state"], world.result_of("po_2").await.json()["state"]);
+}
