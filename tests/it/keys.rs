@@ -23,7 +23,7 @@ async fn keys_are_rotated_while_a_worker_runs_and_the_old_one_can_go() {
     world.publish(job("po_done")).await;
     let first = world.result_of("po_done").await;
     world.wait_until_told("po_done").await;
-    // one that waits for its retry, and one whose call is under way,
+    // one more that is concluded, and one whose call is under way,
     world.publish(job("po_waits").connector("mute")).await;
     world.result_of("po_waits").await;
     let held = world.provider.hold_next_call();
