@@ -40,7 +40,7 @@ impl Pipeline {
         };
         // While the database is away nothing is accepted and nothing acknowledged; stopped meanwhile, the delivery
         // goes back to the queue, and finds its row there if it was written after all.
-        let Some(accepted) = self.unless_stopped(self.store.accept(new)).await else { return };
+        let Some(accepted) = self.until_long_stopped(self.store.accept(new)).await else { return };
         match accepted {
             Ok(Accepted::New(link)) => {
                 delivery.acknowledge();

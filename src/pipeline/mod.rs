@@ -147,6 +147,19 @@ impl Pipeline {
         }
     }
 
+    /// The same, but with a while to come to an answer: a row that is written down and let go unheard would be taken
+    /// for one whose connector may have been called.
+    async fn until_long_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let long_stopped = async {
+            self.stopped().await;
+            sleep(LAST_WORD).await;
+        };
+        match select(std::pin::pin!(future), std::pin::pin!(long_stopped)).await {
+            Either::Left((value, _)) => Some(value),
+            Either::Right(_) => None,
+        }
+    }
+
     /// An open record, to its end: the call with its retries, then what is to be told of it. `place` is free again
     /// for the next job once this one is concluded.
     async fn finish(&self, link: Box<OpenLink>, account: &Account, slot: Slot, place: Option<Slot>) {
@@ -181,6 +194,9 @@ impl Pipeline {
         }
     }
 }
+
+/// What a write that is under way gets when the pipeline is stopped.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Once, where it is handled. What is left in the database comes due again in every case.
 fn report(error: &StoreError) {
