@@ -1,19 +1,25 @@
 //! Connect, and connect again: jittered backoff without end, one line in the log for each change of state.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use lapin::{
-    Channel, Connection, ConnectionProperties, ErrorKind,
+    AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind,
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
-    uri::AMQPUri,
+    runtime::default_runtime,
+    uri::{AMQPScheme, AMQPUri},
 };
 use secrecy::ExposeSecret;
 use tokio::{
+    net::lookup_host,
     sync::watch,
     time::{sleep, timeout},
 };
 
-use super::{BrokerSettings, topology};
+use super::{
+    BrokerSettings,
+    tls::{self, BrokerTls},
+    topology,
+};
 use crate::domain::retry::jittered;
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -24,6 +30,9 @@ pub enum BrokerError {
     /// It does not pass by waiting: credentials, vhost, rights.
     #[error("RabbitMQ refused: {0}")]
     Refused(String),
+    /// Nor does this: one side's certificate is not good enough for the other.
+    #[error("no TLS with RabbitMQ: {0}")]
+    Untrusted(String),
     /// A queue or exchange is there with other arguments. It is never deleted or made anew.
     #[error(
         "{what} is there already with other arguments: {said}. Give it another name in the configuration, set what it has, or delete it by hand when it is empty"
@@ -39,16 +48,19 @@ impl BrokerError {
 
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
-        if let ErrorKind::ProtocolError(refusal) = error.kind()
-            && matches!(
-                refusal.kind(),
-                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
-                    | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
-            )
-        {
-            return Self::Refused(refusal.get_message().to_string());
+        match error.kind() {
+            ErrorKind::ProtocolError(refusal)
+                if matches!(
+                    refusal.kind(),
+                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                        | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
+                ) =>
+            {
+                Self::Refused(refusal.get_message().to_string())
+            }
+            ErrorKind::IOError(cause) if tls::is_refusal(cause) => Self::Untrusted(cause.to_string()),
+            _ => Self::Lost(error.to_string()),
         }
-        Self::Lost(error.to_string())
     }
 }
 
@@ -76,9 +88,27 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
         uri.query.connection_timeout.or(u64::try_from(settings.connect_timeout.as_millis()).ok());
     let name = format!("payout-link-worker {purpose}");
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let connection = within(Connection::connect_uri(uri, properties)).await?;
+    let connection = within(open(uri, properties, &settings.tls)).await?;
     topology::declare(&connection, settings).await?;
     Ok(connection)
+}
+
+async fn open(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    tls: &BrokerTls,
+) -> Result<Connection, lapin::Error> {
+    if uri.scheme == AMQPScheme::AMQP {
+        return Connection::connect_uri(uri, properties).await;
+    }
+    let connector = tls.connector().await?;
+    let host = uri.authority.host.clone();
+    let addresses: Vec<SocketAddr> = lookup_host((host.as_str(), uri.authority.port)).await?.collect();
+    let connect = async move |_: AMQPUri, runtime| {
+        let stream = AsyncTcpStream::connect(&runtime, addresses.clone()).await?;
+        Ok(stream.into_rustls(&connector, &host).await?)
+    };
+    Connection::connector(uri, default_runtime()?, connect, properties).await
 }
 
 pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {

@@ -8,6 +8,7 @@ mod connection;
 mod consumer;
 mod publisher;
 mod submitter;
+mod tls;
 mod topology;
 
 use std::time::Duration;
@@ -20,12 +21,14 @@ pub use self::{
     consumer::{Consumer, Delivery, Stopper},
     publisher::{Message, Properties, PublishError, Publisher, Route},
     submitter::{Job, Submitter},
+    tls::BrokerTls,
 };
 
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
     /// `amqp://user:password@host:port/vhost`; the vhost `/` is written `%2f`.
     pub url: SecretString,
+    pub tls: BrokerTls,
     pub heartbeat: Duration,
     pub connect_timeout: Duration,
     /// Deliveries that wait to be written down, at most.

@@ -5,7 +5,10 @@ mod keys;
 mod show;
 mod submit;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -49,6 +52,8 @@ enum Command {
     Migrate,
     /// Try configuration, broker, database and connectors: one line each
     Check,
+    /// Say which settings are given, and where; not what they are
+    Config,
     /// Publish jobs: one JSON object, or JSON Lines
     Submit(submit::Arguments),
     /// Count what each sealing key has sealed, or seal it all with the first
@@ -62,7 +67,11 @@ enum Command {
 const MISUSE: u8 = 2;
 
 pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let config = match config::load(arguments.config.as_deref(), std::env::vars()) {
+    let file = arguments.config.as_deref();
+    if matches!(arguments.command, Command::Config) {
+        tell_given(file);
+    }
+    let config = match config::load(file, environment()) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("payout-link-worker: {error}");
@@ -79,6 +88,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Run => worker::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS),
             Command::Migrate => migrate(&config).await,
             Command::Check => check::run(&config).await,
+            Command::Config => Ok(ExitCode::SUCCESS),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::Show(arguments) => show::run(&config, &arguments).await,
@@ -87,6 +97,19 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // What is left to tasks that wait for the network is not waited for: leases mend it.
     runtime.shutdown_background();
     done
+}
+
+/// What is not UTF-8 is somebody else's, or shows as a bad value.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+}
+
+/// Before anything is made of it: what is wrong may be that it is given in two places.
+fn tell_given(file: Option<&Path>) {
+    for (setting, place) in config::given(file, environment()).into_iter().flatten() {
+        println!("{:<48} {place}", setting.escape_debug().to_string());
+    }
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {

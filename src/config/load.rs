@@ -33,13 +33,7 @@ pub fn load(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
-    let mut table = match file.map(|path| (path, std::fs::read_to_string(path))) {
-        None => Table::new(),
-        Some((path, Err(error))) => return Err(ConfigError(vec![format!("{}: {error}", path.display())])),
-        Some((path, Ok(text))) => text.parse().map_err(|error: toml::de::Error| {
-            ConfigError(vec![format!("{}: {}", path.display(), place(&error, &text))])
-        })?,
-    };
+    let mut table = read(file)?;
     for (setting, value) in overrides(environment) {
         if let Err(problem) = set(&mut table, &setting, value) {
             problems.push(problem);
@@ -63,7 +57,7 @@ pub fn load(
     for (name, section) in connectors {
         match section.try_into() {
             Ok(connector) => drop(config.connectors.insert(name, connector)),
-            Err(error) => problems.push(format!("connectors.{name}: {}", message(&error))),
+            Err(error) => problems.push(problem(&format!("connectors.{name}"), &error)),
         }
     }
     problems.extend(sections.keys().map(|unknown| {
@@ -76,6 +70,49 @@ pub fn load(
     if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
 }
 
+/// The settings that are given, and where; never what they are. What is not among them has its default.
+pub fn given(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<BTreeMap<String, &'static str>, ConfigError> {
+    let mut given = BTreeMap::new();
+    leaves(&read(file)?, "", &mut |setting| {
+        let (setting, is_file) = in_a_file(&setting);
+        given.insert(setting, if is_file { "a file that the file names" } else { "the file" });
+    });
+    for (setting, _) in overrides(environment) {
+        let (setting, is_file) = in_a_file(&setting);
+        given.insert(setting, if is_file { "a file that the environment names" } else { "the environment" });
+    }
+    Ok(given)
+}
+
+/// A setting without the `_file` of one whose value stands in a file of its own.
+fn in_a_file(setting: &str) -> (String, bool) {
+    match setting.strip_suffix("_file") {
+        Some(plain) if IN_FILES.iter().any(|known| plain.rsplit('.').next() == Some(known)) => {
+            (plain.to_owned(), true)
+        }
+        _ => (setting.to_owned(), false),
+    }
+}
+
+fn leaves(table: &Table, path: &str, found: &mut impl FnMut(String)) {
+    for (name, value) in table {
+        match value {
+            Value::Table(section) => leaves(section, &format!("{path}{name}."), found),
+            _ => found(format!("{path}{name}")),
+        }
+    }
+}
+
+fn read(file: Option<&Path>) -> Result<Table, ConfigError> {
+    let Some(path) = file else { return Ok(Table::new()) };
+    let problem = |problem: String| ConfigError(vec![format!("{}: {problem}", path.display())]);
+    let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
+    text.parse().map_err(|error: toml::de::Error| problem(place(&error, &text)))
+}
+
 fn take<T: DeserializeOwned>(
     sections: &mut BTreeMap<String, Value>,
     name: &str,
@@ -85,7 +122,7 @@ fn take<T: DeserializeOwned>(
     if let Some(section) = sections.remove(name) {
         match section.try_into() {
             Ok(read) => *into = read,
-            Err(error) => problems.push(format!("{name}: {}", message(&error))),
+            Err(error) => problems.push(problem(name, &error)),
         }
     }
 }
@@ -167,12 +204,35 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
     }
 }
 
-/// A problem in one line: the message names the key.
-fn message(error: &toml::de::Error) -> String {
-    error.message().replace('\n', " ")
+/// A problem of a section in one line, with its setting.
+fn problem(section: &str, error: &toml::de::Error) -> String {
+    let shown = error.to_string();
+    let key = shown.lines().rev().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
+    let setting = key.map_or_else(|| section.to_owned(), |key| format!("{section}.{key}"));
+    format!("{setting}: {}", without_value(error.message()))
+}
+
+/// What serde says, less the value that it says it of: that may be a secret in the wrong place.
+fn without_value(message: &str) -> String {
+    let message = message.replace('\n', " ");
+    if ["unknown field", "missing field", "duplicate field"].iter().any(|kind| message.starts_with(kind)) {
+        return message;
+    }
+    let (kind, of_what) = message.split_once(": ").unwrap_or((&message, ""));
+    match (kind, message.rsplit_once(", expected ")) {
+        ("invalid type" | "invalid value" | "invalid length", Some((_, expected))) => {
+            let found = of_what.split([' ', ',']).next().unwrap_or_default();
+            format!("{kind}: {found}, expected {expected}")
+        }
+        (_, Some((_, expected))) if kind.starts_with("unknown variant") => {
+            format!("unknown variant, expected {expected}")
+        }
+        // Somebody else's words, which may go on with the value.
+        _ => kind.split(['"', '`', '\'']).next().unwrap_or_default().trim_end().to_owned(),
+    }
 }
 
 fn place(error: &toml::de::Error, text: &str) -> String {
     let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-    format!("line {line}: {}", message(error))
+    format!("line {line}: {}", error.message().replace('\n', " "))
 }

@@ -7,15 +7,19 @@
 mod load;
 #[cfg(test)]
 mod tests;
+mod tls;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-pub use self::load::{ConfigError, load};
+pub use self::{
+    load::{ConfigError, given, load},
+    tls::{TlsMode, TlsSection},
+};
 use crate::{
     broker::{BrokerSettings, Names},
     connector::{Account, Connectors, Sandbox, SandboxSettings},
@@ -90,6 +94,7 @@ pub struct DatabaseSection {
     pub batch_bytes: usize,
     /// Batches of one kind under way at once, where one is slow.
     pub batches_at_once: usize,
+    pub tls: TlsSection,
 }
 
 impl Default for DatabaseSection {
@@ -101,6 +106,7 @@ impl Default for DatabaseSection {
             batch_rows: 256,
             batch_bytes: 1024 * 1024,
             batches_at_once: 4,
+            tls: TlsSection::default(),
         }
     }
 }
@@ -119,6 +125,7 @@ pub struct BrokerSection {
     pub delivery_limit: u32,
     pub unrouted_limit: u32,
     pub names: Names,
+    pub tls: TlsSection,
 }
 
 impl Default for BrokerSection {
@@ -134,6 +141,7 @@ impl Default for BrokerSection {
             delivery_limit: 20,
             unrouted_limit: 100_000,
             names: Names::default(),
+            tls: TlsSection::default(),
         }
     }
 }
@@ -190,6 +198,8 @@ pub struct CallSection {
     /// The whole call, from the name to the last byte.
     pub timeout_seconds: u64,
     pub max_response_bytes: usize,
+    /// PEM; trusted in place of the system's certificates.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for CallSection {
@@ -199,6 +209,7 @@ impl Default for CallSection {
             connect_timeout_seconds: 5,
             timeout_seconds: 30,
             max_response_bytes: 262_144,
+            ca_file: None,
         }
     }
 }
@@ -259,6 +270,8 @@ pub struct WebhooksSection {
     pub timeout_seconds: u64,
     pub connect_timeout_seconds: u64,
     pub max_response_bytes: usize,
+    /// PEM; trusted in place of the system's certificates.
+    pub ca_file: Option<PathBuf>,
     pub concurrency: usize,
     pub host_concurrency: usize,
     pub host_patience_ms: u64,
@@ -277,6 +290,7 @@ impl Default for WebhooksSection {
             timeout_seconds: 15,
             connect_timeout_seconds: 5,
             max_response_bytes: 65_536,
+            ca_file: None,
             concurrency: 1024,
             host_concurrency: 64,
             host_patience_ms: 1000,
@@ -389,6 +403,13 @@ impl Config {
                 }
             }
         }
+        problems.extend(self.database.tls_problems());
+        problems.extend(self.broker.tls_problems());
+        problems.extend(tls::ca_problem("webhooks.ca_file", self.webhooks.ca_file.as_deref()));
+        for (name, connector) in &self.connectors {
+            let setting = format!("connectors.{name}.calls.ca_file");
+            problems.extend(tls::ca_problem(&setting, connector.calls().ca_file.as_deref()));
+        }
         problems
     }
 
@@ -406,6 +427,7 @@ impl Config {
     pub fn database(&self) -> DatabaseSettings {
         DatabaseSettings {
             url: self.database.url.clone().unwrap_or_default(),
+            tls: self.database.tls(),
             max_connections: self.database.max_connections,
             acquire_timeout: Duration::from_secs(self.database.acquire_timeout_seconds),
         }
@@ -430,6 +452,7 @@ impl Config {
         let section = &self.broker;
         BrokerSettings {
             url: section.url.clone().unwrap_or_default(),
+            tls: section.tls(),
             heartbeat: Duration::from_secs(section.heartbeat_seconds),
             connect_timeout: Duration::from_secs(section.connect_timeout_seconds),
             prefetch: section.prefetch,
@@ -486,6 +509,7 @@ impl Config {
                 connect_timeout: Duration::from_secs(section.connect_timeout_seconds),
                 timeout: Duration::from_secs(section.timeout_seconds),
                 max_response_bytes: section.max_response_bytes,
+                roots: tls::roots(section.ca_file.as_deref()),
             },
             concurrency: section.concurrency.max(1),
             host_concurrency: section.host_concurrency.max(1),
@@ -516,6 +540,7 @@ impl ConnectorSection {
             connect_timeout: Duration::from_secs(calls.connect_timeout_seconds),
             timeout: Duration::from_secs(calls.timeout_seconds),
             max_response_bytes: calls.max_response_bytes,
+            roots: tls::roots(calls.ca_file.as_deref()),
         };
         let connector = match self {
             Self::Sandbox(section) => Sandbox::new(SandboxSettings {

@@ -70,6 +70,7 @@ fn every_problem_is_told_at_once_and_no_value_with_it() {
     for name in ["prefetsh", "worker", "[logs]"] {
         assert!(said.contains(name), "{name}: {said}");
     }
+    assert!(said.contains("worker.lease_seconds") && !said.contains("canary"), "{said}");
     let said = problems("", &[]);
     for name in
         ["database.url", "broker.url", "keys.sealing", "keys.fingerprint", "webhooks.secrets", "connectors"]
@@ -78,6 +79,72 @@ fn every_problem_is_told_at_once_and_no_value_with_it() {
     }
     let said = problems(&EXAMPLE.replace("2026-11:AAEC", "2026-11:canary!"), &[]);
     assert!(said.contains("keys") && !said.contains("canary"), "{said}");
+}
+
+/// A secret in the wrong place, or of the wrong type, is not repeated with the problem.
+#[test]
+fn no_problem_shows_a_value() {
+    for (text, setting) in [
+        ("[keys]\nsealing = \"canary\"", "keys.sealing"),
+        ("[keys]\nfingerprint = [\"canary\"]", "keys.fingerprint"),
+        ("[webhooks]\nsecrets = \"canary\"", "webhooks.secrets"),
+        ("[webhooks]\nallowed_networks = [\"canary\"]", "webhooks.allowed_networks"),
+        ("[worker]\nhealth_listen = \"canary\"", "worker.health_listen"),
+        ("[log]\nformat = \"canary\"", "log.format"),
+        ("[database.tls]\nmode = \"canary\"", "database.tls.mode"),
+        ("[broker]\nprefetch = \"amqp://canary\"", "broker.prefetch"),
+        ("[connectors.a]\nkind = \"canary\"", "connectors.a.kind"),
+        ("[connectors.a]\nkind = \"sandbox\"\ntoken = \"canary\"\nurl = \"canary\"", "connectors.a"),
+        ("[connectors.a]\nkind = \"sandbox\"\ntoken = \"t\"\nurl = \"http://a:canary@\"", "connectors.a"),
+        (
+            "[connectors.a]\nkind = \"sandbox\"\nurl = \"http://a/\"\ntoken = { a = \"canary\" }",
+            "connectors.a",
+        ),
+        ("[keys]\nsealing = canary", "line 2"),
+        ("[keys]\nsealing = \"canary", "line 2"),
+        ("[keys]\n\"canary\"", "line 2"),
+    ] {
+        let said = problems(text, &[]);
+        assert!(said.contains(setting) && !said.contains("canary"), "{text}: {said}");
+    }
+}
+
+#[test]
+fn a_certificate_that_would_not_be_looked_at_is_refused() {
+    let pem = std::env::temp_dir().join(format!("{}.pem", uuid::Uuid::new_v4()));
+    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    std::fs::write(&pem, certificate.cert.pem()).unwrap();
+    let (ca, amqps) = (format!("ca_file = {pem:?}"), EXAMPLE.replace("amqp://", "amqps://"));
+    let with = |text: &str, section: &str, lines: &str| {
+        load_text(&text.replace(&format!("\n[{section}]"), &format!("\n[{section}]\n{lines}")), &[])
+            .map_or_else(|error| error.to_string(), |_| String::new())
+    };
+    for (text, section, lines, wrong) in [
+        (EXAMPLE, "database.tls", ca.clone(), "database.tls.mode"),
+        (EXAMPLE, "database.tls", format!("mode = \"require\"\n{ca}"), "database.tls.mode"),
+        (EXAMPLE, "database.tls", format!("mode = \"verify-ca\"\n{ca}"), ""),
+        (EXAMPLE, "database.tls", "ca_file = \"/nowhere\"".into(), "database.tls.ca_file"),
+        (EXAMPLE, "database.tls", format!("client_key_file = {pem:?}"), "database.tls.client_key_file"),
+        (EXAMPLE, "database.tls", format!("client_certificate_file = {pem:?}"), "go together"),
+        (EXAMPLE, "broker.tls", ca.clone(), "amqps://"),
+        (&amqps, "broker.tls", ca.clone(), ""),
+        (&amqps, "broker.tls", "mode = \"verify-ca\"".into(), "broker.tls.ca_file"),
+        (&amqps, "broker.tls", format!("mode = \"require\"\n{ca}"), "broker.tls.mode"),
+        (
+            EXAMPLE,
+            "connectors.sandbox.calls",
+            "ca_file = \"Cargo.toml\"".into(),
+            "connectors.sandbox.calls.ca_file",
+        ),
+        (EXAMPLE, "webhooks", "ca_file = \"/nowhere\"".into(), "webhooks.ca_file"),
+    ] {
+        let said = with(text, section, &lines);
+        assert!(said.contains(wrong) && said.is_empty() == wrong.is_empty(), "[{section}] {lines}: {said}");
+    }
+    // libpq would verify with this one: sqlx would not.
+    let url = EXAMPLE.replace("sslmode=prefer", "sslmode=require&sslrootcert=ca.pem");
+    assert!(problems(&url, &[]).contains("database.tls.mode"));
+    std::fs::remove_file(pem).unwrap();
 }
 
 #[test]

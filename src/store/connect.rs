@@ -1,12 +1,12 @@
 //! The pool and the schema.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     ConnectOptions, PgPool,
     migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
 use super::StoreError;
@@ -18,9 +18,36 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 pub struct DatabaseSettings {
     /// `postgres://user:password@host:port/database?sslmode=…`
     pub url: SecretString,
+    pub tls: DatabaseTls,
     pub max_connections: u32,
     /// How long a statement waits for a connection before the database counts as unavailable.
     pub acquire_timeout: Duration,
+}
+
+/// What is given here stands in place of what the URL says. The files are read at every connecting.
+#[derive(Debug, Clone, Default)]
+pub struct DatabaseTls {
+    /// As libpq's: only `verify-ca` and `verify-full` look at the server's certificate.
+    pub mode: Option<PgSslMode>,
+    /// PEM; trusted beside Mozilla's certificates, which are built in.
+    pub ca_file: Option<PathBuf>,
+    /// PEM: certificate and private key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl DatabaseTls {
+    fn lay_over(&self, mut options: PgConnectOptions) -> PgConnectOptions {
+        if let Some(mode) = self.mode {
+            options = options.ssl_mode(mode);
+        }
+        if let Some(file) = &self.ca_file {
+            options = options.ssl_root_cert(file);
+        }
+        if let Some((certificate, key)) = &self.client {
+            options = options.ssl_client_cert(certificate).ssl_client_key(key);
+        }
+        options
+    }
 }
 
 /// A pool over a database that answers. No transaction of ours waits long for a lock: none is open across a call.
@@ -30,7 +57,9 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
         .expose_secret()
         .parse()
         .map_err(|_| StoreError::Refused("the database URL cannot be read".into()))?;
-    let options = options
+    let options = settings
+        .tls
+        .lay_over(options)
         .application_name("payout-link-worker")
         .options([
             ("lock_timeout", "10s"),
@@ -42,8 +71,23 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
         .connect_with(options)
-        .await?;
+        .await
+        .map_err(|error| if is_untrusted(&error) { untrusted(&error) } else { error.into() })?;
     Ok(pool)
+}
+
+/// One side's certificate is not good enough for the other, or there is no TLS where it is asked for. At the start
+/// that is a mistake to be told; later it may be in the middle of being changed, and is waited for.
+fn is_untrusted(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
+        _ => false,
+    }
+}
+
+fn untrusted(error: &sqlx::Error) -> StoreError {
+    StoreError::Refused(format!("no TLS with it: {error}"))
 }
 
 pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {

@@ -37,7 +37,7 @@ use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbo
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     batch::BatchLimits,
-    connect::{DatabaseSettings, MIGRATIONS, connect, migrate},
+    connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate},
     outbox::{DueEvent, Telling, WebhookState},
     retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},

@@ -18,4 +18,5 @@ mod program;
 mod retention;
 mod retries;
 mod shutdown;
+mod tls;
 mod webhooks;

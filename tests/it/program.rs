@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::support::{Setup, TOKEN, World, eventually, job};
+use crate::support::{Setup, TOKEN, WEBHOOK_SECRET, World, eventually, job};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -62,6 +62,31 @@ async fn a_wrong_configuration_names_every_setting_that_is_wrong() {
         assert!(said(&output).contains(setting), "{setting}: {}", said(&output));
     }
     assert!(!said(&output).contains(TOKEN));
+}
+
+/// Every value is a canary: no section, and no mistake in one, may show what it holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn config_says_what_is_given_and_not_what_it_is() {
+    let mut world = World::new().await;
+    let secret = world.folder.join("secret");
+    std::fs::write(&secret, "postgres://canary:canary@127.0.0.1/canary").unwrap();
+    world.set("database.url_file", secret.display());
+    world.set("broker.url", "amqps://canary:canary@canary/");
+    world.set("webhooks.merchant_secrets.m_1", "[\"whsec_canary\"]");
+    let output = world.run(&["config"]);
+    // One of them is wrong, and is told; so is what is given, since that may be asked to find out.
+    assert_eq!(output.status.code(), Some(2));
+    let said = said(&output);
+    let place = |setting: &str| {
+        let line = said.lines().find(|line| line.starts_with(setting));
+        line.unwrap_or_else(|| panic!("{setting}: {said}")).split_once(' ').unwrap().1.trim().to_owned()
+    };
+    assert_eq!(place("database.url"), "a file that the environment names");
+    assert_eq!(place("broker.url"), "the environment");
+    assert_eq!(place("connectors.sandbox.token"), "the file");
+    assert_eq!(place("webhooks.merchant_secrets.m_1"), "the environment");
+    assert!(said.contains("webhooks.merchant_secrets.\"m_1\"[0]"), "{said}");
+    assert!(!said.contains("canary") && !said.contains(WEBHOOK_SECRET), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The world of a test: a database, queues, a provider, a merchant, and workers.
 
 mod broker;
+mod certificates;
 mod jobs;
 mod service;
 mod worker;
@@ -8,6 +9,7 @@ mod world;
 
 pub use self::{
     broker::Heard,
+    certificates::{Authority, Certified},
     jobs::{Job, job},
     service::Service,
     worker::Worker,

@@ -1,17 +1,27 @@
 //! A RabbitMQ or a Postgres of a test's own, to be killed and brought back.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 pub struct Service {
     pub url: String,
+    pub folder: PathBuf,
     name: &'static str,
-    folder: PathBuf,
 }
 
 impl Service {
     /// `postgres` or `rabbitmq`.
     pub async fn start(name: &'static str) -> Self {
+        Self::start_with(name, |_| ()).await
+    }
+
+    /// With something put into its folder before.
+    pub async fn start_with(name: &'static str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = std::env::temp_dir().join(format!("it-{name}-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir(&folder).unwrap();
+        prepare(&folder);
         let mut service = Self { url: String::new(), name, folder };
         service.run("up");
         let variable = if name == "postgres" { "DATABASE_URL=" } else { "AMQP_URL=" };
@@ -38,16 +48,25 @@ impl Service {
         self.run("up");
     }
 
+    /// rabbitmqctl.
+    pub fn ctl(&self, arguments: &[&str]) {
+        self.script(&[&["ctl"], arguments].concat());
+    }
+
     fn run(&self, verb: &str) -> String {
+        self.script(&[verb, self.name])
+    }
+
+    fn script(&self, arguments: &[&str]) -> String {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
         let output = Command::new(script)
-            .args([verb, self.name])
+            .args(arguments)
             .env("SERVICES_DIR", &self.folder)
             .env_remove("DATABASE_URL")
             .env_remove("AMQP_URL")
             .output()
             .unwrap();
-        assert!(output.status.success(), "{verb}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 }

@@ -1,0 +1,142 @@
+//! TLS to RabbitMQ, for `amqps` URLs. There is no mode without verification: it would hand the password to whoever
+//! answers.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+
+/// The files are read at every connecting, so that renewed ones are taken up.
+#[derive(Debug, Clone, Default)]
+pub struct BrokerTls {
+    /// PEM; trusted instead of the system's certificates.
+    pub ca_file: Option<PathBuf>,
+    /// Its certificate has to be the CA's, whatever name it is for. Only with a CA file: any public certificate
+    /// would do otherwise.
+    pub any_name: bool,
+    /// PEM: certificate (with what leads up to its CA) and private key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl BrokerTls {
+    pub(super) async fn connector(&self) -> io::Result<RustlsConnector> {
+        let client = match &self.client {
+            None => None,
+            Some((certificate, key)) => Some((certificates(certificate).await?, private_key(key).await?)),
+        };
+        let Some(ca_file) = &self.ca_file else {
+            let system = RustlsConnectorConfig::new_with_platform_verifier();
+            return match client {
+                Some((chain, key)) => system.connector_with_single_cert(chain, key),
+                None => system.connector_with_no_client_auth(),
+            };
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(ca_file).await? {
+            roots.add(certificate).map_err(|error| unusable(ca_file, error))?;
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone())
+            .build()
+            .map_err(|error| unusable(ca_file, error))?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        let builder = if self.any_name {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(verifier)))
+        } else {
+            builder.with_webpki_verifier(verifier)
+        };
+        let config = match client {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?,
+            None => builder.with_no_client_auth(),
+        };
+        Ok(config.into())
+    }
+}
+
+async fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let pem = tokio::fs::read(file).await.map_err(|error| unusable(file, error))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(unusable(file, "it holds no PEM certificate")),
+        Err(error) => Err(unusable(file, error)),
+    }
+}
+
+async fn private_key(file: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    let pem = tokio::fs::read(file).await.map_err(|error| unusable(file, error))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(file, "it holds no PEM private key"))
+}
+
+fn unusable(file: &Path, reason: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {reason}", file.display()))
+}
+
+/// `verify-ca`: everything is verified but the name.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            // The name is what is looked at last: chain and dates are good by then.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// The other side's certificate, or ours, was not accepted: no waiting mends that.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| {
+        matches!(
+            inner.downcast_ref(),
+            Some(Error::InvalidCertificate(_) | Error::AlertReceived(_) | Error::NoCertificatesPresented)
+        )
+    })
+}
