@@ -277,6 +277,8 @@ pub struct WebhooksSection {
     pub host_patience_ms: u64,
     pub allowed_networks: Vec<IpNet>,
     pub allowed_hosts: Vec<String>,
+    /// `ADDRESS:PORT`; the system's where empty.
+    pub dns_servers: Vec<SocketAddr>,
 }
 
 impl Default for WebhooksSection {
@@ -296,6 +298,7 @@ impl Default for WebhooksSection {
             host_patience_ms: 1000,
             allowed_networks: Vec::new(),
             allowed_hosts: Vec::new(),
+            dns_servers: Vec::new(),
         }
     }
 }
@@ -518,6 +521,7 @@ impl Config {
                 allowed_networks: section.allowed_networks.clone(),
                 allowed_hosts: section.allowed_hosts.clone(),
             },
+            dns_servers: section.dns_servers.clone(),
         }
     }
 
