@@ -41,6 +41,8 @@ pub struct Ear {
     pub leaks: Vec<Leak>,
     /// When each record's first result was heard.
     pub concluded: HashMap<String, Instant>,
+    /// Messages whose rejection was heard.
+    pub rejected: HashSet<String>,
     pub replayed: u64,
     pub conflicts: u64,
     pub last: Option<Instant>,
@@ -224,6 +226,15 @@ impl Upstream {
         self.published.lock().unwrap().clone()
     }
 
+    /// Jobs of which nothing was heard yet, neither of their record nor of them.
+    pub fn unanswered(&self) -> usize {
+        let (published, ear) = (self.published.lock().unwrap(), self.ear.lock().unwrap());
+        let is_answered = |job: &&Published| {
+            ear.rejected.contains(&job.message_id) || (job.is_valid && ear.concluded.contains_key(&job.key))
+        };
+        published.len() - published.iter().filter(is_answered).count()
+    }
+
     pub fn count(&self) -> usize {
         self.published.lock().unwrap().len()
     }
@@ -265,7 +276,9 @@ impl Ear {
         self.replayed += u64::from(header("x-replayed").is_some());
         let code = &body["error"]["unified_details"]["code"];
         self.conflicts += u64::from(queue == RESULTS && *code == "IDEMPOTENCY_CONFLICT");
-        if kind != "payout_link.rejected" {
+        if kind == "payout_link.rejected" {
+            self.rejected.extend(properties.correlation_id().as_ref().map(ToString::to_string));
+        } else {
             self.concluded.entry(key.clone()).or_insert_with(Instant::now);
         }
         self.heard.push(Heard {

@@ -44,9 +44,15 @@ pub async fn quiet(world: &World) -> Option<Duration> {
         sleep(Duration::from_millis(400)).await;
         let last = world.upstream.ear.lock().unwrap().last;
         let is_still = last.is_none_or(|last| last.elapsed() > Duration::from_secs(2));
-        matches!(left, Ok(0)) && is_still && world.upstream.waiting().await == Some(0)
+        matches!(left, Ok(0))
+            && is_still
+            && world.upstream.unanswered() == 0
+            && world.upstream.waiting().await == Some(0)
     };
     let quiet = until("quiet", PATIENCE, is_quiet).await;
+    if quiet.is_err() {
+        println!("  !! {} jobs are without an answer", world.upstream.unanswered());
+    }
     pool.close().await;
     quiet.is_ok().then(|| started.elapsed())
 }
@@ -69,10 +75,7 @@ pub async fn reach(
             break;
         }
         world.fleet.start(0);
-        let _ = until("the queue's end", Duration::from_secs(60), async || {
-            world.upstream.waiting().await == Some(0)
-        })
-        .await;
+        self::quiet(world).await;
     }
     let is_still = async || {
         let last = world.upstream.ear.lock().unwrap().last;
