@@ -72,8 +72,12 @@ async fn main() -> ExitCode {
     let folder = std::env::temp_dir().join(format!("chaos-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     println!("everything is in {}", folder.display());
-    // When it returns, the world and everything that ran in it has ended.
-    match run(&arguments, seed, plan, &folder).await {
+    // When it returns, or is left, the world and everything that ran in it has ended.
+    let ended = tokio::select! {
+        ended = run(&arguments, seed, plan, &folder) => ended,
+        _ = tokio::signal::ctrl_c() => Err(format!("interrupted; what there is is in {}", folder.display())),
+    };
+    match ended {
         Ok(true) => {
             if !arguments.keep {
                 std::fs::remove_dir_all(&folder).unwrap();
