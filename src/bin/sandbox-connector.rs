@@ -7,7 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use payout_link_worker::sandbox::{Idempotency, Sandbox, Settings};
-use payout_link_worker::stand_in::{self, HyperswitchSettings, Provider, StandIn, XenditSettings};
+use payout_link_worker::stand_in::{
+    self, ACCESS_TOKEN_LIFETIME, HyperswitchSettings, Provider, RazorpayXSettings, RevolutClient,
+    RevolutSettings, StandIn, XenditSettings,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -27,7 +30,8 @@ struct Arguments {
     #[arg(long, value_enum, default_value = "sandbox")]
     provider: ProviderName,
 
-    /// What the API asks for: the sandbox's bearer token, Hyperswitch's api-key, Xendit's secret key
+    /// What the API asks for: the sandbox's bearer token, Hyperswitch's api-key, Xendit's secret key,
+    /// RazorpayX's KEY_ID:KEY_SECRET, Revolut's refresh token
     #[arg(long, required_unless_present = "token_file", conflicts_with = "token_file")]
     token: Option<String>,
 
@@ -42,6 +46,18 @@ struct Arguments {
     /// Of a stand-in: calls answered within a minute, one more gets the provider's "too many"; no limit unless given
     #[arg(long, value_name = "NUMBER")]
     calls_per_minute: Option<u32>,
+
+    /// Of Revolut: the public key of the client's certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+
+    /// Of Revolut: the client's id
+    #[arg(long, default_value = "stand-in-client")]
+    client_id: String,
+
+    /// Of Revolut: the domain of the client's redirect URI
+    #[arg(long, default_value = "localhost")]
+    issuer: String,
 
     /// Of the sandbox: how long a link may be claimed
     #[arg(long, value_name = "SECONDS", default_value_t = 604_800)]
@@ -65,6 +81,8 @@ enum ProviderName {
     Sandbox,
     Hyperswitch,
     Xendit,
+    Revolut,
+    Razorpayx,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -127,6 +145,12 @@ async fn start(arguments: Arguments) -> anyhow::Result<Running> {
         }
         ProviderName::Hyperswitch => Provider::Hyperswitch(HyperswitchSettings::new(token)),
         ProviderName::Xendit => Provider::Xendit(XenditSettings::new(token)),
+        ProviderName::Revolut => Provider::Revolut(RevolutSettings::new(revolut_client(&arguments, token)?)),
+        ProviderName::Razorpayx => {
+            let (id, secret) =
+                token.split_once(':').context("the token of RazorpayX is KEY_ID:KEY_SECRET")?;
+            Provider::RazorpayX(RazorpayXSettings::new(id, secret))
+        }
     };
     let mut settings = stand_in::Settings::new(provider);
     settings.listen = arguments.listen;
@@ -135,6 +159,20 @@ async fn start(arguments: Arguments) -> anyhow::Result<Running> {
         settings.links_url = links_url;
     }
     Ok(Running::StandIn(StandIn::start(settings).await?))
+}
+
+fn revolut_client(arguments: &Arguments, refresh_token: String) -> anyhow::Result<RevolutClient> {
+    let file = arguments.public_key.as_ref().context("give --public-key")?;
+    let public_key = RevolutClient::public_key_from_pem(&read(file)?)
+        .with_context(|| format!("{} is no PUBLIC KEY in PEM", file.display()))?;
+    Ok(RevolutClient {
+        client_id: arguments.client_id.clone(),
+        issuer: arguments.issuer.clone(),
+        refresh_token,
+        public_key,
+        access_token_lifetime: ACCESS_TOKEN_LIFETIME,
+        access_token: None,
+    })
 }
 
 fn sandbox(arguments: Arguments, token: String) -> anyhow::Result<Settings> {

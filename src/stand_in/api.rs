@@ -22,6 +22,9 @@ pub(super) trait Api: Send + Sync + 'static {
     /// Reads the request, and refuses one that is not in order.
     fn job(&self, task: Task, request: &Request) -> Result<Job, Refused>;
 
+    /// From now on no access token that was given is good.
+    fn forget_tokens(&self) {}
+
     /// Where every answer tells of the limit of calls: the limit, what is left of it, seconds until it is whole again.
     fn pace_headers(&self) -> Option<&'static [HeaderName; 3]> {
         None
@@ -30,8 +33,8 @@ pub(super) trait Api: Send + Sync + 'static {
 
 /// The statuses of a provider's links.
 pub(super) struct Words {
-    /// What a new link has.
-    pub(super) first: &'static str,
+    /// What a new link goes through by itself: made in the first, and at each look in the next.
+    pub(super) stages: &'static [&'static str],
     pub(super) all: &'static [&'static str],
     /// Those of a link that can still be claimed: it may be cancelled, and expires.
     pub(super) open: &'static [&'static str],
@@ -46,6 +49,7 @@ pub(super) enum Task {
     Get(String),
     List,
     Cancel(String),
+    Token,
 }
 
 impl Task {
@@ -55,6 +59,7 @@ impl Task {
             Self::Get(_) => Operation::Get,
             Self::List => Operation::List,
             Self::Cancel(_) => Operation::Cancel,
+            Self::Token => Operation::Token,
         }
     }
 }
@@ -96,6 +101,10 @@ impl Request {
     pub(super) fn content_type(&self) -> Option<String> {
         let content_type = self.header(axum::http::header::CONTENT_TYPE)?.split(';').next()?;
         Some(content_type.trim().to_ascii_lowercase())
+    }
+
+    pub(super) fn bearer(&self) -> Option<&str> {
+        self.header(AUTHORIZATION)?.strip_prefix("Bearer ")
     }
 
     /// RFC 7617.

@@ -106,7 +106,12 @@ pub(super) struct Books {
 
 impl Books {
     pub(super) fn new(words: &'static Words) -> Self {
-        Self { ledger: Ledger::default(), words, stages: vec![words.first.to_owned()], calls_ever: 0 }
+        Self {
+            ledger: Ledger::default(),
+            words,
+            stages: words.stages.iter().map(ToString::to_string).collect(),
+            calls_ever: 0,
+        }
     }
 
     /// Enters a call; its number is its handle from now on.
@@ -137,7 +142,7 @@ impl Books {
     pub(super) fn issue(&mut self, new: NewLink) -> &Link {
         let now = OffsetDateTime::now_utc();
         let mut upcoming: VecDeque<String> = self.stages.iter().cloned().collect();
-        let status = upcoming.pop_front().unwrap_or_else(|| self.words.first.to_owned());
+        let status = upcoming.pop_front().unwrap_or_default();
         self.ledger.links.push(Link {
             id: new.id,
             reference: new.reference,

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{delete, get, put};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -20,6 +20,7 @@ pub(super) fn router(counter: Arc<Counter>) -> Router {
         .route("/ledger", get(ledger))
         .route("/control/stages", put(set_stages))
         .route("/control/links/{id}", put(set_status))
+        .route("/control/tokens", delete(forget_tokens))
         .with_state(counter)
 }
 
@@ -32,6 +33,11 @@ async fn ledger(State(counter): State<Arc<Counter>>) -> Response {
 async fn set_stages(State(counter): State<Arc<Counter>>, body: Bytes) -> Result<StatusCode, Refused> {
     counter.set_stages(decoded(&body)?)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn forget_tokens(State(counter): State<Arc<Counter>>) -> StatusCode {
+    counter.forget_tokens();
+    StatusCode::NO_CONTENT
 }
 
 #[derive(Deserialize)]

@@ -69,7 +69,7 @@ impl Counter {
         let operation = task.operation();
         let known = match &task {
             Task::Get(id) | Task::Cancel(id) => self.read(|books| books.reference_of(id)),
-            Task::Create | Task::List => None,
+            Task::Create | Task::List | Task::Token => None,
         };
         let Job { reference, work } = match self.api.job(task, request) {
             Ok(job) => job,
@@ -124,6 +124,10 @@ impl Counter {
 
     pub(super) fn set_stages(&self, stages: Vec<String>) -> Result<(), UnknownLink> {
         self.change(|books| books.set_stages(stages))
+    }
+
+    pub(super) fn forget_tokens(&self) {
+        self.api.forget_tokens();
     }
 
     pub(super) fn set_status(&self, link: &str, status: &str) -> Result<(), UnknownLink> {

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 pub(super) struct Fields {
     /// In front of each name, with a dot: where an object stands within the request.
@@ -122,4 +123,10 @@ pub(super) fn object(value: &Value) -> Option<()> {
 pub(super) fn currency(value: &Value) -> Option<String> {
     let code = value.as_str()?;
     iso_currency::Currency::from_code(code).map(|_| code.to_owned())
+}
+
+/// In the form with hyphens.
+pub(super) fn uuid(value: &Value) -> Option<String> {
+    let text = value.as_str().filter(|text| text.len() == 36)?;
+    Uuid::try_parse(text).ok().map(|_| text.to_owned())
 }

@@ -65,7 +65,7 @@ const CONNECTORS: &[&str] = &[
 ];
 
 static WORDS: Words = Words {
-    first: "requires_payout_method_data",
+    stages: &["requires_payout_method_data"],
     all: &[
         "success",
         "failed",
@@ -109,7 +109,7 @@ static FORM: Form = Form {
         json!({
             "payout_id": "payout_that_is_not",
             "merchant_id": MERCHANT,
-            "status": WORDS.first,
+            "status": WORDS.stages[0],
             "amount": 1,
             "currency": "EUR",
             "created": "2026-01-01T00:00:00Z",
@@ -213,6 +213,7 @@ impl Api for Hyperswitch {
             Task::Get(id) => get(id, request),
             Task::List => list(request),
             Task::Cancel(id) => cancel(id, request),
+            Task::Token => Err(Refused(StatusCode::NOT_FOUND, (FORM.error)(StatusCode::NOT_FOUND))),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `GET /ledger` | every call and every link, without URLs and personal data |
 //! | `POST` · `GET` · `DELETE /control/faults` | orders faults · shows those waiting · forgets them |
 //! | `PUT /control/stages` | `["created", "active"]`: statuses that a link goes through from now on, one for each look |
+//! | `DELETE /control/tokens` | no access token that was given is good any more |
 //! | `PUT /control/links/{id}` | `{"status": "cancelled"}`: what became of a link |
 //!
 //! Where the documentation is silent a stand-in takes the view that is harder on its client: a field that it does
@@ -25,16 +26,23 @@ mod counter;
 mod fields;
 mod hyperswitch;
 mod pace;
+mod razorpayx;
+mod revolut;
+mod revolut_tokens;
 mod xendit;
 
 pub use self::books::{Call, Ledger, Link, UnknownLink};
 pub use self::hyperswitch::HyperswitchSettings;
+pub use self::razorpayx::RazorpayXSettings;
+pub use self::revolut::{ACCESS_TOKEN_LIFETIME, ACCOUNTS, Duplicates, RevolutClient, RevolutSettings};
 pub use self::xendit::XenditSettings;
 pub use crate::faulty_server::{Fault, Garbage, HeldCall, Operation, Order, When};
 
 use self::api::Api;
 use self::counter::Counter;
 use self::hyperswitch::Hyperswitch;
+use self::razorpayx::RazorpayX;
+use self::revolut::Revolut;
 use self::xendit::Xendit;
 use crate::faulty_server::{Bound, Desk, Server, Stopper, complete, faults};
 
@@ -43,6 +51,8 @@ use crate::faulty_server::{Bound, Desk, Server, Stopper, complete, faults};
 pub enum Provider {
     Hyperswitch(HyperswitchSettings),
     Xendit(XenditSettings),
+    Revolut(RevolutSettings),
+    RazorpayX(RazorpayXSettings),
 }
 
 /// How a stand-in is to be.
@@ -83,6 +93,8 @@ impl StandIn {
         let api: Box<dyn Api> = match settings.provider {
             Provider::Hyperswitch(settings) => Box::new(Hyperswitch::new(settings, links_url)),
             Provider::Xendit(settings) => Box::new(Xendit::new(settings, links_url)),
+            Provider::Revolut(settings) => Box::new(Revolut::new(settings, links_url)),
+            Provider::RazorpayX(settings) => Box::new(RazorpayX::new(settings, links_url)),
         };
         let stopper = Stopper::new();
         let desk = Arc::new(Desk::new(api.form(), stopper.stop()));
@@ -148,6 +160,11 @@ impl StandIn {
         self.counter
             .set_stages(stages.iter().map(ToString::to_string).collect())
             .expect("the provider's words");
+    }
+
+    /// From now on no access token that was given is good: the client has to ask for another.
+    pub fn forget_tokens(&self) {
+        self.counter.forget_tokens();
     }
 
     /// What became of a link, known by its id or by our reference.

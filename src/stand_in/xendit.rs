@@ -50,7 +50,7 @@ static PACE: [HeaderName; 3] = [
 ];
 
 static WORDS: Words = Words {
-    first: "PENDING",
+    stages: &["PENDING"],
     // With those of the older API and of the webhook page.
     all: &[
         "PENDING",
@@ -181,7 +181,7 @@ impl Api for Xendit {
                 }
                 None => bare(StatusCode::NOT_FOUND).into(),
             })),
-            Task::List => Err(bare(StatusCode::NOT_FOUND)),
+            Task::List | Task::Token => Err(bare(StatusCode::NOT_FOUND)),
         }
     }
 }

@@ -5,4 +5,6 @@
 mod client;
 mod everywhere;
 mod hyperswitch;
+mod razorpayx;
+mod revolut;
 mod xendit;
