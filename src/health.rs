@@ -1,7 +1,7 @@
 //! `/health/live` and `/health/ready` for whoever runs the worker. Ready: the broker delivers, results can leave,
 //! the database answers.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
@@ -54,5 +54,18 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
     let database = watched.pipeline.store.ping().await.is_ok();
     let status =
         if consuming && publishing && database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "consuming": consuming, "publishing": publishing, "database": database })))
+    // A connector that is out of order makes nobody unready: the jobs of the others go on.
+    let connectors: BTreeMap<&str, &str> = watched
+        .pipeline
+        .connectors
+        .iter()
+        .map(|account| (account.name.as_str(), account.breaker.shown()))
+        .collect();
+    let told = json!({
+        "consuming": consuming,
+        "publishing": publishing,
+        "database": database,
+        "connectors": connectors,
+    });
+    (status, Json(told))
 }

@@ -1,7 +1,9 @@
 //! The command line: one file a command.
 
 mod audit;
+mod cancel;
 mod check;
+mod connectors;
 mod keys;
 mod show;
 mod submit;
@@ -53,6 +55,10 @@ enum Command {
     Migrate,
     /// Try configuration, broker, database and connectors: one line each
     Check,
+    /// List the kinds of connector, what they need and support, and which accounts are configured
+    Connectors,
+    /// Take an unclaimed link back at its connector
+    Cancel(cancel::Arguments),
     /// Say which settings are given, and where; not what they are
     Config,
     /// Publish jobs: one JSON object, or JSON Lines
@@ -76,6 +82,10 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let config = match config::load(file, environment()) {
         Ok(config) => config,
+        Err(_) if matches!(arguments.command, Command::Connectors) => {
+            connectors::run(None);
+            return Ok(ExitCode::SUCCESS);
+        }
         Err(error) => {
             eprintln!("payout-link-worker: {error}");
             return Ok(ExitCode::from(MISUSE));
@@ -91,6 +101,11 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Run => worker::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS),
             Command::Migrate => migrate(&config).await,
             Command::Check => check::run(&config).await,
+            Command::Connectors => {
+                connectors::run(Some(&config));
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Cancel(arguments) => cancel::run(&config, &arguments).await,
             Command::Config => Ok(ExitCode::SUCCESS),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Keys(action) => keys::run(&config, &action).await,

@@ -9,7 +9,7 @@ use super::{load, tls};
 use crate::{
     connector::{Account, KINDS, Kind, Settings},
     http::HttpSettings,
-    limits::Slots,
+    limits::{Breaker, BreakerSettings, Pace, Slots},
 };
 
 #[derive(Debug)]
@@ -29,6 +29,12 @@ pub struct CallSection {
     /// The whole call, from the name to the last byte.
     pub timeout_seconds: u64,
     pub max_response_bytes: usize,
+    /// Calls begun in any minute, at most.
+    pub requests_per_minute: Option<u32>,
+    /// Failures in a row, of the provider's own, after which it is left alone; 0: never.
+    pub breaker_failures: u32,
+    /// How long, before one call tries it again.
+    pub breaker_pause_seconds: u64,
     /// PEM; trusted in place of the system's certificates.
     pub ca_file: Option<PathBuf>,
 }
@@ -40,6 +46,9 @@ impl Default for CallSection {
             connect_timeout_seconds: 5,
             timeout_seconds: 30,
             max_response_bytes: 262_144,
+            requests_per_minute: None,
+            breaker_failures: 10,
+            breaker_pause_seconds: 15,
             ca_file: None,
         }
     }
@@ -97,6 +106,15 @@ impl ConnectorSection {
             kind: self.kind,
             connector: self.settings.connect(http)?,
             slots: Slots::new(self.calls.concurrency),
+            pace: Pace::new(self.calls.requests_per_minute),
+            breaker: Breaker::new(
+                name,
+                BreakerSettings {
+                    failures: self.calls.breaker_failures,
+                    pause: Duration::from_secs(self.calls.breaker_pause_seconds),
+                    patience: Duration::from_secs(self.calls.timeout_seconds + 5),
+                },
+            ),
         })
     }
 }

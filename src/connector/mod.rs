@@ -22,7 +22,7 @@ pub use self::{
 };
 use crate::{
     domain::{ConnectorError, CreateLink, Finding, Outcome, ReplayRule, TraceContext},
-    limits::Slots,
+    limits::{Breaker, Health, Pace, Slots},
     wire::Rejection,
 };
 
@@ -73,6 +73,49 @@ pub struct Account {
     pub connector: Box<dyn Connector>,
     /// Calls under way at once.
     pub slots: Slots,
+    /// Calls begun in a minute.
+    pub pace: Pace,
+    pub breaker: Breaker,
+}
+
+impl Account {
+    /// Lets a call of either kind through, or says when to come again.
+    pub fn pass(&self) -> Result<(), Duration> {
+        self.pace.pass()?;
+        self.breaker.pass()
+    }
+}
+
+impl Outcome {
+    /// What it says of the provider.
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Created(_) | Self::Underway { .. } | Self::Refused(_) | Self::AlreadyThere(_) => {
+                Health::Works
+            }
+            Self::NotSent(_) => Health::Fails,
+            Self::TryLater { error, .. } if error.status_code == 503 => Health::Fails,
+            // A limit, or a credential of ours.
+            Self::TryLater { .. } => Health::Silent,
+            // Another call with our key is under way there.
+            Self::InDoubt(error) if error.status_code == 409 => Health::Silent,
+            Self::InDoubt(_) => Health::Fails,
+        }
+    }
+}
+
+impl Finding {
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Found(_) | Self::Underway { .. } | Self::Ended { .. } | Self::NotThere { .. } => {
+                Health::Works
+            }
+            Self::Unanswered { error, .. } => match error.status_code {
+                400..=407 | 409..=499 => Health::Silent,
+                _ => Health::Fails,
+            },
+        }
+    }
 }
 
 pub struct Connectors {

@@ -87,12 +87,13 @@ pub(super) fn feature_data<T: DeserializeOwned + Default>(job: &CreateLink) -> R
     const FIELD: &str = "connector_feature_data";
     let Some(text) = &job.connector_feature_data else { return Ok(T::default()) };
     let text = text.expose_secret();
-    if let Ok(read) = serde_json::from_str(text) {
-        return Ok(read);
-    }
+    // An object and nothing else: serde would read a list as well.
     let Ok(keys) = serde_json::from_str::<Map<String, Value>>(text) else {
         return Err(Rejection::invalid(FIELD, "It is not a JSON object."));
     };
+    if let Ok(read) = serde_json::from_str(text) {
+        return Ok(read);
+    }
     for (key, value) in keys {
         let alone = Value::Object(Map::from_iter([(key.clone(), value)]));
         if let Err(error) = T::deserialize(alone) {

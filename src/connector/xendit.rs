@@ -243,7 +243,7 @@ impl Xendit {
             return Some(Finding::Underway { connector_payout_id: payout.id, status_code });
         };
         Some(Finding::Found(CreatedLink {
-            url: link_url(&url, self.settings.url.scheme() == "http")?,
+            url: link_url(&url, false)?,
             connector_payout_id: payout.id,
             payout_status,
             expires_at: payout.expiration_timestamp,

@@ -41,6 +41,10 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
+                    if let Err(wait) = self.let_through(account).await {
+                        self.store.postpone(link, wait).await?;
+                        return Ok(None);
+                    }
                     // The attempt and its lease are on disk before the call they stand for.
                     if link.call_is_written && is_covered(&link, account) {
                         link.begin_written_call();
@@ -55,11 +59,26 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
+                    if let Err(wait) = self.let_through(account).await {
+                        self.store.postpone(link, wait).await?;
+                        return Ok(None);
+                    }
                     self.store.renew_for_look_up(&mut link).await?;
                     self.look_up(&mut link, account).await?;
                 }
             }
         }
+    }
+
+    /// Waits for the connector's limit of calls and its breaker where that is short; else says how long it is.
+    async fn let_through(&self, account: &Account) -> Result<(), Duration> {
+        while let Err(wait) = account.pass() {
+            if self.is_too_long(wait) {
+                return Err(wait);
+            }
+            self.sleep(wait).await;
+        }
+        Ok(())
     }
 
     /// Once the pipeline is stopped, whatever has not begun is too long.
@@ -80,6 +99,7 @@ impl Pipeline {
         let mut outcome = timeout(deadline, account.connector.create_link(call(link, &key)))
             .await
             .unwrap_or_else(|_| Outcome::InDoubt(ConnectorError::unanswered("timed out")));
+        account.breaker.record(outcome.health());
         redact_outcome(&mut outcome, link);
         let attempt = timeline_of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
         tell_log(
@@ -100,6 +120,7 @@ impl Pipeline {
             timeout(deadline, account.connector.find_link(call(link, &key))).await.unwrap_or_else(|_| {
                 Finding::Unanswered { error: ConnectorError::unanswered("timed out"), retry_after: None }
             });
+        account.breaker.record(finding.health());
         if let Finding::Ended { error, .. } | Finding::Unanswered { error, .. } = &mut finding {
             redact(error, link);
         }

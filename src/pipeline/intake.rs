@@ -107,7 +107,11 @@ impl Pipeline {
 
     /// A slot to call the connector in. Where the only connector has none, the job waits for one, and those behind
     /// it in RabbitMQ; where another connector may have, it is written down without a lease and blocks nobody.
+    /// So is a job for a connector that is out of order.
     async fn hold(&self, account: &Account) -> Option<(Hold, Option<Slot>)> {
+        if account.breaker.room() == 0 {
+            return Some((Hold::Park(self.settings.sweep_interval), None));
+        }
         if let Some(slot) = account.slots.try_take() {
             return Some((Hold::Lease, Some(slot)));
         }

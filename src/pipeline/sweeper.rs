@@ -42,10 +42,10 @@ async fn sweep(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
 }
 
 async fn sweep_connector(pipeline: &Arc<Pipeline>, name: String) -> Result<usize, StoreError> {
-    let slots = account(pipeline, &name).map(|account| account.slots.clone());
-    let Some(slots) = slots else { return Ok(0) };
-    let limit = slots.free().min(pipeline.settings.sweep_batch);
-    let mut places: Vec<_> = (0..limit).map_while(|_| slots.try_take()).collect();
+    let Some(account) = account(pipeline, &name) else { return Ok(0) };
+    // What is due of a connector that is out of order stays due, save one that tries it.
+    let limit = account.slots.free().min(pipeline.settings.sweep_batch).min(account.breaker.room());
+    let mut places: Vec<_> = (0..limit).map_while(|_| account.slots.try_take()).collect();
     if places.is_empty() {
         return Ok(0);
     }
@@ -56,7 +56,7 @@ async fn sweep_connector(pipeline: &Arc<Pipeline>, name: String) -> Result<usize
             Ok(link) => {
                 let (pipeline, name, place) = (pipeline.clone(), name.clone(), places.pop());
                 pipeline.clone().tasks.spawn(async move {
-                    if let (Some(account), Some(place)) = (account(&pipeline, &name), place) {
+                    if let (Some(account), Some(place)) = (self::account(&pipeline, &name), place) {
                         pipeline.finish(link, account, place, None).await;
                     }
                 });

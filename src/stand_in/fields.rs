@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::domain::Currency;
+
 pub(super) struct Fields {
     /// In front of each name, with a dot: where an object stands within the request.
     path: String,
@@ -119,10 +121,9 @@ pub(super) fn object(value: &Value) -> Option<()> {
     value.is_object().then_some(())
 }
 
-/// An ISO 4217 code in capital letters.
+/// A currency of Prism's list, which is Hyperswitch's own: it has two that ISO 4217 has withdrawn.
 pub(super) fn currency(value: &Value) -> Option<String> {
-    let code = value.as_str()?;
-    iso_currency::Currency::from_code(code).map(|_| code.to_owned())
+    Currency::new(value.as_str()?).map(|currency| currency.as_str().to_owned())
 }
 
 /// In the form with hyphens.

@@ -1,9 +1,70 @@
 //! How many at once, and who waits for whom.
 
-use payout_link_worker::sandbox::{Fault, Order, Receiver};
+use payout_link_worker::sandbox::{Fault, Order, Receiver, Sandbox, Settings};
 use serde_json::json;
 
-use crate::support::{DEADLINE, Setup, eventually, job};
+use crate::support::{DEADLINE, Setup, TOKEN, eventually, job};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connector_that_is_out_of_order_is_left_alone_and_holds_up_no_other() {
+    // Given two accounts, one of them at a provider that is out of order,
+    let broken = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
+    let account = format!(
+        r#"
+            [connectors.broken]
+            kind = "sandbox"
+            url = "{}"
+            token = "{TOKEN}"
+            allow_http_links = true
+            calls = {{ timeout_seconds = 2, breaker_failures = 3, breaker_pause_seconds = 1 }}
+        "#,
+        broken.url()
+    );
+    let world = Setup::default().connector(&account).build().await;
+    broken.order_fault(Order::new(Fault::status(500)).always());
+    let worker = world.start_worker().await;
+    for number in 0..20 {
+        world.publish(job(&format!("broken_{number}")).connector("broken")).await;
+    }
+    // then it is left alone after its failures, and the other is not held up,
+    worker.says("the connector is out of order and left alone").await;
+    world.publish(job("other").connector("asked")).await;
+    assert_eq!(world.result_of("other").await.kind(), "payout_link.created");
+    // it is tried with one call at a time,
+    worker.says("one call tries the connector").await;
+    // and when it works again everything that waited is done, once each.
+    broken.clear_faults();
+    for number in 0..20 {
+        assert_eq!(world.result_of(&format!("broken_{number}")).await.kind(), "payout_link.created");
+    }
+    worker.says("the connector works again").await;
+    assert_eq!(broken.ledger().links.len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_keep_to_the_connectors_pace_and_hold_up_no_other() {
+    // Given an account whose provider takes ten calls a minute, one at once,
+    let world = Setup::default().set("connectors.sandbox.calls.requests_per_minute", 10).build().await;
+    let _worker = world.start_worker().await;
+    for number in 0..5 {
+        world.publish(job(&format!("paced_{number}"))).await;
+    }
+    // then one is called, the others wait written down and uncounted,
+    eventually("four that wait", async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM payout_links WHERE state = 'open' AND holder IS NULL AND attempts = 0",
+        )
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+        (waiting == 4).then_some(())
+    })
+    .await;
+    assert_eq!(world.provider.ledger().links.len(), 1);
+    // and another connector is not held up.
+    world.publish(job("other").connector("asked")).await;
+    assert_eq!(world.result_of("other").await.kind(), "payout_link.created");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connector_that_is_full_holds_up_no_other() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
-    Client, RequestBuilder,
+    Client, RequestBuilder, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderName},
 };
 use secrecy::SecretString;
@@ -245,8 +245,10 @@ impl Hyperswitch {
             None => judge_unreadable(&answer, own_credential),
             Some(error) => match error.code.as_deref() {
                 Some("HE_01") => Outcome::AlreadyThere(error),
-                // Out of order, or a processor's word: with whatever status they come.
-                Some("HE_00" | "HE_03" | "CE_00") => Outcome::InDoubt(error),
+                // Out of order, or a processor's word: with whatever status they come, save "too many".
+                Some("HE_00" | "HE_03" | "CE_00") if answer.status != StatusCode::TOO_MANY_REQUESTS => {
+                    Outcome::InDoubt(error)
+                }
                 _ => judge(&answer, error, own_credential),
             },
         }
@@ -296,7 +298,7 @@ impl Hyperswitch {
         };
         let lives = self.session_expiry(&feature_data(job).ok()?).ok()?;
         Some(Finding::Found(CreatedLink {
-            url: link_url(&link.link, self.settings.url.scheme() == "http")?,
+            url: link_url(&link.link, false)?,
             connector_payout_id: id,
             payout_status,
             expires_at: payout.created.map(|created| created + Duration::from_secs(lives.into())),

@@ -27,6 +27,7 @@ pub struct Setup {
     amqp_url: Option<String>,
     deaf: bool,
     only_connector: Option<&'static str>,
+    more_connectors: String,
 }
 
 impl Setup {
@@ -56,6 +57,12 @@ impl Setup {
     /// The worker knows one connector alone.
     pub fn only_connector(mut self, name: &'static str) -> Self {
         self.only_connector = Some(name);
+        self
+    }
+
+    /// One more connector: its `[connectors.NAME]`, as TOML.
+    pub fn connector(mut self, section: &str) -> Self {
+        self.more_connectors += section;
         self
     }
 
@@ -160,6 +167,7 @@ impl World {
                 .into_iter()
                 .filter(|(name, _)| setup.only_connector.is_none_or(|only| only == *name))
                 .map(|(name, replay)| connector(name, replay, provider.url()))
+                .chain([setup.more_connectors])
                 .collect::<String>(),
         );
         std::fs::write(folder.join("worker.toml"), config).unwrap();
@@ -343,7 +351,7 @@ fn connector(name: &str, replay: &str, url: &str) -> String {
             replay = "{replay}"
             settle_seconds = 3
             allow_http_links = true
-            calls = {{ timeout_seconds = 2 }}
+            calls = {{ timeout_seconds = 2, breaker_pause_seconds = 1 }}
         "#
     )
 }

@@ -1,11 +1,19 @@
 //! How many at once: past a limit one waits, nothing grows and nothing is dropped.
 
+mod breaker;
+mod pace;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use self::{
+    breaker::{Breaker, BreakerSettings, Health},
+    pace::Pace,
+};
 
 /// A place that is free again when it is dropped.
 #[derive(Debug)]

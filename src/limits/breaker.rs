@@ -1,0 +1,189 @@
+//! A circuit breaker: a provider that is out of order is left alone for a while, then tried with one call.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+#[derive(Debug, Clone, Copy)]
+pub struct BreakerSettings {
+    /// Failures in a row that open it; 0: it never opens.
+    pub failures: u32,
+    /// How long it is open before one call is let through.
+    pub pause: Duration,
+    /// After this a call that was let through and never came back is taken for lost.
+    pub patience: Duration,
+}
+
+/// One provider's account. Opens on failures that are the provider's, and on nothing else.
+#[derive(Debug)]
+pub struct Breaker {
+    name: String,
+    settings: BreakerSettings,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    /// One call is under way to see whether the provider is back.
+    HalfOpen {
+        until: Instant,
+    },
+}
+
+/// What a call, that came to its end, says of the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It answered, be it with a refusal.
+    Works,
+    /// It did not, or said that it cannot.
+    Fails,
+    /// Neither can be said: a limit, a credential of ours.
+    Silent,
+}
+
+impl Breaker {
+    pub fn new(name: &str, settings: BreakerSettings) -> Self {
+        Self { name: name.to_owned(), settings, state: Mutex::new(State::Closed { failures: 0 }) }
+    }
+
+    /// Calls that would be let through now: all, one, or none.
+    pub fn room(&self) -> usize {
+        match *self.state() {
+            State::Closed { .. } => usize::MAX,
+            State::Open { until } | State::HalfOpen { until } => usize::from(until <= Instant::now()),
+        }
+    }
+
+    /// Lets a call through, or says when to come again.
+    pub fn pass(&self) -> Result<(), Duration> {
+        let now = Instant::now();
+        let mut state = self.state();
+        match *state {
+            State::Closed { .. } => Ok(()),
+            State::Open { until } | State::HalfOpen { until } if now < until => Err(until - now),
+            State::Open { .. } | State::HalfOpen { .. } => {
+                tracing::info!(
+                    connector.name = self.name,
+                    breaker = "half-open",
+                    "one call tries the connector"
+                );
+                *state = State::HalfOpen { until: now + self.settings.patience };
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes note of what a call that was let through came to.
+    pub fn record(&self, health: Health) {
+        let mut state = self.state();
+        match (*state, health) {
+            (_, Health::Silent) => {}
+            (State::Closed { failures: 0 }, Health::Works) => {}
+            (State::Closed { .. }, Health::Works) => *state = State::Closed { failures: 0 },
+            (State::Open { .. } | State::HalfOpen { .. }, Health::Works) => {
+                tracing::info!(connector.name = self.name, breaker = "closed", "the connector works again");
+                *state = State::Closed { failures: 0 };
+            }
+            (State::Closed { failures }, Health::Fails) if failures + 1 != self.settings.failures => {
+                *state = State::Closed { failures: failures.saturating_add(1) };
+            }
+            // A call from before it opened says nothing new.
+            (State::Open { .. }, Health::Fails) => {}
+            (State::Closed { .. } | State::HalfOpen { .. }, Health::Fails) => {
+                let pause_ms = u64::try_from(self.settings.pause.as_millis()).unwrap_or(u64::MAX);
+                tracing::error!(
+                    connector.name = self.name,
+                    breaker = "open",
+                    pause_ms,
+                    "the connector is out of order and left alone; its jobs wait"
+                );
+                *state = State::Open { until: Instant::now() + self.settings.pause };
+            }
+        }
+    }
+
+    /// `closed`, `open` or `half-open`.
+    pub fn shown(&self) -> &'static str {
+        match *self.state() {
+            State::Closed { .. } => "closed",
+            State::Open { .. } => "open",
+            State::HalfOpen { .. } => "half-open",
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn breaker(failures: u32) -> Breaker {
+        Breaker::new("a", BreakerSettings { failures, pause: 15 * SECOND, patience: 30 * SECOND })
+    }
+
+    fn opened() -> Breaker {
+        let breaker = breaker(3);
+        (0..3).for_each(|_| breaker.record(Health::Fails));
+        breaker
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_in_a_row_open_it_and_nothing_else() {
+        let breaker = breaker(3);
+        for health in
+            [Health::Fails, Health::Fails, Health::Works, Health::Fails, Health::Silent, Health::Fails]
+        {
+            breaker.record(health);
+            assert_eq!((breaker.shown(), breaker.pass()), ("closed", Ok(())));
+        }
+        breaker.record(Health::Fails);
+        assert_eq!((breaker.shown(), breaker.room(), breaker.pass()), ("open", 0, Err(15 * SECOND)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_pause_one_call_tries_it() {
+        let breaker = opened();
+        advance(15 * SECOND).await;
+        assert_eq!((breaker.room(), breaker.pass()), (1, Ok(())));
+        assert_eq!((breaker.shown(), breaker.room(), breaker.pass()), ("half-open", 0, Err(30 * SECOND)));
+        // Back to the pause when it fails; to all when it works.
+        breaker.record(Health::Fails);
+        assert_eq!(breaker.pass(), Err(15 * SECOND));
+        advance(15 * SECOND).await;
+        assert_eq!(breaker.pass(), Ok(()));
+        breaker.record(Health::Works);
+        assert_eq!((breaker.shown(), breaker.room()), ("closed", usize::MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_never_comes_back_makes_room_for_another() {
+        let breaker = opened();
+        advance(15 * SECOND).await;
+        assert_eq!(breaker.pass(), Ok(()));
+        advance(30 * SECOND).await;
+        assert_eq!((breaker.room(), breaker.pass()), (1, Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_none_is_wanted_it_never_opens() {
+        let breaker = breaker(0);
+        (0..1000).for_each(|_| breaker.record(Health::Fails));
+        assert_eq!(breaker.shown(), "closed");
+    }
+}

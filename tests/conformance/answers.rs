@@ -1,0 +1,295 @@
+//! What each answer means to a connector.
+
+use payout_link_worker::{
+    domain::{ConnectorError, Finding, Outcome},
+    stand_in::{Fault, Garbage, Operation, Order},
+};
+use secrecy::ExposeSecret;
+use serde_json::json;
+use time::OffsetDateTime;
+
+use crate::description::{Became, Description, Repeat, Tested, decoded};
+
+pub async fn a_job_becomes_a_link(description: &Description) {
+    let tested = Tested::start(description).await;
+    let job = description.job("po_1");
+    let link = tested.created(&job).await;
+    let ledger = tested.stand_in.ledger();
+    assert_eq!((ledger.links.len(), ledger.calls.len()), (1, 1));
+    assert_eq!(link.url.expose_secret(), ledger.links[0].url);
+    assert_eq!(link.connector_payout_id, ledger.links[0].id);
+    assert_eq!(Some(ledger.links[0].amount.clone()), (description.amount)(job.amount));
+    assert_eq!(ledger.links[0].currency, job.amount.currency.as_str());
+    let (_, became) = description.statuses[0];
+    assert_eq!(became, Became::Link(link.payout_status));
+    let left = link.expires_at.map(|end| (end - OffsetDateTime::now_utc()).whole_seconds());
+    match (left, description.lifetime_seconds) {
+        (None, None) => {}
+        (Some(left), Some(lifetime)) => assert!((lifetime - 60..=lifetime).contains(&left), "{left}"),
+        (left, lifetime) => panic!("{left:?} and not {lifetime:?}"),
+    }
+}
+
+fn finding(finding: &Finding) -> Option<Became> {
+    match finding {
+        Finding::Found(link) => Some(Became::Link(link.payout_status)),
+        Finding::Underway { .. } => Some(Became::Underway),
+        Finding::Ended { payout_status, .. } => Some(Became::Ended(*payout_status)),
+        Finding::NotThere { .. } | Finding::Unanswered { .. } => None,
+    }
+}
+
+pub async fn every_status_has_its_meaning(description: &Description) {
+    let tested = Tested::start(description).await;
+    for (number, (status, became)) in description.statuses.iter().enumerate() {
+        let job = description.job(&format!("po_{number}"));
+        let link = tested.created(&job).await;
+        tested.stand_in.set_status(&link.connector_payout_id, status);
+        // Asked by the connector's id, and by our reference where that is possible.
+        let by_id = tested.find(&job, Some(&link.connector_payout_id)).await;
+        assert_eq!(finding(&by_id), Some(*became), "{status}: {by_id:?}");
+        if description.asks.is_some() {
+            let by_reference = tested.find(&job, None).await;
+            assert_eq!(finding(&by_reference), Some(*became), "{status}: {by_reference:?}");
+        }
+    }
+    // A link may be in each of them from its first moment on.
+    for (number, (status, became)) in description.statuses.iter().enumerate() {
+        tested.stand_in.set_stages(&[status]);
+        let outcome = tested.create(&description.job(&format!("first_{number}"))).await;
+        let as_it_should = match (&outcome, became) {
+            (Outcome::Created(link), Became::Link(expected)) => link.payout_status == *expected,
+            (Outcome::Underway { .. }, Became::Underway) | (Outcome::Refused(_), Became::Ended(_)) => true,
+            _ => false,
+        };
+        assert!(as_it_should, "{status}: {outcome:?}");
+    }
+}
+
+pub async fn a_link_that_is_not_there_yet_is_asked_for(description: &Description) {
+    let underway = description.statuses.iter().find(|(_, became)| *became == Became::Underway);
+    let Some((underway, _)) = underway else { return };
+    let tested = Tested::start(description).await;
+    tested.stand_in.set_stages(&[underway, underway, description.statuses[0].0]);
+    let job = description.job("po_1");
+    let Outcome::Underway { connector_payout_id, .. } = tested.create(&job).await else { panic!() };
+    let still = tested.find(&job, Some(&connector_payout_id)).await;
+    assert!(matches!(still, Finding::Underway { .. }), "{still:?}");
+    let found = tested.find(&job, Some(&connector_payout_id)).await;
+    assert!(matches!(found, Finding::Found(_)), "{found:?}");
+    assert_eq!(tested.stand_in.ledger().creates().count(), 1);
+}
+
+fn name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Created(_) => "created",
+        Outcome::Underway { .. } => "underway",
+        Outcome::Refused(_) => "refused",
+        Outcome::NotSent(_) => "not sent",
+        Outcome::TryLater { .. } => "try later",
+        Outcome::AlreadyThere(_) => "already there",
+        Outcome::InDoubt(_) => "in doubt",
+    }
+}
+
+fn error(outcome: &Outcome) -> Option<&ConnectorError> {
+    match outcome {
+        Outcome::Refused(error)
+        | Outcome::NotSent(error)
+        | Outcome::TryLater { error, .. }
+        | Outcome::AlreadyThere(error)
+        | Outcome::InDoubt(error) => Some(error),
+        Outcome::Created(_) | Outcome::Underway { .. } => None,
+    }
+}
+
+/// The provider's errors, in its own form, and the same statuses from something in between.
+pub async fn errors_are_judged(description: &Description) {
+    let tested = Tested::start(description).await;
+    let own = [
+        (400, "refused"),
+        (404, "refused"),
+        (422, "refused"),
+        (403, "try later"),
+        (429, "try later"),
+        (408, "in doubt"),
+        (409, "in doubt"),
+        (418, "in doubt"),
+        (500, "in doubt"),
+        (502, "in doubt"),
+        (503, "in doubt"),
+        (504, "in doubt"),
+    ];
+    for (status, expected) in own {
+        tested.stand_in.order_fault(Fault::status(status));
+        let outcome = tested.create(&description.job(&format!("po_{status}"))).await;
+        assert_eq!(name(&outcome), expected, "{status}: {outcome:?}");
+        let error = error(&outcome).unwrap();
+        assert_eq!(error.status_code, status);
+        assert!(error.code.is_some() && !error.message.is_empty(), "{error:?}");
+    }
+    // A page that a proxy wrote is nobody's refusal.
+    for (status, expected) in [(400, "in doubt"), (404, "in doubt"), (422, "in doubt"), (429, "try later")] {
+        let body = Some("<html>canary</html>".into());
+        let code = status.try_into().unwrap();
+        tested.stand_in.order_fault(Fault::Status { code, retry_after: None, body });
+        let outcome = tested.create(&description.job(&format!("proxy_{status}"))).await;
+        assert_eq!(name(&outcome), expected, "{status}: {outcome:?}");
+        assert!(!format!("{outcome:?}").contains("canary"));
+    }
+    assert!(tested.stand_in.ledger().links.is_empty());
+}
+
+pub async fn what_may_have_been_carried_out_is_in_doubt(description: &Description) {
+    let tested = Tested::start(description).await;
+    let faults = [
+        Fault::Reset,
+        Fault::Close,
+        Fault::Truncated,
+        Fault::Stalled,
+        Fault::Silence,
+        Fault::Redirect { location: None },
+        Fault::Garbage(Garbage::Html),
+        Fault::Garbage(Garbage::NotJson),
+        Fault::Garbage(Garbage::Empty),
+        Fault::Garbage(Garbage::InsecureUrl),
+        Fault::Garbage(Garbage::Huge),
+    ];
+    for (number, fault) in faults.into_iter().enumerate() {
+        tested.stand_in.order_fault(Order::new(fault.clone()).after_the_work());
+        let outcome = tested.create(&description.job(&format!("po_{number}"))).await;
+        assert_eq!(name(&outcome), "in doubt", "{fault:?}: {outcome:?}");
+    }
+    // Without a URL it is made all the same.
+    tested.stand_in.order_fault(Order::new(Fault::Garbage(Garbage::MissingFields)).after_the_work());
+    let outcome = tested.create(&description.job("po_bare")).await;
+    assert!(matches!(name(&outcome), "in doubt" | "underway"), "{outcome:?}");
+    // Slow, but in time.
+    tested.stand_in.order_fault(Fault::Slow { milliseconds: 500 });
+    tested.created(&description.job("po_slow")).await;
+}
+
+pub async fn what_never_left_is_not_sent(description: &Description) {
+    for nobody in ["http://127.0.0.1:1", "http://nobody.invalid"] {
+        let tested = Tested::with(description, description.settings, Some(nobody)).await;
+        let outcome = tested.create(&description.job("po_1")).await;
+        assert_eq!(name(&outcome), "not sent", "{outcome:?}");
+        assert!(tested.connector().check().await.is_err());
+    }
+}
+
+pub async fn a_question_without_an_answer_settles_nothing(description: &Description) {
+    let tested = Tested::start(description).await;
+    let job = description.job("po_1");
+    let link = tested.created(&job).await;
+    let questions =
+        [(Some(Operation::Get), Some(link.connector_payout_id.as_str())), (description.asks, None)];
+    for (operation, id) in questions {
+        let Some(operation) = operation else { continue };
+        for fault in [
+            Fault::status(400),
+            Fault::status(401),
+            Fault::status(429),
+            Fault::status(500),
+            Fault::Reset,
+            Fault::Silence,
+            Fault::Redirect { location: None },
+            Fault::Garbage(Garbage::Html),
+            Fault::Garbage(Garbage::NotJson),
+            Fault::Garbage(Garbage::Empty),
+            Fault::Garbage(Garbage::InsecureUrl),
+        ] {
+            // A connector may ask in the one way or the other.
+            tested.stand_in.order_fault(Order::new(fault.clone()).on(operation).always());
+            tested.stand_in.order_fault(Order::new(fault.clone()).on(Operation::List).always());
+            let found = tested.find(&job, id).await;
+            assert!(matches!(found, Finding::Unanswered { .. }), "{fault:?}: {found:?}");
+            tested.stand_in.clear_faults();
+        }
+    }
+}
+
+pub async fn a_repeat_makes_no_second_link(description: &Description) {
+    if description.repeat == Repeat::SecondLink {
+        return;
+    }
+    let tested = Tested::start(description).await;
+    let job = description.job("po_1");
+    let first = tested.created(&job).await;
+    let again = tested.create(&job).await;
+    assert_eq!(name(&again), "already there", "{again:?}");
+    assert_eq!(tested.stand_in.ledger().links.len(), 1);
+    if description.repeat == Repeat::AskedFor {
+        let Finding::Found(found) = tested.find(&job, None).await else { panic!() };
+        assert_eq!(found.connector_payout_id, first.connector_payout_id);
+        assert_eq!(found.url.expose_secret(), first.url.expose_secret());
+        assert_eq!(found.expires_at, first.expires_at);
+    }
+}
+
+pub async fn what_was_never_made_is_not_there(description: &Description) {
+    if description.asks.is_none() {
+        return;
+    }
+    let tested = Tested::start(description).await;
+    tested.created(&description.job("po_other")).await;
+    let found = tested.find(&description.job("po_1"), None).await;
+    assert!(matches!(found, Finding::NotThere { .. }), "{found:?}");
+    // One that bears our reference and another amount is not ours, and not nothing either.
+    let mut other = description.json("po_other");
+    other["amount"]["minor_amount"] = (description.job("po_other").amount.minor_units() + 100).into();
+    let found = tested.find(&decoded(&other), None).await;
+    assert!(matches!(found, Finding::Unanswered { .. }), "{found:?}");
+}
+
+pub async fn a_wait_is_the_providers(description: &Description) {
+    let tested = Tested::start(description).await;
+    for status in description.try_later.iter().copied().chain([429]) {
+        tested.stand_in.order_fault(Fault::status_with_retry_after(status, "7"));
+        match tested.create(&description.job("po_1")).await {
+            Outcome::TryLater { retry_after, .. } => {
+                assert_eq!(retry_after, Some(std::time::Duration::from_secs(7)), "{status}");
+            }
+            other => panic!("{status}: {other:?}"),
+        }
+    }
+}
+
+pub async fn credentials_are_tried(description: &Description) {
+    let tested = Tested::start(description).await;
+    assert_eq!(tested.connector().check().await, Ok(()));
+    assert!(tested.stand_in.ledger().links.is_empty(), "it is harmless");
+    // One of the deployment that is wrong fails no payout.
+    let wrong = Tested::with(description, description.wrong_settings, None).await;
+    let said = wrong.connector().check().await.unwrap_err();
+    assert!(!said.contains("canary"), "{said}");
+    let outcome = wrong.create(&description.job("po_1")).await;
+    assert_eq!(name(&outcome), "try later", "{outcome:?}");
+    assert!(!format!("{outcome:?}").contains("canary"));
+}
+
+pub async fn the_jobs_own_credential_goes_first(description: &Description) {
+    let wrong = Tested::with(description, description.wrong_settings, None).await;
+    let mut job = description.json("po_1");
+    job["access_token"] = json!(description.access_token);
+    wrong.created(&decoded(&job)).await;
+    // And is the job's own affair.
+    let tested = Tested::start(description).await;
+    job["access_token"] = json!("not:it");
+    let outcome = tested.create(&decoded(&job)).await;
+    assert_eq!(name(&outcome), "refused", "{outcome:?}");
+}
+
+pub async fn a_link_is_taken_back(description: &Description) {
+    let tested = Tested::start(description).await;
+    let job = description.job("po_1");
+    let link = tested.created(&job).await;
+    tested.connector().cancel_link(&link.connector_payout_id).await.unwrap();
+    let found = tested.find(&job, Some(&link.connector_payout_id)).await;
+    assert!(matches!(found, Finding::Ended { .. }), "{found:?}");
+    // One that is gone, or never was, is not taken back again.
+    for id in [link.connector_payout_id.as_str(), "no-such-link"] {
+        let error = tested.connector().cancel_link(id).await.unwrap_err();
+        assert!(error.status_code >= 400, "{error:?}");
+    }
+}

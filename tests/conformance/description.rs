@@ -1,0 +1,160 @@
+//! What the suite has to know of a connector, and a connector beside its stand-in.
+
+use payout_link_worker::{
+    config,
+    connector::{Call, Connector, Connectors},
+    domain::{CreateLink, CreatedLink, Finding, Money, Outcome, PayoutStatus, TraceContext, idempotency_key},
+    stand_in::{Operation, Provider, Settings, StandIn},
+    wire::{self, DecodePolicy, Rejection},
+};
+use serde_json::Value;
+
+pub struct Description {
+    pub kind: &'static str,
+    /// Its stand-in, knowing the credential of `settings`.
+    pub provider: fn() -> Provider,
+    /// Of `[connectors.tested]`, beside `kind`, `url` and `calls`, with a credential that has "canary" in it.
+    pub settings: &'static str,
+    /// The same with a credential that is wrong.
+    pub wrong_settings: &'static str,
+    /// The credential as a job's `access_token`.
+    pub access_token: &'static str,
+    /// A job with everything that it needs.
+    pub job: fn() -> Value,
+    /// The provider's statuses, and what they are to the worker.
+    pub statuses: &'static [(&'static str, Became)],
+    pub repeat: Repeat,
+    /// Where its question by our reference goes, if there is one.
+    pub asks: Option<Operation>,
+    /// Statuses with a wait by which the provider says that it did nothing.
+    pub try_later: &'static [u16],
+    /// Seconds that a link lives; `None`: for ever.
+    pub lifetime_seconds: Option<i64>,
+    /// The amount as the provider is sent it, in digits; `None` where it cannot be sent.
+    pub amount: fn(Money) -> Option<String>,
+    /// JSON pointers of what a job cannot do without, and the field that is named then.
+    pub required: &'static [(&'static str, &'static str)],
+    /// What is refused: a JSON pointer, the value put there, the code, the field.
+    pub refused: &'static [(&'static str, &'static str, &'static str, &'static str)],
+    /// `connector_feature_data`, and the key that is wrong with it, if one is.
+    pub feature_data: &'static [(&'static str, Option<&'static str>)],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Became {
+    Link(PayoutStatus),
+    Ended(PayoutStatus),
+    /// No link yet.
+    Underway,
+}
+
+/// What the provider makes of the same reference again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Says that it is there; the link is asked for.
+    AskedFor,
+    /// Says that it is there and can say no more.
+    Unknown,
+    /// Makes a second one: so it is asked before it is called again.
+    #[allow(dead_code, reason = "of connectors that have no key of their own")]
+    SecondLink,
+}
+
+/// A connector and its stand-in, without a worker.
+pub struct Tested {
+    pub stand_in: StandIn,
+    connectors: Connectors,
+}
+
+const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+impl Tested {
+    pub async fn start(description: &Description) -> Self {
+        Self::with(description, description.settings, None).await
+    }
+
+    /// `url`: of somebody else than the stand-in.
+    pub async fn with(description: &Description, settings: &str, url: Option<&str>) -> Self {
+        let stand_in = StandIn::start(Settings::new((description.provider)())).await.unwrap();
+        let section = section(description, settings, url.unwrap_or(stand_in.url()));
+        let file = std::env::temp_dir().join(format!("conformance-{}.toml", uuid::Uuid::new_v4()));
+        std::fs::write(&file, format!("{EXAMPLE}\n{section}")).unwrap();
+        let config = config::load(Some(&file), std::iter::empty());
+        std::fs::remove_file(file).unwrap();
+        Self { stand_in, connectors: config.unwrap().connectors().unwrap() }
+    }
+
+    pub fn connector(&self) -> &dyn Connector {
+        &*self.connectors.choose(Some("tested")).unwrap().connector
+    }
+
+    pub async fn create(&self, job: &CreateLink) -> Outcome {
+        self.connector().create_link(call(job, &key(job), None)).await
+    }
+
+    /// By our reference, or by the connector's id.
+    pub async fn find(&self, job: &CreateLink, connector_payout_id: Option<&str>) -> Finding {
+        self.connector().find_link(call(job, &key(job), connector_payout_id)).await
+    }
+
+    /// A link that is made.
+    pub async fn created(&self, job: &CreateLink) -> CreatedLink {
+        match self.create(job).await {
+            Outcome::Created(link) => link,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// `[connectors.tested]`, as a worker's configuration has it.
+pub fn section(description: &Description, settings: &str, url: &str) -> String {
+    let Description { kind, .. } = description;
+    let calls = "calls = { timeout_seconds = 2, concurrency = 2, max_response_bytes = 100000 }";
+    format!("[connectors.tested]\nkind = \"{kind}\"\nurl = \"{url}\"\n{calls}\n{settings}\n")
+}
+
+fn key(job: &CreateLink) -> String {
+    idempotency_key("", job.merchant_payout_id.as_str())
+}
+
+fn call<'a>(job: &'a CreateLink, key: &'a str, connector_payout_id: Option<&'a str>) -> Call<'a> {
+    static TRACE: TraceContext = TraceContext { traceparent: None, tracestate: None };
+    let first_called_at = Some(time::OffsetDateTime::now_utc() - time::Duration::MINUTE);
+    Call { job, idempotency_key: key, connector_payout_id, first_called_at, trace: &TRACE }
+}
+
+/// A job's JSON, decoded as a worker does.
+pub fn decoded(job: &Value) -> CreateLink {
+    let policy = DecodePolicy { allow_http_webhooks: false };
+    wire::create_link(job.to_string().as_bytes(), None, &policy).unwrap()
+}
+
+pub fn rejected(tested: &Tested, job: &Value) -> Option<Rejection> {
+    tested.connector().supports(&decoded(job)).err()
+}
+
+impl Description {
+    pub fn job(&self, id: &str) -> CreateLink {
+        decoded(&self.json(id))
+    }
+
+    pub fn json(&self, id: &str) -> Value {
+        let mut job = (self.job)();
+        job["merchant_payout_id"] = id.into();
+        job
+    }
+}
+
+/// `value` put where a JSON pointer points, or what is there taken away. Parents that are not there are made.
+pub fn put(job: &mut Value, pointer: &str, value: Option<Value>) {
+    let mut at = job;
+    let parts: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();
+    let (last, parents) = parts.split_last().unwrap();
+    for parent in parents {
+        at = &mut at[*parent];
+    }
+    match value {
+        Some(value) => at[*last] = value,
+        None => drop(at.as_object_mut().unwrap().remove(*last)),
+    }
+}

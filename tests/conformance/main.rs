@@ -1,0 +1,60 @@
+//! One suite for every connector, against its provider's stand-in: each answer, each way out of doubt, each edge of
+//! what it takes, directly; and the main stories through the real worker with its real broker and database.
+//!
+//! A connector joins by a file that describes it (`description.rs` says how), and a line here.
+
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+#[allow(dead_code, unused_imports, reason = "shared with the stories, which use all of it")]
+#[path = "../it/support/mod.rs"]
+mod support;
+
+/// The whole suite for a description, each story a test of its own.
+macro_rules! conformance {
+    ($description:expr) => {
+        stories! { $description;
+            answers::a_job_becomes_a_link
+            answers::every_status_has_its_meaning
+            answers::a_link_that_is_not_there_yet_is_asked_for
+            answers::errors_are_judged
+            answers::what_may_have_been_carried_out_is_in_doubt
+            answers::what_never_left_is_not_sent
+            answers::a_question_without_an_answer_settles_nothing
+            answers::a_repeat_makes_no_second_link
+            answers::what_was_never_made_is_not_there
+            answers::a_wait_is_the_providers
+            answers::credentials_are_tried
+            answers::the_jobs_own_credential_goes_first
+            answers::a_link_is_taken_back
+            jobs::every_amount_keeps_its_digits
+            jobs::what_is_missing_is_named
+            jobs::what_it_cannot_do_is_refused
+            jobs::feature_data_has_known_keys_alone
+            worker::lost_answers_end_as_the_rule_says
+            worker::a_refusal_is_told_with_the_providers_words
+            worker::a_limit_is_waited_for
+            worker::repeated_jobs_make_one_link
+            worker::a_link_that_takes_its_time_takes_no_slot
+            worker::secrets_are_nowhere
+        }
+    };
+}
+
+macro_rules! stories {
+    ($description:expr; $($module:ident::$story:ident)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $story() {
+                crate::$module::$story(&$description).await;
+            }
+        )+
+    };
+}
+
+mod answers;
+mod description;
+mod jobs;
+mod worker;
+
+mod hyperswitch;
+mod xendit;

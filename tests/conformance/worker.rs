@@ -1,0 +1,160 @@
+//! The main stories, through the real worker.
+
+use std::time::Duration;
+
+use payout_link_worker::{
+    domain::idempotency_key,
+    stand_in::{Fault, Order, Settings, StandIn},
+};
+use serde_json::Value;
+
+use crate::{
+    description::{Became, Description, Repeat, section},
+    support::{Job, Setup, World, job},
+};
+
+/// A world whose worker knows the connector as `tested`, and its stand-in.
+async fn world(description: &Description) -> (World, StandIn) {
+    let stand_in = StandIn::start(Settings::new((description.provider)())).await.unwrap();
+    let section = section(description, description.settings, stand_in.url());
+    (Setup::default().connector(&section).build().await, stand_in)
+}
+
+fn for_connector(description: &Description, id: &str) -> Job {
+    job(id).connector("tested").raw(description.json(id).to_string().as_bytes())
+}
+
+fn outcomes(shown: &Value) -> Vec<&str> {
+    shown["timeline"].as_array().unwrap().iter().map(|call| call["outcome"].as_str().unwrap()).collect()
+}
+
+pub async fn lost_answers_end_as_the_rule_says(description: &Description) {
+    let (world, stand_in) = world(description).await;
+    let _worker = world.start_worker().await;
+    // Lost after the work: the link is there, and nobody was told.
+    for (number, fault) in [Fault::Reset, Fault::status(500), Fault::Truncated].into_iter().enumerate() {
+        let id = format!("after_{number}");
+        stand_in.order_fault(Order::new(fault.clone()).after_the_work());
+        world.publish(for_connector(description, &id)).await;
+        let result = world.result_of(&id).await;
+        match description.repeat {
+            Repeat::Unknown => {
+                assert_eq!(result.kind(), "payout_link.pending", "{fault:?}");
+                assert_eq!(result.error_code().as_deref(), Some("OUTCOME_UNKNOWN"));
+            }
+            Repeat::AskedFor | Repeat::SecondLink => {
+                assert_eq!(result.kind(), "payout_link.created", "{fault:?}");
+                let id = result.json()["connector_payout_id"].as_str().unwrap().to_owned();
+                assert!(stand_in.ledger().links.iter().any(|link| link.id == id));
+            }
+        }
+    }
+    // Lost before it: made by a later call, however the provider is asked.
+    stand_in.order_fault(Fault::Reset);
+    world.publish(for_connector(description, "before")).await;
+    assert_eq!(world.result_of("before").await.kind(), "payout_link.created");
+    assert_eq!(stand_in.ledger().links.len(), 4, "one for each");
+}
+
+pub async fn a_refusal_is_told_with_the_providers_words(description: &Description) {
+    let (world, stand_in) = world(description).await;
+    let _worker = world.start_worker().await;
+    stand_in.order_fault(Fault::status(422));
+    world.publish(for_connector(description, "po_1")).await;
+    let result = world.result_of("po_1").await;
+    assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_REJECTED"));
+    let details = &result.json()["error"]["connector_details"];
+    assert!(details["code"].is_string() && details["message"].is_string(), "{details}");
+    assert_eq!(result.json()["status_code"], 422);
+    // One that it does not support is refused before it is written down.
+    let mut other = description.json("po_2");
+    other["destination_currency"] = "CHF".into();
+    world.publish(for_connector(description, "po_2").raw(other.to_string().as_bytes())).await;
+    let result = world.result_of("po_2").await;
+    assert_eq!(result.error_code().as_deref(), Some("UNSUPPORTED_BY_CONNECTOR"));
+    assert_eq!(result.field().as_deref(), Some("destination_currency"));
+    assert!(world.shown("po_2").is_none());
+}
+
+pub async fn a_limit_is_waited_for(description: &Description) {
+    let (world, stand_in) = world(description).await;
+    let _worker = world.start_worker().await;
+    stand_in.order_fault(Fault::status_with_retry_after(429, "2"));
+    world.publish(for_connector(description, "po_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let ledger = stand_in.ledger();
+    let creates: Vec<_> = ledger.creates().collect();
+    assert!(creates[1].at - creates[0].at >= Duration::from_secs(2));
+    assert_eq!(world.shown("po_1").unwrap()["in_doubt_since"], Value::Null);
+}
+
+pub async fn repeated_jobs_make_one_link(description: &Description) {
+    let (world, stand_in) = world(description).await;
+    let _worker = world.start_worker().await;
+    for _ in 0..3 {
+        world.publish(for_connector(description, "po_1")).await;
+    }
+    let results = world.wait_for_results("po_1", 1).await;
+    world.publish(for_connector(description, "po_1")).await;
+    let replayed = world.wait_for_results("po_1", results.len() + 1).await;
+    assert!(replayed.iter().all(|result| result.id() == replayed[0].id()));
+    assert_eq!(stand_in.ledger().links.len(), 1);
+    // The key is one that can be computed from the job alone.
+    let shown = world.shown("po_1").unwrap();
+    assert_eq!(shown["merchant_payout_id"], "po_1");
+    assert_eq!(idempotency_key("", "po_1").len(), 32);
+}
+
+pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description) {
+    let underway = description.statuses.iter().find(|(_, became)| *became == Became::Underway);
+    let Some((underway, _)) = underway else { return };
+    // Given two slots, and two links that are not ready for a while,
+    let (world, stand_in) = world(description).await;
+    let _worker = world.start_worker().await;
+    stand_in.set_stages(&[underway, underway, underway, description.statuses[0].0]);
+    for id in ["slow_1", "slow_2"] {
+        world.publish(for_connector(description, id)).await;
+    }
+    // then their ids are written down and their slots are free,
+    for id in ["slow_1", "slow_2"] {
+        let waits = |shown: &Value| shown["connector_payout_id"].is_string() && shown["leased"] == false;
+        world.wait_until_shown(id, "it waits", waits).await;
+    }
+    stand_in.set_stages(&[description.statuses[0].0]);
+    world.publish(for_connector(description, "quick")).await;
+    assert_eq!(world.result_of("quick").await.kind(), "payout_link.created");
+    // and they come to their end, made once each.
+    for id in ["slow_1", "slow_2"] {
+        assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
+        assert_eq!(outcomes(&world.wait_until_told(id).await)[0], "underway");
+    }
+    assert_eq!(stand_in.ledger().creates().count(), 3);
+}
+
+pub async fn secrets_are_nowhere(description: &Description) {
+    let (world, stand_in) = world(description).await;
+    let worker = world.start_worker().await;
+    // Given a call that is created, one that is refused, one in doubt, and one with a credential of its own,
+    let fates = [None, Some(Fault::status(422)), Some(Fault::status(500)), None];
+    for (number, fate) in fates.into_iter().enumerate() {
+        let id = format!("po_{number}");
+        fate.into_iter().for_each(|fault| stand_in.order_fault(fault));
+        let mut job = description.json(&id);
+        if number == 3 {
+            job["access_token"] = description.access_token.into();
+        }
+        world.publish(for_connector(description, &id).raw(job.to_string().as_bytes())).await;
+        world.result_of(&id).await;
+        world.wait_until_told(&id).await;
+    }
+    // then neither the log nor the database has a credential or a link in the clear.
+    let (log, dump) = (worker.log(), world.dump().await);
+    let links = stand_in.ledger().links;
+    assert!(links.len() >= 2);
+    for (place, text) in [("log", &log), ("database", &dump)] {
+        assert!(!text.contains("canary"), "a credential in the {place}");
+        for link in &links {
+            assert!(!link.url.is_empty() && !text.contains(&link.url), "a link in the {place}");
+        }
+    }
+}
