@@ -11,7 +11,10 @@ mod hyperswitch;
 mod sandbox;
 mod xendit;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use time::OffsetDateTime;
@@ -82,7 +85,7 @@ impl Account {
     /// Lets a call of either kind through, or says when to come again.
     pub fn pass(&self) -> Result<(), Duration> {
         self.pace.pass()?;
-        self.breaker.pass()
+        self.breaker.pass(Instant::now())
     }
 }
 

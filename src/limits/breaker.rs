@@ -2,10 +2,8 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
-
-use tokio::time::Instant;
 
 #[derive(Debug, Clone, Copy)]
 pub struct BreakerSettings {
@@ -56,16 +54,15 @@ impl Breaker {
     }
 
     /// Calls that would be let through now: all, one, or none.
-    pub fn room(&self) -> usize {
+    pub fn room(&self, now: Instant) -> usize {
         match *self.state() {
             State::Closed { .. } => usize::MAX,
-            State::Open { until } | State::HalfOpen { until } => usize::from(until <= Instant::now()),
+            State::Open { until } | State::HalfOpen { until } => usize::from(until <= now),
         }
     }
 
     /// Lets a call through, or says when to come again.
-    pub fn pass(&self) -> Result<(), Duration> {
-        let now = Instant::now();
+    pub fn pass(&self, now: Instant) -> Result<(), Duration> {
         let mut state = self.state();
         match *state {
             State::Closed { .. } => Ok(()),
@@ -83,7 +80,7 @@ impl Breaker {
     }
 
     /// Takes note of what a call that was let through came to.
-    pub fn record(&self, health: Health) {
+    pub fn record(&self, health: Health, now: Instant) {
         let mut state = self.state();
         match (*state, health) {
             (_, Health::Silent) => {}
@@ -106,7 +103,7 @@ impl Breaker {
                     pause_ms,
                     "the connector is out of order and left alone; its jobs wait"
                 );
-                *state = State::Open { until: Instant::now() + self.settings.pause };
+                *state = State::Open { until: now + self.settings.pause };
             }
         }
     }
@@ -127,8 +124,6 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::advance;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -137,53 +132,57 @@ mod tests {
         Breaker::new("a", BreakerSettings { failures, pause: 15 * SECOND, patience: 30 * SECOND })
     }
 
-    fn opened() -> Breaker {
+    fn opened(now: Instant) -> Breaker {
         let breaker = breaker(3);
-        (0..3).for_each(|_| breaker.record(Health::Fails));
+        (0..3).for_each(|_| breaker.record(Health::Fails, now));
         breaker
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_in_a_row_open_it_and_nothing_else() {
-        let breaker = breaker(3);
-        for health in
-            [Health::Fails, Health::Fails, Health::Works, Health::Fails, Health::Silent, Health::Fails]
-        {
-            breaker.record(health);
-            assert_eq!((breaker.shown(), breaker.pass()), ("closed", Ok(())));
+    #[test]
+    fn failures_in_a_row_open_it_and_nothing_else() {
+        let (breaker, now) = (breaker(3), Instant::now());
+        use Health::{Fails, Silent, Works};
+        for health in [Fails, Fails, Works, Fails, Silent, Fails] {
+            breaker.record(health, now);
+            assert_eq!((breaker.shown(), breaker.pass(now)), ("closed", Ok(())));
         }
-        breaker.record(Health::Fails);
-        assert_eq!((breaker.shown(), breaker.room(), breaker.pass()), ("open", 0, Err(15 * SECOND)));
+        breaker.record(Fails, now);
+        assert_eq!((breaker.shown(), breaker.room(now), breaker.pass(now)), ("open", 0, Err(15 * SECOND)));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn after_the_pause_one_call_tries_it() {
-        let breaker = opened();
-        advance(15 * SECOND).await;
-        assert_eq!((breaker.room(), breaker.pass()), (1, Ok(())));
-        assert_eq!((breaker.shown(), breaker.room(), breaker.pass()), ("half-open", 0, Err(30 * SECOND)));
+    #[test]
+    fn after_the_pause_one_call_tries_it() {
+        let start = Instant::now();
+        let breaker = opened(start);
+        let now = start + 15 * SECOND;
+        assert_eq!((breaker.room(now), breaker.pass(now)), (1, Ok(())));
+        assert_eq!(
+            (breaker.shown(), breaker.room(now), breaker.pass(now)),
+            ("half-open", 0, Err(30 * SECOND))
+        );
         // Back to the pause when it fails; to all when it works.
-        breaker.record(Health::Fails);
-        assert_eq!(breaker.pass(), Err(15 * SECOND));
-        advance(15 * SECOND).await;
-        assert_eq!(breaker.pass(), Ok(()));
-        breaker.record(Health::Works);
-        assert_eq!((breaker.shown(), breaker.room()), ("closed", usize::MAX));
+        breaker.record(Health::Fails, now);
+        assert_eq!(breaker.pass(now), Err(15 * SECOND));
+        let now = now + 15 * SECOND;
+        assert_eq!(breaker.pass(now), Ok(()));
+        breaker.record(Health::Works, now);
+        assert_eq!((breaker.shown(), breaker.room(now)), ("closed", usize::MAX));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_try_that_never_comes_back_makes_room_for_another() {
-        let breaker = opened();
-        advance(15 * SECOND).await;
-        assert_eq!(breaker.pass(), Ok(()));
-        advance(30 * SECOND).await;
-        assert_eq!((breaker.room(), breaker.pass()), (1, Ok(())));
+    #[test]
+    fn a_try_that_never_comes_back_makes_room_for_another() {
+        let start = Instant::now();
+        let breaker = opened(start);
+        let now = start + 15 * SECOND;
+        assert_eq!(breaker.pass(now), Ok(()));
+        let now = now + 30 * SECOND;
+        assert_eq!((breaker.room(now), breaker.pass(now)), (1, Ok(())));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn where_none_is_wanted_it_never_opens() {
-        let breaker = breaker(0);
-        (0..1000).for_each(|_| breaker.record(Health::Fails));
+    #[test]
+    fn where_none_is_wanted_it_never_opens() {
+        let (breaker, now) = (breaker(0), Instant::now());
+        (0..1000).for_each(|_| breaker.record(Health::Fails, now));
         assert_eq!(breaker.shown(), "closed");
     }
 }

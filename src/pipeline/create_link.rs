@@ -99,7 +99,7 @@ impl Pipeline {
         let mut outcome = timeout(deadline, account.connector.create_link(call(link, &key)))
             .await
             .unwrap_or_else(|_| Outcome::InDoubt(ConnectorError::unanswered("timed out")));
-        account.breaker.record(outcome.health());
+        account.breaker.record(outcome.health(), std::time::Instant::now());
         redact_outcome(&mut outcome, link);
         let attempt = timeline_of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
         tell_log(
@@ -120,7 +120,7 @@ impl Pipeline {
             timeout(deadline, account.connector.find_link(call(link, &key))).await.unwrap_or_else(|_| {
                 Finding::Unanswered { error: ConnectorError::unanswered("timed out"), retry_after: None }
             });
-        account.breaker.record(finding.health());
+        account.breaker.record(finding.health(), std::time::Instant::now());
         if let Finding::Ended { error, .. } | Finding::Unanswered { error, .. } = &mut finding {
             redact(error, link);
         }

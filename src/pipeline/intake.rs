@@ -1,6 +1,6 @@
 //! A delivery becomes a record, or is refused in public; only then is it acknowledged.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -109,7 +109,7 @@ impl Pipeline {
     /// it in RabbitMQ; where another connector may have, it is written down without a lease and blocks nobody.
     /// So is a job for a connector that is out of order.
     async fn hold(&self, account: &Account) -> Option<(Hold, Option<Slot>)> {
-        if account.breaker.room() == 0 {
+        if account.breaker.room(Instant::now()) == 0 {
             return Some((Hold::Park(self.settings.sweep_interval), None));
         }
         if let Some(slot) = account.slots.try_take() {

@@ -1,6 +1,6 @@
 //! What is due, into the same functions: retries, records of workers that died, events that are not told yet.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{Pipeline, report};
 use crate::{connector::Account, domain::retry::jittered, store::StoreError};
@@ -44,7 +44,8 @@ async fn sweep(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
 async fn sweep_connector(pipeline: &Arc<Pipeline>, name: String) -> Result<usize, StoreError> {
     let Some(account) = account(pipeline, &name) else { return Ok(0) };
     // What is due of a connector that is out of order stays due, save one that tries it.
-    let limit = account.slots.free().min(pipeline.settings.sweep_batch).min(account.breaker.room());
+    let limit =
+        account.slots.free().min(pipeline.settings.sweep_batch).min(account.breaker.room(Instant::now()));
     let mut places: Vec<_> = (0..limit).map_while(|_| account.slots.try_take()).collect();
     if places.is_empty() {
         return Ok(0);

@@ -1,0 +1,157 @@
+//! Five jobs for a real connector, at the stand-in for its provider.
+
+use anyhow::{Context, bail, ensure};
+use payout_link_worker::stand_in::{
+    Fault, HyperswitchSettings, Order, Provider, Settings, StandIn, XenditSettings,
+};
+use serde_json::{Value, json};
+
+use crate::{expect, shown, stage::Stage, stay_up, told};
+
+/// What a kind needs to be shown.
+struct Shown {
+    kind: &'static str,
+    provider: Provider,
+    /// Of `[connectors.KIND]`, beside `kind` and `url`.
+    settings: &'static str,
+    /// Of a job, beside its id.
+    job: Value,
+    /// Whether a lost answer can be settled there; else it is said to be unknown.
+    is_settled: bool,
+}
+
+fn all() -> Vec<Shown> {
+    vec![
+        Shown {
+            kind: "hyperswitch",
+            provider: Provider::Hyperswitch(HyperswitchSettings::new("snd_demo")),
+            settings: "api_key = \"snd_demo\"",
+            job: json!({
+                "address": {},
+                "amount": { "minor_amount": 1250, "currency": "EUR" },
+                "destination_currency": "EUR",
+                "customer": { "id": "cus_1", "name": "Ada Example", "email": "ada@example.com" },
+            }),
+            is_settled: true,
+        },
+        Shown {
+            kind: "xendit",
+            provider: Provider::Xendit(XenditSettings::new("xnd_demo")),
+            settings: "api_key = \"xnd_demo\"",
+            job: json!({
+                "address": {},
+                "amount": { "minor_amount": 2_300_000, "currency": "IDR" },
+                "destination_currency": "IDR",
+                "customer": { "name": "Budi Contoh", "email": "budi@example.com" },
+            }),
+            is_settled: false,
+        },
+    ]
+}
+
+pub async fn demo(kind: &str, stay: bool) -> anyhow::Result<()> {
+    let kinds: Vec<&str> = all().iter().map(|shown| shown.kind).collect();
+    let Some(shown) = all().into_iter().find(|shown| shown.kind == kind) else {
+        bail!("--connector {kind}: there are {}", kinds.join(", "));
+    };
+    let stand_in = StandIn::start(Settings::new(shown.provider.clone())).await?;
+    let section =
+        format!("[connectors.{kind}]\nkind = \"{kind}\"\nurl = \"{}\"\n{}", stand_in.url(), shown.settings);
+    let show = Show { stage: Stage::build(kind, &section).await?, stand_in, shown };
+    println!("\n  worker     log in {}", show.stage.folder.join("worker.log").display());
+    println!("  connector  {} (a stand-in for {kind}: its links open nowhere)", show.stand_in.url());
+    println!("  merchant   {}\n", show.stage.merchant.url());
+
+    show.plain_job().await.context("(a)")?;
+    show.same_job_again().await.context("(b)")?;
+    show.answer_is_lost().await.context("(c)")?;
+    show.provider_refuses().await.context("(d)")?;
+    show.job_is_not_for_it().await.context("(e)")?;
+
+    println!("All five went as told.");
+    if stay {
+        stay_up(&show.stage, show.stand_in.url(), &show.job("po_mine")).await?;
+    }
+    Ok(())
+}
+
+struct Show {
+    stage: Stage,
+    stand_in: StandIn,
+    shown: Shown,
+}
+
+impl Show {
+    fn job(&self, id: &str) -> Value {
+        let mut job = self.shown.job.clone();
+        job["merchant_payout_id"] = id.into();
+        job
+    }
+
+    async fn plain_job(&self) -> anyhow::Result<()> {
+        told("(a) a plain job");
+        let mut job = self.job("po_1001");
+        job["webhook_url"] = self.stage.merchant.url().into();
+        self.stage.publish(&job, None, "a").await?;
+        let result = self.stage.result("a").await?;
+        ensure!(result["error"].is_null(), "{}", result["error"]);
+        shown("result", &result);
+        let webhook = self.stage.webhook("po_1001").await?;
+        ensure!(webhook.verified, "the webhook's signature does not verify: {:?}", webhook.problem);
+        shown("webhook", &json!({ "type": webhook.event_type, "signature": "verified" }));
+        Ok(())
+    }
+
+    async fn same_job_again(&self) -> anyhow::Result<()> {
+        told("(b) the same job again: no second link");
+        self.stage.publish(&self.job("po_1001"), None, "b").await?;
+        let result = self.stage.result("b").await?;
+        shown("link", &result["payout_link"]["url"]);
+        let links = self.stand_in.ledger().links.len();
+        ensure!(links == 1, "the provider has {links} links");
+        shown("links at the provider", &links.into());
+        Ok(())
+    }
+
+    async fn answer_is_lost(&self) -> anyhow::Result<()> {
+        told("(c) the link is made and the answer is lost: no second link");
+        self.stand_in.order_fault(Order::new(Fault::Reset).after_the_work());
+        self.stage.publish(&self.job("po_1002"), None, "c").await?;
+        let result = self.stage.result("c").await?;
+        if self.shown.is_settled {
+            ensure!(result["error"].is_null(), "{}", result["error"]);
+            shown("link", &result["payout_link"]["url"]);
+        } else {
+            expect(&result["error"]["unified_details"], "code", "OUTCOME_UNKNOWN")?;
+            shown("error", &result["error"]["unified_details"]);
+        }
+        for call in self.stage.show("po_1002")?["timeline"].as_array().into_iter().flatten() {
+            let kind = call["kind"].as_str().unwrap_or_default();
+            shown(kind, &json!([call["status_code"], call["outcome"]]));
+        }
+        let links = self.stand_in.ledger().links.len();
+        ensure!(links == 2, "the provider has {links} links");
+        Ok(())
+    }
+
+    async fn provider_refuses(&self) -> anyhow::Result<()> {
+        told("(d) the provider refuses: told with its own words");
+        self.stand_in.order_fault(Fault::status(422));
+        self.stage.publish(&self.job("po_1003"), None, "d").await?;
+        let result = self.stage.result("d").await?;
+        expect(&result["error"]["unified_details"], "code", "CONNECTOR_REJECTED")?;
+        shown("error", &result["error"]["connector_details"]);
+        Ok(())
+    }
+
+    async fn job_is_not_for_it(&self) -> anyhow::Result<()> {
+        told("(e) a job that it cannot carry out: refused before any call");
+        let mut other = self.job("po_1004");
+        other["destination_currency"] = "CHF".into();
+        self.stage.publish(&other, None, "e").await?;
+        let result = self.stage.result("e").await?;
+        expect(&result["error"]["unified_details"], "code", "UNSUPPORTED_BY_CONNECTOR")?;
+        shown("error", &result["error"]["unified_details"]);
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! The main job, shown: real jobs through RabbitMQ and Postgres to a connector and a merchant.
+//!
+//! `scripts/demo` builds everything, brings the services up, and runs this: six jobs at the sandbox, or with
+//! `--connector KIND` five at the stand-in for that provider. It exits with 0 only if all went as told; `--stay`
+//! leaves everything running for jobs of your own.
+
+mod connector;
+mod stage;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context, ensure};
+use futures_util::StreamExt;
+use payout_link_worker::sandbox::{Fault, Order, Sandbox, Settings};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use stage::{Stage, listen, random};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let stay = arguments.iter().any(|argument| argument == "--stay");
+    let kind = arguments.iter().skip_while(|argument| *argument != "--connector").nth(1);
+    let shown = match kind {
+        None => demo(stay).await,
+        Some(kind) => connector::demo(kind, stay).await,
+    };
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo(stay: bool) -> anyhow::Result<()> {
+    let token = random(24)?;
+    let provider = Sandbox::start(Settings::new(&token)).await?;
+    let url = provider.url();
+    let section = format!(
+        "[connectors.sandbox]\nkind = \"sandbox\"\nurl = \"{url}\"\ntoken = \"{token}\"\nallow_http_links = true"
+    );
+    let show = Show { stage: Stage::build("sandbox", &section).await?, provider };
+    println!("\n  worker     log in {}", show.stage.folder.join("worker.log").display());
+    println!("  connector  {} (the sandbox)", show.provider.url());
+    println!("  merchant   {}\n", show.stage.merchant.url());
+
+    show.plain_job().await.context("(a)")?;
+    show.same_job_again().await.context("(b)")?;
+    show.same_id_other_amount().await.context("(c)")?;
+    show.provider_says_503_twice().await.context("(d)")?;
+    show.broken_job().await.context("(e)")?;
+    show.requester_gets_its_reply().await.context("(f)")?;
+
+    println!("All six went as told.");
+    if stay {
+        stay_up(&show.stage, show.provider.url(), &job("po_mine", 4200, None)).await?;
+    }
+    Ok(())
+}
+
+/// Until Ctrl-C.
+async fn stay_up(stage: &Stage, provider: &str, job: &Value) -> anyhow::Result<()> {
+    let (binary, config) = (stage.binary.display(), stage.folder.join("worker.toml"));
+    let (config, id) = (config.display(), job["merchant_payout_id"].as_str().unwrap_or_default());
+    println!("\nEverything is left running until you press Ctrl-C. Try:\n");
+    println!("  echo '{job}' \\");
+    println!("    | {binary} submit --config {config} --wait -");
+    println!("  {binary} show --config {config} {id}");
+    println!("  curl -s {provider}/ledger\n");
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+/// The six jobs at the sandbox.
+struct Show {
+    stage: Stage,
+    provider: Sandbox,
+}
+
+impl Show {
+    async fn plain_job(&self) -> anyhow::Result<()> {
+        told("(a) a plain job of EUR 12.50");
+        self.stage.publish(&job("po_1001", 1250, Some(self.stage.merchant.url())), None, "a").await?;
+        let result = self.stage.result("a").await?;
+        expect(&result, "payout_status", "REQUIRES_FULFILLMENT")?;
+        shown("result", &result);
+        shown("link", &result["payout_link"]["url"]);
+        let webhook = self.stage.webhook("po_1001").await?;
+        ensure!(webhook.verified, "the webhook's signature does not verify: {:?}", webhook.problem);
+        shown("webhook", &json!({ "id": webhook.id, "type": webhook.event_type, "signature": "verified" }));
+        ensure!(webhook.json()["data"] == result, "the webhook tells something else");
+        Ok(())
+    }
+
+    async fn same_job_again(&self) -> anyhow::Result<()> {
+        told("(b) the same job again: no second link");
+        self.stage.publish(&job("po_1001", 1250, Some(self.stage.merchant.url())), None, "b").await?;
+        let result = self.stage.result("b").await?;
+        shown("link", &result["payout_link"]["url"]);
+        let links = self.provider.ledger().links.len();
+        ensure!(links == 1, "the connector has {links} links");
+        shown("links at the connector", &links.into());
+        Ok(())
+    }
+
+    async fn same_id_other_amount(&self) -> anyhow::Result<()> {
+        told("(c) the same id with another amount: a conflict");
+        self.stage.publish(&job("po_1001", 9900, None), None, "c").await?;
+        let result = self.stage.result("c").await?;
+        expect(&result["error"]["unified_details"], "code", "IDEMPOTENCY_CONFLICT")?;
+        shown("error", &result["error"]["unified_details"]);
+        Ok(())
+    }
+
+    async fn provider_says_503_twice(&self) -> anyhow::Result<()> {
+        told("(d) a connector that answers 503 twice: retried, then created");
+        self.provider.order_fault(Order::new(Fault::status_with_retry_after(503, "1")).times(2));
+        self.stage.publish(&job("po_1002", 1250, Some(self.stage.merchant.url())), None, "d").await?;
+        let result = self.stage.result("d").await?;
+        expect(&result, "payout_status", "REQUIRES_FULFILLMENT")?;
+        self.stage.webhook("po_1002").await?;
+        for call in self.stage.show("po_1002")?["timeline"].as_array().into_iter().flatten() {
+            shown(call["kind"].as_str().unwrap_or_default(), &json!([call["status_code"], call["outcome"]]));
+        }
+        Ok(())
+    }
+
+    async fn broken_job(&self) -> anyhow::Result<()> {
+        told("(e) a broken job: refused with its field named, and kept");
+        let mut broken = job("po_1003", 1250, None);
+        broken["amount"]["currency"] = "EURO".into();
+        self.stage.publish(&broken, None, "e").await?;
+        let result = self.stage.result("e").await?;
+        expect(&result["error"]["unified_details"], "description", "amount.currency")?;
+        shown("error", &result["error"]["unified_details"]);
+        // The conflict of (c) is the first of the dead letters, this one the second.
+        for reference in ["po_1001", "po_1003"] {
+            let dead: Value = serde_json::from_slice(&self.stage.dead_letter().await?)?;
+            expect(&dead, "merchant_payout_id", reference)?;
+        }
+        shown("dead letter", &broken["merchant_payout_id"]);
+        Ok(())
+    }
+
+    async fn requester_gets_its_reply(&self) -> anyhow::Result<()> {
+        told("(f) an RPC-style job: the reply comes to its own queue");
+        let (queue, mut replies) = listen(&self.stage.channel, None).await?;
+        self.stage.publish(&job("po_1004", 700, None), Some(&queue), "call 7").await?;
+        let reply =
+            timeout(PATIENCE, replies.next()).await.context("no reply")?.context("the queue is gone")??;
+        let correlation = reply.properties.correlation_id().as_ref().map(ToString::to_string);
+        ensure!(correlation.as_deref() == Some("call 7"), "the reply belongs to {correlation:?}");
+        let result: Value = serde_json::from_slice(&reply.data)?;
+        expect(&result, "merchant_payout_id", "po_1004")?;
+        shown("reply", &result);
+        Ok(())
+    }
+}
+
+fn job(id: &str, minor_amount: i64, webhook_url: Option<&str>) -> Value {
+    let mut job = json!({
+        "merchant_payout_id": id,
+        "address": {},
+        "amount": { "minor_amount": minor_amount, "currency": "EUR" },
+        "destination_currency": "EUR",
+        "customer": { "name": "Ada Example", "email": "ada@example.com" },
+    });
+    if let Some(url) = webhook_url {
+        job["webhook_url"] = url.into();
+    }
+    job
+}
+
+fn expect(value: &Value, field: &str, expected: &str) -> anyhow::Result<()> {
+    ensure!(value[field] == expected, "{field} is {} and not {expected:?}", value[field]);
+    Ok(())
+}
+
+fn told(text: &str) {
+    println!("{text}");
+}
+
+fn shown(name: &str, value: &Value) {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    println!("      {name:<24} {text}");
+}
