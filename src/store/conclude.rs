@@ -105,14 +105,15 @@ impl Statement for Conclude {
     }
 
     async fn run(&self, rows: &[Arc<Row>]) -> Result<Vec<Result<Recipient, StoreError>>, StoreError> {
+        // By event, not by row: a worker that lost a row and claimed it again may come with both answers at once.
         let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
         let mut recipients = self.update(&rows).await?;
         if recipients.len() < rows.len() {
             let missing: Vec<&Row> =
-                rows.iter().copied().filter(|row| !recipients.contains_key(&row.id)).collect();
+                rows.iter().copied().filter(|row| !recipients.contains_key(&row.event_id)).collect();
             recipients.extend(self.concluded_before(&missing).await?);
         }
-        Ok(rows.iter().map(|row| recipients.remove(&row.id).ok_or(StoreError::LeaseLost)).collect())
+        Ok(rows.iter().map(|row| recipients.remove(&row.event_id).ok_or(StoreError::LeaseLost)).collect())
     }
 }
 
@@ -120,7 +121,7 @@ impl Conclude {
     async fn update(&self, rows: &[&Row]) -> Result<HashMap<Uuid, Recipient>, StoreError> {
         let mut calls = Timeline::default();
         for row in rows {
-            row.calls.iter().for_each(|call| calls.push(row.id, call));
+            row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
         }
         // A fresh event is held under its own id: nobody else can have taken it yet.
         let concluded = sqlx::query!(
@@ -141,7 +142,8 @@ impl Conclude {
                     event_id = new.event_id, due_at = NULL, holder = NULL, concluded_at = now()
                 FROM new
                 WHERE p.id = new.id AND p.holder = new.holder AND p.state = 'open'
-                RETURNING p.id, p.reply_to, p.correlation_id, new.event_id, new.type, new.webhook_url
+                RETURNING
+                    p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type, new.webhook_url
             ), outbox AS (
                 INSERT INTO events (
                     id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, holder, due_at
@@ -159,11 +161,11 @@ impl Conclude {
                     CASE WHEN concluded.id IS NULL THEN 'late: ' ELSE '' END || outcome, detail
                 FROM UNNEST(
                     $14::uuid[], $15::text[], $16::integer[], $17::timestamptz[], $18::integer[], $19::integer[],
-                    $20::text[], $21::text[]
-                ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail)
-                LEFT JOIN concluded ON concluded.id = link
+                    $20::text[], $21::text[], $22::uuid[]
+                ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
+                LEFT JOIN concluded ON concluded.id = link AND concluded.holder = caller
             )
-            SELECT id, reply_to, correlation_id FROM concluded
+            SELECT event_id AS "event_id!", reply_to, correlation_id FROM concluded
             "#,
             &column(rows, |row| row.id),
             &column(rows, |row| row.holder),
@@ -186,19 +188,22 @@ impl Conclude {
             &calls.status_codes,
             &calls.outcomes as &[&str],
             &calls.details as &[Option<String>],
+            &calls.callers,
         )
         .fetch_all(&self.pool)
         .await?;
         Ok(concluded
             .into_iter()
-            .map(|row| (row.id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id }))
+            .map(|row| {
+                (row.event_id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id })
+            })
             .collect())
     }
 
     /// Rows that carry our own event already: an earlier try was committed and its answer lost.
     async fn concluded_before(&self, rows: &[&Row]) -> Result<HashMap<Uuid, Recipient>, StoreError> {
         let concluded = sqlx::query!(
-            "SELECT p.id, reply_to, correlation_id FROM payout_links p
+            "SELECT ours.event_id AS \"event_id!\", reply_to, correlation_id FROM payout_links p
              JOIN UNNEST($1::uuid[], $2::uuid[]) AS ours (id, event_id) ON p.id = ours.id AND p.event_id = ours.event_id",
             &column(rows, |row| row.id),
             &column(rows, |row| row.event_id),
@@ -207,7 +212,9 @@ impl Conclude {
         .await?;
         Ok(concluded
             .into_iter()
-            .map(|row| (row.id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id }))
+            .map(|row| {
+                (row.event_id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id })
+            })
             .collect())
     }
 }

@@ -99,7 +99,7 @@ impl Statement for Keep {
     async fn run(&self, rows: &[Kept]) -> Result<Vec<Result<OffsetDateTime, StoreError>>, StoreError> {
         let mut calls = Timeline::default();
         for row in rows {
-            row.calls.iter().for_each(|call| calls.push(row.id, call));
+            row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
         }
         let rows: Vec<&Kept> = rows.iter().collect();
         let due_in = |row: &Kept| match row.then {
@@ -126,7 +126,7 @@ impl Statement for Keep {
                     leased, due_in_ms
                 )
                 WHERE p.id = new.id AND p.holder = new.holder AND p.state = 'open'
-                RETURNING p.id
+                RETURNING p.id, new.holder
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT
@@ -134,11 +134,11 @@ impl Statement for Keep {
                     CASE WHEN kept.id IS NULL THEN 'late: ' ELSE '' END || outcome, detail
                 FROM UNNEST(
                     $11::uuid[], $12::text[], $13::integer[], $14::timestamptz[], $15::integer[], $16::integer[],
-                    $17::text[], $18::text[]
-                ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail)
-                LEFT JOIN kept ON kept.id = link
+                    $17::text[], $18::text[], $19::uuid[]
+                ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
+                LEFT JOIN kept ON kept.id = link AND kept.holder = caller
             )
-            SELECT id, now() AS "now!" FROM kept
+            SELECT id, holder AS "holder!", now() AS "now!" FROM kept
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),
@@ -158,10 +158,16 @@ impl Statement for Keep {
             &calls.status_codes,
             &calls.outcomes as &[&str],
             &calls.details as &[Option<String>],
+            &calls.callers,
         )
         .fetch_all(&self.pool)
         .await?;
-        let kept: HashMap<Uuid, OffsetDateTime> = kept.into_iter().map(|row| (row.id, row.now)).collect();
-        Ok(rows.iter().map(|row| kept.get(&row.id).copied().ok_or(StoreError::LeaseLost)).collect())
+        // By holder as well: a worker that lost a row and claimed it again may ask under both at once.
+        let kept: HashMap<(Uuid, Uuid), OffsetDateTime> =
+            kept.into_iter().map(|row| ((row.id, row.holder), row.now)).collect();
+        Ok(rows
+            .iter()
+            .map(|row| kept.get(&(row.id, row.holder)).copied().ok_or(StoreError::LeaseLost))
+            .collect())
     }
 }

@@ -198,9 +198,9 @@ impl Statement for Delivered {
         let rows: Vec<&Told> = rows.iter().map(AsRef::as_ref).collect();
         let mut posts = Timeline::default();
         for row in &rows {
-            row.telling.posts.iter().for_each(|post| posts.push(row.payout_link_id, post));
+            row.telling.posts.iter().for_each(|post| posts.push(row.payout_link_id, row.holder, post));
         }
-        let told = sqlx::query_scalar!(
+        let told = sqlx::query!(
             r#"
             WITH told AS (
                 UPDATE events e SET
@@ -215,7 +215,7 @@ impl Statement for Delivered {
                     $1::uuid[], $2::uuid[], $3::boolean[], $4::text[], $5::integer[], $6::bigint[], $7::bigint[]
                 ) AS new (id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms)
                 WHERE e.id = new.id AND e.holder = new.holder
-                RETURNING e.id
+                RETURNING new.holder, e.id
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT * FROM UNNEST(
@@ -223,7 +223,7 @@ impl Statement for Delivered {
                     $14::text[], $15::text[]
                 )
             )
-            SELECT id FROM told
+            SELECT id, holder AS "holder!" FROM told
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),
@@ -243,10 +243,10 @@ impl Statement for Delivered {
         )
         .fetch_all(&self.pool)
         .await?;
-        let told: HashSet<Uuid> = told.into_iter().collect();
+        let told: HashSet<(Uuid, Uuid)> = told.into_iter().map(|row| (row.id, row.holder)).collect();
         Ok(rows
             .iter()
-            .map(|row| if told.contains(&row.id) { Ok(()) } else { Err(StoreError::LeaseLost) })
+            .map(|row| if told.contains(&(row.id, row.holder)) { Ok(()) } else { Err(StoreError::LeaseLost) })
             .collect())
     }
 }

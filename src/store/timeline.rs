@@ -8,6 +8,8 @@ use crate::domain::Attempt;
 #[derive(Default)]
 pub(super) struct Timeline {
     pub(super) links: Vec<Uuid>,
+    /// Under which claim each was made.
+    pub(super) callers: Vec<Uuid>,
     pub(super) kinds: Vec<&'static str>,
     pub(super) numbers: Vec<i32>,
     pub(super) started: Vec<OffsetDateTime>,
@@ -18,8 +20,9 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
-    pub(super) fn push(&mut self, link: Uuid, attempt: &Attempt) {
+    pub(super) fn push(&mut self, link: Uuid, caller: Uuid, attempt: &Attempt) {
         self.links.push(link);
+        self.callers.push(caller);
         self.kinds.push(attempt.kind.as_str());
         self.numbers.push(count(attempt.number));
         self.started.push(attempt.started_at);

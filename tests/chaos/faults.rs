@@ -13,6 +13,7 @@ use crate::{
     jobs::CONNECTORS,
     plan::{Fault, Harm, Ill, Mood, Planned, Service},
     proxy::{Mode, Proxy},
+    services::until,
     upstream::JOBS,
     workers::WORKERS,
     world::World,
@@ -75,6 +76,7 @@ async fn recovery(world: &World, fault: Fault, hit: &[usize], done: &Mutex<Done>
     while !world.upstream.ear.lock().unwrap().concluded.contains_key(&probe) {
         sleep(Duration::from_millis(50)).await;
         if healed.elapsed() > PATIENCE {
+            println!("  !! {fault:?}: {probe} has no result");
             return None;
         }
     }
@@ -83,6 +85,7 @@ async fn recovery(world: &World, fault: Fault, hit: &[usize], done: &Mutex<Done>
         while !is_hit_again() && !world.fleet.is_ready(worker).await {
             sleep(Duration::from_millis(50)).await;
             if healed.elapsed() > PATIENCE {
+                println!("  !! {fault:?}: worker {worker} is not ready");
                 return None;
             }
         }
@@ -121,8 +124,14 @@ async fn strike(world: &World, planned: Planned) -> Result<(), String> {
         }
         Fault::KillNode(node) => nodes(world, &[node], lasts).await?,
         Fault::KillLeader => {
-            let leader = world.cluster.leader(JOBS).await.ok_or("nobody knows the leader")?;
-            nodes(world, &[leader], lasts).await?;
+            let mut leader = None;
+            // One may just be being elected.
+            until("a leader", Duration::from_secs(60), async || {
+                leader = world.cluster.leader(JOBS).await;
+                leader.is_some()
+            })
+            .await?;
+            nodes(world, leader.as_slice(), lasts).await?;
         }
         Fault::KillMajority(node) => nodes(world, &[node, (node + 1) % 3], lasts).await?,
         Fault::RestartNode(node) => {

@@ -115,3 +115,27 @@ async fn a_late_holder_cannot_go_on_nor_let_go() {
     let again = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
     assert_eq!(again.progress.attempts, 1);
 }
+
+/// A worker that was paused claims its own row again, and both of its tasks write in one statement.
+#[tokio::test]
+async fn two_holders_in_one_batch_are_told_apart() {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    let store = store(world.pool.clone());
+    let mut late = accept(&store, "po_1").await;
+    let lapse = "UPDATE payout_links SET due_at = now() - interval '1 second'";
+    sqlx::query(lapse).execute(&world.pool).await.unwrap();
+    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    // On one thread both stand in the queue before the first is looked at.
+    let (refused, renewed) = tokio::join!(store.renew_for_call(&mut late), store.renew_for_call(&mut link));
+    assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");
+    renewed.unwrap();
+    let (first, second) = (created(&mut late, "plink_first"), created(&mut link, "plink_second"));
+    let (refused, event) = tokio::join!(store.conclude(late, first), store.conclude(link, second));
+    assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");
+    let shown = store.show("po_1").await.unwrap().remove(0);
+    assert_eq!(shown.event.unwrap().id, event.unwrap().id);
+    assert_eq!(shown.connector_payout_id.as_deref(), Some("plink_second"));
+    let outcomes: Vec<&str> = shown.timeline.iter().map(|call| call.outcome.as_str()).collect();
+    assert!(outcomes.contains(&"late: created") && outcomes.contains(&"created"), "{outcomes:?}");
+}
