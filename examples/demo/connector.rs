@@ -105,8 +105,9 @@ fn revolut() -> anyhow::Result<Shown> {
 }
 
 pub async fn demo(kind: &str, stay: bool) -> anyhow::Result<()> {
-    let kinds: Vec<&str> = all()?.iter().map(|shown| shown.kind).collect();
-    let Some(shown) = all()?.into_iter().find(|shown| shown.kind == kind) else {
+    let all = all()?;
+    let kinds: Vec<String> = all.iter().map(|shown| shown.kind.to_owned()).collect();
+    let Some(shown) = all.into_iter().find(|shown| shown.kind == kind) else {
         bail!("--connector {kind}: there are {}", kinds.join(", "));
     };
     let stand_in = StandIn::start(Settings::new(shown.provider.clone())).await?;
