@@ -1,8 +1,15 @@
 //! Five jobs for a real connector, at the stand-in for its provider.
 
 use anyhow::{Context, bail, ensure};
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa::{KeyPair, KeySize},
+    signature::KeyPair as _,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use payout_link_worker::stand_in::{
-    Fault, HyperswitchSettings, Order, Provider, Settings, StandIn, XenditSettings,
+    ACCESS_TOKEN_LIFETIME, ACCOUNTS, Fault, HyperswitchSettings, Order, Provider, RazorpayXSettings,
+    RevolutClient, RevolutSettings, Settings, StandIn, XenditSettings,
 };
 use serde_json::{Value, json};
 
@@ -13,19 +20,19 @@ struct Shown {
     kind: &'static str,
     provider: Provider,
     /// Of `[connectors.KIND]`, beside `kind` and `url`.
-    settings: &'static str,
+    settings: String,
     /// Of a job, beside its id.
     job: Value,
     /// Whether a lost answer can be settled there; else it is said to be unknown.
     is_settled: bool,
 }
 
-fn all() -> Vec<Shown> {
-    vec![
+fn all() -> anyhow::Result<Vec<Shown>> {
+    Ok(vec![
         Shown {
             kind: "hyperswitch",
             provider: Provider::Hyperswitch(HyperswitchSettings::new("snd_demo")),
-            settings: "api_key = \"snd_demo\"",
+            settings: "api_key = \"snd_demo\"".into(),
             job: json!({
                 "address": {},
                 "amount": { "minor_amount": 1250, "currency": "EUR" },
@@ -37,7 +44,7 @@ fn all() -> Vec<Shown> {
         Shown {
             kind: "xendit",
             provider: Provider::Xendit(XenditSettings::new("xnd_demo")),
-            settings: "api_key = \"xnd_demo\"",
+            settings: "api_key = \"xnd_demo\"".into(),
             job: json!({
                 "address": {},
                 "amount": { "minor_amount": 2_300_000, "currency": "IDR" },
@@ -46,12 +53,61 @@ fn all() -> Vec<Shown> {
             }),
             is_settled: false,
         },
-    ]
+        Shown {
+            kind: "razorpayx",
+            provider: Provider::RazorpayX(RazorpayXSettings::new("rzp_demo", "demo")),
+            settings: "key_id = \"rzp_demo\"\nkey_secret = \"demo\"\naccount_number = \"7878780080316316\"\n\
+                       purpose = \"refund\"\ndescription = \"Your refund\""
+                .into(),
+            job: json!({
+                "address": {},
+                "amount": { "minor_amount": 259_900, "currency": "INR" },
+                "destination_currency": "INR",
+                "customer": { "name": "Asha Example", "email": "asha@example.com" },
+            }),
+            is_settled: true,
+        },
+        revolut()?,
+    ])
+}
+
+/// With a key pair made for the occasion. A new link is not active before it was asked for once.
+fn revolut() -> anyhow::Result<Shown> {
+    let key = KeyPair::generate(KeySize::Rsa2048)?;
+    let private_key: Pkcs8V1Der<'_> = key.as_der()?;
+    let client = RevolutClient {
+        client_id: "demo".into(),
+        issuer: "merchant.example".into(),
+        refresh_token: "oa_demo".into(),
+        public_key: key.public_key().as_ref().to_vec(),
+        access_token_lifetime: ACCESS_TOKEN_LIFETIME,
+        access_token: None,
+    };
+    let settings = format!(
+        "client_id = \"demo\"\nissuer = \"merchant.example\"\nrefresh_token = \"oa_demo\"\n\
+         private_key = \"-----BEGIN PRIVATE KEY-----\\n{}\\n-----END PRIVATE KEY-----\"\n\
+         accounts = {{ GBP = \"{}\" }}",
+        BASE64_STANDARD.encode(private_key.as_ref()),
+        ACCOUNTS[0].0,
+    );
+    Ok(Shown {
+        kind: "revolut",
+        provider: Provider::Revolut(RevolutSettings::new(client)),
+        settings,
+        job: json!({
+            "address": {},
+            "amount": { "minor_amount": 2599, "currency": "GBP" },
+            "destination_currency": "GBP",
+            "customer": { "name": "Ada Example" },
+        }),
+        is_settled: true,
+    })
 }
 
 pub async fn demo(kind: &str, stay: bool) -> anyhow::Result<()> {
-    let kinds: Vec<&str> = all().iter().map(|shown| shown.kind).collect();
-    let Some(shown) = all().into_iter().find(|shown| shown.kind == kind) else {
+    let all = all()?;
+    let kinds: Vec<String> = all.iter().map(|shown| shown.kind.to_owned()).collect();
+    let Some(shown) = all.into_iter().find(|shown| shown.kind == kind) else {
         bail!("--connector {kind}: there are {}", kinds.join(", "));
     };
     let stand_in = StandIn::start(Settings::new(shown.provider.clone())).await?;

@@ -8,6 +8,8 @@ mod kind;
 mod supports;
 
 mod hyperswitch;
+mod razorpayx;
+mod revolut;
 mod sandbox;
 mod xendit;
 

@@ -33,11 +33,13 @@ pub struct RevolutSettings {
     pub duplicates: Duplicates,
     /// In the sandbox there are no cards.
     pub sandbox: bool,
+    /// A new link is active in the first answer already; else it is created, and active at the next look.
+    pub at_once: bool,
 }
 
 impl RevolutSettings {
     pub fn new(client: RevolutClient) -> Self {
-        Self { client, duplicates: Duplicates::default(), sandbox: true }
+        Self { client, duplicates: Duplicates::default(), sandbox: true, at_once: false }
     }
 }
 
@@ -66,14 +68,18 @@ const DEFAULT_PAGE: usize = 100;
 const TIMESTAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
-static WORDS: Words = Words {
-    // The amount is blocked first, and the link is there a moment later.
-    stages: &["created", "active"],
-    all: &["created", "awaiting", "active", "processing", "processed", "expired", "cancelled", "failed"],
-    open: &["created", "awaiting", "active"],
-    cancelled: "cancelled",
-    expired: "expired",
-};
+static WORDS: Words = words(&["created", "active"]);
+static WORDS_AT_ONCE: Words = words(&["active"]);
+
+const fn words(stages: &'static [&'static str]) -> Words {
+    Words {
+        stages,
+        all: &["created", "awaiting", "active", "processing", "processed", "expired", "cancelled", "failed"],
+        open: &["created", "awaiting", "active"],
+        cancelled: "cancelled",
+        expired: "expired",
+    }
+}
 
 static FORM: Form = Form {
     created: StatusCode::CREATED,
@@ -175,7 +181,7 @@ impl Api for Revolut {
     }
 
     fn words(&self) -> &'static Words {
-        &WORDS
+        if self.settings.at_once { &WORDS_AT_ONCE } else { &WORDS }
     }
 
     fn task(&self, method: &Method, path: &[&str]) -> Option<Task> {

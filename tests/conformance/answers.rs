@@ -15,7 +15,7 @@ pub async fn a_job_becomes_a_link(description: &Description) {
     let job = description.job("po_1");
     let link = tested.created(&job).await;
     let ledger = tested.stand_in.ledger();
-    assert_eq!((ledger.links.len(), ledger.calls.len()), (1, 1));
+    assert_eq!((ledger.links.len(), ledger.creates().count()), (1, 1));
     assert_eq!(link.url.expose_secret(), ledger.links[0].url);
     assert_eq!(link.connector_payout_id, ledger.links[0].id);
     assert_eq!(Some(ledger.links[0].amount.clone()), (description.amount)(job.amount));

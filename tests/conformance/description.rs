@@ -56,7 +56,6 @@ pub enum Repeat {
     /// Says that it is there and can say no more.
     Unknown,
     /// Makes a second one: so it is asked before it is called again.
-    #[allow(dead_code, reason = "of connectors that have no key of their own")]
     SecondLink,
 }
 
@@ -77,6 +76,16 @@ impl Tested {
     pub async fn with(description: &Description, settings: &str, url: Option<&str>) -> Self {
         let stand_in = StandIn::start(Settings::new((description.provider)())).await.unwrap();
         let section = section(description, settings, url.unwrap_or(stand_in.url()));
+        Self::from(stand_in, &section)
+    }
+
+    /// Beside a stand-in that is another than the description's.
+    pub fn beside(stand_in: StandIn, description: &Description) -> Self {
+        let section = section(description, description.settings, stand_in.url());
+        Self::from(stand_in, &section)
+    }
+
+    fn from(stand_in: StandIn, section: &str) -> Self {
         let file = std::env::temp_dir().join(format!("conformance-{}.toml", uuid::Uuid::new_v4()));
         std::fs::write(&file, format!("{EXAMPLE}\n{section}")).unwrap();
         let config = config::load(Some(&file), std::iter::empty());

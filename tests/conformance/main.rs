@@ -57,4 +57,6 @@ mod jobs;
 mod worker;
 
 mod hyperswitch;
+mod razorpayx;
+mod revolut;
 mod xendit;

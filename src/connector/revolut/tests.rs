@@ -1,0 +1,143 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::wire::{self, DecodePolicy};
+
+const GBP: &str = "5d6e7f80-1111-4222-8333-944455566601";
+const JPY: &str = "5d6e7f80-1111-4222-8333-944455566604";
+const OTHER: &str = "5d6e7f80-1111-4222-8333-944455566609";
+
+fn settings(more: &str) -> RevolutSettings {
+    toml::from_str(&format!(
+        "client_id = \"c\"\nissuer = \"i\"\nprivate_key = \"k\"\nrefresh_token = \"r\"
+         accounts = {{ GBP = \"{GBP}\", JPY = \"{JPY}\" }}\n{more}"
+    ))
+    .unwrap()
+}
+
+fn job(change: impl FnOnce(&mut Value)) -> CreateLink {
+    let mut job = json!({
+        "merchant_payout_id": "po_1001",
+        "address": {},
+        "amount": { "minor_amount": 2599, "currency": "GBP" },
+        "destination_currency": "GBP",
+        "customer": { "name": "Ada Example" },
+    });
+    change(&mut job);
+    wire::create_link(job.to_string().as_bytes(), None, &DecodePolicy { allow_http_webhooks: false }).unwrap()
+}
+
+fn sent(settings: &RevolutSettings, job: &CreateLink) -> String {
+    let body = settings.body(job, "key").map_err(|rejection| rejection.message).unwrap();
+    serde_json::to_string(&body).unwrap()
+}
+
+fn refused(job: &CreateLink) -> Option<String> {
+    settings("").body(job, "key").err().map(|rejection| rejection.field.unwrap())
+}
+
+#[test]
+fn a_job_is_sent_with_the_digits_of_its_amount() {
+    let expected = format!(
+        r#"{{"request_id":"key","account_id":"{GBP}","counterparty_name":"Ada Example","amount":25.99,"currency":"GBP","reference":"po_1001"}}"#
+    );
+    assert_eq!(sent(&settings(""), &job(|_| ())), expected);
+    for (minor, currency, digits) in [
+        (100_i64, "GBP", "1.00"),
+        (250_000, "GBP", "2500.00"),
+        (110, "GBP", "1.10"),
+        (1250, "JPY", "1250"),
+        (9_007_199_254_740_993, "JPY", "9007199254740993"),
+    ] {
+        let job = job(|job| {
+            job["amount"] = json!({ "minor_amount": minor, "currency": currency });
+            job["destination_currency"] = currency.into();
+        });
+        let sent = sent(&settings(""), &job);
+        assert!(sent.contains(&format!(r#""amount":{digits},"currency":"{currency}""#)), "{sent}");
+    }
+}
+
+#[test]
+fn what_a_job_says_goes_before_what_is_configured() {
+    let configured = settings(&format!(
+        "[defaults]\naccount_id = \"{OTHER}\"\nreference = \"Refund\"\nexpiry_period = \"P2D\""
+    ));
+    let value = |settings: &RevolutSettings, job: &CreateLink| -> Value {
+        serde_json::from_str(&sent(settings, job)).unwrap()
+    };
+    let plain = value(&configured, &job(|_| ()));
+    assert_eq!(
+        (&plain["account_id"], &plain["reference"], &plain["expiry_period"]),
+        (&json!(GBP), &json!("Refund"), &json!("P2D"))
+    );
+    let described = value(&configured, &job(|job| job["description"] = "Order 7".into()));
+    assert_eq!(described["reference"], "Order 7");
+    let data = json!({ "account_id": OTHER, "reference": "r", "payout_methods": ["revolut", "card"], "expiry_period": "P7D",
+        "save_counterparty": true, "transfer_reason_code": "refund" });
+    let own = value(&configured, &job(|job| job["connector_feature_data"] = data.to_string().into()));
+    for (name, expected) in data.as_object().unwrap() {
+        assert_eq!(&own[name], expected);
+    }
+    // A currency without an account of its own is paid from the default one.
+    let euro = job(|job| {
+        job["amount"]["currency"] = "EUR".into();
+        job["destination_currency"] = "EUR".into();
+    });
+    assert_eq!(value(&configured, &euro)["account_id"], OTHER);
+    // An id that is too long to be read gives way to the key.
+    let long = job(|job| job["merchant_payout_id"] = "x".repeat(101).into());
+    assert_eq!(value(&settings(""), &long)["reference"], "key");
+    let billed = job(|job| {
+        job["customer"] = Value::Null;
+        job["address"] = json!({ "billing_address": { "first_name": "Ada", "last_name": "B" } });
+    });
+    assert_eq!(value(&settings(""), &billed)["counterparty_name"], "Ada B");
+}
+
+#[test]
+fn what_revolut_does_not_take_is_refused_before_a_call() {
+    for (pointer, value, field) in [
+        ("/amount/minor_amount", json!(99), "amount.minor_amount"),
+        ("/amount/minor_amount", json!(250_001), "amount.minor_amount"),
+        ("/destination_currency", json!("EUR"), "destination_currency"),
+        ("/customer/name", json!(" "), "customer.name"),
+        ("/customer", Value::Null, "customer.name"),
+    ] {
+        assert_eq!(refused(&job(|job| *job.pointer_mut(pointer).unwrap() = value)).as_deref(), Some(field));
+    }
+    let euro = job(|job| {
+        job["amount"]["currency"] = "EUR".into();
+        job["destination_currency"] = "EUR".into();
+    });
+    assert_eq!(refused(&euro).as_deref(), Some("amount.currency"));
+    assert_eq!(
+        refused(&job(|job| job["description"] = "x".repeat(101).into())).as_deref(),
+        Some("description")
+    );
+    for (data, key) in [
+        (json!({ "expiry_period": "P8D" }), "expiry_period"),
+        (json!({ "expiry_period": "P0D" }), "expiry_period"),
+        (json!({ "expiry_period": "PT24H" }), "expiry_period"),
+        (json!({ "reference": "" }), "reference"),
+        (json!({ "reference": "x".repeat(101) }), "reference"),
+        (json!({ "payout_methods": [] }), "payout_methods"),
+        (json!({ "payout_methods": ["cash"] }), "payout_methods"),
+        (json!({ "account_id": "main" }), "account_id"),
+        (json!({ "request_id": "x" }), "request_id"),
+    ] {
+        let job = job(|job| job["connector_feature_data"] = data.to_string().into());
+        assert_eq!(refused(&job), Some(format!("connector_feature_data.{key}")));
+    }
+}
+
+#[test]
+fn settings_that_cannot_work_are_told() {
+    let wrong =
+        RevolutSettings { issuer: "https://merchant.example".into(), ..settings("settle_seconds = 5") };
+    let problems = wrong.problems(Duration::from_secs(30)).join("\n");
+    for setting in ["private_key", "issuer", "settle_seconds"] {
+        assert!(problems.contains(setting), "{problems}");
+    }
+    assert!(!format!("{wrong:?}").contains("\"r\""), "the refresh token");
+}

@@ -1,0 +1,220 @@
+//! Revolut, as the suite sees it, and its access tokens.
+
+use std::{sync::LazyLock, time::Duration};
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa::{KeyPair, KeySize},
+    signature::KeyPair as _,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::future::join_all;
+use payout_link_worker::{
+    domain::{Finding, Outcome, PayoutStatus},
+    stand_in::{
+        ACCESS_TOKEN_LIFETIME, ACCOUNTS, Duplicates, Fault, Operation, Order, Provider, RevolutClient,
+        RevolutSettings, Settings, StandIn,
+    },
+};
+use serde_json::json;
+
+use crate::description::{
+    Became::{Ended, Link, Underway},
+    Description, Repeat, Tested,
+};
+
+static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(KeySize::Rsa2048).unwrap());
+
+fn client() -> RevolutClient {
+    RevolutClient {
+        client_id: "client-1".into(),
+        issuer: "merchant.example".into(),
+        refresh_token: "canary-refresh".into(),
+        public_key: KEY.public_key().as_ref().to_vec(),
+        access_token_lifetime: ACCESS_TOKEN_LIFETIME,
+        access_token: Some("canary-access".into()),
+    }
+}
+
+fn at_once(client: RevolutClient) -> RevolutSettings {
+    RevolutSettings { at_once: true, ..RevolutSettings::new(client) }
+}
+
+fn settings(refresh_token: &str) -> &'static str {
+    let key: Pkcs8V1Der<'_> = KEY.as_der().unwrap();
+    let key = BASE64_STANDARD.encode(key.as_ref());
+    let settings = format!(
+        "client_id = \"client-1\"\nissuer = \"merchant.example\"\nsettle_seconds = 3\n\
+         private_key = \"\"\"\n-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n\"\"\"\n\
+         refresh_token = \"{refresh_token}\"\naccounts = {{ GBP = \"{}\" }}",
+        ACCOUNTS[0].0
+    );
+    settings.leak()
+}
+
+static REVOLUT: LazyLock<Description> = LazyLock::new(|| Description {
+    kind: "revolut",
+    provider: || Provider::Revolut(at_once(client())),
+    settings: settings("canary-refresh"),
+    wrong_settings: settings("wrong-canary"),
+    access_token: "canary-access",
+    job: || {
+        json!({
+            "address": {},
+            "amount": { "minor_amount": 2599, "currency": "GBP" },
+            "destination_currency": "GBP",
+            "customer": { "name": "Ada Example" },
+            "description": "Your refund",
+        })
+    },
+    statuses: &[
+        ("active", Link(PayoutStatus::RequiresFulfillment)),
+        ("created", Underway),
+        ("awaiting", Underway),
+        // Claimed: paid, and without a URL to pass on.
+        ("processing", Underway),
+        ("processed", Underway),
+        ("expired", Ended(PayoutStatus::Expired)),
+        ("cancelled", Ended(PayoutStatus::Cancelled)),
+        ("failed", Ended(PayoutStatus::Failed)),
+    ],
+    repeat: Repeat::AskedFor,
+    asks: Some(Operation::List),
+    try_later: &[],
+    lifetime_seconds: Some(7 * 86_400),
+    amount: |money| {
+        let fits = money.currency.as_str() == "GBP" && (100..=250_000).contains(&money.minor_units());
+        fits.then(|| money.major_units())
+    },
+    required: &[("/customer/name", "customer.name")],
+    refused: &[
+        ("/connector_payout_id", "\"x\"", "UNSUPPORTED_BY_CONNECTOR", "connector_payout_id"),
+        ("/amount/minor_amount", "99", "UNSUPPORTED_BY_CONNECTOR", "amount.minor_amount"),
+        ("/amount/minor_amount", "250001", "UNSUPPORTED_BY_CONNECTOR", "amount.minor_amount"),
+    ],
+    feature_data: &[
+        ("{}", None),
+        (r#"{"expiry_period": "P1D", "payout_methods": ["revolut", "bank_account"]}"#, None),
+        (r#"{"save_counterparty": true, "transfer_reason_code": "refund", "reference": "po"}"#, None),
+        (r#"{"account_id": "5d6e7f80-1111-4222-8333-944455566601"}"#, None),
+        (r#"{"account_id": "canary"}"#, Some("account_id")),
+        (r#"{"expiry_period": "P8D"}"#, Some("expiry_period")),
+        (r#"{"payout_methods": ["canary"]}"#, Some("payout_methods")),
+        (r#"{"payout_methods": []}"#, Some("payout_methods")),
+        (r#"{"reference": ""}"#, Some("reference")),
+        (r#"{"save_counterparty": "canary"}"#, Some("save_counterparty")),
+    ],
+});
+
+conformance!(REVOLUT);
+
+async fn tested(provider: RevolutSettings) -> Tested {
+    let stand_in = StandIn::start(Settings::new(Provider::Revolut(provider))).await.unwrap();
+    Tested::beside(stand_in, &REVOLUT)
+}
+
+fn token_calls(tested: &Tested) -> usize {
+    tested.stand_in.ledger().calls_of(Operation::Token).count()
+}
+
+/// Many calls that need a token at once ask for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refresh_serves_all_who_wait() {
+    let tested = tested(at_once(client())).await;
+    let jobs: Vec<_> = (0..10).map(|n| REVOLUT.job(&format!("po_{n}"))).collect();
+    join_all(jobs.iter().map(|job| tested.created(job))).await;
+    assert_eq!(token_calls(&tested), 1);
+    // A token that the API does not take any more is replaced once, by whoever comes first.
+    tested.stand_in.forget_tokens();
+    let jobs: Vec<_> = (10..20).map(|n| REVOLUT.job(&format!("po_{n}"))).collect();
+    join_all(jobs.iter().map(|job| tested.created(job))).await;
+    assert_eq!(token_calls(&tested), 2);
+    assert_eq!(tested.stand_in.ledger().links.len(), 20);
+}
+
+/// One refresh and one repeat, not a circle.
+#[tokio::test]
+async fn a_401_leads_to_one_refresh_and_one_repeat() {
+    let tested = tested(at_once(client())).await;
+    tested.created(&REVOLUT.job("po_1")).await;
+    tested.stand_in.order_fault(Order::new(Fault::status(401)).times(1));
+    tested.created(&REVOLUT.job("po_2")).await;
+    assert_eq!((token_calls(&tested), tested.stand_in.ledger().creates().count()), (2, 3));
+    tested.stand_in.order_fault(Order::new(Fault::status(401)).always());
+    let outcome = tested.create(&REVOLUT.job("po_3")).await;
+    assert!(matches!(outcome, Outcome::TryLater { .. }), "{outcome:?}");
+    assert_eq!((token_calls(&tested), tested.stand_in.ledger().creates().count()), (3, 5));
+    assert_eq!(tested.stand_in.ledger().links.len(), 2);
+}
+
+/// A job's own token is nobody's to refresh.
+#[tokio::test]
+async fn a_jobs_own_token_is_used_as_it_is() {
+    let tested = tested(at_once(client())).await;
+    let mut job = REVOLUT.json("po_1");
+    job["access_token"] = "expired".into();
+    let outcome = tested.create(&crate::description::decoded(&job)).await;
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    assert_eq!(token_calls(&tested), 0);
+}
+
+/// Before any call is refused for it.
+#[tokio::test]
+async fn a_token_is_refreshed_ahead_of_its_end() {
+    // A quarter of its life ahead: after six seconds here.
+    let lifetime = Duration::from_secs(8);
+    let tested = tested(at_once(RevolutClient { access_token_lifetime: lifetime, ..client() })).await;
+    tested.created(&REVOLUT.job("po_1")).await;
+    let given = std::time::Instant::now();
+    while token_calls(&tested) == 1 {
+        assert_eq!(tested.connector().check().await, Ok(()));
+        assert!(given.elapsed() < Duration::from_secs(20), "it is never refreshed");
+    }
+    let refused = tested.stand_in.ledger().calls.iter().filter(|call| call.status == Some(401)).count();
+    assert_eq!(refused, 0, "it was refreshed before it ended");
+}
+
+/// Without a token nothing has happened, whatever became of the question.
+#[tokio::test]
+async fn a_token_that_is_not_given_is_no_doubt() {
+    let tested = tested(at_once(client())).await;
+    for fault in [Fault::Reset, Fault::Silence, Fault::Close] {
+        tested.stand_in.order_fault(Order::new(fault.clone()).on(Operation::Token));
+        let outcome = tested.create(&REVOLUT.job("po_1")).await;
+        assert!(matches!(outcome, Outcome::NotSent(_)), "{fault:?}: {outcome:?}");
+    }
+    for status in [400, 401, 429, 500, 503] {
+        let fault = Fault::status_with_retry_after(status, "7");
+        tested.stand_in.order_fault(Order::new(fault).on(Operation::Token));
+        match tested.create(&REVOLUT.job("po_1")).await {
+            Outcome::TryLater { retry_after, .. } => assert_eq!(retry_after, Some(Duration::from_secs(7))),
+            other => panic!("{status}: {other:?}"),
+        }
+    }
+    assert_eq!(tested.stand_in.ledger().creates().count(), 0);
+    tested.created(&REVOLUT.job("po_1")).await;
+}
+
+/// A repeat that is told the link again, in place of 3020.
+#[tokio::test]
+async fn a_repeat_that_is_answered_with_the_link_is_taken() {
+    let provider = RevolutSettings { duplicates: Duplicates::Told, ..at_once(client()) };
+    let tested = tested(provider).await;
+    let first = tested.created(&REVOLUT.job("po_1")).await;
+    let again = tested.created(&REVOLUT.job("po_1")).await;
+    assert_eq!(first.connector_payout_id, again.connector_payout_id);
+}
+
+/// A link is found on a later page, and what is not there is not looked for in all history.
+#[tokio::test]
+async fn a_look_up_reads_page_after_page() {
+    let tested = tested(at_once(client())).await;
+    let first = tested.created(&REVOLUT.job("po_first")).await;
+    for number in 0..120 {
+        tested.created(&REVOLUT.job(&format!("po_{number}"))).await;
+    }
+    let Finding::Found(found) = tested.find(&REVOLUT.job("po_first"), None).await else { panic!() };
+    assert_eq!(found.connector_payout_id, first.connector_payout_id);
+    assert!(matches!(tested.find(&REVOLUT.job("po_none"), None).await, Finding::NotThere { .. }));
+    assert_eq!(tested.stand_in.ledger().calls_of(Operation::List).count(), 4);
+}
