@@ -7,12 +7,8 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let file = std::env::temp_dir().join(format!("config-{}.toml", uuid::Uuid::new_v4()));
-    std::fs::write(&file, text).unwrap();
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let loaded = load(Some(&file), environment);
-    std::fs::remove_file(file).unwrap();
-    loaded
+    Config::from_text(text, environment)
 }
 
 fn problems(text: &str, environment: &[(&str, &str)]) -> String {

@@ -37,6 +37,8 @@ use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+#[cfg(fuzzing)]
+pub use self::seal::fuzzing;
 use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbox::Delivered};
 pub use self::{
     accept::{Accepted, Hold, NewLink},
