@@ -21,7 +21,7 @@ pub struct HttpSettings {
     pub roots: Option<Vec<Certificate>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -63,6 +63,14 @@ pub fn client(settings: &HttpSettings) -> reqwest::ClientBuilder {
 
 /// Sends a request and reads its answer within the client's timeout.
 pub async fn call(request: reqwest::RequestBuilder, settings: &HttpSettings) -> Result<Answer, CallError> {
+    #[cfg(fuzzing)]
+    return fuzzing::answer(request, settings);
+    #[cfg(not(fuzzing))]
+    send(request, settings).await
+}
+
+#[cfg_attr(fuzzing, expect(dead_code, reason = "nothing is sent while fuzzing"))]
+async fn send(request: reqwest::RequestBuilder, settings: &HttpSettings) -> Result<Answer, CallError> {
     let mut response = request.send().await.map_err(classify)?;
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     let mut body = BytesMut::new();
@@ -120,6 +128,34 @@ fn reasons(error: &reqwest::Error) -> String {
 }
 
 const MOST_OF_A_REASON: usize = 300;
+
+/// For fuzz/: every call is answered with what was put here.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    thread_local! {
+        static ANSWER: RefCell<Option<Answer>> = const { RefCell::new(None) };
+    }
+
+    pub fn answer_with(answer: Answer) {
+        ANSWER.set(Some(answer));
+    }
+
+    pub(super) fn answer(
+        request: reqwest::RequestBuilder,
+        settings: &HttpSettings,
+    ) -> Result<Answer, CallError> {
+        let request = request.build().map_err(classify)?;
+        let answer = ANSWER.with_borrow(Clone::clone);
+        let answer =
+            answer.ok_or_else(|| CallError::NotSent(format!("{} is not asked", request.method())))?;
+        assert!(answer.body.len() <= settings.max_response_bytes || answer.cut);
+        Ok(answer)
+    }
+}
 
 #[cfg(test)]
 mod tests {

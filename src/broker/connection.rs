@@ -28,6 +28,9 @@ pub enum BrokerError {
     /// It passes: the broker is away, restarting, or broke the connection off.
     #[error("{0}")]
     Lost(String),
+    /// A message that the client cannot take apart broke the connection off. It comes again.
+    #[error("a message cannot be taken apart: {0}")]
+    Unreadable(String),
     /// It does not pass by waiting: credentials, vhost, rights.
     #[error("RabbitMQ refused: {0}")]
     Refused(String),
@@ -43,7 +46,7 @@ pub enum BrokerError {
 
 impl BrokerError {
     pub(super) fn passes(&self) -> bool {
-        matches!(self, Self::Lost(_))
+        matches!(self, Self::Lost(_) | Self::Unreadable(_))
     }
 }
 
@@ -59,6 +62,7 @@ impl From<lapin::Error> for BrokerError {
             {
                 Self::Refused(refusal.get_message().to_string())
             }
+            ErrorKind::ParsingError(cause) => Self::Unreadable(cause.to_string()),
             ErrorKind::IOError(cause) if tls::is_refusal(cause) => Self::Untrusted(cause.to_string()),
             _ => Self::Lost(error.to_string()),
         }

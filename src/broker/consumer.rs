@@ -34,6 +34,7 @@ pub struct Delivery {
 enum Settle {
     Acknowledge,
     GiveBack,
+    Reject,
 }
 
 impl Delivery {
@@ -47,6 +48,20 @@ impl Delivery {
     /// wait. Never a way to retry.
     pub fn give_back(&self) {
         let _ = self.settle.send((self.tag, Settle::GiveBack));
+    }
+
+    /// Leaves it to the broker to make a dead letter of it as it is.
+    pub fn reject(&self) {
+        let _ = self.settle.send((self.tag, Settle::Reject));
+    }
+
+    /// Whether a header is there that is not one text: its name in two spellings, or a value of another type.
+    pub fn is_unclear(&self, name: &str) -> bool {
+        let headers = self.properties.headers().iter().flat_map(|headers| headers.inner());
+        let mut values =
+            headers.filter(|(key, _)| key.as_str().eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let (first, another) = (values.next(), values.next());
+        another.is_some() || (self.header(name).is_none() && !matches!(first, None | Some(AMQPValue::Void)))
     }
 
     /// A header that is a string.
@@ -85,7 +100,14 @@ impl Delivery {
     ///
     /// As the broker itself does when it dead-letters, its expiration is taken off: it would be deleted by it.
     /// `user_id` becomes a header, since only that user may publish it.
-    pub fn dead_letter(&self, exchange: &str, code: &str, reason: &str) -> Message {
+    ///
+    /// `None` where its headers leave no room for two more: they all go in one frame.
+    pub fn dead_letter(&self, exchange: &str, code: &str, reason: &str) -> Option<Message> {
+        if self.properties.headers().iter().flat_map(|headers| headers.inner()).map(sized).sum::<usize>()
+            > MOST_HEADERS
+        {
+            return None;
+        }
         let mut properties = self.properties.clone();
         let mut headers = properties.headers().clone().unwrap_or_default();
         let mut add = |name: &str, value: &str| {
@@ -103,12 +125,12 @@ impl Delivery {
         }
         properties =
             without_expiration_and_user(properties).with_headers(headers).with_delivery_mode(PERSISTENT);
-        Message {
+        Some(Message {
             exchange: exchange.into(),
             routing_key: String::new(),
             properties,
             body: Bytes::copy_from_slice(&self.body),
-        }
+        })
     }
 
     /// How often it was delivered before, as far as the broker says.
@@ -120,6 +142,25 @@ impl Delivery {
             Some(AMQPValue::LongInt(count)) => u64::try_from(*count).unwrap_or_default(),
             _ => 0,
         }
+    }
+}
+
+/// A frame is 128 KiB at RabbitMQ, unless it is told otherwise; the rest is for the other properties and for ours.
+const MOST_HEADERS: usize = 120 * 1024;
+
+/// Bytes that a header takes up.
+fn sized((name, value): (&ShortString, &AMQPValue)) -> usize {
+    1 + name.as_str().len() + size(value)
+}
+
+fn size(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::LongString(text) => 4 + text.as_bytes().len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::FieldArray(values) => 4 + values.as_slice().iter().map(size).sum::<usize>(),
+        AMQPValue::FieldTable(table) => 4 + table.inner().iter().map(sized).sum::<usize>(),
+        _ => 8,
     }
 }
 
@@ -161,8 +202,18 @@ impl Consumer {
         let (stop, stopped) = watch::channel(Stop::No);
         let task = tokio::spawn(async move {
             let mut keep_up = KeepUp::new("consume", up_sender);
+            let mut caution = None;
             while *stopped.borrow() == Stop::No {
-                let ended = session(&settings, &sender, keep_up.up(), stopped.clone()).await;
+                let ended = session(&settings, caution, &sender, keep_up.up(), stopped.clone()).await;
+                match ended {
+                    Err(BrokerError::Unreadable(_)) => caution = Some(Caution(settings.prefetch)),
+                    Ok(()) if *stopped.borrow() == Stop::No => {
+                        caution = None;
+                        continue;
+                    }
+                    // Only a session that got through ends the caution.
+                    Ok(()) | Err(_) => {}
+                }
                 if let Some(end) = keep_up.after(ended).await {
                     return end;
                 }
@@ -191,8 +242,17 @@ impl Consumer {
     }
 }
 
+/// After a message that cannot be taken apart broke a connection off: so many deliveries are taken one at a time.
+///
+/// Every unacknowledged delivery goes back with that message, and the broker counts that. With a whole prefetch at
+/// every try innocent jobs would be taken for poison before it is; so it is delivered alone until the broker's own
+/// limit makes a dead letter of it.
+#[derive(Debug, Clone, Copy)]
+struct Caution(u16);
+
 async fn session(
     settings: &BrokerSettings,
+    caution: Option<Caution>,
     deliveries: &mpsc::Sender<Delivery>,
     up: &watch::Sender<bool>,
     mut stop: watch::Receiver<Stop>,
@@ -201,7 +261,8 @@ async fn session(
     let mut events = Box::pin(connection.events_listener());
     let channel = channel(&connection).await?;
     // Per consumer; without it an unread consumer would take the whole queue into memory.
-    within(channel.basic_qos(settings.prefetch, BasicQosOptions::default())).await?;
+    let prefetch = if caution.is_some() { 1 } else { settings.prefetch };
+    within(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
     let queue = settings.names.jobs_queue.as_str();
     let consuming =
         channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
@@ -228,7 +289,14 @@ async fn session(
                 Some(Err(error)) => return Err(error.into()),
                 None => return Err(BrokerError::Lost("the broker cancelled the consumer".into())),
             },
-            _ = settled.recv_many(&mut tags, usize::MAX) => acks.settle(&mut tags).await?,
+            _ = settled.recv_many(&mut tags, usize::MAX) => {
+                acks.settle(&mut tags).await?;
+                if caution.is_some_and(|Caution(deliveries)| acks.upto >= deliveries.into()) {
+                    acks.flush().await?;
+                    within(channel.close(200, "done".into())).await?;
+                    return within(connection.close(200, "done".into())).await;
+                }
+            }
             _ = tokio::time::sleep_until(acks.oldest()), if !acks.settled.is_empty() => acks.flush().await?,
             Some(Event::Error(error)) = events.next() => return Err(error.into()),
             _ = stop.changed() => {
@@ -267,8 +335,8 @@ impl Acks {
     async fn settle(&mut self, tags: &mut Vec<(u64, Settle)>) -> Result<(), BrokerError> {
         let now = Instant::now();
         for (tag, settle) in tags.drain(..) {
-            if settle == Settle::GiveBack {
-                let requeue = BasicNackOptions { multiple: false, requeue: true };
+            if settle != Settle::Acknowledge {
+                let requeue = BasicNackOptions { multiple: false, requeue: settle == Settle::GiveBack };
                 within(self.channel.basic_nack(tag, requeue)).await?;
             }
             self.settled.insert(tag, (settle == Settle::Acknowledge).then_some(now));

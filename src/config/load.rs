@@ -41,8 +41,24 @@ pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
+    build(read(file)?, environment)
+}
+
+impl Config {
+    /// As [`load`], from a file's text.
+    pub fn from_text(
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        build(parse(text).map_err(|problem| ConfigError(vec![problem]))?, environment)
+    }
+}
+
+fn build(
+    mut table: Table,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
-    let mut table = read(file)?;
     for (setting, value) in overrides(environment) {
         if let Err(problem) = set(&mut table, &setting, value) {
             problems.push(problem);
@@ -119,7 +135,11 @@ fn read(file: Option<&Path>) -> Result<Table, ConfigError> {
     let Some(path) = file else { return Ok(Table::new()) };
     let problem = |problem: String| ConfigError(vec![format!("{}: {problem}", path.display())]);
     let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
-    text.parse().map_err(|error: toml::de::Error| problem(place(&error, &text)))
+    parse(&text).map_err(problem)
+}
+
+fn parse(text: &str) -> Result<Table, String> {
+    text.parse().map_err(|error: toml::de::Error| place(&error, text))
 }
 
 fn take<T: DeserializeOwned>(

@@ -313,7 +313,13 @@ impl Config {
             );
         }
         if let Err(error) = self.key_ring() {
-            check(!matches!(error, KeyError::Empty | KeyError::Fingerprint), &format!("keys: {error}"));
+            // What is missing altogether was told above.
+            let is_missing = match error {
+                KeyError::Empty => true,
+                KeyError::Fingerprint => self.keys.fingerprint.is_none(),
+                KeyError::Form(_) | KeyError::Length(_) | KeyError::Twice(_) => false,
+            };
+            check(!is_missing, &format!("keys: {error}"));
         }
         for (name, secrets) in self.webhook_secrets() {
             for (place, secret) in secrets.iter().enumerate() {

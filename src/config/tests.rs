@@ -7,12 +7,8 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let file = std::env::temp_dir().join(format!("config-{}.toml", uuid::Uuid::new_v4()));
-    std::fs::write(&file, text).unwrap();
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let loaded = load(Some(&file), environment);
-    std::fs::remove_file(file).unwrap();
-    loaded
+    Config::from_text(text, environment)
 }
 
 fn problems(text: &str, environment: &[(&str, &str)]) -> String {
@@ -212,6 +208,7 @@ fn what_does_not_go_together_is_refused() {
         ("default_connector = \"sandbox\"", "default_connector = \"nobody\"", "jobs.default_connector"),
         ("heartbeat_seconds = 10", "heartbeat_seconds = 0", "broker.heartbeat_seconds"),
         ("whsec_AAEC", "AAEC", "webhooks.secrets[0]"),
+        ("fingerprint = \"Hx4d", "fingerprint = \"!x4d", "the fingerprint key"),
         ("prefetch = 512", "prefetch = 0", "broker.prefetch"),
     ] {
         assert!(EXAMPLE.contains(from));

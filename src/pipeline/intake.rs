@@ -21,6 +21,12 @@ use crate::{
 impl Pipeline {
     /// One delivery, from the queue to its end. `place` is its place among the jobs in flight.
     pub(super) async fn take(self: Arc<Self>, delivery: Delivery, place: Slot) {
+        if delivery.redeliveries() >= self.settings.max_deliveries && !self.is_known(&delivery).await {
+            let deliveries = delivery.redeliveries() + 1;
+            let message = format!("The message was delivered {deliveries} times and never accepted.");
+            let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
+            return self.reject(&delivery, &poison).await;
+        }
         let (job, account) = match self.read(&delivery) {
             Ok(read) => read,
             Err(rejection) => return self.reject(&delivery, &rejection).await,
@@ -63,12 +69,16 @@ impl Pipeline {
         }
     }
 
+    /// Is there a record of it already? Then it was accepted, and only its acknowledgement was lost.
+    async fn is_known(&self, delivery: &Delivery) -> bool {
+        let id = wire::claimed_identifier(&delivery.body, delivery.message_id());
+        let Some(id) = id else { return false };
+        let asked = self.until_long_stopped(self.store.knows(merchant_id(delivery), &id)).await;
+        // Where that cannot be told it is not refused.
+        !matches!(asked, Some(Ok(false)))
+    }
+
     fn read(&self, delivery: &Delivery) -> Result<(CreateLink, &Account), Rejection> {
-        let deliveries = delivery.redeliveries() + 1;
-        if deliveries > self.settings.max_deliveries {
-            let message = format!("The message was delivered {deliveries} times and never accepted.");
-            return Err(Rejection { code: RejectionCode::InvalidJob, message, field: None });
-        }
         let invalid = |field: &str, message: &str| Rejection {
             code: RejectionCode::InvalidJob,
             message: message.to_owned(),
@@ -76,6 +86,12 @@ impl Pipeline {
         };
         if delivery.content_type().is_some_and(|kind| !is_json(kind)) {
             return Err(invalid("content_type", "The content type is not application/json."));
+        }
+        // A number that was meant for an identifier, passed over, would make it another merchant's payout.
+        for name in ["x-merchant-id", "x-connector"] {
+            if delivery.is_unclear(name) {
+                return Err(invalid(name, "The header is not one text."));
+            }
         }
         // What stands outside the body goes into the record as well.
         for (name, value) in [
@@ -141,7 +157,9 @@ impl Pipeline {
             replayed: true,
             ..Outgoing::to(delivery, &trace)
         };
-        self.answer(delivery, &result, None).await;
+        if self.answer(&result, None).await {
+            delivery.acknowledge();
+        }
     }
 
     /// Refused in public: the rejection is published, then the job dead-lettered with the reason, then
@@ -172,21 +190,27 @@ impl Pipeline {
             field => format!("{field}: {}", rejection.message),
         };
         let dead_letter = delivery.dead_letter(&self.settings.names.dead_exchange, code, &reason);
-        self.answer(delivery, &result, Some(dead_letter)).await;
+        let is_ours_to_publish = dead_letter.is_some();
+        if !self.answer(&result, dead_letter).await {
+            return;
+        }
+        if is_ours_to_publish {
+            delivery.acknowledge();
+        } else {
+            delivery.reject();
+        }
     }
 
-    /// Answers a delivery that becomes no record, repeating until the broker has it all, then acknowledges it.
-    /// Stopped meanwhile, the delivery goes back to the queue.
-    async fn answer(&self, delivery: &Delivery, result: &Outgoing<'_>, dead_letter: Option<Message>) {
+    /// Answers a delivery that becomes no record, repeating until the broker has it all. Stopped meanwhile, the
+    /// delivery is not to be settled: it goes back to the queue.
+    async fn answer(&self, result: &Outgoing<'_>, dead_letter: Option<Message>) -> bool {
         let answered = async {
             while let Err(error) = self.try_answer(result, dead_letter.clone()).await {
                 tracing::warn!(%error, "not published yet, trying again");
                 sleep(self.settings.publish_pause).await;
             }
         };
-        if self.unless_stopped(answered).await.is_some() {
-            delivery.acknowledge();
-        }
+        self.unless_stopped(answered).await.is_some()
     }
 
     async fn try_answer(
@@ -212,8 +236,8 @@ impl<'a> Outgoing<'a> {
             body: Bytes::new(),
             reply_to: delivery.reply_to(),
             correlation_id: delivery.correlation_id().or(delivery.message_id()),
-            merchant_id: merchant_id(delivery),
-            connector: delivery.header("x-connector"),
+            merchant_id: Some(merchant_id(delivery)).filter(|id| id.len() <= MOST_ECHOED).unwrap_or_default(),
+            connector: delivery.header("x-connector").filter(|name| name.len() <= MOST_ECHOED),
             trace,
             replayed: false,
         }
@@ -223,6 +247,9 @@ impl<'a> Outgoing<'a> {
 fn merchant_id(delivery: &Delivery) -> &str {
     delivery.header("x-merchant-id").unwrap_or_default()
 }
+
+/// What is told of it again where it is refused: not more than would have been taken.
+const MOST_ECHOED: usize = 255;
 
 fn trace(delivery: &Delivery) -> TraceContext {
     // Whatever else it is, it is passed on as it came; what no header can carry is not.

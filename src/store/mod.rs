@@ -3,6 +3,7 @@
 //! | verb | promise |
 //! | --- | --- |
 //! | `accept` | the job has a row, once for its key, whatever came before; only then may it be acknowledged |
+//! | `knows` | whether a key has a row |
 //! | `claim` | due rows are ours until their lease runs out; one whose holder let it run out is in doubt |
 //! | `renew` | the next call and its lease are on disk |
 //! | `postpone` | nobody's until it is due; a call that was not made is taken back |
@@ -22,6 +23,7 @@ mod claim;
 mod conclude;
 mod connect;
 mod keep;
+mod knows;
 mod outbox;
 mod retain;
 mod rotate;
@@ -35,6 +37,8 @@ use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+#[cfg(fuzzing)]
+pub use self::seal::fuzzing;
 use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbox::Delivered};
 pub use self::{
     accept::{Accepted, Hold, NewLink},

@@ -9,6 +9,7 @@ mod support;
 
 mod addresses;
 mod crashes;
+mod hostile;
 mod idempotency;
 mod intake;
 mod keys;

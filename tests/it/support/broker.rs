@@ -121,11 +121,11 @@ impl Upstream {
 
     /// Publishes into the jobs queue, and waits for the broker's confirm.
     pub(super) async fn publish(&self, job: &Job) {
-        let mut headers = FieldTable::default();
+        let mut headers = job.table.clone();
         for (name, value) in &job.headers {
             headers.insert(name.as_str().into(), AMQPValue::LongString(value.as_str().into()));
         }
-        let mut properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
+        let mut properties = job.properties.clone().with_delivery_mode(2).with_headers(headers);
         if let Some(id) = &job.message_id {
             properties = properties.with_message_id(id.as_str().into());
         }

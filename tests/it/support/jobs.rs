@@ -1,5 +1,9 @@
 //! Jobs as an upstream system writes them.
 
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 use serde_json::{Value, json};
 
 /// A message for the jobs queue.
@@ -12,6 +16,10 @@ pub struct Job {
     pub content_type: Option<String>,
     pub expiration: Option<String>,
     pub headers: Vec<(String, String)>,
+    /// Headers of any type.
+    pub table: FieldTable,
+    /// Whatever else a message has.
+    pub properties: BasicProperties,
     json: Value,
 }
 
@@ -25,6 +33,8 @@ pub fn job(id: &str) -> Job {
         content_type: Some("application/json".into()),
         expiration: None,
         headers: Vec::new(),
+        table: FieldTable::default(),
+        properties: BasicProperties::default(),
         json: json!({
             "merchant_payout_id": id,
             "address": {},
@@ -37,6 +47,11 @@ pub fn job(id: &str) -> Job {
 }
 
 impl Job {
+    /// Its `merchant_payout_id`.
+    pub fn id(&self) -> &str {
+        self.json["merchant_payout_id"].as_str().unwrap()
+    }
+
     pub fn amount(self, minor_amount: i64) -> Self {
         self.with("amount", json!({ "minor_amount": minor_amount, "currency": "EUR" }))
     }
@@ -48,6 +63,16 @@ impl Job {
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn value(mut self, name: &str, value: AMQPValue) -> Self {
+        self.table.insert(name.into(), value);
+        self
+    }
+
+    pub fn properties(mut self, change: impl FnOnce(BasicProperties) -> BasicProperties) -> Self {
+        self.properties = change(self.properties);
         self
     }
 

@@ -4,6 +4,7 @@ mod broker;
 mod certificates;
 mod dns;
 mod jobs;
+mod raw;
 mod service;
 mod worker;
 mod world;
@@ -13,6 +14,7 @@ pub use self::{
     certificates::{Authority, Certified},
     dns::{Answer, Dns, addresses},
     jobs::{Job, job},
+    raw::{CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, RawPublisher, deep_headers, long, short},
     service::Service,
     worker::Worker,
     world::{Setup, TOKEN, WEBHOOK_SECRET, World},

@@ -222,6 +222,11 @@ impl World {
         self.command(arguments).output().unwrap()
     }
 
+    /// Something that writes to the broker by hand.
+    pub fn raw_publisher(&self) -> super::RawPublisher {
+        super::RawPublisher::connect(&self.amqp_url)
+    }
+
     pub async fn publish(&self, job: impl AsRef<Job>) {
         self.upstream.publish(job.as_ref()).await;
     }

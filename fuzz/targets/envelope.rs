@@ -1,0 +1,30 @@
+//! Sealed values: what we sealed opens, and nothing else does, however it was come by.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use payout_link_worker::store::{KeyRing, OpenError, fuzzing};
+
+static RING: LazyLock<KeyRing> = LazyLock::new(|| {
+    let keys = ["k2:YW5vdGhlciBzZWFsaW5nIGtleSwgYWxzbyAzMiBieXQ=", "k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4="];
+    KeyRing::new(&keys.map(Into::into), &"ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=".into()).expect("keys")
+});
+
+fuzz_target!(|data: &[u8]| {
+    // As somebody with write access to the table would: anything at all,
+    match fuzzing::open(&RING, data) {
+        Ok(clear) => panic!("a forgery of {} bytes was opened", clear.len()),
+        Err(OpenError::UnknownKey(id)) => assert!(id.len() <= 255),
+        Err(OpenError::Corrupt) => {}
+    }
+    // or one of ours, with a change.
+    let [place, change, clear @ ..] = data else { return };
+    let mut sealed = fuzzing::seal(&RING, clear.to_vec());
+    assert_eq!(fuzzing::open(&RING, &sealed).as_deref(), Ok(clear));
+    if *change != 0 {
+        let place = usize::from(*place) % sealed.len();
+        sealed[place] ^= change;
+        assert!(fuzzing::open(&RING, &sealed).is_err(), "byte {place} may be changed");
+    }
+});
