@@ -112,8 +112,10 @@ pub(super) fn judge_unreadable(answer: &Answer, own_credential: bool) -> Outcome
 /// user-info or control characters, 2,048 bytes at most.
 pub(super) fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
     let url = Url::parse(text).ok()?;
-    let scheme = url.scheme() == "https" || (allow_http && url.scheme() == "http");
+    // As it is written: the parser mends slashes that are missing or turned round.
+    let scheme = text.starts_with("https://") || (allow_http && text.starts_with("http://"));
     let sound = scheme
+        && !text.contains('\\')
         && url.has_host()
         && url.username().is_empty()
         && url.password().is_none()
