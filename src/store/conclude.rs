@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     DueEvent, Store, StoreError, WebhookState,
     batch::{Statement, column},
+    connect::answered,
     millis,
     seal::Column,
     timeline::Timeline,
@@ -187,8 +188,8 @@ impl Conclude {
             &calls.outcomes as &[&str],
             &calls.details as &[Option<String>],
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let concluded = answered(&self.pool, concluded).await?;
         Ok(concluded
             .into_iter()
             .map(|row| (row.id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id }))
@@ -203,8 +204,8 @@ impl Conclude {
             &column(rows, |row| row.id),
             &column(rows, |row| row.event_id),
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let concluded = answered(&self.pool, concluded).await?;
         Ok(concluded
             .into_iter()
             .map(|row| (row.id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id }))

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     batch::{Statement, column},
+    connect::answered,
     millis,
     timeline::{Timeline, count},
 };
@@ -126,6 +127,8 @@ impl Statement for Keep {
                     leased, due_in_ms
                 )
                 WHERE p.id = new.id AND p.holder = new.holder AND p.state = 'open'
+                    -- What a call was decided by may be long past where its worker slept: it is decided anew.
+                    AND (NOT new.calls OR p.due_at > now())
                 RETURNING p.id
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
@@ -159,8 +162,8 @@ impl Statement for Keep {
             &calls.outcomes as &[&str],
             &calls.details as &[Option<String>],
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let kept = answered(&self.pool, kept).await?;
         let kept: HashMap<Uuid, OffsetDateTime> = kept.into_iter().map(|row| (row.id, row.now)).collect();
         Ok(rows.iter().map(|row| kept.get(&row.id).copied().ok_or(StoreError::LeaseLost)).collect())
     }

@@ -35,7 +35,9 @@ use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbox::Delivered};
+use self::{
+    accept::Accept, batch::Batcher, conclude::Conclude, connect::answered, keep::Keep, outbox::Delivered,
+};
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     audit::{Audited, AuditedEvent},
@@ -156,7 +158,7 @@ impl Store {
 
     /// One round trip: does the database answer?
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        answered(&self.pool, sqlx::query("SELECT 1").execute(&self.pool)).await?;
         Ok(())
     }
 
