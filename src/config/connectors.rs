@@ -89,7 +89,7 @@ impl ConnectorSection {
         }
         problems
             .extend(tls::ca_problem(&format!("connectors.{name}.calls.ca_file"), calls.ca_file.as_deref()));
-        let own = self.settings.problems(Duration::from_secs(calls.timeout_seconds));
+        let own = self.settings.problems(Duration::from_secs(lease_seconds));
         problems.extend(own.into_iter().map(|problem| format!("connectors.{name}.{problem}")));
         problems
     }

@@ -89,7 +89,7 @@ pub struct DatabaseSection {
     /// `postgres://user:password@host:port/database?sslmode=…`
     pub url: Option<SecretString>,
     pub max_connections: u32,
-    pub acquire_timeout_seconds: u64,
+    pub timeout_seconds: u64,
     pub batch_rows: usize,
     pub batch_bytes: usize,
     /// Batches of one kind under way at once, where one is slow.
@@ -102,7 +102,7 @@ impl Default for DatabaseSection {
         Self {
             url: None,
             max_connections: 8,
-            acquire_timeout_seconds: 10,
+            timeout_seconds: 10,
             batch_rows: 256,
             batch_bytes: 1024 * 1024,
             batches_at_once: 4,
@@ -297,6 +297,7 @@ impl Config {
         check(self.worker.jobs_in_flight == 0, "worker.jobs_in_flight is 0");
         check(self.worker.events_in_flight < 2, "worker.events_in_flight is below 2");
         check(self.worker.sweep_interval_ms == 0, "worker.sweep_interval_ms is 0");
+        check(self.database.timeout_seconds == 0, "database.timeout_seconds is 0: nothing could be asked");
         check(self.broker.prefetch == 0, "broker.prefetch is 0: no limit at all");
         check(
             self.broker.heartbeat_seconds == 0,
@@ -353,7 +354,7 @@ impl Config {
             url: self.database.url.clone().unwrap_or_default(),
             tls: self.database.tls(),
             max_connections: self.database.max_connections,
-            acquire_timeout: Duration::from_secs(self.database.acquire_timeout_seconds),
+            timeout: Duration::from_secs(self.database.timeout_seconds),
         }
     }
 

@@ -203,13 +203,14 @@ fn a_certificate_that_would_not_be_looked_at_is_refused() {
 fn what_does_not_go_together_is_refused() {
     for (from, to, name) in [
         ("lease_seconds = 45", "lease_seconds = 31", "worker.lease_seconds"),
-        ("settle_seconds = 60", "settle_seconds = 30", "connectors.sandbox.settle_seconds"),
+        ("settle_seconds = 60", "settle_seconds = 44", "connectors.sandbox.settle_seconds"),
         ("max_deliveries = 15", "max_deliveries = 20", "worker.max_deliveries"),
         ("default_connector = \"sandbox\"", "default_connector = \"nobody\"", "jobs.default_connector"),
         ("heartbeat_seconds = 10", "heartbeat_seconds = 0", "broker.heartbeat_seconds"),
         ("whsec_AAEC", "AAEC", "webhooks.secrets[0]"),
         ("fingerprint = \"Hx4d", "fingerprint = \"!x4d", "the fingerprint key"),
         ("prefetch = 512", "prefetch = 0", "broker.prefetch"),
+        ("timeout_seconds = 10", "timeout_seconds = 0", "database.timeout_seconds"),
     ] {
         assert!(EXAMPLE.contains(from));
         let said = problems(&EXAMPLE.replace(from, to), &[]);

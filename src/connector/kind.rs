@@ -35,7 +35,7 @@ impl fmt::Debug for Kind {
 /// The settings of one account, as `[connectors.NAME]` has them beside `kind` and `calls`. `Debug` shows no secret.
 pub trait Settings: fmt::Debug + Send + Sync {
     /// What is wrong with them though each can be read; each problem begins with its setting.
-    fn problems(&self, timeout: Duration) -> Vec<String>;
+    fn problems(&self, lease: Duration) -> Vec<String>;
 
     fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>>;
 }

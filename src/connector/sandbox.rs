@@ -51,7 +51,7 @@ struct SandboxSettings {
     replay: Replay,
     #[serde(default = "a_day")]
     window_seconds: u64,
-    /// Longer than the timeout.
+    /// No shorter than a lease.
     #[serde(default = "a_minute")]
     settle_seconds: u64,
     #[serde(default)]
@@ -77,9 +77,15 @@ fn a_minute() -> u64 {
 }
 
 impl Settings for SandboxSettings {
-    fn problems(&self, timeout: Duration) -> Vec<String> {
-        let too_short = Duration::from_secs(self.settle_seconds) <= timeout;
-        too_short.then(|| "settle_seconds is not longer than its timeout".to_owned()).into_iter().collect()
+    fn problems(&self, lease: Duration) -> Vec<String> {
+        let too_short = Duration::from_secs(self.settle_seconds) < lease;
+        too_short
+            .then(|| {
+                "settle_seconds is shorter than worker.lease_seconds: a call may begin late in its lease"
+                    .to_owned()
+            })
+            .into_iter()
+            .collect()
     }
 
     fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>> {

@@ -117,7 +117,8 @@ pub enum ReplayRule {
 /// How far a look-up can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LookUp {
-    /// "Not there" means "was never made" only when the last call began longer ago than this. Longer than any
-    /// call's timeout, or a call still under way would be taken for one that never happened.
+    /// "Not there" means "was never made" only when the last call began longer ago than this. No
+    /// shorter than a lease, within which a call may begin late and be carried out: it would be taken for one that
+    /// never happened.
     pub settle: Duration,
 }

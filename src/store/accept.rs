@@ -10,7 +10,9 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     batch::{Statement, column},
-    conclude, millis,
+    conclude,
+    connect::answered,
+    millis,
     seal::Column,
 };
 use crate::{
@@ -183,8 +185,8 @@ impl Store {
             row.reply_to,
             row.correlation_id
         )
-        .execute(&self.pool)
-        .await?;
+        .execute(&self.pool);
+        let redirected = answered(&self.pool, redirected).await?;
         if redirected.rows_affected() == 1 {
             return Ok(Accepted::InProgress);
         }
@@ -193,8 +195,8 @@ impl Store {
             r#"SELECT state, event_id AS "event_id!", result AS "result!" FROM payout_links WHERE id = $1"#,
             id
         )
-        .fetch_one(&self.pool)
-        .await?;
+        .fetch_one(&self.pool);
+        let row = answered(&self.pool, row).await?;
         self.finished(id, Finished { state: row.state, event_id: row.event_id, result: row.result })
     }
 
@@ -311,8 +313,8 @@ impl Accept {
             &rows.iter().map(leased).collect::<Vec<_>>(),
             &rows.iter().map(due_in).collect::<Vec<_>>(),
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let inserted = answered(&self.pool, inserted).await?;
         Ok(inserted.into_iter().map(|row| (row.id, row.created_at)).collect())
     }
 
@@ -330,8 +332,8 @@ impl Accept {
             &column(rows, |row| &*row.merchant_id) as &[&str],
             &column(rows, |row| &*row.merchant_payout_id) as &[&str],
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let found = answered(&self.pool, found).await?;
         let place = |place: i64| usize::try_from(place - 1).ok().and_then(|place| rows.get(place));
         Ok(found
             .into_iter()

@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, connect::answered};
 
 /// A record and its event, as far as the rules go.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ impl Store {
             limit,
             with_text,
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
         Ok(rows
             .into_iter()
             .map(|row| Audited {

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Store, StoreError, millis, seal::Column};
+use super::{Store, StoreError, connect::answered, millis, seal::Column};
 use crate::{
     domain::{Lease, OpenLink, Progress, TraceContext},
     wire,
@@ -43,8 +43,8 @@ impl Store {
             holder,
             millis(self.settings.lease),
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
         let heard_at = Instant::now();
         let links: Vec<Result<Box<OpenLink>, StoreError>> = rows
             .into_iter()
@@ -104,14 +104,14 @@ impl Store {
 
     /// Without a holder: nothing was called, so nothing becomes doubtful by waiting for the key.
     async fn set_aside(&self, ids: &[Uuid], holder: Uuid) -> Result<(), StoreError> {
-        sqlx::query!(
+        let statement = sqlx::query!(
             "UPDATE payout_links SET holder = NULL, due_at = now() + interval '5 minutes'
              WHERE id = ANY($1) AND holder = $2",
             ids,
             holder
         )
-        .execute(&self.pool)
-        .await?;
+        .execute(&self.pool);
+        answered(&self.pool, statement).await?;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     DueEvent, Store, StoreError, WebhookState,
     batch::{Statement, column},
+    connect::answered,
     millis,
     seal::Column,
     timeline::Timeline,
@@ -190,8 +191,8 @@ impl Conclude {
             &calls.details as &[Option<String>],
             &calls.callers,
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let concluded = answered(&self.pool, concluded).await?;
         Ok(concluded
             .into_iter()
             .map(|row| {
@@ -208,8 +209,8 @@ impl Conclude {
             &column(rows, |row| row.id),
             &column(rows, |row| row.event_id),
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let concluded = answered(&self.pool, concluded).await?;
         Ok(concluded
             .into_iter()
             .map(|row| {

@@ -4,12 +4,14 @@ use std::{path::PathBuf, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    ConnectOptions, PgPool,
+    ConnectOptions, Connection, PgConnection, PgPool,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
-use super::StoreError;
+use tokio::time::timeout;
+
+use super::{StoreError, millis};
 
 /// Embedded in the binary, applied in order, each once, under an advisory lock: many workers may start at once.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -20,8 +22,8 @@ pub struct DatabaseSettings {
     pub url: SecretString,
     pub tls: DatabaseTls,
     pub max_connections: u32,
-    /// How long a statement waits for a connection before the database counts as unavailable.
-    pub acquire_timeout: Duration,
+    /// How long a statement may take, from asking for a connection to its answer, before the database counts as away.
+    pub timeout: Duration,
 }
 
 /// What is given here stands in place of what the URL says. The files are read at every connecting.
@@ -51,25 +53,34 @@ impl DatabaseTls {
 }
 
 /// A pool over a database that answers. No transaction of ours waits long for a lock: none is open across a call.
+///
+/// The server gives a statement up after the timeout, [`answered`] does a moment later: a connection that has fallen
+/// silent (a failover behind a load balancer, a firewall that forgot it) would be waited on for as long as the kernel
+/// tries, a quarter of an hour, and for ever where somebody in between still takes the bytes.
 pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = settings
         .url
         .expose_secret()
         .parse()
         .map_err(|_| StoreError::Refused("the database URL cannot be read".into()))?;
+    let limit = millis(settings.timeout).to_string();
     let options = settings
         .tls
         .lay_over(options)
         .application_name("payout-link-worker")
         .options([
-            ("lock_timeout", "10s"),
-            ("statement_timeout", "30s"),
-            ("idle_in_transaction_session_timeout", "30s"),
+            ("lock_timeout", &limit),
+            ("statement_timeout", &limit),
+            ("idle_in_transaction_session_timeout", &limit),
         ])
         .disable_statement_logging();
     let pool = PgPoolOptions::new()
         .max_connections(settings.max_connections)
-        .acquire_timeout(settings.acquire_timeout)
+        .acquire_timeout(settings.timeout)
+        // In place of the pool's own, which are waited for without end.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(is_there(connection)))
+        .after_release(|connection, _| Box::pin(is_there(connection)))
         .connect_with(options)
         .await
         .map_err(|error| if is_untrusted(&error) { untrusted(&error) } else { error.into() })?;
@@ -90,8 +101,30 @@ fn untrusted(error: &sqlx::Error) -> StoreError {
     StoreError::Refused(format!("no TLS with it: {error}"))
 }
 
+/// Whether the other side still answers; a connection that was left in the middle of a statement does not.
+async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    Ok(timeout(PING, connection.ping()).await.is_ok_and(|pinged| pinged.is_ok()))
+}
+
+const PING: Duration = Duration::from_secs(2);
+
+/// A statement's answer, waited for a little longer than the server may take for it.
+pub(super) async fn answered<T>(
+    pool: &PgPool,
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    let patience = pool.options().get_acquire_timeout() + Duration::from_secs(1);
+    match timeout(patience, statement).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(StoreError::Unavailable("it does not answer".into())),
+    }
+}
+
 pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
-    MIGRATIONS.run(pool).await.map_err(|error| match error {
+    // On a connection of its own: an index may take longer than a statement of ours.
+    let mut connection = pool.acquire().await?.detach();
+    sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
+    MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
         MigrateError::Execute(error) => error.into(),
         MigrateError::VersionMissing(version) => StoreError::Refused(format!(
             "the schema has migration {version}, which this version of the worker does not know: it is older than the database"

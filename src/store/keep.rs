@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     batch::{Statement, column},
+    connect::answered,
     millis,
     timeline::{Timeline, count},
 };
@@ -126,6 +127,8 @@ impl Statement for Keep {
                     leased, due_in_ms
                 )
                 WHERE p.id = new.id AND p.holder = new.holder AND p.state = 'open'
+                    -- What a call was decided by may be long past where its worker slept: it is decided anew.
+                    AND (NOT new.calls OR p.due_at > now())
                 RETURNING p.id, new.holder
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
@@ -160,8 +163,8 @@ impl Statement for Keep {
             &calls.details as &[Option<String>],
             &calls.callers,
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let kept = answered(&self.pool, kept).await?;
         // By holder as well: a worker that lost a row and claimed it again may ask under both at once.
         let kept: HashMap<(Uuid, Uuid), OffsetDateTime> =
             kept.into_iter().map(|row| ((row.id, row.holder), row.now)).collect();

@@ -1,6 +1,6 @@
 //! Is there a record under this key? Asked before a job is refused unread.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, connect::answered};
 
 impl Store {
     pub async fn knows(&self, merchant_id: &str, merchant_payout_id: &str) -> Result<bool, StoreError> {
@@ -13,6 +13,6 @@ impl Store {
             merchant_id,
             merchant_payout_id
         );
-        Ok(known.fetch_one(&self.pool).await?)
+        answered(&self.pool, known.fetch_one(&self.pool)).await
     }
 }

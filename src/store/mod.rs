@@ -39,7 +39,9 @@ use uuid::Uuid;
 
 #[cfg(fuzzing)]
 pub use self::seal::fuzzing;
-use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbox::Delivered};
+use self::{
+    accept::Accept, batch::Batcher, conclude::Conclude, connect::answered, keep::Keep, outbox::Delivered,
+};
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     audit::{Audited, AuditedEvent},
@@ -160,7 +162,7 @@ impl Store {
 
     /// One round trip: does the database answer?
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        answered(&self.pool, sqlx::query("SELECT 1").execute(&self.pool)).await?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     batch::{Statement, column},
+    connect::answered,
     millis,
     seal::Column,
     timeline::{Timeline, count},
@@ -124,8 +125,8 @@ impl Store {
             millis(self.settings.event_lease),
             broker_is_up,
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
         let heard_at = Instant::now();
         Ok(rows
             .into_iter()
@@ -241,8 +242,8 @@ impl Statement for Delivered {
             &posts.outcomes as &[&str],
             &posts.details as &[Option<String>],
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let told = answered(&self.pool, told).await?;
         let told: HashSet<(Uuid, Uuid)> = told.into_iter().map(|row| (row.id, row.holder)).collect();
         Ok(rows
             .iter()

@@ -6,7 +6,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, connect::answered};
 
 /// What a batch did, and where the next one goes on: what has been looked at is not looked at again in this pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,8 @@ impl Store {
             i64::from(days),
             i64::from(limit),
         )
-        .execute(&self.pool)
-        .await?;
+        .execute(&self.pool);
+        let erased = answered(&self.pool, erased).await?;
         Ok(Batch { rows: usize::try_from(erased.rows_affected()).unwrap_or(usize::MAX), last: None })
     }
 
@@ -54,8 +54,8 @@ impl Store {
             first_id_of(cut_off),
             i64::from(limit),
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let deleted = answered(&self.pool, deleted).await?;
         Ok(Batch { rows: deleted.len(), last: deleted.into_iter().max() })
     }
 
@@ -81,8 +81,8 @@ impl Store {
             cut_off,
             i64::from(limit),
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let deleted = answered(&self.pool, deleted).await?;
         Ok(Batch { rows: deleted.len(), last: deleted.into_iter().max() })
     }
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
+    connect::answered,
     seal::{Column, OpenError},
 };
 
@@ -63,8 +64,8 @@ impl Store {
             i32::try_from(current.len()).unwrap_or(i32::MAX),
             &current,
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
         let mut rotated =
             Rotated { last: rows.last().map(|row| row.id), records: rows.len(), ..Rotated::default() };
         let (mut requests, mut results) = (Anew::default(), Anew::default());
@@ -108,8 +109,8 @@ impl Store {
             &anew.old,
             &anew.new,
         )
-        .execute(&self.pool)
-        .await?;
+        .execute(&self.pool);
+        let put = answered(&self.pool, put).await?;
         Ok(usize::try_from(put.rows_affected()).unwrap_or(usize::MAX))
     }
 
@@ -129,8 +130,8 @@ impl Store {
             &anew.old,
             &anew.new,
         )
-        .execute(&self.pool)
-        .await?;
+        .execute(&self.pool);
+        let put = answered(&self.pool, put).await?;
         Ok(usize::try_from(put.rows_affected()).unwrap_or(usize::MAX))
     }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, connect::answered};
 
 /// A record with its event and its attempts. Nothing sealed is opened for it.
 #[derive(Debug, Serialize)]
@@ -81,8 +81,8 @@ impl Store {
             Uuid::parse_str(id).ok(),
             id
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
         let mut shown = Vec::with_capacity(rows.len());
         for row in rows {
             shown.push(Shown {

@@ -243,7 +243,7 @@ sweep_interval_ms = 500
 grace_period_seconds = 10
 [database]
 max_connections = 6
-acquire_timeout_seconds = 3
+timeout_seconds = 3
 [broker]
 heartbeat_seconds = 3
 connect_timeout_seconds = 3

@@ -181,7 +181,7 @@ async fn a_look_up_is_trusted_only_after_the_settle_time() {
     let _worker = world.start_worker().await;
     world.provider.order_fault(Order::new(Fault::Reset));
     world.publish(job("po_1").connector("asked")).await;
-    // then it is asked early, found not there, and not called again before the settle time (3 s).
+    // then it is asked early, found not there, and not called again before the settle time (4 s).
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
     let calls = world.provider.ledger().calls;
     let creates: Vec<_> = calls.iter().filter(|call| call.idempotency_key.is_some()).collect();

@@ -48,6 +48,33 @@ async fn what_waits_for_a_retry_is_given_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_being_written_is_given_back_uncalled() {
+    // Given a job whose row waits for a lock, for a connector that can neither repeat nor be asked,
+    let world = World::new().await;
+    let mut worker = world.start_worker().await;
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
+    world.publish(job("po_1").connector("mute")).await;
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO payout_links %'";
+    eventually("a row that waits", async || {
+        let waiting: i64 = sqlx::query_scalar(waits).fetch_one(&world.pool).await.unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    // when the worker is told to stop before the row is written,
+    worker.signal("TERM");
+    worker.says("stopping").await;
+    lock.commit().await.unwrap();
+    assert!(worker.exited().await.success());
+    // then the row is nobody's, no call is counted, and whoever comes next need not doubt.
+    let shown = world.shown("po_1").unwrap();
+    assert_eq!((&shown["leased"], &shown["attempts"]), (&false.into(), &0.into()));
+    let _next = world.start_worker().await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_grace_period_has_an_end() {
     let world = Setup::default().set("worker.grace_period_seconds", 1).build().await;
     let mut worker = world.start_worker().await;

@@ -44,6 +44,15 @@ pub struct Story {
     pub came_late: bool,
 }
 
+impl Story {
+    pub fn replied_to(mut self, queue: Option<&str>) -> Self {
+        if let Some(queue) = queue {
+            self.job = self.job.reply_to(queue);
+        }
+        self
+    }
+}
+
 impl Kind {
     pub const ALL: [Self; 16] = [
         Self::Plain,
@@ -124,6 +133,11 @@ impl Kind {
             }
             _ => vec![story("one", 1250)],
         }
+    }
+
+    /// What is published to see whether a worker works still.
+    pub fn after(self, id: &str, webhook: &Value) -> Story {
+        self.story(&format!("{id}-after"), "after", 1250, webhook)
     }
 
     /// Jobs that end among the dead letters.

@@ -1,10 +1,12 @@
-//! Every moment at which a worker can die, gone through from outside: proxies count what passes between the real
-//! binary and its services, kill it at the k-th chunk, before or after handing that on, and a checker looks at what
-//! a second worker makes of it. The matrix finds its own size: k goes up until the jobs run through unharmed.
+//! Every moment at which something can break, gone through from outside: proxies count what passes between the real
+//! binary and its services, and at the k-th chunk kill it, tell it to stop, reset the connection or let it fall
+//! silent; a checker looks at what becomes of the jobs. The matrix finds its own size: k goes up until the jobs run
+//! through unharmed.
 //!
 //! A sample runs with the other tests, chosen by a seed that is printed; `scripts/crash-matrix` runs them all.
 //!
-//! `MATRIX`: `all`, or how many points. `MATRIX_SEED`: which. `MATRIX_KIND`, `MATRIX_CHUNK`: only those.
+//! `MATRIX`: `all`, or how many points. `MATRIX_SEED`: which. `MATRIX_KIND`, `MATRIX_MODE`, `MATRIX_SERVICE`,
+//! `MATRIX_CHUNK`: only those.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -12,82 +14,62 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod evidence;
 mod history;
 mod kinds;
+mod plan;
 mod point;
 mod proxy;
+mod table;
 mod words;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt::Debug,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use kinds::Kind;
+use plan::Point;
 use point::Outcome;
-use proxy::{Cut, Service};
 
 /// Worlds side by side, unless `MATRIX_WORLDS` says otherwise.
 const LANES: usize = 6;
 
-fn lanes() -> usize {
-    std::env::var("MATRIX_WORLDS").ok().and_then(|lanes| lanes.parse().ok()).unwrap_or(LANES)
-}
-
-/// Points of a sample: what two processors do in a minute and a half.
-const SAMPLE: usize = 100;
-
-#[derive(Debug, Clone, Copy)]
-struct Task {
-    kind: Kind,
-    cut: Option<Cut>,
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nothing_is_lost_or_made_twice_wherever_a_worker_dies() {
+async fn nothing_is_lost_or_made_twice_whatever_breaks() {
     let started = Instant::now();
-    let wanted = std::env::var("MATRIX").unwrap_or_default();
-    let only = std::env::var("MATRIX_KIND").ok();
-    let seed = std::env::var("MATRIX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(seed);
-    let kinds: Vec<Kind> = Kind::ALL
-        .into_iter()
-        .filter(|kind| only.as_ref().is_none_or(|only| *only == format!("{kind:?}")))
-        .collect();
+    let lanes = setting("MATRIX_WORLDS").unwrap_or(LANES);
+    let seed = setting("MATRIX_SEED").unwrap_or_else(seed);
+    let kinds = Kind::ALL.into_iter().filter(|kind| is_wanted("MATRIX_KIND", kind));
 
-    // Each kind without a death first: how long it is, and that it is as it should be.
-    let unharmed = all(kinds.iter().map(|&kind| Task { kind, cut: None }).collect(), false).await;
-    let lengths: BTreeMap<Kind, usize> =
-        unharmed.iter().map(|outcome| (outcome.kind, outcome.passed.len())).collect();
-    let points: Vec<Task> = lengths
-        .iter()
-        .flat_map(|(&kind, &length)| {
-            (1..=length).flat_map(move |chunk| {
-                [false, true].map(|handed_on| Task { kind, cut: Some(Cut { chunk, handed_on }) })
-            })
-        })
-        .collect();
-    let only_chunk: Option<usize> = std::env::var("MATRIX_CHUNK").ok().and_then(|chunk| chunk.parse().ok());
-    let (chosen, goes_on) = if let Some(only) = only_chunk {
-        let is_it = |task: &&Task| task.cut.is_some_and(|cut| cut.chunk == only);
-        (points.iter().filter(is_it).copied().collect(), false)
-    } else if wanted == "all" {
-        (points.clone(), true)
-    } else {
-        let count = wanted.parse().unwrap_or(SAMPLE).clamp(1, points.len());
-        println!("a sample of {count} of {} points, MATRIX_SEED={seed}", points.len());
-        (sample(&points, count, seed), false)
-    };
-    let outcomes = all(chosen.into(), goes_on).await;
+    // Each kind without a blow first: how long it is, and that it is as it should be.
+    let mut unharmed = all(kinds.map(|kind| (kind, None)).collect(), lanes, false).await;
+    unharmed.sort_by_key(|outcome| outcome.kind);
+    let mut points = plan::points(&unharmed, seed);
+    points.retain(|point| {
+        is_wanted("MATRIX_MODE", &point.mode)
+            && is_wanted("MATRIX_SERVICE", &point.service)
+            && is_wanted("MATRIX_CHUNK", &point.first.chunk)
+    });
+    let (count, is_all) = (points.len(), std::env::var("MATRIX").is_ok_and(|wanted| wanted == "all"));
+    let chosen = if is_all { points } else { plan::sample(points, setting("MATRIX"), seed) };
+    println!("{} of {count} points, MATRIX_SEED={seed}", chosen.len());
+    let chosen = chosen.into_iter().map(|point| (point.kind, Some(point))).collect();
+    let outcomes = all(chosen, lanes, is_all).await;
 
-    println!("{}", table(&unharmed, &outcomes, started.elapsed()));
+    println!("{}", table::table(&unharmed, &outcomes, started.elapsed(), lanes));
     let failures: Vec<String> = unharmed.iter().chain(&outcomes).filter_map(failure).collect();
     assert!(failures.is_empty(), "{}\nMATRIX_SEED={seed}", failures.join("\n"));
 }
 
-/// Evenly over kinds and chunks: every so many-th of the list, from a place that the seed chooses.
-fn sample(points: &[Task], count: usize, seed: usize) -> Vec<Task> {
-    (0..count).map(|number| points[(number * points.len() / count + seed) % points.len()]).collect()
+fn setting(name: &str) -> Option<usize> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+fn is_wanted(name: &str, value: &impl Debug) -> bool {
+    std::env::var(name).ok().is_none_or(|only| only == format!("{value:?}"))
 }
 
 fn seed() -> usize {
@@ -95,33 +77,43 @@ fn seed() -> usize {
     now.subsec_micros() as usize
 }
 
+type Task = (Kind, Option<Point>);
+
 /// Runs them side by side, a world a lane. Where it goes on, each kind does so beyond its known length until its
 /// jobs run through.
-async fn all(tasks: VecDeque<Task>, goes_on: bool) -> Vec<Outcome> {
-    let last: BTreeMap<Kind, usize> =
-        tasks.iter().filter_map(|task| Some((task.kind, task.cut?.chunk))).collect();
+async fn all(tasks: VecDeque<Task>, lanes: usize, goes_on: bool) -> Vec<Outcome> {
+    let mut last = BTreeMap::new();
+    for (_, point) in &tasks {
+        let Some(point) = point else { continue };
+        let last: &mut usize = last.entry((point.kind, point.mode, point.service)).or_default();
+        *last = point.first.chunk.max(*last);
+    }
+    let goes_on = move |point: &Point| {
+        goes_on
+            && !point.mode.is_pair()
+            && point.first.chunk >= last[&(point.kind, point.mode, point.service)]
+    };
+    let goes_on = Arc::new(goes_on);
     let (tasks, outcomes) = (Arc::new(Mutex::new(tasks)), Arc::new(Mutex::new(Vec::new())));
-    let last = Arc::new(last);
     let mut running = tokio::task::JoinSet::new();
-    for _ in 0..lanes().min(tasks.lock().unwrap().len()) {
-        let (tasks, outcomes, last) = (tasks.clone(), outcomes.clone(), last.clone());
+    for _ in 0..lanes.min(tasks.lock().unwrap().len()) {
+        let (tasks, outcomes, goes_on) = (tasks.clone(), outcomes.clone(), goes_on.clone());
         running.spawn(async move {
             let world = point::world().await;
             loop {
-                let Some(task) = tasks.lock().unwrap().pop_front() else { return };
-                let outcome = point::run(&world, task.kind, task.cut).await;
+                let Some((kind, point)) = tasks.lock().unwrap().pop_front() else { return };
+                let outcome = point::run(&world, kind, point.as_ref()).await;
                 if let Some(failure) = failure(&outcome) {
                     println!("{failure}");
                 }
-                if let Some(cut) = task.cut
-                    && goes_on
-                    && outcome.hit.is_some()
-                    && last.get(&task.kind).is_some_and(|last| cut.chunk >= *last)
-                {
-                    let cut = Some(Cut { chunk: cut.chunk + 1, ..cut });
-                    tasks.lock().unwrap().push_back(Task { cut, ..task });
+                if let Some(point) = point.filter(|point| goes_on(point) && !outcome.struck.is_empty()) {
+                    tasks.lock().unwrap().push_back((kind, Some(point.further())));
                 }
-                outcomes.lock().unwrap().push(outcome);
+                let mut outcomes = outcomes.lock().unwrap();
+                outcomes.push(outcome);
+                if outcomes.len().is_multiple_of(100) {
+                    println!("{} are done", outcomes.len());
+                }
             }
         });
     }
@@ -135,41 +127,9 @@ fn failure(outcome: &Outcome) -> Option<String> {
     if outcome.violations.is_empty() {
         return None;
     }
-    let place = match (outcome.cut, &outcome.hit) {
-        (Some(cut), Some(hit)) => {
-            let side = if cut.handed_on { "after" } else { "before" };
-            format!("killed {side} chunk {} {}", cut.chunk, hit.words)
-        }
-        _ => "unharmed".into(),
-    };
+    let blows: Vec<String> = outcome.struck.iter().map(|struck| struck.in_words()).collect();
+    let place = if blows.is_empty() { "unharmed".into() } else { blows.join(", then ") };
     let violations =
         outcome.violations.iter().map(|found| format!("\n    {}: {}", found.rule, found.evidence));
     Some(format!("{:?}, {place}:{}", outcome.kind, violations.collect::<String>()))
-}
-
-fn table(unharmed: &[Outcome], outcomes: &[Outcome], took: Duration) -> String {
-    let mut lines = vec![format!(
-        "{:<14}{:>7}{:>8}{:>10}{:>10}{:>11}{:>10}{:>12}{:>10}",
-        "kind", "chunks", "points", "Postgres", "RabbitMQ", "connector", "merchant", "violations", "seconds"
-    )];
-    let line = |name: &str, chunks: usize, of: &[&Outcome]| {
-        let died = |service| {
-            of.iter().filter(|outcome| outcome.hit.as_ref().is_some_and(|hit| hit.service == service)).count()
-        };
-        let [postgres, rabbitmq, connector, merchant] = Service::ALL.map(died);
-        let violations: usize = of.iter().map(|outcome| outcome.violations.len()).sum();
-        let seconds = of.iter().map(|outcome| outcome.took).sum::<Duration>().as_secs();
-        let points = of.iter().filter(|outcome| outcome.hit.is_some()).count();
-        format!(
-            "{name:<14}{chunks:>7}{points:>8}{postgres:>10}{rabbitmq:>10}{connector:>11}{merchant:>10}{violations:>12}{seconds:>10}"
-        )
-    };
-    for baseline in unharmed {
-        let of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.kind == baseline.kind).collect();
-        lines.push(line(&format!("{:?}", baseline.kind), baseline.passed.len(), &of));
-    }
-    let chunks = unharmed.iter().map(|outcome| outcome.passed.len()).sum();
-    lines.push(line("all", chunks, &outcomes.iter().collect::<Vec<_>>()));
-    lines.push(format!("{} s, {} worlds side by side", took.as_secs(), lanes()));
-    lines.join("\n")
 }

@@ -1,9 +1,13 @@
-//! Everything that a worker says to the world and hears from it, chunk by chunk in one sequence; and its death at
-//! a chosen one.
+//! Everything that a worker says to the world and hears from it, chunk by chunk in one sequence; and what is done to
+//! it at a chosen one.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,11 +17,14 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Mutex as Gate, watch},
+    sync::{Mutex as Gate, Notify, watch},
     task::JoinSet,
 };
 
-use crate::{support::Worker, words::Words};
+use crate::{
+    support::Worker,
+    words::{CONSUMING, Words},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
@@ -39,26 +46,74 @@ pub enum Direction {
     In,
 }
 
-/// When the worker dies: at the `chunk`-th, counted from 1, before or after it is handed on.
+/// What is done when a chunk passes: to the worker, or to the connection that it passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
-    pub chunk: usize,
-    pub handed_on: bool,
+pub enum Blow {
+    /// SIGKILL; the chunk is lost.
+    KillBefore,
+    /// SIGKILL once the chunk is handed on.
+    KillAfter,
+    /// The connection is reset at both ends; the chunk is lost.
+    Reset,
+    /// This chunk and all after it are swallowed, both ways; the connection stays open.
+    Silence,
+    /// SIGTERM; the chunk passes.
+    Stop,
 }
 
-/// Where it died, in words.
+impl Blow {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::KillBefore => "killed before",
+            Self::KillAfter => "killed after",
+            Self::Reset => "connection reset at",
+            Self::Silence => "connection silent from",
+            Self::Stop => "told to stop at",
+        }
+    }
+}
+
+/// At the `chunk`-th, counted from 1 since counting began, or since the blow before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Whose chunks are counted; everybody's, where it is none's.
+    pub of: Option<Service>,
+    pub chunk: usize,
+    pub blow: Blow,
+}
+
+/// A chunk, in words.
 #[derive(Debug, Clone)]
 pub struct Hit {
     pub service: Service,
     pub words: String,
 }
 
+/// A blow that fell, and where.
+#[derive(Debug, Clone)]
+pub struct Struck {
+    pub cut: Cut,
+    pub hit: Hit,
+}
+
+impl Struck {
+    pub fn in_words(&self) -> String {
+        let Cut { of, chunk, blow } = self.cut;
+        let of = of.map(|service| format!(" of {service:?}")).unwrap_or_default();
+        format!("{} chunk {chunk}{of} {}", blow.in_words(), self.hit.words)
+    }
+}
+
 #[derive(Default)]
 struct Counter {
     counts: bool,
-    cut: Option<Cut>,
+    /// Counts again when the next worker consumes.
+    waits_for_another: bool,
+    /// Chunks since counting began, or since the last blow, by service.
+    since: [usize; Service::ALL.len()],
+    cuts: VecDeque<Cut>,
     passed: Vec<Hit>,
-    hit: Option<Hit>,
+    struck: Vec<Struck>,
 }
 
 struct Shared {
@@ -66,10 +121,13 @@ struct Shared {
     gate: Gate<Counter>,
     last_chunk: Mutex<Instant>,
     victim: Mutex<Option<Worker>>,
-    died: watch::Sender<bool>,
+    /// How many have died: the connections of the dead are cut.
+    deaths: watch::Sender<usize>,
+    /// How many blows have fallen.
+    blows: watch::Sender<usize>,
 }
 
-/// A listener for each service; connections of the dead are cut, later ones pass uncounted.
+/// A listener for each service.
 pub struct Proxies {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
@@ -83,7 +141,8 @@ impl Proxies {
             gate: Gate::default(),
             last_chunk: Mutex::new(Instant::now()),
             victim: Mutex::default(),
-            died: watch::Sender::new(false),
+            deaths: watch::Sender::new(0),
+            blows: watch::Sender::new(0),
         });
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (service, target) in Service::ALL.into_iter().zip(targets) {
@@ -98,7 +157,7 @@ impl Proxies {
         self.addresses[service as usize]
     }
 
-    /// Who is to die.
+    /// Who is to be struck.
     pub fn watch_over(&self, worker: Worker) {
         *self.shared.victim.lock().unwrap() = Some(worker);
     }
@@ -108,26 +167,48 @@ impl Proxies {
         self.shared.victim.lock().unwrap().take()
     }
 
+    /// Until the worker is no more, by itself or killed.
+    pub async fn victim_ended(&self) {
+        let has_ended = || {
+            let mut victim = self.shared.victim.lock().unwrap();
+            victim.as_mut().is_none_or(|worker| worker.exit_status().is_some())
+        };
+        while !has_ended() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// How long nothing has passed.
     pub fn idle_for(&self) -> Duration {
         self.shared.last_chunk.lock().unwrap().elapsed()
     }
 
     /// Counts from here.
-    pub async fn arm(&self, cut: Option<Cut>) {
+    pub async fn arm(&self, cuts: impl IntoIterator<Item = Cut>) {
         let mut counter = self.shared.gate.lock().await;
-        (counter.counts, counter.cut) = (true, cut);
+        (counter.counts, counter.cuts) = (true, cuts.into_iter().collect());
     }
 
-    pub async fn died(&self) {
-        let _ = self.shared.died.subscribe().wait_for(|died| *died).await;
+    /// Until so many blows have fallen.
+    pub async fn blows(&self, count: usize) {
+        let _ = self.shared.blows.subscribe().wait_for(|blows| *blows >= count).await;
     }
 
-    /// Where it died, if it did, and all that had passed before.
-    pub async fn told(&self) -> (Option<Hit>, Vec<Hit>) {
+    /// The blows that fell, and all chunks that were counted.
+    pub async fn told(&self) -> (Vec<Struck>, Vec<Hit>) {
         let counter = self.shared.gate.lock().await;
-        (counter.hit.clone(), counter.passed.clone())
+        (counter.struck.clone(), counter.passed.clone())
     }
+}
+
+/// One connection of one worker.
+struct Line {
+    service: Service,
+    words: Mutex<Words>,
+    /// How many had died when it was made.
+    deaths: usize,
+    is_silent: AtomicBool,
+    reset: Notify,
 }
 
 async fn listen(listener: TcpListener, service: Service, target: SocketAddr, shared: Arc<Shared>) {
@@ -139,30 +220,35 @@ async fn listen(listener: TcpListener, service: Service, target: SocketAddr, sha
 }
 
 async fn connection(service: Service, worker: TcpStream, server: TcpStream, shared: Arc<Shared>) {
-    let mut died = shared.died.subscribe();
-    let is_of_the_dead = !*died.borrow_and_update();
+    let mut deaths = shared.deaths.subscribe();
+    let line = Line {
+        service,
+        words: Mutex::new(Words::new(service)),
+        deaths: *deaths.borrow(),
+        is_silent: AtomicBool::new(false),
+        reset: Notify::new(),
+    };
     let _ = (worker.set_nodelay(true), server.set_nodelay(true));
     let ((worker_reads, worker_writes), (server_reads, server_writes)) =
         (worker.into_split(), server.into_split());
-    let words = Mutex::new(Words::new(service));
     let both = async {
         tokio::join!(
-            pump(service, Direction::Out, worker_reads, server_writes, &words, &shared),
-            pump(service, Direction::In, server_reads, worker_writes, &words, &shared),
+            pump(&line, Direction::Out, worker_reads, server_writes, &shared),
+            pump(&line, Direction::In, server_reads, worker_writes, &shared),
         )
     };
     tokio::select! {
         _ = both => {}
-        _ = died.changed(), if is_of_the_dead => {}
+        _ = deaths.wait_for(|deaths| *deaths > line.deaths) => {}
+        () = line.reset.notified() => {}
     }
 }
 
 async fn pump(
-    service: Service,
+    line: &Line,
     direction: Direction,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    words: &Mutex<Words>,
     shared: &Shared,
 ) {
     let mut buffer = vec![0; 64 * 1024];
@@ -173,27 +259,84 @@ async fn pump(
         };
         let mut counter = shared.gate.lock().await;
         *shared.last_chunk.lock().unwrap() = Instant::now();
-        let said = words.lock().unwrap().of(direction, chunk);
-        // Heartbeats come by the clock, not by what is done.
-        let (true, Some(said)) = (counter.counts, said) else {
-            if to.write_all(chunk).await.is_err() {
-                break;
-            }
-            continue;
-        };
-        let hit = Hit { service, words: said };
-        counter.passed.push(hit.clone());
-        let cut = counter.cut.filter(|cut| cut.chunk == counter.passed.len());
-        if cut.is_none_or(|cut| cut.handed_on) && to.write_all(chunk).await.is_err() {
-            break;
+        if *shared.deaths.borrow() > line.deaths {
+            return;
         }
-        if cut.is_some() {
-            if let Some(mut worker) = shared.victim.lock().unwrap().take() {
-                worker.kill();
+        if line.is_silent.load(Ordering::Relaxed) {
+            continue;
+        }
+        let blow = counter.count(line, direction, chunk);
+        match blow {
+            None | Some(Blow::KillAfter) => {}
+            Some(Blow::KillBefore) => return shared.kill(),
+            Some(Blow::Stop) => shared.stop(),
+            Some(Blow::Silence) => {
+                line.is_silent.store(true, Ordering::Relaxed);
+                shared.struck();
+                continue;
             }
-            (counter.counts, counter.cut, counter.hit) = (false, None, Some(hit));
-            shared.died.send_replace(true);
+            Some(Blow::Reset) => {
+                let _ = (from.as_ref().set_zero_linger(), to.as_ref().set_zero_linger());
+                line.reset.notify_one();
+                return shared.struck();
+            }
+        }
+        let is_handed_on = to.write_all(chunk).await.is_ok();
+        if blow == Some(Blow::KillAfter) {
+            return shared.kill();
+        }
+        if !is_handed_on {
+            break;
         }
     }
     let _ = to.shutdown().await;
+}
+
+impl Shared {
+    fn kill(&self) {
+        if let Some(mut worker) = self.victim.lock().unwrap().take() {
+            worker.kill();
+        }
+        self.deaths.send_modify(|deaths| *deaths += 1);
+        self.struck();
+    }
+
+    fn stop(&self) {
+        if let Some(worker) = &*self.victim.lock().unwrap() {
+            worker.signal("TERM");
+        }
+        self.struck();
+    }
+
+    fn struck(&self) {
+        self.blows.send_modify(|blows| *blows += 1);
+    }
+}
+
+impl Counter {
+    /// Counts a chunk, and says what falls on it.
+    fn count(&mut self, line: &Line, direction: Direction, chunk: &[u8]) -> Option<Blow> {
+        // Heartbeats come by the clock, not by what is done.
+        let words = line.words.lock().unwrap().of(direction, chunk)?;
+        if self.waits_for_another && words.contains(CONSUMING) {
+            (self.counts, self.waits_for_another) = (true, false);
+        }
+        if !self.counts {
+            return None;
+        }
+        let hit = Hit { service: line.service, words };
+        self.passed.push(hit.clone());
+        let since = &mut self.since;
+        since[line.service as usize] += 1;
+        let cut = self.cuts.pop_front_if(|cut| match cut.of {
+            Some(service) => service == line.service && cut.chunk == since[service as usize],
+            None => since.iter().sum::<usize>() == cut.chunk,
+        })?;
+        self.struck.push(Struck { cut, hit });
+        self.since = Default::default();
+        if matches!(cut.blow, Blow::KillBefore | Blow::KillAfter) {
+            (self.counts, self.waits_for_another) = (false, !self.cuts.is_empty());
+        }
+        Some(cut.blow)
+    }
 }

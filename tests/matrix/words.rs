@@ -4,6 +4,12 @@ use std::collections::HashMap;
 
 use crate::proxy::{Direction, Service};
 
+/// What is said when a worker is ready for jobs.
+pub const CONSUMING: &str = "basic.consume-ok";
+
+/// What a pool asks to see whether anybody is there.
+pub const PING: &str = "a ping";
+
 /// What has to be remembered of one connection to name its chunks.
 pub struct Words {
     service: Service,
@@ -54,9 +60,8 @@ impl Words {
                 _ => {}
             }
         }
-        // What a pool asks to see whether anybody is there.
         if said.is_empty() && matches!(messages(chunk).next(), Some((b'S', _))) {
-            self.last = "a ping".into();
+            self.last = PING.into();
             return self.last.clone();
         }
         if said.is_empty() { squeezed(&String::from_utf8_lossy(chunk)) } else { said.join(", ") }
@@ -115,6 +120,7 @@ fn method(class: u16, method: u16) -> String {
         (20, 10) => "channel.open",
         (20, 11) => "channel.open-ok",
         (20, 40) => "channel.close",
+        (60, 21) => CONSUMING,
         (60, 30) => "basic.cancel",
         (60, 40) => "basic.publish",
         (60, 50) => "basic.return",

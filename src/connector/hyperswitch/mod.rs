@@ -95,10 +95,13 @@ const SEVEN_DAYS: u32 = 604_800;
 const LONGEST_SESSION: u32 = 7_890_000;
 
 impl Settings for HyperswitchSettings {
-    fn problems(&self, timeout: Duration) -> Vec<String> {
+    fn problems(&self, lease: Duration) -> Vec<String> {
         let mut problems = Vec::new();
-        if Duration::from_secs(self.settle_seconds) <= timeout {
-            problems.push("settle_seconds is not longer than its timeout".to_owned());
+        if Duration::from_secs(self.settle_seconds) < lease {
+            problems.push(
+                "settle_seconds is shorter than worker.lease_seconds: a call may begin late in its lease"
+                    .to_owned(),
+            );
         }
         if !self.defaults.session_expiry.is_none_or(|seconds| (1..=LONGEST_SESSION).contains(&seconds)) {
             problems.push(format!("defaults.session_expiry is not 1 to {LONGEST_SESSION}"));

@@ -56,9 +56,14 @@ impl Worker {
         assert!(sent.success());
     }
 
+    /// How it ended, where it has.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     pub async fn exited(&mut self) -> ExitStatus {
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.exit_status() {
                 return status;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

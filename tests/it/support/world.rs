@@ -354,7 +354,7 @@ fn connector(name: &str, replay: &str, url: &str) -> String {
             url = "{url}"
             token = "{TOKEN}"
             replay = "{replay}"
-            settle_seconds = 3
+            settle_seconds = 4
             allow_http_links = true
             calls = {{ timeout_seconds = 2, breaker_pause_seconds = 1 }}
         "#

@@ -1,0 +1,233 @@
+//! What can be known of one run from outside: the history that the checker takes.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use payout_link_worker::domain::idempotency_key;
+use sqlx::Row;
+
+use crate::{
+    history::{DeadLetter, Event, Heard, History, Link, Published, Record, Webhook},
+    kinds::{Kind, Story},
+    support::{self, World},
+};
+
+/// Between two looks at a condition.
+pub const GLANCE: Duration = Duration::from_millis(40);
+const PATIENCE: Duration = Duration::from_secs(25);
+
+pub struct Run<'a> {
+    pub world: &'a World,
+    pub kind: Kind,
+    pub stories: Vec<Story>,
+    pub replies: Arc<Mutex<Vec<support::Heard>>>,
+    pub before: Vec<Record>,
+    /// Jobs found in the queue when all workers had stopped.
+    pub waiting: u32,
+    dead: Vec<DeadLetter>,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(world: &'a World, kind: Kind) -> Self {
+        Self {
+            world,
+            kind,
+            stories: Vec::new(),
+            replies: Arc::default(),
+            before: Vec::new(),
+            waiting: 0,
+            dead: Vec::new(),
+        }
+    }
+
+    /// Leases of the dead have run out: told, not waited for.
+    pub async fn lapse(&self) {
+        for table in ["payout_links", "events"] {
+            let lapse =
+                format!("UPDATE {table} SET due_at = now() WHERE holder IS NOT NULL AND due_at IS NOT NULL");
+            sqlx::query(sqlx::AssertSqlSafe(lapse)).execute(&self.world.pool).await.unwrap();
+        }
+    }
+
+    /// Until all is quiet and everybody has heard: whether that came in time. What is missing is for the checker to
+    /// say.
+    pub async fn told(&self, refusals: usize) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if self.is_told(refusals).await {
+                return true;
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+        false
+    }
+
+    /// Until so many messages were heard.
+    pub async fn hears(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.heard().len() < count && Instant::now() < deadline {
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    async fn is_told(&self, refusals: usize) -> bool {
+        let records = self.records().await;
+        let valid = self.stories.iter().filter(|story| story.is_valid);
+        let is_done = |record: &Record| {
+            record.state != "open"
+                && record.event.as_ref().is_some_and(|event| {
+                    !event.due && !event.leased && event.published && event.webhook_state != "pending"
+                })
+        };
+        if valid.clone().any(|story| !records.iter().any(|record| record.key == story.key))
+            || !records.iter().all(is_done)
+        {
+            return false;
+        }
+        let heard = self.heard();
+        let is_heard = |record: &Record| {
+            let id = record.event.as_ref().map(|event| &event.id);
+            heard.iter().any(|heard| heard.id.as_ref() == id)
+                && (!self.kind.wants_reply() || heard.iter().any(|heard| heard.is_reply))
+        };
+        let is_answered = |story: &Story| {
+            heard.iter().any(|heard| heard.correlation_id.as_deref() == Some(&story.message_id))
+        };
+        let rejected = self.stories.iter().filter(|story| {
+            heard.iter().any(|heard| {
+                heard.kind == "payout_link.rejected"
+                    && heard.correlation_id.as_deref() == Some(&story.message_id)
+            })
+        });
+        records.iter().all(is_heard)
+            && self.stories.iter().filter(|story| story.came_late).all(is_answered)
+            && rejected.count() >= refusals
+            && self.world.ready(&self.world.names.dead_queue).await as usize >= refusals
+            && self.world.ready(&self.world.names.jobs_queue).await == 0
+    }
+
+    pub async fn history(mut self) -> History {
+        while let Some(dead) = self.world.take(&self.world.names.dead_queue).await {
+            self.dead.push(DeadLetter {
+                has_reason: dead.header("x-rejected-code").is_some()
+                    && dead.header("x-rejected-reason").is_some(),
+                message_id: dead.properties.message_id().as_ref().map(ToString::to_string),
+            });
+        }
+        let is_ours = |key: &str| self.keys().contains(key);
+        let published = self.stories.iter().map(|story| Published {
+            message_id: story.message_id.clone(),
+            key: story.key.clone(),
+            fingerprint: story.fingerprint.clone(),
+            amount: story.fingerprint.clone(),
+            is_valid: story.is_valid,
+            rule: self.kind.rule(),
+            wants_webhook: self.kind.wants_webhook(),
+            wants_reply: self.kind.wants_reply(),
+            came_late: story.came_late,
+        });
+        let links = self.world.provider.ledger().links;
+        let links = self.keys().into_iter().flat_map(|key| {
+            let reference = idempotency_key("", key);
+            links.iter().filter(move |link| link.request.reference == reference).map(move |link| Link {
+                id: link.id.clone(),
+                key: key.to_owned(),
+                amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
+                url: Some(link.url.clone()),
+            })
+        });
+        let posts = self.world.merchant.received();
+        let posts =
+            posts.iter().filter(|post| post.reference.as_deref().is_some_and(is_ours)).map(|post| Webhook {
+                id: post.id.clone(),
+                key: post.reference.clone().unwrap_or_default(),
+                status: post.status,
+                is_verified: post.verified,
+                body: post.body.clone(),
+            });
+        History {
+            published: published.collect(),
+            links: links.collect(),
+            before: self.before.clone(),
+            records: self.records().await,
+            heard: self.heard(),
+            dead: self.dead.clone(),
+            webhooks: posts.collect(),
+            waiting: self.waiting,
+            ..History::default()
+        }
+    }
+
+    pub fn heard(&self) -> Vec<Heard> {
+        let replies = self.replies.lock().unwrap().clone();
+        let all = replies.into_iter().map(|heard| (true, heard));
+        let all = all.chain(self.world.results().into_iter().map(|heard| (false, heard)));
+        let ours = all.filter(|(_, heard)| {
+            let (correlation, body) = (heard.correlation_id(), String::from_utf8_lossy(&heard.body));
+            self.stories.iter().any(|story| {
+                correlation.as_ref() == Some(&story.message_id)
+                    || body.contains(&format!("\"{}\"", story.key))
+            })
+        });
+        ours.map(|(is_reply, heard)| {
+            let json = heard.json();
+            Heard {
+                is_reply,
+                id: heard.properties.message_id().as_ref().map(ToString::to_string),
+                kind: heard.kind(),
+                key: json["merchant_payout_id"].as_str().unwrap_or_default().to_owned(),
+                correlation_id: heard.correlation_id(),
+                link_url: json["payout_link"]["url"].as_str().map(str::to_owned),
+                body: heard.body,
+            }
+        })
+        .collect()
+    }
+
+    fn keys(&self) -> BTreeSet<&str> {
+        self.stories.iter().map(|story| story.key.as_str()).collect()
+    }
+
+    /// Of this run's keys, with their events.
+    pub async fn records(&self) -> Vec<Record> {
+        let keys: Vec<&str> = self.keys().into_iter().collect();
+        let rows = sqlx::query(
+            "SELECT p.merchant_payout_id, p.amount_minor || ' ' || p.currency, p.state, p.connector_payout_id,
+                p.in_doubt_since IS NOT NULL, p.holder IS NOT NULL, p.due_at IS NOT NULL,
+                ARRAY(SELECT outcome FROM attempts a WHERE a.payout_link_id = p.id AND kind = 'create'
+                    ORDER BY started_at),
+                e.id::text, e.type, e.published_at IS NOT NULL, e.due_at IS NOT NULL, e.holder IS NOT NULL,
+                e.webhook_state, e.webhook_attempts
+             FROM payout_links p LEFT JOIN events e ON e.payout_link_id = p.id
+             WHERE p.merchant_payout_id = ANY($1) ORDER BY 1",
+        )
+        .bind(&keys)
+        .fetch_all(&self.world.pool)
+        .await
+        .unwrap();
+        rows.iter()
+            .map(|row| Record {
+                key: row.get(0),
+                amount: row.get(1),
+                state: row.get(2),
+                link_id: row.get(3),
+                in_doubt: row.get(4),
+                leased: row.get(5),
+                due: row.get(6),
+                calls: row.get(7),
+                event: row.get::<Option<String>, _>(8).map(|id| Event {
+                    id,
+                    kind: row.get(9),
+                    published: row.get(10),
+                    due: row.get(11),
+                    leased: row.get(12),
+                    webhook_state: row.get(13),
+                    webhook_attempts: row.get::<i32, _>(14).unsigned_abs(),
+                }),
+            })
+            .collect()
+    }
+}

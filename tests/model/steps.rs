@@ -1,0 +1,236 @@
+//! What each step does.
+
+use payout_link_worker::domain::{Conclusion, ConnectorError, Finding, Outcome, ReplayRule, retry::Next};
+
+use crate::{
+    flaws::Flaw,
+    protocol::Protocol,
+    state::{
+        Answer, Call, CameTo, Doing, Event, Hold, Known, LEASE, Message, NOW, Prepared, Request, Row, State,
+        Worker, World, at, link, number, ticks,
+    },
+};
+
+impl Protocol {
+    pub fn take(&self, world: &mut World, worker: usize) {
+        world.message = Message::Delivered;
+        world.workers[worker] = Worker { doing: Doing::Accepting, acknowledges: false, has_delivery: true };
+        if self.is(Flaw::AcknowledgedBeforeCommit) {
+            world.message = Message::Gone;
+            world.workers[worker].has_delivery = false;
+        }
+    }
+
+    pub fn accept(&self, world: &mut World, worker: usize) {
+        let hold = world.next_hold();
+        world.workers[worker].acknowledges = true;
+        world.workers[worker].doing = match &world.row {
+            None => {
+                let now = Some(NOW);
+                world.row = Some(Row {
+                    state: State::Open,
+                    attempts: 1,
+                    first_called_at: now,
+                    last_called_at: now,
+                    is_in_doubt: false,
+                    holder: Some(hold),
+                    due_at: Some(NOW + LEASE),
+                    event: None,
+                });
+                let known = Known {
+                    attempts: 0,
+                    first_called_at: None,
+                    last_called_at: None,
+                    is_in_doubt: false,
+                    look_ups: 0,
+                    came_to: CameTo::NothingYet,
+                };
+                Doing::Holding { hold, granted_at: NOW, known, next: Prepared::FirstCall }
+            }
+            Some(Row { event: Some(event), .. }) => {
+                world.workers[worker].acknowledges = false;
+                Doing::Replaying { event: event.id }
+            }
+            Some(_) => Doing::Nothing,
+        };
+    }
+
+    pub fn claim(&self, world: &mut World, worker: usize) {
+        let hold = world.next_hold();
+        let Some(row) = &mut world.row else { return };
+        row.is_in_doubt |= row.holder.is_some() && !self.is(Flaw::DoubtForgotten);
+        (row.holder, row.due_at) = (Some(hold), Some(NOW + LEASE));
+        let known = Known {
+            attempts: row.attempts,
+            first_called_at: row.first_called_at,
+            last_called_at: row.last_called_at,
+            is_in_doubt: row.is_in_doubt,
+            look_ups: 0,
+            came_to: CameTo::NothingYet,
+        };
+        world.workers[worker].doing =
+            Doing::Holding { hold, granted_at: NOW, known, next: Prepared::Nothing };
+    }
+
+    pub fn decide_and_go(&self, world: &mut World, worker: usize, is_heard: bool) {
+        let Doing::Holding { hold, granted_at, known, .. } = world.workers[worker].doing else { return };
+        let decided = |next| Doing::Holding { hold, granted_at, known, next };
+        world.workers[worker].doing = match self.decide(&known) {
+            Next::Call { after } | Next::LookUp { after } if !after.is_zero() => {
+                let due_at = NOW + ticks(after);
+                if let Some(row) = world.row.as_mut().filter(|row| self.is_held(row, hold)) {
+                    row.write_down(&known);
+                    (row.holder, row.due_at) = (None, Some(due_at));
+                }
+                Doing::Nothing
+            }
+            Next::Call { .. } => decided(Prepared::CallDecided),
+            Next::LookUp { .. } => decided(Prepared::LookUpDecided),
+            Next::Conclude(conclusion) => {
+                let after = self.conclude(world, hold, &known, &conclusion);
+                if is_heard { after } else { decided(Prepared::Nothing) }
+            }
+        };
+    }
+
+    fn conclude(&self, world: &mut World, hold: Hold, known: &Known, conclusion: &Conclusion) -> Doing {
+        let Some(row) = world.row.as_mut() else { return Doing::Nothing };
+        if !self.is_held(row, hold) {
+            // An earlier try was committed and its answer lost, where the row carries our own event.
+            let is_ours = row.event.is_some_and(|event| event.id == hold);
+            return if is_ours { Doing::Telling { event: hold, hold, tried: None } } else { Doing::Nothing };
+        }
+        row.state = match conclusion {
+            Conclusion::Created(link) => State::Created { link: number(link) },
+            Conclusion::Rejected { .. } | Conclusion::Unavailable(_) => State::Failed,
+            Conclusion::Unknown(_) => State::Unknown { is_justified: self.is_unknowable(known) },
+        };
+        (row.holder, row.due_at) = (None, None);
+        if self.is(Flaw::EventApart) {
+            return Doing::Recording { hold };
+        }
+        row.event = Some(Event::held_by(hold));
+        Doing::Telling { event: hold, hold, tried: None }
+    }
+
+    /// Whether the replay rule leaves no other way.
+    fn is_unknowable(&self, known: &Known) -> bool {
+        known.is_in_doubt
+            && match self.rule {
+                ReplayRule::Never => true,
+                ReplayRule::LookUp(_) | ReplayRule::SameKey { look_up: Some(_), .. } => false,
+                ReplayRule::SameKey { window, look_up: None } => {
+                    let ends = known.first_called_at.unwrap_or(NOW) + ticks(window) - 2 * LEASE;
+                    known.came_to == CameTo::Refused || NOW >= ends
+                }
+            }
+    }
+
+    pub fn renew(&self, world: &mut World, worker: usize, next: Prepared) {
+        let Doing::Holding { hold, mut known, .. } = world.workers[worker].doing else { return };
+        let row = world.row.as_mut().filter(|row| self.is_held(row, hold));
+        // A call is begun under a lease that runs still: what it was decided by may be long past.
+        let is_stale = |row: &&mut Row| {
+            next == Prepared::Call && row.due_at <= Some(NOW) && !self.is(Flaw::StaleDecision)
+        };
+        world.workers[worker].doing = match row.filter(|row| !is_stale(row)) {
+            None => Doing::Nothing,
+            Some(row) => {
+                if next == Prepared::Call {
+                    known.attempts += 1;
+                    known.first_called_at.get_or_insert(NOW);
+                    known.last_called_at = Some(NOW);
+                }
+                row.write_down(&known);
+                row.due_at = Some(NOW + LEASE);
+                Doing::Holding { hold, granted_at: NOW, known, next }
+            }
+        };
+    }
+
+    pub fn send(&self, world: &mut World, worker: usize) {
+        let Doing::Holding { hold, granted_at, mut known, next } = world.workers[worker].doing else {
+            return;
+        };
+        if !self.is_covered(granted_at) {
+            world.workers[worker].doing = Doing::Nothing;
+            return;
+        }
+        if next == Prepared::FirstCall {
+            known.attempts += 1;
+            known.first_called_at.get_or_insert(granted_at);
+            known.last_called_at = Some(granted_at);
+        }
+        let key = if self.is(Flaw::NewKeyPerAttempt) { known.attempts } else { 0 };
+        let of = Call { hold, attempt: known.attempts };
+        world.requests.push(Request { of, key, sent_at: NOW });
+        world.workers[worker].doing = Doing::Calling { hold, granted_at, known, sent_at: NOW, answer: None };
+    }
+
+    pub fn look_up(&self, world: &mut World, worker: usize) {
+        let Doing::Holding { hold, granted_at, mut known, .. } = world.workers[worker].doing else { return };
+        let finding = match world.links.len() {
+            0 => Finding::NotThere { status_code: 200 },
+            _ => Finding::Found(link(0)),
+        };
+        let mut progress = known.progress();
+        progress.record_finding(finding, self.rule, at(NOW));
+        known.learn(&progress);
+        world.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
+    }
+
+    pub fn hear(&self, world: &mut World, worker: usize) {
+        let Doing::Calling { hold, granted_at, mut known, answer, .. } = world.workers[worker].doing else {
+            return;
+        };
+        let error = || ConnectorError::unanswered("");
+        let outcome = match answer {
+            Some(Answer::Link(number)) => Outcome::Created(link(number)),
+            Some(Answer::Refused) => Outcome::Refused(error()),
+            Some(Answer::TryLater) => Outcome::TryLater { error: error(), retry_after: None },
+            None => Outcome::InDoubt(error()),
+        };
+        let mut progress = known.progress();
+        progress.record(outcome, at(NOW));
+        known.learn(&progress);
+        world.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
+    }
+
+    /// A key is good for the window, counted from what was made under it.
+    pub fn carry_out(&self, world: &mut World, place: usize) {
+        let Request { of, key, .. } = world.requests.remove(place);
+        let known = match self.rule {
+            ReplayRule::SameKey { window, .. } => world
+                .links
+                .iter()
+                .position(|(made_under, made_at)| *made_under == key && NOW < made_at + ticks(window)),
+            ReplayRule::LookUp(_) | ReplayRule::Never => None,
+        };
+        let number = known.unwrap_or(world.links.len());
+        if known.is_none() {
+            world.links.push((key, NOW));
+        }
+        world.answer(of, Answer::Link(u8::try_from(number).unwrap()));
+    }
+
+    pub fn publish(&self, world: &mut World, worker: usize, arrives: bool, is_heard: bool) {
+        let Doing::Telling { event, hold, .. } = world.workers[worker].doing else { return };
+        if arrives {
+            let id = if self.is(Flaw::NewEventId) { 100 + hold } else { event };
+            world.hear_result(id);
+        }
+        let tried = Some(is_heard || self.is(Flaw::PublishedUnconfirmed));
+        world.workers[worker].doing = Doing::Telling { event, hold, tried };
+    }
+
+    pub fn delivered(&self, world: &mut World, worker: usize) {
+        let Doing::Telling { hold, tried, .. } = world.workers[worker].doing else { return };
+        let event = world.row.as_mut().and_then(|row| row.event.as_mut());
+        if let Some(event) = event.filter(|event| event.holder == Some(hold)) {
+            event.is_published |= tried == Some(true);
+            event.holder = None;
+            event.due_at = (!event.is_published).then_some(NOW);
+        }
+        world.workers[worker].doing = Doing::Nothing;
+    }
+}
