@@ -123,3 +123,39 @@ pub(super) fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
         && !text.chars().any(|c| c.is_control() || c.is_whitespace());
     sound.then(|| text.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_plainly_a_link_is_one() {
+        let longest = format!("https://pay.example/{}", "a".repeat(2048 - 20));
+        for link in ["https://pay.example/1", "https://pay.example:8443/l/1?a=b#c", &longest] {
+            assert!(link_url(link, false).is_some(), "{link}");
+        }
+        for other in [
+            "",
+            "/l/1",
+            "pay.example/1",
+            "http://pay.example/1",
+            "javascript:alert(1)",
+            "https://",
+            // What the parser would mend.
+            "https:/pay.example/1",
+            "https:pay.example/1",
+            "https:$/pay.example/1",
+            "https:\\\\pay.example\\1",
+            "https://pay.example\\@elsewhere.example/1",
+            "https://ada@pay.example/1",
+            "https://ada:secret@pay.example/1",
+            "https://pay.example/1\n",
+            " https://pay.example/1",
+            "https://pay.example/\u{7f}1",
+            &format!("{longest}a"),
+        ] {
+            assert!(link_url(other, false).is_none(), "{other:?}");
+        }
+        assert!(link_url("http://127.0.0.1:1/l/1", true).is_some());
+    }
+}

@@ -34,7 +34,7 @@ impl fmt::Debug for Kind {
 
 /// The settings of one account, as `[connectors.NAME]` has them beside `kind` and `calls`. `Debug` shows no secret.
 pub trait Settings: fmt::Debug + Send + Sync {
-    /// What is wrong with them though each can be read; each problem begins with its setting.
+    /// What is wrong with them though each can be read; each problem begins with its setting. `lease`: a worker's.
     fn problems(&self, lease: Duration) -> Vec<String>;
 
     fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>>;
@@ -46,4 +46,12 @@ where
     S: Settings + DeserializeOwned + 'static,
 {
     Ok(Box::new(section.try_into::<S>()?))
+}
+
+/// "Not there" is believed after the settle time: by then no call may be on its way any more, and one may begin late in
+/// its lease.
+pub(super) fn settle_problem(settle_seconds: u64, lease: Duration) -> Option<String> {
+    (Duration::from_secs(settle_seconds) < lease).then(|| {
+        "settle_seconds is shorter than worker.lease_seconds: a call may begin late in its lease".to_owned()
+    })
 }

@@ -18,7 +18,7 @@ use url::Url;
 use super::{
     Call, Connector, Kind, Settings, Supports,
     exchange::{judge, link_url, lost, parse, unasked, unreadable, unsettled, with_secret, with_trace},
-    kind::read,
+    kind::{read, settle_problem},
 };
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
@@ -78,14 +78,7 @@ fn a_minute() -> u64 {
 
 impl Settings for SandboxSettings {
     fn problems(&self, lease: Duration) -> Vec<String> {
-        let too_short = Duration::from_secs(self.settle_seconds) < lease;
-        too_short
-            .then(|| {
-                "settle_seconds is shorter than worker.lease_seconds: a call may begin late in its lease"
-                    .to_owned()
-            })
-            .into_iter()
-            .collect()
+        settle_problem(self.settle_seconds, lease).into_iter().collect()
     }
 
     fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>> {

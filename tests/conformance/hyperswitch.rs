@@ -14,7 +14,7 @@ use crate::description::{
 static HYPERSWITCH: Description = Description {
     kind: "hyperswitch",
     provider: || Provider::Hyperswitch(HyperswitchSettings::new("snd_canary")),
-    settings: "api_key = \"snd_canary\"\nsettle_seconds = 3\n[connectors.tested.defaults]\nsession_expiry = 3600",
+    settings: "api_key = \"snd_canary\"\nsettle_seconds = 4\n[connectors.tested.defaults]\nsession_expiry = 3600",
     wrong_settings: "api_key = \"snd_wrong_canary\"\n[connectors.tested.defaults]\nsession_expiry = 3600",
     access_token: "snd_canary",
     job: || {

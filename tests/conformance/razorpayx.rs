@@ -16,12 +16,12 @@ static RAZORPAYX: Description = Description {
     provider: || Provider::RazorpayX(RazorpayXSettings::new("rzp_live_1", "canary-secret")),
     settings: concat!(
         "key_id = \"rzp_live_1\"\nkey_secret = \"canary-secret\"\naccount_number = \"7878780080316316\"\n",
-        "purpose = \"refund\"\ndescription = \"Your refund\"\nsettle_seconds = 3\n",
+        "purpose = \"refund\"\ndescription = \"Your refund\"\nsettle_seconds = 4\n",
         "[connectors.tested.defaults]\nlifetime_seconds = 3600",
     ),
     wrong_settings: concat!(
         "key_id = \"rzp_live_1\"\nkey_secret = \"wrong-canary\"\naccount_number = \"7878780080316316\"\n",
-        "purpose = \"refund\"\ndescription = \"Your refund\"\nsettle_seconds = 3",
+        "purpose = \"refund\"\ndescription = \"Your refund\"\nsettle_seconds = 4",
     ),
     access_token: "rzp_live_1:canary-secret",
     job: || {

@@ -44,7 +44,7 @@ fn settings(refresh_token: &str) -> &'static str {
     let key: Pkcs8V1Der<'_> = KEY.as_der().unwrap();
     let key = BASE64_STANDARD.encode(key.as_ref());
     let settings = format!(
-        "client_id = \"client-1\"\nissuer = \"merchant.example\"\nsettle_seconds = 3\n\
+        "client_id = \"client-1\"\nissuer = \"merchant.example\"\nsettle_seconds = 4\n\
          private_key = \"\"\"\n-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n\"\"\"\n\
          refresh_token = \"{refresh_token}\"\naccounts = {{ GBP = \"{}\" }}",
         ACCOUNTS[0].0

@@ -61,6 +61,12 @@ fn created(link: &mut OpenLink, connector_payout_id: &str) -> wire::Told {
     }
 }
 
+/// By the database's clock; whoever holds one still believes in it.
+async fn let_leases_run_out(world: &World) {
+    let lapse = "UPDATE payout_links SET due_at = now() - interval '1 second'";
+    sqlx::query(lapse).execute(&world.pool).await.unwrap();
+}
+
 /// A worker that was away for longer than its lease comes back with an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_concludes_nothing() {
@@ -69,10 +75,7 @@ async fn a_late_answer_concludes_nothing() {
     let store = store(world.pool.clone());
     // Given a row whose lease runs out, by the database's clock, while its holder believes in it,
     let mut late = accept(&store, "po_1").await;
-    sqlx::query("UPDATE payout_links SET due_at = now() - interval '1 second'")
-        .execute(&world.pool)
-        .await
-        .unwrap();
+    let_leases_run_out(&world).await;
     // and another holder, who finds it in doubt,
     let mut claimed = store.claim("sandbox", 10).await.unwrap();
     assert_eq!(claimed.len(), 1);
@@ -102,10 +105,7 @@ async fn a_late_holder_cannot_go_on_nor_let_go() {
     migrate(&world.pool).await.unwrap();
     let store = store(world.pool.clone());
     let mut late = accept(&store, "po_1").await;
-    sqlx::query("UPDATE payout_links SET due_at = now() - interval '1 second'")
-        .execute(&world.pool)
-        .await
-        .unwrap();
+    let_leases_run_out(&world).await;
     let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
     assert!(matches!(store.renew_for_call(&mut late).await, Err(StoreError::LeaseLost)));
     assert!(matches!(store.postpone(late, Duration::ZERO).await, Err(StoreError::LeaseLost)));
@@ -116,6 +116,21 @@ async fn a_late_holder_cannot_go_on_nor_let_go() {
     assert_eq!(again.progress.attempts, 1);
 }
 
+/// A worker that slept past its lease, of which nobody else knows yet: what it had decided may be out of date (the
+/// connector may have forgotten the key), so it may ask, and no longer call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ran_out_is_not_renewed_for_a_call() {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    let store = store(world.pool.clone());
+    let mut link = accept(&store, "po_1").await;
+    let_leases_run_out(&world).await;
+    assert!(matches!(store.renew_for_call(&mut link).await, Err(StoreError::LeaseLost)));
+    store.renew_for_look_up(&mut link).await.unwrap();
+    // Leased again by its question, it may call.
+    store.renew_for_call(&mut link).await.unwrap();
+}
+
 /// A worker that was paused claims its own row again, and both of its tasks write in one statement.
 #[tokio::test]
 async fn two_holders_in_one_batch_are_told_apart() {
@@ -123,8 +138,7 @@ async fn two_holders_in_one_batch_are_told_apart() {
     migrate(&world.pool).await.unwrap();
     let store = store(world.pool.clone());
     let mut late = accept(&store, "po_1").await;
-    let lapse = "UPDATE payout_links SET due_at = now() - interval '1 second'";
-    sqlx::query(lapse).execute(&world.pool).await.unwrap();
+    let_leases_run_out(&world).await;
     let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
     // On one thread both stand in the queue before the first is looked at.
     let (refused, renewed) = tokio::join!(store.renew_for_call(&mut late), store.renew_for_call(&mut link));

@@ -27,7 +27,7 @@ use super::{
         at, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable, unsettled, with_secret,
         with_trace,
     },
-    kind::read,
+    kind::{read, settle_problem},
     supports::{feature_data, required, unsupported},
 };
 use crate::{
@@ -96,13 +96,7 @@ const LONGEST_SESSION: u32 = 7_890_000;
 
 impl Settings for HyperswitchSettings {
     fn problems(&self, lease: Duration) -> Vec<String> {
-        let mut problems = Vec::new();
-        if Duration::from_secs(self.settle_seconds) < lease {
-            problems.push(
-                "settle_seconds is shorter than worker.lease_seconds: a call may begin late in its lease"
-                    .to_owned(),
-            );
-        }
+        let mut problems: Vec<String> = settle_problem(self.settle_seconds, lease).into_iter().collect();
         if !self.defaults.session_expiry.is_none_or(|seconds| (1..=LONGEST_SESSION).contains(&seconds)) {
             problems.push(format!("defaults.session_expiry is not 1 to {LONGEST_SESSION}"));
         }

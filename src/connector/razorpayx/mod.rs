@@ -19,7 +19,7 @@ use super::{
     exchange::{
         at, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable, unsettled, with_trace,
     },
-    kind::read,
+    kind::{read, settle_problem},
     supports::{feature_data, required, unsupported},
 };
 use crate::{
@@ -108,11 +108,8 @@ fn two_minutes() -> u64 {
 }
 
 impl Settings for RazorpayXSettings {
-    fn problems(&self, timeout: Duration) -> Vec<String> {
-        let mut problems = Vec::new();
-        if Duration::from_secs(self.settle_seconds) <= timeout {
-            problems.push("settle_seconds is not longer than its timeout".to_owned());
-        }
+    fn problems(&self, lease: Duration) -> Vec<String> {
+        let mut problems: Vec<String> = settle_problem(self.settle_seconds, lease).into_iter().collect();
         let texts =
             [("key_id", &self.key_id), ("account_number", &self.account_number), ("purpose", &self.purpose)];
         for (name, text) in texts {

@@ -38,7 +38,7 @@ use super::{
         at, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable, unsettled, with_secret,
         with_trace,
     },
-    kind::read,
+    kind::{read, settle_problem},
 };
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
@@ -110,8 +110,8 @@ fn a_minute() -> u64 {
 }
 
 impl Settings for RevolutSettings {
-    fn problems(&self, timeout: Duration) -> Vec<String> {
-        let mut problems = Vec::new();
+    fn problems(&self, lease: Duration) -> Vec<String> {
+        let mut problems: Vec<String> = settle_problem(self.settle_seconds, lease).into_iter().collect();
         let mut check = |bad: bool, problem: &str| {
             if bad {
                 problems.push(problem.to_owned());
@@ -121,10 +121,6 @@ impl Settings for RevolutSettings {
         check(self.client_id.is_empty(), "client_id is empty");
         check(self.issuer.is_empty() || self.issuer.contains('/'), "issuer is not a domain");
         check(self.accounts.is_empty(), "accounts has no account");
-        check(
-            Duration::from_secs(self.settle_seconds) <= timeout,
-            "settle_seconds is not longer than its timeout",
-        );
         for currency in self.accounts.keys() {
             let known = crate::domain::Currency::new(currency).is_some();
             check(!known, &format!("accounts.{currency} is not an ISO 4217 code"));
