@@ -132,6 +132,16 @@ async fn one_refresh_serves_all_who_wait() {
     assert_eq!(tested.stand_in.ledger().links.len(), 20);
 }
 
+/// A number of seconds that no clock has room for is a long life, not an end of the worker's task.
+#[tokio::test]
+async fn a_token_may_be_said_to_live_for_ever() {
+    let lifetime = Duration::from_secs(u64::MAX);
+    let tested = tested(at_once(RevolutClient { access_token_lifetime: lifetime, ..client() })).await;
+    tested.created(&REVOLUT.job("po_1")).await;
+    tested.created(&REVOLUT.job("po_2")).await;
+    assert_eq!(token_calls(&tested), 1);
+}
+
 /// One refresh and one repeat, not a circle.
 #[tokio::test]
 async fn a_401_leads_to_one_refresh_and_one_repeat() {

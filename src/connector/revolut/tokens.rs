@@ -26,6 +26,8 @@ use crate::{
 
 /// A token is refreshed so long before its end, or a quarter of its life where that is less.
 const AHEAD: Duration = Duration::from_secs(5 * 60);
+/// Whatever is said: no clock has room for every number.
+const LONGEST: Duration = Duration::from_secs(86_400);
 const ASSERTION_LIFETIME: time::Duration = time::Duration::minutes(5);
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -134,7 +136,7 @@ impl Tokens {
             let retry_after = answer.retry_after(OffsetDateTime::now_utc());
             return Err(NoToken::Refused { error: denied(&answer), retry_after });
         };
-        let life = Duration::from_secs(expires_in);
+        let life = Duration::from_secs(expires_in).min(LONGEST);
         let ends_at = asked + life;
         tracing::debug!(expires_in_seconds = expires_in, "access token refreshed");
         Ok(Token { secret: access_token, refresh_at: ends_at - AHEAD.min(life / 4), ends_at })

@@ -295,12 +295,13 @@ fn look_up_delay(progress: &Progress, policy: &RetryPolicy, now: OffsetDateTime)
 }
 
 /// The wait before the call after the `count`th: the exponential policy with its jitter, never past
-/// `max_interval`, never before the connector's own Retry-After.
+/// `max_interval`, never before the connector's own Retry-After: unless that is longer than a record is worked on, when
+/// waiting for it would keep quiet what has to be told.
 fn delay(progress: &Progress, policy: &RetryPolicy, count: u32) -> Duration {
     let doubled =
         policy.initial.saturating_mul(1_u32.checked_shl(count.saturating_sub(1)).unwrap_or(u32::MAX));
     jittered(doubled.min(policy.max_interval), policy.max_interval)
-        .max(progress.retry_after().unwrap_or_default())
+        .max(progress.retry_after().unwrap_or_default().min(policy.max_age))
 }
 
 /// `interval`, up to half of it shorter or longer at random, at most `limit`.

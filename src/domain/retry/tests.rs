@@ -238,6 +238,18 @@ fn waits_double_with_jitter_up_to_their_limit() {
 }
 
 #[test]
+fn a_connector_cannot_put_a_job_off_beyond_its_age() {
+    for asked in [48 * HOUR, Duration::from_secs(u64::MAX)] {
+        let progress = after(try_later(Some(asked)));
+        let Next::Call { after: wait } = next(&progress, ASK, &policy(), start()) else { panic!() };
+        assert_eq!(wait, 24 * HOUR);
+        // Then it is told that there is no link.
+        let told = next(&progress, ASK, &policy(), start() + 24 * HOUR);
+        assert!(matches!(told, Next::Conclude(Conclusion::Unavailable(_))), "{told:?}");
+    }
+}
+
+#[test]
 fn a_webhooks_wait_is_ten_to_twenty_per_cent_longer_and_never_shorter() {
     for _ in 0..1000 {
         let wait = later(100 * SECOND);
