@@ -12,10 +12,10 @@ use super::{
     batch::{Statement, column},
     millis,
     seal::Column,
-    timeline::Timeline,
+    timeline::{Timeline, whole_millis},
 };
 use crate::{
-    domain::{Attempt, EventType, Lease, OpenLink},
+    domain::{Attempt, AttemptKind, EventType, Lease, OpenLink},
     wire::Told,
 };
 
@@ -128,20 +128,21 @@ impl Conclude {
             WITH new AS (
                 SELECT * FROM UNNEST(
                     $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
-                    $8::timestamptz[], $9::integer[], $10::text[], $11::bytea[], $12::text[]
+                    $8::timestamptz[], $9::integer[], $10::text[], $11::bytea[], $12::text[], $22::integer[]
                 ) AS new (
                     id, holder, event_id, type, state, payout_status, connector_payout_id, in_doubt_since,
-                    status_code, error_code, result, webhook_url
+                    status_code, error_code, result, webhook_url, took_ms
                 )
             ), concluded AS (
                 UPDATE payout_links p SET
                     state = new.state, payout_status = new.payout_status,
                     connector_payout_id = new.connector_payout_id, in_doubt_since = new.in_doubt_since,
                     status_code = new.status_code, error_code = new.error_code, result = new.result,
-                    event_id = new.event_id, due_at = NULL, holder = NULL, concluded_at = now()
+                    event_id = new.event_id, took_ms = new.took_ms, due_at = NULL, holder = NULL,
+                    concluded_at = now()
                 FROM new
                 WHERE p.id = new.id AND p.holder = new.holder AND p.state = 'open'
-                RETURNING p.id, p.reply_to, p.correlation_id, new.event_id, new.type, new.webhook_url
+                RETURNING p.id, p.reply_to, p.correlation_id, p.took_ms, new.event_id, new.type, new.webhook_url
             ), outbox AS (
                 INSERT INTO events (
                     id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, holder, due_at
@@ -155,13 +156,14 @@ impl Conclude {
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT
-                    link, kind, number, started_at, took_ms, status_code,
+                    link, kind, number, started_at, call.took_ms, status_code,
                     CASE WHEN concluded.id IS NULL THEN 'late: ' ELSE '' END || outcome, detail
                 FROM UNNEST(
                     $14::uuid[], $15::text[], $16::integer[], $17::timestamptz[], $18::integer[], $19::integer[],
                     $20::text[], $21::text[]
                 ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail)
                 LEFT JOIN concluded ON concluded.id = link
+                WHERE concluded.took_ms IS NULL
             )
             SELECT id, reply_to, correlation_id FROM concluded
             "#,
@@ -186,6 +188,7 @@ impl Conclude {
             &calls.status_codes,
             &calls.outcomes as &[&str],
             &calls.details as &[Option<String>],
+            &column(rows, |row| first_call_took(row)) as &[Option<i32>],
         )
         .fetch_all(&self.pool)
         .await?;
@@ -209,6 +212,20 @@ impl Conclude {
             .into_iter()
             .map(|row| (row.id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id }))
             .collect())
+    }
+}
+
+/// Where the record tells all that there is to tell of its only call.
+fn first_call_took(row: &Row) -> Option<i32> {
+    match &row.calls[..] {
+        [only]
+            if row.event_type == EventType::Created
+                && only.number == 1
+                && only.kind == AttemptKind::Create =>
+        {
+            Some(whole_millis(only.took))
+        }
+        _ => None,
     }
 }
 
