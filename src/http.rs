@@ -115,8 +115,11 @@ fn reasons(error: &reqwest::Error) -> String {
         text.push_str(&reason.to_string());
         cause = reason.source();
     }
-    text
+    // Some of it is the other side's words, such as the names in its certificate.
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST_OF_A_REASON).collect()
 }
+
+const MOST_OF_A_REASON: usize = 300;
 
 #[cfg(test)]
 mod tests {

@@ -25,4 +25,6 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod worker;
 
+pub mod faulty_server;
 pub mod sandbox;
+pub mod stand_in;

@@ -20,6 +20,9 @@ pub fn start(log: &LogSection) -> Result<(), String> {
         "h2=warn",
         "rustls=warn",
         "reqwest=warn",
+        "hickory_net=warn",
+        "hickory_proto=warn",
+        "hickory_resolver=warn",
         "sqlx=warn",
     ];
     let filter =

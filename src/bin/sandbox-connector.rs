@@ -1,4 +1,4 @@
-//! The sandbox as a server of its own.
+//! The sandbox, or a stand-in for a real provider, as a server of its own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use payout_link_worker::sandbox::{Idempotency, Sandbox, Settings};
+use payout_link_worker::stand_in::{self, HyperswitchSettings, Provider, StandIn, XenditSettings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// A stand-in for a provider of payout links: in memory, for demonstrations and tests.
+/// A provider of payout links that lives in memory, for demonstrations and tests: the sandbox, or one that stands in
+/// for a real provider.
 ///
 /// Prints its address on standard output once it listens; logs go to standard error (RUST_LOG sets how much).
 /// All but the API asks for no token: keep it off the open network.
@@ -21,7 +23,11 @@ struct Arguments {
     #[arg(long, default_value = "127.0.0.1:8085")]
     listen: SocketAddr,
 
-    /// The bearer token that the API asks for
+    /// Whose API is answered: the sandbox's own, or as strictly as that provider's documentation asks
+    #[arg(long, value_enum, default_value = "sandbox")]
+    provider: ProviderName,
+
+    /// What the API asks for: the sandbox's bearer token, Hyperswitch's api-key, Xendit's secret key
     #[arg(long, required_unless_present = "token_file", conflicts_with = "token_file")]
     token: Option<String>,
 
@@ -29,15 +35,19 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// What the links' URLs begin with, if not this server's own address
+    /// What the links' URLs begin with; the sandbox's own address, or https://links.example where nothing answers
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
 
-    /// How long a link may be claimed
+    /// Of a stand-in: calls answered within a minute, one more gets the provider's "too many"; no limit unless given
+    #[arg(long, value_name = "NUMBER")]
+    calls_per_minute: Option<u32>,
+
+    /// Of the sandbox: how long a link may be claimed
     #[arg(long, value_name = "SECONDS", default_value_t = 604_800)]
     link_lifetime_seconds: u64,
 
-    /// Whether idempotency keys count; where they do not, each create makes another link
+    /// Of the sandbox: whether idempotency keys count; where they do not, each create makes another link
     #[arg(long, value_enum, default_value = "on")]
     idempotency: Switch,
 
@@ -48,6 +58,13 @@ struct Arguments {
     /// A file of such secrets, one a line; repeatable
     #[arg(long, value_name = "FILE")]
     webhook_secret_file: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ProviderName {
+    Sandbox,
+    Hyperswitch,
+    Xendit,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -64,30 +81,63 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let listen = arguments.listen;
     let mut terminate = signal(SignalKind::terminate())?;
-    let sandbox =
-        Sandbox::start(settings(arguments)?).await.with_context(|| format!("cannot start on {listen}"))?;
+    let running = start(arguments).await.with_context(|| format!("cannot start on {listen}"))?;
     if !listen.ip().is_loopback() {
         tracing::warn!(
             "listening on {listen}: whoever reaches this address can read the ledger and order faults"
         );
     }
-    println!("{}", sandbox.url());
+    println!("{}", running.url());
 
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
         _ = terminate.recv() => {}
     }
-    sandbox.stop().await;
+    match running {
+        Running::Sandbox(sandbox) => sandbox.stop().await,
+        Running::StandIn(stand_in) => stand_in.stop().await,
+    }
     Ok(())
 }
 
-fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
-    let token = match (arguments.token, arguments.token_file) {
-        (Some(token), _) => token,
-        (None, Some(file)) => read(&file)?,
+enum Running {
+    Sandbox(Sandbox),
+    StandIn(StandIn),
+}
+
+impl Running {
+    fn url(&self) -> &str {
+        match self {
+            Self::Sandbox(sandbox) => sandbox.url(),
+            Self::StandIn(stand_in) => stand_in.url(),
+        }
+    }
+}
+
+async fn start(arguments: Arguments) -> anyhow::Result<Running> {
+    let token = match (&arguments.token, &arguments.token_file) {
+        (Some(token), _) => token.clone(),
+        (None, Some(file)) => read(file)?,
         (None, None) => anyhow::bail!("give --token or --token-file"),
     };
     anyhow::ensure!(!token.is_empty(), "the token is empty");
+    let provider = match arguments.provider {
+        ProviderName::Sandbox => {
+            return Ok(Running::Sandbox(Sandbox::start(sandbox(arguments, token)?).await?));
+        }
+        ProviderName::Hyperswitch => Provider::Hyperswitch(HyperswitchSettings::new(token)),
+        ProviderName::Xendit => Provider::Xendit(XenditSettings::new(token)),
+    };
+    let mut settings = stand_in::Settings::new(provider);
+    settings.listen = arguments.listen;
+    settings.calls_per_minute = arguments.calls_per_minute;
+    if let Some(links_url) = arguments.public_url {
+        settings.links_url = links_url;
+    }
+    Ok(Running::StandIn(StandIn::start(settings).await?))
+}
+
+fn sandbox(arguments: Arguments, token: String) -> anyhow::Result<Settings> {
     let mut webhook_secrets = arguments.webhook_secret;
     for file in &arguments.webhook_secret_file {
         webhook_secrets.extend(read(file)?.split_whitespace().map(str::to_owned));

@@ -17,6 +17,8 @@ pub(super) enum Action {
     Status,
     /// Seal everything with the first key; safe beside running workers, and to run again
     Rotate,
+    /// The public keys that merchants verify webhooks with, where they are signed asymmetrically (whsk_)
+    Public,
 }
 
 /// A page to count is read only; one to seal is written, and workers have the database to themselves between two.
@@ -27,6 +29,10 @@ const TOLD_EVERY: usize = 100_000;
 const PASSES: u32 = 10;
 
 pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<ExitCode> {
+    if matches!(action, Action::Public) {
+        tell_public_keys(config);
+        return Ok(ExitCode::SUCCESS);
+    }
     let ring = config.key_ring()?;
     let ids: Vec<String> = ring.ids().map(str::to_owned).collect();
     let pool = store::connect(&config.database()).await.context("database")?;
@@ -34,6 +40,20 @@ pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<Exit
     match action {
         Action::Status => status(&store, &ids).await,
         Action::Rotate => rotate(&store, &ids).await,
+        Action::Public => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn tell_public_keys(config: &Config) {
+    let webhooks = config.webhooks();
+    let merchants = webhooks.merchant_keys.iter().map(|(id, keys)| (id.escape_debug().to_string(), keys));
+    let mut all: Vec<_> = std::iter::once(("every other merchant".to_owned(), &webhooks.default_keys))
+        .chain(merchants)
+        .flat_map(|(whose, keys)| keys.iter().filter_map(move |key| Some((whose.clone(), key.public()?))))
+        .collect();
+    all.sort();
+    for (whose, key) in all {
+        println!("{key}  {whose}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, ConnectorSection};
 
 /// Every problem, each naming its setting. Never a setting's value: it may be a secret.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +22,17 @@ const PREFIX: &str = "PAYOUT_LINK__";
 /// Variables that other programs know as well.
 const WELL_KNOWN: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("AMQP_URL", "broker.url")];
 /// Settings whose value may stand in a file of its own, named by the setting with `_file`.
-const IN_FILES: [&str; 8] =
-    ["url", "token", "sealing", "fingerprint", "secrets", "api_key", "key_secret", "private_key"];
+const IN_FILES: [&str; 9] = [
+    "url",
+    "token",
+    "sealing",
+    "fingerprint",
+    "secrets",
+    "api_key",
+    "key_secret",
+    "private_key",
+    "refresh_token",
+];
 /// Of those, the ones with several values: a line each in their file.
 const LISTS: [&str; 2] = ["sealing", "secrets"];
 
@@ -52,12 +61,12 @@ pub fn load(
     take(&mut sections, "webhooks", &mut config.webhooks, &mut problems);
     take(&mut sections, "retention", &mut config.retention, &mut problems);
     take(&mut sections, "log", &mut config.log, &mut problems);
-    let mut connectors: BTreeMap<String, Value> = BTreeMap::new();
+    let mut connectors: BTreeMap<String, Table> = BTreeMap::new();
     take(&mut sections, "connectors", &mut connectors, &mut problems);
     for (name, section) in connectors {
-        match section.try_into() {
+        match ConnectorSection::read(&format!("connectors.{name}"), section) {
             Ok(connector) => drop(config.connectors.insert(name, connector)),
-            Err(error) => problems.push(problem(&format!("connectors.{name}"), &error)),
+            Err(problem) => problems.push(problem),
         }
     }
     problems.extend(sections.keys().map(|unknown| {
@@ -205,7 +214,7 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
 }
 
 /// A problem of a section in one line, with its setting.
-fn problem(section: &str, error: &toml::de::Error) -> String {
+pub(super) fn problem(section: &str, error: &toml::de::Error) -> String {
     let shown = error.to_string();
     let key = shown.lines().rev().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
     let setting = key.map_or_else(|| section.to_owned(), |key| format!("{section}.{key}"));

@@ -4,6 +4,7 @@
 //! as well. A secret may stand in a file of its own: `key_file` in place of `key`, or the variable with `_FILE`.
 //! An unknown key or a bad value stops the start and names itself; all that can be found wrong is told at once.
 
+mod connectors;
 mod load;
 #[cfg(test)]
 mod tests;
@@ -14,18 +15,17 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::Deserialize;
-use url::Url;
 
 pub use self::{
+    connectors::{CallSection, ConnectorSection},
     load::{ConfigError, given, load},
     tls::{TlsMode, TlsSection},
 };
 use crate::{
     broker::{BrokerSettings, Names},
-    connector::{Account, Connectors, Sandbox, SandboxSettings},
-    domain::{LookUp, ReplayRule, retry::RetryPolicy},
+    connector::{Account, Connectors},
+    domain::retry::RetryPolicy,
     http::HttpSettings,
-    limits::Slots,
     pipeline::{PipelineSettings, Retention},
     store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
     webhook::{AddressPolicy, SigningKey, WebhookSettings},
@@ -189,74 +189,6 @@ impl Default for RetrySection {
     }
 }
 
-/// Limits of the calls to a connector, the same for each kind.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CallSection {
-    pub concurrency: usize,
-    pub connect_timeout_seconds: u64,
-    /// The whole call, from the name to the last byte.
-    pub timeout_seconds: u64,
-    pub max_response_bytes: usize,
-    /// PEM; trusted in place of the system's certificates.
-    pub ca_file: Option<PathBuf>,
-}
-
-impl Default for CallSection {
-    fn default() -> Self {
-        Self {
-            concurrency: 256,
-            connect_timeout_seconds: 5,
-            timeout_seconds: 30,
-            max_response_bytes: 262_144,
-            ca_file: None,
-        }
-    }
-}
-
-/// One account at a provider, under a name that jobs choose by `x-connector`.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum ConnectorSection {
-    Sandbox(SandboxSection),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SandboxSection {
-    pub url: Url,
-    pub token: SecretString,
-    #[serde(default)]
-    pub replay: Replay,
-    #[serde(default = "a_day")]
-    pub window_seconds: u64,
-    /// Longer than the timeout.
-    #[serde(default = "a_minute")]
-    pub settle_seconds: u64,
-    #[serde(default)]
-    pub allow_http_links: bool,
-    #[serde(default)]
-    pub calls: CallSection,
-}
-
-/// Which way out of doubt the sandbox is taken to have.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Replay {
-    #[default]
-    SameKey,
-    LookUp,
-    Never,
-}
-
-fn a_day() -> u64 {
-    86_400
-}
-
-fn a_minute() -> u64 {
-    60
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhooksSection {
@@ -277,6 +209,8 @@ pub struct WebhooksSection {
     pub host_patience_ms: u64,
     pub allowed_networks: Vec<IpNet>,
     pub allowed_hosts: Vec<String>,
+    /// `ADDRESS:PORT`; the system's where empty.
+    pub dns_servers: Vec<SocketAddr>,
 }
 
 impl Default for WebhooksSection {
@@ -296,6 +230,7 @@ impl Default for WebhooksSection {
             host_patience_ms: 1000,
             allowed_networks: Vec::new(),
             allowed_hosts: Vec::new(),
+            dns_servers: Vec::new(),
         }
     }
 }
@@ -377,22 +312,6 @@ impl Config {
                 &format!("jobs.default_connector: there is no [connectors.{default}]"),
             );
         }
-        for (name, connector) in &self.connectors {
-            let calls = connector.calls();
-            check(calls.concurrency == 0, &format!("connectors.{name}.calls.concurrency is 0"));
-            check(
-                self.worker.lease_seconds < calls.timeout_seconds + 2,
-                &format!(
-                    "worker.lease_seconds ({}) is not 2 above connectors.{name}.calls.timeout_seconds ({}): a lease outlasts a call",
-                    self.worker.lease_seconds, calls.timeout_seconds
-                ),
-            );
-            let ConnectorSection::Sandbox(sandbox) = connector;
-            check(
-                sandbox.settle_seconds <= calls.timeout_seconds,
-                &format!("connectors.{name}.settle_seconds is not longer than its timeout"),
-            );
-        }
         if let Err(error) = self.key_ring() {
             check(!matches!(error, KeyError::Empty | KeyError::Fingerprint), &format!("keys: {error}"));
         }
@@ -407,8 +326,7 @@ impl Config {
         problems.extend(self.broker.tls_problems());
         problems.extend(tls::ca_problem("webhooks.ca_file", self.webhooks.ca_file.as_deref()));
         for (name, connector) in &self.connectors {
-            let setting = format!("connectors.{name}.calls.ca_file");
-            problems.extend(tls::ca_problem(&setting, connector.calls().ca_file.as_deref()));
+            problems.extend(connector.problems(name, self.worker.lease_seconds));
         }
         problems
     }
@@ -518,6 +436,7 @@ impl Config {
                 allowed_networks: section.allowed_networks.clone(),
                 allowed_hosts: section.allowed_hosts.clone(),
             },
+            dns_servers: section.dns_servers.clone(),
         }
     }
 
@@ -525,48 +444,5 @@ impl Config {
         let accounts: Result<Vec<Account>, reqwest::Error> =
             self.connectors.iter().map(|(name, section)| section.account(name)).collect();
         Ok(Connectors::new(accounts?, self.jobs.default_connector.clone()))
-    }
-}
-
-impl ConnectorSection {
-    fn calls(&self) -> &CallSection {
-        let Self::Sandbox(section) = self;
-        &section.calls
-    }
-
-    fn account(&self, name: &str) -> Result<Account, reqwest::Error> {
-        let calls = self.calls();
-        let http = HttpSettings {
-            connect_timeout: Duration::from_secs(calls.connect_timeout_seconds),
-            timeout: Duration::from_secs(calls.timeout_seconds),
-            max_response_bytes: calls.max_response_bytes,
-            roots: tls::roots(calls.ca_file.as_deref()),
-        };
-        let connector = match self {
-            Self::Sandbox(section) => Sandbox::new(SandboxSettings {
-                url: section.url.clone(),
-                token: section.token.clone(),
-                replay: section.replay_rule(),
-                allow_http_links: section.allow_http_links,
-                http,
-            })?,
-        };
-        Ok(Account {
-            name: name.to_owned(),
-            connector: Box::new(connector),
-            slots: Slots::new(calls.concurrency),
-        })
-    }
-}
-
-impl SandboxSection {
-    fn replay_rule(&self) -> ReplayRule {
-        match self.replay {
-            Replay::SameKey => {
-                ReplayRule::SameKey { window: Duration::from_secs(self.window_seconds), look_up: None }
-            }
-            Replay::LookUp => ReplayRule::LookUp(LookUp { settle: Duration::from_secs(self.settle_seconds) }),
-            Replay::Never => ReplayRule::Never,
-        }
     }
 }

@@ -19,9 +19,19 @@ fn problems(text: &str, environment: &[(&str, &str)]) -> String {
     load_text(text, environment).unwrap_err().to_string()
 }
 
-/// The parts of a URL, which `Debug` shows like fields.
-const PARTS: [&str; 9] =
-    ["scheme", "cannot_be_a_base", "username", "password", "host", "port", "path", "query", "fragment"];
+/// The parts of a URL and what holds a connector's own settings, which `Debug` shows like fields.
+const PARTS: [&str; 10] = [
+    "settings",
+    "scheme",
+    "cannot_be_a_base",
+    "username",
+    "password",
+    "host",
+    "port",
+    "path",
+    "query",
+    "fragment",
+];
 
 /// The names of all fields, as `Debug` shows them.
 fn fields(shown: &str) -> BTreeSet<String> {
@@ -178,7 +188,7 @@ fn the_environment_lies_over_the_file() {
     )
     .unwrap();
     assert_eq!(config.broker.prefetch, 7);
-    assert_eq!(config.connectors["sandbox"].calls().concurrency, 3);
+    assert_eq!(config.connectors["sandbox"].calls.concurrency, 3);
     assert_eq!(config.webhooks.schedule_seconds, [1, 2]);
     let url = secrecy::ExposeSecret::expose_secret(config.database.url.as_ref().unwrap());
     assert_eq!(url, "postgres://elsewhere/");

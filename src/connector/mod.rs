@@ -3,19 +3,24 @@
 //! A connector says what an answer means; it never decides what follows (that is `domain::retry`), never repeats a
 //! call by itself, and never logs a body.
 
+mod exchange;
+mod kind;
+mod supports;
+
+mod hyperswitch;
 mod sandbox;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::future::BoxFuture;
-use secrecy::SecretString;
+use futures_util::{FutureExt, future::BoxFuture};
 use time::OffsetDateTime;
-use url::Url;
 
-pub use self::sandbox::{Sandbox, SandboxSettings};
+pub use self::{
+    kind::{KINDS, Kind, Settings},
+    supports::Supports,
+};
 use crate::{
     domain::{ConnectorError, CreateLink, Finding, Outcome, ReplayRule, TraceContext},
-    http::Answer,
     limits::Slots,
     wire::Rejection,
 };
@@ -49,6 +54,13 @@ pub trait Connector: Send + Sync {
     /// Asks what became of it: by the connector's id where that is known, else by our reference.
     fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding>;
 
+    /// Takes a link back that nobody has claimed yet, with the configured credential. What it comes to is told to the
+    /// person who asked for it; the record is not changed.
+    fn cancel_link<'a>(&'a self, _connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
+        let error = ConnectorError::unanswered("this connector cannot take a link back");
+        std::future::ready(Err(error)).boxed()
+    }
+
     /// A harmless call that tells whether it can be reached with its credentials.
     fn check(&self) -> BoxFuture<'_, Result<(), String>>;
 }
@@ -56,6 +68,7 @@ pub trait Connector: Send + Sync {
 /// A connector as the configuration names it, with its limits.
 pub struct Account {
     pub name: String,
+    pub kind: &'static Kind,
     pub connector: Box<dyn Connector>,
     /// Calls under way at once.
     pub slots: Slots,
@@ -86,33 +99,4 @@ impl Connectors {
     pub fn is_only_one(&self) -> bool {
         self.by_name.len() == 1
     }
-}
-
-/// What an answer without a link means, where a connector has nothing of its own to say of it.
-///
-/// `own_credential`: it was called with the configuration's credential, not with the job's `access_token`. A
-/// deployment's mistake must not fail payouts.
-fn judge(answer: &Answer, error: ConnectorError, own_credential: bool) -> Outcome {
-    let retry_after = answer.retry_after(OffsetDateTime::now_utc());
-    match answer.status.as_u16() {
-        401 | 403 if own_credential => Outcome::TryLater { error, retry_after },
-        400 | 401 | 403 | 404 | 422 => Outcome::Refused(error),
-        429 => Outcome::TryLater { error, retry_after },
-        503 if retry_after.is_some() => Outcome::TryLater { error, retry_after },
-        _ => Outcome::InDoubt(error),
-    }
-}
-
-/// A link that may be passed on: an absolute `https` URL (`http` where a stand-in is configured), without
-/// user-info or control characters, 2,048 bytes at most.
-fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
-    let url = Url::parse(text).ok()?;
-    let scheme = url.scheme() == "https" || (allow_http && url.scheme() == "http");
-    let sound = scheme
-        && url.has_host()
-        && url.username().is_empty()
-        && url.password().is_none()
-        && text.len() <= 2048
-        && !text.chars().any(|c| c.is_control() || c.is_whitespace());
-    sound.then(|| text.into())
 }

@@ -7,34 +7,92 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
-    Client, RequestBuilder,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    Client, RequestBuilder, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use url::Url;
 
-use super::{Call, Connector, judge, link_url};
+use super::{
+    Call, Connector, Kind, Settings, Supports,
+    exchange::{judge, link_url, lost, parse, unasked, unreadable, unsettled, with_secret, with_trace},
+    kind::read,
+};
 use crate::{
-    domain::{ConnectorError, CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, ReplayRule},
-    http::{self, Answer, CallError, HttpSettings},
+    domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
+    http::{self, Answer, HttpSettings},
     wire::Rejection,
 };
 
-#[derive(Debug, Clone)]
-pub struct SandboxSettings {
-    pub url: Url,
-    pub token: SecretString,
-    pub replay: ReplayRule,
-    pub allow_http_links: bool,
-    pub http: HttpSettings,
+pub(super) const KIND: Kind = Kind {
+    name: "sandbox",
+    title: "Sandbox (sandbox-connector, to try things with)",
+    needs: &["url", "token"],
+    supports: Supports {
+        currencies: None,
+        amounts: &[],
+        converts: true,
+        job_fields: &[],
+        feature_data: &[],
+        expiry: "as its server is told",
+        cancels: false,
+    },
+    read: read::<SandboxSettings>,
+};
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SandboxSettings {
+    url: Url,
+    token: SecretString,
+    #[serde(default)]
+    replay: Replay,
+    #[serde(default = "a_day")]
+    window_seconds: u64,
+    /// Longer than the timeout.
+    #[serde(default = "a_minute")]
+    settle_seconds: u64,
+    #[serde(default)]
+    allow_http_links: bool,
 }
 
-pub struct Sandbox {
+/// Which way out of doubt the sandbox is taken to have.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Replay {
+    #[default]
+    SameKey,
+    LookUp,
+    Never,
+}
+
+fn a_day() -> u64 {
+    86_400
+}
+
+fn a_minute() -> u64 {
+    60
+}
+
+impl Settings for SandboxSettings {
+    fn problems(&self, timeout: Duration) -> Vec<String> {
+        let too_short = Duration::from_secs(self.settle_seconds) <= timeout;
+        too_short.then(|| "settle_seconds is not longer than its timeout".to_owned()).into_iter().collect()
+    }
+
+    fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>> {
+        let links = format!("{}/v1/payout-links", self.url.as_str().trim_end_matches('/'));
+        Ok(Box::new(Sandbox { client: http::client(&http).build()?, links, settings: self.clone(), http }))
+    }
+}
+
+struct Sandbox {
     client: Client,
     links: String,
     settings: SandboxSettings,
+    http: HttpSettings,
 }
 
 #[derive(Serialize)]
@@ -86,43 +144,35 @@ struct FailureDetails {
 }
 
 impl Sandbox {
-    pub fn new(settings: SandboxSettings) -> reqwest::Result<Self> {
-        let links = format!("{}/v1/payout-links", settings.url.as_str().trim_end_matches('/'));
-        Ok(Self { client: http::client(&settings.http).build()?, links, settings })
+    fn request(&self, request: RequestBuilder, token: Option<&SecretString>) -> RequestBuilder {
+        with_secret(request, AUTHORIZATION, "Bearer ", token.unwrap_or(&self.settings.token))
     }
 
-    fn request(&self, request: RequestBuilder, call: Option<Call<'_>>) -> RequestBuilder {
-        let token = call.and_then(|call| call.job.access_token.as_ref()).unwrap_or(&self.settings.token);
-        let mut request = request;
-        if let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())) {
-            value.set_sensitive(true);
-            request = request.header(AUTHORIZATION, value);
-        }
-        let trace = call.map(|call| call.trace);
-        if let Some(traceparent) = trace.and_then(|trace| trace.traceparent.as_deref()) {
-            request = request.header("traceparent", traceparent);
-        }
-        if let Some(tracestate) = trace.and_then(|trace| trace.tracestate.as_deref()) {
-            request = request.header("tracestate", tracestate);
-        }
-        request
+    fn traced(&self, request: RequestBuilder, call: Call<'_>) -> RequestBuilder {
+        with_trace(self.request(request, call.job.access_token.as_ref()), call.trace)
     }
 
     async fn create(&self, call: Call<'_>) -> Outcome {
         let body = create_body(call);
         let request = self
-            .request(self.client.post(&self.links), Some(call))
+            .traced(self.client.post(&self.links), call)
             .header(CONTENT_TYPE, "application/json")
             .header("idempotency-key", call.idempotency_key)
             .body(body);
-        match http::call(request, &self.settings.http).await {
-            Err(CallError::NotSent(reason)) => Outcome::NotSent(ConnectorError::unanswered(&reason)),
-            Err(CallError::InDoubt(reason)) => Outcome::InDoubt(ConnectorError::unanswered(&reason)),
+        match http::call(request, &self.http).await {
+            Err(error) => lost(error),
             Ok(answer) if answer.status.is_success() => {
                 match parse(&answer).and_then(|link| self.read(link, &answer)) {
                     Some(Finding::Found(link)) => Outcome::Created(link),
                     // Something was made, or is there under our key and has ended: not for us to guess.
                     _ => Outcome::InDoubt(unreadable(&answer)),
+                }
+            }
+            // With Retry-After the sandbox says that it did nothing.
+            Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
+                match answer.retry_after(OffsetDateTime::now_utc()) {
+                    None => Outcome::InDoubt(failure(&answer)),
+                    retry_after => Outcome::TryLater { error: failure(&answer), retry_after },
                 }
             }
             Ok(answer) => judge(&answer, failure(&answer), call.job.access_token.is_none()),
@@ -131,24 +181,22 @@ impl Sandbox {
 
     async fn find(&self, call: Call<'_>) -> Finding {
         let by_reference = format!("{}?reference={}", self.links, call.idempotency_key);
-        let request = self.request(self.client.get(by_reference), Some(call));
-        let answer = match http::call(request, &self.settings.http).await {
+        let request = self.traced(self.client.get(by_reference), call);
+        let answer = match http::call(request, &self.http).await {
             Ok(answer) => answer,
-            Err(CallError::NotSent(reason) | CallError::InDoubt(reason)) => {
-                return Finding::Unanswered { error: ConnectorError::unanswered(&reason), retry_after: None };
-            }
+            Err(error) => return unasked(error),
         };
-        let unanswered =
-            |error| Finding::Unanswered { error, retry_after: answer.retry_after(OffsetDateTime::now_utc()) };
         if !answer.status.is_success() {
-            return unanswered(failure(&answer));
+            return unsettled(&answer, failure(&answer));
         }
         match parse(&answer) {
             Some(Links { data }) => match data.into_iter().next() {
-                Some(link) => self.read(link, &answer).unwrap_or_else(|| unanswered(unreadable(&answer))),
+                Some(link) => {
+                    self.read(link, &answer).unwrap_or_else(|| unsettled(&answer, unreadable(&answer)))
+                }
                 None => Finding::NotThere { status_code: answer.status.as_u16() },
             },
-            None => unanswered(unreadable(&answer)),
+            None => unsettled(&answer, unreadable(&answer)),
         }
     }
 
@@ -178,15 +226,24 @@ impl Sandbox {
 
 impl Connector for Sandbox {
     fn replay_rule(&self) -> ReplayRule {
-        self.settings.replay
+        match self.settings.replay {
+            Replay::SameKey => ReplayRule::SameKey {
+                window: Duration::from_secs(self.settings.window_seconds),
+                look_up: None,
+            },
+            Replay::LookUp => {
+                ReplayRule::LookUp(LookUp { settle: Duration::from_secs(self.settings.settle_seconds) })
+            }
+            Replay::Never => ReplayRule::Never,
+        }
     }
 
     fn timeout(&self) -> Duration {
-        self.settings.http.timeout
+        self.http.timeout
     }
 
-    fn supports(&self, _job: &CreateLink) -> Result<(), Rejection> {
-        Ok(())
+    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
+        KIND.supports.check(job)
     }
 
     fn create_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
@@ -200,7 +257,7 @@ impl Connector for Sandbox {
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         async {
             let request = self.request(self.client.get(format!("{}?reference=check", self.links)), None);
-            match http::call(request, &self.settings.http).await {
+            match http::call(request, &self.http).await {
                 Ok(answer) if answer.status.is_success() => Ok(()),
                 Ok(answer) => Err(format!("answered {}: {}", answer.status, failure(&answer).message)),
                 Err(error) => Err(error.to_string()),
@@ -224,20 +281,10 @@ fn create_body(call: Call<'_>) -> Vec<u8> {
     serde_json::to_vec(&body).unwrap_or_default()
 }
 
-/// A whole answer of the form that is expected.
-fn parse<T: DeserializeOwned>(answer: &Answer) -> Option<T> {
-    serde_json::from_slice(&answer.body).ok().filter(|_| !answer.cut)
-}
-
 fn failure(answer: &Answer) -> ConnectorError {
     let status_code = answer.status.as_u16();
     match serde_json::from_slice::<Failure>(&answer.body) {
         Ok(Failure { error }) => ConnectorError::new(status_code, Some(&error.code), &error.message, None),
         Err(_) => ConnectorError::new(status_code, None, &format!("answered {status_code}"), None),
     }
-}
-
-fn unreadable(answer: &Answer) -> ConnectorError {
-    let reason = if answer.cut { "the answer is too large" } else { "the answer is not a payout link" };
-    ConnectorError::new(answer.status.as_u16(), None, reason, None)
 }

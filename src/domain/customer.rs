@@ -1,6 +1,6 @@
 //! Who is to be paid, as far as the payer knows.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::Country;
 
@@ -38,6 +38,26 @@ pub struct Customer {
     pub email: Option<SecretString>,
     pub phone_number: Option<SecretString>,
     pub customer_document_details: Option<CustomerDocument>,
+}
+
+impl Customer {
+    /// `name`, else the parts of it that are given.
+    pub fn full_name(&self) -> Option<String> {
+        let parts = [self.first_name.as_deref(), self.last_name.as_deref()];
+        self.name.clone().or_else(|| joined(parts))
+    }
+}
+
+impl Address {
+    pub fn full_name(&self) -> Option<String> {
+        let parts = [&self.first_name, &self.last_name];
+        joined(parts.map(|part| part.as_ref().map(ExposeSecret::expose_secret)))
+    }
+}
+
+fn joined(parts: [Option<&str>; 2]) -> Option<String> {
+    let name = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    (!name.trim().is_empty()).then_some(name)
 }
 
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The key that a connector gets in every call for one record.
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
+use uuid::Uuid;
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
@@ -24,6 +25,13 @@ pub fn idempotency_key(merchant_id: &str, merchant_payout_id: &str) -> String {
     key
 }
 
+/// The same key for a connector that wants a UUID: version 8 (RFC 9562, 5.8) over the key's SHA-256.
+pub fn idempotency_uuid(idempotency_key: &str) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest(&SHA256, idempotency_key.as_bytes()).as_ref()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +44,10 @@ mod tests {
         assert_ne!(idempotency_key("", "a"), idempotency_key("a", ""));
         // Python: base64.b32encode(hashlib.sha256(struct.pack(">Q", 0) + struct.pack(">Q", 7) + b"po_1001").digest()[:20])
         assert_eq!(idempotency_key("", "po_1001"), "r2ixnkg2kzb4d2wbhpuc2i7k55z7f5oz");
+        let uuid = idempotency_uuid("r2ixnkg2kzb4d2wbhpuc2i7k55z7f5oz");
+        assert_eq!(
+            (uuid.to_string().as_str(), uuid.get_version_num()),
+            ("a9899ec5-2537-8c28-8ada-c28aba351882", 8)
+        );
     }
 }

@@ -14,7 +14,7 @@ mod event;
 pub use self::{
     customer::{Address, BrowserInformation, Customer, CustomerDocument, PayoutAddress},
     event::{EventType, event_time},
-    idempotency::idempotency_key,
+    idempotency::{idempotency_key, idempotency_uuid},
     job::{CreateLink, InvalidIdentifier, InvalidWebhookUrl, MerchantPayoutId, WebhookUrl},
     money::{Currency, InvalidAmount, Money},
     outcome::{ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},

@@ -45,6 +45,36 @@ impl Money {
     pub fn minor_units(self) -> i64 {
         self.minor_amount
     }
+
+    /// In the currency's own units, as decimal text with all its digits: EUR 12.50, JPY 1250, BHD 1.250.
+    pub fn major_units(self) -> String {
+        let exponent = usize::from(self.currency.exponent());
+        let digits = format!("{:0>width$}", self.minor_amount, width = exponent + 1);
+        match digits.split_at(digits.len() - exponent) {
+            (whole, "") => whole.to_owned(),
+            (whole, fraction) => format!("{whole}.{fraction}"),
+        }
+    }
+
+    /// The same where there is no fraction of a unit, for providers that know of none. `None` where there is.
+    pub fn whole_major_units(self) -> Option<i64> {
+        let unit = 10_i64.pow(self.currency.exponent().into());
+        (self.minor_amount % unit == 0).then_some(self.minor_amount / unit)
+    }
+
+    /// Whether decimal text (`12.5`, `12.50`, `12.500`) says exactly this amount.
+    pub fn is_major_units(self, text: &str) -> bool {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let exponent = usize::from(self.currency.exponent());
+        let kept = fraction.trim_end_matches('0');
+        let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+        let minor = format!("{whole}{kept:0<exponent$}");
+        !whole.is_empty()
+            && all_digits(whole)
+            && all_digits(fraction)
+            && kept.len() <= exponent
+            && minor.parse() == Ok(self.minor_amount)
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +97,62 @@ mod tests {
             .filter(|code| iso_currency::Currency::from_code(code).and_then(|c| c.exponent()).is_none())
             .collect();
         assert_eq!(withdrawn, ["ANG", "STD"]);
+    }
+
+    fn currencies() -> impl Iterator<Item = Currency> {
+        (1..=400).filter_map(|number| PrismEnum::Currency.by_number(number)).filter_map(Currency::new)
+    }
+
+    #[test]
+    fn major_units_are_a_shift_of_the_decimal_point() {
+        for (code, minor, major) in [
+            ("EUR", 1250, "12.50"),
+            ("EUR", 5, "0.05"),
+            ("JPY", 1250, "1250"),
+            ("BHD", 1250, "1.250"),
+            ("CLF", 1, "0.0001"),
+            ("USD", i64::MAX, "92233720368547758.07"),
+        ] {
+            let money = Money::new(minor, Currency::new(code).unwrap()).unwrap();
+            assert_eq!(money.major_units(), major);
+            assert!(money.is_major_units(major));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_digit_is_lost_in_any_currency(minor in 1..=i64::MAX) {
+            assert_eq!(currencies().count(), 160);
+            for currency in currencies() {
+                let money = Money::new(minor, currency).unwrap();
+                let text = money.major_units();
+                let fraction = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+                assert_eq!(fraction, usize::from(currency.exponent()), "{text}");
+                // Back again, by digits alone.
+                assert_eq!(text.replace('.', "").parse(), Ok(minor));
+                assert!(money.is_major_units(&text));
+                // As a JSON number it keeps them too, there and back.
+                let number: serde_json::Number = serde_json::from_str(&text).unwrap();
+                assert_eq!(serde_json::to_string(&number).unwrap(), text);
+                // A neighbour is another amount.
+                let other = Money::new(minor.checked_add(1).unwrap_or(minor - 1), currency).unwrap();
+                assert!(!other.is_major_units(&text), "{text}");
+                // Whole units only where nothing is left over.
+                let unit = 10_i64.pow(currency.exponent().into());
+                assert_eq!(money.whole_major_units().map(|whole| whole * unit), (minor % unit == 0).then_some(minor));
+            }
+        }
+    }
+
+    #[test]
+    fn only_plain_decimals_are_amounts() {
+        let euro = Money::new(1250, Currency::new("EUR").unwrap()).unwrap();
+        for same in ["12.50", "12.5", "12.500", "012.5"] {
+            assert!(euro.is_major_units(same), "{same}");
+        }
+        for other in ["12.51", "12.501", "1.25e1", "-12.50", "+12.50", ".125", "", "12,50", "1250"] {
+            assert!(!euro.is_major_units(other), "{other}");
+        }
     }
 
     #[test]

@@ -31,6 +31,11 @@ pub struct ConnectorError {
     pub reason: Option<String>,
 }
 
+impl ReplayRule {
+    /// The window of a key that does not end: longer than any record is worked on.
+    pub const NO_END: Duration = Duration::from_secs(10 * 366 * 86_400);
+}
+
 impl ConnectorError {
     const TEXT_LIMIT: usize = 512;
 
@@ -67,6 +72,8 @@ pub enum Outcome {
         error: ConnectorError,
         retry_after: Option<Duration>,
     },
+    /// The connector knows our key already, and does not say what of: it is asked, or left unknown. Never a refusal.
+    AlreadyThere(ConnectorError),
     /// It may have been carried out.
     InDoubt(ConnectorError),
 }

@@ -126,6 +126,26 @@ pub enum PayoutStatus {
 }
 
 impl PayoutStatus {
+    const ALL: [Self; 13] = [
+        Self::Success,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Initiated,
+        Self::Expired,
+        Self::Reversed,
+        Self::Pending,
+        Self::Ineligible,
+        Self::RequiresCreation,
+        Self::RequiresConfirmation,
+        Self::RequiresPayoutMethodData,
+        Self::RequiresFulfillment,
+        Self::RequiresVendorAccountCreation,
+    ];
+
+    pub fn new(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "SUCCESS",

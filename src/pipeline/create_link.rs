@@ -30,7 +30,9 @@ impl Pipeline {
             // repeated blindly.
             match retry::next(&link.progress, rule, &self.settings.retry, link.lease.now()) {
                 Next::Conclude(conclusion) => return self.conclude(link, &conclusion).await.map(Some),
-                Next::Call { after } | Next::LookUp { after } if self.is_too_long(after) => {
+                Next::Call { after } | Next::LookUp { after }
+                    if self.is_too_long(after) || (waits_for_its_link(&link) && !after.is_zero()) =>
+                {
                     self.store.postpone(link, after).await?;
                     return Ok(None);
                 }
@@ -129,6 +131,11 @@ impl Pipeline {
     }
 }
 
+/// Made, and not ready: that is the provider's work, or a person's there, and takes no slot of ours meanwhile.
+fn waits_for_its_link(link: &OpenLink) -> bool {
+    link.progress.connector_payout_id.is_some()
+}
+
 /// What a call's own timeout may be late by.
 const SLACK: Duration = Duration::from_secs(1);
 
@@ -159,6 +166,7 @@ fn redact_outcome(outcome: &mut Outcome, link: &OpenLink) {
         Outcome::Refused(error)
         | Outcome::NotSent(error)
         | Outcome::TryLater { error, .. }
+        | Outcome::AlreadyThere(error)
         | Outcome::InDoubt(error) => redact(error, link),
         Outcome::Created(_) | Outcome::Underway { .. } => {}
     }
@@ -173,6 +181,7 @@ fn timeline_of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime, 
         Outcome::Refused(error) => ("refused", error.status_code, error.message.clone()),
         Outcome::NotSent(error) => ("not_sent", error.status_code, error.message.clone()),
         Outcome::TryLater { error, .. } => ("try_later", error.status_code, error.message.clone()),
+        Outcome::AlreadyThere(error) => ("already_there", error.status_code, error.message.clone()),
         Outcome::InDoubt(error) => ("in_doubt", error.status_code, error.message.clone()),
     };
     let kind = AttemptKind::Create;

@@ -15,7 +15,7 @@
 //! | 651 · 652 | with half a body, then silence, the work not done · done |
 //! | 661 to 666 | with garbage, the work done: html, not JSON, empty, no URL, an insecure URL, 32 MiB |
 
-use super::fault::{Fault, Garbage, Trouble, When};
+use crate::faulty_server::{Fault, Garbage, Trouble, When};
 
 const STATUSES: [u16; 13] = [400, 401, 403, 404, 408, 409, 410, 422, 429, 500, 502, 503, 504];
 const ORDINARY: [i64; 2] = [40_000, 50_000];

@@ -16,13 +16,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::answer::{Answer, Reply};
-use super::fault::{Operation, Trouble};
 use super::ledger::{Call, Link, LinkStatus, Opening};
 use super::office::Office;
 use super::refusal::Refusal;
 use super::request::{self, Amount, CreateRequest};
-use super::server::Connection;
+use crate::faulty_server::{Answer, Connection, Operation, Reply, Trouble};
 
 const LARGEST_BODY_BYTES: usize = 64 * 1024;
 const LONGEST_KEY_BYTES: usize = 255;
@@ -213,10 +211,7 @@ impl Visit {
     }
 
     async fn around(&self, trouble: Option<Trouble>, work: impl FnOnce() -> Answer) -> Answer {
-        match trouble {
-            Some(trouble) => trouble.around(&self.office.desk.stop, work).await,
-            None => work(),
-        }
+        self.office.desk.around(trouble, work).await
     }
 
     fn issue(&self, key: &str, request: CreateRequest) -> Answer {

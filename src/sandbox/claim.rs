@@ -14,11 +14,11 @@ use axum::routing::get;
 use axum::{Form, Router};
 use serde::Deserialize;
 
-use super::answer::Reply;
 use super::bank::{self, Problem};
 use super::claim_page::{self, Notice};
 use super::ledger::{Link, LinkStatus};
 use super::office::Office;
+use crate::faulty_server::Reply;
 
 const LARGEST_FORM_BYTES: usize = 8 * 1024;
 

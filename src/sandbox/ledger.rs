@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use time::OffsetDateTime;
 
 use super::amounts;
-use super::fault::{Operation, Trouble};
 use super::request::{Amount, CreateRequest};
+use crate::faulty_server::{Operation, Trouble};
 
 /// Calls remembered; of more, the oldest are forgotten. Links are never forgotten.
 const MOST_CALLS: usize = 200_000;

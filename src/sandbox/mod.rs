@@ -22,36 +22,29 @@ use std::time::Duration;
 
 use axum::Router;
 
-mod access_log;
 pub mod amounts;
-mod answer;
 mod api;
 mod bank;
 mod claim;
 mod claim_page;
 mod control;
-mod desk;
-mod fault;
-mod hold;
 mod ledger;
 mod office;
 mod receiver;
 mod refusal;
 mod request;
-mod server;
 mod signature;
 
-pub use desk::Order;
-pub use fault::{Fault, Garbage, Operation, When};
-pub use hold::HeldCall;
 pub use ledger::{Call, Idempotency, Ledger, Link, LinkStatus};
 pub use receiver::{Received, Receiver};
 pub use request::{Amount, CreateRequest, Recipient};
 
-use desk::Desk;
 use office::Office;
 use receiver::Inbox;
-use server::{Bound, Server, Stopper};
+use refusal::Refusal;
+
+use crate::faulty_server::{Bound, Desk, PLAIN, Server, Stopper, complete, faults};
+pub use crate::faulty_server::{Fault, Garbage, HeldCall, Operation, Order, When};
 
 /// How a sandbox is to be.
 #[derive(Clone)]
@@ -95,13 +88,13 @@ impl Sandbox {
         let bound = Bound::to(settings.listen).await?;
         let url = bound.url();
         let stopper = Stopper::new();
-        let desk = Arc::new(Desk::new(stopper.stop()));
+        let desk = Arc::new(Desk::new(&PLAIN, stopper.stop()));
         let inbox = match settings.webhook_secrets.as_slice() {
             [] => None,
             secrets => Some(Inbox::new(desk.clone(), secrets)?),
         };
         let office = Arc::new(Office::new(desk, settings, &url));
-        let router = control::complete(routes(&office, inbox));
+        let router = complete(routes(&office, inbox).fallback(async || Refusal::NO_SUCH_PAGE));
         Ok(Self { url, office, server: bound.serve(router, stopper) })
     }
 
@@ -161,7 +154,7 @@ fn routes(office: &Arc<Office>, inbox: Option<Arc<Inbox>>) -> Router {
     let routes = api::router(office.clone())
         .merge(claim::router(office.clone()))
         .merge(control::provider(office.clone()))
-        .merge(control::faults(office.desk.clone()));
+        .merge(faults(office.desk.clone()));
     match inbox {
         Some(inbox) => routes.merge(receiver::router(inbox)),
         None => routes,

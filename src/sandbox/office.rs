@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::desk::Desk;
 use super::ledger::{Books, Idempotency, Ledger, NewLink};
+use crate::faulty_server::Desk;
 
 const TOKEN_BYTES: usize = 24;
 

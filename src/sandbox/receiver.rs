@@ -19,13 +19,12 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::answer::{Answer, Reply};
-use super::control;
-use super::desk::{Desk, Order};
-use super::fault::{Operation, When};
-use super::hold::HeldCall;
-use super::server::{Bound, Connection, Server, Stopper};
+use super::refusal::Refusal;
 use super::signature::{BadSecret, Verifier};
+use crate::faulty_server::{
+    Answer, Bound, Connection, Desk, HeldCall, Operation, Order, PLAIN, Reply, Server, Stopper, When,
+    complete,
+};
 
 /// Webhooks remembered; of more, the oldest are forgotten.
 const MOST_WEBHOOKS: usize = 10_000;
@@ -81,9 +80,9 @@ impl Receiver {
     pub async fn listen(address: SocketAddr, secrets: &[String]) -> io::Result<Self> {
         let bound = Bound::to(address).await?;
         let stopper = Stopper::new();
-        let inbox = Inbox::new(Arc::new(Desk::new(stopper.stop())), secrets)?;
+        let inbox = Inbox::new(Arc::new(Desk::new(&PLAIN, stopper.stop())), secrets)?;
         let url = format!("{}/webhooks", bound.url());
-        let routes = control::complete(router(inbox.clone()));
+        let routes = complete(router(inbox.clone()).fallback(async || Refusal::NO_SUCH_PAGE));
         Ok(Self { url, inbox, server: bound.serve(routes, stopper) })
     }
 
@@ -214,10 +213,7 @@ async fn receive(
 
     let trouble = inbox.desk.trouble(Operation::Webhook, reference.as_deref());
     inbox.note(number, |webhook| webhook.fault = trouble.as_ref().map(|trouble| trouble.fault.name()));
-    let answer = match trouble {
-        Some(trouble) => trouble.around(&inbox.desk.stop, || inbox.verdict(verified)).await,
-        None => inbox.verdict(verified),
-    };
+    let answer = inbox.desk.around(trouble, || inbox.verdict(verified)).await;
     inbox.note(number, |webhook| {
         webhook.status = answer.status().map(|status| status.as_u16());
         tracing::info!(

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::response::{IntoResponse, Response};
 
-use super::answer::{Answer, Reply};
+use crate::faulty_server::{Answer, Reply};
 
 /// A call refused, told as `{"error": {"code", "message"}}`.
 pub(super) struct Refusal {
@@ -50,8 +50,6 @@ impl Refusal {
         Self::new(StatusCode::CONFLICT, "already_claimed", "the payout has been claimed already");
     pub(super) const NO_SUCH_PAGE: Self =
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address");
-    pub(super) const WRONG_METHOD: Self =
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method");
 
     const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
         Self { status, code, message: Cow::Borrowed(message) }

@@ -1,16 +1,14 @@
 //! Which addresses a webhook may go to: public ones, and what the configuration excepts.
 //!
-//! Names are resolved here, and what is connected to is the very address that was checked. A literal address never
-//! asks a resolver, so the URL's host is looked at as well (the `url` crate has turned every odd spelling of an
-//! address into one by then).
+//! A literal address never asks a resolver, so the URL's host is looked at as well (the `url` crate has turned every
+//! odd spelling of an address into one by then).
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, LazyLock},
+    net::{IpAddr, Ipv6Addr},
+    sync::LazyLock,
 };
 
 use ipnet::IpNet;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 /// Addresses and names that are excepted.
@@ -86,36 +84,12 @@ impl AddressPolicy {
         if self.allows(address) { Ok(()) } else { Err(AddressError::NotPublic) }
     }
 
-    fn allows_host(&self, host: &str) -> bool {
+    /// May this name resolve to anything?
+    pub(super) fn allows_host(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.');
         self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
     }
 }
-
-/// Resolves names to the addresses that are allowed, and to no other.
-#[derive(Clone)]
-pub(super) struct CheckedResolver(pub(super) Arc<AddressPolicy>);
-
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let policy = self.0.clone();
-        Box::pin(async move {
-            let resolved = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let anywhere = policy.allows_host(name.as_str());
-            let allowed: Vec<SocketAddr> = resolved
-                .filter(|address| anywhere || policy.allows(address.ip()))
-                .take(MOST_ADDRESSES)
-                .collect();
-            if allowed.is_empty() {
-                return Err(AddressError::NoPublicAddress.into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// A name with very many records is tried at so many of them.
-const MOST_ADDRESSES: usize = 16;
 
 #[cfg(test)]
 mod tests {

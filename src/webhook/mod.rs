@@ -4,22 +4,27 @@
 //! link's own state is never touched by it.
 
 mod address;
+mod resolver;
 mod signature;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::{
+    runtime::{self, Runtime},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 use uuid::Uuid;
 
-use self::{address::CheckedResolver, signature::signature};
 pub use self::{
     address::{AddressError, AddressPolicy},
     signature::{SecretForm, SigningKey},
 };
+use self::{resolver::CheckedResolver, signature::signature};
 use crate::{
     domain::{TraceContext, retry},
     http::{self, CallError, HttpSettings},
@@ -43,10 +48,15 @@ pub struct WebhookSettings {
     /// How long a post waits for a place among its host's before it is put off.
     pub host_patience: Duration,
     pub addresses: AddressPolicy,
+    /// Asked for the addresses of hosts; the system's where empty.
+    pub dns_servers: Vec<SocketAddr>,
 }
 
 pub struct Webhooks {
     client: Client,
+    /// What merchants' servers send is taken in on threads of its own. One that sends interim answers (1xx) without
+    /// end keeps hyper in one poll for as long as they come: jobs, leases and heartbeats must not stand behind that.
+    apart: Option<Runtime>,
     settings: WebhookSettings,
     places: Slots,
     hosts: HostSlots,
@@ -89,14 +99,26 @@ pub enum Then {
     GiveUp,
 }
 
+/// Nothing can be posted at all.
+#[derive(Debug, thiserror::Error)]
+pub enum NoClient {
+    #[error("HTTP: {0}")]
+    Http(#[from] reqwest::Error),
+    #[error("DNS: {0}")]
+    Dns(#[from] hickory_resolver::net::NetError),
+    #[error("threads: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
 impl Webhooks {
-    pub fn new(settings: WebhookSettings) -> reqwest::Result<Self> {
-        let resolver = CheckedResolver(Arc::new(settings.addresses.clone()));
+    pub fn new(settings: WebhookSettings) -> Result<Self, NoClient> {
+        let resolver = CheckedResolver::new(settings.addresses.clone(), &settings.dns_servers)?;
         Ok(Self {
             client: http::client(&settings.http)
                 .dns_resolver(resolver)
                 .pool_max_idle_per_host(settings.host_concurrency)
                 .build()?,
+            apart: Some(runtime::Builder::new_multi_thread().thread_name("webhooks").enable_all().build()?),
             places: Slots::new(settings.concurrency),
             hosts: HostSlots::new(settings.host_concurrency),
             settings,
@@ -127,9 +149,22 @@ impl Webhooks {
             return Posted::PutOff;
         };
         let _of_all = self.places.take().await;
-        match http::call(self.request(&post, url), &self.settings.http).await {
+        match self.call(self.request(&post, url)).await {
             Ok(answer) => judge(&answer),
             Err(CallError::NotSent(error) | CallError::InDoubt(error)) => failed(&error),
+        }
+    }
+
+    async fn call(&self, request: reqwest::RequestBuilder) -> Result<http::Answer, CallError> {
+        let Some(apart) = &self.apart else { return Err(CallError::NotSent("stopped".to_owned())) };
+        let settings = self.settings.http.clone();
+        // The call's own deadline is kept where the call is made, if anything is kept there.
+        let deadline = settings.timeout + LATE;
+        let called = apart.spawn(async move { http::call(request, &settings).await });
+        match timeout(deadline, AbortOnDropHandle::new(called)).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(_)) => Err(CallError::InDoubt("the call was broken off".to_owned())),
+            Err(_) => Err(CallError::InDoubt("timed out".to_owned())),
         }
     }
 
@@ -167,6 +202,17 @@ impl Webhooks {
         }
     }
 }
+
+impl Drop for Webhooks {
+    /// A runtime must not be waited for within another.
+    fn drop(&mut self) {
+        if let Some(apart) = self.apart.take() {
+            apart.shutdown_background();
+        }
+    }
+}
+
+const LATE: Duration = Duration::from_secs(1);
 
 fn judge(answer: &http::Answer) -> Posted {
     let status_code = answer.status.as_u16();

@@ -1,26 +1,65 @@
-//! Standard Webhooks signatures (https://www.standardwebhooks.com), symmetric: `v1`.
+//! Standard Webhooks signatures (https://www.standardwebhooks.com): symmetric (`v1`, HMAC-SHA256 with a secret that the
+//! merchant has too) and asymmetric (`v1a`, ed25519, where the merchant has the public key alone).
 
-use aws_lc_rs::hmac;
+use std::sync::Arc;
+
+use aws_lc_rs::{
+    hmac,
+    signature::{Ed25519KeyPair, KeyPair},
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 
 /// A signing key. Never printed.
 #[derive(Clone)]
-pub struct SigningKey(hmac::Key);
+pub struct SigningKey(Key);
+
+#[derive(Clone)]
+enum Key {
+    Symmetric(Arc<hmac::Key>),
+    Asymmetric(Arc<Ed25519KeyPair>),
+}
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a webhook secret is written whsec_ and base64 of 24 to 64 bytes")]
+#[error(
+    "a webhook secret is written whsec_ and base64 of 24 to 64 bytes, or whsk_ and base64 of an ed25519 seed of 32 bytes, its public key after it or not"
+)]
 pub struct SecretForm;
 
 impl SigningKey {
-    /// `whsec_` and base64 of 24 to 64 bytes, as the specification has it.
+    /// `whsec_…` or `whsk_…`, as the specification has them.
     pub fn new(secret: &SecretString) -> Result<Self, SecretForm> {
-        let encoded = secret.expose_secret().strip_prefix("whsec_").ok_or(SecretForm)?;
-        let bytes = STANDARD.decode(encoded).map_err(|_| SecretForm)?;
+        let secret = secret.expose_secret();
+        let bytes = |encoded: &str| STANDARD.decode(encoded).map_err(|_| SecretForm);
+        if let Some(encoded) = secret.strip_prefix("whsk_") {
+            let bytes = bytes(encoded)?;
+            let pair = match bytes.split_at_checked(32) {
+                Some((seed, [])) => Ed25519KeyPair::from_seed_unchecked(seed),
+                Some((seed, public)) => Ed25519KeyPair::from_seed_and_public_key(seed, public),
+                None => return Err(SecretForm),
+            };
+            return Ok(Self(Key::Asymmetric(Arc::new(pair.map_err(|_| SecretForm)?))));
+        }
+        let bytes = bytes(secret.strip_prefix("whsec_").ok_or(SecretForm)?)?;
         if !(24..=64).contains(&bytes.len()) {
             return Err(SecretForm);
         }
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+        Ok(Self(Key::Symmetric(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))))
+    }
+
+    /// `whpk_…`: what a merchant verifies with, where that is not the secret itself.
+    pub fn public(&self) -> Option<String> {
+        match &self.0 {
+            Key::Symmetric(_) => None,
+            Key::Asymmetric(pair) => Some(format!("whpk_{}", STANDARD.encode(pair.public_key()))),
+        }
+    }
+
+    fn sign(&self, content: &[u8]) -> String {
+        match &self.0 {
+            Key::Symmetric(key) => format!("v1,{}", STANDARD.encode(hmac::sign(key, content))),
+            Key::Asymmetric(pair) => format!("v1a,{}", STANDARD.encode(pair.sign(content))),
+        }
     }
 }
 
@@ -30,22 +69,10 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// The `webhook-signature` header: one `v1,…` for each key, space-separated, so that keys can rotate.
+/// The `webhook-signature` header: a signature for each key, space-separated, so that keys can rotate.
 pub(super) fn signature(keys: &[SigningKey], id: &str, timestamp: i64, body: &[u8]) -> String {
-    let timestamp = timestamp.to_string();
-    let mut header = String::new();
-    for SigningKey(key) in keys {
-        let mut context = hmac::Context::with_key(key);
-        for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-            context.update(part);
-        }
-        if !header.is_empty() {
-            header.push(' ');
-        }
-        header.push_str("v1,");
-        STANDARD.encode_string(context.sign(), &mut header);
-    }
-    header
+    let content = [id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body].concat();
+    keys.iter().map(|key| key.sign(&content)).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -71,9 +98,35 @@ mod tests {
         assert_eq!(each, [signature(&[key(1)], "id", 1, b"{}"), signature(&[key(2)], "id", 1, b"{}")]);
     }
 
+    /// RFC 8032, section 7.1, test 1, for the key; the signature is verified by other libraries in tests/it/webhooks.rs.
+    #[test]
+    fn a_pair_of_keys_has_its_public_one() {
+        let seed = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+        let public = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+        let key = SigningKey::new(&format!("whsk_{seed}").into()).unwrap();
+        assert_eq!(key.public().unwrap(), format!("whpk_{public}"));
+        assert!(signature(&[key], "id", 1, b"{}").starts_with("v1a,"));
+        // The long form has both, and they have to belong together.
+        let both = |public: &str| {
+            let bytes = [STANDARD.decode(seed).unwrap(), STANDARD.decode(public).unwrap()].concat();
+            SigningKey::new(&format!("whsk_{}", STANDARD.encode(bytes)).into())
+        };
+        assert!(both(public).is_ok());
+        assert_eq!(both(seed).unwrap_err(), SecretForm);
+        assert_eq!(both("AAAA").unwrap_err(), SecretForm);
+    }
+
     #[test]
     fn a_secret_of_another_form_is_refused() {
-        for bad in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAA", "whsec_not base64"] {
+        for bad in [
+            "",
+            "whsec_",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "whsec_AAAA",
+            "whsec_not base64",
+            "whsk_AAAA",
+            "whpk_AAAA",
+        ] {
             assert!(SigningKey::new(&bad.into()).is_err(), "{bad}");
         }
     }

@@ -7,12 +7,14 @@
 
 mod support;
 
+mod addresses;
 mod crashes;
 mod idempotency;
 mod intake;
 mod keys;
 mod leases;
 mod limits;
+mod merchants;
 mod outages;
 mod program;
 mod retention;

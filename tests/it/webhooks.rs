@@ -182,3 +182,52 @@ except Exception:
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+/// Beside the symmetric one, with the example that merchants are given, and its library for ed25519.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asymmetric_signature_verifies_with_the_public_key_alone() {
+    let world = World::new().await;
+    // Given a merchant with a secret and a pair of keys (RFC 8032, section 7.1, test 1),
+    let pair = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+    let secrets = format!("[\"{WEBHOOK_SECRET}\", \"{pair}\"]");
+    let worker = world.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__MERCHANT_SECRETS__M_1", secrets)]);
+    worker.says("connected to RabbitMQ, consuming").await;
+    world.publish(job("po_1").merchant("m_1").with("webhook_url", world.webhook_url())).await;
+    let post = world.webhooks(1).await.remove(0);
+    // then the secret's signature verifies as ever,
+    assert!(post.verified);
+    // and the pair's by the public key, unless a letter is changed.
+    let script = concat!(
+        include_str!("../../docs/examples/verify_ed25519.py"),
+        r#"
+import json, sys
+given = json.load(sys.stdin)
+verify(given["body"].encode(), given["headers"])
+try:
+    verify(given["body"].encode() + b" ", given["headers"])
+except ValueError:
+    print("verified")
+"#
+    );
+    let headers =
+        ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| (name, &post.headers[name]));
+    let headers: std::collections::HashMap<_, _> = headers.into_iter().collect();
+    let file = world.folder.join("given.json");
+    std::fs::write(&file, json!({ "body": post.body, "headers": headers }).to_string()).unwrap();
+    let python = std::env::var("WEBHOOK_PYTHON").expect("WEBHOOK_PYTHON: scripts/test");
+    let stdin = std::fs::File::open(file).unwrap();
+    let output = Command::new(python).args(["-c", script]).stdin(stdin).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "verified\n", "{said}");
+}
+
+/// What merchants are given to verify with is told, and nothing else of the keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn public_keys_are_told_and_no_secret() {
+    let mut world = World::new().await;
+    let pair = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+    world.set("webhooks.merchant_secrets.m_1", format!("[\"{pair}\", \"{WEBHOOK_SECRET}\"]"));
+    let output = world.run(&["keys", "public"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=  m_1\n");
+}

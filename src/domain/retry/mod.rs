@@ -53,6 +53,8 @@ pub enum Last {
         payout_status: PayoutStatus,
     },
     Refused(ConnectorError),
+    /// Made under our key, by an earlier call.
+    AlreadyThere(ConnectorError),
     /// Not carried out, or no answer; `in_doubt_since` tells which.
     NoLink {
         error: ConnectorError,
@@ -118,6 +120,11 @@ impl Progress {
                 self.answered(error.status_code);
                 Last::NoLink { error, retry_after }
             }
+            Outcome::AlreadyThere(error) => {
+                self.answered(error.status_code);
+                self.in_doubt_since.get_or_insert(now);
+                Last::AlreadyThere(error)
+            }
             Outcome::InDoubt(error) => {
                 self.answered(error.status_code);
                 self.in_doubt_since.get_or_insert(now);
@@ -178,9 +185,12 @@ impl Progress {
 
     fn last_error(&self) -> ConnectorError {
         match &self.last {
-            Some(Last::Refused(error) | Last::NoLink { error, .. } | Last::Ended { error, .. }) => {
-                error.clone()
-            }
+            Some(
+                Last::Refused(error)
+                | Last::AlreadyThere(error)
+                | Last::NoLink { error, .. }
+                | Last::Ended { error, .. },
+            ) => error.clone(),
             Some(Last::Link(_) | Last::NotThere) | None => {
                 ConnectorError::new(self.status_code, None, "no answer that settles it", None)
             }
@@ -223,7 +233,9 @@ pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, now: Of
             Next::Conclude(Conclusion::Unavailable(progress.last_error()))
         }
         Some(Last::NotThere) | None => Next::Call { after: Duration::ZERO },
-        Some(Last::NoLink { .. }) => Next::Call { after: delay(progress, policy, progress.attempts) },
+        Some(Last::NoLink { .. } | Last::AlreadyThere(_)) => {
+            Next::Call { after: delay(progress, policy, progress.attempts) }
+        }
     }
 }
 
@@ -232,7 +244,10 @@ fn underway(progress: &Progress, policy: &RetryPolicy, now: OffsetDateTime) -> N
     if now - progress.created_at >= policy.max_age && progress.look_ups > 0 {
         return Next::Conclude(Conclusion::Unknown(progress.last_error()));
     }
-    Next::LookUp { after: delay(progress, policy, progress.look_ups + 1) }
+    match progress.last {
+        None => Next::LookUp { after: Duration::ZERO },
+        Some(_) => Next::LookUp { after: look_up_delay(progress, policy, now) },
+    }
 }
 
 fn in_doubt(
@@ -242,9 +257,9 @@ fn in_doubt(
     now: OffsetDateTime,
     time_is_up: bool,
 ) -> Next {
-    let refused = matches!(progress.last, Some(Last::Refused(_)));
+    let no_use_to_repeat = matches!(progress.last, Some(Last::Refused(_) | Last::AlreadyThere(_)));
     if let ReplayRule::SameKey { window, .. } = rule
-        && !refused
+        && !no_use_to_repeat
         && !time_is_up
     {
         let after = match progress.last {
@@ -261,14 +276,22 @@ fn in_doubt(
         return Next::Conclude(Conclusion::Unknown(progress.last_error()));
     };
     match progress.last {
-        None => Next::LookUp { after: Duration::ZERO },
+        None | Some(Last::AlreadyThere(_)) => Next::LookUp { after: Duration::ZERO },
         // Too early to tell: once more when it can be trusted.
         Some(Last::NotThere) => Next::LookUp { after: (settled - now).try_into().unwrap_or(Duration::ZERO) },
         Some(Last::NoLink { .. }) if time_is_up && progress.look_ups > 0 => {
             Next::Conclude(Conclusion::Unknown(progress.last_error()))
         }
-        _ => Next::LookUp { after: delay(progress, policy, progress.look_ups + 1) },
+        _ => Next::LookUp { after: look_up_delay(progress, policy, now) },
     }
+}
+
+/// Like [`delay`]; and since questions are counted only while a worker holds the record, a quarter of the time that
+/// has passed since the last call at least: what takes a provider's day is not asked about every second.
+fn look_up_delay(progress: &Progress, policy: &RetryPolicy, now: OffsetDateTime) -> Duration {
+    let passed = now - progress.last_called_at.unwrap_or(progress.created_at);
+    let quarter = Duration::try_from(passed / 4).unwrap_or_default().min(policy.max_interval);
+    delay(progress, policy, progress.look_ups + 1).max(jittered(quarter, policy.max_interval))
 }
 
 /// The wait before the call after the `count`th: the exponential policy with its jitter, never past

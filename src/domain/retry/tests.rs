@@ -188,6 +188,30 @@ fn a_link_that_is_not_ready_is_asked_for_and_never_made_again() {
 }
 
 #[test]
+fn what_takes_long_is_asked_about_ever_more_rarely() {
+    let mut progress = after(Outcome::Underway { connector_payout_id: "plink_1".into(), status_code: 201 });
+    // Just taken up by a worker: asked at once.
+    progress.last = None;
+    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), start() + HOUR) else { panic!() };
+    assert_eq!(wait, Duration::ZERO);
+    // Asked a first time after twenty minutes: the next time is minutes away, whoever asks.
+    let underway = Finding::Underway { connector_payout_id: "plink_1".into(), status_code: 200 };
+    progress.record_finding(underway, ASK, start() + HOUR / 3);
+    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), start() + HOUR / 3) else { panic!() };
+    assert!(wait >= 150 * SECOND && wait <= 300 * SECOND, "{wait:?}");
+}
+
+#[test]
+fn what_is_there_already_is_asked_for_or_left_unknown_and_never_failed() {
+    let there = after(Outcome::AlreadyThere(error(400)));
+    assert_eq!(step(&there, SAME_KEY_OR_ASK, SECOND), "look up");
+    assert_eq!(step(&there, ASK, SECOND), "look up");
+    // A repeat would be told the same.
+    assert_eq!(step(&there, SAME_KEY, SECOND), "unknown");
+    assert_eq!(step(&there, ReplayRule::Never, SECOND), "unknown");
+}
+
+#[test]
 fn attempts_have_an_end() {
     let mut progress = after(Outcome::NotSent(error(0)));
     progress.attempts = 100;

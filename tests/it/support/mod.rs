@@ -2,6 +2,7 @@
 
 mod broker;
 mod certificates;
+mod dns;
 mod jobs;
 mod service;
 mod worker;
@@ -10,6 +11,7 @@ mod world;
 pub use self::{
     broker::Heard,
     certificates::{Authority, Certified},
+    dns::{Answer, Dns, addresses},
     jobs::{Job, job},
     service::Service,
     worker::Worker,

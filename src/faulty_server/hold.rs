@@ -15,7 +15,7 @@ pub struct HeldCall {
 
 impl HeldCall {
     /// A gate, shut, and the means to open it.
-    pub(super) fn new() -> (Self, Gate) {
+    pub(crate) fn new() -> (Self, Gate) {
         let (closed, opened) = watch::channel(());
         let (arrive, arrived) = watch::channel(false);
         (Self { arrived, _closed: closed }, Gate { arrive: Arc::new(arrive), opened })
@@ -42,7 +42,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    pub(super) async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         self.arrive.send_replace(true);
         // Nothing is ever sent: the only change is that the sender has gone.
         while self.opened.clone().changed().await.is_ok() {}

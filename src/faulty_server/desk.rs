@@ -4,7 +4,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::answer::Answer;
 use super::fault::{Fault, Operation, Trouble, When};
+use super::form::Form;
 use super::hold::HeldCall;
 use super::server::Stop;
 
@@ -79,19 +81,20 @@ impl From<Fault> for Order {
 /// Too many orders wait already.
 #[derive(Debug, thiserror::Error)]
 #[error("{MOST_ORDERS} faults are waiting already")]
-pub(super) struct DeskFull;
+pub(crate) struct DeskFull;
 
-pub(super) struct Desk {
+pub(crate) struct Desk {
+    form: &'static Form,
     orders: Mutex<Vec<Order>>,
-    pub(super) stop: Stop,
+    pub(crate) stop: Stop,
 }
 
 impl Desk {
-    pub(super) fn new(stop: Stop) -> Self {
-        Self { orders: Mutex::default(), stop }
+    pub(crate) fn new(form: &'static Form, stop: Stop) -> Self {
+        Self { form, orders: Mutex::default(), stop }
     }
 
-    pub(super) fn order(&self, order: Order) -> Result<(), DeskFull> {
+    pub(crate) fn order(&self, order: Order) -> Result<(), DeskFull> {
         let mut orders = self.orders();
         if orders.len() >= MOST_ORDERS {
             return Err(DeskFull);
@@ -103,23 +106,23 @@ impl Desk {
     }
 
     /// Holds the next such call that no earlier order concerns.
-    pub(super) fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
+    pub(crate) fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
         let (held, gate) = HeldCall::new();
         let order = Order { when, ..Order::new(Fault::Hold(gate)).on(operation) };
         self.orders().push(order);
         held
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.orders().clear();
     }
 
-    pub(super) fn waiting(&self) -> Vec<Order> {
+    pub(crate) fn waiting(&self) -> Vec<Order> {
         self.orders().clone()
     }
 
     /// What befalls this call: the first order that concerns it, counted down.
-    pub(super) fn trouble(&self, operation: Operation, reference: Option<&str>) -> Option<Trouble> {
+    pub(crate) fn trouble(&self, operation: Operation, reference: Option<&str>) -> Option<Trouble> {
         let mut orders = self.orders();
         let place = orders.iter().position(|order| order.concerns(operation, reference))?;
         let order = &mut orders[place];
@@ -129,6 +132,14 @@ impl Desk {
             orders.remove(place);
         }
         Some(trouble)
+    }
+
+    /// Does the work and answers the call, as far as its trouble lets it.
+    pub(crate) async fn around(&self, trouble: Option<Trouble>, work: impl FnOnce() -> Answer) -> Answer {
+        match trouble {
+            Some(trouble) => trouble.around(self.form, &self.stop, work).await,
+            None => work(),
+        }
     }
 
     fn orders(&self) -> MutexGuard<'_, Vec<Order>> {

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::access_log::Logged;
 use super::server::{Connection, Cut, Stop};
@@ -19,21 +19,21 @@ const HUGE_CHUNKS: usize = 512;
 
 /// The end of one call.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Reply(Reply),
     /// The connection goes, and not one byte of an answer with it.
     Nothing(Cut),
 }
 
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Payload,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Payload,
 }
 
 #[derive(Debug)]
-pub(super) enum Payload {
+pub(crate) enum Payload {
     Whole(Bytes),
     /// The first half of these bytes under the length of all of them; then the connection closes.
     Truncated(Bytes),
@@ -45,7 +45,7 @@ pub(super) enum Payload {
 
 impl Answer {
     /// The HTTP status that the client reads, if it reads one.
-    pub(super) fn status(&self) -> Option<StatusCode> {
+    pub(crate) fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Reply(reply) => Some(reply.status),
             Self::Nothing(_) => None,
@@ -53,7 +53,7 @@ impl Answer {
     }
 
     /// The answer to a call that has its line in the log already.
-    pub(super) fn into_response(self, connection: &Connection, stop: &Stop) -> Response {
+    pub(crate) fn into_response(self, connection: &Connection, stop: &Stop) -> Response {
         let mut response = match self {
             Self::Reply(reply) => reply.into_response(connection, stop),
             Self::Nothing(cut) => {
@@ -67,6 +67,22 @@ impl Answer {
     }
 }
 
+/// A call refused: its status, and a body in the form of whoever refuses it.
+#[derive(Debug)]
+pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) Value);
+
+impl From<Refused> for Reply {
+    fn from(Refused(status, body): Refused) -> Self {
+        Self::json(status, &body)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        IntoResponse::into_response(Reply::from(self))
+    }
+}
+
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
         Self::Reply(reply)
@@ -74,29 +90,29 @@ impl From<Reply> for Answer {
 }
 
 impl Reply {
-    pub(super) fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let headers = iter::once((CONTENT_TYPE, HeaderValue::from_static(content_type))).collect();
         Self { status, headers, body: Payload::Whole(body.into()) }
     }
 
-    pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
+    pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
             Ok(bytes) => Self::new(status, "application/json", bytes),
             Err(error) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
         }
     }
 
-    pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Self {
+    pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Self {
         Self::json(status, &json!({ "error": { "code": code, "message": message } }))
     }
 
-    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
     }
 
     /// The body's bytes before anything was done to them.
-    pub(super) fn bytes(&self) -> &Bytes {
+    pub(crate) fn bytes(&self) -> &Bytes {
         let (Payload::Whole(bytes)
         | Payload::Truncated(bytes)
         | Payload::Stalled(bytes)

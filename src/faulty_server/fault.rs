@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use axum::http::header::{LOCATION, RETRY_AFTER};
+use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::answer::{Answer, Payload, Reply};
+use super::form::Form;
 use super::hold::Gate;
 use super::server::{Cut, Stop};
 
@@ -24,6 +25,8 @@ pub enum Operation {
     Get,
     List,
     Cancel,
+    /// A request for an access token.
+    Token,
     /// A POST to the webhook receiver.
     Webhook,
 }
@@ -45,7 +48,7 @@ pub enum Fault {
     Status {
         #[serde(with = "status_code")]
         code: StatusCode,
-        /// Seconds or an HTTP date, as it shall stand in the header.
+        /// Seconds or an HTTP date, as it shall stand in the header: `Retry-After`, or what the API has for it.
         #[serde(default, with = "header_text")]
         retry_after: Option<HeaderValue>,
         #[serde(default)]
@@ -81,15 +84,15 @@ pub enum Fault {
 pub enum Garbage {
     /// 200 and a web page.
     Html,
-    /// 201 and a text that is called JSON and is not.
+    /// The status of success and a text that is called JSON and is not.
     NotJson,
-    /// 201 and nothing.
+    /// The status of success and nothing.
     Empty,
-    /// 201 and a link without a URL.
+    /// The status of success and a link without a URL.
     MissingFields,
-    /// 201 and a link whose URL is plain `http` on a host that is not this one.
+    /// The status of success and a link whose URL is plain `http` on a host that is not this one.
     InsecureUrl,
-    /// 201 and a good link, followed by 32 MiB of white space.
+    /// The status of success and a good link, followed by 32 MiB of white space.
     Huge,
 }
 
@@ -130,23 +133,23 @@ impl Fault {
 
 /// One fault at one moment of one call.
 #[derive(Clone, Debug)]
-pub(super) struct Trouble {
-    pub(super) fault: Fault,
-    pub(super) when: When,
+pub(crate) struct Trouble {
+    pub(crate) fault: Fault,
+    pub(crate) when: When,
 }
 
 impl Trouble {
     /// Does the work and answers the call, as far as the fault lets it.
-    pub(super) async fn around(&self, stop: &Stop, work: impl FnOnce() -> Answer) -> Answer {
+    pub(super) async fn around(&self, form: &Form, stop: &Stop, work: impl FnOnce() -> Answer) -> Answer {
         match self.when {
             When::Before => match stop.or(self.fault.pause()).await {
-                Some(()) => self.fault.spoil(None).unwrap_or_else(work),
+                Some(()) => self.fault.spoil(form, None).unwrap_or_else(work),
                 None => Answer::Nothing(Cut::Close),
             },
             When::After => {
                 let answer = work();
                 match stop.or(self.fault.pause()).await {
-                    Some(()) => self.fault.spoil(Some(&answer)).unwrap_or(answer),
+                    Some(()) => self.fault.spoil(form, Some(&answer)).unwrap_or(answer),
                     None => Answer::Nothing(Cut::Close),
                 }
             }
@@ -172,48 +175,51 @@ impl Fault {
     }
 
     /// What is answered in place of the true answer, which is there only if the work was done.
-    fn spoil(&self, answer: Option<&Answer>) -> Option<Answer> {
+    fn spoil(&self, form: &Form, answer: Option<&Answer>) -> Option<Answer> {
         let spoilt = match self {
             Self::Slow { .. } | Self::Silence | Self::Hold(_) => return None,
             Self::Reset => return Some(Answer::Nothing(Cut::Reset)),
             Self::Close => return Some(Answer::Nothing(Cut::Close)),
             Self::Status { code, retry_after, body } => {
-                error_status(*code, retry_after.clone(), body.clone())
+                error_status(form, *code, retry_after.clone(), body.clone())
             }
             Self::Redirect { location } => redirect(location.clone()),
-            Self::Truncated => with_body(answer, Payload::Truncated),
-            Self::Stalled => with_body(answer, Payload::Stalled),
-            Self::Garbage(garbage) => garbage.reply(answer),
+            Self::Truncated => with_body(form, answer, Payload::Truncated),
+            Self::Stalled => with_body(form, answer, Payload::Stalled),
+            Self::Garbage(garbage) => garbage.reply(form, answer),
         };
         Some(spoilt.into())
     }
 }
 
 impl Garbage {
-    fn reply(self, answer: Option<&Answer>) -> Reply {
-        let json = |text: Bytes| Reply::new(StatusCode::CREATED, "application/json", text);
+    fn reply(self, form: &Form, answer: Option<&Answer>) -> Reply {
+        let json = |text: Bytes| Reply::new(form.created, "application/json", text);
         match self {
             Self::Html => {
                 Reply::new(StatusCode::OK, "text/html", "<!doctype html><title>Welcome</title><p>It works.")
             }
             Self::NotJson => json("{\"id\": \"plink_".into()),
             Self::Empty => json(Bytes::new()),
-            Self::MissingFields => with_link(answer, |link| drop(link.remove("url"))),
-            Self::InsecureUrl => with_link(answer, |link| {
-                link.insert("url".into(), "http://links.example/l/insecure".into());
-            }),
-            Self::Huge => with_body(answer, Payload::Huge),
+            Self::MissingFields => with_url(form, answer, None),
+            Self::InsecureUrl => with_url(form, answer, Some("http://links.example/l/insecure")),
+            Self::Huge => with_body(form, answer, Payload::Huge),
         }
     }
 }
 
-fn error_status(code: StatusCode, retry_after: Option<HeaderValue>, body: Option<String>) -> Reply {
+fn error_status(
+    form: &Form,
+    code: StatusCode,
+    retry_after: Option<HeaderValue>,
+    body: Option<String>,
+) -> Reply {
     let reply = match body {
         Some(body) => Reply::new(code, "application/json", body),
-        None => Reply::error(code, "ordered_fault", "this error was ordered"),
+        None => form.error(code),
     };
     match retry_after {
-        Some(value) => reply.with(RETRY_AFTER, value),
+        Some(value) => form.wait(reply, value),
         None => reply,
     }
 }
@@ -227,8 +233,8 @@ fn redirect(location: Option<HeaderValue>) -> Reply {
 }
 
 /// The true reply with its body sent another way; or one made up, where the work was not done.
-fn with_body(answer: Option<&Answer>, payload: fn(Bytes) -> Payload) -> Reply {
-    let made_up = Reply::json(StatusCode::CREATED, &made_up_link());
+fn with_body(form: &Form, answer: Option<&Answer>, payload: fn(Bytes) -> Payload) -> Reply {
+    let made_up = Reply::json(form.created, &(form.link)());
     let reply = match answer {
         Some(Answer::Reply(reply)) => reply,
         Some(Answer::Nothing(_)) | None => &made_up,
@@ -236,35 +242,31 @@ fn with_body(answer: Option<&Answer>, payload: fn(Bytes) -> Payload) -> Reply {
     Reply { status: reply.status, headers: reply.headers.clone(), body: payload(reply.bytes().clone()) }
 }
 
-/// The true link, or one made up, with a change.
-fn with_link(answer: Option<&Answer>, change: impl FnOnce(&mut Map<String, Value>)) -> Reply {
+/// The true link, or one made up, with another URL or none.
+fn with_url(form: &Form, answer: Option<&Answer>, url: Option<&str>) -> Reply {
     let told = match answer {
         Some(Answer::Reply(reply)) => serde_json::from_slice(reply.bytes()).ok(),
         Some(Answer::Nothing(_)) | None => None,
     };
-    let mut link = told.unwrap_or_else(made_up_link);
-    change(&mut link);
-    Reply::json(StatusCode::CREATED, &link)
-}
-
-fn made_up_link() -> Map<String, Value> {
-    let fields = [
-        ("id", "plink_that_is_not"),
-        ("status", "issued"),
-        ("url", "https://links.example/l/that-is-not"),
-        ("expires_at", "2999-12-31T00:00:00Z"),
-    ];
-    fields.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect()
+    let mut link: Value = told.unwrap_or_else(form.link);
+    let (way, name) = form.url;
+    if let Some(Value::Object(around)) = link.pointer_mut(way) {
+        match url {
+            Some(url) => around.insert(name.into(), url.into()),
+            None => around.remove(name),
+        };
+    }
+    Reply::json(form.created, &link)
 }
 
 mod status_code {
     use super::*;
 
-    pub(super) fn serialize<S: Serializer>(code: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(code: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u16(code.as_u16())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
         let code = u16::deserialize(deserializer)?;
         if !(200..=599).contains(&code) {
             return Err(de::Error::custom("a status is between 200 and 599"));
@@ -277,14 +279,14 @@ mod status_code {
 mod header_text {
     use super::*;
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         value: &Option<HeaderValue>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         value.as_ref().and_then(|value| value.to_str().ok()).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<HeaderValue>, D::Error> {
         let text = match Value::deserialize(deserializer)? {

@@ -6,9 +6,9 @@ use axum::response::Response;
 
 /// Marks a response that has its line in the log already.
 #[derive(Clone)]
-pub(super) struct Logged;
+pub(crate) struct Logged;
 
-pub(super) async fn log(request: Request, next: Next) -> Response {
+pub(crate) async fn log(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = loggable(request.uri().path()).to_owned();
     let response = next.run(request).await;

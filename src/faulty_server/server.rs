@@ -19,19 +19,19 @@ use tokio::task::JoinHandle;
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// A listening socket that already knows its address, so that a router can be built around it.
-pub(super) struct Bound {
+pub(crate) struct Bound {
     listener: TcpListener,
     address: SocketAddr,
 }
 
 impl Bound {
-    pub(super) async fn to(listen: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn to(listen: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         Ok(Self { address: listener.local_addr()?, listener })
     }
 
     /// Where a client on this machine reaches the server.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let mut address = self.address;
         if address.ip().is_unspecified() {
             address.set_ip(if address.is_ipv4() {
@@ -44,7 +44,7 @@ impl Bound {
     }
 
     /// Serves the router until the stopper is dropped.
-    pub(super) fn serve(self, router: Router, stopper: Stopper) -> Server {
+    pub(crate) fn serve(self, router: Router, stopper: Stopper) -> Server {
         let stop = stopper.stop();
         let service = router.into_make_service_with_connect_info::<Connection>();
         let serving = axum::serve(Doorman(self.listener), service)
@@ -54,14 +54,14 @@ impl Bound {
 }
 
 /// A running server; dropping it stops it as well, without waiting for the end.
-pub(super) struct Server {
+pub(crate) struct Server {
     stopper: Stopper,
     serving: JoinHandle<io::Result<()>>,
 }
 
 impl Server {
     /// Takes no new connection, ends the calls that wait for something, and lets the others finish.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         drop(self.stopper);
         if tokio::time::timeout(GRACE_PERIOD, &mut self.serving).await.is_err() {
             self.serving.abort();
@@ -70,30 +70,30 @@ impl Server {
 }
 
 /// Dropping the stopper is the signal to stop: it cannot be forgotten, not even by a test that panics.
-pub(super) struct Stopper(watch::Sender<()>);
+pub(crate) struct Stopper(watch::Sender<()>);
 
 /// What everything that waits inside the server waits for as well.
 #[derive(Clone)]
-pub(super) struct Stop(watch::Receiver<()>);
+pub(crate) struct Stop(watch::Receiver<()>);
 
 impl Stopper {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(watch::Sender::new(()))
     }
 
-    pub(super) fn stop(&self) -> Stop {
+    pub(crate) fn stop(&self) -> Stop {
         Stop(self.0.subscribe())
     }
 }
 
 impl Stop {
-    pub(super) async fn requested(&self) {
+    pub(crate) async fn requested(&self) {
         // Nothing is ever sent: the only change is that the sender has gone.
         while self.0.clone().changed().await.is_ok() {}
     }
 
     /// The future's output, or nothing where the server stops first.
-    pub(super) async fn or<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn or<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             output = future => Some(output),
             () = self.requested() => None,
@@ -103,7 +103,7 @@ impl Stop {
 
 /// How a connection ends without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// TCP RST: the client reads "connection reset by peer".
     Reset,
     /// TCP FIN: the client reads the end of the stream where an answer should be.
@@ -112,11 +112,11 @@ pub(super) enum Cut {
 
 /// The handler's hold on the connection that its request came by.
 #[derive(Clone)]
-pub(super) struct Connection(Arc<OnceLock<Cut>>);
+pub(crate) struct Connection(Arc<OnceLock<Cut>>);
 
 impl Connection {
     /// From now on not one byte passes; hyper drops the socket at its next read or write.
-    pub(super) fn cut(&self, cut: Cut) {
+    pub(crate) fn cut(&self, cut: Cut) {
         // A connection that was cut already stays cut the way it was.
         let _ = self.0.set(cut);
     }
@@ -135,7 +135,7 @@ impl fmt::Debug for Connection {
 }
 
 /// Accepts connections and gives each the means to be cut.
-pub(super) struct Doorman(TcpListener);
+pub(crate) struct Doorman(TcpListener);
 
 impl Listener for Doorman {
     type Io = Socket;
@@ -152,7 +152,7 @@ impl Listener for Doorman {
 }
 
 /// A TCP stream that fails every operation once it is cut.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: TcpStream,
     cut: Arc<OnceLock<Cut>>,
 }

@@ -1,0 +1,102 @@
+//! `[connectors.NAME]`: one account at a provider, under a name that jobs choose by `x-connector`.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{load, tls};
+use crate::{
+    connector::{Account, KINDS, Kind, Settings},
+    http::HttpSettings,
+    limits::Slots,
+};
+
+#[derive(Debug)]
+pub struct ConnectorSection {
+    pub kind: &'static Kind,
+    pub calls: CallSection,
+    /// The kind's own, in the same section.
+    pub settings: Box<dyn Settings>,
+}
+
+/// Limits of the calls to a connector, the same for each kind.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallSection {
+    pub concurrency: usize,
+    pub connect_timeout_seconds: u64,
+    /// The whole call, from the name to the last byte.
+    pub timeout_seconds: u64,
+    pub max_response_bytes: usize,
+    /// PEM; trusted in place of the system's certificates.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for CallSection {
+    fn default() -> Self {
+        Self {
+            concurrency: 256,
+            connect_timeout_seconds: 5,
+            timeout_seconds: 30,
+            max_response_bytes: 262_144,
+            ca_file: None,
+        }
+    }
+}
+
+impl ConnectorSection {
+    /// `path`: what a problem begins with.
+    pub(super) fn read(path: &str, mut section: Table) -> Result<Self, String> {
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        let kind = match section.remove("kind") {
+            None => return Err(format!("{path}.kind is missing, expected one of {}", names.join(", "))),
+            Some(name) => name
+                .as_str()
+                .and_then(Kind::named)
+                .ok_or_else(|| format!("{path}.kind: unknown kind, expected one of {}", names.join(", ")))?,
+        };
+        let calls = match section.remove("calls") {
+            None => CallSection::default(),
+            Some(calls) => {
+                calls.try_into().map_err(|error| load::problem(&format!("{path}.calls"), &error))?
+            }
+        };
+        let settings = (kind.read)(Value::Table(section)).map_err(|error| load::problem(path, &error))?;
+        Ok(Self { kind, calls, settings })
+    }
+
+    pub(super) fn problems(&self, name: &str, lease_seconds: u64) -> Vec<String> {
+        let calls = &self.calls;
+        let mut problems = Vec::new();
+        if calls.concurrency == 0 {
+            problems.push(format!("connectors.{name}.calls.concurrency is 0"));
+        }
+        if lease_seconds < calls.timeout_seconds + 2 {
+            problems.push(format!(
+                "worker.lease_seconds ({lease_seconds}) is not 2 above connectors.{name}.calls.timeout_seconds ({}): a lease outlasts a call",
+                calls.timeout_seconds
+            ));
+        }
+        problems
+            .extend(tls::ca_problem(&format!("connectors.{name}.calls.ca_file"), calls.ca_file.as_deref()));
+        let own = self.settings.problems(Duration::from_secs(calls.timeout_seconds));
+        problems.extend(own.into_iter().map(|problem| format!("connectors.{name}.{problem}")));
+        problems
+    }
+
+    pub(super) fn account(&self, name: &str) -> Result<Account, reqwest::Error> {
+        let http = HttpSettings {
+            connect_timeout: Duration::from_secs(self.calls.connect_timeout_seconds),
+            timeout: Duration::from_secs(self.calls.timeout_seconds),
+            max_response_bytes: self.calls.max_response_bytes,
+            roots: tls::roots(self.calls.ca_file.as_deref()),
+        };
+        Ok(Account {
+            name: name.to_owned(),
+            kind: self.kind,
+            connector: self.settings.connect(http)?,
+            slots: Slots::new(self.calls.concurrency),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! What is asked of a job before it is written down, so that nothing is sent that the provider cannot carry out.
+
+use secrecy::ExposeSecret;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::{
+    domain::{ConnectorError, CreateLink},
+    wire::{Rejection, RejectionCode},
+};
+
+/// What a kind of connector supports, as far as it is the same for each of its accounts.
+pub struct Supports {
+    /// ISO 4217 codes; `None`: whatever the account has.
+    pub currencies: Option<&'static [&'static str]>,
+    /// Least and most of a currency, in its minor units.
+    pub amounts: &'static [(&'static str, i64, i64)],
+    /// Whether `destination_currency` may be another than the amount's.
+    pub converts: bool,
+    /// What a job has to have, each with what may stand in for it, in the contract's paths.
+    pub job_fields: &'static [&'static str],
+    /// Keys of `connector_feature_data`.
+    pub feature_data: &'static [&'static str],
+    /// When its links end.
+    pub expiry: &'static str,
+    pub cancels: bool,
+}
+
+impl Supports {
+    pub(super) fn check(&self, job: &CreateLink) -> Result<(), Rejection> {
+        let currency = job.amount.currency.as_str();
+        if let Some(currencies) = self.currencies
+            && !currencies.contains(&currency)
+        {
+            return Err(unsupported("amount.currency", &format!("It takes {} only.", currencies.join(", "))));
+        }
+        if !self.converts && job.destination_currency != job.amount.currency {
+            return Err(unsupported(
+                "destination_currency",
+                "It does not convert: both currencies are the same.",
+            ));
+        }
+        let limits = self.amounts.iter().find(|(of, ..)| *of == currency);
+        if let Some((_, least, most)) = limits
+            && !(*least..=*most).contains(&job.amount.minor_units())
+        {
+            let message = match *most {
+                i64::MAX => format!("It takes no less than {least} minor units of {currency}."),
+                most => format!("It takes {least} to {most} minor units of {currency}."),
+            };
+            return Err(unsupported("amount.minor_amount", &message));
+        }
+        Ok(())
+    }
+}
+
+/// A job that was accepted and that this connector, as it is configured now, does not take: nothing is sent.
+impl From<Rejection> for ConnectorError {
+    fn from(rejection: Rejection) -> Self {
+        let message = match rejection.field {
+            Some(field) => format!("not sent: {field}: {}", rejection.message),
+            None => format!("not sent: {}", rejection.message),
+        };
+        Self::unanswered(&message)
+    }
+}
+
+/// The connector cannot do what the job asks in `field`. `message`: a sentence.
+pub(super) fn unsupported(field: &str, message: &str) -> Rejection {
+    Rejection {
+        code: RejectionCode::UnsupportedByConnector,
+        message: message.to_owned(),
+        field: Some(field.to_owned()),
+    }
+}
+
+/// A field that this connector cannot do without. `why`: a sentence.
+pub(super) fn required<'a>(value: Option<&'a str>, field: &str, why: &str) -> Result<&'a str, Rejection> {
+    value
+        .filter(|value| !value.trim().is_empty())
+        .ok_or_else(|| Rejection::invalid(field, format!("It is missing: {why}")))
+}
+
+/// A job's `connector_feature_data`: a JSON object of the connector's own keys, all of them optional; no other key,
+/// no value that is not of its key's type. What is told of a bad one holds no value.
+pub(super) fn feature_data<T: DeserializeOwned + Default>(job: &CreateLink) -> Result<T, Rejection> {
+    const FIELD: &str = "connector_feature_data";
+    let Some(text) = &job.connector_feature_data else { return Ok(T::default()) };
+    let text = text.expose_secret();
+    if let Ok(read) = serde_json::from_str(text) {
+        return Ok(read);
+    }
+    let Ok(keys) = serde_json::from_str::<Map<String, Value>>(text) else {
+        return Err(Rejection::invalid(FIELD, "It is not a JSON object."));
+    };
+    for (key, value) in keys {
+        let alone = Value::Object(Map::from_iter([(key.clone(), value)]));
+        if let Err(error) = T::deserialize(alone) {
+            // Only what stands behind it names no value.
+            let expected = error.to_string();
+            let expected = expected.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
+            let message = match expected.split_once(" at line") {
+                Some((expected, _)) => format!("Expected {expected}."),
+                None if expected.is_empty() => "It is not what this connector takes there.".to_owned(),
+                None => format!("Expected {expected}."),
+            };
+            return Err(Rejection::invalid(format!("{FIELD}.{key}"), message));
+        }
+    }
+    Err(Rejection::invalid(FIELD, "A key is given twice."))
+}

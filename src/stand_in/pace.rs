@@ -1,0 +1,42 @@
+//! How many calls a minute: a window that begins with its first call, as providers describe theirs.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const WINDOW: Duration = Duration::from_secs(60);
+
+pub(super) struct Pace {
+    limit: Option<u32>,
+    window: Mutex<Option<(Instant, u32)>>,
+}
+
+/// Where a call stands in its window.
+pub(super) struct Place {
+    pub(super) limit: u32,
+    pub(super) left: u32,
+    /// Seconds until the limit is whole again.
+    pub(super) reset: u64,
+    pub(super) too_many: bool,
+}
+
+impl Pace {
+    pub(super) fn new(limit: Option<u32>) -> Self {
+        Self { limit, window: Mutex::default() }
+    }
+
+    /// Counts a call; nothing where there is no limit.
+    pub(super) fn count(&self) -> Option<Place> {
+        let limit = self.limit?;
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let (began, calls) = window.filter(|(began, _)| now < *began + WINDOW).unwrap_or((now, 0));
+        *window = Some((began, calls.saturating_add(1)));
+        Some(Place {
+            limit,
+            left: limit.saturating_sub(calls.saturating_add(1)),
+            // Rounded up: who waits so long is not early.
+            reset: (began + WINDOW - now).as_secs() + 1,
+            too_many: calls >= limit,
+        })
+    }
+}

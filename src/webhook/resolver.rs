@@ -1,0 +1,87 @@
+//! Names of merchants' hosts, resolved to addresses that are allowed, and to no other: what is connected to is the
+//! very address that was checked.
+//!
+//! DNS is asked from here and not through the system's `getaddrinfo`, which holds a thread of few until it gives up by
+//! itself: names whose servers keep silent would hold up every merchant's webhooks.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    net::{NetError, runtime::TokioRuntimeProvider},
+};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use super::address::{AddressError, AddressPolicy};
+
+#[derive(Clone)]
+pub(super) struct CheckedResolver {
+    policy: Arc<AddressPolicy>,
+    dns: TokioResolver,
+}
+
+/// Two tries of this length end before a usual `connect_timeout`.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Answers are kept for as long as they say, up to this.
+const KEPT: Duration = Duration::from_secs(300);
+/// That there is nothing is soon asked again: a merchant may be setting up its name.
+const NOTHING_KEPT: Duration = Duration::from_secs(30);
+const ANSWERS_KEPT: u64 = 1024;
+/// A name with very many records is tried at so many of them.
+const MOST_ADDRESSES: usize = 16;
+
+impl CheckedResolver {
+    /// Asks these servers, or where there are none those of `/etc/resolv.conf`, or a local one, as the system does.
+    pub(super) fn new(policy: AddressPolicy, servers: &[SocketAddr]) -> Result<Self, NetError> {
+        let mut builder = match TokioResolver::builder_tokio() {
+            Ok(system) if servers.is_empty() => system,
+            _ => TokioResolver::builder_with_config(asking(servers), TokioRuntimeProvider::default()),
+        };
+        let options = builder.options_mut();
+        (options.timeout, options.attempts) = (PATIENCE, 1);
+        (options.cache_size, options.positive_max_ttl) = (ANSWERS_KEPT, Some(KEPT));
+        options.negative_max_ttl = Some(NOTHING_KEPT);
+        Ok(Self { policy: Arc::new(policy), dns: builder.build()? })
+    }
+}
+
+fn asking(servers: &[SocketAddr]) -> ResolverConfig {
+    let local = [SocketAddr::from((Ipv4Addr::LOCALHOST, 53))];
+    let servers = if servers.is_empty() { &local } else { servers };
+    let servers = servers.iter().map(|server| {
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            connection.port = server.port();
+            connection
+        });
+        NameServerConfig::new(server.ip(), true, connections.into())
+    });
+    ResolverConfig::from_name_servers(servers.collect())
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let Self { policy, dns } = self.clone();
+        Box::pin(async move {
+            // As it stands: a search list is for people who type, and leads into the network that we are in.
+            let absolute = format!("{}.", name.as_str().trim_end_matches('.'));
+            let found = dns.lookup_ip(absolute).await?;
+            let anywhere = policy.allows_host(name.as_str());
+            let allowed = |address: &IpAddr| anywhere || policy.allows(*address);
+            let allowed: Vec<SocketAddr> = found
+                .iter()
+                .filter(allowed)
+                .take(MOST_ADDRESSES)
+                .map(|address| SocketAddr::from((address, 0)))
+                .collect();
+            if allowed.is_empty() {
+                return Err(AddressError::NoPublicAddress.into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}

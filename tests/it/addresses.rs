@@ -1,0 +1,271 @@
+//! Where webhooks go, and where they do not: DNS that lies, and every spelling of an address.
+//!
+//! 127.0.0.2 is excepted and stands for a public address; 127.0.0.1 is not, and a server there takes down whoever
+//! connects.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use hickory_proto::op::ResponseCode;
+use payout_link_worker::sandbox::{Fault, Receiver};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::support::{Answer, Dns, Setup, Worker, World, addresses, job};
+
+struct Scene {
+    world: World,
+    /// At 127.0.0.2.
+    merchant: Receiver,
+    /// On the same port of 127.0.0.1, where nobody may come.
+    trespassers: Arc<AtomicUsize>,
+    port: u16,
+    dns: Dns,
+}
+
+impl Scene {
+    async fn new(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
+        let dns = Dns::start(answer).await;
+        let merchant = Receiver::listen("127.0.0.2:0".parse().unwrap(), &[]).await.unwrap();
+        let port = merchant.url().parse::<url::Url>().unwrap().port().unwrap();
+        let inside = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
+        let trespassers = Arc::<AtomicUsize>::default();
+        let counted = trespassers.clone();
+        tokio::spawn(async move {
+            while inside.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let world = Setup::default()
+            .set("webhooks.allowed_networks", "[\"127.0.0.2/32\"]")
+            .set("webhooks.dns_servers", format!("[\"{}\"]", dns.address))
+            .set("webhooks.schedule_seconds", "[1]")
+            .build()
+            .await;
+        Self { world, merchant, trespassers, port, dns }
+    }
+
+    async fn start_worker(&self) -> Worker {
+        self.world.start_worker().await
+    }
+
+    /// Lets a webhook go to this host, and waits for what becomes of it.
+    async fn post_to(&self, host: &str) -> Value {
+        let url = format!("http://{host}:{}/webhooks", self.port);
+        self.world.publish(job(host).with("webhook_url", json!(url))).await;
+        self.world.wait_until_told(host).await
+    }
+
+    async fn arrives(&self, host: &str) {
+        let shown = self.post_to(host).await;
+        assert_eq!(shown["event"]["webhook_state"], "delivered", "{host}: {shown}");
+    }
+
+    async fn is_not_posted_to(&self, host: &str, reason: &str) {
+        let shown = self.post_to(host).await;
+        assert_eq!(shown["event"]["webhook_state"], "abandoned", "{host}: {shown}");
+        assert!(shown["timeline"].to_string().contains(reason), "{host}: {shown}");
+        assert_eq!(self.trespassers.load(Ordering::SeqCst), 0, "{host}");
+    }
+}
+
+const NOT_PUBLIC: &str = "does not resolve to a public address";
+
+/// Rebinding: the address that was checked is the one that is connected to, at the first post and at the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_turns_inwards_is_not_followed_there() {
+    // Given a name that is public for whoever asks first, and private for whoever asks again,
+    let scene =
+        Scene::new(|_, before| addresses(&[if before == 0 { "127.0.0.2" } else { "127.0.0.1" }])).await;
+    let _worker = scene.start_worker().await;
+    // then a post that needs one look only arrives, and there was only one,
+    scene.arrives("once.example").await;
+    assert_eq!(scene.dns.asked("once.example"), 1);
+    // and one that has to be repeated arrives nowhere the second time.
+    scene.merchant.order_fault(Fault::Close);
+    scene.is_not_posted_to("twice.example", NOT_PUBLIC).await;
+    assert!(scene.dns.asked("twice.example") >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_mixed_answer_the_public_addresses_count() {
+    let scene = Scene::new(|name, _| match name {
+        "mixed.example" => addresses(&["127.0.0.1", "10.0.0.1", "127.0.0.2", "::1", "169.254.169.254"]),
+        _ => addresses(&["127.0.0.1", "10.0.0.1", "::ffff:127.0.0.2", "::1", "fd00::1", "64:ff9b::7f00:1"]),
+    })
+    .await;
+    let _worker = scene.start_worker().await;
+    scene.arrives("mixed.example").await;
+    // An IPv4 address in IPv6's clothes is what it is.
+    scene.arrives("mapped.example").await;
+    assert_eq!(scene.trespassers.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aliases_are_followed_to_what_they_come_to() {
+    let chain = |length: usize| (0..length).map(|link| format!("link{link}.example")).collect::<Vec<_>>();
+    let scene = Scene::new(move |name, _| match name {
+        "outwards.example" => Answer::Aliases(chain(5), vec!["127.0.0.2".parse().unwrap()]),
+        "inwards.example" => Answer::Aliases(chain(5), vec!["127.0.0.1".parse().unwrap()]),
+        "local.example" => Answer::Aliases(vec!["localhost".into()], vec!["127.0.0.1".parse().unwrap()]),
+        "ends.example" => Answer::Aliases(chain(1), vec![]),
+        link if link.starts_with("link") => addresses(&[]),
+        // Wherever one looks, one alias further.
+        _ => Answer::Aliases(vec![format!("{}{}", 'x', &name[..name.len().min(40)])], vec![]),
+    })
+    .await;
+    let _worker = scene.start_worker().await;
+    scene.arrives("outwards.example").await;
+    scene.is_not_posted_to("inwards.example", NOT_PUBLIC).await;
+    scene.is_not_posted_to("local.example", NOT_PUBLIC).await;
+    scene.is_not_posted_to("ends.example", "could not connect").await;
+    scene.is_not_posted_to("endless.example", "could not connect").await;
+}
+
+/// More than a datagram holds, and more than anybody would try.
+#[tokio::test(flavor = "multi_thread")]
+async fn very_many_records_are_looked_through_and_few_are_tried() {
+    let inside = || (0..1500).map(|number| format!("10.9.{}.{}", number / 250, number % 250));
+    let scene = Scene::new(move |name, _| {
+        let outside = (name == "needle.example").then(|| "127.0.0.2".to_owned());
+        Answer::Addresses(inside().chain(outside).map(|address| address.parse().unwrap()).collect())
+    })
+    .await;
+    let worker = scene.start_worker().await;
+    let before = worker.most_memory();
+    scene.arrives("needle.example").await;
+    scene.is_not_posted_to("haystack.example", NOT_PUBLIC).await;
+    assert!(worker.most_memory() < before + 64 * 1024 * 1024);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_do_not_resolve_end_within_their_time_and_hold_up_nobody() {
+    let scene = Scene::new(|name, _| match name.split('.').next().unwrap_or_default() {
+        "good" => addresses(&["127.0.0.2"]),
+        "nothing" => addresses(&[]),
+        "unknown" => Answer::Code(ResponseCode::NXDomain),
+        "failing" => Answer::Code(ResponseCode::ServFail),
+        "refusing" => Answer::Code(ResponseCode::Refused),
+        "garbage" => Answer::Bytes(b"certainly not DNS".to_vec()),
+        _ => Answer::Silence,
+    })
+    .await;
+    let _worker = scene.start_worker().await;
+    // Given more names that nobody answers for than the system's resolver would have threads for,
+    for number in 0..600 {
+        let url = format!("http://silent.{number}.example/webhooks");
+        scene.world.publish(job(&format!("silent_{number}")).with("webhook_url", json!(url))).await;
+    }
+    // then another merchant's webhook arrives meanwhile,
+    scene.arrives("good.example").await;
+    // and what does not resolve is told as that.
+    for host in ["nothing.example", "unknown.example", "failing.example", "refusing.example"] {
+        scene.is_not_posted_to(host, "could not connect").await;
+    }
+    scene.is_not_posted_to("garbage.example", "timed out").await;
+    scene.is_not_posted_to("silent.example", "timed out").await;
+}
+
+/// Decided by what it resolves to, never by how it is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_spelling_of_an_address_leads_inwards() {
+    let scene = Scene::new(|name, _| match name {
+        // What a resolver might make of a spelling, were it asked for it.
+        "good.example" => addresses(&["127.0.0.2"]),
+        _ => addresses(&["127.0.0.1"]),
+    })
+    .await;
+    let _worker = scene.start_worker().await;
+    let spellings = [
+        "127.0.0.1",
+        "127.0.0.1.",
+        "127.1",
+        "127.0.1",
+        "127.1.",
+        "2130706433",
+        "017700000001",
+        "0x7f000001",
+        "0x7F.1",
+        "0177.0.0.1",
+        "0x7f.0x0.0x0.0x1",
+        "0177.0.0x0.1",
+        "00000000177.0.0.1",
+        "0",
+        "0.0.0.0",
+        "0x0",
+        "%31%32%37.0.0.1",
+        "127%2e0.0.1",
+        "127%E3%80%820.0.1",
+        "１２７.0.0.1",
+        "127。0。0。1",
+        "①②⑦.0.0.1",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[0:0:0:0:0:ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[64:ff9b::127.0.0.1]",
+        "[2002:7f00:1::]",
+        "[2001:0:7f00:1::]",
+        "[::]",
+        "[fe80::1]",
+        "[fc00::1]",
+        "[fec0::1]",
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "ⓛⓞⓒⓐⓛⓗⓞⓢⓣ",
+        "%6c%6f%63alhost",
+        "loc\u{ad}alhost",
+        "foo.localhost",
+        "inside.example",
+        "inside.example.",
+        "169.254.169.254",
+        "2852039166",
+        "0xa9fea9fe",
+        "[fd00:ec2::254]",
+        "[::ffff:a9fe:a9fe]",
+        "100.100.100.200",
+        "192.0.0.192",
+        "metadata.google.internal",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.0.1",
+        "100.64.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "198.18.0.1",
+        "192.0.2.1",
+        "203.0.113.1",
+    ];
+    for (number, host) in spellings.iter().enumerate() {
+        let url = format!("http://{host}:{}/webhooks", scene.port);
+        scene.world.publish(job(&format!("odd_{number}")).with("webhook_url", json!(url))).await;
+    }
+    // Given a host of every spelling, then each is refused as a job, or its webhook is given up,
+    for (number, host) in spellings.iter().enumerate() {
+        let id = format!("odd_{number}");
+        let result = scene.world.result_of(&id).await;
+        if result.error_code().as_deref() == Some("INVALID_JOB") {
+            assert_eq!(result.field().as_deref(), Some("webhook_url"), "{host}");
+        } else {
+            let shown = scene.world.wait_until_told(&id).await;
+            assert_eq!(shown["event"]["webhook_state"], "abandoned", "{host}: {shown}");
+        }
+    }
+    assert_eq!(scene.trespassers.load(Ordering::SeqCst), 0);
+    assert!(scene.merchant.received().is_empty());
+    // and a good one is posted to, by name and by every spelling of its address.
+    scene.arrives("good.example").await;
+    for host in ["127.0.0.2", "2130706434", "0x7f.2", "[::ffff:127.0.0.2]"] {
+        scene.arrives(host).await;
+    }
+}

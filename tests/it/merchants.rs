@@ -1,0 +1,177 @@
+//! Merchants' servers that mean no good: each costs a bounded time and a bounded memory, and holds up nobody.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use crate::support::{Setup, job};
+
+/// What a merchant's server does with a connection.
+#[derive(Debug, Clone, Copy)]
+enum Manner {
+    SlowHead,
+    SlowBody,
+    EndlessHead,
+    EndlessLine,
+    EndlessInterim,
+    EndlessBody,
+    EndlessChunkSize,
+    CompressionBomb,
+    AnswersBeforeTheBody,
+    NotHttp,
+    TwoLengths,
+    SilentTls,
+    GarbageTls,
+    ClosesInTls,
+}
+
+use Manner::*;
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+async fn treat(manner: Manner, mut stream: TcpStream) -> std::io::Result<()> {
+    if !matches!(manner, AnswersBeforeTheBody) {
+        let mut head = [0; 1024];
+        let _ = stream.read(&mut head).await?;
+    }
+    match manner {
+        SlowHead => slowly(&mut stream, b"HTTP/1.1 200 OK\r\nx: ", b"x").await,
+        SlowBody => slowly(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n", b"x").await,
+        EndlessHead => endlessly(&mut stream, b"HTTP/1.1 200 OK\r\n", b"x-more: and more\r\n").await,
+        EndlessLine => endlessly(&mut stream, b"HTTP/1.1 200 OK\r\nx: ", b"and more").await,
+        EndlessInterim => endlessly(&mut stream, b"", b"HTTP/1.1 100 Continue\r\n\r\n").await,
+        EndlessBody => endlessly(&mut stream, b"HTTP/1.1 200 OK\r\n\r\n", b"and more").await,
+        EndlessChunkSize => {
+            endlessly(&mut stream, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;", b"extension")
+                .await
+        }
+        // A megabyte that would be a gigabyte.
+        CompressionBomb => {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1048576\r\n\r\n\x1f\x8b\x08\0\0\0\0\0\0\xff";
+            stream.write_all(head).await?;
+            stream.write_all(&[0; 1024 * 1024]).await
+        }
+        AnswersBeforeTheBody => {
+            stream.write_all(OK).await?;
+            stream.shutdown().await
+        }
+        NotHttp => stream.write_all(b"220 mail.example ESMTP\r\n").await,
+        TwoLengths => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 9\r\n\r\nok").await
+        }
+        SilentTls => std::future::pending().await,
+        GarbageTls => endlessly(&mut stream, b"", b"\x16\x03\x03\x40\x00garbage").await,
+        ClosesInTls => stream.shutdown().await,
+    }
+}
+
+async fn slowly(stream: &mut TcpStream, first: &[u8], again: &[u8]) -> std::io::Result<()> {
+    stream.write_all(first).await?;
+    loop {
+        stream.write_all(again).await?;
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn endlessly(stream: &mut TcpStream, first: &[u8], again: &[u8]) -> std::io::Result<()> {
+    stream.write_all(first).await?;
+    let again = again.repeat(1024);
+    loop {
+        stream.write_all(&again).await?;
+    }
+}
+
+async fn merchant(manner: Manner, host: u8) -> SocketAddr {
+    // An address of its own, so that it is a host of its own.
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 1, host], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(treat(manner, stream));
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
+    // Given merchants of every manner, with several webhooks for each,
+    let world = Setup::default().set("webhooks.schedule_seconds", "[]").build().await;
+    let worker = world.start_worker().await;
+    world.publish(job("first").with("webhook_url", world.webhook_url())).await;
+    world.webhooks(1).await;
+    let before = worker.most_memory();
+    let manners = [
+        (SlowHead, "abandoned", "timed out"),
+        (SlowBody, "abandoned", "timed out"),
+        (EndlessHead, "abandoned", ""),
+        (EndlessLine, "abandoned", ""),
+        // As much of it is read as the limit says; the status is what counts.
+        (EndlessBody, "delivered", ""),
+        (EndlessChunkSize, "abandoned", ""),
+        (CompressionBomb, "delivered", ""),
+        (AnswersBeforeTheBody, "", ""),
+        (NotHttp, "abandoned", "the connection broke"),
+        (TwoLengths, "abandoned", "the connection broke"),
+        (SilentTls, "abandoned", "timed out"),
+        (GarbageTls, "abandoned", "could not connect"),
+        (ClosesInTls, "abandoned", "could not connect"),
+    ];
+    let id = |manner: Manner, number: usize| format!("{manner:?}_{number}");
+    for (host, (manner, ..)) in (1..).zip(manners) {
+        let scheme = if matches!(manner, SilentTls | GarbageTls | ClosesInTls) { "https" } else { "http" };
+        let url = format!("{scheme}://{}/webhooks", merchant(manner, host).await);
+        for number in 0..10 {
+            world.publish(job(&id(manner, number)).with("webhook_url", json!(url))).await;
+        }
+    }
+    // then a well-behaved one's webhook arrives,
+    world.publish(job("last").with("webhook_url", world.webhook_url())).await;
+    world.webhooks(2).await;
+    // each of theirs ends within its time, for a reason that is told,
+    for (manner, state, reason) in manners {
+        for number in 0..10 {
+            let shown = world.wait_until_told(&id(manner, number)).await;
+            assert_eq!(shown["state"], "created");
+            let (said, timeline) = (&shown["event"]["webhook_state"], shown["timeline"].to_string());
+            assert!(state.is_empty() || said == state, "{manner:?}: {shown}");
+            assert!(timeline.contains(reason) && timeline.len() < 2000, "{manner:?}: {shown}");
+        }
+    }
+    // and none of it was kept.
+    let more = worker.most_memory() - before;
+    assert!(more < 64 * 1024 * 1024, "{more} bytes");
+}
+
+/// Interim answers are skipped inside one poll for as long as they come: that takes the webhooks' own threads.
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_answers_without_end_do_not_hold_up_jobs() {
+    // Given webhooks that are under way to a merchant of that kind, more than there are threads,
+    let world = Setup::default().set("webhooks.schedule_seconds", "[]").build().await;
+    let worker = world.start_worker().await;
+    let url = format!("http://{}/webhooks", merchant(EndlessInterim, 99).await);
+    for number in 0..20 {
+        world.publish(job(&format!("flood_{number}")).with("webhook_url", json!(url))).await;
+    }
+    for number in 0..20 {
+        world.result_of(&format!("flood_{number}")).await;
+    }
+    // then jobs are taken, made and told as ever, no lease is lost and no connection,
+    for number in 0..20 {
+        let id = format!("po_{number}");
+        world.publish(job(&id)).await;
+        world.wait_until_told(&id).await;
+    }
+    assert!(!worker.log().contains("lease ran out") && !worker.log().contains("is away"), "{}", worker.log());
+    // and those webhooks end within their time.
+    for number in 0..20 {
+        let shown = world.wait_until_told(&format!("flood_{number}")).await;
+        assert_eq!(shown["event"]["webhook_state"], "abandoned");
+    }
+    assert!(worker.stop().await.success());
+}
