@@ -17,6 +17,7 @@ pub mod store;
 pub mod webhook;
 
 pub mod pipeline;
+pub mod audit;
 
 pub mod cli;
 pub mod config;

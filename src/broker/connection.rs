@@ -1,6 +1,6 @@
 //! Connect, and connect again: jittered backoff without end, one line in the log for each change of state.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use lapin::{
     AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind,
@@ -11,6 +11,7 @@ use lapin::{
 use secrecy::ExposeSecret;
 use tokio::{
     net::lookup_host,
+    runtime::Handle,
     sync::watch,
     time::{sleep, timeout},
 };
@@ -76,8 +77,34 @@ pub(super) async fn within<T>(
         .map_err(Into::into)
 }
 
+/// A connection that ends with whoever holds it, however that ends.
+///
+/// lapin closes a connection when the last of its handles is dropped, and a call that was given up keeps one inside
+/// lapin: such a connection lives on, heartbeats and all, and a consumer on it takes jobs that nobody works on.
+pub(super) struct Held(Arc<Connection>);
+
+impl Deref for Held {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.0.status().connected()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let connection = self.0.clone();
+            // Said or not: from here on it has no heartbeat either, and the broker lets go of it by itself.
+            runtime.spawn(async move { within(connection.close(200, "given up".into())).await });
+        }
+    }
+}
+
 /// A connection of the given name, with the topology declared.
-pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<Connection, BrokerError> {
+pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<Held, BrokerError> {
     let mut uri: AMQPUri = settings
         .url
         .expose_secret()
@@ -88,7 +115,17 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
         uri.query.connection_timeout.or(u64::try_from(settings.connect_timeout.as_millis()).ok());
     let name = format!("payout-link-worker {purpose}");
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let connection = within(open(uri, properties, &settings.tls)).await?;
+    // On a task of its own: one that comes too late is taken, and closed.
+    let tls = settings.tls.clone();
+    let connecting = tokio::spawn(async move {
+        let connection = open(uri, properties, &tls).await?;
+        Ok::<_, lapin::Error>(Held(Arc::new(connection)))
+    });
+    let connected = async {
+        let stopped = |_| Err(lapin::Error::from(std::io::Error::from(std::io::ErrorKind::Interrupted)));
+        connecting.await.unwrap_or_else(stopped)
+    };
+    let connection = within(connected).await?;
     topology::declare(&connection, settings).await?;
     Ok(connection)
 }

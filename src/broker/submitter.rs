@@ -2,14 +2,14 @@
 
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Connection, Consumer, PublisherConfirm,
+    BasicProperties, Channel, Consumer, PublisherConfirm,
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 
 use super::{
     BrokerError, BrokerSettings,
-    connection::{channel, connect, within},
+    connection::{Held, channel, connect, within},
     publisher::PERSISTENT,
 };
 
@@ -22,7 +22,7 @@ pub struct Job<'a> {
 
 pub struct Submitter {
     // Held: the channel lives on it.
-    _connection: Connection,
+    _connection: Held,
     channel: Channel,
     replies: Option<(String, Consumer)>,
     confirms: Vec<PublisherConfirm>,

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod audit;
 mod check;
 mod keys;
 mod show;
@@ -61,6 +62,8 @@ enum Command {
     Keys(keys::Action),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
+    /// Compare a deployment's history with the rules that it is to keep, and print each that it breaks
+    Audit(audit::Arguments),
 }
 
 /// The configuration or the command line is wrong.
@@ -92,6 +95,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::Show(arguments) => show::run(&config, &arguments).await,
+            Command::Audit(arguments) => audit::run(&config, &arguments).await,
         }
     });
     // What is left to tasks that wait for the network is not waited for: leases mend it.

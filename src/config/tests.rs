@@ -70,6 +70,52 @@ fn the_example_says_the_defaults() {
     assert_eq!(format!("{:#?}", load_text(&bare.join("\n"), &[]).unwrap()), whole);
 }
 
+/// The settings that a kind's page shows.
+fn page(kind: &str) -> String {
+    let page = format!("{}/docs/connectors/{kind}.md", env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{page}: {error}"));
+    let (_, settings) = page.split_once("```toml\n").expect("the page shows its settings");
+    settings.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn every_connector_has_a_page_with_every_setting_and_its_default() {
+    for kind in crate::connector::KINDS.iter().filter(|kind| kind.name != "sandbox") {
+        let page = page(kind.name);
+        let read = |section: &str| {
+            let whole: toml::Table = section.parse().unwrap();
+            let section = whole["connectors"][kind.name].as_table().unwrap().clone();
+            format!("{:#?}", ConnectorSection::read(kind.name, section).unwrap())
+        };
+        for field in fields(&read(&page)) {
+            let is_there = page.lines().any(|line| {
+                let line = line.trim_start_matches("# ");
+                line.starts_with(&format!("{field} = ")) || line.ends_with(&format!(".{field}]"))
+            });
+            assert!(is_there, "{}: {field}", kind.name);
+        }
+        let required = |line: &str| {
+            let needed = kind.needs.iter().any(|needed| line.starts_with(&format!("{needed} = ")));
+            line.starts_with('[') || line.starts_with("kind = ") || needed
+        };
+        let bare: Vec<&str> = page.lines().filter(|line| required(line)).collect();
+        assert_eq!(read(&bare.join("\n")), read(&page), "{}", kind.name);
+        // Every key of connector_feature_data and every field that a job has to have is told of.
+        let whole = std::fs::read_to_string(format!(
+            "{}/docs/connectors/{}.md",
+            env!("CARGO_MANIFEST_DIR"),
+            kind.name
+        ));
+        let whole = whole.unwrap();
+        for key in kind.supports.feature_data {
+            assert!(whole.contains(&format!("| `{key}` |")), "{}: {key}", kind.name);
+        }
+        for field in kind.supports.job_fields.iter().flat_map(|fields| fields.split(" or ")) {
+            assert!(whole.contains(&format!("`{field}`")), "{}: {field}", kind.name);
+        }
+    }
+}
+
 #[test]
 fn every_problem_is_told_at_once_and_no_value_with_it() {
     let text = EXAMPLE

@@ -4,11 +4,11 @@ use std::{fmt, time::Duration};
 
 use serde::de::DeserializeOwned;
 
-use super::{Connector, Supports, hyperswitch, sandbox};
+use super::{Connector, Supports, hyperswitch, sandbox, xendit};
 use crate::http::HttpSettings;
 
 /// Every kind, under the name that `kind = "…"` gives in `[connectors.NAME]`.
-pub static KINDS: &[Kind] = &[hyperswitch::KIND, sandbox::KIND];
+pub static KINDS: &[Kind] = &[hyperswitch::KIND, sandbox::KIND, xendit::KIND];
 
 /// One kind of connector: what is told of it, and how its settings are read.
 pub struct Kind {

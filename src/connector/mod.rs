@@ -9,6 +9,7 @@ mod supports;
 
 mod hyperswitch;
 mod sandbox;
+mod xendit;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -9,12 +9,14 @@
 //! | `conclude` | the row has its end and its event, both or neither; never a second time |
 //! | `claim_events`, `delivered` | the same for what has to be told |
 //! | `erase_requests`, `delete_events`, `delete_attempts` | what is past its retention is gone, a batch of it |
+//! | `audit_page` | a page of what the checker compares; nothing sealed is opened |
 //! | `reseal`, `count_keys` | a page of records is sealed with the ring's first key; which key sealed how much |
 //!
 //! No transaction is ever open across a network call. Every write that relies on a lease names its holder and
 //! looks at the rows affected. Every statement is safe to repeat, since an error may come after the commit.
 
 mod accept;
+mod audit;
 mod batch;
 mod claim;
 mod conclude;
@@ -36,6 +38,7 @@ use uuid::Uuid;
 use self::{accept::Accept, batch::Batcher, conclude::Conclude, keep::Keep, outbox::Delivered};
 pub use self::{
     accept::{Accepted, Hold, NewLink},
+    audit::{Audited, AuditedEvent},
     batch::BatchLimits,
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate},
     outbox::{DueEvent, Telling, WebhookState},

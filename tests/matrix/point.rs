@@ -258,6 +258,7 @@ impl Run<'_> {
             message_id: story.message_id.clone(),
             key: story.key.clone(),
             fingerprint: story.fingerprint.clone(),
+            amount: story.fingerprint.clone(),
             is_valid: story.is_valid,
             rule: self.kind.rule(),
             wants_webhook: self.kind.wants_webhook(),
@@ -270,8 +271,8 @@ impl Run<'_> {
             links.iter().filter(move |link| link.request.reference == reference).map(move |link| Link {
                 id: link.id.clone(),
                 key: key.to_owned(),
-                fingerprint: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
-                url: link.url.clone(),
+                amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
+                url: Some(link.url.clone()),
             })
         });
         let posts = self.world.merchant.received();
@@ -292,6 +293,7 @@ impl Run<'_> {
             dead: self.dead.clone(),
             webhooks: posts.collect(),
             waiting: self.waiting,
+            ..History::default()
         }
     }
 
@@ -334,7 +336,7 @@ impl Run<'_> {
                 ARRAY(SELECT outcome FROM attempts a WHERE a.payout_link_id = p.id AND kind = 'create'
                     ORDER BY started_at),
                 e.id::text, e.type, e.published_at IS NOT NULL, e.due_at IS NOT NULL, e.holder IS NOT NULL,
-                e.webhook_state
+                e.webhook_state, e.webhook_attempts
              FROM payout_links p LEFT JOIN events e ON e.payout_link_id = p.id
              WHERE p.merchant_payout_id = ANY($1) ORDER BY 1",
         )
@@ -345,7 +347,7 @@ impl Run<'_> {
         rows.iter()
             .map(|row| Record {
                 key: row.get(0),
-                fingerprint: row.get(1),
+                amount: row.get(1),
                 state: row.get(2),
                 link_id: row.get(3),
                 in_doubt: row.get(4),
@@ -359,6 +361,7 @@ impl Run<'_> {
                     due: row.get(11),
                     leased: row.get(12),
                     webhook_state: row.get(13),
+                    webhook_attempts: row.get::<i32, _>(14).unsigned_abs(),
                 }),
             })
             .collect()

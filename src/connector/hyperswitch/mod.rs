@@ -6,18 +6,21 @@
 //! Out of doubt: `payout_id` is ours, derived from the record, and unique there without end. A repeat is answered with
 //! `HE_01` and never with the payout, which is then asked for by that id.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+mod body;
+
+use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
     Client, RequestBuilder,
     header::{ACCEPT, CONTENT_TYPE, HeaderName},
 };
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use secrecy::SecretString;
+use serde::Deserialize;
 use time::OffsetDateTime;
 use url::Url;
 
+use self::body::{Billing, Browser, CreateBody, FeatureData, expose};
 use super::{
     Call, Connector, Kind, Settings, Supports,
     exchange::{
@@ -29,8 +32,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Address, BrowserInformation, ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome,
-        PayoutStatus, ReplayRule, idempotency_uuid,
+        ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule,
+        idempotency_uuid,
     },
     http::{self, Answer, HttpSettings},
     wire::Rejection,
@@ -77,57 +80,6 @@ struct HyperswitchSettings {
     defaults: FeatureData,
 }
 
-/// Keys of `connector_feature_data`, under Hyperswitch's own names.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FeatureData {
-    auto_fulfill: Option<bool>,
-    connector: Option<Vec<String>>,
-    entity_type: Option<EntityType>,
-    metadata: Option<BTreeMap<String, String>>,
-    payout_link_config: Option<PayoutLinkConfig>,
-    profile_id: Option<String>,
-    return_url: Option<String>,
-    /// Seconds.
-    session_expiry: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-enum EntityType {
-    Individual,
-    Company,
-    NonProfit,
-    PublicSector,
-    NaturalPerson,
-    #[serde(rename = "lowercase")]
-    Lowercase,
-    Personal,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PayoutLinkConfig {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    theme: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logo: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    merchant_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enabled_payment_methods: Option<Vec<EnabledPaymentMethod>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    form_layout: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    test_mode: Option<bool>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EnabledPaymentMethod {
-    payment_method: String,
-    payment_method_types: Vec<String>,
-}
-
 fn production() -> Url {
     #[expect(clippy::expect_used, reason = "a constant")]
     Url::parse("https://api.hyperswitch.io").expect("it is a URL")
@@ -163,120 +115,6 @@ struct Hyperswitch {
     client: Client,
     settings: HyperswitchSettings,
     http: HttpSettings,
-}
-
-/// The server refuses keys that it does not know: nothing is sent beyond its documentation.
-#[derive(Serialize)]
-struct CreateBody<'a> {
-    payout_id: String,
-    merchant_order_reference_id: &'a str,
-    amount: i64,
-    currency: &'static str,
-    payout_link: bool,
-    confirm: bool,
-    auto_fulfill: bool,
-    session_expiry: u32,
-    customer_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    email: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    phone: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    phone_country_code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    billing: Option<Billing<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    priority: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    browser_info: Option<Browser<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payout_link_config: Option<PayoutLinkConfig>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entity_type: Option<EntityType>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    profile_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    return_url: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connector: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Serialize)]
-struct Billing<'a> {
-    address: BillingAddress<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    phone: Option<Phone<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    email: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Phone<'a> {
-    number: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    country_code: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct BillingAddress<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line1: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line2: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line3: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    city: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    zip: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    country: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct Browser<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    color_depth: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    java_enabled: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    java_script_enabled: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    language: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    screen_height: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    screen_width: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time_zone: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ip_address: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accept_header: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_agent: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    os_type: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    os_version: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device_model: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accept_language: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    referer: Option<&'a str>,
 }
 
 /// What is read of a payout. Its `client_secret` is not.
@@ -529,57 +367,9 @@ impl Connector for Hyperswitch {
     }
 }
 
-impl<'a> Billing<'a> {
-    fn of(address: &'a Address) -> Self {
-        Self {
-            address: BillingAddress {
-                first_name: expose(&address.first_name),
-                last_name: expose(&address.last_name),
-                line1: expose(&address.line1),
-                line2: expose(&address.line2),
-                line3: expose(&address.line3),
-                city: expose(&address.city),
-                state: expose(&address.state),
-                zip: expose(&address.zip_code),
-                country: address.country_alpha2_code.map(|country| country.as_str()),
-            },
-            phone: expose(&address.phone_number)
-                .map(|number| Phone { number, country_code: address.phone_country_code.as_deref() }),
-            email: expose(&address.email),
-        }
-    }
-}
-
-impl<'a> Browser<'a> {
-    /// What its types there cannot hold is left out: it decides nothing.
-    fn of(browser: &'a BrowserInformation) -> Self {
-        Self {
-            color_depth: browser.color_depth.and_then(|depth| u8::try_from(depth).ok()),
-            java_enabled: browser.java_enabled,
-            java_script_enabled: browser.java_script_enabled,
-            language: browser.language.as_deref(),
-            screen_height: browser.screen_height,
-            screen_width: browser.screen_width,
-            time_zone: browser.time_zone_offset_minutes,
-            ip_address: browser.ip_address.as_deref().and_then(|address| address.parse().ok()),
-            accept_header: browser.accept_header.as_deref(),
-            user_agent: browser.user_agent.as_deref(),
-            os_type: browser.os_type.as_deref(),
-            os_version: browser.os_version.as_deref(),
-            device_model: browser.device_model.as_deref(),
-            accept_language: browser.accept_language.as_deref(),
-            referer: browser.referer.as_deref(),
-        }
-    }
-}
-
 /// A hyphenated UUID: what older servers ask for and newer ones take.
 fn payout_id(idempotency_key: &str) -> String {
     idempotency_uuid(idempotency_key).hyphenated().to_string()
-}
-
-fn expose(secret: &Option<SecretString>) -> Option<&str> {
-    secret.as_ref().map(ExposeSecret::expose_secret)
 }
 
 /// An error in the provider's own words; `None` where the answer holds none.

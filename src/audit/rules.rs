@@ -1,0 +1,256 @@
+//! R1 to R11, each where its evidence is at hand.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::{Heard, History, Link, Published, Record, Rule, Violation, Webhook};
+
+const REJECTED: &str = "payout_link.rejected";
+
+/// Every rule that the history breaks. `tries`: posts of the webhook schedule, the first included.
+pub fn check(history: &History, tries: u32) -> Vec<Violation> {
+    let known = Known::of(history);
+    let mut found = Findings { found: Vec::new(), tries };
+    for of_key in known.by_key.values() {
+        found.jobs(&known, of_key);
+        found.links(of_key);
+        if let Some(record) = of_key.record {
+            found.record(of_key, record);
+            found.results(of_key, record);
+            found.webhooks(of_key, record);
+        }
+    }
+    found.refusals(&known);
+    for heard in history.heard.iter().filter(|heard| heard.id.is_none()) {
+        found.wrong(true, "R9", || format!("{heard:?} has no id"));
+    }
+    for before in &history.before {
+        let after = known.by_key.get(before.key.as_str()).and_then(|of_key| of_key.record);
+        found.wrong(after != Some(before), "R8", || format!("{before:?} became {after:?}"));
+    }
+    found.wrong(history.waiting > 0, "R10", || format!("{} jobs in the queue", history.waiting));
+    for leak in &history.leaks {
+        found.wrong(true, "R11", || format!("secret {} stands in {}", leak.secret, leak.place));
+    }
+    found.found.sort_by(|one, other| (rank(one), &one.evidence).cmp(&(rank(other), &other.evidence)));
+    found.found
+}
+
+/// R2 before R10.
+fn rank(violation: &Violation) -> (usize, &'static str) {
+    (violation.rule.len(), violation.rule)
+}
+
+/// The history, sorted by what belongs together.
+struct Known<'a> {
+    by_key: HashMap<&'a str, OfKey<'a>>,
+    /// Rejections that were heard, by the message that they answer.
+    rejections: HashMap<Option<&'a str>, Vec<&'a Heard>>,
+    dead: HashSet<&'a str>,
+}
+
+/// Everything about one key.
+#[derive(Default)]
+struct OfKey<'a> {
+    key: &'a str,
+    record: Option<&'a Record>,
+    jobs: Vec<&'a Published>,
+    links: Vec<&'a Link>,
+    results: Vec<&'a Heard>,
+    posts: Vec<&'a Webhook>,
+}
+
+impl<'a> Known<'a> {
+    fn of(history: &'a History) -> Self {
+        let mut by_key: HashMap<&str, OfKey<'_>> = HashMap::with_capacity(history.published.len());
+        let mut rejections: HashMap<_, Vec<&Heard>> = HashMap::new();
+        for job in &history.published {
+            at(&mut by_key, &job.key).jobs.push(job);
+        }
+        for link in &history.links {
+            at(&mut by_key, &link.key).links.push(link);
+        }
+        for record in &history.records {
+            at(&mut by_key, &record.key).record = Some(record);
+        }
+        for heard in &history.heard {
+            if heard.kind == REJECTED {
+                rejections.entry(heard.correlation_id.as_deref()).or_default().push(heard);
+            } else {
+                at(&mut by_key, &heard.key).results.push(heard);
+            }
+        }
+        for post in &history.webhooks {
+            at(&mut by_key, &post.key).posts.push(post);
+        }
+        let dead = history.dead.iter().filter(|dead| dead.has_reason);
+        let dead = dead.filter_map(|dead| dead.message_id.as_deref()).collect();
+        Self { by_key, rejections, dead }
+    }
+
+    fn was_rejected(&self, job: &Published) -> bool {
+        self.rejections.contains_key(&Some(job.message_id.as_str()))
+    }
+
+    fn is_dead(&self, job: &Published) -> bool {
+        self.dead.contains(job.message_id.as_str())
+    }
+}
+
+fn at<'a, 'm>(by_key: &'m mut HashMap<&'a str, OfKey<'a>>, key: &'a str) -> &'m mut OfKey<'a> {
+    by_key.entry(key).or_insert_with(|| OfKey { key, ..OfKey::default() })
+}
+
+struct Findings {
+    found: Vec<Violation>,
+    tries: u32,
+}
+
+impl Findings {
+    fn wrong(&mut self, is_wrong: bool, rule: &'static str, evidence: impl FnOnce() -> String) {
+        if is_wrong {
+            self.found.push(Violation { rule, evidence: evidence() });
+        }
+    }
+
+    /// Of several requests under one key one is accepted, with all its repeats; every other is refused.
+    fn jobs(&mut self, known: &Known<'_>, of_key: &OfKey<'_>) {
+        let record = of_key.record;
+        let accepted = of_key.accepted(known);
+        for job in &of_key.jobs {
+            let (was_rejected, is_dead) = (known.was_rejected(job), known.is_dead(job));
+            let is_recorded = record.is_some() && accepted == Some(job.fingerprint.as_str());
+            self.wrong(!(is_recorded || was_rejected && is_dead), "R1", || {
+                format!("{job:?}: record {record:?}, rejection heard {was_rejected}, dead letter {is_dead}")
+            });
+            self.wrong(is_recorded && (was_rejected || is_dead), "R1", || {
+                format!("{job:?} is recorded and refused as well")
+            });
+        }
+        if let Some(record) = record {
+            let is_known = of_key.jobs.iter().any(|job| job.is_valid && job.amount == record.amount);
+            self.wrong(!is_known, "R8", || format!("{record:?} is of no job that was published"));
+        }
+    }
+
+    fn links(&mut self, of_key: &OfKey<'_>) {
+        let (key, links) = (of_key.key, &of_key.links);
+        self.wrong(links.len() > 1, "R2", || format!("{key} has {} links: {links:?}", links.len()));
+        self.wrong(!links.is_empty() && of_key.record.is_none(), "R3", || {
+            format!("{key} has a link and no record")
+        });
+        for link in links {
+            let differs = of_key.record.is_some_and(|record| record.amount != link.amount);
+            self.wrong(differs, "R8", || format!("{link:?} is not of the accepted {:?}", of_key.record));
+        }
+    }
+
+    fn record(&mut self, of_key: &OfKey<'_>, record: &Record) {
+        let links = &of_key.links;
+        let event_kind = record.event.as_ref().map(|event| event.kind.as_str());
+        match record.state.as_str() {
+            "created" => {
+                let is_theirs = links.iter().any(|link| Some(&link.id) == record.link_id.as_ref());
+                self.wrong(!is_theirs, "R3", || format!("{record:?}, and the connector has {links:?}"));
+                let told = of_key.results.iter().filter(|heard| heard.kind == "payout_link.created");
+                for heard in told.filter(|_| links.iter().all(|link| link.url.is_some())) {
+                    let is_known = links.iter().any(|link| link.url == heard.link_url);
+                    self.wrong(!is_known, "R3", || {
+                        format!("{:?} of {record:?} tells another link", heard.id)
+                    });
+                }
+                self.wrong(event_kind != Some("payout_link.created"), "R3", || format!("{record:?}"));
+            }
+            "failed" => {
+                self.wrong(!links.is_empty(), "R4", || format!("{record:?} has {links:?}"));
+                self.wrong(event_kind != Some("payout_link.failed"), "R4", || format!("{record:?}"));
+            }
+            "unknown" => self.unknown(of_key, record, event_kind),
+            _ => self.wrong(true, "R10", || format!("{record:?} is open")),
+        }
+        let event_is_left = record.event.as_ref().is_none_or(|event| {
+            event.due || event.leased || !event.published || event.webhook_state == "pending"
+        });
+        self.wrong(record.due || record.leased || event_is_left, "R10", || format!("{record:?}"));
+    }
+
+    fn unknown(&mut self, of_key: &OfKey<'_>, record: &Record, event_kind: Option<&str>) {
+        let rule = of_key.jobs.iter().map(|job| job.rule).next();
+        let no_other_way = match rule {
+            Some(Rule::Never) => record.in_doubt,
+            // Where keys can be repeated, only a refusal of the repeat leaves no other way: it does not say what
+            // came of the first.
+            Some(Rule::SameKey) => record.in_doubt && record.calls.iter().any(|call| call == "refused"),
+            Some(Rule::LookUp) | None => false,
+        };
+        self.wrong(!no_other_way, "R5", || format!("{record:?} under {rule:?}"));
+        self.wrong(event_kind != Some("payout_link.pending"), "R5", || {
+            format!("{record:?} says nothing of doubt")
+        });
+    }
+
+    fn results(&mut self, of_key: &OfKey<'_>, record: &Record) {
+        let Some(event) = &record.event else { return };
+        let (of_event, others): (Vec<&Heard>, Vec<&Heard>) =
+            of_key.results.iter().partition(|heard| heard.id.as_ref() == Some(&event.id));
+        self.wrong(of_event.iter().all(|heard| heard.is_reply), "R6", || format!("no result of {event:?}"));
+        let contents: BTreeSet<_> = of_event.iter().map(|heard| (&heard.kind, &heard.body)).collect();
+        self.wrong(contents.len() > 1, "R6", || format!("{} results under {event:?}", contents.len()));
+        self.wrong(contents.iter().any(|(kind, _)| **kind != event.kind), "R6", || {
+            format!("another type than that of {event:?} is told: {contents:?}")
+        });
+        for heard in others {
+            self.wrong(true, "R9", || format!("{heard:?} is no repeat of {event:?}"));
+        }
+        let is_replied = of_event.iter().any(|heard| heard.is_reply);
+        let answered: HashSet<_> =
+            of_event.iter().filter_map(|heard| heard.correlation_id.as_deref()).collect();
+        for job in of_key.of_amount(&record.amount) {
+            self.wrong(job.wants_reply && !is_replied, "R6", || format!("no reply to {job:?}"));
+            let is_answered = answered.contains(job.message_id.as_str());
+            self.wrong(job.came_late && !is_answered, "R6", || format!("no answer to {job:?}"));
+        }
+    }
+
+    fn webhooks(&mut self, of_key: &OfKey<'_>, record: &Record) {
+        let Some(event) = &record.event else { return };
+        let posts = &of_key.posts;
+        // A webhook_url does not make another request: of repeats, the first accepted decides.
+        let mut jobs = of_key.of_amount(&record.amount).peekable();
+        let is_wanted = jobs.peek().is_some() && jobs.all(|job| job.wants_webhook);
+        let gave_up = event.webhook_state == "abandoned"
+            && (posts.iter().any(|post| post.status == Some(410)) || event.webhook_attempts >= self.tries);
+        let is_taken =
+            posts.iter().any(|post| post.is_verified && post.status.is_some_and(|status| status / 100 == 2));
+        let is_owed = (is_wanted && !gave_up) || event.webhook_state == "delivered";
+        self.wrong(is_owed && !is_taken, "R7", || format!("no webhook of {event:?}: {posts:?}"));
+        let bodies: BTreeSet<&str> = posts.iter().map(|post| post.body.as_str()).collect();
+        self.wrong(bodies.len() > 1, "R7", || format!("{} bodies for {event:?}", bodies.len()));
+        for post in posts {
+            self.wrong(post.id.as_ref() != Some(&event.id), "R9", || format!("{post:?} is not of {event:?}"));
+        }
+    }
+
+    /// Nothing of a refused job is stored, so the ids of its rejections have to be the same by themselves.
+    fn refusals(&mut self, known: &Known<'_>) {
+        for (of, repeats) in &known.rejections {
+            let ids: BTreeSet<_> = repeats.iter().map(|heard| &heard.id).collect();
+            self.wrong(ids.len() > 1, "R9", || format!("rejections of {of:?} under {ids:?}"));
+            let bodies: BTreeSet<_> = repeats.iter().map(|heard| &heard.body).collect();
+            self.wrong(bodies.len() > 1, "R6", || format!("rejections of {of:?} differ"));
+        }
+    }
+}
+
+impl<'a> OfKey<'a> {
+    /// The request that was accepted: the one of the record's amount that was not refused.
+    fn accepted(&self, known: &Known<'_>) -> Option<&'a str> {
+        let amount = self.record.map(|record| record.amount.as_str())?;
+        let of_amount = || self.of_amount(amount);
+        let taken = of_amount().find(|job| !known.was_rejected(job) && !known.is_dead(job));
+        taken.or_else(|| of_amount().next()).map(|job| job.fingerprint.as_str())
+    }
+
+    fn of_amount(&self, amount: &str) -> impl Iterator<Item = &'a Published> {
+        self.jobs.iter().copied().filter(move |job| job.is_valid && job.amount == amount)
+    }
+}

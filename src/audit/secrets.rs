@@ -1,0 +1,49 @@
+//! R11: secrets are looked for as they stand, wherever none may be.
+
+use super::Leak;
+
+/// Values that may be in nothing that the worker tells, writes or logs.
+#[derive(Default, Clone)]
+pub struct Secrets(Vec<Vec<u8>>);
+
+/// Shorter ones would be found by chance.
+const SHORTEST: usize = 8;
+
+impl Secrets {
+    /// Those of at least eight bytes; empty ones are passed over.
+    pub fn new(values: impl IntoIterator<Item = String>) -> Result<Self, String> {
+        let values: Vec<Vec<u8>> =
+            values.into_iter().map(String::into_bytes).filter(|value| !value.is_empty()).collect();
+        match values.iter().position(|value| value.len() < SHORTEST) {
+            Some(place) => Err(format!("secret {} has fewer than {SHORTEST} bytes", place + 1)),
+            None => Ok(Self(values)),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each that stands in the text.
+    pub fn find(&self, text: &[u8], place: impl Fn() -> String) -> Vec<Leak> {
+        let stands = |secret: &Vec<u8>| {
+            let first = secret[0];
+            let mut from = 0;
+            while let Some(at) = text[from..].iter().position(|&byte| byte == first) {
+                if text[from + at..].starts_with(secret) {
+                    return true;
+                }
+                from += at + 1;
+            }
+            false
+        };
+        let found = self.0.iter().enumerate().filter(|(_, secret)| stands(secret));
+        found.map(|(place_in_list, _)| Leak { secret: place_in_list + 1, place: place() }).collect()
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
+}

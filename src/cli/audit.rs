@@ -1,0 +1,120 @@
+//! `audit`: a deployment's history against the rules. `docs/audit.md` has the formats of the files.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    audit::{self, Files, Rule, Secrets, Violation},
+    config::Config,
+    domain::ReplayRule,
+    store::{self, Store},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Jobs that RabbitMQ confirmed
+    #[arg(long, value_name = "FILE")]
+    published: PathBuf,
+    /// Everything heard on the results exchange and on reply queues
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+    /// The dead letters
+    #[arg(long, value_name = "FILE")]
+    dead_letters: Option<PathBuf>,
+    /// Everything that merchants got
+    #[arg(long, value_name = "FILE")]
+    webhooks: Option<PathBuf>,
+    /// The connector's links
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// Values that may stand nowhere, one a line; they are searched for in results, webhooks, database and logs
+    #[arg(long, value_name = "FILE")]
+    secrets: Option<PathBuf>,
+    /// Logs to search for secrets
+    #[arg(long, value_name = "FILE")]
+    log: Vec<PathBuf>,
+    /// Only records made at this time or later (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| OffsetDateTime::parse(text, &Rfc3339))]
+    since: Option<OffsetDateTime>,
+}
+
+pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let secrets = match &arguments.secrets {
+        None => Secrets::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            Secrets::new(text.lines().map(str::to_owned)).map_err(anyhow::Error::msg)?
+        }
+    };
+    let files = Files {
+        published: Some(arguments.published.clone()),
+        results: arguments.results.clone(),
+        dead_letters: arguments.dead_letters.clone(),
+        webhooks: arguments.webhooks.clone(),
+        ledger: arguments.ledger.clone(),
+        logs: arguments.log.clone(),
+    };
+    let connectors = config.connectors()?;
+    let rule = |name: Option<&str>| {
+        Some(match connectors.choose(name)?.connector.replay_rule() {
+            ReplayRule::SameKey { look_up: None, .. } => Rule::SameKey,
+            ReplayRule::SameKey { look_up: Some(_), .. } | ReplayRule::LookUp(_) => Rule::LookUp,
+            ReplayRule::Never => Rule::Never,
+        })
+    };
+    let mut history = audit::read(&files, &secrets, rule)?;
+    let pool = store::connect(&config.database()).await.context("database")?;
+    let store = Store::new(pool, config.key_ring()?, config.store());
+    let (records, leaks) =
+        audit::read_records(&store, arguments.since, &secrets).await.context("database")?;
+    history.records = records;
+    history.leaks.extend(leaks);
+
+    let tries = u32::try_from(config.webhooks.schedule_seconds.len()).unwrap_or(u32::MAX).saturating_add(1);
+    let unchecked = arguments.unchecked();
+    let mut found = audit::check(&history, tries);
+    found.retain(|violation| !unchecked.contains(&violation.rule));
+    print(&found);
+    println!(
+        "{} jobs, {} records, {} results, {} dead letters, {} webhooks, {} links",
+        history.published.len(),
+        history.records.len(),
+        history.heard.len(),
+        history.dead.len(),
+        history.webhooks.len(),
+        history.links.len()
+    );
+    if !unchecked.is_empty() {
+        println!("not checked, for want of their files: {}", unchecked.join(" "));
+    }
+    println!("{} violations", found.len());
+    Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Arguments {
+    /// Rules whose evidence was not given.
+    fn unchecked(&self) -> Vec<&'static str> {
+        let mut rules = Vec::new();
+        let mut without = |file: &Option<PathBuf>, of: &[&'static str]| {
+            if file.is_none() {
+                rules.extend(of);
+            }
+        };
+        without(&self.results, &["R1", "R6"]);
+        without(&self.dead_letters, &["R1"]);
+        without(&self.ledger, &["R2", "R3", "R4"]);
+        without(&self.webhooks, &["R7"]);
+        without(&self.secrets, &["R11"]);
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+}
+
+fn print(found: &[Violation]) {
+    for violation in found {
+        println!("{}: {}", violation.rule, violation.evidence);
+    }
+}

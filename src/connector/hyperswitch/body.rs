@@ -1,0 +1,221 @@
+//! What Hyperswitch is sent, and what of it `connector_feature_data` may say.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Address, BrowserInformation};
+
+/// Keys of `connector_feature_data`, under Hyperswitch's own names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FeatureData {
+    pub(super) auto_fulfill: Option<bool>,
+    pub(super) connector: Option<Vec<String>>,
+    pub(super) entity_type: Option<EntityType>,
+    pub(super) metadata: Option<BTreeMap<String, String>>,
+    pub(super) payout_link_config: Option<PayoutLinkConfig>,
+    pub(super) profile_id: Option<String>,
+    pub(super) return_url: Option<String>,
+    /// Seconds.
+    pub(super) session_expiry: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) enum EntityType {
+    Individual,
+    Company,
+    NonProfit,
+    PublicSector,
+    NaturalPerson,
+    #[serde(rename = "lowercase")]
+    Lowercase,
+    Personal,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PayoutLinkConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    theme: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logo: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merchant_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enabled_payment_methods: Option<Vec<EnabledPaymentMethod>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    form_layout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test_mode: Option<bool>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnabledPaymentMethod {
+    payment_method: String,
+    payment_method_types: Vec<String>,
+}
+
+/// The server refuses keys that it does not know: nothing is sent beyond its documentation.
+#[derive(Serialize)]
+pub(super) struct CreateBody<'a> {
+    pub(super) payout_id: String,
+    pub(super) merchant_order_reference_id: &'a str,
+    pub(super) amount: i64,
+    pub(super) currency: &'static str,
+    pub(super) payout_link: bool,
+    pub(super) confirm: bool,
+    pub(super) auto_fulfill: bool,
+    pub(super) session_expiry: u32,
+    pub(super) customer_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) email: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) phone: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) phone_country_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) billing: Option<Billing<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) priority: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) browser_info: Option<Browser<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) payout_link_config: Option<PayoutLinkConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) entity_type: Option<EntityType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) profile_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) return_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connector: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) metadata: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Billing<'a> {
+    pub(super) address: BillingAddress<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) phone: Option<Phone<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) email: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Phone<'a> {
+    pub(super) number: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) country_code: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+pub(super) struct BillingAddress<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) first_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line1: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line2: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line3: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) city: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) state: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) zip: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) country: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Browser<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) color_depth: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) java_enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) java_script_enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) language: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) screen_height: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) screen_width: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) time_zone: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ip_address: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) accept_header: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) os_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) os_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) device_model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) accept_language: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) referer: Option<&'a str>,
+}
+
+impl<'a> Billing<'a> {
+    pub(super) fn of(address: &'a Address) -> Self {
+        Self {
+            address: BillingAddress {
+                first_name: expose(&address.first_name),
+                last_name: expose(&address.last_name),
+                line1: expose(&address.line1),
+                line2: expose(&address.line2),
+                line3: expose(&address.line3),
+                city: expose(&address.city),
+                state: expose(&address.state),
+                zip: expose(&address.zip_code),
+                country: address.country_alpha2_code.map(|country| country.as_str()),
+            },
+            phone: expose(&address.phone_number)
+                .map(|number| Phone { number, country_code: address.phone_country_code.as_deref() }),
+            email: expose(&address.email),
+        }
+    }
+}
+
+impl<'a> Browser<'a> {
+    /// What its types there cannot hold is left out: it decides nothing.
+    pub(super) fn of(browser: &'a BrowserInformation) -> Self {
+        Self {
+            color_depth: browser.color_depth.and_then(|depth| u8::try_from(depth).ok()),
+            java_enabled: browser.java_enabled,
+            java_script_enabled: browser.java_script_enabled,
+            language: browser.language.as_deref(),
+            screen_height: browser.screen_height,
+            screen_width: browser.screen_width,
+            time_zone: browser.time_zone_offset_minutes,
+            ip_address: browser.ip_address.as_deref().and_then(|address| address.parse().ok()),
+            accept_header: browser.accept_header.as_deref(),
+            user_agent: browser.user_agent.as_deref(),
+            os_type: browser.os_type.as_deref(),
+            os_version: browser.os_version.as_deref(),
+            device_model: browser.device_model.as_deref(),
+            accept_language: browser.accept_language.as_deref(),
+            referer: browser.referer.as_deref(),
+        }
+    }
+}
+
+pub(super) fn expose(secret: &Option<SecretString>) -> Option<&str> {
+    secret.as_ref().map(ExposeSecret::expose_secret)
+}

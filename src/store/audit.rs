@@ -1,0 +1,103 @@
+//! `audit_page`: what the checker compares, a page of records at a time. Nothing sealed is opened.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+
+/// A record and its event, as far as the rules go.
+#[derive(Debug)]
+pub struct Audited {
+    pub id: Uuid,
+    pub merchant_id: String,
+    pub merchant_payout_id: String,
+    /// Minor units of `currency`.
+    pub amount_minor: i64,
+    pub currency: String,
+    pub state: String,
+    pub connector_payout_id: Option<String>,
+    pub in_doubt: bool,
+    pub leased: bool,
+    pub due: bool,
+    pub created_at: OffsetDateTime,
+    /// Outcomes of the creating calls, in their order.
+    pub calls: Vec<String>,
+    pub event: Option<AuditedEvent>,
+    /// Where asked for: all that is in the database of it, bytes as they are.
+    pub text: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub struct AuditedEvent {
+    pub id: Uuid,
+    pub r#type: String,
+    pub published: bool,
+    pub due: bool,
+    pub leased: bool,
+    pub webhook_state: String,
+    pub webhook_attempts: i32,
+}
+
+impl Store {
+    /// At most `limit` records in the order of their ids, from the first behind `after`.
+    pub async fn audit_page(
+        &self,
+        after: Uuid,
+        limit: i64,
+        with_text: bool,
+    ) -> Result<Vec<Audited>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            SELECT
+                p.id, merchant_id, merchant_payout_id, amount_minor, currency, state, connector_payout_id,
+                in_doubt_since IS NOT NULL AS "in_doubt!", p.holder IS NOT NULL AS "leased!",
+                p.due_at IS NOT NULL AS "due!", created_at,
+                ARRAY(
+                    SELECT outcome FROM attempts a WHERE a.payout_link_id = p.id AND kind = 'create'
+                    ORDER BY started_at
+                ) AS "calls!",
+                e.id AS "event_id?", e.type AS "type?", published_at IS NOT NULL AS "published!",
+                e.due_at IS NOT NULL AS "event_due!", e.holder IS NOT NULL AS "event_leased!",
+                webhook_state AS "webhook_state?", webhook_attempts AS "webhook_attempts?",
+                CASE WHEN $3 THEN convert_to(
+                    row_to_json(p)::text || coalesce(row_to_json(e)::text, '')
+                    || coalesce((SELECT json_agg(a)::text FROM attempts a WHERE a.payout_link_id = p.id), ''), 'UTF8'
+                ) || coalesce(request, '') || coalesce(result, '') END AS text
+            FROM payout_links p LEFT JOIN events e ON e.id = p.event_id
+            WHERE p.id > $1 ORDER BY p.id LIMIT $2
+            "#,
+            after,
+            limit,
+            with_text,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Audited {
+                id: row.id,
+                merchant_id: row.merchant_id,
+                merchant_payout_id: row.merchant_payout_id,
+                amount_minor: row.amount_minor,
+                currency: row.currency,
+                state: row.state,
+                connector_payout_id: row.connector_payout_id,
+                in_doubt: row.in_doubt,
+                leased: row.leased,
+                due: row.due,
+                created_at: row.created_at,
+                calls: row.calls,
+                event: row.event_id.zip(row.r#type).map(|(id, r#type)| AuditedEvent {
+                    id,
+                    r#type,
+                    published: row.published,
+                    due: row.event_due,
+                    leased: row.event_leased,
+                    webhook_state: row.webhook_state.unwrap_or_default(),
+                    webhook_attempts: row.webhook_attempts.unwrap_or_default(),
+                }),
+                text: row.text,
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,223 @@
+//! Three RabbitMQ nodes on loopback, of one cluster: names, ports, data and epmd of the run's own.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::services::{answers, port, run, signal, until};
+
+pub const NODES: usize = 3;
+const START: Duration = Duration::from_secs(180);
+
+pub struct Cluster {
+    home: PathBuf,
+    programs: PathBuf,
+    name: String,
+    epmd_port: u16,
+    ctl_port: u16,
+    nodes: [Node; NODES],
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    port: u16,
+    distribution_port: u16,
+}
+
+impl Cluster {
+    pub async fn start(folder: &Path, taken: &mut Vec<u16>) -> Result<Self, String> {
+        let home = folder.join("rabbitmq");
+        let mut node = || Node { port: port(taken), distribution_port: port(taken) };
+        let nodes = [node(), node(), node()];
+        let name = format!("chaos{}", std::process::id());
+        let (epmd_port, ctl_port) = (port(taken), port(taken));
+        let cluster = Self { home, programs: programs()?, name, epmd_port, ctl_port, nodes };
+        for place in 0..NODES {
+            std::fs::create_dir_all(cluster.folder(place)).map_err(|error| error.to_string())?;
+        }
+        std::fs::write(cluster.home.join("rabbitmq.conf"), cluster.configuration())
+            .map_err(|error| error.to_string())?;
+        // The first alone: the others find it and join it.
+        for place in 0..NODES {
+            cluster.spawn(place).await?;
+            cluster.wait(place).await?;
+        }
+        let status = cluster.ctl(0, &["cluster_status", "--formatter", "json"]).await?;
+        let status: serde_json::Value = serde_json::from_str(&status).map_err(|error| error.to_string())?;
+        let running = status["running_nodes"].as_array().map_or(0, Vec::len);
+        if running == NODES {
+            Ok(cluster)
+        } else {
+            Err(format!("{running} of {NODES} nodes are in the cluster"))
+        }
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|node| SocketAddr::from(([127, 0, 0, 1], node.port))).collect()
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&self, place: usize) {
+        if let Some(pid) = self.pid(place) {
+            signal(pid, "KILL").await;
+            self.ended(place, pid).await;
+        }
+    }
+
+    /// The node's own clean shutdown.
+    pub async fn stop(&self, place: usize) {
+        if let Some(pid) = self.pid(place) {
+            signal(pid, "TERM").await;
+            if until("a node's end", Duration::from_secs(60), async || !is_alive(pid)).await.is_err() {
+                signal(pid, "KILL").await;
+            }
+            self.ended(place, pid).await;
+        }
+    }
+
+    async fn ended(&self, place: usize, pid: u32) {
+        let _ = until("a node's end", Duration::from_secs(30), async || !is_alive(pid)).await;
+        let _ = std::fs::remove_file(self.pid_file(place));
+    }
+
+    /// Starts a node, without waiting until it serves.
+    pub async fn spawn(&self, place: usize) -> Result<(), String> {
+        let mut server = self.command("rabbitmq-server", Some(place));
+        let log = std::fs::File::create(self.folder(place).join("start.log")).map_err(|e| e.to_string())?;
+        let errors = log.try_clone().map_err(|error| error.to_string())?;
+        server.arg("-detached").stdin(Stdio::null()).stdout(log).stderr(errors);
+        run(server).await?;
+        Ok(())
+    }
+
+    /// Until it serves.
+    pub async fn wait(&self, place: usize) -> Result<(), String> {
+        let address = self.addresses()[place];
+        until(&format!("node {place} of RabbitMQ"), START, async || answers(address).await).await
+    }
+
+    /// Where the queue's leader is.
+    pub async fn leader(&self, queue: &str) -> Option<usize> {
+        let arguments = ["list_queues", "--quiet", "--no-table-headers", "name", "leader"];
+        for asked in 0..NODES {
+            if self.pid(asked).is_none() {
+                continue;
+            }
+            let Ok(said) = self.ctl(asked, &arguments).await else { continue };
+            let line = said.lines().find_map(|line| line.trim().strip_prefix(queue)?.trim().into());
+            if let Some(leader) = line {
+                return (0..NODES).find(|&place| self.node_name(place) == leader.trim());
+            }
+        }
+        None
+    }
+
+    /// An alarm blocks every connection that publishes, on all nodes.
+    pub async fn alarm(&self, place: usize, on: bool) -> Result<(), String> {
+        let limit: &[&str] = if on { &["absolute", "1"] } else { &["0.4"] };
+        self.ctl(place, &[&["set_vm_memory_high_watermark"], limit].concat()).await.map(drop)
+    }
+
+    async fn ctl(&self, place: usize, arguments: &[&str]) -> Result<String, String> {
+        let mut ctl = self.command("rabbitmqctl", None);
+        ctl.args(["-n", &self.node_name(place)]).args(arguments);
+        run(ctl).await
+    }
+
+    fn node_name(&self, place: usize) -> String {
+        format!("{}n{place}@localhost", self.name)
+    }
+
+    fn folder(&self, place: usize) -> PathBuf {
+        self.home.join(format!("node{place}"))
+    }
+
+    fn pid_file(&self, place: usize) -> PathBuf {
+        self.folder(place).join("pid")
+    }
+
+    fn pid(&self, place: usize) -> Option<u32> {
+        let pid = std::fs::read_to_string(self.pid_file(place)).ok()?.trim().parse().ok()?;
+        is_alive(pid).then_some(pid)
+    }
+
+    fn configuration(&self) -> String {
+        let mut lines = vec![
+            "cluster_formation.peer_discovery_backend = classic_config".to_owned(),
+            "log.file.level = warning".to_owned(),
+            "collect_statistics_interval = 60000".to_owned(),
+        ];
+        for place in 0..NODES {
+            let name = self.node_name(place);
+            lines.push(format!("cluster_formation.classic_config.nodes.{} = {name}", place + 1));
+        }
+        lines.join("\n") + "\n"
+    }
+
+    /// Everything that a node would take from the system is turned to the run's folder.
+    fn command(&self, program: &str, place: Option<usize>) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command
+            .env("HOME", &self.home)
+            .env("LC_ALL", "C.UTF-8")
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_CTL_DIST_PORT_MIN", self.ctl_port.to_string())
+            .env("RABBITMQ_CTL_DIST_PORT_MAX", (self.ctl_port + 50).to_string());
+        let Some(place) = place else { return command };
+        let (node, folder) = (self.nodes[place], self.folder(place));
+        command
+            .env("RABBITMQ_NODENAME", self.node_name(place))
+            .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODE_PORT", node.port.to_string())
+            .env("RABBITMQ_DIST_PORT", node.distribution_port.to_string())
+            .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
+            .env("RABBITMQ_LOG_BASE", folder.join("log"))
+            .env("RABBITMQ_LOGS", folder.join("rabbitmq.log"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
+            .env("RABBITMQ_CONFIG_FILE", self.home.join("rabbitmq.conf"))
+            .env("RABBITMQ_GENERATED_CONFIG_DIR", folder.join("generated"))
+            .env("RABBITMQ_SCHEMA_DIR", folder.join("schema"))
+            .env("RABBITMQ_PID_FILE", folder.join("pid"))
+            // Schedulers that wait by sleeping: three nodes share the machine with all that they serve.
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+            );
+        command
+    }
+}
+
+/// Nothing of it outlives the run, however that ends.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for pid in (0..NODES).filter_map(|place| self.pid(place)) {
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
+        // epmd refuses for as long as it knows a node, which it forgets a moment after the node's end.
+        for _ in 0..50 {
+            let mut epmd = Command::new("epmd");
+            epmd.arg("-kill").env("ERL_EPMD_PORT", self.epmd_port.to_string());
+            if epmd.stderr(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|left| left.success()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|state| state.starts_with('Z')))
+}
+
+/// The package's inner scripts, as `scripts/services` finds them.
+fn programs() -> Result<PathBuf, String> {
+    let candidates = ["/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin"].map(PathBuf::from);
+    let found = candidates.into_iter().find(|folder| folder.join("rabbitmq-server").exists());
+    found.ok_or_else(|| "RabbitMQ is not installed here: scripts/services up installs it where it may".into())
+}

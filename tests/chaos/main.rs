@@ -1,0 +1,181 @@
+//! Chaos: real workers, real services, a steady stream of jobs, and everything that can go wrong, again and again;
+//! then the checker over all that was published, made, told and written down.
+//!
+//! `scripts/chaos --help`. Which faults and which jobs comes from the seed alone; when exactly a fault hits which
+//! job does not, so a run that is had again is like the first, not the same to the byte.
+
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+mod cluster;
+mod faults;
+mod jobs;
+mod plan;
+mod proxy;
+mod random;
+mod report;
+mod services;
+mod upstream;
+mod verdict;
+mod workers;
+mod world;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use tokio::{sync::Semaphore, time::sleep_until};
+
+use crate::{workers::WORKERS, world::World};
+
+/// Kills and cuts everything that a payout link depends on, for as long as you like, and checks what comes of it.
+#[derive(Parser)]
+#[command(name = "chaos")]
+struct Arguments {
+    /// How long jobs are published and faults done
+    #[arg(long, default_value_t = 3)]
+    minutes: u64,
+    /// Which faults and jobs; another one each time where it is not given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// New payouts a second; with their repeats, about an eighth more jobs
+    #[arg(long, default_value_t = 31)]
+    rate: u64,
+    /// The table, in Markdown, to this file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Print what would go wrong when, and end
+    #[arg(long)]
+    plan: bool,
+    /// Keep logs and data of a run without violations, too
+    #[arg(long)]
+    keep: bool,
+    /// The worker to try
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_payout-link-worker"))]
+    worker: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seed = arguments.seed.unwrap_or(now.as_secs() % 1_000_000);
+    let plan = plan::plan(seed, arguments.minutes * 60);
+    println!("chaos: {} faults in {} minutes, --seed {seed}", plan.len(), arguments.minutes);
+    if arguments.plan {
+        plan.iter().for_each(|planned| println!("{planned}"));
+        return ExitCode::SUCCESS;
+    }
+    let folder = std::env::temp_dir().join(format!("chaos-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    println!("everything is in {}", folder.display());
+    // When it returns, or is left, the world and everything that ran in it has ended.
+    let ended = tokio::select! {
+        ended = run(&arguments, seed, plan, &folder) => ended,
+        _ = tokio::signal::ctrl_c() => Err(format!("interrupted; what there is is in {}", folder.display())),
+    };
+    match ended {
+        Ok(true) => {
+            if !arguments.keep {
+                std::fs::remove_dir_all(&folder).unwrap();
+            }
+            ExitCode::SUCCESS
+        }
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(
+    arguments: &Arguments,
+    seed: u64,
+    plan: Vec<plan::Planned>,
+    folder: &Path,
+) -> Result<bool, String> {
+    let world = World::start(seed, folder, arguments.worker.clone()).await?;
+    for worker in 0..WORKERS {
+        world.fleet.start(worker);
+    }
+    for worker in 0..WORKERS {
+        let ready = async || world.fleet.is_ready(worker).await;
+        services::until("a worker that is ready", Duration::from_secs(60), ready).await?;
+    }
+    let started = Instant::now();
+    println!("{WORKERS} workers are ready");
+
+    let tending = tokio::spawn(tend(world.clone()));
+    let length = Duration::from_secs(arguments.minutes * 60);
+    let publishing = tokio::spawn(publish(world.clone(), arguments.rate, length));
+    let done = faults::carry_out(&world, plan).await;
+    publishing.await.unwrap();
+    let published_for = started.elapsed();
+    world.heal();
+    let quiet = verdict::quiet(&world).await;
+    println!("all is healed; quiet: {quiet:?}");
+    tending.abort();
+
+    let verdict = verdict::reach(&world, done, quiet, started.elapsed(), published_for).await?;
+    println!("\n{}", verdict.report.markdown());
+    if let Some(path) = &arguments.report {
+        std::fs::write(path, verdict.report.markdown()).map_err(|error| error.to_string())?;
+    }
+    let is_good = verdict.problems.is_empty();
+    for problem in verdict.problems.iter().take(40) {
+        println!("{problem}");
+    }
+    if !is_good {
+        let all = verdict.problems.join("\n");
+        std::fs::write(folder.join("problems.txt"), all).map_err(|error| error.to_string())?;
+        println!("{} problems; logs and database are left in {}", verdict.problems.len(), folder.display());
+    }
+    Ok(is_good)
+}
+
+/// Publishes at a steady pace. What faults hold up is published later, and the pace is caught up with.
+async fn publish(world: Arc<World>, rate: u64, length: Duration) {
+    let (started, urls) = (Instant::now(), world.webhook_urls());
+    let under_way = Arc::new(Semaphore::new(512));
+    let mut publishing = tokio::task::JoinSet::new();
+    let pause = Duration::from_micros(1_000_000 / rate);
+    let mut number = 0;
+    while started.elapsed() < length {
+        sleep_until((started + pause * u32::try_from(number).unwrap()).into()).await;
+        for message in jobs::case(world.seed, number, &urls) {
+            let (world, under_way) = (world.clone(), under_way.clone());
+            let permit = if message.after == 0 { under_way.acquire_owned().await.ok() } else { None };
+            publishing.spawn(async move {
+                tokio::time::sleep(Duration::from_secs(message.after)).await;
+                world.upstream.publish(message).await;
+                drop(permit);
+            });
+        }
+        while publishing.try_join_next().is_some() {}
+        number += 1;
+    }
+    while let Some(published) = publishing.join_next().await {
+        published.unwrap();
+    }
+}
+
+/// Restarts workers that end by themselves, takes over webhooks, and says now and then how it goes.
+async fn tend(world: Arc<World>) {
+    let started = Instant::now();
+    for round in 0_u64.. {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.fleet.tend();
+        if round % 15 == 0 {
+            for merchant in &world.merchants {
+                merchant.take_over();
+            }
+            let concluded = world.upstream.ear.lock().unwrap().concluded.len();
+            let published = world.upstream.count();
+            println!("{:>7} s  {published} jobs published, {concluded} results", started.elapsed().as_secs());
+        }
+    }
+}

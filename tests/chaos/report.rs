@@ -1,0 +1,61 @@
+//! The table.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// What a run came to.
+pub struct Report {
+    pub seed: u64,
+    pub took: Duration,
+    pub published: usize,
+    pub records: usize,
+    pub states: BTreeMap<String, usize>,
+    pub refused: usize,
+    pub rate: usize,
+    pub until_quiet: Option<Duration>,
+    pub faults: BTreeMap<String, Vec<Option<Duration>>>,
+    pub repeats: Vec<(&'static str, u64)>,
+    pub peak_kilobytes: u64,
+    pub surprises: Vec<String>,
+    pub violations: usize,
+}
+
+impl Report {
+    pub fn markdown(&self) -> String {
+        let faults: usize = self.faults.values().map(Vec::len).sum();
+        let mut lines = vec!["| | |".to_owned(), "| --- | ---: |".to_owned()];
+        let mut row = |name: &str, value: String| lines.push(format!("| {name} | {value} |"));
+        row("seed", self.seed.to_string());
+        row("length", format!("{} min {} s", self.took.as_secs() / 60, self.took.as_secs() % 60));
+        row("jobs published", self.published.to_string());
+        row("jobs a second, faults and all", self.rate.to_string());
+        row("records", self.records.to_string());
+        for (state, count) in &self.states {
+            row(&format!("… {state}"), count.to_string());
+        }
+        row("jobs refused", self.refused.to_string());
+        row("faults", faults.to_string());
+        for (what, count) in &self.repeats {
+            row(what, count.to_string());
+        }
+        row("quiet after the last fault was healed", self.until_quiet.map_or("never".into(), seconds));
+        row("peak resident memory of a worker", format!("{} MB", self.peak_kilobytes / 1024));
+        row("workers that ended unasked", self.surprises.len().to_string());
+        row("**violations**", format!("**{}**", self.violations));
+        lines.push(String::new());
+        lines.push("| fault | times | recovered, median | slowest |".to_owned());
+        lines.push("| --- | ---: | ---: | ---: |".to_owned());
+        for (kind, recoveries) in &self.faults {
+            let mut known: Vec<Duration> = recoveries.iter().flatten().copied().collect();
+            known.sort_unstable();
+            let all = known.len() == recoveries.len();
+            let median = known.get(known.len() / 2).copied().map_or("-".into(), seconds);
+            let slowest = known.last().copied().filter(|_| all).map_or("not within 180 s".into(), seconds);
+            lines.push(format!("| {kind} | {} | {median} | {slowest} |", recoveries.len()));
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{}.{} s", duration.as_secs(), duration.subsec_millis() / 100)
+}

@@ -1,0 +1,300 @@
+//! The other side of RabbitMQ: publishes until confirmed, hears everything that is told, through the same nodes that
+//! are being killed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
+    message::Delivery,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
+    types::{AMQPValue, FieldTable},
+};
+use payout_link_worker::audit::{DeadLetter, Heard, Leak, Published, Secrets, key};
+use serde_json::Value;
+use tokio::{
+    sync::{Mutex as Gate, watch},
+    time::{sleep, timeout},
+};
+
+use crate::jobs::{Message, REPLIES};
+
+const RESULTS: &str = "chaos.results";
+const EXCHANGE: &str = "payout_links.results";
+pub const JOBS: &str = "payout_links.create";
+const DEAD: &str = "payout_links.create.dead";
+
+/// Everything that was heard, and what of it the run itself goes by.
+#[derive(Default)]
+pub struct Ear {
+    pub heard: Vec<Heard>,
+    pub dead: Vec<DeadLetter>,
+    pub leaks: Vec<Leak>,
+    /// When each record's first result was heard.
+    pub concluded: HashMap<String, Instant>,
+    /// Messages whose rejection was heard.
+    pub rejected: HashSet<String>,
+    pub replayed: u64,
+    pub conflicts: u64,
+    pub last: Option<Instant>,
+}
+
+pub struct Upstream {
+    nodes: Vec<SocketAddr>,
+    channel: Gate<(u64, Option<Channel>)>,
+    pub ear: Arc<Mutex<Ear>>,
+    published: Mutex<Vec<Published>>,
+    repeats: Mutex<u64>,
+    stop: watch::Sender<bool>,
+}
+
+impl Upstream {
+    /// Declares what is heard with, before anything is told. The workers declare the rest.
+    pub async fn start(nodes: Vec<SocketAddr>, secrets: Secrets) -> Result<Arc<Self>, String> {
+        let upstream = Arc::new(Self {
+            nodes,
+            channel: Gate::default(),
+            ear: Arc::default(),
+            published: Mutex::default(),
+            repeats: Mutex::default(),
+            stop: watch::Sender::new(false),
+        });
+        upstream.declare().await.map_err(|error| format!("declaring: {error}"))?;
+        for queue in [RESULTS, REPLIES, DEAD] {
+            tokio::spawn(upstream.clone().listen(queue, secrets.clone()));
+        }
+        Ok(upstream)
+    }
+
+    async fn declare(&self) -> Result<(), lapin::Error> {
+        let connection = self.connect(0).await?;
+        let channel = connection.create_channel().await?;
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        channel
+            .exchange_declare(EXCHANGE.into(), ExchangeKind::Topic, durable, FieldTable::default())
+            .await?;
+        for queue in [RESULTS, REPLIES] {
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+            let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+            channel.queue_declare(queue.into(), durable, arguments).await?;
+        }
+        let all = QueueBindOptions::default();
+        channel.queue_bind(RESULTS.into(), EXCHANGE.into(), "#".into(), all, FieldTable::default()).await?;
+        connection.close(200, "declared".into()).await
+    }
+
+    /// To any node that takes it, beginning at the `first`.
+    async fn connect(&self, first: usize) -> Result<Connection, lapin::Error> {
+        let mut result = None;
+        for place in 0..self.nodes.len() {
+            let address = self.nodes[(first + place) % self.nodes.len()];
+            let url = format!("amqp://guest:guest@{address}/%2f?heartbeat=5&connection_timeout=3000");
+            let connecting = Connection::connect(&url, ConnectionProperties::default());
+            match timeout(Duration::from_secs(10), connecting).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => result = Some(error),
+                Err(_) => {}
+            }
+        }
+        Err(result.unwrap_or_else(|| {
+            lapin::ErrorKind::IOError(Arc::new(std::io::ErrorKind::TimedOut.into())).into()
+        }))
+    }
+
+    /// Publishes one message under its one id, again and again until the broker confirms it: it may well arrive
+    /// more than once. Only then does it count as published.
+    pub async fn publish(&self, message: Message) {
+        let mut known = message.known.clone();
+        // Told before it was sent: its answer is owed to this message.
+        known.came_late = self.ear.lock().unwrap().concluded.contains_key(&known.key);
+        while let Err(channel) = self.try_publish(&message).await {
+            *self.repeats.lock().unwrap() += 1;
+            self.give_up(channel).await;
+            sleep(Duration::from_millis(300)).await;
+        }
+        self.published.lock().unwrap().push(known);
+    }
+
+    async fn try_publish(&self, message: &Message) -> Result<(), u64> {
+        let Some((number, channel)) = self.channel().await else { return Err(0) };
+        let mut headers = FieldTable::default();
+        headers.insert("x-connector".into(), AMQPValue::LongString(message.connector.into()));
+        headers.insert("x-merchant-id".into(), AMQPValue::LongString(message.merchant_id.into()));
+        let mut properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type("application/json".into())
+            .with_message_id(message.known.message_id.as_str().into())
+            .with_headers(headers);
+        if let Some(queue) = message.reply_to {
+            properties = properties.with_reply_to(queue.into());
+        }
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let confirmed = async {
+            let exchange = "payout_links".into();
+            let confirm =
+                channel.basic_publish(exchange, "create".into(), options, &message.body, properties).await?;
+            confirm.await
+        };
+        let Ok(Ok(confirmation)) = timeout(Duration::from_secs(20), confirmed).await else {
+            return Err(number);
+        };
+        let is_queued = confirmation.is_ack() && confirmation.take_message().is_none();
+        if is_queued { Ok(()) } else { Err(number) }
+    }
+
+    /// The channel of the day; a new one where there is none.
+    async fn channel(&self) -> Option<(u64, Channel)> {
+        let mut current = self.channel.lock().await;
+        if current.1.as_ref().is_none_or(|channel| !channel.status().connected()) {
+            current.0 += 1;
+            current.1 = self.open(current.0 as usize).await.ok();
+        }
+        Some((current.0, current.1.clone()?))
+    }
+
+    async fn open(&self, first: usize) -> Result<Channel, lapin::Error> {
+        let connection = self.connect(first).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
+    }
+
+    /// The `number`th channel is of no use any more.
+    async fn give_up(&self, number: u64) {
+        let mut current = self.channel.lock().await;
+        if current.0 == number
+            && let Some(channel) = current.1.take()
+        {
+            // Its end is not waited for: whoever hangs hangs there, too.
+            tokio::spawn(async move { channel.close(200, "of no use".into()).await });
+        }
+    }
+
+    async fn listen(self: Arc<Self>, queue: &'static str, secrets: Secrets) {
+        let mut tries = 0;
+        while !*self.stop.borrow() {
+            tries += 1;
+            let _ = self.listen_once(queue, tries, &secrets).await;
+            sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    async fn listen_once(&self, queue: &str, first: usize, secrets: &Secrets) -> Result<(), lapin::Error> {
+        let connection = self.connect(first).await?;
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(200, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        let mut consumer =
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+        let mut stop = self.stop.subscribe();
+        loop {
+            let delivery = tokio::select! {
+                delivery = consumer.next() => delivery,
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            };
+            let Some(delivery) = delivery else { return Ok(()) };
+            let delivery = delivery?;
+            self.ear.lock().unwrap().hear(queue, &delivery, secrets);
+            delivery.acker.ack(BasicAckOptions::default()).await?;
+        }
+    }
+
+    /// Messages that are ready for the workers; `None` where nobody can be asked.
+    pub async fn waiting(&self) -> Option<u32> {
+        let count = async {
+            let connection = self.connect(0).await.ok()?;
+            let channel = connection.create_channel().await.ok()?;
+            let options = QueueDeclareOptions { passive: true, ..Default::default() };
+            let queue = channel.queue_declare(JOBS.into(), options, FieldTable::default()).await.ok()?;
+            let _ = connection.close(200, "counted".into()).await;
+            Some(queue.message_count())
+        };
+        timeout(Duration::from_secs(10), count).await.ok()?
+    }
+
+    pub fn published(&self) -> Vec<Published> {
+        self.published.lock().unwrap().clone()
+    }
+
+    /// Jobs of which nothing was heard yet, neither of their record nor of them.
+    pub fn unanswered(&self) -> usize {
+        let (published, ear) = (self.published.lock().unwrap(), self.ear.lock().unwrap());
+        let is_answered = |job: &&Published| {
+            ear.rejected.contains(&job.message_id) || (job.is_valid && ear.concluded.contains_key(&job.key))
+        };
+        published.len() - published.iter().filter(is_answered).count()
+    }
+
+    pub fn count(&self) -> usize {
+        self.published.lock().unwrap().len()
+    }
+
+    /// Messages that had to be published again for want of a confirm.
+    pub fn repeats(&self) -> u64 {
+        *self.repeats.lock().unwrap()
+    }
+
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Ear {
+    fn hear(&mut self, queue: &str, delivery: &Delivery, secrets: &Secrets) {
+        let properties = &delivery.properties;
+        let message_id = properties.message_id().as_ref().map(ToString::to_string);
+        let header = |name: &str| {
+            let value = properties.headers().as_ref()?.inner().get(name)?;
+            Some(match value {
+                AMQPValue::LongString(text) => text.to_string(),
+                other => format!("{other:?}"),
+            })
+        };
+        self.last = Some(Instant::now());
+        if queue == DEAD {
+            let has_reason = header("x-rejected-code").is_some() && header("x-rejected-reason").is_some();
+            self.dead.push(DeadLetter { message_id, has_reason });
+            return;
+        }
+        let of = message_id.clone().unwrap_or_default();
+        self.leaks.extend(secrets.find(&delivery.data, || format!("the result {of}")));
+        let body: Value = serde_json::from_slice(&delivery.data).unwrap_or_default();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let merchant_id = header("x-merchant-id").unwrap_or_default();
+        let key = key(&merchant_id, &text(&body["merchant_payout_id"]).unwrap_or_default());
+        let kind = properties.kind().as_ref().map(ToString::to_string).unwrap_or_default();
+        self.replayed += u64::from(header("x-replayed").is_some());
+        let code = &body["error"]["unified_details"]["code"];
+        self.conflicts += u64::from(queue == RESULTS && *code == "IDEMPOTENCY_CONFLICT");
+        if kind == "payout_link.rejected" {
+            self.rejected.extend(properties.correlation_id().as_ref().map(ToString::to_string));
+        } else {
+            self.concluded.entry(key.clone()).or_insert_with(Instant::now);
+        }
+        self.heard.push(Heard {
+            is_reply: queue == REPLIES,
+            id: message_id,
+            kind,
+            key,
+            correlation_id: properties.correlation_id().as_ref().map(ToString::to_string),
+            link_url: text(&body["payout_link"]["url"]),
+            body: digest(&SHA256, &delivery.data).as_ref().to_vec(),
+        });
+    }
+
+    /// Results that were heard again under an id that had been heard before.
+    pub fn heard_again(&self) -> usize {
+        let ids: HashSet<_> = self.heard.iter().map(|heard| (heard.is_reply, &heard.id)).collect();
+        self.heard.len() - ids.len()
+    }
+}

@@ -1,0 +1,208 @@
+//! The end: all is quiet, the history is put together, the checker judges.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use payout_link_worker::{
+    audit::{self, DeadLetter, Files, History, Link, Published, Webhook},
+    domain::idempotency_key,
+    store::{self, Store},
+};
+use sqlx::PgPool;
+use tokio::time::sleep;
+
+use crate::{
+    faults::Done,
+    report::Report,
+    services::until,
+    workers::WORKERS,
+    world::{SCHEDULE, World},
+};
+
+pub struct Verdict {
+    pub report: Report,
+    /// Violations, and whatever else must not be.
+    pub problems: Vec<String>,
+}
+
+/// The webhook schedule, the longest Retry-After and a settle time fit into it several times.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Waits until nothing is left to be done, and says how long that took; `None` where it never was.
+pub async fn quiet(world: &World) -> Option<Duration> {
+    let (started, pool) = (Instant::now(), PgPool::connect(&world.postgres.url).await.ok()?);
+    let is_quiet = async || {
+        let left: Result<i64, _> = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM payout_links WHERE state = 'open')
+                + (SELECT count(*) FROM events WHERE due_at IS NOT NULL)",
+        )
+        .fetch_one(&pool)
+        .await;
+        sleep(Duration::from_millis(400)).await;
+        let last = world.upstream.ear.lock().unwrap().last;
+        let is_still = last.is_none_or(|last| last.elapsed() > Duration::from_secs(2));
+        matches!(left, Ok(0))
+            && is_still
+            && world.upstream.unanswered() == 0
+            && world.upstream.waiting().await == Some(0)
+    };
+    let quiet = until("quiet", PATIENCE, is_quiet).await;
+    if quiet.is_err() {
+        println!("  !! {} jobs are without an answer", world.upstream.unanswered());
+    }
+    pool.close().await;
+    quiet.is_ok().then(|| started.elapsed())
+}
+
+pub async fn reach(
+    world: &World,
+    done: Done,
+    quiet: Option<Duration>,
+    took: Duration,
+    published_for: Duration,
+) -> Result<Verdict, String> {
+    // Only a stopped worker holds nothing unacknowledged. What one gave back is answered by the next.
+    let mut waiting = 0;
+    for _ in 0..3 {
+        for worker in 0..WORKERS {
+            world.fleet.stop(worker).await;
+        }
+        waiting = world.upstream.waiting().await.ok_or("the jobs queue cannot be asked")?;
+        if waiting == 0 {
+            break;
+        }
+        world.fleet.start(0);
+        self::quiet(world).await;
+    }
+    let is_still = async || {
+        let last = world.upstream.ear.lock().unwrap().last;
+        last.is_none_or(|last| last.elapsed() > Duration::from_secs(3))
+    };
+    until("the last results", Duration::from_secs(60), is_still).await?;
+    world.upstream.stop();
+    for merchant in &world.merchants {
+        merchant.take_over();
+    }
+    let history = history(world, waiting).await?;
+    let mut problems = logged_panics(world);
+    let violations = audit::check(&history, SCHEDULE.len() as u32 + 1);
+    problems.extend(violations.iter().map(|found| format!("{}: {}", found.rule, found.evidence)));
+    let surprises = world.fleet.surprises.lock().unwrap().clone();
+    problems.extend(surprises.iter().cloned());
+    problems.extend(done.failures.iter().cloned());
+    problems.extend(quiet.is_none().then(|| format!("not quiet within {PATIENCE:?}")));
+    for (kind, recoveries) in &done.recoveries {
+        let never = recoveries.iter().filter(|recovered| recovered.is_none()).count();
+        problems.extend((never > 0).then(|| format!("no recovery from {kind}: {never} times")));
+    }
+    let report = Report {
+        seed: world.seed,
+        took,
+        published: history.published.len(),
+        records: history.records.len(),
+        states: history.records.iter().fold(BTreeMap::new(), |mut states, record| {
+            *states.entry(record.state.clone()).or_default() += 1;
+            states
+        }),
+        refused: history.dead.iter().map(|dead| &dead.message_id).collect::<HashSet<_>>().len(),
+        rate: history.published.len() / (published_for.as_secs() as usize).max(1),
+        until_quiet: quiet,
+        repeats: repeats(world, &history),
+        faults: done.recoveries,
+        peak_kilobytes: world.fleet.peak_kilobytes(),
+        surprises,
+        violations: violations.len(),
+    };
+    Ok(Verdict { report, problems })
+}
+
+async fn history(world: &World, waiting: u32) -> Result<History, String> {
+    let config = world.configuration()?;
+    let pool = store::connect(&config.database()).await.map_err(|error| error.to_string())?;
+    let keys = config.key_ring().map_err(|error| error.to_string())?;
+    let store = Store::new(pool, keys, config.store());
+    let inside = World::secrets_inside();
+    let records = audit::read_records(&store, None, &inside).await;
+    let (records, mut leaks) = records.map_err(|error| error.to_string())?;
+    let logs = world.fleet.logs().map(Path::to_owned).collect();
+    let files = Files { logs, ..Files::default() };
+    let logs = audit::read(&files, &inside, |_| None).map_err(|error| error.to_string())?;
+    leaks.extend(logs.leaks);
+
+    let published = world.upstream.published();
+    let (heard, dead, heard_leaks): (_, Vec<DeadLetter>, _) = {
+        let ear = world.upstream.ear.lock().unwrap();
+        (ear.heard.clone(), ear.dead.clone(), ear.leaks.clone())
+    };
+    leaks.extend(heard_leaks);
+    // A webhook does not say whose it is; in this run every id is one merchant's.
+    let by_id: HashMap<&str, &str> = published.iter().map(|job| (id(job), job.key.as_str())).collect();
+    let mut webhooks: Vec<Webhook> = Vec::new();
+    for merchant in &world.merchants {
+        let (seen, leaked) = merchant.webhooks();
+        leaks.extend(leaked);
+        webhooks.extend(seen.into_iter().map(|post| {
+            let key = by_id.get(post.key.as_str()).map_or(post.key.clone(), |key| (*key).to_owned());
+            Webhook { key, ..post }
+        }));
+    }
+    let references: HashMap<String, &str> =
+        published.iter().map(|job| (idempotency_key(merchant_id(job), id(job)), job.key.as_str())).collect();
+    let mut links = Vec::new();
+    for sandbox in &world.sandboxes {
+        links.extend(sandbox.ledger().links.into_iter().map(|link| {
+            Link {
+                key: references
+                    .get(&link.request.reference)
+                    .map_or_else(|| link.request.reference.clone(), |key| (*key).to_owned()),
+                amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
+                id: link.id,
+                url: Some(link.url),
+            }
+        }));
+    }
+    Ok(History { published, links, records, heard, dead, webhooks, waiting, leaks, ..History::default() })
+}
+
+fn id(job: &Published) -> &str {
+    job.key.rsplit('/').next().unwrap_or_default()
+}
+
+fn merchant_id(job: &Published) -> &str {
+    job.key.rsplit_once('/').map_or("", |(merchant_id, _)| merchant_id)
+}
+
+fn logged_panics(world: &World) -> Vec<String> {
+    let logs = world.fleet.logs().filter_map(|log| std::fs::read_to_string(log).ok());
+    let panics = logs.flat_map(|log| {
+        log.lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect::<Vec<_>>()
+    });
+    panics.collect()
+}
+
+/// What came twice, and was taken for what it was.
+fn repeats(world: &World, history: &History) -> Vec<(&'static str, u64)> {
+    let ear = world.upstream.ear.lock().unwrap();
+    let posts: HashSet<_> = history.webhooks.iter().map(|post| &post.id).collect();
+    let calls = world
+        .sandboxes
+        .iter()
+        .map(|sandbox| sandbox.ledger().calls.iter().filter(|call| call.replayed).count() as u64);
+    let late: usize = history.records.iter().filter(|record| is_late(record)).count();
+    vec![
+        ("messages published again for want of a confirm", world.upstream.repeats()),
+        ("finished jobs that came again and were answered", ear.replayed),
+        ("conflicting jobs refused", ear.conflicts),
+        ("results heard again under the same id", ear.heard_again() as u64),
+        ("webhooks posted again under the same id", (history.webhooks.len() - posts.len()) as u64),
+        ("calls repeated under the same key, and recognised", calls.sum()),
+        ("answers that came after their lease", late as u64),
+    ]
+}
+
+fn is_late(record: &audit::Record) -> bool {
+    record.calls.iter().any(|call| call.starts_with("late: "))
+}

@@ -1,0 +1,182 @@
+//! The workers: real processes, each behind proxies of its own, started again when they end.
+
+use std::{
+    fs::{File, OpenOptions},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+    time::Duration,
+};
+
+use crate::{
+    jobs::CONNECTORS,
+    proxy::Proxy,
+    services::{port, signal, until},
+};
+
+pub const WORKERS: usize = 3;
+
+/// What a worker knows of the world.
+pub struct Ways {
+    pub postgres: Proxy,
+    pub rabbitmq: Proxy,
+    /// In the order of [`CONNECTORS`].
+    pub connectors: Vec<Proxy>,
+}
+
+pub struct Worker {
+    pub ways: Ways,
+    pub health: SocketAddr,
+    child: Mutex<Option<Child>>,
+    /// Kilobytes, the most that any of its processes ever held.
+    peak: Mutex<u64>,
+    log: PathBuf,
+}
+
+pub struct Fleet {
+    program: PathBuf,
+    config: PathBuf,
+    database_url: url::Url,
+    pub workers: Vec<Worker>,
+    /// Ends that nobody asked for.
+    pub surprises: Mutex<Vec<String>>,
+    client: reqwest::Client,
+}
+
+impl Fleet {
+    pub async fn new(
+        folder: &Path,
+        program: PathBuf,
+        database_url: &str,
+        ways: Vec<Ways>,
+        taken: &mut Vec<u16>,
+    ) -> Self {
+        let workers = ways.into_iter().enumerate().map(|(number, ways)| Worker {
+            ways,
+            health: SocketAddr::from(([127, 0, 0, 1], port(taken))),
+            child: Mutex::default(),
+            peak: Mutex::default(),
+            log: folder.join(format!("worker-{number}.log")),
+        });
+        Self {
+            program,
+            config: folder.join("worker.toml"),
+            database_url: database_url.parse().unwrap(),
+            workers: workers.collect(),
+            surprises: Mutex::default(),
+            client: reqwest::Client::builder().timeout(Duration::from_secs(2)).build().unwrap(),
+        }
+    }
+
+    pub fn start(&self, place: usize) {
+        let worker = &self.workers[place];
+        let mut database_url = self.database_url.clone();
+        database_url.set_port(Some(worker.ways.postgres.port())).unwrap();
+        let rabbitmq = format!("amqp://guest:guest@{}/%2f", worker.ways.rabbitmq.address());
+        let log = || -> File { OpenOptions::new().create(true).append(true).open(&worker.log).unwrap() };
+        let mut command = Command::new(&self.program);
+        command
+            .env_remove("DATABASE_URL")
+            .env_remove("AMQP_URL")
+            .args(["--config".as_ref(), self.config.as_os_str(), "run".as_ref()])
+            .env("PAYOUT_LINK__DATABASE__URL", database_url.as_str())
+            .env("PAYOUT_LINK__BROKER__URL", rabbitmq)
+            .env("PAYOUT_LINK__WORKER__HEALTH_LISTEN", worker.health.to_string())
+            .stdin(Stdio::null())
+            .stdout(log())
+            .stderr(log());
+        for ((name, _), proxy) in CONNECTORS.iter().zip(&worker.ways.connectors) {
+            let variable = format!("PAYOUT_LINK__CONNECTORS__{}__URL", name.to_uppercase());
+            command.env(variable, format!("http://{}", proxy.address()));
+        }
+        *worker.child.lock().unwrap() = Some(command.spawn().unwrap());
+    }
+
+    /// SIGKILL, and its end.
+    pub fn kill(&self, place: usize) {
+        self.measure(place);
+        if let Some(mut child) = self.workers[place].child.lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub async fn signal(&self, place: usize, name: &str) {
+        let pid = self.workers[place].child.lock().unwrap().as_ref().map(Child::id);
+        if let Some(pid) = pid {
+            signal(pid, name).await;
+        }
+    }
+
+    /// SIGTERM, and its end; what takes longer than any grace period, or fails, is a surprise.
+    pub async fn stop(&self, place: usize) {
+        self.measure(place);
+        let Some(mut child) = self.workers[place].child.lock().unwrap().take() else { return };
+        signal(child.id(), "TERM").await;
+        let ended = until("a worker's end", Duration::from_secs(40), async || {
+            child.try_wait().is_ok_and(|status| status.is_some())
+        });
+        let ended = ended.await;
+        match (ended, child.try_wait()) {
+            (Ok(()), Ok(Some(status))) if status.success() => {}
+            (_, status) => {
+                self.surprise(format!("worker {place}, asked to stop: {status:?}"));
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+
+    /// Starts again what ended by itself.
+    pub fn tend(&self) {
+        for place in 0..self.workers.len() {
+            self.measure(place);
+            let ended = self.workers[place].child.lock().unwrap().as_mut().and_then(|child| {
+                let status = child.try_wait().ok()??;
+                Some(format!("worker {place} ended by itself: {status}"))
+            });
+            if let Some(ended) = ended {
+                self.surprise(ended);
+                self.start(place);
+            }
+        }
+    }
+
+    fn surprise(&self, what: String) {
+        println!("  !! {what}");
+        self.surprises.lock().unwrap().push(what);
+    }
+
+    fn measure(&self, place: usize) {
+        let worker = &self.workers[place];
+        let Some(pid) = worker.child.lock().unwrap().as_ref().map(Child::id) else { return };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+        let mut known = worker.peak.lock().unwrap();
+        *known = (*known).max(peak);
+    }
+
+    pub fn peak_kilobytes(&self) -> u64 {
+        self.workers.iter().map(|worker| *worker.peak.lock().unwrap()).max().unwrap_or(0)
+    }
+
+    /// Does it say that it is ready?
+    pub async fn is_ready(&self, place: usize) -> bool {
+        let url = format!("http://{}/health/ready", self.workers[place].health);
+        self.client.get(url).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    pub fn logs(&self) -> impl Iterator<Item = &Path> {
+        self.workers.iter().map(|worker| worker.log.as_path())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for place in 0..self.workers.len() {
+            self.kill(place);
+        }
+    }
+}
