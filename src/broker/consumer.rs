@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::OptionFuture};
 use lapin::{
     BasicProperties, Channel, Event,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
@@ -12,7 +12,7 @@ use lapin::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -271,7 +271,7 @@ async fn session(
     tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
 
     let (settle, mut settled) = mpsc::unbounded_channel();
-    let mut acks = Acks { channel: channel.clone(), upto: 0, settled: BTreeMap::new() };
+    let mut acks = Acks::new(channel.clone());
     let (mut tags, mut taking) = (Vec::new(), true);
     loop {
         tokio::select! {
@@ -292,12 +292,12 @@ async fn session(
             _ = settled.recv_many(&mut tags, usize::MAX) => {
                 acks.settle(&mut tags).await?;
                 if caution.is_some_and(|Caution(deliveries)| acks.upto >= deliveries.into()) {
-                    acks.flush().await?;
+                    acks.tell_all().await?;
                     within(channel.close(200, "done".into())).await?;
                     return within(connection.close(200, "done".into())).await;
                 }
             }
-            _ = tokio::time::sleep_until(acks.oldest()), if !acks.settled.is_empty() => acks.flush().await?,
+            Some(()) = OptionFuture::from(acks.due().map(sleep_until)) => acks.tell_due().await?,
             Some(Event::Error(error)) = events.next() => return Err(error.into()),
             _ = stop.changed() => {
                 let wanted = *stop.borrow_and_update();
@@ -310,7 +310,7 @@ async fn session(
                         tags.push(tag);
                     }
                     acks.settle(&mut tags).await?;
-                    acks.flush().await?;
+                    acks.tell_all().await?;
                     within(channel.close(200, "done".into())).await?;
                     return within(connection.close(200, "done".into())).await;
                 }
@@ -319,19 +319,40 @@ async fn session(
     }
 }
 
-/// What may be acknowledged: up to the first gap with one frame, what lies behind a gap after a moment by itself.
+/// What may be acknowledged. Every frame is an entry in the log of a quorum queue: what is settled without a gap goes
+/// with one frame for many, what lies behind a gap after a moment by itself.
 struct Acks {
     channel: Channel,
-    /// Everything up to here is acknowledged.
+    /// Everything up to here is settled.
     upto: u64,
+    /// Settled without a gap, and the broker not told yet: the last of them, how many, and since when.
+    ready: Option<Ready>,
     /// Beyond `upto`: since when, or `None` where the broker has been told already.
-    settled: BTreeMap<u64, Option<Instant>>,
+    beyond: BTreeMap<u64, Option<Instant>>,
+    /// The earliest of those times, or earlier.
+    gap_since: Option<Instant>,
 }
+
+struct Ready {
+    last: u64,
+    count: usize,
+    since: Instant,
+}
+
+/// Acknowledged with one frame, or after [`PATIENCE`].
+const BULK: usize = 128;
+
+/// How long an acknowledgement waits for others: nobody but the broker waits for it.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// How long an acknowledgement waits for the ones before it.
 const GAP: Duration = Duration::from_millis(50);
 
 impl Acks {
+    fn new(channel: Channel) -> Self {
+        Self { channel, upto: 0, ready: None, beyond: BTreeMap::new(), gap_since: None }
+    }
+
     async fn settle(&mut self, tags: &mut Vec<(u64, Settle)>) -> Result<(), BrokerError> {
         let now = Instant::now();
         for (tag, settle) in tags.drain(..) {
@@ -339,38 +360,72 @@ impl Acks {
                 let requeue = BasicNackOptions { multiple: false, requeue: settle == Settle::GiveBack };
                 within(self.channel.basic_nack(tag, requeue)).await?;
             }
-            self.settled.insert(tag, (settle == Settle::Acknowledge).then_some(now));
+            self.beyond.insert(tag, (settle == Settle::Acknowledge).then_some(now));
         }
-        let mut last_unsent = None;
-        while let Some(entry) = self.settled.first_entry()
+        while let Some(entry) = self.beyond.first_entry()
             && *entry.key() == self.upto + 1
         {
             self.upto += 1;
+            // The broker refuses a tag that is acknowledged already, also as the end of a range.
             if entry.remove().is_some() {
-                last_unsent = Some(self.upto);
+                let ready = self.ready.get_or_insert(Ready { last: 0, count: 0, since: now });
+                ready.last = self.upto;
+                ready.count += 1;
             }
         }
-        // The broker refuses a tag that is acknowledged already, also as the end of a range.
-        match last_unsent {
-            Some(tag) => self.ack(tag, true).await,
-            None => Ok(()),
+        if !self.beyond.is_empty() {
+            self.gap_since.get_or_insert(now);
         }
-    }
-
-    async fn flush(&mut self) -> Result<(), BrokerError> {
-        let waiting: Vec<u64> =
-            self.settled.iter().filter(|(_, since)| since.is_some()).map(|(tag, _)| *tag).collect();
-        for tag in waiting {
-            self.ack(tag, false).await?;
-            self.settled.insert(tag, None);
+        if self.ready.as_ref().is_some_and(|ready| ready.count >= BULK) {
+            self.tell_ready().await?;
         }
         Ok(())
     }
 
-    /// When something has waited long enough for the ones before it.
-    fn oldest(&self) -> Instant {
-        let far = Instant::now() + Duration::from_secs(3600);
-        self.settled.values().flatten().min().map_or(far, |since| *since + GAP)
+    /// When the broker is to be told at the latest.
+    fn due(&self) -> Option<Instant> {
+        let ready = self.ready.as_ref().map(|ready| ready.since + PATIENCE);
+        let gap = self.gap_since.map(|since| since + GAP);
+        ready.into_iter().chain(gap).min()
+    }
+
+    async fn tell_due(&mut self) -> Result<(), BrokerError> {
+        let now = Instant::now();
+        if self.ready.as_ref().is_some_and(|ready| ready.since + PATIENCE <= now) {
+            self.tell_ready().await?;
+        }
+        if self.gap_since.is_some_and(|since| since + GAP <= now) {
+            self.tell_beyond(now - GAP).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_all(&mut self) -> Result<(), BrokerError> {
+        self.tell_ready().await?;
+        self.tell_beyond(Instant::now()).await
+    }
+
+    async fn tell_ready(&mut self) -> Result<(), BrokerError> {
+        match self.ready.take() {
+            Some(ready) => self.ack(ready.last, true).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Those that have waited since `upto` or longer, each by itself.
+    async fn tell_beyond(&mut self, upto: Instant) -> Result<(), BrokerError> {
+        let waiting: Vec<u64> = self
+            .beyond
+            .iter()
+            .filter(|(_, since)| since.is_some_and(|since| since <= upto))
+            .map(|(tag, _)| *tag)
+            .collect();
+        for tag in waiting {
+            self.ack(tag, false).await?;
+            self.beyond.insert(tag, None);
+        }
+        self.gap_since = self.beyond.values().flatten().min().copied();
+        Ok(())
     }
 
     async fn ack(&self, tag: u64, multiple: bool) -> Result<(), BrokerError> {

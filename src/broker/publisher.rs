@@ -19,7 +19,7 @@ use lapin::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 
 use super::{
@@ -133,14 +133,11 @@ impl Publisher {
     pub async fn publish(&self, message: Message, patience: Duration) -> Result<Route, PublishError> {
         let (answer, answered) = oneshot::channel();
         let lost = |reason: &str| PublishError::NotConfirmed(reason.into());
-        let publish = async {
-            self.queue
-                .send(Publication { message, answer })
-                .await
-                .map_err(|_| lost("the publisher has stopped"))?;
-            answered.await.map_err(|_| lost("the connection was lost"))?
-        };
-        tokio::time::timeout(patience, publish).await.unwrap_or_else(|_| Err(lost("no confirm in time")))
+        let (deadline, late) = (Instant::now() + patience, |_| lost("no confirm in time"));
+        let place = timeout_at(deadline, self.queue.reserve()).await.map_err(late)?;
+        place.map_err(|_| lost("the publisher has stopped"))?.send(Publication { message, answer });
+        let answer = timeout_at(deadline, answered).await.map_err(late)?;
+        answer.map_err(|_| lost("the connection was lost"))?
     }
 }
 

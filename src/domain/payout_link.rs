@@ -24,7 +24,7 @@ pub struct OpenLink {
     pub merchant_id: String,
     /// The name of the connector in the configuration.
     pub connector: String,
-    pub job: CreateLink,
+    pub job: Box<CreateLink>,
     pub progress: Progress,
     pub lease: Lease,
     /// The row has the next call counted and leased already: a job is written down once before its first call.

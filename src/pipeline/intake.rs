@@ -1,6 +1,6 @@
 //! A delivery becomes a record, or is refused in public; only then is it acknowledged.
 
-use std::{sync::Arc, time::Instant};
+use std::{pin::pin, sync::Arc, time::Instant};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -20,6 +20,8 @@ use crate::{
 
 impl Pipeline {
     /// One delivery, from the queue to its end. `place` is its place among the jobs in flight.
+    ///
+    /// Boxed: what few jobs need. A job that waits takes as much memory as the largest thing that it may come to.
     pub(super) async fn take(self: Arc<Self>, delivery: Delivery, place: Slot) {
         if delivery.redeliveries() >= self.settings.max_deliveries && !self.is_known(&delivery).await {
             let deliveries = delivery.redeliveries() + 1;
@@ -29,7 +31,7 @@ impl Pipeline {
         }
         let (job, account) = match self.read(&delivery) {
             Ok(read) => read,
-            Err(rejection) => return self.reject(&delivery, &rejection).await,
+            Err(rejection) => return Box::pin(self.reject(&delivery, &rejection)).await,
         };
         let Some((hold, slot)) = self.hold(account).await else {
             // Stopped before it was taken in: it stays the broker's.
@@ -46,7 +48,7 @@ impl Pipeline {
         };
         // While the database is away nothing is accepted and nothing acknowledged; stopped meanwhile, the delivery
         // goes back to the queue, and finds its row there if it was written after all.
-        let Some(accepted) = self.until_long_stopped(self.store.accept(new)).await else { return };
+        let Some(accepted) = self.until_long_stopped(pin!(self.store.accept(new))).await else { return };
         match accepted {
             Ok(Accepted::New(link)) => {
                 delivery.acknowledge();
@@ -57,9 +59,9 @@ impl Pipeline {
             }
             Ok(Accepted::Parked | Accepted::InProgress) => delivery.acknowledge(),
             Ok(Accepted::Finished { event_id, event_type, result }) => {
-                self.replay(&delivery, account, event_id, event_type, result.into()).await;
+                Box::pin(self.replay(&delivery, account, event_id, event_type, result.into())).await;
             }
-            Ok(Accepted::Conflict { fields }) => self.reject(&delivery, &conflict(&fields)).await,
+            Ok(Accepted::Conflict { fields }) => Box::pin(self.reject(&delivery, &conflict(&fields))).await,
             // It comes again; where that never works, it is taken for poison after so many deliveries, and told.
             Err(error) => {
                 report(&error);
@@ -73,12 +75,13 @@ impl Pipeline {
     async fn is_known(&self, delivery: &Delivery) -> bool {
         let id = wire::claimed_identifier(&delivery.body, delivery.message_id());
         let Some(id) = id else { return false };
-        let asked = self.until_long_stopped(self.store.knows(merchant_id(delivery), &id)).await;
+        let known = pin!(self.store.knows(merchant_id(delivery), &id));
+        let asked = self.until_long_stopped(known).await;
         // Where that cannot be told it is not refused.
         !matches!(asked, Some(Ok(false)))
     }
 
-    fn read(&self, delivery: &Delivery) -> Result<(CreateLink, &Account), Rejection> {
+    fn read(&self, delivery: &Delivery) -> Result<(Box<CreateLink>, &Account), Rejection> {
         let invalid = |field: &str, message: &str| Rejection {
             code: RejectionCode::InvalidJob,
             message: message.to_owned(),
@@ -106,7 +109,7 @@ impl Pipeline {
         if delivery.reply_to().is_some_and(|queue| self.settings.names.is_own_queue(queue)) {
             return Err(invalid("reply_to", "The reply queue is one of the worker's own."));
         }
-        let job = wire::create_link(&delivery.body, delivery.message_id(), &self.settings.decode)?;
+        let job = Box::new(wire::create_link(&delivery.body, delivery.message_id(), &self.settings.decode)?);
         if let Some(url) = &job.webhook_url
             && let Err(error) = self.webhooks.check(url.url())
         {
@@ -134,7 +137,7 @@ impl Pipeline {
         if !self.connectors.is_only_one() {
             return Some((Hold::Park(self.settings.sweep_interval), None));
         }
-        let slot = self.unless_stopped(account.slots.take()).await?;
+        let slot = self.unless_stopped(pin!(account.slots.take())).await?;
         Some((Hold::Lease, Some(slot)))
     }
 
@@ -210,7 +213,7 @@ impl Pipeline {
                 sleep(self.settings.publish_pause).await;
             }
         };
-        self.unless_stopped(answered).await.is_some()
+        self.unless_stopped(pin!(answered)).await.is_some()
     }
 
     async fn try_answer(

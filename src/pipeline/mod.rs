@@ -18,7 +18,11 @@ mod sweeper;
 
 pub use self::retention::Retention;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::{Either, join, select};
 use tokio::{sync::watch, time::sleep};
@@ -140,8 +144,8 @@ impl Pipeline {
     }
 
     /// What is awaited, unless the pipeline is stopped before.
-    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        match select(std::pin::pin!(future), std::pin::pin!(self.stopped())).await {
+    async fn unless_stopped<T>(&self, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        match select(future, pin!(self.stopped())).await {
             Either::Left((value, _)) => Some(value),
             Either::Right(_) => None,
         }
@@ -149,12 +153,12 @@ impl Pipeline {
 
     /// The same, but with a while to come to an answer: a row that is written down and let go unheard would be taken
     /// for one whose connector may have been called.
-    async fn until_long_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+    async fn until_long_stopped<T>(&self, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let long_stopped = async {
             self.stopped().await;
             sleep(LAST_WORD).await;
         };
-        match select(std::pin::pin!(future), std::pin::pin!(long_stopped)).await {
+        match select(future, pin!(long_stopped)).await {
             Either::Left((value, _)) => Some(value),
             Either::Right(_) => None,
         }

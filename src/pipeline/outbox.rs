@@ -105,7 +105,8 @@ impl Pipeline {
             }
             Ok(())
         };
-        let (told, replied) = join!(on_the_exchange, to_the_requester);
+        // Boxed: few jobs ask for it.
+        let (told, replied) = join!(on_the_exchange, Box::pin(to_the_requester));
         told.and(replied)
     }
 

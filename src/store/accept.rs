@@ -25,7 +25,7 @@ pub struct NewLink {
     pub merchant_id: String,
     /// The connector's name in the configuration.
     pub connector: String,
-    pub job: CreateLink,
+    pub job: Box<CreateLink>,
     pub reply_to: Option<String>,
     pub correlation_id: Option<String>,
     pub trace: TraceContext,
@@ -143,7 +143,7 @@ impl Store {
         }
     }
 
-    fn open_link(&self, row: &Row, job: CreateLink, created_at: OffsetDateTime) -> OpenLink {
+    fn open_link(&self, row: &Row, job: Box<CreateLink>, created_at: OffsetDateTime) -> OpenLink {
         OpenLink {
             id: row.id,
             merchant_id: row.merchant_id.clone(),

@@ -52,7 +52,7 @@ impl Store {
                 p.id, merchant_id, merchant_payout_id, amount_minor, currency, state, connector_payout_id,
                 in_doubt_since IS NOT NULL AS "in_doubt!", p.holder IS NOT NULL AS "leased!",
                 p.due_at IS NOT NULL AS "due!", created_at,
-                ARRAY(
+                CASE WHEN p.took_ms IS NULL THEN '{}' ELSE ARRAY['created'] END || ARRAY(
                     SELECT outcome FROM attempts a WHERE a.payout_link_id = p.id AND kind = 'create'
                     ORDER BY started_at
                 ) AS "calls!",

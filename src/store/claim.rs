@@ -66,7 +66,7 @@ impl Store {
                     id: row.id,
                     merchant_id: row.merchant_id,
                     connector: row.connector,
-                    job,
+                    job: Box::new(job),
                     progress: Progress {
                         attempts: u32::try_from(row.attempts).unwrap_or_default(),
                         first_called_at: row.first_called_at,

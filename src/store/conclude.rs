@@ -13,10 +13,10 @@ use super::{
     connect::answered,
     millis,
     seal::Column,
-    timeline::Timeline,
+    timeline::{Timeline, whole_millis},
 };
 use crate::{
-    domain::{Attempt, EventType, Lease, OpenLink},
+    domain::{Attempt, AttemptKind, EventType, Lease, OpenLink},
     wire::Told,
 };
 
@@ -130,21 +130,23 @@ impl Conclude {
             WITH new AS (
                 SELECT * FROM UNNEST(
                     $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
-                    $8::timestamptz[], $9::integer[], $10::text[], $11::bytea[], $12::text[]
+                    $8::timestamptz[], $9::integer[], $10::text[], $11::bytea[], $12::text[], $23::integer[]
                 ) AS new (
                     id, holder, event_id, type, state, payout_status, connector_payout_id, in_doubt_since,
-                    status_code, error_code, result, webhook_url
+                    status_code, error_code, result, webhook_url, took_ms
                 )
             ), concluded AS (
                 UPDATE payout_links p SET
                     state = new.state, payout_status = new.payout_status,
                     connector_payout_id = new.connector_payout_id, in_doubt_since = new.in_doubt_since,
                     status_code = new.status_code, error_code = new.error_code, result = new.result,
-                    event_id = new.event_id, due_at = NULL, holder = NULL, concluded_at = now()
+                    event_id = new.event_id, took_ms = new.took_ms, due_at = NULL, holder = NULL,
+                    concluded_at = now()
                 FROM new
                 WHERE p.id = new.id AND p.holder = new.holder AND p.state = 'open'
                 RETURNING
-                    p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type, new.webhook_url
+                    p.id, p.reply_to, p.correlation_id, p.took_ms, new.holder, new.event_id, new.type,
+                    new.webhook_url
             ), outbox AS (
                 INSERT INTO events (
                     id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, holder, due_at
@@ -158,13 +160,14 @@ impl Conclude {
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT
-                    link, kind, number, started_at, took_ms, status_code,
+                    link, kind, number, started_at, call.took_ms, status_code,
                     CASE WHEN concluded.id IS NULL THEN 'late: ' ELSE '' END || outcome, detail
                 FROM UNNEST(
                     $14::uuid[], $15::text[], $16::integer[], $17::timestamptz[], $18::integer[], $19::integer[],
                     $20::text[], $21::text[], $22::uuid[]
                 ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
                 LEFT JOIN concluded ON concluded.id = link AND concluded.holder = caller
+                WHERE concluded.took_ms IS NULL
             )
             SELECT event_id AS "event_id!", reply_to, correlation_id FROM concluded
             "#,
@@ -190,6 +193,7 @@ impl Conclude {
             &calls.outcomes as &[&str],
             &calls.details as &[Option<String>],
             &calls.callers,
+            &column(rows, |row| first_call_took(row)) as &[Option<i32>],
         )
         .fetch_all(&self.pool);
         let concluded = answered(&self.pool, concluded).await?;
@@ -217,6 +221,20 @@ impl Conclude {
                 (row.event_id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id })
             })
             .collect())
+    }
+}
+
+/// Where the record tells all that there is to tell of its only call.
+fn first_call_took(row: &Row) -> Option<i32> {
+    match &row.calls[..] {
+        [only]
+            if row.event_type == EventType::Created
+                && only.number == 1
+                && only.kind == AttemptKind::Create =>
+        {
+            Some(whole_millis(only.took))
+        }
+        _ => None,
     }
 }
 

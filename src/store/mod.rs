@@ -118,14 +118,16 @@ pub struct Store {
 impl Store {
     pub fn new(pool: PgPool, keys: KeyRing, settings: StoreSettings) -> Self {
         let (keys, limits) = (Arc::new(keys), settings.batches);
+        let lane = batch::Lane::default();
         Self {
-            accepting: Batcher::start(Accept { pool: pool.clone(), lease: settings.lease }, limits),
-            keeping: Batcher::start(Keep { pool: pool.clone(), lease: settings.lease }, limits),
+            accepting: Batcher::start(Accept { pool: pool.clone(), lease: settings.lease }, limits, &lane),
+            keeping: Batcher::start(Keep { pool: pool.clone(), lease: settings.lease }, limits, &lane),
             concluding: Batcher::start(
                 Conclude { pool: pool.clone(), event_lease: settings.event_lease },
                 limits,
+                &lane,
             ),
-            delivering: Batcher::start(Delivered { pool: pool.clone() }, limits),
+            delivering: Batcher::start(Delivered { pool: pool.clone() }, limits, &lane),
             pool,
             keys,
             settings,

@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sqlx::PgPool;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use super::{
     connect::answered,
     millis,
     seal::Column,
-    timeline::{Timeline, count},
+    timeline::{Timeline, count, whole_millis},
 };
 use crate::domain::{Attempt, EventType, Lease, TraceContext};
 
@@ -187,6 +188,16 @@ impl Store {
     }
 }
 
+impl Told {
+    /// Where the event tells all that there is to tell of its only post.
+    fn first_post(&self) -> Option<&Attempt> {
+        match &self.telling.posts[..] {
+            [only] if only.number == 1 && self.telling.webhook == WebhookState::Delivered => Some(only),
+            _ => None,
+        }
+    }
+}
+
 impl Statement for Delivered {
     type Item = Arc<Told>;
     type Answer = ();
@@ -211,18 +222,28 @@ impl Statement for Delivered {
                     webhook_due_at = now() + post_after_ms * interval '1 millisecond',
                     -- least() passes over what is NULL.
                     due_at = now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond',
-                    holder = NULL
+                    holder = NULL,
+                    posted_at = coalesce(new.posted_at, e.posted_at),
+                    took_ms = coalesce(new.took_ms, e.took_ms),
+                    status_code = coalesce(new.status_code, e.status_code)
                 FROM UNNEST(
-                    $1::uuid[], $2::uuid[], $3::boolean[], $4::text[], $5::integer[], $6::bigint[], $7::bigint[]
-                ) AS new (id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms)
+                    $1::uuid[], $2::uuid[], $3::boolean[], $4::text[], $5::integer[], $6::bigint[], $7::bigint[],
+                    $16::timestamptz[], $17::integer[], $18::integer[]
+                ) AS new (
+                    id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms,
+                    posted_at, took_ms, status_code
+                )
                 WHERE e.id = new.id AND e.holder = new.holder
-                RETURNING new.holder, e.id
+                RETURNING new.holder, e.id, e.payout_link_id, new.took_ms
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
-                SELECT * FROM UNNEST(
+                SELECT link, kind, number, started_at, post.took_ms, status_code, outcome, detail
+                FROM UNNEST(
                     $8::uuid[], $9::text[], $10::integer[], $11::timestamptz[], $12::integer[], $13::integer[],
-                    $14::text[], $15::text[]
-                )
+                    $14::text[], $15::text[], $19::uuid[]
+                ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
+                LEFT JOIN told ON told.payout_link_id = link AND told.holder = caller
+                WHERE told.took_ms IS NULL
             )
             SELECT id, holder AS "holder!" FROM told
             "#,
@@ -241,6 +262,10 @@ impl Statement for Delivered {
             &posts.status_codes,
             &posts.outcomes as &[&str],
             &posts.details as &[Option<String>],
+            &column(&rows, |row| row.first_post().map(|post| post.started_at)) as &[Option<OffsetDateTime>],
+            &column(&rows, |row| row.first_post().map(|post| whole_millis(post.took))) as &[Option<i32>],
+            &column(&rows, |row| row.first_post().map(|post| post.status_code.into())) as &[Option<i32>],
+            &posts.callers,
         )
         .fetch_all(&self.pool);
         let told = answered(&self.pool, told).await?;

@@ -70,7 +70,7 @@ impl Store {
             r#"
             SELECT
                 p.id, merchant_id, merchant_payout_id, connector, amount_minor, currency, destination_currency,
-                state, payout_status, connector_payout_id, status_code, error_code, attempts, in_doubt_since,
+                state, payout_status, connector_payout_id, p.status_code, error_code, attempts, in_doubt_since,
                 p.due_at, p.holder IS NOT NULL AS "leased!", created_at, concluded_at,
                 e.id AS "event_id?", e.type AS "type?", published_at, webhook_state AS "webhook_state?",
                 webhook_attempts AS "webhook_attempts?", e.due_at AS event_due_at
@@ -121,8 +121,19 @@ impl Store {
     async fn timeline(&self, payout_link_id: Uuid) -> Result<Vec<ShownAttempt>, StoreError> {
         Ok(sqlx::query_as!(
             ShownAttempt,
-            "SELECT kind, number, started_at, took_ms, status_code, outcome, detail
-             FROM attempts WHERE payout_link_id = $1 ORDER BY started_at, number",
+            r#"
+            SELECT
+                kind AS "kind!", number AS "number!", started_at AS "started_at!", took_ms AS "took_ms!",
+                status_code AS "status_code!", outcome AS "outcome!", detail
+            FROM attempts WHERE payout_link_id = $1
+            UNION ALL
+            SELECT 'create', 1, first_called_at, took_ms, status_code, 'created', connector_payout_id
+            FROM payout_links WHERE id = $1 AND took_ms IS NOT NULL
+            UNION ALL
+            SELECT 'post', 1, e.posted_at, e.took_ms, e.status_code, 'delivered', NULL
+            FROM payout_links p JOIN events e ON e.id = p.event_id WHERE p.id = $1 AND e.took_ms IS NOT NULL
+            ORDER BY 3, 2
+            "#,
             payout_link_id
         )
         .fetch_all(&self.pool)

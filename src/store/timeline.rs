@@ -1,4 +1,9 @@
 //! The attempts of a batch, side by side as the columns that UNNEST takes.
+//!
+//! A first call that made the link and a first post that was taken are none of them: their rows tell it
+//! (`took_ms`), and most jobs need no line here.
+
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -26,7 +31,7 @@ impl Timeline {
         self.kinds.push(attempt.kind.as_str());
         self.numbers.push(count(attempt.number));
         self.started.push(attempt.started_at);
-        self.took_ms.push(i32::try_from(attempt.took.as_millis()).unwrap_or(i32::MAX));
+        self.took_ms.push(whole_millis(attempt.took));
         self.status_codes.push(attempt.status_code.into());
         self.outcomes.push(attempt.outcome);
         self.details.push(attempt.detail.clone());
@@ -36,4 +41,8 @@ impl Timeline {
 /// Counts are 32 bits on both sides; Postgres's have a sign.
 pub(super) fn count(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+pub(super) fn whole_millis(took: Duration) -> i32 {
+    i32::try_from(took.as_millis()).unwrap_or(i32::MAX)
 }

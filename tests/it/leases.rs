@@ -28,7 +28,7 @@ async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
     let new = NewLink {
         merchant_id: String::new(),
         connector: "sandbox".into(),
-        job: wire::create_link(&job(id).body, None, &policy).unwrap(),
+        job: Box::new(wire::create_link(&job(id).body, None, &policy).unwrap()),
         reply_to: None,
         correlation_id: None,
         trace: TraceContext::default(),
