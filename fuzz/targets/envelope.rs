@@ -4,7 +4,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use payout_link_worker::store::{KeyRing, OpenError, fuzzing};
+use payout_link_worker::store::{Column, KeyRing, OpenError};
+use uuid::Uuid;
 
 static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     let keys = ["k2:YW5vdGhlciBzZWFsaW5nIGtleSwgYWxzbyAzMiBieXQ=", "k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4="];
@@ -13,18 +14,18 @@ static RING: LazyLock<KeyRing> = LazyLock::new(|| {
 
 fuzz_target!(|data: &[u8]| {
     // As somebody with write access to the table would: anything at all,
-    match fuzzing::open(&RING, data) {
+    match RING.open(Column::Result, Uuid::nil(), data) {
         Ok(clear) => panic!("a forgery of {} bytes was opened", clear.len()),
         Err(OpenError::UnknownKey(id)) => assert!(id.len() <= 255),
         Err(OpenError::Corrupt) => {}
     }
     // or one of ours, with a change.
     let [place, change, clear @ ..] = data else { return };
-    let mut sealed = fuzzing::seal(&RING, clear.to_vec());
-    assert_eq!(fuzzing::open(&RING, &sealed).as_deref(), Ok(clear));
+    let mut sealed = RING.seal(Column::Result, Uuid::nil(), clear.to_vec());
+    assert_eq!(RING.open(Column::Result, Uuid::nil(), &sealed).as_deref(), Ok(clear));
     if *change != 0 {
         let place = usize::from(*place) % sealed.len();
         sealed[place] ^= change;
-        assert!(fuzzing::open(&RING, &sealed).is_err(), "byte {place} may be changed");
+        assert!(RING.open(Column::Result, Uuid::nil(), &sealed).is_err(), "byte {place} may be changed");
     }
 });

@@ -37,8 +37,6 @@ use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-#[cfg(fuzzing)]
-pub use self::seal::fuzzing;
 use self::{
     accept::Accept, batch::Batcher, conclude::Conclude, connect::answered, keep::Keep, outbox::Delivered,
 };
@@ -50,7 +48,7 @@ pub use self::{
     outbox::{DueEvent, Telling, WebhookState},
     retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},
-    seal::{KeyError, KeyRing, OpenError},
+    seal::{Column, KeyError, KeyRing, OpenError},
     show::Shown,
 };
 use crate::domain::{Lease, retry};

@@ -20,11 +20,11 @@ use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 use uuid::Uuid;
 
+use self::resolver::CheckedResolver;
 pub use self::{
     address::{AddressError, AddressPolicy},
-    signature::{SecretForm, SigningKey},
+    signature::{SecretForm, SigningKey, signature},
 };
-use self::{resolver::CheckedResolver, signature::signature};
 use crate::{
     domain::{TraceContext, retry},
     http::{self, CallError, HttpSettings},

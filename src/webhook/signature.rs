@@ -70,7 +70,7 @@ impl std::fmt::Debug for SigningKey {
 }
 
 /// The `webhook-signature` header: a signature for each key, space-separated, so that keys can rotate.
-pub(super) fn signature(keys: &[SigningKey], id: &str, timestamp: i64, body: &[u8]) -> String {
+pub fn signature(keys: &[SigningKey], id: &str, timestamp: i64, body: &[u8]) -> String {
     let content = [id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body].concat();
     keys.iter().map(|key| key.sign(&content)).collect::<Vec<_>>().join(" ")
 }

@@ -1,0 +1,134 @@
+//! The upstream: publishes jobs, hears results.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
+    options::{
+        BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+        ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    },
+    types::FieldTable,
+};
+use payout_link_worker::broker::Names;
+
+use crate::stubs::{Arrivals, number};
+
+pub struct Upstream {
+    connection: Connection,
+    channel: Channel,
+    names: Names,
+}
+
+/// Confirms that may be outstanding.
+const WINDOW: usize = 1_000;
+
+impl Upstream {
+    pub async fn connect(url: &str, names: Names) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Self { connection, channel, names }
+    }
+
+    /// Every result from now on.
+    pub async fn listen(&self, results: Arc<Arrivals>) {
+        let channel = self.connection.create_channel().await.unwrap();
+        let exchange = self.names.results_exchange.as_str();
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        channel
+            .exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default())
+            .await
+            .unwrap();
+        // Durable and of quorum, as whoever waits for results for money would have it.
+        let mut quorum = FieldTable::default();
+        quorum.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("quorum".into()));
+        let queue = self.heard_queue();
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        channel.queue_declare(queue.as_str().into(), durable, quorum).await.unwrap();
+        channel
+            .queue_bind(
+                queue.as_str().into(),
+                exchange.into(),
+                "#".into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .unwrap();
+        let no_ack = BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let mut consumer = channel
+            .basic_consume(queue.as_str().into(), "".into(), no_ack, FieldTable::default())
+            .await
+            .unwrap();
+        tokio::spawn(async move {
+            // The channel is the consumer's for as long as it is read.
+            let _channel = channel;
+            while let Some(Ok(delivery)) = consumer.next().await {
+                results.came(number(&delivery.data).expect("a result has merchant_payout_id"));
+            }
+        });
+    }
+
+    /// Published, not confirmed.
+    pub async fn send(&self, body: &[u8]) -> lapin::PublisherConfirm {
+        let properties =
+            BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
+        let (exchange, key) = (self.names.jobs_exchange.as_str(), self.names.jobs_routing_key.as_str());
+        self.channel
+            .basic_publish(exchange.into(), key.into(), BasicPublishOptions::default(), body, properties)
+            .await
+            .unwrap()
+    }
+
+    /// All of them, and confirmed.
+    pub async fn send_all(&self, bodies: impl Iterator<Item = Vec<u8>>) {
+        let mut outstanding = std::collections::VecDeque::with_capacity(WINDOW);
+        for body in bodies {
+            if outstanding.len() == WINDOW {
+                confirmed(outstanding.pop_front().unwrap()).await;
+            }
+            outstanding.push_back(self.send(&body).await);
+        }
+        for confirm in outstanding {
+            confirmed(confirm).await;
+        }
+    }
+
+    /// Messages of the jobs queue that are not taken by anybody.
+    pub async fn jobs_left(&self) -> u32 {
+        let passive = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+        let queue = self.names.jobs_queue.as_str();
+        self.channel
+            .queue_declare(queue.into(), passive, FieldTable::default())
+            .await
+            .unwrap()
+            .message_count()
+    }
+
+    pub async fn clear_away(self) {
+        let names = &self.names;
+        let heard = self.heard_queue();
+        for queue in [&heard, &names.jobs_queue, &names.dead_queue, &names.unrouted_queue] {
+            self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+        }
+        for exchange in
+            [&names.jobs_exchange, &names.results_exchange, &names.dead_exchange, &names.unrouted_exchange]
+        {
+            let gone =
+                self.channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default());
+            gone.await.unwrap();
+        }
+        self.connection.close(200, "done".into()).await.unwrap();
+    }
+
+    fn heard_queue(&self) -> String {
+        format!("{}.heard", self.names.results_exchange)
+    }
+}
+
+pub async fn confirmed(confirm: lapin::PublisherConfirm) {
+    let confirmation = confirm.await.unwrap();
+    assert!(confirmation.is_ack(), "the broker did not take a job: {confirmation:?}");
+}
