@@ -129,7 +129,8 @@ pub async fn run(world: &World, kind: Kind, point: Option<&Point>) -> Outcome {
                 proxies.watch_over(launch(world, &proxies, OFTEN));
                 tokio::select! {
                     () = proxies.blows(2) => {}
-                    _ = run.told(kind.refusals()) => {}
+                    // Where all was told before, it may not have come as far as to know what a signal is.
+                    _ = async { tokio::join!(run.told(kind.refusals()), proxies.another_consumes()) } => {}
                 }
                 run.lapse().await;
             }

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    support::Worker,
+    support::{DEADLINE, Worker},
     words::{CONSUMING, Words},
 };
 
@@ -176,6 +176,16 @@ impl Proxies {
         while !has_ended() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Until the one that came after a killed one consumes, or has had long enough to.
+    pub async fn another_consumes(&self) {
+        let consumes = async {
+            while self.shared.gate.lock().await.waits_for_another {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(DEADLINE, consumes).await;
     }
 
     /// How long nothing has passed.
