@@ -47,6 +47,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         () = signals.next() => None,
         ended = &mut publishing => Some(broker_ended(ended)),
         ended = &mut consuming => Some(broker_ended(ended)),
+        error = pipeline.unusable() => Some(error.into()),
     };
     tracing::info!("stopping: nothing new is taken, what is under way is finished");
     let grace = Duration::from_secs(config.worker.grace_period_seconds);
@@ -106,6 +107,7 @@ async fn open_pool(config: &Config) -> Result<sqlx::PgPool, StoreError> {
     if config.worker.migrate {
         store::migrate(&pool).await?;
     }
+    store::is_fit(&pool).await?;
     Ok(pool)
 }
 

@@ -45,6 +45,7 @@ impl Pipeline {
                         self.store.postpone(link, wait).await?;
                         return Ok(None);
                     }
+                    let uncalled = link.progress.clone();
                     // The attempt and its lease are on disk before the call they stand for.
                     if link.call_is_written && is_covered(&link, account) {
                         link.begin_written_call();
@@ -52,7 +53,14 @@ impl Pipeline {
                         link.call_is_written = false;
                         self.store.renew_for_call(&mut link).await?;
                     }
-                    self.call(&mut link, account).await?;
+                    // A process that was paused since, or a database that took its time, must not send a call that
+                    // others have stopped counting on: it is taken back, and whoever comes next need not doubt it.
+                    if !is_covered(&link, account) {
+                        link.progress = uncalled;
+                        self.store.postpone(link, Duration::ZERO).await?;
+                        return Ok(None);
+                    }
+                    self.call(&mut link, account).await;
                 }
                 Next::LookUp { after } => {
                     self.sleep(after).await;
@@ -86,12 +94,7 @@ impl Pipeline {
         after > self.settings.wait_in_place || self.is_stopping()
     }
 
-    async fn call(&self, link: &mut OpenLink, account: &Account) -> Result<(), StoreError> {
-        // A process that was paused since its lease was written must not send a call that others have stopped
-        // counting on.
-        if !is_covered(link, account) {
-            return Err(StoreError::LeaseLost);
-        }
+    async fn call(&self, link: &mut OpenLink, account: &Account) {
         tracing::Span::current().record("attempt.number", link.progress.attempts);
         let (started_at, started) = (link.lease.now(), Instant::now());
         let key = idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str());
@@ -109,7 +112,6 @@ impl Pipeline {
         link.calls.push(attempt);
         let now = link.lease.now();
         link.progress.record(outcome, now);
-        Ok(())
     }
 
     async fn look_up(&self, link: &mut OpenLink, account: &Account) -> Result<(), StoreError> {

@@ -8,13 +8,13 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{Pipeline, outbox::Outgoing, report};
+use super::{Pipeline, outbox::Outgoing};
 use crate::{
     broker::{Delivery, Message, PublishError},
     connector::Account,
     domain::{CreateLink, EventType, TraceContext, event_time},
     limits::Slot,
-    store::{Accepted, Hold, NewLink},
+    store::{Accepted, Hold, NewLink, StoreError},
     wire::{self, Rejection, RejectionCode},
 };
 
@@ -62,9 +62,11 @@ impl Pipeline {
                 Box::pin(self.replay(&delivery, account, event_id, event_type, result.into())).await;
             }
             Ok(Accepted::Conflict { fields }) => Box::pin(self.reject(&delivery, &conflict(&fields))).await,
+            // The worker stops: it goes back with its connection.
+            Err(error @ StoreError::Unusable(_)) => self.report(&error),
             // It comes again; where that never works, it is taken for poison after so many deliveries, and told.
             Err(error) => {
-                report(&error);
+                self.report(&error);
                 self.sleep(self.settings.publish_pause).await;
                 delivery.give_back();
             }

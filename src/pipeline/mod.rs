@@ -74,6 +74,8 @@ pub struct Pipeline {
     retold_events: Slots,
     tasks: TaskTracker,
     stopping: watch::Sender<bool>,
+    /// Why there is no use in going on.
+    unusable: watch::Sender<Option<StoreError>>,
 }
 
 impl Pipeline {
@@ -94,6 +96,7 @@ impl Pipeline {
             retold_events: Slots::new(settings.events_in_flight.div_ceil(2)),
             tasks: TaskTracker::new(),
             stopping: watch::Sender::new(false),
+            unusable: watch::Sender::new(None),
             settings,
         })
     }
@@ -118,6 +121,16 @@ impl Pipeline {
     pub fn stop(&self) {
         self.stopping.send_replace(true);
         self.tasks.close();
+    }
+
+    /// Until the database turns out to be one that no job can be done with.
+    pub async fn unusable(&self) -> StoreError {
+        let mut told = self.unusable.subscribe();
+        match told.wait_for(Option::is_some).await.map(|error| error.clone()) {
+            Ok(Some(error)) => error,
+            // The sender is this pipeline's own: it cannot be gone.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Until everything that was under way has come to rest.
@@ -184,7 +197,7 @@ impl Pipeline {
                     self.tell(event, telling).await;
                 }
                 Ok(None) => {}
-                Err(error) => report(&error),
+                Err(error) => self.report(&error),
             }
         }
         .instrument(span)
@@ -194,21 +207,25 @@ impl Pipeline {
     /// An event, told; the place among the events is held meanwhile.
     async fn tell(&self, event: DueEvent, _telling: Slot) {
         if let Err(error) = self.tell_event(event).await {
-            report(&error);
+            self.report(&error);
+        }
+    }
+
+    /// Once, where it is handled. What is left in the database comes due again in every case.
+    fn report(&self, error: &StoreError) {
+        match error {
+            StoreError::LeaseLost => tracing::warn!("let go: the lease ran out, it is somebody else's now"),
+            StoreError::Unavailable(_) => tracing::warn!(%error, "let go: it comes due again"),
+            StoreError::Inconsistent { .. } | StoreError::Refused(_) => {
+                tracing::error!(%error, "let go: it comes due again");
+            }
+            StoreError::Unusable(_) => {
+                tracing::error!(%error, "let go: it comes due again");
+                self.unusable.send_replace(Some(error.clone()));
+            }
         }
     }
 }
 
 /// What a write that is under way gets when the pipeline is stopped.
 const LAST_WORD: Duration = Duration::from_secs(5);
-
-/// Once, where it is handled. What is left in the database comes due again in every case.
-fn report(error: &StoreError) {
-    match error {
-        StoreError::LeaseLost => tracing::warn!("let go: the lease ran out, it is somebody else's now"),
-        StoreError::Unavailable(_) => tracing::warn!(%error, "let go: it comes due again"),
-        StoreError::Inconsistent { .. } | StoreError::Refused(_) => {
-            tracing::error!(%error, "let go: it comes due again")
-        }
-    }
-}

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Pipeline, report};
+use super::Pipeline;
 use crate::{connector::Account, domain::retry::jittered, store::StoreError};
 
 /// Looks, works, and looks again at once while there was something; else after the sweep interval.
@@ -13,6 +13,10 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
             Ok(swept) => {
                 told = false;
                 swept
+            }
+            Err(error @ StoreError::Unusable(_)) => {
+                pipeline.report(&error);
+                0
             }
             Err(error) if told => {
                 tracing::debug!(%error, "cannot look for what is due");
@@ -62,7 +66,7 @@ async fn sweep_connector(pipeline: &Arc<Pipeline>, name: String) -> Result<usize
                     }
                 });
             }
-            Err(error) => report(&error),
+            Err(error) => pipeline.report(&error),
         }
     }
     Ok(claimed)
@@ -81,7 +85,7 @@ async fn sweep_events(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
                 let (pipeline, place) = (pipeline.clone(), pipeline.retold_events.take().await);
                 pipeline.clone().tasks.spawn(async move { pipeline.tell(event, place).await });
             }
-            Err(error) => report(&error),
+            Err(error) => pipeline.report(&error),
         }
     }
     Ok(claimed)

@@ -108,7 +108,9 @@ async fn work<S: Statement>(
 async fn run<S: Statement>(statement: &S, items: &[S::Item]) -> Vec<Result<S::Answer, StoreError>> {
     match statement.run(items).await {
         Ok(answers) => answers,
-        Err(error @ StoreError::Unavailable(_)) => items.iter().map(|_| Err(error.clone())).collect(),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Unusable(_))) => {
+            items.iter().map(|_| Err(error.clone())).collect()
+        }
         Err(error) if items.len() == 1 => vec![Err(error)],
         Err(_) => {
             let mut answers = Vec::with_capacity(items.len());

@@ -62,7 +62,7 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
         .url
         .expose_secret()
         .parse()
-        .map_err(|_| StoreError::Refused("the database URL cannot be read".into()))?;
+        .map_err(|_| StoreError::Unusable("the database URL cannot be read".into()))?;
     let limit = millis(settings.timeout).to_string();
     let options = settings
         .tls
@@ -98,7 +98,7 @@ fn is_untrusted(error: &sqlx::Error) -> bool {
 }
 
 fn untrusted(error: &sqlx::Error) -> StoreError {
-    StoreError::Refused(format!("no TLS with it: {error}"))
+    StoreError::Unusable(format!("no TLS with it: {error}"))
 }
 
 /// Whether the other side still answers; a connection that was left in the middle of a statement does not.
@@ -126,9 +126,31 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
     MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
         MigrateError::Execute(error) => error.into(),
-        MigrateError::VersionMissing(version) => StoreError::Refused(format!(
+        MigrateError::VersionMissing(version) => StoreError::Unusable(format!(
             "the schema has migration {version}, which this version of the worker does not know: it is older than the database"
         )),
-        error => StoreError::Refused(error.to_string()),
+        error => StoreError::Unusable(error.to_string()),
     })
+}
+
+/// Whether the tables and this role's rights are what the worker needs. Asked before anything is consumed: found out
+/// by the jobs, each of them would be delivered in vain once a start, and be taken for poison in the end.
+pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
+    let missing = sqlx::query_scalar!(
+        r#"
+        SELECT name || ': ' || needed AS "missing!"
+        FROM (VALUES
+            ('payout_links', 'SELECT'), ('payout_links', 'INSERT'), ('payout_links', 'UPDATE'),
+            ('events', 'SELECT'), ('events', 'INSERT'), ('events', 'UPDATE'), ('events', 'DELETE'),
+            ('attempts', 'SELECT'), ('attempts', 'INSERT'), ('attempts', 'DELETE')
+        ) AS needs (name, needed)
+        WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
+        "#
+    )
+    .fetch_all(pool);
+    let missing = answered(pool, missing).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!("tables or rights are missing: {}", missing.join(", "))))
 }

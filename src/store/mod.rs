@@ -44,7 +44,7 @@ pub use self::{
     accept::{Accepted, Hold, NewLink},
     audit::{Audited, AuditedEvent},
     batch::BatchLimits,
-    connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate},
+    connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, is_fit, migrate},
     outbox::{DueEvent, Telling, WebhookState},
     retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},
@@ -65,9 +65,13 @@ pub enum StoreError {
     /// Tell: the row cannot be understood.
     #[error("{table}.{column} of {id}: {reason}")]
     Inconsistent { table: &'static str, column: &'static str, id: Uuid, reason: String },
-    /// Stop and say so: the database refuses the statement itself (a missing table or right).
+    /// Tell: the database refuses what this row would become.
     #[error("the database refused: {0}")]
     Refused(String),
+    /// Stop and say so: the database is not one that this worker, or this role, can work with (a table, a column or a
+    /// right is missing, the role is locked out).
+    #[error("the database cannot be used by this worker: {0}")]
+    Unusable(String),
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -80,8 +84,14 @@ impl From<sqlx::Error> for StoreError {
                 let passing = ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                     || code == "25006"
                     || code == "55P03";
+                // Not supported, authorization, database and schema names, syntax and access rules.
+                let for_all = ["0A", "28", "3D", "3F", "42"].iter().any(|class| code.starts_with(class));
                 let text = format!("{} ({code})", refusal.message());
-                if passing { Self::Unavailable(text) } else { Self::Refused(text) }
+                match (passing, for_all) {
+                    (true, _) => Self::Unavailable(text),
+                    (false, true) => Self::Unusable(text),
+                    (false, false) => Self::Refused(text),
+                }
             }
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)

@@ -211,6 +211,36 @@ async fn a_message_that_keeps_coming_back_is_taken_for_poison() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_kills_every_worker_is_taken_for_poison() {
+    // Given a message at which worker after worker dies before it has written it down,
+    let world = Setup::default().set("worker.max_deliveries", 2).build().await;
+    world.start_worker().await.stop().await;
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
+    world.publish(job("po_1")).await;
+    for _ in 0..2 {
+        let mut worker = world.start_worker().await;
+        eventually("the job is taken", async || {
+            (world.ready(&world.names.jobs_queue).await == 0).then_some(())
+        })
+        .await;
+        worker.kill();
+        eventually("the job is back", async || {
+            (world.ready(&world.names.jobs_queue).await == 1).then_some(())
+        })
+        .await;
+    }
+    lock.commit().await.unwrap();
+    // when the next worker finds it, then it is refused in public, and other jobs go on.
+    let _worker = world.start_worker().await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.rejected");
+    assert!(world.dead_letter().await.header("x-rejected-reason").unwrap().contains("delivered 3 times"));
+    world.publish(job("po_2")).await;
+    assert_eq!(world.result_of("po_2").await.kind(), "payout_link.created");
+    assert_eq!(world.provider.ledger().links.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_workers_share_a_queue() {
     let world = World::new().await;
     let (_first, _second) = (world.start_worker().await, world.start_worker().await);

@@ -7,8 +7,14 @@
 
 mod support;
 
+#[allow(dead_code, reason = "shared with chaos, which uses all of it")]
+#[path = "../chaos/proxy.rs"]
+mod proxy;
+
 mod addresses;
+mod backlog;
 mod crashes;
+mod database;
 mod hostile;
 mod idempotency;
 mod intake;

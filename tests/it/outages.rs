@@ -1,8 +1,13 @@
 //! A service that goes away and comes back: these tests have instances of their own.
 
+use std::{net::SocketAddr, time::Duration};
+
 use serde_json::json;
 
-use crate::support::{Service, Setup, eventually, job};
+use crate::{
+    proxy::{Mode, Proxy},
+    support::{Service, Setup, Worker, World, eventually, job},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
@@ -51,10 +56,111 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     // The result waits for it, and comes when it is back.
     let published = |shown: &serde_json::Value| shown["event"]["published_at"].is_string();
     world.wait_until_shown("po_0", "published", published).await;
+    consuming_again(&worker).await;
+    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_whose_confirm_never_comes_is_published_again_under_its_id() {
+    // Given a worker that hears nothing from the broker any more, while what it says arrives,
+    let (world, broker) = behind_a_proxy("broker", "AMQP_URL").await;
+    let worker = world.start_worker().await;
+    let call = world.provider.hold_next_call();
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    call.arrived().await;
+    broker.set(Mode::AnswersLost);
+    call.release();
+    // when its result is published, and the way back is there again,
+    let first = world.result_of("po_1").await;
+    world.webhooks(1).await;
+    assert_eq!(world.shown("po_1").unwrap()["event"]["published_at"], json!(null));
+    broker.heal();
+    // then it is published again, the same, and counts as published only now.
+    world.wait_until_told("po_1").await;
+    let results = world.wait_for_results("po_1", 2).await;
+    assert!(results.iter().all(|result| result.id() == first.id() && result.body == first.body));
+    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert_eq!(world.webhooks(1).await.len(), 1);
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_the_broker_that_has_fallen_silent_is_noticed_by_its_heartbeat() {
+    let (world, broker) = behind_a_proxy("broker", "AMQP_URL").await;
+    let worker = world.start_worker().await;
+    // Half-open: nothing is closed, nothing arrives. Nobody publishes, so nothing else could tell.
+    broker.set(Mode::Silent);
+    worker.says("RabbitMQ is away").await;
+    broker.heal();
+    consuming_again(&worker).await;
+    world.publish(job("po_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_costs_neither_cpu_nor_memory() {
+    // Given a worker that has done its first jobs,
+    let (mut world, broker) = behind_a_proxy("broker", "AMQP_URL").await;
+    let database = in_front_of("DATABASE_URL").await;
+    let url = world.pool.connect_options();
+    let url =
+        format!("postgres://{}@{}/{}", url.get_username(), database.address(), url.get_database().unwrap());
+    world.set("database.url", url);
+    world.set("log.filter", "info");
+    let worker = world.start_worker().await;
+    for number in 0..50 {
+        world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
+    }
+    world.webhooks(50).await;
+    // when the broker, and then the database, are away for `OUTAGE_SECONDS`, with jobs waiting,
+    let length = std::env::var("OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    for (service, proxy, sign) in
+        [("RabbitMQ", &broker, "RabbitMQ is away"), ("PostgreSQL", &database, "cannot look for what is due")]
+    {
+        let (cpu, memory) = (worker.cpu(), worker.most_memory());
+        proxy.set(Mode::Refuse);
+        worker.says(sign).await;
+        // The one wait for the clock: it is the length of the outage that is tried.
+        tokio::time::sleep(Duration::from_secs(length)).await;
+        let (cpu, more) = (worker.cpu() - cpu, worker.most_memory().saturating_sub(memory));
+        println!("{service} away for {length} s: {cpu:?} of CPU, {} KiB more at the peak", more / 1024);
+        // then it neither spins nor grows. (A loop without a pause takes a core, and a debug build is slow.)
+        assert!(cpu < Duration::from_secs(length) / 3, "{service}: {cpu:?} of CPU");
+        assert!(more < 32 << 20, "{service}: {more} bytes more");
+        proxy.heal();
+    }
+    for number in 50..60 {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    for number in 50..60 {
+        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+    }
+    assert!(worker.stop().await.success());
+}
+
+/// A world whose workers reach a service through a proxy.
+async fn behind_a_proxy(service: &str, variable: &str) -> (World, Proxy) {
+    let proxy = in_front_of(variable).await;
+    let mut url: url::Url = std::env::var(variable).unwrap().parse().unwrap();
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(proxy.port())).unwrap();
+    let mut world = World::new().await;
+    world.set(&format!("{service}.url"), url);
+    (world, proxy)
+}
+
+async fn in_front_of(variable: &str) -> Proxy {
+    let url: url::Url = std::env::var(variable).unwrap().parse().unwrap();
+    let default = if variable == "AMQP_URL" { 5672 } else { 5432 };
+    let target: Vec<SocketAddr> = url.socket_addrs(|| Some(default)).unwrap();
+    Proxy::start(target).await
+}
+
+async fn consuming_again(worker: &Worker) {
     eventually("consuming again", async || {
         (worker.log().matches("connected to RabbitMQ, consuming").count() == 2).then_some(())
     })
     .await;
-    assert_eq!(world.provider.ledger().links.len(), 1);
-    assert!(worker.stop().await.success());
 }

@@ -1,0 +1,211 @@
+//! What the database refuses: for a moment, to one row, or to all.
+
+use payout_link_worker::{sandbox::Fault, store::StoreError};
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+
+use crate::support::{Setup, World, eventually, job};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_class_of_refusal_has_its_consequence() {
+    let world = World::new().await;
+    let (again, row, stop) = ("try again", "this row", "stop");
+    for (code, wanted) in [
+        // Connection exceptions.
+        ("08000", again),
+        ("08006", again),
+        // Serialization, deadlock.
+        ("40001", again),
+        ("40P01", again),
+        // Disk full, too many connections.
+        ("53100", again),
+        ("53300", again),
+        // A statement's or a lock's time is up; a restart, a crash of a neighbour, a start-up.
+        ("57014", again),
+        ("55P03", again),
+        ("57P01", again),
+        ("57P02", again),
+        ("57P03", again),
+        // A file could not be read; a primary that is none any more.
+        ("58030", again),
+        ("25006", again),
+        // Data that does not fit: out of range, a constraint.
+        ("22003", row),
+        ("23505", row),
+        ("23514", row),
+        // No such table, column or function; no right; a role that is locked out; no such database or schema.
+        ("42P01", stop),
+        ("42703", stop),
+        ("42883", stop),
+        ("42501", stop),
+        ("28000", stop),
+        ("28P01", stop),
+        ("3D000", stop),
+        ("3F000", stop),
+    ] {
+        let raise = format!("DO $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$");
+        let error = sqlx::query(AssertSqlSafe(raise)).execute(&world.pool).await.unwrap_err();
+        let consequence = match StoreError::from(error) {
+            StoreError::Unavailable(_) => again,
+            StoreError::Refused(_) => row,
+            StoreError::Unusable(_) => stop,
+            other => panic!("{code}: {other}"),
+        };
+        assert_eq!(consequence, wanted, "{code}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_tried_again_where_the_database_asks_for_that() {
+    // Given a database that refuses the first two of every kind of statement, as one that is busy does,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    for (table, verb, code) in [
+        ("payout_links", "INSERT", "40001"),
+        ("payout_links", "UPDATE", "40P01"),
+        ("events", "INSERT", "40001"),
+        ("events", "UPDATE", "53300"),
+    ] {
+        let name = format!("busy_{table}_{verb}");
+        // A sequence counts on when its transaction is rolled back.
+        for statement in [
+            format!("CREATE SEQUENCE {name}"),
+            format!(
+                "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                     IF nextval('{name}') <= 2 THEN RAISE EXCEPTION 'busy' USING ERRCODE = '{code}'; END IF;
+                     RETURN NEW;
+                 END $$"
+            ),
+            format!("CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"),
+        ] {
+            sqlx::query(AssertSqlSafe(statement)).execute(&world.pool).await.unwrap();
+        }
+    }
+    // when a job comes,
+    let worker = world.start_worker().await;
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    // then it ends in one link, told once.
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    world.webhooks(1).await;
+    world.wait_until_told("po_1").await;
+    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert_eq!(world.results_of("po_1").len(), 1);
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_has_become_read_only_is_waited_for() {
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    // Given a failover that left the worker with what is a standby now,
+    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&world.pool).await.unwrap();
+    let read_only = async |is: &str| {
+        let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {is}");
+        sqlx::query(AssertSqlSafe(set)).execute(&world.pool).await.unwrap();
+        end_sessions(&world).await;
+    };
+    sqlx::raw_sql("SET default_transaction_read_only = off").execute(&world.pool).await.unwrap();
+    read_only("on").await;
+    world.publish(job("po_1")).await;
+    worker.says("25006").await;
+    // when it is a primary again,
+    let mut writer = world.pool.acquire().await.unwrap();
+    sqlx::raw_sql("SET default_transaction_read_only = off").execute(&mut *writer).await.unwrap();
+    let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = off");
+    sqlx::query(AssertSqlSafe(set)).execute(&mut *writer).await.unwrap();
+    end_sessions(&world).await;
+    // then the job that waited is done.
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_are_ended_under_load_lose_nothing() {
+    const JOBS: usize = 60;
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    for number in 0..JOBS {
+        world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
+        if number % 4 == 0 {
+            end_sessions(&world).await;
+        }
+    }
+    world.webhooks(JOBS).await;
+    for number in 0..JOBS {
+        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+        world.wait_until_told(&format!("po_{number}")).await;
+    }
+    assert_eq!(world.provider.ledger().links.len(), JOBS);
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
+    let world = Setup::default().set("worker.migrate", false).set("worker.max_deliveries", 2).build().await;
+    payout_link_worker::store::migrate(&world.pool).await.unwrap();
+    let mut worker = world.start_worker().await;
+    // Given a table that goes away while the worker runs,
+    rename(&world, "payout_links", "gone").await;
+    world.publish(job("po_1")).await;
+    // then it stops, and says why,
+    assert_eq!(worker.exited().await.code(), Some(1));
+    assert!(
+        worker.log().contains("relation \\\"payout_links\\\" does not exist (42P01)"),
+        "{}",
+        worker.log()
+    );
+    // it does not even begin when it is started again, as often as that may be,
+    for _ in 0..3 {
+        let mut again = world.launch_worker(&[]);
+        assert_eq!(again.exited().await.code(), Some(1));
+        let reason = "tables or rights are missing: payout_links: SELECT";
+        assert!(again.log().contains(reason), "{}", again.log());
+    }
+    // and the job is taken for nothing but a job when the table is back.
+    rename(&world, "gone", "payout_links").await;
+    let _worker = world.start_worker().await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+async fn rename(world: &World, from: &str, to: &str) {
+    let rename = format!("ALTER TABLE {from} RENAME TO {to}");
+    sqlx::query(AssertSqlSafe(rename)).execute(&world.pool).await.unwrap();
+}
+
+/// All of the worker's, as a restart or a failover does it.
+async fn end_sessions(world: &World) {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'payout-link-worker'";
+    sqlx::query(end).execute(&world.pool).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() {
+    // Given a payout at a connector that can neither repeat nor be asked, to be tried a second time,
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    world.provider.order_fault(Fault::status(429));
+    let call = world.provider.hold_next_answer();
+    world.publish(job("po_1").connector("mute")).await;
+    call.arrived().await;
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM payout_links FOR UPDATE").execute(&mut *lock).await.unwrap();
+    call.release();
+    // when the database takes its time to write the second call down, more than the lease has for it,
+    let late = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '2 seconds'";
+    eventually("a statement that waits", async || {
+        let waiting: i64 = sqlx::query_scalar(late).fetch_one(&world.pool).await.unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    lock.commit().await.unwrap();
+    // then it is taken back, the next one calls with a lease of its own, and nothing is in doubt.
+    let told = world.wait_until_told("po_1").await;
+    assert_eq!(told["state"], "created", "{told}");
+    assert_eq!(told["in_doubt_since"], Value::Null);
+    assert_eq!(told["attempts"], 2);
+    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert!(worker.stop().await.success());
+}
