@@ -60,7 +60,7 @@ impl Store {
     }
 
     /// Attempts from before `cut_off`. Their records are older than they are, so it is looked for among the old
-    /// records' alone.
+    /// records' alone. Not locked before: that asks for the right to change them, and nobody has to have it.
     pub async fn delete_attempts(
         &self,
         cut_off: OffsetDateTime,
@@ -73,7 +73,6 @@ impl Store {
                  SELECT ctid FROM attempts
                  WHERE payout_link_id >= $1 AND payout_link_id < $2 AND started_at < $3
                  ORDER BY payout_link_id LIMIT $4
-                 FOR UPDATE SKIP LOCKED
              ))
              RETURNING payout_link_id",
             after.unwrap_or(Uuid::nil()),

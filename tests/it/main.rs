@@ -23,6 +23,7 @@ mod leases;
 mod limits;
 mod merchants;
 mod outages;
+mod permissions;
 mod program;
 mod retention;
 mod retries;

@@ -26,6 +26,7 @@ pub struct Setup {
     database_url: Option<String>,
     amqp_url: Option<String>,
     deaf: bool,
+    names: Option<Names>,
     only_connector: Option<&'static str>,
     more_connectors: String,
 }
@@ -45,6 +46,12 @@ impl Setup {
 
     pub fn broker(mut self, url: &str) -> Self {
         self.amqp_url = Some(url.into());
+        self
+    }
+
+    /// Of a broker of the test's own.
+    pub fn names(mut self, names: Names) -> Self {
+        self.names = Some(names);
         self
     }
 
@@ -100,7 +107,7 @@ impl World {
         let mut database_url: url::Url = admin_url.parse().unwrap();
         database_url.set_path(&name);
 
-        let names = Names {
+        let names = setup.names.unwrap_or_else(|| Names {
             jobs_exchange: format!("{name}.jobs"),
             jobs_routing_key: "create".into(),
             jobs_queue: format!("{name}.create"),
@@ -109,7 +116,7 @@ impl World {
             dead_queue: format!("{name}.create.dead"),
             unrouted_exchange: format!("{name}.unrouted"),
             unrouted_queue: format!("{name}.results.unrouted"),
-        };
+        });
         let upstream = Upstream::connect(&amqp_url, names.clone(), !setup.deaf).await;
         let provider = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
         let merchant = Receiver::start(&[WEBHOOK_SECRET.to_owned()]).await.unwrap();

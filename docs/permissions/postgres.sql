@@ -1,0 +1,16 @@
+-- What the worker's role may do, and no more. The tables belong to another role, which migrates:
+--
+--   payout-link-worker migrate --config owner.toml         (as the owner, after every update)
+--   psql -v worker=payout_links_worker -f postgres.sql payout_links
+--
+-- and `worker.migrate = false` in the worker's own configuration. The role itself is yours to make:
+-- CREATE ROLE payout_links_worker LOGIN PASSWORD '…' CONNECTION LIMIT …
+
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO :"worker";
+
+-- Records are never deleted, only what is secret in them.
+GRANT SELECT, INSERT, UPDATE ON payout_links TO :"worker";
+GRANT SELECT, INSERT, UPDATE, DELETE ON events TO :"worker";
+-- Append-only, and erased after their retention.
+GRANT SELECT, INSERT, DELETE ON attempts TO :"worker";

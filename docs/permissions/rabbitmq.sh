@@ -1,0 +1,20 @@
+#!/bin/sh
+# What the worker's user may do at RabbitMQ, and no more. The user itself is yours to make:
+#
+#   rabbitmqctl add_user payout_links_worker '…'
+#   docs/permissions/rabbitmq.sh payout_links_worker [VHOST]
+#
+# The names are those of [broker.names]; where yours are others, change them here. Upstream systems need write on
+# payout_links, whoever reads results needs read on payout_links.results.
+set -eu
+
+user=$1
+vhost=${2:-/}
+# It declares its exchanges and queues at every connect,
+configure='^payout_links(\.(create(\.dead)?|results(\.unrouted)?|dead|unrouted))?$'
+# binds the queues, publishes results, dead letters and, by the default exchange, replies, but no jobs,
+write='^(payout_links\.(create(\.dead)?|results(\.unrouted)?|dead|unrouted)|amq\.default)$'
+# and reads jobs alone: neither dead letters nor results. (A binding reads the exchange.)
+read='^payout_links(\.(create|dead|unrouted))?$'
+
+${RABBITMQCTL:-rabbitmqctl} set_permissions -p "$vhost" "$user" "$configure" "$write" "$read"

@@ -1,0 +1,161 @@
+//! The rights that docs/permissions gives are enough for all that a worker does, and for nothing else.
+
+use std::process::Command;
+
+use lapin::{
+    BasicProperties, Connection, ConnectionProperties,
+    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use payout_link_worker::{broker::Names, sandbox::Fault, store};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::support::{Service, Setup, World, eventually, job};
+
+/// A role that has what docs/permissions/postgres.sql gives; the URL of the world's database for it.
+async fn role(world: &World) -> (String, url::Url) {
+    store::migrate(&world.pool).await.unwrap();
+    let options = world.pool.connect_options();
+    let database = options.get_database().unwrap();
+    let name = format!("worker_of_{database}");
+    let make = format!("CREATE ROLE {name} LOGIN PASSWORD 'canary-role-password'");
+    sqlx::query(AssertSqlSafe(make)).execute(&world.pool).await.unwrap();
+    let grants = include_str!("../../docs/permissions/postgres.sql").replace(":\"worker\"", &name);
+    sqlx::raw_sql(AssertSqlSafe(grants)).execute(&world.pool).await.unwrap();
+    let mut url: url::Url = std::env::var("DATABASE_URL").unwrap().parse().unwrap();
+    url.set_username(&name).unwrap();
+    url.set_password(Some("canary-role-password")).unwrap();
+    url.set_path(database);
+    (name, url)
+}
+
+async fn drop_role(world: &World, name: &str) {
+    let drop = format!("DROP OWNED BY {name}; DROP ROLE {name}");
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&world.pool).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_roles_rights_are_enough() {
+    // Given a worker under that role,
+    let mut world = Setup::default()
+        .set("worker.migrate", false)
+        .set("retention.requests_days", 0)
+        .set("retention.events_days", 0)
+        .set("retention.attempts_days", 0)
+        .set("worker.sweep_interval_ms", 50)
+        .build()
+        .await;
+    let (name, url) = role(&world).await;
+    world.set("database.url", url);
+    let worker = world.start_worker().await;
+    // when it does all that there is to do: a link, a repeat, a conflict, a refusal, a retry, a doubt,
+    for id in ["po_1", "po_1"] {
+        world.publish(job(id).with("webhook_url", world.webhook_url())).await;
+        world.result_of(id).await;
+    }
+    world.publish(job("po_1").amount(99)).await;
+    world.dead_letter().await;
+    for (id, fault) in [("po_2", 422), ("po_3", 429), ("po_4", 500)] {
+        world.provider.order_fault(Fault::status(fault));
+        world.publish(job(id)).await;
+        world.result_of(id).await;
+    }
+    // and everything is past its retention,
+    let left = "SELECT (SELECT count(*) FROM payout_links WHERE request IS NOT NULL)
+        + (SELECT count(*) FROM events) + (SELECT count(*) FROM attempts)";
+    eventually("all to be erased", async || {
+        let left: i64 = sqlx::query_scalar(left).fetch_one(&world.pool).await.unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    // then nothing was refused to it,
+    assert!(worker.stop().await.success());
+    for command in [&["keys", "status"][..], &["keys", "rotate"], &["show", "po_1"], &["audit", "--help"]] {
+        let output = world.run(command);
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    drop_role(&world, &name).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_roles_rights_are_no_more_than_enough() {
+    let world = World::new().await;
+    let (name, url) = role(&world).await;
+    let mut session = PgConnection::connect(url.as_str()).await.unwrap();
+    for statement in [
+        "DELETE FROM payout_links",
+        "TRUNCATE events",
+        "UPDATE attempts SET outcome = 'created'",
+        "DROP TABLE attempts",
+        "ALTER TABLE payout_links DISABLE TRIGGER ALL",
+        "CREATE TABLE mine (id integer)",
+        "SELECT * FROM _sqlx_migrations",
+        "COPY payout_links TO '/tmp/stolen'",
+        "CREATE ROLE another",
+    ] {
+        let refused = sqlx::query(statement).execute(&mut session).await.unwrap_err();
+        let code =
+            refused.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        assert_eq!(code, "42501", "{statement}: {refused}");
+    }
+    session.close().await.unwrap();
+    drop_role(&world, &name).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_brokers_user_can_do_its_work_and_nothing_else() {
+    let broker = Service::start("rabbitmq").await;
+    broker.ctl(&["add_user", "worker", "canary-broker-password"]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/permissions/rabbitmq.sh");
+    let ctl = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services ctl");
+    let granted = Command::new(script)
+        .arg("worker")
+        .env("RABBITMQCTL", ctl)
+        .env("SERVICES_DIR", &broker.folder)
+        .output()
+        .unwrap();
+    assert!(granted.status.success(), "{}", String::from_utf8_lossy(&granted.stderr));
+    // Given a worker of that user, with the names of the contract,
+    let mut world = Setup::default().names(Names::default()).broker(&broker.url).build().await;
+    let mut url: url::Url = broker.url.parse().unwrap();
+    url.set_username("worker").unwrap();
+    url.set_password(Some("canary-broker-password")).unwrap();
+    world.set("broker.url", &url);
+    let worker = world.start_worker().await;
+    // when it does all that it does there: results, replies, dead letters, what nobody is bound for,
+    let (queue, replies) = world.reply_queue().await;
+    world.publish(job("po_1").reply_to(&queue)).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    eventually("the reply", async || (replies.lock().unwrap().len() == 1).then_some(())).await;
+    world.publish(job("po_2").amount(0)).await;
+    world.dead_letter().await;
+    assert!(worker.stop().await.success());
+    // then that is all that it may.
+    let connection = Connection::connect(url.as_str(), ConnectionProperties::default()).await.unwrap();
+    let consume = async |queue: &'static str| {
+        let channel = connection.create_channel().await.unwrap();
+        let consuming = channel.basic_consume(
+            queue.into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        consuming.await.err().map(|error| error.to_string())
+    };
+    for queue in ["payout_links.create.dead", "payout_links.results.unrouted"] {
+        assert!(consume(queue).await.unwrap().contains("ACCESS"), "{queue}");
+    }
+    let channel = connection.create_channel().await.unwrap();
+    let declared =
+        channel.queue_declare("another".into(), QueueDeclareOptions::default(), FieldTable::default()).await;
+    assert!(declared.unwrap_err().to_string().contains("ACCESS"));
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let options = BasicPublishOptions::default();
+    let published = channel
+        .basic_publish("payout_links".into(), "create".into(), options, b"{}", BasicProperties::default())
+        .await
+        .unwrap()
+        .await;
+    assert!(published.unwrap_err().to_string().contains("ACCESS"), "a job of its own");
+}
