@@ -1,5 +1,9 @@
 //! What the README shows is what was tried.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+use std::path::Path;
+
 const README: &str = include_str!("../README.md");
 
 #[test]
@@ -31,4 +35,60 @@ fn the_readme_names_every_command() {
         count += 1;
     }
     assert!(count >= 5, "{help}");
+}
+
+const SECURITY: &str = include_str!("../SECURITY.md");
+
+#[test]
+fn every_claim_of_security_names_tests_that_exist() {
+    let sources: String = ["src", "tests"].iter().map(|folder| sources_in(Path::new(folder))).collect();
+    let mut claims = 0;
+    for line in SECURITY.lines().filter(|line| line.starts_with("| ") && !line.contains("---")) {
+        let columns: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [claim, tests] = columns[..] else { continue };
+        if tests == "test" {
+            continue;
+        }
+        let names: Vec<&str> = tests.split(", ").map(|name| name.trim_matches('`')).collect();
+        assert!(!names.is_empty() && names.iter().all(|name| !name.is_empty()), "{claim}");
+        for name in names {
+            assert!(sources.contains(&format!("fn {name}(")), "{claim}: there is no test {name}");
+        }
+        claims += 1;
+    }
+    assert!(claims > 30, "{claims}");
+}
+
+#[test]
+fn no_unsafe_code() {
+    assert!(include_str!("../Cargo.toml").contains("unsafe_code = \"forbid\""));
+}
+
+#[test]
+fn the_containers_are_as_tight_as_that() {
+    let image = include_str!("../Dockerfile");
+    let user = image.lines().rev().find_map(|line| line.strip_prefix("USER ")).expect("a user");
+    assert_ne!(user.trim(), "0");
+    let compose = include_str!("../docker-compose.yml");
+    for service in ["sandbox", "worker"] {
+        let own = compose.split(&format!("\n  {service}:\n")).nth(1).expect(service);
+        let own: String =
+            own.lines().take_while(|line| line.is_empty() || line.starts_with("    ")).collect();
+        for setting in ["read_only: true", "cap_drop: [ALL]", "no-new-privileges:true"] {
+            assert!(own.contains(setting), "{service}: {setting}");
+        }
+    }
+}
+
+fn sources_in(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all += &sources_in(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all += &std::fs::read_to_string(&path).unwrap();
+        }
+    }
+    all
 }

@@ -1,6 +1,7 @@
 //! A CreateLink job that cannot be invalid.
 
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use url::Url;
 
 use super::{
@@ -105,11 +106,33 @@ impl WebhookUrl {
 impl CreateLink {
     /// `text` without any secret of this job: for what a connector, which was sent them, says in its errors.
     pub fn redact(&self, text: &str) -> String {
+        let features = self.feature_values();
         let mut secrets: Vec<&str> = self.secrets().map(ExposeSecret::expose_secret).collect();
+        secrets.extend(features.iter().map(String::as_str));
         // Longest first: one may be part of another. Below three characters everything would match.
         secrets.retain(|secret| secret.chars().count() >= 3);
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[REDACTED]"))
+    }
+
+    /// A connector is sent these one by one, so it may repeat one by itself. A short number or `true` is in many a message.
+    fn feature_values(&self) -> Vec<String> {
+        fn texts(value: Value, found: &mut Vec<String>) {
+            match value {
+                Value::String(text) => found.push(text),
+                Value::Array(values) => values.into_iter().for_each(|value| texts(value, found)),
+                Value::Object(members) => members.into_iter().for_each(|(_, value)| texts(value, found)),
+                Value::Number(number) if number.to_string().len() >= 6 => found.push(number.to_string()),
+                Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            }
+        }
+        let mut found = Vec::new();
+        if let Some(features) = &self.connector_feature_data
+            && let Ok(value) = serde_json::from_str(features.expose_secret())
+        {
+            texts(value, &mut found);
+        }
+        found
     }
 
     fn secrets(&self) -> impl Iterator<Item = &SecretString> {
@@ -141,5 +164,23 @@ impl CreateLink {
             .chain([&self.connector_feature_data, &self.access_token])
             .flatten()
             .chain(method_secrets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::wire;
+
+    #[test]
+    fn each_value_of_the_feature_data_is_a_secret() {
+        let body = r#"{"merchant_payout_id":"po_1","amount":{"minor_amount":1,"currency":"EUR"},"address":{},
+            "destination_currency":"EUR","connector_feature_data":
+            "{\"account\":{\"id\":\"acc-canary\",\"number\":[12345678]},\"instant\":true}"}"#;
+        let policy = wire::DecodePolicy { allow_http_webhooks: false };
+        let job = wire::create_link(body.as_bytes(), None, &policy).unwrap();
+        assert_eq!(
+            job.redact("no account acc-canary (12345678), true"),
+            "no account [REDACTED] ([REDACTED]), true"
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! Sealing keys are changed while workers run; a missing one is its records' error alone.
 
+use payout_link_worker::sandbox::Fault;
+
 use crate::support::{World, eventually, job};
 
 const FIRST: &str = "k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
@@ -93,4 +95,32 @@ async fn a_missing_key_is_an_error_of_its_records_alone_and_heals_when_it_is_bac
     })
     .await;
     assert_eq!(world.result_of("po_1").await.json()["state"], world.result_of("po_2").await.json()["state"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_whose_key_is_missing_is_told_once_it_is_back() {
+    // Given a payout that is concluded under the first key, and a merchant that was away,
+    let mut world = World::new().await;
+    let worker = world.start_worker().await;
+    world.merchant.order_fault(Fault::status(500));
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    world.result_of("po_1").await;
+    let waits = |shown: &serde_json::Value| shown["event"]["webhook_attempts"] == 1;
+    world.wait_until_shown("po_1", "a post that failed", waits).await;
+    assert!(worker.stop().await.success());
+    // when workers have the second key alone,
+    world.set("keys.sealing", ring(&[SECOND]));
+    let worker = world.start_worker().await;
+    // then that event is an error that names the key, and others are told.
+    worker.says("payout_links.result of").await;
+    world.publish(job("po_2").with("webhook_url", world.webhook_url())).await;
+    world.wait_until_told("po_2").await;
+    assert!(worker.stop().await.success());
+    // With the key back it is told as well.
+    world.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let _worker = world.start_worker().await;
+    world.wait_until_told("po_1").await;
+    let heard = world.merchant.received();
+    let of_the_first = heard.iter().filter(|webhook| webhook.reference.as_deref() == Some("po_1"));
+    assert_eq!(of_the_first.filter(|webhook| webhook.status.is_some_and(|status| status < 300)).count(), 1);
 }

@@ -1,5 +1,7 @@
 //! The command line, the configuration, and what is told when something is wrong.
 
+use std::os::unix::fs::MetadataExt;
+
 use std::process::Output;
 
 use crate::support::{Setup, TOKEN, WEBHOOK_SECRET, World, eventually, job};
@@ -163,7 +165,11 @@ async fn secrets_are_nowhere_in_the_clear() {
     use payout_link_worker::sandbox::{Fault, Order};
     use serde_json::json;
     let world = World::new().await;
-    let worker = world.launch_worker(&[("PAYOUT_LINK__LOG__FILTER", "trace".into())]);
+    let health = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let worker = world.launch_worker(&[
+        ("PAYOUT_LINK__LOG__FILTER", "trace".into()),
+        ("PAYOUT_LINK__WORKER__HEALTH_LISTEN", health.to_string()),
+    ]);
     worker.says("connected to RabbitMQ, consuming").await;
     let secret = |id: &str| {
         job(id)
@@ -187,18 +193,58 @@ async fn secrets_are_nowhere_in_the_clear() {
     world.publish(secret("doubtful")).await;
     world.publish(secret("unauthorised").with("access_token", json!("canary-token"))).await;
     world.publish(secret("created").amount(1)).await;
+    // Refused by validation, and a merchant that repeats what it was sent.
+    world.publish(secret("invalid").amount(0)).await;
+    world.result_of("invalid").await;
+    let body = "canary-4242 canary-email@example.com".into();
+    world.merchant.order_fault(Fault::Status {
+        code: 500.try_into().unwrap(),
+        retry_after: None,
+        body: Some(body),
+    });
+    world.publish(secret("unheard")).await;
+    world.wait_until_told("unheard").await;
     world.result_of("doubtful").await;
     world.result_of("unauthorised").await;
     world.wait_for_results("created", 2).await;
-    world.webhooks(4).await;
+    world.webhooks(6).await;
 
     let links: Vec<String> = world.provider.ledger().links.iter().map(|link| link.url.clone()).collect();
-    let dump = world.dump().await;
-    let log = worker.log();
-    assert!(log.contains("created") && dump.contains("payout_links"));
-    for text in [&dump, &log] {
+    let (dump, pg_dump, log) = (world.dump().await, world.pg_dump(), worker.log());
+    let shown: String = ["created", "refused", "doubtful", "unauthorised", "unheard"]
+        .iter()
+        .map(|id| String::from_utf8(world.run(&["show", id]).stdout).unwrap())
+        .collect();
+    let health = reqwest::get(format!("http://{health}/health/ready")).await.unwrap().text().await.unwrap();
+    assert!(log.contains("created") && dump.contains("payout_links") && shown.contains("created"));
+    for text in [&dump, &pg_dump, &log, &shown, &health] {
         let line =
             text.lines().find(|line| line.contains("canary") || links.iter().any(|url| line.contains(url)));
         assert_eq!(line, None);
     }
+}
+
+/// What a container's settings ask for, without a container: another user, no way to write, nothing to be gained.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_runs_as_nobody_on_a_file_system_that_cannot_be_written_to() {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let made = std::process::Command::new("unshare").args(["--mount", "true"]).output();
+    if !is_root || !made.is_ok_and(|made| made.status.success()) {
+        eprintln!("NOT tried: only root can take the file system's writes away here");
+        return;
+    }
+    let world = World::new().await;
+    // Where nobody may look into the folders above it, the program is brought to a place where it may.
+    let program = world.folder.join("payout-link-worker");
+    std::fs::copy(env!("CARGO_BIN_EXE_payout-link-worker"), &program).unwrap();
+    let confined = "mount --make-rprivate / && for at in $(findmnt --real --noheadings --list --output TARGET); do \
+        mount -o remount,bind,ro \"$at\" || exit 9; done; \
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --bounding-set=-all \
+        sh -c '! touch \"$(dirname \"$0\")/written\" 2>/dev/null || exit 8; exec \"$0\" \"$@\"' \"$0\" \"$@\"";
+    let worker = world.launch_confined(&program, confined);
+    worker.says("connected to RabbitMQ, consuming").await;
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    world.webhooks(1).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert!(worker.stop().await.success());
 }

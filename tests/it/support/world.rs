@@ -218,6 +218,20 @@ impl World {
         Worker::start(command, log)
     }
 
+    /// Starts a worker from a script of sh's, whose `$0` is the program and `$@` its arguments.
+    pub fn launch_confined(&self, program: &std::path::Path, script: &str) -> Worker {
+        let plain = self.command(&["run"]);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(program).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Worker::start(command, self.folder.join("confined.log"))
+    }
+
     fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = worker::command(&self.folder.join("worker.toml"));
         command.envs(self.settings.iter().cloned()).args(arguments).stdin(Stdio::null());
@@ -323,6 +337,22 @@ impl World {
     pub async fn deliver_and_give_back(&self) {
         eventually("a job to be delivered", async || self.upstream.give_back(&self.names.jobs_queue).await)
             .await;
+    }
+
+    /// The database as an operator's backup has it. Said aloud where there is no pg_dump to make one.
+    pub fn pg_dump(&self) -> String {
+        let mut url: url::Url = self.admin_url.parse().unwrap();
+        url.set_path(&self.database);
+        match std::process::Command::new("pg_dump").arg(url.as_str()).output() {
+            Ok(dumped) => {
+                assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
+                String::from_utf8(dumped.stdout).unwrap()
+            }
+            Err(error) => {
+                eprintln!("pg_dump: {error}: its output is NOT searched");
+                String::new()
+            }
+        }
     }
 
     /// All that is in the database, as text; bytes as they are, not in hexadecimal, where nothing would be found.
