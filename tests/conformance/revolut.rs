@@ -184,6 +184,23 @@ async fn a_token_is_refreshed_ahead_of_its_end() {
     assert_eq!(refused, 0, "it was refreshed before it ended");
 }
 
+/// It is refreshed ahead of its end so that a failure to do so need not hurt.
+#[tokio::test]
+async fn a_refresh_that_fails_early_leaves_the_token_in_use() {
+    // Given a token that is refreshed after six seconds and good for two more,
+    let lifetime = Duration::from_secs(8);
+    let tested = tested(at_once(RevolutClient { access_token_lifetime: lifetime, ..client() })).await;
+    tested.created(&REVOLUT.job("po_1")).await;
+    let given = std::time::Instant::now();
+    // and no other to be had,
+    tested.stand_in.order_fault(Order::new(Fault::status(500)).on(Operation::Token).always());
+    // then the calls go on with it, those too that have tried to refresh it.
+    while token_calls(&tested) == 1 {
+        assert_eq!(tested.connector().check().await, Ok(()));
+        assert!(given.elapsed() < Duration::from_secs(20), "it is never refreshed");
+    }
+}
+
 /// Without a token nothing has happened, whatever became of the question.
 #[tokio::test]
 async fn a_token_that_is_not_given_is_no_doubt() {
