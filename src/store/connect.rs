@@ -79,7 +79,11 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
         .acquire_timeout(settings.timeout)
         // In place of the pool's own, which are waited for without end.
         .test_before_acquire(false)
-        .before_acquire(|connection, _| Box::pin(is_there(connection)))
+        .before_acquire(|connection, found| {
+            // Looked at when it was given back: a round trip more for every statement would tell little that is new.
+            let is_fresh = found.idle_for < FRESH;
+            Box::pin(async move { Ok(is_fresh || is_there(connection).await?) })
+        })
         .after_release(|connection, _| Box::pin(is_there(connection)))
         .connect_with(options)
         .await
@@ -107,6 +111,9 @@ async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
 }
 
 const PING: Duration = Duration::from_secs(2);
+
+/// A connection that was there so lately is taken to be there.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// A statement's answer, waited for a little longer than the server may take for it.
 pub(super) async fn answered<T>(
