@@ -12,6 +12,7 @@ mod support;
 mod proxy;
 
 mod addresses;
+mod audit;
 mod backlog;
 mod crashes;
 mod database;

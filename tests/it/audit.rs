@@ -1,0 +1,135 @@
+//! `audit` over the history of a real run: nothing to say of it as it was, and something as soon as it is changed.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::support::{Heard, World, job};
+
+/// The history of a world as docs/audit.md has it, a file each.
+struct Files {
+    world: World,
+    published: Vec<Value>,
+    results: Vec<Value>,
+    dead_letters: Vec<Value>,
+    webhooks: Vec<Value>,
+    ledger: Vec<Value>,
+    secrets: &'static str,
+}
+
+impl Files {
+    fn path(&self, name: &str) -> PathBuf {
+        self.world.folder.join(name)
+    }
+
+    /// Its exit status, and what it printed.
+    fn audit(&self) -> (Option<i32>, String) {
+        let files = [
+            ("published", &self.published),
+            ("results", &self.results),
+            ("dead-letters", &self.dead_letters),
+            ("webhooks", &self.webhooks),
+            ("ledger", &self.ledger),
+        ];
+        let mut arguments = vec!["audit".to_owned()];
+        for (name, lines) in files {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            std::fs::write(self.path(name), text).unwrap();
+            arguments.extend([format!("--{name}"), self.path(name).display().to_string()]);
+        }
+        std::fs::write(self.path("secrets"), self.secrets).unwrap();
+        arguments.extend(["--secrets".into(), self.path("secrets").display().to_string()]);
+        arguments.extend(["--log".into(), self.path("worker-1.log").display().to_string()]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = self.world.run(&arguments);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    }
+
+    fn assert_caught(&self, rule: &str) {
+        let (status, said) = self.audit();
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.lines().any(|line| line.starts_with(&format!("{rule}: "))), "{rule}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_is_audited() {
+    // Given a run with a link, a refusal by the connector, a conflict and a job that is none,
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    let webhook = |id: &str| job(id).with("webhook_url", world.webhook_url()).message_id(id);
+    world.publish(webhook("po_1")).await;
+    world.wait_until_told("po_1").await;
+    world.provider.order_fault(payout_link_worker::sandbox::Fault::status(422));
+    world.publish(webhook("po_2")).await;
+    world.wait_until_told("po_2").await;
+    world.publish(webhook("po_1").amount(99).message_id("conflict")).await;
+    world.publish(job("po_3").amount(0).message_id("invalid")).await;
+    let dead: Vec<Heard> = [world.dead_letter().await, world.dead_letter().await].into();
+    world.wait_for_results("po_1", 2).await;
+    assert!(worker.stop().await.success());
+
+    let published = |message_id: &str, id: &str, amount: i64| {
+        json!({ "message_id": message_id, "merchant_payout_id": id, "webhook": message_id == id,
+            "amount": { "minor_amount": amount, "currency": "EUR" }, "valid": message_id != "invalid",
+            "late": message_id == "conflict" })
+    };
+    let lines = |heard: Vec<Heard>| {
+        let line = |heard: &Heard| {
+            json!({ "message_id": heard.id(), "type": heard.kind(), "correlation_id": heard.correlation_id(),
+                "body": String::from_utf8(heard.body.clone()).unwrap() })
+        };
+        heard.iter().map(line).collect::<Vec<Value>>()
+    };
+    let ledger =
+        reqwest::get(format!("{}/ledger", world.provider.url())).await.unwrap().bytes().await.unwrap();
+    let ledger: Value = serde_json::from_slice(&ledger).unwrap();
+    let mut files = Files {
+        published: vec![
+            published("po_1", "po_1", 1250),
+            published("po_2", "po_2", 1250),
+            published("conflict", "po_1", 99),
+            published("invalid", "po_3", 0),
+        ],
+        results: lines(world.results()),
+        dead_letters: dead
+            .iter()
+            .map(|dead| {
+                json!({ "message_id": dead.id(), "code": dead.header("x-rejected-code"),
+                    "reason": dead.header("x-rejected-reason") })
+            })
+            .collect(),
+        webhooks: world.merchant.received().iter().map(|one| serde_json::to_value(one).unwrap()).collect(),
+        ledger: ledger["links"].as_array().unwrap().clone(),
+        secrets: "canary-provider-token\nada@example.com\n",
+        world,
+    };
+    // when it is audited as it was, then there is nothing to say;
+    let (status, said) = files.audit();
+    assert_eq!((status, said.contains("0 violations")), (Some(0), true), "{said}");
+    assert!(said.contains("4 jobs, 2 records") && !said.contains("not checked"), "{said}");
+    // when a job had got no answer, a link had been made twice or were another, a result or a webhook were missing,
+    let job = published("po_4", "po_4", 1250);
+    files.published.push(job);
+    files.assert_caught("R1");
+    files.published.pop();
+    let link = files.ledger[0].clone();
+    files.ledger.push(link.clone());
+    files.ledger[1]["id"] = "another".into();
+    files.assert_caught("R2");
+    files.ledger.pop();
+    files.ledger[0]["id"] = "another".into();
+    files.assert_caught("R3");
+    files.ledger[0] = link;
+    let result = files.results.remove(0);
+    files.assert_caught("R6");
+    files.results.insert(0, result);
+    let webhook = files.webhooks.remove(0);
+    files.assert_caught("R7");
+    files.webhooks.insert(0, webhook);
+    // or something secret stood in a log, then it is told, and nothing of the secret.
+    files.secrets = "connected to RabbitMQ, consuming\n";
+    files.assert_caught("R11");
+    assert!(!files.audit().1.contains("consuming"));
+}
