@@ -91,7 +91,8 @@ pub(super) struct Told {
 
 impl Store {
     /// At most `limit` events that are due, the longest due first. Those that wait for nothing but the broker are
-    /// left where they are while it is away.
+    /// left where they are while it is away. One that cannot be read (its key is missing from the ring) is told of in
+    /// its own place and set aside.
     pub async fn claim_events(
         &self,
         limit: usize,
@@ -129,7 +130,8 @@ impl Store {
         .fetch_all(&self.pool);
         let rows = answered(&self.pool, rows).await?;
         let heard_at = Instant::now();
-        Ok(rows
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let events: Vec<Result<DueEvent, StoreError>> = rows
             .into_iter()
             .map(|row| {
                 let inconsistent = |table, column, reason: &str| {
@@ -173,7 +175,26 @@ impl Store {
                     },
                 })
             })
-            .collect())
+            .collect();
+        let read = ids.into_iter().zip(&events);
+        let unreadable: Vec<Uuid> = read.filter_map(|(id, event)| event.is_err().then_some(id)).collect();
+        if !unreadable.is_empty() {
+            self.set_events_aside(&unreadable, holder).await?;
+        }
+        Ok(events)
+    }
+
+    /// Once in a while is often enough to look for a key that is missing, and to say so.
+    async fn set_events_aside(&self, ids: &[Uuid], holder: Uuid) -> Result<(), StoreError> {
+        let statement = sqlx::query!(
+            "UPDATE events SET holder = NULL, due_at = now() + interval '5 minutes'
+             WHERE id = ANY($1) AND holder = $2",
+            ids,
+            holder
+        )
+        .execute(&self.pool);
+        answered(&self.pool, statement).await?;
+        Ok(())
     }
 
     /// Writes down how far the telling has come.

@@ -110,15 +110,19 @@ async fn a_result_whose_key_is_missing_is_told_once_it_is_back() {
     assert!(worker.stop().await.success());
     // when workers have the second key alone,
     world.set("keys.sealing", ring(&[SECOND]));
-    let worker = world.start_worker().await;
+    let mut worker = world.start_worker().await;
     // then that event is an error that names the key, and others are told.
     worker.says("payout_links.result of").await;
     world.publish(job("po_2").with("webhook_url", world.webhook_url())).await;
     world.wait_until_told("po_2").await;
-    assert!(worker.stop().await.success());
-    // With the key back it is told as well.
+    worker.signal("TERM");
+    assert!(worker.exited().await.success());
+    assert_eq!(worker.log().matches("payout_links.result of").count(), 1, "{}", worker.log());
+    // With the key back it is told as well, once it is due.
     world.set("keys.sealing", ring(&[SECOND, FIRST]));
     let _worker = world.start_worker().await;
+    let due = "UPDATE events SET due_at = now() WHERE due_at > now() + interval '1 minute'";
+    assert_eq!(sqlx::query(due).execute(&world.pool).await.unwrap().rows_affected(), 1);
     world.wait_until_told("po_1").await;
     let heard = world.merchant.received();
     let of_the_first = heard.iter().filter(|webhook| webhook.reference.as_deref() == Some("po_1"));
