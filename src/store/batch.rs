@@ -3,7 +3,8 @@
 //! A batch is whatever is waiting when the one before it is done: nobody waits for a timer, so a lone job pays
 //! nothing. Batches of all kinds go one after another: two at once would only make them smaller (measured: half the
 //! rows in each, and half as much again of Postgres's CPU a job). A statement that is slow does not hold up the next:
-//! after a moment the next batch goes beside it, up to `depth` of one kind. Batches are bounded in rows and bytes, and so is the queue before them.
+//! after a moment the next batch goes beside it, up to `depth` of one kind. Batches are bounded in rows and bytes, and
+//! so is the queue before them.
 
 use std::{sync::Arc, time::Duration};
 

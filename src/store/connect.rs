@@ -141,7 +141,8 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
 }
 
 /// Whether the tables and this role's rights are what the worker needs. Asked before anything is consumed: found out
-/// by the jobs, each of them would be delivered in vain once a start, and be taken for poison in the end.
+/// by the jobs, each of them would be delivered in vain once a start, and be taken for poison in the end; or, worse, be
+/// called for, with no way to write down what came of it. What a migration adds to a table has its line here.
 pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
     let missing = sqlx::query_scalar!(
         r#"
@@ -152,6 +153,13 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('attempts', 'SELECT'), ('attempts', 'INSERT'), ('attempts', 'DELETE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
+        UNION ALL
+        SELECT name || '.' || added
+        FROM (VALUES ('payout_links', 'took_ms'), ('events', 'took_ms')) AS migrated (name, added)
+        WHERE NOT EXISTS (
+            SELECT FROM pg_attribute
+            WHERE attrelid = to_regclass(name) AND attname = added AND NOT attisdropped
+        )
         "#
     )
     .fetch_all(pool);
@@ -159,5 +167,5 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(StoreError::Unusable(format!("tables or rights are missing: {}", missing.join(", "))))
+    Err(StoreError::Unusable(format!("tables, columns or rights are missing: {}", missing.join(", "))))
 }

@@ -159,13 +159,25 @@ async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
     for _ in 0..3 {
         let mut again = world.launch_worker(&[]);
         assert_eq!(again.exited().await.code(), Some(1));
-        let reason = "tables or rights are missing: payout_links: SELECT";
+        let reason = "tables, columns or rights are missing: payout_links: SELECT";
         assert!(again.log().contains(reason), "{}", again.log());
     }
     // and the job is taken for nothing but a job when the table is back.
     rename(&world, "gone", "payout_links").await;
     let _worker = world.start_worker().await;
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_older_than_the_worker_stops_the_start() {
+    // Given a database that nobody has migrated since the worker was updated,
+    let world = Setup::default().set("worker.migrate", false).build().await;
+    payout_link_worker::store::migrate(&world.pool).await.unwrap();
+    sqlx::query("ALTER TABLE payout_links DROP COLUMN took_ms").execute(&world.pool).await.unwrap();
+    // then nothing is taken, and nobody called whose answer could not be written down.
+    let mut worker = world.launch_worker(&[]);
+    assert_eq!(worker.exited().await.code(), Some(1));
+    assert!(worker.log().contains("are missing: payout_links.took_ms"), "{}", worker.log());
 }
 
 async fn rename(world: &World, from: &str, to: &str) {
