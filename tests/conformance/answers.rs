@@ -1,7 +1,7 @@
 //! What each answer means to a connector.
 
 use payout_link_worker::{
-    domain::{ConnectorError, Finding, Outcome},
+    domain::{ConnectorError, Finding, Outcome, idempotency_key},
     stand_in::{Fault, Garbage, Operation, Order},
 };
 use secrecy::ExposeSecret;
@@ -18,7 +18,9 @@ pub async fn a_job_becomes_a_link(description: &Description) {
     assert_eq!((ledger.links.len(), ledger.creates().count()), (1, 1));
     assert_eq!(link.url.expose_secret(), ledger.links[0].url);
     assert_eq!(link.connector_payout_id, ledger.links[0].id);
-    assert_eq!(Some(ledger.links[0].amount.clone()), (description.amount)(job.amount));
+    // Known by a key that can be computed from the job alone.
+    assert_eq!(ledger.links[0].reference, (description.account.reference)(&idempotency_key("", "po_1")));
+    assert_eq!(Some(ledger.links[0].amount.clone()), (description.account.amount)(job.amount));
     assert_eq!(ledger.links[0].currency, job.amount.currency.as_str());
     let (_, became) = description.statuses[0];
     assert_eq!(became, Became::Link(link.payout_status));
@@ -171,7 +173,7 @@ pub async fn what_may_have_been_carried_out_is_in_doubt(description: &Descriptio
 
 pub async fn what_never_left_is_not_sent(description: &Description) {
     for nobody in ["http://127.0.0.1:1", "http://nobody.invalid"] {
-        let tested = Tested::with(description, description.settings, Some(nobody)).await;
+        let tested = Tested::calling(nobody, description).await;
         let outcome = tested.create(&description.job("po_1")).await;
         assert_eq!(name(&outcome), "not sent", "{outcome:?}");
         assert!(tested.connector().check().await.is_err());
@@ -260,7 +262,7 @@ pub async fn credentials_are_tried(description: &Description) {
     assert_eq!(tested.connector().check().await, Ok(()));
     assert!(tested.stand_in.ledger().links.is_empty(), "it is harmless");
     // One of the deployment that is wrong fails no payout.
-    let wrong = Tested::with(description, description.wrong_settings, None).await;
+    let wrong = Tested::with_a_wrong_secret(description).await;
     let said = wrong.connector().check().await.unwrap_err();
     assert!(!said.contains("canary"), "{said}");
     let outcome = wrong.create(&description.job("po_1")).await;
@@ -269,7 +271,7 @@ pub async fn credentials_are_tried(description: &Description) {
 }
 
 pub async fn the_jobs_own_credential_goes_first(description: &Description) {
-    let wrong = Tested::with(description, description.wrong_settings, None).await;
+    let wrong = Tested::with_a_wrong_secret(description).await;
     let mut job = description.json("po_1");
     job["access_token"] = json!(description.access_token);
     wrong.created(&decoded(&job)).await;

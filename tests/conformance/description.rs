@@ -3,24 +3,18 @@
 use payout_link_worker::{
     config,
     connector::{Call, Connector, Connectors},
-    domain::{CreateLink, CreatedLink, Finding, Money, Outcome, PayoutStatus, TraceContext, idempotency_key},
-    stand_in::{Operation, Provider, Settings, StandIn},
+    domain::{CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, TraceContext, idempotency_key},
+    stand_in::{Operation, Settings, StandIn},
     wire::{self, DecodePolicy, Rejection},
 };
 use serde_json::Value;
 
+use crate::accounts::Account;
+
 pub struct Description {
-    pub kind: &'static str,
-    /// Its stand-in, knowing the credential of `settings`.
-    pub provider: fn() -> Provider,
-    /// Of `[connectors.tested]`, beside `kind`, `url` and `calls`, with a credential that has "canary" in it.
-    pub settings: &'static str,
-    /// The same with a credential that is wrong.
-    pub wrong_settings: &'static str,
+    pub account: &'static Account,
     /// The credential as a job's `access_token`.
     pub access_token: &'static str,
-    /// A job with everything that it needs.
-    pub job: fn() -> Value,
     /// The provider's statuses, and what they are to the worker.
     pub statuses: &'static [(&'static str, Became)],
     pub repeat: Repeat,
@@ -30,8 +24,6 @@ pub struct Description {
     pub try_later: &'static [u16],
     /// Seconds that a link lives; `None`: for ever.
     pub lifetime_seconds: Option<i64>,
-    /// The amount as the provider is sent it, in digits; `None` where it cannot be sent.
-    pub amount: fn(Money) -> Option<String>,
     /// JSON pointers of what a job cannot do without, and the field that is named then.
     pub required: &'static [(&'static str, &'static str)],
     /// What is refused: a JSON pointer, the value put there, the code, the field.
@@ -69,20 +61,25 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 impl Tested {
     pub async fn start(description: &Description) -> Self {
-        Self::with(description, description.settings, None).await
-    }
-
-    /// `url`: of somebody else than the stand-in.
-    pub async fn with(description: &Description, settings: &str, url: Option<&str>) -> Self {
-        let stand_in = StandIn::start(Settings::new((description.provider)())).await.unwrap();
-        let section = section(description, settings, url.unwrap_or(stand_in.url()));
-        Self::from(stand_in, &section)
+        Self::beside(description.stand_in().await, description)
     }
 
     /// Beside a stand-in that is another than the description's.
     pub fn beside(stand_in: StandIn, description: &Description) -> Self {
-        let section = section(description, description.settings, stand_in.url());
+        let section = description.section(stand_in.url());
         Self::from(stand_in, &section)
+    }
+
+    /// With a credential that the stand-in does not know.
+    pub async fn with_a_wrong_secret(description: &Description) -> Self {
+        let stand_in = description.stand_in().await;
+        let section = description.section(stand_in.url());
+        Self::from(stand_in, &section.replace(description.account.secret, "wrong-canary"))
+    }
+
+    /// Calls somebody else than the stand-in.
+    pub async fn calling(url: &str, description: &Description) -> Self {
+        Self::from(description.stand_in().await, &description.section(url))
     }
 
     fn from(stand_in: StandIn, section: &str) -> Self {
@@ -122,13 +119,6 @@ impl Tested {
     }
 }
 
-/// `[connectors.tested]`, as a worker's configuration has it.
-pub fn section(description: &Description, settings: &str, url: &str) -> String {
-    let Description { kind, .. } = description;
-    let calls = "calls = { timeout_seconds = 2, concurrency = 2, max_response_bytes = 100000 }";
-    format!("[connectors.tested]\nkind = \"{kind}\"\nurl = \"{url}\"\n{calls}\n{settings}\n")
-}
-
 fn key(job: &CreateLink) -> String {
     idempotency_key("", job.merchant_payout_id.as_str())
 }
@@ -150,12 +140,22 @@ pub fn rejected(tested: &Tested, job: &Value) -> Option<Rejection> {
 }
 
 impl Description {
+    pub async fn stand_in(&self) -> StandIn {
+        StandIn::start(Settings::new((self.account.provider)())).await.unwrap()
+    }
+
+    /// `[connectors.tested]`, as a worker's configuration has it.
+    pub fn section(&self, url: &str) -> String {
+        let calls = "timeout_seconds = 2, concurrency = 2, max_response_bytes = 100000";
+        self.account.section("tested", url, calls)
+    }
+
     pub fn job(&self, id: &str) -> CreateLink {
         decoded(&self.json(id))
     }
 
     pub fn json(&self, id: &str) -> Value {
-        let mut job = (self.job)();
+        let mut job = (self.account.job)();
         job["merchant_payout_id"] = id.into();
         job
     }

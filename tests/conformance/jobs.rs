@@ -20,7 +20,7 @@ pub async fn every_amount_keeps_its_digits(description: &Description) {
             job["amount"] = json!({ "minor_amount": minor, "currency": currency.as_str() });
             job["destination_currency"] = currency.as_str().into();
             let (taken, expected) =
-                (rejected(&tested, &job), (description.amount)(Money::new(minor, currency).unwrap()));
+                (rejected(&tested, &job), (description.account.amount)(Money::new(minor, currency).unwrap()));
             match (taken, expected) {
                 (Some(rejection), None) => {
                     assert_eq!(rejection.code, RejectionCode::UnsupportedByConnector);

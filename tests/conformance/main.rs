@@ -51,6 +51,7 @@ macro_rules! stories {
     };
 }
 
+mod accounts;
 mod answers;
 mod description;
 mod jobs;

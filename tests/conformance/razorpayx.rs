@@ -1,37 +1,18 @@
 //! RazorpayX, as the suite sees it.
 
-use payout_link_worker::{
-    domain::PayoutStatus,
-    stand_in::{Operation, Provider, RazorpayXSettings},
-};
-use serde_json::json;
+use payout_link_worker::{domain::PayoutStatus, stand_in::Operation};
 
-use crate::description::{
-    Became::{Ended, Link},
-    Description, Repeat,
+use crate::{
+    accounts,
+    description::{
+        Became::{Ended, Link},
+        Description, Repeat,
+    },
 };
 
 static RAZORPAYX: Description = Description {
-    kind: "razorpayx",
-    provider: || Provider::RazorpayX(RazorpayXSettings::new("rzp_live_1", "canary-secret")),
-    settings: concat!(
-        "key_id = \"rzp_live_1\"\nkey_secret = \"canary-secret\"\naccount_number = \"7878780080316316\"\n",
-        "purpose = \"refund\"\ndescription = \"Your refund\"\nsettle_seconds = 4\n",
-        "[connectors.tested.defaults]\nlifetime_seconds = 3600",
-    ),
-    wrong_settings: concat!(
-        "key_id = \"rzp_live_1\"\nkey_secret = \"wrong-canary\"\naccount_number = \"7878780080316316\"\n",
-        "purpose = \"refund\"\ndescription = \"Your refund\"\nsettle_seconds = 4",
-    ),
+    account: &accounts::RAZORPAYX,
     access_token: "rzp_live_1:canary-secret",
-    job: || {
-        json!({
-            "address": {},
-            "amount": { "minor_amount": 259_900, "currency": "INR" },
-            "destination_currency": "INR",
-            "customer": { "name": "Asha Example", "phone_number": "9000012345", "phone_country_code": "+91" },
-        })
-    },
     statuses: &[
         ("issued", Link(PayoutStatus::RequiresFulfillment)),
         ("pending", Link(PayoutStatus::RequiresConfirmation)),
@@ -46,10 +27,6 @@ static RAZORPAYX: Description = Description {
     asks: Some(Operation::List),
     try_later: &[],
     lifetime_seconds: Some(3600),
-    amount: |money| {
-        let fits = money.currency.as_str() == "INR" && money.minor_units() >= 100;
-        fits.then(|| money.minor_units().to_string())
-    },
     required: &[("/customer/name", "customer.name"), ("/customer/phone_number", "customer.email")],
     refused: &[
         ("/connector_payout_id", "\"x\"", "UNSUPPORTED_BY_CONNECTOR", "connector_payout_id"),

@@ -1,72 +1,30 @@
 //! Revolut, as the suite sees it, and its access tokens.
 
-use std::{sync::LazyLock, time::Duration};
+use std::time::Duration;
 
-use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der},
-    rsa::{KeyPair, KeySize},
-    signature::KeyPair as _,
-};
-use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::join_all;
 use payout_link_worker::{
     domain::{Finding, Outcome, PayoutStatus},
     stand_in::{
-        ACCESS_TOKEN_LIFETIME, ACCOUNTS, Duplicates, Fault, Operation, Order, Provider, RevolutClient,
-        RevolutSettings, Settings, StandIn,
+        Duplicates, Fault, Operation, Order, Provider, RevolutClient, RevolutSettings, Settings, StandIn,
     },
 };
-use serde_json::json;
 
-use crate::description::{
-    Became::{Ended, Link, Underway},
-    Description, Repeat, Tested,
+use crate::{
+    accounts::{self, revolut_client as client},
+    description::{
+        Became::{Ended, Link, Underway},
+        Description, Repeat, Tested,
+    },
 };
-
-static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(KeySize::Rsa2048).unwrap());
-
-fn client() -> RevolutClient {
-    RevolutClient {
-        client_id: "client-1".into(),
-        issuer: "merchant.example".into(),
-        refresh_token: "canary-refresh".into(),
-        public_key: KEY.public_key().as_ref().to_vec(),
-        access_token_lifetime: ACCESS_TOKEN_LIFETIME,
-        access_token: Some("canary-access".into()),
-    }
-}
 
 fn at_once(client: RevolutClient) -> RevolutSettings {
     RevolutSettings { at_once: true, ..RevolutSettings::new(client) }
 }
 
-fn settings(refresh_token: &str) -> &'static str {
-    let key: Pkcs8V1Der<'_> = KEY.as_der().unwrap();
-    let key = BASE64_STANDARD.encode(key.as_ref());
-    let settings = format!(
-        "client_id = \"client-1\"\nissuer = \"merchant.example\"\nsettle_seconds = 4\n\
-         private_key = \"\"\"\n-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n\"\"\"\n\
-         refresh_token = \"{refresh_token}\"\naccounts = {{ GBP = \"{}\" }}",
-        ACCOUNTS[0].0
-    );
-    settings.leak()
-}
-
-static REVOLUT: LazyLock<Description> = LazyLock::new(|| Description {
-    kind: "revolut",
-    provider: || Provider::Revolut(at_once(client())),
-    settings: settings("canary-refresh"),
-    wrong_settings: settings("wrong-canary"),
+static REVOLUT: Description = Description {
+    account: &accounts::REVOLUT,
     access_token: "canary-access",
-    job: || {
-        json!({
-            "address": {},
-            "amount": { "minor_amount": 2599, "currency": "GBP" },
-            "destination_currency": "GBP",
-            "customer": { "name": "Ada Example" },
-            "description": "Your refund",
-        })
-    },
     statuses: &[
         ("active", Link(PayoutStatus::RequiresFulfillment)),
         ("created", Underway),
@@ -82,10 +40,6 @@ static REVOLUT: LazyLock<Description> = LazyLock::new(|| Description {
     asks: Some(Operation::List),
     try_later: &[],
     lifetime_seconds: Some(7 * 86_400),
-    amount: |money| {
-        let fits = money.currency.as_str() == "GBP" && (100..=250_000).contains(&money.minor_units());
-        fits.then(|| money.major_units())
-    },
     required: &[("/customer/name", "customer.name")],
     refused: &[
         ("/connector_payout_id", "\"x\"", "UNSUPPORTED_BY_CONNECTOR", "connector_payout_id"),
@@ -104,7 +58,7 @@ static REVOLUT: LazyLock<Description> = LazyLock::new(|| Description {
         (r#"{"reference": ""}"#, Some("reference")),
         (r#"{"save_counterparty": "canary"}"#, Some("save_counterparty")),
     ],
-});
+};
 
 conformance!(REVOLUT);
 

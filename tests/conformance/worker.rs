@@ -4,20 +4,19 @@ use std::time::Duration;
 
 use payout_link_worker::{
     domain::idempotency_key,
-    stand_in::{Fault, Order, Settings, StandIn},
+    stand_in::{Fault, Order, StandIn},
 };
 use serde_json::Value;
 
 use crate::{
-    description::{Became, Description, Repeat, section},
+    description::{Became, Description, Repeat},
     support::{Job, Setup, World, job},
 };
 
 /// A world whose worker knows the connector as `tested`, and its stand-in.
 async fn world(description: &Description) -> (World, StandIn) {
-    let stand_in = StandIn::start(Settings::new((description.provider)())).await.unwrap();
-    let section = section(description, description.settings, stand_in.url());
-    (Setup::default().connector(&section).build().await, stand_in)
+    let stand_in = description.stand_in().await;
+    (Setup::default().connector(&description.section(stand_in.url())).build().await, stand_in)
 }
 
 fn for_connector(description: &Description, id: &str) -> Job {

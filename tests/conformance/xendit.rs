@@ -1,30 +1,18 @@
 //! Xendit, as the suite sees it.
 
-use payout_link_worker::{
-    domain::PayoutStatus,
-    stand_in::{Provider, XenditSettings},
-};
-use serde_json::json;
+use payout_link_worker::domain::PayoutStatus;
 
-use crate::description::{
-    Became::{Ended, Link},
-    Description, Repeat,
+use crate::{
+    accounts,
+    description::{
+        Became::{Ended, Link},
+        Description, Repeat,
+    },
 };
 
 static XENDIT: Description = Description {
-    kind: "xendit",
-    provider: || Provider::Xendit(XenditSettings::new("xnd_canary")),
-    settings: "api_key = \"xnd_canary\"",
-    wrong_settings: "api_key = \"xnd_wrong_canary\"",
+    account: &accounts::XENDIT,
     access_token: "xnd_canary",
-    job: || {
-        json!({
-            "address": {},
-            "amount": { "minor_amount": 2_300_000, "currency": "IDR" },
-            "destination_currency": "IDR",
-            "customer": { "name": "Budi Contoh", "email": "budi@example.com" },
-        })
-    },
     statuses: &[
         ("PENDING", Link(PayoutStatus::RequiresFulfillment)),
         ("ISSUED", Link(PayoutStatus::RequiresFulfillment)),
@@ -40,10 +28,6 @@ static XENDIT: Description = Description {
     asks: None,
     try_later: &[],
     lifetime_seconds: Some(3 * 86_400),
-    amount: |money| {
-        let is_whole = money.currency.as_str() == "IDR" && money.minor_units() % 100 == 0;
-        is_whole.then(|| (money.minor_units() / 100).to_string())
-    },
     required: &[("/customer/email", "customer.email")],
     refused: &[
         ("/connector_payout_id", "\"x\"", "UNSUPPORTED_BY_CONNECTOR", "connector_payout_id"),
