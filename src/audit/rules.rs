@@ -177,9 +177,12 @@ impl Findings {
         let rule = of_key.jobs.iter().map(|job| job.rule).next();
         let no_other_way = match rule {
             Some(Rule::Never) => record.in_doubt,
-            // Where keys can be repeated, only a refusal of the repeat leaves no other way: it does not say what
-            // came of the first.
-            Some(Rule::SameKey) => record.in_doubt && record.calls.iter().any(|call| call == "refused"),
+            // Where keys can be repeated, only a refusal of the repeat leaves no other way, or that the key is there
+            // already: neither says what came of the first.
+            Some(Rule::SameKey) => {
+                let says_no_more = |call: &String| matches!(call.as_str(), "refused" | "already_there");
+                record.in_doubt && record.calls.iter().any(says_no_more)
+            }
             Some(Rule::LookUp) | None => false,
         };
         self.wrong(!no_other_way, "R5", || format!("{record:?} under {rule:?}"));

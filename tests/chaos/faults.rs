@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::time::{sleep, sleep_until};
 
 use crate::{
-    jobs::CONNECTORS,
+    connectors::CONNECTORS,
     plan::{Fault, Harm, Ill, Mood, Planned, Service},
     proxy::{Mode, Proxy},
     services::until,
@@ -153,10 +153,10 @@ async fn strike(world: &World, planned: Planned) -> Result<(), String> {
             ways().for_each(Proxy::heal);
         }
         Fault::Connector(connector, ill) => {
-            let sandbox = &world.sandboxes[connector];
-            ill.order().into_iter().for_each(|order| sandbox.order_fault(order.always()));
+            let provider = &world.providers[connector];
+            ill.order().into_iter().for_each(|order| provider.order_fault(order.always()));
             sleep(lasts).await;
-            sandbox.clear_faults();
+            provider.clear_faults();
         }
         Fault::Merchant(merchant, Mood::Refuses) => {
             world.merchants[merchant].way.set(Mode::Refuse);

@@ -4,18 +4,14 @@
 use payout_link_worker::audit::{Published, Rule, key};
 use serde_json::{Value, json};
 
-use crate::random::Random;
+use crate::{
+    connectors::{CONNECTORS, Connector},
+    random::Random,
+};
 
 /// Stands in every secret of a job, and in nothing else.
 pub const CANARY: &str = "canary-of-";
 pub const REPLIES: &str = "chaos.replies";
-
-/// A connector of the workers' configuration.
-pub const CONNECTORS: [(&str, Rule); 3] =
-    [("keyed", Rule::SameKey), ("asked", Rule::LookUp), ("mute", Rule::Never)];
-
-/// A connector that no fault is planned for: what is asked of it tells how the rest fares.
-pub const STEADY: &str = "steady";
 
 /// A message to publish, and what is known of it.
 #[derive(Clone)]
@@ -33,16 +29,15 @@ pub struct Message {
 pub fn case(seed: u64, number: u64, webhook_urls: &[String]) -> Vec<Message> {
     let mut random = Random::new(seed, number.wrapping_add(1) << 8);
     let id = format!("po-{seed}-{number}");
-    let (connector, rule) = CONNECTORS[[0, 0, 0, 0, 0, 1, 1, 1, 2, 2][random.index(10)]];
+    let connector = &CONNECTORS[[0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6][random.index(14)]];
     let job = Job {
         merchant_id: if random.percent(20) { "m_1" } else { "" },
         connector,
-        rule,
-        amount: amount(&mut random),
+        amount: amount(&mut random, connector),
         webhook_url: random.percent(60).then(|| random.pick_of(webhook_urls)),
         wants_reply: random.percent(20),
         // Nobody can be asked with a token that is refused: a call in doubt would stay so for a day.
-        wrong_token: random.percent(1) && rule != Rule::LookUp,
+        wrong_token: random.percent(1) && connector.rule != Rule::LookUp && connector.account.is_none(),
         id,
     };
     let first = job.message("one", 0);
@@ -59,13 +54,12 @@ pub fn case(seed: u64, number: u64, webhook_urls: &[String]) -> Vec<Message> {
 }
 
 /// A plain job that tells when something works again.
-pub fn probe(seed: u64, number: u64, connector: &'static str, rule: Rule) -> Message {
+pub fn probe(seed: u64, number: u64, connector: &'static Connector) -> Message {
     let id = format!("probe-{seed}-{number}");
     let job = Job {
         merchant_id: "",
         connector,
-        rule,
-        amount: 1250,
+        amount: connector.account.map_or(1250, |account| account.money().minor_units().unsigned_abs()),
         webhook_url: None,
         wants_reply: false,
         wrong_token: false,
@@ -75,12 +69,15 @@ pub fn probe(seed: u64, number: u64, connector: &'static str, rule: Rule) -> Mes
 }
 
 /// Mostly ordinary; else one that makes the sandbox fail for this payout alone (`sandbox::amounts`). None of those
-/// that leave a call with the provider for longer than the settle time.
-fn amount(random: &mut Random) -> u64 {
+/// that leave a call with the provider for longer than the settle time. At a real provider's, what it takes.
+fn amount(random: &mut Random, connector: &Connector) -> u64 {
     const TROUBLE: [u64; 16] = [
         42_200, 40_000, 50_301, 50_302, 50_001, 50_401, 42_901, 42_902, 40_901, 40_801, 61_101, 61_201,
         62_201, 64_201, 66_101, 66_401,
     ];
+    if let Some(account) = connector.account {
+        return account.money().minor_units().unsigned_abs();
+    }
     if random.percent(12) { random.pick(&TROUBLE) } else { random.between(100, 30_000) }
 }
 
@@ -88,8 +85,7 @@ fn amount(random: &mut Random) -> u64 {
 struct Job {
     id: String,
     merchant_id: &'static str,
-    connector: &'static str,
-    rule: Rule,
+    connector: &'static Connector,
     amount: u64,
     webhook_url: Option<String>,
     wants_reply: bool,
@@ -98,7 +94,8 @@ struct Job {
 
 impl Job {
     fn rival(&self) -> Self {
-        Self { amount: self.amount + 1, ..self.clone() }
+        // Whole rupiah, where those are wanted.
+        Self { amount: self.amount + 100, ..self.clone() }
     }
 
     fn message(&self, name: &str, after: u64) -> Message {
@@ -108,14 +105,9 @@ impl Job {
 
     fn body(&self) -> Value {
         let secret = |what: &str| format!("{CANARY}{what}-{}", self.id);
-        let mut body = json!({
-            "merchant_payout_id": self.id,
-            "address": { "billing_address": { "line1": secret("street"), "city": secret("city") } },
-            "amount": { "minor_amount": self.amount, "currency": "EUR" },
-            "destination_currency": "EUR",
-            "customer": { "name": "Ada Example", "email": format!("{}@example.com", secret("mail")) },
-            "payout_method_data": { "passthrough": { "psp_token": secret("token"), "token_type": "sepa" } },
-        });
+        let mut body = self.connector.account.map_or_else(|| self.plain(secret), |account| (account.job)());
+        body["merchant_payout_id"] = json!(self.id);
+        body["amount"]["minor_amount"] = json!(self.amount);
         if let Some(url) = &self.webhook_url {
             body["webhook_url"] = json!(url);
         }
@@ -123,6 +115,16 @@ impl Job {
             body["access_token"] = json!(secret("access"));
         }
         body
+    }
+
+    fn plain(&self, secret: impl Fn(&str) -> String) -> Value {
+        json!({
+            "address": { "billing_address": { "line1": secret("street"), "city": secret("city") } },
+            "amount": { "minor_amount": self.amount, "currency": "EUR" },
+            "destination_currency": "EUR",
+            "customer": { "name": "Ada Example", "email": format!("{}@example.com", secret("mail")) },
+            "payout_method_data": { "passthrough": { "psp_token": secret("token"), "token_type": "sepa" } },
+        })
     }
 
     fn broken(&self, random: &mut Random) -> Message {
@@ -148,7 +150,8 @@ impl Job {
     }
 
     fn with_body(&self, name: &str, after: u64, is_valid: bool, body: Vec<u8>) -> Message {
-        let amount = format!("{} EUR", self.amount);
+        let currency = self.connector.account.map_or("EUR", |account| account.money().currency.as_str());
+        let amount = format!("{} {currency}", self.amount);
         Message {
             known: Published {
                 message_id: format!("{}-{name}", self.id),
@@ -156,13 +159,13 @@ impl Job {
                 fingerprint: amount.clone(),
                 amount,
                 is_valid,
-                rule: self.rule,
+                rule: self.connector.rule,
                 wants_webhook: self.webhook_url.is_some(),
                 wants_reply: self.wants_reply,
                 came_late: false,
             },
             merchant_id: self.merchant_id,
-            connector: self.connector,
+            connector: self.connector.name,
             reply_to: self.wants_reply.then_some(REPLIES),
             body,
             after,

@@ -6,7 +6,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
+#[allow(dead_code, reason = "shared with the conformance suite, which uses all of it")]
+#[path = "../conformance/accounts.rs"]
+mod accounts;
 mod cluster;
+mod connectors;
 mod faults;
 mod jobs;
 mod plan;

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use payout_link_worker::sandbox::{Fault as Trouble, Garbage, Order};
 
-use crate::{cluster::NODES, jobs::CONNECTORS, proxy::Mode, random::Random, workers::WORKERS};
+use crate::{cluster::NODES, connectors::CONNECTORS, proxy::Mode, random::Random, workers::WORKERS};
 
 pub const MERCHANTS: usize = 3;
 

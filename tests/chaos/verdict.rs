@@ -8,13 +8,13 @@ use std::{
 
 use payout_link_worker::{
     audit::{self, DeadLetter, Files, History, Link, Published, Webhook},
-    domain::idempotency_key,
     store::{self, Store},
 };
 use sqlx::PgPool;
 use tokio::time::sleep;
 
 use crate::{
+    connectors::{Provider, references},
     faults::Done,
     report::Report,
     services::until,
@@ -149,21 +149,14 @@ async fn history(world: &World, waiting: u32) -> Result<History, String> {
             Webhook { key, ..post }
         }));
     }
-    let references: HashMap<String, &str> =
-        published.iter().map(|job| (idempotency_key(merchant_id(job), id(job)), job.key.as_str())).collect();
-    let mut links = Vec::new();
-    for sandbox in &world.sandboxes {
-        links.extend(sandbox.ledger().links.into_iter().map(|link| {
-            Link {
-                key: references
-                    .get(&link.request.reference)
-                    .map_or_else(|| link.request.reference.clone(), |key| (*key).to_owned()),
-                amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
-                id: link.id,
-                url: Some(link.url),
-            }
-        }));
+    let mut by_reference: HashMap<String, Vec<&Published>> = HashMap::new();
+    for job in &published {
+        for reference in references(merchant_id(job), id(job)).collect::<HashSet<_>>() {
+            by_reference.entry(reference).or_default().push(job);
+        }
     }
+    let of = |reference: &str| by_reference.get(reference).cloned();
+    let links: Vec<Link> = world.providers.iter().flat_map(|provider| provider.links(of)).collect();
     Ok(History { published, links, records, heard, dead, webhooks, waiting, leaks, ..History::default() })
 }
 
@@ -187,10 +180,7 @@ fn logged_panics(world: &World) -> Vec<String> {
 fn repeats(world: &World, history: &History) -> Vec<(&'static str, u64)> {
     let ear = world.upstream.ear.lock().unwrap();
     let posts: HashSet<_> = history.webhooks.iter().map(|post| &post.id).collect();
-    let calls = world
-        .sandboxes
-        .iter()
-        .map(|sandbox| sandbox.ledger().calls.iter().filter(|call| call.replayed).count() as u64);
+    let calls = world.providers.iter().map(Provider::repeats);
     let late: usize = history.records.iter().filter(|record| is_late(record)).count();
     vec![
         ("messages published again for want of a confirm", world.upstream.repeats()),

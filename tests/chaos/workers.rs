@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    jobs::CONNECTORS,
+    connectors::CONNECTORS,
     proxy::Proxy,
     services::{port, signal, until},
 };
@@ -86,9 +86,8 @@ impl Fleet {
             .stdin(Stdio::null())
             .stdout(log())
             .stderr(log());
-        for ((name, _), proxy) in CONNECTORS.iter().zip(&worker.ways.connectors) {
-            let variable = format!("PAYOUT_LINK__CONNECTORS__{}__URL", name.to_uppercase());
-            command.env(variable, format!("http://{}", proxy.address()));
+        for (connector, proxy) in CONNECTORS.iter().zip(&worker.ways.connectors) {
+            command.env(connector.variable(), format!("http://{}", proxy.address()));
         }
         *worker.child.lock().unwrap() = Some(command.spawn().unwrap());
     }

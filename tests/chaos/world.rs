@@ -11,14 +11,15 @@ use std::{
 };
 
 use payout_link_worker::{
-    audit::{Leak, Rule, Secrets, Webhook},
-    sandbox::{Idempotency, Received, Receiver, Sandbox, Settings},
+    audit::{Leak, Secrets, Webhook},
+    sandbox::{Received, Receiver},
 };
 use time::OffsetDateTime;
 
 use crate::{
     cluster::Cluster,
-    jobs::{self, CANARY, CONNECTORS, STEADY},
+    connectors::{CONNECTORS, LINKS, Provider, STEADY},
+    jobs::{self, CANARY},
     plan::MERCHANTS,
     proxy::Proxy,
     services::Postgres,
@@ -26,12 +27,9 @@ use crate::{
     workers::{Fleet, WORKERS, Ways},
 };
 
-const TOKEN: &str = "canary-of-the-connector";
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const SEALING: &str = "c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
 const FINGERPRINT: &str = "ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=";
-/// Where links lead to: with a result, to whom it belongs; in the database and the logs it has no business.
-const LINKS: &str = "http://links.chaos.example";
 /// Waits between posts, in seconds.
 pub const SCHEDULE: [u64; 6] = [1, 2, 4, 8, 15, 30];
 
@@ -42,7 +40,7 @@ pub struct World {
     pub cluster: Cluster,
     pub upstream: Arc<Upstream>,
     /// In the order of [`CONNECTORS`], then the steady one.
-    pub sandboxes: Vec<Sandbox>,
+    pub providers: Vec<Provider>,
     pub merchants: Vec<Merchant>,
     pub fleet: Fleet,
     probes: AtomicU64,
@@ -70,14 +68,9 @@ impl World {
         let cluster = Cluster::start(folder, &mut taken).await?;
         let secrets = Self::secrets_of_results();
         let upstream = Upstream::start(cluster.addresses(), secrets).await?;
-        let mut sandboxes = Vec::new();
-        let rules = CONNECTORS.map(|(_, rule)| rule);
-        for rule in rules.into_iter().chain([Rule::SameKey]) {
-            let mut settings = Settings::new(TOKEN);
-            settings.public_url = Some(LINKS.to_owned());
-            // Where keys are good for nothing, every blind repeat makes a second link.
-            settings.idempotency = if rule == Rule::SameKey { Idempotency::On } else { Idempotency::Off };
-            sandboxes.push(Sandbox::start(settings).await.map_err(|error| error.to_string())?);
+        let mut providers = Vec::new();
+        for connector in CONNECTORS.iter().chain([&STEADY]) {
+            providers.push(Provider::start(connector).await?);
         }
         let mut merchants = Vec::new();
         for _ in 0..MERCHANTS {
@@ -89,14 +82,14 @@ impl World {
         let mut ways = Vec::new();
         for _ in 0..WORKERS {
             let mut connectors = Vec::new();
-            for sandbox in &sandboxes[..CONNECTORS.len()] {
-                connectors.push(Proxy::start(vec![address(sandbox.url())]).await);
+            for provider in &providers[..CONNECTORS.len()] {
+                connectors.push(Proxy::start(vec![address(provider.url())]).await);
             }
             let postgres = Proxy::start(vec![postgres.address]).await;
             let rabbitmq = Proxy::start(cluster.addresses()).await;
             ways.push(Ways { postgres, rabbitmq, connectors });
         }
-        std::fs::write(folder.join("worker.toml"), configuration(sandboxes[CONNECTORS.len()].url()))
+        std::fs::write(folder.join("worker.toml"), configuration(providers[CONNECTORS.len()].url()))
             .map_err(|error| error.to_string())?;
         let fleet = Fleet::new(folder, worker, &postgres.url, ways, &mut taken).await;
         Ok(Arc::new(Self {
@@ -105,7 +98,7 @@ impl World {
             postgres,
             cluster,
             upstream,
-            sandboxes,
+            providers,
             merchants,
             fleet,
             probes: AtomicU64::default(),
@@ -119,7 +112,8 @@ impl World {
 
     /// May be neither in the database nor in a log.
     pub fn secrets_inside() -> Secrets {
-        let all = [CANARY, WEBHOOK_SECRET, SEALING, FINGERPRINT, &format!("{LINKS}/l/")];
+        let credentials = CONNECTORS.iter().filter_map(|connector| Some(connector.account?.secret));
+        let all = [CANARY, WEBHOOK_SECRET, SEALING, FINGERPRINT, LINKS].into_iter().chain(credentials);
         Secrets::new(all.map(str::to_owned)).unwrap()
     }
 
@@ -130,8 +124,8 @@ impl World {
     /// Publishes a plain job and gives its key.
     pub fn probe(&self, connector: Option<usize>) -> String {
         let number = self.probes.fetch_add(1, Ordering::Relaxed);
-        let (name, rule) = connector.map_or((STEADY, Rule::SameKey), |connector| CONNECTORS[connector]);
-        let message = jobs::probe(self.seed, number, name, rule);
+        let connector = connector.map_or(&STEADY, |connector| &CONNECTORS[connector]);
+        let message = jobs::probe(self.seed, number, connector);
         let key = message.known.key.clone();
         let upstream = self.upstream.clone();
         tokio::spawn(async move { upstream.publish(message).await });
@@ -140,16 +134,14 @@ impl World {
 
     pub fn configuration(&self) -> Result<payout_link_worker::config::Config, String> {
         let path = self.folder.join("worker.toml");
+        let nobody = "http://127.0.0.1:1";
+        let connectors = CONNECTORS.iter().map(|connector| (connector.variable(), nobody.to_owned()));
         let variables = [
             ("PAYOUT_LINK__DATABASE__URL", self.postgres.url.clone()),
             ("PAYOUT_LINK__BROKER__URL", "amqp://guest:guest@127.0.0.1:1/%2f".to_owned()),
-            ("PAYOUT_LINK__CONNECTORS__KEYED__URL", "http://127.0.0.1:1".to_owned()),
-            ("PAYOUT_LINK__CONNECTORS__ASKED__URL", "http://127.0.0.1:1".to_owned()),
-            ("PAYOUT_LINK__CONNECTORS__MUTE__URL", "http://127.0.0.1:1".to_owned()),
         ];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value));
-        payout_link_worker::config::load(Some(&path), variables.into_iter())
-            .map_err(|error| error.to_string())
+        let variables = variables.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(connectors);
+        payout_link_worker::config::load(Some(&path), variables).map_err(|error| error.to_string())
     }
 
     /// All proxies open, no fault ordered.
@@ -159,7 +151,7 @@ impl World {
             worker.ways.rabbitmq.heal();
             worker.ways.connectors.iter().for_each(Proxy::heal);
         }
-        self.sandboxes.iter().for_each(Sandbox::clear_faults);
+        self.providers.iter().for_each(Provider::clear_faults);
         for merchant in &self.merchants {
             merchant.receiver.clear_faults();
             merchant.way.heal();
@@ -210,30 +202,9 @@ fn address(url: &str) -> SocketAddr {
 
 /// Short waits, so that much happens in little time; what is not said here is the default.
 fn configuration(steady_url: &str) -> String {
-    let connectors: String = CONNECTORS
-        .iter()
-        .map(|&(name, rule)| (name, rule, String::new()))
-        .chain([(STEADY, Rule::SameKey, format!("url = \"{steady_url}\""))])
-        .map(|(name, rule, url)| {
-            let replay = match rule {
-                Rule::SameKey => "same-key",
-                Rule::LookUp => "look-up",
-                Rule::Never => "never",
-            };
-            format!(
-                r#"
-[connectors.{name}]
-kind = "sandbox"
-{url}
-token = "{TOKEN}"
-replay = "{replay}"
-settle_seconds = 25
-allow_http_links = true
-calls = {{ timeout_seconds = 3, connect_timeout_seconds = 2 }}
-"#
-            )
-        })
-        .collect();
+    let connectors: String =
+        CONNECTORS.iter().map(|connector| connector.section("http://127.0.0.1:1")).collect();
+    let connectors = connectors + &STEADY.section(steady_url);
     format!(
         r#"
 [worker]

@@ -9,10 +9,10 @@ use aws_lc_rs::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use payout_link_worker::{
-    domain::{Money, idempotency_uuid},
+    domain::{Currency, Money, idempotency_uuid},
     stand_in::{
-        ACCESS_TOKEN_LIFETIME, ACCOUNTS, HyperswitchSettings, Provider, RazorpayXSettings, RevolutClient,
-        RevolutSettings, XenditSettings,
+        ACCESS_TOKEN_LIFETIME, ACCOUNTS, HyperswitchSettings, Link, Provider, RazorpayXSettings,
+        RevolutClient, RevolutSettings, XenditSettings,
     },
 };
 use serde_json::{Value, json};
@@ -40,6 +40,20 @@ impl Account {
         format!(
             "[connectors.{name}]\nkind = \"{kind}\"\nurl = \"{url}\"\ncalls = {{ {calls} }}\n{settings}\n"
         )
+    }
+}
+
+impl Account {
+    /// What the job is of.
+    pub fn money(&self) -> Money {
+        let amount = &(self.job)()["amount"];
+        let currency = Currency::new(amount["currency"].as_str().unwrap()).unwrap();
+        Money::new(amount["minor_amount"].as_i64().unwrap(), currency).unwrap()
+    }
+
+    /// Is a link of that much?
+    pub fn is_of(&self, link: &Link, money: Money) -> bool {
+        (self.amount)(money).as_ref() == Some(&link.amount) && link.currency == money.currency.as_str()
     }
 }
 

@@ -1,17 +1,17 @@
 //! What can be known of one run from outside: the history that the checker takes.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use payout_link_worker::domain::idempotency_key;
 use sqlx::Row;
 
 use crate::{
     history::{DeadLetter, Event, Heard, History, Link, Published, Record, Webhook},
-    kinds::{Kind, Story},
+    kinds::{Kind, Story, in_words},
+    point::Place,
     support::{self, World},
 };
 
@@ -20,6 +20,7 @@ pub const GLANCE: Duration = Duration::from_millis(40);
 const PATIENCE: Duration = Duration::from_secs(25);
 
 pub struct Run<'a> {
+    pub place: &'a Place,
     pub world: &'a World,
     pub kind: Kind,
     pub stories: Vec<Story>,
@@ -31,9 +32,10 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub fn new(world: &'a World, kind: Kind) -> Self {
+    pub fn new(place: &'a Place, kind: Kind) -> Self {
         Self {
-            world,
+            place,
+            world: &place.world,
             kind,
             stories: Vec::new(),
             replies: Arc::default(),
@@ -129,16 +131,6 @@ impl<'a> Run<'a> {
             wants_reply: self.kind.wants_reply(),
             came_late: story.came_late,
         });
-        let links = self.world.provider.ledger().links;
-        let links = self.keys().into_iter().flat_map(|key| {
-            let reference = idempotency_key("", key);
-            links.iter().filter(move |link| link.request.reference == reference).map(move |link| Link {
-                id: link.id.clone(),
-                key: key.to_owned(),
-                amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
-                url: Some(link.url.clone()),
-            })
-        });
         let posts = self.world.merchant.received();
         let posts =
             posts.iter().filter(|post| post.reference.as_deref().is_some_and(is_ours)).map(|post| Webhook {
@@ -150,7 +142,7 @@ impl<'a> Run<'a> {
             });
         History {
             published: published.collect(),
-            links: links.collect(),
+            links: self.links(),
             before: self.before.clone(),
             records: self.records().await,
             heard: self.heard(),
@@ -159,6 +151,36 @@ impl<'a> Run<'a> {
             waiting: self.waiting,
             ..History::default()
         }
+    }
+
+    /// Of this run's keys, at whoever makes them.
+    fn links(&self) -> Vec<Link> {
+        let keys: BTreeMap<String, &str> =
+            self.keys().into_iter().map(|key| (self.kind.reference(key), key)).collect();
+        let of_key = |reference: &str| keys.get(reference).map(|key| (*key).to_owned());
+        let Some(account) = self.kind.account() else {
+            let links = self.world.provider.ledger().links;
+            let links = links.into_iter().filter_map(|link| {
+                Some(Link {
+                    key: of_key(&link.request.reference)?,
+                    amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
+                    id: link.id,
+                    url: Some(link.url),
+                })
+            });
+            return links.collect();
+        };
+        let links = self.place.stand_in(account).ledger().links;
+        let links = links.into_iter().filter_map(|link| {
+            let is_right = account.is_of(&link, account.money());
+            Some(Link {
+                key: of_key(&link.reference)?,
+                amount: if is_right { in_words(account.money()) } else { link.amount },
+                id: link.id,
+                url: Some(link.url),
+            })
+        });
+        links.collect()
     }
 
     pub fn heard(&self) -> Vec<Heard> {

@@ -1,9 +1,13 @@
 //! The kinds of job whose every moment is gone through.
 
-use payout_link_worker::sandbox::{Fault, Order};
+use payout_link_worker::{
+    domain::{Money, idempotency_key},
+    sandbox::{Fault, Order},
+};
 use serde_json::Value;
 
 use crate::{
+    accounts::{self, Account},
     history::Rule,
     support::{Job, job},
 };
@@ -32,6 +36,17 @@ pub enum Kind {
     WebhookFails,
     /// Several at once.
     Batch,
+    /// At the stand-in of a real provider; and where the answer is lost.
+    Hyperswitch,
+    HyperswitchDoubt,
+    Revolut,
+    RevolutDoubt,
+    /// The link is not there yet when it is made.
+    RevolutUnderway,
+    RazorpayX,
+    RazorpayXDoubt,
+    Xendit,
+    XenditDoubt,
 }
 
 /// A job and what is known of it.
@@ -54,7 +69,7 @@ impl Story {
 }
 
 impl Kind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 25] = [
         Self::Plain,
         Self::Duplicate,
         Self::Repeated,
@@ -71,22 +86,53 @@ impl Kind {
         Self::Rpc,
         Self::WebhookFails,
         Self::Batch,
+        Self::Hyperswitch,
+        Self::HyperswitchDoubt,
+        Self::Revolut,
+        Self::RevolutDoubt,
+        Self::RevolutUnderway,
+        Self::RazorpayX,
+        Self::RazorpayXDoubt,
+        Self::Xendit,
+        Self::XenditDoubt,
     ];
+
+    /// Where its connector is a real provider's.
+    pub fn account(self) -> Option<&'static Account> {
+        Some(match self {
+            Self::Hyperswitch | Self::HyperswitchDoubt => &accounts::HYPERSWITCH,
+            Self::Revolut | Self::RevolutDoubt | Self::RevolutUnderway => &accounts::REVOLUT,
+            Self::RazorpayX | Self::RazorpayXDoubt => &accounts::RAZORPAYX,
+            Self::Xendit | Self::XenditDoubt => &accounts::XENDIT,
+            _ => return None,
+        })
+    }
 
     pub fn rule(self) -> Rule {
         match self {
             Self::DoubtLookUp | Self::PlainLookUp => Rule::LookUp,
             Self::DoubtNever | Self::PlainNever => Rule::Never,
+            // A repeat is refused there, and says no more.
+            Self::Xendit | Self::XenditDoubt => Rule::SameKey,
+            // However they take a repeat, they can be asked.
+            _ if self.account().is_some() => Rule::LookUp,
             _ => Rule::SameKey,
         }
     }
 
     pub fn connector(self) -> &'static str {
-        match self.rule() {
-            Rule::SameKey => "sandbox",
-            Rule::LookUp => "asked",
-            Rule::Never => "mute",
+        match (self.account(), self.rule()) {
+            (Some(account), _) => account.kind,
+            (None, Rule::SameKey) => "sandbox",
+            (None, Rule::LookUp) => "asked",
+            (None, Rule::Never) => "mute",
         }
+    }
+
+    /// What the connector calls the link of a record.
+    pub fn reference(self, id: &str) -> String {
+        let key = idempotency_key("", id);
+        self.account().map_or(key.clone(), |account| (account.reference)(&key))
     }
 
     pub fn wants_webhook(self) -> bool {
@@ -102,9 +148,22 @@ impl Kind {
         Some(match self {
             Self::Refused => Order::new(Fault::status(422)).always(),
             Self::Retried => Order::new(Fault::status_with_retry_after(503, "1")),
-            Self::DoubtSameKey | Self::DoubtLookUp | Self::DoubtNever => {
-                Order::new(Fault::Reset).after_the_work()
-            }
+            Self::DoubtSameKey
+            | Self::DoubtLookUp
+            | Self::DoubtNever
+            | Self::HyperswitchDoubt
+            | Self::RevolutDoubt
+            | Self::RazorpayXDoubt
+            | Self::XenditDoubt => Order::new(Fault::Reset).after_the_work(),
+            _ => return None,
+        })
+    }
+
+    /// What a new link goes through by itself, where that is not the same for all kinds of this connector.
+    pub fn stages(self) -> Option<&'static [&'static str]> {
+        Some(match self {
+            Self::RevolutUnderway => &["created", "awaiting", "active"],
+            Self::Revolut | Self::RevolutDoubt => &["active"],
             _ => return None,
         })
     }
@@ -147,17 +206,29 @@ impl Kind {
 
     fn story(self, id: &str, message: &str, amount: i64, webhook: &Value) -> Story {
         let message_id = format!("{id}-{message}");
-        let mut job = job(id).amount(amount).message_id(&message_id);
+        let (mut job, mut fingerprint) = (job(id).amount(amount), format!("{amount} EUR"));
+        if let Some(account) = self.account() {
+            let theirs = (account.job)();
+            fingerprint = in_words(account.money());
+            for (field, value) in theirs.as_object().unwrap() {
+                job = job.with(field, value.clone());
+            }
+        }
         if self.wants_webhook() {
             job = job.with("webhook_url", webhook.clone());
         }
         Story {
-            job: job.connector(self.connector()),
+            job: job.connector(self.connector()).message_id(&message_id),
             key: id.to_owned(),
             message_id,
-            fingerprint: format!("{amount} EUR"),
+            fingerprint,
             is_valid: true,
             came_late: false,
         }
     }
+}
+
+/// `1250 EUR`, as the checker has it.
+pub fn in_words(money: Money) -> String {
+    format!("{} {}", money.minor_units(), money.currency.as_str())
 }

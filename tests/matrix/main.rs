@@ -14,6 +14,9 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "shared with the conformance suite, which uses all of it")]
+#[path = "../conformance/accounts.rs"]
+mod accounts;
 mod evidence;
 mod history;
 mod kinds;
@@ -99,10 +102,10 @@ async fn all(tasks: VecDeque<Task>, lanes: usize, goes_on: bool) -> Vec<Outcome>
     for _ in 0..lanes.min(tasks.lock().unwrap().len()) {
         let (tasks, outcomes, goes_on) = (tasks.clone(), outcomes.clone(), goes_on.clone());
         running.spawn(async move {
-            let world = point::world().await;
+            let place = point::place().await;
             loop {
                 let Some((kind, point)) = tasks.lock().unwrap().pop_front() else { return };
-                let outcome = point::run(&world, kind, point.as_ref()).await;
+                let outcome = point::run(&place, kind, point.as_ref()).await;
                 if let Some(failure) = failure(&outcome) {
                     println!("{failure}");
                 }

@@ -6,10 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use payout_link_worker::{domain::idempotency_key, sandbox::Idempotency};
+use payout_link_worker::{
+    sandbox::Idempotency,
+    stand_in::{Settings, StandIn},
+};
 use serde_json::Value;
 
 use crate::{
+    accounts::{self, Account},
     evidence::{GLANCE, Run},
     history::{self, Record, Rule, Violation},
     kinds::Kind,
@@ -30,9 +34,56 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+static ACCOUNTS: [&Account; 4] =
+    [&accounts::HYPERSWITCH, &accounts::REVOLUT, &accounts::RAZORPAYX, &accounts::XENDIT];
+
+/// A world, and a stand-in of every provider.
+pub struct Place {
+    pub world: World,
+    stand_ins: Vec<(&'static Account, StandIn)>,
+}
+
+impl Place {
+    pub fn stand_in(&self, account: &Account) -> &StandIn {
+        let found = self.stand_ins.iter().find(|(theirs, _)| theirs.kind == account.kind);
+        found.map(|(_, stand_in)| stand_in).unwrap()
+    }
+
+    /// Where the connector of such jobs answers.
+    fn connector_url(&self, kind: Kind) -> &str {
+        kind.account().map_or(self.world.provider.url(), |account| self.stand_in(account).url())
+    }
+
+    /// What the connector does to the payout `id`.
+    fn order(&self, kind: Kind, id: &str) {
+        let order = kind.at_connector().map(|order| order.for_reference(kind.reference(id)));
+        let Some(account) = kind.account() else {
+            // Where keys are good for nothing, every blind repeat makes a second link.
+            let keys_count = kind.rule() == Rule::SameKey;
+            let idempotency = if keys_count { Idempotency::On } else { Idempotency::Off };
+            self.world.provider.set_idempotency(idempotency);
+            order.into_iter().for_each(|order| self.world.provider.order_fault(order));
+            return;
+        };
+        let stand_in = self.stand_in(account);
+        if let Some(stages) = kind.stages() {
+            stand_in.set_stages(stages);
+        }
+        order.into_iter().for_each(|order| stand_in.order_fault(order));
+    }
+}
+
 /// The shortest settings that the configuration allows.
-pub async fn world() -> World {
-    Setup::default()
+pub async fn place() -> Place {
+    let mut setup = Setup::default();
+    let mut stand_ins = Vec::new();
+    for account in ACCOUNTS {
+        let stand_in = StandIn::start(Settings::new((account.provider)())).await.unwrap();
+        let calls = "timeout_seconds = 1, breaker_pause_seconds = 1";
+        setup = setup.connector(&account.section(account.kind, stand_in.url(), calls));
+        stand_ins.push((account, stand_in));
+    }
+    let world = setup
         .set("worker.lease_seconds", 4)
         .set("worker.grace_period_seconds", 15)
         .set("connectors.sandbox.calls.timeout_seconds", 1)
@@ -44,30 +95,26 @@ pub async fn world() -> World {
         .set("webhooks.timeout_seconds", 1)
         .set("retry.wait_in_place_ms", 2000)
         .build()
-        .await
+        .await;
+    Place { world, stand_ins }
 }
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Without a point, the jobs run through unharmed.
-pub async fn run(world: &World, kind: Kind, point: Option<&Point>) -> Outcome {
-    let started = Instant::now();
+pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
+    let (world, started) = (&place.world, Instant::now());
     let id = format!("po-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
-    // Where keys are good for nothing, every blind repeat makes a second link.
-    let idempotency = if kind.rule() == Rule::SameKey { Idempotency::On } else { Idempotency::Off };
-    world.provider.set_idempotency(idempotency);
-    if let Some(order) = kind.at_connector() {
-        world.provider.order_fault(order.for_reference(idempotency_key("", &id)));
-    }
+    place.order(kind, &id);
     if let Some(order) = kind.at_merchant() {
         world.merchant.order_fault(order.for_reference(&id));
     }
-    let proxies = Proxies::start(targets(world)).await;
-    let first = launch(world, &proxies, sweep_interval(kind, point));
+    let proxies = Proxies::start(targets(world, place.connector_url(kind))).await;
+    let first = launch(place, kind, &proxies, sweep_interval(kind, point));
     first.says("connected to RabbitMQ, consuming").await;
     proxies.watch_over(first);
 
-    let mut run = Run::new(world, kind);
+    let mut run = Run::new(place, kind);
     let webhook = Value::from(format!("http://{}/webhooks", proxies.address(Service::Merchant)));
     if let Some(first) = kind.first(&id, &webhook) {
         world.publish(&first.job).await;
@@ -126,7 +173,7 @@ pub async fn run(world: &World, kind: Kind, point: Option<&Point>) -> Outcome {
         Some(Blow::KillBefore | Blow::KillAfter) => {
             run.lapse().await;
             if point.is_some_and(|point| point.second.is_some()) {
-                proxies.watch_over(launch(world, &proxies, OFTEN));
+                proxies.watch_over(launch(place, kind, &proxies, OFTEN));
                 tokio::select! {
                     () = proxies.blows(2) => {}
                     // Where all was told before, it may not have come as far as to know what a signal is.
@@ -187,7 +234,7 @@ fn sweep_interval(kind: Kind, point: Option<&Point>) -> Duration {
     if survives || kind == Kind::WebhookFails { OFTEN } else { SELDOM }
 }
 
-fn targets(world: &World) -> [SocketAddr; 4] {
+fn targets(world: &World, connector: &str) -> [SocketAddr; 4] {
     let address = |url: &str| -> SocketAddr {
         let url: url::Url = url.parse().unwrap();
         let default = if url.scheme() == "postgres" { 5432 } else { 5672 };
@@ -198,7 +245,7 @@ fn targets(world: &World) -> [SocketAddr; 4] {
     [
         address(&variable("DATABASE_URL")),
         address(&variable("AMQP_URL")),
-        address(world.provider.url()),
+        address(connector),
         address(world.merchant.url()),
     ]
 }
@@ -211,20 +258,18 @@ fn database_url(world: &World) -> String {
 }
 
 /// One that is to be struck: it knows the services by their proxies alone.
-fn launch(world: &World, proxies: &Proxies, sweep_interval: Duration) -> Worker {
+fn launch(place: &Place, kind: Kind, proxies: &Proxies, sweep_interval: Duration) -> Worker {
     let through = |url: &str, service| {
         let mut url: url::Url = url.parse().unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(proxies.address(service).port())).unwrap();
         url.to_string()
     };
-    let connector = through(world.provider.url(), Service::Connector);
-    world.launch_worker(&[
-        ("PAYOUT_LINK__DATABASE__URL", through(&database_url(world), Service::Postgres)),
+    let connector = format!("PAYOUT_LINK__CONNECTORS__{}__URL", kind.connector().to_uppercase());
+    place.world.launch_worker(&[
+        ("PAYOUT_LINK__DATABASE__URL", through(&database_url(&place.world), Service::Postgres)),
         ("PAYOUT_LINK__BROKER__URL", through(&std::env::var("AMQP_URL").unwrap(), Service::RabbitMq)),
-        ("PAYOUT_LINK__CONNECTORS__SANDBOX__URL", connector.clone()),
-        ("PAYOUT_LINK__CONNECTORS__ASKED__URL", connector.clone()),
-        ("PAYOUT_LINK__CONNECTORS__MUTE__URL", connector),
+        (&connector, through(place.connector_url(kind), Service::Connector)),
         ("PAYOUT_LINK__WORKER__SWEEP_INTERVAL_MS", sweep_interval.as_millis().to_string()),
     ])
 }

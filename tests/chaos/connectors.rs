@@ -1,0 +1,161 @@
+//! The connectors of the workers' configuration, and who is behind them.
+
+use payout_link_worker::{
+    audit::{Link, Published, Rule},
+    domain::{Currency, Money, idempotency_key},
+    sandbox::{Idempotency, Order, Sandbox},
+    stand_in::{self, StandIn},
+};
+
+use crate::accounts::{self, Account};
+
+pub struct Connector {
+    pub name: &'static str,
+    pub rule: Rule,
+    /// Where it is a real provider's, and a stand-in behind it; else a sandbox.
+    pub account: Option<&'static Account>,
+}
+
+/// Those that faults are planned for.
+pub static CONNECTORS: [Connector; 7] = [
+    Connector { name: "keyed", rule: Rule::SameKey, account: None },
+    Connector { name: "asked", rule: Rule::LookUp, account: None },
+    Connector { name: "mute", rule: Rule::Never, account: None },
+    // However they take a repeat, they can be asked.
+    Connector { name: "hyperswitch", rule: Rule::LookUp, account: Some(&accounts::HYPERSWITCH) },
+    Connector { name: "revolut", rule: Rule::LookUp, account: Some(&accounts::REVOLUT) },
+    Connector { name: "razorpayx", rule: Rule::LookUp, account: Some(&accounts::RAZORPAYX) },
+    // A repeat is refused there, and says no more.
+    Connector { name: "xendit", rule: Rule::SameKey, account: Some(&accounts::XENDIT) },
+];
+
+/// One that no fault is planned for: what is asked of it tells how the rest fares.
+pub static STEADY: Connector = Connector { name: "steady", rule: Rule::SameKey, account: None };
+
+const TOKEN: &str = "canary-of-the-connector";
+/// Where links lead to: with a result, to whom it belongs; in the database and the logs it has no business.
+pub const LINKS: &str = "https://links.chaos.example";
+
+impl Connector {
+    pub fn variable(&self) -> String {
+        format!("PAYOUT_LINK__CONNECTORS__{}__URL", self.name.to_uppercase())
+    }
+
+    /// `[connectors.NAME]`
+    pub fn section(&self, url: &str) -> String {
+        let calls = "timeout_seconds = 3, connect_timeout_seconds = 2";
+        if let Some(account) = self.account {
+            // Longer than a worker is paused.
+            let section = account.section(self.name, url, calls);
+            return section.replace("settle_seconds = 4", "settle_seconds = 25");
+        }
+        let replay = match self.rule {
+            Rule::SameKey => "same-key",
+            Rule::LookUp => "look-up",
+            Rule::Never => "never",
+        };
+        format!(
+            "[connectors.{}]\nkind = \"sandbox\"\nurl = \"{url}\"\ntoken = \"{TOKEN}\"\nreplay = \"{replay}\"\n\
+             settle_seconds = 25\ncalls = {{ {calls} }}\n",
+            self.name
+        )
+    }
+}
+
+pub enum Provider {
+    Sandbox(Sandbox),
+    StandIn(&'static Account, StandIn),
+}
+
+impl Provider {
+    pub async fn start(connector: &Connector) -> Result<Self, String> {
+        if let Some(account) = connector.account {
+            let mut settings = stand_in::Settings::new((account.provider)());
+            LINKS.clone_into(&mut settings.links_url);
+            let stand_in = StandIn::start(settings).await.map_err(|error| error.to_string())?;
+            return Ok(Self::StandIn(account, stand_in));
+        }
+        let mut settings = payout_link_worker::sandbox::Settings::new(TOKEN);
+        settings.public_url = Some(LINKS.to_owned());
+        // Where keys are good for nothing, every blind repeat makes a second link.
+        let keys_count = connector.rule == Rule::SameKey;
+        settings.idempotency = if keys_count { Idempotency::On } else { Idempotency::Off };
+        Sandbox::start(settings).await.map(Self::Sandbox).map_err(|error| error.to_string())
+    }
+
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Sandbox(sandbox) => sandbox.url(),
+            Self::StandIn(_, stand_in) => stand_in.url(),
+        }
+    }
+
+    pub fn order_fault(&self, order: Order) {
+        match self {
+            Self::Sandbox(sandbox) => sandbox.order_fault(order),
+            Self::StandIn(_, stand_in) => stand_in.order_fault(order),
+        }
+    }
+
+    pub fn clear_faults(&self) {
+        match self {
+            Self::Sandbox(sandbox) => sandbox.clear_faults(),
+            Self::StandIn(_, stand_in) => stand_in.clear_faults(),
+        }
+    }
+
+    /// Calls that were taken for repeats, where it tells.
+    pub fn repeats(&self) -> u64 {
+        match self {
+            Self::Sandbox(sandbox) => {
+                sandbox.ledger().calls.iter().filter(|call| call.replayed).count() as u64
+            }
+            Self::StandIn(..) => 0,
+        }
+    }
+
+    /// Every link that was made. `of`: the jobs of an idempotency key.
+    pub fn links<'a>(&self, of: impl Fn(&str) -> Option<Vec<&'a Published>>) -> Vec<Link> {
+        let key = |jobs: &Option<Vec<&Published>>, reference: &str| {
+            jobs.as_ref().map_or_else(|| reference.to_owned(), |jobs| jobs[0].key.clone())
+        };
+        match self {
+            Self::Sandbox(sandbox) => {
+                let links = sandbox.ledger().links.into_iter().map(|link| Link {
+                    key: key(&of(&link.request.reference), &link.request.reference),
+                    amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
+                    id: link.id,
+                    url: Some(link.url),
+                });
+                links.collect()
+            }
+            Self::StandIn(account, stand_in) => {
+                let links = stand_in.ledger().links.into_iter().map(|link| {
+                    let jobs = of(&link.reference);
+                    let asked = jobs.iter().flatten().find(|job| account.is_of(&link, money(&job.amount)));
+                    Link {
+                        key: key(&jobs, &link.reference),
+                        amount: asked.map_or_else(|| link.amount.clone(), |job| job.amount.clone()),
+                        id: link.id,
+                        url: Some(link.url),
+                    }
+                });
+                links.collect()
+            }
+        }
+    }
+}
+
+/// Of `1250 EUR`.
+fn money(text: &str) -> Money {
+    let (minor_amount, currency) = text.split_once(' ').unwrap();
+    Money::new(minor_amount.parse().unwrap(), Currency::new(currency).unwrap()).unwrap()
+}
+
+/// Everything that some connector may know the link of a record by.
+pub fn references(merchant_id: &str, id: &str) -> impl Iterator<Item = String> {
+    let key = idempotency_key(merchant_id, id);
+    let theirs = CONNECTORS.iter().filter_map(|connector| connector.account);
+    let theirs: Vec<String> = theirs.map(|account| (account.reference)(&key)).collect();
+    theirs.into_iter().chain([key])
+}
