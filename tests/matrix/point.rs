@@ -231,7 +231,8 @@ const SELDOM: Duration = Duration::from_secs(30);
 /// Looking for what is due is noise in the sequence, except where a repeat hangs on it.
 fn sweep_interval(kind: Kind, point: Option<&Point>) -> Duration {
     let survives = point.is_some_and(|point| matches!(point.first.blow, Blow::Reset | Blow::Silence));
-    if survives || kind == Kind::WebhookFails { OFTEN } else { SELDOM }
+    let hangs_on_it = matches!(kind, Kind::WebhookFails | Kind::RevolutUnderway);
+    if survives || hangs_on_it { OFTEN } else { SELDOM }
 }
 
 fn targets(world: &World, connector: &str) -> [SocketAddr; 4] {
