@@ -1,14 +1,20 @@
-//! `/health/live` and `/health/ready` for whoever runs the worker. Ready: the broker delivers, results can leave,
-//! the database answers.
+//! `/health/live`, `/health/ready` and `/metrics` for whoever runs the worker. Ready: the broker delivers, results can
+//! leave, the database answers.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 
-use crate::pipeline::Pipeline;
+use crate::{metrics, pipeline::Pipeline};
 
 /// Serves until it is dropped.
 pub struct Health(Option<AbortHandle>);
@@ -39,6 +45,7 @@ pub async fn start(
     let router = Router::new()
         .route("/health/live", get(async || "live"))
         .route("/health/ready", get(ready))
+        .route("/metrics", get(measured))
         .with_state(Watched { pipeline: pipeline.clone(), consuming });
     let server = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -55,12 +62,8 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
     let status =
         if consuming && publishing && database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // A connector that is out of order makes nobody unready: the jobs of the others go on.
-    let connectors: BTreeMap<&str, &str> = watched
-        .pipeline
-        .connectors
-        .iter()
-        .map(|account| (account.name.as_str(), account.breaker.shown()))
-        .collect();
+    let connectors: BTreeMap<&str, &str> =
+        watched.pipeline.connectors.iter().map(|account| (&*account.name, account.breaker.shown())).collect();
     let told = json!({
         "consuming": consuming,
         "publishing": publishing,
@@ -68,4 +71,10 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
         "connectors": connectors,
     });
     (status, Json(told))
+}
+
+/// Without a word to the database: it is there when nothing else is.
+async fn measured(State(watched): State<Watched>) -> impl IntoResponse {
+    let consuming = *watched.consuming.borrow();
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], watched.pipeline.measured(consuming))
 }

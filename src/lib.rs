@@ -16,6 +16,7 @@ pub mod connector;
 pub mod store;
 pub mod webhook;
 
+pub mod metrics;
 pub mod pipeline;
 pub mod audit;
 

@@ -37,6 +37,19 @@ fn the_readme_names_every_command() {
     assert!(count >= 5, "{help}");
 }
 
+/// Rows of tables about metrics.
+fn metrics_in<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix(before));
+    rows.filter(|row| row.starts_with("| `payout_links_")).collect()
+}
+
+#[test]
+fn the_metrics_are_described_to_operators_as_in_the_source() {
+    let described = metrics_in(include_str!("../docs/operations.md"), "");
+    assert!(!described.is_empty());
+    assert_eq!(described, metrics_in(include_str!("../src/metrics.rs"), "//! "));
+}
+
 const SECURITY: &str = include_str!("../SECURITY.md");
 
 #[test]

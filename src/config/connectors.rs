@@ -102,7 +102,7 @@ impl ConnectorSection {
             roots: tls::roots(self.calls.ca_file.as_deref()),
         };
         Ok(Account {
-            name: name.to_owned(),
+            name: name.into(),
             kind: self.kind,
             connector: self.settings.connect(http)?,
             slots: Slots::new(self.calls.concurrency),

@@ -63,7 +63,7 @@ pub struct WorkerSection {
     pub max_deliveries: u64,
     /// Whether `run` migrates the database first.
     pub migrate: bool,
-    /// Where `/health/live` and `/health/ready` are served; not at all where empty.
+    /// Where `/health/live`, `/health/ready` and `/metrics` are served; not at all where empty.
     pub health_listen: Option<SocketAddr>,
 }
 

@@ -15,6 +15,7 @@ mod xendit;
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -73,7 +74,7 @@ pub trait Connector: Send + Sync {
 
 /// A connector as the configuration names it, with its limits.
 pub struct Account {
-    pub name: String,
+    pub name: Arc<str>,
     pub kind: &'static Kind,
     pub connector: Box<dyn Connector>,
     /// Calls under way at once.
@@ -124,7 +125,7 @@ impl Finding {
 }
 
 pub struct Connectors {
-    by_name: BTreeMap<String, Account>,
+    by_name: BTreeMap<Arc<str>, Account>,
     default: Option<String>,
 }
 

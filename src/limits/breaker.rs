@@ -117,6 +117,15 @@ impl Breaker {
         }
     }
 
+    /// The same as a number: 0, 2 and 1, the further from work the higher.
+    pub fn level(&self) -> i64 {
+        match *self.state() {
+            State::Closed { .. } => 0,
+            State::HalfOpen { .. } => 1,
+            State::Open { .. } => 2,
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

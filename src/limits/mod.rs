@@ -39,6 +39,11 @@ impl Slots {
         Slot { _permit: permit }
     }
 
+    /// Until there is a place.
+    pub async fn room(&self) {
+        drop(self.take().await);
+    }
+
     pub fn try_take(&self) -> Option<Slot> {
         Some(Slot { _permit: self.semaphore.clone().try_acquire_owned().ok()? })
     }

@@ -29,7 +29,9 @@ impl Pipeline {
             // Asked before every call, also of a record that a dead worker left: what is in doubt is never
             // repeated blindly.
             match retry::next(&link.progress, rule, &self.settings.retry, link.lease.now()) {
-                Next::Conclude(conclusion) => return self.conclude(link, &conclusion).await.map(Some),
+                Next::Conclude(conclusion) => {
+                    return self.conclude(link, account, &conclusion).await.map(Some);
+                }
                 Next::Call { after } | Next::LookUp { after }
                     if self.is_too_long(after) || (waits_for_its_link(&link) && !after.is_zero()) =>
                 {
@@ -109,6 +111,7 @@ impl Pipeline {
             &attempt,
             matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403)),
         );
+        self.metrics.called(account, &attempt);
         link.calls.push(attempt);
         let now = link.lease.now();
         link.progress.record(outcome, now);
@@ -128,12 +131,18 @@ impl Pipeline {
         }
         let attempt = timeline_of_look_up(&finding, link.progress.look_ups + 1, asked_at, started.elapsed());
         tell_log(&attempt, false);
+        self.metrics.called(account, &attempt);
         link.calls.push(attempt);
         link.progress.record_finding(finding, account.connector.replay_rule(), asked_at);
         Ok(())
     }
 
-    async fn conclude(&self, link: Box<OpenLink>, conclusion: &Conclusion) -> Result<DueEvent, StoreError> {
+    async fn conclude(
+        &self,
+        link: Box<OpenLink>,
+        account: &Account,
+        conclusion: &Conclusion,
+    ) -> Result<DueEvent, StoreError> {
         let progress = &link.progress;
         let told = wire::conclusion(
             &link.job,
@@ -143,6 +152,7 @@ impl Pipeline {
         );
         let error_code = told.error_code;
         let event = self.store.conclude(link, told).await?;
+        self.metrics.concluded(account, event.event_type, error_code);
         let event_type = event.event_type.as_str();
         match error_code {
             None => tracing::info!(event.id = %event.id, event.r#type = event_type, "payout link created"),

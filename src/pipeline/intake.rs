@@ -39,7 +39,7 @@ impl Pipeline {
         };
         let new = NewLink {
             merchant_id: merchant_id(&delivery).to_owned(),
-            connector: account.name.clone(),
+            connector: account.name.to_string(),
             job,
             reply_to: delivery.reply_to().map(str::to_owned),
             correlation_id: delivery.correlation_id().or(delivery.message_id()).map(str::to_owned),
@@ -49,7 +49,7 @@ impl Pipeline {
         // While the database is away nothing is accepted and nothing acknowledged; stopped meanwhile, the delivery
         // goes back to the queue, and finds its row there if it was written after all.
         let Some(accepted) = self.until_long_stopped(pin!(self.store.accept(new))).await else { return };
-        match accepted {
+        match accepted.inspect(|accepted| self.metrics.accepted(accepted)) {
             Ok(Accepted::New(link)) => {
                 delivery.acknowledge();
                 drop(delivery);
@@ -164,6 +164,7 @@ impl Pipeline {
         };
         if self.answer(&result, None).await {
             delivery.acknowledge();
+            self.metrics.replayed();
         }
     }
 
@@ -204,6 +205,7 @@ impl Pipeline {
         } else {
             delivery.reject();
         }
+        self.metrics.rejected(rejection.code);
     }
 
     /// Answers a delivery that becomes no record, repeating until the broker has it all. Stopped meanwhile, the

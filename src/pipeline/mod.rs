@@ -34,6 +34,7 @@ use crate::{
     connector::{Account, Connectors},
     domain::{OpenLink, retry::RetryPolicy},
     limits::{Slot, Slots},
+    metrics::{Metrics, Now},
     store::{DueEvent, Store, StoreError},
     webhook::Webhooks,
     wire::DecodePolicy,
@@ -67,6 +68,7 @@ pub struct Pipeline {
     pub publisher: Publisher,
     pub connectors: Connectors,
     pub webhooks: Webhooks,
+    metrics: Metrics,
     settings: PipelineSettings,
     jobs: Slots,
     events: Slots,
@@ -89,6 +91,7 @@ impl Pipeline {
         Arc::new(Self {
             store,
             publisher,
+            metrics: Metrics::new(connectors.iter()),
             connectors,
             webhooks,
             jobs: Slots::new(settings.jobs_in_flight),
@@ -105,8 +108,10 @@ impl Pipeline {
     /// waits in RabbitMQ, which is what a queue is for.
     pub async fn take_jobs(self: Arc<Self>, mut consumer: Consumer) {
         loop {
-            let place = self.jobs.take().await;
+            self.jobs.room().await;
             let Some(delivery) = consumer.next().await else { return };
+            // There still is one: nobody else takes any. What waits here for a job is none in flight.
+            let place = self.jobs.take().await;
             let pipeline = self.clone();
             self.tasks.spawn(async move { pipeline.take(delivery, place).await });
         }
@@ -140,6 +145,17 @@ impl Pipeline {
 
     pub fn jobs_in_flight(&self) -> usize {
         self.jobs.taken()
+    }
+
+    /// Every metric, as text; `consuming`: whether the consumer is up.
+    pub fn measured(&self, consuming: bool) -> String {
+        let now = Now {
+            jobs_in_flight: self.jobs.taken(),
+            events_in_flight: self.events.taken() + self.retold_events.taken(),
+            consuming,
+            publishing: self.publisher.is_up(),
+        };
+        self.metrics.text(&now, self.connectors.iter())
     }
 
     fn is_stopping(&self) -> bool {
@@ -213,6 +229,7 @@ impl Pipeline {
 
     /// Once, where it is handled. What is left in the database comes due again in every case.
     fn report(&self, error: &StoreError) {
+        self.metrics.let_go(error);
         match error {
             StoreError::LeaseLost => tracing::warn!("let go: the lease ran out, it is somebody else's now"),
             StoreError::Unavailable(_) => tracing::warn!(%error, "let go: it comes due again"),

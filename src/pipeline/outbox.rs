@@ -88,11 +88,11 @@ impl Pipeline {
         let on_the_exchange = async {
             let exchange = &names.results_exchange;
             match self.publisher.publish(message(exchange, result.event_type.as_str()), patience).await? {
-                Route::Queued => Ok(()),
-                Route::Returned => {
+                route @ Route::Queued => Ok(route),
+                route @ Route::Returned => {
                     let exchange = &names.unrouted_exchange;
                     self.publisher.publish(message(exchange, result.event_type.as_str()), patience).await?;
-                    Ok(())
+                    Ok(route)
                 }
             }
         };
@@ -107,6 +107,7 @@ impl Pipeline {
         };
         // Boxed: few jobs ask for it.
         let (told, replied) = join!(on_the_exchange, Box::pin(to_the_requester));
+        self.metrics.published(&told);
         told.and(replied)
     }
 
@@ -156,6 +157,7 @@ impl Pipeline {
                 }
             }
         };
+        self.metrics.posted(state);
         let (kind, took) = (AttemptKind::Post, started.elapsed());
         let attempt = Attempt { kind, number, started_at, took, status_code, outcome, detail };
         PostedWebhook { state, attempts: number, again_after, attempt: Some(attempt) }

@@ -38,14 +38,14 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
 /// Takes no more than there are places for: what is left is still due for whoever has one.
 async fn sweep(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
     let mut swept = 0;
-    let names: Vec<String> = pipeline.connectors.iter().map(|account| account.name.clone()).collect();
+    let names: Vec<Arc<str>> = pipeline.connectors.iter().map(|account| account.name.clone()).collect();
     for name in names {
         swept += sweep_connector(pipeline, name).await?;
     }
     Ok(swept + sweep_events(pipeline).await?)
 }
 
-async fn sweep_connector(pipeline: &Arc<Pipeline>, name: String) -> Result<usize, StoreError> {
+async fn sweep_connector(pipeline: &Arc<Pipeline>, name: Arc<str>) -> Result<usize, StoreError> {
     let Some(account) = account(pipeline, &name) else { return Ok(0) };
     // What is due of a connector that is out of order stays due, save one that tries it.
     let limit =

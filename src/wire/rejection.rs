@@ -21,6 +21,14 @@ pub enum RejectionCode {
 }
 
 impl RejectionCode {
+    pub const ALL: [Self; 5] = [
+        Self::InvalidJob,
+        Self::MissingIdentifier,
+        Self::IdempotencyConflict,
+        Self::UnknownConnector,
+        Self::UnsupportedByConnector,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJob => "INVALID_JOB",

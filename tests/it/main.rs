@@ -23,6 +23,7 @@ mod keys;
 mod leases;
 mod limits;
 mod merchants;
+mod metrics;
 mod outages;
 mod permissions;
 mod program;

@@ -159,7 +159,7 @@ async fn readiness_follows_what_the_worker_needs() {
     eventually("ready", async || (ready().await == Some(200)).then_some(())).await;
 }
 
-/// Nothing that is secret is in the clear: not in the database, not in the logs.
+/// Nothing that is secret is in the clear: not in the database, not in the logs, not in the metrics.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_nowhere_in_the_clear() {
     use payout_link_worker::sandbox::{Fault, Order};
@@ -215,12 +215,21 @@ async fn secrets_are_nowhere_in_the_clear() {
         .iter()
         .map(|id| String::from_utf8(world.run(&["show", id]).stdout).unwrap())
         .collect();
-    let health = reqwest::get(format!("http://{health}/health/ready")).await.unwrap().text().await.unwrap();
+    let fetch =
+        async |path| reqwest::get(format!("http://{health}/{path}")).await.unwrap().text().await.unwrap();
+    let (ready, metrics) = (fetch("health/ready").await, fetch("metrics").await);
     assert!(log.contains("created") && dump.contains("payout_links") && shown.contains("created"));
-    for text in [&dump, &pg_dump, &log, &shown, &health] {
+    assert!(metrics.contains(r#"rejected_total{code="INVALID_JOB"} 1"#), "{metrics}");
+    for text in [&dump, &pg_dump, &log, &shown, &ready, &metrics] {
         let line =
             text.lines().find(|line| line.contains("canary") || links.iter().any(|url| line.contains(url)));
         assert_eq!(line, None);
+    }
+    // Metrics have nothing at all of a single payout, or of where anything goes.
+    let made = world.provider.ledger().links.into_iter().map(|link| link.id);
+    let ids = ["doubtful", "unauthorised", "invalid", "unheard"].map(str::to_owned).into_iter().chain(made);
+    for word in ids.chain(["m_1", "127.0.0.1", "http", "EUR", "@"].map(str::to_owned)) {
+        assert!(!metrics.contains(&word), "{word}: {metrics}");
     }
 }
 

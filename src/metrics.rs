@@ -1,0 +1,284 @@
+//! What is counted, for whoever is on call: every metric of the worker, served at `/metrics` of `worker.health_listen`
+//! as OpenMetrics text.
+//!
+//! | metric | type | labels | what it says |
+//! | --- | --- | --- | --- |
+//! | `payout_links_jobs_total` | counter | `became` | deliveries that were settled: `accepted` (written down), `repeated` (a record of it is under way), `replayed` (its result was told again), `rejected` |
+//! | `payout_links_rejected_total` | counter | `code` | the rejected ones by `error.unified_details.code` |
+//! | `payout_links_concluded_total` | counter | `connector`, `state`, `code` | records that came to their end here: `created`, `failed`, `unknown`, and why |
+//! | `payout_links_connector_calls_total` | counter | `connector`, `kind`, `outcome` | calls (`create`, `look_up`) by what they came to, named as in `show` |
+//! | `payout_links_connector_call_duration_seconds` | histogram | `connector`, `kind` | how long they took, from connecting to the last byte |
+//! | `payout_links_connector_breaker_state` | gauge | `connector` | 0 closed, 1 half-open, 2 open |
+//! | `payout_links_connector_slots_taken` | gauge | `connector` | of `calls.concurrency`: records being worked on |
+//! | `payout_links_results_total` | counter | `outcome` | publications of results: `published`, `unrouted` (nobody is bound for it), `failed` (to be repeated) |
+//! | `payout_links_webhooks_total` | counter | `outcome` | posts of webhooks: `delivered`, `failed` (to be repeated), `abandoned` (failed for good, or 410) |
+//! | `payout_links_let_go_total` | counter | `reason` | work that an error of the store ended before its end, to come due again |
+//! | `payout_links_jobs_in_flight` | gauge | | of `worker.jobs_in_flight`: jobs taken and not concluded |
+//! | `payout_links_events_in_flight` | gauge | | of `worker.events_in_flight`: events being told |
+//! | `payout_links_consuming` | gauge | | 1: RabbitMQ delivers jobs |
+//! | `payout_links_publishing` | gauge | | 1: results can leave |
+//! | `payout_links_build_info` | gauge | `version` | always 1 |
+//!
+//! All of it is this worker's, since its start. The values of labels come from this program and, for `connector`, from
+//! the configuration: never from a job, an answer or a URL, which would be unbounded and might be secret. A label is
+//! therefore a `&'static str` or an account's name, and counting allocates nothing. Every series is there from the
+//! start, so that the first "unknown" is a step from 0.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    broker::{PublishError, Route},
+    connector::Account,
+    domain::{Attempt, AttemptKind, EventType},
+    store::{Accepted, StoreError, WebhookState},
+    wire::RejectionCode,
+};
+
+pub struct Metrics {
+    registry: Registry,
+    jobs: Family<Fixed, Counter>,
+    rejected: Family<Fixed, Counter>,
+    concluded: Family<End, Counter>,
+    calls: Family<Called, Counter>,
+    durations: Family<Calls, Histogram>,
+    breakers: Family<Connector, Gauge>,
+    slots: Family<Connector, Gauge>,
+    results: Family<Fixed, Counter>,
+    webhooks: Family<Fixed, Counter>,
+    let_go: Family<Fixed, Counter>,
+    jobs_in_flight: Gauge,
+    events_in_flight: Gauge,
+    consuming: Gauge,
+    publishing: Gauge,
+}
+
+/// What is looked at when it is asked for, not counted.
+pub struct Now {
+    pub jobs_in_flight: usize,
+    pub events_in_flight: usize,
+    pub consuming: bool,
+    pub publishing: bool,
+}
+
+impl Metrics {
+    pub fn new<'a>(accounts: impl Iterator<Item = &'a Account>) -> Self {
+        let metrics = Self {
+            registry: Registry::with_prefix("payout_links"),
+            jobs: Family::default(),
+            rejected: Family::default(),
+            concluded: Family::default(),
+            calls: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
+            breakers: Family::default(),
+            slots: Family::default(),
+            results: Family::default(),
+            webhooks: Family::default(),
+            let_go: Family::default(),
+            jobs_in_flight: Gauge::default(),
+            events_in_flight: Gauge::default(),
+            consuming: Gauge::default(),
+            publishing: Gauge::default(),
+        };
+        metrics.with_every_series(accounts).registered()
+    }
+
+    fn with_every_series<'a>(self, accounts: impl Iterator<Item = &'a Account>) -> Self {
+        for became in ["accepted", "repeated", "replayed", "rejected"] {
+            drop(self.jobs.get_or_create(&[("became", became)]));
+        }
+        for code in RejectionCode::ALL {
+            drop(self.rejected.get_or_create(&[("code", code.as_str())]));
+        }
+        for outcome in ["published", "unrouted", "failed"] {
+            drop(self.results.get_or_create(&[("outcome", outcome)]));
+        }
+        for outcome in ["delivered", "failed", "abandoned"] {
+            drop(self.webhooks.get_or_create(&[("outcome", outcome)]));
+        }
+        for reason in ["lease_lost", "unavailable", "inconsistent", "refused", "unusable"] {
+            drop(self.let_go.get_or_create(&[("reason", reason)]));
+        }
+        for Account { name, .. } in accounts {
+            for (state, code) in ENDS {
+                drop(self.concluded.get_or_create(&End { connector: name.clone(), state, code }));
+            }
+            for (kind, outcomes) in [(AttemptKind::Create, CREATED), (AttemptKind::LookUp, LOOKED_UP)] {
+                let kind = kind.as_str();
+                drop(self.durations.get_or_create(&Calls { connector: name.clone(), kind }));
+                for outcome in outcomes {
+                    drop(self.calls.get_or_create(&Called { connector: name.clone(), kind, outcome }));
+                }
+            }
+        }
+        self
+    }
+
+    fn registered(mut self) -> Self {
+        let registry = &mut self.registry;
+        registry.register("jobs", "Deliveries of jobs that were settled", self.jobs.clone());
+        registry.register("rejected", "Rejected jobs by code", self.rejected.clone());
+        registry.register("concluded", "Records that came to their end", self.concluded.clone());
+        registry.register("connector_calls", "Calls to connectors by outcome", self.calls.clone());
+        let duration = "Duration of calls to connectors";
+        registry.register_with_unit(
+            "connector_call_duration",
+            duration,
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        let breaker = "Circuit breaker: 0 closed, 1 half-open, 2 open";
+        registry.register("connector_breaker_state", breaker, self.breakers.clone());
+        registry.register("connector_slots_taken", "Records being worked on", self.slots.clone());
+        registry.register("results", "Publications of results by outcome", self.results.clone());
+        registry.register("webhooks", "Posts of webhooks by outcome", self.webhooks.clone());
+        registry.register("let_go", "Work let go for an error of the store", self.let_go.clone());
+        registry.register("jobs_in_flight", "Jobs taken and not concluded", self.jobs_in_flight.clone());
+        registry.register("events_in_flight", "Events being told", self.events_in_flight.clone());
+        registry.register("consuming", "Whether RabbitMQ delivers jobs", self.consuming.clone());
+        registry.register("publishing", "Whether results can leave", self.publishing.clone());
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", build);
+        self
+    }
+
+    /// A conflict is counted as a rejection, once it is told.
+    pub fn accepted(&self, accepted: &Accepted) {
+        let became = match accepted {
+            Accepted::New(_) | Accepted::Parked => "accepted",
+            Accepted::InProgress => "repeated",
+            Accepted::Finished { .. } | Accepted::Conflict { .. } => return,
+        };
+        self.jobs.get_or_create(&[("became", became)]).inc();
+    }
+
+    pub fn replayed(&self) {
+        self.jobs.get_or_create(&[("became", "replayed")]).inc();
+    }
+
+    pub fn rejected(&self, code: RejectionCode) {
+        self.jobs.get_or_create(&[("became", "rejected")]).inc();
+        self.rejected.get_or_create(&[("code", code.as_str())]).inc();
+    }
+
+    /// `code`: `unified_details.code`, where there is an error.
+    pub fn concluded(&self, account: &Account, event: EventType, code: Option<&'static str>) {
+        let state = match event {
+            EventType::Created => "created",
+            EventType::Failed => "failed",
+            EventType::Pending => "unknown",
+            EventType::Rejected => "rejected",
+        };
+        let (connector, code) = (account.name.clone(), code.unwrap_or_default());
+        self.concluded.get_or_create(&End { connector, state, code }).inc();
+    }
+
+    pub fn called(&self, account: &Account, attempt: &Attempt) {
+        let (connector, kind, outcome) = (account.name.clone(), attempt.kind.as_str(), attempt.outcome);
+        self.durations
+            .get_or_create(&Calls { connector: connector.clone(), kind })
+            .observe(attempt.took.as_secs_f64());
+        self.calls.get_or_create(&Called { connector, kind, outcome }).inc();
+    }
+
+    pub fn published(&self, told: &Result<Route, PublishError>) {
+        let outcome = match told {
+            Ok(Route::Queued) => "published",
+            Ok(Route::Returned) => "unrouted",
+            Err(_) => "failed",
+        };
+        self.results.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// How a post left its webhook.
+    pub fn posted(&self, state: WebhookState) {
+        let outcome = match state {
+            WebhookState::Delivered => "delivered",
+            WebhookState::Pending => "failed",
+            WebhookState::Abandoned => "abandoned",
+            WebhookState::None => return,
+        };
+        self.webhooks.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    pub fn let_go(&self, error: &StoreError) {
+        let reason = match error {
+            StoreError::LeaseLost => "lease_lost",
+            StoreError::Unavailable(_) => "unavailable",
+            StoreError::Inconsistent { .. } => "inconsistent",
+            StoreError::Refused(_) => "refused",
+            StoreError::Unusable(_) => "unusable",
+        };
+        self.let_go.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// All of it, as OpenMetrics text.
+    pub fn text<'a>(&self, now: &Now, accounts: impl Iterator<Item = &'a Account>) -> String {
+        self.jobs_in_flight.set(whole(now.jobs_in_flight));
+        self.events_in_flight.set(whole(now.events_in_flight));
+        self.consuming.set(now.consuming.into());
+        self.publishing.set(now.publishing.into());
+        for account in accounts {
+            let connector = Connector { connector: account.name.clone() };
+            self.breakers.get_or_create(&connector).set(account.breaker.level());
+            self.slots.get_or_create(&connector).set(whole(account.slots.taken()));
+        }
+        let mut written = String::new();
+        #[expect(clippy::expect_used, reason = "a String takes whatever is written into it")]
+        text::encode(&mut written, &self.registry).expect("metrics are text");
+        written
+    }
+}
+
+/// Of the format that [`Metrics::text`] is in.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper limits of the histogram's buckets: providers answer within a second, or hang until a timeout.
+const CALL_SECONDS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+const ENDS: [(&str, &str); 4] = [
+    ("created", ""),
+    ("failed", "CONNECTOR_REJECTED"),
+    ("failed", "CONNECTOR_UNAVAILABLE"),
+    ("unknown", "OUTCOME_UNKNOWN"),
+];
+const CREATED: &[&str] =
+    &["created", "underway", "refused", "not_sent", "try_later", "already_there", "in_doubt"];
+const LOOKED_UP: &[&str] = &["found", "underway", "ended", "not_there", "unanswered"];
+
+/// A label's name and its value.
+type Fixed = [(&'static str, &'static str); 1];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct End {
+    connector: Arc<str>,
+    state: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Called {
+    connector: Arc<str>,
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Calls {
+    connector: Arc<str>,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Connector {
+    connector: Arc<str>,
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

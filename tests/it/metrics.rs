@@ -1,0 +1,222 @@
+//! What is seen of a worker from outside while it works: `/metrics`, beside health and the log.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::TcpListener,
+};
+
+use payout_link_worker::sandbox::{Fault, Order, Sandbox, Settings};
+use serde_json::Value;
+
+use crate::support::{Setup, TOKEN, Worker, World, eventually, job};
+
+/// A worker whose `worker.health_listen` is known.
+struct Watched {
+    worker: Worker,
+    url: String,
+}
+
+impl Watched {
+    async fn start(world: &World) -> Self {
+        let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let worker = world.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", listen.clone())]);
+        worker.says("connected to RabbitMQ, consuming").await;
+        Self { worker, url: format!("http://{listen}") }
+    }
+
+    async fn metrics(&self) -> String {
+        let answer = reqwest::get(format!("{}/metrics", self.url)).await.unwrap();
+        assert_eq!(
+            answer.headers()["content-type"],
+            "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        );
+        let text = answer.text().await.unwrap();
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        text
+    }
+
+    /// Series and their values.
+    async fn measured(&self) -> BTreeMap<String, String> {
+        let samples = self.metrics().await;
+        let samples = samples.lines().filter(|line| !line.starts_with('#'));
+        samples
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(series, value)| (series.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    async fn breaker_in_health(&self, connector: &str) -> String {
+        let ready = reqwest::get(format!("{}/health/ready", self.url)).await.unwrap().text().await.unwrap();
+        serde_json::from_str::<Value>(&ready).unwrap()["connectors"][connector].as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_what_became_of_jobs() {
+    // Given a worker that has had a job of each fate:
+    let world = World::new().await;
+    let watched = Watched::start(&world).await;
+    // created, and its merchant hears of it the second time; asked for again; asked for otherwise;
+    world.merchant.order_fault(Fault::status(500));
+    world.publish(job("created").with("webhook_url", world.webhook_url())).await;
+    world.result_of("created").await;
+    world.publish(job("created")).await;
+    world.publish(job("created").amount(1)).await;
+    world.wait_for_results("created", 3).await;
+    // not a job, and for nobody;
+    world.publish(job("invalid").amount(0)).await;
+    world.publish(job("lost").connector("nowhere")).await;
+    world.result_of("invalid").await;
+    world.result_of("lost").await;
+    // refused by the provider, in doubt for ever, and in doubt until it is looked up.
+    world.provider.order_fault(Fault::status(422));
+    world.publish(job("refused")).await;
+    world.result_of("refused").await;
+    for (id, connector) in [("doubtful", "mute"), ("found", "asked")] {
+        world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+        world.publish(job(id).connector(connector)).await;
+        world.result_of(id).await;
+    }
+    world.wait_until_told("created").await;
+
+    // When all is at rest,
+    let measured = eventually("rest", async || {
+        let measured = watched.measured().await;
+        let is_at_rest = ["payout_links_jobs_in_flight", "payout_links_events_in_flight"]
+            .iter()
+            .all(|gauge| measured[*gauge] == "0");
+        let settled: u32 = ["accepted", "replayed", "rejected"]
+            .iter()
+            .map(|became| measured[&format!("payout_links_jobs_total{{became=\"{became}\"}}")].parse::<u32>())
+            .map(Result::unwrap)
+            .sum();
+        (is_at_rest && settled == 8).then_some(measured)
+    })
+    .await;
+    // then each is counted where it belongs, and nothing else is.
+    let expected = [
+        (r#"jobs_total{became="accepted"}"#, 4),
+        (r#"jobs_total{became="replayed"}"#, 1),
+        (r#"jobs_total{became="rejected"}"#, 3),
+        (r#"rejected_total{code="IDEMPOTENCY_CONFLICT"}"#, 1),
+        (r#"rejected_total{code="INVALID_JOB"}"#, 1),
+        (r#"rejected_total{code="UNKNOWN_CONNECTOR"}"#, 1),
+        (r#"concluded_total{connector="sandbox",state="created",code=""}"#, 1),
+        (r#"concluded_total{connector="sandbox",state="failed",code="CONNECTOR_REJECTED"}"#, 1),
+        (r#"concluded_total{connector="mute",state="unknown",code="OUTCOME_UNKNOWN"}"#, 1),
+        (r#"concluded_total{connector="asked",state="created",code=""}"#, 1),
+        (r#"connector_calls_total{connector="sandbox",kind="create",outcome="created"}"#, 1),
+        (r#"connector_calls_total{connector="sandbox",kind="create",outcome="refused"}"#, 1),
+        (r#"connector_calls_total{connector="mute",kind="create",outcome="in_doubt"}"#, 1),
+        (r#"connector_calls_total{connector="asked",kind="create",outcome="in_doubt"}"#, 1),
+        (r#"connector_calls_total{connector="asked",kind="look_up",outcome="found"}"#, 1),
+        (r#"results_total{outcome="published"}"#, 8),
+        (r#"webhooks_total{outcome="failed"}"#, 1),
+        (r#"webhooks_total{outcome="delivered"}"#, 1),
+    ];
+    let counted: BTreeMap<&str, u32> = measured
+        .iter()
+        .filter_map(|(series, value)| Some((series.strip_prefix("payout_links_")?, value)))
+        .filter(|(series, value)| series.contains("_total") && *value != "0")
+        .map(|(series, value)| (series, value.parse().unwrap()))
+        .collect();
+    assert_eq!(counted, BTreeMap::from(expected));
+    let at = |series: &str| measured[&format!("payout_links_{series}")].as_str();
+    let durations = "connector_call_duration_seconds";
+    assert_eq!(at(&format!(r#"{durations}_count{{connector="sandbox",kind="create"}}"#)), "2");
+    assert_eq!(at(&format!(r#"{durations}_bucket{{le="+Inf",connector="asked",kind="look_up"}}"#)), "1");
+    assert_eq!((at("consuming"), at("publishing")), ("1", "1"));
+    assert_eq!(at(&format!(r#"build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"))), "1");
+    // Nothing that a job says is a label, or there would be as many as there are jobs.
+    assert!(!measured.keys().any(|series| series.contains("nowhere")), "{measured:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
+    // Given an account whose provider fails twice, where each failure ends its job and leaves nothing to try again,
+    let broken = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
+    let account = format!(
+        r#"
+            [connectors.broken]
+            kind = "sandbox"
+            url = "{}"
+            token = "{TOKEN}"
+            replay = "never"
+            settle_seconds = 30
+            allow_http_links = true
+            calls = {{ timeout_seconds = 20, breaker_failures = 2, breaker_pause_seconds = 1 }}
+        "#,
+        broken.url()
+    );
+    let long = ["worker.lease_seconds", "connectors.sandbox.settle_seconds"];
+    let settings = long.iter().fold(Setup::default(), |settings, setting| settings.set(setting, 30));
+    let world = settings.only_connector("sandbox").connector(&account).build().await;
+    let watched = Watched::start(&world).await;
+    let seen = async |shown: &str, level: &str| {
+        let series = r#"payout_links_connector_breaker_state{connector="broken"}"#;
+        eventually(&format!("the breaker is {shown}"), async || {
+            let is_told = watched.breaker_in_health("broken").await == shown;
+            (is_told && watched.measured().await[series] == level).then_some(())
+        })
+        .await;
+    };
+    seen("closed", "0").await;
+    broken.order_fault(Order::new(Fault::status(500)).times(2));
+    for id in ["fails_1", "fails_2"] {
+        world.publish(job(id).connector("broken")).await;
+        assert_eq!(world.result_of(id).await.kind(), "payout_link.pending");
+    }
+    // then it is seen open until there is a call to try it with,
+    seen("open", "2").await;
+    watched.worker.says(r#""breaker":"open""#).await;
+    // half-open while that is under way,
+    let held = broken.hold_next_call();
+    world.publish(job("tries").connector("broken")).await;
+    held.arrived().await;
+    seen("half-open", "1").await;
+    watched.worker.says(r#""breaker":"half-open""#).await;
+    let taken = &watched.measured().await[r#"payout_links_connector_slots_taken{connector="broken"}"#];
+    assert_eq!(taken, "1");
+    // and closed when it went well; the others were never anything else.
+    held.release();
+    assert_eq!(world.result_of("tries").await.kind(), "payout_link.created");
+    seen("closed", "0").await;
+    watched.worker.says(r#""breaker":"closed""#).await;
+    assert_eq!(watched.measured().await[r#"payout_links_connector_breaker_state{connector="sandbox"}"#], "0");
+}
+
+/// A dashboard is written from the documentation.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_is_documented_and_every_documented_one_is_there() {
+    // Given a connector whose name has every character that a label must escape,
+    let account = format!(
+        r#"
+            [connectors.'odd "\ name']
+            kind = "sandbox"
+            url = "http://127.0.0.1:1"
+            token = "{TOKEN}"
+            calls = {{ timeout_seconds = 2 }}
+        "#
+    );
+    let world = Setup::default().connector(&account).build().await;
+    let watched = Watched::start(&world).await;
+    let text = watched.metrics().await;
+    assert!(text.contains(r#"breaker_state{connector="odd \"\\ name"} 0"#), "{text}");
+    // then what is served is what the table has.
+    let served: BTreeSet<(String, String)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| match kind {
+            "counter" => (format!("{name}_total"), kind.to_owned()),
+            "info" => (format!("{name}_info"), "gauge".to_owned()),
+            _ => (name.to_owned(), kind.to_owned()),
+        })
+        .collect();
+    let documented: BTreeSet<(String, String)> = include_str!("../../docs/operations.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `payout_links_"))
+        .map(|row| row.split('|').map(str::trim).collect::<Vec<_>>())
+        .map(|cells| (format!("payout_links_{}", cells[0].trim_end_matches('`')), cells[1].to_owned()))
+        .collect();
+    assert_eq!(served, documented);
+}
