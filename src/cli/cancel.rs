@@ -45,8 +45,12 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            let code = error.code.map(|code| format!("{code}: ")).unwrap_or_default();
-            bail!("{} does not cancel {id}: {} {code}{}", account.name, error.status_code, error.message)
+            // 0: nobody was asked, or nobody answered.
+            let status =
+                Some(error.status_code).filter(|status| *status != 0).map(|status| format!("{status} "));
+            let code = error.code.map(|code| format!("{code}: "));
+            let (status, code) = (status.unwrap_or_default(), code.unwrap_or_default());
+            bail!("{} does not cancel {id}: {status}{code}{}", account.name, error.message)
         }
     }
 }

@@ -36,6 +36,9 @@ macro_rules! conformance {
             worker::repeated_jobs_make_one_link
             worker::a_link_that_takes_its_time_takes_no_slot
             worker::secrets_are_nowhere
+            commands::check_tries_each_account
+            commands::cancel_takes_a_link_back
+            commands::connectors_says_what_an_account_needs
         }
     };
 }
@@ -53,6 +56,7 @@ macro_rules! stories {
 
 mod accounts;
 mod answers;
+mod commands;
 mod description;
 mod jobs;
 mod worker;

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Output;
 
 use crate::support::{Setup, TOKEN, WEBHOOK_SECRET, World, eventually, job};
+use payout_link_worker::sandbox::{Fault, Order};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -138,6 +139,28 @@ async fn show_has_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cancel_says_what_it_cannot_take_back() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    // Given a link of a connector that takes none back, and a payout without a link,
+    world.publish(job("po_1")).await;
+    let id = world.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    world.provider.order_fault(Fault::status(422));
+    world.publish(job("refused")).await;
+    world.result_of("refused").await;
+    // then neither is cancelled, each for its own reason.
+    for (payout, reason) in [
+        ("po_1", format!("sandbox does not cancel {id}: this connector cannot take a link back")),
+        ("refused", "the record is failed: there is no link to take back".to_owned()),
+    ] {
+        let output = world.run(&["cancel", payout]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(&reason), "{}", said(&output));
+    }
+    assert_eq!(world.provider.ledger().links.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_workers_may_start_on_an_empty_database() {
     let world = World::new().await;
     let workers = [world.launch_worker(&[]), world.launch_worker(&[]), world.launch_worker(&[])];
@@ -162,7 +185,6 @@ async fn readiness_follows_what_the_worker_needs() {
 /// Nothing that is secret is in the clear: not in the database, not in the logs, not in the metrics.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_nowhere_in_the_clear() {
-    use payout_link_worker::sandbox::{Fault, Order};
     use serde_json::json;
     let world = World::new().await;
     let health = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

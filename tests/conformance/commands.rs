@@ -1,0 +1,120 @@
+//! What a person asks of an account from the command line, with the real program.
+
+use std::process::Output;
+
+use payout_link_worker::{config::load, connector::Kind, domain::PayoutStatus, stand_in::StandIn};
+
+use crate::{
+    description::{Became, Description},
+    support::{Setup, World, job},
+};
+
+/// A world whose worker knows the connector as `tested`, and its stand-in.
+async fn world(description: &Description) -> (World, StandIn) {
+    let stand_in = description.stand_in().await;
+    let section = description.section(stand_in.url());
+    (Setup::default().only_connector("sandbox").connector(&section).build().await, stand_in)
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The world's configuration is written anew.
+fn change(world: &World, change: impl FnOnce(&str) -> String) {
+    let file = world.folder.join("worker.toml");
+    let changed = change(&std::fs::read_to_string(&file).unwrap());
+    std::fs::write(file, changed).unwrap();
+}
+
+pub async fn check_tries_each_account(description: &Description) {
+    // Given an account with its right credential,
+    let (world, stand_in) = world(description).await;
+    let output = world.run(&["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    for account in ["sandbox", "tested"] {
+        assert!(said(&output).contains(&format!("ok      connector {account}\n")), "{}", said(&output));
+    }
+    assert!(stand_in.ledger().links.is_empty(), "it is harmless");
+    // when it has another beside it, with a wrong one,
+    let wrong = description.section(stand_in.url()).replace(description.account.secret, "wrong-canary");
+    let wrong = wrong.replace("[connectors.tested]", "[connectors.mistaken]");
+    change(&world, |configuration| format!("{configuration}\n{wrong}"));
+    let output = world.run(&["check"]);
+    // then that one is told, the others are well, and nothing of a credential is shown.
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("failed  connector mistaken: "), "{said}");
+    assert!(said.contains("ok      connector tested\n"), "{said}");
+    assert!(!said.contains("canary") && !said.contains("PRIVATE KEY"), "{said}");
+}
+
+pub async fn cancel_takes_a_link_back(description: &Description) {
+    // Given a link that nobody has claimed,
+    let (world, stand_in) = world(description).await;
+    let _worker = world.start_worker().await;
+    world.publish(job("po_1").connector("tested").raw(description.json("po_1").to_string().as_bytes())).await;
+    let id = world.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    world.wait_until_told("po_1").await;
+    // when it is cancelled,
+    let output = world.run(&["cancel", "po_1"]);
+    // then it is gone at the provider, and the record stays as it was told.
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains(&format!("{id} is cancelled at tested")), "{}", said(&output));
+    let status = stand_in.ledger().links[0].status.clone();
+    let became = description.statuses.iter().find(|(name, _)| *name == status).map(|(_, became)| became);
+    assert_eq!(became, Some(&Became::Ended(PayoutStatus::Cancelled)), "{status}");
+    assert_eq!(world.shown("po_1").unwrap()["state"], "created");
+    // A second time, the provider's refusal is told; and so is what is no link of ours.
+    let output = world.run(&["cancel", "po_1"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains(&format!("tested does not cancel {id}: 4")), "{}", said(&output));
+    assert!(!said(&output).contains("canary"), "{}", said(&output));
+    let output = world.run(&["cancel", "po_9"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains(r#"there is no record "po_9""#), "{}", said(&output));
+}
+
+pub async fn connectors_says_what_an_account_needs(description: &Description) {
+    let (world, _stand_in) = world(description).await;
+    let output = world.run(&["connectors"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let listed = said(&output);
+    assert!(!listed.contains("canary"), "{listed}");
+    // The lines below its kind.
+    let kind = Kind::named(description.account.kind).unwrap();
+    let lines: Vec<&str> = listed
+        .lines()
+        .skip_while(|line| *line != format!("{}: {}", kind.name, kind.title))
+        .skip(1)
+        .take_while(|line| line.starts_with("  "))
+        .collect();
+    let value = |name: &str| {
+        let line = lines.iter().find_map(|line| line.trim_start().strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name}: {listed}")).trim()
+    };
+    assert_eq!(value("configured as"), "tested");
+    assert_eq!(value("links can be taken back"), "yes");
+    // Given what it says of a job: a job without it is refused.
+    for (_, field) in description.required {
+        assert!(value("needs of a job").contains(field), "{field}: {listed}");
+    }
+    // And of settings: an account without one of them is no account, by name.
+    let file = world.folder.join("less.toml");
+    let whole = std::fs::read_to_string(world.folder.join("worker.toml")).unwrap();
+    for setting in value("needs settings").split(", ") {
+        std::fs::write(&file, without(&whole, setting)).unwrap();
+        let problem = load(Some(&file), std::iter::empty()).unwrap_err().to_string();
+        assert!(problem.contains("connectors.tested") && problem.contains(setting), "{setting}: {problem}");
+    }
+}
+
+/// A configuration without the line of a setting, or its lines.
+fn without(configuration: &str, setting: &str) -> String {
+    let (before, rest) = configuration.split_once(&format!("\n{setting} = ")).unwrap();
+    let end = match rest.strip_prefix("\"\"\"") {
+        Some(text) => text.find("\"\"\"").unwrap() + 6,
+        None => rest.find('\n').unwrap(),
+    };
+    format!("{before}{}", &rest[end..])
+}
