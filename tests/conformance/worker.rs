@@ -107,22 +107,28 @@ pub async fn repeated_jobs_make_one_link(description: &Description) {
 pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description) {
     let underway = description.statuses.iter().find(|(_, became)| *became == Became::Underway);
     let Some((underway, _)) = underway else { return };
-    // Given two slots, and two links that are not ready for a while,
-    let (world, stand_in) = world(description).await;
+    let ready = description.statuses[0].0;
+    // Given two slots, waits that would be slept in them, and two links that are not ready until it is said,
+    let (mut world, stand_in) = world(description).await;
+    world.set("retry.wait_in_place_ms", 60_000);
     let _worker = world.start_worker().await;
-    stand_in.set_stages(&[underway, underway, underway, description.statuses[0].0]);
+    stand_in.set_stages(&[underway]);
     for id in ["slow_1", "slow_2"] {
         world.publish(for_connector(description, id)).await;
     }
     // then their ids are written down and their slots are free,
     for id in ["slow_1", "slow_2"] {
-        let waits = |shown: &Value| shown["connector_payout_id"].is_string() && shown["leased"] == false;
+        let waits = |shown: &Value| {
+            shown["state"] == "open" && shown["connector_payout_id"].is_string() && shown["leased"] == false
+        };
         world.wait_until_shown(id, "it waits", waits).await;
     }
-    stand_in.set_stages(&[description.statuses[0].0]);
+    let slow = stand_in.ledger().links;
+    stand_in.set_stages(&[ready]);
     world.publish(for_connector(description, "quick")).await;
     assert_eq!(world.result_of("quick").await.kind(), "payout_link.created");
     // and they come to their end, made once each.
+    slow.iter().for_each(|link| stand_in.set_status(&link.id, ready));
     for id in ["slow_1", "slow_2"] {
         assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
         assert_eq!(outcomes(&world.wait_until_told(id).await)[0], "underway");

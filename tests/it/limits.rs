@@ -42,6 +42,44 @@ async fn a_connector_that_is_out_of_order_is_left_alone_and_holds_up_no_other() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_of_a_connector_that_is_out_of_order_is_left_where_it_is() {
+    // Given an account that is left alone for long, and jobs for it that are due,
+    let broken = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
+    let account = format!(
+        r#"
+            [connectors.broken]
+            kind = "sandbox"
+            url = "{}"
+            token = "{TOKEN}"
+            replay = "never"
+            calls = {{ timeout_seconds = 2, breaker_failures = 1, breaker_pause_seconds = 600 }}
+        "#,
+        broken.url()
+    );
+    let world = Setup::default().connector(&account).build().await;
+    broken.order_fault(Fault::status(500));
+    let worker = world.start_worker().await;
+    world.publish(job("fails").connector("broken")).await;
+    worker.says("the connector is out of order and left alone").await;
+    for number in 0..5 {
+        world.publish(job(&format!("waits_{number}")).connector("broken")).await;
+    }
+    let waiting = async || {
+        let waiting = "SELECT count(*) FROM payout_links
+            WHERE connector = 'broken' AND state = 'open' AND holder IS NULL AND attempts = 0 AND due_at <= now()";
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap()
+    };
+    eventually("five that are due", async || (waiting().await == 5).then_some(())).await;
+    // when the worker goes through what is due (as it must for a job of another, which comes after it by name),
+    world.provider.order_fault(Fault::status_with_retry_after(429, "2"));
+    world.publish(job("swept")).await;
+    assert_eq!(world.result_of("swept").await.kind(), "payout_link.created");
+    // then they were not touched: whoever finds the connector well again has them at once.
+    assert_eq!(waiting().await, 5);
+    assert_eq!(broken.ledger().calls.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_keep_to_the_connectors_pace_and_hold_up_no_other() {
     // Given an account whose provider takes ten calls a minute, one at once,
     let world = Setup::default().set("connectors.sandbox.calls.requests_per_minute", 10).build().await;
