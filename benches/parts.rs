@@ -1,8 +1,9 @@
-//! What a job's CPU goes to besides the libraries: decoding, sealing, signing, and a batch in Postgres. `scripts/bench --parts`.
+//! What a job's CPU goes to besides the libraries: decoding, sealing, signing, counting, and a batch in Postgres. `scripts/bench --parts`.
 
 #![expect(clippy::unwrap_used, reason = "nothing goes on where something fails")]
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -10,8 +11,13 @@ use std::{
 use divan::{Bencher, black_box, counter::ItemsCount};
 use futures_util::future::join_all;
 use payout_link_worker::{
-    domain::CreateLink,
-    store::{Accepted, BatchLimits, Column, Hold, KeyRing, MIGRATIONS, NewLink, Store, StoreSettings},
+    broker::Route,
+    config,
+    domain::{Attempt, AttemptKind, CreateLink, EventType},
+    metrics::Metrics,
+    store::{
+        Accepted, BatchLimits, Column, Hold, KeyRing, MIGRATIONS, NewLink, Store, StoreSettings, WebhookState,
+    },
     webhook::{SigningKey, signature},
     wire::{self, DecodePolicy, FingerprintKey},
 };
@@ -73,6 +79,31 @@ fn sign(bencher: Bencher, secret: &str) {
     let body = [b'x'; 700];
     bencher
         .bench(|| signature(&keys, "0192b7a1-0000-7000-8000-000000000000", 1_790_000_000, black_box(&body)));
+}
+
+/// All that one job adds to the metrics, taken in, called for, concluded, published and posted.
+#[divan::bench]
+fn count(bencher: Bencher) {
+    let config = config::load(Some(Path::new("config.example.toml")), std::iter::empty()).unwrap();
+    let connectors = config.connectors().unwrap();
+    let account = connectors.choose(Some("sandbox")).unwrap();
+    let metrics = Metrics::new(connectors.iter());
+    let call = Attempt {
+        kind: AttemptKind::Create,
+        number: 1,
+        started_at: time::OffsetDateTime::UNIX_EPOCH,
+        took: Duration::from_millis(70),
+        status_code: 201,
+        outcome: "created",
+        detail: None,
+    };
+    bencher.bench(|| {
+        metrics.accepted(black_box(&Accepted::Parked));
+        metrics.called(account, black_box(&call));
+        metrics.concluded(account, EventType::Created, None);
+        metrics.published(black_box(&Ok(Route::Queued)));
+        metrics.posted(black_box(WebhookState::Delivered));
+    });
 }
 
 /// Jobs that are accepted together, in a database of the run's own: from the first one's wait to the last one's answer.
