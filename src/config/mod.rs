@@ -27,7 +27,7 @@ use crate::{
     domain::retry::RetryPolicy,
     http::HttpSettings,
     pipeline::{PipelineSettings, Retention},
-    store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
+    store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, LEAST_CONNECTIONS, StoreSettings},
     webhook::{AddressPolicy, SigningKey, WebhookSettings},
     wire::DecodePolicy,
 };
@@ -88,6 +88,7 @@ impl Default for WorkerSection {
 pub struct DatabaseSection {
     /// `postgres://user:password@host:port/database?sslmode=…`
     pub url: Option<SecretString>,
+    /// [`LEAST_CONNECTIONS`] at least.
     pub max_connections: u32,
     pub timeout_seconds: u64,
     pub batch_rows: usize,
@@ -297,6 +298,10 @@ impl Config {
         check(self.worker.jobs_in_flight == 0, "worker.jobs_in_flight is 0");
         check(self.worker.events_in_flight < 2, "worker.events_in_flight is below 2");
         check(self.worker.sweep_interval_ms == 0, "worker.sweep_interval_ms is 0");
+        check(
+            self.database.max_connections < LEAST_CONNECTIONS,
+            &format!("database.max_connections is below {LEAST_CONNECTIONS}"),
+        );
         check(self.database.timeout_seconds == 0, "database.timeout_seconds is 0: nothing could be asked");
         check(self.broker.prefetch == 0, "broker.prefetch is 0: no limit at all");
         check(

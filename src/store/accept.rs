@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -56,7 +56,6 @@ pub enum Accepted {
 }
 
 pub(super) struct Accept {
-    pub(super) pool: PgPool,
     pub(super) lease: Duration,
 }
 
@@ -180,7 +179,8 @@ impl Store {
             return Ok(Accepted::InProgress);
         }
         let redirected = sqlx::query!(
-            "UPDATE payout_links SET reply_to = $2, correlation_id = $3 WHERE id = $1 AND state = 'open'",
+            // By its id alone: the planner knows an index of what is open, and might read all of it.
+            "UPDATE payout_links SET reply_to = $2, correlation_id = $3 WHERE id = $1 AND concluded_at IS NULL",
             id,
             row.reply_to,
             row.correlation_id
@@ -234,13 +234,17 @@ impl Statement for Accept {
         row.request.len()
     }
 
-    async fn run(&self, rows: &[Arc<Row>]) -> Result<Vec<Result<Answer, StoreError>>, StoreError> {
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Arc<Row>],
+    ) -> Result<Vec<Result<Answer, StoreError>>, StoreError> {
         // By key: unsorted batches deadlock on each other's keys. Stable: of twins the first to come is the first.
         let mut sorted: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
         sorted.sort_by_key(|row| row.key());
-        let inserted = self.insert(&sorted).await?;
+        let inserted = self.insert(connection, &sorted).await?;
         let left: Vec<&Row> = sorted.into_iter().filter(|row| !inserted.contains_key(&row.id)).collect();
-        let found = if left.is_empty() { HashMap::new() } else { self.find(&left).await? };
+        let found = if left.is_empty() { HashMap::new() } else { self.find(connection, &left).await? };
         Ok(rows
             .iter()
             .map(|row| match (inserted.get(&row.id), found.get(&row.key())) {
@@ -266,7 +270,11 @@ type Key<'a> = (&'a str, &'a str);
 
 impl Accept {
     /// Inserts what is new; gives its ids and times.
-    async fn insert(&self, rows: &[&Row]) -> Result<HashMap<Uuid, OffsetDateTime>, StoreError> {
+    async fn insert(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[&Row],
+    ) -> Result<HashMap<Uuid, OffsetDateTime>, StoreError> {
         let leased = |row: &&Row| matches!(row.hold, Hold::Lease);
         let due_in = |row: &&Row| match row.hold {
             Hold::Lease => millis(self.lease),
@@ -313,14 +321,18 @@ impl Accept {
             &rows.iter().map(leased).collect::<Vec<_>>(),
             &rows.iter().map(due_in).collect::<Vec<_>>(),
         )
-        .fetch_all(&self.pool);
-        let inserted = answered(&self.pool, inserted).await?;
+        .fetch_all(connection)
+        .await?;
         Ok(inserted.into_iter().map(|row| (row.id, row.created_at)).collect())
     }
 
     /// What was there before: a statement of its own, since only a new snapshot sees what a rival committed while
     /// the insert waited for it.
-    async fn find<'a>(&self, rows: &[&'a Row]) -> Result<HashMap<Key<'a>, Found>, StoreError> {
+    async fn find<'a>(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[&'a Row],
+    ) -> Result<HashMap<Key<'a>, Found>, StoreError> {
         let found = sqlx::query!(
             r#"
             SELECT
@@ -332,8 +344,8 @@ impl Accept {
             &column(rows, |row| &*row.merchant_id) as &[&str],
             &column(rows, |row| &*row.merchant_payout_id) as &[&str],
         )
-        .fetch_all(&self.pool);
-        let found = answered(&self.pool, found).await?;
+        .fetch_all(connection)
+        .await?;
         let place = |place: i64| usize::try_from(place - 1).ok().and_then(|place| rows.get(place));
         Ok(found
             .into_iter()

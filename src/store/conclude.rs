@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::{
     DueEvent, Store, StoreError, WebhookState,
     batch::{Statement, column},
-    connect::answered,
     millis,
     seal::Column,
     timeline::{Timeline, whole_millis},
@@ -21,7 +20,6 @@ use crate::{
 };
 
 pub(super) struct Conclude {
-    pub(super) pool: PgPool,
     pub(super) event_lease: Duration,
 }
 
@@ -105,21 +103,29 @@ impl Statement for Conclude {
         row.result.len()
     }
 
-    async fn run(&self, rows: &[Arc<Row>]) -> Result<Vec<Result<Recipient, StoreError>>, StoreError> {
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Arc<Row>],
+    ) -> Result<Vec<Result<Recipient, StoreError>>, StoreError> {
         // By event, not by row: a worker that lost a row and claimed it again may come with both answers at once.
         let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
-        let mut recipients = self.update(&rows).await?;
+        let mut recipients = self.update(connection, &rows).await?;
         if recipients.len() < rows.len() {
             let missing: Vec<&Row> =
                 rows.iter().copied().filter(|row| !recipients.contains_key(&row.event_id)).collect();
-            recipients.extend(self.concluded_before(&missing).await?);
+            recipients.extend(self.concluded_before(connection, &missing).await?);
         }
         Ok(rows.iter().map(|row| recipients.remove(&row.event_id).ok_or(StoreError::LeaseLost)).collect())
     }
 }
 
 impl Conclude {
-    async fn update(&self, rows: &[&Row]) -> Result<HashMap<Uuid, Recipient>, StoreError> {
+    async fn update(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[&Row],
+    ) -> Result<HashMap<Uuid, Recipient>, StoreError> {
         let mut calls = Timeline::default();
         for row in rows {
             row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
@@ -143,7 +149,9 @@ impl Conclude {
                     event_id = new.event_id, took_ms = new.took_ms, due_at = NULL, holder = NULL,
                     concluded_at = now()
                 FROM new
-                WHERE p.id = new.id AND p.holder = new.holder AND p.state = 'open'
+                -- Only an open row has a holder. Were that said here, the planner might read every open row by the sweeper's
+                -- index in place of these by their ids.
+                WHERE p.id = new.id AND p.holder = new.holder
                 RETURNING
                     p.id, p.reply_to, p.correlation_id, p.took_ms, new.holder, new.event_id, new.type,
                     new.webhook_url
@@ -195,8 +203,8 @@ impl Conclude {
             &calls.callers,
             &column(rows, |row| first_call_took(row)) as &[Option<i32>],
         )
-        .fetch_all(&self.pool);
-        let concluded = answered(&self.pool, concluded).await?;
+        .fetch_all(connection)
+        .await?;
         Ok(concluded
             .into_iter()
             .map(|row| {
@@ -206,15 +214,19 @@ impl Conclude {
     }
 
     /// Rows that carry our own event already: an earlier try was committed and its answer lost.
-    async fn concluded_before(&self, rows: &[&Row]) -> Result<HashMap<Uuid, Recipient>, StoreError> {
+    async fn concluded_before(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[&Row],
+    ) -> Result<HashMap<Uuid, Recipient>, StoreError> {
         let concluded = sqlx::query!(
             "SELECT ours.event_id AS \"event_id!\", reply_to, correlation_id FROM payout_links p
              JOIN UNNEST($1::uuid[], $2::uuid[]) AS ours (id, event_id) ON p.id = ours.id AND p.event_id = ours.event_id",
             &column(rows, |row| row.id),
             &column(rows, |row| row.event_id),
         )
-        .fetch_all(&self.pool);
-        let concluded = answered(&self.pool, concluded).await?;
+        .fetch_all(connection)
+        .await?;
         Ok(concluded
             .into_iter()
             .map(|row| {

@@ -116,13 +116,13 @@ const PING: Duration = Duration::from_secs(2);
 const FRESH: Duration = Duration::from_secs(1);
 
 /// A statement's answer, waited for a little longer than the server may take for it.
-pub(super) async fn answered<T>(
+pub(super) async fn answered<T, E: Into<StoreError>>(
     pool: &PgPool,
-    statement: impl Future<Output = Result<T, sqlx::Error>>,
+    statement: impl Future<Output = Result<T, E>>,
 ) -> Result<T, StoreError> {
     let patience = pool.options().get_acquire_timeout() + Duration::from_secs(1);
     match timeout(patience, statement).await {
-        Ok(answer) => Ok(answer?),
+        Ok(answer) => answer.map_err(Into::into),
         Err(_) => Err(StoreError::Unavailable("it does not answer".into())),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -10,14 +10,12 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     batch::{Statement, column},
-    connect::answered,
     millis,
     timeline::{Timeline, count},
 };
 use crate::domain::{Attempt, OpenLink};
 
 pub(super) struct Keep {
-    pub(super) pool: PgPool,
     pub(super) lease: Duration,
 }
 
@@ -97,7 +95,11 @@ impl Statement for Keep {
         0
     }
 
-    async fn run(&self, rows: &[Kept]) -> Result<Vec<Result<OffsetDateTime, StoreError>>, StoreError> {
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Kept],
+    ) -> Result<Vec<Result<OffsetDateTime, StoreError>>, StoreError> {
         let mut calls = Timeline::default();
         for row in rows {
             row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
@@ -126,7 +128,8 @@ impl Statement for Keep {
                     id, holder, attempts, first_called_at, in_doubt_since, connector_payout_id, status_code, calls,
                     leased, due_in_ms
                 )
-                WHERE p.id = new.id AND p.holder = new.holder AND p.state = 'open'
+                -- Only an open row has a holder: see conclude.
+                WHERE p.id = new.id AND p.holder = new.holder
                     -- What a call was decided by may be long past where its worker slept: it is decided anew.
                     AND (NOT new.calls OR p.due_at > now())
                 RETURNING p.id, new.holder
@@ -163,8 +166,8 @@ impl Statement for Keep {
             &calls.details as &[Option<String>],
             &calls.callers,
         )
-        .fetch_all(&self.pool);
-        let kept = answered(&self.pool, kept).await?;
+        .fetch_all(connection)
+        .await?;
         // By holder as well: a worker that lost a row and claimed it again may ask under both at once.
         let kept: HashMap<(Uuid, Uuid), OffsetDateTime> =
             kept.into_iter().map(|row| ((row.id, row.holder), row.now)).collect();

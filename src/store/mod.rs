@@ -43,7 +43,7 @@ use self::{
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     audit::{Audited, AuditedEvent},
-    batch::BatchLimits,
+    batch::{BatchLimits, LEAST_CONNECTIONS},
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, is_fit, migrate},
     outbox::{DueEvent, Telling, WebhookState},
     retain::Batch,
@@ -128,14 +128,10 @@ impl Store {
         let (keys, limits) = (Arc::new(keys), settings.batches);
         let lane = batch::Lane::default();
         Self {
-            accepting: Batcher::start(Accept { pool: pool.clone(), lease: settings.lease }, limits, &lane),
-            keeping: Batcher::start(Keep { pool: pool.clone(), lease: settings.lease }, limits, &lane),
-            concluding: Batcher::start(
-                Conclude { pool: pool.clone(), event_lease: settings.event_lease },
-                limits,
-                &lane,
-            ),
-            delivering: Batcher::start(Delivered { pool: pool.clone() }, limits, &lane),
+            accepting: Batcher::start(Accept { lease: settings.lease }, &pool, limits, &lane),
+            keeping: Batcher::start(Keep { lease: settings.lease }, &pool, limits, &lane),
+            concluding: Batcher::start(Conclude { event_lease: settings.event_lease }, &pool, limits, &lane),
+            delivering: Batcher::start(Delivered, &pool, limits, &lane),
             pool,
             keys,
             settings,

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -78,9 +78,7 @@ pub struct Telling {
     pub post_after: Option<Duration>,
 }
 
-pub(super) struct Delivered {
-    pub(super) pool: PgPool,
-}
+pub(super) struct Delivered;
 
 pub(super) struct Told {
     id: Uuid,
@@ -227,7 +225,11 @@ impl Statement for Delivered {
         0
     }
 
-    async fn run(&self, rows: &[Arc<Told>]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Arc<Told>],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let rows: Vec<&Told> = rows.iter().map(AsRef::as_ref).collect();
         let mut posts = Timeline::default();
         for row in &rows {
@@ -288,8 +290,8 @@ impl Statement for Delivered {
             &column(&rows, |row| row.first_post().map(|post| post.status_code.into())) as &[Option<i32>],
             &posts.callers,
         )
-        .fetch_all(&self.pool);
-        let told = answered(&self.pool, told).await?;
+        .fetch_all(connection)
+        .await?;
         let told: HashSet<(Uuid, Uuid)> = told.into_iter().map(|row| (row.id, row.holder)).collect();
         Ok(rows
             .iter()

@@ -221,3 +221,52 @@ async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() 
     assert_eq!(world.provider.ledger().links.len(), 1);
     assert!(worker.stop().await.success());
 }
+
+/// The planner takes what is open for few rows, as it always has been when it looked last; in an outage it is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_open_costs_the_others_nothing() {
+    // Given a history that was analyzed when all of it was concluded,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    let row = "INSERT INTO payout_links (id, merchant_id, merchant_payout_id, request_fingerprint, connector,
+        amount_minor, currency, destination_currency, state, connector_payout_id, result, event_id, concluded_at, due_at)
+        SELECT gen_random_uuid(), '', 'past-' || n, '\\x00', 'mute', 1, 'EUR', 'EUR'";
+    let concluded = "'created', 'plink', '\\x00'::bytea, gen_random_uuid(), now(), NULL::timestamptz";
+    let open = "'open', NULL, NULL::bytea, NULL::uuid, NULL::timestamptz, now() + interval '1 hour'";
+    for statement in [
+        "ALTER TABLE payout_links SET (autovacuum_enabled = off)".to_owned(),
+        format!("{row}, {concluded} FROM generate_series(1, 20000) n"),
+        "ANALYZE payout_links".to_owned(),
+        // and 5,000 records since then that wait for a connector that is away,
+        format!("{row}, {open} FROM generate_series(20001, 25000) n"),
+    ] {
+        sqlx::query(AssertSqlSafe(statement)).execute(&world.pool).await.unwrap();
+    }
+    // when jobs of another are worked on, with a retry and a repeat of one that is under way,
+    let worker = world.start_worker().await;
+    let held = world.provider.hold_next_call();
+    world.publish(job("po_held")).await;
+    held.arrived().await;
+    world.publish(job("po_held").reply_to(&world.reply_queue().await.0)).await;
+    world.provider.order_fault(Fault::status_with_retry_after(503, "1"));
+    for number in 0..20 {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    for number in 0..20 {
+        world.wait_until_told(&format!("po_{number}")).await;
+    }
+    held.release();
+    world.wait_until_told("po_held").await;
+    assert!(worker.stop().await.success());
+    // then nobody has read the others by the index of what is open.
+    let read = eventually("the counts of connections that have ended", async || {
+        let counted = "SELECT idx_tup_read FROM pg_stat_user_indexes
+            WHERE indexrelname = 'payout_links_due' AND idx_scan > 0 AND NOT EXISTS (
+                SELECT FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'payout-link-worker'
+            )";
+        sqlx::query_scalar::<_, i64>(counted).fetch_optional(&world.pool).await.unwrap()
+    })
+    .await;
+    assert!(read < 5_000, "{read}");
+}

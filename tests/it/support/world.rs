@@ -129,7 +129,7 @@ impl World {
             sweep_interval_ms = 100
             [database]
             url = "{database_url}"
-            max_connections = 4
+            max_connections = 6
             [broker]
             url = "{amqp_url}"
             heartbeat_seconds = 2
