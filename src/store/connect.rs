@@ -69,9 +69,13 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
         .lay_over(options)
         .application_name("payout-link-worker")
         .options([
-            ("lock_timeout", &limit),
+            ("lock_timeout", limit.as_str()),
             ("statement_timeout", &limit),
             ("idle_in_transaction_session_timeout", &limit),
+            // A plan that is made once, and does not rest on what the tables were like then: made for an empty one, it
+            // would read all of it for as long as the connection lives. There is an index for everything that is asked.
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
         ])
         .disable_statement_logging();
     let pool = PgPoolOptions::new()

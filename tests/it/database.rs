@@ -228,20 +228,10 @@ async fn what_is_open_costs_the_others_nothing() {
     // Given a history that was analyzed when all of it was concluded,
     let world = World::new().await;
     world.start_worker().await.stop().await;
-    let row = "INSERT INTO payout_links (id, merchant_id, merchant_payout_id, request_fingerprint, connector,
-        amount_minor, currency, destination_currency, state, connector_payout_id, result, event_id, concluded_at, due_at)
-        SELECT gen_random_uuid(), '', 'past-' || n, '\\x00', 'mute', 1, 'EUR', 'EUR'";
-    let concluded = "'created', 'plink', '\\x00'::bytea, gen_random_uuid(), now(), NULL::timestamptz";
-    let open = "'open', NULL, NULL::bytea, NULL::uuid, NULL::timestamptz, now() + interval '1 hour'";
-    for statement in [
-        "ALTER TABLE payout_links SET (autovacuum_enabled = off)".to_owned(),
-        format!("{row}, {concluded} FROM generate_series(1, 20000) n"),
-        "ANALYZE payout_links".to_owned(),
-        // and 5,000 records since then that wait for a connector that is away,
-        format!("{row}, {open} FROM generate_series(20001, 25000) n"),
-    ] {
-        sqlx::query(AssertSqlSafe(statement)).execute(&world.pool).await.unwrap();
-    }
+    fill(&world, CONCLUDED, 1..=20_000).await;
+    sqlx::query("ANALYZE payout_links").execute(&world.pool).await.unwrap();
+    // and 5,000 records since then that wait for a connector that is away,
+    fill(&world, OPEN, 20_001..=25_000).await;
     // when jobs of another are worked on, with a retry and a repeat of one that is under way,
     let worker = world.start_worker().await;
     let held = world.provider.hold_next_call();
@@ -259,14 +249,68 @@ async fn what_is_open_costs_the_others_nothing() {
     world.wait_until_told("po_held").await;
     assert!(worker.stop().await.success());
     // then nobody has read the others by the index of what is open.
-    let read = eventually("the counts of connections that have ended", async || {
-        let counted = "SELECT idx_tup_read FROM pg_stat_user_indexes
-            WHERE indexrelname = 'payout_links_due' AND idx_scan > 0 AND NOT EXISTS (
-                SELECT FROM pg_stat_activity
-                WHERE datname = current_database() AND application_name = 'payout-link-worker'
-            )";
-        sqlx::query_scalar::<_, i64>(counted).fetch_optional(&world.pool).await.unwrap()
+    let read = counted(
+        &world,
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'payout_links_due'",
+    );
+    assert!(read.await < 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_was_made_for_an_empty_table_does_no_harm() {
+    // Given a worker whose statements were planned when there was nothing yet,
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    let jobs = async |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let id = format!("po_{number}");
+            world.publish(job(&id).with("webhook_url", world.webhook_url())).await;
+            world.wait_until_told(&id).await;
+        }
+    };
+    jobs(0..8).await;
+    // when there is much, and nothing has told the planner,
+    fill(&world, CONCLUDED, 1..=20_000).await;
+    jobs(8..16).await;
+    assert!(worker.stop().await.success());
+    // then no statement reads all of it.
+    let read = "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname IN ('payout_links', 'events')";
+    assert!(counted(&world, read).await < 20_000);
+}
+
+const CONCLUDED: &str = "'created', 'plink', '\\x00'::bytea, gen_random_uuid(), now(), NULL::timestamptz";
+const OPEN: &str = "'open', NULL, NULL::bytea, NULL::uuid, NULL::timestamptz, now() + interval '1 hour'";
+
+/// Records of another connector, with an event each, that nobody analyzes unasked.
+async fn fill(world: &World, state: &str, numbers: std::ops::RangeInclusive<u32>) {
+    let (first, last) = numbers.into_inner();
+    for statement in [
+        "ALTER TABLE payout_links SET (autovacuum_enabled = off)".to_owned(),
+        "ALTER TABLE events SET (autovacuum_enabled = off)".to_owned(),
+        format!(
+            "INSERT INTO payout_links (id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor,
+                currency, destination_currency, state, connector_payout_id, result, event_id, concluded_at, due_at)
+             SELECT gen_random_uuid(), '', 'past-' || n, '\\x00', 'mute', 1, 'EUR', 'EUR', {state}
+             FROM generate_series({first}, {last}) n"
+        ),
+        format!(
+            "INSERT INTO events (id, payout_link_id, type, published_at, webhook_state)
+             SELECT ('ffffffff-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid(), 'payout_link.created', now(), 'none'
+             FROM generate_series({first}, {last}) n"
+        ),
+    ] {
+        sqlx::query(AssertSqlSafe(statement)).execute(&world.pool).await.unwrap();
+    }
+}
+
+/// What the server has counted, once the workers' connections have ended and told it.
+async fn counted(world: &World, what: &'static str) -> i64 {
+    eventually("the counts of connections that have ended", async || {
+        let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'payout-link-worker')";
+        let ended: bool = sqlx::query_scalar(ended).fetch_one(&world.pool).await.unwrap();
+        let counted: i64 = sqlx::query_scalar(what).fetch_one(&world.pool).await.unwrap();
+        ended.then_some(counted)
     })
-    .await;
-    assert!(read < 5_000, "{read}");
+    .await
 }
