@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-static HYPERSWITCH: Description = Description {
+pub static HYPERSWITCH: Description = Description {
     account: &accounts::HYPERSWITCH,
     access_token: "snd_canary",
     statuses: &[

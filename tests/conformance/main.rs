@@ -59,6 +59,7 @@ mod answers;
 mod commands;
 mod description;
 mod jobs;
+mod openapi;
 mod worker;
 
 mod hyperswitch;

@@ -22,7 +22,7 @@ fn at_once(client: RevolutClient) -> RevolutSettings {
     RevolutSettings { at_once: true, ..RevolutSettings::new(client) }
 }
 
-static REVOLUT: Description = Description {
+pub static REVOLUT: Description = Description {
     account: &accounts::REVOLUT,
     access_token: "canary-access",
     statuses: &[

@@ -278,3 +278,34 @@ async fn a_row_that_the_database_refuses_fails_alone_and_is_told() {
     assert!(world.dead_letter().await.header("x-rejected-reason").unwrap().contains("delivered 3 times"));
     assert_eq!(world.provider.ledger().links.len(), 5);
 }
+
+/// Whoever gives a job a time gets to know when it is over: nothing is dropped in silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_before_it_is_taken_is_a_dead_letter() {
+    // Given queues, and no worker at them,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    // when jobs come whose time is over at once or soon, between others,
+    let mut soon = job("po_soon");
+    soon.expiration = Some("100".into());
+    let mut at_once = job("po_at_once");
+    at_once.expiration = Some("0".into());
+    let mut in_time = job("po_in_time");
+    in_time.expiration = Some("3600000".into());
+    for job in [&at_once, &soon, &in_time, &job("po_1")] {
+        world.publish(job).await;
+    }
+    // then those are among the dead letters as they were, and the broker says why;
+    let mut dead = [world.dead_letter().await, world.dead_letter().await];
+    dead.sort_by_key(|letter| letter.json()["merchant_payout_id"].to_string());
+    for (letter, job) in dead.iter().zip([&at_once, &soon]) {
+        assert_eq!(letter.header("x-first-death-reason").as_deref(), Some("expired"));
+        assert_eq!(letter.body, job.body);
+    }
+    // and a worker takes the others.
+    let _worker = world.start_worker().await;
+    for id in ["po_in_time", "po_1"] {
+        assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
+    }
+    assert!(world.shown("po_at_once").is_none() && world.shown("po_soon").is_none());
+}

@@ -1,6 +1,9 @@
 //! Sealing keys are changed while workers run; a missing one is its records' error alone.
 
+use std::sync::Arc;
+
 use payout_link_worker::sandbox::Fault;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::support::{World, eventually, job};
 
@@ -127,4 +130,49 @@ async fn a_result_whose_key_is_missing_is_told_once_it_is_back() {
     let heard = world.merchant.received();
     let of_the_first = heard.iter().filter(|webhook| webhook.reference.as_deref() == Some("po_1"));
     assert_eq!(of_the_first.filter(|webhook| webhook.status.is_some_and(|status| status < 300)).count(), 1);
+}
+
+/// Rotation reads a value, and writes it sealed anew: what was changed between is newer than what it has read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_while_it_is_sealed_anew_is_left_as_it_is_then() {
+    // Given a payout concluded under the first key, whose rotation has read it and is held before it writes,
+    let mut world = World::new().await;
+    let worker = world.start_worker().await;
+    world.publish(job("po_1")).await;
+    world.wait_until_told("po_1").await;
+    worker.stop().await;
+    world.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let mut gate = PgConnection::connect_with(&world.pool.connect_options()).await.unwrap();
+    for statement in [
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$",
+        "CREATE TRIGGER wait BEFORE UPDATE ON payout_links FOR EACH STATEMENT
+         WHEN (current_setting('application_name') = 'payout-link-worker') EXECUTE FUNCTION wait()",
+        "SELECT pg_advisory_lock(1)",
+    ] {
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut gate).await.unwrap();
+    }
+    let world = Arc::new(world);
+    let rotating = tokio::task::spawn_blocking({
+        let world = world.clone();
+        move || said(&world, &["keys", "rotate"])
+    });
+    eventually("the rotation is held", async || {
+        let held = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+            WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()";
+        let held: i64 = sqlx::query_scalar(held).fetch_one(&world.pool).await.unwrap();
+        (held > 0).then_some(())
+    })
+    .await;
+    // when its request is erased meanwhile, and its result is another,
+    let erased = "UPDATE payout_links SET request = NULL, result = '\\x00'";
+    sqlx::query(erased).execute(&world.pool).await.unwrap();
+    sqlx::query("SELECT pg_advisory_unlock(1)").execute(&mut gate).await.unwrap();
+    // then that stands,
+    let (well, rotated) = rotating.await.unwrap();
+    let left: (Option<Vec<u8>>, Vec<u8>) =
+        sqlx::query_as("SELECT request, result FROM payout_links").fetch_one(&world.pool).await.unwrap();
+    assert_eq!(left, (None, vec![0]), "{rotated}");
+    // and what does not open is told.
+    assert!(!well && rotated.contains("1 values do not open"), "{rotated}");
 }
