@@ -100,11 +100,17 @@ async fn a_merchant_that_never_answers_holds_up_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_answer_is_not_read_to_its_end() {
     let world = World::new().await;
-    let _worker = world.start_worker().await;
+    let worker = world.start_worker().await;
+    world.publish(job("po_0").with("webhook_url", world.webhook_url())).await;
+    world.wait_until_told("po_0").await;
+    let before = worker.most_memory();
+    // 32 MiB of it, faster than any timeout.
     world.merchant.order_fault(Fault::Garbage(Garbage::Huge));
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     let shown = world.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered");
+    let more = worker.most_memory() - before;
+    assert!(more < 16 * 1024 * 1024, "{more} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
