@@ -70,18 +70,32 @@ impl Resolve for CheckedResolver {
             // As it stands: a search list is for people who type, and leads into the network that we are in.
             let absolute = format!("{}.", name.as_str().trim_end_matches('.'));
             let found = dns.lookup_ip(absolute).await?;
-            let anywhere = policy.allows_host(name.as_str());
-            let allowed = |address: &IpAddr| anywhere || policy.allows(*address);
-            let allowed: Vec<SocketAddr> = found
-                .iter()
-                .filter(allowed)
-                .take(MOST_ADDRESSES)
-                .map(|address| SocketAddr::from((address, 0)))
-                .collect();
+            let allowed = allowed(&policy, name.as_str(), found.iter());
             if allowed.is_empty() {
                 return Err(AddressError::NoPublicAddress.into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
+    }
+}
+
+/// The very addresses that are connected to, one after another.
+fn allowed(policy: &AddressPolicy, host: &str, found: impl Iterator<Item = IpAddr>) -> Vec<SocketAddr> {
+    let anywhere = policy.allows_host(host);
+    let allowed = found.filter(|address| anywhere || policy.allows(*address));
+    allowed.take(MOST_ADDRESSES).map(|address| SocketAddr::from((address, 0))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_very_many_addresses_few_are_tried() {
+        let inside = (0..1000_u16).map(|n| IpAddr::from([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]));
+        let outside = (0..100).map(|n| IpAddr::from([93, 184, 215, n]));
+        let allowed = allowed(&AddressPolicy::default(), "merchant.example", inside.chain(outside));
+        assert_eq!(allowed.len(), MOST_ADDRESSES);
+        assert_eq!(allowed[0], SocketAddr::from(([93, 184, 215, 0], 0)));
     }
 }
