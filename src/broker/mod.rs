@@ -4,8 +4,10 @@
 //! acknowledgements too. lapin's own recovery stays off (when its retries run out nothing is reported, and after a
 //! channel error it hangs); one task a connection drops everything on any error and builds it again.
 
+mod acks;
 mod connection;
 mod consumer;
+mod delivery;
 mod publisher;
 mod submitter;
 mod tls;
@@ -18,7 +20,8 @@ use serde::Deserialize;
 
 pub use self::{
     connection::{BrokerError, check},
-    consumer::{Consumer, Delivery, Stopper},
+    consumer::{Consumer, Stopper},
+    delivery::Delivery,
     publisher::{Message, Properties, PublishError, Publisher, Route},
     submitter::{Job, Submitter},
     tls::BrokerTls,

@@ -6,6 +6,7 @@
 
 mod connectors;
 mod load;
+mod problems;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -27,7 +28,7 @@ use crate::{
     domain::retry::RetryPolicy,
     http::HttpSettings,
     pipeline::{PipelineSettings, Retention},
-    store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, LEAST_CONNECTIONS, StoreSettings},
+    store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
     webhook::{AddressPolicy, SigningKey, WebhookSettings},
     wire::DecodePolicy,
 };
@@ -278,77 +279,6 @@ impl Default for LogSection {
 }
 
 impl Config {
-    /// What one section cannot tell by itself.
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut check = |wrong: bool, problem: &str| {
-            if wrong {
-                problems.push(problem.to_owned());
-            }
-        };
-        check(self.database.url.is_none(), "database.url is missing (or DATABASE_URL)");
-        check(self.broker.url.is_none(), "broker.url is missing (or AMQP_URL)");
-        check(self.keys.fingerprint.is_none(), "keys.fingerprint is missing: base64 of 32 random bytes");
-        check(
-            self.keys.sealing.is_empty(),
-            "keys.sealing is missing: [\"ID:BASE64\"], base64 of 32 random bytes",
-        );
-        check(self.connectors.is_empty(), "there is no [connectors.NAME]");
-        check(self.webhooks.secrets.is_empty(), "webhooks.secrets is missing: [\"whsec_BASE64\"]");
-        check(self.worker.jobs_in_flight == 0, "worker.jobs_in_flight is 0");
-        check(self.worker.events_in_flight < 2, "worker.events_in_flight is below 2");
-        check(self.worker.sweep_interval_ms == 0, "worker.sweep_interval_ms is 0");
-        check(
-            self.database.max_connections < LEAST_CONNECTIONS,
-            &format!("database.max_connections is below {LEAST_CONNECTIONS}"),
-        );
-        check(self.database.timeout_seconds == 0, "database.timeout_seconds is 0: nothing could be asked");
-        check(self.broker.prefetch == 0, "broker.prefetch is 0: no limit at all");
-        check(
-            self.broker.heartbeat_seconds == 0,
-            "broker.heartbeat_seconds is 0: a dead peer would not be noticed",
-        );
-        check(
-            self.worker.max_deliveries >= u64::from(self.broker.delivery_limit),
-            "worker.max_deliveries is not below broker.delivery_limit: the broker would be first, and silent",
-        );
-        if let Some(default) = &self.jobs.default_connector {
-            check(
-                !self.connectors.contains_key(default),
-                &format!("jobs.default_connector: there is no [connectors.{default}]"),
-            );
-        }
-        if let Err(error) = self.key_ring() {
-            // What is missing altogether was told above.
-            let is_missing = match error {
-                KeyError::Empty => true,
-                KeyError::Fingerprint => self.keys.fingerprint.is_none(),
-                KeyError::Form(_) | KeyError::Length(_) | KeyError::Twice(_) => false,
-            };
-            check(!is_missing, &format!("keys: {error}"));
-        }
-        for (name, secrets) in self.webhook_secrets() {
-            for (place, secret) in secrets.iter().enumerate() {
-                if let Err(error) = SigningKey::new(secret) {
-                    check(true, &format!("{name}[{place}]: {error}"));
-                }
-            }
-        }
-        problems.extend(self.database.tls_problems());
-        problems.extend(self.broker.tls_problems());
-        problems.extend(tls::ca_problem("webhooks.ca_file", self.webhooks.ca_file.as_deref()));
-        for (name, connector) in &self.connectors {
-            problems.extend(connector.problems(name, self.worker.lease_seconds));
-        }
-        problems
-    }
-
-    fn webhook_secrets(&self) -> impl Iterator<Item = (String, &Vec<SecretString>)> {
-        let merchants = self.webhooks.merchant_secrets.iter();
-        std::iter::once(("webhooks.secrets".to_owned(), &self.webhooks.secrets))
-            .chain(merchants.map(|(id, secrets)| (format!("webhooks.merchant_secrets.{id:?}"), secrets)))
-    }
-
     pub fn key_ring(&self) -> Result<KeyRing, KeyError> {
         let fingerprint = self.keys.fingerprint.as_ref().ok_or(KeyError::Fingerprint)?;
         KeyRing::new(&self.keys.sealing, fingerprint)

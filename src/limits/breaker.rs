@@ -117,7 +117,7 @@ impl Breaker {
         }
     }
 
-    /// The same as a number: 0, 2 and 1, the further from work the higher.
+    /// The same as a number, the higher the further from work: 0 closed, 1 half-open, 2 open.
     pub fn level(&self) -> i64 {
         match *self.state() {
             State::Closed { .. } => 0,

@@ -169,6 +169,10 @@ impl Pipeline {
 
     /// Sleeps, unless the pipeline is stopped before.
     async fn sleep(&self, duration: Duration) {
+        // The timer counts whole milliseconds, and takes one for nothing as well: no job's first call waits for that.
+        if duration.is_zero() {
+            return;
+        }
         select(Box::pin(sleep(duration)), Box::pin(self.stopped())).await;
     }
 
@@ -210,7 +214,8 @@ impl Pipeline {
                 Ok(Some(event)) => {
                     let telling = self.events.take().await;
                     drop(place);
-                    self.tell(event, telling).await;
+                    // Boxed: what waits for a connector does not need the room that telling takes, twice its own.
+                    Box::pin(self.tell(event, telling)).await;
                 }
                 Ok(None) => {}
                 Err(error) => self.report(&error),

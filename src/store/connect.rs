@@ -73,7 +73,7 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
             ("statement_timeout", &limit),
             ("idle_in_transaction_session_timeout", &limit),
             // A plan that is made once, and does not rest on what the tables were like then: made for an empty one, it
-            // would read all of it for as long as the connection lives. There is an index for everything that is asked.
+            // would read all of it for as long as the connection lives. There is an index for whatever is asked while working.
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_seqscan", "off"),
         ])

@@ -278,6 +278,23 @@ async fn a_plan_that_was_made_for_an_empty_table_does_no_harm() {
     assert!(counted(&world, read).await < 20_000);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_among_many_is_shown_without_looking_at_the_others() {
+    // Given many records of many merchants,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    fill(&world, CONCLUDED, 1..=20_000).await;
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&world.pool).await.unwrap();
+    let pages =
+        "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit FROM pg_statio_user_tables
+        WHERE relname = 'payout_links'";
+    let before = counted(&world, pages).await;
+    // when an operator asks for one by the number that merchants give, which names no merchant,
+    assert_eq!(world.shown("past-12345").unwrap()["merchant_payout_id"], "past-12345");
+    // then a few pages are looked at, and not hundreds.
+    assert!(counted(&world, pages).await - before < 50);
+}
+
 const CONCLUDED: &str = "'created', 'plink', '\\x00'::bytea, gen_random_uuid(), now(), NULL::timestamptz";
 const OPEN: &str = "'open', NULL, NULL::bytea, NULL::uuid, NULL::timestamptz, now() + interval '1 hour'";
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use payout_link_worker::sandbox::Fault;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::task::JoinHandle;
 
 use crate::support::{World, eventually, job};
 
@@ -136,6 +137,43 @@ async fn a_result_whose_key_is_missing_is_told_once_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_while_it_is_sealed_anew_is_left_as_it_is_then() {
     // Given a payout concluded under the first key, whose rotation has read it and is held before it writes,
+    let (world, rotating, mut gate) = held_rotation("request").await;
+    // when its request is erased meanwhile, and its result is another,
+    let erased = "UPDATE payout_links SET request = NULL, result = '\\x00'";
+    sqlx::query(erased).execute(&world.pool).await.unwrap();
+    sqlx::query("SELECT pg_advisory_unlock(1)").execute(&mut gate).await.unwrap();
+    // then that stands,
+    let (well, rotated) = rotating.await.unwrap();
+    let left: (Option<Vec<u8>>, Vec<u8>) =
+        sqlx::query_as("SELECT request, result FROM payout_links").fetch_one(&world.pool).await.unwrap();
+    assert_eq!(left, (None, vec![0]), "{rotated}");
+    // and what does not open is told.
+    assert!(!well && rotated.contains("1 values do not open"), "{rotated}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_broke_off_is_taken_up_where_it_was() {
+    // Given a rotation that has sealed a request anew, and whose connection ends before it does the result,
+    let (world, rotating, mut gate) = held_rotation("result").await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    sqlx::query(end).execute(&world.pool).await.unwrap();
+    let (well, rotated) = rotating.await.unwrap();
+    assert!(!well, "{rotated}");
+    let (_, status) = said(&world, &["keys", "status"]);
+    assert!(status.contains("request k2 1") && status.contains("result k1 1"), "{status}");
+    // when it is run again,
+    sqlx::query("DROP TRIGGER wait ON payout_links").execute(&mut gate).await.unwrap();
+    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    // then it does what is left, and no more.
+    assert!(well && rotated.contains(" 1 values sealed anew"), "{rotated}");
+    let (well, status) = said(&world, &["keys", "status"]);
+    assert!(well && status.contains("result k2 1") && status.contains("unused: k1"), "{status}");
+}
+
+/// A payout concluded under the first key, and a rotation to the second that is held before it writes the column, until
+/// the advisory lock of the connection is given back.
+async fn held_rotation(column: &str) -> (Arc<World>, JoinHandle<(bool, String)>, PgConnection) {
     let mut world = World::new().await;
     let worker = world.start_worker().await;
     world.publish(job("po_1")).await;
@@ -146,8 +184,10 @@ async fn what_changes_while_it_is_sealed_anew_is_left_as_it_is_then() {
     for statement in [
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
          $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$",
-        "CREATE TRIGGER wait BEFORE UPDATE ON payout_links FOR EACH STATEMENT
-         WHEN (current_setting('application_name') = 'payout-link-worker') EXECUTE FUNCTION wait()",
+        &format!(
+            "CREATE TRIGGER wait BEFORE UPDATE OF {column} ON payout_links FOR EACH STATEMENT
+             WHEN (current_setting('application_name') = 'payout-link-worker') EXECUTE FUNCTION wait()"
+        ),
         "SELECT pg_advisory_lock(1)",
     ] {
         sqlx::query(AssertSqlSafe(statement)).execute(&mut gate).await.unwrap();
@@ -164,15 +204,5 @@ async fn what_changes_while_it_is_sealed_anew_is_left_as_it_is_then() {
         (held > 0).then_some(())
     })
     .await;
-    // when its request is erased meanwhile, and its result is another,
-    let erased = "UPDATE payout_links SET request = NULL, result = '\\x00'";
-    sqlx::query(erased).execute(&world.pool).await.unwrap();
-    sqlx::query("SELECT pg_advisory_unlock(1)").execute(&mut gate).await.unwrap();
-    // then that stands,
-    let (well, rotated) = rotating.await.unwrap();
-    let left: (Option<Vec<u8>>, Vec<u8>) =
-        sqlx::query_as("SELECT request, result FROM payout_links").fetch_one(&world.pool).await.unwrap();
-    assert_eq!(left, (None, vec![0]), "{rotated}");
-    // and what does not open is told.
-    assert!(!well && rotated.contains("1 values do not open"), "{rotated}");
+    (world, rotating, gate)
 }

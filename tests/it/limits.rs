@@ -9,18 +9,8 @@ use crate::support::{DEADLINE, Setup, TOKEN, eventually, job};
 async fn a_connector_that_is_out_of_order_is_left_alone_and_holds_up_no_other() {
     // Given two accounts, one of them at a provider that is out of order,
     let broken = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
-    let account = format!(
-        r#"
-            [connectors.broken]
-            kind = "sandbox"
-            url = "{}"
-            token = "{TOKEN}"
-            allow_http_links = true
-            calls = {{ timeout_seconds = 2, breaker_failures = 3, breaker_pause_seconds = 1 }}
-        "#,
-        broken.url()
-    );
-    let world = Setup::default().connector(&account).build().await;
+    let settings = "calls = { timeout_seconds = 2, breaker_failures = 3, breaker_pause_seconds = 1 }";
+    let world = Setup::default().broken_account(&broken, settings).build().await;
     broken.order_fault(Order::new(Fault::status(500)).always());
     let worker = world.start_worker().await;
     for number in 0..20 {
@@ -45,18 +35,11 @@ async fn a_connector_that_is_out_of_order_is_left_alone_and_holds_up_no_other() 
 async fn what_is_due_of_a_connector_that_is_out_of_order_is_left_where_it_is() {
     // Given an account that is left alone for long, and jobs for it that are due,
     let broken = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
-    let account = format!(
-        r#"
-            [connectors.broken]
-            kind = "sandbox"
-            url = "{}"
-            token = "{TOKEN}"
-            replay = "never"
-            calls = {{ timeout_seconds = 2, breaker_failures = 1, breaker_pause_seconds = 600 }}
-        "#,
-        broken.url()
-    );
-    let world = Setup::default().connector(&account).build().await;
+    let settings = r#"
+        replay = "never"
+        calls = { timeout_seconds = 2, breaker_failures = 1, breaker_pause_seconds = 600 }
+    "#;
+    let world = Setup::default().broken_account(&broken, settings).build().await;
     broken.order_fault(Fault::status(500));
     let worker = world.start_worker().await;
     world.publish(job("fails").connector("broken")).await;

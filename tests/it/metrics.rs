@@ -135,22 +135,14 @@ async fn metrics_tell_what_became_of_jobs() {
 async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     // Given an account whose provider fails twice, where each failure ends its job and leaves nothing to try again,
     let broken = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
-    let account = format!(
-        r#"
-            [connectors.broken]
-            kind = "sandbox"
-            url = "{}"
-            token = "{TOKEN}"
-            replay = "never"
-            settle_seconds = 30
-            allow_http_links = true
-            calls = {{ timeout_seconds = 20, breaker_failures = 2, breaker_pause_seconds = 1 }}
-        "#,
-        broken.url()
-    );
+    let account = r#"
+        replay = "never"
+        settle_seconds = 30
+        calls = { timeout_seconds = 20, breaker_failures = 2, breaker_pause_seconds = 1 }
+    "#;
     let long = ["worker.lease_seconds", "connectors.sandbox.settle_seconds"];
     let settings = long.iter().fold(Setup::default(), |settings, setting| settings.set(setting, 30));
-    let world = settings.only_connector("sandbox").connector(&account).build().await;
+    let world = settings.only_connector("sandbox").broken_account(&broken, account).build().await;
     let watched = Watched::start(&world).await;
     let seen = async |shown: &str, level: &str| {
         let series = r#"payout_links_connector_breaker_state{connector="broken"}"#;

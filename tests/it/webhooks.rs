@@ -1,6 +1,6 @@
 //! What merchants get, and what follows when they do not take it.
 
-use std::{process::Command, time::Duration};
+use std::{io, net::TcpListener, process::Command, time::Duration};
 
 use payout_link_worker::sandbox::{Fault, Garbage, Order, Receiver};
 use serde_json::json;
@@ -236,4 +236,27 @@ async fn public_keys_are_told_and_no_secret() {
     let output = world.run(&["keys", "public"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said, "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=  m_1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_proxy_of_the_environment_hears_of_a_payout() {
+    // Given a worker in whose environment everything is told to go through a proxy,
+    let world = World::new().await;
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", proxy.local_addr().unwrap());
+    let mut environment: Vec<(&str, String)> =
+        ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
+            .map(|name| (name, url.clone()))
+            .into();
+    environment.extend(["NO_PROXY", "no_proxy"].map(|name| (name, String::new())));
+    let worker = world.launch_worker(&environment);
+    worker.says("connected to RabbitMQ, consuming").await;
+    // when a payout is done,
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    // then neither the connector nor the merchant was spoken to by way of it.
+    let shown = world.wait_until_told("po_1").await;
+    assert_eq!(shown["event"]["webhook_attempts"], 1);
+    assert!(world.merchant.received()[0].verified);
+    assert_eq!(proxy.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }

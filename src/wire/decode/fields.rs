@@ -65,8 +65,7 @@ impl Fields {
     }
 
     pub(super) fn object(&mut self, name: &str) -> Read<Option<Fields>> {
-        let path = self.path(name);
-        self.take(name)?.map(|json| Fields::new(path, json)).transpose()
+        self.take(name)?.map(|json| Fields::new(self.path(name), json)).transpose()
     }
 
     /// A string. An empty one says nothing, and equals absent: proto3 has no other way to leave a string out.
@@ -91,15 +90,17 @@ impl Fields {
 
     /// A plain string, or `{"value": "…"}`, whose value is left out when it is empty.
     pub(super) fn secret(&mut self, name: &str) -> Read<Option<SecretString>> {
-        let path = self.path(name);
         let text = match self.take(name)? {
             Some(Json::Object(fields)) => {
-                let mut wrapper = Fields { path, fields };
+                let mut wrapper = Fields { path: self.path(name), fields };
                 let value = wrapper.text("value")?;
                 wrapper.end()?;
                 value
             }
-            json => json.map(string).transpose().map_err(|message| Rejection::invalid(path, message))?,
+            json => json
+                .map(string)
+                .transpose()
+                .map_err(|message| Rejection::invalid(self.path(name), message))?,
         };
         Ok(text.filter(|text| !text.is_empty()).map(SecretString::from))
     }
@@ -114,11 +115,10 @@ impl Fields {
     /// An int64: a number, a string of one, or the two halves that `JSON.stringify` prints for it: messages of the npm
     /// SDK hold a `Long`, and neither has a `toJSON`.
     pub(super) fn int64(&mut self, name: &str) -> Read<Option<i64>> {
-        let path = self.path(name);
         match self.take(name)? {
             None => Ok(None),
             Some(Json::Object(fields)) => {
-                let mut long = Fields { path, fields };
+                let mut long = Fields { path: self.path(name), fields };
                 let (low, high) = (long.integer("low")?, long.integer("high")?);
                 let (low, high): (i32, i32) = (long.required("low", low)?, long.required("high", high)?);
                 // An unsigned one past i64's end reads as negative, which no field of a job takes.
@@ -126,7 +126,9 @@ impl Fields {
                 long.end()?;
                 Ok(Some(i64::from(high) << 32 | i64::from(low.cast_unsigned())))
             }
-            Some(json) => integer(&json).map(Some).map_err(|message| Rejection::invalid(path, message)),
+            Some(json) => {
+                integer(&json).map(Some).map_err(|message| Rejection::invalid(self.path(name), message))
+            }
         }
     }
 

@@ -73,6 +73,21 @@ impl Setup {
         self
     }
 
+    /// One more account, `broken`, at a provider of its own; `settings` as TOML.
+    pub fn broken_account(self, provider: &Sandbox, settings: &str) -> Self {
+        self.connector(&format!(
+            r#"
+            [connectors.broken]
+            kind = "sandbox"
+            url = "{}"
+            token = "{TOKEN}"
+            allow_http_links = true
+            {settings}
+            "#,
+            provider.url()
+        ))
+    }
+
     pub async fn build(self) -> World {
         World::build(self).await
     }

@@ -1,0 +1,190 @@
+//! Messages that mean no good, among jobs that do: each ends as the contract says, and the good ones are all created.
+
+mod corpus;
+
+use serde_json::Value;
+
+use self::corpus::{Bad, bodies, envelopes, oddities, values};
+use crate::support::{
+    CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, Setup, World, deep_headers, eventually, job, long, short,
+};
+
+/// The bad messages that became records.
+async fn taken_of(world: &World) -> Vec<usize> {
+    let cases = "SELECT correlation_id FROM payout_links WHERE correlation_id LIKE 'case %'";
+    let cases: Vec<String> = sqlx::query_scalar(cases).fetch_all(&world.pool).await.unwrap();
+    cases.iter().map(|case| case["case ".len()..].parse().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_created() {
+    // Given a worker, and messages of every bad kind among good jobs,
+    let world = Setup::default()
+        .set("jobs.allow_http_webhooks", false)
+        .set("webhooks.allowed_networks", "[]")
+        .build()
+        .await;
+    let worker = world.start_worker().await;
+    world.publish(job("first")).await;
+    world.result_of("first").await;
+    let before = worker.most_memory();
+    let bad: Vec<Bad> = [bodies(), values(), envelopes(&world)].concat();
+    assert!(bad.len() >= 300, "{}", bad.len());
+    let mut good = oddities();
+    for (number, (bad, ..)) in bad.iter().enumerate() {
+        let mut bad = bad.clone().header("x-case", &number.to_string());
+        bad.correlation_id.get_or_insert_with(|| format!("case {number}"));
+        world.publish(bad).await;
+        if number % 5 == 0 {
+            let job = job(&format!("good_{number}"));
+            world.publish(&job).await;
+            good.push(job);
+        }
+    }
+    for job in &good[..oddities().len()] {
+        world.publish(job).await;
+    }
+    // then each bad one is among the dead letters as it was, with its code and its field,
+    let mut wrong = Vec::new();
+    eventually("the dead letters", async || {
+        let taken = taken_of(&world).await;
+        assert!(
+            taken.is_empty(),
+            "taken for good: {:?}",
+            taken.iter().map(|case| String::from_utf8_lossy(&bad[*case].0.body)).collect::<Vec<_>>()
+        );
+        (world.ready(&world.names.dead_queue).await as usize >= bad.len()).then_some(())
+    })
+    .await;
+    for _ in &bad {
+        let dead = world.dead_letter().await;
+        let case: usize = dead.header("x-case").unwrap().parse().unwrap();
+        let (job, code, field) = &bad[case];
+        let (said, reason) = (dead.header("x-rejected-code"), dead.header("x-rejected-reason").unwrap());
+        let (path, message) = reason.split_once(": ").unwrap_or(("", &reason));
+        let is_bounded = reason.len() < 1000 && !reason.chars().any(char::is_control);
+        let is_told = field == "?" || path == field || path.starts_with(&format!("{field}."));
+        if said.as_deref() != Some(*code) || !is_told || !is_bounded || dead.body != job.body {
+            let body = String::from_utf8_lossy(&job.body[..job.body.len().min(120)]).into_owned();
+            wrong.push(format!("case {case}: {said:?} {path:?} {message:?}, not {code} {field:?}: {body}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // and is told, within bounds;
+    let refused = |heard: &crate::support::Heard| heard.kind() == "payout_link.rejected";
+    eventually("every refusal", async || {
+        (world.results().iter().filter(|heard| refused(heard)).count() >= bad.len()).then_some(())
+    })
+    .await;
+    assert!(world.results().iter().all(|heard| heard.body.len() < 4096));
+    // every good one is created, under the very id that it came with;
+    for job in &good {
+        let id = job.id();
+        assert_eq!(world.result_of(id).await.kind(), "payout_link.created", "{id:?}");
+    }
+    let made: Vec<String> = sqlx::query_scalar("SELECT merchant_payout_id FROM payout_links")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(made.len(), good.len() + 1, "nothing else became a record");
+    // and the worker kept none of it, nor wrote a line that is more than a line.
+    let more = worker.most_memory() - before;
+    assert!(more < 64 * 1024 * 1024, "{more} bytes");
+    let log = worker.log();
+    assert!(log.lines().all(|line| line.len() < 8192 && serde_json::from_str::<Value>(line).is_ok()));
+    assert!(!log.contains('\u{1b}') && !log.contains("lease ran out"));
+}
+
+/// What a client cannot even take apart is delivered alone until the broker gives it up: innocent jobs that were
+/// delivered with it are not taken for poison, and are not refused where they were accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
+    // Given messages whose properties are not text, among good jobs,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    let mut raw = world.raw_publisher();
+    let queue = &world.names.jobs_queue;
+    for number in 0..20 {
+        world.publish(job(&format!("po_{number}"))).await;
+        match number {
+            3 => raw.publish(queue, &job("bad").body, CORRELATION_ID, &short(b"\xff\xfe")),
+            9 => raw.publish(
+                queue,
+                &job("bad").body,
+                REPLY_TO | MESSAGE_ID,
+                &[short(b"\xc0\xaf"), short(b"m")].concat(),
+            ),
+            _ => {}
+        }
+    }
+    // when workers come upon them,
+    let (first, second) = (world.start_worker().await, world.start_worker().await);
+    // then every good job is created, none refused,
+    for number in 0..20 {
+        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created", "{number}");
+    }
+    // the bad ones are dead letters, by the broker's own limit,
+    for _ in 0..2 {
+        eventually("the broker's dead letter", async || {
+            (world.ready(&world.names.dead_queue).await >= 2).then_some(())
+        })
+        .await;
+    }
+    world.publish(job("after")).await;
+    world.result_of("after").await;
+    assert!(world.results().iter().all(|heard| heard.kind() == "payout_link.created"));
+    for worker in [&first, &second] {
+        assert!(!worker.log().contains("job refused"), "{}", worker.log());
+    }
+}
+
+/// Lists in lists go down a level of the stack each, in the client's parser; and headers that fill a frame leave no
+/// room for the reason of a refusal.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_any_depth_and_size_are_survived() {
+    let world = World::new().await;
+    let mut worker = world.start_worker().await;
+    let mut raw = world.raw_publisher();
+    let queue = &world.names.jobs_queue;
+    // Given a good job and a bad one with headers thousands of levels deep,
+    raw.publish(queue, &job("deep").body, HEADERS, &deep_headers(5000));
+    raw.publish(queue, b"bad", HEADERS | MESSAGE_ID, &[deep_headers(5000), short(b"deep and bad")].concat());
+    // and a bad one whose headers fill a frame to its last byte,
+    let mut table = Vec::new();
+    while table.len() < 130_000 {
+        table.extend(
+            [short(format!("x-{}", table.len()).as_bytes()), b"S".to_vec(), long(&[b'v'; 900])].concat(),
+        );
+    }
+    raw.publish(queue, b"bad", HEADERS | MESSAGE_ID, &[long(&table), short(b"full and bad")].concat());
+    // then the good one is created, the others refused and told,
+    assert_eq!(world.result_of("deep").await.kind(), "payout_link.created");
+    for id in ["deep and bad", "full and bad"] {
+        assert_eq!(world.result_of(id).await.error_code().as_deref(), Some("INVALID_JOB"), "{id}");
+    }
+    // and kept, by the broker where we have no room for the reason.
+    eventually("the dead letters", async || (world.ready(&world.names.dead_queue).await == 2).then_some(()))
+        .await;
+    world.publish(job("after")).await;
+    world.result_of("after").await;
+    assert!(!worker.log().contains("is away"), "{}", worker.log());
+    worker.kill();
+}
+
+/// A delivery that comes once too often, of a job that was accepted: the record is there, and the refusal would be a lie.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_is_never_refused_for_coming_again() {
+    let world = Setup::default().set("worker.max_deliveries", 3).build().await;
+    let worker = world.start_worker().await;
+    world.publish(job("po_1")).await;
+    let first = world.result_of("po_1").await;
+    worker.stop().await;
+    world.publish(job("po_1")).await;
+    for _ in 0..4 {
+        world.deliver_and_give_back().await;
+    }
+    let _worker = world.start_worker().await;
+    let again = world.wait_for_results("po_1", 2).await.remove(1);
+    assert_eq!((again.id(), again.kind()), (first.id(), first.kind()));
+    assert_eq!(world.ready(&world.names.dead_queue).await, 0);
+}
