@@ -73,18 +73,21 @@ impl Worker {
     }
 
     pub async fn exited(&mut self) -> ExitStatus {
-        loop {
-            if let Some(status) = self.exit_status() {
-                return status;
+        let ended = async {
+            loop {
+                if let Some(status) = self.exit_status() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        };
+        tokio::time::timeout(super::DEADLINE, ended).await.expect("the worker ends")
     }
 
     /// SIGTERM, and its end.
     pub async fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
-        tokio::time::timeout(super::DEADLINE, self.exited()).await.expect("the worker stops")
+        self.exited().await
     }
 }
 
