@@ -12,17 +12,19 @@ use crate::{
         Attempt, AttemptKind, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key,
         retry::{self, Next},
     },
+    limits::Slot,
     store::{DueEvent, StoreError},
     wire,
 };
 
 impl Pipeline {
     /// Works on a record that is ours until it is concluded, or until its next step is far enough away to be
-    /// written down: then there is no event yet.
+    /// written down: then there is no event yet. `slot`: its place among the connector's calls.
     pub(super) async fn create_link(
         &self,
         mut link: Box<OpenLink>,
         account: &Account,
+        slot: Option<Slot>,
     ) -> Result<Option<DueEvent>, StoreError> {
         let rule = account.connector.replay_rule();
         loop {
@@ -30,6 +32,8 @@ impl Pipeline {
             // repeated blindly.
             match retry::next(&link.progress, rule, &self.settings.retry, link.lease.now()) {
                 Next::Conclude(conclusion) => {
+                    // It has no more calls: the next job's need not wait for this one's conclusion.
+                    drop(slot);
                     return self.conclude(link, account, &conclusion).await.map(Some);
                 }
                 Next::Call { after } | Next::LookUp { after }

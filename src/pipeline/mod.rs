@@ -207,10 +207,13 @@ impl Pipeline {
             connector.name = %account.name,
             attempt.number = tracing::field::Empty,
         );
+        // What was swept up has no place among the jobs in flight: its slot bounds it, until it can be told of.
+        let (slot, place) = match place {
+            Some(place) => (Some(slot), place),
+            None => (None, slot),
+        };
         async {
-            let concluded = self.create_link(link, account).await;
-            drop(slot);
-            match concluded {
+            match self.create_link(link, account, slot).await {
                 Ok(Some(event)) => {
                     let telling = self.events.take().await;
                     drop(place);

@@ -122,6 +122,32 @@ async fn a_connector_that_is_full_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_waits_for_no_other_jobs_conclusion() {
+    // Given a connector that takes one call at a time, and a job that is called for while somebody locks its record,
+    let world = Setup::default().set("connectors.sandbox.calls.concurrency", 1).build().await;
+    let _worker = world.start_worker().await;
+    let held = world.provider.hold_next_call();
+    world.publish(job("po_1")).await;
+    held.arrived().await;
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM payout_links FOR UPDATE").execute(&mut *lock).await.unwrap();
+    held.release();
+    let waits = async || {
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+            AND datname = current_database() AND application_name = 'payout-link-worker')";
+        sqlx::query_scalar::<_, bool>(waits).fetch_one(&world.pool).await.unwrap()
+    };
+    eventually("a conclusion that waits", async || waits().await.then_some(())).await;
+    // when another comes,
+    world.publish(job("po_2")).await;
+    // then it is called for and done, and the first still waits.
+    assert_eq!(world.result_of("po_2").await.kind(), "payout_link.created");
+    assert!(waits().await);
+    lock.rollback().await.unwrap();
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_wait_in_the_queue_while_the_only_connector_is_full() {
     // Given a worker with one connector, one call at a time, and a prefetch of one,
     let world = Setup::default()
