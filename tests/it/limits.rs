@@ -124,7 +124,15 @@ async fn a_connector_that_is_full_holds_up_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_waits_for_no_other_jobs_conclusion() {
     // Given a connector that takes one call at a time, and a job that is called for while somebody locks its record,
-    let world = Setup::default().set("connectors.sandbox.calls.concurrency", 1).build().await;
+    // with leases and statements that outlast the test,
+    let long = ["worker.lease_seconds", "connectors.sandbox.settle_seconds", "database.timeout_seconds"];
+    let world = long
+        .iter()
+        .fold(Setup::default(), |settings, setting| settings.set(setting, 60))
+        .set("connectors.sandbox.calls.concurrency", 1)
+        .only_connector("sandbox")
+        .build()
+        .await;
     let _worker = world.start_worker().await;
     let held = world.provider.hold_next_call();
     world.publish(job("po_1")).await;
