@@ -33,7 +33,7 @@ pub enum Step {
     Take(usize),
     /// `src/store/accept.rs::accept`
     Accept(usize),
-    /// `src/broker/consumer.rs::acknowledge`
+    /// `src/broker/delivery.rs::acknowledge`
     Acknowledge(usize),
     /// `src/pipeline/intake.rs::replay`
     Replay(usize),
