@@ -10,7 +10,7 @@ use clap::Parser;
 use payout_link_worker::cli::{self, Arguments};
 
 fn main() -> ExitCode {
-    as_it_should_be();
+    with_its_environment();
     match cli::execute(Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
@@ -32,7 +32,7 @@ const KEPT_BLOCKS: &str = "glibc.malloc.tcache_max=16384";
 /// them together, goes down a level with each list in a list, and a few thousand of those would end the process. The
 /// size is read from the environment alone, and only a new program gets a new one without unsafe code. The same holds
 /// for the allocator, unless it has been told something already.
-fn as_it_should_be() {
+fn with_its_environment() {
     if env::var_os(STACK).is_some() {
         return;
     }

@@ -197,8 +197,8 @@ impl Pipeline {
         }
     }
 
-    /// An open record, to its end: the call with its retries, then what is to be told of it. `place` is free again
-    /// for the next job once this one is concluded.
+    /// An open record, to its end: the call with its retries, then what is to be told of it. `slot` is its place among
+    /// the connector's calls, `place` the one among the jobs in flight: free again once this one can be told of.
     async fn finish(&self, link: Box<OpenLink>, account: &Account, slot: Slot, place: Option<Slot>) {
         let span = tracing::info_span!(
             "payout_link",
