@@ -51,7 +51,8 @@ pub fn client(settings: &HttpSettings) -> reqwest::ClientBuilder {
         .connect_timeout(settings.connect_timeout)
         .timeout(settings.timeout)
         .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
+        // None at most: so no copy of the request is kept for one.
+        .retry(reqwest::retry::never().max_retries_per_request(0))
         .no_proxy()
         .referer(false)
         .tcp_nodelay(true)

@@ -1,19 +1,15 @@
 //! Results out, confirmed by the broker.
 //!
 //! One task owns the publishing channel: publishing on one confirm channel from several tasks mixes their confirms
-//! up. Confirms are awaited in a sliding window. lapin hangs a `basic.return` onto whichever confirm completes next,
+//! up. Whatever waits is published at once, and its confirms are awaited in a sliding window. lapin hangs a `basic.return` onto whichever confirm completes next,
 //! never onto one that completes later than its own, so returns are matched by `message_id`.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, OptionFuture},
-    stream::FuturesUnordered,
-};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, Event, PublisherConfirm,
+    BasicProperties, Channel, Confirmation, Connection, Event,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -141,16 +137,14 @@ impl Publisher {
     }
 }
 
-type Confirming =
-    BoxFuture<'static, (Id, lapin::Result<Confirmation>, oneshot::Sender<Result<Route, PublishError>>)>;
 /// Exchange and `message_id`.
 type Id = (Arc<str>, String);
 
-struct Session {
-    channel: Channel,
-    confirming: FuturesUnordered<Confirming>,
-    returned: HashSet<Id>,
-    last_progress: Instant,
+/// A publication that the broker has answered, or cannot answer any more.
+struct Confirmed {
+    id: Id,
+    confirmation: lapin::Result<Confirmation>,
+    answer: oneshot::Sender<Result<Route, PublishError>>,
 }
 
 async fn session(
@@ -165,17 +159,16 @@ async fn session(
     up.send_replace(true);
     tracing::info!(connection.purpose = "publish", "connected to RabbitMQ");
 
-    let mut session = Session {
-        channel,
-        confirming: FuturesUnordered::new(),
-        returned: HashSet::new(),
-        last_progress: Instant::now(),
-    };
-    let mut writing: Option<BoxFuture<'static, Result<Confirming, BrokerError>>> = None;
+    let (mut publications, mut confirming) = (Vec::new(), FuturesUnordered::new());
+    let mut returned = HashSet::new();
+    let mut last_progress = Instant::now();
     let mut watchdog = interval(Duration::from_secs(5));
     watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let idle = session.confirming.is_empty() && writing.is_none();
+        let idle = confirming.is_empty();
+        let blocked = connection.status().blocked();
+        // While it is blocked they wait here, where those that nobody waits for any more are left out.
+        let room = if blocked { 0 } else { settings.publish_window.saturating_sub(confirming.len()) };
         tokio::select! {
             event = events.next() => match event {
                 Some(Event::ConnectionBlocked(reason)) => {
@@ -184,31 +177,30 @@ async fn session(
                 }
                 Some(Event::ConnectionUnblocked) => {
                     tracing::info!("RabbitMQ takes results again");
-                    session.last_progress = Instant::now();
+                    last_progress = Instant::now();
                     up.send_replace(true);
                 }
                 Some(Event::Error(error)) => return Err(error.into()),
                 Some(_) => {}
                 None => return Err(BrokerError::Lost("the connection is gone".into())),
             },
-            Some((id, confirmation, answer)) = session.confirming.next() => session.settle(id, confirmation, answer)?,
-            written = OptionFuture::from(writing.as_mut()), if writing.is_some() => {
-                writing = None;
-                session.confirming.extend(written.transpose()?);
+            Some(confirmed) = confirming.next() => {
+                last_progress = Instant::now();
+                settle(confirmed, &mut returned)?;
             }
-            next = waiting.recv(), if writing.is_none() && session.confirming.len() < settings.publish_window => {
-                let Some(publication) = next else { return close(&connection).await };
+            taken = waiting.recv_many(&mut publications, room), if room > 0 => {
+                if taken == 0 {
+                    return close(&connection).await;
+                }
                 if idle {
-                    session.last_progress = Instant::now();
+                    last_progress = Instant::now();
                 }
                 // Whoever asked may have stopped waiting: it will ask again under the same id.
-                if !publication.answer.is_closed() {
-                    writing = Some(write(session.channel.clone(), publication));
-                }
+                publications.retain(|publication: &Publication| !publication.answer.is_closed());
+                confirming.extend(publications.drain(..).map(|publication| publish(&channel, publication)));
             }
             _ = watchdog.tick() => {
-                let blocked = connection.status().blocked();
-                if !idle && !blocked && session.last_progress.elapsed() > STALLED {
+                if !idle && !blocked && last_progress.elapsed() > STALLED {
                     return Err(BrokerError::Lost("the broker confirms nothing".into()));
                 }
             }
@@ -216,45 +208,42 @@ async fn session(
     }
 }
 
-impl Session {
-    fn settle(
-        &mut self,
-        id: Id,
-        confirmation: lapin::Result<Confirmation>,
-        answer: oneshot::Sender<Result<Route, PublishError>>,
-    ) -> Result<(), BrokerError> {
-        self.last_progress = Instant::now();
-        let confirmation = confirmation.map_err(BrokerError::from)?;
-        let acknowledged = confirmation.is_ack();
-        if let Some(returned) = confirmation.take_message() {
-            let message_id = returned.delivery.properties.message_id().as_ref().map(ToString::to_string);
-            self.returned
-                .insert((returned.delivery.exchange.as_str().into(), message_id.unwrap_or_default()));
-        }
-        let routed = if self.returned.remove(&id) { Route::Returned } else { Route::Queued };
-        let told = if acknowledged {
-            Ok(routed)
-        } else {
-            Err(PublishError::NotConfirmed("the broker could not take it".into()))
-        };
-        // Whoever asked may have stopped waiting: it asks again.
-        let _ = answer.send(told);
-        Ok(())
-    }
-}
-
-/// Writes one message; what comes back waits for its confirm.
-fn write(channel: Channel, publication: Publication) -> BoxFuture<'static, Result<Confirming, BrokerError>> {
+/// Publishes one message, and waits for its confirm.
+///
+/// All of them are polled by one task, and lapin counts a message and queues its frames in one poll: so each gets its
+/// own confirm. Awaited one by one, each would wait until the one before it is written to the socket.
+async fn publish(channel: &Channel, publication: Publication) -> Confirmed {
     let Publication { message, answer } = publication;
     let Message { exchange, routing_key, properties, body } = message;
     let id = (exchange, properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default());
     let options = BasicPublishOptions { mandatory: true, immediate: false };
-    async move {
-        let confirm: PublisherConfirm =
-            channel.basic_publish((&*id.0).into(), routing_key.into(), options, &body, properties).await?;
-        Ok(confirm.map(|confirmation| (id, confirmation, answer)).boxed())
+    let written =
+        channel.basic_publish((&*id.0).into(), routing_key.into(), options, &body, properties).await;
+    let confirmation = match written {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    Confirmed { id, confirmation, answer }
+}
+
+/// Tells whoever waits for a confirm. An error is the connection's.
+fn settle(confirmed: Confirmed, returned: &mut HashSet<Id>) -> Result<(), BrokerError> {
+    let Confirmed { id, confirmation, answer } = confirmed;
+    let confirmation = confirmation.map_err(BrokerError::from)?;
+    let acknowledged = confirmation.is_ack();
+    if let Some(message) = confirmation.take_message() {
+        let message_id = message.delivery.properties.message_id().as_ref().map(ToString::to_string);
+        returned.insert((message.delivery.exchange.as_str().into(), message_id.unwrap_or_default()));
     }
-    .boxed()
+    let routed = if returned.remove(&id) { Route::Returned } else { Route::Queued };
+    let told = if acknowledged {
+        Ok(routed)
+    } else {
+        Err(PublishError::NotConfirmed("the broker could not take it".into()))
+    };
+    // Whoever asked may have stopped waiting: it asks again.
+    let _ = answer.send(told);
+    Ok(())
 }
 
 /// Every publication was confirmed before its publisher went away: there is nothing to wait for.

@@ -179,6 +179,30 @@ async fn a_requester_that_has_gone_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_refuses_is_told_from_what_it_takes() {
+    // Given forty jobs, every other one with a requester whose queue takes nothing more,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    let full = world.full_queue().await;
+    let (refused, taken): (Vec<_>, Vec<_>) = (0..40).partition(|number| number % 2 == 0);
+    for number in 0..40 {
+        let job = job(&format!("po_{number}"));
+        world.publish(if refused.contains(&number) { job.reply_to(&full) } else { job }).await;
+    }
+    // when all of it is published together,
+    let worker = world.start_worker().await;
+    let not_published = || worker.log().matches("the result is not published yet").count();
+    eventually("twenty were refused", async || (not_published() >= refused.len()).then_some(())).await;
+    // then those of the one half count as published, and those of the other do not.
+    for number in taken {
+        world.wait_until_told(&format!("po_{number}")).await;
+    }
+    for number in refused {
+        assert_eq!(world.shown(&format!("po_{number}")).unwrap()["event"]["published_at"], json!(null));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_no_queue_is_bound_for_is_kept() {
     // Given a results exchange without a queue,
     let world = Setup::default().without_listener().build().await;

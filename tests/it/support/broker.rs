@@ -15,7 +15,7 @@ use lapin::{
 use payout_link_worker::broker::Names;
 use serde_json::Value;
 
-use super::Job;
+use super::{Job, eventually};
 
 /// A message that was heard on the results exchange or on a reply queue, or found among the dead letters.
 #[derive(Debug, Clone)]
@@ -103,6 +103,29 @@ impl Upstream {
         let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
         let queue = self.channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap();
         queue.name().to_string()
+    }
+
+    /// A queue of this connection's own that takes nothing more.
+    pub(super) async fn full_queue(&self) -> String {
+        let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
+        let mut limits = FieldTable::default();
+        limits.insert("x-max-length".into(), AMQPValue::LongInt(1));
+        limits.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        let queue = self.channel.queue_declare("".into(), options, limits).await.unwrap();
+        let name = queue.name().as_str();
+        eventually("the queue is full", async || {
+            let (exchange, options) = ("".into(), BasicPublishOptions::default());
+            let confirm = self.channel.basic_publish(
+                exchange,
+                name.into(),
+                options,
+                b"full",
+                BasicProperties::default(),
+            );
+            confirm.await.unwrap().await.unwrap().is_nack().then_some(())
+        })
+        .await;
+        name.to_owned()
     }
 
     pub(super) async fn listen(&self, queue: &str, into: Arc<Mutex<Vec<Heard>>>) {

@@ -296,6 +296,11 @@ impl World {
         (queue, replies)
     }
 
+    /// A queue of the test's own that refuses whatever is published to it.
+    pub async fn full_queue(&self) -> String {
+        self.upstream.full_queue().await
+    }
+
     /// Waits for a dead letter and takes it.
     pub async fn dead_letter(&self) -> Heard {
         eventually("a dead letter", async || self.upstream.take(&self.names.dead_queue).await).await
