@@ -279,14 +279,3 @@ async fn it_runs_as_nobody_on_a_file_system_that_cannot_be_written_to() {
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
     assert!(worker.stop().await.success());
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_tells_the_allocator_what_to_keep_unless_somebody_has() {
-    let world = World::new().await;
-    let worker = world.start_worker().await;
-    assert_eq!(worker.variable("GLIBC_TUNABLES").as_deref(), Some("glibc.malloc.tcache_max=16384"));
-    let ours = "glibc.malloc.arena_max=4";
-    let told = world.launch_worker(&[("GLIBC_TUNABLES", ours.to_owned())]);
-    told.says("connected to RabbitMQ, consuming").await;
-    assert_eq!(told.variable("GLIBC_TUNABLES").as_deref(), Some(ours));
-}

@@ -38,14 +38,6 @@ impl Worker {
             .await;
     }
 
-    /// A variable of its environment, as it is now.
-    pub fn variable(&self, name: &str) -> Option<String> {
-        let environment = std::fs::read_to_string(format!("/proc/{}/environ", self.child.id())).unwrap();
-        environment
-            .split('\0')
-            .find_map(|entry| Some(entry.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
-    }
-
     /// The most memory that it ever had, in bytes.
     pub fn most_memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
