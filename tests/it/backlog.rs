@@ -16,7 +16,7 @@ use crate::support::{Heard, Setup, WEBHOOK_SECRET, World, eventually, job};
 
 /// Events that wait; `BACKLOG=100000` for the size of a long outage.
 fn size() -> usize {
-    std::env::var("BACKLOG").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000)
+    std::env::var("BACKLOG").ok().and_then(|text| text.parse().ok()).unwrap_or(6_000)
 }
 
 #[tokio::test(flavor = "multi_thread")]
