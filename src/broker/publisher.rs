@@ -1,13 +1,14 @@
 //! Results out, confirmed by the broker.
 //!
 //! One task owns the publishing channel: publishing on one confirm channel from several tasks mixes their confirms
-//! up. Whatever waits is published at once, and its confirms are awaited in a sliding window. lapin hangs a `basic.return` onto whichever confirm completes next,
-//! never onto one that completes later than its own, so returns are matched by `message_id`.
+//! up. Whatever waits is published at once, and its confirms are awaited in a sliding window. lapin hangs a
+//! `basic.return` onto whichever confirm completes next, never onto one that completes later than its own, so returns
+//! are matched by `message_id`.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, Event,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -186,7 +187,11 @@ async fn session(
             },
             Some(confirmed) = confirming.next() => {
                 last_progress = Instant::now();
-                settle(confirmed, &mut returned)?;
+                let mut all = vec![confirmed];
+                while let Some(Some(confirmed)) = confirming.next().now_or_never() {
+                    all.push(confirmed);
+                }
+                settle(all, &mut returned)?;
             }
             taken = waiting.recv_many(&mut publications, room), if room > 0 => {
                 if taken == 0 {
@@ -226,23 +231,30 @@ async fn publish(channel: &Channel, publication: Publication) -> Confirmed {
     Confirmed { id, confirmation, answer }
 }
 
-/// Tells whoever waits for a confirm. An error is the connection's.
-fn settle(confirmed: Confirmed, returned: &mut HashSet<Id>) -> Result<(), BrokerError> {
-    let Confirmed { id, confirmation, answer } = confirmed;
-    let confirmation = confirmation.map_err(BrokerError::from)?;
-    let acknowledged = confirmation.is_ack();
-    if let Some(message) = confirmation.take_message() {
-        let message_id = message.delivery.properties.message_id().as_ref().map(ToString::to_string);
-        returned.insert((message.delivery.exchange.as_str().into(), message_id.unwrap_or_default()));
+/// Tells whoever waits for these confirms: all that have completed. An error is the connection's.
+///
+/// What was returned is gathered first. A return hangs onto a confirm that completes no later than its own, but that
+/// one may be looked at later.
+fn settle(all: Vec<Confirmed>, returned: &mut HashSet<Id>) -> Result<(), BrokerError> {
+    let mut answers = Vec::with_capacity(all.len());
+    for Confirmed { id, confirmation, answer } in all {
+        let confirmation = confirmation.map_err(BrokerError::from)?;
+        answers.push((id, confirmation.is_ack(), answer));
+        if let Some(message) = confirmation.take_message() {
+            let message_id = message.delivery.properties.message_id().as_ref().map(ToString::to_string);
+            returned.insert((message.delivery.exchange.as_str().into(), message_id.unwrap_or_default()));
+        }
     }
-    let routed = if returned.remove(&id) { Route::Returned } else { Route::Queued };
-    let told = if acknowledged {
-        Ok(routed)
-    } else {
-        Err(PublishError::NotConfirmed("the broker could not take it".into()))
-    };
-    // Whoever asked may have stopped waiting: it asks again.
-    let _ = answer.send(told);
+    for (id, acknowledged, answer) in answers {
+        let routed = if returned.remove(&id) { Route::Returned } else { Route::Queued };
+        let told = if acknowledged {
+            Ok(routed)
+        } else {
+            Err(PublishError::NotConfirmed("the broker could not take it".into()))
+        };
+        // Whoever asked may have stopped waiting: it asks again.
+        let _ = answer.send(told);
+    }
     Ok(())
 }
 

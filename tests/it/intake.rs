@@ -218,6 +218,24 @@ async fn a_result_that_no_queue_is_bound_for_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_results_that_no_queue_is_bound_for_is_kept() {
+    const JOBS: usize = 400;
+    // Given many jobs whose requesters have queues, and a results exchange that has none,
+    let world = Setup::default().without_listener().build().await;
+    world.start_worker().await.stop().await;
+    let (queue, replies) = world.reply_queue().await;
+    for number in 0..JOBS {
+        world.publish(job(&format!("po_{number}")).reply_to(&queue)).await;
+    }
+    // when all of it is published together,
+    let worker = world.start_worker().await;
+    eventually("every reply", async || (replies.lock().unwrap().len() >= JOBS).then_some(())).await;
+    assert!(worker.stop().await.success());
+    // then what came back is told from what was routed: every result waits in the unrouted queue.
+    assert_eq!(world.ready(&world.names.unrouted_queue).await as usize, JOBS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_keeps_coming_back_is_taken_for_poison() {
     // Given a job that was delivered and given back again and again,
     let world = Setup::default().set("worker.max_deliveries", 3).build().await;
