@@ -265,3 +265,32 @@ async fn close(connection: &Connection) -> Result<(), BrokerError> {
 
 /// Without a confirm for so long the connection is given up, unless the broker said that it is blocked.
 const STALLED: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use lapin::message::{BasicReturnMessage, Delivery};
+
+    use super::*;
+
+    #[test]
+    fn a_return_counts_also_where_its_own_confirm_is_looked_at_first() {
+        // Given a return that came with the confirm of another message, looked at after the returned one's own,
+        let mut delivery = Delivery::mock(0, "results".into(), "".into(), false, Vec::new());
+        delivery.properties = BasicProperties::default().with_message_id("returned".into());
+        let message = BasicReturnMessage { delivery, reply_code: 312, reply_text: "NO_ROUTE".into() };
+        let confirmed = |message_id: &str, message| {
+            let (answer, answered) = oneshot::channel();
+            let confirmation = Ok(Confirmation::Ack(message));
+            (Confirmed { id: ("results".into(), message_id.to_owned()), confirmation, answer }, answered)
+        };
+        let (own, mut of_returned) = confirmed("returned", None);
+        let (other, mut of_other) = confirmed("routed", Some(message));
+        // when both are told,
+        let mut returned = HashSet::new();
+        settle(vec![own, other], &mut returned).unwrap();
+        // then it is the one that was returned that is told so.
+        assert_eq!(of_returned.try_recv().unwrap().unwrap(), Route::Returned);
+        assert_eq!(of_other.try_recv().unwrap().unwrap(), Route::Queued);
+        assert!(returned.is_empty());
+    }
+}
