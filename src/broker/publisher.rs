@@ -5,7 +5,7 @@
 //! `basic.return` onto whichever confirm completes next, never onto one that completes later than its own, so returns
 //! are matched by `message_id`.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
@@ -141,6 +141,10 @@ impl Publisher {
 /// Exchange and `message_id`.
 type Id = (Arc<str>, String);
 
+/// How often each was returned, without its confirm having been looked at. More than once where a publication was given
+/// up and made again under its id before the broker answered either.
+type Returned = HashMap<Id, usize>;
+
 /// A publication that the broker has answered, or cannot answer any more.
 struct Confirmed {
     id: Id,
@@ -161,7 +165,7 @@ async fn session(
     tracing::info!(connection.purpose = "publish", "connected to RabbitMQ");
 
     let (mut publications, mut confirming) = (Vec::new(), FuturesUnordered::new());
-    let mut returned = HashSet::new();
+    let mut returned = Returned::new();
     let mut last_progress = Instant::now();
     let mut watchdog = interval(Duration::from_secs(5));
     watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -235,18 +239,27 @@ async fn publish(channel: &Channel, publication: Publication) -> Confirmed {
 ///
 /// What was returned is gathered first. A return hangs onto a confirm that completes no later than its own, but that
 /// one may be looked at later.
-fn settle(all: Vec<Confirmed>, returned: &mut HashSet<Id>) -> Result<(), BrokerError> {
+fn settle(all: Vec<Confirmed>, returned: &mut Returned) -> Result<(), BrokerError> {
     let mut answers = Vec::with_capacity(all.len());
     for Confirmed { id, confirmation, answer } in all {
         let confirmation = confirmation.map_err(BrokerError::from)?;
         answers.push((id, confirmation.is_ack(), answer));
         if let Some(message) = confirmation.take_message() {
             let message_id = message.delivery.properties.message_id().as_ref().map(ToString::to_string);
-            returned.insert((message.delivery.exchange.as_str().into(), message_id.unwrap_or_default()));
+            let id = (message.delivery.exchange.as_str().into(), message_id.unwrap_or_default());
+            *returned.entry(id).or_default() += 1;
         }
     }
     for (id, acknowledged, answer) in answers {
-        let routed = if returned.remove(&id) { Route::Returned } else { Route::Queued };
+        let routed = match returned.remove(&id) {
+            None => Route::Queued,
+            Some(times) => {
+                if times > 1 {
+                    returned.insert(id, times - 1);
+                }
+                Route::Returned
+            }
+        };
         let told = if acknowledged {
             Ok(routed)
         } else {
@@ -272,25 +285,46 @@ mod tests {
 
     use super::*;
 
+    /// A message that the broker took, and what its confirm brought along: a return of the message named.
+    fn confirmed(
+        message_id: &str,
+        brings: Option<&str>,
+    ) -> (Confirmed, oneshot::Receiver<Result<Route, PublishError>>) {
+        let message = brings.map(|returned| {
+            let mut delivery = Delivery::mock(0, "results".into(), "".into(), false, Vec::new());
+            delivery.properties = BasicProperties::default().with_message_id(returned.into());
+            BasicReturnMessage { delivery, reply_code: 312, reply_text: "NO_ROUTE".into() }
+        });
+        let (answer, answered) = oneshot::channel();
+        let id = ("results".into(), message_id.to_owned());
+        (Confirmed { id, confirmation: Ok(Confirmation::Ack(message)), answer }, answered)
+    }
+
     #[test]
     fn a_return_counts_also_where_its_own_confirm_is_looked_at_first() {
         // Given a return that came with the confirm of another message, looked at after the returned one's own,
-        let mut delivery = Delivery::mock(0, "results".into(), "".into(), false, Vec::new());
-        delivery.properties = BasicProperties::default().with_message_id("returned".into());
-        let message = BasicReturnMessage { delivery, reply_code: 312, reply_text: "NO_ROUTE".into() };
-        let confirmed = |message_id: &str, message| {
-            let (answer, answered) = oneshot::channel();
-            let confirmation = Ok(Confirmation::Ack(message));
-            (Confirmed { id: ("results".into(), message_id.to_owned()), confirmation, answer }, answered)
-        };
         let (own, mut of_returned) = confirmed("returned", None);
-        let (other, mut of_other) = confirmed("routed", Some(message));
+        let (other, mut of_other) = confirmed("routed", Some("returned"));
         // when both are told,
-        let mut returned = HashSet::new();
+        let mut returned = Returned::new();
         settle(vec![own, other], &mut returned).unwrap();
         // then it is the one that was returned that is told so.
         assert_eq!(of_returned.try_recv().unwrap().unwrap(), Route::Returned);
         assert_eq!(of_other.try_recv().unwrap().unwrap(), Route::Queued);
+        assert!(returned.is_empty());
+    }
+
+    #[test]
+    fn what_was_published_twice_and_returned_twice_is_told_so_twice() {
+        // Given a publication that was given up and made again, and both of them returned,
+        let (first, mut of_first) = confirmed("again", Some("again"));
+        let (second, mut of_second) = confirmed("again", Some("again"));
+        // when both are told together,
+        let mut returned = Returned::new();
+        settle(vec![first, second], &mut returned).unwrap();
+        // then neither counts as routed: nobody waits for the first any more.
+        assert_eq!(of_first.try_recv().unwrap().unwrap(), Route::Returned);
+        assert_eq!(of_second.try_recv().unwrap().unwrap(), Route::Returned);
         assert!(returned.is_empty());
     }
 }
