@@ -5,7 +5,7 @@
 //! queue's arguments mean the same from RabbitMQ 3.10 to 4.x.
 
 use lapin::{
-    Connection, ErrorKind, ExchangeKind,
+    Channel, Connection, ErrorKind, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable},
@@ -18,15 +18,17 @@ use super::{
 
 pub(super) async fn declare(connection: &Connection, settings: &BrokerSettings) -> Result<(), BrokerError> {
     let names = &settings.names;
-    exchange(connection, &names.dead_exchange, ExchangeKind::Fanout).await?;
-    exchange(connection, &names.unrouted_exchange, ExchangeKind::Fanout).await?;
-    exchange(connection, &names.results_exchange, ExchangeKind::Topic).await?;
-    exchange(connection, &names.jobs_exchange, ExchangeKind::Direct).await?;
+    // What fails closes it, and is the end of the connection in any case.
+    let channel = &channel(connection).await?;
+    exchange(channel, &names.dead_exchange, ExchangeKind::Fanout).await?;
+    exchange(channel, &names.unrouted_exchange, ExchangeKind::Fanout).await?;
+    exchange(channel, &names.results_exchange, ExchangeKind::Topic).await?;
+    exchange(channel, &names.jobs_exchange, ExchangeKind::Direct).await?;
 
     let quorum = [("x-queue-type", text("quorum"))];
-    queue(connection, &names.dead_queue, &quorum).await?;
+    queue(channel, &names.dead_queue, &quorum).await?;
     let unrouted = [quorum[0].clone(), ("x-max-length", number(settings.unrouted_limit))];
-    queue(connection, &names.unrouted_queue, &unrouted).await?;
+    queue(channel, &names.unrouted_queue, &unrouted).await?;
     let jobs = [
         quorum[0].clone(),
         ("x-dead-letter-exchange", text(&names.dead_exchange)),
@@ -35,28 +37,25 @@ pub(super) async fn declare(connection: &Connection, settings: &BrokerSettings) 
         ("x-overflow", text("reject-publish")),
         ("x-delivery-limit", number(settings.delivery_limit)),
     ];
-    queue(connection, &names.jobs_queue, &jobs).await?;
+    queue(channel, &names.jobs_queue, &jobs).await?;
 
-    bind(connection, &names.dead_queue, &names.dead_exchange, "").await?;
-    bind(connection, &names.unrouted_queue, &names.unrouted_exchange, "").await?;
-    bind(connection, &names.jobs_queue, &names.jobs_exchange, &names.jobs_routing_key).await
+    bind(channel, &names.dead_queue, &names.dead_exchange, "").await?;
+    bind(channel, &names.unrouted_queue, &names.unrouted_exchange, "").await?;
+    bind(channel, &names.jobs_queue, &names.jobs_exchange, &names.jobs_routing_key).await?;
+    within(channel.close(200, "declared".into())).await
 }
 
-// A declaration that fails closes its channel: each has one of its own.
-
-async fn exchange(connection: &Connection, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
+async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
     let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-    let channel = channel(connection).await?;
     let declared = within(async {
         let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await;
         Ok(declared.map_err(|error| explain("exchange", name, error)))
     });
-    declared.await??;
-    within(channel.close(200, "declared".into())).await
+    declared.await?
 }
 
 async fn queue(
-    connection: &Connection,
+    channel: &Channel,
     name: &str,
     arguments: &[(&'static str, AMQPValue)],
 ) -> Result<(), BrokerError> {
@@ -65,21 +64,17 @@ async fn queue(
     for (key, value) in arguments {
         table.insert((*key).into(), value.clone());
     }
-    let channel = channel(connection).await?;
     let declared = within(async {
         let declared = channel.queue_declare(name.into(), options, table).await;
         Ok(declared.map_err(|error| explain("queue", name, error)))
     });
-    declared.await??;
-    within(channel.close(200, "declared".into())).await
+    declared.await?.map(drop)
 }
 
-async fn bind(connection: &Connection, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
-    let channel = channel(connection).await?;
+async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
     let options = QueueBindOptions::default();
     within(channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()))
-        .await?;
-    within(channel.close(200, "bound".into())).await
+        .await
 }
 
 /// PRECONDITION_FAILED in words: which one, and (as the broker tells it) which argument.
