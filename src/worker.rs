@@ -51,17 +51,23 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     };
     tracing::info!("stopping: nothing new is taken, what is under way is finished");
     let grace = Duration::from_secs(config.worker.grace_period_seconds);
-    tokio::select! {
+    let is_left_behind = tokio::select! {
         stopped = timeout(grace, stop(&pipeline, &stopper, taking, sweeping)) => {
             if stopped.is_err() {
                 tracing::warn!(jobs = pipeline.jobs_in_flight(), "the grace period is over; leases mend what is left");
             }
+            stopped.is_err()
         }
-        () = signals.next() => tracing::warn!("a second signal: leaving at once; leases mend what is left"),
-    }
+        () = signals.next() => {
+            tracing::warn!("a second signal: leaving at once; leases mend what is left");
+            true
+        }
+    };
     drop(health);
     match failed {
         Some(error) => Err(error),
+        // What is under way has its connections, which would be waited for in vain.
+        None if is_left_behind => Ok(()),
         None => {
             let _ = timeout(Duration::from_secs(5), consuming).await;
             let _ = timeout(Duration::from_secs(5), pipeline.store.close()).await;

@@ -98,6 +98,8 @@ async fn a_second_signal_leaves_at_once() {
     worker.signal("INT");
     worker.says("a second signal").await;
     assert!(worker.exited().await.success());
+    // Its connections are not waited for.
+    assert!(!worker.log().contains("\"stopped\""), "{}", worker.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
