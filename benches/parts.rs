@@ -63,13 +63,13 @@ fn seal(bencher: Bencher) {
     let (keys, clear) = (keys(), wire::canonical_request(&job()));
     bencher
         .with_inputs(|| clear.clone())
-        .bench_values(|clear| keys.seal(Column::Request, Uuid::nil(), clear));
+        .bench_values(|clear| keys.seal(Column::Request, Uuid::nil(), &clear));
 }
 
 #[divan::bench]
 fn open(bencher: Bencher) {
     let keys = keys();
-    let sealed = keys.seal(Column::Request, Uuid::nil(), wire::canonical_request(&job()));
+    let sealed = keys.seal(Column::Request, Uuid::nil(), &wire::canonical_request(&job()));
     bencher.bench(|| keys.open(Column::Request, Uuid::nil(), black_box(&sealed)).unwrap());
 }
 

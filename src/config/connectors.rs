@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{load, tls};
 use crate::{
     connector::{Account, KINDS, Kind, Settings},
-    http::HttpSettings,
+    http::{HttpSettings, NoClient},
     limits::{Breaker, BreakerSettings, Pace, Slots},
 };
 
@@ -94,7 +94,7 @@ impl ConnectorSection {
         problems
     }
 
-    pub(super) fn account(&self, name: &str) -> Result<Account, reqwest::Error> {
+    pub(super) fn account(&self, name: &str) -> Result<Account, NoClient> {
         let http = HttpSettings {
             connect_timeout: Duration::from_secs(self.calls.connect_timeout_seconds),
             timeout: Duration::from_secs(self.calls.timeout_seconds),

@@ -26,7 +26,7 @@ use crate::{
     broker::{BrokerSettings, Names},
     connector::{Account, Connectors},
     domain::retry::RetryPolicy,
-    http::HttpSettings,
+    http::{HttpSettings, NoClient},
     pipeline::{PipelineSettings, Retention},
     store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
     webhook::{AddressPolicy, SigningKey, WebhookSettings},
@@ -382,8 +382,8 @@ impl Config {
         }
     }
 
-    pub fn connectors(&self) -> Result<Connectors, reqwest::Error> {
-        let accounts: Result<Vec<Account>, reqwest::Error> =
+    pub fn connectors(&self) -> Result<Connectors, NoClient> {
+        let accounts: Result<Vec<Account>, NoClient> =
             self.connectors.iter().map(|(name, section)| section.account(name)).collect();
         Ok(Connectors::new(accounts?, self.jobs.default_connector.clone()))
     }

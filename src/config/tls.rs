@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use reqwest::Certificate;
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use sqlx::postgres::PgSslMode;
@@ -151,13 +150,13 @@ pub(super) fn ca_problem(setting: &str, file: Option<&Path>) -> Option<String> {
 
 /// The certificates of a file that was found good when the configuration was read; one that is gone since then
 /// leaves nobody to trust.
-pub(super) fn roots(file: Option<&Path>) -> Option<Vec<Certificate>> {
+pub(super) fn roots(file: Option<&Path>) -> Option<Vec<CertificateDer<'static>>> {
     file.map(|file| certificates(file).unwrap_or_default())
 }
 
-fn certificates(file: &Path) -> Result<Vec<Certificate>, String> {
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = std::fs::read(file).map_err(|error| error.to_string())?;
-    match Certificate::from_pem_bundle(&pem) {
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(found) if !found.is_empty() => Ok(found),
         _ => Err("it holds no PEM certificate".into()),
     }

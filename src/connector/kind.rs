@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::de::DeserializeOwned;
 
 use super::{Connector, Supports, hyperswitch, razorpayx, revolut, sandbox, xendit};
-use crate::http::HttpSettings;
+use crate::http::{HttpSettings, NoClient};
 
 /// Every kind, under the name that `kind = "…"` gives in `[connectors.NAME]`.
 pub static KINDS: &[Kind] = &[hyperswitch::KIND, razorpayx::KIND, revolut::KIND, sandbox::KIND, xendit::KIND];
@@ -37,7 +37,7 @@ pub trait Settings: fmt::Debug + Send + Sync {
     /// What is wrong with them though each can be read; each problem begins with its setting. `lease`: a worker's.
     fn problems(&self, lease: Duration) -> Vec<String>;
 
-    fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>>;
+    fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient>;
 }
 
 /// For [`Kind::read`].

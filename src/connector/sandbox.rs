@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
-    Client, RequestBuilder, StatusCode,
+    RequestBuilder, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -17,12 +17,12 @@ use url::Url;
 
 use super::{
     Call, Connector, Kind, Settings, Supports,
-    exchange::{judge, link_url, lost, parse, unasked, unreadable, unsettled, with_secret, with_trace},
+    exchange::{at, judge, link_url, lost, parse, unasked, unreadable, unsettled, with_secret, with_trace},
     kind::{read, settle_problem},
 };
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
-    http::{self, Answer, HttpSettings},
+    http::{Answer, Client, HttpSettings, NoClient},
     wire::Rejection,
 };
 
@@ -81,17 +81,16 @@ impl Settings for SandboxSettings {
         settle_problem(self.settle_seconds, lease).into_iter().collect()
     }
 
-    fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>> {
-        let links = format!("{}/v1/payout-links", self.url.as_str().trim_end_matches('/'));
-        Ok(Box::new(Sandbox { client: http::client(&http).build()?, links, settings: self.clone(), http }))
+    fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
+        let links = at(&self.url, &["v1", "payout-links"]);
+        Ok(Box::new(Sandbox { http: Client::new(http)?, links, settings: self.clone() }))
     }
 }
 
 struct Sandbox {
-    client: Client,
-    links: String,
+    links: Url,
     settings: SandboxSettings,
-    http: HttpSettings,
+    http: Client,
 }
 
 #[derive(Serialize)]
@@ -151,14 +150,20 @@ impl Sandbox {
         with_trace(self.request(request, call.job.access_token.as_ref()), call.trace)
     }
 
+    fn by_reference(&self, reference: &str) -> Url {
+        let mut url = self.links.clone();
+        url.query_pairs_mut().append_pair("reference", reference);
+        url
+    }
+
     async fn create(&self, call: Call<'_>) -> Outcome {
         let body = create_body(call);
         let request = self
-            .traced(self.client.post(&self.links), call)
+            .traced(self.http.post(self.links.clone()), call)
             .header(CONTENT_TYPE, "application/json")
             .header("idempotency-key", call.idempotency_key)
             .body(body);
-        match http::call(request, &self.http).await {
+        match self.http.call(request).await {
             Err(error) => lost(error),
             Ok(answer) if answer.status.is_success() => {
                 match parse(&answer).and_then(|link| self.read(link, &answer)) {
@@ -179,9 +184,9 @@ impl Sandbox {
     }
 
     async fn find(&self, call: Call<'_>) -> Finding {
-        let by_reference = format!("{}?reference={}", self.links, call.idempotency_key);
-        let request = self.traced(self.client.get(by_reference), call);
-        let answer = match http::call(request, &self.http).await {
+        let by_reference = self.by_reference(call.idempotency_key);
+        let request = self.traced(self.http.get(by_reference), call);
+        let answer = match self.http.call(request).await {
             Ok(answer) => answer,
             Err(error) => return unasked(error),
         };
@@ -238,7 +243,7 @@ impl Connector for Sandbox {
     }
 
     fn timeout(&self) -> Duration {
-        self.http.timeout
+        self.http.timeout()
     }
 
     fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
@@ -255,8 +260,8 @@ impl Connector for Sandbox {
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         async {
-            let request = self.request(self.client.get(format!("{}?reference=check", self.links)), None);
-            match http::call(request, &self.http).await {
+            let request = self.request(self.http.get(self.by_reference("check")), None);
+            match self.http.call(request).await {
                 Ok(answer) if answer.status.is_success() => Ok(()),
                 Ok(answer) => Err(format!("answered {}: {}", answer.status, failure(&answer).message)),
                 Err(error) => Err(error.to_string()),

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
-use reqwest::{Client, RequestBuilder, header::CONTENT_TYPE};
+use reqwest::{RequestBuilder, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, ReplayRule},
-    http::{self, Answer, HttpSettings},
+    http::{Answer, Client, HttpSettings, NoClient},
     wire::Rejection,
 };
 
@@ -78,15 +78,14 @@ impl Settings for XenditSettings {
             .collect()
     }
 
-    fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>> {
-        Ok(Box::new(Xendit { client: http::client(&http).build()?, settings: self.clone(), http }))
+    fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
+        Ok(Box::new(Xendit { http: Client::new(http)?, settings: self.clone() }))
     }
 }
 
 struct Xendit {
-    client: Client,
     settings: XenditSettings,
-    http: HttpSettings,
+    http: Client,
 }
 
 /// Nothing else is documented.
@@ -164,10 +163,10 @@ impl Xendit {
             Err(rejection) => return Outcome::Refused(rejection.into()),
         };
         let request = self
-            .of_job(self.client.post(at(&self.settings.url, &["payouts"])), call)
+            .of_job(self.http.post(at(&self.settings.url, &["payouts"])), call)
             .header(CONTENT_TYPE, "application/json")
             .body(body);
-        let answer = match http::call(request, &self.http).await {
+        let answer = match self.http.call(request).await {
             Ok(answer) => answer,
             Err(error) => return lost(error),
         };
@@ -203,8 +202,8 @@ impl Xendit {
             let error = ConnectorError::unanswered("Xendit cannot be asked by our reference");
             return Finding::Unanswered { error, retry_after: None };
         };
-        let request = self.of_job(self.client.get(at(&self.settings.url, &["payouts", id])), call);
-        let answer = match http::call(request, &self.http).await {
+        let request = self.of_job(self.http.get(at(&self.settings.url, &["payouts", id])), call);
+        let answer = match self.http.call(request).await {
             Ok(answer) => answer,
             Err(error) => return unasked(error),
         };
@@ -253,13 +252,12 @@ impl Xendit {
 
     async fn void(&self, id: &str) -> Result<(), ConnectorError> {
         let mut request =
-            self.request(self.client.post(at(&self.settings.url, &["payouts", id, "void"])), None);
+            self.request(self.http.post(at(&self.settings.url, &["payouts", id, "void"])), None);
         if let Some(id) = &self.settings.defaults.for_user_id {
             request = request.header("for-user-id", id);
         }
-        let answer = http::call(request, &self.http)
-            .await
-            .map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
+        let answer =
+            self.http.call(request).await.map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
         match parse::<Payout>(&answer) {
             Some(payout) if answer.status.is_success() && payout.status == "VOIDED" => Ok(()),
             _ => Err(failure(&answer).unwrap_or_else(|| unreadable(&answer))),
@@ -269,7 +267,9 @@ impl Xendit {
     async fn try_credential(&self) -> Result<(), String> {
         // No payout has this id: that it is not there is for whom the key is good to know.
         let url = at(&self.settings.url, &["payouts", "00000000-0000-4000-8000-000000000000"]);
-        let answer = http::call(self.request(self.client.get(url), None), &self.http)
+        let answer = self
+            .http
+            .call(self.request(self.http.get(url), None))
             .await
             .map_err(|error| error.to_string())?;
         match (answer.status.as_u16(), failure(&answer)) {
@@ -288,7 +288,7 @@ impl Connector for Xendit {
     }
 
     fn timeout(&self) -> Duration {
-        self.http.timeout
+        self.http.timeout()
     }
 
     fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {

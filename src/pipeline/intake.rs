@@ -23,11 +23,13 @@ impl Pipeline {
     ///
     /// Boxed: what few jobs need. A job that waits takes as much memory as the largest thing that it may come to.
     pub(super) async fn take(self: Arc<Self>, delivery: Delivery, place: Slot) {
-        if delivery.redeliveries() >= self.settings.max_deliveries && !self.is_known(&delivery).await {
+        if delivery.redeliveries() >= self.settings.max_deliveries
+            && !Box::pin(self.is_known(&delivery)).await
+        {
             let deliveries = delivery.redeliveries() + 1;
             let message = format!("The message was delivered {deliveries} times and never accepted.");
             let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
-            return self.reject(&delivery, &poison).await;
+            return Box::pin(self.reject(&delivery, &poison)).await;
         }
         let (job, account) = match self.read(&delivery) {
             Ok(read) => read,

@@ -118,8 +118,7 @@ impl Pipeline {
             again_after,
             attempt: None,
         };
-        let Some(url) = event.webhook_url.as_deref().filter(|_| event.webhook == WebhookState::Pending)
-        else {
+        let Some(url) = event.webhook_url.as_ref().filter(|_| event.webhook == WebhookState::Pending) else {
             return left(None);
         };
         if !event.webhook_is_due {

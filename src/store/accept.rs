@@ -121,7 +121,7 @@ impl Store {
             amount_minor: job.amount.minor_units(),
             currency: job.amount.currency.as_str(),
             destination_currency: job.destination_currency.as_str(),
-            request: self.keys.seal(Column::Request, id, wire::canonical_request(&job)),
+            request: self.keys.seal(Column::Request, id, &wire::canonical_request(&job)),
             reply_to,
             correlation_id,
             trace,
@@ -137,7 +137,7 @@ impl Store {
             }
             Answer::Found(first) => match first.finished {
                 Some(finished) => self.finished(first.id, finished),
-                None => self.patiently(|| self.redirect(first.id, &row)).await,
+                None => Box::pin(self.patiently(|| self.redirect(first.id, &row))).await,
             },
         }
     }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use url::Url;
 use uuid::Uuid;
 
 use super::{
@@ -34,7 +35,7 @@ pub(super) struct Row {
     status_code: i32,
     error_code: Option<&'static str>,
     result: Vec<u8>,
-    webhook_url: Option<String>,
+    webhook_url: Option<Url>,
     calls: Vec<Attempt>,
 }
 
@@ -50,7 +51,7 @@ impl Store {
     /// An answer that comes after the lease changes nothing; it is written into the timeline as late.
     pub async fn conclude(&self, link: Box<OpenLink>, told: Told) -> Result<DueEvent, StoreError> {
         let OpenLink { id, merchant_id, connector, job, progress, lease, trace, calls, .. } = *link;
-        let webhook_url = job.webhook_url.as_ref().map(|url| url.as_str().to_owned());
+        let webhook_url = job.webhook_url.as_ref().map(|webhook| webhook.url().clone());
         let asked_at = Instant::now();
         let row = Arc::new(Row {
             id,
@@ -62,7 +63,7 @@ impl Store {
             in_doubt_since: progress.in_doubt_since,
             status_code: told.status_code.into(),
             error_code: told.error_code,
-            result: self.keys.seal(Column::Result, id, told.result.to_vec()),
+            result: self.keys.seal(Column::Result, id, &told.result),
             webhook_url: webhook_url.clone(),
             calls,
         });
@@ -190,7 +191,7 @@ impl Conclude {
             &column(rows, |row| row.status_code),
             &column(rows, |row| row.error_code) as &[Option<&str>],
             &column(rows, |row| &row.result[..]) as &[&[u8]],
-            &column(rows, |row| row.webhook_url.as_deref()) as &[Option<&str>],
+            &column(rows, |row| row.webhook_url.as_ref().map(Url::as_str)) as &[Option<&str>],
             millis(self.event_lease),
             &calls.links,
             &calls.kinds as &[&str],

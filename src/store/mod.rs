@@ -25,6 +25,7 @@ mod connect;
 mod keep;
 mod knows;
 mod outbox;
+mod pack;
 mod retain;
 mod rotate;
 mod seal;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use url::Url;
 use uuid::Uuid;
 
 use super::{
@@ -35,7 +36,7 @@ pub struct DueEvent {
     pub trace: TraceContext,
     pub published: bool,
     pub webhook: WebhookState,
-    pub webhook_url: Option<String>,
+    pub webhook_url: Option<Url>,
     /// Whether the schedule's next try may be made; publishing may come due before it.
     pub webhook_is_due: bool,
     /// How far away that try is.
@@ -158,7 +159,11 @@ impl Store {
                         .into_iter()
                         .find(|state| state.as_str() == row.webhook_state)
                         .unwrap_or(WebhookState::Abandoned),
-                    webhook_url: row.webhook_url,
+                    webhook_url: row
+                        .webhook_url
+                        .map(|url| url.parse())
+                        .transpose()
+                        .map_err(|_| inconsistent("events", "webhook_url", "not a URL"))?,
                     webhook_is_due: row.webhook_is_due,
                     webhook_due_in: Duration::from_millis(
                         row.webhook_due_in_ms.try_into().unwrap_or_default(),

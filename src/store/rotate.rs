@@ -77,7 +77,7 @@ impl Store {
                 match self.keys.open(column, row.id, &sealed) {
                     Ok(clear) => {
                         anew.ids.push(row.id);
-                        anew.new.push(self.keys.seal(column, row.id, clear));
+                        anew.new.push(self.keys.seal(column, row.id, &clear));
                         anew.old.push(sealed);
                     }
                     Err(error) => {

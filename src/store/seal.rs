@@ -1,17 +1,21 @@
 //! What is secret in Postgres is sealed: AES-256-GCM under a key ring.
 //!
-//! `version 1 ‖ length of key id ‖ key id ‖ nonce (12) ‖ ciphertext ‖ tag (16)`, with table, column, row and key id
+//! `version 2 ‖ length of key id ‖ key id ‖ nonce (12) ‖ ciphertext ‖ tag (16)`, with table, column, row and key id
 //! as associated data, so that a value moved to another row does not open. New values are sealed with the ring's
 //! first key, values under any of its keys open. Nonces are random: NIST SP 800-38D allows 2³² seals per key.
+//! What is sealed is packed (`pack.rs`), and the associated data says so; in version 1 it was not.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
+use super::pack::{self, pack, unpack};
 use crate::wire::FingerprintKey;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// What was sealed as it is.
+const UNPACKED: u8 = 1;
 
 /// The keys, newest first. Nothing of them is ever printed.
 pub struct KeyRing {
@@ -31,6 +35,13 @@ impl Column {
         match self {
             Self::Request => "request",
             Self::Result => "result",
+        }
+    }
+
+    fn dictionary(self) -> &'static [u8] {
+        match self {
+            Self::Request => pack::REQUEST,
+            Self::Result => pack::RESULT,
         }
     }
 }
@@ -99,25 +110,26 @@ impl KeyRing {
     }
 
     /// So that it opens again in that place alone.
-    pub fn seal(&self, column: Column, row: Uuid, mut clear: Vec<u8>) -> Vec<u8> {
+    pub fn seal(&self, column: Column, row: Uuid, clear: &[u8]) -> Vec<u8> {
         let (id, key) = &self.keys[0];
+        let mut packed = pack(clear, column.dictionary());
         #[expect(
             clippy::expect_used,
             reason = "fails only past 2^36 bytes, where a request has 2^18 at most"
         )]
         let nonce = key
-            .seal_in_place_append_tag(associated_data(column, row, id), &mut clear)
+            .seal_in_place_append_tag(associated_data(VERSION, column, row, id), &mut packed)
             .expect("a request is far below AES-GCM's limit");
-        let mut sealed = Vec::with_capacity(2 + id.len() + NONCE_LEN + clear.len());
+        let mut sealed = Vec::with_capacity(2 + id.len() + NONCE_LEN + packed.len());
         sealed.extend([VERSION, id.len() as u8]);
         sealed.extend(id.as_bytes());
         sealed.extend(nonce.as_ref());
-        sealed.extend(clear);
+        sealed.extend(packed);
         sealed
     }
 
     pub fn open(&self, column: Column, row: Uuid, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
-        let (id, rest) = key_id(sealed).ok_or(OpenError::Corrupt)?;
+        let (version, id, rest) = opening(sealed).ok_or(OpenError::Corrupt)?;
         let (_, key) = self
             .keys
             .iter()
@@ -127,29 +139,36 @@ impl KeyRing {
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Corrupt)?;
         let mut clear = sealed.to_vec();
         let length = key
-            .open_in_place(nonce, associated_data(column, row, id), &mut clear)
+            .open_in_place(nonce, associated_data(version, column, row, id), &mut clear)
             .map_err(|_| OpenError::Corrupt)?
             .len();
         clear.truncate(length);
-        Ok(clear)
+        if version == UNPACKED {
+            Ok(clear)
+        } else {
+            unpack(&clear, column.dictionary()).ok_or(OpenError::Corrupt)
+        }
     }
 }
 
-/// The key that a value is sealed with, and what follows its id.
-fn key_id(sealed: &[u8]) -> Option<(&str, &[u8])> {
+/// The version of a sealed value, the key that it is sealed with, and what follows its id.
+fn opening(sealed: &[u8]) -> Option<(u8, &str, &[u8])> {
     let (&[version, length], rest) = sealed.split_first_chunk::<2>()?;
     let (id, rest) = rest.split_at_checked(length.into())?;
     let id = std::str::from_utf8(id).ok()?;
-    (version == VERSION && id.is_ascii()).then_some((id, rest))
+    (matches!(version, VERSION | UNPACKED) && id.is_ascii()).then_some((version, id, rest))
 }
 
-fn associated_data(column: Column, row: Uuid, key_id: &str) -> Aad<Vec<u8>> {
+fn associated_data(version: u8, column: Column, row: Uuid, key_id: &str) -> Aad<Vec<u8>> {
     let mut data = Vec::with_capacity(80);
     for part in ["payout_links", column.as_str(), key_id] {
         data.extend(part.as_bytes());
         data.push(0);
     }
     data.extend(row.as_bytes());
+    if version != UNPACKED {
+        data.push(version);
+    }
     Aad::from(data)
 }
 
@@ -173,7 +192,7 @@ mod tests {
     #[test]
     fn a_value_opens_in_its_own_place_only() {
         let (ring, row) = (ring(&[("k1", 1)]), Uuid::now_v7());
-        let sealed = ring.seal(Column::Request, row, b"secret".to_vec());
+        let sealed = ring.seal(Column::Request, row, b"secret");
         assert!(!sealed.windows(6).any(|w| w == b"secret"));
         assert_eq!(ring.open(Column::Request, row, &sealed).unwrap(), b"secret");
         assert_eq!(ring.open(Column::Result, row, &sealed), Err(OpenError::Corrupt));
@@ -183,11 +202,11 @@ mod tests {
     #[test]
     fn after_a_rotation_old_values_open_and_new_ones_take_the_new_key() {
         let row = Uuid::now_v7();
-        let sealed = ring(&[("k1", 1)]).seal(Column::Request, row, b"old".to_vec());
+        let sealed = ring(&[("k1", 1)]).seal(Column::Request, row, b"old");
         let rotated = ring(&[("k2", 2), ("k1", 1)]);
         assert_eq!(rotated.open(Column::Request, row, &sealed).unwrap(), b"old");
-        let renewed = rotated.seal(Column::Request, row, b"new".to_vec());
-        assert_eq!(key_id(&renewed).unwrap().0, "k2");
+        let renewed = rotated.seal(Column::Request, row, b"new");
+        assert_eq!(opening(&renewed).unwrap().1, "k2");
         assert_eq!(
             ring(&[("k1", 1)]).open(Column::Request, row, &renewed),
             Err(OpenError::UnknownKey("k2".into()))
@@ -195,9 +214,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sealed_before_there_was_packing_opens() {
+        // Given a value of version 1,
+        let (ring, row) = (ring(&[("k1", 1)]), Uuid::now_v7());
+        let mut clear = b"as it is".to_vec();
+        let data = associated_data(UNPACKED, Column::Request, row, "k1");
+        let nonce = ring.keys[0].1.seal_in_place_append_tag(data, &mut clear).unwrap();
+        let mut sealed = [&[UNPACKED, 2], &b"k1"[..], nonce.as_ref(), &clear].concat();
+        // then it opens; called version 2 it does not, nor is one of version 2 taken for it.
+        assert_eq!(ring.open(Column::Request, row, &sealed).unwrap(), b"as it is");
+        sealed[0] = VERSION;
+        assert_eq!(ring.open(Column::Request, row, &sealed), Err(OpenError::Corrupt));
+        let mut sealed = ring.seal(Column::Request, row, b"packed");
+        sealed[0] = UNPACKED;
+        assert_eq!(ring.open(Column::Request, row, &sealed), Err(OpenError::Corrupt));
+    }
+
+    #[test]
     fn whatever_is_cut_or_flipped_is_corrupt_and_never_a_panic() {
         let (ring, row) = (ring(&[("k1", 1)]), Uuid::now_v7());
-        let sealed = ring.seal(Column::Request, row, b"secret".to_vec());
+        let sealed = ring.seal(Column::Request, row, b"secret");
         for length in 0..sealed.len() {
             assert!(ring.open(Column::Request, row, &sealed[..length]).is_err(), "cut to {length}");
         }

@@ -10,13 +10,9 @@ mod signature;
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
+use reqwest::{RequestBuilder, StatusCode, header::CONTENT_TYPE};
 use time::OffsetDateTime;
-use tokio::{
-    runtime::{self, Runtime},
-    time::timeout,
-};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::timeout;
 use url::Url;
 use uuid::Uuid;
 
@@ -27,7 +23,7 @@ pub use self::{
 };
 use crate::{
     domain::{TraceContext, retry},
-    http::{self, CallError, HttpSettings},
+    http::{self, CallError, Client, HttpSettings},
     limits::{HostSlots, Slots},
 };
 
@@ -54,9 +50,6 @@ pub struct WebhookSettings {
 
 pub struct Webhooks {
     client: Client,
-    /// What merchants' servers send is taken in on threads of its own. One that sends interim answers (1xx) without
-    /// end keeps hyper in one poll for as long as they come: jobs, leases and heartbeats must not stand behind that.
-    apart: Option<Runtime>,
     settings: WebhookSettings,
     places: Slots,
     hosts: HostSlots,
@@ -67,7 +60,7 @@ pub struct Post<'a> {
     /// `webhook-id`: the event's.
     pub id: Uuid,
     pub merchant_id: &'a str,
-    pub url: &'a str,
+    pub url: &'a Url,
     /// The same in every try.
     pub body: Bytes,
     pub trace: &'a TraceContext,
@@ -102,23 +95,17 @@ pub enum Then {
 /// Nothing can be posted at all.
 #[derive(Debug, thiserror::Error)]
 pub enum NoClient {
-    #[error("HTTP: {0}")]
-    Http(#[from] reqwest::Error),
+    #[error(transparent)]
+    Http(#[from] http::NoClient),
     #[error("DNS: {0}")]
     Dns(#[from] hickory_resolver::net::NetError),
-    #[error("threads: {0}")]
-    Threads(#[from] std::io::Error),
 }
 
 impl Webhooks {
     pub fn new(settings: WebhookSettings) -> Result<Self, NoClient> {
         let resolver = CheckedResolver::new(settings.addresses.clone(), &settings.dns_servers)?;
         Ok(Self {
-            client: http::client(&settings.http)
-                .dns_resolver(resolver)
-                .pool_max_idle_per_host(settings.host_concurrency)
-                .build()?,
-            apart: Some(runtime::Builder::new_multi_thread().thread_name("webhooks").enable_all().build()?),
+            client: Client::with_resolver(resolver, settings.http.clone())?,
             places: Slots::new(settings.concurrency),
             hosts: HostSlots::new(settings.host_concurrency),
             settings,
@@ -137,44 +124,27 @@ impl Webhooks {
             error: error.to_string(),
             retry_after: None,
         };
-        let url: Url = match post.url.parse() {
-            Ok(url) => url,
-            Err(error) => return failed(&error),
-        };
-        if let Err(error) = self.check(&url) {
+        if let Err(error) = self.check(post.url) {
             return failed(&error);
         }
-        let host = self.hosts.of(url.host_str().unwrap_or_default());
+        let host = self.hosts.of(post.url.host_str().unwrap_or_default());
         let Ok(_of_its_host) = timeout(self.settings.host_patience, host.take()).await else {
             return Posted::PutOff;
         };
         let _of_all = self.places.take().await;
-        match self.call(self.request(&post, url)).await {
+        match self.client.call(self.request(&post)).await {
             Ok(answer) => judge(&answer),
             Err(CallError::NotSent(error) | CallError::InDoubt(error)) => failed(&error),
         }
     }
 
-    async fn call(&self, request: reqwest::RequestBuilder) -> Result<http::Answer, CallError> {
-        let Some(apart) = &self.apart else { return Err(CallError::NotSent("stopped".to_owned())) };
-        let settings = self.settings.http.clone();
-        // The call's own deadline is kept where the call is made, if anything is kept there.
-        let deadline = settings.timeout + LATE;
-        let called = apart.spawn(async move { http::call(request, &settings).await });
-        match timeout(deadline, AbortOnDropHandle::new(called)).await {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(_)) => Err(CallError::InDoubt("the call was broken off".to_owned())),
-            Err(_) => Err(CallError::InDoubt("timed out".to_owned())),
-        }
-    }
-
-    fn request(&self, post: &Post<'_>, url: Url) -> reqwest::RequestBuilder {
+    fn request(&self, post: &Post<'_>) -> RequestBuilder {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let id = post.id.to_string();
         let keys = self.settings.merchant_keys.get(post.merchant_id).unwrap_or(&self.settings.default_keys);
         let mut request = self
             .client
-            .post(url)
+            .post(post.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-timestamp", now)
             .header("webhook-signature", signature(keys, &id, now, &post.body))
@@ -202,17 +172,6 @@ impl Webhooks {
         }
     }
 }
-
-impl Drop for Webhooks {
-    /// A runtime must not be waited for within another.
-    fn drop(&mut self) {
-        if let Some(apart) = self.apart.take() {
-            apart.shutdown_background();
-        }
-    }
-}
-
-const LATE: Duration = Duration::from_secs(1);
 
 fn judge(answer: &http::Answer) -> Posted {
     let status_code = answer.status.as_u16();

@@ -10,14 +10,15 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolverConfig},
     net::{NetError, runtime::TokioRuntimeProvider},
 };
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::address::{AddressError, AddressPolicy};
+use crate::http::{BoxError, Resolve};
 
 #[derive(Clone)]
 pub(super) struct CheckedResolver {
@@ -64,17 +65,17 @@ fn asking(servers: &[SocketAddr]) -> ResolverConfig {
 }
 
 impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
+    fn resolve(&self, host: String) -> BoxFuture<'static, Result<Vec<SocketAddr>, BoxError>> {
         let Self { policy, dns } = self.clone();
         Box::pin(async move {
             // As it stands: a search list is for people who type, and leads into the network that we are in.
-            let absolute = format!("{}.", name.as_str().trim_end_matches('.'));
+            let absolute = format!("{}.", host.trim_end_matches('.'));
             let found = dns.lookup_ip(absolute).await?;
-            let allowed = allowed(&policy, name.as_str(), found.iter());
+            let allowed = allowed(&policy, &host, found.iter());
             if allowed.is_empty() {
                 return Err(AddressError::NoPublicAddress.into());
             }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
+            Ok(allowed)
         })
     }
 }

@@ -92,7 +92,7 @@ async fn pile_up(world: &World, size: usize, webhook_url: &str) {
             .zip(&names)
             .map(|(id, name)| {
                 let result = json!({ "merchant_payout_id": name, "payout_status": "REQUIRES_FULFILLMENT" });
-                keys.seal(Column::Result, *id, result.to_string().into_bytes())
+                keys.seal(Column::Result, *id, result.to_string().as_bytes())
             })
             .collect();
         sqlx::query(

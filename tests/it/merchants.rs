@@ -148,7 +148,7 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
     assert!(more < 64 * 1024 * 1024, "{more} bytes");
 }
 
-/// Interim answers are skipped inside one poll for as long as they come: that takes the webhooks' own threads.
+/// Interim answers are skipped inside one poll for as long as they come: what is taken in has a limit below that.
 #[tokio::test(flavor = "multi_thread")]
 async fn interim_answers_without_end_do_not_hold_up_jobs() {
     // Given webhooks that are under way to a merchant of that kind, more than there are threads,
@@ -168,10 +168,11 @@ async fn interim_answers_without_end_do_not_hold_up_jobs() {
         world.wait_until_told(&id).await;
     }
     assert!(!worker.log().contains("lease ran out") && !worker.log().contains("is away"), "{}", worker.log());
-    // and those webhooks end within their time.
+    // and those webhooks end, for that reason.
     for number in 0..20 {
         let shown = world.wait_until_told(&format!("flood_{number}")).await;
         assert_eq!(shown["event"]["webhook_state"], "abandoned");
+        assert!(shown["timeline"].to_string().contains("more was sent than an answer may have"), "{shown}");
     }
     assert!(worker.stop().await.success());
 }

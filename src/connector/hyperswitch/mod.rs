@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
-    Client, RequestBuilder, StatusCode,
+    RequestBuilder, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderName},
 };
 use secrecy::SecretString;
@@ -35,7 +35,7 @@ use crate::{
         ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule,
         idempotency_uuid,
     },
-    http::{self, Answer, HttpSettings},
+    http::{Answer, Client, HttpSettings, NoClient},
     wire::Rejection,
 };
 
@@ -103,15 +103,14 @@ impl Settings for HyperswitchSettings {
         problems
     }
 
-    fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>> {
-        Ok(Box::new(Hyperswitch { client: http::client(&http).build()?, settings: self.clone(), http }))
+    fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
+        Ok(Box::new(Hyperswitch { http: Client::new(http)?, settings: self.clone() }))
     }
 }
 
 struct Hyperswitch {
-    client: Client,
     settings: HyperswitchSettings,
-    http: HttpSettings,
+    http: Client,
 }
 
 /// What is read of a payout. Its `client_secret` is not.
@@ -218,12 +217,12 @@ impl Hyperswitch {
         };
         let request = self
             .request(
-                self.client.post(at(&self.settings.url, &["payouts", "create"])),
+                self.http.post(at(&self.settings.url, &["payouts", "create"])),
                 call.job.access_token.as_ref(),
             )
             .header(CONTENT_TYPE, "application/json")
             .body(body);
-        let answer = match http::call(with_trace(request, call.trace), &self.http).await {
+        let answer = match self.http.call(with_trace(request, call.trace)).await {
             Ok(answer) => answer,
             Err(error) => return lost(error),
         };
@@ -254,8 +253,8 @@ impl Hyperswitch {
     async fn find(&self, call: Call<'_>) -> Finding {
         let mut url = at(&self.settings.url, &["payouts", &payout_id(call.idempotency_key)]);
         url.set_query(Some("force_sync=false"));
-        let request = self.request(self.client.get(url), call.job.access_token.as_ref());
-        let answer = match http::call(with_trace(request, call.trace), &self.http).await {
+        let request = self.request(self.http.get(url), call.job.access_token.as_ref());
+        let answer = match self.http.call(with_trace(request, call.trace)).await {
             Ok(answer) => answer,
             Err(error) => return unasked(error),
         };
@@ -307,10 +306,9 @@ impl Hyperswitch {
         let url = at(&self.settings.url, &["payouts", id, "cancel"]);
         let body = serde_json::json!({ "payout_id": id }).to_string();
         let request =
-            self.request(self.client.post(url), None).header(CONTENT_TYPE, "application/json").body(body);
-        let answer = http::call(request, &self.http)
-            .await
-            .map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
+            self.request(self.http.post(url), None).header(CONTENT_TYPE, "application/json").body(body);
+        let answer =
+            self.http.call(request).await.map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
         match parse::<Payout>(&answer) {
             Some(payout) if answer.status.is_success() && payout.status == "cancelled" => Ok(()),
             _ => Err(failure(&answer).unwrap_or_else(|| unreadable(&answer))),
@@ -320,7 +318,9 @@ impl Hyperswitch {
     async fn try_credential(&self) -> Result<(), String> {
         // No payout has this id: that it is not there is for whom the key is good to know.
         let url = at(&self.settings.url, &["payouts", "00000000-0000-8000-8000-000000000000"]);
-        let answer = http::call(self.request(self.client.get(url), None), &self.http)
+        let answer = self
+            .http
+            .call(self.request(self.http.get(url), None))
             .await
             .map_err(|error| error.to_string())?;
         let error = failure(&answer);
@@ -342,7 +342,7 @@ impl Connector for Hyperswitch {
     }
 
     fn timeout(&self) -> Duration {
-        self.http.timeout
+        self.http.timeout()
     }
 
     fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {

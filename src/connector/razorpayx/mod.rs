@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use reqwest::{Client, RequestBuilder, header::CONTENT_TYPE};
+use reqwest::{RequestBuilder, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
-    http::{self, Answer, HttpSettings},
+    http::{Answer, Client, HttpSettings, NoClient},
     wire::Rejection,
 };
 
@@ -127,15 +127,14 @@ impl Settings for RazorpayXSettings {
         problems
     }
 
-    fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>> {
-        Ok(Box::new(RazorpayX { client: http::client(&http).build()?, settings: self.clone(), http }))
+    fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
+        Ok(Box::new(RazorpayX { http: Client::new(http)?, settings: self.clone() }))
     }
 }
 
 struct RazorpayX {
-    client: Client,
     settings: RazorpayXSettings,
-    http: HttpSettings,
+    http: Client,
 }
 
 #[derive(Serialize)]
@@ -267,10 +266,10 @@ impl RazorpayX {
             Err(rejection) => return Outcome::Refused(rejection.into()),
         };
         let request = self
-            .of_job(self.client.post(self.links(&[])), call)
+            .of_job(self.http.post(self.links(&[])), call)
             .header(CONTENT_TYPE, "application/json")
             .body(body);
-        let answer = match http::call(request, &self.http).await {
+        let answer = match self.http.call(request).await {
             Ok(answer) => answer,
             Err(error) => return lost(error),
         };
@@ -296,7 +295,7 @@ impl RazorpayX {
             Some(id) => self.links(&[id]),
             None => self.search(call),
         };
-        let answer = match http::call(self.of_job(self.client.get(url), call), &self.http).await {
+        let answer = match self.http.call(self.of_job(self.http.get(url), call)).await {
             Ok(answer) => answer,
             Err(error) => return unasked(error),
         };
@@ -364,10 +363,9 @@ impl RazorpayX {
     }
 
     async fn cancel(&self, id: &str) -> Result<(), ConnectorError> {
-        let request = self.own(self.client.post(self.links(&[id, "cancel"])));
-        let answer = http::call(request, &self.http)
-            .await
-            .map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
+        let request = self.own(self.http.post(self.links(&[id, "cancel"])));
+        let answer =
+            self.http.call(request).await.map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
         match parse::<Link>(&answer) {
             Some(link) if answer.status.is_success() && link.status == "cancelled" => Ok(()),
             _ => Err(failure(&answer).unwrap_or_else(|| unreadable(&answer))),
@@ -377,9 +375,7 @@ impl RazorpayX {
     async fn try_credential(&self) -> Result<(), String> {
         let mut url = self.links(&[]);
         url.query_pairs_mut().append_pair("count", "1");
-        let answer = http::call(self.own(self.client.get(url)), &self.http)
-            .await
-            .map_err(|error| error.to_string())?;
+        let answer = self.http.call(self.own(self.http.get(url))).await.map_err(|error| error.to_string())?;
         match answer.status.is_success() {
             true => Ok(()),
             false => {
@@ -396,7 +392,7 @@ impl Connector for RazorpayX {
     }
 
     fn timeout(&self) -> Duration {
-        self.http.timeout
+        self.http.timeout()
     }
 
     fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {

@@ -13,7 +13,7 @@ fn connector(more: &str) -> RazorpayX {
         max_response_bytes: 1,
         roots: None,
     };
-    RazorpayX { client: Client::new(), settings: toml::from_str(&settings).unwrap(), http }
+    RazorpayX { http: Client::new(http).unwrap(), settings: toml::from_str(&settings).unwrap() }
 }
 
 fn job(change: impl FnOnce(&mut Value)) -> CreateLink {

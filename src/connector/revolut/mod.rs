@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
-    Client, RequestBuilder, StatusCode,
+    RequestBuilder, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use secrecy::SecretString;
@@ -42,7 +42,7 @@ use super::{
 };
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
-    http::{self, Answer, CallError, HttpSettings},
+    http::{Answer, CallError, Client, HttpSettings, NoClient},
     wire::Rejection,
 };
 
@@ -129,8 +129,8 @@ impl Settings for RevolutSettings {
         problems
     }
 
-    fn connect(&self, http: HttpSettings) -> reqwest::Result<Box<dyn Connector>> {
-        let client = http::client(&http).build()?;
+    fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
+        let http = Client::new(http)?;
         #[expect(clippy::expect_used, reason = "problems() has read it")]
         let private_key = tokens::private_key(&self.private_key).expect("an RSA key in PEM");
         let identity = Identity {
@@ -140,16 +140,15 @@ impl Settings for RevolutSettings {
             private_key,
         };
         let token_url = at(&self.url, &["api", "1.0", "auth", "token"]);
-        let tokens = Tokens::new(client.clone(), token_url, identity, http.clone());
-        Ok(Box::new(Revolut { client, tokens, settings: self.clone(), http }))
+        let tokens = Tokens::new(http.clone(), token_url, identity);
+        Ok(Box::new(Revolut { tokens, settings: self.clone(), http }))
     }
 }
 
 struct Revolut {
-    client: Client,
     tokens: Tokens,
     settings: RevolutSettings,
-    http: HttpSettings,
+    http: Client,
 }
 
 #[derive(Deserialize)]
@@ -195,7 +194,7 @@ impl Revolut {
         let with = async |token: &SecretString| {
             let left = deadline.saturating_duration_since(Instant::now());
             let request = with_secret(request(), AUTHORIZATION, "Bearer ", token).timeout(left);
-            http::call(request, &self.http).await.map_err(Unanswered::Lost)
+            self.http.call(request).await.map_err(Unanswered::Lost)
         };
         if let Some(token) = own {
             return with(token).await;
@@ -212,7 +211,7 @@ impl Revolut {
     }
 
     async fn ask(&self, url: Url, call: Call<'_>, deadline: Instant) -> Result<Answer, Finding> {
-        let request = || with_trace(self.client.get(url.clone()), call.trace);
+        let request = || with_trace(self.http.get(url.clone()), call.trace);
         self.send(request, call.job.access_token.as_ref(), deadline).await.map_err(Finding::from)
     }
 
@@ -222,7 +221,7 @@ impl Revolut {
             Err(rejection) => return Outcome::Refused(rejection.into()),
         };
         let request = || {
-            let request = self.client.post(self.address(&[])).header(CONTENT_TYPE, "application/json");
+            let request = self.http.post(self.address(&[])).header(CONTENT_TYPE, "application/json");
             with_trace(request, call.trace).body(body.clone())
         };
         let answer = match self.send(request, call.job.access_token.as_ref(), self.deadline()).await {
@@ -344,7 +343,7 @@ impl Revolut {
 
     async fn cancel(&self, id: &str) -> Result<(), ConnectorError> {
         let url = self.address(&[id, "cancel"]);
-        let answer = self.send(|| self.client.post(url.clone()), None, self.deadline()).await;
+        let answer = self.send(|| self.http.post(url.clone()), None, self.deadline()).await;
         let answer = answer.map_err(Unanswered::into_error)?;
         match answer.status.is_success() {
             true => Ok(()),
@@ -355,7 +354,7 @@ impl Revolut {
     async fn try_credential(&self) -> Result<(), String> {
         let mut url = self.address(&[]);
         url.query_pairs_mut().append_pair("limit", "1");
-        let answer = self.send(|| self.client.get(url.clone()), None, self.deadline()).await;
+        let answer = self.send(|| self.http.get(url.clone()), None, self.deadline()).await;
         let answer = answer.map_err(|unanswered| {
             let error = unanswered.into_error();
             match error.status_code {
@@ -374,7 +373,7 @@ impl Revolut {
 
     /// For all that one call takes, an access token too: a lease outlasts it.
     fn deadline(&self) -> Instant {
-        Instant::now() + self.http.timeout
+        Instant::now() + self.http.timeout()
     }
 }
 
@@ -385,7 +384,7 @@ impl Connector for Revolut {
     }
 
     fn timeout(&self) -> Duration {
-        self.http.timeout
+        self.http.timeout()
     }
 
     fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {

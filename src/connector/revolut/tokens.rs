@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use reqwest::{Client, header::CONTENT_TYPE};
+use reqwest::header::CONTENT_TYPE;
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use url::{Url, form_urlencoded};
 use crate::{
     connector::exchange::{parse, unreadable},
     domain::{ConnectorError, Outcome},
-    http::{self, Answer, CallError, HttpSettings},
+    http::{Answer, CallError, Client},
 };
 
 /// A token is refreshed so long before its end, or a quarter of its life where that is less.
@@ -41,10 +41,9 @@ pub(super) struct Identity {
 
 /// The token that is good now. One refresh at a time: who comes meanwhile waits for it.
 pub(super) struct Tokens {
-    client: Client,
     url: Url,
     identity: Identity,
-    http: HttpSettings,
+    http: Client,
     current: Mutex<Option<Token>>,
 }
 
@@ -79,8 +78,8 @@ struct Denied {
 }
 
 impl Tokens {
-    pub(super) fn new(client: Client, url: Url, identity: Identity, http: HttpSettings) -> Self {
-        Self { client, url, identity, http, current: Mutex::new(None) }
+    pub(super) fn new(http: Client, url: Url, identity: Identity) -> Self {
+        Self { url, identity, http, current: Mutex::new(None) }
     }
 
     /// One that is good for now.
@@ -125,12 +124,12 @@ impl Tokens {
             .finish();
         let asked = Instant::now();
         let request = self
-            .client
+            .http
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .timeout(deadline - asked)
             .body(form);
-        let answer = http::call(request, &self.http).await.map_err(lost)?;
+        let answer = self.http.call(request).await.map_err(lost)?;
         let granted = parse::<Granted>(&answer).filter(|_| answer.status.is_success());
         let Some(Granted { access_token, expires_in }) = granted else {
             let retry_after = answer.retry_after(OffsetDateTime::now_utc());

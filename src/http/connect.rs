@@ -1,0 +1,209 @@
+//! A connection, made: the name, the address, TLS. Nothing of a request has left before it is there.
+
+use std::{
+    error::Error,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use hyper_util::{
+    client::legacy::connect::{HttpConnector, dns},
+    rt::TokioIo,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName},
+};
+use rustls_platform_verifier::Verifier;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+use url::{Host, Url};
+
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The addresses of a host, which is a name: a literal address is never asked for.
+pub trait Resolve: Send + Sync + 'static {
+    fn resolve(&self, host: String) -> BoxFuture<'static, Result<Vec<SocketAddr>, BoxError>>;
+}
+
+/// What the system knows.
+pub struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, host: String) -> BoxFuture<'static, Result<Vec<SocketAddr>, BoxError>> {
+        Box::pin(async move { Ok(lookup_host((host, 0)).await?.collect()) })
+    }
+}
+
+pub(super) struct Connector {
+    tcp: HttpConnector<Names>,
+    tls: TlsConnector,
+    /// Over all of it.
+    patience: Duration,
+}
+
+/// Bytes that may still be taken in.
+pub(super) type Allowance = Arc<AtomicUsize>;
+
+/// A connection that speaks nothing yet.
+pub(super) struct Connected {
+    pub(super) io: Io,
+    pub(super) allowance: Allowance,
+    pub(super) is_http2: bool,
+}
+
+pub(super) type Io = TokioIo<Box<dyn Stream>>;
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A peer that answers to none of these is gone: the connection ends.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+impl Connector {
+    /// `roots`: what a server's certificate is looked up in, in place of the system's.
+    pub(super) fn new(
+        resolver: impl Resolve,
+        roots: Option<&[CertificateDer<'static>]>,
+        patience: Duration,
+    ) -> Result<Self, rustls::Error> {
+        let mut tcp = HttpConnector::new_with_resolver(Names(Arc::new(resolver)));
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_keepalive_interval(Some(KEEPALIVE));
+        tcp.set_keepalive_retries(Some(3));
+        #[cfg(target_os = "linux")]
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        // Of several addresses each gets its part of it.
+        tcp.set_connect_timeout(Some(patience));
+        Ok(Self { tcp, tls: TlsConnector::from(Arc::new(tls(roots)?)), patience })
+    }
+
+    /// `most`: bytes that are taken in until a request is sent, of certificates and the like.
+    pub(super) async fn connect(&self, url: &Url, most: usize) -> Result<Connected, BoxError> {
+        let connecting = self.in_its_time(url, most);
+        timeout(self.patience, connecting).await.unwrap_or_else(|late| Err(late.into()))
+    }
+
+    async fn in_its_time(&self, url: &Url, most: usize) -> Result<Connected, BoxError> {
+        let tcp = self.tcp.clone().call(url.as_str().parse()?).await?.into_inner();
+        let allowance = Arc::new(AtomicUsize::new(most));
+        let metered = Metered { stream: tcp, allowance: allowance.clone() };
+        if url.scheme() != "https" {
+            let io = TokioIo::new(Box::new(metered) as Box<dyn Stream>);
+            return Ok(Connected { io, allowance, is_http2: false });
+        }
+        let name = match url.host() {
+            Some(Host::Domain(name)) => ServerName::try_from(name.to_owned())?,
+            Some(Host::Ipv4(address)) => ServerName::IpAddress(std::net::IpAddr::from(address).into()),
+            Some(Host::Ipv6(address)) => ServerName::IpAddress(std::net::IpAddr::from(address).into()),
+            None => return Err("the URL has no host".into()),
+        };
+        let encrypted = self.tls.connect(name, metered).await?;
+        let is_http2 = encrypted.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Connected { io: TokioIo::new(Box::new(encrypted) as Box<dyn Stream>), allowance, is_http2 })
+    }
+}
+
+fn tls(roots: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = match roots {
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier::new(provider)?)),
+        Some(roots) => {
+            let mut store = RootCertStore::empty();
+            roots.iter().try_for_each(|root| store.add(root.clone()))?;
+            builder.with_root_certificates(store)
+        }
+    };
+    let mut tls = builder.with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+#[derive(Clone)]
+struct Names(Arc<dyn Resolve>);
+
+impl Service<dns::Name> for Names {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: dns::Name) -> Self::Future {
+        let resolving = self.0.resolve(name.as_str().to_owned());
+        Box::pin(async move { Ok(resolving.await?.into_iter()) })
+    }
+}
+
+/// Takes in no more than its allowance, whatever it is: hyper reads interim answers (1xx) in one poll for as long as
+/// they come, and a server that sends them without end would have a thread of ours for itself.
+struct Metered {
+    stream: TcpStream,
+    allowance: Allowance,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.allowance.load(Relaxed) == 0 {
+            return Poll::Ready(Err(io::Error::other("more was sent than an answer may have")));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let taken = buffer.filled().len() - before;
+        // Over HTTP/2 another call may add to it meanwhile.
+        let _ = self.allowance.fetch_update(Relaxed, Relaxed, |left| Some(left.saturating_sub(taken)));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

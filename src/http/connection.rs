@@ -1,0 +1,201 @@
+//! One connection, and a call over it. Over HTTP/1 whoever calls drives the connection as well: a call is one task, not
+//! two that wake each other. Over HTTP/2 calls share it, and it has a task of its own.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::atomic::Ordering::Relaxed,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::BytesMut;
+use http_body_util::BodyExt;
+use hyper::{
+    Response,
+    body::{Body as _, Incoming},
+    client::conn::{TrySendError, http1, http2},
+    header::{HOST, HeaderValue},
+    http::{Uri, uri},
+};
+use hyper_util::rt::TokioExecutor;
+use reqwest::Body;
+
+use super::{
+    Answer, HttpSettings,
+    connect::{Allowance, BoxError, Connected, Io},
+};
+
+pub(super) type Request = hyper::Request<Body>;
+
+pub(super) enum Connection {
+    Http1(Http1),
+    Http2(Http2),
+}
+
+pub(super) struct Http1 {
+    sender: http1::SendRequest<Body>,
+    driver: Driver,
+    allowance: Allowance,
+}
+
+#[derive(Clone)]
+pub(super) struct Http2 {
+    sender: http2::SendRequest<Body>,
+    allowance: Allowance,
+}
+
+/// Why a call has no answer.
+pub(super) enum Unanswered {
+    /// The connection had ended before: nothing was written. The request, back.
+    Unsent(Box<Request>, hyper::Error),
+    InDoubt(hyper::Error),
+}
+
+/// The head of an answer, with all interim ones before it, and what a body may be late by in being cut.
+const HEAD: usize = 64 * 1024;
+
+/// Bytes that are taken in for one answer.
+pub(super) fn most(settings: &HttpSettings) -> usize {
+    settings.max_response_bytes + 2 * HEAD
+}
+
+impl Connection {
+    pub(super) async fn begin(connected: Connected) -> Result<Self, BoxError> {
+        let Connected { io, allowance, is_http2 } = connected;
+        if is_http2 {
+            let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await?;
+            tokio::spawn(async move {
+                // What ends it is told to the calls that are under way.
+                let _ = driver.await;
+            });
+            return Ok(Self::Http2(Http2 { sender, allowance }));
+        }
+        let (sender, connection) = http1::Builder::new().max_buf_size(HEAD).handshake(io).await?;
+        let driver = Driver { connection: Box::pin(connection), has_ended: false };
+        Ok(Self::Http1(Http1 { sender, driver, allowance }))
+    }
+
+    /// Can another call be made over it?
+    pub(super) fn is_ready(&mut self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_ready(),
+            Self::Http2(connection) => connection.is_ready(),
+        }
+    }
+
+    pub(super) async fn call(
+        &mut self,
+        request: Request,
+        settings: &HttpSettings,
+    ) -> Result<Answer, Unanswered> {
+        match self {
+            Self::Http1(connection) => connection.call(request, settings).await,
+            Self::Http2(connection) => Box::pin(connection.call(request, settings)).await,
+        }
+    }
+}
+
+impl Http1 {
+    async fn call(&mut self, mut request: Request, settings: &HttpSettings) -> Result<Answer, Unanswered> {
+        self.allowance.store(most(settings), Relaxed);
+        in_origin_form(&mut request);
+        let response = self.sender.try_send_request(request);
+        let response = self.driver.along_with(response).await.map_err(unanswered)?;
+        read(response, settings, Some(&mut self.driver)).await
+    }
+
+    /// Is there nothing left of the call before, and is the other side still there?
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.driver.poll(&mut Context::from_waker(Waker::noop()));
+        !self.driver.has_ended && self.sender.is_ready()
+    }
+}
+
+impl Http2 {
+    async fn call(&mut self, mut request: Request, settings: &HttpSettings) -> Result<Answer, Unanswered> {
+        self.allowance.fetch_add(most(settings), Relaxed);
+        // It would stand beside `:authority`.
+        request.headers_mut().remove(HOST);
+        let response = self.sender.try_send_request(request).await.map_err(unanswered)?;
+        read(response, settings, None).await
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+}
+
+/// The end of a connection that the calls over it poll.
+struct Driver {
+    connection: Pin<Box<http1::Connection<Io, Body>>>,
+    has_ended: bool,
+}
+
+impl Driver {
+    async fn along_with<T>(&mut self, awaited: impl Future<Output = T>) -> T {
+        let mut awaited = pin!(awaited);
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = awaited.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            self.poll(cx);
+            awaited.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Errors reach whoever waits for an answer.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if !self.has_ended {
+            self.has_ended = self.connection.as_mut().poll(cx).is_ready();
+        }
+    }
+}
+
+/// The whole answer, or as much of it as is read. `driver`: of a connection that has no task of its own.
+async fn read(
+    response: Response<Incoming>,
+    settings: &HttpSettings,
+    mut driver: Option<&mut Driver>,
+) -> Result<Answer, Unanswered> {
+    let (head, mut incoming) = response.into_parts();
+    let (status, headers) = (head.status, head.headers);
+    let mut body = BytesMut::new();
+    while !incoming.is_end_stream() {
+        let frame = match &mut driver {
+            Some(driver) => driver.along_with(incoming.frame()).await,
+            None => incoming.frame().await,
+        };
+        let Some(frame) = frame else { break };
+        let Ok(chunk) = frame.map_err(Unanswered::InDoubt)?.into_data() else { continue };
+        let room = settings.max_response_bytes - body.len();
+        if chunk.len() > room {
+            body.extend_from_slice(&chunk[..room]);
+            return Ok(Answer { status, headers, body: body.freeze(), cut: true });
+        }
+        if body.is_empty() && incoming.is_end_stream() {
+            return Ok(Answer { status, headers, body: chunk, cut: false });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status, headers, body: body.freeze(), cut: false })
+}
+
+/// The path in the request line, the host in its header (RFC 9112, 3.2.1).
+fn in_origin_form(request: &mut Request) {
+    let uri = std::mem::take(request.uri_mut()).into_parts();
+    let host = uri.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = host {
+        request.headers_mut().insert(HOST, host);
+    }
+    let mut path = uri::Parts::default();
+    path.path_and_query = uri.path_and_query;
+    *request.uri_mut() = Uri::from_parts(path).unwrap_or_default();
+}
+
+fn unanswered(mut error: TrySendError<Request>) -> Unanswered {
+    match error.take_message() {
+        Some(request) => Unanswered::Unsent(Box::new(request), error.into_error()),
+        None => Unanswered::InDoubt(error.into_error()),
+    }
+}

@@ -1,0 +1,236 @@
+//! One way to call somebody over HTTP: every call with its limits, every failure with an answer to "was it sent?".
+
+mod connect;
+mod connection;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{
+    Body, IntoUrl, RequestBuilder, StatusCode,
+    header::{ACCEPT, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT},
+};
+use rustls::pki_types::CertificateDer;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+use tokio::time::timeout;
+use url::Position;
+
+pub use self::connect::{BoxError, Resolve, SystemResolver};
+use self::{
+    connect::Connector,
+    connection::{Connection, Request, Unanswered, most},
+    pool::Pool,
+};
+
+/// Limits of every call of one client.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    pub connect_timeout: Duration,
+    /// From the first look at the name to the last byte of the answer.
+    pub timeout: Duration,
+    /// Bytes of an answer that are read; the rest is not.
+    pub max_response_bytes: usize,
+    /// Certificates that a server's is looked up in, in place of the system's.
+    pub roots: Option<Vec<CertificateDer<'static>>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// The body went on past the limit.
+    pub cut: bool,
+}
+
+/// Why there is no whole answer. Neither carries a URL, which may hold a secret.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CallError {
+    /// Name resolution, connecting or the TLS handshake failed: nothing has left.
+    #[error("{0}")]
+    NotSent(String),
+    /// The request may have been carried out.
+    #[error("{0}")]
+    InDoubt(String),
+}
+
+/// Nobody can be called at all.
+#[derive(Debug, thiserror::Error)]
+pub enum NoClient {
+    #[error("HTTP: {0}")]
+    Http(#[from] reqwest::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A client without redirects, without proxies from the environment, and without repeats of its own. What it builds
+/// requests with is reqwest; who carries them is hyper, so that what is taken in has a limit and a call costs one task.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    /// Nothing is sent by it.
+    requests: reqwest::Client,
+    connector: Connector,
+    pool: Arc<Pool>,
+    settings: HttpSettings,
+}
+
+impl Client {
+    pub fn new(settings: HttpSettings) -> Result<Self, NoClient> {
+        Self::with_resolver(SystemResolver, settings)
+    }
+
+    pub fn with_resolver(resolver: impl Resolve, settings: HttpSettings) -> Result<Self, NoClient> {
+        Ok(Self(Arc::new(Inner {
+            requests: reqwest::Client::builder().no_proxy().build()?,
+            connector: Connector::new(resolver, settings.roots.as_deref(), settings.connect_timeout)?,
+            pool: Arc::default(),
+            settings,
+        })))
+    }
+
+    /// The longest that one call takes.
+    pub fn timeout(&self) -> Duration {
+        self.0.settings.timeout
+    }
+
+    pub fn get(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.0.requests.get(url)
+    }
+
+    pub fn post(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.0.requests.post(url)
+    }
+
+    /// Sends a request and reads its answer, within its own timeout or the client's.
+    pub async fn call(&self, request: RequestBuilder) -> Result<Answer, CallError> {
+        let request = request.build().map_err(|error| {
+            CallError::NotSent(reasons("the request cannot be made", &error.without_url()))
+        })?;
+        #[cfg(fuzzing)]
+        return fuzzing::answer(&request, &self.0.settings);
+        #[cfg(not(fuzzing))]
+        self.0.send(request).await
+    }
+}
+
+impl Inner {
+    #[cfg_attr(fuzzing, expect(dead_code, reason = "nothing is sent while fuzzing"))]
+    async fn send(&self, request: reqwest::Request) -> Result<Answer, CallError> {
+        let deadline = request.timeout().copied().unwrap_or(self.settings.timeout);
+        let mut has_left = false;
+        match timeout(deadline, self.exchange(request, &mut has_left)).await {
+            Ok(answered) => answered,
+            Err(_) if has_left => Err(CallError::InDoubt("timed out".to_owned())),
+            Err(_) => Err(CallError::NotSent("timed out: could not connect".to_owned())),
+        }
+    }
+
+    /// `has_left`: whether any of it may have been sent by now.
+    async fn exchange(
+        &self,
+        mut request: reqwest::Request,
+        has_left: &mut bool,
+    ) -> Result<Answer, CallError> {
+        let url = request.url().clone();
+        let origin = &url[..Position::BeforePath];
+        let uri: hyper::Uri =
+            url.as_str().parse().map_err(|_| CallError::NotSent("the URL cannot be sent".to_owned()))?;
+        let mut outgoing =
+            Request::new(request.body_mut().take().unwrap_or_else(|| Body::from(Bytes::new())));
+        *outgoing.method_mut() = request.method().clone();
+        *outgoing.headers_mut() = std::mem::take(request.headers_mut());
+        let headers = outgoing.headers_mut();
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(NAME));
+        loop {
+            let kept = self.pool.take(origin);
+            let is_new = kept.is_none();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                // Boxed, as all that few calls need: what a call may come to is what each of them takes up.
+                None => Box::pin(self.connect(&url)).await?,
+            };
+            *outgoing.uri_mut() = uri.clone();
+            *has_left = true;
+            match connection.call(outgoing, &self.settings).await {
+                Ok(answer) => {
+                    self.pool.keep(origin, connection);
+                    return Ok(answer);
+                }
+                Err(Unanswered::Unsent(back, _)) if !is_new => (*has_left, outgoing) = (false, *back),
+                Err(Unanswered::Unsent(_, error)) => {
+                    return Err(CallError::NotSent(reasons("the connection broke", &error)));
+                }
+                Err(Unanswered::InDoubt(error)) => {
+                    return Err(CallError::InDoubt(reasons("the connection broke", &error)));
+                }
+            }
+        }
+    }
+
+    async fn connect(&self, url: &url::Url) -> Result<Connection, CallError> {
+        let connecting =
+            async { Connection::begin(self.connector.connect(url, most(&self.settings)).await?).await };
+        connecting.await.map_err(|error: BoxError| CallError::NotSent(reasons("could not connect", &*error)))
+    }
+}
+
+const NAME: &str = concat!("payout-link-worker/", env!("CARGO_PKG_VERSION"));
+
+impl Answer {
+    /// Retry-After in either of its forms (RFC 9110, 10.2.3), counted from `now`.
+    pub fn retry_after(&self, now: OffsetDateTime) -> Option<Duration> {
+        let value = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = value.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        // An HTTP date is an RFC 2822 date with its zone written as GMT.
+        let at = OffsetDateTime::parse(&value.replace("GMT", "+0000"), &Rfc2822).ok()?;
+        Some((at - now).try_into().unwrap_or(Duration::ZERO))
+    }
+}
+
+/// What happened, and the chain of its causes.
+fn reasons(what: &str, error: &(dyn Error + 'static)) -> String {
+    let late = error.is::<tokio::time::error::Elapsed>();
+    let mut text = if late { format!("timed out: {what}") } else { what.to_owned() };
+    let mut cause = Some(error).filter(|_| !late);
+    while let Some(reason) = cause {
+        text.push_str(": ");
+        text.push_str(&reason.to_string());
+        cause = reason.source();
+    }
+    // Some of it is the other side's words, such as the names in its certificate.
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST_OF_A_REASON).collect()
+}
+
+const MOST_OF_A_REASON: usize = 300;
+
+/// For fuzz/: every call is answered with what was put here.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    thread_local! {
+        static ANSWER: RefCell<Option<Answer>> = const { RefCell::new(None) };
+    }
+
+    pub fn answer_with(answer: Answer) {
+        ANSWER.set(Some(answer));
+    }
+
+    pub(super) fn answer(request: &reqwest::Request, settings: &HttpSettings) -> Result<Answer, CallError> {
+        let answer = ANSWER.with_borrow(Clone::clone);
+        let answer =
+            answer.ok_or_else(|| CallError::NotSent(format!("{} is not asked", request.method())))?;
+        assert!(answer.body.len() <= settings.max_response_bytes || answer.cut);
+        Ok(answer)
+    }
+}

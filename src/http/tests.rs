@@ -1,0 +1,269 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+fn settings() -> HttpSettings {
+    HttpSettings {
+        connect_timeout: Duration::from_secs(10),
+        timeout: Duration::from_secs(20),
+        max_response_bytes: 1000,
+        roots: None,
+    }
+}
+
+/// A server that treats each connection as told, and counts them.
+struct Server {
+    url: String,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    async fn new<F: Future<Output = ()> + Send>(
+        treat: impl Fn(TcpStream) -> F + Clone + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/links?a=1", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, SeqCst);
+                let treat = treat.clone();
+                tokio::spawn(async move { treat(stream).await });
+            }
+        });
+        Self { url, connections }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+}
+
+/// The head of a request; `None`: the other side is gone. Requests of these tests have bodies of two bytes or none.
+async fn request(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).unwrap();
+    if head.starts_with("POST") {
+        stream.read_exact(&mut [0; 2]).await.ok()?;
+    }
+    Some(head)
+}
+
+#[tokio::test]
+async fn calls_one_after_another_share_a_connection_and_are_in_origin_form() {
+    // Given a server that keeps connections,
+    let (heard, mut requests) = mpsc::unbounded_channel();
+    let server = Server::new(move |mut stream| {
+        let heard = heard.clone();
+        async move {
+            while let Some(head) = request(&mut stream).await {
+                heard.send(head).unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
+            }
+        }
+    })
+    .await;
+    let client = Client::new(settings()).unwrap();
+    // when it is called three times,
+    for _ in 0..3 {
+        let answer = client.call(client.post(&server.url).header("x-a", "b").body("{}")).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.body[..], answer.cut), (200, &b"hello"[..], false));
+    }
+    // then over one connection, each with what a request has to have (RFC 9112, 3.2).
+    assert_eq!(server.connections(), 1);
+    let head = requests.recv().await.unwrap();
+    let host = server.url.trim_start_matches("http://").trim_end_matches("/links?a=1");
+    assert!(head.starts_with("POST /links?a=1 HTTP/1.1\r\n"), "{head}");
+    for line in [format!("host: {host}"), "x-a: b".into(), "content-length: 2".into(), "accept: */*".into()] {
+        assert!(head.contains(&format!("{line}\r\n")), "{line} in {head}");
+    }
+    assert!(head.contains("user-agent: payout-link-worker/"), "{head}");
+}
+
+/// It would be in doubt: the request might have been read before the end.
+#[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_is_not_called_over() {
+    // Given a server that says it keeps the connection, and closes it after each answer,
+    let closed = Arc::new(Notify::new());
+    let closing = closed.clone();
+    let server = Server::new(move |mut stream| {
+        let closing = closing.clone();
+        async move {
+            request(&mut stream).await.unwrap();
+            stream.write_all(NO_CONTENT).await.unwrap();
+            stream.shutdown().await.unwrap();
+            closing.notify_one();
+            // Until the other side has noticed.
+            while stream.read_u8().await.is_ok() {}
+        }
+    })
+    .await;
+    let client = Client::new(settings()).unwrap();
+    // then every call is answered, each over a new one.
+    for number in 1..=5 {
+        client.call(client.post(&server.url).body("{}")).await.unwrap();
+        closed.notified().await;
+        assert_eq!(server.connections(), number);
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_an_answer_is_no_start_of_the_next() {
+    // Given a server that sends more than is read,
+    let server = Server::new(async |mut stream: TcpStream| {
+        while request(&mut stream).await.is_some() {
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n{}", "a".repeat(1_000_000));
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await;
+    let client = Client::new(settings()).unwrap();
+    for number in 1..=2 {
+        let answer = client.call(client.get(&server.url)).await.unwrap();
+        // then the answer is cut, and the connection is not kept.
+        assert_eq!((answer.body.len(), answer.cut), (1000, true));
+        assert_eq!(server.connections(), number);
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_taken_in_than_an_answer_may_have() {
+    // Given a server that sends interim answers without end,
+    let server = Server::new(async |mut stream: TcpStream| {
+        request(&mut stream).await.unwrap();
+        while stream.write_all(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000)).await.is_ok() {}
+    })
+    .await;
+    let client = Client::new(settings()).unwrap();
+    // then the call ends long before its time, and it is not known what became of it.
+    let Err(CallError::InDoubt(reason)) = client.call(client.post(&server.url).body("{}")).await else {
+        panic!("an answer, or none for certain")
+    };
+    assert!(reason.contains("more was sent than an answer may have"), "{reason}");
+}
+
+#[tokio::test]
+async fn what_ends_before_the_request_has_left_was_not_sent() {
+    let silent = Server::new(async |_stream| std::future::pending().await).await;
+    let soon = HttpSettings {
+        connect_timeout: Duration::from_millis(50),
+        timeout: Duration::from_millis(300),
+        ..settings()
+    };
+    let client = Client::new(soon.clone()).unwrap();
+    // A handshake that is not answered,
+    let encrypted = silent.url.replace("http:", "https:");
+    for client in [
+        client.clone(),
+        Client::new(HttpSettings { connect_timeout: Duration::from_secs(60), ..soon }).unwrap(),
+    ] {
+        let Err(CallError::NotSent(reason)) = client.call(client.get(&encrypted)).await else { panic!() };
+        assert!(reason.starts_with("timed out: could not connect"), "{reason}");
+    }
+    // nobody who listens,
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let Err(CallError::NotSent(reason)) = client.call(client.get(format!("http://{nobody}/"))).await else {
+        panic!()
+    };
+    assert!(reason.starts_with("could not connect: "), "{reason}");
+    // but where the request has left, silence is doubt.
+    let Err(CallError::InDoubt(reason)) = client.call(client.get(&silent.url)).await else { panic!() };
+    assert_eq!(reason, "timed out");
+}
+
+/// The URL may hold a secret.
+#[tokio::test]
+async fn no_failure_names_its_url() {
+    let client = Client::new(settings()).unwrap();
+    for url in ["http://127.0.0.1:1/canary", "canary://a/", "http://[::1/canary", "https://canary.invalid/"] {
+        if let Err(CallError::NotSent(reason) | CallError::InDoubt(reason)) =
+            client.call(client.get(url)).await
+        {
+            assert!(!reason.contains("canary"), "{url}: {reason}");
+        }
+    }
+}
+
+/// HTTP/2 over TLS: answers every request, until it is told to close.
+async fn http2(stream: TcpStream, acceptor: TlsAcceptor, close: Arc<Notify>) {
+    let mut connection = h2::server::handshake(acceptor.accept(stream).await.unwrap()).await.unwrap();
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(Ok((request, mut respond))) = accepted else { return };
+                assert_eq!(request.uri().path(), "/links");
+                assert!(request.headers().get("host").is_none());
+                let answer = hyper::Response::builder().status(201).body(()).unwrap();
+                respond.send_response(answer, false).unwrap().send_data("hello".into(), true).unwrap();
+            }
+            () = close.notified() => connection.graceful_shutdown(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_http2_calls_share_a_connection_until_it_is_closed() {
+    // Given a server that speaks HTTP/2 where it is asked to,
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+    let mut tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let (acceptor, close) = (TlsAcceptor::from(Arc::new(tls)), Arc::new(Notify::new()));
+    let told = close.clone();
+    let server = Server::new(move |stream| http2(stream, acceptor.clone(), told.clone())).await;
+    let url = server.url.replace("http://127.0.0.1", "https://localhost");
+    let client = Client::new(HttpSettings { roots: Some(vec![cert.der().clone()]), ..settings() }).unwrap();
+    let call = async || {
+        let answer = client.call(client.post(&url).header("host", "other").body("{}")).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.body[..]), (201, &b"hello"[..]));
+    };
+    // then calls one after another, and at once, go over one connection;
+    call().await;
+    futures_util::future::join_all((0..20).map(|_| call())).await;
+    assert_eq!(server.connections(), 1);
+    // after it was closed they go over another.
+    close.notify_one();
+    while server.connections() == 1 {
+        call().await;
+    }
+    call().await;
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
+fn retry_after_is_read_in_both_forms() {
+    let after = |value: &str| {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+        let answer = Answer { status: StatusCode::OK, headers, body: Bytes::new(), cut: false };
+        answer.retry_after(OffsetDateTime::from_unix_timestamp(784_111_770).unwrap())
+    };
+    assert_eq!(after("120"), Some(Duration::from_secs(120)));
+    assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(7)));
+    assert_eq!(after("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
+    assert_eq!(after("soon"), None);
+    assert_eq!(after("-1"), None);
+}

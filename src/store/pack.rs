@@ -1,0 +1,89 @@
+//! What is sealed is packed before: a request or a result is mostly the contract's own words, and every byte of it is
+//! written three times (the row, its next version, and the log before both). What comes out is a third to a half of it.
+//!
+//! `length (4, little-endian) ‖ LZ4 block`, against a dictionary that never changes: what was packed with it is only
+//! ever read with it. How long it is tells of a value what its length told before, and of its words nothing that the
+//! reader of the row could choose to try: one sender writes all of a request.
+
+use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
+
+pub(super) fn pack(clear: &[u8], dictionary: &[u8]) -> Vec<u8> {
+    compress_prepend_size_with_dict(clear, dictionary)
+}
+
+/// `None`: it was not packed.
+pub(super) fn unpack(packed: &[u8], dictionary: &[u8]) -> Option<Vec<u8>> {
+    decompress_size_prepended_with_dict(packed, dictionary).ok()
+}
+
+/// Requests as `wire::encode` writes them, with what most of them have at the end: what was seen last is found first.
+/// Never to be changed.
+pub(super) const REQUEST: &[u8] = concat!(
+    r#","browser_info":{"color_depth":24,"screen_height":1080,"screen_width":1920,"java_enabled":false,"#,
+    r#""java_script_enabled":true,"time_zone_offset_minutes":-60,"language":"en-US","accept_header":"text/html","#,
+    r#""user_agent":"Mozilla/5.0 (","accept_language":"en-US","referer":"https://","ip_address":"","os_type":"","#,
+    r#""os_version":"","device_model":""},"access_token":"","source_bank_data":{"payout_method_data":{"card":"#,
+    r#"{"card_number":"","card_exp_month":"","card_exp_year":"","card_holder_name":"","card_network":"VISA"},"#,
+    r#""ach":{"bank_name":"","bank_country_code":"US","bank_city":"","bank_account_number":"","#,
+    r#""bank_routing_number":"","sepa":{"iban":"DE","bic":""},"connector_quote_id":"","connector_payout_id":"","#,
+    r#""connector_payout_method_id":"","description":"","#,
+    r#"{"merchant_payout_id":"po_","address":{"shipping_address":{"first_name":"","last_name":"","line1":"","#,
+    r#""line2":"","line3":"","city":"","state":"","zip_code":"","country_alpha2_code":"US","email":""#,
+    r#"@example.com","phone_number":"+","phone_country_code":"+"},"billing_address":{"first_name":"","last_name":""#,
+    r#"","line1":"","city":"","zip_code":"","country_alpha2_code":"GB"}},"connector_feature_data":"{\"\":\""}","#,
+    r#""amount":{"minor_amount":1000,"currency":"EUR"},"destination_currency":"EUR","customer":{"first_name":"","#,
+    r#""last_name":"","connector_customer_id":"","phone_number":"","customer_document_details":{"document_type":"#,
+    r#""CPF","document_number":""}},"customer":{"name":"","id":"","email":""},"priority":"REGULAR","webhook_url":"#,
+    r#""https://"#,
+)
+.as_bytes();
+
+/// The same for results, as `wire::result` writes them.
+pub(super) const RESULT: &[u8] = concat!(
+    r#","error":{"unified_details":{"code":"","message":"The connector ","user_guidance_message":""},"#,
+    r#""connector_details":{"code":"","message":"","reason":""}},"status_code":400,"payout_status":"FAILED","#,
+    r#"{"merchant_payout_id":"po_","payout_status":"REQUIRES_FULFILLMENT","connector_payout_id":"plink_","#,
+    r#""payout_link":{"url":"https://","expires_at":"2026-12-01T00:00:00Z"},"error":null,"status_code":201}"#,
+)
+.as_bytes();
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::digest;
+
+    use super::*;
+
+    const JOB: &[u8] = br#"{"merchant_payout_id":"po_1001","address":{"billing_address":{"first_name":"Ada","last_name":"Lovelace","line1":"1 Main St","city":"London","zip_code":"N1","country_alpha2_code":"GB"}},"amount":{"minor_amount":1000,"currency":"USD"},"destination_currency":"USD","customer":{"name":"Ada Lovelace","id":"cus_1","email":"ada@example.com"},"priority":"REGULAR","webhook_url":"https://merchant.example/webhooks"}"#;
+
+    #[test]
+    fn whatever_is_packed_comes_out_as_it_was() {
+        let long = JOB.repeat(600);
+        for clear in [&b""[..], b"{}", b"\0\xff", JOB, &long, REQUEST, RESULT] {
+            for dictionary in [REQUEST, RESULT] {
+                assert_eq!(unpack(&pack(clear, dictionary), dictionary).unwrap(), clear);
+            }
+        }
+    }
+
+    #[test]
+    fn a_usual_request_is_half_as_long() {
+        let packed = pack(JOB, REQUEST);
+        assert!(packed.len() * 2 <= JOB.len(), "{} of {}", packed.len(), JOB.len());
+    }
+
+    #[test]
+    fn what_was_not_packed_is_told() {
+        let packed = pack(JOB, REQUEST);
+        assert_eq!(unpack(JOB, REQUEST), None);
+        assert_eq!(unpack(&packed[..packed.len() - 1], REQUEST), None);
+        assert_eq!(unpack(b"\x01", REQUEST), None);
+    }
+
+    /// What is in databases was packed with them.
+    #[test]
+    fn the_dictionaries_are_what_they_always_were() {
+        let start = |dictionary| digest::digest(&digest::SHA256, dictionary).as_ref()[..8].to_vec();
+        assert_eq!(start(REQUEST), [0x52, 0xcc, 0x25, 0x0a, 0xf7, 0x8e, 0xf1, 0x3e]);
+        assert_eq!(start(RESULT), [0x69, 0xe0, 0xb0, 0x84, 0x35, 0xe1, 0x12, 0x8e]);
+    }
+}
