@@ -1,11 +1,15 @@
 //! A delivery becomes a record, or is refused in public; only then is it acknowledged.
 
-use std::{pin::pin, sync::Arc, time::Instant};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use time::OffsetDateTime;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::{Pipeline, outbox::Outgoing};
@@ -138,11 +142,14 @@ impl Pipeline {
         if let Some(slot) = account.slots.try_take() {
             return Some((Hold::Lease, Some(slot)));
         }
-        if !self.connectors.is_only_one() {
-            return Some((Hold::Park(self.settings.sweep_interval), None));
+        if self.connectors.is_only_one() {
+            let slot = self.unless_stopped(pin!(account.slots.take())).await?;
+            return Some((Hold::Lease, Some(slot)));
         }
-        let slot = self.unless_stopped(pin!(account.slots.take())).await?;
-        Some((Hold::Lease, Some(slot)))
+        match timeout(A_MOMENT, account.slots.take()).await {
+            Ok(slot) => Some((Hold::Lease, Some(slot))),
+            Err(_) => Some((Hold::Park(self.settings.sweep_interval), None)),
+        }
     }
 
     /// The stored result, told again to whoever asks again. No second webhook.
@@ -252,6 +259,9 @@ impl<'a> Outgoing<'a> {
         }
     }
 }
+
+/// While it looks for what is due the sweeper has all slots that are free: no job is to wait for the next sweep for that.
+const A_MOMENT: Duration = Duration::from_millis(20);
 
 fn merchant_id(delivery: &Delivery) -> &str {
     delivery.header("x-merchant-id").unwrap_or_default()

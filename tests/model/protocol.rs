@@ -56,7 +56,7 @@ pub enum Step {
     LookUp(usize),
     /// `src/domain/retry/mod.rs::record`
     HearAnswer(usize),
-    /// `src/http/`: the connection broke, or there was no answer in time
+    /// `src/http/mod.rs::exchange`: the connection broke, or there was no answer in time
     BreakOff(usize),
     /// Only where a conclusion is one write and its event another.
     RecordEvent(usize),
