@@ -116,6 +116,13 @@ impl Statement for Conclude {
             let missing: Vec<&Row> =
                 rows.iter().copied().filter(|row| !recipients.contains_key(&row.event_id)).collect();
             recipients.extend(self.concluded_before(connection, &missing).await?);
+            let mut late = Timeline::default();
+            for row in missing.iter().filter(|row| !recipients.contains_key(&row.event_id)) {
+                if first_call_took(row).is_some() {
+                    row.calls.iter().for_each(|call| late.push(row.id, row.holder, call));
+                }
+            }
+            late.write(connection, "late: ").await?;
         }
         Ok(rows.iter().map(|row| recipients.remove(&row.event_id).ok_or(StoreError::LeaseLost)).collect())
     }
@@ -128,7 +135,8 @@ impl Conclude {
         rows: &[&Row],
     ) -> Result<HashMap<Uuid, Recipient>, StoreError> {
         let mut calls = Timeline::default();
-        for row in rows {
+        // Those that their record tells of do not go along: nine columns more for the rows of every job.
+        for row in rows.iter().filter(|row| first_call_took(row).is_none()) {
             row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
         }
         // A fresh event is held under its own id: nobody else can have taken it yet.
@@ -154,8 +162,7 @@ impl Conclude {
                 -- index in place of these by their ids.
                 WHERE p.id = new.id AND p.holder = new.holder
                 RETURNING
-                    p.id, p.reply_to, p.correlation_id, p.took_ms, new.holder, new.event_id, new.type,
-                    new.webhook_url
+                    p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type, new.webhook_url
             ), outbox AS (
                 INSERT INTO events (
                     id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, holder, due_at
@@ -169,14 +176,13 @@ impl Conclude {
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT
-                    link, kind, number, started_at, call.took_ms, status_code,
+                    link, kind, number, started_at, took_ms, status_code,
                     CASE WHEN concluded.id IS NULL THEN 'late: ' ELSE '' END || outcome, detail
                 FROM UNNEST(
                     $14::uuid[], $15::text[], $16::integer[], $17::timestamptz[], $18::integer[], $19::integer[],
                     $20::text[], $21::text[], $22::uuid[]
                 ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
                 LEFT JOIN concluded ON concluded.id = link AND concluded.holder = caller
-                WHERE concluded.took_ms IS NULL
             )
             SELECT event_id AS "event_id!", reply_to, correlation_id FROM concluded
             "#,

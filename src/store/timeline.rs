@@ -1,10 +1,11 @@
 //! The attempts of a batch, side by side as the columns that UNNEST takes.
 //!
 //! A first call that made the link and a first post that was taken are none of them: their rows tell it
-//! (`took_ms`), and most jobs need no line here.
+//! (`took_ms`), and most jobs need no line here. Where such a row turns out to be somebody else's, they get one after all.
 
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -35,6 +36,33 @@ impl Timeline {
         self.status_codes.push(attempt.status_code.into());
         self.outcomes.push(attempt.outcome);
         self.details.push(attempt.detail.clone());
+    }
+
+    /// Writes the attempts of claims that nothing else was written for: `prefix` says so.
+    pub(super) async fn write(&self, connection: &mut PgConnection, prefix: &str) -> Result<(), sqlx::Error> {
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
+             SELECT link, kind, number, started_at, took_ms, status_code, $1::text || outcome, detail
+             FROM UNNEST(
+                $2::uuid[], $3::text[], $4::integer[], $5::timestamptz[], $6::integer[], $7::integer[], $8::text[],
+                $9::text[]
+             ) AS attempt (link, kind, number, started_at, took_ms, status_code, outcome, detail)",
+            prefix,
+            &self.links,
+            &self.kinds as &[&str],
+            &self.numbers,
+            &self.started,
+            &self.took_ms,
+            &self.status_codes,
+            &self.outcomes as &[&str],
+            &self.details as &[Option<String>],
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
     }
 }
 
