@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use payout_link_worker::{
     domain::{Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
-    store::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreError, StoreSettings, migrate},
+    store::{
+        Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreError, StoreSettings, Telling,
+        WebhookState, migrate,
+    },
     wire,
 };
 use sqlx::PgPool;
@@ -96,6 +99,46 @@ async fn a_late_answer_concludes_nothing() {
     assert_eq!(late[0].detail.as_deref(), Some("plink_first"));
     let events: i64 = sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(&world.pool).await.unwrap();
     assert_eq!(events, 1);
+}
+
+/// A merchant was posted to: that is told also where the event was somebody else's by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_post_stands_in_the_timeline() {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    let store = store(world.pool.clone());
+    // Given an event whose lease runs out while its webhook is posted, and another holder,
+    let mut link = accept(&store, "po_1").await;
+    let told = created(&mut link, "plink_1");
+    let event = store.conclude(link, told).await.unwrap();
+    let lapse = "UPDATE events SET due_at = now() - interval '1 second'";
+    sqlx::query(lapse).execute(&world.pool).await.unwrap();
+    assert_eq!(store.claim_events(10, true).await.unwrap().len(), 1);
+    // when the first comes back,
+    let post = Attempt {
+        kind: AttemptKind::Post,
+        number: 1,
+        started_at: event.lease.now(),
+        took: Duration::from_millis(5),
+        status_code: 204,
+        outcome: "delivered",
+        detail: None,
+    };
+    let telling = Telling {
+        published: true,
+        webhook: WebhookState::Delivered,
+        webhook_attempts: 1,
+        posts: vec![post],
+        publish_after: None,
+        post_after: None,
+    };
+    let refused = store.delivered(&event, telling).await.unwrap_err();
+    // then it is told so, the event is left as it is, and the post stands in the timeline.
+    assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
+    let shown = store.show("po_1").await.unwrap().remove(0);
+    assert!(shown.event.unwrap().due_at.is_some());
+    let posts: Vec<_> = shown.timeline.iter().filter(|call| call.kind == "post").collect();
+    assert_eq!((posts.len(), posts[0].status_code), (1, 204));
 }
 
 /// The same while the row is still open: only its present holder may go on with it.
