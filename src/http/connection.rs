@@ -71,7 +71,7 @@ impl Connection {
             return Ok(Self::Http2(Http2 { sender, allowance }));
         }
         let (sender, connection) = http1::Builder::new().max_buf_size(HEAD).handshake(io).await?;
-        let driver = Driver { connection: Box::pin(connection), has_ended: false };
+        let driver = Driver(Some(Box::pin(connection)));
         Ok(Self::Http1(Http1 { sender, driver, allowance }))
     }
 
@@ -107,7 +107,7 @@ impl Http1 {
     /// Is there nothing left of the call before, and is the other side still there?
     pub(super) fn is_ready(&mut self) -> bool {
         self.driver.poll(&mut Context::from_waker(Waker::noop()));
-        !self.driver.has_ended && self.sender.is_ready()
+        self.driver.0.is_some() && self.sender.is_ready()
     }
 }
 
@@ -125,11 +125,9 @@ impl Http2 {
     }
 }
 
-/// The end of a connection that the calls over it poll.
-struct Driver {
-    connection: Pin<Box<http1::Connection<Io, Body>>>,
-    has_ended: bool,
-}
+/// The end of a connection that the calls over it poll, until it has ended: then it is dropped, so that what it had not taken
+/// up yet goes back to its call.
+struct Driver(Option<Pin<Box<http1::Connection<Io, Body>>>>);
 
 impl Driver {
     async fn along_with<T>(&mut self, awaited: impl Future<Output = T>) -> T {
@@ -146,8 +144,8 @@ impl Driver {
 
     /// Errors reach whoever waits for an answer.
     fn poll(&mut self, cx: &mut Context<'_>) {
-        if !self.has_ended {
-            self.has_ended = self.connection.as_mut().poll(cx).is_ready();
+        if self.0.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
+            self.0 = None;
         }
     }
 }

@@ -101,27 +101,47 @@ async fn calls_one_after_another_share_a_connection_and_are_in_origin_form() {
 /// It would be in doubt: the request might have been read before the end.
 #[tokio::test]
 async fn a_connection_that_was_closed_meanwhile_is_not_called_over() {
-    // Given a server that says it keeps the connection, and closes it after each answer,
-    let closed = Arc::new(Notify::new());
-    let closing = closed.clone();
+    // Given a server that keeps each connection until it is told to close it,
+    let (close, closed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, telling) = (close.clone(), closed.clone());
     let server = Server::new(move |mut stream| {
-        let closing = closing.clone();
+        let (told, telling) = (told.clone(), telling.clone());
         async move {
             request(&mut stream).await.unwrap();
             stream.write_all(NO_CONTENT).await.unwrap();
-            stream.shutdown().await.unwrap();
-            closing.notify_one();
-            // Until the other side has noticed.
-            while stream.read_u8().await.is_ok() {}
+            told.notified().await;
+            drop(stream);
+            telling.notify_one();
         }
     })
     .await;
     let client = Client::new(settings()).unwrap();
-    // then every call is answered, each over a new one.
     for number in 1..=5 {
+        // when it closes one that was kept,
         client.call(client.post(&server.url).body("{}")).await.unwrap();
-        closed.notified().await;
         assert_eq!(server.connections(), number);
+        close.notify_one();
+        closed.notified().await;
+        // then the next call is answered, over a new one.
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_at_once_ends_its_call() {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    // Given a server that takes connections, and closes them sooner or later without a word,
+    let server = Server::new(async |mut stream: TcpStream| {
+        if TURN.fetch_add(1, SeqCst).is_multiple_of(2) {
+            let _ = stream.read_u8().await;
+        }
+    })
+    .await;
+    let client = Client::new(settings()).unwrap();
+    // then no call waits for its deadline.
+    for _ in 0..50 {
+        let call = client.call(client.post(&server.url).body("{}"));
+        let ended = timeout(Duration::from_secs(10), call).await.expect("an end");
+        assert!(ended.is_err());
     }
 }
 
