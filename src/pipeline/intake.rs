@@ -133,7 +133,7 @@ impl Pipeline {
     }
 
     /// A slot to call the connector in. Where the only connector has none, the job waits for one, and those behind
-    /// it in RabbitMQ; where another connector may have, it is written down without a lease and blocks nobody.
+    /// it in RabbitMQ; where another connector may have, it is written down without a lease after a moment, and blocks nobody.
     /// So is a job for a connector that is out of order.
     async fn hold(&self, account: &Account) -> Option<(Hold, Option<Slot>)> {
         if account.breaker.room(Instant::now()) == 0 {

@@ -1,9 +1,10 @@
 //! What is sealed is packed before: a request or a result is mostly the contract's own words, and every byte of it is
-//! written three times (the row, its next version, and the log before both). What comes out is a third to a half of it.
+//! written more than once (the row, its next version, and the log of both). A usual request comes to half of itself or less.
 //!
 //! `length (4, little-endian) ‖ LZ4 block`, against a dictionary that never changes: what was packed with it is only
-//! ever read with it. How long it is tells of a value what its length told before, and of its words nothing that the
-//! reader of the row could choose to try: one sender writes all of a request.
+//! ever read with it. Packing before sealing makes the length tell a little of the words as well. That is of use to one who
+//! can put words of his own beside a secret and see how long both become: here one sender writes all of a request, and one
+//! connector all of a link.
 
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 
