@@ -165,6 +165,47 @@ async fn what_is_left_of_an_answer_is_no_start_of_the_next() {
     }
 }
 
+/// The connection is gone by the time that some of these are read.
+#[tokio::test]
+async fn an_answer_is_whole_or_it_is_in_doubt_however_it_ends() {
+    let by_length = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 10\r\n\r\n";
+    let in_chunks = "HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let to_the_end = "HTTP/1.1 200 OK\r\n\r\n";
+    for (head, body, whole) in [
+        (by_length, "helloworld", true),
+        (by_length, "hello", false),
+        (in_chunks, "5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n", true),
+        (in_chunks, "5\r\nhello\r\n5\r\nwo", false),
+        (in_chunks, "5\r\nhello\r\n", false),
+        (to_the_end, "helloworld", true),
+        ("HTTP/1.1 200 OK\r\nconnection:", "", false),
+    ] {
+        // Given a server that answers so, all at once or a piece after another, and closes,
+        for piece in [1, 1000] {
+            let answer = format!("{head}{body}");
+            let server = Server::new(move |mut stream| {
+                let answer = answer.clone();
+                async move {
+                    request(&mut stream).await.unwrap();
+                    for piece in answer.as_bytes().chunks(piece) {
+                        stream.write_all(piece).await.unwrap();
+                    }
+                }
+            })
+            .await;
+            let client = Client::new(settings()).unwrap();
+            // then what was sent whole is there, and of what was not nothing is taken for it.
+            match client.call(client.post(&server.url).body("{}")).await {
+                Ok(answer) => {
+                    assert_eq!((&answer.body[..], whole), (&b"helloworld"[..], true), "{head}{body}")
+                }
+                Err(CallError::InDoubt(_)) => assert!(!whole, "{head}{body}"),
+                Err(CallError::NotSent(reason)) => panic!("{head}{body}: {reason}"),
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn no_more_is_taken_in_than_an_answer_may_have() {
     // Given a server that sends interim answers without end,

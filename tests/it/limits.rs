@@ -155,6 +155,32 @@ async fn a_call_waits_for_no_other_jobs_conclusion() {
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
 }
 
+/// The sweeper holds every free slot while it looks; what comes just then is not to wait for its next look.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_comes_while_the_sweeper_looks_waits_a_moment_and_no_more() {
+    // Given one of several connectors, with one slot, that the sweeper looks at all the time,
+    let world = Setup::default()
+        .set("connectors.sandbox.calls.concurrency", 1)
+        .set("worker.sweep_interval_ms", 1)
+        .build()
+        .await;
+    let _worker = world.start_worker().await;
+    // when jobs come one after another,
+    for number in 0..150 {
+        let id = format!("po_{number}");
+        world.publish(job(&id)).await;
+        world.result_of(&id).await;
+    }
+    // then they are taken in with their call's lease, and not written down for later. (On a busy machine a moment can be
+    // too short, now and then.)
+    let parked: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM payout_links WHERE first_called_at <> created_at")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+    assert!(parked <= 3, "{parked} of 150");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_is_swept_up_than_can_be_told_of() {
     // Given a worker with one place for first events, which a merchant that never answers has,
