@@ -166,7 +166,7 @@ async fn a_job_that_comes_while_the_sweeper_looks_waits_a_moment_and_no_more() {
         .await;
     let _worker = world.start_worker().await;
     // when jobs come one after another,
-    for number in 0..150 {
+    for number in 0..300 {
         let id = format!("po_{number}");
         world.publish(job(&id)).await;
         world.result_of(&id).await;
@@ -178,7 +178,7 @@ async fn a_job_that_comes_while_the_sweeper_looks_waits_a_moment_and_no_more() {
             .fetch_one(&world.pool)
             .await
             .unwrap();
-    assert!(parked <= 3, "{parked} of 150");
+    assert!(parked <= 3, "{parked} of 300");
 }
 
 #[tokio::test(flavor = "multi_thread")]
