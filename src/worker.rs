@@ -21,11 +21,11 @@ use crate::{
 
 /// Runs until a signal, or until something that does not pass by waiting.
 pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
+    let (publisher, mut publishing) = Publisher::start(config.broker());
     let store = tokio::select! {
         store = open_store(config) => store?,
         () = signals.next() => return Ok(()),
     };
-    let (publisher, mut publishing) = Publisher::start(config.broker());
     let webhooks = Webhooks::new(config.webhooks()).context("cannot make the webhook client")?;
     let connectors = config.connectors().context("cannot make a connector's client")?;
     let pipeline = Pipeline::new(store, publisher, connectors, webhooks, config.pipeline());

@@ -107,6 +107,9 @@ impl Drop for Held {
     }
 }
 
+/// Bytes of a frame, and so of a message's properties and headers, at most: RabbitMQ's own default.
+const FRAME: u32 = 128 * 1024;
+
 /// A connection of the given name, with the topology declared.
 pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<Held, BrokerError> {
     let mut uri: AMQPUri = settings
@@ -117,6 +120,9 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
     uri.query.heartbeat = uri.query.heartbeat.or(u16::try_from(settings.heartbeat.as_secs()).ok());
     uri.query.connection_timeout =
         uri.query.connection_timeout.or(u64::try_from(settings.connect_timeout.as_millis()).ok());
+    // lapin's buffers are 32 frames each. Said here, they are made as zeroes that take up nothing until they are used, and
+    // where the broker has no limit of its own they still have one.
+    uri.query.frame_max = uri.query.frame_max.or(Some(FRAME));
     let name = format!("payout-link-worker {purpose}");
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     // On a task of its own: one that comes too late is taken, and closed.

@@ -20,7 +20,7 @@ use super::{
 };
 
 pub struct Consumer {
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: mpsc::Receiver<Box<Delivery>>,
     up: watch::Receiver<bool>,
     stop: Arc<watch::Sender<Stop>>,
 }
@@ -87,7 +87,7 @@ impl Consumer {
     }
 
     /// The next delivery; `None` after it was stopped.
-    pub async fn next(&mut self) -> Option<Delivery> {
+    pub async fn next(&mut self) -> Option<Box<Delivery>> {
         let mut stop = self.stop.subscribe();
         tokio::select! {
             biased;
@@ -108,7 +108,7 @@ struct Caution(u16);
 async fn session(
     settings: &BrokerSettings,
     caution: Option<Caution>,
-    deliveries: &mpsc::Sender<Delivery>,
+    deliveries: &mpsc::Sender<Box<Delivery>>,
     up: &watch::Sender<bool>,
     mut stop: watch::Receiver<Stop>,
 ) -> Result<(), BrokerError> {
@@ -126,18 +126,18 @@ async fn session(
     tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
 
     let (settle, mut settled) = mpsc::unbounded_channel();
-    let mut acks = Acks::new(channel.clone());
+    let mut acks = Acks::new(channel.clone(), prefetch);
     let (mut tags, mut taking) = (Vec::new(), true);
     loop {
         tokio::select! {
             delivery = consumer.next(), if taking && deliveries.capacity() > 0 => match delivery {
                 Some(Ok(delivery)) => {
-                    let delivery = Delivery {
+                    let delivery = Box::new(Delivery {
                         body: delivery.data,
                         properties: delivery.properties,
                         tag: delivery.delivery_tag,
                         settle: settle.clone(),
-                    };
+                    });
                     // Full or closed: it stays unacknowledged and comes again.
                     let _ = deliveries.try_send(delivery);
                 }

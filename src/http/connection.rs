@@ -85,7 +85,7 @@ impl Connection {
 
     pub(super) async fn call(
         &mut self,
-        request: Request,
+        request: Box<Request>,
         settings: &HttpSettings,
     ) -> Result<Answer, Unanswered> {
         match self {
@@ -96,10 +96,14 @@ impl Connection {
 }
 
 impl Http1 {
-    async fn call(&mut self, mut request: Request, settings: &HttpSettings) -> Result<Answer, Unanswered> {
+    async fn call(
+        &mut self,
+        mut request: Box<Request>,
+        settings: &HttpSettings,
+    ) -> Result<Answer, Unanswered> {
         self.allowance.store(most(settings), Relaxed);
         in_origin_form(&mut request);
-        let response = self.sender.try_send_request(request);
+        let response = self.sender.try_send_request(*request);
         let response = self.driver.along_with(response).await.map_err(unanswered)?;
         read(response, settings, Some(&mut self.driver)).await
     }
@@ -112,11 +116,15 @@ impl Http1 {
 }
 
 impl Http2 {
-    async fn call(&mut self, mut request: Request, settings: &HttpSettings) -> Result<Answer, Unanswered> {
+    async fn call(
+        &mut self,
+        mut request: Box<Request>,
+        settings: &HttpSettings,
+    ) -> Result<Answer, Unanswered> {
         self.allowance.fetch_add(most(settings), Relaxed);
         // It would stand beside `:authority`.
         request.headers_mut().remove(HOST);
-        let response = self.sender.try_send_request(request).await.map_err(unanswered)?;
+        let response = self.sender.try_send_request(*request).await.map_err(unanswered)?;
         read(response, settings, None).await
     }
 

@@ -16,7 +16,7 @@ use reqwest::{
 use rustls::pki_types::CertificateDer;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tokio::time::timeout;
-use url::Position;
+use url::{Position, Url};
 
 pub use self::connect::{BoxError, Resolve, SystemResolver};
 use self::{
@@ -107,23 +107,51 @@ impl Client {
     }
 
     /// Sends a request and reads its answer, within its own timeout or the client's.
-    pub async fn call(&self, request: RequestBuilder) -> Result<Answer, CallError> {
-        let request = request.build().map_err(|error| {
-            CallError::NotSent(reasons("the request cannot be made", &error.without_url()))
-        })?;
-        #[cfg(fuzzing)]
-        return fuzzing::answer(&request, &self.0.settings);
-        #[cfg(not(fuzzing))]
-        self.0.send(request).await
+    ///
+    /// No `async fn`: that would keep what the request was made of for as long as the answer takes, of thousands of calls.
+    pub fn call(&self, request: RequestBuilder) -> impl Future<Output = Result<Answer, CallError>> + Send {
+        let outgoing = match request.build() {
+            Ok(request) => Ok(Outgoing::new(request)),
+            Err(error) => {
+                Err(CallError::NotSent(reasons("the request cannot be made", &error.without_url())))
+            }
+        };
+        async move {
+            #[cfg(fuzzing)]
+            return fuzzing::answer(&outgoing?, &self.0.settings);
+            #[cfg(not(fuzzing))]
+            self.0.send(outgoing?).await
+        }
+    }
+}
+
+/// A request, and what is left of it once it is sent.
+struct Outgoing {
+    url: Url,
+    /// Its own, in place of the client's.
+    timeout: Option<Duration>,
+    request: Box<Request>,
+}
+
+impl Outgoing {
+    fn new(mut from: reqwest::Request) -> Self {
+        let body = from.body_mut().take().unwrap_or_else(|| Body::from(Bytes::new()));
+        let mut request = Box::new(Request::new(body));
+        *request.method_mut() = from.method().clone();
+        *request.headers_mut() = std::mem::take(from.headers_mut());
+        let headers = request.headers_mut();
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(NAME));
+        Self { timeout: from.timeout().copied(), url: from.url().clone(), request }
     }
 }
 
 impl Inner {
     #[cfg_attr(fuzzing, expect(dead_code, reason = "nothing is sent while fuzzing"))]
-    async fn send(&self, request: reqwest::Request) -> Result<Answer, CallError> {
-        let deadline = request.timeout().copied().unwrap_or(self.settings.timeout);
+    async fn send(&self, outgoing: Outgoing) -> Result<Answer, CallError> {
+        let deadline = outgoing.timeout.unwrap_or(self.settings.timeout);
         let mut has_left = false;
-        match timeout(deadline, self.exchange(request, &mut has_left)).await {
+        match timeout(deadline, self.exchange(&outgoing.url, outgoing.request, &mut has_left)).await {
             Ok(answered) => answered,
             Err(_) if has_left => Err(CallError::InDoubt("timed out".to_owned())),
             Err(_) => Err(CallError::NotSent("timed out: could not connect".to_owned())),
@@ -133,36 +161,28 @@ impl Inner {
     /// `has_left`: whether any of it may have been sent by now.
     async fn exchange(
         &self,
-        mut request: reqwest::Request,
+        url: &Url,
+        mut request: Box<Request>,
         has_left: &mut bool,
     ) -> Result<Answer, CallError> {
-        let url = request.url().clone();
         let origin = &url[..Position::BeforePath];
-        let uri: hyper::Uri =
-            url.as_str().parse().map_err(|_| CallError::NotSent("the URL cannot be sent".to_owned()))?;
-        let mut outgoing =
-            Request::new(request.body_mut().take().unwrap_or_else(|| Body::from(Bytes::new())));
-        *outgoing.method_mut() = request.method().clone();
-        *outgoing.headers_mut() = std::mem::take(request.headers_mut());
-        let headers = outgoing.headers_mut();
-        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(NAME));
         loop {
+            let uri = url.as_str().parse();
+            *request.uri_mut() = uri.map_err(|_| CallError::NotSent("the URL cannot be sent".to_owned()))?;
             let kept = self.pool.take(origin);
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
                 // Boxed, as all that few calls need: what a call may come to is what each of them takes up.
-                None => Box::pin(self.connect(&url)).await?,
+                None => Box::pin(self.connect(url)).await?,
             };
-            *outgoing.uri_mut() = uri.clone();
             *has_left = true;
-            match connection.call(outgoing, &self.settings).await {
+            match connection.call(request, &self.settings).await {
                 Ok(answer) => {
                     self.pool.keep(origin, connection);
                     return Ok(answer);
                 }
-                Err(Unanswered::Unsent(back, _)) if !is_new => (*has_left, outgoing) = (false, *back),
+                Err(Unanswered::Unsent(back, _)) if !is_new => (*has_left, request) = (false, back),
                 Err(Unanswered::Unsent(_, error)) => {
                     return Err(CallError::NotSent(reasons("the connection broke", &error)));
                 }
@@ -173,7 +193,7 @@ impl Inner {
         }
     }
 
-    async fn connect(&self, url: &url::Url) -> Result<Connection, CallError> {
+    async fn connect(&self, url: &Url) -> Result<Connection, CallError> {
         let connecting =
             async { Connection::begin(self.connector.connect(url, most(&self.settings)).await?).await };
         connecting.await.map_err(|error: BoxError| CallError::NotSent(reasons("could not connect", &*error)))
@@ -226,10 +246,10 @@ pub mod fuzzing {
         ANSWER.set(Some(answer));
     }
 
-    pub(super) fn answer(request: &reqwest::Request, settings: &HttpSettings) -> Result<Answer, CallError> {
+    pub(super) fn answer(outgoing: &Outgoing, settings: &HttpSettings) -> Result<Answer, CallError> {
         let answer = ANSWER.with_borrow(Clone::clone);
-        let answer =
-            answer.ok_or_else(|| CallError::NotSent(format!("{} is not asked", request.method())))?;
+        let answer = answer
+            .ok_or_else(|| CallError::NotSent(format!("{} is not asked", outgoing.request.method())))?;
         assert!(answer.body.len() <= settings.max_response_bytes || answer.cut);
         Ok(answer)
     }

@@ -34,12 +34,12 @@ impl Pipeline {
                 Next::Conclude(conclusion) => {
                     // It has no more calls: the next job's need not wait for this one's conclusion.
                     drop(slot);
-                    return self.conclude(link, account, &conclusion).await.map(Some);
+                    return Box::pin(self.conclude(link, account, &conclusion)).await.map(Some);
                 }
                 Next::Call { after } | Next::LookUp { after }
                     if self.is_too_long(after) || (waits_for_its_link(&link) && !after.is_zero()) =>
                 {
-                    self.store.postpone(link, after).await?;
+                    Box::pin(self.store.postpone(link, after)).await?;
                     return Ok(None);
                 }
                 Next::Call { after } => {
@@ -48,7 +48,7 @@ impl Pipeline {
                         continue;
                     }
                     if let Err(wait) = self.let_through(account).await {
-                        self.store.postpone(link, wait).await?;
+                        Box::pin(self.store.postpone(link, wait)).await?;
                         return Ok(None);
                     }
                     let uncalled = link.progress.clone();
@@ -57,13 +57,13 @@ impl Pipeline {
                         link.begin_written_call();
                     } else {
                         link.call_is_written = false;
-                        self.store.renew_for_call(&mut link).await?;
+                        Box::pin(self.store.renew_for_call(&mut link)).await?;
                     }
                     // A process that was paused since, or a database that took its time, must not send a call that
                     // others have stopped counting on: it is taken back, and whoever comes next need not doubt it.
                     if !is_covered(&link, account) {
                         link.progress = uncalled;
-                        self.store.postpone(link, Duration::ZERO).await?;
+                        Box::pin(self.store.postpone(link, Duration::ZERO)).await?;
                         return Ok(None);
                     }
                     self.call(&mut link, account).await;
@@ -74,11 +74,11 @@ impl Pipeline {
                         continue;
                     }
                     if let Err(wait) = self.let_through(account).await {
-                        self.store.postpone(link, wait).await?;
+                        Box::pin(self.store.postpone(link, wait)).await?;
                         return Ok(None);
                     }
-                    self.store.renew_for_look_up(&mut link).await?;
-                    self.look_up(&mut link, account).await?;
+                    Box::pin(self.store.renew_for_look_up(&mut link)).await?;
+                    Box::pin(self.look_up(&mut link, account)).await?;
                 }
             }
         }

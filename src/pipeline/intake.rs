@@ -26,7 +26,7 @@ impl Pipeline {
     /// One delivery, from the queue to its end. `place` is its place among the jobs in flight.
     ///
     /// Boxed: what few jobs need. A job that waits takes as much memory as the largest thing that it may come to.
-    pub(super) async fn take(self: Arc<Self>, delivery: Delivery, place: Slot) {
+    pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, place: Slot) {
         if delivery.redeliveries() >= self.settings.max_deliveries
             && !Box::pin(self.is_known(&delivery)).await
         {
@@ -54,7 +54,7 @@ impl Pipeline {
         };
         // While the database is away nothing is accepted and nothing acknowledged; stopped meanwhile, the delivery
         // goes back to the queue, and finds its row there if it was written after all.
-        let Some(accepted) = self.until_long_stopped(pin!(self.store.accept(new))).await else { return };
+        let Some(accepted) = self.until_long_stopped(Box::pin(self.store.accept(new))).await else { return };
         match accepted.inspect(|accepted| self.metrics.accepted(accepted)) {
             Ok(Accepted::New(link)) => {
                 delivery.acknowledge();

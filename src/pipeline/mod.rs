@@ -18,11 +18,7 @@ mod sweeper;
 
 pub use self::retention::Retention;
 
-use std::{
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, join, select};
 use tokio::{sync::watch, time::sleep};
@@ -177,7 +173,7 @@ impl Pipeline {
     }
 
     /// What is awaited, unless the pipeline is stopped before.
-    async fn unless_stopped<T>(&self, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    async fn unless_stopped<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
         match select(future, pin!(self.stopped())).await {
             Either::Left((value, _)) => Some(value),
             Either::Right(_) => None,
@@ -186,7 +182,7 @@ impl Pipeline {
 
     /// The same, but with a while to come to an answer: a row that is written down and let go unheard would be taken
     /// for one whose connector may have been called.
-    async fn until_long_stopped<T>(&self, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    async fn until_long_stopped<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
         let long_stopped = async {
             self.stopped().await;
             sleep(LAST_WORD).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::{join, time::Instant};
+use tokio::{join, task::yield_now, time::Instant};
 use uuid::Uuid;
 
 use super::Pipeline;
@@ -41,7 +41,12 @@ impl Pipeline {
     /// Publishes and posts what is left of the event, then writes down how far that came. Whatever is left comes
     /// due again, under the same id.
     pub(super) async fn tell_event(&self, event: DueEvent) -> Result<(), StoreError> {
-        let (published, posted) = join!(self.publish_event(&event), self.post_event(&event));
+        // The result is on its way before anything is done for the webhook: who waits for it should not wait for both.
+        let post_event = async {
+            yield_now().await;
+            self.post_event(&event).await
+        };
+        let (published, posted) = join!(self.publish_event(&event), post_event);
         let telling = Telling {
             published,
             webhook: posted.state,

@@ -177,12 +177,12 @@ impl Conclude {
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT
                     link, kind, number, started_at, took_ms, status_code,
-                    CASE WHEN concluded.id IS NULL THEN 'late: ' ELSE '' END || outcome, detail
+                    CASE WHEN (link, caller) IN (SELECT id, holder FROM concluded) THEN '' ELSE 'late: ' END || outcome,
+                    detail
                 FROM UNNEST(
                     $14::uuid[], $15::text[], $16::integer[], $17::timestamptz[], $18::integer[], $19::integer[],
                     $20::text[], $21::text[], $22::uuid[]
                 ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
-                LEFT JOIN concluded ON concluded.id = link AND concluded.holder = caller
             )
             SELECT event_id AS "event_id!", reply_to, correlation_id FROM concluded
             "#,

@@ -73,9 +73,12 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
             ("statement_timeout", &limit),
             ("idle_in_transaction_session_timeout", &limit),
             // A plan that is made once, and does not rest on what the tables were like then: made for an empty one, it
-            // would read all of it for as long as the connection lives. There is an index for whatever is asked while working.
+            // would read all of it for as long as the connection lives, row by row, or along an index to merge it or to
+            // hash it. There is an index for whatever is asked while working, and what a batch asks for is found by it.
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_seqscan", "off"),
+            ("enable_mergejoin", "off"),
+            ("enable_hashjoin", "off"),
         ])
         .disable_statement_logging();
     let pool = PgPoolOptions::new()

@@ -136,13 +136,13 @@ impl Statement for Keep {
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT
-                    link, kind, number, started_at, took_ms, call.status_code,
-                    CASE WHEN kept.id IS NULL THEN 'late: ' ELSE '' END || outcome, detail
+                    link, kind, number, started_at, took_ms, status_code,
+                    CASE WHEN (link, caller) IN (SELECT id, holder FROM kept) THEN '' ELSE 'late: ' END || outcome,
+                    detail
                 FROM UNNEST(
                     $11::uuid[], $12::text[], $13::integer[], $14::timestamptz[], $15::integer[], $16::integer[],
                     $17::text[], $18::text[], $19::uuid[]
                 ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
-                LEFT JOIN kept ON kept.id = link AND kept.holder = caller
             )
             SELECT id, holder AS "holder!", now() AS "now!" FROM kept
             "#,
