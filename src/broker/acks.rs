@@ -22,7 +22,6 @@ pub(super) enum Settle {
 /// with one frame for many, what lies behind a gap after a moment by itself.
 pub(super) struct Acks {
     channel: Channel,
-    bulk: usize,
     /// Everything up to here is settled.
     pub(super) upto: u64,
     /// Settled without a gap, and the broker not told yet: the last of them, how many, and since when.
@@ -39,19 +38,18 @@ struct Ready {
     since: Instant,
 }
 
-/// Acknowledged with one frame, or after [`PATIENCE`]; fewer where the broker would wait for them before it sends more.
-const BULK: u16 = 128;
+/// Acknowledged with one frame, or after [`PATIENCE`].
+const BULK: usize = 128;
 
 /// How long an acknowledgement waits for others: nobody but the broker waits for it.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// How long an acknowledgement waits for the ones before it.
 const GAP: Duration = Duration::from_millis(50);
 
 impl Acks {
-    pub(super) fn new(channel: Channel, prefetch: u16) -> Self {
-        let bulk = (prefetch / 2).clamp(1, BULK).into();
-        Self { channel, bulk, upto: 0, ready: None, beyond: BTreeMap::new(), gap_since: None }
+    pub(super) fn new(channel: Channel) -> Self {
+        Self { channel, upto: 0, ready: None, beyond: BTreeMap::new(), gap_since: None }
     }
 
     pub(super) async fn settle(&mut self, tags: &mut Vec<(u64, Settle)>) -> Result<(), BrokerError> {
@@ -77,7 +75,7 @@ impl Acks {
         if !self.beyond.is_empty() {
             self.gap_since.get_or_insert(now);
         }
-        if self.ready.as_ref().is_some_and(|ready| ready.count >= self.bulk) {
+        if self.ready.as_ref().is_some_and(|ready| ready.count >= BULK) {
             self.tell_ready().await?;
         }
         Ok(())

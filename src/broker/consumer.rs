@@ -126,7 +126,7 @@ async fn session(
     tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
 
     let (settle, mut settled) = mpsc::unbounded_channel();
-    let mut acks = Acks::new(channel.clone(), prefetch);
+    let mut acks = Acks::new(channel.clone());
     let (mut tags, mut taking) = (Vec::new(), true);
     loop {
         tokio::select! {
