@@ -116,7 +116,8 @@ impl Default for DatabaseSection {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerSection {
-    /// `amqp://user:password@host:port/vhost`; the vhost `/` is written `%2f`.
+    /// `amqp://user:password@host:port/vhost`; the vhost `/` is written `%2f`. `?frame_max=` in bytes, 131072 unless it is
+    /// given: a message's properties and headers go in one frame.
     pub url: Option<SecretString>,
     pub heartbeat_seconds: u64,
     pub connect_timeout_seconds: u64,
