@@ -108,21 +108,11 @@ impl Drop for Held {
 }
 
 /// Bytes of a frame, and so of a message's properties and headers, at most: RabbitMQ's own default.
-const FRAME: u32 = 128 * 1024;
+pub(super) const FRAME: u32 = 128 * 1024;
 
 /// A connection of the given name, with the topology declared.
 pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<Held, BrokerError> {
-    let mut uri: AMQPUri = settings
-        .url
-        .expose_secret()
-        .parse()
-        .map_err(|_| BrokerError::Refused("the broker's URL cannot be read".into()))?;
-    uri.query.heartbeat = uri.query.heartbeat.or(u16::try_from(settings.heartbeat.as_secs()).ok());
-    uri.query.connection_timeout =
-        uri.query.connection_timeout.or(u64::try_from(settings.connect_timeout.as_millis()).ok());
-    // lapin's buffers are 32 frames each. Said here, they are made as zeroes that take up nothing until they are used, and
-    // where the broker has no limit of its own they still have one.
-    uri.query.frame_max = uri.query.frame_max.or(Some(FRAME));
+    let uri = address(settings)?;
     let name = format!("payout-link-worker {purpose}");
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     // On a task of its own: one that comes too late is taken, and closed.
@@ -138,6 +128,23 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
     let connection = within(connected).await?;
     topology::declare(&connection, settings).await?;
     Ok(connection)
+}
+
+/// The broker's URL, and what it leaves unsaid.
+fn address(settings: &BrokerSettings) -> Result<AMQPUri, BrokerError> {
+    let mut uri: AMQPUri = settings
+        .url
+        .expose_secret()
+        .parse()
+        .map_err(|_| BrokerError::Refused("the broker's URL cannot be read".into()))?;
+    let query = &mut uri.query;
+    query.heartbeat = query.heartbeat.or(u16::try_from(settings.heartbeat.as_secs()).ok());
+    query.connection_timeout =
+        query.connection_timeout.or(u64::try_from(settings.connect_timeout.as_millis()).ok());
+    // lapin's buffers are 32 frames each. Said here, they are made as zeroes that take up nothing until they are used, and
+    // where the broker has no limit of its own they still have one.
+    query.frame_max = query.frame_max.or(Some(FRAME));
+    Ok(uri)
 }
 
 async fn open(
@@ -213,3 +220,22 @@ impl KeepUp {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn frame_max(url: &str) -> Option<u32> {
+        let mut settings = Config::default().broker();
+        settings.url = url.into();
+        address(&settings).unwrap().query.frame_max
+    }
+
+    #[test]
+    fn a_frame_has_a_limit_whatever_the_broker_offers() {
+        // Not said, a broker without a limit of its own would be met with buffers for 32 frames of 4 GiB.
+        assert_eq!(frame_max("amqp://127.0.0.1:1/%2f"), Some(131_072));
+        assert_eq!(frame_max("amqp://127.0.0.1:1/%2f?frame_max=1048576"), Some(1_048_576));
+    }
+}

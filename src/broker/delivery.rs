@@ -7,7 +7,7 @@ use lapin::{
 };
 use tokio::sync::mpsc;
 
-use super::{Message, acks::Settle, publisher::PERSISTENT};
+use super::{Message, acks::Settle, connection::FRAME, publisher::PERSISTENT};
 
 /// One delivery of a job. Dropped without an acknowledgement it stays the broker's.
 #[derive(Debug)]
@@ -126,8 +126,8 @@ impl Delivery {
     }
 }
 
-/// A frame is 128 KiB at RabbitMQ, unless it is told otherwise; the rest is for the other properties and for ours.
-const MOST_HEADERS: usize = 120 * 1024;
+/// They go in one frame; the rest of it is for the other properties and for ours.
+const MOST_HEADERS: usize = FRAME as usize - 8 * 1024;
 
 /// Bytes that a header takes up.
 fn sized((name, value): (&ShortString, &AMQPValue)) -> usize {

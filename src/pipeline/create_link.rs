@@ -20,6 +20,8 @@ use crate::{
 impl Pipeline {
     /// Works on a record that is ours until it is concluded, or until its next step is far enough away to be
     /// written down: then there is no event yet. `slot`: its place among the connector's calls.
+    ///
+    /// Boxed: every step but the call. That is what thousands wait in at once, with room for what is largest.
     pub(super) async fn create_link(
         &self,
         mut link: Box<OpenLink>,
