@@ -83,7 +83,7 @@ impl Delivery {
     /// `user_id` becomes a header, since only that user may publish it.
     ///
     /// `None` where its headers leave no room for two more: they all go in one frame.
-    pub fn dead_letter(&self, exchange: &str, code: &str, reason: &str) -> Option<Message> {
+    pub fn dead_letter(&self, exchange: &str, code: &str, reason: &str) -> Option<Box<Message>> {
         if self.properties.headers().iter().flat_map(|headers| headers.inner()).map(sized).sum::<usize>()
             > MOST_HEADERS
         {
@@ -106,12 +106,12 @@ impl Delivery {
         }
         properties =
             without_expiration_and_user(properties).with_headers(headers).with_delivery_mode(PERSISTENT);
-        Some(Message {
+        Some(Box::new(Message {
             exchange: exchange.into(),
             routing_key: String::new(),
             properties,
             body: Bytes::copy_from_slice(&self.body),
-        })
+        }))
     }
 
     /// How often it was delivered before, as far as the broker says.

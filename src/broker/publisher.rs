@@ -48,7 +48,7 @@ pub struct Properties<'a> {
 }
 
 impl Properties<'_> {
-    pub fn message(&self, exchange: &str, routing_key: &str, body: Bytes) -> Message {
+    pub fn message(&self, exchange: &str, routing_key: &str, body: Bytes) -> Box<Message> {
         let mut headers = FieldTable::default();
         for (name, value) in self.headers {
             if let Some(value) = value {
@@ -65,7 +65,7 @@ impl Properties<'_> {
         if let Some(correlation_id) = self.correlation_id {
             properties = properties.with_correlation_id(correlation_id.into());
         }
-        Message { exchange: exchange.into(), routing_key: routing_key.to_owned(), properties, body }
+        Box::new(Message { exchange: exchange.into(), routing_key: routing_key.to_owned(), properties, body })
     }
 }
 
@@ -92,7 +92,7 @@ pub struct Publisher {
 }
 
 struct Publication {
-    message: Message,
+    message: Box<Message>,
     answer: oneshot::Sender<Result<Route, PublishError>>,
 }
 
@@ -127,7 +127,7 @@ impl Publisher {
     }
 
     /// Publishes, and waits for the broker's confirm, at most for `patience`.
-    pub async fn publish(&self, message: Message, patience: Duration) -> Result<Route, PublishError> {
+    pub async fn publish(&self, message: Box<Message>, patience: Duration) -> Result<Route, PublishError> {
         let (answer, answered) = oneshot::channel();
         let lost = |reason: &str| PublishError::NotConfirmed(reason.into());
         let (deadline, late) = (Instant::now() + patience, |_| lost("no confirm in time"));
@@ -223,7 +223,7 @@ async fn session(
 /// own confirm. Awaited one by one, each would wait until the one before it is written to the socket.
 async fn publish(channel: &Channel, publication: Publication) -> Confirmed {
     let Publication { message, answer } = publication;
-    let Message { exchange, routing_key, properties, body } = message;
+    let Message { exchange, routing_key, properties, body } = *message;
     let id = (exchange, properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default());
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let written =

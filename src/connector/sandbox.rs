@@ -273,7 +273,7 @@ impl Connector for Sandbox {
 
 fn create_body(call: Call<'_>) -> Vec<u8> {
     let job = call.job;
-    let customer = job.customer.as_ref();
+    let customer = job.customer.as_deref();
     let name = customer.and_then(|customer| customer.name.as_deref());
     let email = customer.and_then(|customer| customer.email.as_ref()).map(|email| email.expose_secret());
     let body = CreateBody {

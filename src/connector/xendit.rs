@@ -121,7 +121,7 @@ impl Xendit {
             return Err(unsupported("connector_payout_id", "Xendit gives each payout an id of its own."));
         }
         self.for_user_id(job)?;
-        let email = job.customer.as_ref().and_then(|customer| customer.email.as_ref());
+        let email = job.customer.as_deref().and_then(|customer| customer.email.as_ref());
         Ok(CreateBody {
             external_id,
             amount: whole_rupiah(job)?,

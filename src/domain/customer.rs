@@ -4,10 +4,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Country;
 
+/// Boxed, as all that few jobs have: of those that wait for an answer there are thousands.
 #[derive(Debug, Default)]
 pub struct PayoutAddress {
-    pub shipping_address: Option<Address>,
-    pub billing_address: Option<Address>,
+    pub shipping_address: Option<Box<Address>>,
+    pub billing_address: Option<Box<Address>>,
 }
 
 #[derive(Debug, Default)]

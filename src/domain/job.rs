@@ -21,11 +21,11 @@ pub struct CreateLink {
     pub connector_payout_id: Option<String>,
     pub amount: Money,
     pub destination_currency: Currency,
-    pub customer: Option<Customer>,
+    pub customer: Option<Box<Customer>>,
     pub priority: Option<PayoutPriority>,
     pub connector_payout_method_id: Option<String>,
     pub webhook_url: Option<WebhookUrl>,
-    pub browser_info: Option<BrowserInformation>,
+    pub browser_info: Option<Box<BrowserInformation>>,
     /// Overrides the configured credential for this one call.
     pub access_token: Option<SecretString>,
     /// What the recipient is told the money is for, at most 255 bytes.
@@ -98,6 +98,10 @@ impl WebhookUrl {
         &self.0
     }
 
+    pub fn into_url(self) -> Url {
+        self.0
+    }
+
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
@@ -137,7 +141,7 @@ impl CreateLink {
 
     fn secrets(&self) -> impl Iterator<Item = &SecretString> {
         let addresses = [&self.address.shipping_address, &self.address.billing_address];
-        let addresses = addresses.into_iter().flatten().flat_map(|a: &Address| {
+        let addresses = addresses.into_iter().filter_map(Option::as_deref).flat_map(|a: &Address| {
             [
                 &a.first_name,
                 &a.last_name,

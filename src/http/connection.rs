@@ -8,10 +8,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::{
-    Response,
     body::{Body as _, Incoming},
     client::conn::{TrySendError, http1, http2},
     header::{HOST, HeaderValue},
@@ -96,16 +95,14 @@ impl Connection {
 }
 
 impl Http1 {
-    async fn call(
-        &mut self,
-        mut request: Box<Request>,
-        settings: &HttpSettings,
-    ) -> Result<Answer, Unanswered> {
+    async fn call(&mut self, request: Box<Request>, settings: &HttpSettings) -> Result<Answer, Unanswered> {
         self.allowance.store(most(settings), Relaxed);
-        in_origin_form(&mut request);
-        let response = self.sender.try_send_request(*request);
-        let response = self.driver.along_with(response).await.map_err(unanswered)?;
-        read(response, settings, Some(&mut self.driver)).await
+        let (head, mut incoming) = {
+            let mut answered = pin!(self.sender.try_send_request(in_origin_form(request)));
+            self.driver.along_with(answered.as_mut()).await.map_err(unanswered)?.into_parts()
+        };
+        let (body, cut) = read(&mut incoming, settings, Some(&mut self.driver)).await?;
+        Ok(Answer { status: head.status, headers: head.headers, body, cut })
     }
 
     /// Is there nothing left of the call before, and is the other side still there?
@@ -124,8 +121,10 @@ impl Http2 {
         self.allowance.fetch_add(most(settings), Relaxed);
         // It would stand beside `:authority`.
         request.headers_mut().remove(HOST);
-        let response = self.sender.try_send_request(*request).await.map_err(unanswered)?;
-        read(response, settings, None).await
+        let answered = self.sender.try_send_request(*request).await.map_err(unanswered)?;
+        let (head, mut incoming) = answered.into_parts();
+        let (body, cut) = read(&mut incoming, settings, None).await?;
+        Ok(Answer { status: head.status, headers: head.headers, body, cut })
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -138,8 +137,8 @@ impl Http2 {
 struct Driver(Option<Pin<Box<http1::Connection<Io, Body>>>>);
 
 impl Driver {
-    async fn along_with<T>(&mut self, awaited: impl Future<Output = T>) -> T {
-        let mut awaited = pin!(awaited);
+    /// `awaited` stays where it is: each future that it is moved into would have room for it once more.
+    async fn along_with<T>(&mut self, mut awaited: Pin<&mut impl Future<Output = T>>) -> T {
         poll_fn(|cx| {
             if let Poll::Ready(done) = awaited.as_mut().poll(cx) {
                 return Poll::Ready(done);
@@ -158,18 +157,17 @@ impl Driver {
     }
 }
 
-/// The whole answer, or as much of it as is read. `driver`: of a connection that has no task of its own.
+/// The whole body, or as much of it as is read, and whether that is less. `driver`: of a connection that has no task of
+/// its own.
 async fn read(
-    response: Response<Incoming>,
+    incoming: &mut Incoming,
     settings: &HttpSettings,
     mut driver: Option<&mut Driver>,
-) -> Result<Answer, Unanswered> {
-    let (head, mut incoming) = response.into_parts();
-    let (status, headers) = (head.status, head.headers);
+) -> Result<(Bytes, bool), Unanswered> {
     let mut body = BytesMut::new();
     while !incoming.is_end_stream() {
         let frame = match &mut driver {
-            Some(driver) => driver.along_with(incoming.frame()).await,
+            Some(driver) => driver.along_with(Pin::new(&mut incoming.frame())).await,
             None => incoming.frame().await,
         };
         let Some(frame) = frame else { break };
@@ -177,18 +175,18 @@ async fn read(
         let room = settings.max_response_bytes - body.len();
         if chunk.len() > room {
             body.extend_from_slice(&chunk[..room]);
-            return Ok(Answer { status, headers, body: body.freeze(), cut: true });
+            return Ok((body.freeze(), true));
         }
         if body.is_empty() && incoming.is_end_stream() {
-            return Ok(Answer { status, headers, body: chunk, cut: false });
+            return Ok((chunk, false));
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, headers, body: body.freeze(), cut: false })
+    Ok((body.freeze(), false))
 }
 
 /// The path in the request line, the host in its header (RFC 9112, 3.2.1).
-fn in_origin_form(request: &mut Request) {
+fn in_origin_form(mut request: Box<Request>) -> Request {
     let uri = std::mem::take(request.uri_mut()).into_parts();
     let host = uri.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let Some(host) = host {
@@ -197,6 +195,7 @@ fn in_origin_form(request: &mut Request) {
     let mut path = uri::Parts::default();
     path.path_and_query = uri.path_and_query;
     *request.uri_mut() = Uri::from_parts(path).unwrap_or_default();
+    *request
 }
 
 fn unanswered(mut error: TrySendError<Request>) -> Unanswered {

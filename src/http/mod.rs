@@ -111,7 +111,7 @@ impl Client {
     /// No `async fn`: that would keep what the request was made of for as long as the answer takes, of thousands of calls.
     pub fn call(&self, request: RequestBuilder) -> impl Future<Output = Result<Answer, CallError>> + Send {
         let outgoing = match request.build() {
-            Ok(request) => Ok(Outgoing::new(request)),
+            Ok(request) => Ok(Box::new(Outgoing::new(request))),
             Err(error) => {
                 Err(CallError::NotSent(reasons("the request cannot be made", &error.without_url())))
             }
@@ -148,10 +148,11 @@ impl Outgoing {
 
 impl Inner {
     #[cfg_attr(fuzzing, expect(dead_code, reason = "nothing is sent while fuzzing"))]
-    async fn send(&self, outgoing: Outgoing) -> Result<Answer, CallError> {
-        let deadline = outgoing.timeout.unwrap_or(self.settings.timeout);
+    async fn send(&self, outgoing: Box<Outgoing>) -> Result<Answer, CallError> {
+        let Outgoing { url, timeout: own, request } = *outgoing;
+        let deadline = own.unwrap_or(self.settings.timeout);
         let mut has_left = false;
-        match timeout(deadline, self.exchange(&outgoing.url, outgoing.request, &mut has_left)).await {
+        match timeout(deadline, self.exchange(&url, request, &mut has_left)).await {
             Ok(answered) => answered,
             Err(_) if has_left => Err(CallError::InDoubt("timed out".to_owned())),
             Err(_) => Err(CallError::NotSent("timed out: could not connect".to_owned())),
@@ -169,12 +170,10 @@ impl Inner {
         loop {
             let uri = url.as_str().parse();
             *request.uri_mut() = uri.map_err(|_| CallError::NotSent("the URL cannot be sent".to_owned()))?;
-            let kept = self.pool.take(origin);
-            let is_new = kept.is_none();
-            let mut connection = match kept {
-                Some(connection) => connection,
+            let (mut connection, is_new) = match self.pool.take(origin) {
+                Some(connection) => (connection, false),
                 // Boxed, as all that few calls need: what a call may come to is what each of them takes up.
-                None => Box::pin(self.connect(url)).await?,
+                None => (Box::pin(self.connect(url)).await?, true),
             };
             *has_left = true;
             match connection.call(request, &self.settings).await {

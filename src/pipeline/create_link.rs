@@ -27,7 +27,7 @@ impl Pipeline {
         mut link: Box<OpenLink>,
         account: &Account,
         slot: Option<Slot>,
-    ) -> Result<Option<DueEvent>, StoreError> {
+    ) -> Result<Option<Box<DueEvent>>, StoreError> {
         let rule = account.connector.replay_rule();
         loop {
             // Asked before every call, also of a record that a dead worker left: what is in doubt is never
@@ -53,18 +53,7 @@ impl Pipeline {
                         Box::pin(self.store.postpone(link, wait)).await?;
                         return Ok(None);
                     }
-                    let uncalled = link.progress.clone();
-                    // The attempt and its lease are on disk before the call they stand for.
-                    if link.call_is_written && is_covered(&link, account) {
-                        link.begin_written_call();
-                    } else {
-                        link.call_is_written = false;
-                        Box::pin(self.store.renew_for_call(&mut link)).await?;
-                    }
-                    // A process that was paused since, or a database that took its time, must not send a call that
-                    // others have stopped counting on: it is taken back, and whoever comes next need not doubt it.
-                    if !is_covered(&link, account) {
-                        link.progress = uncalled;
+                    if !self.begin_call(&mut link, account).await? {
                         Box::pin(self.store.postpone(link, Duration::ZERO)).await?;
                         return Ok(None);
                     }
@@ -100,6 +89,24 @@ impl Pipeline {
     /// Once the pipeline is stopped, whatever has not begun is too long.
     fn is_too_long(&self, after: Duration) -> bool {
         after > self.settings.wait_in_place || self.is_stopping()
+    }
+
+    /// Whether the call may be made: it and its lease are on disk before it is.
+    async fn begin_call(&self, link: &mut OpenLink, account: &Account) -> Result<bool, StoreError> {
+        let uncalled = link.progress.clone();
+        if link.call_is_written && is_covered(link, account) {
+            link.begin_written_call();
+        } else {
+            link.call_is_written = false;
+            Box::pin(self.store.renew_for_call(link)).await?;
+        }
+        // A process that was paused since, or a database that took its time, must not send a call that others have
+        // stopped counting on: it is taken back, and whoever comes next need not doubt it.
+        let is_covered = is_covered(link, account);
+        if !is_covered {
+            link.progress = uncalled;
+        }
+        Ok(is_covered)
     }
 
     async fn call(&self, link: &mut OpenLink, account: &Account) {
@@ -148,7 +155,7 @@ impl Pipeline {
         link: Box<OpenLink>,
         account: &Account,
         conclusion: &Conclusion,
-    ) -> Result<DueEvent, StoreError> {
+    ) -> Result<Box<DueEvent>, StoreError> {
         let progress = &link.progress;
         let told = wire::conclusion(
             &link.job,

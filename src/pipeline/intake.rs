@@ -219,7 +219,7 @@ impl Pipeline {
 
     /// Answers a delivery that becomes no record, repeating until the broker has it all. Stopped meanwhile, the
     /// delivery is not to be settled: it goes back to the queue.
-    async fn answer(&self, result: &Outgoing<'_>, dead_letter: Option<Message>) -> bool {
+    async fn answer(&self, result: &Outgoing<'_>, dead_letter: Option<Box<Message>>) -> bool {
         let answered = async {
             while let Err(error) = self.try_answer(result, dead_letter.clone()).await {
                 tracing::warn!(%error, "not published yet, trying again");
@@ -232,7 +232,7 @@ impl Pipeline {
     async fn try_answer(
         &self,
         result: &Outgoing<'_>,
-        dead_letter: Option<Message>,
+        dead_letter: Option<Box<Message>>,
     ) -> Result<(), PublishError> {
         self.publish(result).await?;
         if let Some(dead_letter) = dead_letter {

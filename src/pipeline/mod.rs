@@ -108,8 +108,7 @@ impl Pipeline {
             let Some(delivery) = consumer.next().await else { return };
             // There still is one: nobody else takes any. What waits here for a job is none in flight.
             let place = self.jobs.take().await;
-            let pipeline = self.clone();
-            self.tasks.spawn(async move { pipeline.take(delivery, place).await });
+            self.tasks.spawn(self.clone().take(delivery, place));
         }
     }
 
@@ -195,7 +194,15 @@ impl Pipeline {
 
     /// An open record, to its end: the call with its retries, then what is to be told of it. `slot` is its place among
     /// the connector's calls, `place` the one among the jobs in flight: free again once this one can be told of.
-    async fn finish(&self, link: Box<OpenLink>, account: &Account, slot: Slot, place: Option<Slot>) {
+    ///
+    /// No `async fn`: that would have room for what it is given twice.
+    fn finish(
+        &self,
+        link: Box<OpenLink>,
+        account: &Account,
+        slot: Slot,
+        place: Option<Slot>,
+    ) -> impl Future<Output = ()> + Send {
         let span = tracing::info_span!(
             "payout_link",
             payout_link.id = %link.id,
@@ -208,7 +215,7 @@ impl Pipeline {
             Some(place) => (Some(slot), place),
             None => (None, slot),
         };
-        async {
+        async move {
             match self.create_link(link, account, slot).await {
                 Ok(Some(event)) => {
                     let telling = self.events.take().await;
@@ -221,11 +228,10 @@ impl Pipeline {
             }
         }
         .instrument(span)
-        .await;
     }
 
     /// An event, told; the place among the events is held meanwhile.
-    async fn tell(&self, event: DueEvent, _telling: Slot) {
+    async fn tell(&self, event: Box<DueEvent>, _telling: Slot) {
         if let Err(error) = self.tell_event(event).await {
             self.report(&error);
         }

@@ -40,7 +40,7 @@ struct PostedWebhook {
 impl Pipeline {
     /// Publishes and posts what is left of the event, then writes down how far that came. Whatever is left comes
     /// due again, under the same id.
-    pub(super) async fn tell_event(&self, event: DueEvent) -> Result<(), StoreError> {
+    pub(super) async fn tell_event(&self, event: Box<DueEvent>) -> Result<(), StoreError> {
         // The result is on its way before anything is done for the webhook: who waits for it should not wait for both.
         let post_event = async {
             yield_now().await;

@@ -16,7 +16,7 @@ use super::{
     timeline::{Timeline, whole_millis},
 };
 use crate::{
-    domain::{Attempt, AttemptKind, EventType, Lease, OpenLink},
+    domain::{Attempt, AttemptKind, EventType, Lease, OpenLink, WebhookUrl},
     wire::Told,
 };
 
@@ -49,26 +49,26 @@ impl Store {
     /// Ends the record, if it is still ours. The event comes back leased: to be told at once.
     ///
     /// An answer that comes after the lease changes nothing; it is written into the timeline as late.
-    pub async fn conclude(&self, link: Box<OpenLink>, told: Told) -> Result<DueEvent, StoreError> {
-        let OpenLink { id, merchant_id, connector, job, progress, lease, trace, calls, .. } = *link;
-        let webhook_url = job.webhook_url.as_ref().map(|webhook| webhook.url().clone());
+    pub async fn conclude(&self, mut link: Box<OpenLink>, told: Told) -> Result<Box<DueEvent>, StoreError> {
         let asked_at = Instant::now();
         let row = Arc::new(Row {
-            id,
-            holder: lease.holder,
+            id: link.id,
+            holder: link.lease.holder,
             event_id: Uuid::now_v7(),
             event_type: told.event_type,
             payout_status: told.payout_status.as_str(),
             connector_payout_id: told.connector_payout_id,
-            in_doubt_since: progress.in_doubt_since,
+            in_doubt_since: link.progress.in_doubt_since,
             status_code: told.status_code.into(),
             error_code: told.error_code,
-            result: self.keys.seal(Column::Result, id, &told.result),
-            webhook_url: webhook_url.clone(),
-            calls,
+            result: self.keys.seal(Column::Result, link.id, &told.result),
+            webhook_url: link.job.webhook_url.as_ref().map(|webhook| webhook.url().clone()),
+            calls: std::mem::take(&mut link.calls),
         });
-        let to = self.while_leased(&lease, || self.concluding.submit(row.clone())).await?;
-        Ok(DueEvent {
+        let to = self.while_leased(&link.lease, || self.concluding.submit(row.clone())).await?;
+        let OpenLink { id, merchant_id, connector, job, lease, trace, .. } = *link;
+        let webhook_url = job.webhook_url.map(WebhookUrl::into_url);
+        Ok(Box::new(DueEvent {
             id: row.event_id,
             payout_link_id: id,
             event_type: row.event_type,
@@ -92,7 +92,7 @@ impl Store {
                 heard_at: Instant::now(),
                 length: self.settings.event_lease,
             },
-        })
+        }))
     }
 }
 

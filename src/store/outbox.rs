@@ -96,7 +96,7 @@ impl Store {
         &self,
         limit: usize,
         broker_is_up: bool,
-    ) -> Result<Vec<Result<DueEvent, StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<Box<DueEvent>, StoreError>>, StoreError> {
         let (holder, asked_at) = (Uuid::new_v4(), Instant::now());
         let rows = sqlx::query!(
             r#"
@@ -130,7 +130,7 @@ impl Store {
         let rows = answered(&self.pool, rows).await?;
         let heard_at = Instant::now();
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-        let events: Vec<Result<DueEvent, StoreError>> = rows
+        let events: Vec<Result<Box<DueEvent>, StoreError>> = rows
             .into_iter()
             .map(|row| {
                 let inconsistent = |table, column, reason: &str| {
@@ -142,7 +142,7 @@ impl Store {
                     .keys
                     .open(Column::Result, row.payout_link_id, sealed)
                     .map_err(|error| inconsistent("payout_links", "result", &error.to_string()))?;
-                Ok(DueEvent {
+                Ok(Box::new(DueEvent {
                     id: row.id,
                     payout_link_id: row.payout_link_id,
                     event_type: EventType::parse(&row.event_type)
@@ -176,7 +176,7 @@ impl Store {
                         heard_at,
                         length: self.settings.event_lease,
                     },
-                })
+                }))
             })
             .collect();
         let read = ids.into_iter().zip(&events);

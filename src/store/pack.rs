@@ -6,15 +6,29 @@
 //! can put words of his own beside a secret and see how long both become: here one sender writes all of a request, and one
 //! connector all of a link.
 
-use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
+use lz4_flex::block::{
+    compress_into_with_dict, decompress_into_with_dict, get_maximum_output_size, uncompressed_size,
+};
 
 pub(super) fn pack(clear: &[u8], dictionary: &[u8]) -> Vec<u8> {
-    compress_prepend_size_with_dict(clear, dictionary)
+    let mut packed = vec![0; LENGTH + get_maximum_output_size(clear.len())];
+    let (length, block) = packed.split_at_mut(LENGTH);
+    #[expect(clippy::cast_possible_truncation, reason = "a request has 2^18 bytes at most")]
+    length.copy_from_slice(&(clear.len() as u32).to_le_bytes());
+    #[expect(clippy::expect_used, reason = "fails only where there is less room than the worst case takes")]
+    let length = compress_into_with_dict(clear, block, dictionary).expect("there is room for the worst case");
+    packed.truncate(LENGTH + length);
+    packed
 }
+
+const LENGTH: usize = 4;
 
 /// `None`: it was not packed.
 pub(super) fn unpack(packed: &[u8], dictionary: &[u8]) -> Option<Vec<u8>> {
-    decompress_size_prepended_with_dict(packed, dictionary).ok()
+    let (length, block) = uncompressed_size(packed).ok()?;
+    let mut clear = vec![0; length];
+    let unpacked = decompress_into_with_dict(block, &mut clear, dictionary).ok()?;
+    (unpacked == length).then_some(clear)
 }
 
 /// Requests as `wire::encode` writes them, with what most of them have at the end: what was seen last is found first.

@@ -43,14 +43,14 @@ impl Serialize for Canonical<'_> {
         map.text("connector_payout_id", job.connector_payout_id.as_deref())?;
         map.field("amount", Some(MoneyJson(job.amount)))?;
         map.text("destination_currency", Some(job.destination_currency.as_str()))?;
-        map.field("customer", job.customer.as_ref().map(CustomerJson))?;
+        map.field("customer", job.customer.as_deref().map(CustomerJson))?;
         map.text("priority", job.priority.map(|priority| priority.as_str()))?;
         map.text("connector_payout_method_id", job.connector_payout_method_id.as_deref())?;
         map.text("description", job.description.as_deref())?;
         map.field("source_bank_data", job.source_bank_data.as_ref().map(MethodJson))?;
         if self.is_whole {
             map.text("webhook_url", job.webhook_url.as_ref().map(|url| url.as_str()))?;
-            map.field("browser_info", job.browser_info.as_ref().map(BrowserJson))?;
+            map.field("browser_info", job.browser_info.as_deref().map(BrowserJson))?;
             map.secret("access_token", &job.access_token)?;
         }
         map.0.end()
@@ -90,8 +90,8 @@ struct PayoutAddressJson<'a>(&'a CreateLink);
 impl Serialize for PayoutAddressJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = Fields(serializer.serialize_map(None)?);
-        map.field("shipping_address", self.0.address.shipping_address.as_ref().map(AddressJson))?;
-        map.field("billing_address", self.0.address.billing_address.as_ref().map(AddressJson))?;
+        map.field("shipping_address", self.0.address.shipping_address.as_deref().map(AddressJson))?;
+        map.field("billing_address", self.0.address.billing_address.as_deref().map(AddressJson))?;
         map.0.end()
     }
 }

@@ -153,7 +153,7 @@ impl Hyperswitch {
             return Err(unsupported("connector_payout_id", why));
         }
         let (own, defaults) = (feature_data::<FeatureData>(job)?, &self.settings.defaults);
-        let customer = job.customer.as_ref();
+        let customer = job.customer.as_deref();
         let customer_id = customer
             .and_then(|customer| customer.connector_customer_id.as_deref().or(customer.id.as_deref()));
         let customer_id =
@@ -161,7 +161,7 @@ impl Hyperswitch {
         if customer_id.len() > 255 {
             return Err(Rejection::invalid("customer.id", "It is longer than 255 bytes."));
         }
-        let billing = job.address.billing_address.as_ref();
+        let billing = job.address.billing_address.as_deref();
         Ok(CreateBody {
             payout_id: payout_id(idempotency_key),
             merchant_order_reference_id: job.merchant_payout_id.as_str(),
@@ -180,7 +180,7 @@ impl Hyperswitch {
             billing: billing.map(Billing::of),
             description: job.description.as_deref().or(self.settings.description.as_deref()),
             priority: job.priority.map(|priority| priority.as_str().to_lowercase()),
-            browser_info: job.browser_info.as_ref().map(Browser::of),
+            browser_info: job.browser_info.as_deref().map(Browser::of),
             payout_link_config: own.payout_link_config.or_else(|| defaults.payout_link_config.clone()),
             entity_type: own.entity_type.or(defaults.entity_type),
             profile_id: own.profile_id.or_else(|| defaults.profile_id.clone()),

@@ -442,7 +442,7 @@ impl FeatureData {
 }
 
 fn contact(job: &CreateLink, kind: Option<String>) -> Result<Contact<'_>, Rejection> {
-    let customer = job.customer.as_ref();
+    let customer = job.customer.as_deref();
     if let Some(id) = customer.and_then(|customer| customer.connector_customer_id.as_deref()) {
         if !id.starts_with("cont_") {
             let message = "A contact of RazorpayX begins with cont_.";
@@ -450,7 +450,7 @@ fn contact(job: &CreateLink, kind: Option<String>) -> Result<Contact<'_>, Reject
         }
         return Ok(Contact::Known { id });
     }
-    let billing = job.address.billing_address.as_ref();
+    let billing = job.address.billing_address.as_deref();
     let name = customer
         .and_then(|customer| customer.full_name())
         .or_else(|| billing.and_then(|address| address.full_name()));

@@ -74,8 +74,8 @@ impl RevolutSettings {
         let account_id = account.ok_or_else(|| {
             unsupported("amount.currency", "There is no account for it in this connector's settings.")
         })?;
-        let customer = job.customer.as_ref().and_then(|customer| customer.full_name());
-        let billing = job.address.billing_address.as_ref();
+        let customer = job.customer.as_deref().and_then(|customer| customer.full_name());
+        let billing = job.address.billing_address.as_deref();
         let name = customer.or_else(|| billing.and_then(|address| address.full_name()));
         let why = "Revolut compares it with the name of who claims.";
         Ok(CreateBody {

@@ -134,7 +134,7 @@ fn payout_address(fields: &mut Fields) -> Read<PayoutAddress> {
     Ok(addresses)
 }
 
-fn address(fields: &mut Fields, name: &str) -> Read<Option<Address>> {
+fn address(fields: &mut Fields, name: &str) -> Read<Option<Box<Address>>> {
     let Some(mut fields) = fields.object(name)? else { return Ok(None) };
     let address = Address {
         first_name: fields.secret("first_name")?,
@@ -151,10 +151,10 @@ fn address(fields: &mut Fields, name: &str) -> Read<Option<Address>> {
         phone_country_code: fields.text("phone_country_code")?,
     };
     fields.end()?;
-    Ok(Some(address))
+    Ok(Some(Box::new(address)))
 }
 
-fn customer(fields: &mut Fields) -> Read<Option<Customer>> {
+fn customer(fields: &mut Fields) -> Read<Option<Box<Customer>>> {
     let Some(mut fields) = fields.object("customer")? else { return Ok(None) };
     let customer = Customer {
         name: fields.text("name")?,
@@ -169,7 +169,7 @@ fn customer(fields: &mut Fields) -> Read<Option<Customer>> {
         customer_document_details: customer_document(&mut fields)?,
     };
     fields.end()?;
-    Ok(Some(customer))
+    Ok(Some(Box::new(customer)))
 }
 
 fn customer_document(fields: &mut Fields) -> Read<Option<CustomerDocument>> {
@@ -227,7 +227,7 @@ fn webhook_url(fields: &mut Fields, policy: &DecodePolicy) -> Read<Option<Webhoo
         .map_err(|error| Rejection::invalid("webhook_url", format!("{}.", capital(&error))))
 }
 
-fn browser_info(fields: &mut Fields) -> Read<Option<BrowserInformation>> {
+fn browser_info(fields: &mut Fields) -> Read<Option<Box<BrowserInformation>>> {
     let Some(mut fields) = fields.object("browser_info")? else { return Ok(None) };
     let browser = BrowserInformation {
         color_depth: fields.integer("color_depth")?,
@@ -247,7 +247,7 @@ fn browser_info(fields: &mut Fields) -> Read<Option<BrowserInformation>> {
         device_model: fields.text("device_model")?,
     };
     fields.end()?;
-    Ok(Some(browser))
+    Ok(Some(Box::new(browser)))
 }
 
 fn description(fields: &mut Fields) -> Read<Option<String>> {
