@@ -265,15 +265,25 @@ impl Place {
             Before::History => (i64::try_from(history).unwrap(), false),
             Before::WaitingWebhooks => (100_000, true),
         };
-        // In pieces: one statement of ten millions would hold all of them in its log at once.
-        let piece = 500_000;
+        let mut connection = self.pool.acquire().await.unwrap();
+        connection.execute("SET enable_seqscan = off").await.unwrap();
+        // As many as are in flight at once, and now and then what autovacuum would do.
+        let (piece, vacuum) = (2_000, 200_000);
         for first in (0..count).step_by(piece) {
             let last = (first + i64::try_from(piece).unwrap()).min(count) - 1;
-            let filled = sqlx::query(include_str!("fill.sql")).bind(first).bind(last).bind(waits);
-            filled.execute(&self.pool).await.unwrap();
+            for step in [
+                sqlx::query(include_str!("fill/accepted.sql")).bind(first).bind(last),
+                sqlx::query(include_str!("fill/concluded.sql")),
+                sqlx::query(include_str!("fill/told.sql")).bind(waits),
+            ] {
+                step.execute(&mut *connection).await.unwrap();
+            }
+            if (last + 1) % vacuum == 0 {
+                connection.execute("VACUUM (ANALYZE) payout_links, events").await.unwrap();
+            }
         }
-        for statement in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
-            self.pool.execute(statement).await.unwrap();
+        for statement in ["RESET enable_seqscan", "VACUUM (ANALYZE)", "CHECKPOINT"] {
+            connection.execute(statement).await.unwrap();
         }
     }
 

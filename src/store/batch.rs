@@ -6,19 +6,20 @@
 //! one kind waits for another is all that a lone job would notice. A statement that is slow does not hold up the next:
 //! after a moment the next batch goes beside it, up to `depth` of one kind. Batches are bounded in rows and bytes, and
 //! so is the queue before them.
-//!
-//! A kind keeps its connection from one batch to the next: the pool asks each connection that it gets back whether it
-//! is there still, twice, which is more than a lone job's statement costs.
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::PgConnection;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
-use super::{StoreError, connect::answered};
+use super::{
+    StoreError,
+    connect::answered,
+    kept::{IDLE, KeptConnections},
+};
 
 /// One statement for many rows.
 pub(super) trait Statement: Send + Sync + 'static {
@@ -43,26 +44,23 @@ pub struct BatchLimits {
     pub depth: usize,
 }
 
-/// Each kind may keep one; what is slow, and looking for what is due, needs others.
+/// Each kind may have one; what is slow, and looking for what is due, needs others.
 pub const LEAST_CONNECTIONS: u32 = 6;
 
-/// What the batches of every kind share: they go one after another.
-pub(super) type Lane = Arc<Mutex<()>>;
+/// What the batches of every kind share: they go one after another, over the same connections.
+pub(super) struct Lane {
+    order: Mutex<()>,
+    connections: KeptConnections,
+}
+
+impl Lane {
+    pub(super) fn new(connections: KeptConnections) -> Arc<Self> {
+        Arc::new(Self { order: Mutex::default(), connections })
+    }
+}
 
 pub(super) struct Batcher<S: Statement> {
     queue: mpsc::Sender<Waiting<S>>,
-}
-
-/// Who forms the next batch of its kind.
-struct Turn<S: Statement> {
-    queue: mpsc::Receiver<Waiting<S>>,
-    kept: Option<Kept>,
-}
-
-/// The connection of the batch before, on which all went well.
-struct Kept {
-    connection: PoolConnection<Postgres>,
-    since: Instant,
 }
 
 struct Waiting<S: Statement> {
@@ -71,12 +69,13 @@ struct Waiting<S: Statement> {
 }
 
 impl<S: Statement> Batcher<S> {
-    pub(super) fn start(statement: S, pool: &PgPool, limits: BatchLimits, lane: &Lane) -> Self {
+    pub(super) fn start(statement: S, limits: BatchLimits, lane: &Arc<Lane>) -> Self {
         let (queue, waiting) = mpsc::channel(limits.rows * limits.depth);
-        let turn = Arc::new(Mutex::new(Turn { queue: waiting, kept: None }));
+        // Whoever holds it forms the next batch of its kind.
+        let waiting = Arc::new(Mutex::new(waiting));
         let statement = Arc::new(statement);
         for _ in 0..limits.depth {
-            tokio::spawn(work(statement.clone(), pool.clone(), turn.clone(), limits, lane.clone()));
+            tokio::spawn(work(statement.clone(), waiting.clone(), limits, lane.clone()));
         }
         Self { queue }
     }
@@ -89,11 +88,6 @@ impl<S: Statement> Batcher<S> {
     }
 }
 
-/// A connection that nothing is done on for so long is given back: others may need it.
-const IDLE: Duration = Duration::from_millis(100);
-/// After so long it goes back in any case: the pool replaces those that are old.
-const KEPT: Duration = Duration::from_secs(60);
-
 /// A batch of fewer rows has those of other kinds beside it.
 const SMALL: usize = 8;
 
@@ -102,35 +96,31 @@ const SLOW: Duration = Duration::from_millis(10);
 
 async fn work<S: Statement>(
     statement: Arc<S>,
-    pool: PgPool,
-    turn: Arc<Mutex<Turn<S>>>,
+    waiting: Arc<Mutex<mpsc::Receiver<Waiting<S>>>>,
     limits: BatchLimits,
-    lane: Lane,
+    lane: Arc<Lane>,
 ) {
     loop {
-        let mut turn = turn.lock().await;
-        let Some(first) = next(&mut turn).await else { return };
-        let ahead = lane.lock().await;
+        let mut waiting = waiting.lock().await;
+        let Some(first) = next(&mut waiting, &lane.connections).await else { return };
+        let ahead = lane.order.lock().await;
         let mut bytes = S::weight(&first.item);
         let (mut items, mut senders) = (vec![first.item], vec![first.answer]);
         while items.len() < limits.rows
             && bytes < limits.bytes
-            && let Ok(next) = turn.queue.try_recv()
+            && let Ok(next) = waiting.try_recv()
         {
             bytes += S::weight(&next.item);
             items.push(next.item);
             senders.push(next.answer);
         }
         let ahead = (items.len() >= SMALL).then_some(ahead);
-        let mut running = std::pin::pin!(run(&*statement, &pool, turn.kept.take(), &items));
+        let mut running = std::pin::pin!(run(&*statement, &lane.connections, &items));
         let answers = match timeout(SLOW, &mut running).await {
-            Ok((answers, kept)) => {
-                turn.kept = kept;
-                answers
-            }
+            Ok(answers) => answers,
             Err(_) => {
-                drop((ahead, turn));
-                running.await.0
+                drop((ahead, waiting));
+                running.await
             }
         };
         for (answer, sender) in answers.into_iter().zip(senders) {
@@ -140,54 +130,56 @@ async fn work<S: Statement>(
     }
 }
 
-/// The first to wait.
-async fn next<S: Statement>(turn: &mut Turn<S>) -> Option<Waiting<S>> {
-    if turn.kept.is_some() {
-        match timeout(IDLE, turn.queue.recv()).await {
-            Ok(first) => return first,
-            Err(_) => turn.kept = None,
+/// The first to wait. Where nobody does for a while, the connections that are not used are given back.
+async fn next<S: Statement>(
+    waiting: &mut mpsc::Receiver<Waiting<S>>,
+    connections: &KeptConnections,
+) -> Option<Waiting<S>> {
+    match timeout(IDLE, waiting.recv()).await {
+        Ok(first) => first,
+        Err(_) => {
+            connections.give_back_idle();
+            waiting.recv().await
         }
     }
-    turn.queue.recv().await
 }
 
-type Answers<S> = Vec<Result<<S as Statement>::Answer, StoreError>>;
-
-/// Runs the batch; where the database refuses it as a whole, row by row, so that one bad row fails alone. A
-/// connection on which anything went wrong goes back to the pool, which looks at it.
+/// Runs the batch; where the database refuses it as a whole, row by row, so that one bad row fails alone.
 async fn run<S: Statement>(
     statement: &S,
-    pool: &PgPool,
-    kept: Option<Kept>,
+    connections: &KeptConnections,
     items: &[S::Item],
-) -> (Answers<S>, Option<Kept>) {
-    let for_all = |error: StoreError| items.iter().map(|_| Err(error.clone())).collect();
-    let mut kept = match kept.filter(|kept| kept.since.elapsed() < KEPT) {
-        Some(kept) => kept,
-        None => match answered(pool, pool.acquire()).await {
-            Ok(connection) => Kept { connection, since: Instant::now() },
-            Err(error) => return (for_all(error), None),
-        },
-    };
-    match answered(pool, statement.run(&mut kept.connection, items)).await {
-        Ok(answers) => (answers, Some(kept)),
-        Err(error @ (StoreError::Unavailable(_) | StoreError::Unusable(_))) => (for_all(error), None),
-        Err(error) if items.len() == 1 => (vec![Err(error)], None),
+) -> Vec<Result<S::Answer, StoreError>> {
+    match together(statement, connections, items).await {
+        Ok(answers) => answers,
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Unusable(_))) => {
+            items.iter().map(|_| Err(error.clone())).collect()
+        }
+        Err(error) if items.len() == 1 => vec![Err(error)],
         Err(_) => {
-            drop(kept);
             let mut answers = Vec::with_capacity(items.len());
             for item in items {
-                answers.push(alone(statement, pool, item).await);
+                let alone = together(statement, connections, std::slice::from_ref(item)).await;
+                let no_answer = || Err(StoreError::Refused("no answer".into()));
+                answers.push(alone.and_then(|mut one| one.pop().unwrap_or_else(no_answer)));
             }
-            (answers, None)
+            answers
         }
     }
 }
 
-async fn alone<S: Statement>(statement: &S, pool: &PgPool, item: &S::Item) -> Result<S::Answer, StoreError> {
-    let mut connection = answered(pool, pool.acquire()).await?;
-    let mut one = answered(pool, statement.run(&mut connection, std::slice::from_ref(item))).await?;
-    one.pop().unwrap_or_else(|| Err(StoreError::Refused("no answer".into())))
+async fn together<S: Statement>(
+    statement: &S,
+    connections: &KeptConnections,
+    items: &[S::Item],
+) -> Result<Vec<Result<S::Answer, StoreError>>, StoreError> {
+    let mut kept = connections.take().await?;
+    let answers = answered(connections.pool(), statement.run(kept.connection(), items)).await;
+    match &answers {
+        Ok(_) => connections.keep(kept),
+        Err(_) => connections.give_back_all(),
+    }
+    answers
 }
 
 /// One column of a batch, as UNNEST takes it.

@@ -23,6 +23,7 @@ mod claim;
 mod conclude;
 mod connect;
 mod keep;
+mod kept;
 mod knows;
 mod outbox;
 mod pack;
@@ -39,7 +40,8 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use self::{
-    accept::Accept, batch::Batcher, conclude::Conclude, connect::answered, keep::Keep, outbox::Delivered,
+    accept::Accept, batch::Batcher, conclude::Conclude, connect::answered, keep::Keep, kept::KeptConnections,
+    outbox::Delivered,
 };
 pub use self::{
     accept::{Accepted, Hold, NewLink},
@@ -127,12 +129,12 @@ pub struct Store {
 impl Store {
     pub fn new(pool: PgPool, keys: KeyRing, settings: StoreSettings) -> Self {
         let (keys, limits) = (Arc::new(keys), settings.batches);
-        let lane = batch::Lane::default();
+        let lane = batch::Lane::new(KeptConnections::new(pool.clone()));
         Self {
-            accepting: Batcher::start(Accept { lease: settings.lease }, &pool, limits, &lane),
-            keeping: Batcher::start(Keep { lease: settings.lease }, &pool, limits, &lane),
-            concluding: Batcher::start(Conclude { event_lease: settings.event_lease }, &pool, limits, &lane),
-            delivering: Batcher::start(Delivered, &pool, limits, &lane),
+            accepting: Batcher::start(Accept { lease: settings.lease }, limits, &lane),
+            keeping: Batcher::start(Keep { lease: settings.lease }, limits, &lane),
+            concluding: Batcher::start(Conclude { event_lease: settings.event_lease }, limits, &lane),
+            delivering: Batcher::start(Delivered, limits, &lane),
             pool,
             keys,
             settings,

@@ -1,0 +1,83 @@
+//! Connections between one batch and the next.
+//!
+//! The pool asks each connection that it gets back whether it is there still, twice, which is more than a lone job's
+//! statement costs. And what was used last is used next, whatever kind of batch comes: a job's statements find one
+//! backend that is awake, not three that have to be woken.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use tokio::time::Instant;
+
+use super::{StoreError, connect::answered};
+
+/// A connection that nothing is done on for so long is given back: others may need it.
+pub(super) const IDLE: Duration = Duration::from_millis(100);
+/// After so long it goes back in any case: the pool replaces those that are old.
+const KEPT: Duration = Duration::from_secs(60);
+
+pub(super) struct KeptConnections {
+    pool: PgPool,
+    /// Used last, at the end.
+    free: Mutex<Vec<Kept>>,
+}
+
+/// A connection on which all has gone well.
+pub(super) struct Kept {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
+    used: Instant,
+}
+
+impl KeptConnections {
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self { pool, free: Mutex::default() }
+    }
+
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The one used last, or another of the pool's.
+    pub(super) async fn take(&self) -> Result<Kept, StoreError> {
+        let last = self.free().pop();
+        if let Some(kept) = last.filter(|kept| kept.since.elapsed() < KEPT) {
+            return Ok(kept);
+        }
+        let connection = answered(&self.pool, self.pool.acquire()).await?;
+        Ok(Kept { connection, since: Instant::now(), used: Instant::now() })
+    }
+
+    pub(super) fn keep(&self, mut kept: Kept) {
+        kept.used = Instant::now();
+        let mut free = self.free();
+        free.push(kept);
+        free.retain(Kept::is_in_use);
+    }
+
+    pub(super) fn give_back_idle(&self) {
+        self.free().retain(Kept::is_in_use);
+    }
+
+    /// Where one has failed, others may be no better: the pool looks at them.
+    pub(super) fn give_back_all(&self) {
+        self.free().clear();
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.used.elapsed() < IDLE
+    }
+}
