@@ -14,7 +14,7 @@ use sqlx::PgPool;
 
 use crate::support::{World, job};
 
-fn store(pool: PgPool) -> Store {
+pub(crate) fn store(pool: PgPool) -> Store {
     let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let keys = KeyRing::new(&[format!("k1:{key}").into()], &key.into()).unwrap();
     let limits = BatchLimits { rows: 10, bytes: 100_000, depth: 1 };
@@ -26,7 +26,7 @@ fn store(pool: PgPool) -> Store {
     Store::new(pool, keys, settings)
 }
 
-async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
+pub(crate) async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
     let policy = wire::DecodePolicy { allow_http_webhooks: false };
     let new = NewLink {
         merchant_id: String::new(),
@@ -43,7 +43,7 @@ async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
     }
 }
 
-fn created(link: &mut OpenLink, connector_payout_id: &str) -> wire::Told {
+pub(crate) fn created(link: &mut OpenLink, connector_payout_id: &str) -> wire::Told {
     link.begin_written_call();
     link.calls.push(Attempt {
         kind: AttemptKind::Create,

@@ -14,6 +14,7 @@ mod proxy;
 mod addresses;
 mod audit;
 mod backlog;
+mod connections;
 mod crashes;
 mod database;
 mod hostile;
