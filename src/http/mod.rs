@@ -118,7 +118,7 @@ impl Client {
         };
         async move {
             #[cfg(fuzzing)]
-            return fuzzing::answer(&outgoing?, &self.0.settings);
+            return fuzzing::answer(&*outgoing?, &self.0.settings);
             #[cfg(not(fuzzing))]
             self.0.send(outgoing?).await
         }
