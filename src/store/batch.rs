@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     StoreError,
     connect::answered,
-    kept::{IDLE, KeptConnections},
+    kept::{IDLE, Kept, KeptConnections},
 };
 
 /// One statement for many rows.
@@ -117,10 +117,14 @@ async fn work<S: Statement>(
         let ahead = (items.len() >= SMALL).then_some(ahead);
         let mut running = std::pin::pin!(run(&*statement, &lane.connections, &items));
         let answers = match timeout(SLOW, &mut running).await {
-            Ok(answers) => answers,
+            Ok((answers, kept)) => {
+                kept.into_iter().for_each(|kept| lane.connections.keep(kept));
+                answers
+            }
             Err(_) => {
                 drop((ahead, waiting));
-                running.await
+                // Its connection is not kept: nobody may be left to look whether it is needed.
+                running.await.0
             }
         };
         for (answer, sender) in answers.into_iter().zip(senders) {
@@ -144,26 +148,29 @@ async fn next<S: Statement>(
     }
 }
 
-/// Runs the batch; where the database refuses it as a whole, row by row, so that one bad row fails alone.
+type Answers<S> = Vec<Result<<S as Statement>::Answer, StoreError>>;
+
+/// Runs the batch; where the database refuses it as a whole, row by row, so that one bad row fails alone. The
+/// connection comes back where all went well.
 async fn run<S: Statement>(
     statement: &S,
     connections: &KeptConnections,
     items: &[S::Item],
-) -> Vec<Result<S::Answer, StoreError>> {
+) -> (Answers<S>, Option<Kept>) {
     match together(statement, connections, items).await {
-        Ok(answers) => answers,
+        Ok((answers, kept)) => (answers, Some(kept)),
         Err(error @ (StoreError::Unavailable(_) | StoreError::Unusable(_))) => {
-            items.iter().map(|_| Err(error.clone())).collect()
+            (items.iter().map(|_| Err(error.clone())).collect(), None)
         }
-        Err(error) if items.len() == 1 => vec![Err(error)],
+        Err(error) if items.len() == 1 => (vec![Err(error)], None),
         Err(_) => {
             let mut answers = Vec::with_capacity(items.len());
             for item in items {
                 let alone = together(statement, connections, std::slice::from_ref(item)).await;
                 let no_answer = || Err(StoreError::Refused("no answer".into()));
-                answers.push(alone.and_then(|mut one| one.pop().unwrap_or_else(no_answer)));
+                answers.push(alone.and_then(|(mut one, _)| one.pop().unwrap_or_else(no_answer)));
             }
-            answers
+            (answers, None)
         }
     }
 }
@@ -172,14 +179,15 @@ async fn together<S: Statement>(
     statement: &S,
     connections: &KeptConnections,
     items: &[S::Item],
-) -> Result<Vec<Result<S::Answer, StoreError>>, StoreError> {
+) -> Result<(Answers<S>, Kept), StoreError> {
     let mut kept = connections.take().await?;
-    let answers = answered(connections.pool(), statement.run(kept.connection(), items)).await;
-    match &answers {
-        Ok(_) => connections.keep(kept),
-        Err(_) => connections.give_back_all(),
+    match answered(connections.pool(), statement.run(kept.connection(), items)).await {
+        Ok(answers) => Ok((answers, kept)),
+        Err(error) => {
+            connections.give_back_all();
+            Err(error)
+        }
     }
-    answers
 }
 
 /// One column of a batch, as UNNEST takes it.

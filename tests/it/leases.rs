@@ -17,7 +17,7 @@ use crate::support::{World, job};
 pub(crate) fn store(pool: PgPool) -> Store {
     let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let keys = KeyRing::new(&[format!("k1:{key}").into()], &key.into()).unwrap();
-    let limits = BatchLimits { rows: 10, bytes: 100_000, depth: 1 };
+    let limits = BatchLimits { rows: 10, bytes: 100_000, depth: 2 };
     let settings = StoreSettings {
         lease: Duration::from_secs(30),
         event_lease: Duration::from_secs(30),
