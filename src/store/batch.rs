@@ -118,7 +118,9 @@ async fn work<S: Statement>(
         let mut running = std::pin::pin!(run(&*statement, &lane.connections, &items));
         let answers = match timeout(SLOW, &mut running).await {
             Ok((answers, kept)) => {
-                kept.into_iter().for_each(|kept| lane.connections.keep(kept));
+                if let Some(kept) = kept {
+                    lane.connections.keep(kept);
+                }
                 answers
             }
             Err(_) => {
@@ -134,7 +136,8 @@ async fn work<S: Statement>(
     }
 }
 
-/// The first to wait. Where nobody does for a while, the connections that are not used are given back.
+/// The first to wait. Where nobody does for a while, what is not used is given back: whoever keeps a connection comes
+/// by here afterwards.
 async fn next<S: Statement>(
     waiting: &mut mpsc::Receiver<Waiting<S>>,
     connections: &KeptConnections,
@@ -181,13 +184,8 @@ async fn together<S: Statement>(
     items: &[S::Item],
 ) -> Result<(Answers<S>, Kept), StoreError> {
     let mut kept = connections.take().await?;
-    match answered(connections.pool(), statement.run(kept.connection(), items)).await {
-        Ok(answers) => Ok((answers, kept)),
-        Err(error) => {
-            connections.give_back_all();
-            Err(error)
-        }
-    }
+    let answers = answered(connections.pool(), statement.run(kept.connection(), items)).await?;
+    Ok((answers, kept))
 }
 
 /// One column of a batch, as UNNEST takes it.

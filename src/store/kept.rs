@@ -21,7 +21,8 @@ const KEPT: Duration = Duration::from_secs(60);
 
 pub(super) struct KeptConnections {
     pool: PgPool,
-    /// Used last, at the end.
+    /// Used last, at the end. One for each kind of batch at most: a kind has one quick batch under way, and what a slow one
+    /// had is not kept.
     free: Mutex<Vec<Kept>>,
 }
 
@@ -53,18 +54,11 @@ impl KeptConnections {
 
     pub(super) fn keep(&self, mut kept: Kept) {
         kept.used = Instant::now();
-        let mut free = self.free();
-        free.push(kept);
-        free.retain(Kept::is_in_use);
+        self.free().push(kept);
     }
 
     pub(super) fn give_back_idle(&self) {
-        self.free().retain(Kept::is_in_use);
-    }
-
-    /// Where one has failed, others may be no better: the pool looks at them.
-    pub(super) fn give_back_all(&self) {
-        self.free().clear();
+        self.free().retain(|kept| kept.used.elapsed() < IDLE);
     }
 
     fn free(&self) -> MutexGuard<'_, Vec<Kept>> {
@@ -75,9 +69,5 @@ impl KeptConnections {
 impl Kept {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
-    }
-
-    fn is_in_use(&self) -> bool {
-        self.used.elapsed() < IDLE
     }
 }

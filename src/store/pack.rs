@@ -80,6 +80,23 @@ mod tests {
         }
     }
 
+    /// What is in databases was packed by lz4_flex with a table of its own, on the heap.
+    #[test]
+    fn what_was_packed_before_comes_out_as_it_was() {
+        let packed = concat!(
+            "970100000fda02074031303031020506de020f08020d30416461c602072d01804c6f76656c61636517000313029031204d61",
+            "696e20537474010212046a4c6f6e646f6e2202104e7c000f24020a04ee010ffe010e3f555344fe0108001e0006a601004f00",
+            "035c014741646120c00001f103406375735f9900046d013961646159030f7c011b045404132e4300b02f776562686f6f6b73",
+            "227d",
+        );
+        let packed: Vec<u8> = (0..packed.len())
+            .step_by(2)
+            .map(|place| u8::from_str_radix(&packed[place..place + 2], 16).unwrap())
+            .collect();
+        assert_eq!(unpack(&packed, REQUEST).unwrap(), JOB);
+        assert_eq!(pack(JOB, REQUEST), packed);
+    }
+
     #[test]
     fn a_usual_request_is_half_as_long() {
         let packed = pack(JOB, REQUEST);

@@ -4,7 +4,7 @@ use payout_link_worker::{sandbox::Fault, store::StoreError};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, World, eventually, job, until_a_statement_waits};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_class_of_refusal_has_its_consequence() {
@@ -205,13 +205,7 @@ async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() 
     sqlx::query("SELECT 1 FROM payout_links FOR UPDATE").execute(&mut *lock).await.unwrap();
     call.release();
     // when the database takes its time to write the second call down, more than the lease has for it,
-    let late = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '2 seconds'";
-    eventually("a statement that waits", async || {
-        let waiting: i64 = sqlx::query_scalar(late).fetch_one(&world.pool).await.unwrap();
-        (waiting > 0).then_some(())
-    })
-    .await;
+    until_a_statement_waits(&world.pool, 2.0).await;
     lock.commit().await.unwrap();
     // then it is taken back, the next one calls with a lease of its own, and nothing is in doubt.
     let told = world.wait_until_told("po_1").await;

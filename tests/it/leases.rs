@@ -3,66 +3,11 @@
 use std::time::Duration;
 
 use payout_link_worker::{
-    domain::{Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
-    store::{
-        Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreError, StoreSettings, Telling,
-        WebhookState, migrate,
-    },
-    wire,
+    domain::{Attempt, AttemptKind},
+    store::{StoreError, Telling, WebhookState, migrate},
 };
-use sqlx::PgPool;
 
-use crate::support::{World, job};
-
-pub(crate) fn store(pool: PgPool) -> Store {
-    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-    let keys = KeyRing::new(&[format!("k1:{key}").into()], &key.into()).unwrap();
-    let limits = BatchLimits { rows: 10, bytes: 100_000, depth: 2 };
-    let settings = StoreSettings {
-        lease: Duration::from_secs(30),
-        event_lease: Duration::from_secs(30),
-        batches: limits,
-    };
-    Store::new(pool, keys, settings)
-}
-
-pub(crate) async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
-    let policy = wire::DecodePolicy { allow_http_webhooks: false };
-    let new = NewLink {
-        merchant_id: String::new(),
-        connector: "sandbox".into(),
-        job: Box::new(wire::create_link(&job(id).body, None, &policy).unwrap()),
-        reply_to: None,
-        correlation_id: None,
-        trace: TraceContext::default(),
-        hold: Hold::Lease,
-    };
-    match store.accept(new).await.unwrap() {
-        Accepted::New(link) => link,
-        _ => panic!("not new"),
-    }
-}
-
-pub(crate) fn created(link: &mut OpenLink, connector_payout_id: &str) -> wire::Told {
-    link.begin_written_call();
-    link.calls.push(Attempt {
-        kind: AttemptKind::Create,
-        number: link.progress.attempts,
-        started_at: link.lease.now(),
-        took: Duration::from_millis(5),
-        status_code: 201,
-        outcome: "created",
-        detail: Some(connector_payout_id.into()),
-    });
-    wire::Told {
-        event_type: EventType::Created,
-        payout_status: PayoutStatus::RequiresFulfillment,
-        connector_payout_id: Some(connector_payout_id.into()),
-        status_code: 201,
-        error_code: None,
-        result: "{}".into(),
-    }
-}
+use crate::support::{World, accept, created, store};
 
 /// By the database's clock; whoever holds one still believes in it.
 async fn let_leases_run_out(world: &World) {

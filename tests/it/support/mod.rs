@@ -6,6 +6,7 @@ mod dns;
 mod jobs;
 mod raw;
 mod service;
+mod store;
 mod worker;
 mod world;
 
@@ -16,11 +17,14 @@ pub use self::{
     jobs::{Job, job},
     raw::{CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, RawPublisher, deep_headers, long, short},
     service::Service,
+    store::{accept, created, store},
     worker::Worker,
     world::{Setup, TOKEN, WEBHOOK_SECRET, World},
 };
 
 use std::time::Duration;
+
+use sqlx::PgPool;
 
 /// Everything that a test waits for comes within this, or the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -36,4 +40,15 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: 
         }
     };
     tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+}
+
+/// Until a statement has waited that long for a lock.
+pub async fn until_a_statement_waits(pool: &PgPool, seconds: f64) {
+    let late = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > $1 * interval '1 second'";
+    eventually("a statement that waits", async || {
+        let waiting: i64 = sqlx::query_scalar(late).bind(seconds).fetch_one(pool).await.unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
 }
