@@ -164,12 +164,20 @@ async fn session(
     up.send_replace(true);
     tracing::info!(connection.purpose = "publish", "connected to RabbitMQ");
 
-    let (mut publications, mut confirming) = (Vec::new(), FuturesUnordered::new());
+    let (mut publications, mut confirming, mut confirmed) = (Vec::new(), FuturesUnordered::new(), Vec::new());
     let mut returned = Returned::new();
     let mut last_progress = Instant::now();
     let mut watchdog = interval(Duration::from_secs(5));
     watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        // New ones are published by being polled, here: FuturesUnordered wakes whoever polls one that is not done.
+        while let Some(Some(one)) = confirming.next().now_or_never() {
+            confirmed.push(one);
+        }
+        if !confirmed.is_empty() {
+            last_progress = Instant::now();
+            settle(confirmed.drain(..), &mut returned)?;
+        }
         let idle = confirming.is_empty();
         let blocked = connection.status().blocked();
         // While it is blocked they wait here, where those that nobody waits for any more are left out.
@@ -189,14 +197,7 @@ async fn session(
                 Some(_) => {}
                 None => return Err(BrokerError::Lost("the connection is gone".into())),
             },
-            Some(confirmed) = confirming.next() => {
-                last_progress = Instant::now();
-                let mut all = vec![confirmed];
-                while let Some(Some(confirmed)) = confirming.next().now_or_never() {
-                    all.push(confirmed);
-                }
-                settle(all, &mut returned)?;
-            }
+            Some(one) = confirming.next() => confirmed.push(one),
             taken = waiting.recv_many(&mut publications, room), if room > 0 => {
                 if taken == 0 {
                     return close(&connection).await;
@@ -239,7 +240,7 @@ async fn publish(channel: &Channel, publication: Publication) -> Confirmed {
 ///
 /// What was returned is gathered first. A return hangs onto a confirm that completes no later than its own, but that
 /// one may be looked at later.
-fn settle(all: Vec<Confirmed>, returned: &mut Returned) -> Result<(), BrokerError> {
+fn settle(all: impl ExactSizeIterator<Item = Confirmed>, returned: &mut Returned) -> Result<(), BrokerError> {
     let mut answers = Vec::with_capacity(all.len());
     for Confirmed { id, confirmation, answer } in all {
         let confirmation = confirmation.map_err(BrokerError::from)?;
@@ -307,7 +308,7 @@ mod tests {
         let (other, mut of_other) = confirmed("routed", Some("returned"));
         // when both are told,
         let mut returned = Returned::new();
-        settle(vec![own, other], &mut returned).unwrap();
+        settle([own, other].into_iter(), &mut returned).unwrap();
         // then it is the one that was returned that is told so.
         assert_eq!(of_returned.try_recv().unwrap().unwrap(), Route::Returned);
         assert_eq!(of_other.try_recv().unwrap().unwrap(), Route::Queued);
@@ -321,7 +322,7 @@ mod tests {
         let (second, mut of_second) = confirmed("again", Some("again"));
         // when both are told together,
         let mut returned = Returned::new();
-        settle(vec![first, second], &mut returned).unwrap();
+        settle([first, second].into_iter(), &mut returned).unwrap();
         // then neither counts as routed: nobody waits for the first any more.
         assert_eq!(of_first.try_recv().unwrap().unwrap(), Route::Returned);
         assert_eq!(of_second.try_recv().unwrap().unwrap(), Route::Returned);

@@ -138,12 +138,17 @@ struct Driver(Option<Pin<Box<http1::Connection<Io, Body>>>>);
 
 impl Driver {
     /// `awaited` stays where it is: each future that it is moved into would have room for it once more.
+    ///
+    /// First both are polled without a waker: what one does for the other would wake the very task that is polling them, for
+    /// nothing, and a second thread with it.
     async fn along_with<T>(&mut self, mut awaited: Pin<&mut impl Future<Output = T>>) -> T {
         poll_fn(|cx| {
-            if let Poll::Ready(done) = awaited.as_mut().poll(cx) {
-                return Poll::Ready(done);
+            for cx in [&mut Context::from_waker(Waker::noop()), cx] {
+                if let Poll::Ready(done) = awaited.as_mut().poll(cx) {
+                    return Poll::Ready(done);
+                }
+                self.poll(cx);
             }
-            self.poll(cx);
             awaited.as_mut().poll(cx)
         })
         .await

@@ -101,38 +101,45 @@ async fn work<S: Statement>(
     lane: Arc<Lane>,
 ) {
     loop {
+        // Held from one batch to the next: handed on after each, it would wake another task every time.
         let mut waiting = waiting.lock().await;
-        let Some(first) = next(&mut waiting, &lane.connections).await else { return };
-        let ahead = lane.order.lock().await;
-        let mut bytes = S::weight(&first.item);
-        let (mut items, mut senders) = (vec![first.item], vec![first.answer]);
-        while items.len() < limits.rows
-            && bytes < limits.bytes
-            && let Ok(next) = waiting.try_recv()
-        {
-            bytes += S::weight(&next.item);
-            items.push(next.item);
-            senders.push(next.answer);
-        }
-        let ahead = (items.len() >= SMALL).then_some(ahead);
-        let mut running = std::pin::pin!(run(&*statement, &lane.connections, &items));
-        let answers = match timeout(SLOW, &mut running).await {
-            Ok((answers, kept)) => {
-                if let Some(kept) = kept {
-                    lane.connections.keep(kept);
+        loop {
+            let Some(first) = next(&mut waiting, &lane.connections).await else { return };
+            let ahead = lane.order.lock().await;
+            let mut bytes = S::weight(&first.item);
+            let (mut items, mut senders) = (vec![first.item], vec![first.answer]);
+            while items.len() < limits.rows
+                && bytes < limits.bytes
+                && let Ok(next) = waiting.try_recv()
+            {
+                bytes += S::weight(&next.item);
+                items.push(next.item);
+                senders.push(next.answer);
+            }
+            let ahead = (items.len() >= SMALL).then_some(ahead);
+            let mut running = std::pin::pin!(run(&*statement, &lane.connections, &items));
+            match timeout(SLOW, &mut running).await {
+                Ok((answers, kept)) => {
+                    if let Some(kept) = kept {
+                        lane.connections.keep(kept);
+                    }
+                    tell(answers, senders);
                 }
-                answers
+                Err(_) => {
+                    drop((ahead, waiting));
+                    // Its connection is not kept: nobody may be left to look whether it is needed.
+                    tell(running.await.0, senders);
+                    break;
+                }
             }
-            Err(_) => {
-                drop((ahead, waiting));
-                // Its connection is not kept: nobody may be left to look whether it is needed.
-                running.await.0
-            }
-        };
-        for (answer, sender) in answers.into_iter().zip(senders) {
-            // A caller that went away left its lease behind, and that mends it.
-            let _ = sender.send(answer);
         }
+    }
+}
+
+fn tell<T>(answers: Vec<T>, senders: Vec<oneshot::Sender<T>>) {
+    for (answer, sender) in answers.into_iter().zip(senders) {
+        // A caller that went away left its lease behind, and that mends it.
+        let _ = sender.send(answer);
     }
 }
 

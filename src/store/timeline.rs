@@ -38,9 +38,13 @@ impl Timeline {
         self.details.push(attempt.detail.clone());
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
     /// Writes the attempts of claims that nothing else was written for: `prefix` says so.
     pub(super) async fn write(&self, connection: &mut PgConnection, prefix: &str) -> Result<(), sqlx::Error> {
-        if self.links.is_empty() {
+        if self.is_empty() {
             return Ok(());
         }
         sqlx::query!(
