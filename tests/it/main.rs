@@ -14,6 +14,7 @@ mod proxy;
 mod addresses;
 mod audit;
 mod backlog;
+mod batches;
 mod connections;
 mod crashes;
 mod database;

@@ -1,0 +1,174 @@
+//! The store alone: what is written down together is, row by row, what it would be alone.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use payout_link_worker::{
+    domain::{Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
+    store::{Accepted, Hold, NewLink, Store, migrate},
+    wire,
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::support::{World, job, store};
+
+const JOBS: usize = 8;
+
+/// No two alike in any column, where a column allows it.
+fn new_link(series: &str, number: usize) -> NewLink {
+    let odd = number % 2 == 1;
+    let text = |name: &str| format!("{name} {number}");
+    let currencies = ["EUR", "USD", "GBP", "CHF", "SEK", "NOK", "DKK", "PLN"];
+    let mut job = job(&format!("{series}_{number}"))
+        .with("amount", json!({ "minor_amount": 100 + number, "currency": currencies[number] }))
+        .with("destination_currency", json!(currencies[JOBS - 1 - number]));
+    if odd {
+        job = job.with("webhook_url", json!(format!("https://merchant-{number}.example/hook")));
+    }
+    NewLink {
+        merchant_id: text("merchant"),
+        connector: text("connector"),
+        job: Box::new(
+            wire::create_link(&job.body, None, &wire::DecodePolicy { allow_http_webhooks: false }).unwrap(),
+        ),
+        reply_to: odd.then(|| text("reply")),
+        correlation_id: (!odd).then(|| text("correlation")),
+        trace: TraceContext {
+            traceparent: odd.then(|| text("parent")),
+            tracestate: (number % 3 == 0).then(|| text("state")),
+        },
+        hold: if number == 2 { Hold::Park(Duration::from_secs(7)) } else { Hold::Lease },
+    }
+}
+
+async fn accept(store: &Store, new: NewLink) -> Option<Box<OpenLink>> {
+    match store.accept(new).await.unwrap() {
+        Accepted::New(link) => Some(link),
+        Accepted::Parked => None,
+        _ => panic!("not new"),
+    }
+}
+
+/// What came of the `number`th: made, refused, or left in doubt.
+fn told(link: &mut OpenLink, number: usize) -> wire::Told {
+    link.begin_written_call();
+    let (event_type, payout_status, error_code, outcome) = match number % 3 {
+        0 => (EventType::Created, PayoutStatus::RequiresFulfillment, None, "created"),
+        1 => (EventType::Failed, PayoutStatus::Failed, Some("CONNECTOR_ERROR"), "refused"),
+        _ => (EventType::Pending, PayoutStatus::Pending, Some("OUTCOME_UNKNOWN"), "in_doubt"),
+    };
+    if number % 3 == 2 {
+        link.progress.in_doubt_since = Some(link.progress.created_at);
+    }
+    let status_code = 200 + u16::try_from(number).unwrap();
+    link.calls.push(Attempt {
+        kind: AttemptKind::Create,
+        number: link.progress.attempts,
+        started_at: link.progress.created_at,
+        took: Duration::from_millis(5 + number as u64),
+        status_code,
+        outcome,
+        detail: Some(format!("detail {number}")),
+    });
+    wire::Told {
+        event_type,
+        payout_status,
+        connector_payout_id: (number % 3 == 0).then(|| format!("plink {number}")),
+        status_code,
+        error_code,
+        result: json!({ "number": number }).to_string().into(),
+    }
+}
+
+/// Everything that is written down of the `number`th, but for what is each row's own: keys, times and sealed values. Times
+/// count from the row's first.
+async fn written(pool: &PgPool, series: &str, number: usize) -> Value {
+    let everything = "
+        SELECT jsonb_build_object(
+            'link', to_jsonb(p) - ARRAY[
+                'id', 'holder', 'event_id', 'merchant_payout_id', 'request', 'request_fingerprint', 'result',
+                'created_at', 'first_called_at', 'last_called_at', 'due_at', 'in_doubt_since', 'concluded_at'
+            ],
+            'sealed', jsonb_build_array(length(request_fingerprint), request IS NOT NULL, result IS NOT NULL),
+            'called', jsonb_build_array(first_called_at - created_at, last_called_at - created_at),
+            'due', p.due_at - p.created_at, 'doubt', p.in_doubt_since - p.created_at,
+            'concluded', concluded_at > created_at, 'held', p.holder IS NOT NULL,
+            'event', (
+                SELECT to_jsonb(e) - ARRAY['id', 'payout_link_id', 'holder', 'due_at', 'webhook_due_at']
+                    || jsonb_build_object(
+                        'its own', e.id = p.event_id, 'held', e.holder = e.id, 'due', e.due_at - p.concluded_at,
+                        'post', e.webhook_due_at - p.concluded_at
+                    )
+                FROM events e WHERE e.payout_link_id = p.id
+            ),
+            'timeline', (
+                SELECT jsonb_agg(to_jsonb(a) - ARRAY['payout_link_id', 'started_at'])
+                FROM attempts a WHERE a.payout_link_id = p.id
+            )
+        )
+        FROM payout_links p WHERE merchant_payout_id = $1";
+    sqlx::query_scalar(everything).bind(format!("{series}_{number}")).fetch_one(pool).await.unwrap()
+}
+
+/// Transactions that the rows of a series were last written in.
+async fn transactions(pool: &PgPool, series: &str) -> i64 {
+    let transactions =
+        "SELECT count(DISTINCT xmin::text) FROM payout_links WHERE merchant_payout_id LIKE $1 || '%'";
+    sqlx::query_scalar(transactions).bind(series).fetch_one(pool).await.unwrap()
+}
+
+async fn compare(pool: &PgPool) {
+    for number in 0..JOBS {
+        let (alone, together) =
+            (written(pool, "alone", number).await, written(pool, "together", number).await);
+        assert_eq!(alone, together, "{number}");
+    }
+}
+
+/// On one thread all of them stand in the queue before the first is looked at.
+#[tokio::test]
+async fn what_is_written_down_together_is_what_it_is_alone() {
+    let world = World::new().await;
+    let pool = &world.pool;
+    migrate(pool).await.unwrap();
+    let store = store(pool.clone());
+    // Given jobs of which no two are alike, written down one by one, and their likes all at once,
+    let mut alone = Vec::new();
+    for number in 0..JOBS {
+        alone.push(accept(&store, new_link("alone", number)).await);
+    }
+    let together = join_all((0..JOBS).map(|number| accept(&store, new_link("together", number)))).await;
+    // (each in a transaction of its own, and all in one)
+    assert_eq!((transactions(pool, "alone").await, transactions(pool, "together").await), (JOBS as i64, 1));
+    // then the records are the same.
+    compare(pool).await;
+    // And when they come to their ends, made, refused or in doubt, one by one and all at once,
+    let with_ends = |links: Vec<Option<Box<OpenLink>>>| {
+        links.into_iter().enumerate().filter_map(|(number, link)| {
+            let mut link = link?;
+            let told = told(&mut link, number);
+            Some((link, told))
+        })
+    };
+    let mut told_alone = Vec::new();
+    for (link, told) in with_ends(alone) {
+        told_alone.push(store.conclude(link, told).await.unwrap());
+    }
+    let told_together = join_all(with_ends(together).map(|(link, told)| store.conclude(link, told))).await;
+    let parked = 1;
+    assert_eq!(
+        (transactions(pool, "alone").await, transactions(pool, "together").await),
+        (JOBS as i64, 1 + parked)
+    );
+    // then so are the ends, the events, and what stands in the timeline,
+    compare(pool).await;
+    // and each is to be told to whoever asked for it.
+    for (alone, together) in told_alone.iter().zip(told_together) {
+        let together = together.unwrap();
+        assert_eq!(alone.event_type, together.event_type);
+        assert_eq!(alone.reply_to, together.reply_to);
+        assert_eq!(alone.correlation_id, together.correlation_id);
+        assert_eq!(alone.webhook_url, together.webhook_url);
+    }
+}
