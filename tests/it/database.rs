@@ -1,10 +1,16 @@
 //! What the database refuses: for a moment, to one row, or to all.
 
-use payout_link_worker::{sandbox::Fault, store::StoreError};
-use serde_json::Value;
-use sqlx::AssertSqlSafe;
+use std::time::Duration;
 
-use crate::support::{Setup, World, eventually, job, until_a_statement_waits};
+use futures_util::future::join_all;
+use payout_link_worker::{
+    sandbox::Fault,
+    store::{DatabaseSettings, DatabaseTls, StoreError, Telling, WebhookState, connect, migrate},
+};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, ConnectOptions};
+
+use crate::support::{Setup, World, accept, created, eventually, job, store, until_a_statement_waits};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_class_of_refusal_has_its_consequence() {
@@ -143,7 +149,7 @@ async fn sessions_that_are_ended_under_load_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
     let world = Setup::default().set("worker.migrate", false).set("worker.max_deliveries", 2).build().await;
-    payout_link_worker::store::migrate(&world.pool).await.unwrap();
+    migrate(&world.pool).await.unwrap();
     let mut worker = world.start_worker().await;
     // Given a table that goes away while the worker runs,
     rename(&world, "payout_links", "gone").await;
@@ -172,7 +178,7 @@ async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
 async fn a_schema_that_is_older_than_the_worker_stops_the_start() {
     // Given a database that nobody has migrated since the worker was updated,
     let world = Setup::default().set("worker.migrate", false).build().await;
-    payout_link_worker::store::migrate(&world.pool).await.unwrap();
+    migrate(&world.pool).await.unwrap();
     sqlx::query("ALTER TABLE payout_links DROP COLUMN took_ms").execute(&world.pool).await.unwrap();
     // then nothing is taken, and nobody called whose answer could not be written down.
     let mut worker = world.launch_worker(&[]);
@@ -273,9 +279,55 @@ async fn a_plan_that_was_made_for_a_small_table_does_no_harm() {
     jobs(8..16).await;
     assert!(worker.stop().await.success());
     // then no statement reads all of it, neither row by row nor along an index.
-    let read = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
-        WHERE relname IN ('payout_links', 'events')";
-    assert!(counted(&world, read).await < 1_000);
+    assert!(counted(&world, READ).await < 1_000);
+}
+
+const READ: &str = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
+    WHERE relname IN ('payout_links', 'events')";
+
+/// The statements for many rows are others than those for one. On one thread, what comes together goes in one.
+#[tokio::test]
+async fn a_plan_for_many_rows_that_was_made_for_a_small_table_does_no_harm() {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    leave_unanalyzed(&world).await;
+    insert(&world, CONCLUDED, 1..=400).await;
+    sqlx::query("ANALYZE payout_links, events").execute(&world.pool).await.unwrap();
+    let settings = DatabaseSettings {
+        url: world.pool.connect_options().to_url_lossy().to_string().into(),
+        tls: DatabaseTls::default(),
+        max_connections: 6,
+        timeout: Duration::from_secs(10),
+    };
+    let pool = connect(&settings).await.unwrap();
+    let store = store(pool.clone());
+    let jobs = async |times: std::ops::Range<u32>| {
+        for time in times {
+            let ids = (0..4).map(|number| format!("po_{time}_{number}"));
+            let links = join_all(ids.map(async |id| accept(&store, &id).await)).await;
+            let concluded = links.into_iter().map(async |mut link| {
+                let told = created(&mut link, "plink");
+                store.conclude(link, told).await.unwrap()
+            });
+            let told = join_all(concluded).await.into_iter().map(async |event| {
+                let telling = Telling {
+                    published: true,
+                    webhook: WebhookState::None,
+                    webhook_attempts: 0,
+                    posts: Vec::new(),
+                    publish_after: None,
+                    post_after: None,
+                };
+                store.delivered(&event, telling).await.unwrap();
+            });
+            join_all(told).await;
+        }
+    };
+    jobs(0..4).await;
+    insert(&world, CONCLUDED, 401..=20_000).await;
+    jobs(4..8).await;
+    pool.close().await;
+    assert!(counted(&world, READ).await < 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
