@@ -36,7 +36,7 @@ fn new_link(series: &str, number: usize) -> NewLink {
         correlation_id: (!odd).then(|| text("correlation")),
         trace: TraceContext {
             traceparent: odd.then(|| text("parent")),
-            tracestate: (number % 3 == 0).then(|| text("state")),
+            tracestate: number.is_multiple_of(3).then(|| text("state")),
         },
         hold: if number == 2 { Hold::Park(Duration::from_secs(7)) } else { Hold::Lease },
     }
@@ -74,7 +74,7 @@ fn told(link: &mut OpenLink, number: usize) -> wire::Told {
     wire::Told {
         event_type,
         payout_status,
-        connector_payout_id: (number % 3 == 0).then(|| format!("plink {number}")),
+        connector_payout_id: number.is_multiple_of(3).then(|| format!("plink {number}")),
         status_code,
         error_code,
         result: json!({ "number": number }).to_string().into(),
