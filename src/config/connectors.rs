@@ -42,7 +42,7 @@ pub struct CallSection {
 impl Default for CallSection {
     fn default() -> Self {
         Self {
-            concurrency: 256,
+            concurrency: 512,
             connect_timeout_seconds: 5,
             timeout_seconds: 30,
             max_response_bytes: 262_144,
