@@ -335,10 +335,11 @@ impl Accept {
             .fetch_all(connection)
             .await?,
             rows => insert!(
-                "UNNEST(
-                    $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::bigint[], $8::text[],
-                    $9::text[], $10::bytea[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[],
-                    $16::bigint[]
+                "(SELECT
+                    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]),
+                    unnest($5::bytea[]), unnest($6::text[]), unnest($7::bigint[]), unnest($8::text[]),
+                    unnest($9::text[]), unnest($10::bytea[]), unnest($11::text[]), unnest($12::text[]),
+                    unnest($13::text[]), unnest($14::text[]), unnest($15::boolean[]), unnest($16::bigint[])
                 )",
                 &column(rows, |row| row.id),
                 &column(rows, |row| row.holder),

@@ -195,7 +195,8 @@ async fn together<S: Statement>(
     Ok((answers, kept))
 }
 
-/// One column of a batch, as UNNEST takes it.
+/// One column of a batch, as `unnest` takes it. In a list of what is selected these go side by side; as `FROM UNNEST` each would be
+/// put by in a store of its own first, at three times the cost.
 pub(super) fn column<'a, R: 'a + Copy, T>(rows: &[R], of: impl Fn(R) -> T) -> Vec<T> {
     rows.iter().map(|row| of(*row)).collect()
 }

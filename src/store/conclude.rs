@@ -207,9 +207,11 @@ impl Conclude {
             .fetch_all(connection)
             .await?,
             rows => update!(
-                "UNNEST(
-                    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
-                    $8::timestamptz[], $9::integer[], $10::text[], $11::bytea[], $12::text[], $13::integer[]
+                "(SELECT
+                    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::text[]),
+                    unnest($5::text[]), unnest($6::text[]), unnest($7::text[]), unnest($8::timestamptz[]),
+                    unnest($9::integer[]), unnest($10::text[]), unnest($11::bytea[]), unnest($12::text[]),
+                    unnest($13::integer[])
                 )",
                 ", timeline AS (
                     INSERT INTO attempts (

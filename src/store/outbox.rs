@@ -255,9 +255,10 @@ impl Statement for Delivered {
                     posted_at = coalesce(new.posted_at, e.posted_at),
                     took_ms = coalesce(new.took_ms, e.took_ms),
                     status_code = coalesce(new.status_code, e.status_code)
-                FROM UNNEST(
-                    $1::uuid[], $2::uuid[], $3::boolean[], $4::text[], $5::integer[], $6::bigint[], $7::bigint[],
-                    $16::timestamptz[], $17::integer[], $18::integer[]
+                FROM (SELECT
+                    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::boolean[]), unnest($4::text[]),
+                    unnest($5::integer[]), unnest($6::bigint[]), unnest($7::bigint[]),
+                    unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::integer[])
                 ) AS new (
                     id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms,
                     posted_at, took_ms, status_code
