@@ -268,7 +268,7 @@ impl Row {
 
 type Key<'a> = (&'a str, &'a str);
 
-/// The statement, whether its rows come as columns or a lone one as it is: that costs Postgres a fifth less.
+/// The statement for rows that come as columns, and for a lone one as it is, which costs Postgres a fifth less.
 macro_rules! insert {
     ($rows:literal, $($parameters:tt)*) => {
         sqlx::query!(

@@ -128,8 +128,8 @@ impl Statement for Conclude {
     }
 }
 
-/// The statement, whether its rows come as columns or a lone one as it is, which costs Postgres a fifth less; `timeline`:
-/// what else is written with it. A fresh event is held under its own id: nobody else can have taken it yet.
+/// The statement for rows that come as columns, and for a lone one as it is, which costs Postgres a fifth less. `timeline`: what
+/// else is written with it. A fresh event is held under its own id: nobody else can have taken it yet.
 macro_rules! update {
     ($rows:literal, $timeline:literal, $($parameters:tt)*) => {
         sqlx::query!(
