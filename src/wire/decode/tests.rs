@@ -5,6 +5,7 @@ mod everywhere;
 mod properties;
 mod sdks;
 
+use aws_lc_rs::digest;
 use serde_json::{Value, json};
 
 use super::*;
@@ -190,4 +191,21 @@ fn the_fingerprint_follows_the_meaning_and_nothing_else() {
         fingerprint(&decode(&whole()).unwrap(), "a", &FingerprintKey::new(&[8; 32])),
         "another key"
     );
+}
+
+/// Fingerprints are compared with those that were stored by whichever version came before.
+#[test]
+fn a_request_has_the_form_and_the_fingerprint_that_it_always_had() {
+    let start = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes).as_ref()[..8].to_vec();
+    let job = decode(&whole()).unwrap();
+    assert_eq!(start(&canonical_request(&job)), [139, 28, 31, 35, 188, 223, 245, 238]);
+    assert_eq!(
+        fingerprint(&job, "a", &FingerprintKey::new(&[7; 32]))[..8],
+        [197, 240, 255, 84, 36, 237, 194, 98]
+    );
+    let mut job = whole();
+    for field in ["access_token", "browser_info", "webhook_url"] {
+        job[field] = Value::Null;
+    }
+    assert_eq!(start(&canonical_request(&decode(&job).unwrap())), [200, 120, 162, 31, 51, 51, 215, 139]);
 }
