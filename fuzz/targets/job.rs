@@ -20,11 +20,11 @@ fuzz_target!(|data: &[u8]| {
     match create_link(body, message_id, &DecodePolicy { allow_http_webhooks: false }) {
         Ok(job) => {
             let stored = canonical_request(&job);
-            let again = stored_request(&stored).expect("what was taken can be read again");
-            assert_eq!(canonical_request(&again), stored);
+            let again = stored_request(stored.as_bytes()).expect("what was taken can be read again");
             assert!(differences(&job, &again).is_empty());
-            let key = FingerprintKey::new(&[7; 32]);
-            assert_eq!(fingerprint(&job, "c", &key), fingerprint(&again, "c", &key));
+            let (again, key) = (canonical_request(&again), FingerprintKey::new(&[7; 32]));
+            assert_eq!(again.as_bytes(), stored.as_bytes());
+            assert_eq!(fingerprint(&stored, "c", &key), fingerprint(&again, "c", &key));
         }
         Err(rejection) => {
             assert!(rejection.message.len() < 1024, "{}", rejection.message.len());

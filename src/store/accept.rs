@@ -109,6 +109,7 @@ impl Store {
     pub async fn accept(&self, new: NewLink) -> Result<Accepted, StoreError> {
         let NewLink { merchant_id, connector, job, reply_to, correlation_id, trace, hold } = new;
         let id = Uuid::now_v7();
+        let request = wire::canonical_request(&job);
         // The same row, id and holder in every try: a try whose commit went unheard finds itself.
         let row = Arc::new(Row {
             id,
@@ -116,12 +117,12 @@ impl Store {
             asked_at: Instant::now(),
             merchant_id,
             merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
-            fingerprint: wire::fingerprint(&job, &connector, &self.keys.fingerprint),
+            fingerprint: wire::fingerprint(&request, &connector, &self.keys.fingerprint),
             connector,
             amount_minor: job.amount.minor_units(),
             currency: job.amount.currency.as_str(),
             destination_currency: job.destination_currency.as_str(),
-            request: self.keys.seal(Column::Request, id, &wire::canonical_request(&job)),
+            request: self.keys.seal(Column::Request, id, request.as_bytes()),
             reply_to,
             correlation_id,
             trace,

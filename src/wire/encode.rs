@@ -6,34 +6,50 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::domain::{Address, BrowserInformation, CreateLink, Customer, MethodField, Money, PayoutMethod};
 
-/// Holds every secret of the job in the clear: only for sealing.
-pub fn canonical_request(job: &CreateLink) -> Vec<u8> {
-    json(&Canonical { job, is_whole: true })
+/// A job in its one form. Holds every secret of it in the clear: only for sealing and for its fingerprint.
+pub struct CanonicalRequest {
+    json: Vec<u8>,
+    /// So many bytes of it, and a closing brace, are the same without what a retry may carry fresh (contract, section 4).
+    meaning: usize,
 }
 
-/// The same without what a retry may carry fresh (contract, section 4).
-pub(super) fn meaning(job: &CreateLink) -> Vec<u8> {
-    json(&Canonical { job, is_whole: false })
+pub fn canonical_request(job: &CreateLink) -> CanonicalRequest {
+    let mut json = Vec::with_capacity(1024);
+    write(&mut json, &Meaning(job));
+    let meaning = json.len() - BRACE.len();
+    // {"merchant_payout_id":…}{"webhook_url":…}, made one object of.
+    write(&mut json, &Fresh(job));
+    let has_more = json.len() > meaning + "}{}".len();
+    json.splice(meaning..meaning + "}{".len(), has_more.then_some(b','));
+    CanonicalRequest { json, meaning }
 }
 
-fn json(canonical: &Canonical<'_>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1024);
+impl CanonicalRequest {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// What two requests are compared by, in two parts.
+    pub(super) fn meaning(&self) -> [&[u8]; 2] {
+        [&self.json[..self.meaning], BRACE]
+    }
+}
+
+const BRACE: &[u8] = b"}";
+
+fn write(bytes: &mut Vec<u8>, json: &impl Serialize) {
     #[expect(
         clippy::expect_used,
         reason = "string keys and plain values into memory: nothing in it can fail"
     )]
-    serde_json::to_writer(&mut bytes, canonical).expect("a job serializes");
-    bytes
+    serde_json::to_writer(bytes, json).expect("a job serializes");
 }
 
-struct Canonical<'a> {
-    job: &'a CreateLink,
-    is_whole: bool,
-}
+struct Meaning<'a>(&'a CreateLink);
 
-impl Serialize for Canonical<'_> {
+impl Serialize for Meaning<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let job = self.job;
+        let job = self.0;
         let mut map = Fields(serializer.serialize_map(None)?);
         map.text("merchant_payout_id", Some(job.merchant_payout_id.as_str()))?;
         map.field("address", Some(PayoutAddressJson(job)))?;
@@ -48,11 +64,20 @@ impl Serialize for Canonical<'_> {
         map.text("connector_payout_method_id", job.connector_payout_method_id.as_deref())?;
         map.text("description", job.description.as_deref())?;
         map.field("source_bank_data", job.source_bank_data.as_ref().map(MethodJson))?;
-        if self.is_whole {
-            map.text("webhook_url", job.webhook_url.as_ref().map(|url| url.as_str()))?;
-            map.field("browser_info", job.browser_info.as_deref().map(BrowserJson))?;
-            map.secret("access_token", &job.access_token)?;
-        }
+        map.0.end()
+    }
+}
+
+/// What a retry may carry fresh.
+struct Fresh<'a>(&'a CreateLink);
+
+impl Serialize for Fresh<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let job = self.0;
+        let mut map = Fields(serializer.serialize_map(None)?);
+        map.text("webhook_url", job.webhook_url.as_ref().map(|url| url.as_str()))?;
+        map.field("browser_info", job.browser_info.as_deref().map(BrowserJson))?;
+        map.secret("access_token", &job.access_token)?;
         map.0.end()
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::hmac;
 use serde_json::Value;
 
-use super::encode::meaning;
+use super::encode::{CanonicalRequest, canonical_request};
 use crate::domain::CreateLink;
 
 /// Keyed, so that guessing a card number against the table does not work. It never rotates.
@@ -19,11 +19,13 @@ impl FingerprintKey {
 }
 
 /// The connector's name counts: the same request to another provider is another payout.
-pub fn fingerprint(job: &CreateLink, connector: &str, key: &FingerprintKey) -> [u8; 32] {
+pub fn fingerprint(request: &CanonicalRequest, connector: &str, key: &FingerprintKey) -> [u8; 32] {
     let mut context = hmac::Context::with_key(&key.0);
     context.update(connector.as_bytes());
     context.update(&[0]);
-    context.update(&meaning(job));
+    for part in request.meaning() {
+        context.update(part);
+    }
     let mut fingerprint = [0; 32];
     fingerprint.copy_from_slice(context.sign().as_ref());
     fingerprint
@@ -41,7 +43,8 @@ pub fn differences(first: &CreateLink, second: &CreateLink) -> Vec<String> {
 
 fn leaves(job: &CreateLink) -> BTreeMap<String, Value> {
     let mut leaves = BTreeMap::new();
-    let mut left = vec![(String::new(), serde_json::from_slice(&meaning(job)).unwrap_or_default())];
+    let meaning = canonical_request(job).meaning().concat();
+    let mut left = vec![(String::new(), serde_json::from_slice(&meaning).unwrap_or_default())];
     while let Some((path, value)) = left.pop() {
         match value {
             // An object that is there and empty differs from one that is absent.

@@ -8,7 +8,7 @@ mod result;
 
 pub use self::{
     decode::{DecodePolicy, claimed_identifier, create_link, stored_request},
-    encode::canonical_request,
+    encode::{CanonicalRequest, canonical_request},
     fingerprint::{FingerprintKey, differences, fingerprint},
     rejection::{Rejection, RejectionCode},
     result::{Told, conclusion, rejection, webhook},

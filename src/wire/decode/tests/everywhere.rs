@@ -90,11 +90,11 @@ fn twice(job: &Value, path: &str, second: &str) -> String {
 fn every_job_survives_a_round_and_keeps_its_secrets() {
     for job in jobs() {
         let decoded = decode(&job).unwrap();
-        let again = stored_request(&canonical_request(&decoded)).unwrap();
+        let again = stored_request(canonical_request(&decoded).as_bytes()).unwrap();
         assert!(same(&decoded, &again), "{job}");
         assert!(same(&decoded, &decode(&camel(&job)).unwrap()), "{job}");
         assert_eq!(differences(&decoded, &again), Vec::<String>::new());
-        let encoded = String::from_utf8(canonical_request(&decoded)).unwrap();
+        let encoded = String::from_utf8(canonical_request(&decoded).as_bytes().to_vec()).unwrap();
         assert_eq!(names(&serde_json::from_str(&encoded).unwrap()), names(&job), "nothing is passed over");
         let canaries = |text: &str| text.matches("canary").count();
         assert_eq!(canaries(&format!("{decoded:?}{decoded:#?}")), 0, "{job}");
@@ -186,6 +186,6 @@ fn a_stored_request_may_be_larger_than_a_message() {
     job["customer"]["name"] = json!("x".repeat(room + "Ada".len()));
     assert_eq!(filled(&job), super::super::json::MOST_BYTES);
     let encoded = canonical_request(&decode(&job).unwrap());
-    assert!(encoded.len() > super::super::json::MOST_BYTES);
-    assert!(same(&stored_request(&encoded).unwrap(), &decode(&job).unwrap()));
+    assert!(encoded.as_bytes().len() > super::super::json::MOST_BYTES);
+    assert!(same(&stored_request(encoded.as_bytes()).unwrap(), &decode(&job).unwrap()));
 }

@@ -74,8 +74,7 @@ proptest! {
             job["payout_method_data"] = json!({ "sepa": { "iban": email, "bank_city": name } });
         }
         let decoded = decode(&if camels { camel(&job) } else { job }).unwrap();
-        let encoded = canonical_request(&decoded);
-        prop_assert_eq!(&canonical_request(&stored_request(&encoded).unwrap()), &encoded);
+        prop_assert!(same(&stored_request(canonical_request(&decoded).as_bytes()).unwrap(), &decoded));
         prop_assert_eq!(decoded.amount.minor_units(), minor_amount);
     }
 
@@ -96,7 +95,7 @@ proptest! {
             }
         }
         if let Ok(decoded) = decode(&job) {
-            prop_assert!(same(&stored_request(&canonical_request(&decoded)).unwrap(), &decoded));
+            prop_assert!(same(&stored_request(canonical_request(&decoded).as_bytes()).unwrap(), &decoded));
             prop_assert!(same(&decode(&camel(&job)).unwrap(), &decoded));
         }
     }
