@@ -1,5 +1,7 @@
 //! The fields of one object, read one after another by their names; each knows its path.
 
+use std::borrow::Cow;
+
 use secrecy::SecretString;
 
 use super::json::Json;
@@ -11,13 +13,13 @@ use crate::{
 pub(super) type Read<T> = Result<T, Rejection>;
 
 /// An object whose fields are taken out one by one. What is left at the end is unknown.
-pub(super) struct Fields {
+pub(super) struct Fields<'a> {
     path: String,
-    fields: Vec<(String, Json)>,
+    fields: Vec<(Cow<'a, str>, Json<'a>)>,
 }
 
-impl Fields {
-    pub(super) fn new(path: String, json: Json) -> Read<Self> {
+impl<'a> Fields<'a> {
+    pub(super) fn new(path: String, json: Json<'a>) -> Read<Self> {
         match json {
             Json::Object(fields) => Ok(Self { path, fields }),
             _ => Err(Rejection::invalid(path, "An object is expected here.")),
@@ -33,7 +35,7 @@ impl Fields {
     }
 
     /// Takes a field under either spelling; `null` equals absent.
-    pub(super) fn take(&mut self, name: &str) -> Read<Option<Json>> {
+    pub(super) fn take(&mut self, name: &str) -> Read<Option<Json<'a>>> {
         let mut found = None;
         while let Some(place) = self.fields.iter().position(|(given, _)| is_spelled(given, name)) {
             if found.is_some() {
@@ -59,12 +61,16 @@ impl Fields {
         value.ok_or_else(|| Rejection::invalid(self.path(name), "The field is missing."))
     }
 
-    fn read<T>(&mut self, name: &str, read: impl FnOnce(Json) -> Result<T, &'static str>) -> Read<Option<T>> {
+    fn read<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(Json<'a>) -> Result<T, &'static str>,
+    ) -> Read<Option<T>> {
         let Some(json) = self.take(name)? else { return Ok(None) };
         read(json).map(Some).map_err(|message| Rejection::invalid(self.path(name), message))
     }
 
-    pub(super) fn object(&mut self, name: &str) -> Read<Option<Fields>> {
+    pub(super) fn object(&mut self, name: &str) -> Read<Option<Fields<'a>>> {
         self.take(name)?.map(|json| Fields::new(self.path(name), json)).transpose()
     }
 
@@ -162,17 +168,17 @@ impl Fields {
     }
 }
 
-fn string(json: Json) -> Result<String, &'static str> {
+fn string(json: Json<'_>) -> Result<String, &'static str> {
     match json {
         Json::Text(text) if text.contains('\0') => {
             Err("A string has no NUL in it: neither Postgres nor a header can hold one.")
         }
-        Json::Text(text) => Ok(text),
+        Json::Text(text) => Ok(text.into_owned()),
         _ => Err("A string is expected here."),
     }
 }
 
-fn integer(json: &Json) -> Result<i64, &'static str> {
+fn integer(json: &Json<'_>) -> Result<i64, &'static str> {
     match json {
         Json::Number(digits) => whole(digits).ok_or("A whole number is expected here."),
         // The proto3 JSON mapping writes 64-bit integers as strings.
@@ -220,12 +226,12 @@ fn whole(text: &str) -> Option<i64> {
     Some(number)
 }
 
-fn named(json: &Json, list: PrismEnum) -> Result<Option<String>, &'static str> {
+fn named(json: &Json<'_>, list: PrismEnum) -> Result<Option<String>, &'static str> {
     match json {
         Json::Text(name) => match list.by_name(name) {
             Some((_, 0)) => Ok(None),
             Some((name, _)) => Ok(Some(name.to_owned())),
-            None if list.grows() && is_new_name(name) => Ok(Some(name.clone())),
+            None if list.grows() && is_new_name(name) => Ok(Some(name.clone().into_owned())),
             None => Err("The value is not in the list."),
         },
         Json::Number(_) => match integer(json)? {

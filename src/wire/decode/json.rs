@@ -1,17 +1,18 @@
 //! JSON as it was written: fields in their order and as often as they stand there, numbers with all their digits.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-pub(super) enum Json {
+pub(super) enum Json<'a> {
     Null,
     Bool(bool),
     /// Its text.
     Number(String),
-    Text(String),
+    /// The message's own, save where it has escapes.
+    Text(Cow<'a, str>),
     List,
-    Object(Vec<(String, Json)>),
+    Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
 /// What a job may be at most.
@@ -22,7 +23,7 @@ const MOST_LEVELS: usize = 32;
 /// with that very key is taken for a number, and refused where none belongs, or where its text is none.
 const NUMBER: &str = "$serde_json::private::Number";
 
-pub(super) fn parse(text: &str) -> Result<Json, serde_json::Error> {
+pub(super) fn parse(text: &str) -> Result<Json<'_>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let json = Level(MOST_LEVELS).deserialize(&mut deserializer)?;
     deserializer.end()?;
@@ -33,9 +34,9 @@ pub(super) fn parse(text: &str) -> Result<Json, serde_json::Error> {
 struct Level(usize);
 
 impl<'de> DeserializeSeed<'de> for Level {
-    type Value = Json;
+    type Value = Json<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
@@ -47,47 +48,48 @@ impl Level {
 }
 
 impl<'de> Visitor<'de> for Level {
-    type Value = Json;
+    type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Json, E> {
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
         Ok(Json::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
         Ok(Json::Bool(value))
     }
 
     // Numbers of 64 bits come as they are, all others by their text (see NUMBER).
-    fn visit_u64<E>(self, number: u64) -> Result<Json, E> {
+    fn visit_u64<E>(self, number: u64) -> Result<Json<'de>, E> {
         Ok(Json::Number(number.to_string()))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Json, E> {
+    fn visit_i64<E>(self, number: i64) -> Result<Json<'de>, E> {
         Ok(Json::Number(number.to_string()))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(text.into()))
     }
 
-    fn visit_string<E>(self, text: String) -> Result<Json, E> {
-        Ok(Json::Text(text))
+    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(text.to_owned().into()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json<'de>, A::Error> {
         let below = self.below()?;
         // No field is a list; it is read to its end so that what follows it is still JSON.
         while list.next_element_seed(Level(below))?.is_some() {}
         Ok(Json::List)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
         let mut fields = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
+        // A name is always text.
+        while let Some(Json::Text(name)) = map.next_key_seed(Level(0))? {
             if name == NUMBER && fields.is_empty() {
                 return map.next_value::<String>().map(Json::Number);
             }

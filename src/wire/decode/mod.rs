@@ -89,7 +89,7 @@ fn explain(error: &serde_json::Error) -> String {
     format!("The message is not JSON at {place}.")
 }
 
-fn merchant_payout_id(fields: &mut Fields, message_id: Option<&str>) -> Read<MerchantPayoutId> {
+fn merchant_payout_id(fields: &mut Fields<'_>, message_id: Option<&str>) -> Read<MerchantPayoutId> {
     let (field, id) = match fields.string("merchant_payout_id")? {
         Some(id) => ("merchant_payout_id", id),
         None => match message_id.filter(|id| !id.is_empty()) {
@@ -106,7 +106,7 @@ fn merchant_payout_id(fields: &mut Fields, message_id: Option<&str>) -> Read<Mer
     MerchantPayoutId::new(id).map_err(|error| Rejection::invalid(field, format!("{}.", capital(&error))))
 }
 
-fn money(fields: &mut Fields) -> Read<Money> {
+fn money(fields: &mut Fields<'_>) -> Read<Money> {
     let amount = fields.object("amount")?;
     let mut amount = fields.required("amount", amount)?;
     let minor_amount = amount.int64("minor_amount")?;
@@ -118,12 +118,12 @@ fn money(fields: &mut Fields) -> Read<Money> {
     Ok(money)
 }
 
-fn currency(fields: &mut Fields, name: &str) -> Read<Currency> {
+fn currency(fields: &mut Fields<'_>, name: &str) -> Read<Currency> {
     let currency = fields.listed(name, PrismEnum::Currency, Currency::new)?;
     fields.required(name, currency)
 }
 
-fn payout_address(fields: &mut Fields) -> Read<PayoutAddress> {
+fn payout_address(fields: &mut Fields<'_>) -> Read<PayoutAddress> {
     let both = fields.object("address")?;
     let mut both = fields.required("address", both)?;
     let addresses = PayoutAddress {
@@ -134,7 +134,7 @@ fn payout_address(fields: &mut Fields) -> Read<PayoutAddress> {
     Ok(addresses)
 }
 
-fn address(fields: &mut Fields, name: &str) -> Read<Option<Box<Address>>> {
+fn address(fields: &mut Fields<'_>, name: &str) -> Read<Option<Box<Address>>> {
     let Some(mut fields) = fields.object(name)? else { return Ok(None) };
     let address = Address {
         first_name: fields.secret("first_name")?,
@@ -154,7 +154,7 @@ fn address(fields: &mut Fields, name: &str) -> Read<Option<Box<Address>>> {
     Ok(Some(Box::new(address)))
 }
 
-fn customer(fields: &mut Fields) -> Read<Option<Box<Customer>>> {
+fn customer(fields: &mut Fields<'_>) -> Read<Option<Box<Customer>>> {
     let Some(mut fields) = fields.object("customer")? else { return Ok(None) };
     let customer = Customer {
         name: fields.text("name")?,
@@ -172,7 +172,7 @@ fn customer(fields: &mut Fields) -> Read<Option<Box<Customer>>> {
     Ok(Some(Box::new(customer)))
 }
 
-fn customer_document(fields: &mut Fields) -> Read<Option<CustomerDocument>> {
+fn customer_document(fields: &mut Fields<'_>) -> Read<Option<CustomerDocument>> {
     let Some(mut fields) = fields.object("customer_document_details")? else { return Ok(None) };
     let list = PrismEnum::DocumentType;
     let document = CustomerDocument {
@@ -185,7 +185,7 @@ fn customer_document(fields: &mut Fields) -> Read<Option<CustomerDocument>> {
 }
 
 /// A oneof: exactly one key, and in it the fields of the table.
-fn payout_method(fields: &mut Fields, name: &str, kinds: &[MethodKind]) -> Read<Option<PayoutMethod>> {
+fn payout_method(fields: &mut Fields<'_>, name: &str, kinds: &[MethodKind]) -> Read<Option<PayoutMethod>> {
     let Some(mut oneof) = fields.object(name)? else { return Ok(None) };
     let mut method = None;
     for kind in kinds {
@@ -200,7 +200,7 @@ fn payout_method(fields: &mut Fields, name: &str, kinds: &[MethodKind]) -> Read<
     method.map(Some).ok_or_else(|| Rejection::invalid(path, "No payout method is given."))
 }
 
-fn method_fields(mut fields: Fields, kind: MethodKind) -> Read<PayoutMethod> {
+fn method_fields(mut fields: Fields<'_>, kind: MethodKind) -> Read<PayoutMethod> {
     let mut given = Vec::new();
     for &(name, is_required, field) in kind.fields {
         let value = match field {
@@ -220,14 +220,14 @@ fn method_fields(mut fields: Fields, kind: MethodKind) -> Read<PayoutMethod> {
     Ok(PayoutMethod { kind, fields: given })
 }
 
-fn webhook_url(fields: &mut Fields, policy: &DecodePolicy) -> Read<Option<WebhookUrl>> {
+fn webhook_url(fields: &mut Fields<'_>, policy: &DecodePolicy) -> Read<Option<WebhookUrl>> {
     let Some(text) = fields.string("webhook_url")? else { return Ok(None) };
     WebhookUrl::new(&text, policy.allow_http_webhooks)
         .map(Some)
         .map_err(|error| Rejection::invalid("webhook_url", format!("{}.", capital(&error))))
 }
 
-fn browser_info(fields: &mut Fields) -> Read<Option<Box<BrowserInformation>>> {
+fn browser_info(fields: &mut Fields<'_>) -> Read<Option<Box<BrowserInformation>>> {
     let Some(mut fields) = fields.object("browser_info")? else { return Ok(None) };
     let browser = BrowserInformation {
         color_depth: fields.integer("color_depth")?,
@@ -250,7 +250,7 @@ fn browser_info(fields: &mut Fields) -> Read<Option<Box<BrowserInformation>>> {
     Ok(Some(Box::new(browser)))
 }
 
-fn description(fields: &mut Fields) -> Read<Option<String>> {
+fn description(fields: &mut Fields<'_>) -> Read<Option<String>> {
     let description = fields.text("description")?;
     if description.as_ref().is_some_and(|text| text.len() > 255) {
         return Err(Rejection::invalid("description", "The description is longer than 255 bytes."));
