@@ -378,7 +378,8 @@ impl Accept {
                 place AS "place!", p.id, request_fingerprint, connector, amount_minor, currency,
                 destination_currency, request, state, event_id, result, created_at
             FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (merchant_id, merchant_payout_id, place)
-            JOIN payout_links p USING (merchant_id, merchant_payout_id)
+            JOIN payout_links p ON p.merchant_payout_id = ANY (ARRAY[wanted.merchant_payout_id])
+                AND p.merchant_id = wanted.merchant_id
             "#,
             &column(rows, |row| &*row.merchant_id) as &[&str],
             &column(rows, |row| &*row.merchant_payout_id) as &[&str],

@@ -32,7 +32,7 @@ impl Store {
                 holder = $3,
                 due_at = now() + $4::bigint * interval '1 millisecond',
                 in_doubt_since = CASE WHEN p.holder IS NULL THEN in_doubt_since ELSE coalesce(in_doubt_since, now()) END
-            FROM due WHERE p.id = due.id
+            FROM due WHERE p.id = ANY (ARRAY[due.id])
             RETURNING
                 p.id, merchant_id, merchant_payout_id, connector, request, attempts, first_called_at,
                 last_called_at, in_doubt_since, connector_payout_id, status_code, traceparent, tracestate,

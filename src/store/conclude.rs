@@ -149,7 +149,7 @@ macro_rules! update {
                 FROM new
                 -- Only an open row has a holder. Were that said here, the planner might read every open row by the sweeper's
                 -- index in place of these by their ids.
-                WHERE p.id = new.id AND p.holder = new.holder
+                WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
                 RETURNING
                     p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type, new.webhook_url
             ), outbox AS (
@@ -265,7 +265,7 @@ impl Conclude {
     ) -> Result<HashMap<Uuid, Recipient>, StoreError> {
         let concluded = sqlx::query!(
             "SELECT ours.event_id AS \"event_id!\", reply_to, correlation_id FROM payout_links p
-             JOIN UNNEST($1::uuid[], $2::uuid[]) AS ours (id, event_id) ON p.id = ours.id AND p.event_id = ours.event_id",
+             JOIN UNNEST($1::uuid[], $2::uuid[]) AS ours (id, event_id) ON p.id = ANY (ARRAY[ours.id]) AND p.event_id = ours.event_id",
             &column(rows, |row| row.id),
             &column(rows, |row| row.event_id),
         )

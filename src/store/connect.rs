@@ -75,6 +75,8 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
             // A plan that is made once, and does not rest on what the tables were like then: made for an empty one, it
             // would read all of it for as long as the connection lives, row by row, or along an index to merge it or to
             // hash it. There is an index for whatever is asked while working, and what a batch asks for is found by it.
+            // So joins say `id = ANY (ARRAY[new.id])`: along a plain `=`, which could be merged, the planner still walks the
+            // whole index of a table that was nearly empty when it was last told of it.
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_seqscan", "off"),
             ("enable_mergejoin", "off"),

@@ -129,7 +129,7 @@ impl Statement for Keep {
                     leased, due_in_ms
                 )
                 -- Only an open row has a holder: see conclude.
-                WHERE p.id = new.id AND p.holder = new.holder
+                WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
                     -- What a call was decided by may be long past where its worker slept: it is decided anew.
                     AND (NOT new.calls OR p.due_at > now())
                 RETURNING p.id, new.holder

@@ -107,7 +107,7 @@ impl Store {
                 FOR UPDATE SKIP LOCKED
             ), taken AS (
                 UPDATE events e SET holder = $2, due_at = now() + $3::bigint * interval '1 millisecond'
-                FROM due WHERE e.id = due.id
+                FROM due WHERE e.id = ANY (ARRAY[due.id])
                 RETURNING e.*
             )
             SELECT
@@ -119,7 +119,7 @@ impl Store {
                 )::bigint AS "webhook_due_in_ms!",
                 p.merchant_id, p.merchant_payout_id, p.connector, p.result, p.reply_to, p.correlation_id,
                 p.traceparent, p.tracestate, now() AS "now!"
-            FROM taken e JOIN payout_links p ON p.id = e.payout_link_id
+            FROM taken e JOIN payout_links p ON p.id = ANY (ARRAY[e.payout_link_id])
             "#,
             i64::try_from(limit).unwrap_or(i64::MAX),
             holder,
@@ -263,7 +263,7 @@ impl Statement for Delivered {
                     id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms,
                     posted_at, took_ms, status_code
                 )
-                WHERE e.id = new.id AND e.holder = new.holder
+                WHERE e.id = ANY (ARRAY[new.id]) AND e.holder = new.holder
                 RETURNING new.holder, e.id
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)

@@ -100,11 +100,11 @@ impl Store {
         let put = sqlx::query!(
             "WITH free AS (
                 SELECT p.id, new.old, new.new
-                FROM payout_links p JOIN UNNEST($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, old, new) ON p.id = new.id
+                FROM payout_links p JOIN UNNEST($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, old, new) ON p.id = ANY (ARRAY[new.id])
                 WHERE p.request = new.old
-                ORDER BY p.id FOR UPDATE OF p SKIP LOCKED
+                ORDER BY new.id FOR UPDATE OF p SKIP LOCKED
              )
-             UPDATE payout_links p SET request = free.new FROM free WHERE p.id = free.id AND p.request = free.old",
+             UPDATE payout_links p SET request = free.new FROM free WHERE p.id = ANY (ARRAY[free.id]) AND p.request = free.old",
             &anew.ids,
             &anew.old,
             &anew.new,
@@ -121,11 +121,11 @@ impl Store {
         let put = sqlx::query!(
             "WITH free AS (
                 SELECT p.id, new.old, new.new
-                FROM payout_links p JOIN UNNEST($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, old, new) ON p.id = new.id
+                FROM payout_links p JOIN UNNEST($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, old, new) ON p.id = ANY (ARRAY[new.id])
                 WHERE p.result = new.old
-                ORDER BY p.id FOR UPDATE OF p SKIP LOCKED
+                ORDER BY new.id FOR UPDATE OF p SKIP LOCKED
              )
-             UPDATE payout_links p SET result = free.new FROM free WHERE p.id = free.id AND p.result = free.old",
+             UPDATE payout_links p SET result = free.new FROM free WHERE p.id = ANY (ARRAY[free.id]) AND p.result = free.old",
             &anew.ids,
             &anew.old,
             &anew.new,

@@ -24,6 +24,13 @@ pub fn store(pool: PgPool) -> Store {
 }
 
 pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
+    match submit(store, id).await {
+        Accepted::New(link) => link,
+        _ => panic!("not new"),
+    }
+}
+
+pub async fn submit(store: &Store, id: &str) -> Accepted {
     let policy = wire::DecodePolicy { allow_http_webhooks: false };
     let new = NewLink {
         merchant_id: String::new(),
@@ -34,10 +41,7 @@ pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
         trace: TraceContext::default(),
         hold: Hold::Lease,
     };
-    match store.accept(new).await.unwrap() {
-        Accepted::New(link) => link,
-        _ => panic!("not new"),
-    }
+    store.accept(new).await.unwrap()
 }
 
 pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> wire::Told {
