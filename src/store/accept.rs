@@ -244,18 +244,17 @@ impl Statement for Accept {
         let mut sorted: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
         sorted.sort_by_key(|row| row.key());
         let inserted = self.insert(connection, &sorted).await?;
-        let left: Vec<&Row> = sorted.into_iter().filter(|row| !inserted.contains_key(&row.id)).collect();
-        let found = if left.is_empty() { HashMap::new() } else { self.find(connection, &left).await? };
+        if inserted.len() == rows.len() {
+            return Ok(inserted.into_iter().map(|created_at| Ok(Answer::Inserted { created_at })).collect());
+        }
+        let found = self.find(connection, &sorted).await?;
         Ok(rows
             .iter()
-            .map(|row| match (inserted.get(&row.id), found.get(&row.key())) {
-                (Some(&created_at), _) => Ok(Answer::Inserted { created_at }),
-                (None, Some(first)) if first.id == row.id => {
-                    Ok(Answer::Inserted { created_at: first.created_at })
-                }
-                (None, Some(first)) => Ok(Answer::Found(Box::new(first.clone()))),
+            .map(|row| match found.get(&row.key()) {
+                Some(first) if first.id == row.id => Ok(Answer::Inserted { created_at: first.created_at }),
+                Some(first) => Ok(Answer::Found(Box::new(first.clone()))),
                 // Neither inserted nor there: a record is never deleted, so somebody's snapshot is late. Again.
-                (None, None) => Err(StoreError::Unavailable("a record was in the way and is gone".into())),
+                None => Err(StoreError::Unavailable("a record was in the way and is gone".into())),
             })
             .collect())
     }
@@ -272,7 +271,7 @@ type Key<'a> = (&'a str, &'a str);
 /// The statement for rows that come as columns, and for a lone one as it is, which costs Postgres a fifth less.
 macro_rules! insert {
     ($rows:literal, $($parameters:tt)*) => {
-        sqlx::query!(
+        sqlx::query_scalar!(
             "
             INSERT INTO payout_links (
                 id, holder, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
@@ -290,27 +289,26 @@ macro_rules! insert {
                 destination_currency, request, reply_to, correlation_id, traceparent, tracestate, leased, due_in_ms
             )
             ON CONFLICT ON CONSTRAINT payout_links_key DO NOTHING
-            RETURNING id, created_at
+            RETURNING created_at
             ",
             $($parameters)*
         )
-        .map(|row| (row.id, row.created_at))
     };
 }
 
 impl Accept {
-    /// Inserts what is new; gives its ids and times.
+    /// Inserts what is new. A time for each that was, the same for all: that of the statement.
     async fn insert(
         &self,
         connection: &mut PgConnection,
         rows: &[&Row],
-    ) -> Result<HashMap<Uuid, OffsetDateTime>, StoreError> {
+    ) -> Result<Vec<OffsetDateTime>, StoreError> {
         let leased = |row: &Row| matches!(row.hold, Hold::Lease);
         let due_in = |row: &Row| match row.hold {
             Hold::Lease => millis(self.lease),
             Hold::Park(pause) => millis(pause),
         };
-        let new = match rows {
+        Ok(match rows {
             [row] => insert!(
                 "(VALUES (
                     $1::uuid, $2::uuid, $3::text, $4::text, $5::bytea, $6::text, $7::bigint, $8::text, $9::text,
@@ -361,8 +359,7 @@ impl Accept {
             )
             .fetch_all(connection)
             .await?,
-        };
-        Ok(new.into_iter().collect())
+        })
     }
 
     /// What was there before: a statement of its own, since only a new snapshot sees what a rival committed while

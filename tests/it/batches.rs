@@ -11,7 +11,7 @@ use payout_link_worker::{
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{World, job, store};
+use crate::support::{World, accept as new, job, store, submit};
 
 const JOBS: usize = 8;
 
@@ -171,4 +171,22 @@ async fn what_is_written_down_together_is_what_it_is_alone() {
         assert_eq!(alone.correlation_id, together.correlation_id);
         assert_eq!(alone.webhook_url, together.webhook_url);
     }
+}
+
+/// On one thread, what comes together goes in one.
+#[tokio::test]
+async fn what_is_new_is_ours_also_where_it_comes_with_what_is_not() {
+    // Given a record that is being worked on,
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    let store = store(world.pool.clone());
+    let first = new(&store, "po_1").await;
+    // when it comes again together with a new job and that job's twin,
+    let accepted = join_all(["po_1", "po_2", "po_2"].map(|id| submit(&store, id))).await;
+    // then the new one, and no other, is worked on by whoever brought it.
+    let [Accepted::InProgress, Accepted::New(second), Accepted::InProgress] = &accepted[..] else {
+        panic!("a repeat is new, or what is new is not")
+    };
+    assert_eq!(second.job.merchant_payout_id.as_str(), "po_2");
+    assert!(second.lease.granted_at >= first.lease.granted_at);
 }
