@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use tokio::{
     join,
-    task::{JoinError, JoinHandle},
+    task::{JoinError, JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
 
@@ -22,11 +22,14 @@ use crate::{
 /// Runs until a signal, or until something that does not pass by waiting.
 pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     let (publisher, mut publishing) = Publisher::start(config.broker());
+    // Beside the database: the system's certificates are read for it.
+    let settings = config.webhooks();
+    let webhooks = spawn_blocking(|| Webhooks::new(settings));
     let store = tokio::select! {
         store = open_store(config) => store?,
         () = signals.next() => return Ok(()),
     };
-    let webhooks = Webhooks::new(config.webhooks()).context("cannot make the webhook client")?;
+    let webhooks = webhooks.await?.context("cannot make the webhook client")?;
     let connectors = config.connectors().context("cannot make a connector's client")?;
     let pipeline = Pipeline::new(store, publisher, connectors, webhooks, config.pipeline());
 

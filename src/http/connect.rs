@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName},
 };
 use rustls_platform_verifier::Verifier;
@@ -127,7 +127,7 @@ fn tls(roots: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, rustls
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let builder = match roots {
-        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier::new(provider)?)),
+        None => builder.dangerous().with_custom_certificate_verifier(system(provider)?),
         Some(roots) => {
             let mut store = RootCertStore::empty();
             roots.iter().try_for_each(|root| store.add(root.clone()))?;
@@ -137,6 +137,17 @@ fn tls(roots: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, rustls
     let mut tls = builder.with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)
+}
+
+/// Verifies by the system's certificates. They are a few hundred files, read once for all clients.
+fn system(provider: Arc<CryptoProvider>) -> Result<Arc<Verifier>, rustls::Error> {
+    static SYSTEM: Mutex<Option<Arc<Verifier>>> = Mutex::new(None);
+    let mut system = SYSTEM.lock().unwrap_or_else(PoisonError::into_inner);
+    let verifier = match &*system {
+        Some(verifier) => verifier.clone(),
+        None => Arc::new(Verifier::new(provider)?),
+    };
+    Ok(system.insert(verifier).clone())
 }
 
 #[derive(Clone)]
