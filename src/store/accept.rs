@@ -1,6 +1,6 @@
 //! `accept`: a job becomes a row, once for its key.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -10,9 +10,8 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     batch::{Statement, column},
-    conclude,
-    connect::answered,
     millis,
+    repeat::{Found, Key, find},
     seal::Column,
 };
 use crate::{
@@ -66,14 +65,14 @@ pub(super) struct Row {
     asked_at: Instant,
     merchant_id: String,
     merchant_payout_id: String,
-    fingerprint: [u8; 32],
-    connector: String,
+    pub(super) fingerprint: [u8; 32],
+    pub(super) connector: String,
     amount_minor: i64,
     currency: &'static str,
     destination_currency: &'static str,
     request: Vec<u8>,
-    reply_to: Option<String>,
-    correlation_id: Option<String>,
+    pub(super) reply_to: Option<String>,
+    pub(super) correlation_id: Option<String>,
     trace: TraceContext,
     hold: Hold,
 }
@@ -82,26 +81,6 @@ pub(super) struct Row {
 pub(super) enum Answer {
     Inserted { created_at: OffsetDateTime },
     Found(Box<Found>),
-}
-
-#[derive(Clone)]
-pub(super) struct Found {
-    id: Uuid,
-    fingerprint: Vec<u8>,
-    connector: String,
-    amount_minor: i64,
-    currency: String,
-    destination_currency: String,
-    request: Option<Vec<u8>>,
-    created_at: OffsetDateTime,
-    finished: Option<Finished>,
-}
-
-#[derive(Clone)]
-struct Finished {
-    state: String,
-    event_id: Uuid,
-    result: Vec<u8>,
 }
 
 impl Store {
@@ -133,13 +112,8 @@ impl Store {
             Answer::Inserted { created_at } => {
                 Ok(Accepted::New(Box::new(self.open_link(&row, job, created_at))))
             }
-            Answer::Found(first) if first.fingerprint != row.fingerprint => {
-                Ok(Accepted::Conflict { fields: self.differences(&first, &job, &row.connector) })
-            }
-            Answer::Found(first) => match first.finished {
-                Some(finished) => self.finished(first.id, finished),
-                None => Box::pin(self.patiently(|| self.redirect(first.id, &row))).await,
-            },
+            // Boxed: few jobs come twice.
+            Answer::Found(first) => Box::pin(self.repeat(*first, &row, &job)).await,
         }
     }
 
@@ -161,69 +135,6 @@ impl Store {
             trace: row.trace.clone(),
             calls: Vec::new(),
         }
-    }
-
-    fn finished(&self, id: Uuid, finished: Finished) -> Result<Accepted, StoreError> {
-        let result = self
-            .keys
-            .open(Column::Result, id, &finished.result)
-            .map_err(|error| StoreError::inconsistent("payout_links", "result", id, error))?;
-        let event_type = conclude::event_type(&finished.state).ok_or_else(|| {
-            StoreError::inconsistent("payout_links", "state", id, format!("{:?}", finished.state))
-        })?;
-        Ok(Accepted::Finished { event_id: finished.event_id, event_type, result })
-    }
-
-    /// The result of a record that is not finished goes to whoever asked last.
-    async fn redirect(&self, id: Uuid, row: &Row) -> Result<Accepted, StoreError> {
-        if row.reply_to.is_none() {
-            return Ok(Accepted::InProgress);
-        }
-        let redirected = sqlx::query!(
-            // By its id alone: the planner knows an index of what is open, and might read all of it.
-            "UPDATE payout_links SET reply_to = $2, correlation_id = $3 WHERE id = $1 AND concluded_at IS NULL",
-            id,
-            row.reply_to,
-            row.correlation_id
-        )
-        .execute(&self.pool);
-        let redirected = answered(&self.pool, redirected).await?;
-        if redirected.rows_affected() == 1 {
-            return Ok(Accepted::InProgress);
-        }
-        // Finished between the two statements.
-        let row = sqlx::query!(
-            r#"SELECT state, event_id AS "event_id!", result AS "result!" FROM payout_links WHERE id = $1"#,
-            id
-        )
-        .fetch_one(&self.pool);
-        let row = answered(&self.pool, row).await?;
-        self.finished(id, Finished { state: row.state, event_id: row.event_id, result: row.result })
-    }
-
-    /// The paths that differ, never their values. When the first request has been erased, what the row has in the
-    /// clear is left to tell by.
-    fn differences(&self, first: &Found, job: &CreateLink, connector: &str) -> Vec<String> {
-        let mut fields = Vec::new();
-        if first.connector != connector {
-            fields.push("x-connector".to_owned());
-        }
-        let stored = first
-            .request
-            .as_deref()
-            .and_then(|sealed| self.keys.open(Column::Request, first.id, sealed).ok())
-            .and_then(|request| wire::stored_request(&request).ok());
-        if let Some(stored) = stored {
-            fields.extend(wire::differences(&stored, job));
-            return fields;
-        }
-        let clear = [
-            ("amount.minor_amount", first.amount_minor != job.amount.minor_units()),
-            ("amount.currency", first.currency != job.amount.currency.as_str()),
-            ("destination_currency", first.destination_currency != job.destination_currency.as_str()),
-        ];
-        fields.extend(clear.into_iter().filter(|(_, differs)| *differs).map(|(path, _)| path.to_owned()));
-        fields
     }
 }
 
@@ -247,7 +158,8 @@ impl Statement for Accept {
         if inserted.len() == rows.len() {
             return Ok(inserted.into_iter().map(|created_at| Ok(Answer::Inserted { created_at })).collect());
         }
-        let found = self.find(connection, &sorted).await?;
+        let keys = column(&sorted, |row| row.key());
+        let found = find(connection, &keys).await?;
         Ok(rows
             .iter()
             .map(|row| match found.get(&row.key()) {
@@ -265,8 +177,6 @@ impl Row {
         (&self.merchant_id, &self.merchant_payout_id)
     }
 }
-
-type Key<'a> = (&'a str, &'a str);
 
 /// The statement for rows that come as columns, and for a lone one as it is, which costs Postgres a fifth less.
 macro_rules! insert {
@@ -360,50 +270,5 @@ impl Accept {
             .fetch_all(connection)
             .await?,
         })
-    }
-
-    /// What was there before: a statement of its own, since only a new snapshot sees what a rival committed while
-    /// the insert waited for it.
-    async fn find<'a>(
-        &self,
-        connection: &mut PgConnection,
-        rows: &[&'a Row],
-    ) -> Result<HashMap<Key<'a>, Found>, StoreError> {
-        let found = sqlx::query!(
-            r#"
-            SELECT
-                place AS "place!", p.id, request_fingerprint, connector, amount_minor, currency,
-                destination_currency, request, state, event_id, result, created_at
-            FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (merchant_id, merchant_payout_id, place)
-            JOIN payout_links p ON p.merchant_payout_id = ANY (ARRAY[wanted.merchant_payout_id])
-                AND p.merchant_id = wanted.merchant_id
-            "#,
-            &column(rows, |row| &*row.merchant_id) as &[&str],
-            &column(rows, |row| &*row.merchant_payout_id) as &[&str],
-        )
-        .fetch_all(connection)
-        .await?;
-        let place = |place: i64| usize::try_from(place - 1).ok().and_then(|place| rows.get(place));
-        Ok(found
-            .into_iter()
-            .filter_map(|row| {
-                let finished = match (row.event_id, row.result) {
-                    (Some(event_id), Some(result)) => Some(Finished { state: row.state, event_id, result }),
-                    _ => None,
-                };
-                let found = Found {
-                    id: row.id,
-                    fingerprint: row.request_fingerprint,
-                    connector: row.connector,
-                    amount_minor: row.amount_minor,
-                    currency: row.currency,
-                    destination_currency: row.destination_currency,
-                    request: row.request,
-                    created_at: row.created_at,
-                    finished,
-                };
-                Some((place(row.place)?.key(), found))
-            })
-            .collect())
     }
 }

@@ -27,6 +27,7 @@ mod kept;
 mod knows;
 mod outbox;
 mod pack;
+mod repeat;
 mod retain;
 mod rotate;
 mod seal;
