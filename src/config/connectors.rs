@@ -99,6 +99,7 @@ impl ConnectorSection {
             connect_timeout: Duration::from_secs(self.calls.connect_timeout_seconds),
             timeout: Duration::from_secs(self.calls.timeout_seconds),
             max_response_bytes: self.calls.max_response_bytes,
+            max_idle: self.calls.concurrency,
             roots: tls::roots(self.calls.ca_file.as_deref()),
         };
         Ok(Account {

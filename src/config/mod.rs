@@ -370,6 +370,7 @@ impl Config {
                 connect_timeout: Duration::from_secs(section.connect_timeout_seconds),
                 timeout: Duration::from_secs(section.timeout_seconds),
                 max_response_bytes: section.max_response_bytes,
+                max_idle: section.concurrency,
                 roots: tls::roots(section.ca_file.as_deref()),
             },
             concurrency: section.concurrency.max(1),

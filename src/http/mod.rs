@@ -33,6 +33,8 @@ pub struct HttpSettings {
     pub timeout: Duration,
     /// Bytes of an answer that are read; the rest is not.
     pub max_response_bytes: usize,
+    /// Connections that are kept open for the next call, of all hosts together.
+    pub max_idle: usize,
     /// Certificates that a server's is looked up in, in place of the system's.
     pub roots: Option<Vec<CertificateDer<'static>>>,
 }
@@ -88,7 +90,7 @@ impl Client {
         Ok(Self(Arc::new(Inner {
             requests: reqwest::Client::builder().no_proxy().build()?,
             connector: Connector::new(resolver, settings.roots.as_deref(), settings.connect_timeout)?,
-            pool: Arc::default(),
+            pool: Pool::new(settings.max_idle),
             settings,
         })))
     }

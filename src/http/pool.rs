@@ -14,8 +14,9 @@ use super::connection::{Connection, Http1, Http2};
 /// that costs more than a handshake.
 const KEPT: Duration = Duration::from_secs(20);
 
-#[derive(Default)]
 pub(super) struct Pool {
+    /// Connections that are kept at most: merchants are many, and a process has so many files and no more.
+    most: usize,
     kept: Mutex<Kept>,
 }
 
@@ -23,6 +24,8 @@ pub(super) struct Pool {
 struct Kept {
     /// By scheme, host and port.
     origins: HashMap<String, Origin>,
+    /// Of all origins together.
+    connections: usize,
     /// A task closes what is too old, while there is anything.
     is_tidied: bool,
 }
@@ -35,20 +38,27 @@ struct Origin {
 }
 
 impl Pool {
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most, kept: Mutex::default() })
+    }
+
     pub(super) fn take(&self, origin: &str) -> Option<Connection> {
         loop {
             let (since, mut connection) = {
                 let mut kept = self.kept();
-                let origin = kept.origins.get_mut(origin)?;
-                match &mut origin.shared {
-                    Some((used, connection)) if connection.is_ready() => {
+                let Kept { origins, connections, .. } = &mut *kept;
+                let origin = origins.get_mut(origin)?;
+                if let Some((used, connection)) = &mut origin.shared {
+                    if connection.is_ready() {
                         *used = Instant::now();
                         return Some(Connection::Http2(connection.clone()));
                     }
-                    Some(_) => origin.shared = None,
-                    None => {}
+                    origin.shared = None;
+                    *connections -= 1;
                 }
-                origin.idle.pop()?
+                let idle = origin.idle.pop()?;
+                *connections -= 1;
+                idle
             };
             if since.elapsed() < KEPT && connection.is_ready() {
                 return Some(Connection::Http1(connection));
@@ -63,15 +73,20 @@ impl Pool {
         }
         let now = Instant::now();
         let mut kept = self.kept();
+        kept.make_room(self.most);
         if !kept.origins.contains_key(origin) {
             kept.origins.insert(origin.to_owned(), Origin::default());
         }
         let Some(origin) = kept.origins.get_mut(origin) else { return };
-        match connection {
-            Connection::Http1(connection) => origin.idle.push((now, connection)),
+        let is_one_more = match connection {
+            Connection::Http1(connection) => {
+                origin.idle.push((now, connection));
+                true
+            }
             // Several that were made at once come to be one: the others end with their calls.
-            Connection::Http2(connection) => origin.shared = Some((now, connection)),
-        }
+            Connection::Http2(connection) => origin.shared.replace((now, connection)).is_none(),
+        };
+        kept.connections += usize::from(is_one_more);
         if !kept.is_tidied {
             kept.is_tidied = true;
             tokio::spawn(tidy(Arc::downgrade(self)));
@@ -83,17 +98,36 @@ impl Pool {
     }
 }
 
+impl Kept {
+    /// For one more: what has not been used for longest goes first.
+    fn make_room(&mut self, most: usize) {
+        let mut unused = KEPT;
+        while self.connections >= most.max(1) {
+            unused /= 2;
+            self.close(unused);
+        }
+    }
+
+    /// Closes what has not been used for so long.
+    fn close(&mut self, unused: Duration) {
+        self.connections = 0;
+        self.origins.retain(|_, origin| {
+            origin.idle.retain(|(since, _)| since.elapsed() < unused);
+            origin.shared.take_if(|(used, _)| used.elapsed() >= unused);
+            let left = origin.idle.len() + usize::from(origin.shared.is_some());
+            self.connections += left;
+            left > 0
+        });
+    }
+}
+
 /// Closes what has not been used for a while, until nothing is left.
 async fn tidy(pool: Weak<Pool>) {
     loop {
         sleep(KEPT / 2).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut kept = pool.kept();
-        kept.origins.retain(|_, origin| {
-            origin.idle.retain(|(since, _)| since.elapsed() < KEPT);
-            origin.shared.take_if(|(used, _)| used.elapsed() >= KEPT);
-            !origin.idle.is_empty() || origin.shared.is_some()
-        });
+        kept.close(KEPT);
         if kept.origins.is_empty() {
             kept.is_tidied = false;
             return;

@@ -9,6 +9,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
+    task::yield_now,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -21,6 +22,7 @@ fn settings() -> HttpSettings {
         connect_timeout: Duration::from_secs(10),
         timeout: Duration::from_secs(20),
         max_response_bytes: 1000,
+        max_idle: 3,
         roots: None,
     }
 }
@@ -99,6 +101,40 @@ async fn calls_one_after_another_share_a_connection_and_are_in_origin_form() {
 }
 
 /// It would be in doubt: the request might have been read before the end.
+#[tokio::test]
+async fn of_many_hosts_those_called_last_have_their_connections_kept() {
+    // Given more hosts than connections that are kept,
+    let open = Arc::new(AtomicUsize::new(0));
+    let mut servers = Vec::new();
+    for _ in 0..6 {
+        let open = open.clone();
+        let keeps = Server::new(move |mut stream| {
+            let open = open.clone();
+            async move {
+                open.fetch_add(1, SeqCst);
+                while request(&mut stream).await.is_some() {
+                    stream.write_all(NO_CONTENT).await.unwrap();
+                }
+                open.fetch_sub(1, SeqCst);
+            }
+        });
+        servers.push(keeps.await);
+    }
+    // when each is called, and the last once more,
+    let client = Client::new(settings()).unwrap();
+    for server in servers.iter().chain(servers.last()) {
+        client.call(client.get(&server.url)).await.unwrap();
+    }
+    // then that one was called over the connection that it has, and others are closed.
+    assert_eq!(servers.last().unwrap().connections(), 1);
+    let closed = async {
+        while open.load(SeqCst) > settings().max_idle {
+            yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), closed).await.expect("connections beyond the limit are closed");
+}
+
 #[tokio::test]
 async fn a_connection_that_was_closed_meanwhile_is_not_called_over() {
     // Given a server that keeps each connection until it is told to close it,

@@ -11,6 +11,7 @@ fn connector(more: &str) -> RazorpayX {
         connect_timeout: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
         max_response_bytes: 1,
+        max_idle: 1,
         roots: None,
     };
     RazorpayX { http: Client::new(http).unwrap(), settings: toml::from_str(&settings).unwrap() }
