@@ -13,6 +13,7 @@ use crate::{
     broker::{BrokerError, Consumer, Publisher, Stopper},
     config::Config,
     domain::retry::jittered,
+    open_files,
     pipeline::Pipeline,
     shutdown::Signals,
     store::{self, Store, StoreError},
@@ -21,6 +22,7 @@ use crate::{
 
 /// Runs until a signal, or until something that does not pass by waiting.
 pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
+    open_files::provide(config.open_files());
     let (publisher, mut publishing) = Publisher::start(config.broker());
     // Beside the database: the system's certificates are read for it.
     let settings = config.webhooks();

@@ -384,9 +384,19 @@ impl Config {
         }
     }
 
+    /// At most: each call that is under way, and as many connections again that are kept for the next one.
+    pub fn open_files(&self) -> u64 {
+        let calls = self.connectors.values().map(|section| section.calls.concurrency).sum::<usize>();
+        let called = 2 * (calls + self.webhooks.concurrency);
+        called as u64 + u64::from(self.database.max_connections) + OTHER_FILES
+    }
+
     pub fn connectors(&self) -> Result<Connectors, NoClient> {
         let accounts: Result<Vec<Account>, NoClient> =
             self.connectors.iter().map(|(name, section)| section.account(name)).collect();
         Ok(Connectors::new(accounts?, self.jobs.default_connector.clone()))
     }
 }
+
+/// Listening, the broker, standard streams, what the runtime has for itself.
+const OTHER_FILES: u64 = 64;

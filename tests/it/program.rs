@@ -272,10 +272,27 @@ async fn it_runs_as_nobody_on_a_file_system_that_cannot_be_written_to() {
         mount -o remount,bind,ro \"$at\" || exit 9; done; \
         exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --bounding-set=-all \
         sh -c '! touch \"$(dirname \"$0\")/written\" 2>/dev/null || exit 8; exec \"$0\" \"$@\"' \"$0\" \"$@\"";
-    let worker = world.launch_confined(&program, confined);
+    let worker = world.launch_from(&["unshare", "--mount", "sh"], confined, &program);
     worker.says("connected to RabbitMQ, consuming").await;
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     world.webhooks(1).await;
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_has_as_many_open_files_as_it_may_and_says_where_that_is_little() {
+    // Given a shell that gives its programs few, and lets them have more,
+    let world = World::new().await;
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_payout-link-worker"));
+    let limited = "ulimit -n 500 && ulimit -Sn 100 && exec \"$0\" \"$@\"";
+    // when a worker is started there whose calls could want a thousand,
+    let worker = world.launch_from(&["sh"], limited, program);
+    worker.says("connected to RabbitMQ, consuming").await;
+    // then it has all that it may, and tells that it is not enough.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["500", "500"]);
+    assert!(worker.log().contains("may want more open files"), "{}", worker.log());
     assert!(worker.stop().await.success());
 }

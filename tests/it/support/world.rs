@@ -234,17 +234,17 @@ impl World {
     }
 
     /// Starts a worker from a script of sh's, whose `$0` is the program and `$@` its arguments.
-    pub fn launch_confined(&self, program: &std::path::Path, script: &str) -> Worker {
+    pub fn launch_from(&self, shell: &[&str], script: &str, program: &std::path::Path) -> Worker {
         let plain = self.command(&["run"]);
-        let mut command = std::process::Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script]).arg(program).args(plain.get_args());
+        let mut command = std::process::Command::new(shell[0]);
+        command.args(&shell[1..]).args(["-c", script]).arg(program).args(plain.get_args());
         for (name, value) in plain.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
-        Worker::start(command, self.folder.join("confined.log"))
+        Worker::start(command, self.folder.join("from-a-script.log"))
     }
 
     fn command(&self, arguments: &[&str]) -> std::process::Command {
