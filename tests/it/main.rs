@@ -28,6 +28,7 @@ mod merchants;
 mod metrics;
 mod outages;
 mod permissions;
+mod plans;
 mod program;
 mod retention;
 mod retries;

@@ -17,7 +17,7 @@ pub use self::{
     jobs::{Job, job},
     raw::{CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, RawPublisher, deep_headers, long, short},
     service::Service,
-    store::{accept, created, store, submit},
+    store::{accept, created, store, store_with, submit},
     worker::Worker,
     world::{Setup, TOKEN, WEBHOOK_SECRET, World},
 };

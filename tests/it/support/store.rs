@@ -7,13 +7,20 @@ use payout_link_worker::{
     store::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreSettings},
     wire,
 };
+use secrecy::SecretString;
 use sqlx::PgPool;
 
 use super::job;
 
 pub fn store(pool: PgPool) -> Store {
+    store_with(pool, &["k1"])
+}
+
+/// With sealing keys of these names, newest first.
+pub fn store_with(pool: PgPool, names: &[&str]) -> Store {
     let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-    let keys = KeyRing::new(&[format!("k1:{key}").into()], &key.into()).unwrap();
+    let keys: Vec<SecretString> = names.iter().map(|name| format!("{name}:{key}").into()).collect();
+    let keys = KeyRing::new(&keys, &key.into()).unwrap();
     let limits = BatchLimits { rows: 10, bytes: 100_000, depth: 2 };
     let settings = StoreSettings {
         lease: Duration::from_secs(30),

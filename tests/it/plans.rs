@@ -1,0 +1,241 @@
+//! What the planner makes of statements, and what they read for it: of all that is there, next to nothing.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use payout_link_worker::{
+    sandbox::Fault,
+    store::{
+        Accepted, DatabaseSettings, DatabaseTls, DueEvent, StoreError, Telling, WebhookState, connect,
+        migrate,
+    },
+};
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use uuid::Uuid;
+
+use crate::support::{World, accept, created, eventually, job, store, store_with, submit};
+
+/// The planner takes what is open for few rows, as it always has been when it looked last; in an outage it is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_open_costs_the_others_nothing() {
+    // Given a history that was analyzed when all of it was concluded,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    fill(&world, CONCLUDED, 1..=20_000).await;
+    sqlx::query("ANALYZE payout_links").execute(&world.pool).await.unwrap();
+    // and 5,000 records since then that wait for a connector that is away,
+    fill(&world, OPEN, 20_001..=25_000).await;
+    // when jobs of another are worked on, with a retry and a repeat of one that is under way,
+    let worker = world.start_worker().await;
+    let held = world.provider.hold_next_call();
+    world.publish(job("po_held")).await;
+    held.arrived().await;
+    world.publish(job("po_held").reply_to(&world.reply_queue().await.0)).await;
+    world.provider.order_fault(Fault::status_with_retry_after(503, "1"));
+    for number in 0..20 {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    for number in 0..20 {
+        world.wait_until_told(&format!("po_{number}")).await;
+    }
+    held.release();
+    world.wait_until_told("po_held").await;
+    assert!(worker.stop().await.success());
+    // then nobody has read the others by the index of what is open.
+    let read = counted(
+        &world,
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'payout_links_due'",
+    );
+    assert!(read.await < 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_was_made_for_a_small_table_does_no_harm() {
+    for known in SMALL {
+        a_plan_that_was_made_for(known).await;
+    }
+}
+
+/// So many rows, when the planner last heard of them. Of fewer than ten it would rather have all than look each up.
+const SMALL: [u32; 4] = [0, 1, 3, 400];
+
+async fn a_plan_that_was_made_for(known: u32) {
+    // Given a worker whose statements were planned when there was little yet, and the planner knew that,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    // (told about a table's settings, a connection plans anew)
+    leave_unanalyzed(&world).await;
+    insert(&world, CONCLUDED, 1..=known).await;
+    sqlx::query("VACUUM (ANALYZE) payout_links, events").execute(&world.pool).await.unwrap();
+    let worker = world.start_worker().await;
+    let jobs = async |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let id = format!("po_{number}");
+            world.publish(job(&id).with("webhook_url", world.webhook_url())).await;
+            world.wait_until_told(&id).await;
+        }
+    };
+    jobs(0..8).await;
+    // when there is much, and nothing has told it,
+    insert(&world, CONCLUDED, known + 1..=20_000).await;
+    jobs(8..16).await;
+    assert!(worker.stop().await.success());
+    // then no statement reads all of it, neither row by row nor along an index.
+    assert!(counted(&world, READ).await < 1_000, "{known}");
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+const READ: &str = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
+    WHERE relname IN ('payout_links', 'events')";
+
+/// The statements for many rows are others than those for one. On one thread, what comes together goes in one.
+#[tokio::test]
+async fn a_plan_for_many_rows_that_was_made_for_a_small_table_does_no_harm() {
+    for known in SMALL {
+        a_plan_for_many_rows_that_was_made_for(known).await;
+    }
+}
+
+async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    leave_unanalyzed(&world).await;
+    insert(&world, CONCLUDED, 1..=known).await;
+    sqlx::query("VACUUM (ANALYZE) payout_links, events").execute(&world.pool).await.unwrap();
+    let settings = DatabaseSettings {
+        url: world.pool.connect_options().to_url_lossy().to_string().into(),
+        tls: DatabaseTls::default(),
+        max_connections: 6,
+        timeout: Duration::from_secs(10),
+    };
+    let pool = connect(&settings).await.unwrap();
+    let store = store(pool.clone());
+    let jobs = async |times: std::ops::Range<u32>| {
+        for time in times {
+            let ids = |kind: &'static str| (0..4).map(move |number| format!("{kind}_{time}_{number}"));
+            let due = join_all(ids("due").map(async |id| accept(&store, &id).await)).await;
+            join_all(due.into_iter().map(async |link| store.postpone(link, Duration::ZERO).await.unwrap()))
+                .await;
+            let due = store.claim("sandbox", 10).await.unwrap();
+            assert_eq!(due.len(), 4);
+            for link in due {
+                store.postpone(link.unwrap(), HOUR).await.unwrap();
+            }
+            let late = join_all(ids("late").map(async |id| accept(&store, &id).await)).await;
+            let late = late.into_iter().map(async |mut link| {
+                link.lease.holder = Uuid::nil();
+                let told = created(&mut link, "plink");
+                assert!(matches!(store.conclude(link, told).await, Err(StoreError::LeaseLost)));
+            });
+            join_all(late).await;
+            let links = join_all(ids("po").map(async |id| accept(&store, &id).await)).await;
+            for again in join_all(ids("po").map(async |id| submit(&store, &id).await)).await {
+                assert!(matches!(again, Accepted::InProgress));
+            }
+            let concluded = links.into_iter().map(async |mut link| {
+                let told = created(&mut link, "plink");
+                store.conclude(link, told).await.unwrap()
+            });
+            let tell = async |event: Box<DueEvent>, published: bool| {
+                let telling = Telling {
+                    published,
+                    webhook: WebhookState::None,
+                    webhook_attempts: 0,
+                    posts: Vec::new(),
+                    publish_after: (!published).then_some(Duration::ZERO),
+                    post_after: None,
+                };
+                store.delivered(&event, telling).await.unwrap();
+            };
+            let events = join_all(concluded).await.into_iter();
+            join_all(events.map(async |event| tell(event, false).await)).await;
+            let again = store.claim_events(10, true).await.unwrap();
+            assert_eq!(again.len(), 4);
+            join_all(again.into_iter().map(async |event| tell(event.unwrap(), true).await)).await;
+        }
+    };
+    let rotating = store_with(pool.clone(), &["k2", "k1"]);
+    // What a worker does first.
+    assert!(store.claim("sandbox", 10).await.unwrap().is_empty());
+    assert!(store.claim_events(10, true).await.unwrap().is_empty());
+    let first = accept(&store, "first").await.id;
+    jobs(0..4).await;
+    let rotated = rotating.reseal(first, 1_000).await.unwrap();
+    insert(&world, CONCLUDED, known + 1..=20_000).await;
+    jobs(4..8).await;
+    let rotated_again = rotating.reseal(rotated.last.unwrap(), 1_000).await.unwrap();
+    assert_eq!((rotated.records, rotated_again.records), (48, 48));
+    pool.close().await;
+    let read = counted(&world, READ).await;
+    assert!(read < 1_000, "{read} of {known}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_among_many_is_shown_without_looking_at_the_others() {
+    // Given many records of many merchants,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    fill(&world, CONCLUDED, 1..=20_000).await;
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&world.pool).await.unwrap();
+    let pages =
+        "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit FROM pg_statio_user_tables
+        WHERE relname = 'payout_links'";
+    let before = counted(&world, pages).await;
+    // when an operator asks for one by the number that merchants give, which names no merchant,
+    assert_eq!(world.shown("past-12345").unwrap()["merchant_payout_id"], "past-12345");
+    // then a few pages are looked at, and not hundreds.
+    assert!(counted(&world, pages).await - before < 50);
+}
+
+const CONCLUDED: &str = "'created', 'plink', '\\x00'::bytea, gen_random_uuid(), now(), NULL::timestamptz";
+const OPEN: &str = "'open', NULL, NULL::bytea, NULL::uuid, NULL::timestamptz, now() + interval '1 hour'";
+
+/// Records of another connector, with an event each, an hour old, that nobody analyzes unasked.
+async fn fill(world: &World, state: &str, numbers: std::ops::RangeInclusive<u32>) {
+    leave_unanalyzed(world).await;
+    insert(world, state, numbers).await;
+}
+
+async fn leave_unanalyzed(world: &World) {
+    for statement in [
+        "ALTER TABLE payout_links SET (autovacuum_enabled = off)",
+        "ALTER TABLE events SET (autovacuum_enabled = off)",
+    ] {
+        sqlx::query(statement).execute(&world.pool).await.unwrap();
+    }
+}
+
+async fn insert(world: &World, state: &str, numbers: std::ops::RangeInclusive<u32>) {
+    let (first, last) = numbers.into_inner();
+    // In the order of time, as all ids: what is new comes after them.
+    let id = "(lpad(to_hex((extract(epoch FROM now() - interval '1 hour') * 1000)::bigint), 12, '0') || '70008000' ||
+        lpad(to_hex(n), 12, '0'))::uuid";
+    for statement in [
+        format!(
+            "INSERT INTO payout_links (id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor,
+                currency, destination_currency, state, connector_payout_id, result, event_id, concluded_at, due_at)
+             SELECT {id}, '', 'past-' || n, '\\x00', 'mute', 1, 'EUR', 'EUR', {state}
+             FROM generate_series({first}, {last}) n"
+        ),
+        format!(
+            "INSERT INTO events (id, payout_link_id, type, published_at, webhook_state)
+             SELECT {id}, {id}, 'payout_link.created', now(), 'none'
+             FROM generate_series({first}, {last}) n"
+        ),
+    ] {
+        sqlx::query(AssertSqlSafe(statement)).execute(&world.pool).await.unwrap();
+    }
+}
+
+/// What the server has counted, once the workers' connections have ended and told it.
+async fn counted(world: &World, what: &'static str) -> i64 {
+    eventually("the counts of connections that have ended", async || {
+        let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'payout-link-worker')";
+        let ended: bool = sqlx::query_scalar(ended).fetch_one(&world.pool).await.unwrap();
+        let counted: i64 = sqlx::query_scalar(what).fetch_one(&world.pool).await.unwrap();
+        ended.then_some(counted)
+    })
+    .await
+}
