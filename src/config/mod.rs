@@ -384,7 +384,7 @@ impl Config {
         }
     }
 
-    /// At most: each call that is under way, and as many connections again that are kept for the next one.
+    /// About: each call that may be under way, and as many connections again that are kept for the next one.
     pub fn open_files(&self) -> u64 {
         let calls = self.connectors.values().map(|section| section.calls.concurrency).sum::<usize>();
         let called = 2 * (calls + self.webhooks.concurrency);
