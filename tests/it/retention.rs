@@ -1,5 +1,6 @@
 //! What is done with is erased after its retention, and repeats are still answered.
 
+use payout_link_worker::sandbox::Fault;
 use serde_json::Value;
 
 use crate::support::{Setup, World, eventually, job};
@@ -13,6 +14,7 @@ async fn until_none(world: &World, what: &str, query: &'static str) {
 }
 
 const REQUESTS: &str = "SELECT count(*) FROM payout_links WHERE request IS NOT NULL";
+const OLD_ATTEMPTS: &str = "SELECT count(*) FROM attempts WHERE started_at < now() - interval '90 days'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_kept_for_no_time_is_erased_and_repeats_and_conflicts_are_still_answered() {
@@ -50,10 +52,12 @@ async fn a_request_kept_for_no_time_is_erased_and_repeats_and_conflicts_are_stil
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
-    // Given three payouts, told: one concluded past every retention, one within, and one long ago whose event is due,
+    // Given three payouts of two attempts each, told: one concluded past every retention, one within, and one long ago
+    // whose event is due,
     let world = World::new().await;
     for id in ["po_old", "po_new", "po_due"] {
         let worker = world.start_worker().await;
+        world.provider.order_fault(Fault::status(429));
         world.publish(job(id)).await;
         world.wait_until_told(id).await;
         worker.stop().await;
@@ -68,20 +72,16 @@ async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
     .execute(&world.pool)
     .await
     .unwrap();
-    // when a worker runs,
+    assert_eq!(count(&world, OLD_ATTEMPTS).await, 4);
+    // when a worker runs and has erased the old attempts, which it comes to last,
     let _worker = world.start_worker().await;
-    until_none(
-        &world,
-        "old attempts",
-        "SELECT count(*) FROM attempts WHERE started_at < now() - interval '90 days'",
-    )
-    .await;
-    // then old requests, told events and attempts are gone (erased in this order),
+    until_none(&world, "the old attempts are erased", OLD_ATTEMPTS).await;
+    // then old requests and told events are gone too,
     let told = "SELECT count(*) FROM events WHERE due_at IS NULL";
     assert_eq!((count(&world, REQUESTS).await, count(&world, told).await), (1, 1));
     // the young have all of theirs,
     let young = world.shown("po_new").unwrap();
-    assert_eq!(young["timeline"].as_array().map(Vec::len), Some(1));
+    assert_eq!(young["timeline"].as_array().map(Vec::len), Some(2));
     assert!(young["event"].is_object());
     // what is not told stays, however old,
     assert_eq!(count(&world, "SELECT count(*) FROM events WHERE due_at IS NOT NULL").await, 1);
