@@ -42,6 +42,7 @@ pub async fn start(
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("worker.health_listen: cannot listen on {listen}"))?;
+    tracing::info!(address = %listener.local_addr()?, "health is served");
     let router = Router::new()
         .route("/health/live", get(async || "live"))
         .route("/health/ready", get(ready))

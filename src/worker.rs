@@ -54,10 +54,12 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         ended = &mut consuming => Some(broker_ended(ended)),
         error = pipeline.unusable() => Some(error.into()),
     };
+    stopper.cancel();
+    pipeline.stop();
     tracing::info!("stopping: nothing new is taken, what is under way is finished");
     let grace = Duration::from_secs(config.worker.grace_period_seconds);
     let is_left_behind = tokio::select! {
-        stopped = timeout(grace, stop(&pipeline, &stopper, taking, sweeping)) => {
+        stopped = timeout(grace, finish(&pipeline, &stopper, taking, sweeping)) => {
             if stopped.is_err() {
                 tracing::warn!(jobs = pipeline.jobs_in_flight(), "the grace period is over; leases mend what is left");
             }
@@ -82,10 +84,13 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     }
 }
 
-/// Consume nothing, begin nothing, finish, then close: what is unacknowledged goes back to the queue.
-async fn stop(pipeline: &Arc<Pipeline>, stopper: &Stopper, taking: JoinHandle<()>, sweeping: JoinHandle<()>) {
-    stopper.cancel();
-    pipeline.stop();
+/// Until nothing is under way, then close: what is unacknowledged goes back to the queue.
+async fn finish(
+    pipeline: &Arc<Pipeline>,
+    stopper: &Stopper,
+    taking: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+) {
     // These two begin tasks: only after their end is there no more to wait for than what is under way.
     let _ = join!(taking, sweeping);
     pipeline.at_rest().await;

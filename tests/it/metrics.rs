@@ -1,16 +1,13 @@
 //! What is seen of a worker from outside while it works: `/metrics`, beside health and the log.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::TcpListener,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use payout_link_worker::sandbox::{Fault, Order, Sandbox, Settings};
 use serde_json::Value;
 
 use crate::support::{Setup, TOKEN, Worker, World, eventually, job};
 
-/// A worker whose `worker.health_listen` is known.
+/// A worker that serves health.
 struct Watched {
     worker: Worker,
     url: String,
@@ -18,10 +15,9 @@ struct Watched {
 
 impl Watched {
     async fn start(world: &World) -> Self {
-        let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let worker = world.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", listen.clone())]);
+        let worker = world.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
         worker.says("connected to RabbitMQ, consuming").await;
-        Self { worker, url: format!("http://{listen}") }
+        Self { url: worker.health_url().await, worker }
     }
 
     async fn metrics(&self) -> String {

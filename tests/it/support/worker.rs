@@ -42,6 +42,17 @@ impl Worker {
             .await;
     }
 
+    /// Where it serves health, which was left to it: `worker.health_listen` has port 0.
+    pub async fn health_url(&self) -> String {
+        let address = eventually("the worker serves health", async || {
+            let log = self.log();
+            let line = log.lines().find(|line| line.contains("health is served"))?;
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            Some(line["address"].as_str().unwrap().to_owned())
+        });
+        format!("http://{}", address.await)
+    }
+
     /// The most memory that it ever had, in bytes.
     pub fn most_memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -69,6 +80,22 @@ impl Worker {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").arg(format!("-{name}")).arg(pid).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// SIGSTOP, until it stands still: a thread of it may run on for as long as the one that has the signal waits for
+    /// a CPU.
+    pub async fn pause(&self) {
+        self.signal("STOP");
+        let runs = |task: std::fs::DirEntry| {
+            // (a thread may have ended meanwhile)
+            let stat = std::fs::read_to_string(task.path().join("stat"));
+            stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.starts_with(" T"))
+        };
+        eventually("the worker stands still", async || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+            (!tasks.map(Result::unwrap).any(runs)).then_some(())
+        })
+        .await;
     }
 
     /// How it ended, where it has.
