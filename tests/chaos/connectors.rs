@@ -46,8 +46,7 @@ impl Connector {
         let calls = "timeout_seconds = 3, connect_timeout_seconds = 2";
         if let Some(account) = self.account {
             // Longer than a worker is paused.
-            let section = account.section(self.name, url, calls);
-            return section.replace("settle_seconds = 4", "settle_seconds = 25");
+            return account.section(self.name, url, calls, 25);
         }
         let replay = match self.rule {
             Rule::SameKey => "same-key",

@@ -23,8 +23,8 @@ pub struct Account {
     pub provider: fn() -> Provider,
     /// Part of the credential, with "canary" in it.
     pub secret: &'static str,
-    /// Of `[connectors.NAME]`, beside `kind`, `url` and `calls`.
-    pub settings: fn() -> String,
+    /// Of `[connectors.NAME]`, beside `kind`, `url` and `calls`; with that settle time, where it has one.
+    pub settings: fn(settle_seconds: u32) -> String,
     /// A job with everything that it needs.
     pub job: fn() -> Value,
     /// The amount as the provider is sent it, in digits; `None` where it cannot be sent.
@@ -35,8 +35,8 @@ pub struct Account {
 
 impl Account {
     /// `[connectors.NAME]`, as a worker's configuration has it.
-    pub fn section(&self, name: &str, url: &str, calls: &str) -> String {
-        let (kind, settings) = (self.kind, (self.settings)());
+    pub fn section(&self, name: &str, url: &str, calls: &str, settle_seconds: u32) -> String {
+        let (kind, settings) = (self.kind, (self.settings)(settle_seconds));
         format!(
             "[connectors.{name}]\nkind = \"{kind}\"\nurl = \"{url}\"\ncalls = {{ {calls} }}\n{settings}\n"
         )
@@ -61,7 +61,11 @@ pub static HYPERSWITCH: Account = Account {
     kind: "hyperswitch",
     provider: || Provider::Hyperswitch(HyperswitchSettings::new("snd_canary")),
     secret: "snd_canary",
-    settings: || "api_key = \"snd_canary\"\nsettle_seconds = 4\ndefaults = { session_expiry = 3600 }".into(),
+    settings: |settle_seconds| {
+        format!(
+            "api_key = \"snd_canary\"\nsettle_seconds = {settle_seconds}\ndefaults = {{ session_expiry = 3600 }}"
+        )
+    },
     job: || {
         json!({
             "address": { "billing_address": { "first_name": "Ada", "last_name": "Example", "line1": "1 Main Street",
@@ -99,10 +103,10 @@ pub static REVOLUT: Account = Account {
         Provider::Revolut(RevolutSettings { at_once: true, ..RevolutSettings::new(revolut_client()) })
     },
     secret: "canary-refresh",
-    settings: || {
+    settings: |settle_seconds| {
         let key: Pkcs8V1Der<'_> = REVOLUT_KEY.as_der().unwrap();
         format!(
-            "client_id = \"client-1\"\nissuer = \"merchant.example\"\nsettle_seconds = 4\n\
+            "client_id = \"client-1\"\nissuer = \"merchant.example\"\nsettle_seconds = {settle_seconds}\n\
              private_key = \"\"\"\n-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n\"\"\"\n\
              refresh_token = \"canary-refresh\"\naccounts = {{ GBP = \"{}\" }}",
             BASE64_STANDARD.encode(key.as_ref()),
@@ -129,11 +133,12 @@ pub static RAZORPAYX: Account = Account {
     kind: "razorpayx",
     provider: || Provider::RazorpayX(RazorpayXSettings::new("rzp_live_1", "canary-secret")),
     secret: "canary-secret",
-    settings: || {
-        "key_id = \"rzp_live_1\"\nkey_secret = \"canary-secret\"\naccount_number = \"7878780080316316\"\n\
-         purpose = \"refund\"\ndescription = \"Your refund\"\nsettle_seconds = 4\n\
-         defaults = { lifetime_seconds = 3600 }"
-            .into()
+    settings: |settle_seconds| {
+        format!(
+            "key_id = \"rzp_live_1\"\nkey_secret = \"canary-secret\"\naccount_number = \"7878780080316316\"\n\
+         purpose = \"refund\"\ndescription = \"Your refund\"\nsettle_seconds = {settle_seconds}\n\
+         defaults = {{ lifetime_seconds = 3600 }}"
+        )
     },
     job: || {
         json!({
@@ -154,7 +159,7 @@ pub static XENDIT: Account = Account {
     kind: "xendit",
     provider: || Provider::Xendit(XenditSettings::new("xnd_canary")),
     secret: "xnd_canary",
-    settings: || "api_key = \"xnd_canary\"".into(),
+    settings: |_| "api_key = \"xnd_canary\"".into(),
     job: || {
         json!({
             "address": {},

@@ -13,7 +13,8 @@ use crate::{
 async fn world(description: &Description) -> (World, StandIn) {
     let stand_in = description.stand_in().await;
     let section = description.section(stand_in.url());
-    (Setup::default().only_connector("sandbox").connector(&section).build().await, stand_in)
+    let setup = Setup::default().short_leases().only_connector("sandbox").connector(&section);
+    (setup.build().await, stand_in)
 }
 
 fn said(output: &Output) -> String {

@@ -86,8 +86,8 @@ impl Tested {
         let file = std::env::temp_dir().join(format!("conformance-{}.toml", uuid::Uuid::new_v4()));
         // As short a lease as the worker of the other stories has.
         let example = [
-            ("lease_seconds = 45", "lease_seconds = 4"),
-            ("\ntimeout_seconds = 30", "\ntimeout_seconds = 2"),
+            ("lease_seconds = 45", "lease_seconds = 9"),
+            ("\ntimeout_seconds = 30", "\ntimeout_seconds = 5"),
         ]
         .into_iter()
         .fold(EXAMPLE.to_owned(), |example, (from, to)| example.replace(from, to));
@@ -146,8 +146,8 @@ impl Description {
 
     /// `[connectors.tested]`, as a worker's configuration has it.
     pub fn section(&self, url: &str) -> String {
-        let calls = "timeout_seconds = 2, concurrency = 2, max_response_bytes = 100000";
-        self.account.section("tested", url, calls)
+        let calls = "timeout_seconds = 5, concurrency = 2, max_response_bytes = 100000";
+        self.account.section("tested", url, calls, 9)
     }
 
     pub fn job(&self, id: &str) -> CreateLink {

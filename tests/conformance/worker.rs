@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::{
     description::{Became, Description, Repeat},
-    support::{Job, Setup, World, job},
+    support::{Job, Setup, World, eventually, job},
 };
 
 /// A world whose worker knows the connector as `tested`, and its stand-in.
 async fn world(description: &Description) -> (World, StandIn) {
     let stand_in = description.stand_in().await;
-    (Setup::default().connector(&description.section(stand_in.url())).build().await, stand_in)
+    (Setup::default().short_leases().connector(&description.section(stand_in.url())).build().await, stand_in)
 }
 
 fn for_connector(description: &Description, id: &str) -> Job {
@@ -72,7 +72,7 @@ pub async fn a_refusal_is_told_with_the_providers_words(description: &Descriptio
     let result = world.result_of("po_2").await;
     assert_eq!(result.error_code().as_deref(), Some("UNSUPPORTED_BY_CONNECTOR"));
     assert_eq!(result.field().as_deref(), Some("destination_currency"));
-    assert!(world.shown("po_2").is_none());
+    assert!(world.has_no_record("po_2").await);
 }
 
 pub async fn a_limit_is_waited_for(description: &Description) {
@@ -93,9 +93,13 @@ pub async fn repeated_jobs_make_one_link(description: &Description) {
     for _ in 0..3 {
         world.publish(for_connector(description, "po_1")).await;
     }
-    let results = world.wait_for_results("po_1", 1).await;
-    world.publish(for_connector(description, "po_1")).await;
-    let replayed = world.wait_for_results("po_1", results.len() + 1).await;
+    world.result_of("po_1").await;
+    world.publish(for_connector(description, "po_1").correlation_id("again")).await;
+    let replayed = eventually("the last one's answer", async || {
+        let results = world.results_of("po_1");
+        results.iter().any(|result| result.correlation_id().as_deref() == Some("again")).then_some(results)
+    })
+    .await;
     assert!(replayed.iter().all(|result| result.id() == replayed[0].id()));
     assert_eq!(stand_in.ledger().links.len(), 1);
     // The key is one that can be computed from the job alone.

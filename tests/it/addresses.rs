@@ -3,12 +3,9 @@
 //! 127.0.0.2 is excepted and stands for a public address; 127.0.0.1 is not, and a server there takes down whoever
 //! connects.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use hickory_proto::op::ResponseCode;
@@ -31,9 +28,14 @@ struct Scene {
 impl Scene {
     async fn new(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
         let dns = Dns::start(answer).await;
-        let merchant = Receiver::listen("127.0.0.2:0".parse().unwrap(), &[]).await.unwrap();
-        let port = merchant.url().parse::<url::Url>().unwrap().port().unwrap();
-        let inside = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
+        let (inside, port, merchant) = loop {
+            let inside = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = inside.local_addr().unwrap().port();
+            // Somebody may have that port at the other address.
+            if let Ok(merchant) = Receiver::listen(([127, 0, 0, 2], port).into(), &[]).await {
+                break (inside, port, merchant);
+            }
+        };
         let trespassers = Arc::<AtomicUsize>::default();
         let counted = trespassers.clone();
         tokio::spawn(async move {
@@ -45,6 +47,7 @@ impl Scene {
             .set("webhooks.allowed_networks", "[\"127.0.0.2/32\"]")
             .set("webhooks.dns_servers", format!("[\"{}\"]", dns.address))
             .set("webhooks.schedule_seconds", "[1]")
+            .set("webhooks.timeout_seconds", 5)
             .build()
             .await;
         Self { world, merchant, trespassers, port, dns }

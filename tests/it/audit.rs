@@ -68,6 +68,7 @@ async fn a_history_is_audited() {
     world.publish(job("po_3").amount(0).message_id("invalid")).await;
     let dead: Vec<Heard> = [world.dead_letter().await, world.dead_letter().await].into();
     world.wait_for_results("po_1", 2).await;
+    world.result_of("po_3").await;
     assert!(worker.stop().await.success());
 
     let published = |message_id: &str, id: &str, amount: i64| {

@@ -7,7 +7,7 @@ use payout_link_worker::{
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
-use crate::support::{Setup, World, job, until_a_statement_waits};
+use crate::support::{Setup, World, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_class_of_refusal_has_its_consequence() {
@@ -110,7 +110,13 @@ async fn a_primary_that_has_become_read_only_is_waited_for() {
     sqlx::raw_sql("SET default_transaction_read_only = off").execute(&world.pool).await.unwrap();
     read_only("on").await;
     world.publish(job("po_1")).await;
-    worker.says("25006").await;
+    eventually("the job is refused for it", async || {
+        let log = worker.log();
+        let refused =
+            |line: &str| line.contains("the database is away, trying again") && line.contains("25006");
+        log.lines().any(refused).then_some(())
+    })
+    .await;
     // when it is a primary again,
     let mut writer = world.pool.acquire().await.unwrap();
     sqlx::raw_sql("SET default_transaction_read_only = off").execute(&mut *writer).await.unwrap();
@@ -199,22 +205,32 @@ async fn end_sessions(world: &World) {
 async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() {
     // Given a payout at a connector that can neither repeat nor be asked, to be tried a second time,
     let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    // when the database takes its time to write the second call down, more than the lease has beside the call,
+    sqlx::raw_sql(
+        "CREATE SEQUENCE written;
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF nextval('written') = 1 THEN PERFORM pg_sleep(4); END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER slow BEFORE UPDATE ON payout_links FOR EACH ROW
+             WHEN (OLD.attempts = 1 AND NEW.attempts = 2) EXECUTE FUNCTION slow();",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
     let worker = world.start_worker().await;
     world.provider.order_fault(Fault::status(429));
-    let call = world.provider.hold_next_answer();
     world.publish(job("po_1").connector("mute")).await;
-    call.arrived().await;
-    let mut lock = world.pool.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM payout_links FOR UPDATE").execute(&mut *lock).await.unwrap();
-    call.release();
-    // when the database takes its time to write the second call down, more than the lease has for it,
-    until_a_statement_waits(&world.pool, 2.0).await;
-    lock.commit().await.unwrap();
     // then it is taken back, the next one calls with a lease of its own, and nothing is in doubt.
     let told = world.wait_until_told("po_1").await;
     assert_eq!(told["state"], "created", "{told}");
     assert_eq!(told["in_doubt_since"], Value::Null);
     assert_eq!(told["attempts"], 2);
-    assert_eq!(world.provider.ledger().links.len(), 1);
+    let ledger = world.provider.ledger();
+    assert_eq!((ledger.links.len(), ledger.calls.len()), (1, 2));
+    let written: i64 =
+        sqlx::query_scalar("SELECT last_value FROM written").fetch_one(&world.pool).await.unwrap();
+    assert_eq!(written, 2, "written down, taken back, and written down again");
     assert!(worker.stop().await.success());
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{World, eventually, job};
+use crate::support::{Setup, World, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_finished_job_that_comes_again_gets_the_stored_result() {
@@ -123,7 +123,7 @@ async fn two_merchants_may_use_one_identifier() {
 #[tokio::test(flavor = "multi_thread")]
 async fn twins_in_one_batch_and_at_two_workers_make_one_link() {
     // Given twins and rivals that wait in the queue before anybody takes them,
-    let world = World::new().await;
+    let world = Setup::default().set("broker.prefetch", 5).build().await;
     world.start_worker().await.stop().await;
     for number in 0..30 {
         let id = format!("po_{number}");
@@ -132,7 +132,7 @@ async fn twins_in_one_batch_and_at_two_workers_make_one_link() {
         world.publish(job(&id).amount(7777)).await;
     }
     // when two workers take them at once,
-    let (_first, _second) = (world.start_worker().await, world.start_worker().await);
+    let workers = [world.launch_worker(&[]), world.launch_worker(&[])];
     // then each key has one link, and every message one answer.
     for number in 0..30 {
         let id = format!("po_{number}");
@@ -148,4 +148,7 @@ async fn twins_in_one_batch_and_at_two_workers_make_one_link() {
     assert_eq!(world.provider.ledger().links.len(), 30);
     eventually("an empty queue", async || (world.ready(&world.names.jobs_queue).await == 0).then_some(()))
         .await;
+    for worker in workers {
+        assert!(worker.stop().await.success());
+    }
 }

@@ -101,7 +101,11 @@ async fn merchant(manner: Manner, host: u8) -> SocketAddr {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
     // Given merchants of every manner, with several webhooks for each,
-    let world = Setup::default().set("webhooks.schedule_seconds", "[]").build().await;
+    let world = Setup::default()
+        .set("webhooks.schedule_seconds", "[]")
+        .set("webhooks.timeout_seconds", 5)
+        .build()
+        .await;
     let worker = world.start_worker().await;
     world.publish(job("first").with("webhook_url", world.webhook_url())).await;
     world.webhooks(1).await;

@@ -49,9 +49,9 @@ async fn the_roles_rights_are_enough() {
     world.set("database.url", url);
     let worker = world.start_worker().await;
     // when it does all that there is to do: a link, a repeat, a conflict, a refusal, a retry, a doubt,
-    for id in ["po_1", "po_1"] {
-        world.publish(job(id).with("webhook_url", world.webhook_url())).await;
-        world.result_of(id).await;
+    for answers in [1, 2] {
+        world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+        world.wait_for_results("po_1", answers).await;
     }
     world.publish(job("po_1").amount(99)).await;
     world.dead_letter().await;
@@ -126,7 +126,7 @@ async fn the_brokers_user_can_do_its_work_and_nothing_else() {
     let (queue, replies) = world.reply_queue().await;
     world.publish(job("po_1").reply_to(&queue)).await;
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    eventually("the reply", async || (replies.lock().unwrap().len() == 1).then_some(())).await;
+    eventually("the reply", async || (!replies.lock().unwrap().is_empty()).then_some(())).await;
     world.publish(job("po_2").amount(0)).await;
     world.dead_letter().await;
     assert!(worker.stop().await.success());

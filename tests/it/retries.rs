@@ -124,7 +124,7 @@ fn doubtful() -> Vec<Order> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubt_with_the_same_key_is_settled_by_a_repeat() {
-    let world = World::new().await;
+    let world = Setup::default().short_leases().build().await;
     let _worker = world.start_worker().await;
     for (number, fault) in doubtful().into_iter().enumerate() {
         let id = format!("po_{number}");
@@ -156,7 +156,7 @@ async fn doubt_after_the_window_is_not_repeated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubt_is_settled_by_a_look_up_where_keys_mean_nothing() {
-    let world = World::new().await;
+    let world = Setup::default().short_leases().build().await;
     world.provider.set_idempotency(Idempotency::Off);
     let _worker = world.start_worker().await;
     for (number, fault) in doubtful().into_iter().enumerate() {
@@ -176,17 +176,17 @@ async fn doubt_is_settled_by_a_look_up_where_keys_mean_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_up_is_trusted_only_after_the_settle_time() {
     // Given a provider that is still working on a call whose connection was lost,
-    let world = World::new().await;
+    let world = Setup::default().short_leases().build().await;
     world.provider.set_idempotency(Idempotency::Off);
     let _worker = world.start_worker().await;
     world.provider.order_fault(Order::new(Fault::Reset));
     world.publish(job("po_1").connector("asked")).await;
-    // then it is asked early, found not there, and not called again before the settle time (4 s).
+    // then it is asked early, found not there, and not called again before the settle time (9 s).
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
     let calls = world.provider.ledger().calls;
     let creates: Vec<_> = calls.iter().filter(|call| call.idempotency_key.is_some()).collect();
     assert_eq!(creates.len(), 2);
-    assert!(creates[1].at - creates[0].at >= Duration::from_secs(3));
+    assert!(creates[1].at - creates[0].at >= Duration::from_secs(8));
     assert!(calls.len() > 3, "an early look-up and one after the settle time");
 }
 

@@ -194,13 +194,21 @@ impl Upstream {
         Some(())
     }
 
-    /// Messages that are ready in a queue.
+    /// Messages that are ready in a queue. RabbitMQ says none as well where a quorum queue's leader takes longer than a
+    /// quarter of a second to tell (`rabbit_quorum_queue:stat/2`): it is asked again until it is likely to be true.
     pub(super) async fn ready(&self, queue: &str) -> u32 {
         let channel = self.connection.create_channel().await.unwrap();
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+        let mut ready = 0;
+        for _ in 0..5 {
+            let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+            ready = queue.message_count();
+            if ready > 0 {
+                break;
+            }
+        }
         channel.close(200, "".into()).await.unwrap();
-        queue.message_count()
+        ready
     }
 
     pub(super) async fn delete_topology(&self) {

@@ -33,8 +33,9 @@ pub struct Dns {
     asked: Asked,
 }
 
-/// How often each name was asked for, by type.
-type Asked = Arc<Mutex<HashMap<(String, RecordType), usize>>>;
+/// The questions for each name, by type: their ids. A resolver that hears nothing for a third of a second repeats
+/// itself under the same.
+type Asked = Arc<Mutex<HashMap<(String, RecordType), Vec<u16>>>>;
 
 /// Addresses as a test writes them.
 pub fn addresses(written: &[&str]) -> Answer {
@@ -47,9 +48,14 @@ const DATAGRAM: usize = 512;
 impl Dns {
     /// `answer`: of a name, without its last dot, and how often it was asked before.
     pub async fn start(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
+        let (udp, tcp) = loop {
+            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            // Somebody may have that port for UDP.
+            if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
+                break (udp, tcp);
+            }
+        };
+        let address = tcp.local_addr().unwrap();
         let (asked, answer) = (Asked::default(), Arc::new(answer));
         let reply = {
             let asked = asked.clone();
@@ -85,7 +91,7 @@ impl Dns {
 
     /// How often a name's IPv4 addresses were asked for.
     pub fn asked(&self, name: &str) -> usize {
-        self.asked.lock().unwrap().get(&(name.to_owned(), RecordType::A)).copied().unwrap_or_default()
+        self.asked.lock().unwrap().get(&(name.to_owned(), RecordType::A)).map_or(0, Vec::len)
     }
 }
 
@@ -96,9 +102,11 @@ fn reply(query: &[u8], asked: &Asked, answer: &dyn Fn(&str, usize) -> Answer) ->
     let name = question.name().to_lowercase().to_utf8().trim_end_matches('.').to_owned();
     let before = {
         let mut asked = asked.lock().unwrap();
-        let count = asked.entry((name.clone(), question.query_type())).or_default();
-        *count += 1;
-        *count - 1
+        let (ids, id) = (asked.entry((name.clone(), question.query_type())).or_default(), query.metadata.id);
+        ids.iter().position(|asked| *asked == id).unwrap_or_else(|| {
+            ids.push(id);
+            ids.len() - 1
+        })
     };
     let mut response = Message::response(query.metadata.id, OpCode::Query);
     response.metadata.recursion_desired = query.metadata.recursion_desired;

@@ -27,7 +27,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 /// Everything that a test waits for comes within this, or the test fails.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits for a condition, looking again and again.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {

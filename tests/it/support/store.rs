@@ -22,11 +22,8 @@ pub fn store_with(pool: PgPool, names: &[&str]) -> Store {
     let keys: Vec<SecretString> = names.iter().map(|name| format!("{name}:{key}").into()).collect();
     let keys = KeyRing::new(&keys, &key.into()).unwrap();
     let limits = BatchLimits { rows: 10, bytes: 100_000, depth: 2 };
-    let settings = StoreSettings {
-        lease: Duration::from_secs(30),
-        event_lease: Duration::from_secs(30),
-        batches: limits,
-    };
+    let lease = Duration::from_secs(600);
+    let settings = StoreSettings { lease, event_lease: lease, batches: limits };
     Store::new(pool, keys, settings)
 }
 

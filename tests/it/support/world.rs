@@ -28,6 +28,7 @@ pub struct Setup {
     deaf: bool,
     names: Option<Names>,
     only_connector: Option<&'static str>,
+    short_leases: bool,
     more_connectors: String,
 }
 
@@ -52,6 +53,13 @@ impl Setup {
     /// Of a broker of the test's own.
     pub fn names(mut self, names: Names) -> Self {
         self.names = Some(names);
+        self
+    }
+
+    /// Calls, leases and settle times of a few seconds, for stories in which they run out. Otherwise they are long
+    /// enough for a machine that stands still in between.
+    pub fn short_leases(mut self) -> Self {
+        self.short_leases = true;
         self
     }
 
@@ -137,18 +145,19 @@ impl World {
         let merchant = Receiver::start(&[WEBHOOK_SECRET.to_owned()]).await.unwrap();
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir(&folder).unwrap();
+        let (lease_seconds, call_seconds) = if setup.short_leases { (9, 5) } else { (14, 10) };
         let config = format!(
             r#"
             [worker]
-            lease_seconds = 4
+            lease_seconds = {lease_seconds}
             sweep_interval_ms = 100
             [database]
             url = "{database_url}"
             max_connections = 6
             [broker]
             url = "{amqp_url}"
-            heartbeat_seconds = 2
-            publish_patience_seconds = 2
+            heartbeat_seconds = 5
+            publish_patience_seconds = 10
             publish_pause_seconds = 1
             [broker.names]
             jobs_exchange = "{jobs_exchange}"
@@ -172,7 +181,7 @@ impl World {
             [webhooks]
             secrets = ["{WEBHOOK_SECRET}"]
             schedule_seconds = [1, 1, 1]
-            timeout_seconds = 2
+            timeout_seconds = 10
             allowed_networks = ["127.0.0.0/8"]
             [log]
             format = "json"
@@ -188,7 +197,13 @@ impl World {
             connectors = [("sandbox", "same-key"), ("asked", "look-up"), ("mute", "never")]
                 .into_iter()
                 .filter(|(name, _)| setup.only_connector.is_none_or(|only| only == *name))
-                .map(|(name, replay)| connector(name, replay, provider.url()))
+                .map(|(name, replay)| {
+                    let times = format!(
+                        "settle_seconds = {lease_seconds}\n\
+                         calls = {{ timeout_seconds = {call_seconds}, breaker_pause_seconds = 1 }}"
+                    );
+                    connector(name, replay, provider.url(), &times)
+                })
                 .chain([setup.more_connectors])
                 .collect::<String>(),
         );
@@ -320,6 +335,11 @@ impl World {
         serde_json::from_slice(&output.stdout).ok()
     }
 
+    pub async fn has_no_record(&self, id: &str) -> bool {
+        let known = "SELECT EXISTS (SELECT FROM payout_links WHERE merchant_payout_id = $1)";
+        !sqlx::query_scalar::<_, bool>(known).bind(id).fetch_one(&self.pool).await.unwrap()
+    }
+
     /// Waits until `show` says what is wanted of a payout.
     pub async fn wait_until_shown(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         eventually(what, async || self.shown(id).filter(|shown| wanted(shown))).await
@@ -403,7 +423,7 @@ impl AsRef<Job> for Job {
     }
 }
 
-fn connector(name: &str, replay: &str, url: &str) -> String {
+fn connector(name: &str, replay: &str, url: &str, times: &str) -> String {
     format!(
         r#"
             [connectors.{name}]
@@ -411,9 +431,8 @@ fn connector(name: &str, replay: &str, url: &str) -> String {
             url = "{url}"
             token = "{TOKEN}"
             replay = "{replay}"
-            settle_seconds = 4
             allow_http_links = true
-            calls = {{ timeout_seconds = 2, breaker_pause_seconds = 1 }}
+            {times}
         "#
     )
 }
