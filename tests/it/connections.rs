@@ -1,18 +1,6 @@
 //! The store's connections between its batches: kept for the next one, and not from anybody else.
 
-use std::time::Duration;
-
-use payout_link_worker::store::migrate;
-use sqlx::{PgPool, postgres::PgPoolOptions};
-
-use crate::support::{World, accept, store, until_a_statement_waits};
-
-async fn pool_of_one(world: &World) -> PgPool {
-    migrate(&world.pool).await.unwrap();
-    let options = world.pool.connect_options().as_ref().clone();
-    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5));
-    pool.connect_with(options).await.unwrap()
-}
+use crate::support::{World, accept, pool_of_one, store, until_a_statement_waits};
 
 #[tokio::test]
 async fn the_only_connection_is_given_back_when_there_is_nothing_to_do() {

@@ -15,6 +15,7 @@ mod addresses;
 mod audit;
 mod backlog;
 mod batches;
+mod bulk;
 mod connections;
 mod crashes;
 mod database;

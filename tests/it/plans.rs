@@ -173,6 +173,19 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
     assert!(read < 1_000, "{read} of {known}");
 }
 
+/// A fifth of ten million, the usual share, would be two million dead rows before anybody looks.
+#[tokio::test]
+async fn tables_that_only_grow_are_vacuumed_by_a_small_share_of_them() {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    for table in ["payout_links", "events"] {
+        let share = "SELECT option_value::float8 FROM pg_class, pg_options_to_table(reloptions)
+            WHERE oid = $1::regclass AND option_name = 'autovacuum_vacuum_scale_factor'";
+        let share: f64 = sqlx::query_scalar(share).bind(table).fetch_one(&world.pool).await.unwrap();
+        assert!(share <= 0.01, "{table}: {share}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_among_many_is_shown_without_looking_at_the_others() {
     // Given many records of many merchants,

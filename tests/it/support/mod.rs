@@ -17,7 +17,7 @@ pub use self::{
     jobs::{Job, job},
     raw::{CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, RawPublisher, deep_headers, long, short},
     service::Service,
-    store::{accept, created, store, store_with, submit},
+    store::{accept, created, pool_of_one, store, store_with, store_within, submit},
     worker::Worker,
     world::{Setup, TOKEN, WEBHOOK_SECRET, World},
 };

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use payout_link_worker::{
     domain::{Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
-    store::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreSettings},
+    store::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreSettings, migrate},
     wire,
 };
 use secrecy::SecretString;
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use super::job;
+use super::{World, job};
 
 pub fn store(pool: PgPool) -> Store {
     store_with(pool, &["k1"])
@@ -18,13 +18,29 @@ pub fn store(pool: PgPool) -> Store {
 
 /// With sealing keys of these names, newest first.
 pub fn store_with(pool: PgPool, names: &[&str]) -> Store {
+    made(pool, names, BatchLimits { rows: 10, bytes: 100_000, depth: 2 })
+}
+
+/// With limits of its own for batches.
+pub fn store_within(pool: PgPool, limits: BatchLimits) -> Store {
+    made(pool, &["k1"], limits)
+}
+
+fn made(pool: PgPool, names: &[&str], limits: BatchLimits) -> Store {
     let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let keys: Vec<SecretString> = names.iter().map(|name| format!("{name}:{key}").into()).collect();
     let keys = KeyRing::new(&keys, &key.into()).unwrap();
-    let limits = BatchLimits { rows: 10, bytes: 100_000, depth: 2 };
     let lease = Duration::from_secs(600);
     let settings = StoreSettings { lease, event_lease: lease, batches: limits };
     Store::new(pool, keys, settings)
+}
+
+/// Migrated; whoever has its connection keeps it from all others.
+pub async fn pool_of_one(world: &World) -> PgPool {
+    migrate(&world.pool).await.unwrap();
+    let options = world.pool.connect_options().as_ref().clone();
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5));
+    pool.connect_with(options).await.unwrap()
 }
 
 pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
