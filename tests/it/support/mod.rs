@@ -6,6 +6,7 @@ mod dns;
 mod jobs;
 mod raw;
 mod service;
+mod setup;
 mod store;
 mod worker;
 mod world;
@@ -17,9 +18,10 @@ pub use self::{
     jobs::{Job, job},
     raw::{CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, RawPublisher, deep_headers, long, short},
     service::Service,
+    setup::Setup,
     store::{accept, created, pool_of_one, store, store_with, store_within, submit},
     worker::Worker,
-    world::{Setup, TOKEN, WEBHOOK_SECRET, World},
+    world::{TOKEN, WEBHOOK_SECRET, World},
 };
 
 use std::time::Duration;

@@ -14,92 +14,10 @@ use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Heard, Job, Worker, broker::Upstream, eventually, worker};
+use super::{Heard, Job, Setup, Worker, broker::Upstream, eventually, setup::variable, worker};
 
 pub const TOKEN: &str = "canary-provider-token";
 pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-/// How a world differs from the usual one.
-#[derive(Default)]
-pub struct Setup {
-    settings: Vec<(String, String)>,
-    database_url: Option<String>,
-    amqp_url: Option<String>,
-    deaf: bool,
-    names: Option<Names>,
-    only_connector: Option<&'static str>,
-    short_leases: bool,
-    more_connectors: String,
-}
-
-impl Setup {
-    /// A setting of the workers: `worker.lease_seconds`.
-    pub fn set(mut self, setting: &str, value: impl ToString) -> Self {
-        self.settings.push((variable(setting), value.to_string()));
-        self
-    }
-
-    /// A server of the test's own.
-    pub fn database(mut self, url: &str) -> Self {
-        self.database_url = Some(url.into());
-        self
-    }
-
-    pub fn broker(mut self, url: &str) -> Self {
-        self.amqp_url = Some(url.into());
-        self
-    }
-
-    /// Of a broker of the test's own.
-    pub fn names(mut self, names: Names) -> Self {
-        self.names = Some(names);
-        self
-    }
-
-    /// Calls, leases and settle times of a few seconds, for stories in which they run out. Otherwise they are long
-    /// enough for a machine that stands still in between.
-    pub fn short_leases(mut self) -> Self {
-        self.short_leases = true;
-        self
-    }
-
-    /// No queue is bound to the results exchange.
-    pub fn without_listener(mut self) -> Self {
-        self.deaf = true;
-        self
-    }
-
-    /// The worker knows one connector alone.
-    pub fn only_connector(mut self, name: &'static str) -> Self {
-        self.only_connector = Some(name);
-        self
-    }
-
-    /// One more connector: its `[connectors.NAME]`, as TOML.
-    pub fn connector(mut self, section: &str) -> Self {
-        self.more_connectors += section;
-        self
-    }
-
-    /// One more account, `broken`, at a provider of its own; `settings` as TOML.
-    pub fn broken_account(self, provider: &Sandbox, settings: &str) -> Self {
-        self.connector(&format!(
-            r#"
-            [connectors.broken]
-            kind = "sandbox"
-            url = "{}"
-            token = "{TOKEN}"
-            allow_http_links = true
-            {settings}
-            "#,
-            provider.url()
-        ))
-    }
-
-    pub async fn build(self) -> World {
-        World::build(self).await
-    }
-}
 
 pub struct World {
     pub provider: Sandbox,
@@ -120,17 +38,19 @@ impl World {
         Setup::default().build().await
     }
 
-    async fn build(setup: Setup) -> Self {
+    pub(super) async fn build(setup: Setup) -> Self {
         let name = format!("it_{}", Uuid::new_v4().simple());
-        let admin_url =
-            setup.database_url.unwrap_or_else(|| std::env::var("DATABASE_URL").expect("DATABASE_URL"));
-        let amqp_url = setup.amqp_url.unwrap_or_else(|| std::env::var("AMQP_URL").expect("AMQP_URL"));
+        let admin_url = setup
+            .database_url
+            .clone()
+            .unwrap_or_else(|| std::env::var("DATABASE_URL").expect("DATABASE_URL"));
+        let amqp_url = setup.amqp_url.clone().unwrap_or_else(|| std::env::var("AMQP_URL").expect("AMQP_URL"));
         let mut admin = PgConnection::connect(&admin_url).await.unwrap();
         admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
         let mut database_url: url::Url = admin_url.parse().unwrap();
         database_url.set_path(&name);
 
-        let names = setup.names.unwrap_or_else(|| Names {
+        let names = setup.names.clone().unwrap_or_else(|| Names {
             jobs_exchange: format!("{name}.jobs"),
             jobs_routing_key: "create".into(),
             jobs_queue: format!("{name}.create"),
@@ -145,68 +65,7 @@ impl World {
         let merchant = Receiver::start(&[WEBHOOK_SECRET.to_owned()]).await.unwrap();
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir(&folder).unwrap();
-        let (lease_seconds, call_seconds) = if setup.short_leases { (9, 5) } else { (14, 10) };
-        let config = format!(
-            r#"
-            [worker]
-            lease_seconds = {lease_seconds}
-            sweep_interval_ms = 100
-            [database]
-            url = "{database_url}"
-            max_connections = 6
-            [broker]
-            url = "{amqp_url}"
-            heartbeat_seconds = 5
-            publish_patience_seconds = 10
-            publish_pause_seconds = 1
-            [broker.names]
-            jobs_exchange = "{jobs_exchange}"
-            jobs_queue = "{jobs_queue}"
-            results_exchange = "{results_exchange}"
-            dead_exchange = "{dead_exchange}"
-            dead_queue = "{dead_queue}"
-            unrouted_exchange = "{unrouted_exchange}"
-            unrouted_queue = "{unrouted_queue}"
-            [keys]
-            sealing = ["k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4="]
-            fingerprint = "ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4="
-            [jobs]
-            default_connector = "sandbox"
-            allow_http_webhooks = true
-            [retry]
-            initial_ms = 50
-            max_interval_seconds = 1
-            wait_in_place_ms = 1000
-            {connectors}
-            [webhooks]
-            secrets = ["{WEBHOOK_SECRET}"]
-            schedule_seconds = [1, 1, 1]
-            timeout_seconds = 10
-            allowed_networks = ["127.0.0.0/8"]
-            [log]
-            format = "json"
-            filter = "debug"
-            "#,
-            jobs_exchange = names.jobs_exchange,
-            jobs_queue = names.jobs_queue,
-            results_exchange = names.results_exchange,
-            dead_exchange = names.dead_exchange,
-            dead_queue = names.dead_queue,
-            unrouted_exchange = names.unrouted_exchange,
-            unrouted_queue = names.unrouted_queue,
-            connectors = [("sandbox", "same-key"), ("asked", "look-up"), ("mute", "never")]
-                .into_iter()
-                .filter(|(name, _)| setup.only_connector.is_none_or(|only| only == *name))
-                .map(|(name, replay)| {
-                    let times = format!(
-                        "settle_seconds = {lease_seconds}\n\
-                         calls = {{ timeout_seconds = {call_seconds}, breaker_pause_seconds = 1 }}"
-                    );
-                    connector(name, replay, provider.url(), &times)
-                })
-                .chain([setup.more_connectors])
-                .collect::<String>(),
-        );
+        let config = setup.configuration(&database_url, &amqp_url, &names, provider.url());
         std::fs::write(folder.join("worker.toml"), config).unwrap();
         Self {
             provider,
@@ -413,28 +272,10 @@ impl World {
     }
 }
 
-fn variable(setting: &str) -> String {
-    format!("PAYOUT_LINK__{}", setting.to_uppercase().replace('.', "__"))
-}
-
 impl AsRef<Job> for Job {
     fn as_ref(&self) -> &Job {
         self
     }
-}
-
-fn connector(name: &str, replay: &str, url: &str, times: &str) -> String {
-    format!(
-        r#"
-            [connectors.{name}]
-            kind = "sandbox"
-            url = "{url}"
-            token = "{TOKEN}"
-            replay = "{replay}"
-            allow_http_links = true
-            {times}
-        "#
-    )
 }
 
 impl Drop for World {
