@@ -133,6 +133,7 @@ fn accept_batch(bencher: Bencher, jobs: u64) {
         NewLink {
             merchant_id: String::new(),
             connector: "sandbox".into(),
+            connector_is_named: true,
             job: Box::new(wire::create_link(body.as_bytes(), None, &POLICY).unwrap()),
             reply_to: None,
             correlation_id: None,

@@ -1,7 +1,7 @@
-//! `/health/live`, `/health/ready` and `/metrics` for whoever runs the worker. Ready: the broker delivers, results can
-//! leave, the database answers.
+//! `/health/live`, `/health/ready` and `/metrics` for whoever runs the worker. Ready: the broker delivers and what it
+//! delivers is taken, results can leave, the database answers, due work is taken, and every task runs.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{
@@ -14,7 +14,7 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 
-use crate::{metrics, pipeline::Pipeline};
+use crate::{broker::Unsettled, metrics, pipeline::Pipeline, tasks};
 
 /// Serves until it is dropped.
 pub struct Health(Option<AbortHandle>);
@@ -31,12 +31,17 @@ impl Drop for Health {
 struct Watched {
     pipeline: Arc<Pipeline>,
     consuming: watch::Receiver<bool>,
+    unsettled: Unsettled,
 }
+
+/// Deliveries that nobody takes for so long, or due work that nobody looks for, make the worker unready.
+const NEGLECTED: Duration = Duration::from_secs(30);
 
 pub async fn start(
     listen: Option<SocketAddr>,
     pipeline: &Arc<Pipeline>,
     consuming: watch::Receiver<bool>,
+    unsettled: Unsettled,
 ) -> anyhow::Result<Health> {
     let Some(listen) = listen else { return Ok(Health(None)) };
     let listener = TcpListener::bind(listen)
@@ -47,7 +52,7 @@ pub async fn start(
         .route("/health/live", get(async || "live"))
         .route("/health/ready", get(ready))
         .route("/metrics", get(measured))
-        .with_state(Watched { pipeline: pipeline.clone(), consuming });
+        .with_state(Watched { pipeline: pipeline.clone(), consuming, unsettled });
     let server = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "health is served no more");
@@ -60,8 +65,12 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
     let consuming = *watched.consuming.borrow();
     let publishing = watched.pipeline.publisher.is_up();
     let database = watched.pipeline.store.ping().await.is_ok();
-    let status =
-        if consuming && publishing && database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let reading = watched.unsettled.waiting().1 < NEGLECTED;
+    // A database that is away is said by itself.
+    let sweeping = !database || watched.pipeline.neglected() < NEGLECTED;
+    let tasks = tasks::all_run();
+    let is_ready = consuming && publishing && database && reading && sweeping && tasks;
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // A connector that is out of order makes nobody unready: the jobs of the others go on.
     let connectors: BTreeMap<&str, &str> =
         watched.pipeline.connectors.iter().map(|account| (&*account.name, account.breaker.shown())).collect();
@@ -69,6 +78,9 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
         "consuming": consuming,
         "publishing": publishing,
         "database": database,
+        "reading": reading,
+        "sweeping": sweeping,
+        "tasks": tasks,
         "connectors": connectors,
     });
     (status, Json(told))
@@ -77,5 +89,8 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
 /// Without a word to the database: it is there when nothing else is.
 async fn measured(State(watched): State<Watched>) -> impl IntoResponse {
     let consuming = *watched.consuming.borrow();
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], watched.pipeline.measured(consuming))
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        watched.pipeline.measured(consuming, watched.unsettled.waiting().0),
+    )
 }

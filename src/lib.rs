@@ -10,6 +10,7 @@ pub mod wire;
 
 pub mod http;
 pub mod limits;
+pub mod tasks;
 
 pub mod broker;
 pub mod connector;

@@ -13,10 +13,16 @@
 //! | `payout_links_results_total` | counter | `outcome` | publications of results: `published`, `unrouted` (nobody is bound for it), `failed` (to be repeated) |
 //! | `payout_links_webhooks_total` | counter | `outcome` | posts of webhooks: `delivered`, `failed` (to be repeated), `abandoned` (failed for good, or 410) |
 //! | `payout_links_let_go_total` | counter | `reason` | work that an error of the store ended before its end, to come due again |
-//! | `payout_links_jobs_in_flight` | gauge | | of `worker.jobs_in_flight`: jobs taken and not concluded |
+//! | `payout_links_jobs_in_flight` | gauge | | deliveries that are being taken in and records that are being worked on |
 //! | `payout_links_events_in_flight` | gauge | | of `worker.events_in_flight`: events being told |
 //! | `payout_links_consuming` | gauge | | 1: RabbitMQ delivers jobs |
 //! | `payout_links_publishing` | gauge | | 1: results can leave |
+//! | `payout_links_database_up` | gauge | | 1: the database can be used; while it is 0 nothing is consumed |
+//! | `payout_links_deliveries_unread` | gauge | | deliveries that wait to be taken |
+//! | `payout_links_oldest_due_record_seconds` | gauge | | for how long the oldest due record has been due |
+//! | `payout_links_oldest_due_event_seconds` | gauge | | the same for events |
+//! | `payout_links_replies_dropped_total` | counter | | replies to duplicates and rejected jobs that their queue did not take |
+//! | `payout_links_task_panics` | gauge | `task` | panics of long-lived tasks, each of which is started again |
 //! | `payout_links_build_info` | gauge | `version` | always 1 |
 //!
 //! All of it is this worker's, since its start. The values of labels come from this program and, for `connector`, from
@@ -24,7 +30,7 @@
 //! therefore a `&'static str` or an account's name, and counting allocates nothing. Every series is there from the
 //! start, so that the first "unknown" is a step from 0.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -37,6 +43,7 @@ use crate::{
     connector::Account,
     domain::{Attempt, AttemptKind, EventType},
     store::{Accepted, StoreError, WebhookState},
+    tasks,
     wire::RejectionCode,
 };
 
@@ -56,12 +63,22 @@ pub struct Metrics {
     events_in_flight: Gauge,
     consuming: Gauge,
     publishing: Gauge,
+    deliveries_unread: Gauge,
+    oldest_due_record: Gauge,
+    oldest_due_event: Gauge,
+    database_up: Gauge,
+    replies_dropped: Counter,
+    task_panics: Family<Fixed, Gauge>,
 }
 
 /// What is looked at when it is asked for, not counted.
 pub struct Now {
     pub jobs_in_flight: usize,
     pub events_in_flight: usize,
+    pub deliveries_unread: usize,
+    pub oldest_due_record: Duration,
+    pub oldest_due_event: Duration,
+    pub database_up: bool,
     pub consuming: bool,
     pub publishing: bool,
 }
@@ -84,6 +101,12 @@ impl Metrics {
             events_in_flight: Gauge::default(),
             consuming: Gauge::default(),
             publishing: Gauge::default(),
+            deliveries_unread: Gauge::default(),
+            oldest_due_record: Gauge::default(),
+            oldest_due_event: Gauge::default(),
+            database_up: Gauge::default(),
+            replies_dropped: Counter::default(),
+            task_panics: Family::default(),
         };
         metrics.with_every_series(accounts).registered()
     }
@@ -101,7 +124,7 @@ impl Metrics {
         for outcome in ["delivered", "failed", "abandoned"] {
             drop(self.webhooks.get_or_create(&[("outcome", outcome)]));
         }
-        for reason in ["lease_lost", "unavailable", "inconsistent", "refused", "unusable"] {
+        for reason in ["lease_lost", "unavailable", "inconsistent", "refused", "unusable", "panic"] {
             drop(self.let_go.get_or_create(&[("reason", reason)]));
         }
         for Account { name, .. } in accounts {
@@ -142,6 +165,27 @@ impl Metrics {
         registry.register("events_in_flight", "Events being told", self.events_in_flight.clone());
         registry.register("consuming", "Whether RabbitMQ delivers jobs", self.consuming.clone());
         registry.register("publishing", "Whether results can leave", self.publishing.clone());
+        registry.register(
+            "deliveries_unread",
+            "Deliveries that wait to be taken",
+            self.deliveries_unread.clone(),
+        );
+        let record = "For how long the oldest due record has been due";
+        registry.register_with_unit(
+            "oldest_due_record",
+            record,
+            Unit::Seconds,
+            self.oldest_due_record.clone(),
+        );
+        let event = "For how long the oldest due event has been due";
+        registry.register_with_unit("oldest_due_event", event, Unit::Seconds, self.oldest_due_event.clone());
+        registry.register("database_up", "Whether the database can be used", self.database_up.clone());
+        registry.register(
+            "replies_dropped",
+            "Replies to duplicates and rejected jobs that their queue did not take",
+            self.replies_dropped.clone(),
+        );
+        registry.register("task_panics", "Panics of long-lived tasks", self.task_panics.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
         self
@@ -214,7 +258,16 @@ impl Metrics {
             StoreError::Refused(_) => "refused",
             StoreError::Unusable(_) => "unusable",
         };
+        self.abandoned(reason);
+    }
+
+    /// Work that ended before its end, for one of the reasons that are there from the start.
+    pub fn abandoned(&self, reason: &'static str) {
         self.let_go.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub fn reply_dropped(&self) {
+        self.replies_dropped.inc();
     }
 
     /// All of it, as OpenMetrics text.
@@ -223,10 +276,17 @@ impl Metrics {
         self.events_in_flight.set(whole(now.events_in_flight));
         self.consuming.set(now.consuming.into());
         self.publishing.set(now.publishing.into());
+        self.deliveries_unread.set(whole(now.deliveries_unread));
+        self.oldest_due_record.set(seconds(now.oldest_due_record));
+        self.oldest_due_event.set(seconds(now.oldest_due_event));
+        self.database_up.set(now.database_up.into());
+        for (task, panics) in tasks::panics() {
+            self.task_panics.get_or_create(&[("task", task)]).set(i64::try_from(panics).unwrap_or(i64::MAX));
+        }
         for account in accounts {
             let connector = Connector { connector: account.name.clone() };
             self.breakers.get_or_create(&connector).set(account.breaker.level());
-            self.slots.get_or_create(&connector).set(whole(account.slots.taken()));
+            self.slots.get_or_create(&connector).set(whole(account.permits.taken()));
         }
         let mut written = String::new();
         #[expect(clippy::expect_used, reason = "a String takes whatever is written into it")]
@@ -277,6 +337,10 @@ struct Calls {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Connector {
     connector: Arc<str>,
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn whole(count: usize) -> i64 {

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use futures_util::future::join_all;
 use tokio::{
-    join,
     task::{JoinError, JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
@@ -20,9 +20,18 @@ use crate::{
     webhook::Webhooks,
 };
 
+/// The jobs queues of earlier versions have 20, and keep it: the argument is frozen when a queue is made.
+const LOW_DELIVERY_LIMIT: u32 = 1000;
+
 /// Runs until a signal, or until something that does not pass by waiting.
 pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     open_files::provide(config.open_files());
+    if config.broker.delivery_limit < LOW_DELIVERY_LIMIT {
+        tracing::warn!(
+            delivery_limit = config.broker.delivery_limit,
+            "broker.delivery_limit is within reach of restarts and reconnects: RabbitMQ dead-letters jobs by itself then"
+        );
+    }
     let (publisher, mut publishing) = Publisher::start(config.broker());
     // Beside the database: the system's certificates are read for it.
     let settings = config.webhooks();
@@ -41,11 +50,13 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         ended = &mut publishing => return Err(broker_ended(ended)),
         () = signals.next() => return Ok(()),
     }
-    let (consumer, mut consuming) = Consumer::start(config.broker());
+    let services = pipeline.start_services();
+    let (consumer, mut consuming) = Consumer::start(config.broker(), pipeline.may_consume());
     let stopper = consumer.stopper();
-    let health = crate::health::start(config.worker.health_listen, &pipeline, consumer.is_up()).await?;
-    let taking = tokio::spawn(pipeline.clone().take_jobs(consumer));
-    let sweeping = tokio::spawn(pipeline.clone().sweep());
+    let health =
+        crate::health::start(config.worker.health_listen, &pipeline, consumer.is_up(), consumer.unsettled())
+            .await?;
+    let mut taking = tokio::spawn(pipeline.clone().take_jobs(consumer));
     tracing::info!("the worker runs");
 
     let failed = tokio::select! {
@@ -53,13 +64,16 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         ended = &mut publishing => Some(broker_ended(ended)),
         ended = &mut consuming => Some(broker_ended(ended)),
         error = pipeline.unusable() => Some(error.into()),
+        ended = &mut taking => {
+            Some(anyhow::anyhow!("the task that takes jobs ended: {:?}", ended.err()))
+        }
     };
     stopper.cancel();
     pipeline.stop();
     tracing::info!("stopping: nothing new is taken, what is under way is finished");
     let grace = Duration::from_secs(config.worker.grace_period_seconds);
     let is_left_behind = tokio::select! {
-        stopped = timeout(grace, finish(&pipeline, &stopper, taking, sweeping)) => {
+        stopped = timeout(grace, finish(&pipeline, &stopper, taking, services)) => {
             if stopped.is_err() {
                 tracing::warn!(jobs = pipeline.jobs_in_flight(), "the grace period is over; leases mend what is left");
             }
@@ -89,10 +103,13 @@ async fn finish(
     pipeline: &Arc<Pipeline>,
     stopper: &Stopper,
     taking: JoinHandle<()>,
-    sweeping: JoinHandle<()>,
+    services: Vec<JoinHandle<()>>,
 ) {
-    // These two begin tasks: only after their end is there no more to wait for than what is under way.
-    let _ = join!(taking, sweeping);
+    // These begin tasks: only after their end is there no more to wait for than what is under way.
+    if !taking.is_finished() {
+        let _ = taking.await;
+    }
+    join_all(services).await;
     pipeline.at_rest().await;
     stopper.close();
 }

@@ -14,3 +14,5 @@ GRANT SELECT, INSERT, UPDATE ON payout_links TO :"worker";
 GRANT SELECT, INSERT, UPDATE, DELETE ON events TO :"worker";
 -- Append-only, and erased after their retention.
 GRANT SELECT, INSERT, DELETE ON attempts TO :"worker";
+-- Empty in normal operation: messages that came back several times while they were processed.
+GRANT SELECT, INSERT, UPDATE, DELETE ON suspect_messages TO :"worker";

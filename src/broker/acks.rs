@@ -1,6 +1,9 @@
 //! Acknowledgements leave in bulk.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use lapin::{
     Channel,
@@ -22,20 +25,7 @@ pub(super) enum Settle {
 /// with one frame for many, what lies behind a gap after a moment by itself.
 pub(super) struct Acks {
     channel: Channel,
-    /// Everything up to here is settled.
-    pub(super) upto: u64,
-    /// Settled without a gap, and the broker not told yet: the last of them, how many, and since when.
-    ready: Option<Ready>,
-    /// Beyond `upto`: since when, or `None` where the broker has been told already.
-    beyond: BTreeMap<u64, Option<Instant>>,
-    /// The earliest of those times, or earlier.
-    gap_since: Option<Instant>,
-}
-
-struct Ready {
-    last: u64,
-    count: usize,
-    since: Instant,
+    book: Book,
 }
 
 /// Acknowledged with one frame, or after [`PATIENCE`].
@@ -49,85 +39,173 @@ const GAP: Duration = Duration::from_millis(50);
 
 impl Acks {
     pub(super) fn new(channel: Channel) -> Self {
-        Self { channel, upto: 0, ready: None, beyond: BTreeMap::new(), gap_since: None }
+        Self { channel, book: Book::default() }
     }
 
     pub(super) async fn settle(&mut self, tags: &mut Vec<(u64, Settle)>) -> Result<(), BrokerError> {
         let now = Instant::now();
         for (tag, settle) in tags.drain(..) {
-            if settle != Settle::Acknowledge {
+            if settle == Settle::Acknowledge {
+                self.book.acknowledge(tag, now);
+            } else {
                 let requeue = BasicNackOptions { multiple: false, requeue: settle == Settle::GiveBack };
                 within(self.channel.basic_nack(tag, requeue)).await?;
-            }
-            self.beyond.insert(tag, (settle == Settle::Acknowledge).then_some(now));
-        }
-        while let Some(entry) = self.beyond.first_entry()
-            && *entry.key() == self.upto + 1
-        {
-            self.upto += 1;
-            // The broker refuses a tag that is acknowledged already, also as the end of a range.
-            if entry.remove().is_some() {
-                let ready = self.ready.get_or_insert(Ready { last: 0, count: 0, since: now });
-                ready.last = self.upto;
-                ready.count += 1;
+                self.book.settled(tag);
             }
         }
-        if !self.beyond.is_empty() {
-            self.gap_since.get_or_insert(now);
-        }
-        if self.ready.as_ref().is_some_and(|ready| ready.count >= BULK) {
-            self.tell_ready().await?;
-        }
-        Ok(())
+        if self.book.ready() >= BULK { self.send_ready().await } else { Ok(()) }
     }
 
-    /// When the broker is to be told at the latest.
+    /// When the broker is to hear of them at the latest.
     pub(super) fn due(&self) -> Option<Instant> {
-        let ready = self.ready.as_ref().map(|ready| ready.since + PATIENCE);
-        let gap = self.gap_since.map(|since| since + GAP);
-        ready.into_iter().chain(gap).min()
+        let since = self.book.oldest()?;
+        Some(since + if self.book.ready() > 0 { PATIENCE } else { GAP })
     }
 
-    pub(super) async fn tell_due(&mut self) -> Result<(), BrokerError> {
+    pub(super) async fn send_due(&mut self) -> Result<(), BrokerError> {
         let now = Instant::now();
-        if self.ready.as_ref().is_some_and(|ready| ready.since + PATIENCE <= now) {
-            self.tell_ready().await?;
+        if self.book.ready() > 0 {
+            self.send_ready().await?;
         }
-        if self.gap_since.is_some_and(|since| since + GAP <= now) {
-            self.tell_beyond(now - GAP).await?;
+        while self.book.oldest().is_some_and(|since| since + GAP <= now) {
+            let Some(tag) = self.book.take_oldest() else { break };
+            self.ack(tag, false).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn tell_all(&mut self) -> Result<(), BrokerError> {
-        self.tell_ready().await?;
-        self.tell_beyond(Instant::now()).await
+    pub(super) async fn send_all(&mut self) -> Result<(), BrokerError> {
+        self.send_ready().await?;
+        while let Some(tag) = self.book.take_oldest() {
+            self.ack(tag, false).await?;
+        }
+        Ok(())
     }
 
-    async fn tell_ready(&mut self) -> Result<(), BrokerError> {
-        match self.ready.take() {
-            Some(ready) => self.ack(ready.last, true).await,
+    async fn send_ready(&mut self) -> Result<(), BrokerError> {
+        match self.book.take_ready() {
+            Some(last) => self.ack(last, true).await,
             None => Ok(()),
         }
     }
 
-    /// Those that have waited since `upto` or longer, each by itself.
-    async fn tell_beyond(&mut self, upto: Instant) -> Result<(), BrokerError> {
-        let waiting: Vec<u64> = self
-            .beyond
-            .iter()
-            .filter(|(_, since)| since.is_some_and(|since| since <= upto))
-            .map(|(tag, _)| *tag)
-            .collect();
-        for tag in waiting {
-            self.ack(tag, false).await?;
-            self.beyond.insert(tag, None);
-        }
-        self.gap_since = self.beyond.values().flatten().min().copied();
-        Ok(())
-    }
-
     async fn ack(&self, tag: u64, multiple: bool) -> Result<(), BrokerError> {
         within(self.channel.basic_ack(tag, BasicAckOptions { multiple })).await
+    }
+}
+
+/// Which delivery tags are settled, and which of them the broker has not heard of.
+///
+/// Its size follows the gaps and what is unsaid, not the number of deliveries: behind one delivery that is settled late,
+/// millions of others are one range.
+#[derive(Debug, Default)]
+struct Book {
+    /// Settled tags as ranges that do not touch: first to last.
+    settled: BTreeMap<u64, u64>,
+    /// Acknowledged here, and the broker does not know: since when.
+    unsaid: BTreeMap<u64, Instant>,
+    /// The same, the longest unsaid first; some may be said by now.
+    order: VecDeque<(Instant, u64)>,
+}
+
+impl Book {
+    fn acknowledge(&mut self, tag: u64, now: Instant) {
+        self.settled(tag);
+        self.unsaid.insert(tag, now);
+        self.order.push_back((now, tag));
+    }
+
+    fn settled(&mut self, tag: u64) {
+        let (mut first, mut last) = (tag, tag);
+        if let Some((&before, &its_last)) = self.settled.range(..tag).next_back()
+            && its_last + 1 >= tag
+        {
+            first = before;
+            last = last.max(its_last);
+        }
+        if let Some(its_last) = self.settled.remove(&(tag + 1)) {
+            last = its_last;
+        }
+        self.settled.insert(first, last);
+    }
+
+    /// Everything up to here is settled.
+    fn upto(&self) -> u64 {
+        self.settled.first_key_value().map_or(0, |(&first, &last)| if first == 1 { last } else { 0 })
+    }
+
+    /// How many can be acknowledged with one frame.
+    fn ready(&self) -> usize {
+        self.unsaid.range(..=self.upto()).count()
+    }
+
+    /// The last of those. The broker refuses a tag that is acknowledged already, also as the end of a range.
+    fn take_ready(&mut self) -> Option<u64> {
+        let upto = self.upto();
+        let last = *self.unsaid.range(..=upto).next_back()?.0;
+        self.unsaid = self.unsaid.split_off(&(upto + 1));
+        self.forget_said();
+        Some(last)
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.order.front().map(|(since, _)| *since)
+    }
+
+    fn take_oldest(&mut self) -> Option<u64> {
+        let (_, tag) = self.order.pop_front()?;
+        self.unsaid.remove(&tag);
+        self.forget_said();
+        Some(tag)
+    }
+
+    /// The front of the order is always unsaid.
+    fn forget_said(&mut self) {
+        while self.order.front().is_some_and(|(_, tag)| !self.unsaid.contains_key(tag)) {
+            self.order.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acknowledged(tags: impl IntoIterator<Item = u64>) -> Book {
+        let mut book = Book::default();
+        tags.into_iter().for_each(|tag| book.acknowledge(tag, Instant::now()));
+        book
+    }
+
+    #[test]
+    fn what_has_no_gap_goes_with_one_frame() {
+        let mut book = acknowledged([2, 1, 3, 5]);
+        assert_eq!((book.ready(), book.take_ready()), (3, Some(3)));
+        assert_eq!((book.ready(), book.take_ready(), book.take_oldest()), (0, None, Some(5)));
+        assert_eq!(book.oldest(), None);
+        // The gap is closed: nothing before it is acknowledged again.
+        book.acknowledge(4, Instant::now());
+        assert_eq!((book.upto(), book.take_ready()), (5, Some(4)));
+    }
+
+    #[test]
+    fn a_tag_that_was_settled_otherwise_is_not_the_end_of_a_range() {
+        let mut book = acknowledged([1, 2]);
+        book.settled(3);
+        assert_eq!((book.upto(), book.take_ready()), (3, Some(2)));
+    }
+
+    #[test]
+    fn bookkeeping_does_not_grow_behind_a_gap() {
+        // Given a first delivery that is not settled, and many behind it that are, and the broker knows of them,
+        let mut book = Book::default();
+        for tag in 2..200_000 {
+            book.acknowledge(tag, Instant::now());
+            assert_eq!(book.take_oldest(), Some(tag));
+        }
+        // then they are one range, and nothing else is left.
+        assert_eq!((book.settled.len(), book.unsaid.len(), book.order.len()), (1, 0, 0));
+        book.acknowledge(1, Instant::now());
+        assert_eq!((book.upto(), book.take_ready()), (199_999, Some(1)));
     }
 }

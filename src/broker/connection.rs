@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
+use async_rs::TokioRuntime;
 use lapin::{
     AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind,
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
-    runtime::default_runtime,
     uri::{AMQPScheme, AMQPUri},
 };
 use secrecy::ExposeSecret;
@@ -15,9 +15,11 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
+use uuid::Uuid;
 
 use super::{
     BrokerSettings,
+    screen::{self, Screen},
     tls::{self, BrokerTls},
     topology,
 };
@@ -28,9 +30,6 @@ pub enum BrokerError {
     /// It passes: the broker is away, restarting, or broke the connection off.
     #[error("{0}")]
     Lost(String),
-    /// A message that the client cannot take apart broke the connection off. It comes again.
-    #[error("a message cannot be taken apart: {0}")]
-    Unreadable(String),
     /// It does not pass by waiting: credentials, vhost, rights.
     #[error("RabbitMQ refused: {0}")]
     Refused(String),
@@ -46,7 +45,7 @@ pub enum BrokerError {
 
 impl BrokerError {
     pub(super) fn passes(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Unreadable(_))
+        matches!(self, Self::Lost(_))
     }
 }
 
@@ -62,7 +61,6 @@ impl From<lapin::Error> for BrokerError {
             {
                 Self::Refused(refusal.get_message().to_string())
             }
-            ErrorKind::ParsingError(cause) => Self::Unreadable(cause.to_string()),
             ErrorKind::IOError(cause) if tls::is_refusal(cause) => Self::Untrusted(cause.to_string()),
             _ => Self::Lost(error.to_string()),
         }
@@ -85,22 +83,26 @@ pub(super) async fn within<T>(
 ///
 /// lapin closes a connection when the last of its handles is dropped, and a call that was given up keeps one inside
 /// lapin: such a connection lives on, heartbeats and all, and a consumer on it takes jobs that nobody works on.
-pub(super) struct Held(Arc<Connection>);
+pub(super) struct Held {
+    connection: Arc<Connection>,
+    /// What marks properties that could not be read, on this connection.
+    pub(super) mark: Uuid,
+}
 
 impl Deref for Held {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.0
+        &self.connection
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.0.status().connected()
+        if self.connection.status().connected()
             && let Ok(runtime) = Handle::try_current()
         {
-            let connection = self.0.clone();
+            let connection = self.connection.clone();
             // Said or not: from here on it has no heartbeat either, and the broker lets go of it by itself.
             runtime.spawn(async move { within(connection.close(200, "given up".into())).await });
         }
@@ -118,8 +120,9 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
     // On a task of its own: one that comes too late is taken, and closed.
     let tls = settings.tls.clone();
     let connecting = tokio::spawn(async move {
-        let connection = open(uri, properties, &tls).await?;
-        Ok::<_, lapin::Error>(Held(Arc::new(connection)))
+        let mark = Uuid::new_v4();
+        let connection = open(uri, properties, &tls, mark).await?;
+        Ok::<_, lapin::Error>(Held { connection: Arc::new(connection), mark })
     });
     let connected = async {
         let stopped = |_| Err(lapin::Error::from(std::io::Error::from(std::io::ErrorKind::Interrupted)));
@@ -151,18 +154,23 @@ async fn open(
     uri: AMQPUri,
     properties: ConnectionProperties,
     tls: &BrokerTls,
+    mark: Uuid,
 ) -> Result<Connection, lapin::Error> {
-    if uri.scheme == AMQPScheme::AMQP {
-        return Connection::connect_uri(uri, properties).await;
-    }
-    let connector = tls.connector().await?;
+    let connector = match uri.scheme {
+        AMQPScheme::AMQP => None,
+        AMQPScheme::AMQPS => Some(tls.connector().await?),
+    };
     let host = uri.authority.host.clone();
     let addresses: Vec<SocketAddr> = lookup_host((host.as_str(), uri.authority.port)).await?.collect();
-    let connect = async move |_: AMQPUri, runtime| {
-        let stream = AsyncTcpStream::connect(&runtime, addresses.clone()).await?;
-        Ok(stream.into_rustls(&connector, &host).await?)
+    let connect = async move |_: AMQPUri, _| {
+        let stream = AsyncTcpStream::connect(&TokioRuntime::tokio_current(), addresses.clone()).await?;
+        let stream = match &connector {
+            None => stream,
+            Some(connector) => stream.into_rustls(connector, &host).await?,
+        };
+        Ok(AsyncTcpStream::Plain(Screen::new(stream, mark)))
     };
-    Connection::connector(uri, default_runtime()?, connect, properties).await
+    Connection::connector(uri, screen::runtime(), connect, properties).await
 }
 
 pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {

@@ -1,28 +1,54 @@
-//! Deliveries in, within the prefetch. Each is acknowledged by whoever took it, after its row is committed.
+//! Deliveries in, within the prefetch. Each is settled by whoever took it, after its job is accounted for.
+//!
+//! The session reads its consumer and its channel whatever is full: what nobody has taken yet waits in [`Unread`], and is
+//! dropped with its session. Nothing here waits for room.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use aws_lc_rs::digest;
 use futures_util::{StreamExt, future::OptionFuture};
 use lapin::{
-    Event,
+    BasicProperties, Event,
+    message::Delivery as Message,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use tokio::{
     sync::{mpsc, watch},
     time::sleep_until,
 };
+use uuid::Uuid;
 
 use super::{
     BrokerError, BrokerSettings, Delivery,
-    acks::Acks,
+    acks::{Acks, Settle},
     connection::{KeepUp, channel, connect, within},
+    delivery::{HeldBytes, Withheld},
+    screen,
+    unread::Unread,
 };
 
 pub struct Consumer {
-    deliveries: mpsc::Receiver<Box<Delivery>>,
+    unread: Arc<Unread>,
     up: watch::Receiver<bool>,
     stop: Arc<watch::Sender<Stop>>,
+}
+
+/// Shows what is delivered and not taken yet.
+#[derive(Clone)]
+pub struct Unsettled(Arc<Unread>);
+
+impl Unsettled {
+    /// Returns how many deliveries wait to be taken, and how long the first has waited.
+    pub fn waiting(&self) -> (usize, Duration) {
+        self.0.waiting()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -49,25 +75,34 @@ impl Stopper {
 }
 
 impl Consumer {
-    /// The consumer and the task that keeps it up; the task ends after [`Stopper::close`], or with what does not
+    /// Starts the consumer and the task that keeps it up. The task ends after [`Stopper::close`], or with what does not
     /// pass by waiting.
-    pub fn start(settings: BrokerSettings) -> (Self, tokio::task::JoinHandle<Result<(), BrokerError>>) {
-        let (sender, deliveries) = mpsc::channel(settings.prefetch.into());
+    ///
+    /// While `may_consume` is false nothing is consumed: what was delivered is given back once, with its session.
+    pub fn start(
+        settings: BrokerSettings,
+        mut may_consume: watch::Receiver<bool>,
+    ) -> (Self, tokio::task::JoinHandle<Result<(), BrokerError>>) {
+        let unread = Arc::new(Unread::default());
         let (up_sender, up) = watch::channel(false);
         let (stop, stopped) = watch::channel(Stop::No);
+        let consumer = Self { unread: unread.clone(), up, stop: Arc::new(stop) };
         let task = tokio::spawn(async move {
             let mut keep_up = KeepUp::new("consume", up_sender);
-            let mut caution = None;
+            let held = Arc::new(AtomicUsize::new(0));
             while *stopped.borrow() == Stop::No {
-                let ended = session(&settings, caution, &sender, keep_up.up(), stopped.clone()).await;
-                match ended {
-                    Err(BrokerError::Unreadable(_)) => caution = Some(Caution(settings.prefetch)),
-                    Ok(()) if *stopped.borrow() == Stop::No => {
-                        caution = None;
-                        continue;
-                    }
-                    // Only a session that got through ends the caution.
-                    Ok(()) | Err(_) => {}
+                let mut stop = stopped.clone();
+                tokio::select! {
+                    _ = may_consume.wait_for(|may| *may) => {}
+                    _ = stop.wait_for(|stop| *stop > Stop::No) => break,
+                }
+                let session = Session { settings: &settings, unread: &unread, held: &held, up: keep_up.up() };
+                let ended = session.run(may_consume.clone(), stopped.clone()).await;
+                // The broker delivers them again; to settle them here would settle nothing.
+                unread.clear();
+                if ended.is_ok() && *stopped.borrow() == Stop::No {
+                    keep_up.up().send_replace(false);
+                    continue;
                 }
                 if let Some(end) = keep_up.after(ended).await {
                     return end;
@@ -75,7 +110,7 @@ impl Consumer {
             }
             Ok(())
         });
-        (Self { deliveries, up, stop: Arc::new(stop) }, task)
+        (consumer, task)
     }
 
     pub fn stopper(&self) -> Stopper {
@@ -86,90 +121,138 @@ impl Consumer {
         self.up.clone()
     }
 
-    /// The next delivery; `None` after it was stopped.
+    pub fn unsettled(&self) -> Unsettled {
+        Unsettled(self.unread.clone())
+    }
+
+    /// Waits for the next delivery; `None` after the consumer was stopped.
     pub async fn next(&mut self) -> Option<Box<Delivery>> {
         let mut stop = self.stop.subscribe();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop > Stop::No) => None,
-            delivery = self.deliveries.recv() => delivery,
+            delivery = self.unread.next() => Some(delivery),
         }
     }
 }
 
-/// After a message that cannot be taken apart broke a connection off: so many deliveries are taken one at a time.
-///
-/// Every unacknowledged delivery goes back with that message, and the broker counts that. With a whole prefetch at
-/// every try innocent jobs would be taken for poison before it is; so it is delivered alone until the broker's own
-/// limit makes a dead letter of it.
-#[derive(Debug, Clone, Copy)]
-struct Caution(u16);
+struct Session<'a> {
+    settings: &'a BrokerSettings,
+    unread: &'a Unread,
+    /// Bytes of oversized bodies in memory.
+    held: &'a Arc<AtomicUsize>,
+    up: &'a watch::Sender<bool>,
+}
 
-async fn session(
-    settings: &BrokerSettings,
-    caution: Option<Caution>,
-    deliveries: &mpsc::Sender<Box<Delivery>>,
-    up: &watch::Sender<bool>,
-    mut stop: watch::Receiver<Stop>,
-) -> Result<(), BrokerError> {
-    let connection = connect(settings, "consume").await?;
-    let mut events = Box::pin(connection.events_listener());
-    let channel = channel(&connection).await?;
-    // Per consumer; without it an unread consumer would take the whole queue into memory.
-    let prefetch = if caution.is_some() { 1 } else { settings.prefetch };
-    within(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-    let queue = settings.names.jobs_queue.as_str();
-    let consuming =
-        channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
-    let mut consumer = within(consuming).await?;
-    up.send_replace(true);
-    tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
+impl Session<'_> {
+    async fn run(
+        &self,
+        mut may_consume: watch::Receiver<bool>,
+        mut stop: watch::Receiver<Stop>,
+    ) -> Result<(), BrokerError> {
+        let connection = connect(self.settings, "consume").await?;
+        let mut events = Box::pin(connection.events_listener());
+        let channel = channel(&connection).await?;
+        // Per consumer; without it an unread consumer would take the whole queue into memory.
+        within(channel.basic_qos(self.settings.prefetch, BasicQosOptions::default())).await?;
+        let queue = self.settings.names.jobs_queue.as_str();
+        let consuming = channel.basic_consume(
+            queue.into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let mut consumer = within(consuming).await?;
+        self.up.send_replace(true);
+        tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
 
-    let (settle, mut settled) = mpsc::unbounded_channel();
-    let mut acks = Acks::new(channel.clone());
-    let (mut tags, mut taking) = (Vec::new(), true);
-    loop {
-        tokio::select! {
-            delivery = consumer.next(), if taking && deliveries.capacity() > 0 => match delivery {
-                Some(Ok(delivery)) => {
-                    let delivery = Box::new(Delivery {
-                        body: delivery.data,
-                        properties: delivery.properties,
-                        tag: delivery.delivery_tag,
-                        settle: settle.clone(),
-                    });
-                    // Full or closed: it stays unacknowledged and comes again.
-                    let _ = deliveries.try_send(delivery);
+        let (settle, mut settled) = mpsc::unbounded_channel();
+        let mut acks = Acks::new(channel.clone());
+        let (mut tags, mut taking) = (Vec::new(), true);
+        loop {
+            tokio::select! {
+                message = consumer.next(), if taking => match message {
+                    Some(Ok(message)) => self.unread.push(self.delivery(message, connection.mark, &settle)),
+                    Some(Err(error)) => return Err(error.into()),
+                    None => return Err(BrokerError::Lost("the broker cancelled the consumer".into())),
+                },
+                _ = settled.recv_many(&mut tags, usize::MAX) => acks.settle(&mut tags).await?,
+                Some(()) = OptionFuture::from(acks.due().map(sleep_until)) => acks.send_due().await?,
+                event = events.next() => match event {
+                    Some(Event::Error(error)) => return Err(error.into()),
+                    Some(_) => {}
+                    None => return Err(BrokerError::Lost("the connection is gone".into())),
+                },
+                () = async { drop(may_consume.wait_for(|may| !may).await) }, if taking => {
+                    tracing::info!("consumption paused, deliveries are given back");
+                    break;
                 }
-                Some(Err(error)) => return Err(error.into()),
-                None => return Err(BrokerError::Lost("the broker cancelled the consumer".into())),
-            },
-            _ = settled.recv_many(&mut tags, usize::MAX) => {
-                acks.settle(&mut tags).await?;
-                if caution.is_some_and(|Caution(deliveries)| acks.upto >= deliveries.into()) {
-                    acks.tell_all().await?;
-                    within(channel.close(200, "done".into())).await?;
-                    return within(connection.close(200, "done".into())).await;
-                }
-            }
-            Some(()) = OptionFuture::from(acks.due().map(sleep_until)) => acks.tell_due().await?,
-            Some(Event::Error(error)) = events.next() => return Err(error.into()),
-            _ = stop.changed() => {
-                let wanted = *stop.borrow_and_update();
-                if wanted >= Stop::Cancel && taking {
-                    taking = false;
-                    within(channel.basic_cancel(consumer.tag(), BasicCancelOptions::default())).await?;
-                }
-                if wanted == Stop::Close {
-                    while let Ok(tag) = settled.try_recv() {
-                        tags.push(tag);
+                _ = stop.changed() => {
+                    let wanted = *stop.borrow_and_update();
+                    if wanted >= Stop::Cancel && taking {
+                        taking = false;
+                        within(channel.basic_cancel(consumer.tag(), BasicCancelOptions::default())).await?;
                     }
-                    acks.settle(&mut tags).await?;
-                    acks.tell_all().await?;
-                    within(channel.close(200, "done".into())).await?;
-                    return within(connection.close(200, "done".into())).await;
+                    if wanted == Stop::Close {
+                        break;
+                    }
                 }
             }
         }
+        while let Ok(tag) = settled.try_recv() {
+            tags.push(tag);
+        }
+        acks.settle(&mut tags).await?;
+        acks.send_all().await?;
+        within(channel.close(200, "done".into())).await?;
+        within(connection.close(200, "done".into())).await
     }
+
+    fn delivery(
+        &self,
+        message: Message,
+        mark: Uuid,
+        settle: &mpsc::UnboundedSender<(u64, Settle)>,
+    ) -> Box<Delivery> {
+        let is_unreadable = is_marked(&message.properties, mark);
+        let properties = if is_unreadable { BasicProperties::default() } else { message.properties };
+        let (body, withheld, held_bytes) = self.bounded(message.data);
+        Box::new(Delivery {
+            body: body.into(),
+            withheld,
+            properties,
+            is_unreadable,
+            is_redelivered: message.redelivered,
+            received_at: Instant::now(),
+            is_settled: false.into(),
+            _held_bytes: held_bytes,
+            tag: message.delivery_tag,
+            settle: settle.clone(),
+        })
+    }
+
+    /// A body that is too large for a job stays in memory only while there is not much of that.
+    fn bounded(&self, body: Vec<u8>) -> (Vec<u8>, Option<Withheld>, Option<HeldBytes>) {
+        if body.len() <= MAX_JOB {
+            return (body, None, None);
+        }
+        let held = self.held.fetch_add(body.len(), Ordering::Relaxed) + body.len();
+        let held_bytes = HeldBytes { of: self.held.clone(), bytes: body.len() };
+        if held <= MAX_OVERSIZED {
+            return (body, None, Some(held_bytes));
+        }
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest::digest(&digest::SHA256, &body).as_ref());
+        (Vec::new(), Some(Withheld { bytes: body.len(), sha256 }), None)
+    }
+}
+
+/// Bytes of a job at most (contract, section 2).
+const MAX_JOB: usize = 256 * 1024;
+/// Bytes of larger bodies in memory at most; past that the broker makes the dead letter from the body that it has.
+const MAX_OVERSIZED: usize = 32 << 20;
+
+fn is_marked(properties: &BasicProperties, mark: Uuid) -> bool {
+    let value = properties.headers().as_ref().and_then(|headers| headers.inner().get(screen::MARK));
+    matches!(value, Some(AMQPValue::LongString(text)) if text.as_bytes() == mark.to_string().as_bytes())
 }

@@ -1,5 +1,14 @@
 //! One delivery: what it says, how it is settled, and the dead letter that it may become.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use lapin::{
     BasicProperties,
@@ -9,31 +18,87 @@ use tokio::sync::mpsc;
 
 use super::{Message, acks::Settle, connection::FRAME, publisher::PERSISTENT};
 
-/// One delivery of a job. Dropped without an acknowledgement it stays the broker's.
+/// One delivery of a job. Dropped without being settled it stays the broker's.
 #[derive(Debug)]
 pub struct Delivery {
-    pub body: Vec<u8>,
+    /// Empty where it was withheld.
+    pub body: Bytes,
+    /// A body that is too large to be held.
+    pub withheld: Option<Withheld>,
+    /// None where they could not be read.
     pub properties: BasicProperties,
+    pub is_unreadable: bool,
+    pub is_redelivered: bool,
+    pub received_at: Instant,
+    pub(super) _held_bytes: Option<HeldBytes>,
+    pub(super) is_settled: AtomicBool,
     pub(super) tag: u64,
     pub(super) settle: mpsc::UnboundedSender<(u64, Settle)>,
 }
 
+/// What is known of a body that was not held.
+#[derive(Debug)]
+pub struct Withheld {
+    pub bytes: usize,
+    pub sha256: [u8; 32],
+}
+
+/// Counts bytes for as long as it lives.
+#[derive(Debug)]
+pub(super) struct HeldBytes {
+    pub(super) of: Arc<AtomicUsize>,
+    pub(super) bytes: usize,
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 impl Delivery {
+    /// Says whether its session has ended: the broker delivers it again, and it cannot be settled any more.
+    pub fn is_stale(&self) -> bool {
+        self.settle.is_closed()
+    }
+
+    /// SHA-256 of the body.
+    pub fn body_sha256(&self) -> [u8; 32] {
+        if let Some(withheld) = &self.withheld {
+            return withheld.sha256;
+        }
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest::digest(&digest::SHA256, &self.body).as_ref());
+        sha256
+    }
+
     /// To be called once the job is accounted for, and never before.
     pub fn acknowledge(&self) {
-        // A session that has ended has given its deliveries back: this one comes again.
-        let _ = self.settle.send((self.tag, Settle::Acknowledge));
+        self.settle(Settle::Acknowledge);
     }
 
     /// Gives it back to the queue, which counts that: for what cannot be accounted for here, and is no reason to
     /// wait. Never a way to retry.
     pub fn give_back(&self) {
-        let _ = self.settle.send((self.tag, Settle::GiveBack));
+        self.settle(Settle::GiveBack);
     }
 
     /// Leaves it to the broker to make a dead letter of it as it is.
     pub fn reject(&self) {
-        let _ = self.settle.send((self.tag, Settle::Reject));
+        self.settle(Settle::Reject);
+    }
+
+    /// Says whether it was acknowledged, rejected or given back.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Relaxed)
+    }
+
+    /// Once: the broker closes the channel of whoever settles a delivery twice.
+    fn settle(&self, settle: Settle) {
+        if !self.is_settled.swap(true, Ordering::Relaxed) {
+            // A session that has ended has given its deliveries back: this one comes again.
+            let _ = self.settle.send((self.tag, settle));
+        }
     }
 
     /// Whether a header is there that is not one text: its name in two spellings, or a value of another type.
@@ -82,10 +147,13 @@ impl Delivery {
     /// As the broker itself does when it dead-letters, its expiration is taken off: it would be deleted by it.
     /// `user_id` becomes a header, since only that user may publish it.
     ///
-    /// `None` where its headers leave no room for two more: they all go in one frame.
+    /// `None` where it cannot be published again as it was, and the broker has to make the dead letter: its headers leave
+    /// no room for more (they all go in one frame), its properties could not be read, or its body was not held.
     pub fn dead_letter(&self, exchange: &str, code: &str, reason: &str) -> Option<Box<Message>> {
-        if self.properties.headers().iter().flat_map(|headers| headers.inner()).map(sized).sum::<usize>()
-            > MOST_HEADERS
+        if self.is_unreadable
+            || self.withheld.is_some()
+            || self.properties.headers().iter().flat_map(|headers| headers.inner()).map(sized).sum::<usize>()
+                > MOST_HEADERS
         {
             return None;
         }
@@ -97,33 +165,45 @@ impl Delivery {
         add("x-rejected-code", code);
         add("x-rejected-reason", reason);
         for (name, value) in [
-            ("x-original-expiration", self.properties.expiration()),
-            ("x-original-user-id", self.properties.user_id()),
+            ("x-original-expiration", self.properties.expiration().as_ref()),
+            ("x-original-user-id", self.properties.user_id().as_ref()),
+            ("x-original-reply-to", self.properties.reply_to().as_ref().filter(|to| is_own_pseudo_queue(to))),
         ] {
             if let Some(value) = value {
                 add(name, value.as_str());
             }
         }
-        properties =
-            without_expiration_and_user(properties).with_headers(headers).with_delivery_mode(PERSISTENT);
+        properties = republishable(properties).with_headers(headers).with_delivery_mode(PERSISTENT);
         Some(Box::new(Message {
             exchange: exchange.into(),
             routing_key: String::new(),
             properties,
-            body: Bytes::copy_from_slice(&self.body),
+            body: self.body.clone(),
         }))
     }
 
-    /// How often it was delivered before, as far as the broker says.
-    pub fn redeliveries(&self) -> u64 {
-        let count =
-            self.properties.headers().as_ref().and_then(|headers| headers.inner().get("x-delivery-count"));
-        match count {
+    /// Returns how often the broker says that it delivered the message before.
+    ///
+    /// Only of a redelivery: the broker writes over the header then, and what a publisher wrote into it is not believed.
+    /// RabbitMQ 4.3 counts what was given back in a header of its own.
+    pub fn deliveries_before(&self) -> u64 {
+        if !self.is_redelivered {
+            return 0;
+        }
+        let headers = self.properties.headers();
+        let count = |name| match headers.as_ref().and_then(|headers| headers.inner().get(name)) {
             Some(AMQPValue::LongLongInt(count)) => u64::try_from(*count).unwrap_or_default(),
             Some(AMQPValue::LongInt(count)) => u64::try_from(*count).unwrap_or_default(),
             _ => 0,
-        }
+        };
+        count("x-delivery-count").max(count("x-acquired-count"))
     }
+}
+
+/// What an AMQP 1.0 sender's reply-to is left as: RabbitMQ closes the channel of whoever publishes it and has no consumer
+/// there.
+fn is_own_pseudo_queue(reply_to: &ShortString) -> bool {
+    reply_to.as_str() == "amq.rabbitmq.reply-to"
 }
 
 /// They go in one frame; the rest of it is for the other properties and for ours.
@@ -145,8 +225,8 @@ fn size(value: &AMQPValue) -> usize {
     }
 }
 
-/// Every property but those two: there is no taking one off.
-fn without_expiration_and_user(properties: BasicProperties) -> BasicProperties {
+/// Every property but those that are not to be published again: there is no taking one off.
+fn republishable(properties: BasicProperties) -> BasicProperties {
     let mut kept = BasicProperties::default();
     macro_rules! keep {
         ($($property:ident $with:ident),*) => {
@@ -157,8 +237,11 @@ fn without_expiration_and_user(properties: BasicProperties) -> BasicProperties {
     }
     keep!(
         content_type with_content_type, content_encoding with_content_encoding, priority with_priority,
-        correlation_id with_correlation_id, reply_to with_reply_to, message_id with_message_id,
-        timestamp with_timestamp, kind with_type, app_id with_app_id, cluster_id with_cluster_id
+        correlation_id with_correlation_id, message_id with_message_id, timestamp with_timestamp,
+        kind with_type, app_id with_app_id, cluster_id with_cluster_id
     );
+    if let Some(reply_to) = properties.reply_to().clone().filter(|reply_to| !is_own_pseudo_queue(reply_to)) {
+        kept = kept.with_reply_to(reply_to);
+    }
     kept
 }

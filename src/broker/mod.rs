@@ -9,9 +9,11 @@ mod connection;
 mod consumer;
 mod delivery;
 mod publisher;
+mod screen;
 mod submitter;
 mod tls;
 mod topology;
+mod unread;
 
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use serde::Deserialize;
 
 pub use self::{
     connection::{BrokerError, check},
-    consumer::{Consumer, Stopper},
+    consumer::{Consumer, Stopper, Unsettled},
     delivery::Delivery,
     publisher::{Message, Properties, PublishError, Publisher, Route},
     submitter::{Job, Submitter},
@@ -39,6 +41,8 @@ pub struct BrokerSettings {
     /// Publications under way at once, at most.
     pub publish_window: usize,
     pub delivery_limit: u32,
+    /// The same for dead letters and unrouted results; 0: none is declared.
+    pub letter_delivery_limit: u32,
     /// Messages kept of results that no queue was bound for; the oldest go first.
     pub unrouted_limit: u32,
     pub names: Names,

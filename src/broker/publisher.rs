@@ -15,13 +15,14 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 
 use super::{
     BrokerError, BrokerSettings,
     connection::{KeepUp, channel, connect, within},
+    topology,
 };
 
 /// A message to be published, mandatory and persistent.
@@ -89,6 +90,7 @@ pub enum PublishError {
 pub struct Publisher {
     queue: mpsc::Sender<Publication>,
     up: watch::Receiver<bool>,
+    declare: Arc<Notify>,
 }
 
 struct Publication {
@@ -102,20 +104,32 @@ impl Publisher {
     pub fn start(settings: BrokerSettings) -> (Self, tokio::task::JoinHandle<Result<(), BrokerError>>) {
         let (queue, mut waiting) = mpsc::channel(settings.publish_window);
         let (up_sender, up) = watch::channel(false);
+        let declare = Arc::new(Notify::new());
+        let asked = declare.clone();
         let task = tokio::spawn(async move {
             let mut keep_up = KeepUp::new("publish", up_sender);
             loop {
-                let ended = session(&settings, &mut waiting, keep_up.up()).await;
+                let ended = session(&settings, &mut waiting, &asked, keep_up.up()).await;
                 if let Some(end) = keep_up.after(ended).await {
                     return end;
                 }
             }
         });
-        (Self { queue, up }, task)
+        (Self { queue, up, declare }, task)
     }
 
     pub fn is_up(&self) -> bool {
         *self.up.borrow()
+    }
+
+    /// Returns whether it is connected and not blocked, and every change of that.
+    pub fn watch_up(&self) -> watch::Receiver<bool> {
+        self.up.clone()
+    }
+
+    /// Declares the topology again, soon: a queue of the worker's own was found to be missing.
+    pub fn declare_topology(&self) {
+        self.declare.notify_one();
     }
 
     /// Waits until it is connected.
@@ -148,13 +162,16 @@ type Returned = HashMap<Id, usize>;
 /// A publication that the broker has answered, or cannot answer any more.
 struct Confirmed {
     id: Id,
-    confirmation: lapin::Result<Confirmation>,
+    /// `None`: nobody waits for it any more, and the broker has not confirmed it. A queue without a majority confirms nothing;
+    /// its messages are not to take the places of others.
+    confirmation: Option<lapin::Result<Confirmation>>,
     answer: oneshot::Sender<Result<Route, PublishError>>,
 }
 
 async fn session(
     settings: &BrokerSettings,
     waiting: &mut mpsc::Receiver<Publication>,
+    declare: &Notify,
     up: &watch::Sender<bool>,
 ) -> Result<(), BrokerError> {
     let connection = connect(settings, "publish").await?;
@@ -166,6 +183,7 @@ async fn session(
 
     let (mut publications, mut confirming, mut confirmed) = (Vec::new(), FuturesUnordered::new(), Vec::new());
     let mut returned = Returned::new();
+    let mut unconfirmed = 0;
     let mut last_progress = Instant::now();
     let mut watchdog = interval(Duration::from_secs(5));
     watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -176,7 +194,10 @@ async fn session(
         }
         if !confirmed.is_empty() {
             last_progress = Instant::now();
-            settle(confirmed.drain(..), &mut returned)?;
+            unconfirmed += settle(confirmed.drain(..), &mut returned)?;
+            if unconfirmed > MAX_UNCONFIRMED {
+                return Err(BrokerError::Lost("too many messages are not confirmed".into()));
+            }
         }
         let idle = confirming.is_empty();
         let blocked = connection.status().blocked();
@@ -209,6 +230,10 @@ async fn session(
                 publications.retain(|publication: &Publication| !publication.answer.is_closed());
                 confirming.extend(publications.drain(..).map(|publication| publish(&channel, publication)));
             }
+            () = declare.notified() => {
+                tracing::warn!("a queue is missing, declaring the topology again");
+                topology::declare(&connection, settings).await?;
+            }
             _ = watchdog.tick() => {
                 if !idle && !blocked && last_progress.elapsed() > STALLED {
                     return Err(BrokerError::Lost("the broker confirms nothing".into()));
@@ -223,15 +248,19 @@ async fn session(
 /// All of them are polled by one task, and lapin counts a message and queues its frames in one poll: so each gets its
 /// own confirm. Awaited one by one, each would wait until the one before it is written to the socket.
 async fn publish(channel: &Channel, publication: Publication) -> Confirmed {
-    let Publication { message, answer } = publication;
+    let Publication { message, mut answer } = publication;
     let Message { exchange, routing_key, properties, body } = *message;
     let id = (exchange, properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default());
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let written =
         channel.basic_publish((&*id.0).into(), routing_key.into(), options, &body, properties).await;
     let confirmation = match written {
-        Ok(confirm) => confirm.await,
-        Err(error) => Err(error),
+        Ok(mut confirm) => tokio::select! {
+            biased;
+            confirmation = &mut confirm => Some(confirmation),
+            () = answer.closed() => None,
+        },
+        Err(error) => Some(Err(error)),
     };
     Confirmed { id, confirmation, answer }
 }
@@ -240,9 +269,18 @@ async fn publish(channel: &Channel, publication: Publication) -> Confirmed {
 ///
 /// What was returned is gathered first. A return hangs onto a confirm that completes no later than its own, but that
 /// one may be looked at later.
-fn settle(all: impl ExactSizeIterator<Item = Confirmed>, returned: &mut Returned) -> Result<(), BrokerError> {
+/// Returns how many stay unconfirmed.
+fn settle(
+    all: impl ExactSizeIterator<Item = Confirmed>,
+    returned: &mut Returned,
+) -> Result<usize, BrokerError> {
     let mut answers = Vec::with_capacity(all.len());
+    let mut unconfirmed = 0;
     for Confirmed { id, confirmation, answer } in all {
+        let Some(confirmation) = confirmation else {
+            unconfirmed += 1;
+            continue;
+        };
         let confirmation = confirmation.map_err(BrokerError::from)?;
         answers.push((id, confirmation.is_ack(), answer));
         if let Some(message) = confirmation.take_message() {
@@ -269,13 +307,16 @@ fn settle(all: impl ExactSizeIterator<Item = Confirmed>, returned: &mut Returned
         // Whoever asked may have stopped waiting: it asks again.
         let _ = answer.send(told);
     }
-    Ok(())
+    Ok(unconfirmed)
 }
 
 /// Every publication was confirmed before its publisher went away: there is nothing to wait for.
 async fn close(connection: &Connection) -> Result<(), BrokerError> {
     within(connection.close(200, "done".into())).await
 }
+
+/// lapin keeps something of each message that stays unconfirmed; past this the connection is made anew.
+const MAX_UNCONFIRMED: usize = 4096;
 
 /// Without a confirm for so long the connection is given up, unless the broker said that it is blocked.
 const STALLED: Duration = Duration::from_secs(30);
@@ -298,7 +339,7 @@ mod tests {
         });
         let (answer, answered) = oneshot::channel();
         let id = ("results".into(), message_id.to_owned());
-        (Confirmed { id, confirmation: Ok(Confirmation::Ack(message)), answer }, answered)
+        (Confirmed { id, confirmation: Some(Ok(Confirmation::Ack(message))), answer }, answered)
     }
 
     #[test]

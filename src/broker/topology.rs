@@ -25,12 +25,16 @@ pub(super) async fn declare(connection: &Connection, settings: &BrokerSettings) 
     exchange(channel, &names.results_exchange, ExchangeKind::Topic).await?;
     exchange(channel, &names.jobs_exchange, ExchangeKind::Direct).await?;
 
-    let quorum = [("x-queue-type", text("quorum"))];
-    queue(channel, &names.dead_queue, &quorum).await?;
-    let unrouted = [quorum[0].clone(), ("x-max-length", number(settings.unrouted_limit))];
-    queue(channel, &names.unrouted_queue, &unrouted).await?;
+    let mut letters = vec![("x-queue-type", text("quorum"))];
+    // Without a limit of our own RabbitMQ 4 deletes a letter that was looked at more than twenty times.
+    if settings.letter_delivery_limit > 0 {
+        letters.push(("x-delivery-limit", number(settings.letter_delivery_limit)));
+    }
+    queue(channel, &names.dead_queue, &letters).await?;
+    letters.push(("x-max-length", number(settings.unrouted_limit)));
+    queue(channel, &names.unrouted_queue, &letters).await?;
     let jobs = [
-        quorum[0].clone(),
+        ("x-queue-type", text("quorum")),
         ("x-dead-letter-exchange", text(&names.dead_exchange)),
         ("x-dead-letter-strategy", text("at-least-once")),
         // At-least-once dead-lettering silently becomes at-most-once without it.

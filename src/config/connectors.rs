@@ -9,7 +9,7 @@ use super::{load, tls};
 use crate::{
     connector::{Account, KINDS, Kind, Settings},
     http::{HttpSettings, NoClient},
-    limits::{Breaker, BreakerSettings, Pace, Slots},
+    limits::{Breaker, BreakerSettings, Permits, RateLimit},
 };
 
 #[derive(Debug)]
@@ -106,8 +106,8 @@ impl ConnectorSection {
             name: name.into(),
             kind: self.kind,
             connector: self.settings.connect(http)?,
-            slots: Slots::new(self.calls.concurrency),
-            pace: Pace::new(self.calls.requests_per_minute),
+            permits: Permits::new(self.calls.concurrency),
+            rate: RateLimit::new(self.calls.requests_per_minute),
             breaker: Breaker::new(
                 name,
                 BreakerSettings {

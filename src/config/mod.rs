@@ -50,7 +50,7 @@ pub struct Config {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkerSection {
-    /// Jobs taken from the queue and not concluded, at most.
+    /// Deliveries that are being taken in, and records that are being worked on: each at most.
     pub jobs_in_flight: usize,
     /// Events being told, at most.
     pub events_in_flight: usize,
@@ -60,8 +60,8 @@ pub struct WorkerSection {
     pub lease_seconds: u64,
     pub sweep_interval_ms: u64,
     pub sweep_batch: usize,
-    /// Deliveries of one message before it is taken for poison; below the queue's delivery limit.
-    pub max_deliveries: u64,
+    /// How often processing a message may begin and not end before it is taken for poison.
+    pub max_unfinished_begins: u32,
     /// Whether `run` migrates the database first.
     pub migrate: bool,
     /// Where `/health/live`, `/health/ready` and `/metrics` are served; not at all where empty.
@@ -77,7 +77,7 @@ impl Default for WorkerSection {
             lease_seconds: 45,
             sweep_interval_ms: 1000,
             sweep_batch: 64,
-            max_deliveries: 15,
+            max_unfinished_begins: 5,
             migrate: true,
             health_listen: None,
         }
@@ -125,7 +125,10 @@ pub struct BrokerSection {
     pub publish_window: usize,
     pub publish_patience_seconds: u64,
     pub publish_pause_seconds: u64,
+    /// Deliveries of a job before RabbitMQ dead-letters it by itself: a last resort, out of reach of restarts and outages.
     pub delivery_limit: u32,
+    /// The same for dead letters and unrouted results; 0 declares none, as earlier versions did.
+    pub letter_delivery_limit: u32,
     pub unrouted_limit: u32,
     pub names: Names,
     pub tls: TlsSection,
@@ -141,7 +144,8 @@ impl Default for BrokerSection {
             publish_window: 256,
             publish_patience_seconds: 10,
             publish_pause_seconds: 5,
-            delivery_limit: 20,
+            delivery_limit: OUT_OF_REACH,
+            letter_delivery_limit: OUT_OF_REACH,
             unrouted_limit: 100_000,
             names: Names::default(),
             tls: TlsSection::default(),
@@ -209,6 +213,9 @@ pub struct WebhooksSection {
     pub ca_file: Option<PathBuf>,
     pub concurrency: usize,
     pub host_concurrency: usize,
+    /// Webhooks of one merchant (`x-merchant-id`) at once, to whatever hosts.
+    pub merchant_concurrency: usize,
+    /// How long a webhook waits for a permit before it is put off.
     pub host_patience_ms: u64,
     pub allowed_networks: Vec<IpNet>,
     pub allowed_hosts: Vec<String>,
@@ -230,6 +237,7 @@ impl Default for WebhooksSection {
             ca_file: None,
             concurrency: 1024,
             host_concurrency: 64,
+            merchant_concurrency: 512,
             host_patience_ms: 1000,
             allowed_networks: Vec::new(),
             allowed_hosts: Vec::new(),
@@ -319,6 +327,7 @@ impl Config {
             prefetch: section.prefetch,
             publish_window: section.publish_window.max(1),
             delivery_limit: section.delivery_limit,
+            letter_delivery_limit: section.letter_delivery_limit,
             unrouted_limit: section.unrouted_limit,
             names: section.names.clone(),
         }
@@ -341,7 +350,7 @@ impl Config {
             publish_pause: Duration::from_secs(self.broker.publish_pause_seconds),
             sweep_interval: Duration::from_millis(self.worker.sweep_interval_ms),
             sweep_batch: self.worker.sweep_batch.max(1),
-            max_deliveries: self.worker.max_deliveries,
+            max_unfinished_begins: self.worker.max_unfinished_begins.max(1),
             retention: Retention {
                 requests: self.retention.requests_days,
                 events: self.retention.events_days,
@@ -375,7 +384,8 @@ impl Config {
             },
             concurrency: section.concurrency.max(1),
             host_concurrency: section.host_concurrency.max(1),
-            host_patience: Duration::from_millis(section.host_patience_ms),
+            merchant_concurrency: section.merchant_concurrency.max(1),
+            patience: Duration::from_millis(section.host_patience_ms),
             addresses: AddressPolicy {
                 allowed_networks: section.allowed_networks.clone(),
                 allowed_hosts: section.allowed_hosts.clone(),
@@ -397,6 +407,9 @@ impl Config {
         Ok(Connectors::new(accounts?, self.jobs.default_connector.clone()))
     }
 }
+
+/// As many deliveries as no requeueing reaches. RabbitMQ 3.10 takes no "unlimited".
+const OUT_OF_REACH: u32 = 1_000_000_000;
 
 /// Listening, the broker, standard streams, what the runtime has for itself.
 const OTHER_FILES: u64 = 64;

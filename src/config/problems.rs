@@ -39,10 +39,7 @@ impl Config {
             self.broker.heartbeat_seconds == 0,
             "broker.heartbeat_seconds is 0: a dead peer would not be noticed",
         );
-        check(
-            self.worker.max_deliveries >= u64::from(self.broker.delivery_limit),
-            "worker.max_deliveries is not below broker.delivery_limit: the broker would be first, and silent",
-        );
+        check(self.broker.delivery_limit == 0, "broker.delivery_limit is 0: no job could be delivered again");
         if let Some(default) = &self.jobs.default_connector {
             check(
                 !self.connectors.contains_key(default),

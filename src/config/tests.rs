@@ -204,7 +204,7 @@ fn what_does_not_go_together_is_refused() {
     for (from, to, name) in [
         ("lease_seconds = 45", "lease_seconds = 31", "worker.lease_seconds"),
         ("settle_seconds = 60", "settle_seconds = 44", "connectors.sandbox.settle_seconds"),
-        ("max_deliveries = 15", "max_deliveries = 20", "worker.max_deliveries"),
+        ("delivery_limit = 1000000000", "delivery_limit = 0", "broker.delivery_limit"),
         ("default_connector = \"sandbox\"", "default_connector = \"nobody\"", "jobs.default_connector"),
         ("heartbeat_seconds = 10", "heartbeat_seconds = 0", "broker.heartbeat_seconds"),
         ("whsec_AAEC", "AAEC", "webhooks.secrets[0]"),

@@ -13,11 +13,7 @@ mod revolut;
 mod sandbox;
 mod xendit;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use time::OffsetDateTime;
@@ -28,7 +24,7 @@ pub use self::{
 };
 use crate::{
     domain::{ConnectorError, CreateLink, Finding, Outcome, ReplayRule, TraceContext},
-    limits::{Breaker, Health, Pace, Slots},
+    limits::{Breaker, Health, Permits, RateLimit},
     wire::Rejection,
 };
 
@@ -78,18 +74,10 @@ pub struct Account {
     pub kind: &'static Kind,
     pub connector: Box<dyn Connector>,
     /// Calls under way at once.
-    pub slots: Slots,
+    pub permits: Permits,
     /// Calls begun in a minute.
-    pub pace: Pace,
+    pub rate: RateLimit,
     pub breaker: Breaker,
-}
-
-impl Account {
-    /// Lets a call of either kind through, or says when to come again.
-    pub fn pass(&self) -> Result<(), Duration> {
-        self.pace.pass()?;
-        self.breaker.pass(Instant::now())
-    }
 }
 
 impl Outcome {
@@ -144,9 +132,5 @@ impl Connectors {
 
     pub fn iter(&self) -> impl Iterator<Item = &Account> {
         self.by_name.values()
-    }
-
-    pub fn is_only_one(&self) -> bool {
-        self.by_name.len() == 1
     }
 }

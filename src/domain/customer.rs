@@ -68,7 +68,7 @@ pub struct CustomerDocument {
     pub document_number: Option<SecretString>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct BrowserInformation {
     pub color_depth: Option<u32>,
     pub screen_height: Option<u32>,

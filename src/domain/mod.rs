@@ -8,6 +8,7 @@ mod job;
 mod idempotency;
 mod payout_link;
 mod outcome;
+mod order;
 pub mod retry;
 mod event;
 
@@ -17,6 +18,7 @@ pub use self::{
     idempotency::{idempotency_key, idempotency_uuid},
     job::{CreateLink, InvalidIdentifier, InvalidWebhookUrl, MerchantPayoutId, WebhookUrl},
     money::{Currency, InvalidAmount, Money},
+    order::{SERVICE_RANKS, ServiceClass, service_rank},
     outcome::{ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},
     payout_link::{Attempt, AttemptKind, Lease, OpenLink, TraceContext},
     payout_method::{FieldKind, METHODS, MethodField, MethodFields, MethodKind, PayoutMethod, SOURCE_BANKS},

@@ -1,7 +1,8 @@
 //! How many at once: past a limit one waits, nothing grows and nothing is dropped.
 
 mod breaker;
-mod pace;
+mod permits;
+mod rate;
 
 use std::{
     collections::HashMap,
@@ -12,7 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::{
     breaker::{Breaker, BreakerSettings, Health},
-    pace::Pace,
+    permits::{Permit, Permits},
+    rate::RateLimit,
 };
 
 /// A place that is free again when it is dropped.
@@ -57,29 +59,29 @@ impl Slots {
     }
 }
 
-/// The same for each of an unknown number of hosts: one that hangs takes its own places and nobody else's.
+/// The same for each of an unknown number of keys: one that hangs takes its own places and nobody else's.
 #[derive(Debug)]
-pub struct HostSlots {
+pub struct KeyedSlots {
     each: usize,
-    hosts: Mutex<HashMap<String, Slots>>,
+    slots: Mutex<HashMap<String, Slots>>,
 }
 
-impl HostSlots {
+impl KeyedSlots {
     pub fn new(each: usize) -> Self {
-        Self { each, hosts: Mutex::default() }
+        Self { each, slots: Mutex::default() }
     }
 
-    pub fn of(&self, host: &str) -> Slots {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slots) = hosts.get(host) {
+    pub fn of(&self, key: &str) -> Slots {
+        let mut known = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slots) = known.get(key) {
             return slots.clone();
         }
-        if hosts.len() >= KNOWN_HOSTS {
-            hosts.retain(|_, slots| Arc::strong_count(&slots.semaphore) > 1);
+        if known.len() >= KNOWN_KEYS {
+            known.retain(|_, slots| Arc::strong_count(&slots.semaphore) > 1);
         }
-        hosts.entry(host.to_owned()).or_insert_with(|| Slots::new(self.each)).clone()
+        known.entry(key.to_owned()).or_insert_with(|| Slots::new(self.each)).clone()
     }
 }
 
-/// Hosts remembered before those without a call under way are forgotten.
-const KNOWN_HOSTS: usize = 4096;
+/// Keys remembered before those without a call under way are forgotten.
+const KNOWN_KEYS: usize = 4096;

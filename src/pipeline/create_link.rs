@@ -12,50 +12,50 @@ use crate::{
         Attempt, AttemptKind, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key,
         retry::{self, Next},
     },
-    limits::Slot,
-    store::{DueEvent, StoreError},
+    limits::Permit,
+    store::{DueEvent, StoreError, Unconcluded},
     wire,
 };
 
 impl Pipeline {
     /// Works on a record that is ours until it is concluded, or until its next step is far enough away to be
-    /// written down: then there is no event yet. `slot`: its place among the connector's calls.
+    /// written down: then there is no event yet. `permit` comes with a place under the rate limit for the first call.
     ///
     /// Boxed: every step but the call. That is what thousands wait in at once, with room for what is largest.
     pub(super) async fn create_link(
         &self,
         mut link: Box<OpenLink>,
         account: &Account,
-        slot: Option<Slot>,
+        permit: Permit,
     ) -> Result<Option<Box<DueEvent>>, StoreError> {
         let rule = account.connector.replay_rule();
+        let mut has_place = true;
         loop {
             // Asked before every call, also of a record that a dead worker left: what is in doubt is never
             // repeated blindly.
             match retry::next(&link.progress, rule, &self.settings.retry, link.lease.now()) {
                 Next::Conclude(conclusion) => {
                     // It has no more calls: the next job's need not wait for this one's conclusion.
-                    drop(slot);
+                    drop(permit);
+                    give_place_back(account, has_place);
                     return Box::pin(self.conclude(link, account, &conclusion)).await.map(Some);
                 }
                 Next::Call { after } | Next::LookUp { after }
                     if self.is_too_long(after) || (waits_for_its_link(&link) && !after.is_zero()) =>
                 {
-                    Box::pin(self.store.postpone(link, after)).await?;
-                    return Ok(None);
+                    give_place_back(account, has_place);
+                    return self.postpone(link, after).await;
                 }
                 Next::Call { after } => {
                     self.sleep(after).await;
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(account).await {
-                        Box::pin(self.store.postpone(link, wait)).await?;
-                        return Ok(None);
+                    if let Err(wait) = self.let_through(&link, account, &mut has_place).await {
+                        return self.postpone(link, wait).await;
                     }
                     if !self.begin_call(&mut link, account).await? {
-                        Box::pin(self.store.postpone(link, Duration::ZERO)).await?;
-                        return Ok(None);
+                        return self.postpone(link, Duration::ZERO).await;
                     }
                     self.call(&mut link, account).await;
                 }
@@ -64,26 +64,64 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(account).await {
-                        Box::pin(self.store.postpone(link, wait)).await?;
-                        return Ok(None);
+                    if let Err(wait) = self.let_through(&link, account, &mut has_place).await {
+                        return self.postpone(link, wait).await;
                     }
-                    Box::pin(self.store.renew_for_look_up(&mut link)).await?;
+                    match Box::pin(self.store.renew_for_look_up(&mut link)).await {
+                        Ok(()) => {}
+                        Err(StoreError::Unavailable(_)) => {
+                            return self.postpone(link, Duration::ZERO).await;
+                        }
+                        Err(error) => return Err(error),
+                    }
                     Box::pin(self.look_up(&mut link, account)).await?;
                 }
             }
         }
     }
 
-    /// Waits for the connector's limit of calls and its breaker where that is short; else says how long it is.
-    async fn let_through(&self, account: &Account) -> Result<(), Duration> {
-        while let Err(wait) = account.pass() {
-            if self.is_too_long(wait) {
+    /// Gives the row back until it is due. What became of its calls is known, and is not given up before shutdown.
+    async fn postpone(
+        &self,
+        link: Box<OpenLink>,
+        after: Duration,
+    ) -> Result<Option<Box<DueEvent>>, StoreError> {
+        let id = link.id;
+        match self.until_long_stopped(Box::pin(self.store.postpone(link, after))).await {
+            Some(postponed) => postponed.map(|()| None),
+            None => {
+                tracing::warn!(payout_link.id = %id, "stopped before the record was given back; its lease expires");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits for the connector's rate limit and its breaker where that is short, and within the lease; else says how long it
+    /// is. `has_place`: whether the rate limit has let the next call through already.
+    async fn let_through(
+        &self,
+        link: &OpenLink,
+        account: &Account,
+        has_place: &mut bool,
+    ) -> Result<(), Duration> {
+        let limit = self.settings.wait_in_place.min(link.lease.left() / 2);
+        if !std::mem::take(has_place) {
+            let wait = account.rate.reserve(std::time::Instant::now(), limit)?;
+            self.sleep(wait).await;
+        }
+        let started = Instant::now();
+        loop {
+            if self.is_stopping() {
+                account.rate.give_back(1);
+                return Err(Duration::ZERO);
+            }
+            let Err(wait) = account.breaker.pass(std::time::Instant::now()) else { return Ok(()) };
+            if started.elapsed() + wait > limit {
+                account.rate.give_back(1);
                 return Err(wait);
             }
             self.sleep(wait).await;
         }
-        Ok(())
     }
 
     /// Once the pipeline is stopped, whatever has not begun is too long.
@@ -98,7 +136,15 @@ impl Pipeline {
             link.begin_written_call();
         } else {
             link.call_is_written = false;
-            Box::pin(self.store.renew_for_call(link)).await?;
+            match Box::pin(self.store.renew_for_call(link)).await {
+                Ok(()) => {}
+                // It was not begun: the row is given back as it was, if it is still ours.
+                Err(StoreError::Unavailable(_) | StoreError::LeaseLost) => {
+                    link.progress = uncalled;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
         }
         // A process that was paused since, or a database that took its time, must not send a call that others have
         // stopped counting on: it is taken back, and whoever comes next need not doubt it.
@@ -156,6 +202,37 @@ impl Pipeline {
         account: &Account,
         conclusion: &Conclusion,
     ) -> Result<Box<DueEvent>, StoreError> {
+        match self.try_conclude(link, account, conclusion).await {
+            Ok(event) => Ok(event),
+            Err(Unconcluded { error: StoreError::Refused(reason), mut link }) => {
+                tracing::error!(
+                    reason,
+                    "the database refuses a conclusion, the outcome is recorded as unknown"
+                );
+                // Whatever it was that cannot be stored came from outside.
+                link.calls.iter_mut().for_each(|call| call.detail = None);
+                link.progress.connector_payout_id = None;
+                link.progress.in_doubt_since.get_or_insert(link.lease.now());
+                let error = ConnectorError::new(
+                    link.progress.status_code,
+                    None,
+                    "the connector's answer cannot be stored",
+                    None,
+                );
+                let unknown = self.try_conclude(link, account, &Conclusion::Unknown(error)).await;
+                unknown.map_err(|unconcluded| unconcluded.error)
+            }
+            Err(Unconcluded { error, .. }) => Err(error),
+        }
+    }
+
+    /// Concludes once. An answer in hand is not given up before shutdown, however long the database is away.
+    async fn try_conclude(
+        &self,
+        link: Box<OpenLink>,
+        account: &Account,
+        conclusion: &Conclusion,
+    ) -> Result<Box<DueEvent>, Unconcluded> {
         let progress = &link.progress;
         let told = wire::conclusion(
             &link.job,
@@ -164,7 +241,19 @@ impl Pipeline {
             progress.status_code,
         );
         let error_code = told.error_code;
-        let event = self.store.conclude(link, told).await?;
+        let answer = InHand::of(&link);
+        let concluding = Box::pin(self.store.conclude(link, told));
+        let event = match self.until_long_stopped(concluding).await {
+            Some(Ok(event)) => event,
+            Some(Err(unconcluded)) => {
+                answer.say_given_up(&unconcluded.error.to_string());
+                return Err(unconcluded);
+            }
+            None => {
+                answer.say_given_up("the worker is stopped");
+                return std::future::pending().await;
+            }
+        };
         self.metrics.concluded(account, event.event_type, error_code);
         let event_type = event.event_type.as_str();
         match error_code {
@@ -174,6 +263,43 @@ impl Pipeline {
             }
         }
         Ok(event)
+    }
+}
+
+/// The place under the rate limit that a record was claimed with, and did not need.
+fn give_place_back(account: &Account, has_place: bool) {
+    if has_place {
+        account.rate.give_back(1);
+    }
+}
+
+/// What is lost with a conclusion that is given up: enough to find the payout link at the provider.
+struct InHand {
+    id: uuid::Uuid,
+    connector_payout_id: Option<String>,
+    idempotency_key: String,
+}
+
+impl InHand {
+    fn of(link: &OpenLink) -> Self {
+        let made = link.calls.iter().rev().find(|call| matches!(call.outcome, "created" | "found"));
+        Self {
+            id: link.id,
+            connector_payout_id: made
+                .and_then(|call| call.detail.clone())
+                .or_else(|| link.progress.connector_payout_id.clone()),
+            idempotency_key: idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str()),
+        }
+    }
+
+    fn say_given_up(&self, reason: &str) {
+        tracing::error!(
+            payout_link.id = %self.id,
+            connector_payout_id = self.connector_payout_id,
+            idempotency_key = self.idempotency_key,
+            reason,
+            "conclusion given up, the connector's answer is not recorded"
+        );
     }
 }
 

@@ -1,100 +1,214 @@
-//! A delivery becomes a record, or is refused in public; only then is it acknowledged.
+//! A delivery becomes a record, or is rejected; only then is it settled. It waits for nothing longer than a few seconds.
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
-use time::OffsetDateTime;
-use tokio::time::{sleep, timeout};
+use futures_util::FutureExt;
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Pipeline, outbox::Outgoing};
+use super::{Pipeline, Work, answer::Answered, outbox::Outgoing};
 use crate::{
-    broker::{Delivery, Message, PublishError},
+    broker::Delivery,
     connector::Account,
     domain::{CreateLink, EventType, TraceContext, event_time},
-    limits::Slot,
+    limits::{Permit, Slot},
     store::{Accepted, Hold, NewLink, StoreError},
-    wire::{self, Rejection, RejectionCode},
+    wire::{self, DecodePolicy, Rejection, RejectionCode},
 };
 
+/// A delivery that was read: its job, and who is to carry it out.
+struct Readable<'a> {
+    job: Box<CreateLink>,
+    account: &'a Account,
+}
+
 impl Pipeline {
-    /// One delivery, from the queue to its end. `place` is its place among the jobs in flight.
-    ///
-    /// Boxed: what few jobs need. A job that waits takes as much memory as the largest thing that it may come to.
+    /// Takes one delivery from the queue to its end. `place`: its place among the deliveries that are taken in.
     pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, place: Slot) {
-        if delivery.redeliveries() >= self.settings.max_deliveries
-            && !Box::pin(self.is_known(&delivery)).await
-        {
-            let deliveries = delivery.redeliveries() + 1;
-            let message = format!("The message was delivered {deliveries} times and never accepted.");
-            let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
-            return Box::pin(self.reject(&delivery, &poison)).await;
-        }
-        let (job, account) = match self.read(&delivery) {
-            Ok(read) => read,
-            Err(rejection) => return Box::pin(self.reject(&delivery, &rejection)).await,
-        };
-        let Some((hold, slot)) = self.hold(account).await else {
-            // Stopped before it was taken in: it stays the broker's.
-            return;
-        };
-        let new = NewLink {
-            merchant_id: merchant_id(&delivery).to_owned(),
-            connector: account.name.to_string(),
-            job,
-            reply_to: delivery.reply_to().map(str::to_owned),
-            correlation_id: delivery.correlation_id().or(delivery.message_id()).map(str::to_owned),
-            trace: trace(&delivery),
-            hold,
-        };
-        // While the database is away nothing is accepted and nothing acknowledged; stopped meanwhile, the delivery
-        // goes back to the queue, and finds its row there if it was written after all.
-        let Some(accepted) = self.until_long_stopped(Box::pin(self.store.accept(new))).await else { return };
-        match accepted.inspect(|accepted| self.metrics.accepted(accepted)) {
-            Ok(Accepted::New(link)) => {
-                delivery.acknowledge();
+        let taking = AssertUnwindSafe(self.take_in(&delivery, place)).catch_unwind();
+        match taking.await {
+            Ok(Some(work)) => {
+                // What waits for a connector does not hold the message as well.
                 drop(delivery);
-                if let Some(slot) = slot {
-                    self.finish(link, account, slot, Some(place)).await;
-                }
+                self.finish(work).await;
             }
-            Ok(Accepted::Parked | Accepted::InProgress) => delivery.acknowledge(),
-            Ok(Accepted::Finished { event_id, event_type, result }) => {
-                Box::pin(self.replay(&delivery, account, event_id, event_type, result.into())).await;
-            }
-            Ok(Accepted::Conflict { fields }) => Box::pin(self.reject(&delivery, &conflict(&fields))).await,
-            // The worker stops: it goes back with its connection.
-            Err(error @ StoreError::Unusable(_)) => self.report(&error),
-            // It comes again; where that never works, it is taken for poison after so many deliveries, and told.
-            Err(error) => {
-                self.report(&error);
-                self.sleep(self.settings.publish_pause).await;
+            Ok(None) => {}
+            Err(_) => {
+                tracing::error!("processing a message panicked, it is given back");
+                self.metrics.abandoned("panic");
                 delivery.give_back();
             }
         }
     }
 
-    /// Is there a record of it already? Then it was accepted, and only its acknowledgement was lost.
-    async fn is_known(&self, delivery: &Delivery) -> bool {
-        let id = wire::claimed_identifier(&delivery.body, delivery.message_id());
-        let Some(id) = id else { return false };
-        let known = pin!(self.store.knows(merchant_id(delivery), &id));
-        let asked = self.until_long_stopped(known).await;
-        // Where that cannot be told it is not refused.
-        !matches!(asked, Some(Ok(false)))
+    /// Accepts or rejects a delivery, and settles it. Returns the work that follows at once.
+    ///
+    /// Boxed: what few jobs need. A job that waits takes as much memory as the largest thing that it may come to.
+    async fn take_in(&self, delivery: &Delivery, place: Slot) -> Option<Work<'_>> {
+        if delivery.is_stale() {
+            return None;
+        }
+        if delivery.deliveries_before() >= SUSPICIOUS {
+            return Box::pin(self.take_suspect(delivery, place)).await;
+        }
+        // While a suspect message is processed no other is decoded: a worker that goes down is evidence against it alone.
+        let readable = {
+            let _no_suspect = self.suspects.read().await;
+            self.read(delivery)
+        };
+        self.process(delivery, place, readable, ADMISSION).await
     }
 
-    fn read(&self, delivery: &Delivery) -> Result<(Box<CreateLink>, &Account), Rejection> {
+    /// A message that came back several times is processed alone, and its begin is on disk before it is decoded.
+    async fn take_suspect(&self, delivery: &Delivery, place: Slot) -> Option<Work<'_>> {
+        let _alone = self.suspects.write().await;
+        if delivery.is_stale() {
+            return None;
+        }
+        let digest = super::answer::message_digest(delivery, "suspect");
+        let unfinished = match self.store.begin_suspect(&digest).await {
+            Ok(unfinished) => unfinished,
+            Err(error) => {
+                self.report(&error);
+                return None;
+            }
+        };
+        let work = if unfinished >= self.settings.max_unfinished_begins {
+            let message = format!(
+                "Processing this message began {unfinished} times and never ended. Correct the message, or report a \
+                 defect of the worker, before publishing it again."
+            );
+            let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
+            self.reject(delivery, &poison).await;
+            None
+        } else {
+            // It waits for no permit: whatever else has come waits for it.
+            self.process(delivery, place, self.read(delivery), Duration::ZERO).await
+        };
+        // Settled, one way or another: the next time that it comes is a new try.
+        if delivery.is_settled()
+            && let Err(error) = self.store.end_suspect(&digest).await
+        {
+            self.report(&error);
+        }
+        work
+    }
+
+    async fn process<'a>(
+        &'a self,
+        delivery: &Delivery,
+        place: Slot,
+        readable: Result<Readable<'a>, Rejection>,
+        patience: Duration,
+    ) -> Option<Work<'a>> {
+        let Readable { job, account } = match readable {
+            Ok(readable) => readable,
+            Err(rejection) => {
+                Box::pin(self.reject_unless_accepted(delivery, &rejection)).await;
+                return None;
+            }
+        };
+        // Stopped before it was taken in it stays the broker's.
+        let admission = self.admit(account, place, patience).await?;
+        if delivery.is_stale() {
+            return None;
+        }
+        let (hold, admitted) = match admission {
+            Admission::Call { permit, working } => (Hold::Lease, Some((permit, working))),
+            Admission::Park(_place) => (Hold::Park(Duration::ZERO), None),
+        };
+        let new = NewLink {
+            merchant_id: merchant_id(delivery).to_owned(),
+            connector: account.name.to_string(),
+            connector_is_named: delivery.header("x-connector").is_some(),
+            job,
+            reply_to: delivery.reply_to().map(str::to_owned),
+            correlation_id: delivery.correlation_id().or(delivery.message_id()).map(str::to_owned),
+            trace: trace(delivery),
+            hold,
+        };
+        // While the database is away nothing is accepted and nothing acknowledged; stopped meanwhile, the delivery
+        // goes back to the queue, and finds its row there if it was written after all.
+        let accepted = self.until_long_stopped(Box::pin(self.store.accept(new))).await?;
+        match accepted.inspect(|accepted| self.metrics.accepted(accepted)) {
+            Ok(Accepted::New(link)) => {
+                delivery.acknowledge();
+                let (permit, place) = admitted?;
+                return Some(Work { link, account, permit, place: Some(place) });
+            }
+            Ok(Accepted::Parked) => {
+                delivery.acknowledge();
+                self.look_soon.notify_one();
+            }
+            Ok(accepted) => Box::pin(self.answer_duplicate(delivery, accepted)).await,
+            Err(error) => Box::pin(self.not_accepted(delivery, error)).await,
+        }
+        None
+    }
+
+    /// What a duplicate gets, or a job whose key belongs to another request.
+    async fn answer_duplicate(&self, delivery: &Delivery, accepted: Accepted) {
+        match accepted {
+            Accepted::New(_) | Accepted::Parked | Accepted::InProgress => delivery.acknowledge(),
+            Accepted::Finished { event_id, event_type, connector, result } => {
+                self.replay(delivery, &connector, event_id, event_type, result.into()).await;
+            }
+            Accepted::Conflict { fields } => self.reject(delivery, &conflict(&fields)).await,
+        }
+    }
+
+    /// The database has no row of it, and will have none.
+    async fn not_accepted(&self, delivery: &Delivery, error: StoreError) {
+        match error {
+            // Its content: said at once, since no try more makes it another.
+            StoreError::Refused(reason) => {
+                tracing::error!(reason, "the database refuses a job");
+                let message =
+                    "The database cannot store this job: a value is outside of what it takes. Correct the \
+                               job (characters, lengths) and publish it again."
+                        .to_owned();
+                self.reject(delivery, &Rejection { code: RejectionCode::InvalidJob, message, field: None })
+                    .await;
+            }
+            // A duplicate whose record cannot be read (a key is missing from the ring). It was accepted, so that it is not
+            // told rejected; as a dead letter it can be published again.
+            StoreError::Inconsistent { .. } => {
+                self.report(&error);
+                self.set_aside(delivery, "RECORD_UNREADABLE", &error.to_string()).await;
+            }
+            // The worker stops: it goes back with its connection.
+            StoreError::Unusable(_) => self.report(&error),
+            StoreError::Unavailable(_) | StoreError::LeaseLost => {
+                self.report(&error);
+                delivery.give_back();
+            }
+        }
+    }
+
+    fn read(&self, delivery: &Delivery) -> Result<Readable<'_>, Rejection> {
         let invalid = |field: &str, message: &str| Rejection {
             code: RejectionCode::InvalidJob,
             message: message.to_owned(),
             field: Some(field.to_owned()),
         };
+        if delivery.is_unreadable {
+            return Err(invalid(
+                "properties",
+                "The message's properties cannot be read: texts must be UTF-8, and headers well-formed.",
+            ));
+        }
+        if let Some(withheld) = &delivery.withheld {
+            return Err(Rejection::invalid(
+                "",
+                format!("The message is larger than 256 KiB: it has {} bytes.", withheld.bytes),
+            ));
+        }
         if delivery.content_type().is_some_and(|kind| !is_json(kind)) {
             return Err(invalid("content_type", "The content type is not application/json."));
         }
@@ -129,34 +243,75 @@ impl Pipeline {
             field: Some("x-connector".to_owned()),
         })?;
         account.connector.supports(&job)?;
-        Ok((job, account))
+        Ok(Readable { job, account })
     }
 
-    /// A slot to call the connector in. Where the only connector has none, the job waits for one, and those behind
-    /// it in RabbitMQ; where another connector may have, it is written down without a lease after a moment, and blocks nobody.
-    /// So is a job for a connector that is out of order.
-    async fn hold(&self, account: &Account) -> Option<(Hold, Option<Slot>)> {
-        if account.breaker.room(Instant::now()) == 0 {
-            return Some((Hold::Park(self.settings.sweep_interval), None));
+    /// Rejects a job, unless it was accepted before the configuration made it one to be rejected.
+    async fn reject_unless_accepted(&self, delivery: &Delivery, rejection: &Rejection) {
+        let permissive = DecodePolicy { allow_http_webhooks: true };
+        let is_sound = !delivery.is_unreadable && delivery.withheld.is_none();
+        if is_sound
+            && let Ok(job) = wire::create_link(&delivery.body, delivery.message_id(), &permissive)
+            && !["x-merchant-id", "x-connector"].into_iter().any(|name| delivery.is_unclear(name))
+        {
+            let reply_to = delivery.reply_to().filter(|queue| !self.settings.names.is_own_queue(queue));
+            let correlation_id = delivery.correlation_id().or(delivery.message_id());
+            let connector = delivery.header("x-connector");
+            let before =
+                self.store.accepted_before(merchant_id(delivery), &job, connector, reply_to, correlation_id);
+            match self.until_long_stopped(Box::pin(before)).await {
+                None => return,
+                Some(Ok(None)) => {}
+                Some(Ok(Some(accepted))) => {
+                    self.metrics.accepted(&accepted);
+                    return self.answer_duplicate(delivery, accepted).await;
+                }
+                // It has no row, then: such values are refused wherever they stand in a statement.
+                Some(Err(StoreError::Refused(_))) => {}
+                Some(Err(error)) => return self.not_accepted(delivery, error).await,
+            }
         }
-        if let Some(slot) = account.slots.try_take() {
-            return Some((Hold::Lease, Some(slot)));
-        }
-        if self.connectors.is_only_one() {
-            let slot = self.unless_stopped(pin!(account.slots.take())).await?;
-            return Some((Hold::Lease, Some(slot)));
-        }
-        match timeout(A_MOMENT, account.slots.take()).await {
-            Ok(slot) => Some((Hold::Lease, Some(slot))),
-            Err(_) => Some((Hold::Park(self.settings.sweep_interval), None)),
-        }
+        self.reject(delivery, rejection).await;
     }
 
-    /// The stored result, told again to whoever asks again. No second webhook.
+    /// Admits a job to a call at once: with a permit of its connector, a place among the records that are worked on, and
+    /// the rate limit's word. What does not come within `patience` is written down in place of it, and claimed in the
+    /// order of service. `None`: the pipeline is stopped.
+    async fn admit(&self, account: &Account, place: Slot, patience: Duration) -> Option<Admission> {
+        let started = Instant::now();
+        // A connector that is out of order, or so full that its due work waits, is not waited for.
+        if account.breaker.room(started) == 0
+            || account.permits.is_saturated()
+            || account.rate.wait(started) > patience
+        {
+            return Some(Admission::Park(place));
+        }
+        let admitted = async {
+            let permit = match account.permits.try_take() {
+                Some(permit) => permit,
+                None => account.permits.take().await,
+            };
+            let working = match self.working.try_take() {
+                Some(working) => working,
+                None => self.working.take().await,
+            };
+            (permit, working)
+        };
+        let admitted = self.unless_stopped(pin!(timeout(patience, admitted))).await?;
+        let Ok((permit, working)) = admitted else { return Some(Admission::Park(place)) };
+        let left = patience.saturating_sub(started.elapsed());
+        match account.rate.reserve(Instant::now(), left) {
+            Ok(wait) => self.sleep(wait).await,
+            Err(_) => return Some(Admission::Park(place)),
+        }
+        Some(Admission::Call { permit, working })
+    }
+
+    /// The stored result, published again to whoever asks again. No second webhook.
     async fn replay(
         &self,
         delivery: &Delivery,
-        account: &Account,
+        connector: &str,
         event_id: Uuid,
         event_type: EventType,
         body: Bytes,
@@ -167,110 +322,43 @@ impl Pipeline {
             event_type,
             timestamp: event_time(event_id).unix_timestamp(),
             body,
-            connector: Some(&account.name),
+            connector: Some(connector),
             replayed: true,
             ..Outgoing::to(delivery, &trace)
         };
-        if self.answer(&result, None).await {
-            delivery.acknowledge();
-            self.metrics.replayed();
-        }
-    }
-
-    /// Refused in public: the rejection is published, then the job dead-lettered with the reason, then
-    /// acknowledged. A crash in between makes a second copy, never a loss.
-    async fn reject(&self, delivery: &Delivery, rejection: &Rejection) {
-        let code = rejection.code.as_str();
-        let field = rejection.field.as_deref().unwrap_or_default();
-        let merchant_payout_id = wire::claimed_identifier(&delivery.body, delivery.message_id());
-        tracing::warn!(
-            error.code = code,
-            error.field = field,
-            merchant_payout_id = merchant_payout_id.as_deref().unwrap_or_default(),
-            reason = rejection.message,
-            "job refused"
-        );
-        let trace = trace(delivery);
-        let to = Outgoing::to(delivery, &trace);
-        let result = Outgoing {
-            id: rejection_id(delivery, code),
-            event_type: EventType::Rejected,
-            timestamp: OffsetDateTime::now_utc().unix_timestamp(),
-            body: wire::rejection(merchant_payout_id.as_deref(), rejection),
-            reply_to: to.reply_to.filter(|queue| !self.settings.names.is_own_queue(queue)),
-            ..to
-        };
-        let reason = match field {
-            "" => rejection.message.clone(),
-            field => format!("{field}: {}", rejection.message),
-        };
-        let dead_letter = delivery.dead_letter(&self.settings.names.dead_exchange, code, &reason);
-        let is_ours_to_publish = dead_letter.is_some();
-        if !self.answer(&result, dead_letter).await {
-            return;
-        }
-        if is_ours_to_publish {
-            delivery.acknowledge();
-        } else {
-            delivery.reject();
-        }
-        self.metrics.rejected(rejection.code);
-    }
-
-    /// Answers a delivery that becomes no record, repeating until the broker has it all. Stopped meanwhile, the
-    /// delivery is not to be settled: it goes back to the queue.
-    async fn answer(&self, result: &Outgoing<'_>, dead_letter: Option<Box<Message>>) -> bool {
-        let answered = async {
-            while let Err(error) = self.try_answer(result, dead_letter.clone()).await {
-                tracing::warn!(%error, "not published yet, trying again");
-                sleep(self.settings.publish_pause).await;
+        match self.answer(&result, None).await {
+            Answered::Yes => {
+                delivery.acknowledge();
+                self.metrics.replayed();
             }
-        };
-        self.unless_stopped(pin!(answered)).await.is_some()
-    }
-
-    async fn try_answer(
-        &self,
-        result: &Outgoing<'_>,
-        dead_letter: Option<Box<Message>>,
-    ) -> Result<(), PublishError> {
-        self.publish(result).await?;
-        if let Some(dead_letter) = dead_letter {
-            self.publisher.publish(dead_letter, self.settings.publish_patience).await?;
-        }
-        Ok(())
-    }
-}
-
-impl<'a> Outgoing<'a> {
-    /// An answer to a delivery.
-    fn to(delivery: &'a Delivery, trace: &'a TraceContext) -> Self {
-        Self {
-            id: Uuid::nil(),
-            event_type: EventType::Rejected,
-            timestamp: 0,
-            body: Bytes::new(),
-            reply_to: delivery.reply_to(),
-            correlation_id: delivery.correlation_id().or(delivery.message_id()),
-            merchant_id: Some(merchant_id(delivery)).filter(|id| id.len() <= MOST_ECHOED).unwrap_or_default(),
-            connector: delivery.header("x-connector").filter(|name| name.len() <= MOST_ECHOED),
-            trace,
-            replayed: false,
+            Answered::LeftToTheBroker | Answered::No => delivery.give_back(),
+            Answered::Stopped => {}
         }
     }
 }
 
-/// While it looks for what is due the sweeper has all slots that are free: no job is to wait for the next sweep for that.
-const A_MOMENT: Duration = Duration::from_millis(20);
+/// Whether a job is called for at once.
+enum Admission {
+    Call {
+        permit: Permit,
+        /// Its place among the records that are worked on.
+        working: Slot,
+    },
+    Park(Slot),
+}
 
-fn merchant_id(delivery: &Delivery) -> &str {
+/// How long a delivery waits for its connector: so that a quick connector's backlog stays in RabbitMQ and costs no second
+/// write.
+const ADMISSION: Duration = Duration::from_secs(1);
+
+/// A message that came back so often is processed alone. It is no evidence against it: restarts and reconnects do the same.
+const SUSPICIOUS: u64 = 3;
+
+pub(super) fn merchant_id(delivery: &Delivery) -> &str {
     delivery.header("x-merchant-id").unwrap_or_default()
 }
 
-/// What is told of it again where it is refused: not more than would have been taken.
-const MOST_ECHOED: usize = 255;
-
-fn trace(delivery: &Delivery) -> TraceContext {
+pub(super) fn trace(delivery: &Delivery) -> TraceContext {
     // Whatever else it is, it is passed on as it came; what no header can carry is not.
     let is_sound =
         |value: &&str| (1..=512).contains(&value.len()) && value.bytes().all(|b| (b' '..=b'~').contains(&b));
@@ -296,23 +384,4 @@ fn conflict(fields: &[String]) -> Rejection {
         message,
         field: (!fields.is_empty()).then(|| fields.join(", ")),
     }
-}
-
-/// The same for every repeat of one refusal, so that repeats can be told: nothing of a refused job is stored.
-fn rejection_id(delivery: &Delivery, code: &str) -> Uuid {
-    let mut context = digest::Context::new(&digest::SHA256);
-    let parts = [
-        merchant_id(delivery).as_bytes(),
-        delivery.message_id().unwrap_or_default().as_bytes(),
-        delivery.correlation_id().unwrap_or_default().as_bytes(),
-        code.as_bytes(),
-        &delivery.body,
-    ];
-    for part in parts {
-        context.update(&part.len().to_be_bytes());
-        context.update(part);
-    }
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&context.finish().as_ref()[..16]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }

@@ -1,15 +1,17 @@
 //! One job, from top to bottom.
 //!
 //! ```text
-//! delivery ─▶ intake::take ─▶ create_link ─▶ outbox::tell
-//!                  │ refused       ▲              ▲
+//! delivery ─▶ intake::take ─▶ create_link ─▶ outbox::deliver
+//!                  │ rejected      ▲              ▲
 //!                  ▼               └── sweeper ───┘
-//!            intake::reject          what is due
+//!            answer::reject          what is due
 //! ```
 //!
 //! A job becomes a row before it is acknowledged; from then on the row is what is worked on, here or by whoever
 //! finds it due. Recovery is not a second code path: the sweeper feeds the same functions.
 
+mod answer;
+mod consumption;
 mod create_link;
 mod intake;
 mod outbox;
@@ -20,8 +22,15 @@ pub use self::retention::Retention;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use futures_util::future::{Either, join, select};
-use tokio::{sync::watch, time::sleep};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Either, select},
+};
+use tokio::{
+    sync::{Notify, RwLock, watch},
+    task::JoinHandle,
+    time::sleep,
+};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -29,9 +38,10 @@ use crate::{
     broker::{Consumer, Names, Publisher},
     connector::{Account, Connectors},
     domain::{OpenLink, retry::RetryPolicy},
-    limits::{Slot, Slots},
+    limits::{Permit, Slot, Slots},
     metrics::{Metrics, Now},
-    store::{DueEvent, Store, StoreError},
+    store::{Store, StoreError},
+    tasks,
     webhook::Webhooks,
     wire::DecodePolicy,
 };
@@ -42,7 +52,7 @@ pub struct PipelineSettings {
     pub retry: RetryPolicy,
     /// Waits up to this long are slept where they arise; longer ones are written down.
     pub wait_in_place: Duration,
-    /// Jobs taken from the queue and not concluded, at most.
+    /// Deliveries that are being taken in, and records that are being worked on: each at most.
     pub jobs_in_flight: usize,
     /// Events being told, at most.
     pub events_in_flight: usize,
@@ -53,8 +63,8 @@ pub struct PipelineSettings {
     pub sweep_interval: Duration,
     /// Rows claimed at once, at most.
     pub sweep_batch: usize,
-    /// Deliveries of one message before it is taken for poison.
-    pub max_deliveries: u64,
+    /// Begins without an end before a message is taken for poison.
+    pub max_unfinished_begins: u32,
     pub retention: Retention,
     pub names: Names,
 }
@@ -66,10 +76,24 @@ pub struct Pipeline {
     pub webhooks: Webhooks,
     metrics: Metrics,
     settings: PipelineSettings,
-    jobs: Slots,
+    /// Deliveries that are being taken in: each for a few seconds at most.
+    taken_in: Slots,
+    /// Records that are being worked on.
+    working: Slots,
+    /// Events whose results are being published for the first time.
     events: Slots,
-    /// Of the places among the events, those that retries may take: first tries never wait behind them.
-    retold_events: Slots,
+    /// The same for those that came due again: first publications never wait behind them.
+    due_events: Slots,
+    /// Webhooks that are being delivered, or wait for a permit of their host.
+    delivering: Slots,
+    /// Held exclusively while a suspect message is processed.
+    suspects: RwLock<()>,
+    /// Wakes the sweeper before its interval is over.
+    look_soon: Notify,
+    /// Something had to be answered and could not be: consumption stops until results can leave.
+    unanswered: watch::Sender<bool>,
+    may_consume: watch::Sender<bool>,
+    health: sweeper::Health,
     tasks: TaskTracker,
     stopping: watch::Sender<bool>,
     /// Why there is no use in going on.
@@ -90,9 +114,16 @@ impl Pipeline {
             metrics: Metrics::new(connectors.iter()),
             connectors,
             webhooks,
-            jobs: Slots::new(settings.jobs_in_flight),
+            taken_in: Slots::new(settings.jobs_in_flight),
+            working: Slots::new(settings.jobs_in_flight),
             events: Slots::new(settings.events_in_flight.div_ceil(2)),
-            retold_events: Slots::new(settings.events_in_flight.div_ceil(2)),
+            due_events: Slots::new(settings.events_in_flight.div_ceil(2)),
+            delivering: Slots::new(settings.events_in_flight),
+            suspects: RwLock::new(()),
+            look_soon: Notify::new(),
+            unanswered: watch::Sender::new(false),
+            may_consume: watch::Sender::new(true),
+            health: sweeper::Health::new(),
             tasks: TaskTracker::new(),
             stopping: watch::Sender::new(false),
             unusable: watch::Sender::new(None),
@@ -100,21 +131,44 @@ impl Pipeline {
         })
     }
 
-    /// Takes jobs until the consumer is stopped. A job is taken in only when there is a place for it; until then it
-    /// waits in RabbitMQ, which is what a queue is for.
+    /// Takes jobs until the consumer is stopped. A place is free again within seconds, so that none waits unsettled for
+    /// longer.
     pub async fn take_jobs(self: Arc<Self>, mut consumer: Consumer) {
         loop {
-            self.jobs.room().await;
+            self.taken_in.room().await;
             let Some(delivery) = consumer.next().await else { return };
             // There still is one: nobody else takes any. What waits here for a job is none in flight.
-            let place = self.jobs.take().await;
+            let place = self.taken_in.take().await;
             self.tasks.spawn(self.clone().take(delivery, place));
         }
     }
 
-    /// Takes what is due, and erases what is past its retention, until the pipeline is stopped.
-    pub async fn sweep(self: Arc<Self>) {
-        join(sweeper::run(self.clone()), retention::run(self)).await;
+    /// Starts what works by itself: due work, retention, and what watches the database and consumption. The handles end
+    /// once the pipeline is stopped.
+    pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
+        let pipeline = || self.clone();
+        let (sweep, retain) = (pipeline(), pipeline());
+        let (presence, availability, consumption) = (pipeline(), pipeline(), pipeline());
+        let until_stopped = |pipeline: Arc<Self>, name, service: fn(Arc<Self>) -> BoxFuture<'static, ()>| {
+            tasks::supervise(name, move || {
+                let pipeline = pipeline.clone();
+                async move {
+                    let service = service(pipeline.clone());
+                    pipeline.unless_stopped(service).await;
+                }
+            })
+        };
+        vec![
+            tasks::supervise("sweeper", move || sweeper::run(sweep.clone())),
+            tasks::supervise("retention", move || retention::run(retain.clone())),
+            until_stopped(presence, "presence", |this| async move { this.store.be_present().await }.boxed()),
+            until_stopped(availability, "availability", |this| {
+                async move { this.store.watch_availability().await }.boxed()
+            }),
+            until_stopped(consumption, "consumption", |this| {
+                async move { this.watch_consumption().await }.boxed()
+            }),
+        ]
     }
 
     /// From now on nothing new is begun: what waits for a call is written down and let go.
@@ -139,18 +193,28 @@ impl Pipeline {
     }
 
     pub fn jobs_in_flight(&self) -> usize {
-        self.jobs.taken()
+        self.taken_in.taken() + self.working.taken()
     }
 
-    /// Every metric, as text; `consuming`: whether the consumer is up.
-    pub fn measured(&self, consuming: bool) -> String {
+    /// Returns every metric, as text. `consuming`: whether the consumer is up; `unread`: deliveries not taken yet.
+    pub fn measured(&self, consuming: bool, unread: usize) -> String {
+        let (oldest_due_record, oldest_due_event) = self.health.oldest_due();
         let now = Now {
-            jobs_in_flight: self.jobs.taken(),
-            events_in_flight: self.events.taken() + self.retold_events.taken(),
+            jobs_in_flight: self.jobs_in_flight(),
+            events_in_flight: self.events.taken() + self.due_events.taken() + self.delivering.taken(),
+            deliveries_unread: unread,
+            oldest_due_record,
+            oldest_due_event,
+            database_up: *self.store.is_up().borrow(),
             consuming,
             publishing: self.publisher.is_up(),
         };
         self.metrics.text(&now, self.connectors.iter())
+    }
+
+    /// Returns for how long due work has not been looked for, or not been taken though it could be.
+    pub fn neglected(&self) -> Duration {
+        self.health.neglected()
     }
 
     fn is_stopping(&self) -> bool {
@@ -192,17 +256,11 @@ impl Pipeline {
         }
     }
 
-    /// An open record, to its end: the call with its retries, then what is to be told of it. `slot` is its place among
-    /// the connector's calls, `place` the one among the jobs in flight: free again once this one can be told of.
+    /// An open record, to its end: the call with its retries, then its event.
     ///
     /// No `async fn`: that would have room for what it is given twice.
-    fn finish(
-        &self,
-        link: Box<OpenLink>,
-        account: &Account,
-        slot: Slot,
-        place: Option<Slot>,
-    ) -> impl Future<Output = ()> + Send {
+    fn finish<'a>(&'a self, work: Work<'a>) -> impl Future<Output = ()> + Send + 'a {
+        let Work { link, account, permit, place } = work;
         let span = tracing::info_span!(
             "payout_link",
             payout_link.id = %link.id,
@@ -210,31 +268,19 @@ impl Pipeline {
             connector.name = %account.name,
             attempt.number = tracing::field::Empty,
         );
-        // What was swept up has no place among the jobs in flight: its slot bounds it, until it can be told of.
-        let (slot, place) = match place {
-            Some(place) => (Some(slot), place),
-            None => (None, slot),
-        };
         async move {
-            match self.create_link(link, account, slot).await {
+            match self.create_link(link, account, permit).await {
                 Ok(Some(event)) => {
-                    let telling = self.events.take().await;
+                    let publishing = self.events.take().await;
                     drop(place);
-                    // Boxed: what waits for a connector does not need the room that telling takes, twice its own.
-                    Box::pin(self.tell(event, telling)).await;
+                    // Boxed: what waits for a connector does not need the room that this takes, twice its own.
+                    Box::pin(self.deliver(event, publishing)).await;
                 }
                 Ok(None) => {}
                 Err(error) => self.report(&error),
             }
         }
         .instrument(span)
-    }
-
-    /// An event, told; the place among the events is held meanwhile.
-    async fn tell(&self, event: Box<DueEvent>, _telling: Slot) {
-        if let Err(error) = self.tell_event(event).await {
-            self.report(&error);
-        }
     }
 
     /// Once, where it is handled. What is left in the database comes due again in every case.
@@ -252,6 +298,17 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// A record that is to be worked on now.
+struct Work<'a> {
+    link: Box<OpenLink>,
+    account: &'a Account,
+    /// Its permit for the connector, and with it a place under the rate limit for one call.
+    permit: Permit,
+    /// Its place among the records that are worked on, until its event is being published. What the sweeper claims has none:
+    /// its permit bounds it.
+    place: Option<Slot>,
 }
 
 /// What a write that is under way gets when the pipeline is stopped.

@@ -1,21 +1,26 @@
-//! An event, told: its result published and its webhook posted, each without waiting for the other.
+//! An event, delivered: its result published and its webhook posted, each without waiting for the other.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
-use tokio::{join, task::yield_now, time::Instant};
+use tokio::{
+    join,
+    task::yield_now,
+    time::{Instant, timeout},
+};
 use uuid::Uuid;
 
 use super::Pipeline;
 use crate::{
     broker::{Properties, PublishError, Route},
-    domain::{Attempt, AttemptKind, EventType, TraceContext, event_time},
+    domain::{Attempt, AttemptKind, EventType, TraceContext, event_time, retry::jittered},
+    limits::Slot,
     store::{DueEvent, StoreError, Telling, WebhookState},
-    webhook::{Post, Posted, Then},
+    webhook::{Admitted, Post, Posted, Then},
     wire,
 };
 
-/// A result on its way out, whether it comes from the outbox, from a replay or from a refusal.
+/// A result on its way out, whether it comes from the outbox, from a replay or from a rejection.
 pub(super) struct Outgoing<'a> {
     pub(super) id: Uuid,
     pub(super) event_type: EventType,
@@ -29,6 +34,15 @@ pub(super) struct Outgoing<'a> {
     pub(super) replayed: bool,
 }
 
+/// How far publishing has come.
+#[derive(Clone, Copy)]
+struct Publication {
+    published: bool,
+    reply_due: bool,
+    attempts: u32,
+    again_after: Option<Duration>,
+}
+
 /// How a post left its webhook.
 struct PostedWebhook {
     state: WebhookState,
@@ -37,30 +51,64 @@ struct PostedWebhook {
     attempt: Option<Attempt>,
 }
 
+/// A webhook that takes longer than its result is written down apart from it.
+const TOGETHER: Duration = Duration::from_millis(500);
+/// The pause between two publications grows up to this.
+const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(300);
+
 impl Pipeline {
+    /// Delivers an event. `publishing`, its place among the events that are published, is free as soon as the result has
+    /// left: a merchant that hangs holds up nobody's results.
+    pub(super) async fn deliver(&self, event: Box<DueEvent>, publishing: Slot) {
+        if let Err(error) = self.deliver_event(&event, publishing).await {
+            self.report(&error);
+        }
+    }
+
     /// Publishes and posts what is left of the event, then writes down how far that came. Whatever is left comes
     /// due again, under the same id.
-    pub(super) async fn tell_event(&self, event: Box<DueEvent>) -> Result<(), StoreError> {
+    async fn deliver_event(&self, event: &DueEvent, publishing: Slot) -> Result<(), StoreError> {
         // The result is on its way before anything is done for the webhook: who waits for it should not wait for both.
-        let post_event = async {
+        let mut post_event = pin!(async {
             yield_now().await;
-            self.post_event(&event).await
+            self.post_event(event).await
+        });
+        let publish_event = async {
+            let publication = self.publish_event(event).await;
+            drop(publishing);
+            publication
         };
-        let (published, posted) = join!(self.publish_event(&event), post_event);
+        let (publication, posted) = join!(publish_event, timeout(TOGETHER, &mut post_event));
+        let posted = match posted {
+            Ok(posted) => posted,
+            Err(_) => {
+                self.store.delivered(event, published_alone(event, publication)).await?;
+                post_event.await
+            }
+        };
         let telling = Telling {
-            published,
+            published: publication.published,
+            reply_due: publication.reply_due,
+            publish_attempts: publication.attempts,
+            keeps_lease: false,
             webhook: posted.state,
             webhook_attempts: posted.attempts,
             posts: posted.attempt.into_iter().collect(),
-            publish_after: (!published).then_some(self.settings.publish_pause),
+            publish_after: publication.again_after,
             post_after: posted.again_after,
         };
-        self.store.delivered(&event, telling).await
+        self.store.delivered(event, telling).await
     }
 
-    async fn publish_event(&self, event: &DueEvent) -> bool {
-        if event.published {
-            return true;
+    async fn publish_event(&self, event: &DueEvent) -> Publication {
+        let mut publication = Publication {
+            published: event.published,
+            reply_due: event.reply_due,
+            attempts: event.publish_attempts,
+            again_after: None,
+        };
+        if event.published && !event.reply_due {
+            return publication;
         }
         let result = Outgoing {
             id: event.id,
@@ -74,46 +122,94 @@ impl Pipeline {
             trace: &event.trace,
             replayed: false,
         };
-        match self.publish(&result).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(event.id = %event.id, %error, "the result is not published yet");
-                false
+        // Both at once, each once: what one of them got is not published again for the sake of the other.
+        let on_the_exchange = async { if event.published { Ok(()) } else { self.publish(&result).await } };
+        // Boxed: few jobs ask for it.
+        let to_the_requester = async {
+            match result.reply_to {
+                Some(_) => Box::pin(self.reply(&result)).await,
+                None => Ok(()),
+            }
+        };
+        let (published, replied) = join!(on_the_exchange, to_the_requester);
+        publication.published = published.is_ok();
+        publication.reply_due = replied.is_err() && !self.is_too_old_for_a_reply(event);
+        if let Err(error) = &published {
+            tracing::warn!(event.id = %event.id, %error, "result not published, will retry");
+        }
+        if let Err(error) = &replied {
+            tracing::warn!(event.id = %event.id, %error, will_retry = publication.reply_due, "reply not published");
+        }
+        if !publication.published || publication.reply_due {
+            // A broker that is away refuses nothing.
+            if self.publisher.is_up() {
+                publication.attempts = publication.attempts.saturating_add(1);
+            }
+            publication.again_after = Some(self.publish_pause(publication.attempts));
+        }
+        publication
+    }
+
+    /// A requester that has not made room for its reply by now does not wait for it any more.
+    fn is_too_old_for_a_reply(&self, event: &DueEvent) -> bool {
+        event.lease.now() - event_time(event.id) >= self.settings.retry.max_age
+    }
+
+    fn publish_pause(&self, attempts: u32) -> Duration {
+        let doubled = self
+            .settings
+            .publish_pause
+            .saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));
+        jittered(doubled.min(MAX_PUBLISH_PAUSE), MAX_PUBLISH_PAUSE)
+    }
+
+    /// Publishes on the results exchange. A result that no queue is bound for is published to the unrouted queue.
+    pub(super) async fn publish(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
+        let exchange = &self.settings.names.results_exchange;
+        let message = message(result, exchange, result.event_type.as_str());
+        let published = match self.publisher.publish(message, self.settings.publish_patience).await {
+            Ok(Route::Queued) => Ok(Route::Queued),
+            Ok(Route::Returned) => self.publish_unrouted(result).await.map(|()| Route::Returned),
+            Err(error) => Err(error),
+        };
+        self.metrics.published(&published);
+        published.map(drop)
+    }
+
+    /// Publishes to the worker's own queue for results that no other queue takes.
+    pub(super) async fn publish_unrouted(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
+        let message = message(result, &self.settings.names.unrouted_exchange, result.event_type.as_str());
+        match self.publisher.publish(message, self.settings.publish_patience).await? {
+            Route::Queued => Ok(()),
+            Route::Returned => {
+                self.publisher.declare_topology();
+                Err(PublishError::NotConfirmed("no queue is bound to the unrouted exchange".into()))
             }
         }
     }
 
-    /// On the results exchange, and to `reply_to` where the job named one. A result that no queue is bound for is
-    /// kept in the unrouted queue; a requester that has gone is not waited for.
-    pub(super) async fn publish(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
-        let (names, patience) = (&self.settings.names, self.settings.publish_patience);
-        let message = |exchange: &str, routing_key: &str| {
-            properties(result).message(exchange, routing_key, result.body.clone())
-        };
-        let on_the_exchange = async {
-            let exchange = &names.results_exchange;
-            match self.publisher.publish(message(exchange, result.event_type.as_str()), patience).await? {
-                route @ Route::Queued => Ok(route),
-                route @ Route::Returned => {
-                    let exchange = &names.unrouted_exchange;
-                    self.publisher.publish(message(exchange, result.event_type.as_str()), patience).await?;
-                    Ok(route)
-                }
-            }
-        };
-        let to_the_requester = async {
-            let Some(reply_to) = result.reply_to else { return Ok(()) };
-            let routed = self.publisher.publish(message("", reply_to), patience).await?;
-            // The broker also returns what it delivers to a direct reply-to, so this is no certainty there.
-            if routed == Route::Returned && !reply_to.starts_with("amq.rabbitmq.reply-to") {
-                tracing::info!(event.id = %result.id, "nobody waits for the reply any more");
-            }
-            Ok(())
-        };
-        // Boxed: few jobs ask for it.
-        let (told, replied) = join!(on_the_exchange, Box::pin(to_the_requester));
-        self.metrics.published(&told);
-        told.and(replied)
+    /// Publishes to `reply_to`. A requester that has gone is not waited for.
+    async fn reply(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
+        let Some(reply_to) = result.reply_to else { return Ok(()) };
+        let routed =
+            self.publisher.publish(message(result, "", reply_to), self.settings.publish_patience).await?;
+        // The broker also returns what it delivers to a direct reply-to, so this is no certainty there.
+        if routed == Route::Returned && !reply_to.starts_with("amq.rabbitmq.reply-to") {
+            tracing::info!(event.id = %result.id, "nobody waits for the reply any more");
+        }
+        Ok(())
+    }
+
+    /// The same for an answer that is stored nowhere: tried once, for a moment.
+    pub(super) async fn reply_once(&self, result: &Outgoing<'_>) {
+        if result.reply_to.is_none() {
+            return;
+        }
+        let replied = timeout(Duration::from_secs(2), self.reply(result)).await;
+        if !matches!(replied, Ok(Ok(()))) {
+            tracing::warn!(event.id = %result.id, "reply not published: its queue does not take it");
+            self.metrics.reply_dropped();
+        }
     }
 
     async fn post_event(&self, event: &DueEvent) -> PostedWebhook {
@@ -129,6 +225,16 @@ impl Pipeline {
         if !event.webhook_is_due {
             return left(Some(event.webhook_due_in));
         }
+        // What waits for a permit of its host takes no place that another needs.
+        let Some(_delivering) = self.delivering.try_take() else { return left(Some(PUT_OFF)) };
+        let permits = match self.webhooks.admit(&event.merchant_id, url).await {
+            Admitted::Yes(permits) => permits,
+            Admitted::Later(after) => return left(Some(after)),
+        };
+        // A post that outlasts the lease would be made twice.
+        if event.lease.left() <= self.webhooks.longest_post() {
+            return left(Some(Duration::ZERO));
+        }
         let post = Post {
             id: event.id,
             merchant_id: &event.merchant_id,
@@ -137,10 +243,9 @@ impl Pipeline {
             trace: &event.trace,
         };
         let (started_at, started) = (event.lease.now(), Instant::now());
-        let posted = self.webhooks.post(post).await;
+        let posted = self.webhooks.post(permits, post).await;
         let number = event.webhook_attempts + 1;
         let (state, again_after, status_code, outcome, detail) = match posted {
-            Posted::PutOff => return left(Some(self.settings.publish_pause)),
             Posted::Delivered { status_code } => {
                 (WebhookState::Delivered, None, status_code, "delivered", None)
             }
@@ -166,6 +271,27 @@ impl Pipeline {
         let attempt = Attempt { kind, number, started_at, took, status_code, outcome, detail };
         PostedWebhook { state, attempts: number, again_after, attempt: Some(attempt) }
     }
+}
+
+fn published_alone(event: &DueEvent, publication: Publication) -> Telling {
+    Telling {
+        published: publication.published,
+        reply_due: publication.reply_due,
+        publish_attempts: publication.attempts,
+        keeps_lease: true,
+        webhook: event.webhook,
+        webhook_attempts: event.webhook_attempts,
+        posts: Vec::new(),
+        publish_after: None,
+        post_after: None,
+    }
+}
+
+/// How long a webhook waits when too many wait for a permit.
+const PUT_OFF: Duration = Duration::from_secs(2);
+
+fn message(result: &Outgoing<'_>, exchange: &str, routing_key: &str) -> Box<crate::broker::Message> {
+    properties(result).message(exchange, routing_key, result.body.clone())
 }
 
 fn properties<'a>(result: &Outgoing<'a>) -> Properties<'a> {

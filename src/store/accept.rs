@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     batch::{Statement, column},
+    duplicate::{Duplicate, Found, Key, find},
     millis,
-    repeat::{Found, Key, find},
     seal::Column,
 };
 use crate::{
-    domain::{CreateLink, EventType, Lease, OpenLink, Progress, TraceContext},
+    domain::{CreateLink, EventType, Lease, OpenLink, Progress, ServiceClass, TraceContext, service_rank},
     wire,
 };
 
@@ -24,6 +24,8 @@ pub struct NewLink {
     pub merchant_id: String,
     /// The connector's name in the configuration.
     pub connector: String,
+    /// Whether the job named the connector itself, or got the configured default.
+    pub connector_is_named: bool,
     pub job: Box<CreateLink>,
     pub reply_to: Option<String>,
     pub correlation_id: Option<String>,
@@ -31,12 +33,12 @@ pub struct NewLink {
     pub hold: Hold,
 }
 
-/// Whether there is a slot to call the connector in.
+/// Whether the connector can be called at once.
 #[derive(Debug, Clone, Copy)]
 pub enum Hold {
-    /// There is: the row is ours from the start, its first call counted.
+    /// It can: the row is leased from the start, its first call counted.
     Lease,
-    /// There is none: the row is nobody's, due when one is likely.
+    /// It cannot: the row has no lease and no call, and is due after this.
     Park(Duration),
 }
 
@@ -49,7 +51,7 @@ pub enum Accepted {
     /// The same request, not finished: its result goes to this message's `reply_to` now.
     InProgress,
     /// The same request, finished: its result is to be told again.
-    Finished { event_id: Uuid, event_type: EventType, result: Vec<u8> },
+    Finished { event_id: Uuid, event_type: EventType, connector: String, result: Vec<u8> },
     /// Another request under the same key. The first is untouched; these fields differ.
     Conflict { fields: Vec<String> },
 }
@@ -65,16 +67,17 @@ pub(super) struct Row {
     asked_at: Instant,
     merchant_id: String,
     merchant_payout_id: String,
-    pub(super) fingerprint: [u8; 32],
-    pub(super) connector: String,
+    fingerprint: [u8; 32],
+    connector: String,
     amount_minor: i64,
     currency: &'static str,
     destination_currency: &'static str,
     request: Vec<u8>,
-    pub(super) reply_to: Option<String>,
-    pub(super) correlation_id: Option<String>,
+    reply_to: Option<String>,
+    correlation_id: Option<String>,
     trace: TraceContext,
     hold: Hold,
+    service_rank: i16,
 }
 
 /// What the database says of a row.
@@ -86,13 +89,22 @@ pub(super) enum Answer {
 impl Store {
     /// Writes a job down, waiting out a database that is away. Once there is an answer, the job is accounted for.
     pub async fn accept(&self, new: NewLink) -> Result<Accepted, StoreError> {
-        let NewLink { merchant_id, connector, job, reply_to, correlation_id, trace, hold } = new;
+        let NewLink {
+            merchant_id,
+            connector,
+            connector_is_named,
+            job,
+            reply_to,
+            correlation_id,
+            trace,
+            hold,
+        } = new;
         let id = Uuid::now_v7();
         let request = wire::canonical_request(&job);
         // The same row, id and holder in every try: a try whose commit went unheard finds itself.
         let row = Arc::new(Row {
             id,
-            holder: Uuid::new_v4(),
+            holder: self.worker.claim_id(),
             asked_at: Instant::now(),
             merchant_id,
             merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
@@ -106,14 +118,32 @@ impl Store {
             correlation_id,
             trace,
             hold,
+            service_rank: service_rank(
+                match hold {
+                    // Found due, its lease has expired after a call was begun.
+                    Hold::Lease => ServiceClass::Unknown,
+                    Hold::Park(_) => ServiceClass::New,
+                },
+                job.priority,
+            ),
         });
-        match self.patiently(|| self.accepting.submit(row.clone())).await? {
+        let accepting = self.patiently(|| self.accepting.submit(row.clone()));
+        match self.availability.watch(accepting).await? {
             Answer::Inserted { .. } if matches!(hold, Hold::Park(_)) => Ok(Accepted::Parked),
             Answer::Inserted { created_at } => {
                 Ok(Accepted::New(Box::new(self.open_link(&row, job, created_at))))
             }
             // Boxed: few jobs come twice.
-            Answer::Found(first) => Box::pin(self.repeat(*first, &row, &job)).await,
+            Answer::Found(first) => {
+                let duplicate = Duplicate {
+                    job: &job,
+                    request: &request,
+                    connector: connector_is_named.then_some(&row.connector),
+                    reply_to: row.reply_to.as_deref(),
+                    correlation_id: row.correlation_id.as_deref(),
+                };
+                Box::pin(self.duplicate(*first, duplicate)).await
+            }
         }
     }
 
@@ -186,17 +216,18 @@ macro_rules! insert {
             INSERT INTO payout_links (
                 id, holder, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
                 destination_currency, request, reply_to, correlation_id, traceparent, tracestate, state, attempts,
-                first_called_at, last_called_at, due_at
+                first_called_at, last_called_at, due_at, service_rank
             )
             SELECT
                 id, CASE WHEN leased THEN holder END, merchant_id, merchant_payout_id, request_fingerprint,
                 connector, amount_minor, currency, destination_currency, request, reply_to, correlation_id,
                 traceparent, tracestate, 'open', CASE WHEN leased THEN 1 ELSE 0 END,
                 CASE WHEN leased THEN now() END, CASE WHEN leased THEN now() END,
-                now() + due_in_ms * interval '1 millisecond'
+                now() + due_in_ms * interval '1 millisecond', service_rank
             FROM " + $rows + " AS new (
                 id, holder, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
-                destination_currency, request, reply_to, correlation_id, traceparent, tracestate, leased, due_in_ms
+                destination_currency, request, reply_to, correlation_id, traceparent, tracestate, leased, due_in_ms,
+                service_rank
             )
             ON CONFLICT ON CONSTRAINT payout_links_key DO NOTHING
             RETURNING created_at
@@ -222,7 +253,8 @@ impl Accept {
             [row] => insert!(
                 "(VALUES (
                     $1::uuid, $2::uuid, $3::text, $4::text, $5::bytea, $6::text, $7::bigint, $8::text, $9::text,
-                    $10::bytea, $11::text, $12::text, $13::text, $14::text, $15::boolean, $16::bigint
+                    $10::bytea, $11::text, $12::text, $13::text, $14::text, $15::boolean, $16::bigint,
+                    $17::smallint
                 ))",
                 row.id,
                 row.holder,
@@ -240,6 +272,7 @@ impl Accept {
                 row.trace.tracestate.as_deref(),
                 leased(row),
                 due_in(row),
+                row.service_rank,
             )
             .fetch_all(connection)
             .await?,
@@ -248,7 +281,8 @@ impl Accept {
                     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]),
                     unnest($5::bytea[]), unnest($6::text[]), unnest($7::bigint[]), unnest($8::text[]),
                     unnest($9::text[]), unnest($10::bytea[]), unnest($11::text[]), unnest($12::text[]),
-                    unnest($13::text[]), unnest($14::text[]), unnest($15::boolean[]), unnest($16::bigint[])
+                    unnest($13::text[]), unnest($14::text[]), unnest($15::boolean[]), unnest($16::bigint[]),
+                    unnest($17::smallint[])
                 )",
                 &column(rows, |row| row.id),
                 &column(rows, |row| row.holder),
@@ -266,6 +300,7 @@ impl Accept {
                 &column(rows, |row| row.trace.tracestate.as_deref()) as &[Option<&str>],
                 &column(rows, leased),
                 &column(rows, due_in),
+                &column(rows, |row| row.service_rank),
             )
             .fetch_all(connection)
             .await?,

@@ -5,33 +5,48 @@ use uuid::Uuid;
 
 use super::{Store, StoreError, connect::answered, millis, seal::Column};
 use crate::{
-    domain::{Lease, OpenLink, Progress, TraceContext},
+    domain::{Lease, OpenLink, Progress, SERVICE_RANKS, TraceContext},
     wire,
 };
 
 impl Store {
-    /// At most `limit` of one connector's due rows, the longest due first. A row whose holder let its lease run
-    /// out comes in doubt: its holder may have called.
+    /// Claims at most `limit` of one connector's due rows, in the order of service (`domain::order`). A row whose holder
+    /// let its lease expire after it had begun a call becomes unknown: the call may have been carried out.
     ///
-    /// A row that cannot be read (its key is missing from the ring) is told of in its own place and set aside.
+    /// A claim begins no call: `uncalled_holder` says so until [`Store::renew_for_call`]. A row that cannot be read (its
+    /// key is missing from the ring) is returned as an error in its own place and set aside.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`; nothing is claimed then, or a claim whose answer was lost expires.
     pub async fn claim(
         &self,
         connector: &str,
         limit: usize,
     ) -> Result<Vec<Result<Box<OpenLink>, StoreError>>, StoreError> {
-        let (holder, asked_at) = (Uuid::new_v4(), Instant::now());
+        let (holder, asked_at) = (self.worker.claim_id(), Instant::now());
         let rows = sqlx::query!(
             r#"
             WITH due AS (
-                SELECT id FROM payout_links
-                WHERE state = 'open' AND connector = $1 AND due_at <= now()
-                ORDER BY due_at LIMIT $2
-                FOR UPDATE SKIP LOCKED
+                SELECT next.id
+                FROM unnest($5::smallint[]) AS ranks (rank)
+                CROSS JOIN LATERAL (
+                    SELECT id FROM payout_links
+                    WHERE state = 'open' AND connector = $1 AND service_rank = rank AND due_at <= now()
+                    ORDER BY due_at LIMIT $2
+                    FOR UPDATE SKIP LOCKED
+                ) AS next
+                LIMIT $2
             )
             UPDATE payout_links p SET
                 holder = $3,
+                uncalled_holder = $3,
                 due_at = now() + $4::bigint * interval '1 millisecond',
-                in_doubt_since = CASE WHEN p.holder IS NULL THEN in_doubt_since ELSE coalesce(in_doubt_since, now()) END
+                in_doubt_since = CASE
+                    WHEN p.attempts > 0 AND p.holder IS NOT NULL AND p.holder IS DISTINCT FROM p.uncalled_holder
+                    THEN coalesce(in_doubt_since, now())
+                    ELSE in_doubt_since
+                END
             FROM due WHERE p.id = ANY (ARRAY[due.id])
             RETURNING
                 p.id, merchant_id, merchant_payout_id, connector, request, attempts, first_called_at,
@@ -42,6 +57,7 @@ impl Store {
             i64::try_from(limit).unwrap_or(i64::MAX),
             holder,
             millis(self.settings.lease),
+            &SERVICE_RANKS[..],
         )
         .fetch_all(&self.pool);
         let rows = answered(&self.pool, rows).await?;

@@ -39,17 +39,31 @@ pub(super) struct Row {
     calls: Vec<Attempt>,
 }
 
-/// Where the result goes: read with the conclusion, since a repeat of the job may have changed it until then.
+/// A record that is not concluded, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Unconcluded {
+    pub error: StoreError,
+    pub link: Box<OpenLink>,
+}
+
+/// Where the result goes: read with the conclusion, since a duplicate of the job may have changed it until then.
 pub(super) struct Recipient {
     reply_to: Option<String>,
     correlation_id: Option<String>,
+    webhook_url: Option<String>,
 }
 
 impl Store {
-    /// Ends the record, if it is still ours. The event comes back leased: to be told at once.
+    /// Ends the record, if it is still ours, and returns its event, leased: to be delivered at once.
     ///
-    /// An answer that comes after the lease changes nothing; it is written into the timeline as late.
-    pub async fn conclude(&self, mut link: Box<OpenLink>, told: Told) -> Result<Box<DueEvent>, StoreError> {
+    /// Tries until the database answers, also past the lease: the holder decides whether the conclusion still counts. One
+    /// that comes after another claim changes nothing; its calls are written into the timeline as late.
+    ///
+    /// # Errors
+    ///
+    /// `LeaseLost` if the record belongs to another claim, or is concluded; `Refused` if the database does not take it.
+    pub async fn conclude(&self, mut link: Box<OpenLink>, told: Told) -> Result<Box<DueEvent>, Unconcluded> {
         let asked_at = Instant::now();
         let row = Arc::new(Row {
             id: link.id,
@@ -65,9 +79,16 @@ impl Store {
             webhook_url: link.job.webhook_url.as_ref().map(|webhook| webhook.url().clone()),
             calls: std::mem::take(&mut link.calls),
         });
-        let to = self.while_leased(&link.lease, || self.concluding.submit(row.clone())).await?;
+        let to = match self.patiently(|| self.concluding.submit(row.clone())).await {
+            Ok(to) => to,
+            Err(error) => {
+                link.calls.clone_from(&row.calls);
+                return Err(Unconcluded { error, link });
+            }
+        };
         let OpenLink { id, merchant_id, connector, job, lease, trace, .. } = *link;
-        let webhook_url = job.webhook_url.map(WebhookUrl::into_url);
+        let fresh_url = to.webhook_url.as_deref().and_then(|url| Url::parse(url).ok());
+        let webhook_url = fresh_url.or(job.webhook_url.map(WebhookUrl::into_url));
         Ok(Box::new(DueEvent {
             id: row.event_id,
             payout_link_id: id,
@@ -80,13 +101,15 @@ impl Store {
             correlation_id: to.correlation_id,
             trace,
             published: false,
+            reply_due: false,
+            publish_attempts: 0,
             webhook: if webhook_url.is_some() { WebhookState::Pending } else { WebhookState::None },
             webhook_url,
             webhook_is_due: true,
             webhook_due_in: Duration::ZERO,
             webhook_attempts: 0,
             lease: Lease {
-                holder: row.event_id,
+                holder: row.holder,
                 granted_at: lease.now(),
                 asked_at,
                 heard_at: Instant::now(),
@@ -129,7 +152,7 @@ impl Statement for Conclude {
 }
 
 /// The statement for rows that come as columns, and for a lone one as it is, which costs Postgres a fifth less. `timeline`: what
-/// else is written with it. A fresh event is held under its own id: nobody else can have taken it yet.
+/// else is written with it. A fresh event is leased under the claim of its record.
 macro_rules! update {
     ($rows:literal, $timeline:literal, $($parameters:tt)*) => {
         sqlx::query!(
@@ -151,7 +174,8 @@ macro_rules! update {
                 -- index in place of these by their ids.
                 WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
                 RETURNING
-                    p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type, new.webhook_url
+                    p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type,
+                    coalesce(p.fresh_webhook_url, new.webhook_url) AS webhook_url
             ), outbox AS (
                 INSERT INTO events (
                     id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, holder, due_at
@@ -159,15 +183,18 @@ macro_rules! update {
                 SELECT
                     event_id, id, type, webhook_url,
                     CASE WHEN webhook_url IS NULL THEN 'none' ELSE 'pending' END,
-                    CASE WHEN webhook_url IS NOT NULL THEN now() END, event_id,
+                    CASE WHEN webhook_url IS NOT NULL THEN now() END, holder,
                     now() + $14::bigint * interval '1 millisecond'
                 FROM concluded
             )"# + $timeline + r#"
-            SELECT event_id AS "event_id!", reply_to, correlation_id FROM concluded
+            SELECT event_id AS "event_id!", reply_to, correlation_id, webhook_url FROM concluded
             "#,
             $($parameters)*
         )
-        .map(|row| (row.event_id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id }))
+        .map(|row| {
+            let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
+            (row.event_id, Recipient { reply_to, correlation_id, webhook_url: row.webhook_url })
+        })
     };
 }
 
@@ -264,7 +291,7 @@ impl Conclude {
         rows: &[&Row],
     ) -> Result<HashMap<Uuid, Recipient>, StoreError> {
         let concluded = sqlx::query!(
-            "SELECT ours.event_id AS \"event_id!\", reply_to, correlation_id FROM payout_links p
+            "SELECT ours.event_id AS \"event_id!\", reply_to, correlation_id, fresh_webhook_url FROM payout_links p
              JOIN UNNEST($1::uuid[], $2::uuid[]) AS ours (id, event_id) ON p.id = ANY (ARRAY[ours.id]) AND p.event_id = ours.event_id",
             &column(rows, |row| row.id),
             &column(rows, |row| row.event_id),
@@ -274,7 +301,9 @@ impl Conclude {
         Ok(concluded
             .into_iter()
             .map(|row| {
-                (row.event_id, Recipient { reply_to: row.reply_to, correlation_id: row.correlation_id })
+                let webhook_url = row.fresh_webhook_url;
+                let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
+                (row.event_id, Recipient { reply_to, correlation_id, webhook_url })
             })
             .collect())
     }

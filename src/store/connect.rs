@@ -9,7 +9,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{StoreError, millis};
 
@@ -136,17 +136,69 @@ pub(super) async fn answered<T, E: Into<StoreError>>(
     }
 }
 
+/// Applies the migrations that are missing, each once, however many workers start at the same time.
+///
+/// It waits for locks a second at a time, and between that lets others go on: a long transaction that reads a table
+/// holds up the start, and nobody else.
+///
+/// # Errors
+///
+/// `Unusable` if the schema is newer than this program, or the role may not change it; `Unavailable` if the database went
+/// away.
 pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     // On a connection of its own: an index may take longer than a statement of ours.
     let mut connection = pool.acquire().await?.detach();
     sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
-    MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
-        MigrateError::Execute(error) => error.into(),
-        MigrateError::VersionMissing(version) => StoreError::Unusable(format!(
-            "the schema has migration {version}, which this version of the worker does not know: it is older than the database"
-        )),
-        error => StoreError::Unusable(error.to_string()),
-    })
+    sqlx::query("SET lock_timeout = '1s'").execute(&mut connection).await?;
+    // Polled, in place of sqlx's own lock: a session that waits for a lock inside a statement is waited for by CREATE INDEX
+    // CONCURRENTLY, and both would wait for each other.
+    let lock = "SELECT pg_try_advisory_lock($1, 0)";
+    while !sqlx::query_scalar::<_, bool>(lock).bind(MIGRATION_LOCK).fetch_one(&mut connection).await? {
+        sleep(LOCK_PAUSE).await;
+    }
+    let migrator =
+        Migrator { migrations: MIGRATIONS.migrations.clone(), locking: false, ..Migrator::DEFAULT };
+    loop {
+        drop_invalid_indexes(&mut connection).await?;
+        let error = match migrator.run(&mut connection).await {
+            Ok(()) => break,
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
+            Err(MigrateError::VersionMissing(version)) => {
+                return Err(StoreError::Unusable(format!(
+                    "the schema has migration {version}, which this version of the worker does not know: it is older than the database"
+                )));
+            }
+            Err(error) => return Err(StoreError::Unusable(error.to_string())),
+        };
+        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        // Lock not available, deadlock detected.
+        if !matches!(&*code, "55P03" | "40P01") {
+            return Err(error.into());
+        }
+        tracing::info!(%error, "migration waits for a lock, trying again");
+        sleep(LOCK_PAUSE).await;
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+/// First half of the key of the migrations' advisory lock: "plm1".
+const MIGRATION_LOCK: i32 = 0x706c_6d31;
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
+
+/// An index that was being built concurrently when its session ended is there, and of no use.
+async fn drop_invalid_indexes(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let invalid: Vec<String> = sqlx::query_scalar(
+        "SELECT indexrelid::regclass::text FROM pg_index
+         WHERE indrelid = to_regclass('payout_links') AND NOT indisvalid",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for index in invalid {
+        let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
+        sqlx::query(sqlx::AssertSqlSafe(drop)).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Whether the tables and this role's rights are what the worker needs. Asked before anything is consumed: found out
@@ -159,12 +211,18 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
         FROM (VALUES
             ('payout_links', 'SELECT'), ('payout_links', 'INSERT'), ('payout_links', 'UPDATE'),
             ('events', 'SELECT'), ('events', 'INSERT'), ('events', 'UPDATE'), ('events', 'DELETE'),
-            ('attempts', 'SELECT'), ('attempts', 'INSERT'), ('attempts', 'DELETE')
+            ('attempts', 'SELECT'), ('attempts', 'INSERT'), ('attempts', 'DELETE'),
+            ('suspect_messages', 'SELECT'), ('suspect_messages', 'INSERT'), ('suspect_messages', 'UPDATE'),
+            ('suspect_messages', 'DELETE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
         UNION ALL
         SELECT name || '.' || added
-        FROM (VALUES ('payout_links', 'took_ms'), ('events', 'took_ms')) AS migrated (name, added)
+        FROM (VALUES
+            ('payout_links', 'took_ms'), ('events', 'took_ms'), ('payout_links', 'service_rank'),
+            ('payout_links', 'uncalled_holder'), ('payout_links', 'fresh_webhook_url'),
+            ('payout_links', 'refreshed_at'), ('events', 'publish_attempts'), ('events', 'reply_due')
+        ) AS migrated (name, added)
         WHERE NOT EXISTS (
             SELECT FROM pg_attribute
             WHERE attrelid = to_regclass(name) AND attname = added AND NOT attisdropped

@@ -1,4 +1,4 @@
-//! `renew`, `postpone`: the row stays open, and what is known of it is written down.
+//! `renew_for_call`, `renew_for_look_up`, `postpone`: the row stays open, and what is known of it is written down.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,9 +11,14 @@ use super::{
     Store, StoreError,
     batch::{Statement, column},
     millis,
+    seal::Column,
     timeline::{Timeline, count},
+    while_leased,
 };
-use crate::domain::{Attempt, OpenLink};
+use crate::{
+    domain::{Attempt, OpenLink, ServiceClass, service_rank},
+    wire,
+};
 
 pub(super) struct Keep {
     pub(super) lease: Duration,
@@ -28,7 +33,16 @@ pub(super) struct Kept {
     connector_payout_id: Option<String>,
     status_code: i32,
     calls: Vec<Attempt>,
+    service_rank: i16,
     then: Then,
+}
+
+/// What the database says of a row that was written.
+pub(super) struct Granted {
+    /// The database's time.
+    now: OffsetDateTime,
+    /// The encrypted request, where a duplicate has refreshed it.
+    refreshed: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,31 +56,59 @@ enum Then {
 }
 
 impl Store {
-    /// Writes the next call down, with a new lease, before it is made.
+    /// Writes the next call down, with a new lease, before it is made. The job gets what a duplicate brought meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `LeaseLost` if the lease has expired or the row belongs to another claim; `Unavailable` if the database did not
+    /// answer while the lease ran. No call may be made then.
     pub async fn renew_for_call(&self, link: &mut OpenLink) -> Result<(), StoreError> {
         link.progress.attempts += 1;
-        let granted_at = self.keep(link, Then::Call).await?;
-        link.progress.last_called_at = Some(granted_at);
-        link.progress.first_called_at.get_or_insert(granted_at);
+        let Granted { now, refreshed } = self.keep(link, Then::Call).await?;
+        link.progress.last_called_at = Some(now);
+        link.progress.first_called_at.get_or_insert(now);
+        if let Some(refreshed) = refreshed {
+            let job = self.keys.open(Column::Request, link.id, &refreshed).ok();
+            if let Some(job) = job.and_then(|request| wire::stored_request(&request).ok()) {
+                *link.job = job;
+            }
+        }
         Ok(())
     }
 
-    /// A new lease for asking the connector.
+    /// Writes a new lease for asking the connector.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::renew_for_call`].
     pub async fn renew_for_look_up(&self, link: &mut OpenLink) -> Result<(), StoreError> {
         self.keep(link, Then::LookUp).await?;
         Ok(())
     }
 
-    /// Lets go of the row until it is due. A call that was written down and never made is taken back with it.
+    /// Gives the row back until it is due. A call that was written down and never made is taken back with it.
+    ///
+    /// Tries until the database answers, also past the lease: whether the row is still ours is decided by its holder.
+    ///
+    /// # Errors
+    ///
+    /// `LeaseLost` if the row belongs to another claim by now.
     pub async fn postpone(&self, mut link: Box<OpenLink>, after: Duration) -> Result<(), StoreError> {
         self.keep(&mut link, Then::Due(after)).await?;
         Ok(())
     }
 
-    async fn keep(&self, link: &mut OpenLink, then: Then) -> Result<OffsetDateTime, StoreError> {
+    async fn keep(&self, link: &mut OpenLink, then: Then) -> Result<Granted, StoreError> {
         let asked_at = Instant::now();
         let calls = std::mem::take(&mut link.calls);
         let progress = &link.progress;
+        let class = match then {
+            Then::Call | Then::LookUp => ServiceClass::Unknown,
+            Then::Due(_) if progress.in_doubt_since.is_some() => ServiceClass::Unknown,
+            Then::Due(_) if progress.attempts > 0 => ServiceClass::Retry,
+            Then::Due(_) => ServiceClass::New,
+        };
+        let service_rank = service_rank(class, link.job.priority);
         let kept = || Kept {
             id: link.id,
             holder: link.lease.holder,
@@ -76,20 +118,36 @@ impl Store {
             connector_payout_id: progress.connector_payout_id.clone(),
             status_code: progress.status_code.into(),
             calls: calls.clone(),
+            service_rank,
             then,
         };
-        let granted_at = self.while_leased(&link.lease, || self.keeping.submit(kept())).await?;
-        link.lease.granted_at = granted_at;
-        link.lease.asked_at = asked_at;
-        link.lease.heard_at = Instant::now();
-        Ok(granted_at)
+        let written = self.patiently(|| self.keeping.submit(kept()));
+        let granted = match then {
+            // A call or a question needs a lease that runs.
+            Then::Call | Then::LookUp => while_leased(&link.lease, written).await,
+            Then::Due(_) => written.await,
+        };
+        match granted {
+            Ok(granted) => {
+                link.lease.granted_at = granted.now;
+                link.lease.asked_at = asked_at;
+                link.lease.heard_at = Instant::now();
+                Ok(granted)
+            }
+            Err(error) => {
+                // What another claim got of them stands in the timeline as late.
+                if !matches!(error, StoreError::LeaseLost) {
+                    link.calls = calls;
+                }
+                Err(error)
+            }
+        }
     }
 }
 
 impl Statement for Keep {
     type Item = Kept;
-    /// The database's time.
-    type Answer = OffsetDateTime;
+    type Answer = Granted;
 
     fn weight(_: &Kept) -> usize {
         0
@@ -99,7 +157,7 @@ impl Statement for Keep {
         &self,
         connection: &mut PgConnection,
         rows: &[Kept],
-    ) -> Result<Vec<Result<OffsetDateTime, StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<Granted, StoreError>>, StoreError> {
         let mut calls = Timeline::default();
         for row in rows {
             row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
@@ -120,19 +178,23 @@ impl Statement for Keep {
                     connector_payout_id = new.connector_payout_id,
                     status_code = new.status_code,
                     due_at = now() + due_in_ms * interval '1 millisecond',
-                    holder = CASE WHEN leased THEN p.holder END
+                    holder = CASE WHEN leased THEN p.holder END,
+                    uncalled_holder = CASE WHEN leased AND NOT calls THEN p.uncalled_holder END,
+                    service_rank = new.service_rank
                 FROM UNNEST(
                     $1::uuid[], $2::uuid[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::text[],
-                    $7::integer[], $8::boolean[], $9::boolean[], $10::bigint[]
+                    $7::integer[], $8::boolean[], $9::boolean[], $10::bigint[], $20::smallint[]
                 ) AS new (
                     id, holder, attempts, first_called_at, in_doubt_since, connector_payout_id, status_code, calls,
-                    leased, due_in_ms
+                    leased, due_in_ms, service_rank
                 )
                 -- Only an open row has a holder: see conclude.
                 WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
                     -- What a call was decided by may be long past where its worker slept: it is decided anew.
                     AND (NOT new.calls OR p.due_at > now())
-                RETURNING p.id, new.holder
+                RETURNING
+                    p.id, new.holder,
+                    CASE WHEN calls AND p.refreshed_at IS NOT NULL THEN p.request END AS refreshed
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT
@@ -144,7 +206,7 @@ impl Statement for Keep {
                     $17::text[], $18::text[], $19::uuid[]
                 ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
             )
-            SELECT id, holder AS "holder!", now() AS "now!" FROM kept
+            SELECT id, holder AS "holder!", refreshed, now() AS "now!" FROM kept
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),
@@ -165,15 +227,15 @@ impl Statement for Keep {
             &calls.outcomes as &[&str],
             &calls.details as &[Option<String>],
             &calls.callers,
+            &column(&rows, |row| row.service_rank),
         )
         .fetch_all(connection)
         .await?;
         // By holder as well: a worker that lost a row and claimed it again may ask under both at once.
-        let kept: HashMap<(Uuid, Uuid), OffsetDateTime> =
-            kept.into_iter().map(|row| ((row.id, row.holder), row.now)).collect();
-        Ok(rows
-            .iter()
-            .map(|row| kept.get(&(row.id, row.holder)).copied().ok_or(StoreError::LeaseLost))
-            .collect())
+        let mut kept: HashMap<(Uuid, Uuid), Granted> = kept
+            .into_iter()
+            .map(|row| ((row.id, row.holder), Granted { now: row.now, refreshed: row.refreshed }))
+            .collect();
+        Ok(rows.iter().map(|row| kept.remove(&(row.id, row.holder)).ok_or(StoreError::LeaseLost)).collect())
     }
 }

@@ -3,12 +3,15 @@
 //! | verb | promise |
 //! | --- | --- |
 //! | `accept` | the job has a row, once for its key, whatever came before; only then may it be acknowledged |
-//! | `knows` | whether a key has a row |
-//! | `claim` | due rows are ours until their lease runs out; one whose holder let it run out is in doubt |
-//! | `renew` | the next call and its lease are on disk |
+//! | `accepted_before` | what a job gets that was accepted earlier, whatever the configuration says by now |
+//! | `claim` | due rows are ours until their lease expires; one whose holder let it expire after it began a call is unknown |
+//! | `renew_for_call`, `renew_for_look_up` | the next call and its lease are on disk |
 //! | `postpone` | nobody's until it is due; a call that was not made is taken back |
 //! | `conclude` | the row has its end and its event, both or neither; never a second time |
-//! | `claim_events`, `delivered` | the same for what has to be told |
+//! | `claim_events`, `delivered` | the same for what has to be published and delivered |
+//! | `due_records`, `oldest_due_event` | how much waits, and since when |
+//! | `be_present`, `take_over_leases` | leases of workers that are gone are due at once |
+//! | `begin_suspect`, `end_suspect` | evidence that a message brings workers down |
 //! | `erase_requests`, `delete_events`, `delete_attempts` | what is past its retention is gone, a batch of it |
 //! | `audit_page` | a page of what the checker compares; nothing sealed is opened |
 //! | `reseal`, `count_keys` | a page of records is sealed with the ring's first key; which key sealed how much |
@@ -18,42 +21,50 @@
 
 mod accept;
 mod audit;
+mod availability;
 mod batch;
 mod claim;
 mod conclude;
 mod connect;
+mod due;
+mod duplicate;
 mod keep;
 mod kept;
-mod knows;
 mod outbox;
 mod pack;
-mod repeat;
 mod retain;
 mod rotate;
 mod seal;
 mod show;
+mod suspects;
 mod timeline;
+mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use self::{
-    accept::Accept, batch::Batcher, conclude::Conclude, connect::answered, keep::Keep, kept::KeptConnections,
-    outbox::Delivered,
+    accept::Accept, availability::Availability, batch::Batcher, conclude::Conclude, connect::answered,
+    keep::Keep, kept::KeptConnections, outbox::Delivered, worker::WorkerNumber,
 };
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     audit::{Audited, AuditedEvent},
     batch::{BatchLimits, LEAST_CONNECTIONS},
+    conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, is_fit, migrate},
     outbox::{DueEvent, Telling, WebhookState},
     retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
     show::Shown,
+    worker::Absences,
 };
 use crate::domain::{Lease, retry};
 
@@ -119,6 +130,9 @@ pub struct StoreSettings {
 
 pub struct Store {
     pool: PgPool,
+    worker: WorkerNumber,
+    presence_lost_at: Mutex<Option<Instant>>,
+    availability: Availability,
     keys: Arc<KeyRing>,
     settings: StoreSettings,
     accepting: Batcher<Accept>,
@@ -137,6 +151,9 @@ impl Store {
             concluding: Batcher::start(Conclude { event_lease: settings.event_lease }, limits, &lane),
             delivering: Batcher::start(Delivered, limits, &lane),
             pool,
+            worker: WorkerNumber::random(),
+            presence_lost_at: Mutex::default(),
+            availability: Availability::new(),
             keys,
             settings,
         }
@@ -147,27 +164,20 @@ impl Store {
         &self,
         mut verb: impl FnMut() -> F,
     ) -> Result<T, StoreError> {
-        let mut pause = Duration::from_millis(50);
+        let (mut pause, started) = (Duration::from_millis(50), Instant::now());
         loop {
             match verb().await {
                 Err(StoreError::Unavailable(reason)) => {
-                    tracing::debug!(reason, "the database is away, trying again");
+                    tracing::debug!(reason, "database unavailable, trying again");
+                    if started.elapsed() >= BLIP {
+                        self.availability.failed();
+                    }
                     sleep(retry::jittered(pause, PAUSE_LIMIT)).await;
                     pause = (pause * 2).min(PAUSE_LIMIT);
                 }
                 answer => return answer,
             }
         }
-    }
-
-    /// The same, but only while the row is ours: after that it is somebody else's to mend. One try is made in any
-    /// case: nobody may have taken the row, and a late answer belongs into its timeline.
-    async fn while_leased<T, F: Future<Output = Result<T, StoreError>>>(
-        &self,
-        lease: &Lease,
-        verb: impl FnMut() -> F,
-    ) -> Result<T, StoreError> {
-        timeout(lease.left().max(LAST_TRY), self.patiently(verb)).await.unwrap_or(Err(StoreError::LeaseLost))
     }
 
     /// One round trip: does the database answer?
@@ -181,13 +191,23 @@ impl Store {
     }
 }
 
-const LAST_TRY: Duration = Duration::from_secs(5);
+/// An outage that is shorter is none.
+const BLIP: Duration = Duration::from_secs(2);
 const PAUSE_LIMIT: Duration = Duration::from_secs(3);
 
 impl StoreError {
     fn inconsistent(table: &'static str, column: &'static str, id: Uuid, reason: impl ToString) -> Self {
         Self::Inconsistent { table, column, id, reason: reason.to_string() }
     }
+}
+
+/// Awaits a write that is of use only while the lease runs.
+async fn while_leased<T>(
+    lease: &Lease,
+    write: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let late = || StoreError::Unavailable("the lease expired before it answered".into());
+    timeout(lease.left(), write).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Milliseconds for the database's interval arithmetic.

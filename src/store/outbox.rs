@@ -16,6 +16,7 @@ use super::{
     millis,
     seal::Column,
     timeline::{Timeline, count, whole_millis},
+    while_leased,
 };
 use crate::domain::{Attempt, EventType, Lease, TraceContext};
 
@@ -35,6 +36,10 @@ pub struct DueEvent {
     pub correlation_id: Option<String>,
     pub trace: TraceContext,
     pub published: bool,
+    /// The result is on the results exchange, and the requester's queue has refused it so far.
+    pub reply_due: bool,
+    /// Publications that failed so far.
+    pub publish_attempts: u32,
     pub webhook: WebhookState,
     pub webhook_url: Option<Url>,
     /// Whether the schedule's next try may be made; publishing may come due before it.
@@ -70,10 +75,15 @@ impl WebhookState {
 #[derive(Debug)]
 pub struct Telling {
     pub published: bool,
+    /// See [`DueEvent::reply_due`].
+    pub reply_due: bool,
+    pub publish_attempts: u32,
+    /// The webhook is still being delivered under the event's lease: only the publication is written.
+    pub keeps_lease: bool,
     pub webhook: WebhookState,
     pub webhook_attempts: u32,
     pub posts: Vec<Attempt>,
-    /// When to publish again, where it is not published.
+    /// When to publish again, where the result is not published or a reply is due.
     pub publish_after: Option<Duration>,
     /// When to post again, where the webhook is pending.
     pub post_after: Option<Duration>,
@@ -97,7 +107,7 @@ impl Store {
         limit: usize,
         broker_is_up: bool,
     ) -> Result<Vec<Result<Box<DueEvent>, StoreError>>, StoreError> {
-        let (holder, asked_at) = (Uuid::new_v4(), Instant::now());
+        let (holder, asked_at) = (self.worker.claim_id(), Instant::now());
         let rows = sqlx::query!(
             r#"
             WITH due AS (
@@ -112,7 +122,7 @@ impl Store {
             )
             SELECT
                 e.id AS "id!", e.payout_link_id AS "payout_link_id!", e.type AS "event_type!", e.published_at,
-                e.webhook_url, e.webhook_state AS "webhook_state!", e.webhook_attempts AS "webhook_attempts!",
+                e.reply_due AS "reply_due!", e.publish_attempts AS "publish_attempts!", e.webhook_url, e.webhook_state AS "webhook_state!", e.webhook_attempts AS "webhook_attempts!",
                 coalesce(e.webhook_due_at <= now(), false) AS "webhook_is_due!",
                 coalesce(
                     ceil(extract(epoch FROM greatest(e.webhook_due_at - now(), interval '0')) * 1000), 0
@@ -155,6 +165,8 @@ impl Store {
                     correlation_id: row.correlation_id,
                     trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
                     published: row.published_at.is_some(),
+                    reply_due: row.reply_due,
+                    publish_attempts: u32::try_from(row.publish_attempts).unwrap_or_default(),
                     webhook: [WebhookState::None, WebhookState::Pending, WebhookState::Delivered]
                         .into_iter()
                         .find(|state| state.as_str() == row.webhook_state)
@@ -200,7 +212,12 @@ impl Store {
         Ok(())
     }
 
-    /// Writes down how far the telling has come.
+    /// Writes down how far publishing and delivering have come.
+    ///
+    /// # Errors
+    ///
+    /// `LeaseLost` if the event belongs to another claim by now; `Unavailable` if the database did not answer while the
+    /// lease ran. The event comes due again, under the same id.
     pub async fn delivered(&self, event: &DueEvent, telling: Telling) -> Result<(), StoreError> {
         let told = Arc::new(Told {
             id: event.id,
@@ -208,7 +225,7 @@ impl Store {
             holder: event.lease.holder,
             telling,
         });
-        self.while_leased(&event.lease, || self.delivering.submit(told.clone())).await
+        while_leased(&event.lease, self.patiently(|| self.delivering.submit(told.clone()))).await
     }
 }
 
@@ -246,22 +263,31 @@ impl Statement for Delivered {
             WITH told AS (
                 UPDATE events e SET
                     published_at = CASE WHEN published THEN coalesce(published_at, now()) END,
+                    reply_due = new.reply_due,
+                    publish_attempts = new.publish_attempts,
                     webhook_state = new.webhook_state,
                     webhook_attempts = new.webhook_attempts,
-                    webhook_due_at = now() + post_after_ms * interval '1 millisecond',
+                    webhook_due_at = CASE
+                        WHEN keeps_lease THEN e.webhook_due_at
+                        ELSE now() + post_after_ms * interval '1 millisecond'
+                    END,
                     -- least() passes over what is NULL.
-                    due_at = now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond',
-                    holder = NULL,
+                    due_at = CASE
+                        WHEN keeps_lease THEN e.due_at
+                        ELSE now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond'
+                    END,
+                    holder = CASE WHEN keeps_lease THEN e.holder END,
                     posted_at = coalesce(new.posted_at, e.posted_at),
                     took_ms = coalesce(new.took_ms, e.took_ms),
                     status_code = coalesce(new.status_code, e.status_code)
                 FROM (SELECT
                     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::boolean[]), unnest($4::text[]),
                     unnest($5::integer[]), unnest($6::bigint[]), unnest($7::bigint[]),
-                    unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::integer[])
+                    unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::integer[]),
+                    unnest($19::boolean[]), unnest($20::integer[]), unnest($21::boolean[])
                 ) AS new (
                     id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms,
-                    posted_at, took_ms, status_code
+                    posted_at, took_ms, status_code, reply_due, publish_attempts, keeps_lease
                 )
                 WHERE e.id = ANY (ARRAY[new.id]) AND e.holder = new.holder
                 RETURNING new.holder, e.id
@@ -293,6 +319,9 @@ impl Statement for Delivered {
             &column(&rows, |row| row.first_post().map(|post| post.started_at)) as &[Option<OffsetDateTime>],
             &column(&rows, |row| row.first_post().map(|post| whole_millis(post.took))) as &[Option<i32>],
             &column(&rows, |row| row.first_post().map(|post| post.status_code.into())) as &[Option<i32>],
+            &column(&rows, |row| row.telling.reply_due),
+            &column(&rows, |row| count(row.telling.publish_attempts)),
+            &column(&rows, |row| row.telling.keeps_lease),
         )
         .fetch_all(&mut *connection)
         .await?;

@@ -4,10 +4,16 @@
 //! link's own state is never touched by it.
 
 mod address;
+mod hosts;
 mod resolver;
 mod signature;
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use reqwest::{RequestBuilder, StatusCode, header::CONTENT_TYPE};
@@ -16,15 +22,18 @@ use tokio::time::timeout;
 use url::Url;
 use uuid::Uuid;
 
-use self::resolver::CheckedResolver;
 pub use self::{
     address::{AddressError, AddressPolicy},
     signature::{SecretForm, SigningKey, signature},
 };
+use self::{
+    hosts::{Host, Hosts},
+    resolver::CheckedResolver,
+};
 use crate::{
     domain::{TraceContext, retry},
     http::{self, CallError, Client, HttpSettings},
-    limits::{HostSlots, Slots},
+    limits::{KeyedSlots, Slot, Slots},
 };
 
 #[derive(Debug, Clone)]
@@ -41,8 +50,10 @@ pub struct WebhookSettings {
     /// Posts under way at once, and to one host.
     pub concurrency: usize,
     pub host_concurrency: usize,
-    /// How long a post waits for a place among its host's before it is put off.
-    pub host_patience: Duration,
+    /// The same of one merchant, whose webhooks may go to many hosts.
+    pub merchant_concurrency: usize,
+    /// How long a post waits for a permit before it is put off.
+    pub patience: Duration,
     pub addresses: AddressPolicy,
     /// Asked for the addresses of hosts; the system's where empty.
     pub dns_servers: Vec<SocketAddr>,
@@ -51,8 +62,9 @@ pub struct WebhookSettings {
 pub struct Webhooks {
     client: Client,
     settings: WebhookSettings,
-    places: Slots,
-    hosts: HostSlots,
+    all: Slots,
+    hosts: Hosts,
+    merchants: KeyedSlots,
 }
 
 /// One webhook to be posted.
@@ -81,8 +93,19 @@ pub enum Posted {
         error: String,
         retry_after: Option<Duration>,
     },
-    /// Every place for this host is taken: not tried.
-    PutOff,
+}
+
+/// Whether a webhook may be posted now.
+pub enum Admitted {
+    Yes(Permits),
+    /// Its host is paused, or every permit is in use: not tried, and not counted as an attempt.
+    Later(Duration),
+}
+
+/// One webhook's permits: of its host, of its merchant, and of all.
+pub struct Permits {
+    host: Arc<Host>,
+    _slots: [Slot; 3],
 }
 
 /// What follows a try.
@@ -106,8 +129,9 @@ impl Webhooks {
         let resolver = CheckedResolver::new(settings.addresses.clone(), &settings.dns_servers)?;
         Ok(Self {
             client: Client::with_resolver(resolver, settings.http.clone())?,
-            places: Slots::new(settings.concurrency),
-            hosts: HostSlots::new(settings.host_concurrency),
+            all: Slots::new(settings.concurrency),
+            hosts: Hosts::new(settings.host_concurrency),
+            merchants: KeyedSlots::new(settings.merchant_concurrency),
             settings,
         })
     }
@@ -117,8 +141,28 @@ impl Webhooks {
         self.settings.addresses.check(url)
     }
 
+    /// Waits a moment for what a post needs, or says when to come again.
+    pub async fn admit(&self, merchant_id: &str, url: &Url) -> Admitted {
+        let host = self.hosts.of(url.host_str().unwrap_or_default());
+        let merchant = self.merchants.of(merchant_id);
+        let slots = async { [host.take().await, merchant.take().await, self.all.take().await] };
+        let Ok(slots) = timeout(self.settings.patience, slots).await else {
+            return Admitted::Later(host.put_off(Instant::now()));
+        };
+        // After the wait: it may have been paused meanwhile.
+        match host.pass(Instant::now()) {
+            Ok(()) => Admitted::Yes(Permits { host, _slots: slots }),
+            Err(after) => Admitted::Later(after),
+        }
+    }
+
+    /// The longest that one post takes, with its permits in hand.
+    pub fn longest_post(&self) -> Duration {
+        self.settings.http.timeout + Duration::from_secs(1)
+    }
+
     /// One try: everything from the name to the last byte of the answer under one deadline.
-    pub async fn post(&self, post: Post<'_>) -> Posted {
+    pub async fn post(&self, permits: Permits, post: Post<'_>) -> Posted {
         let failed = |error: &dyn ToString| Posted::Failed {
             status_code: 0,
             error: error.to_string(),
@@ -127,12 +171,9 @@ impl Webhooks {
         if let Err(error) = self.check(post.url) {
             return failed(&error);
         }
-        let host = self.hosts.of(post.url.host_str().unwrap_or_default());
-        let Ok(_of_its_host) = timeout(self.settings.host_patience, host.take()).await else {
-            return Posted::PutOff;
-        };
-        let _of_all = self.places.take().await;
-        match self.client.call(self.request(&post)).await {
+        let called = self.client.call(self.request(&post)).await;
+        permits.host.record(called.is_ok(), Instant::now());
+        match called {
             Ok(answer) => judge(&answer),
             Err(CallError::NotSent(error) | CallError::InDoubt(error)) => failed(&error),
         }

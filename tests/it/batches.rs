@@ -29,6 +29,7 @@ fn new_link(series: &str, number: usize) -> NewLink {
     NewLink {
         merchant_id: text("merchant"),
         connector: text("connector"),
+        connector_is_named: true,
         job: Box::new(
             wire::create_link(&job.body, None, &wire::DecodePolicy { allow_http_webhooks: false }).unwrap(),
         ),

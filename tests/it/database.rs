@@ -113,7 +113,7 @@ async fn a_primary_that_has_become_read_only_is_waited_for() {
     eventually("the job is refused for it", async || {
         let log = worker.log();
         let refused =
-            |line: &str| line.contains("the database is away, trying again") && line.contains("25006");
+            |line: &str| line.contains("database unavailable, trying again") && line.contains("25006");
         log.lines().any(refused).then_some(())
     })
     .await;
@@ -151,7 +151,8 @@ async fn sessions_that_are_ended_under_load_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
-    let world = Setup::default().set("worker.migrate", false).set("worker.max_deliveries", 2).build().await;
+    let world =
+        Setup::default().set("worker.migrate", false).set("worker.max_unfinished_begins", 1).build().await;
     migrate(&world.pool).await.unwrap();
     let mut worker = world.start_worker().await;
     // Given a table that goes away while the worker runs,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use payout_link_worker::{
     domain::{Attempt, AttemptKind},
-    store::{StoreError, Telling, WebhookState, migrate},
+    store::{StoreError, Telling, Unconcluded, WebhookState, migrate},
 };
 
 use crate::support::{World, accept, created, store};
@@ -33,7 +33,7 @@ async fn a_late_answer_concludes_nothing() {
     let told = created(&mut link, "plink_second");
     let event = store.conclude(link, told).await.unwrap();
     let told = created(&mut late, "plink_first");
-    let refused = store.conclude(late, told).await.unwrap_err();
+    let refused = store.conclude(late, told).await.unwrap_err().error;
     // then the late one is told so, nothing of the record has changed, and it stands in the timeline.
     assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
     let shown = store.show("po_1").await.unwrap().remove(0);
@@ -71,6 +71,9 @@ async fn a_late_post_stands_in_the_timeline() {
     };
     let telling = Telling {
         published: true,
+        reply_due: false,
+        publish_attempts: 0,
+        keeps_lease: false,
         webhook: WebhookState::Delivered,
         webhook_attempts: 1,
         posts: vec![post],
@@ -134,7 +137,7 @@ async fn two_holders_in_one_batch_are_told_apart() {
     renewed.unwrap();
     let (first, second) = (created(&mut late, "plink_first"), created(&mut link, "plink_second"));
     let (refused, event) = tokio::join!(store.conclude(late, first), store.conclude(link, second));
-    assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");
+    assert!(matches!(refused, Err(Unconcluded { error: StoreError::LeaseLost, .. })), "{refused:?}");
     let shown = store.show("po_1").await.unwrap().remove(0);
     assert_eq!(shown.event.unwrap().id, event.unwrap().id);
     assert_eq!(shown.connector_payout_id.as_deref(), Some("plink_second"));

@@ -200,52 +200,6 @@ async fn a_job_that_comes_while_the_sweeper_looks_waits_a_moment_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_is_swept_up_than_can_be_told_of() {
-    // Given a worker with one place for first events, which a merchant that never answers has,
-    let world = Setup::default()
-        .set("worker.events_in_flight", 2)
-        .set("webhooks.timeout_seconds", 20)
-        .set("connectors.asked.calls.concurrency", 1)
-        .set("connectors.sandbox.calls.concurrency", 1)
-        .build()
-        .await;
-    let _worker = world.start_worker().await;
-    let hanging = Receiver::start(&[]).await.unwrap();
-    hanging.order_fault(Order::new(Fault::Silence).always());
-    world.publish(job("told").with("webhook_url", json!(hanging.url()))).await;
-    let posted = hanging.until(|received| received.len() == 1);
-    tokio::time::timeout(DEADLINE, posted).await.expect("a post that hangs");
-    // and jobs that wait to be swept up, for two connectors that take one call at a time and are busy,
-    let mut held = Vec::new();
-    for connector in ["asked", "sandbox"] {
-        let call = world.provider.hold_next_call();
-        world.publish(job(&format!("busy_{connector}")).connector(connector)).await;
-        call.arrived().await;
-        held.push(call);
-    }
-    for (id, connector) in [("one", "asked"), ("another", "asked"), ("later", "sandbox")] {
-        world.publish(job(id).connector(connector)).await;
-    }
-    let count = async |condition: &str| {
-        let rows = format!(
-            "SELECT count(*) FROM payout_links WHERE merchant_payout_id IN ('one', 'another', 'later') AND {condition}"
-        );
-        sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(rows)).fetch_one(&world.pool).await.unwrap()
-    };
-    eventually("three that wait", async || {
-        (count("state = 'open' AND attempts = 0").await == 3).then_some(())
-    })
-    .await;
-    // when the first connector is free, and after one of its two the second, which is swept after it,
-    held.remove(0).release();
-    eventually("one of them", async || (count("state = 'created'").await == 1).then_some(())).await;
-    held.remove(0).release();
-    eventually("the later one", async || (count("state = 'created'").await == 2).then_some(())).await;
-    // then the other of the first's has not been taken up: there is no room to tell of it.
-    assert_eq!(count("connector = 'asked' AND state = 'open' AND attempts = 0").await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn jobs_wait_in_the_queue_while_the_only_connector_is_full() {
     // Given a worker with one connector, one call at a time, and a prefetch of one,
     let world = Setup::default()

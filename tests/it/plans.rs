@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use payout_link_worker::{
     sandbox::Fault,
     store::{
-        Accepted, DatabaseSettings, DatabaseTls, DueEvent, StoreError, Telling, WebhookState, connect,
-        migrate,
+        Accepted, DatabaseSettings, DatabaseTls, DueEvent, StoreError, Telling, Unconcluded, WebhookState,
+        connect, migrate,
     },
 };
 use sqlx::{AssertSqlSafe, ConnectOptions};
@@ -44,7 +44,7 @@ async fn what_is_open_costs_the_others_nothing() {
     // then nobody has read the others by the index of what is open.
     let read = counted(
         &world,
-        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'payout_links_due'",
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'payout_links_service_order'",
     );
     assert!(read.await < 5_000);
 }
@@ -128,7 +128,10 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
             let late = late.into_iter().map(async |mut link| {
                 link.lease.holder = Uuid::nil();
                 let told = created(&mut link, "plink");
-                assert!(matches!(store.conclude(link, told).await, Err(StoreError::LeaseLost)));
+                assert!(matches!(
+                    store.conclude(link, told).await,
+                    Err(Unconcluded { error: StoreError::LeaseLost, .. })
+                ));
             });
             join_all(late).await;
             let links = join_all(ids("po").map(async |id| accept(&store, &id).await)).await;
@@ -142,6 +145,9 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
             let tell = async |event: Box<DueEvent>, published: bool| {
                 let telling = Telling {
                     published,
+                    reply_due: false,
+                    publish_attempts: 0,
+                    keeps_lease: false,
                     webhook: WebhookState::None,
                     webhook_attempts: 0,
                     posts: Vec::new(),

@@ -95,8 +95,7 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
     assert!(!log.contains('\u{1b}') && !log.contains("lease ran out"));
 }
 
-/// What a client cannot even take apart is delivered alone until the broker gives it up: innocent jobs that were
-/// delivered with it are not taken for poison, and are not refused where they were accepted.
+/// What a client cannot even take apart is rejected by its delivery tag: nobody else is delivered again for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
     // Given messages whose properties are not text, among good jobs,
@@ -123,18 +122,19 @@ async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
     for number in 0..20 {
         assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created", "{number}");
     }
-    // the bad ones are dead letters, by the broker's own limit,
-    for _ in 0..2 {
-        eventually("the broker's dead letter", async || {
-            (world.ready(&world.names.dead_queue).await >= 2).then_some(())
-        })
-        .await;
-    }
+    // the bad ones are rejected and dead letters, which the broker makes of what it has,
+    eventually("the broker's dead letters", async || {
+        (world.ready(&world.names.dead_queue).await == 2).then_some(())
+    })
+    .await;
+    let rejected = world.results_of("bad");
+    assert_eq!(rejected.len(), 2);
+    assert!(rejected.iter().all(|heard| heard.field().as_deref() == Some("properties")), "{rejected:?}");
+    // and no connection was lost for them.
     world.publish(job("after")).await;
     world.result_of("after").await;
-    assert!(world.results().iter().all(|heard| heard.kind() == "payout_link.created"));
     for worker in [&first, &second] {
-        assert!(!worker.log().contains("job refused"), "{}", worker.log());
+        assert_eq!(worker.log().matches("connected to RabbitMQ, consuming").count(), 1, "{}", worker.log());
     }
 }
 
@@ -174,7 +174,7 @@ async fn headers_of_any_depth_and_size_are_survived() {
 /// A delivery that comes once too often, of a job that was accepted: the record is there, and the refusal would be a lie.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_is_never_refused_for_coming_again() {
-    let world = Setup::default().set("worker.max_deliveries", 3).build().await;
+    let world = Setup::default().set("worker.max_unfinished_begins", 1).build().await;
     let worker = world.start_worker().await;
     world.publish(job("po_1")).await;
     let first = world.result_of("po_1").await;

@@ -55,6 +55,7 @@ pub async fn submit(store: &Store, id: &str) -> Accepted {
     let new = NewLink {
         merchant_id: String::new(),
         connector: "sandbox".into(),
+        connector_is_named: true,
         job: Box::new(wire::create_link(&job(id).body, None, &policy).unwrap()),
         reply_to: None,
         correlation_id: None,

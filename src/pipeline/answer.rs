@@ -1,0 +1,199 @@
+//! Answers to deliveries that become no record: rejections with their dead letters, and replays.
+//!
+//! Each step is done once it is confirmed, and is not repeated for the sake of the next. All of it is bounded in time; a
+//! reply queue that takes nothing is nobody's wait but its own.
+
+use std::{pin::pin, time::Duration};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::{
+    Pipeline,
+    intake::{merchant_id, trace},
+    outbox::Outgoing,
+};
+use crate::{
+    broker::{Delivery, Message, PublishError, Route},
+    domain::{EventType, TraceContext},
+    wire::{self, Rejection},
+};
+
+/// How answering a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// Published, and dead-lettered where that was wanted: the delivery may be acknowledged.
+    Yes,
+    /// Published; the broker is to make the dead letter, from the message that it has.
+    LeftToTheBroker,
+    /// Nothing can be published at present.
+    No,
+    /// The pipeline was stopped: the delivery goes back with its session.
+    Stopped,
+}
+
+/// How long a delivery is held for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+
+impl Pipeline {
+    /// Rejects a job: the rejection is published, then the job dead-lettered with the reason, then acknowledged. A crash in
+    /// between makes a second copy, never a loss.
+    pub(super) async fn reject(&self, delivery: &Delivery, rejection: &Rejection) {
+        let code = rejection.code.as_str();
+        let field = rejection.field.as_deref().unwrap_or_default();
+        let merchant_payout_id = wire::claimed_identifier(&delivery.body, delivery.message_id());
+        tracing::warn!(
+            error.code = code,
+            error.field = field,
+            merchant_payout_id = merchant_payout_id.as_deref().unwrap_or_default(),
+            reason = rejection.message,
+            "job refused"
+        );
+        let trace = trace(delivery);
+        let to = Outgoing::to(delivery, &trace);
+        let result = Outgoing {
+            id: rejection_id(delivery, code),
+            event_type: EventType::Rejected,
+            timestamp: OffsetDateTime::now_utc().unix_timestamp(),
+            body: wire::rejection(merchant_payout_id.as_deref(), rejection),
+            reply_to: to.reply_to.filter(|queue| !self.settings.names.is_own_queue(queue)),
+            ..to
+        };
+        let reason = match field {
+            "" => rejection.message.clone(),
+            field => format!("{field}: {}", rejection.message),
+        };
+        let dead_letter = delivery.dead_letter(&self.settings.names.dead_exchange, code, &reason);
+        let is_ours_to_publish = dead_letter.is_some();
+        match self.answer(&result, dead_letter).await {
+            Answered::Yes if is_ours_to_publish => delivery.acknowledge(),
+            Answered::Yes | Answered::LeftToTheBroker => delivery.reject(),
+            Answered::No => return delivery.give_back(),
+            Answered::Stopped => return,
+        }
+        self.metrics.rejected(rejection.code);
+    }
+
+    /// Dead-letters a delivery without a rejection.
+    pub(super) async fn set_aside(&self, delivery: &Delivery, code: &str, reason: &str) {
+        let Some(letter) = delivery.dead_letter(&self.settings.names.dead_exchange, code, reason) else {
+            return delivery.reject();
+        };
+        match self.publisher.publish(letter, PATIENCE).await {
+            Ok(Route::Queued) => delivery.acknowledge(),
+            Ok(Route::Returned) | Err(_) => delivery.give_back(),
+        }
+    }
+
+    /// Publishes the answer to a delivery, and its dead letter, within [`PATIENCE`].
+    pub(super) async fn answer(
+        &self,
+        result: &Outgoing<'_>,
+        mut dead_letter: Option<Box<Message>>,
+    ) -> Answered {
+        let answered = async {
+            let (started, mut is_published) = (Instant::now(), false);
+            loop {
+                let late = started.elapsed() >= PATIENCE;
+                if !is_published {
+                    // Someone's queue that is bound to the results exchange may refuse everything. The unrouted queue is
+                    // the worker's own.
+                    let exchange =
+                        if late { self.publish_unrouted(result).await } else { self.publish(result).await };
+                    match exchange {
+                        Ok(()) => {
+                            is_published = true;
+                            self.reply_once(result).await;
+                        }
+                        Err(error) => tracing::warn!(%error, "answer not published"),
+                    }
+                }
+                if is_published {
+                    let Some(letter) = &dead_letter else { return Answered::Yes };
+                    match self.publish_dead_letter(letter.clone()).await {
+                        Ok(()) => {
+                            dead_letter = None;
+                            continue;
+                        }
+                        Err(error) => tracing::warn!(%error, "dead letter not published"),
+                    }
+                }
+                if late {
+                    // A dead letter that the broker does not take from us it can make by itself.
+                    return if is_published { Answered::LeftToTheBroker } else { Answered::No };
+                }
+                sleep(PAUSE).await;
+            }
+        };
+        let answered = self.unless_stopped(pin!(answered)).await.unwrap_or(Answered::Stopped);
+        if answered == Answered::No {
+            // Whatever else has to be answered would only come again and again.
+            self.unanswered.send_replace(true);
+        }
+        answered
+    }
+
+    /// A dead letter that no queue takes is none: the queue is declared again, and the letter published again.
+    async fn publish_dead_letter(&self, letter: Box<Message>) -> Result<(), PublishError> {
+        match self.publisher.publish(letter, PATIENCE).await? {
+            Route::Queued => Ok(()),
+            Route::Returned => {
+                self.publisher.declare_topology();
+                Err(PublishError::NotConfirmed("no queue is bound to the dead-letter exchange".into()))
+            }
+        }
+    }
+}
+
+impl<'a> Outgoing<'a> {
+    /// An answer to a delivery.
+    pub(super) fn to(delivery: &'a Delivery, trace: &'a TraceContext) -> Self {
+        Self {
+            id: Uuid::nil(),
+            event_type: EventType::Rejected,
+            timestamp: 0,
+            body: Bytes::new(),
+            reply_to: delivery.reply_to(),
+            correlation_id: delivery.correlation_id().or(delivery.message_id()),
+            merchant_id: Some(merchant_id(delivery)).filter(|id| id.len() <= MAX_ECHOED).unwrap_or_default(),
+            connector: delivery.header("x-connector").filter(|name| name.len() <= MAX_ECHOED),
+            trace,
+            replayed: false,
+        }
+    }
+}
+
+/// What is repeated of it where it is rejected: not more than would have been taken.
+const MAX_ECHOED: usize = 255;
+
+/// The same for every repeat of one rejection, so that repeats can be told apart: nothing of a rejected job is stored.
+fn rejection_id(delivery: &Delivery, code: &str) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&message_digest(delivery, code)[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+/// What identifies a message, for one purpose.
+pub(super) fn message_digest(delivery: &Delivery, purpose: &str) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let body = delivery.body_sha256();
+    let parts = [
+        merchant_id(delivery).as_bytes(),
+        delivery.message_id().unwrap_or_default().as_bytes(),
+        delivery.correlation_id().unwrap_or_default().as_bytes(),
+        purpose.as_bytes(),
+        &body,
+    ];
+    for part in parts {
+        context.update(&part.len().to_be_bytes());
+        context.update(part);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}

@@ -1,0 +1,112 @@
+//! Whether the database can be used: asked by readiness, by the metrics, and by the consumer, which takes no jobs while
+//! it cannot.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    pin, select,
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::Store;
+
+/// A job that is not written down within this waits for the database.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks at a database that is away.
+const LOOK: Duration = Duration::from_millis(500);
+const PING: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone)]
+pub(super) struct Availability {
+    up: Arc<watch::Sender<bool>>,
+    /// Jobs that have waited longer than [`PATIENCE`] to be written down.
+    overdue: Arc<AtomicUsize>,
+}
+
+impl Availability {
+    pub(super) fn new() -> Self {
+        Self { up: Arc::new(watch::Sender::new(true)), overdue: Arc::default() }
+    }
+
+    /// A statement failed as it does when the database is away.
+    pub(super) fn failed(&self) {
+        self.up.send_replace(false);
+    }
+
+    /// Awaits the write of a job, and takes the database for away once that lasts too long.
+    pub(super) async fn watch<T>(&self, writing: impl Future<Output = T>) -> T {
+        pin!(writing);
+        select! {
+            biased;
+            written = &mut writing => return written,
+            () = sleep(PATIENCE) => {}
+        }
+        let _overdue = Overdue::new(self);
+        writing.await
+    }
+}
+
+struct Overdue<'a>(&'a Availability);
+
+impl<'a> Overdue<'a> {
+    fn new(availability: &'a Availability) -> Self {
+        availability.overdue.fetch_add(1, Ordering::Relaxed);
+        availability.failed();
+        Self(availability)
+    }
+}
+
+impl Drop for Overdue<'_> {
+    fn drop(&mut self) {
+        self.0.overdue.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    /// Returns whether the database can be used, and every change of that.
+    pub fn is_up(&self) -> watch::Receiver<bool> {
+        self.availability.up.subscribe()
+    }
+
+    /// Notes that a statement outside the store's own retries failed as it does when the database is away.
+    pub fn note_failure(&self) {
+        self.availability.failed();
+    }
+
+    /// Finds out when a database that was away is back, for as long as it is polled. Says each change in the log.
+    pub async fn watch_availability(&self) {
+        let mut up = self.is_up();
+        let mut is_said = false;
+        loop {
+            if up.wait_for(|up| !up).await.is_err() {
+                return;
+            }
+            let answers = timeout(PING, self.ping()).await;
+            if matches!(answers, Ok(Ok(()))) && self.availability.overdue.load(Ordering::Relaxed) == 0 {
+                self.availability.up.send_replace(true);
+                if is_said {
+                    tracing::info!("database available again");
+                    is_said = false;
+                }
+                continue;
+            }
+            if !is_said {
+                let reason = match answers {
+                    Ok(Ok(())) => "writes take too long".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no answer".to_owned(),
+                };
+                tracing::warn!(reason, "database unavailable, no jobs are consumed until it is back");
+                is_said = true;
+            }
+            sleep(LOOK).await;
+        }
+    }
+}

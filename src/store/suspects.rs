@@ -1,0 +1,46 @@
+//! `begin_suspect`, `end_suspect`: durable evidence that processing one message brings workers down.
+//!
+//! A message that came back several times is begun in the database before it is decoded, and removed once it is settled.
+//! Only begins without an end count: a redelivery by itself is no evidence.
+
+use super::{Store, StoreError, connect::answered};
+
+impl Store {
+    /// Counts a begin, and returns how many there were before it that did not end. Tries until the database answers.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `Unavailable` and `LeaseLost`.
+    pub async fn begin_suspect(&self, digest: &[u8; 32]) -> Result<u32, StoreError> {
+        let begun = self
+            .patiently(|| async {
+                let begun = sqlx::query_scalar!(
+                    r#"
+                    INSERT INTO suspect_messages AS suspect (digest, begun) VALUES ($1, 1)
+                    ON CONFLICT (digest) DO UPDATE SET begun = suspect.begun + 1, last_begun_at = now()
+                    RETURNING begun
+                    "#,
+                    &digest[..]
+                )
+                .fetch_one(&self.pool);
+                answered(&self.pool, begun).await
+            })
+            .await?;
+        Ok(u32::try_from(begun).unwrap_or_default().saturating_sub(1))
+    }
+
+    /// Forgets a message that was settled: when it comes again it is a new try. Tries until the database answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::begin_suspect`].
+    pub async fn end_suspect(&self, digest: &[u8; 32]) -> Result<(), StoreError> {
+        self.patiently(|| async {
+            let ended = sqlx::query!("DELETE FROM suspect_messages WHERE digest = $1", &digest[..])
+                .execute(&self.pool);
+            answered(&self.pool, ended).await
+        })
+        .await?;
+        Ok(())
+    }
+}

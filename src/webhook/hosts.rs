@@ -1,0 +1,165 @@
+//! Merchants' hosts: how many webhooks at once, and a pause for one that does not answer.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    domain::retry::jittered,
+    limits::{Slot, Slots},
+};
+
+/// Failures in a row, without any answer, after which a host is paused.
+const FAILURES: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(120);
+/// A host whose permits are all in use, and that has answered nothing for so long, hangs.
+const HANGS: Duration = Duration::from_secs(2);
+/// How long its webhooks are put off then: about a post's timeout, after which it is paused.
+const UNTIL_IT_TIMES_OUT: Duration = Duration::from_secs(15);
+/// How long a webhook is put off whose host has no permit left.
+const BUSY: Duration = Duration::from_secs(2);
+/// Hosts remembered before those without anything to remember are forgotten.
+const KNOWN_HOSTS: usize = 4096;
+
+/// Every host that webhooks go to.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    each: usize,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+}
+
+/// One host. A host that hangs is paused as a host, and not webhook by webhook: each of those would cost a write.
+#[derive(Debug)]
+pub(super) struct Host {
+    slots: Slots,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Without an answer, in a row.
+    failures: u32,
+    paused_until: Option<Instant>,
+    pause: Duration,
+    last_answer: Instant,
+}
+
+impl Hosts {
+    pub(super) fn new(each: usize) -> Self {
+        Self { each, hosts: Mutex::default() }
+    }
+
+    pub(super) fn of(&self, host: &str) -> Arc<Host> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = hosts.get(host) {
+            return host.clone();
+        }
+        if hosts.len() >= KNOWN_HOSTS {
+            hosts.retain(|_, host| host.slots.taken() > 0 || host.state().failures > 0);
+        }
+        let made = Arc::new(Host {
+            slots: Slots::new(self.each),
+            state: Mutex::new(State {
+                failures: 0,
+                paused_until: None,
+                pause: FIRST_PAUSE,
+                last_answer: Instant::now(),
+            }),
+        });
+        hosts.entry(host.to_owned()).or_insert(made).clone()
+    }
+}
+
+impl Host {
+    pub(super) async fn take(&self) -> Slot {
+        self.slots.take().await
+    }
+
+    /// Says how long its webhooks are put off, if it is paused. After the pause one webhook tries the host.
+    pub(super) fn pass(&self, now: Instant) -> Result<(), Duration> {
+        let mut state = self.state();
+        match state.paused_until {
+            None => Ok(()),
+            Some(until) if now < until => Err(later(until - now)),
+            Some(_) => {
+                // Until it has an answer, or long enough that it will not have one.
+                state.paused_until = Some(now + UNTIL_IT_TIMES_OUT + FIRST_PAUSE);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns how long a webhook is put off that found no permit.
+    pub(super) fn put_off(&self, now: Instant) -> Duration {
+        let hangs = now.saturating_duration_since(self.state().last_answer) > HANGS;
+        later(if hangs { UNTIL_IT_TIMES_OUT } else { BUSY })
+    }
+
+    /// Takes note of whether a post was answered, with whatever status.
+    pub(super) fn record(&self, answered: bool, now: Instant) {
+        let mut state = self.state();
+        if answered {
+            *state = State { failures: 0, paused_until: None, pause: FIRST_PAUSE, last_answer: now };
+            return;
+        }
+        state.failures = state.failures.saturating_add(1);
+        // Those that were under way when it was paused say nothing new.
+        let is_paused = state.paused_until.is_some_and(|until| now < until) && state.failures != FAILURES;
+        if state.failures >= FAILURES && (!is_paused || state.failures == FAILURES) {
+            state.paused_until = Some(now + state.pause);
+            state.pause = (state.pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// So that not all of them come at once.
+fn later(wait: Duration) -> Duration {
+    wait + jittered(Duration::from_secs(1) + wait / 8, Duration::from_secs(30))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_host_that_does_not_answer_is_paused_and_tried_with_one_webhook() {
+        let (hosts, start) = (Hosts::new(64), Instant::now());
+        let host = hosts.of("hangs.example");
+        (1..FAILURES).for_each(|_| host.record(false, start));
+        assert_eq!(host.pass(start), Ok(()));
+        host.record(false, start);
+        assert!(host.pass(start).is_err_and(|wait| wait > FIRST_PAUSE));
+        // Those that were under way change nothing.
+        (0..50).for_each(|_| host.record(false, start));
+        let now = start + FIRST_PAUSE + SECOND;
+        assert_eq!(host.pass(now), Ok(()));
+        assert!(host.pass(now).is_err());
+        // It hangs still: the pause is longer now.
+        let now = now + UNTIL_IT_TIMES_OUT + FIRST_PAUSE;
+        host.record(false, now);
+        assert!(host.pass(now + FIRST_PAUSE + SECOND).is_err());
+        assert_eq!(host.pass(now + 2 * FIRST_PAUSE + SECOND), Ok(()));
+        host.record(true, now + 2 * FIRST_PAUSE + SECOND);
+        assert_eq!(host.pass(now + 2 * FIRST_PAUSE + SECOND), Ok(()));
+    }
+
+    #[test]
+    fn an_answer_of_any_status_ends_the_count() {
+        let (hosts, now) = (Hosts::new(64), Instant::now());
+        let host = hosts.of("works.example");
+        for _ in 0..10 {
+            (1..FAILURES).for_each(|_| host.record(false, now));
+            host.record(true, now);
+        }
+        assert_eq!(host.pass(now), Ok(()));
+    }
+}
