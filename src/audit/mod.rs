@@ -161,6 +161,9 @@ pub struct History {
     /// Keys with a creating call that reached the provider or a proxy in front of it, answered or not. `None`: nobody
     /// listened, and R13 is not checked.
     pub called: Option<HashSet<String>>,
+    /// Message ids under which the queue may have held two messages, of which one may rightly be rejected and one
+    /// accepted: R12 leaves them out.
+    pub ambiguous: HashSet<String>,
     /// Called records that were due and that no worker took up: the worst sample of each.
     pub overdue: Vec<Overdue>,
     /// Samples since everything was healed, in their order.

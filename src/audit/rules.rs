@@ -52,6 +52,7 @@ struct Known<'a> {
     /// What each message was told, in the order in which it was heard.
     told: HashMap<&'a str, Vec<&'a str>>,
     called: Option<&'a HashSet<String>>,
+    ambiguous: &'a HashSet<String>,
 }
 
 /// Everything about one key.
@@ -95,7 +96,8 @@ impl<'a> Known<'a> {
         let dead = history.dead.iter().filter(|dead| dead.has_reason);
         let dead = dead.filter_map(|dead| dead.message_id.as_deref()).collect();
         let dead_lettered = history.dead.iter().filter_map(|dead| dead.message_id.as_deref()).collect();
-        Self { by_key, rejections, dead, dead_lettered, told, called: history.called.as_ref() }
+        let (called, ambiguous) = (history.called.as_ref(), &history.ambiguous);
+        Self { by_key, rejections, dead, dead_lettered, told, called, ambiguous }
     }
 
     fn was_rejected(&self, job: &Published) -> bool {
@@ -141,7 +143,8 @@ impl Findings {
             });
             let is_accepted = is_recorded || known.was_answered(job);
             let is_rejected = was_rejected || known.dead_lettered.contains(job.message_id.as_str());
-            self.wrong(is_accepted && is_rejected, "R12", || {
+            let is_one_message = !known.ambiguous.contains(&job.message_id);
+            self.wrong(is_accepted && is_rejected && is_one_message, "R12", || {
                 let told = known.told.get(job.message_id.as_str());
                 let dead = known.dead_lettered.contains(job.message_id.as_str());
                 format!(

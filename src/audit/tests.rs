@@ -271,6 +271,12 @@ fn r12_accepted_or_rejected_never_both() {
             history.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason });
         });
     }
+    // Nobody can tell what was heard of which, where there may have been two.
+    let mut two = good();
+    two.heard.push(rejection.clone());
+    two.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason: true });
+    two.ambiguous.insert("m-1".into());
+    assert_eq!(check(&two, TRIES), []);
     // A rejected message that is no other's duplicate, and is told of a link.
     caught("R12", &good(), |history| history.heard.push(told(ID, "payout_link.created", "m-2")));
 }

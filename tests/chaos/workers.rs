@@ -101,11 +101,8 @@ impl Fleet {
         }
     }
 
-    pub async fn signal(&self, place: usize, name: &str) {
-        let pid = self.workers[place].child.lock().unwrap().as_ref().map(Child::id);
-        if let Some(pid) = pid {
-            signal(pid, name).await;
-        }
+    pub fn pid(&self, place: usize) -> Option<u32> {
+        self.workers[place].child.lock().unwrap().as_ref().map(Child::id)
     }
 
     /// SIGTERM, and its end; what takes longer than any grace period, or fails, is a surprise.
