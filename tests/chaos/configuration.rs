@@ -2,7 +2,7 @@
 
 use crate::{
     connectors::{CALLS, CONNECTORS, Connector, ROAMING, STEADY},
-    saturation,
+    saturation::Variant,
     world::{FINGERPRINT, SCHEDULE, SEALING, WEBHOOK_SECRET},
 };
 
@@ -15,12 +15,16 @@ pub fn ordinary(steady_url: &str) -> String {
 }
 
 /// With the limits of `saturation.rs`, and the connector that is renamed under its name of the moment.
-pub fn saturated(seed: u64, steady_url: &str, roaming_url: &str, name: &'static str) -> String {
-    let section = |connector: &Connector, url| connector.section(url, &saturation::calls(connector.name));
-    let connectors: String = CONNECTORS.iter().map(|connector| section(connector, NOWHERE)).collect();
-    let roaming = Connector { name, ..ROAMING }.section(roaming_url, &saturation::calls(ROAMING.name));
-    let (prefetch, jobs_in_flight) = saturation::places(seed);
-    configuration(prefetch, jobs_in_flight, &(connectors + &section(&STEADY, steady_url) + &roaming))
+pub fn saturated(variant: Variant, steady_url: &str, roaming_url: &str, name: &'static str) -> String {
+    let section = |connector: &Connector, url| connector.section(url, &variant.calls(connector.name));
+    let connectors = variant.connectors().iter();
+    let mut connectors: String = connectors.map(|connector| section(connector, NOWHERE)).collect();
+    if !variant.is_sole {
+        let roaming = Connector { name, ..ROAMING };
+        connectors += &section(&STEADY, steady_url);
+        connectors += &roaming.section(roaming_url, &variant.calls(ROAMING.name));
+    }
+    configuration(variant.prefetch, variant.jobs_in_flight, &connectors)
 }
 
 /// Short waits, so that much happens in little time; what is not said here is the default.

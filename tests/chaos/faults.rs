@@ -77,7 +77,7 @@ async fn recovery(world: &World, fault: Fault, hit: &[usize], done: &Mutex<Done>
         _ => None,
     };
     // Behind a backlog a new job says nothing of one fault.
-    let probe = if world.is_saturated { None } else { Some(world.probe(connector)) };
+    let probe = if world.variant.is_some() { None } else { Some(world.probe(connector)) };
     while let Some(probe) = &probe
         && !world.upstream.ear.lock().unwrap().concluded.contains_key(probe)
     {

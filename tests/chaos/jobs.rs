@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     connectors::{CONNECTORS, Connector, ROAMING},
     random::Random,
-    saturation::{self, FULL_REPLIES},
+    saturation::{FULL_REPLIES, Variant},
 };
 
 /// Stands in every secret of a job, and in nothing else.
@@ -30,15 +30,14 @@ pub struct Message {
 }
 
 /// The messages of the `number`th case.
-pub fn case(seed: u64, number: u64, webhook_urls: &[String], is_saturated: bool) -> Vec<Message> {
+pub fn case(seed: u64, number: u64, webhook_urls: &[String], variant: Option<Variant>) -> Vec<Message> {
     let mut random = Random::new(seed, number.wrapping_add(1) << 8);
     let id = format!("po-{seed}-{number}");
-    let connector = if is_saturated {
-        saturation::connector(&mut random, &CONNECTORS, &ROAMING)
-    } else {
-        &CONNECTORS[[0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6][random.index(14)]]
+    let connector = match variant {
+        Some(variant) => variant.connector(&mut random),
+        None => &CONNECTORS[[0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6][random.index(14)]],
     };
-    let priority = is_saturated.then(|| random.pick(&PRIORITIES)).flatten();
+    let priority = variant.is_some().then(|| random.pick(&PRIORITIES)).flatten();
     let job = Job {
         priority,
         merchant_id: if random.percent(20) { "m_1" } else { "" },
@@ -50,7 +49,7 @@ pub fn case(seed: u64, number: u64, webhook_urls: &[String], is_saturated: bool)
         wrong_token: random.percent(1) && connector.rule != Rule::LookUp && connector.account.is_none(),
         id,
     };
-    if is_saturated {
+    if variant.is_some() {
         return crowded(job, &mut random);
     }
     let first = job.message("one", 0);
@@ -85,7 +84,7 @@ fn crowded(mut job: Job, random: &mut Random) -> Vec<Message> {
         11..13 => vec![first, job.rival().message("rival", 0)],
         13..15 => vec![first, job.rival().message("other", random.between(5, 40))],
         15..18 => vec![job.broken(random)],
-        18..20 => {
+        18..24 => {
             let mut broken = job.broken(random);
             (broken.reply_to, broken.known.wants_reply) = (Some(FULL_REPLIES), false);
             vec![broken]

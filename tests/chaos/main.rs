@@ -82,12 +82,10 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed = arguments.seed.unwrap_or(now.as_secs() % 1_000_000);
-    let plan = plan::plan(seed, arguments.minutes * 60, arguments.saturate, &arguments.fault);
+    let variant = arguments.saturate.then(|| saturation::variant(seed));
+    let plan = plan::plan(seed, arguments.minutes * 60, variant, &arguments.fault);
     println!("chaos: {} faults in {} minutes, --seed {seed}", plan.len(), arguments.minutes);
-    if arguments.saturate {
-        let (prefetch, jobs_in_flight) = saturation::places(seed);
-        println!("chaos: prefetch {prefetch}, {jobs_in_flight} jobs in flight");
-    }
+    variant.iter().for_each(|variant| println!("chaos: {variant:?}"));
     if arguments.plan {
         plan.iter().for_each(|planned| println!("{planned}"));
         return ExitCode::SUCCESS;
@@ -97,7 +95,7 @@ async fn main() -> ExitCode {
     println!("everything is in {}", folder.display());
     // When it returns, or is left, the world and everything that ran in it has ended.
     let ended = tokio::select! {
-        ended = run(&arguments, seed, plan, &folder) => ended,
+        ended = run(&arguments, seed, variant, plan, &folder) => ended,
         _ = tokio::signal::ctrl_c() => Err(format!("interrupted; what there is is in {}", folder.display())),
     };
     match ended {
@@ -118,10 +116,11 @@ async fn main() -> ExitCode {
 async fn run(
     arguments: &Arguments,
     seed: u64,
+    variant: Option<saturation::Variant>,
     plan: Vec<plan::Planned>,
     folder: &Path,
 ) -> Result<bool, String> {
-    let world = World::start(seed, folder, arguments.worker.clone(), arguments.saturate).await?;
+    let world = World::start(seed, folder, arguments.worker.clone(), variant).await?;
     for worker in 0..WORKERS {
         world.fleet.start(worker);
     }
@@ -134,7 +133,7 @@ async fn run(
 
     let tending = tokio::spawn(tend(world.clone()));
     let length = Duration::from_secs(arguments.minutes * 60);
-    let watching = tokio::spawn(world.samples.clone().watch(arguments.saturate));
+    let watching = tokio::spawn(world.samples.clone().watch(variant));
     let rate = arguments.rate.unwrap_or(if arguments.saturate { saturation::RATE } else { 31 });
     let backlog = if arguments.saturate { arguments.backlog } else { 0 };
     let publishing = tokio::spawn(publish(world.clone(), rate, backlog, length));
@@ -142,6 +141,10 @@ async fn run(
     publishing.await.unwrap();
     let published_for = started.elapsed();
     world.heal();
+    if variant.is_some() {
+        // Whose replies nobody reads is no trouble of anybody else: this one stays full to the end.
+        world.upstream.declare_full(saturation::FULL_REPLIES, 8, false).await?;
+    }
     println!("all is healed");
     let quiet = verdict::quiet(&world).await;
     println!("quiet: {quiet:?}");
@@ -175,7 +178,7 @@ async fn publish(world: Arc<World>, rate: u64, backlog: u64, length: Duration) {
     while Instant::now() < end {
         let paced = u32::try_from(number.saturating_sub(backlog)).unwrap();
         sleep_until((started + pause * paced).into()).await;
-        for message in jobs::case(world.seed, number, &urls, world.is_saturated) {
+        for message in jobs::case(world.seed, number, &urls, world.variant) {
             let (world, under_way) = (world.clone(), under_way.clone());
             let is_now = message.after == 0 && !message.after_conclusion;
             let permit = if is_now { under_way.acquire_owned().await.ok() } else { None };

@@ -9,7 +9,7 @@ use crate::{
     connectors::CONNECTORS,
     proxy::Mode,
     random::Random,
-    saturation::{self, Overload},
+    saturation::{self, Overload, Variant},
     workers::WORKERS,
 };
 
@@ -305,12 +305,14 @@ const GAP: (u64, u64) = (1500, 7000);
 /// The faults of a run of so many seconds.
 ///
 /// `only`: parts of the names of those that are wanted; empty for all.
-pub fn plan(seed: u64, seconds: u64, is_saturated: bool, only: &[String]) -> Vec<Planned> {
-    let all = if is_saturated { saturation::deck } else { new_deck };
+pub fn plan(seed: u64, seconds: u64, variant: Option<Variant>, only: &[String]) -> Vec<Planned> {
     let is_wanted =
         |fault: &Fault| only.is_empty() || only.iter().any(|name| fault.kind().contains(name.as_str()));
     let new_deck = |random: &mut Random| {
-        let mut deck = all(random);
+        let mut deck = match variant {
+            Some(variant) => saturation::deck(random, variant),
+            None => ordinary_deck(random),
+        };
         deck.retain(is_wanted);
         deck
     };
@@ -342,7 +344,7 @@ pub fn plan(seed: u64, seconds: u64, is_saturated: bool, only: &[String]) -> Vec
 }
 
 /// Every kind, some more often, in any order: none is forgotten for long.
-fn new_deck(random: &mut Random) -> Vec<Fault> {
+fn ordinary_deck(random: &mut Random) -> Vec<Fault> {
     use Fault::*;
     let mut deck = Vec::new();
     for _ in 0..3 {

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     connectors::{CONNECTORS, ROAMING},
     plan::{Fault, Service},
-    saturation::{self, Overload},
+    saturation::{Overload, Variant},
     world::World,
 };
 
@@ -93,15 +93,15 @@ impl Samples {
     }
 
     /// Looks at called records that are due, until it is aborted.
-    pub async fn watch(self: Arc<Self>, is_saturated: bool) {
+    pub async fn watch(self: Arc<Self>, variant: Option<Variant>) {
         loop {
             sleep(Duration::from_secs(1)).await;
             // Without a database there is nothing to be seen, and nobody is well.
-            let _ = timeout(Duration::from_secs(3), self.look(is_saturated)).await;
+            let _ = timeout(Duration::from_secs(3), self.look(variant)).await;
         }
     }
 
-    async fn look(&self, is_saturated: bool) -> Result<(), sqlx::Error> {
+    async fn look(&self, variant: Option<Variant>) -> Result<(), sqlx::Error> {
         // The oldest of each connector, and how many there are.
         let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
             "SELECT DISTINCT ON (connector) connector, merchant_id, merchant_payout_id,
@@ -112,7 +112,7 @@ impl Samples {
         .fetch_all(&self.pool)
         .await?;
         for (connector, merchant_id, id, milliseconds, count) in rows {
-            let capacity = if is_saturated { saturation::capacity(&connector) } else { UNLIMITED };
+            let capacity = variant.map_or(UNLIMITED, |variant| variant.capacity(&connector));
             // Half of a connector's permits, at least, are for due work.
             let turns = Duration::from_millis(count.unsigned_abs() * 2000 / capacity);
             let sample = Overdue {

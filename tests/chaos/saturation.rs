@@ -3,14 +3,22 @@
 
 use std::time::Duration;
 
-use crate::{cluster::NODES, connectors::Connector, plan::Fault, random::Random, workers::WORKERS};
+use crate::{
+    cluster::NODES,
+    connectors::{CONNECTORS, Connector, ROAMING},
+    plan::Fault,
+    random::Random,
+    workers::WORKERS,
+};
 
 /// Jobs that are published before anything else happens.
 pub const BACKLOG: u64 = 20_000;
 /// New payouts a second: more than the connectors take.
 pub const RATE: u64 = 60;
 /// How late each provider is, in each direction.
-pub const DELAY: Duration = Duration::from_millis(150);
+const DELAY: Duration = Duration::from_millis(150);
+/// Several breaks fall into one call: no permit becomes free between them.
+const SOLE_DELAY: Duration = Duration::from_millis(2500);
 /// Merchants of their own address each.
 pub const CROWD: usize = 200;
 /// Takes eight replies and no more until it is emptied. Nobody reads it.
@@ -87,49 +95,74 @@ impl Overload {
     }
 }
 
-/// Limits of a connector's calls: `[connectors.NAME.calls]`.
-pub fn calls(connector: &str) -> String {
-    let (concurrency, per_minute) = limits(connector);
-    let pace = per_minute.map_or(String::new(), |limit| format!(", requests_per_minute = {limit}"));
-    format!(
-        "timeout_seconds = 3, connect_timeout_seconds = 2, breaker_pause_seconds = 3, concurrency = {concurrency}{pace}"
-    )
+/// What differs from run to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    pub prefetch: u16,
+    pub jobs_in_flight: usize,
+    /// One connector is configured, a slow one. Jobs wait for its permits and are not put off, as they are where there
+    /// are several: deliveries pile up in the worker.
+    pub is_sole: bool,
 }
 
-/// Calls under way at once, and calls a minute, of each worker.
-fn limits(connector: &str) -> (u64, Option<u64>) {
-    match connector {
-        // Waits for its pace for longer than a lease.
-        "mute" => (64, Some(180)),
-        "asked" => (8, Some(600)),
-        "keyed" => (6, None),
-        "roaming" => (2, Some(300)),
-        "steady" => (16, None),
-        _ => (4, Some(600)),
+pub fn variant(seed: u64) -> Variant {
+    let (prefetch, jobs_in_flight, is_sole) =
+        Random::new(seed, 3).pick(&[(16, 32, false), (64, 128, true), (512, 256, false), (64, 128, true)]);
+    Variant { prefetch, jobs_in_flight, is_sole }
+}
+
+impl Variant {
+    pub fn delay(self) -> Duration {
+        if self.is_sole { SOLE_DELAY } else { DELAY }
+    }
+
+    pub fn connectors(self) -> &'static [Connector] {
+        if self.is_sole { &CONNECTORS[..1] } else { &CONNECTORS }
+    }
+
+    /// Limits of a connector's calls: `[connectors.NAME.calls]`.
+    pub fn calls(self, connector: &str) -> String {
+        let (concurrency, per_minute) = self.limits(connector);
+        let pace = per_minute.map_or(String::new(), |limit| format!(", requests_per_minute = {limit}"));
+        // Above the delay, and 2 below the lease.
+        let timeout = if self.is_sole { 6 } else { 3 };
+        format!(
+            "timeout_seconds = {timeout}, connect_timeout_seconds = 2, breaker_pause_seconds = 3, concurrency = {concurrency}{pace}"
+        )
+    }
+
+    /// Calls under way at once, and calls a minute, of each worker.
+    fn limits(self, connector: &str) -> (u64, Option<u64>) {
+        match connector {
+            "keyed" if self.is_sole => (64, None),
+            // Waits for its pace for longer than a lease.
+            "mute" => (64, Some(180)),
+            "asked" => (8, Some(600)),
+            "keyed" => (6, None),
+            "roaming" => (2, Some(300)),
+            "steady" => (16, None),
+            _ => (4, Some(600)),
+        }
+    }
+
+    /// Calls a second that all workers together may make.
+    pub fn capacity(self, connector: &str) -> u64 {
+        let (concurrency, per_minute) = self.limits(connector);
+        let by_permits = concurrency * 1000 / (2 * self.delay().as_millis() as u64);
+        let each = per_minute.map_or(by_permits, |limit| by_permits.min(limit / 60));
+        each.max(1) * WORKERS as u64
+    }
+
+    /// Of a case: most jobs go where they pile up.
+    pub fn connector(self, random: &mut Random) -> &'static Connector {
+        const PLACES: [usize; 15] = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7];
+        let place = PLACES[random.index(PLACES.len())];
+        if self.is_sole { &CONNECTORS[0] } else { CONNECTORS.get(place).unwrap_or(&ROAMING) }
     }
 }
 
-/// Calls a second that all workers together may make.
-pub fn capacity(connector: &str) -> u64 {
-    let (concurrency, per_minute) = limits(connector);
-    let by_permits = concurrency * 1000 / (2 * DELAY.as_millis() as u64);
-    let each = per_minute.map_or(by_permits, |limit| by_permits.min(limit / 60));
-    each.max(1) * WORKERS as u64
-}
-
-/// `prefetch` and `jobs_in_flight`: small, smaller than the rest, and as in the ordinary mode.
-pub fn places(seed: u64) -> (u16, usize) {
-    Random::new(seed, 3).pick(&[(16, 32), (64, 128), (512, 256)])
-}
-
-/// Of the case: most jobs go where they pile up.
-pub fn connector<'a>(random: &mut Random, all: &'a [Connector], roaming: &'a Connector) -> &'a Connector {
-    const PLACES: [usize; 15] = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7];
-    all.get(PLACES[random.index(PLACES.len())]).unwrap_or(roaming)
-}
-
 /// Each overload once, and the ordinary faults that mean more when everything is full; breaks come in groups.
-pub fn deck(random: &mut Random) -> Vec<Fault> {
+pub fn deck(random: &mut Random, variant: Variant) -> Vec<Fault> {
     let mut deck = vec![
         Overload::Breaks(2),
         Overload::Breaks(3),
@@ -146,6 +179,8 @@ pub fn deck(random: &mut Random) -> Vec<Fault> {
         Overload::Unreadable,
         Overload::Rename,
     ];
+    // There is no connector to rename beside the one that all jobs name.
+    deck.retain(|overload| !variant.is_sole || *overload != Overload::Rename);
     random.shuffle(&mut deck);
     let mut deck: Vec<Fault> = deck.into_iter().map(Fault::Overload).collect();
     for fault in [

@@ -64,7 +64,7 @@ pub async fn quiet(world: &World) -> Option<Duration> {
             && is_still
             && world.upstream.waiting().await == Some(0)
     };
-    let patience = if world.is_saturated { PATIENCE_WITH_BACKLOG } else { PATIENCE };
+    let patience = if world.variant.is_some() { PATIENCE_WITH_BACKLOG } else { PATIENCE };
     let quiet = until("quiet", patience, is_quiet).await;
     if quiet.is_err() {
         println!("  !! {} jobs are without an answer", world.upstream.unanswered());
@@ -151,7 +151,7 @@ pub async fn reach(
         violations: violations.len(),
         by_rule: by_rule(&violations),
         after_kills: world.samples.recoveries(),
-        is_saturated: world.is_saturated,
+        is_saturated: world.variant.is_some(),
     };
     Ok(Verdict { report, problems })
 }

@@ -25,7 +25,7 @@ use crate::{
     plan::MERCHANTS,
     proxy::{Kind, Proxy},
     samples::Samples,
-    saturation,
+    saturation::{self, Variant},
     services::Postgres,
     upstream::Upstream,
     workers::{Fleet, WORKERS, Ways},
@@ -49,7 +49,8 @@ pub struct World {
     pub fleet: Fleet,
     /// Ways to one merchant more, each at an address of its own; none unless saturated.
     pub crowd: Vec<Proxy>,
-    pub is_saturated: bool,
+    /// How the system is full; `None` in the ordinary mode.
+    pub variant: Option<Variant>,
     pub samples: Arc<Samples>,
     /// Creating calls on the ways to the providers.
     pub calls: Calls,
@@ -76,9 +77,10 @@ impl World {
         seed: u64,
         folder: &Path,
         worker: PathBuf,
-        is_saturated: bool,
+        variant: Option<Variant>,
     ) -> Result<Arc<Self>, String> {
         let mut taken = Vec::new();
+        let is_saturated = variant.is_some();
         let postgres = Postgres::start(folder).await?;
         let cluster = Cluster::start(folder, &mut taken).await?;
         let secrets = Self::secrets_of_results();
@@ -97,7 +99,7 @@ impl World {
         let crowd =
             if is_saturated { crowd(address(merchants[MERCHANTS].receiver.url())).await } else { Vec::new() };
         let (mut ways, calls) = (Vec::new(), Calls::default());
-        let delay = if is_saturated { saturation::DELAY } else { Duration::ZERO };
+        let delay = variant.map_or(Duration::ZERO, Variant::delay);
         for _ in 0..WORKERS {
             let mut connectors = Vec::new();
             for provider in &providers[..CONNECTORS.len()] {
@@ -108,7 +110,8 @@ impl World {
             let rabbitmq = Proxy::start(Kind::to(cluster.addresses())).await;
             ways.push(Ways { postgres, rabbitmq, connectors });
         }
-        let fleet = Fleet::new(folder, worker, &postgres.url, ways, &mut taken).await;
+        let connectors = variant.map_or(&CONNECTORS[..], Variant::connectors);
+        let fleet = Fleet::new(folder, worker, &postgres.url, (ways, connectors), &mut taken).await;
         let samples = Arc::new(Samples::new(&postgres.url)?);
         let world = Self {
             seed,
@@ -120,7 +123,7 @@ impl World {
             merchants,
             fleet,
             crowd,
-            is_saturated,
+            variant,
             samples,
             calls,
             probes: AtomicU64::default(),
@@ -132,11 +135,10 @@ impl World {
     /// What workers that start from now on are configured with.
     pub fn write_configuration(&self, renamed: bool) -> Result<(), String> {
         let [.., steady, roaming] = self.providers.as_slice() else { return Err("no providers".into()) };
-        let text = if self.is_saturated {
-            let name = if renamed { RENAMED } else { ROAMING.name };
-            configuration::saturated(self.seed, steady.url(), roaming.url(), name)
-        } else {
-            configuration::ordinary(steady.url())
+        let name = if renamed { RENAMED } else { ROAMING.name };
+        let text = match self.variant {
+            Some(variant) => configuration::saturated(variant, steady.url(), roaming.url(), name),
+            None => configuration::ordinary(steady.url()),
         };
         std::fs::write(self.folder.join("worker.toml"), text).map_err(|error| error.to_string())
     }
@@ -175,7 +177,8 @@ impl World {
     pub fn configuration(&self) -> Result<payout_link_worker::config::Config, String> {
         let path = self.folder.join("worker.toml");
         let nobody = "http://127.0.0.1:1";
-        let connectors = CONNECTORS.iter().map(|connector| (connector.variable(), nobody.to_owned()));
+        let connectors = self.fleet.connectors.iter();
+        let connectors = connectors.map(|connector| (connector.variable(), nobody.to_owned()));
         let variables = [
             ("PAYOUT_LINK__DATABASE__URL", self.postgres.url.clone()),
             ("PAYOUT_LINK__BROKER__URL", "amqp://guest:guest@127.0.0.1:1/%2f".to_owned()),
