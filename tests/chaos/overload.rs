@@ -16,7 +16,9 @@ use crate::{
 };
 
 /// Between two breaks: the workers connect again, and their local queues are not worked off.
-const BETWEEN_BREAKS: Duration = Duration::from_millis(1500);
+const BETWEEN_BREAKS: Duration = Duration::from_millis(800);
+/// Meanwhile each call takes longer than two breaks, so that no permit becomes free between them.
+const LATE: Duration = Duration::from_millis(2500);
 const BETWEEN_ENDS: Duration = Duration::from_secs(2);
 const BETWEEN_UNREADABLE: Duration = Duration::from_secs(3);
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,10 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub async fn strike(world: &World, overload: Overload, lasts: Duration) -> Result<(), String> {
     match overload {
         Overload::Breaks(times) => {
+            let ways = || world.fleet.workers.iter().flat_map(|worker| &worker.ways.connectors);
+            ways().for_each(|way| way.set(Mode::Slow(LATE)));
             for _ in 0..times {
-                cut(world);
                 sleep(BETWEEN_BREAKS).await;
+                cut(world);
             }
+            sleep(BETWEEN_BREAKS).await;
+            ways().for_each(Proxy::heal);
         }
         Overload::Closes(times) => {
             for _ in 0..times {

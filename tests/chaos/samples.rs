@@ -219,6 +219,9 @@ fn parts(fault: Fault) -> Vec<Part> {
         Fault::Connector(place, _) | Fault::Way(_, Service::Connector(place), _) => {
             vec![Part::Connector(CONNECTORS[place].name)]
         }
+        Fault::Overload(Overload::Breaks(_)) => {
+            CONNECTORS.iter().map(|connector| Part::Connector(connector.name)).collect()
+        }
         Fault::Overload(Overload::Rename) => vec![Part::Connector(ROAMING.name)],
         _ => Vec::new(),
     }

@@ -17,8 +17,7 @@ pub const BACKLOG: u64 = 20_000;
 pub const RATE: u64 = 60;
 /// How late each provider is, in each direction.
 const DELAY: Duration = Duration::from_millis(150);
-/// Several breaks fall into one call: no permit becomes free between them.
-const SOLE_DELAY: Duration = Duration::from_millis(2500);
+const SOLE_DELAY: Duration = Duration::from_millis(300);
 /// Merchants of their own address each.
 pub const CROWD: usize = 200;
 /// Takes eight replies and no more until it is emptied. Nobody reads it.
@@ -28,7 +27,8 @@ pub const FULL_RESULTS: &str = "chaos.full.results";
 /// A fault of a system that is full. Numbers count nodes from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overload {
-    /// The workers' connections to RabbitMQ are cut so many times, one soon after the other.
+    /// The workers' connections to RabbitMQ are cut so many times, one soon after the other, while all providers are
+    /// late.
     Breaks(u32),
     /// The same by the broker, which closes everybody's.
     Closes(u32),
@@ -124,8 +124,8 @@ impl Variant {
     pub fn calls(self, connector: &str) -> String {
         let (concurrency, per_minute) = self.limits(connector);
         let pace = per_minute.map_or(String::new(), |limit| format!(", requests_per_minute = {limit}"));
-        // Above the delay, and 2 below the lease.
-        let timeout = if self.is_sole { 6 } else { 3 };
+        // Above what a call takes while providers are late, and 2 below the lease.
+        let timeout = 6;
         format!(
             "timeout_seconds = {timeout}, connect_timeout_seconds = 2, breaker_pause_seconds = 3, concurrency = {concurrency}{pace}"
         )
