@@ -16,6 +16,7 @@ use crate::{
     connectors::{Provider, references},
     faults::Done,
     report::Report,
+    saturation::FULL_REPLIES,
     services::until,
     workers::WORKERS,
     world::{SCHEDULE, World},
@@ -53,6 +54,8 @@ pub async fn quiet(world: &World) -> Option<Duration> {
         if since.elapsed() > STALL {
             println!("  !! nothing was finished for {STALL:?}: all workers are killed and started again");
             since = Instant::now();
+            // If it was full reply queues that held things up, they would do so again.
+            let _ = world.upstream.relieve(FULL_REPLIES, true).await;
             for worker in 0..WORKERS {
                 world.fleet.kill(worker);
                 world.fleet.start(worker);
