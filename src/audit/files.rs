@@ -2,7 +2,7 @@
 //! write (the sandbox's ledger, its receiver's list) can be given as it is.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -23,6 +23,8 @@ pub struct Files {
     pub dead_letters: Option<PathBuf>,
     pub webhooks: Option<PathBuf>,
     pub ledger: Option<PathBuf>,
+    /// Calls that reached the provider.
+    pub calls: Option<PathBuf>,
     /// Searched for secrets, and for nothing else.
     pub logs: Vec<PathBuf>,
 }
@@ -102,6 +104,15 @@ struct LinkLine {
     url: Option<String>,
 }
 
+/// As the sandbox's ledger has them.
+#[derive(Deserialize)]
+struct CallLine {
+    #[serde(default = "create")]
+    operation: String,
+    reference: Option<String>,
+    idempotency_key: Option<String>,
+}
+
 /// What a result and a webhook tell, as far as the rules go.
 #[derive(Deserialize, Default)]
 struct Told {
@@ -121,6 +132,10 @@ struct ToldWebhook {
 
 fn yes() -> bool {
     true
+}
+
+fn create() -> String {
+    "create".into()
 }
 
 /// Reads all files. `rule`: which way out of doubt a connector has, by its name; `None` for the default one.
@@ -206,6 +221,16 @@ pub fn read(
             let key = by_reference.get(&line.reference).cloned().unwrap_or(line.reference);
             history.links.push(Link { id: line.id, key, amount: line.amount.text(), url: line.url });
         }
+    }
+    if let Some(path) = &files.calls {
+        let mut called = HashSet::new();
+        for (_, line) in lines::<CallLine>(path)? {
+            let line = line?;
+            let references = line.reference.into_iter().chain(line.idempotency_key);
+            let keys = references.filter_map(|reference| by_reference.get(&reference).cloned());
+            called.extend(keys.filter(|_| line.operation == "create"));
+        }
+        history.called = Some(called);
     }
     for path in &files.logs {
         history.leaks.extend(search(path, secrets)?);

@@ -13,16 +13,26 @@
 //! | R9 | results and webhooks carry ids that make repeats recognisable |
 //! | R10 | nothing is left open, leased or undelivered when all is quiet |
 //! | R11 | no secret in any of it |
+//! | R12 | a message is accepted or rejected, never both, in whichever order |
+//! | R13 | no record is `unknown` unless a creating call of it reached the provider, or a proxy in front of it |
+//! | R14 | due work is taken up within its bound while its provider is well |
+//! | R15 | once all is healed, every minute finishes something until nothing is left, and nothing is overdue at the end |
+//!
+//! R13 to R15 need evidence that only a run can collect (`called`, `overdue`, `progress`, `overdue_at_end`). Without
+//! it they find nothing.
 //!
 //! It shares no code with what it judges but the reading of a database page and the connector's idempotency key.
 //! `check` goes through a history once: its cost grows with its length. `docs/audit.md` has the files' formats.
 
 mod files;
+mod liveness;
 mod records;
 mod rules;
 mod secrets;
 #[cfg(test)]
 mod tests;
+
+use std::{collections::HashSet, time::Duration};
 
 pub use self::{
     files::{FileError, Files, read},
@@ -148,6 +158,42 @@ pub struct History {
     /// Jobs still in the queue.
     pub waiting: u32,
     pub leaks: Vec<Leak>,
+    /// Keys with a creating call that reached the provider or a proxy in front of it, answered or not. `None`: nobody
+    /// listened, and R13 is not checked.
+    pub called: Option<HashSet<String>>,
+    /// Message ids under which the queue may have held two messages, of which one may rightly be rejected and one
+    /// accepted: R12 leaves them out.
+    pub ambiguous: HashSet<String>,
+    /// Called records that were due and that no worker took up: the worst sample of each.
+    pub overdue: Vec<Overdue>,
+    /// Samples since everything was healed, in their order.
+    pub progress: Vec<Progress>,
+    /// Records and events that were due when the run ended.
+    pub overdue_at_end: Vec<Overdue>,
+}
+
+/// Something whose `due_at` had passed when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdue {
+    /// The record's key, or the event's id.
+    pub what: String,
+    /// Since `due_at`.
+    pub overdue: Duration,
+    /// For how long its provider, the ways to it and the database had been well.
+    pub well: Duration,
+    /// How long it may take, with everything that was due before it.
+    pub bound: Duration,
+}
+
+/// How far a run had come at one moment after everything was healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Since everything was healed.
+    pub after: Duration,
+    /// Results and rejections that were heard, each id once, and events that are finished. It only grows.
+    pub finished: usize,
+    /// Jobs, records and events that still need something.
+    pub left: usize,
 }
 
 /// A rule, and the evidence against it.

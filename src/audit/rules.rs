@@ -1,8 +1,8 @@
-//! R1 to R11, each where its evidence is at hand.
+//! R1 to R13, each where its evidence is at hand.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::{Heard, History, Link, Published, Record, Rule, Violation, Webhook};
+use super::{Heard, History, Link, Published, Record, Rule, Violation, Webhook, liveness};
 
 const REJECTED: &str = "payout_link.rejected";
 
@@ -14,12 +14,13 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
         found.jobs(&known, of_key);
         found.links(of_key);
         if let Some(record) = of_key.record {
-            found.record(of_key, record);
+            found.record(&known, of_key, record);
             found.results(of_key, record);
             found.webhooks(of_key, record);
         }
     }
     found.refusals(&known);
+    found.found.extend(liveness::check(history));
     for heard in history.heard.iter().filter(|heard| heard.id.is_none()) {
         found.wrong(true, "R9", || format!("{heard:?} has no id"));
     }
@@ -46,6 +47,12 @@ struct Known<'a> {
     /// Rejections that were heard, by the message that they answer.
     rejections: HashMap<Option<&'a str>, Vec<&'a Heard>>,
     dead: HashSet<&'a str>,
+    /// Every dead letter, whether it says why or not.
+    dead_lettered: HashSet<&'a str>,
+    /// What each message was told, in the order in which it was heard.
+    told: HashMap<&'a str, Vec<&'a str>>,
+    called: Option<&'a HashSet<String>>,
+    ambiguous: &'a HashSet<String>,
 }
 
 /// Everything about one key.
@@ -72,7 +79,11 @@ impl<'a> Known<'a> {
         for record in &history.records {
             at(&mut by_key, &record.key).record = Some(record);
         }
+        let mut told: HashMap<&str, Vec<&str>> = HashMap::new();
         for heard in &history.heard {
+            if let Some(message_id) = &heard.correlation_id {
+                told.entry(message_id).or_default().push(&heard.kind);
+            }
             if heard.kind == REJECTED {
                 rejections.entry(heard.correlation_id.as_deref()).or_default().push(heard);
             } else {
@@ -84,11 +95,19 @@ impl<'a> Known<'a> {
         }
         let dead = history.dead.iter().filter(|dead| dead.has_reason);
         let dead = dead.filter_map(|dead| dead.message_id.as_deref()).collect();
-        Self { by_key, rejections, dead }
+        let dead_lettered = history.dead.iter().filter_map(|dead| dead.message_id.as_deref()).collect();
+        let (called, ambiguous) = (history.called.as_ref(), &history.ambiguous);
+        Self { by_key, rejections, dead, dead_lettered, told, called, ambiguous }
     }
 
     fn was_rejected(&self, job: &Published) -> bool {
         self.rejections.contains_key(&Some(job.message_id.as_str()))
+    }
+
+    /// What the message was told that only an accepted one is told.
+    fn was_answered(&self, job: &Published) -> bool {
+        let told = self.told.get(job.message_id.as_str());
+        told.is_some_and(|told| told.iter().any(|&kind| kind != REJECTED))
     }
 
     fn is_dead(&self, job: &Published) -> bool {
@@ -122,8 +141,15 @@ impl Findings {
             self.wrong(!(is_recorded || was_rejected && is_dead), "R1", || {
                 format!("{job:?}: record {record:?}, rejection heard {was_rejected}, dead letter {is_dead}")
             });
-            self.wrong(is_recorded && (was_rejected || is_dead), "R1", || {
-                format!("{job:?} is recorded and refused as well")
+            let is_accepted = is_recorded || known.was_answered(job);
+            let is_rejected = was_rejected || known.dead_lettered.contains(job.message_id.as_str());
+            let is_one_message = !known.ambiguous.contains(&job.message_id);
+            self.wrong(is_accepted && is_rejected && is_one_message, "R12", || {
+                let told = known.told.get(job.message_id.as_str());
+                let dead = known.dead_lettered.contains(job.message_id.as_str());
+                format!(
+                    "{job:?} is both: recorded {is_recorded}, dead letter {dead}, told in this order {told:?}"
+                )
             });
         }
         if let Some(record) = record {
@@ -144,7 +170,7 @@ impl Findings {
         }
     }
 
-    fn record(&mut self, of_key: &OfKey<'_>, record: &Record) {
+    fn record(&mut self, known: &Known<'_>, of_key: &OfKey<'_>, record: &Record) {
         let links = &of_key.links;
         let event_kind = record.event.as_ref().map(|event| event.kind.as_str());
         match record.state.as_str() {
@@ -164,7 +190,11 @@ impl Findings {
                 self.wrong(!links.is_empty(), "R4", || format!("{record:?} has {links:?}"));
                 self.wrong(event_kind != Some("payout_link.failed"), "R4", || format!("{record:?}"));
             }
-            "unknown" => self.unknown(of_key, record, event_kind),
+            "unknown" => {
+                self.unknown(of_key, record, event_kind);
+                let was_called = known.called.is_none_or(|called| called.contains(&record.key));
+                self.wrong(!was_called, "R13", || format!("{record:?} was never sent to the provider"));
+            }
             _ => self.wrong(true, "R10", || format!("{record:?} is open")),
         }
         let event_is_left = record.event.as_ref().is_none_or(|event| {

@@ -134,9 +134,6 @@ fn r1_every_job_is_accounted_for() {
     caught("R1", &good(), |history| drop(history.heard.pop()));
     caught("R1", &good(), |history| history.published[0].is_valid = false);
     caught("R1", &good(), |history| history.dead[0].message_id = Some("m-1".into()));
-    caught("R1", &good(), |history| {
-        history.heard.push(told("refusal-2", REJECTED, "m-1"));
-    });
 }
 
 #[test]
@@ -261,6 +258,75 @@ fn r11_no_secret_in_any_of_it() {
     caught("R11", &good(), |history| history.leaks = found);
     assert!(Secrets::new(["short".to_owned()]).is_err());
     assert_eq!(format!("{secrets:?}"), "2 secrets");
+}
+
+#[test]
+fn r12_accepted_or_rejected_never_both() {
+    let rejection = told("refusal-2", REJECTED, "m-1");
+    // The message of the record, in either order; a dead letter says the same, with a reason or without.
+    caught("R12", &good(), |history| history.heard.push(rejection.clone()));
+    caught("R12", &good(), |history| history.heard.insert(0, rejection.clone()));
+    for has_reason in [true, false] {
+        caught("R12", &good(), |history| {
+            history.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason });
+        });
+    }
+    // Nobody can tell what was heard of which, where there may have been two.
+    let mut two = good();
+    two.heard.push(rejection.clone());
+    two.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason: true });
+    two.ambiguous.insert("m-1".into());
+    assert_eq!(check(&two, TRIES), []);
+    // A rejected message that is no other's duplicate, and is told of a link.
+    caught("R12", &good(), |history| history.heard.push(told(ID, "payout_link.created", "m-2")));
+}
+
+#[test]
+fn r13_unknown_only_after_a_call() {
+    let mut called = unknown(Rule::Never);
+    called.called = Some(HashSet::from(["po_1".to_owned()]));
+    caught("R13", &called, |history| history.called = Some(HashSet::new()));
+    assert_eq!(check(&unknown(Rule::Never), TRIES), [], "where nobody listened nothing is missed");
+}
+
+#[test]
+fn r14_due_work_within_its_bound() {
+    let seconds = Duration::from_secs;
+    let overdue = |late, well| Overdue {
+        what: "po_1".into(),
+        overdue: seconds(late),
+        well: seconds(well),
+        bound: seconds(30),
+    };
+    let mut in_time = good();
+    in_time.overdue = vec![overdue(30, 90), overdue(90, 30)];
+    caught("R14", &in_time, |history| history.overdue[0].overdue = seconds(31));
+    caught("R14", &in_time, |history| history.overdue[1].well = seconds(31));
+    assert_eq!(overdue(90, 10).worse(overdue(40, 40)), overdue(40, 40));
+    assert_eq!(overdue(40, 40).worse(overdue(90, 10)), overdue(40, 40));
+}
+
+#[test]
+fn r15_progress_until_nothing_is_left() {
+    let sample = |after, finished, left| Progress { after: Duration::from_secs(after), finished, left };
+    let mut steady = good();
+    // Slow is no stall, nor is an end.
+    steady.progress =
+        vec![sample(0, 5, 3), sample(60, 5, 3), sample(61, 6, 2), sample(121, 8, 0), sample(300, 8, 0)];
+    caught("R15", &steady, |history| history.progress[1].after = Duration::from_millis(60_001));
+    caught("R15", &steady, |history| history.progress[3].left = 1);
+    let stalled =
+        [sample(0, 5, 3), sample(70, 5, 3), sample(200, 5, 3), sample(201, 6, 2), sample(202, 8, 0)];
+    let found = check(&History { progress: stalled.to_vec(), ..good() }, TRIES);
+    assert_eq!(found.len(), 1, "one stall is told once: {found:?}");
+    let overdue = |late| Overdue {
+        what: ID.into(),
+        overdue: Duration::from_secs(late),
+        well: Duration::ZERO,
+        bound: Duration::from_secs(60),
+    };
+    steady.overdue_at_end = vec![overdue(60)];
+    caught("R15", &steady, |history| history.overdue_at_end = vec![overdue(61)]);
 }
 
 /// Requests may differ in what neither record nor ledger shows: of their groups one is accepted, whole.

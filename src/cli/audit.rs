@@ -29,6 +29,9 @@ pub(super) struct Arguments {
     /// The connector's links
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// The calls that reached the connector
+    #[arg(long, value_name = "FILE")]
+    calls: Option<PathBuf>,
     /// Values that may stand nowhere, one a line; they are searched for in results, webhooks, database and logs
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
@@ -54,6 +57,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         dead_letters: arguments.dead_letters.clone(),
         webhooks: arguments.webhooks.clone(),
         ledger: arguments.ledger.clone(),
+        calls: arguments.calls.clone(),
         logs: arguments.log.clone(),
     };
     let connectors = config.connectors()?;

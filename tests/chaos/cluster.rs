@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -40,9 +41,16 @@ impl Cluster {
         }
         std::fs::write(cluster.home.join("rabbitmq.conf"), cluster.configuration())
             .map_err(|error| error.to_string())?;
-        // The first alone: the others find it and join it.
+        // Nodes that start at the same time would each write a cookie of their own.
+        let cookie = cluster.home.join(".erlang.cookie");
+        std::fs::write(&cookie, &cluster.name).map_err(|error| error.to_string())?;
+        std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o400))
+            .map_err(|error| error.to_string())?;
+        // All before any is waited for: nodes of RabbitMQ 4.0 wait for each other while they boot.
         for place in 0..NODES {
             cluster.spawn(place).await?;
+        }
+        for place in 0..NODES {
             cluster.wait(place).await?;
         }
         let status = cluster.ctl(0, &["cluster_status", "--formatter", "json"]).await?;
@@ -119,6 +127,26 @@ impl Cluster {
     pub async fn alarm(&self, place: usize, on: bool) -> Result<(), String> {
         let limit: &[&str] = if on { &["absolute", "1"] } else { &["0.4"] };
         self.ctl(place, &[&["set_vm_memory_high_watermark"], limit].concat()).await.map(drop)
+    }
+
+    /// For channels that are opened from now on, on every node that runs.
+    pub async fn consumer_timeout(&self, timeout: Duration) -> Result<(), String> {
+        let tick = timeout.min(Duration::from_secs(60)) / 5;
+        let expression = format!(
+            "application:set_env(rabbit, consumer_timeout, {}), application:set_env(rabbit, channel_tick_interval, {}).",
+            timeout.as_millis(),
+            tick.as_millis(),
+        );
+        for place in (0..NODES).filter(|&place| self.pid(place).is_some()) {
+            self.ctl(place, &["eval", &expression]).await?;
+        }
+        Ok(())
+    }
+
+    /// Every client's connection, by the broker itself: those of the run's own publisher as well.
+    pub async fn close_all_connections(&self) -> Result<(), String> {
+        let Some(place) = (0..NODES).find(|&place| self.pid(place).is_some()) else { return Ok(()) };
+        self.ctl(place, &["close_all_connections", "chaos"]).await.map(drop)
     }
 
     async fn ctl(&self, place: usize, arguments: &[&str]) -> Result<String, String> {

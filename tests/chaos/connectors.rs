@@ -3,11 +3,14 @@
 use payout_link_worker::{
     audit::{Link, Published, Rule},
     domain::{Currency, Money, idempotency_key},
-    sandbox::{Idempotency, Order, Sandbox},
+    sandbox::{Idempotency, Operation, Order, Sandbox},
     stand_in::{self, StandIn},
 };
 
 use crate::accounts::{self, Account};
+
+/// `calls` of a connector that is not limited.
+pub const CALLS: &str = "timeout_seconds = 3, connect_timeout_seconds = 2";
 
 pub struct Connector {
     pub name: &'static str,
@@ -32,6 +35,11 @@ pub static CONNECTORS: [Connector; 7] = [
 /// One that no fault is planned for: what is asked of it tells how the rest fares.
 pub static STEADY: Connector = Connector { name: "steady", rule: Rule::SameKey, account: None };
 
+/// Whose section is renamed while records are open: no other fault is planned for it.
+pub static ROAMING: Connector = Connector { name: "roaming", rule: Rule::SameKey, account: None };
+/// What it is called for a while.
+pub const RENAMED: &str = "renamed";
+
 const TOKEN: &str = "canary-of-the-connector";
 /// Where links lead to: with a result, to whom it belongs; in the database and the logs it has no business.
 pub const LINKS: &str = "https://links.chaos.example";
@@ -42,8 +50,7 @@ impl Connector {
     }
 
     /// `[connectors.NAME]`
-    pub fn section(&self, url: &str) -> String {
-        let calls = "timeout_seconds = 3, connect_timeout_seconds = 2";
+    pub fn section(&self, url: &str, calls: &str) -> String {
         if let Some(account) = self.account {
             // Longer than a worker is paused.
             return account.section(self.name, url, calls, 25);
@@ -110,6 +117,20 @@ impl Provider {
                 sandbox.ledger().calls.iter().filter(|call| call.replayed).count() as u64
             }
             Self::StandIn(..) => 0,
+        }
+    }
+
+    /// How the creating calls that arrived called their payouts, answered or not.
+    pub fn references(&self) -> Vec<String> {
+        match self {
+            Self::Sandbox(sandbox) => {
+                let calls = sandbox.ledger().calls;
+                let creates = calls.into_iter().filter(|call| call.operation == Operation::Create);
+                creates.filter_map(|call| call.idempotency_key).collect()
+            }
+            Self::StandIn(_, stand_in) => {
+                stand_in.ledger().references_seen().into_iter().map(str::to_owned).collect()
+            }
         }
     }
 

@@ -5,12 +5,14 @@ use payout_link_worker::audit::{Published, Rule, key};
 use serde_json::{Value, json};
 
 use crate::{
-    connectors::{CONNECTORS, Connector},
+    connectors::{CONNECTORS, Connector, ROAMING},
     random::Random,
+    saturation::{FULL_REPLIES, Variant},
 };
 
 /// Stands in every secret of a job, and in nothing else.
 pub const CANARY: &str = "canary-of-";
+const PRIORITIES: [Option<&str>; 4] = [None, None, Some("INSTANT"), Some("REGULAR")];
 pub const REPLIES: &str = "chaos.replies";
 
 /// A message to publish, and what is known of it.
@@ -23,14 +25,21 @@ pub struct Message {
     pub body: Vec<u8>,
     /// Seconds after the case's own time.
     pub after: u64,
+    /// Not before a result of its key was heard: it is then owed an answer of its own.
+    pub after_conclusion: bool,
 }
 
 /// The messages of the `number`th case.
-pub fn case(seed: u64, number: u64, webhook_urls: &[String]) -> Vec<Message> {
+pub fn case(seed: u64, number: u64, webhook_urls: &[String], variant: Option<Variant>) -> Vec<Message> {
     let mut random = Random::new(seed, number.wrapping_add(1) << 8);
     let id = format!("po-{seed}-{number}");
-    let connector = &CONNECTORS[[0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6][random.index(14)]];
+    let connector = match variant {
+        Some(variant) => variant.connector(&mut random),
+        None => &CONNECTORS[[0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6][random.index(14)]],
+    };
+    let priority = variant.is_some().then(|| random.pick(&PRIORITIES)).flatten();
     let job = Job {
+        priority,
         merchant_id: if random.percent(20) { "m_1" } else { "" },
         connector,
         amount: amount(&mut random, connector),
@@ -40,6 +49,9 @@ pub fn case(seed: u64, number: u64, webhook_urls: &[String]) -> Vec<Message> {
         wrong_token: random.percent(1) && connector.rule != Rule::LookUp && connector.account.is_none(),
         id,
     };
+    if variant.is_some() {
+        return crowded(job, &mut random);
+    }
     let first = job.message("one", 0);
     match random.between(0, 100) {
         // The same request twice at once, or once more when the first has long been concluded.
@@ -53,10 +65,39 @@ pub fn case(seed: u64, number: u64, webhook_urls: &[String]) -> Vec<Message> {
     }
 }
 
+/// As in an ordinary case, but nothing is owed to the replies of some, and a later duplicate waits for the result:
+/// behind a backlog it would else come first.
+fn crowded(mut job: Job, random: &mut Random) -> Vec<Message> {
+    // Nobody reads this queue, so no reply to it is missed; nor is one of the same key.
+    let is_full = random.percent(8);
+    job.wants_reply &= !is_full;
+    let mut first = job.message("one", 0);
+    first.reply_to = if is_full { Some(FULL_REPLIES) } else { first.reply_to };
+    let again = || Message { after_conclusion: true, ..job.message("again", 0) };
+    let is_roaming = job.connector.name == ROAMING.name;
+    match random.between(0, 100) {
+        // New jobs are rejected while its section is renamed; a duplicate at once may then be told another thing.
+        0..11 if is_roaming => vec![first, again()],
+        0..15 if is_roaming => vec![first],
+        0..6 => vec![first, job.message("two", 0)],
+        6..11 => vec![first, again()],
+        11..13 => vec![first, job.rival().message("rival", 0)],
+        13..15 => vec![first, job.rival().message("other", random.between(5, 40))],
+        15..18 => vec![job.broken(random)],
+        18..24 => {
+            let mut broken = job.broken(random);
+            (broken.reply_to, broken.known.wants_reply) = (Some(FULL_REPLIES), false);
+            vec![broken]
+        }
+        _ => vec![first],
+    }
+}
+
 /// A plain job that tells when something works again.
 pub fn probe(seed: u64, number: u64, connector: &'static Connector) -> Message {
     let id = format!("probe-{seed}-{number}");
     let job = Job {
+        priority: None,
         merchant_id: "",
         connector,
         amount: connector.account.map_or(1250, |account| account.money().minor_units().unsigned_abs()),
@@ -82,7 +123,7 @@ fn amount(random: &mut Random, connector: &Connector) -> u64 {
 }
 
 #[derive(Clone)]
-struct Job {
+pub struct Job {
     id: String,
     merchant_id: &'static str,
     connector: &'static Connector,
@@ -90,6 +131,7 @@ struct Job {
     webhook_url: Option<String>,
     wants_reply: bool,
     wrong_token: bool,
+    priority: Option<&'static str>,
 }
 
 impl Job {
@@ -111,6 +153,9 @@ impl Job {
         if let Some(url) = &self.webhook_url {
             body["webhook_url"] = json!(url);
         }
+        if let Some(priority) = self.priority.filter(|_| self.connector.account.is_none()) {
+            body["priority"] = json!(priority);
+        }
         if self.wrong_token {
             body["access_token"] = json!(secret("access"));
         }
@@ -125,6 +170,22 @@ impl Job {
             "customer": { "name": "Ada Example", "email": format!("{}@example.com", secret("mail")) },
             "payout_method_data": { "passthrough": { "psp_token": secret("token"), "token_type": "sepa" } },
         })
+    }
+
+    /// More than the worker reads: 256 KiB.
+    pub fn oversized(seed: u64, number: u64) -> Message {
+        let id = format!("large-{seed}-{number}");
+        let job = Self {
+            priority: None,
+            merchant_id: "",
+            connector: &CONNECTORS[0],
+            amount: 1250,
+            webhook_url: None,
+            wants_reply: false,
+            wrong_token: false,
+            id,
+        };
+        job.with_body("oversized", 0, false, vec![b' '; 300 * 1024])
     }
 
     fn broken(&self, random: &mut Random) -> Message {
@@ -169,6 +230,7 @@ impl Job {
             reply_to: self.wants_reply.then_some(REPLIES),
             body,
             after,
+            after_conclusion: false,
         }
     }
 }

@@ -9,14 +9,20 @@
 #[allow(dead_code, reason = "shared with the conformance suite, which uses all of it")]
 #[path = "../conformance/accounts.rs"]
 mod accounts;
+mod calls;
 mod cluster;
+mod configuration;
 mod connectors;
 mod faults;
 mod jobs;
+mod overload;
 mod plan;
 mod proxy;
 mod random;
+mod raw;
 mod report;
+mod samples;
+mod saturation;
 mod services;
 mod upstream;
 mod verdict;
@@ -45,9 +51,18 @@ struct Arguments {
     /// Which faults and jobs; another one each time where it is not given
     #[arg(long)]
     seed: Option<u64>,
-    /// New payouts a second; with their repeats, about an eighth more jobs
-    #[arg(long, default_value_t = 31)]
-    rate: u64,
+    /// New payouts a second; with their repeats, about an eighth more jobs. 31, or 60 with --saturate
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Everything is full: a backlog, slow and limited connectors, and the faults that show only then
+    #[arg(long)]
+    saturate: bool,
+    /// Payouts that are published at the start, with --saturate
+    #[arg(long, default_value_t = saturation::BACKLOG)]
+    backlog: u64,
+    /// Only faults whose name in the table contains this; may be given several times
+    #[arg(long, value_name = "NAME")]
+    fault: Vec<String>,
     /// The table, in Markdown, to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -67,8 +82,10 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed = arguments.seed.unwrap_or(now.as_secs() % 1_000_000);
-    let plan = plan::plan(seed, arguments.minutes * 60);
+    let variant = arguments.saturate.then(|| saturation::variant(seed));
+    let plan = plan::plan(seed, arguments.minutes * 60, variant, &arguments.fault);
     println!("chaos: {} faults in {} minutes, --seed {seed}", plan.len(), arguments.minutes);
+    variant.iter().for_each(|variant| println!("chaos: {variant:?}"));
     if arguments.plan {
         plan.iter().for_each(|planned| println!("{planned}"));
         return ExitCode::SUCCESS;
@@ -78,7 +95,7 @@ async fn main() -> ExitCode {
     println!("everything is in {}", folder.display());
     // When it returns, or is left, the world and everything that ran in it has ended.
     let ended = tokio::select! {
-        ended = run(&arguments, seed, plan, &folder) => ended,
+        ended = run(&arguments, seed, variant, plan, &folder) => ended,
         _ = tokio::signal::ctrl_c() => Err(format!("interrupted; what there is is in {}", folder.display())),
     };
     match ended {
@@ -99,10 +116,11 @@ async fn main() -> ExitCode {
 async fn run(
     arguments: &Arguments,
     seed: u64,
+    variant: Option<saturation::Variant>,
     plan: Vec<plan::Planned>,
     folder: &Path,
 ) -> Result<bool, String> {
-    let world = World::start(seed, folder, arguments.worker.clone()).await?;
+    let world = World::start(seed, folder, arguments.worker.clone(), variant).await?;
     for worker in 0..WORKERS {
         world.fleet.start(worker);
     }
@@ -115,14 +133,23 @@ async fn run(
 
     let tending = tokio::spawn(tend(world.clone()));
     let length = Duration::from_secs(arguments.minutes * 60);
-    let publishing = tokio::spawn(publish(world.clone(), arguments.rate, length));
+    let watching = tokio::spawn(world.samples.clone().watch(variant));
+    let rate = arguments.rate.unwrap_or(if arguments.saturate { saturation::RATE } else { 31 });
+    let backlog = if arguments.saturate { arguments.backlog } else { 0 };
+    let publishing = tokio::spawn(publish(world.clone(), rate, backlog, length));
     let done = faults::carry_out(&world, plan).await;
     publishing.await.unwrap();
     let published_for = started.elapsed();
     world.heal();
+    if variant.is_some() {
+        // Whose replies nobody reads is no trouble of anybody else: this one stays full to the end.
+        world.upstream.declare_full(saturation::FULL_REPLIES, 8, false).await?;
+    }
+    println!("all is healed");
     let quiet = verdict::quiet(&world).await;
-    println!("all is healed; quiet: {quiet:?}");
+    println!("quiet: {quiet:?}");
     tending.abort();
+    watching.abort();
 
     let verdict = verdict::reach(&world, done, quiet, started.elapsed(), published_for).await?;
     println!("\n{}", verdict.report.markdown());
@@ -130,9 +157,7 @@ async fn run(
         std::fs::write(path, verdict.report.markdown()).map_err(|error| error.to_string())?;
     }
     let is_good = verdict.problems.is_empty();
-    for problem in verdict.problems.iter().take(40) {
-        println!("{problem}");
-    }
+    verdict::print(&verdict.problems);
     if !is_good {
         let all = verdict.problems.join("\n");
         std::fs::write(folder.join("problems.txt"), all).map_err(|error| error.to_string())?;
@@ -141,21 +166,27 @@ async fn run(
     Ok(is_good)
 }
 
-/// Publishes at a steady pace. What faults hold up is published later, and the pace is caught up with.
-async fn publish(world: Arc<World>, rate: u64, length: Duration) {
+/// Publishes the backlog at once, then at a steady pace. What faults hold up is published later, and the pace is caught
+/// up with.
+async fn publish(world: Arc<World>, rate: u64, backlog: u64, length: Duration) {
     let (started, urls) = (Instant::now(), world.webhook_urls());
+    let end = started + length;
     let under_way = Arc::new(Semaphore::new(512));
     let mut publishing = tokio::task::JoinSet::new();
     let pause = Duration::from_micros(1_000_000 / rate);
-    let mut number = 0;
-    while started.elapsed() < length {
-        sleep_until((started + pause * u32::try_from(number).unwrap()).into()).await;
-        for message in jobs::case(world.seed, number, &urls) {
+    let mut number = 0_u64;
+    while Instant::now() < end {
+        let paced = u32::try_from(number.saturating_sub(backlog)).unwrap();
+        sleep_until((started + pause * paced).into()).await;
+        for message in jobs::case(world.seed, number, &urls, world.variant) {
             let (world, under_way) = (world.clone(), under_way.clone());
-            let permit = if message.after == 0 { under_way.acquire_owned().await.ok() } else { None };
+            let is_now = message.after == 0 && !message.after_conclusion;
+            let permit = if is_now { under_way.acquire_owned().await.ok() } else { None };
             publishing.spawn(async move {
                 tokio::time::sleep(Duration::from_secs(message.after)).await;
-                world.upstream.publish(message).await;
+                if !message.after_conclusion || world.upstream.concluded(&message.known.key, end).await {
+                    world.upstream.publish(message).await;
+                }
                 drop(permit);
             });
         }

@@ -4,7 +4,14 @@ use std::{fmt, time::Duration};
 
 use payout_link_worker::sandbox::{Fault as Trouble, Garbage, Order};
 
-use crate::{cluster::NODES, connectors::CONNECTORS, proxy::Mode, random::Random, workers::WORKERS};
+use crate::{
+    cluster::NODES,
+    connectors::CONNECTORS,
+    proxy::Mode,
+    random::Random,
+    saturation::{self, Overload, Variant},
+    workers::WORKERS,
+};
 
 pub const MERCHANTS: usize = 3;
 
@@ -33,6 +40,8 @@ pub enum Fault {
     Way(usize, Service, Harm),
     Connector(usize, Ill),
     Merchant(usize, Mood),
+    /// Of a system that is full.
+    Overload(Overload),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +140,10 @@ enum Thing {
     Way(usize, usize),
     Connector(usize),
     Merchant(usize),
+    Replies,
+    Results,
+    Crowd,
+    Roaming,
 }
 
 impl Fault {
@@ -154,6 +167,7 @@ impl Fault {
             }
             Self::Connector(connector, _) => vec![Thing::Connector(connector)],
             Self::Merchant(merchant, _) => vec![Thing::Merchant(merchant)],
+            Self::Overload(overload) => overload.things(),
         }
     }
 
@@ -177,6 +191,7 @@ impl Fault {
             Self::Connector(..) => (3, 20, 5),
             Self::Merchant(_, Mood::Gone) => (1, 3, 2),
             Self::Merchant(..) => (5, 30, 2),
+            Self::Overload(overload) => overload.seconds(),
         }
     }
 
@@ -196,6 +211,25 @@ impl Fault {
             Self::Way(_, service, harm) => format!("way to {}: {}", service.name(), harm.name()),
             Self::Connector(_, ill) => format!("connector: {}", ill.name()),
             Self::Merchant(_, mood) => format!("merchant: {}", mood.name()),
+            Self::Overload(overload) => overload.kind().into(),
+        }
+    }
+}
+
+impl Overload {
+    fn things(self) -> Vec<Thing> {
+        let workers = || (0..WORKERS).map(Thing::Worker);
+        match self {
+            Self::Breaks(_) => {
+                (0..WORKERS).map(|worker| Thing::Way(worker, Service::RabbitMq.place())).collect()
+            }
+            Self::Closes(_) | Self::ConsumerTimeout | Self::Unreadable => vec![Thing::Nodes],
+            Self::Kills | Self::Stops => workers().collect(),
+            Self::FreezePostgres | Self::PostgresAway => vec![Thing::Postgres],
+            Self::FullReplies => vec![Thing::Replies],
+            Self::FullResults => vec![Thing::Results],
+            Self::CrowdHangs => vec![Thing::Crowd],
+            Self::Rename => workers().chain([Thing::Roaming]).collect(),
         }
     }
 }
@@ -269,7 +303,19 @@ const QUIET_AFTER: u64 = 20;
 const GAP: (u64, u64) = (1500, 7000);
 
 /// The faults of a run of so many seconds.
-pub fn plan(seed: u64, seconds: u64) -> Vec<Planned> {
+///
+/// `only`: parts of the names of those that are wanted; empty for all.
+pub fn plan(seed: u64, seconds: u64, variant: Option<Variant>, only: &[String]) -> Vec<Planned> {
+    let is_wanted =
+        |fault: &Fault| only.is_empty() || only.iter().any(|name| fault.kind().contains(name.as_str()));
+    let new_deck = |random: &mut Random| {
+        let mut deck = match variant {
+            Some(variant) => saturation::deck(random, variant),
+            None => ordinary_deck(random),
+        };
+        deck.retain(is_wanted);
+        deck
+    };
     let mut random = Random::new(seed, 1);
     let (mut planned, mut deck): (Vec<Planned>, Vec<Fault>) = (Vec::new(), Vec::new());
     let mut busy: Vec<(Thing, Duration)> = Vec::new();
@@ -298,7 +344,7 @@ pub fn plan(seed: u64, seconds: u64) -> Vec<Planned> {
 }
 
 /// Every kind, some more often, in any order: none is forgotten for long.
-fn new_deck(random: &mut Random) -> Vec<Fault> {
+fn ordinary_deck(random: &mut Random) -> Vec<Fault> {
     use Fault::*;
     let mut deck = Vec::new();
     for _ in 0..3 {

@@ -1,6 +1,11 @@
 //! What stands between a worker and a service: passes everything, slowly, in one direction only, or not at all.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,6 +17,8 @@ use tokio::{
     task::JoinHandle,
     time::sleep,
 };
+
+use crate::calls::{Calls, Reader};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -39,14 +46,40 @@ pub struct Proxy {
     listener: JoinHandle<()>,
 }
 
-impl Proxy {
+/// What a proxy is and stays.
+#[derive(Clone)]
+pub struct Kind {
+    targets: Arc<[SocketAddr]>,
+    /// Every chunk is so late, in each direction.
+    delay: Duration,
+    /// Where the creating calls that come by are written down.
+    calls: Option<Calls>,
+}
+
+impl Kind {
     /// In front of any of `targets`: each connection goes to the next that takes it.
-    pub async fn start(targets: Vec<SocketAddr>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub fn to(targets: Vec<SocketAddr>) -> Self {
+        Self { targets: targets.into(), delay: Duration::ZERO, calls: None }
+    }
+
+    /// In front of a provider that takes `delay` twice for each call.
+    pub fn provider(target: SocketAddr, delay: Duration, calls: Calls) -> Self {
+        Self { targets: [target].into(), delay, calls: Some(calls) }
+    }
+}
+
+impl Proxy {
+    pub async fn start(kind: Kind) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), kind).await
+    }
+
+    /// At another address of the loopback interface.
+    pub async fn start_at(address: IpAddr, kind: Kind) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let control = watch::Sender::new(Control { mode: Mode::Open, cuts: 0 });
         let heard = control.subscribe();
-        Self { address, control, listener: tokio::spawn(listen(listener, targets.into(), heard)) }
+        Self { address, control, listener: tokio::spawn(listen(listener, kind, heard)) }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -84,35 +117,45 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, targets: Arc<[SocketAddr]>, control: watch::Receiver<Control>) {
+async fn listen(listener: TcpListener, kind: Kind, control: watch::Receiver<Control>) {
     let mut next = 0;
     loop {
         // Out of file descriptors, say: the next may work.
         let Ok((client, _)) = listener.accept().await else { continue };
         next += 1;
-        tokio::spawn(connection(client, targets.clone(), next, control.clone()));
+        tokio::spawn(connection(client, kind.clone(), next, control.clone()));
     }
 }
 
-async fn connection(
-    mut client: TcpStream,
-    targets: Arc<[SocketAddr]>,
-    first: usize,
-    control: watch::Receiver<Control>,
-) {
+async fn connection(mut client: TcpStream, kind: Kind, first: usize, control: watch::Receiver<Control>) {
     let Control { mode, cuts } = *control.borrow();
     let _ = client.set_nodelay(true);
+    let mut reader = kind.calls.clone().map(Reader::new);
     let mut until_cut = control.clone();
     let cut = async move {
         let _ = until_cut.wait_for(|control| control.cuts > cuts).await;
     };
-    tokio::select! {
-        ended = carry(mode, &mut client, &targets, first, &control) => if ended.is_err() {
-            let _ = client.set_zero_linger();
-        },
-        () = cut => {
-            // Without lingering, closing the socket sends RST instead of FIN.
-            let _ = client.set_zero_linger();
+    let is_reset = tokio::select! {
+        ended = carry(mode, &mut client, &kind, first, &mut reader, &control) => ended.is_err(),
+        () = cut => true,
+    };
+    // A call may have been sent and lie unread: it counts as one that came by.
+    drain(&client, &mut reader);
+    if is_reset {
+        // Without lingering, closing the socket sends RST instead of FIN.
+        let _ = client.set_zero_linger();
+    }
+}
+
+fn drain(client: &TcpStream, reader: &mut Option<Reader>) {
+    let Some(reader) = reader else { return };
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match client.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(length) => reader.read(&buffer[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
         }
     }
 }
@@ -120,23 +163,27 @@ async fn connection(
 async fn carry(
     mode: Mode,
     client: &mut TcpStream,
-    targets: &[SocketAddr],
+    kind: &Kind,
     first: usize,
+    reader: &mut Option<Reader>,
     control: &watch::Receiver<Control>,
 ) -> std::io::Result<()> {
     match mode {
-        Mode::Refuse => return Err(std::io::ErrorKind::ConnectionRefused.into()),
+        Mode::Refuse => return Err(ErrorKind::ConnectionRefused.into()),
         // It is taken by the kernel, and never heard of again.
         Mode::Silent => std::future::pending().await,
         Mode::Open | Mode::Slow(_) | Mode::AnswersLost => {}
     }
-    let mut server = connect(targets, first).await?;
+    let mut server = connect(&kind.targets, first).await?;
     let _ = server.set_nodelay(true);
     let (client_reads, client_writes) = client.split();
     let (server_reads, server_writes) = server.split();
+    let (delay, mut nobody) = (kind.delay, None);
     let carried = tokio::try_join!(
-        pump(client_reads, server_writes, control, |mode| mode == Mode::Silent),
-        pump(server_reads, client_writes, control, |mode| matches!(mode, Mode::Silent | Mode::AnswersLost)),
+        pump(client_reads, server_writes, delay, reader, control, |mode| mode == Mode::Silent),
+        pump(server_reads, client_writes, delay, &mut nobody, control, |mode| {
+            matches!(mode, Mode::Silent | Mode::AnswersLost)
+        }),
     );
     if carried.is_err() {
         let _ = server.set_zero_linger();
@@ -150,21 +197,27 @@ async fn connect(targets: &[SocketAddr], first: usize) -> std::io::Result<TcpStr
             return Ok(server);
         }
     }
-    Err(std::io::ErrorKind::ConnectionRefused.into())
+    Err(ErrorKind::ConnectionRefused.into())
 }
 
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
+    delay: Duration,
+    reader: &mut Option<Reader>,
     control: &watch::Receiver<Control>,
     swallows: impl Fn(Mode) -> bool,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
+        if let Some(reader) = reader {
+            reader.read(&buffer[..length]);
+        }
         let mode = control.borrow().mode;
-        if let Mode::Slow(late) = mode {
-            sleep(late).await;
+        let slow = if let Mode::Slow(late) = mode { late } else { Duration::ZERO };
+        if !(delay + slow).is_zero() {
+            sleep(delay + slow).await;
         }
         match length {
             // The end is news as well.

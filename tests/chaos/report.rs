@@ -17,6 +17,10 @@ pub struct Report {
     pub peak_kilobytes: u64,
     pub surprises: Vec<String>,
     pub violations: usize,
+    pub by_rule: BTreeMap<&'static str, usize>,
+    /// From each SIGKILL until all called records that were open were concluded.
+    pub after_kills: Vec<Option<Duration>>,
+    pub is_saturated: bool,
 }
 
 impl Report {
@@ -37,23 +41,40 @@ impl Report {
         for (what, count) in &self.repeats {
             row(what, count.to_string());
         }
+        row("SIGKILL of a worker until all open called records were concluded", summary(&self.after_kills));
         row("quiet after the last fault was healed", self.until_quiet.map_or("never".into(), seconds));
         row("peak resident memory of a worker", format!("{} MB", self.peak_kilobytes / 1024));
         row("workers that ended unasked", self.surprises.len().to_string());
         row("**violations**", format!("**{}**", self.violations));
+        for (rule, count) in &self.by_rule {
+            row(&format!("… {rule}"), count.to_string());
+        }
         lines.push(String::new());
-        lines.push("| fault | times | recovered, median | slowest |".to_owned());
+        let recovered = if self.is_saturated { "workers ready, median" } else { "recovered, median" };
+        lines.push(format!("| fault | times | {recovered} | slowest |"));
         lines.push("| --- | ---: | ---: | ---: |".to_owned());
         for (kind, recoveries) in &self.faults {
-            let mut known: Vec<Duration> = recoveries.iter().flatten().copied().collect();
-            known.sort_unstable();
-            let all = known.len() == recoveries.len();
-            let median = known.get(known.len() / 2).copied().map_or("-".into(), seconds);
-            let slowest = known.last().copied().filter(|_| all).map_or("not within 180 s".into(), seconds);
+            let (median, slowest) = median_and_slowest(recoveries);
             lines.push(format!("| {kind} | {} | {median} | {slowest} |", recoveries.len()));
         }
         lines.join("\n") + "\n"
     }
+}
+
+fn median_and_slowest(recoveries: &[Option<Duration>]) -> (String, String) {
+    let mut known: Vec<Duration> = recoveries.iter().flatten().copied().collect();
+    known.sort_unstable();
+    let all = known.len() == recoveries.len();
+    let median = known.get(known.len() / 2).copied().map_or("-".into(), seconds);
+    (median, known.last().copied().filter(|_| all).map_or("not within 180 s".into(), seconds))
+}
+
+fn summary(recoveries: &[Option<Duration>]) -> String {
+    if recoveries.is_empty() {
+        return "-".into();
+    }
+    let (median, slowest) = median_and_slowest(recoveries);
+    format!("{} times, median {median}, slowest {slowest}", recoveries.len())
 }
 
 fn seconds(duration: Duration) -> String {

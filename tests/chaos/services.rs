@@ -89,6 +89,23 @@ impl Postgres {
         services(&self.folder, "kill").await.map(drop)
     }
 
+    /// SIGSTOP or SIGCONT to all of it: its connections stay and say nothing.
+    pub async fn signal(&self, name: &str) -> Result<(), String> {
+        let home = std::fs::read_to_string(self.folder.join("postgres-home"));
+        let home = home.map_err(|error| format!("postgres-home: {error}"))?;
+        let file = Path::new(home.trim()).join("data/postmaster.pid");
+        let postmaster =
+            std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let postmaster: u32 =
+            postmaster.lines().next().and_then(|line| line.trim().parse().ok()).ok_or("no pid")?;
+        // The parent first: what is stopped makes no more children.
+        signal(postmaster, name).await;
+        for child in children(postmaster) {
+            signal(child, name).await;
+        }
+        Ok(())
+    }
+
     /// With its own recovery, on the same port.
     pub async fn restart(&self) -> Result<(), String> {
         services(&self.folder, "up").await.map(drop)
@@ -99,6 +116,17 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         let _ = command(&self.folder, "down").output();
     }
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn command(folder: &Path, verb: &str) -> Command {

@@ -15,7 +15,7 @@ use lapin::{
     message::Delivery,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -26,12 +26,17 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::jobs::{Message, REPLIES};
+use crate::{
+    connectors::ROAMING,
+    jobs::{Message, REPLIES},
+    raw,
+};
 
 const RESULTS: &str = "chaos.results";
 const EXCHANGE: &str = "payout_links.results";
 pub const JOBS: &str = "payout_links.create";
 const DEAD: &str = "payout_links.create.dead";
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything that was heard, and what of it the run itself goes by.
 #[derive(Default)]
@@ -54,6 +59,8 @@ pub struct Upstream {
     pub ear: Arc<Mutex<Ear>>,
     published: Mutex<Vec<Published>>,
     repeats: Mutex<u64>,
+    /// Messages for the connector that is renamed which may be in the queue twice: one may be rejected, one accepted.
+    ambiguous: Mutex<HashSet<String>>,
     stop: watch::Sender<bool>,
 }
 
@@ -66,6 +73,7 @@ impl Upstream {
             ear: Arc::default(),
             published: Mutex::default(),
             repeats: Mutex::default(),
+            ambiguous: Mutex::default(),
             stop: watch::Sender::new(false),
         });
         upstream.declare().await.map_err(|error| format!("declaring: {error}"))?;
@@ -119,6 +127,9 @@ impl Upstream {
         known.came_late = self.ear.lock().unwrap().concluded.contains_key(&known.key);
         while let Err(channel) = self.try_publish(&message).await {
             *self.repeats.lock().unwrap() += 1;
+            if message.connector == ROAMING.name {
+                self.ambiguous.lock().unwrap().insert(message.known.message_id.clone());
+            }
             self.give_up(channel).await;
             sleep(Duration::from_millis(300)).await;
         }
@@ -184,9 +195,65 @@ impl Upstream {
         let mut tries = 0;
         while !*self.stop.borrow() {
             tries += 1;
+            let heard = self.ear.lock().unwrap().dead.len();
             let _ = self.listen_once(queue, tries, &secrets).await;
+            if queue == DEAD && self.ear.lock().unwrap().dead.len() == heard {
+                self.take_unreadable(tries).await;
+            }
             sleep(Duration::from_millis(300)).await;
         }
+    }
+
+    /// A dead letter that no client library can read stops every consumer of its queue: it is taken by hand.
+    async fn take_unreadable(&self, first: usize) {
+        let node = self.nodes[first % self.nodes.len()];
+        let taken = tokio::task::spawn_blocking(move || raw::take(node, DEAD)).await.unwrap();
+        if let Ok(Some((message_id, has_reason))) = taken {
+            self.ear.lock().unwrap().dead.push(DeadLetter { message_id: Some(message_id), has_reason });
+        }
+    }
+
+    /// Publishes a message that no client library can read.
+    pub async fn publish_unreadable(&self) -> Result<(), String> {
+        let node = self.nodes[self.repeats() as usize % self.nodes.len()];
+        let published =
+            tokio::task::spawn_blocking(move || raw::publish_unreadable(node, JOBS)).await.unwrap();
+        published.map_err(|error| error.to_string())
+    }
+
+    /// A queue that holds `limit` messages and rejects more; with `results`, everything that is told goes there too.
+    pub async fn declare_full(&self, queue: &str, limit: i64, results: bool) -> Result<(), String> {
+        let declared = async {
+            let connection = self.connect(0).await?;
+            let channel = connection.create_channel().await?;
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+            arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(limit));
+            arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+            let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+            channel.queue_declare(queue.into(), durable, arguments).await?;
+            if results {
+                let (all, none) = (QueueBindOptions::default(), FieldTable::default());
+                channel.queue_bind(queue.into(), EXCHANGE.into(), "#".into(), all, none).await?;
+            }
+            connection.close(200, "declared".into()).await
+        };
+        timeout(PATIENCE, declared).await.map_err(|_| "declaring took too long")?.map_err(|e| e.to_string())
+    }
+
+    /// Empties a queue that was full, or deletes it.
+    pub async fn relieve(&self, queue: &str, deletes: bool) -> Result<(), String> {
+        let relieved = async {
+            let connection = self.connect(0).await?;
+            let channel = connection.create_channel().await?;
+            if deletes {
+                channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
+            } else {
+                channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
+            }
+            connection.close(200, "relieved".into()).await
+        };
+        timeout(PATIENCE, relieved).await.map_err(|_| "relieving took too long")?.map_err(|e| e.to_string())
     }
 
     async fn listen_once(&self, queue: &str, first: usize, secrets: &Secrets) -> Result<(), lapin::Error> {
@@ -222,6 +289,15 @@ impl Upstream {
         timeout(Duration::from_secs(10), count).await.ok()?
     }
 
+    /// Waits for a result of the key, until the end.
+    pub async fn concluded(&self, key: &str, end: Instant) -> bool {
+        let is_concluded = || self.ear.lock().unwrap().concluded.contains_key(key);
+        while !is_concluded() && Instant::now() < end {
+            sleep(Duration::from_millis(500)).await;
+        }
+        is_concluded()
+    }
+
     pub fn published(&self) -> Vec<Published> {
         self.published.lock().unwrap().clone()
     }
@@ -242,6 +318,10 @@ impl Upstream {
     /// Messages that had to be published again for want of a confirm.
     pub fn repeats(&self) -> u64 {
         *self.repeats.lock().unwrap()
+    }
+
+    pub fn ambiguous(&self) -> HashSet<String> {
+        self.ambiguous.lock().unwrap().clone()
     }
 
     pub fn stop(&self) {

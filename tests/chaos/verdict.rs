@@ -10,13 +10,13 @@ use payout_link_worker::{
     audit::{self, DeadLetter, Files, History, Link, Published, Webhook},
     store::{self, Store},
 };
-use sqlx::PgPool;
 use tokio::time::sleep;
 
 use crate::{
     connectors::{Provider, references},
     faults::Done,
     report::Report,
+    saturation::FULL_REPLIES,
     services::until,
     workers::WORKERS,
     world::{SCHEDULE, World},
@@ -30,31 +30,62 @@ pub struct Verdict {
 
 /// The webhook schedule, the longest Retry-After and a settle time fit into it several times.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// With a backlog, as long as it goes on.
+const PATIENCE_WITH_BACKLOG: Duration = Duration::from_secs(1500);
+/// Longer than the checker lets pass. Then the workers are started anew, so that the other rules can be judged.
+const STALL: Duration = Duration::from_secs(75);
 
 /// Waits until nothing is left to be done, and says how long that took; `None` where it never was.
 pub async fn quiet(world: &World) -> Option<Duration> {
-    let (started, pool) = (Instant::now(), PgPool::connect(&world.postgres.url).await.ok()?);
+    let started = Instant::now();
+    let (mut finished, mut since, mut said) = (0, started, started);
     let is_quiet = async || {
-        let left: Result<i64, _> = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM payout_links WHERE state = 'open')
-                + (SELECT count(*) FROM events WHERE due_at IS NOT NULL)",
-        )
-        .fetch_one(&pool)
-        .await;
+        let progress = world.samples.progress(world, started).await;
         sleep(Duration::from_millis(400)).await;
+        if let Some(progress) = progress {
+            if progress.finished > finished || progress.left == 0 {
+                (finished, since) = (progress.finished, Instant::now());
+            }
+            if said.elapsed() > Duration::from_secs(15) {
+                said = Instant::now();
+                println!("{:>7} s after the heal: {progress:?}", started.elapsed().as_secs());
+            }
+        }
+        if since.elapsed() > STALL {
+            println!("  !! nothing was finished for {STALL:?}: all workers are killed and started again");
+            since = Instant::now();
+            // If it was full reply queues that held things up, they would do so again.
+            let _ = world.upstream.relieve(FULL_REPLIES, true).await;
+            for worker in 0..WORKERS {
+                world.fleet.kill(worker);
+                world.fleet.start(worker);
+            }
+        }
         let last = world.upstream.ear.lock().unwrap().last;
         let is_still = last.is_none_or(|last| last.elapsed() > Duration::from_secs(2));
-        matches!(left, Ok(0))
+        progress.is_some_and(|progress| progress.left == 0)
             && is_still
-            && world.upstream.unanswered() == 0
             && world.upstream.waiting().await == Some(0)
     };
-    let quiet = until("quiet", PATIENCE, is_quiet).await;
+    let patience = if world.variant.is_some() { PATIENCE_WITH_BACKLOG } else { PATIENCE };
+    let quiet = until("quiet", patience, is_quiet).await;
     if quiet.is_err() {
         println!("  !! {} jobs are without an answer", world.upstream.unanswered());
     }
-    pool.close().await;
     quiet.is_ok().then(|| started.elapsed())
+}
+
+/// How often each rule is broken, and the first of each; the rest is in a file.
+pub fn print(problems: &[String]) {
+    let mut by_rule: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+    for problem in problems {
+        let rule = problem.split(':').next().filter(|rule| rule.len() <= 3 && rule.starts_with('R'));
+        by_rule.entry(rule.unwrap_or("other")).or_default().push(problem);
+    }
+    for (rule, problems) in by_rule {
+        println!("{rule}: {} times", problems.len());
+        problems.iter().take(5).for_each(|problem| println!("    {problem:.1000}"));
+    }
 }
 
 pub async fn reach(
@@ -71,7 +102,7 @@ pub async fn reach(
             world.fleet.stop(worker).await;
         }
         waiting = world.upstream.waiting().await.ok_or("the jobs queue cannot be asked")?;
-        if waiting == 0 {
+        if waiting == 0 || quiet.is_none() {
             break;
         }
         world.fleet.start(0);
@@ -88,6 +119,12 @@ pub async fn reach(
     }
     let history = history(world, waiting).await?;
     let mut problems = logged_panics(world);
+    let by_rule = |violations: &[audit::Violation]| {
+        violations.iter().fold(BTreeMap::new(), |mut by_rule, violation| {
+            *by_rule.entry(violation.rule).or_default() += 1;
+            by_rule
+        })
+    };
     let violations = audit::check(&history, SCHEDULE.len() as u32 + 1);
     problems.extend(violations.iter().map(|found| format!("{}: {}", found.rule, found.evidence)));
     let surprises = world.fleet.surprises.lock().unwrap().clone();
@@ -115,6 +152,9 @@ pub async fn reach(
         peak_kilobytes: world.fleet.peak_kilobytes(),
         surprises,
         violations: violations.len(),
+        by_rule: by_rule(&violations),
+        after_kills: world.samples.recoveries(),
+        is_saturated: world.variant.is_some(),
     };
     Ok(Verdict { report, problems })
 }
@@ -157,7 +197,26 @@ async fn history(world: &World, waiting: u32) -> Result<History, String> {
     }
     let of = |reference: &str| by_reference.get(reference).cloned();
     let links: Vec<Link> = world.providers.iter().flat_map(|provider| provider.links(of)).collect();
-    Ok(History { published, links, records, heard, dead, webhooks, waiting, leaks, ..History::default() })
+    let sent = world.calls.references().into_iter();
+    let arrived = world.providers.iter().flat_map(Provider::references);
+    let called = sent.chain(arrived).filter_map(|reference| Some(of(&reference)?[0].key.clone()));
+    let (overdue, progress) = world.samples.all();
+    Ok(History {
+        published: published.clone(),
+        links,
+        records,
+        heard,
+        dead,
+        webhooks,
+        waiting,
+        leaks,
+        ambiguous: world.upstream.ambiguous(),
+        called: Some(called.collect()),
+        overdue,
+        progress,
+        overdue_at_end: world.samples.overdue_at_end().await?,
+        ..History::default()
+    })
 }
 
 fn id(job: &Published) -> &str {

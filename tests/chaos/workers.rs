@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    connectors::CONNECTORS,
+    connectors::Connector,
     proxy::Proxy,
     services::{port, signal, until},
 };
@@ -21,7 +21,7 @@ pub const WORKERS: usize = 3;
 pub struct Ways {
     pub postgres: Proxy,
     pub rabbitmq: Proxy,
-    /// In the order of [`CONNECTORS`].
+    /// In the order of `CONNECTORS`.
     pub connectors: Vec<Proxy>,
 }
 
@@ -39,6 +39,8 @@ pub struct Fleet {
     config: PathBuf,
     database_url: url::Url,
     pub workers: Vec<Worker>,
+    /// Those whose URL is each worker's own.
+    pub connectors: &'static [Connector],
     /// Ends that nobody asked for.
     pub surprises: Mutex<Vec<String>>,
     client: reqwest::Client,
@@ -49,7 +51,7 @@ impl Fleet {
         folder: &Path,
         program: PathBuf,
         database_url: &str,
-        ways: Vec<Ways>,
+        (ways, connectors): (Vec<Ways>, &'static [Connector]),
         taken: &mut Vec<u16>,
     ) -> Self {
         let workers = ways.into_iter().enumerate().map(|(number, ways)| Worker {
@@ -64,6 +66,7 @@ impl Fleet {
             config: folder.join("worker.toml"),
             database_url: database_url.parse().unwrap(),
             workers: workers.collect(),
+            connectors,
             surprises: Mutex::default(),
             client: reqwest::Client::builder().timeout(Duration::from_secs(2)).build().unwrap(),
         }
@@ -86,7 +89,7 @@ impl Fleet {
             .stdin(Stdio::null())
             .stdout(log())
             .stderr(log());
-        for (connector, proxy) in CONNECTORS.iter().zip(&worker.ways.connectors) {
+        for (connector, proxy) in self.connectors.iter().zip(&worker.ways.connectors) {
             command.env(connector.variable(), format!("http://{}", proxy.address()));
         }
         *worker.child.lock().unwrap() = Some(command.spawn().unwrap());
@@ -101,11 +104,8 @@ impl Fleet {
         }
     }
 
-    pub async fn signal(&self, place: usize, name: &str) {
-        let pid = self.workers[place].child.lock().unwrap().as_ref().map(Child::id);
-        if let Some(pid) = pid {
-            signal(pid, name).await;
-        }
+    pub fn pid(&self, place: usize) -> Option<u32> {
+        self.workers[place].child.lock().unwrap().as_ref().map(Child::id)
     }
 
     /// SIGTERM, and its end; what takes longer than any grace period, or fails, is a surprise.

@@ -1,7 +1,7 @@
 //! Everything around the workers: Postgres, the cluster, connectors, merchants, and the ways between.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -17,19 +17,23 @@ use payout_link_worker::{
 use time::OffsetDateTime;
 
 use crate::{
+    calls::Calls,
     cluster::Cluster,
-    connectors::{CONNECTORS, LINKS, Provider, STEADY},
+    configuration,
+    connectors::{CONNECTORS, LINKS, Provider, RENAMED, ROAMING, STEADY},
     jobs::{self, CANARY},
     plan::MERCHANTS,
-    proxy::Proxy,
+    proxy::{Kind, Proxy},
+    samples::Samples,
+    saturation::{self, Variant},
     services::Postgres,
     upstream::Upstream,
     workers::{Fleet, WORKERS, Ways},
 };
 
-const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-const SEALING: &str = "c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
-const FINGERPRINT: &str = "ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=";
+pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub const SEALING: &str = "c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
+pub const FINGERPRINT: &str = "ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=";
 /// Waits between posts, in seconds.
 pub const SCHEDULE: [u64; 6] = [1, 2, 4, 8, 15, 30];
 
@@ -39,10 +43,17 @@ pub struct World {
     pub postgres: Postgres,
     pub cluster: Cluster,
     pub upstream: Arc<Upstream>,
-    /// In the order of [`CONNECTORS`], then the steady one.
+    /// In the order of [`CONNECTORS`], then the steady one and the one that is renamed.
     pub providers: Vec<Provider>,
     pub merchants: Vec<Merchant>,
     pub fleet: Fleet,
+    /// Ways to one merchant more, each at an address of its own; none unless saturated.
+    pub crowd: Vec<Proxy>,
+    /// How the system is full; `None` in the ordinary mode.
+    pub variant: Option<Variant>,
+    pub samples: Arc<Samples>,
+    /// Creating calls on the ways to the providers.
+    pub calls: Calls,
     probes: AtomicU64,
 }
 
@@ -62,37 +73,47 @@ struct Seen {
 }
 
 impl World {
-    pub async fn start(seed: u64, folder: &Path, worker: PathBuf) -> Result<Arc<Self>, String> {
+    pub async fn start(
+        seed: u64,
+        folder: &Path,
+        worker: PathBuf,
+        variant: Option<Variant>,
+    ) -> Result<Arc<Self>, String> {
         let mut taken = Vec::new();
+        let is_saturated = variant.is_some();
         let postgres = Postgres::start(folder).await?;
         let cluster = Cluster::start(folder, &mut taken).await?;
         let secrets = Self::secrets_of_results();
         let upstream = Upstream::start(cluster.addresses(), secrets).await?;
         let mut providers = Vec::new();
-        for connector in CONNECTORS.iter().chain([&STEADY]) {
+        for connector in CONNECTORS.iter().chain([&STEADY, &ROAMING]) {
             providers.push(Provider::start(connector).await?);
         }
         let mut merchants = Vec::new();
-        for _ in 0..MERCHANTS {
+        for _ in 0..MERCHANTS + usize::from(is_saturated) {
             let receiver = Receiver::start(&[WEBHOOK_SECRET.to_owned()]).await;
             let receiver = receiver.map_err(|error| error.to_string())?;
-            let way = Proxy::start(vec![address(receiver.url())]).await;
+            let way = Proxy::start(Kind::to(vec![address(receiver.url())])).await;
             merchants.push(Merchant { receiver, way, seen: Mutex::default() });
         }
-        let mut ways = Vec::new();
+        let crowd =
+            if is_saturated { crowd(address(merchants[MERCHANTS].receiver.url())).await } else { Vec::new() };
+        let (mut ways, calls) = (Vec::new(), Calls::default());
+        let delay = variant.map_or(Duration::ZERO, Variant::delay);
         for _ in 0..WORKERS {
             let mut connectors = Vec::new();
             for provider in &providers[..CONNECTORS.len()] {
-                connectors.push(Proxy::start(vec![address(provider.url())]).await);
+                let kind = Kind::provider(address(provider.url()), delay, calls.clone());
+                connectors.push(Proxy::start(kind).await);
             }
-            let postgres = Proxy::start(vec![postgres.address]).await;
-            let rabbitmq = Proxy::start(cluster.addresses()).await;
+            let postgres = Proxy::start(Kind::to(vec![postgres.address])).await;
+            let rabbitmq = Proxy::start(Kind::to(cluster.addresses())).await;
             ways.push(Ways { postgres, rabbitmq, connectors });
         }
-        std::fs::write(folder.join("worker.toml"), configuration(providers[CONNECTORS.len()].url()))
-            .map_err(|error| error.to_string())?;
-        let fleet = Fleet::new(folder, worker, &postgres.url, ways, &mut taken).await;
-        Ok(Arc::new(Self {
+        let connectors = variant.map_or(&CONNECTORS[..], Variant::connectors);
+        let fleet = Fleet::new(folder, worker, &postgres.url, (ways, connectors), &mut taken).await;
+        let samples = Arc::new(Samples::new(&postgres.url)?);
+        let world = Self {
             seed,
             folder: folder.to_owned(),
             postgres,
@@ -101,8 +122,25 @@ impl World {
             providers,
             merchants,
             fleet,
+            crowd,
+            variant,
+            samples,
+            calls,
             probes: AtomicU64::default(),
-        }))
+        };
+        world.write_configuration(false)?;
+        Ok(Arc::new(world))
+    }
+
+    /// What workers that start from now on are configured with.
+    pub fn write_configuration(&self, renamed: bool) -> Result<(), String> {
+        let [.., steady, roaming] = self.providers.as_slice() else { return Err("no providers".into()) };
+        let name = if renamed { RENAMED } else { ROAMING.name };
+        let text = match self.variant {
+            Some(variant) => configuration::saturated(variant, steady.url(), roaming.url(), name),
+            None => configuration::ordinary(steady.url()),
+        };
+        std::fs::write(self.folder.join("worker.toml"), text).map_err(|error| error.to_string())
     }
 
     /// May be nowhere at all.
@@ -118,7 +156,11 @@ impl World {
     }
 
     pub fn webhook_urls(&self) -> Vec<String> {
-        self.merchants.iter().map(|merchant| format!("http://{}/webhooks", merchant.way.address())).collect()
+        let url = |way: &Proxy| format!("http://{}/webhooks", way.address());
+        let merchants = self.merchants[..MERCHANTS].iter().map(|merchant| url(&merchant.way));
+        // As many to each merchant that is known as to a third of the crowd.
+        let times = (self.crowd.len() / MERCHANTS).max(1);
+        merchants.cycle().take(MERCHANTS * times).chain(self.crowd.iter().map(url)).collect()
     }
 
     /// Publishes a plain job and gives its key.
@@ -135,7 +177,8 @@ impl World {
     pub fn configuration(&self) -> Result<payout_link_worker::config::Config, String> {
         let path = self.folder.join("worker.toml");
         let nobody = "http://127.0.0.1:1";
-        let connectors = CONNECTORS.iter().map(|connector| (connector.variable(), nobody.to_owned()));
+        let connectors = self.fleet.connectors.iter();
+        let connectors = connectors.map(|connector| (connector.variable(), nobody.to_owned()));
         let variables = [
             ("PAYOUT_LINK__DATABASE__URL", self.postgres.url.clone()),
             ("PAYOUT_LINK__BROKER__URL", "amqp://guest:guest@127.0.0.1:1/%2f".to_owned()),
@@ -151,6 +194,7 @@ impl World {
             worker.ways.rabbitmq.heal();
             worker.ways.connectors.iter().for_each(Proxy::heal);
         }
+        self.crowd.iter().for_each(Proxy::heal);
         self.providers.iter().for_each(Provider::clear_faults);
         for merchant in &self.merchants {
             merchant.receiver.clear_faults();
@@ -200,45 +244,12 @@ fn address(url: &str) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], url.port().unwrap()))
 }
 
-/// Short waits, so that much happens in little time; what is not said here is the default.
-fn configuration(steady_url: &str) -> String {
-    let connectors: String =
-        CONNECTORS.iter().map(|connector| connector.section("http://127.0.0.1:1")).collect();
-    let connectors = connectors + &STEADY.section(steady_url);
-    format!(
-        r#"
-[worker]
-jobs_in_flight = 256
-lease_seconds = 8
-sweep_interval_ms = 500
-grace_period_seconds = 10
-[database]
-max_connections = 6
-timeout_seconds = 3
-[broker]
-heartbeat_seconds = 3
-connect_timeout_seconds = 3
-publish_patience_seconds = 4
-publish_pause_seconds = 1
-[keys]
-sealing = ["k1:{SEALING}"]
-fingerprint = "{FINGERPRINT}"
-[jobs]
-allow_http_webhooks = true
-[retry]
-initial_ms = 200
-max_interval_seconds = 5
-wait_in_place_ms = 1000
-[webhooks]
-secrets = ["{WEBHOOK_SECRET}"]
-schedule_seconds = {SCHEDULE:?}
-timeout_seconds = 4
-connect_timeout_seconds = 2
-host_concurrency = 256
-allowed_networks = ["127.0.0.0/8"]
-[log]
-format = "json"
-filter = "info,payout_link_worker::broker=debug"
-{connectors}"#
-    )
+/// Loopback has sixteen million addresses: each of these is a host of its own.
+async fn crowd(target: SocketAddr) -> Vec<Proxy> {
+    let mut ways = Vec::new();
+    for number in 0..saturation::CROWD {
+        let address = Ipv4Addr::new(127, 1, (number / 200) as u8, (number % 200 + 1) as u8);
+        ways.push(Proxy::start_at(address.into(), Kind::to(vec![target])).await);
+    }
+    ways
 }

@@ -1,0 +1,52 @@
+//! R14 and R15: work goes on. They judge samples that a run took from outside, with the run's own bounds.
+
+use std::time::Duration;
+
+use super::{History, Overdue, Progress, Violation};
+
+/// How long a healed system may finish nothing while something is left.
+const STALL: Duration = Duration::from_secs(60);
+
+pub(super) fn check(history: &History) -> Vec<Violation> {
+    let late = history.overdue.iter().filter(|overdue| overdue.overdue.min(overdue.well) > overdue.bound);
+    let late = late.map(|overdue| wrong("R14", format!("{overdue:?}")));
+    let left = history.overdue_at_end.iter().filter(|overdue| overdue.overdue > overdue.bound);
+    let left = left.map(|overdue| wrong("R15", format!("at the end: {overdue:?}")));
+    late.chain(left).chain(stalls(&history.progress)).collect()
+}
+
+fn wrong(rule: &'static str, evidence: String) -> Violation {
+    Violation { rule, evidence }
+}
+
+/// Each period without progress that is longer than a minute, once, with its length.
+fn stalls(samples: &[Progress]) -> Vec<Violation> {
+    let (mut found, mut from) = (Vec::new(), None::<Progress>);
+    let mut longest = None::<(Progress, Progress)>;
+    for &sample in samples {
+        let is_new = from.is_none_or(|from: Progress| sample.finished > from.finished || from.left == 0);
+        if is_new {
+            found.extend(longest.take().map(stall));
+            from = Some(sample);
+        } else if let Some(from) = from.filter(|from| sample.after.saturating_sub(from.after) > STALL) {
+            longest = Some((from, sample));
+        }
+    }
+    found.extend(longest.map(stall));
+    found
+}
+
+fn stall((from, to): (Progress, Progress)) -> Violation {
+    let evidence =
+        format!("nothing was finished from {:?} to {:?} after the heal: {to:?}", from.after, to.after);
+    wrong("R15", evidence)
+}
+
+/// The worst of two samples of one thing: the one that R14 judges harder.
+impl Overdue {
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        let excess = |overdue: &Self| overdue.overdue.min(overdue.well).saturating_sub(overdue.bound);
+        if excess(&other) > excess(&self) { other } else { self }
+    }
+}

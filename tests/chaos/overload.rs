@@ -1,0 +1,160 @@
+//! Carries out the faults of a system that is full: `saturation.rs` says which there are.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::{
+    faults::restart,
+    jobs::Job,
+    proxy::{Mode, Proxy},
+    samples,
+    saturation::{FULL_REPLIES, FULL_RESULTS, Overload},
+    services::until,
+    workers::WORKERS,
+    world::World,
+};
+
+/// Between two breaks: the workers connect again, and their local queues are not worked off.
+const BETWEEN_BREAKS: Duration = Duration::from_millis(800);
+/// Meanwhile each call takes longer than two breaks, so that no permit becomes free between them.
+const LATE: Duration = Duration::from_millis(2500);
+const BETWEEN_ENDS: Duration = Duration::from_secs(2);
+const BETWEEN_UNREADABLE: Duration = Duration::from_secs(3);
+const CONSUMER_TIMEOUT: Duration = Duration::from_secs(5);
+/// RabbitMQ's default.
+const USUAL_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// For what needs a majority of nodes that another fault may just have taken.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub async fn strike(world: &World, overload: Overload, lasts: Duration) -> Result<(), String> {
+    match overload {
+        Overload::Breaks(times) => {
+            let ways = || world.fleet.workers.iter().flat_map(|worker| &worker.ways.connectors);
+            ways().for_each(|way| way.set(Mode::Slow(LATE)));
+            for _ in 0..times {
+                sleep(BETWEEN_BREAKS).await;
+                cut(world);
+            }
+            sleep(BETWEEN_BREAKS).await;
+            ways().for_each(Proxy::heal);
+        }
+        Overload::Closes(times) => {
+            for _ in 0..times {
+                settled("connections that are closed", async || world.cluster.close_all_connections().await)
+                    .await?;
+                sleep(BETWEEN_BREAKS).await;
+            }
+        }
+        Overload::ConsumerTimeout => {
+            // Channels keep the timeout that they were opened with.
+            for (timeout, lasts) in [(CONSUMER_TIMEOUT, lasts), (USUAL_CONSUMER_TIMEOUT, Duration::ZERO)] {
+                settled("a consumer timeout", async || world.cluster.consumer_timeout(timeout).await).await?;
+                cut(world);
+                sleep(lasts).await;
+            }
+        }
+        Overload::Kills | Overload::Stops => ends(world, overload == Overload::Kills, lasts).await,
+        Overload::FreezePostgres => {
+            world.postgres.signal("STOP").await?;
+            sleep(lasts).await;
+            world.postgres.signal("CONT").await?;
+        }
+        Overload::PostgresAway => {
+            world.postgres.kill().await?;
+            sleep(lasts).await;
+            world.postgres.restart().await?;
+        }
+        Overload::FullReplies => {
+            settled("a queue that is full", async || {
+                world.upstream.declare_full(FULL_REPLIES, 8, false).await
+            })
+            .await?;
+            sleep(lasts / 2).await;
+            settled("a queue that is emptied", async || world.upstream.relieve(FULL_REPLIES, false).await)
+                .await?;
+            sleep(lasts / 2).await;
+            settled("a queue that is deleted", async || world.upstream.relieve(FULL_REPLIES, true).await)
+                .await?;
+        }
+        Overload::FullResults => {
+            settled("a queue that is full", async || {
+                world.upstream.declare_full(FULL_RESULTS, 50, true).await
+            })
+            .await?;
+            sleep(lasts).await;
+            settled("a queue that is deleted", async || world.upstream.relieve(FULL_RESULTS, true).await)
+                .await?;
+        }
+        Overload::CrowdHangs => {
+            world.crowd.iter().for_each(|way| way.set(Mode::Silent));
+            sleep(lasts).await;
+            world.crowd.iter().for_each(Proxy::heal);
+        }
+        Overload::Unreadable => unreadable(world, lasts).await?,
+        Overload::Rename => {
+            rename(world, true).await?;
+            sleep(lasts).await;
+            rename(world, false).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Every worker's connections to RabbitMQ.
+fn cut(world: &World) {
+    world.fleet.workers.iter().for_each(|worker| worker.ways.rabbitmq.cut());
+}
+
+/// One worker after the other ends and is started again at once.
+async fn ends(world: &World, by_kill: bool, lasts: Duration) {
+    let started = Instant::now();
+    for worker in (0..WORKERS).cycle() {
+        if by_kill {
+            samples::kill(world, worker).await;
+            world.fleet.start(worker);
+        } else {
+            restart(world, worker).await;
+        }
+        sleep(BETWEEN_ENDS).await;
+        if started.elapsed() > lasts {
+            return;
+        }
+    }
+}
+
+async fn unreadable(world: &World, lasts: Duration) -> Result<(), String> {
+    let started = Instant::now();
+    for number in 0.. {
+        settled("an unreadable message", async || world.upstream.publish_unreadable().await).await?;
+        let number = started.elapsed().as_millis() as u64 * 1000 + number;
+        world.upstream.publish(Job::oversized(world.seed, number)).await;
+        sleep(BETWEEN_UNREADABLE).await;
+        if started.elapsed() > lasts {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// As an operator does it: the file, then one worker after the other.
+async fn rename(world: &World, renamed: bool) -> Result<(), String> {
+    world.write_configuration(renamed)?;
+    for worker in 0..WORKERS {
+        restart(world, worker).await;
+        // A worker that does not become ready is seen by the recovery.
+        let ready = async || world.fleet.is_ready(worker).await;
+        let _ = until("a worker that is ready", Duration::from_secs(20), ready).await;
+    }
+    Ok(())
+}
+
+/// Tries until it works.
+async fn settled(what: &str, mut action: impl AsyncFnMut() -> Result<(), String>) -> Result<(), String> {
+    let mut last = Ok(());
+    let done = until(what, PATIENCE, async || {
+        last = action().await;
+        last.is_ok()
+    });
+    done.await.map_err(|late| format!("{late}: {last:?}"))
+}

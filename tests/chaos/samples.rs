@@ -1,0 +1,228 @@
+//! What is seen from outside while a run goes on: due work that nobody takes up, progress, recovery after a SIGKILL.
+//! It looks at the database as an operator does, over a connection of its own that no fault is planned for.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use payout_link_worker::audit::{Overdue, Progress, key};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use time::OffsetDateTime;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    connectors::{CONNECTORS, ROAMING},
+    plan::{Fault, Service},
+    saturation::{Overload, Variant},
+    world::World,
+};
+
+/// Past the due time or the end of a lease: a sweep, the claim, a breaker's pause, a machine that is busy.
+const BOUND: Duration = Duration::from_secs(20);
+/// Calls a second of a connector that has no limits.
+const UNLIMITED: u64 = 20;
+/// At the end of a run nothing may be due for longer.
+const BOUND_AT_END: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
+
+pub struct Samples {
+    pool: PgPool,
+    started: Instant,
+    /// The worst of each record.
+    overdue: Mutex<HashMap<String, Overdue>>,
+    progress: Mutex<Vec<Progress>>,
+    /// From each SIGKILL until all records that had been called and were open then were concluded.
+    recoveries: Mutex<Vec<Option<Duration>>>,
+    trouble: Mutex<HashMap<Part, Trouble>>,
+}
+
+/// What due work needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
+    Database,
+    Connector(&'static str),
+}
+
+#[derive(Debug, Default)]
+struct Trouble {
+    under_way: u32,
+    ended: Option<Instant>,
+}
+
+impl Samples {
+    pub fn new(database_url: &str) -> Result<Self, String> {
+        let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(3));
+        Ok(Self {
+            pool: pool.connect_lazy(database_url).map_err(|error| error.to_string())?,
+            started: Instant::now(),
+            overdue: Mutex::default(),
+            progress: Mutex::default(),
+            recoveries: Mutex::default(),
+            trouble: Mutex::default(),
+        })
+    }
+
+    pub fn begins(&self, fault: Fault) {
+        let mut trouble = self.trouble.lock().unwrap();
+        parts(fault).into_iter().for_each(|part| trouble.entry(part).or_default().under_way += 1);
+    }
+
+    pub fn ends(&self, fault: Fault) {
+        let mut trouble = self.trouble.lock().unwrap();
+        for part in parts(fault) {
+            let trouble = trouble.entry(part).or_default();
+            (trouble.under_way, trouble.ended) = (trouble.under_way - 1, Some(Instant::now()));
+        }
+    }
+
+    /// For how long the connector's provider, all ways to it and the database have been well.
+    fn well(&self, connector: &str) -> Duration {
+        let trouble = self.trouble.lock().unwrap();
+        let of_part = |(part, trouble): (&Part, &Trouble)| {
+            let concerns =
+                matches!(part, Part::Database) || matches!(part, Part::Connector(name) if *name == connector);
+            match trouble {
+                _ if !concerns => None,
+                Trouble { under_way: 0, ended } => ended.map(|ended| ended.elapsed()),
+                Trouble { .. } => Some(Duration::ZERO),
+            }
+        };
+        trouble.iter().filter_map(of_part).min().unwrap_or(self.started.elapsed())
+    }
+
+    /// Looks at called records that are due, until it is aborted.
+    pub async fn watch(self: Arc<Self>, variant: Option<Variant>) {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            // Without a database there is nothing to be seen, and nobody is well.
+            let _ = timeout(Duration::from_secs(3), self.look(variant)).await;
+        }
+    }
+
+    async fn look(&self, variant: Option<Variant>) -> Result<(), sqlx::Error> {
+        // The oldest of each connector, and how many there are.
+        let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
+            "SELECT DISTINCT ON (connector) connector, merchant_id, merchant_payout_id,
+                (extract(epoch FROM now() - due_at) * 1000)::bigint, count(*) OVER (PARTITION BY connector)
+            FROM payout_links WHERE state = 'open' AND attempts > 0 AND due_at < now()
+            ORDER BY connector, due_at",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for (connector, merchant_id, id, milliseconds, count) in rows {
+            let capacity = variant.map_or(UNLIMITED, |variant| variant.capacity(&connector));
+            // Half of a connector's permits, at least, are for due work.
+            let turns = Duration::from_millis(count.unsigned_abs() * 2000 / capacity);
+            let sample = Overdue {
+                what: format!("{} of {connector}, with {count} due", key(&merchant_id, &id)),
+                overdue: Duration::from_millis(milliseconds.unsigned_abs()),
+                well: self.well(&connector),
+                bound: BOUND + turns,
+            };
+            let mut overdue = self.overdue.lock().unwrap();
+            let known = overdue.remove(&id);
+            overdue.insert(id, known.map_or(sample.clone(), |known| known.worse(sample)));
+        }
+        Ok(())
+    }
+
+    /// How much is left, and how much is finished; `None` where the database says nothing.
+    pub async fn progress(&self, world: &World, healed: Instant) -> Option<Progress> {
+        let counts = sqlx::query_as::<_, (i64, i64, i64)>(
+            "SELECT (SELECT count(*) FROM payout_links WHERE state = 'open'),
+                count(*) FILTER (WHERE due_at IS NOT NULL), count(*) FILTER (WHERE due_at IS NULL) FROM events",
+        );
+        let counted = timeout(Duration::from_secs(5), counts.fetch_one(&self.pool)).await;
+        let (open, due, done) = counted.ok()?.ok()?;
+        let (concluded, rejected) = {
+            let ear = world.upstream.ear.lock().unwrap();
+            (ear.concluded.len(), ear.rejected.len())
+        };
+        let left = (open + due).unsigned_abs() as usize + world.upstream.unanswered();
+        let finished = concluded + rejected + done.unsigned_abs() as usize;
+        let progress = Progress { after: healed.elapsed(), finished, left };
+        self.progress.lock().unwrap().push(progress);
+        Some(progress)
+    }
+
+    /// Records and events that are due now.
+    pub async fn overdue_at_end(&self) -> Result<Vec<Overdue>, String> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT merchant_payout_id, (extract(epoch FROM now() - due_at) * 1000)::bigint
+            FROM payout_links WHERE state = 'open' AND due_at < now()
+            UNION ALL SELECT id::text, (extract(epoch FROM now() - due_at) * 1000)::bigint
+            FROM events WHERE due_at < now()",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| error.to_string())?;
+        let overdue = rows.into_iter().map(|(what, milliseconds)| Overdue {
+            what,
+            overdue: Duration::from_millis(milliseconds.unsigned_abs()),
+            well: Duration::ZERO,
+            bound: BOUND_AT_END,
+        });
+        Ok(overdue.collect())
+    }
+
+    pub fn all(&self) -> (Vec<Overdue>, Vec<Progress>) {
+        let overdue = self.overdue.lock().unwrap().values().cloned().collect();
+        (overdue, self.progress.lock().unwrap().clone())
+    }
+
+    pub fn recoveries(&self) -> Vec<Option<Duration>> {
+        self.recoveries.lock().unwrap().clone()
+    }
+
+    async fn now(&self) -> Option<OffsetDateTime> {
+        let now = sqlx::query_scalar("SELECT now()").fetch_one(&self.pool);
+        timeout(Duration::from_secs(3), now).await.ok()?.ok()
+    }
+
+    /// Until no record that had been called before is open any more.
+    async fn recovered(self: Arc<Self>, before: OffsetDateTime) {
+        let killed = Instant::now();
+        let recovered = loop {
+            let left = sqlx::query_scalar::<_, i64>(
+                "SELECT count(*) FROM payout_links WHERE state = 'open' AND first_called_at <= $1",
+            );
+            let left = left.bind(before).fetch_one(&self.pool);
+            if let Ok(Ok(0)) = timeout(Duration::from_secs(3), left).await {
+                break Some(killed.elapsed());
+            }
+            if killed.elapsed() > PATIENCE {
+                break None;
+            }
+            sleep(Duration::from_millis(100)).await;
+        };
+        self.recoveries.lock().unwrap().push(recovered);
+    }
+}
+
+/// SIGKILL of a worker; how long it takes until all that was open is concluded is timed meanwhile.
+pub async fn kill(world: &World, worker: usize) {
+    let now = world.samples.now().await;
+    world.fleet.kill(worker);
+    if let Some(now) = now {
+        tokio::spawn(world.samples.clone().recovered(now));
+    }
+}
+
+/// What of due work's needs a fault takes away. One worker that is away leaves it to the others.
+fn parts(fault: Fault) -> Vec<Part> {
+    match fault {
+        Fault::KillPostgres | Fault::Overload(Overload::FreezePostgres | Overload::PostgresAway) => {
+            vec![Part::Database]
+        }
+        Fault::Connector(place, _) | Fault::Way(_, Service::Connector(place), _) => {
+            vec![Part::Connector(CONNECTORS[place].name)]
+        }
+        Fault::Overload(Overload::Breaks(_)) => {
+            CONNECTORS.iter().map(|connector| Part::Connector(connector.name)).collect()
+        }
+        Fault::Overload(Overload::Rename) => vec![Part::Connector(ROAMING.name)],
+        _ => Vec::new(),
+    }
+}
