@@ -9,7 +9,7 @@ use std::{
 use sqlx::Row;
 
 use crate::{
-    history::{DeadLetter, Event, Heard, History, Link, Published, Record, Webhook},
+    history::{DeadLetter, Event, Heard, History, Link, Published, Record, Violation, Webhook},
     kinds::{Kind, Story, in_words},
     point::Place,
     support::{self, World},
@@ -207,6 +207,17 @@ impl<'a> Run<'a> {
             }
         })
         .collect()
+    }
+
+    /// Records whose outcome is called unknown and of which no call was ever begun.
+    pub async fn unknown_and_uncalled(&self) -> Vec<Violation> {
+        let keys: Vec<&str> = self.keys().into_iter().collect();
+        let uncalled = "SELECT merchant_payout_id FROM payout_links
+             WHERE state = 'unknown' AND attempts = 0 AND merchant_payout_id = ANY($1)";
+        let keys: Vec<String> =
+            sqlx::query_scalar(uncalled).bind(&keys).fetch_all(&self.world.pool).await.unwrap();
+        let evidence = |key| format!("{key} is unknown, and no call of it was begun");
+        keys.into_iter().map(|key| Violation { rule: "R5b", evidence: evidence(key) }).collect()
     }
 
     fn keys(&self) -> BTreeSet<&str> {

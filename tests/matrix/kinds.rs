@@ -47,6 +47,15 @@ pub enum Kind {
     RazorpayXDoubt,
     Xendit,
     XenditDoubt,
+    /// The one permit of the connector is taken when the job comes: it is parked, and claimed later.
+    FullLookUp,
+    FullNever,
+    /// The rate limit has let through what it may when the job comes.
+    PacedNever,
+    /// One job in flight, and two deliveries from the broker.
+    Narrow,
+    /// The one permit for webhooks is taken by a merchant that hangs.
+    MerchantHangs,
 }
 
 /// A job and what is known of it.
@@ -69,7 +78,7 @@ impl Story {
 }
 
 impl Kind {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::Plain,
         Self::Duplicate,
         Self::Repeated,
@@ -95,7 +104,53 @@ impl Kind {
         Self::RazorpayXDoubt,
         Self::Xendit,
         Self::XenditDoubt,
+        Self::FullLookUp,
+        Self::FullNever,
+        Self::PacedNever,
+        Self::Narrow,
+        Self::MerchantHangs,
     ];
+
+    /// Whether something is full when the job comes.
+    pub fn is_saturated(self) -> bool {
+        !self.settings().is_empty()
+    }
+
+    /// The settings of a worker that make it full.
+    pub fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::FullLookUp => &[("PAYOUT_LINK__CONNECTORS__ASKED__CALLS__CONCURRENCY", "1")],
+            Self::FullNever => &[("PAYOUT_LINK__CONNECTORS__MUTE__CALLS__CONCURRENCY", "1")],
+            // Three at once, and one in 2.2 s.
+            Self::PacedNever => &[("PAYOUT_LINK__CONNECTORS__MUTE__CALLS__REQUESTS_PER_MINUTE", "30")],
+            Self::Narrow => {
+                &[("PAYOUT_LINK__WORKER__JOBS_IN_FLIGHT", "1"), ("PAYOUT_LINK__BROKER__PREFETCH", "2")]
+            }
+            Self::MerchantHangs => &[("PAYOUT_LINK__WEBHOOKS__CONCURRENCY", "1")],
+            _ => &[],
+        }
+    }
+
+    /// The jobs that come before it and fill what is full.
+    pub fn ahead(self, id: &str) -> Vec<String> {
+        let count = match self {
+            Self::FullLookUp | Self::FullNever | Self::Narrow | Self::MerchantHangs => 1,
+            Self::PacedNever => 3,
+            _ => 0,
+        };
+        (1..=count).map(|number| format!("{id}-ahead-{number}")).collect()
+    }
+
+    /// What the connector does to the jobs ahead.
+    pub fn ahead_at_connector(self) -> Option<Order> {
+        matches!(self, Self::FullLookUp | Self::FullNever | Self::Narrow)
+            .then(|| Order::new(Fault::Slow { milliseconds: 600 }))
+    }
+
+    /// What the merchant does to them.
+    pub fn ahead_at_merchant(self) -> Option<Order> {
+        (self == Self::MerchantHangs).then(|| Order::new(Fault::Silence))
+    }
 
     /// Where its connector is a real provider's.
     pub fn account(self) -> Option<&'static Account> {
@@ -110,8 +165,8 @@ impl Kind {
 
     pub fn rule(self) -> Rule {
         match self {
-            Self::DoubtLookUp | Self::PlainLookUp => Rule::LookUp,
-            Self::DoubtNever | Self::PlainNever => Rule::Never,
+            Self::DoubtLookUp | Self::PlainLookUp | Self::FullLookUp => Rule::LookUp,
+            Self::DoubtNever | Self::PlainNever | Self::FullNever | Self::PacedNever => Rule::Never,
             // A repeat is refused there, and says no more.
             Self::Xendit | Self::XenditDoubt => Rule::SameKey,
             // However they take a repeat, they can be asked.
@@ -190,7 +245,10 @@ impl Kind {
                 let ids = ["a", "b", "c"].map(|part| format!("{id}-{part}"));
                 ids.iter().map(|id| self.story(id, "one", 1250, webhook)).collect()
             }
-            _ => vec![story("one", 1250)],
+            _ => {
+                let ahead = self.ahead(id).into_iter().map(|id| self.story(&id, "one", 1250, webhook));
+                ahead.chain([story("one", 1250)]).collect()
+            }
         }
     }
 

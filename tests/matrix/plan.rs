@@ -114,11 +114,16 @@ fn is_a_moment_of_its_own(mode: Mode, hit: &Hit) -> bool {
     is_asked || !hit.words.ends_with(PING)
 }
 
-/// Of each mode, kind and service one, or as many as are wanted: the seed says which.
+/// Of each mode, kind and service one, or as many as are wanted: the seed says which. A kind that runs while something
+/// is full takes longer: without a wanted number it has one point of every third mode.
 pub fn sample(points: Vec<Point>, wanted: Option<usize>, seed: usize) -> Vec<Point> {
     let mut groups: BTreeMap<_, Vec<Point>> = BTreeMap::new();
-    for point in points {
-        groups.entry((point.mode, point.kind, point.service)).or_default().push(point);
+    let is_in_turn = |point: &Point| {
+        !point.kind.is_saturated() || (point.mode as usize + point.kind as usize + seed).is_multiple_of(3)
+    };
+    for point in points.into_iter().filter(|point| wanted.is_some() || is_in_turn(point)) {
+        let service = (!point.kind.is_saturated()).then_some(point.service);
+        groups.entry((point.mode, point.kind, service)).or_default().push(point);
     }
     let turn = |group: &Vec<Point>, turn: usize| {
         (turn < group.len()).then(|| group[(mix(seed, group.len()) + turn) % group.len()])

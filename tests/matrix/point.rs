@@ -62,7 +62,11 @@ impl Place {
             let keys_count = kind.rule() == Rule::SameKey;
             let idempotency = if keys_count { Idempotency::On } else { Idempotency::Off };
             self.world.provider.set_idempotency(idempotency);
-            order.into_iter().for_each(|order| self.world.provider.order_fault(order));
+            let ahead = kind
+                .ahead(id)
+                .into_iter()
+                .filter_map(|id| Some(kind.ahead_at_connector()?.for_reference(kind.reference(&id))));
+            order.into_iter().chain(ahead).for_each(|order| self.world.provider.order_fault(order));
             return;
         };
         let stand_in = self.stand_in(account);
@@ -108,6 +112,10 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     place.order(kind, &id);
     if let Some(order) = kind.at_merchant() {
         world.merchant.order_fault(order.for_reference(&id));
+    }
+    for id in kind.ahead(&id) {
+        let order = kind.ahead_at_merchant().map(|order| order.for_reference(id));
+        order.into_iter().for_each(|order| world.merchant.order_fault(order));
     }
     let proxies = Proxies::start(targets(world, place.connector_url(kind))).await;
     let first = launch(place, kind, &proxies, sweep_interval(kind, point));
@@ -201,6 +209,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         run.hears(heard + run.waiting as usize).await;
     }
     let (struck, _) = proxies.told().await;
+    found.extend(run.unknown_and_uncalled().await);
     found.extend(history::check(&run.history().await));
     let mode = point.map(|point| point.mode);
     Outcome { kind, mode, struck, passed, violations: found, took: started.elapsed() }
@@ -231,7 +240,7 @@ const SELDOM: Duration = Duration::from_secs(30);
 /// Looking for what is due is noise in the sequence, except where a repeat hangs on it.
 fn sweep_interval(kind: Kind, point: Option<&Point>) -> Duration {
     let survives = point.is_some_and(|point| matches!(point.first.blow, Blow::Reset | Blow::Silence));
-    let hangs_on_it = matches!(kind, Kind::WebhookFails | Kind::RevolutUnderway);
+    let hangs_on_it = matches!(kind, Kind::WebhookFails | Kind::RevolutUnderway) || kind.is_saturated();
     if survives || hangs_on_it { OFTEN } else { SELDOM }
 }
 
@@ -267,10 +276,12 @@ fn launch(place: &Place, kind: Kind, proxies: &Proxies, sweep_interval: Duration
         url.to_string()
     };
     let connector = format!("PAYOUT_LINK__CONNECTORS__{}__URL", kind.connector().to_uppercase());
-    place.world.launch_worker(&[
+    let mut settings = vec![
         ("PAYOUT_LINK__DATABASE__URL", through(&database_url(&place.world), Service::Postgres)),
         ("PAYOUT_LINK__BROKER__URL", through(&std::env::var("AMQP_URL").unwrap(), Service::RabbitMq)),
-        (&connector, through(place.connector_url(kind), Service::Connector)),
+        (connector.as_str(), through(place.connector_url(kind), Service::Connector)),
         ("PAYOUT_LINK__WORKER__SWEEP_INTERVAL_MS", sweep_interval.as_millis().to_string()),
-    ])
+    ];
+    settings.extend(kind.settings().iter().map(|(name, value)| (*name, (*value).to_owned())));
+    place.world.launch_worker(&settings)
 }

@@ -11,10 +11,11 @@ use stateright::{Model, Property};
 
 use crate::{
     flaws::Flaw,
+    known::Known,
     rules,
     state::{
-        Answer, Doing, Event, Faults, Hold, Known, LEASE, Message, NOW, Prepared, Row, State, TICK, TIMEOUT,
-        Tick, Worker, World, at,
+        Answer, Doing, Event, Faults, Hold, LEASE, Message, NOW, PACE, Permit, Prepared, Row, State, TICK,
+        TIMEOUT, Tick, Worker, World, at,
     },
 };
 
@@ -31,13 +32,23 @@ pub struct Protocol {
 pub enum Step {
     /// `src/pipeline/mod.rs::take_jobs`
     Take(usize),
+    /// `src/pipeline/intake.rs::hold`: a permit, and `src/limits/pace.rs::pass`
+    Admit(usize),
+    /// `src/pipeline/intake.rs::hold`: no permit, or the rate limit lets nothing through
+    Park(usize),
     /// `src/store/accept.rs::accept`
     Accept(usize),
+    /// `src/pipeline/intake.rs::is_known`, and what follows
+    Reject(usize),
+    /// `src/pipeline/intake.rs::reject`
+    PublishRejection(usize),
     /// `src/broker/delivery.rs::acknowledge`
     Acknowledge(usize),
+    /// `src/broker/acks.rs::settle`, of another job that an ended session delivered
+    AcknowledgeStale(usize),
     /// `src/pipeline/intake.rs::replay`
     Replay(usize),
-    /// `src/store/claim.rs::claim`
+    /// `src/pipeline/sweeper.rs::sweep_connector`: a permit and a reservation, and `src/store/claim.rs::claim`
     Claim(usize),
     /// `src/store/outbox.rs::claim_events`
     ClaimEvent(usize),
@@ -77,8 +88,17 @@ pub enum Step {
     Lose(usize),
     /// SIGKILL, and another worker in its place.
     Crash(usize),
-    /// A connection that broke, or a broker that was started again.
-    Redeliver,
+    /// `src/broker/consumer.rs::session` ends: a connection that broke, or a broker that was started again.
+    SessionBreaks(usize),
+    /// `src/limits/mod.rs::take`, by another job
+    OtherTakes(usize),
+    OtherEnds(usize),
+    /// `src/limits/pace.rs::pass`, by another job
+    OtherReserves,
+    /// The presence of the holder is seen gone: it is dead, or it is cut off and still calls.
+    TakeOver,
+    /// The configuration changes, or the message is found to be poison.
+    ReasonAppears,
     TimePasses,
     /// All stand still for longer than anything lasts.
     EverybodySleeps,
@@ -115,92 +135,6 @@ impl Protocol {
     pub fn is_covered(&self, granted_at: Tick) -> bool {
         self.is(Flaw::LeaseNotLookedAt) || (granted_at + LEASE).saturating_sub(NOW) > TIMEOUT
     }
-
-    fn steps_of(&self, world: &World, number: usize, steps: &mut Vec<Step>) {
-        let worker = world.workers[number];
-        let lossy = world.faults.losses > 0;
-        if worker.acknowledges {
-            steps.push(Step::Acknowledge(number));
-        }
-        if world.faults.crashes > 0 && (worker.doing != Doing::Nothing || worker.acknowledges) {
-            steps.push(Step::Crash(number));
-        }
-        match worker.doing {
-            Doing::Nothing => {
-                if world.message == Message::Ready {
-                    steps.push(Step::Take(number));
-                }
-                let is_due = |due_at: Option<Tick>| due_at.is_some_and(|due_at| due_at <= NOW);
-                if let Some(row) = &world.row {
-                    if is_due(row.due_at) {
-                        steps.push(Step::Claim(number));
-                    }
-                    if row.event.is_some_and(|event| is_due(event.due_at)) {
-                        steps.push(Step::ClaimEvent(number));
-                    }
-                }
-            }
-            Doing::Accepting => steps.push(Step::Accept(number)),
-            Doing::Replaying { .. } => steps.push(Step::Replay(number)),
-            Doing::Holding { next: Prepared::CallDecided, .. } => steps.push(Step::RenewForCall(number)),
-            Doing::Holding { next: Prepared::LookUpDecided, .. } => steps.push(Step::RenewForLookUp(number)),
-            Doing::Holding { next: Prepared::Call, .. } => steps.push(Step::Send(number)),
-            Doing::Holding { next: Prepared::LookUp, .. } => steps.push(Step::LookUp(number)),
-            Doing::Holding { next: Prepared::FirstCall, granted_at, .. } => {
-                let is_covered = self.is_covered(granted_at);
-                steps.push(if is_covered { Step::Send(number) } else { Step::Decide(number) });
-            }
-            Doing::Holding { next: Prepared::Nothing, ref known, .. } => {
-                steps.push(Step::Decide(number));
-                if lossy && matches!(self.decide(known), Next::Conclude(_)) {
-                    steps.push(Step::ConcludeUnheard(number));
-                }
-            }
-            Doing::Calling { answer: Some(_), .. } => steps.push(Step::HearAnswer(number)),
-            Doing::Calling { sent_at, answer: None, .. } => {
-                if lossy || NOW >= sent_at + TIMEOUT {
-                    steps.push(Step::BreakOff(number));
-                }
-            }
-            Doing::Recording { .. } => steps.push(Step::RecordEvent(number)),
-            Doing::Telling { tried: None, .. } => {
-                steps.push(Step::Publish(number));
-                if lossy {
-                    steps.extend([Step::PublishInVain(number), Step::PublishUnheard(number)]);
-                }
-            }
-            Doing::Telling { tried: Some(_), .. } => steps.push(Step::Delivered(number)),
-        }
-    }
-
-    /// Time passes only where something waits for it; a request is never on its way for longer than its timeout;
-    /// and a lease that runs out under a living worker is a fault.
-    fn may_time_pass(&self, world: &World) -> Option<u8> {
-        let is_ahead = |due_at: Option<Tick>| due_at.is_some_and(|due_at| due_at > NOW);
-        let (row, event) = (world.row.as_ref(), world.row.as_ref().and_then(|row| row.event));
-        let is_awaited = row.is_some_and(|row| is_ahead(row.due_at))
-            || event.is_some_and(|event| is_ahead(event.due_at))
-            || !world.requests.is_empty()
-            || world.workers.iter().any(|worker| {
-                matches!(worker.doing, Doing::Calling { sent_at, answer: None, .. } if NOW < sent_at + TIMEOUT)
-            });
-        if !is_awaited || world.requests.iter().any(|request| NOW >= request.sent_at + TIMEOUT) {
-            return None;
-        }
-        let runs_out = |holder: Option<Hold>, due_at: Option<Tick>| {
-            due_at == Some(NOW + 1)
-                && holder.is_some_and(|holder| world.holds_of_the_living().any(|hold| hold == holder))
-        };
-        // Nor does a worker wait between writing a call down and sending it until it may not send it any more.
-        let is_too_late = world.workers.iter().any(|worker| {
-            matches!(worker.doing, Doing::Holding { next: Prepared::Call, granted_at, .. }
-                if self.is_covered(granted_at) && !self.is_covered(granted_at.saturating_sub(1)))
-        });
-        let run_out = is_too_late
-            || row.is_some_and(|row| runs_out(row.holder, row.due_at))
-            || event.is_some_and(|event| runs_out(event.holder, event.due_at));
-        (!run_out || world.faults.pauses > 0).then(|| run_out.into())
-    }
 }
 
 impl Model for Protocol {
@@ -212,41 +146,21 @@ impl Model for Protocol {
     }
 
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {
-        for worker in 0..world.workers.len() {
-            // Of workers that are alike one stands for all.
-            if world.workers[..worker].contains(&world.workers[worker]) {
-                continue;
-            }
-            self.steps_of(world, worker, steps);
-        }
-        for place in 0..world.requests.len() {
-            steps.push(Step::CarryOut(place));
-            if world.faults.noes > 0 {
-                steps.extend([Step::Refuse(place), Step::TryLater(place)]);
-            }
-            if world.faults.losses > 0 {
-                steps.push(Step::Lose(place));
-            }
-        }
-        if world.message == Message::Delivered && world.faults.redeliveries > 0 {
-            steps.push(Step::Redeliver);
-        }
-        if self.may_time_pass(world).is_some() {
-            steps.push(Step::TimePasses);
-        }
-        if world.faults.pauses > 0
-            && world.requests.is_empty()
-            && world.holds_of_the_living().next().is_some()
-        {
-            steps.push(Step::EverybodySleeps);
-        }
+        self.choices(world, steps);
     }
 
-    fn next_state(&self, world: &World, step: Step) -> Option<World> {
-        let mut next = world.clone();
+    fn next_state(&self, before: &World, step: Step) -> Option<World> {
+        let mut next = before.clone();
         let world = &mut next;
         match step {
             Step::Take(worker) => self.take(world, worker),
+            Step::Admit(worker) => self.admit(world, worker),
+            Step::Park(worker) => world.workers[worker].doing = Doing::Accepting { is_admitted: false },
+            Step::Reject(worker) => self.reject(world, worker),
+            Step::PublishRejection(worker) => {
+                world.is_rejected = true;
+                (world.workers[worker].doing, world.workers[worker].acknowledges) = (Doing::Nothing, true);
+            }
             Step::Accept(worker) => self.accept(world, worker),
             Step::Acknowledge(worker) => {
                 let worker = &mut world.workers[worker];
@@ -256,6 +170,7 @@ impl Model for Protocol {
                     world.message = Message::Gone;
                 }
             }
+            Step::AcknowledgeStale(worker) => self.acknowledge_stale(world, worker),
             Step::Replay(worker) => {
                 let Doing::Replaying { event } = world.workers[worker].doing else { return None };
                 world.hear_result(event);
@@ -318,10 +233,20 @@ impl Model for Protocol {
                     world.message = Message::Ready;
                 }
             }
-            Step::Redeliver => {
-                world.faults.redeliveries -= 1;
-                world.message = Message::Ready;
-                world.workers.iter_mut().for_each(|worker| worker.has_delivery = false);
+            Step::SessionBreaks(worker) => self.end_session(world, worker),
+            Step::OtherTakes(worker) => {
+                world.faults.others -= 1;
+                world.workers[worker].permit = Permit::Other;
+            }
+            Step::OtherEnds(worker) => world.workers[worker].permit = Permit::Free,
+            Step::OtherReserves => {
+                world.faults.waits -= 1;
+                world.let_through_at += PACE;
+            }
+            Step::TakeOver => self.take_over(world),
+            Step::ReasonAppears => {
+                world.faults.reasons -= 1;
+                world.has_reason = true;
             }
             Step::TimePasses => {
                 world.faults.pauses -= self.may_time_pass(world)?;
@@ -332,6 +257,7 @@ impl Model for Protocol {
                 world.pass(NOW);
             }
         }
+        next.gave_up |= gives_up(before, &next, step);
         // Which worker is which is no difference.
         next.workers.sort();
         Some(next)
@@ -340,6 +266,14 @@ impl Model for Protocol {
     fn properties(&self) -> Vec<Property<Self>> {
         rules::ALL.map(|(name, holds)| Property::always(name, holds)).to_vec()
     }
+}
+
+/// A worker that lives puts an answer away while the record is its own still.
+fn gives_up(before: &World, after: &World, step: Step) -> bool {
+    let open = after.row.as_ref().filter(|row| row.state == State::Open);
+    open.and_then(|row| row.holder).is_some_and(|holder| {
+        !matches!(step, Step::Crash(_)) && before.has_link_of(holder) && !after.has_link_of(holder)
+    })
 }
 
 /// "Not there" is believed once nothing of a lease's calls can come any more.

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use payout_link_worker::domain::{ConnectorError, CreatedLink, PayoutStatus, Progress, retry::Last};
 use time::OffsetDateTime;
+
+use crate::known::{CameTo, Known};
 
 pub type Tick = u8;
 
@@ -17,6 +18,8 @@ pub const TICK: Duration = Duration::from_secs(30);
 pub const TIMEOUT: Tick = 1;
 /// A lease outlasts a call: `Config::problems` sees to it.
 pub const LEASE: Tick = 3;
+/// The rate limit lets one call through in so much time where other jobs wait ahead. It is longer than a lease.
+pub const PACE: Tick = LEASE + 1;
 
 pub fn at(tick: Tick) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + TICK * tick.into()
@@ -39,6 +42,16 @@ pub struct World {
     pub workers: Vec<Worker>,
     /// Claims so far.
     pub holds: Hold,
+    /// When the rate limit lets the next call through; never in the past.
+    pub let_through_at: Tick,
+    /// Whoever reads the message from now on finds a reason to reject it: a configuration that changed, or poison.
+    pub has_reason: bool,
+    /// A rejection is written down under the key.
+    pub mark: bool,
+    /// The rejection is published.
+    pub is_rejected: bool,
+    /// A worker gave up an answer that it had, of a record that was still its own.
+    pub gave_up: bool,
     pub faults: Faults,
 }
 
@@ -53,8 +66,16 @@ pub struct Faults {
     pub losses: u8,
     /// The connector refuses, or asks to try later.
     pub noes: u8,
-    /// The broker delivers what it has delivered.
-    pub redeliveries: u8,
+    /// Sessions of a consumer end: what they delivered is delivered again.
+    pub breaks: u8,
+    /// A worker's presence is seen gone, while it is dead or while it still calls.
+    pub takeovers: u8,
+    /// Other jobs take a permit.
+    pub others: u8,
+    /// Other jobs reserve the rate limit. Where this is 0 there is no limit.
+    pub waits: u8,
+    /// Readers find a reason to reject the message.
+    pub reasons: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,8 +97,12 @@ pub struct Row {
     pub last_called_at: Option<Tick>,
     pub is_in_doubt: bool,
     pub holder: Option<Hold>,
+    /// The claim that has begun no call.
+    pub uncalled_holder: Option<Hold>,
     pub due_at: Option<Tick>,
     pub event: Option<Event>,
+    /// No column. A call was let through, and no holder has written down that nothing came of it.
+    pub is_unsettled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,19 +140,62 @@ pub struct Worker {
     pub doing: Doing,
     /// It has a delivery to acknowledge.
     pub acknowledges: bool,
-    /// The broker knows of that delivery still.
+    /// The session that brought that delivery goes on.
     pub has_delivery: bool,
+    /// Of the worker's one permit for the connector, apart from the record that is its own.
+    pub permit: Permit,
+    /// It acknowledges another job's delivery of a session that has ended.
+    pub acknowledges_stale: bool,
+    /// Only where nothing wakes a session: it reads no more deliveries.
+    pub is_deaf: bool,
+}
+
+/// Who has a permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Permit {
+    Free,
+    /// Another job's.
+    Other,
+    /// Only where permits are not given back.
+    Lost,
 }
 
 impl Worker {
-    pub const IDLE: Self = Self { doing: Doing::Nothing, acknowledges: false, has_delivery: false };
+    pub const IDLE: Self = Self {
+        doing: Doing::Nothing,
+        acknowledges: false,
+        has_delivery: false,
+        permit: Permit::Free,
+        acknowledges_stale: false,
+        is_deaf: false,
+    };
+
+    /// Nothing is left to be done for the job here.
+    fn is_idle(&self) -> bool {
+        self.doing == Doing::Nothing && !self.acknowledges
+    }
+
+    /// Whether another job may take its permit.
+    pub fn has_permit(&self) -> bool {
+        let is_its_own = matches!(
+            self.doing,
+            Doing::Accepting { is_admitted: true } | Doing::Holding { .. } | Doing::Calling { .. }
+        );
+        self.permit == Permit::Free && !is_its_own
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Doing {
     Nothing,
-    /// A delivery is to be written down.
-    Accepting,
+    /// A delivery waits for a permit and a reservation.
+    Waiting,
+    /// A delivery is to be written down: with its first call, or parked.
+    Accepting {
+        is_admitted: bool,
+    },
+    /// A rejection is to be published.
+    Rejecting,
     /// A repeat of a finished job is to be answered.
     Replaying {
         event: Hold,
@@ -162,6 +230,8 @@ pub enum Doing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Prepared {
     Nothing,
+    /// Claimed, and let through.
+    LetThrough,
     /// The row came with its first call counted.
     FirstCall,
     /// Decided, and not yet on disk.
@@ -177,76 +247,6 @@ pub enum Answer {
     Link(u8),
     Refused,
     TryLater,
-}
-
-/// `domain::Progress`, as far as it matters here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Known {
-    pub attempts: u8,
-    pub first_called_at: Option<Tick>,
-    pub last_called_at: Option<Tick>,
-    pub is_in_doubt: bool,
-    pub look_ups: u8,
-    pub came_to: CameTo,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CameTo {
-    NothingYet,
-    Link(u8),
-    Refused,
-    NoLink,
-    NotThere,
-}
-
-impl Known {
-    pub fn progress(&self) -> Progress {
-        let error = || ConnectorError::unanswered("");
-        Progress {
-            attempts: self.attempts.into(),
-            first_called_at: self.first_called_at.map(at),
-            last_called_at: self.last_called_at.map(at),
-            in_doubt_since: self.is_in_doubt.then(|| at(0)),
-            look_ups: self.look_ups.into(),
-            last: match self.came_to {
-                CameTo::NothingYet => None,
-                CameTo::Link(number) => Some(Last::Link(link(number))),
-                CameTo::Refused => Some(Last::Refused(error())),
-                CameTo::NoLink => Some(Last::NoLink { error: error(), retry_after: None }),
-                CameTo::NotThere => Some(Last::NotThere),
-            },
-            ..Progress::new(at(NOW))
-        }
-    }
-
-    /// Takes over what the real `Progress` made of an answer.
-    pub fn learn(&mut self, progress: &Progress) {
-        self.is_in_doubt = progress.in_doubt_since.is_some();
-        self.first_called_at = progress.first_called_at.and(self.first_called_at);
-        self.look_ups = u8::try_from(progress.look_ups).unwrap();
-        self.came_to = match &progress.last {
-            None => CameTo::NothingYet,
-            Some(Last::Link(link)) => CameTo::Link(number(link)),
-            Some(Last::Refused(_) | Last::AlreadyThere(_) | Last::Ended { .. }) => CameTo::Refused,
-            Some(Last::NoLink { .. }) => CameTo::NoLink,
-            Some(Last::NotThere) => CameTo::NotThere,
-        };
-    }
-}
-
-/// The connector's `number`-th link.
-pub fn link(number: u8) -> CreatedLink {
-    CreatedLink {
-        connector_payout_id: number.to_string(),
-        payout_status: PayoutStatus::RequiresFulfillment,
-        url: String::new().into(),
-        expires_at: None,
-        status_code: 201,
-    }
-}
-
-pub fn number(link: &CreatedLink) -> u8 {
-    link.connector_payout_id.parse().unwrap()
 }
 
 impl Row {
@@ -276,6 +276,11 @@ impl World {
             results: Vec::new(),
             workers: vec![Worker::IDLE; workers],
             holds: 0,
+            let_through_at: NOW,
+            has_reason: false,
+            mark: false,
+            is_rejected: false,
+            gave_up: false,
             faults,
         }
     }
@@ -283,8 +288,8 @@ impl World {
     /// Nothing is left to be done for the job.
     pub fn is_quiet(&self) -> bool {
         self.message == Message::Gone
-            && self.workers.iter().all(|worker| *worker == Worker::IDLE)
-            && self.row.as_ref().is_some_and(|row| {
+            && self.workers.iter().all(Worker::is_idle)
+            && self.row.as_ref().map_or(self.is_rejected, |row| {
                 row.state != State::Open
                     && row.holder.is_none()
                     && row.event.is_some_and(|event| event.is_published && event.due_at.is_none())
@@ -299,13 +304,13 @@ impl World {
     /// So many ticks later.
     pub fn pass(&mut self, ticks: Tick) {
         let later = |tick: &mut Tick| *tick = tick.saturating_sub(ticks);
+        // How long something has been due, or out of use, is no difference.
+        let until = |end: Tick| move |tick: &mut Tick| *tick = tick.saturating_sub(ticks).max(end);
+        until(NOW)(&mut self.let_through_at);
         if let Some(row) = &mut self.row {
+            [&mut row.first_called_at, &mut row.last_called_at].into_iter().flatten().for_each(later);
             let event = row.event.iter_mut().flat_map(|event| &mut event.due_at);
-            [&mut row.first_called_at, &mut row.last_called_at, &mut row.due_at]
-                .into_iter()
-                .flatten()
-                .chain(event)
-                .for_each(later);
+            row.due_at.iter_mut().chain(event).for_each(until(NOW));
         }
         self.requests.iter_mut().for_each(|request| later(&mut request.sent_at));
         self.links.iter_mut().for_each(|(_, made_at)| later(made_at));
@@ -313,11 +318,11 @@ impl World {
             if let Doing::Holding { granted_at, known, .. } | Doing::Calling { granted_at, known, .. } =
                 &mut worker.doing
             {
-                later(granted_at);
+                until(NOW - LEASE)(granted_at);
                 [&mut known.first_called_at, &mut known.last_called_at].into_iter().flatten().for_each(later);
             }
             if let Doing::Calling { sent_at, .. } = &mut worker.doing {
-                later(sent_at);
+                until(NOW - TIMEOUT)(sent_at);
             }
         }
     }
@@ -339,13 +344,35 @@ impl World {
         }
     }
 
+    /// A record waits for a worker.
+    pub fn has_due_work(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.due_at.is_some_and(|due_at| due_at <= NOW))
+    }
+
+    pub fn is_let_through(&self) -> bool {
+        self.let_through_at <= NOW
+    }
+
+    /// A link that a worker has in its hands and has not written down yet.
+    pub fn has_link_of(&self, claim: Hold) -> bool {
+        self.workers.iter().any(|worker| {
+            matches!(worker.doing, Doing::Holding { hold, known, .. }
+                if hold == claim && matches!(known.came_to, CameTo::Link(_)))
+        })
+    }
+
     /// The holds that workers believe in.
     pub fn holds_of_the_living(&self) -> impl Iterator<Item = Hold> {
         self.workers.iter().filter_map(|worker| match worker.doing {
             Doing::Holding { hold, .. } | Doing::Calling { hold, .. } | Doing::Telling { hold, .. } => {
                 Some(hold)
             }
-            Doing::Nothing | Doing::Accepting | Doing::Replaying { .. } | Doing::Recording { .. } => None,
+            Doing::Nothing
+            | Doing::Waiting
+            | Doing::Accepting { .. }
+            | Doing::Rejecting
+            | Doing::Replaying { .. }
+            | Doing::Recording { .. } => None,
         })
     }
 }

@@ -4,93 +4,55 @@ use payout_link_worker::domain::{Conclusion, ConnectorError, Finding, Outcome, R
 
 use crate::{
     flaws::Flaw,
+    known::{CameTo, Known, link, number},
     protocol::Protocol,
     state::{
-        Answer, Call, CameTo, Doing, Event, Hold, Known, LEASE, Message, NOW, Prepared, Request, Row, State,
-        Worker, World, at, link, number, ticks,
+        Answer, Call, Doing, Event, Hold, LEASE, NOW, Permit, Prepared, Request, Row, State, Tick, World, at,
+        ticks,
     },
 };
 
 impl Protocol {
-    pub fn take(&self, world: &mut World, worker: usize) {
-        world.message = Message::Delivered;
-        world.workers[worker] = Worker { doing: Doing::Accepting, acknowledges: false, has_delivery: true };
-        if self.is(Flaw::AcknowledgedBeforeCommit) {
-            world.message = Message::Gone;
-            world.workers[worker].has_delivery = false;
-        }
-    }
-
-    pub fn accept(&self, world: &mut World, worker: usize) {
-        let hold = world.next_hold();
-        world.workers[worker].acknowledges = true;
-        world.workers[worker].doing = match &world.row {
-            None => {
-                let now = Some(NOW);
-                world.row = Some(Row {
-                    state: State::Open,
-                    attempts: 1,
-                    first_called_at: now,
-                    last_called_at: now,
-                    is_in_doubt: false,
-                    holder: Some(hold),
-                    due_at: Some(NOW + LEASE),
-                    event: None,
-                });
-                let known = Known {
-                    attempts: 0,
-                    first_called_at: None,
-                    last_called_at: None,
-                    is_in_doubt: false,
-                    look_ups: 0,
-                    came_to: CameTo::NothingYet,
-                };
-                Doing::Holding { hold, granted_at: NOW, known, next: Prepared::FirstCall }
-            }
-            Some(Row { event: Some(event), .. }) => {
-                world.workers[worker].acknowledges = false;
-                Doing::Replaying { event: event.id }
-            }
-            Some(_) => Doing::Nothing,
-        };
-    }
-
-    pub fn claim(&self, world: &mut World, worker: usize) {
-        let hold = world.next_hold();
-        let Some(row) = &mut world.row else { return };
-        row.is_in_doubt |= row.holder.is_some() && !self.is(Flaw::DoubtForgotten);
-        (row.holder, row.due_at) = (Some(hold), Some(NOW + LEASE));
-        let known = Known {
-            attempts: row.attempts,
-            first_called_at: row.first_called_at,
-            last_called_at: row.last_called_at,
-            is_in_doubt: row.is_in_doubt,
-            look_ups: 0,
-            came_to: CameTo::NothingYet,
-        };
-        world.workers[worker].doing =
-            Doing::Holding { hold, granted_at: NOW, known, next: Prepared::Nothing };
-    }
-
     pub fn decide_and_go(&self, world: &mut World, worker: usize, is_heard: bool) {
-        let Doing::Holding { hold, granted_at, known, .. } = world.workers[worker].doing else { return };
+        let Doing::Holding { hold, granted_at, known, next } = world.workers[worker].doing else { return };
         let decided = |next| Doing::Holding { hold, granted_at, known, next };
-        world.workers[worker].doing = match self.decide(&known) {
-            Next::Call { after } | Next::LookUp { after } if !after.is_zero() => {
-                let due_at = NOW + ticks(after);
-                if let Some(row) = world.row.as_mut().filter(|row| self.is_held(row, hold)) {
-                    row.write_down(&known);
-                    (row.holder, row.due_at) = (None, Some(due_at));
-                }
-                Doing::Nothing
+        let is_let_through = matches!(next, Prepared::LetThrough | Prepared::FirstCall);
+        let waits_until = if is_let_through { NOW } else { world.let_through_at };
+        let decision = self.decide(&known);
+        if let Next::Call { after } | Next::LookUp { after } = decision {
+            let due_at = waits_until.max(NOW + ticks(after));
+            if due_at > NOW {
+                return self.postpone(world, worker, due_at);
             }
+            if !is_let_through {
+                self.reserve(world);
+            }
+        }
+        world.workers[worker].doing = match decision {
             Next::Call { .. } => decided(Prepared::CallDecided),
             Next::LookUp { .. } => decided(Prepared::LookUpDecided),
+            Next::Conclude(_) if self.is(Flaw::ConclusionGivenUp) && granted_at + LEASE <= NOW => {
+                Doing::Nothing
+            }
             Next::Conclude(conclusion) => {
                 let after = self.conclude(world, hold, &known, &conclusion);
                 if is_heard { after } else { decided(Prepared::Nothing) }
             }
         };
+    }
+
+    /// The holder's alone, at any time.
+    fn postpone(&self, world: &mut World, worker: usize, due_at: Tick) {
+        let Doing::Holding { hold, known, .. } = world.workers[worker].doing else { return };
+        if let Some(row) = world.row.as_mut().filter(|row| self.is_held(row, hold)) {
+            row.write_down(&known);
+            row.is_unsettled = known.is_in_doubt;
+            (row.holder, row.uncalled_holder, row.due_at) = (None, None, Some(due_at));
+        }
+        world.workers[worker].doing = Doing::Nothing;
+        if self.is(Flaw::PermitKept) {
+            world.workers[worker].permit = Permit::Lost;
+        }
     }
 
     fn conclude(&self, world: &mut World, hold: Hold, known: &Known, conclusion: &Conclusion) -> Doing {
@@ -105,7 +67,7 @@ impl Protocol {
             Conclusion::Rejected { .. } | Conclusion::Unavailable(_) => State::Failed,
             Conclusion::Unknown(_) => State::Unknown { is_justified: self.is_unknowable(known) },
         };
-        (row.holder, row.due_at) = (None, None);
+        (row.holder, row.uncalled_holder, row.due_at) = (None, None, None);
         if self.is(Flaw::EventApart) {
             return Doing::Recording { hold };
         }
@@ -142,6 +104,12 @@ impl Protocol {
                     known.last_called_at = Some(NOW);
                 }
                 row.write_down(&known);
+                if next == Prepared::Call {
+                    row.is_unsettled = true;
+                    if !self.is(Flaw::CallNotWrittenDown) {
+                        row.uncalled_holder = None;
+                    }
+                }
                 row.due_at = Some(NOW + LEASE);
                 Doing::Holding { hold, granted_at: NOW, known, next }
             }
@@ -157,6 +125,11 @@ impl Protocol {
             return;
         }
         if next == Prepared::FirstCall {
+            if self.is(Flaw::LeasedBeforeLetThrough) {
+                self.reserve(world);
+                let row = world.row.as_mut().filter(|row| self.is_held(row, hold));
+                row.into_iter().for_each(|row| row.is_unsettled = true);
+            }
             known.attempts += 1;
             known.first_called_at.get_or_insert(granted_at);
             known.last_called_at = Some(granted_at);
