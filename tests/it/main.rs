@@ -33,6 +33,7 @@ mod plans;
 mod program;
 mod retention;
 mod retries;
+mod saturation;
 mod shutdown;
 mod tls;
 mod webhooks;

@@ -211,6 +211,10 @@ impl Upstream {
         ready
     }
 
+    pub(super) async fn delete_queue(&self, queue: &str) {
+        self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+    }
+
     pub(super) async fn delete_topology(&self) {
         let names = &self.names;
         for queue in [&names.jobs_queue, &names.dead_queue, &names.unrouted_queue] {

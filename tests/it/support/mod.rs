@@ -19,7 +19,7 @@ pub use self::{
     raw::{CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, RawPublisher, deep_headers, long, short},
     service::Service,
     setup::Setup,
-    store::{accept, created, pool_of_one, store, store_with, store_within, submit},
+    store::{accept, created, pool_of_one, store, store_with, store_within, submit, submit_parked},
     worker::Worker,
     world::{TOKEN, WEBHOOK_SECRET, World},
 };

@@ -51,6 +51,16 @@ pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
 }
 
 pub async fn submit(store: &Store, id: &str) -> Accepted {
+    submit_with(store, id, Hold::Lease).await
+}
+
+/// A job that no call is made for yet.
+pub async fn submit_parked(store: &Store, id: &str) {
+    let parked = submit_with(store, id, Hold::Park(Duration::ZERO)).await;
+    assert!(matches!(parked, Accepted::Parked));
+}
+
+async fn submit_with(store: &Store, id: &str, hold: Hold) -> Accepted {
     let policy = wire::DecodePolicy { allow_http_webhooks: false };
     let new = NewLink {
         merchant_id: String::new(),
@@ -60,7 +70,7 @@ pub async fn submit(store: &Store, id: &str) -> Accepted {
         reply_to: None,
         correlation_id: None,
         trace: TraceContext::default(),
-        hold: Hold::Lease,
+        hold,
     };
     store.accept(new).await.unwrap()
 }

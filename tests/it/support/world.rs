@@ -184,6 +184,10 @@ impl World {
         self.upstream.take(queue).await
     }
 
+    pub async fn delete_queue(&self, queue: &str) {
+        self.upstream.delete_queue(queue).await;
+    }
+
     pub async fn ready(&self, queue: &str) -> u32 {
         self.upstream.ready(queue).await
     }

@@ -1,0 +1,372 @@
+//! While everything is full: the worker goes on, nobody starves, and nobody hears what is not so.
+
+use std::{net::SocketAddr, time::Duration};
+
+use payout_link_worker::{
+    sandbox::{Fault, Order, Receiver},
+    store::migrate,
+};
+use serde_json::json;
+
+use crate::{
+    proxy::Proxy,
+    support::{DEADLINE, Service, Setup, World, eventually, job, pool_of_one, store, submit_parked},
+};
+
+/// A proxy between a world's workers and its broker.
+async fn in_front_of_the_broker(world: &mut World) -> Proxy {
+    let mut url: url::Url = std::env::var("AMQP_URL").unwrap().parse().unwrap();
+    let target: Vec<SocketAddr> = url.socket_addrs(|| Some(5672)).unwrap();
+    let proxy = Proxy::start(target).await;
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(proxy.port())).unwrap();
+    world.set("broker.url", url);
+    proxy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consumption_goes_on_after_breaks_in_a_backlog() {
+    const JOBS: usize = 80;
+    // Given a worker whose places are all taken by a backlog of a slow connector,
+    let mut world = Setup::default()
+        .set("broker.prefetch", 16)
+        .set("worker.jobs_in_flight", 16)
+        .set("connectors.sandbox.calls.concurrency", 4)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    let proxy = in_front_of_the_broker(&mut world).await;
+    world.provider.order_fault(Order::new(Fault::Slow { milliseconds: 200 }).always());
+    let worker = world.start_worker().await;
+    for number in 0..JOBS {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    // when its connections break off again and again before it has worked that off,
+    for breaks in 1..=4 {
+        proxy.cut();
+        eventually("consuming again", async || {
+            (worker.log().matches("connected to RabbitMQ, consuming").count() > breaks).then_some(())
+        })
+        .await;
+    }
+    // then every job is created, and none is rejected.
+    for number in 0..JOBS {
+        let results = world.wait_for_results(&format!("po_{number}"), 1).await;
+        assert!(results.iter().all(|result| result.kind() == "payout_link.created"));
+    }
+    assert_eq!(world.provider.ledger().links.len(), JOBS);
+    assert_eq!(world.ready(&world.names.dead_queue).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_makes_no_outcome_unknown() {
+    const JOBS: usize = 30;
+    // Given a connector that can neither be asked nor called again, and whose rate limit lets fewer calls through in a lease
+    // than there are jobs,
+    let world = Setup::default()
+        .short_leases()
+        .set("connectors.mute.calls.requests_per_minute", 90)
+        .only_connector("mute")
+        .set("jobs.default_connector", "mute")
+        .build()
+        .await;
+    let _worker = world.start_worker().await;
+    // when the jobs come together, then each is created.
+    for number in 0..JOBS {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    for number in 0..JOBS {
+        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+    }
+    assert_eq!(world.provider.ledger().calls.len(), JOBS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_began_no_call_leaves_no_doubt() {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    let store = store(world.pool.clone());
+    let expire = "UPDATE payout_links SET due_at = now() - interval '1 second'";
+    // Given a parked record that was claimed by a worker that died before it called,
+    submit_parked(&store, "po_1").await;
+    assert_eq!(store.claim("sandbox", 10).await.unwrap().len(), 1);
+    sqlx::query(expire).execute(&world.pool).await.unwrap();
+    // when another claims it, then its outcome is not in doubt.
+    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 0));
+    // The same where a call came to its end before, and the next was not begun;
+    store.renew_for_call(&mut link).await.unwrap();
+    store.postpone(link, Duration::ZERO).await.unwrap();
+    drop(store.claim("sandbox", 10).await.unwrap());
+    sqlx::query(expire).execute(&world.pool).await.unwrap();
+    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 1));
+    // but not where it was.
+    store.renew_for_call(&mut link).await.unwrap();
+    sqlx::query(expire).execute(&world.pool).await.unwrap();
+    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert!(link.progress.in_doubt_since.is_some());
+    // Nor where the claim was an earlier version's, which does not say.
+    store.postpone(link, Duration::ZERO).await.unwrap();
+    let earlier = "UPDATE payout_links SET holder = gen_random_uuid(), in_doubt_since = NULL, due_at = now()";
+    sqlx::query(earlier).execute(&world.pool).await.unwrap();
+    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert!(link.progress.in_doubt_since.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn due_work_is_claimed_in_the_order_of_service() {
+    let world = World::new().await;
+    let pool = pool_of_one(&world).await;
+    let store = store(pool.clone());
+    // Given parked records, retries and unknown outcomes, the last to come due the first to be served,
+    for id in ["new", "new_instant", "retry", "retry_fast", "unknown"] {
+        submit_parked(&store, id).await;
+    }
+    let rank = "UPDATE payout_links SET service_rank = $2 WHERE merchant_payout_id = $1";
+    for (id, rank_of_it) in
+        [("new", 8_i16), ("new_instant", 6), ("retry", 5), ("retry_fast", 4), ("unknown", 2)]
+    {
+        sqlx::query(rank).bind(id).bind(rank_of_it).execute(&pool).await.unwrap();
+    }
+    // when they are claimed one by one, then in that order.
+    for id in ["unknown", "retry_fast", "retry", "new_instant", "new"] {
+        let link = store.claim("sandbox", 1).await.unwrap().remove(0).unwrap();
+        assert_eq!(link.job.merchant_payout_id.as_str(), id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_does_not_wait_behind_a_backlog() {
+    const JOBS: usize = 60;
+    // Given a connector that takes one call at a time, and a job that it asks to come again,
+    let world = Setup::default()
+        .set("connectors.sandbox.calls.concurrency", 1)
+        .set("retry.wait_in_place_ms", 100)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    world.provider.order_fault(Fault::status_with_retry_after(503, "1"));
+    world.provider.order_fault(Order::new(Fault::Slow { milliseconds: 100 }).always());
+    let _worker = world.start_worker().await;
+    world.publish(job("retried")).await;
+    eventually("the first call", async || (!world.provider.ledger().calls.is_empty()).then_some(())).await;
+    // when a backlog comes behind it that keeps the connector busy for long,
+    for number in 0..JOBS {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    // then it is created while most of that waits.
+    assert_eq!(world.result_of("retried").await.kind(), "payout_link.created");
+    let made = world.provider.ledger().links.len();
+    assert!(made < JOBS * 2 / 3, "{made} before it");
+    for number in 0..JOBS {
+        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_reply_queue_holds_up_nobody() {
+    // Given more rejected jobs than the worker takes at once, whose reply queue takes nothing,
+    let world = Setup::default().set("broker.prefetch", 8).set("worker.jobs_in_flight", 8).build().await;
+    world.start_worker().await.stop().await;
+    let full = world.full_queue().await;
+    for number in 0..24 {
+        world.publish(job(&format!("bad_{number}")).amount(0).reply_to(&full)).await;
+    }
+    // when a good job comes behind them,
+    let _worker = world.start_worker().await;
+    world.publish(job("po_1")).await;
+    // then it is created, every rejection is published once, and every job is a dead letter.
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    for number in 0..24 {
+        assert_eq!(world.wait_for_results(&format!("bad_{number}"), 1).await.len(), 1);
+    }
+    eventually("the dead letters", async || (world.ready(&world.names.dead_queue).await == 24).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merchants_that_hang_hold_up_no_results() {
+    // Given a worker with one place for results, and merchants that never answer,
+    let world =
+        Setup::default().set("worker.events_in_flight", 2).set("webhooks.timeout_seconds", 20).build().await;
+    let _worker = world.start_worker().await;
+    let hanging = Receiver::start(&[]).await.unwrap();
+    hanging.order_fault(Order::new(Fault::Silence).always());
+    for number in 0..6 {
+        world.publish(job(&format!("hangs_{number}")).with("webhook_url", json!(hanging.url()))).await;
+    }
+    let posted = hanging.until(|received| !received.is_empty());
+    tokio::time::timeout(DEADLINE, posted).await.expect("a post that hangs");
+    // when others' jobs come, then their results leave, and those of the hanging merchants too.
+    world.publish(job("po_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    for number in 0..6 {
+        let id = format!("hangs_{number}");
+        world.result_of(&id).await;
+        let published = |shown: &serde_json::Value| shown["event"]["published_at"].is_string();
+        world.wait_until_shown(&id, "published", published).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_hand_outlasts_the_lease() {
+    // Given a call to a connector that can neither be asked nor called again,
+    let database = Service::start("postgres").await;
+    let world = Setup::default().short_leases().database(&database.url).build().await;
+    let worker = world.start_worker().await;
+    let call = world.provider.hold_next_answer();
+    world.publish(job("po_1").connector("mute")).await;
+    call.arrived().await;
+    // when the database is away until long after the lease, and the answer comes meanwhile,
+    database.kill();
+    call.release();
+    worker.says("database unavailable, no jobs are consumed").await;
+    // (the one wait for the clock: it is the length of the outage that is tried)
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    database.restart();
+    // then the link is not thrown away.
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(world.provider.ledger().calls.len(), 1);
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_work_of_a_worker_that_is_gone_is_taken_over_before_its_lease_ends() {
+    // Given a worker that dies in the middle of calls, whose leases outlast this test by far,
+    let world = Setup::default().set("worker.lease_seconds", 600).build().await;
+    let mut first = world.start_worker().await;
+    let mut held = Vec::new();
+    for number in 0..5 {
+        let call = world.provider.hold_next_answer();
+        world.publish(job(&format!("po_{number}"))).await;
+        call.arrived().await;
+        held.push(call);
+    }
+    first.kill();
+    drop(held);
+    // when another is there, then it calls again under the same keys.
+    let _second = world.start_worker().await;
+    for number in 0..5 {
+        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+    }
+    assert_eq!(world.provider.ledger().links.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_lives_keeps_its_leases() {
+    // Given a worker in the middle of a call, and another beside it,
+    let world = Setup::default().set("worker.lease_seconds", 600).build().await;
+    let _first = world.start_worker().await;
+    let call = world.provider.hold_next_answer();
+    world.publish(job("po_1")).await;
+    call.arrived().await;
+    let second = world.start_worker().await;
+    // when that has looked for workers that are gone often enough,
+    world.publish(job("po_2").reply_to("gone")).await;
+    world.provider.order_fault(Fault::status_with_retry_after(503, "2"));
+    world.publish(job("po_3")).await;
+    assert_eq!(world.result_of("po_3").await.kind(), "payout_link.created");
+    // then the call was not made again.
+    call.release();
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let ledger = world.provider.ledger();
+    assert!(!second.log().contains("taken over") && ledger.links.len() == 3, "{}", second.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_access_token_and_webhook_url_are_used_from_then_on() {
+    // Given a job that waits for its next call,
+    let world = Setup::default().set("retry.wait_in_place_ms", 100).build().await;
+    let _worker = world.start_worker().await;
+    world.provider.order_fault(Fault::status_with_retry_after(503, "3"));
+    let stale = Receiver::start(&[]).await.unwrap();
+    let first = job("po_1").with("access_token", json!("stale")).with("webhook_url", json!(stale.url()));
+    world.publish(first).await;
+    world
+        .wait_until_shown("po_1", "postponed", |shown| shown["attempts"] == 1 && shown["holder"].is_null())
+        .await;
+    // when the same comes again with another token and URL,
+    let again = job("po_1")
+        .with("access_token", json!(crate::support::TOKEN))
+        .with("webhook_url", world.webhook_url());
+    world.publish(again).await;
+    // then the token is what the connector is called with (it takes no other), and the webhook goes to the URL.
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    world.webhooks(1).await;
+    assert!(stale.received().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_is_not_rejected_when_its_connector_is_renamed() {
+    // Given a job that was created without naming its connector, and one that named it,
+    let mut world = World::new().await;
+    let worker = world.start_worker().await;
+    world.publish(job("po_1")).await;
+    world.publish(job("po_2").connector("sandbox")).await;
+    let first = [world.result_of("po_1").await, world.result_of("po_2").await];
+    worker.stop().await;
+    // when the default is another connector, and that section is gone,
+    let config = std::fs::read_to_string(world.folder.join("worker.toml")).unwrap();
+    let renamed = config.replace("[connectors.sandbox]", "[connectors.renamed]");
+    std::fs::write(world.folder.join("worker.toml"), renamed).unwrap();
+    world.set("jobs.default_connector", "asked");
+    let _worker = world.start_worker().await;
+    world.publish(job("po_1")).await;
+    world.publish(job("po_2").connector("sandbox")).await;
+    // then both get their result, and a new job for it is rejected.
+    for (id, first) in ["po_1", "po_2"].into_iter().zip(first) {
+        let again = world.wait_for_results(id, 2).await.remove(1);
+        assert_eq!((again.id(), again.kind()), (first.id(), first.kind()));
+        assert_eq!(again.header("x-connector").as_deref(), Some("sandbox"));
+    }
+    world.publish(job("po_3").connector("sandbox")).await;
+    assert_eq!(world.result_of("po_3").await.error_code().as_deref(), Some("UNKNOWN_CONNECTOR"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_whose_queue_is_gone_is_not_lost() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    // Given a worker whose dead-letter queue somebody deletes,
+    world.delete_queue(&world.names.dead_queue).await;
+    // when a job is rejected, then it is a dead letter all the same.
+    world.publish(job("po_1").amount(0)).await;
+    assert_eq!(world.dead_letter().await.json()["merchant_payout_id"], "po_1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
+    // Given a worker that has done its first jobs,
+    let world = World::new().await;
+    let worker = world.start_worker().await;
+    world.publish(job("first")).await;
+    world.result_of("first").await;
+    let before = worker.most_memory();
+    // when messages come that together are far larger than what it may hold,
+    let large = vec![b' '; 8 << 20];
+    for number in 0..24 {
+        world.publish(job("large").raw(&large).message_id(&format!("large_{number}"))).await;
+    }
+    // then each is rejected and a dead letter, and the worker has held a part of them at most.
+    world.publish(job("after")).await;
+    assert_eq!(world.result_of("after").await.kind(), "payout_link.created");
+    eventually("the dead letters", async || (world.ready(&world.names.dead_queue).await == 24).then_some(()))
+        .await;
+    let more = (worker.most_memory() - before) >> 20;
+    assert!(more < 160, "{more} MiB more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_says_what_is_not_taken() {
+    // Given a worker that is well,
+    let world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let worker = world.start_worker().await;
+    let url = format!("{}/health/ready", worker.health_url().await);
+    let answer = reqwest::get(url).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let said: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    for part in ["consuming", "publishing", "database", "reading", "sweeping", "tasks"] {
+        assert_eq!(said[part], true, "{part}: {said}");
+    }
+}
