@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     domain::{TraceContext, retry},
-    http::{self, CallError, Client, HttpSettings},
+    http::{self, BodyEnd, CallError, Client, HttpSettings, StatusAnswer},
     limits::{HostSlots, Slots},
 };
 
@@ -71,6 +71,8 @@ pub struct Post<'a> {
 pub enum Posted {
     Delivered {
         status_code: u16,
+        /// What became of the body, where it was not read to its end.
+        body: Option<String>,
     },
     /// 410: it wants no more of this.
     Gone {
@@ -117,7 +119,7 @@ impl Webhooks {
         self.settings.addresses.check(url)
     }
 
-    /// One try: everything from the name to the last byte of the answer under one deadline.
+    /// One try: everything from the name to the last byte of the answer under one deadline. Its status line decides.
     pub async fn post(&self, post: Post<'_>) -> Posted {
         let failed = |error: &dyn ToString| Posted::Failed {
             status_code: 0,
@@ -132,7 +134,7 @@ impl Webhooks {
             return Posted::PutOff;
         };
         let _of_all = self.places.take().await;
-        match self.client.call(self.request(&post)).await {
+        match self.client.call_for_status(self.request(&post)).await {
             Ok(answer) => judge(&answer),
             Err(CallError::NotSent(error) | CallError::InDoubt(error)) => failed(&error),
         }
@@ -173,10 +175,15 @@ impl Webhooks {
     }
 }
 
-fn judge(answer: &http::Answer) -> Posted {
+/// Judges by the status line alone: a merchant has taken the webhook by then, whatever becomes of the body.
+fn judge(answer: &StatusAnswer) -> Posted {
     let status_code = answer.status.as_u16();
     if answer.status.is_success() {
-        Posted::Delivered { status_code }
+        let body = match &answer.body {
+            BodyEnd::Whole | BodyEnd::Cut => None,
+            BodyEnd::Broken(reason) => Some(format!("the body was not read: {reason}")),
+        };
+        Posted::Delivered { status_code, body }
     } else if answer.status == StatusCode::GONE {
         Posted::Gone { status_code }
     } else {
