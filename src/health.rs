@@ -1,7 +1,7 @@
 //! `/health/live`, `/health/ready` and `/metrics` for whoever runs the worker. Ready: the broker delivers, results can
 //! leave, the database answers.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{
@@ -14,7 +14,21 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 
-use crate::{metrics, pipeline::Pipeline};
+use crate::{
+    listener::{ListenerLimits, serve},
+    metrics,
+    pipeline::Pipeline,
+    store::Probe,
+};
+
+/// Probes and scrapes are few, small and quick.
+const LIMITS: ListenerLimits = ListenerLimits {
+    max_connections: 64,
+    head_timeout: Duration::from_secs(5),
+    connection_timeout: Duration::from_secs(60),
+    max_head_bytes: 16 * 1024,
+    max_body_bytes: 1024,
+};
 
 /// Serves until it is dropped.
 pub struct Health(Option<AbortHandle>);
@@ -31,12 +45,14 @@ impl Drop for Health {
 struct Watched {
     pipeline: Arc<Pipeline>,
     consuming: watch::Receiver<bool>,
+    database: Arc<Probe>,
 }
 
 pub async fn start(
     listen: Option<SocketAddr>,
     pipeline: &Arc<Pipeline>,
     consuming: watch::Receiver<bool>,
+    database: Probe,
 ) -> anyhow::Result<Health> {
     let Some(listen) = listen else { return Ok(Health(None)) };
     let listener = TcpListener::bind(listen)
@@ -47,19 +63,15 @@ pub async fn start(
         .route("/health/live", get(async || "live"))
         .route("/health/ready", get(ready))
         .route("/metrics", get(measured))
-        .with_state(Watched { pipeline: pipeline.clone(), consuming });
-    let server = tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "health is served no more");
-        }
-    });
+        .with_state(Watched { pipeline: pipeline.clone(), consuming, database: Arc::new(database) });
+    let server = tokio::spawn(serve(listener, router, LIMITS));
     Ok(Health(Some(server.abort_handle())))
 }
 
 async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
     let consuming = *watched.consuming.borrow();
     let publishing = watched.pipeline.publisher.is_up();
-    let database = watched.pipeline.store.ping().await.is_ok();
+    let database = watched.database.answers().await;
     let status =
         if consuming && publishing && database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // A connector that is out of order makes nobody unready: the jobs of the others go on.

@@ -43,7 +43,9 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     }
     let (consumer, mut consuming) = Consumer::start(config.broker());
     let stopper = consumer.stopper();
-    let health = crate::health::start(config.worker.health_listen, &pipeline, consumer.is_up()).await?;
+    let probe = store::Probe::new(&config.database())?;
+    let health =
+        crate::health::start(config.worker.health_listen, &pipeline, consumer.is_up(), probe).await?;
     let taking = tokio::spawn(pipeline.clone().take_jobs(consumer));
     let sweeping = tokio::spawn(pipeline.clone().sweep());
     tracing::info!("the worker runs");

@@ -26,6 +26,7 @@ mod keep;
 mod kept;
 mod knows;
 mod outbox;
+mod probe;
 mod pack;
 mod repeat;
 mod retain;
@@ -50,6 +51,7 @@ pub use self::{
     batch::{BatchLimits, LEAST_CONNECTIONS},
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, is_fit, migrate},
     outbox::{DueEvent, Telling, WebhookState},
+    probe::Probe,
     retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
