@@ -28,6 +28,7 @@ mod limits;
 mod merchants;
 mod metrics;
 mod outages;
+mod outside;
 mod permissions;
 mod plans;
 mod program;
