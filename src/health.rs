@@ -14,7 +14,23 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 
-use crate::{broker::Unsettled, metrics, pipeline::Pipeline, tasks};
+use crate::{
+    broker::Unsettled,
+    listener::{ListenerLimits, serve},
+    metrics,
+    pipeline::Pipeline,
+    store::Probe,
+    tasks,
+};
+
+/// Probes and scrapes are few, small and quick.
+const LIMITS: ListenerLimits = ListenerLimits {
+    max_connections: 64,
+    head_timeout: Duration::from_secs(5),
+    connection_timeout: Duration::from_secs(60),
+    max_head_bytes: 16 * 1024,
+    max_body_bytes: 1024,
+};
 
 /// Serves until it is dropped.
 pub struct Health(Option<AbortHandle>);
@@ -32,6 +48,7 @@ struct Watched {
     pipeline: Arc<Pipeline>,
     consuming: watch::Receiver<bool>,
     unsettled: Unsettled,
+    database: Arc<Probe>,
 }
 
 /// Deliveries that nobody takes for so long, or due work that nobody looks for, make the worker unready.
@@ -42,6 +59,7 @@ pub async fn start(
     pipeline: &Arc<Pipeline>,
     consuming: watch::Receiver<bool>,
     unsettled: Unsettled,
+    database: Probe,
 ) -> anyhow::Result<Health> {
     let Some(listen) = listen else { return Ok(Health(None)) };
     let listener = TcpListener::bind(listen)
@@ -52,19 +70,20 @@ pub async fn start(
         .route("/health/live", get(async || "live"))
         .route("/health/ready", get(ready))
         .route("/metrics", get(measured))
-        .with_state(Watched { pipeline: pipeline.clone(), consuming, unsettled });
-    let server = tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "health is served no more");
-        }
-    });
+        .with_state(Watched {
+            pipeline: pipeline.clone(),
+            consuming,
+            unsettled,
+            database: Arc::new(database),
+        });
+    let server = tokio::spawn(serve(listener, router, LIMITS));
     Ok(Health(Some(server.abort_handle())))
 }
 
 async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
     let consuming = *watched.consuming.borrow();
     let publishing = watched.pipeline.publisher.is_up();
-    let database = watched.pipeline.store.ping().await.is_ok();
+    let database = watched.database.answers().await;
     let reading = watched.unsettled.waiting().1 < NEGLECTED;
     // A database that is away is said by itself.
     let sweeping = !database || watched.pipeline.neglected() < NEGLECTED;

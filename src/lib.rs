@@ -24,6 +24,7 @@ pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod health;
+pub mod listener;
 pub mod open_files;
 pub mod shutdown;
 pub mod telemetry;

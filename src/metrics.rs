@@ -9,6 +9,7 @@
 //! | `payout_links_connector_calls_total` | counter | `connector`, `kind`, `outcome` | calls (`create`, `look_up`) by what they came to, named as in `show` |
 //! | `payout_links_connector_call_duration_seconds` | histogram | `connector`, `kind` | how long they took, from connecting to the last byte |
 //! | `payout_links_connector_breaker_state` | gauge | `connector` | 0 closed, 1 half-open, 2 open |
+//! | `payout_links_connector_unread_fields_total` | counter | `connector` | optional fields of answers, such as `expires_at`, that could not be read and were left out |
 //! | `payout_links_connector_slots_taken` | gauge | `connector` | of `calls.concurrency`: records being worked on |
 //! | `payout_links_results_total` | counter | `outcome` | publications of results: `published`, `unrouted` (nobody is bound for it), `failed` (to be repeated) |
 //! | `payout_links_webhooks_total` | counter | `outcome` | posts of webhooks: `delivered`, `failed` (to be repeated), `abandoned` (failed for good, or 410) |
@@ -30,7 +31,10 @@
 //! therefore a `&'static str` or an account's name, and counting allocates nothing. Every series is there from the
 //! start, so that the first "unknown" is a step from 0.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -56,6 +60,7 @@ pub struct Metrics {
     durations: Family<Calls, Histogram>,
     breakers: Family<Connector, Gauge>,
     slots: Family<Connector, Gauge>,
+    unread_fields: Family<Connector, Counter>,
     results: Family<Fixed, Counter>,
     webhooks: Family<Fixed, Counter>,
     let_go: Family<Fixed, Counter>,
@@ -94,6 +99,7 @@ impl Metrics {
             durations: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
             breakers: Family::default(),
             slots: Family::default(),
+            unread_fields: Family::default(),
             results: Family::default(),
             webhooks: Family::default(),
             let_go: Family::default(),
@@ -158,6 +164,8 @@ impl Metrics {
         let breaker = "Circuit breaker: 0 closed, 1 half-open, 2 open";
         registry.register("connector_breaker_state", breaker, self.breakers.clone());
         registry.register("connector_slots_taken", "Records being worked on", self.slots.clone());
+        let unread = "Optional fields of answers that could not be read and were left out";
+        registry.register("connector_unread_fields", unread, self.unread_fields.clone());
         registry.register("results", "Publications of results by outcome", self.results.clone());
         registry.register("webhooks", "Posts of webhooks by outcome", self.webhooks.clone());
         registry.register("let_go", "Work let go for an error of the store", self.let_go.clone());
@@ -287,6 +295,8 @@ impl Metrics {
             let connector = Connector { connector: account.name.clone() };
             self.breakers.get_or_create(&connector).set(account.breaker.level());
             self.slots.get_or_create(&connector).set(whole(account.permits.taken()));
+            let unread_fields = self.unread_fields.get_or_create(&connector);
+            unread_fields.inner().store(account.connector.unread_fields(), Relaxed);
         }
         let mut written = String::new();
         #[expect(clippy::expect_used, reason = "a String takes whatever is written into it")]

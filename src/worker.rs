@@ -53,9 +53,15 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     let services = pipeline.start_services();
     let (consumer, mut consuming) = Consumer::start(config.broker(), pipeline.may_consume());
     let stopper = consumer.stopper();
-    let health =
-        crate::health::start(config.worker.health_listen, &pipeline, consumer.is_up(), consumer.unsettled())
-            .await?;
+    let probe = store::Probe::new(&config.database())?;
+    let health = crate::health::start(
+        config.worker.health_listen,
+        &pipeline,
+        consumer.is_up(),
+        consumer.unsettled(),
+        probe,
+    )
+    .await?;
     let mut taking = tokio::spawn(pipeline.clone().take_jobs(consumer));
     tracing::info!("the worker runs");
 

@@ -8,7 +8,7 @@ job = {
     "amount": {"minor_amount": 1250, "currency": "EUR"},  # EUR 12.50
     "destination_currency": "EUR",
     "customer": {"name": "Ada Example", "email": "ada@example.com"},
-    "webhook_url": "https://merchant.example/webhooks",
+    "webhook_url": "https://merchant.example.com/webhooks",
 }
 
 connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::{
     config::Config,
+    domain::escape_control,
     store::{self, Store},
 };
 
@@ -41,16 +42,17 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     };
     match account.connector.cancel_link(id).await {
         Ok(()) => {
-            println!("{id} is cancelled at {}; nobody is told", account.name);
+            println!("{} is cancelled at {}; nobody is told", escape_control(id), account.name);
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) => {
+        Err(mut error) => {
+            account.redact(&mut error, None);
             // 0: nobody was asked, or nobody answered.
             let status =
                 Some(error.status_code).filter(|status| *status != 0).map(|status| format!("{status} "));
             let code = error.code.map(|code| format!("{code}: "));
             let (status, code) = (status.unwrap_or_default(), code.unwrap_or_default());
-            bail!("{} does not cancel {id}: {status}{code}{}", account.name, error.message)
+            bail!("{} does not cancel {}: {status}{code}{}", account.name, escape_control(id), error.message)
         }
     }
 }

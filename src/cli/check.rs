@@ -18,7 +18,10 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     tell("database", store::connect(&config.database()).await.map(drop).map_err(|error| error.to_string()));
     let connectors = config.connectors()?;
     for account in connectors.iter() {
-        tell(&format!("connector {}", account.name), account.connector.check().await);
+        tell(
+            &format!("connector {}", account.name),
+            account.connector.check().await.map_err(|reason| account.redact_text(&reason)),
+        );
     }
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

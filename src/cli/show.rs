@@ -1,13 +1,13 @@
 //! `show`: a record, its event, its timeline. Nothing sealed is opened.
 
-use std::process::ExitCode;
+use std::{fmt::Write, process::ExitCode};
 
 use anyhow::Context;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     config::Config,
-    domain::idempotency_key,
+    domain::{escape_control, idempotency_key, is_control},
     store::{self, Shown, Store},
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     }
     for record in &records {
         if arguments.json {
-            println!("{}", serde_json::to_string(record)?);
+            println!("{}", escape_json(&serde_json::to_string(record)?));
         } else {
             print(record);
         }
@@ -38,15 +38,29 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
+/// JSON escapes C0 alone: the other control characters, which stand in strings only, are escaped here.
+fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if is_control(letter) {
+            // A String takes whatever is written into it.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
+}
+
 fn print(record: &Shown) {
     let line = |name: &str, value: &str| {
         if !value.is_empty() {
-            println!("  {name:<20} {value}");
+            println!("  {name:<20} {}", escape_control(value));
         }
     };
     let at =
         |time: Option<OffsetDateTime>| time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
-    println!("{} {}", record.merchant_payout_id, record.state);
+    println!("{} {}", escape_control(&record.merchant_payout_id), record.state);
     line("id", &record.id.to_string());
     line("merchant_id", &record.merchant_id);
     line("connector", &record.connector);
@@ -74,7 +88,20 @@ fn print(record: &Shown) {
             call.outcome,
             call.status_code,
             call.took_ms,
-            call.detail.as_deref().unwrap_or_default()
+            escape_control(call.detail.as_deref().unwrap_or_default())
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_no_control_character_and_says_the_same() {
+        let text = "plink_\u{1b}[2J\u{9b}\u{202e}\u{7f}é";
+        let escaped = escape_json(&serde_json::to_string(text).unwrap());
+        assert!(!escaped.chars().any(is_control), "{escaped:?}");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
     }
 }

@@ -1,16 +1,19 @@
 //! What every connector does alike around one call: headers on the way out, and what an answer means.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use reqwest::{
     RequestBuilder,
     header::{HeaderName, HeaderValue},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
-use time::OffsetDateTime;
+use serde_json::Value;
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use url::Url;
 
 use crate::{
-    domain::{ConnectorError, Finding, Outcome, TraceContext},
+    domain::{ConnectorError, Finding, Outcome, TraceContext, has_control},
     http::{Answer, CallError},
 };
 
@@ -67,14 +70,19 @@ pub(super) fn unsettled(answer: &Answer, error: ConnectorError) -> Finding {
     Finding::Unanswered { error, retry_after: answer.retry_after(OffsetDateTime::now_utc()) }
 }
 
-/// A whole answer of the form that is expected.
+/// A whole answer of the form that is expected, with or without a byte order mark.
 pub(super) fn parse<T: DeserializeOwned>(answer: &Answer) -> Option<T> {
-    serde_json::from_slice(&answer.body).ok().filter(|_| !answer.cut)
+    let body = answer.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&answer.body);
+    serde_json::from_slice(body).ok().filter(|_| !answer.cut)
 }
 
 /// An answer that cannot be read as what was asked for. Nothing of it is repeated.
 pub(super) fn unreadable(answer: &Answer) -> ConnectorError {
     let status_code = answer.status.as_u16();
+    if let Some(encoding) = answer.unread_encoding() {
+        let reason = format!("the answer is compressed and cannot be read: content-encoding {encoding}");
+        return ConnectorError::new(status_code, None, &reason, None);
+    }
     let reason = match (answer.cut, answer.status.is_success()) {
         (true, _) => "the answer is too large",
         (false, true) => "the answer is not a payout link",
@@ -124,9 +132,129 @@ pub(super) fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
     sound.then(|| text.into())
 }
 
+/// The provider's identifier of a payout, where it can be passed on: 1 to 255 bytes without control characters.
+pub(super) fn identifier(id: String) -> Option<String> {
+    ((1..=255).contains(&id.len()) && !has_control(&id)).then_some(id)
+}
+
+/// Reads the fields of an answer that a payout link can do without. One that is there and cannot be read is left out and counted.
+#[derive(Debug, Default)]
+pub(super) struct OptionalFields {
+    unread: AtomicU64,
+}
+
+impl OptionalFields {
+    /// Fields that were there and could not be read.
+    pub(super) fn unread(&self) -> u64 {
+        self.unread.load(Relaxed)
+    }
+
+    /// A time in RFC 3339, with its zone.
+    pub(super) fn time(&self, field: &'static str, value: &Value) -> Option<OffsetDateTime> {
+        let read = |value: &Value| in_utc(OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()?);
+        self.read(field, value, read)
+    }
+
+    /// A time in Unix seconds.
+    pub(super) fn unix_time(&self, field: &'static str, value: &Value) -> Option<OffsetDateTime> {
+        let read = |value: &Value| in_utc(OffsetDateTime::from_unix_timestamp(value.as_i64()?).ok()?);
+        self.read(field, value, read)
+    }
+
+    pub(super) fn text<'a>(&self, field: &'static str, value: &'a Value) -> Option<&'a str> {
+        self.read(field, value, Value::as_str)
+    }
+
+    pub(super) fn read<'a, T>(
+        &self,
+        field: &'static str,
+        value: &'a Value,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Option<T> {
+        if value.is_null() {
+            return None;
+        }
+        let found = read(value);
+        if found.is_none() {
+            self.unread.fetch_add(1, Relaxed);
+            tracing::info!(field, "optional field of the connector's answer unreadable, left out");
+        }
+        found
+    }
+}
+
+/// The same time in UTC, where the calendar has room for it there and RFC 3339 for its year.
+fn in_utc(time: OffsetDateTime) -> Option<OffsetDateTime> {
+    time.checked_to_offset(UtcOffset::UTC).filter(|time| (0..=9999).contains(&time.year()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn answer(body: &'static [u8], encoding: Option<&str>) -> Answer {
+        let headers = encoding.map(|encoding| (reqwest::header::CONTENT_ENCODING, encoding.parse().unwrap()));
+        Answer {
+            status: reqwest::StatusCode::OK,
+            headers: headers.into_iter().collect(),
+            body: body.into(),
+            cut: false,
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_an_answer() {
+        assert_eq!(parse::<Value>(&answer(b"\xef\xbb\xbf{}", None)), Some(serde_json::json!({})));
+        assert_eq!(parse::<Value>(&answer(b"\xef\xbb\xbf\xef\xbb\xbf{}", None)), None);
+    }
+
+    #[test]
+    fn a_compressed_answer_that_cannot_be_read_is_named_as_such() {
+        let error = unreadable(&answer(b"x", Some("br")));
+        assert_eq!(error.message, "the answer is compressed and cannot be read: content-encoding br");
+        assert_eq!(unreadable(&answer(b"x", Some("identity"))).message, "the answer is not a payout link");
+    }
+
+    #[test]
+    fn only_what_can_be_passed_on_is_an_identifier() {
+        for id in ["plink_7Hq2", "1", &"a".repeat(255)] {
+            assert_eq!(identifier(id.to_owned()).as_deref(), Some(id));
+        }
+        for id in ["", &"a".repeat(256), "plink_\0", "plink_\u{1b}[2J", "plink\u{202e}", "a\nb", "\u{9b}2J"] {
+            assert_eq!(identifier(id.to_owned()), None, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn an_optional_field_that_cannot_be_read_is_left_out_and_counted() {
+        use serde_json::json;
+        let fields = OptionalFields::default();
+        let noon = OffsetDateTime::from_unix_timestamp(1_796_126_400).unwrap();
+        for (value, time) in [
+            (json!("2026-12-01T12:00:00Z"), Some(noon)),
+            (json!("2026-12-01T13:00:00+01:00"), Some(noon)),
+            (Value::Null, None),
+        ] {
+            assert_eq!(fields.time("expires_at", &value), time, "{value}");
+        }
+        assert_eq!(fields.unix_time("expire_by", &json!(1_796_126_400)), Some(noon));
+        assert_eq!(fields.unread(), 0);
+        let unreadable = [
+            json!("2026-12-01T12:00:00"),
+            json!(1_796_126_400),
+            json!("tomorrow"),
+            json!({}),
+            json!("9999-12-31T23:59:59-01:00"),
+            json!("0000-01-01T00:00:00+01:00"),
+        ];
+        for value in &unreadable {
+            assert_eq!(fields.time("expires_at", value), None, "{value}");
+        }
+        assert_eq!(fields.unix_time("expire_by", &json!("1796126400")), None);
+        assert_eq!(fields.unix_time("expire_by", &json!(i64::MAX)), None);
+        assert_eq!(fields.text("error_message", &json!(7)), None);
+        assert_eq!(fields.unread(), unreadable.len() as u64 + 3);
+    }
 
     #[test]
     fn only_what_is_plainly_a_link_is_one() {

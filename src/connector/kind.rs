@@ -17,7 +17,17 @@ pub struct Kind {
     /// Settings without a default.
     pub needs: &'static [&'static str],
     pub supports: Supports,
+    /// The fields of the provider's errors that merchants are told, beside its message; all others are left out.
+    pub tells: &'static [ErrorField],
     pub read: fn(toml::Value) -> Result<Box<dyn Settings>, toml::de::Error>,
+}
+
+/// A field of a provider's error, beside its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorField {
+    Code,
+    /// Only where it is documented as one of a list of words.
+    Reason,
 }
 
 impl Kind {
@@ -48,10 +58,17 @@ where
     Ok(Box::new(section.try_into::<S>()?))
 }
 
+/// Bytes of a call that was given up stay in the kernel for up to this, and may still arrive (`TCP_USER_TIMEOUT` in `http`).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
 /// "Not there" is believed after the settle time: by then no call may be on its way any more, and one may begin late in
 /// its lease.
 pub(super) fn settle_problem(settle_seconds: u64, lease: Duration) -> Option<String> {
-    (Duration::from_secs(settle_seconds) < lease).then(|| {
-        "settle_seconds is shorter than worker.lease_seconds: a call may begin late in its lease".to_owned()
+    let least = lease + UNACKNOWLEDGED;
+    (Duration::from_secs(settle_seconds) < least).then(|| {
+        format!(
+            "settle_seconds is {settle_seconds}, less than worker.lease_seconds and 30 s for what is still on its way: set {} or more",
+            least.as_secs()
+        )
     })
 }

@@ -16,14 +16,17 @@ mod xendit;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use secrecy::SecretString;
 use time::OffsetDateTime;
 
 pub use self::{
-    kind::{KINDS, Kind, Settings},
+    kind::{ErrorField, KINDS, Kind, Settings},
     supports::Supports,
 };
 use crate::{
-    domain::{ConnectorError, CreateLink, Finding, Outcome, ReplayRule, TraceContext},
+    domain::{
+        ConnectorError, CreateLink, Finding, Outcome, Redactor, ReplayRule, TraceContext, escape_control,
+    },
     limits::{Breaker, Health, Permits, RateLimit},
     wire::Rejection,
 };
@@ -38,6 +41,8 @@ pub struct Call<'a> {
     pub connector_payout_id: Option<&'a str>,
     /// When the first call that counts began: a look-up need not search before it.
     pub first_called_at: Option<OffsetDateTime>,
+    /// By the clock of `first_called_at`, which is the database's and need not be the provider's.
+    pub now: OffsetDateTime,
     pub trace: &'a TraceContext,
 }
 
@@ -64,6 +69,12 @@ pub trait Connector: Send + Sync {
         std::future::ready(Err(error)).boxed()
     }
 
+    /// The account's own secrets, configured and fetched: a provider may repeat them in its texts.
+    fn credentials(&self) -> Vec<SecretString>;
+
+    /// Optional fields of its answers that were there and could not be read, since the start.
+    fn unread_fields(&self) -> u64;
+
     /// A harmless call that tells whether it can be reached with its credentials.
     fn check(&self) -> BoxFuture<'_, Result<(), String>>;
 }
@@ -78,6 +89,30 @@ pub struct Account {
     /// Calls begun in a minute.
     pub rate: RateLimit,
     pub breaker: Breaker,
+}
+
+impl Account {
+    /// Takes out of an error what nobody is told: the account's and the job's secrets, and the fields that are not among
+    /// [`Kind::tells`].
+    pub fn redact(&self, error: &mut ConnectorError, job: Option<&CreateLink>) {
+        if !self.kind.tells.contains(&ErrorField::Code) {
+            error.code = None;
+        }
+        if !self.kind.tells.contains(&ErrorField::Reason) {
+            error.reason = None;
+        }
+        error.redact(&self.redactor(job));
+    }
+
+    /// A text of the connector's for an operator's terminal, without the account's secrets.
+    pub fn redact_text(&self, text: &str) -> String {
+        escape_control(&self.redactor(None).redact(text)).into_owned()
+    }
+
+    fn redactor(&self, job: Option<&CreateLink>) -> Redactor {
+        let of_job = job.into_iter().flat_map(CreateLink::secrets);
+        Redactor::new(self.connector.credentials().into_iter().chain(of_job))
+    }
 }
 
 impl Outcome {

@@ -12,13 +12,17 @@ use reqwest::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::OffsetDateTime;
 use url::Url;
 
 use super::{
-    Call, Connector, Kind, Settings, Supports,
-    exchange::{at, judge, link_url, lost, parse, unasked, unreadable, unsettled, with_secret, with_trace},
-    kind::{read, settle_problem},
+    Call, Connector, ErrorField, Kind, Settings, Supports,
+    exchange::{
+        OptionalFields, at, identifier, judge, link_url, lost, parse, unasked, unreadable, unsettled,
+        with_secret, with_trace,
+    },
+    kind::read,
 };
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
@@ -39,6 +43,7 @@ pub(super) const KIND: Kind = Kind {
         expiry: "as its server is told",
         cancels: false,
     },
+    tells: &[ErrorField::Code],
     read: read::<SandboxSettings>,
 };
 
@@ -78,12 +83,23 @@ fn a_minute() -> u64 {
 
 impl Settings for SandboxSettings {
     fn problems(&self, lease: Duration) -> Vec<String> {
-        settle_problem(self.settle_seconds, lease).into_iter().collect()
+        // Its server is as near as a test has it: nothing stays on its way for long.
+        let is_short = Duration::from_secs(self.settle_seconds) < lease;
+        let problem = || {
+            "settle_seconds is shorter than worker.lease_seconds: a call may begin late in its lease"
+                .to_owned()
+        };
+        is_short.then(problem).into_iter().collect()
     }
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         let links = at(&self.url, &["v1", "payout-links"]);
-        Ok(Box::new(Sandbox { http: Client::new(http)?, links, settings: self.clone() }))
+        Ok(Box::new(Sandbox {
+            http: Client::new(http)?,
+            links,
+            settings: self.clone(),
+            optional: OptionalFields::default(),
+        }))
     }
 }
 
@@ -91,6 +107,7 @@ struct Sandbox {
     links: Url,
     settings: SandboxSettings,
     http: Client,
+    optional: OptionalFields,
 }
 
 #[derive(Serialize)]
@@ -121,8 +138,8 @@ struct Link {
     id: String,
     status: String,
     url: String,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    expires_at: Option<OffsetDateTime>,
+    #[serde(default)]
+    expires_at: Value,
 }
 
 #[derive(Deserialize)]
@@ -207,6 +224,7 @@ impl Sandbox {
     /// A link as the sandbox has it; `None` where it cannot be passed on.
     fn read(&self, link: Link, answer: &Answer) -> Option<Finding> {
         let status_code = answer.status.as_u16();
+        let connector_payout_id = identifier(link.id)?;
         let payout_status = match link.status.as_str() {
             "issued" => PayoutStatus::RequiresFulfillment,
             "claimed" => PayoutStatus::Pending,
@@ -216,13 +234,13 @@ impl Sandbox {
         };
         if matches!(payout_status, PayoutStatus::Cancelled | PayoutStatus::Expired) {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
-            return Some(Finding::Ended { error, payout_status, connector_payout_id: link.id });
+            return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }
         Some(Finding::Found(CreatedLink {
             url: link_url(&link.url, self.settings.allow_http_links)?,
-            connector_payout_id: link.id,
+            connector_payout_id,
             payout_status,
-            expires_at: link.expires_at,
+            expires_at: self.optional.time("expires_at", &link.expires_at),
             status_code,
         }))
     }
@@ -258,6 +276,14 @@ impl Connector for Sandbox {
         self.find(call).boxed()
     }
 
+    fn credentials(&self) -> Vec<SecretString> {
+        vec![self.settings.token.clone()]
+    }
+
+    fn unread_fields(&self) -> u64 {
+        self.optional.unread()
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         async {
             let request = self.request(self.http.get(self.by_reference("check")), None);
@@ -287,8 +313,8 @@ fn create_body(call: Call<'_>) -> Vec<u8> {
 
 fn failure(answer: &Answer) -> ConnectorError {
     let status_code = answer.status.as_u16();
-    match serde_json::from_slice::<Failure>(&answer.body) {
-        Ok(Failure { error }) => ConnectorError::new(status_code, Some(&error.code), &error.message, None),
-        Err(_) => ConnectorError::new(status_code, None, &format!("answered {status_code}"), None),
+    match parse(answer) {
+        Some(Failure { error }) => ConnectorError::new(status_code, Some(&error.code), &error.message, None),
+        None => ConnectorError::new(status_code, None, &format!("answered {status_code}"), None),
     }
 }

@@ -12,20 +12,22 @@ use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{RequestBuilder, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::OffsetDateTime;
 use url::Url;
 
 use super::{
-    Call, Connector, Kind, Settings, Supports,
+    Call, Connector, ErrorField, Kind, Settings, Supports,
     exchange::{
-        at, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable, unsettled, with_trace,
+        OptionalFields, at, identifier, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable,
+        unsettled, with_trace,
     },
     kind::read,
     supports::{feature_data, required, unsupported},
 };
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, ReplayRule},
-    http::{Answer, Client, HttpSettings, NoClient},
+    http::{Answer, Client, HttpSettings, NoClient, decimal_seconds},
     wire::Rejection,
 };
 
@@ -42,6 +44,7 @@ pub(super) const KIND: Kind = Kind {
         expiry: "three days after it was made",
         cancels: true,
     },
+    tells: &[ErrorField::Code],
     read: read::<XenditSettings>,
 };
 
@@ -79,13 +82,18 @@ impl Settings for XenditSettings {
     }
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
-        Ok(Box::new(Xendit { http: Client::new(http)?, settings: self.clone() }))
+        Ok(Box::new(Xendit {
+            http: Client::new(http)?,
+            settings: self.clone(),
+            optional: OptionalFields::default(),
+        }))
     }
 }
 
 struct Xendit {
     settings: XenditSettings,
     http: Client,
+    optional: OptionalFields,
 }
 
 /// Nothing else is documented.
@@ -103,8 +111,8 @@ struct Payout {
     external_id: String,
     amount: i64,
     status: String,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    expiration_timestamp: Option<OffsetDateTime>,
+    #[serde(default)]
+    expiration_timestamp: Value,
     payout_url: Option<String>,
 }
 
@@ -222,7 +230,9 @@ impl Xendit {
         if !is_ours {
             return None;
         }
-        let is_over = payout.expiration_timestamp.is_some_and(|end| end <= OffsetDateTime::now_utc());
+        let connector_payout_id = identifier(payout.id)?;
+        let expires_at = self.optional.time("expiration_timestamp", &payout.expiration_timestamp);
+        let is_over = expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc());
         let payout_status = match payout.status.as_str() {
             "PENDING" | "ISSUED" => PayoutStatus::RequiresFulfillment,
             "CLAIMED" | "DISBURSING" => PayoutStatus::Pending,
@@ -236,16 +246,16 @@ impl Xendit {
         if matches!(payout_status, PayoutStatus::Failed | PayoutStatus::Expired | PayoutStatus::Cancelled) {
             let message = format!("the payout is {}", payout.status);
             let error = ConnectorError::new(status_code, None, &message, None);
-            return Some(Finding::Ended { error, payout_status, connector_payout_id: payout.id });
+            return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }
         let Some(url) = payout.payout_url else {
-            return Some(Finding::Underway { connector_payout_id: payout.id, status_code });
+            return Some(Finding::Underway { connector_payout_id, status_code });
         };
         Some(Finding::Found(CreatedLink {
             url: link_url(&url, false)?,
-            connector_payout_id: payout.id,
+            connector_payout_id,
             payout_status,
-            expires_at: payout.expiration_timestamp,
+            expires_at,
             status_code,
         }))
     }
@@ -307,6 +317,14 @@ impl Connector for Xendit {
         self.void(connector_payout_id).boxed()
     }
 
+    fn credentials(&self) -> Vec<SecretString> {
+        vec![self.settings.api_key.clone()]
+    }
+
+    fn unread_fields(&self) -> u64 {
+        self.optional.unread()
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         self.try_credential().boxed()
     }
@@ -324,7 +342,8 @@ fn is_header(text: &str) -> bool {
 
 /// Seconds until the limit of calls is whole again.
 fn reset(answer: &Answer) -> Option<Duration> {
-    answer.headers.get("rate-limit-reset")?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    // Documented with decimals: `Rate-Limit-Reset: 58.37`.
+    decimal_seconds(answer.headers.get("rate-limit-reset")?.to_str().ok()?)
 }
 
 /// An error in the provider's own words; `None` where the answer holds none.

@@ -108,18 +108,14 @@ impl WebhookUrl {
 }
 
 impl CreateLink {
-    /// `text` without any secret of this job: for what a connector, which was sent them, says in its errors.
-    pub fn redact(&self, text: &str) -> String {
-        let features = self.feature_values();
-        let mut secrets: Vec<&str> = self.secrets().map(ExposeSecret::expose_secret).collect();
-        secrets.extend(features.iter().map(String::as_str));
-        // Longest first: one may be part of another. Below three characters everything would match.
-        secrets.retain(|secret| secret.chars().count() >= 3);
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[REDACTED]"))
+    /// Every secret of this job: a connector, which is sent them, may repeat them in its errors.
+    pub fn secrets(&self) -> Vec<SecretString> {
+        let features = self.feature_values().into_iter().map(SecretString::from);
+        self.secret_fields().cloned().chain(features).collect()
     }
 
-    /// A connector is sent these one by one, so it may repeat one by itself. A short number or `true` is in many a message.
+    /// A connector is sent these one by one, so it may repeat one by itself. A short number or `true` is in many a message, and
+    /// so are the names of the keys: the text as a whole is a secret only where it is not JSON.
     fn feature_values(&self) -> Vec<String> {
         fn texts(value: Value, found: &mut Vec<String>) {
             match value {
@@ -131,15 +127,16 @@ impl CreateLink {
             }
         }
         let mut found = Vec::new();
-        if let Some(features) = &self.connector_feature_data
-            && let Ok(value) = serde_json::from_str(features.expose_secret())
-        {
-            texts(value, &mut found);
+        if let Some(features) = &self.connector_feature_data {
+            match serde_json::from_str(features.expose_secret()) {
+                Ok(value) => texts(value, &mut found),
+                Err(_) => found.push(features.expose_secret().to_owned()),
+            }
         }
         found
     }
 
-    fn secrets(&self) -> impl Iterator<Item = &SecretString> {
+    fn secret_fields(&self) -> impl Iterator<Item = &SecretString> {
         let addresses = [&self.address.shipping_address, &self.address.billing_address];
         let addresses = addresses.into_iter().filter_map(Option::as_deref).flat_map(|a: &Address| {
             [
@@ -165,7 +162,7 @@ impl CreateLink {
         addresses
             .chain(customer)
             .chain(documents.map(|document| &document.document_number))
-            .chain([&self.connector_feature_data, &self.access_token])
+            .chain([&self.access_token])
             .flatten()
             .chain(method_secrets)
     }
@@ -173,7 +170,7 @@ impl CreateLink {
 
 #[cfg(test)]
 mod tests {
-    use crate::wire;
+    use crate::{domain::Redactor, wire};
 
     #[test]
     fn each_value_of_the_feature_data_is_a_secret() {
@@ -183,7 +180,7 @@ mod tests {
         let policy = wire::DecodePolicy { allow_http_webhooks: false };
         let job = wire::create_link(body.as_bytes(), None, &policy).unwrap();
         assert_eq!(
-            job.redact("no account acc-canary (12345678), true"),
+            Redactor::new(job.secrets()).redact("no account acc-canary (12345678), true"),
             "no account [REDACTED] ([REDACTED]), true"
         );
     }

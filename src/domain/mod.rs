@@ -6,6 +6,8 @@ mod customer;
 mod payout_method;
 mod job;
 mod idempotency;
+mod redaction;
+mod text;
 mod payout_link;
 mod outcome;
 mod order;
@@ -23,5 +25,7 @@ pub use self::{
     payout_link::{Attempt, AttemptKind, Lease, OpenLink, TraceContext},
     payout_method::{FieldKind, METHODS, MethodField, MethodFields, MethodKind, PayoutMethod, SOURCE_BANKS},
     prism::{Country, PayoutPriority, PayoutStatus, PrismEnum},
+    redaction::Redactor,
     retry::{Conclusion, Progress},
+    text::{escape_control, has_control, is_control},
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
-use super::PayoutStatus;
+use super::{PayoutStatus, Redactor, redaction, text};
 
 /// A payout link as the connector made it.
 #[derive(Debug, Clone)]
@@ -20,8 +20,8 @@ pub struct CreatedLink {
 
 /// What a connector said when it did not give a link, or why it could not be asked.
 ///
-/// Texts come from outside: bounded by [`ConnectorError::new`], and freed of the job's secrets before they are
-/// told to anybody (`CreateLink::redact`).
+/// Texts come from outside. Nobody is told of them before [`ConnectorError::redact`] has taken the secrets out and cut them to their
+/// length, in this order: a secret that stands across the cut would no longer be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectorError {
     /// HTTP status of the answer, 0 where there was none.
@@ -37,13 +37,26 @@ impl ReplayRule {
 }
 
 impl ConnectorError {
-    const TEXT_LIMIT: usize = 512;
+    /// Characters of a message that are told.
+    const MAX_TEXT_CHARS: usize = 512;
+    /// Characters of a code that are told.
+    const MAX_CODE_CHARS: usize = 64;
 
+    /// Takes texts as they came, but for their control characters.
     pub fn new(status_code: u16, code: Option<&str>, message: &str, reason: Option<&str>) -> Self {
         let bounded = |text: &str| -> String {
-            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(Self::TEXT_LIMIT).collect()
+            let text = text.chars().take(redaction::MAX_TEXT_CHARS);
+            text.map(|letter| if text::is_control(letter) { ' ' } else { letter }).collect()
         };
         Self { status_code, code: code.map(bounded), message: bounded(message), reason: reason.map(bounded) }
+    }
+
+    /// Takes the secrets out, then cuts each text to its length.
+    pub fn redact(&mut self, secrets: &Redactor) {
+        let clean = |text: &str, max_chars| secrets.redact(text).chars().take(max_chars).collect();
+        self.code = self.code.as_deref().map(|code| clean(code, Self::MAX_CODE_CHARS));
+        self.message = clean(&self.message, Self::MAX_TEXT_CHARS);
+        self.reason = self.reason.as_deref().map(|reason| clean(reason, Self::MAX_TEXT_CHARS));
     }
 
     /// An error of our own side of the wire: no status, no code of the connector's.

@@ -111,7 +111,10 @@ impl Connector {
             return Ok(Connected { io, allowance, is_http2: false });
         }
         let name = match url.host() {
-            Some(Host::Domain(name)) => ServerName::try_from(name.to_owned())?,
+            // A certificate names no root.
+            Some(Host::Domain(name)) => {
+                ServerName::try_from(name.strip_suffix('.').unwrap_or(name).to_owned())?
+            }
             Some(Host::Ipv4(address)) => ServerName::IpAddress(std::net::IpAddr::from(address).into()),
             Some(Host::Ipv6(address)) => ServerName::IpAddress(std::net::IpAddr::from(address).into()),
             None => return Err("the URL has no host".into()),

@@ -2,10 +2,12 @@
 //! two that wake each other. Over HTTP/2 calls share it, and it has a task of its own.
 
 use std::{
+    error::Error,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::atomic::Ordering::Relaxed,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -16,11 +18,11 @@ use hyper::{
     header::{HOST, HeaderValue},
     http::{Uri, uri},
 };
-use hyper_util::rt::TokioExecutor;
-use reqwest::Body;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use reqwest::{Body, StatusCode, header::HeaderMap};
 
 use super::{
-    Answer, HttpSettings,
+    HttpSettings,
     connect::{Allowance, BoxError, Connected, Io},
 };
 
@@ -47,11 +49,27 @@ pub(super) struct Http2 {
 pub(super) enum Unanswered {
     /// The connection had ended before: nothing was written. The request, back.
     Unsent(Box<Request>, hyper::Error),
+    /// The server says that it has not processed any of it, and will not.
+    Refused(hyper::Error),
     InDoubt(hyper::Error),
 }
 
+/// The head of an answer, as soon as it is there.
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+}
+
+/// The body of an answer, and whether there was more of it than is read.
+pub(super) type ReadBody = (Bytes, bool);
+
 /// The head of an answer, with all interim ones before it, and what a body may be late by in being cut.
 const HEAD: usize = 64 * 1024;
+/// Lines of a head: other clients take some hundreds, within a limit of bytes.
+const MAX_HEADERS: usize = 512;
+/// A connection with calls under way is asked so often whether its other end is there: a kernel, or a load balancer, acknowledges bytes
+/// also for a process that hangs.
+const MAX_PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes that are taken in for one answer.
 pub(super) fn most(settings: &HttpSettings) -> usize {
@@ -59,17 +77,33 @@ pub(super) fn most(settings: &HttpSettings) -> usize {
 }
 
 impl Connection {
-    pub(super) async fn begin(connected: Connected) -> Result<Self, BoxError> {
+    pub(super) async fn begin(connected: Connected, settings: &HttpSettings) -> Result<Self, BoxError> {
         let Connected { io, allowance, is_http2 } = connected;
         if is_http2 {
-            let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await?;
+            // Asked and not answered twice within a call's time: the call ends, and a new connection is there for the next one.
+            let ping = (settings.timeout / 4).clamp(Duration::from_millis(1), MAX_PING_INTERVAL);
+            let handshake = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(ping)
+                .keep_alive_timeout(ping)
+                .max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX))
+                .handshake(io);
+            let (sender, driver) = handshake.await?;
             tokio::spawn(async move {
                 // What ends it is told to the calls that are under way.
                 let _ = driver.await;
             });
             return Ok(Self::Http2(Http2 { sender, allowance }));
         }
-        let (sender, connection) = http1::Builder::new().max_buf_size(HEAD).handshake(io).await?;
+        // Heads as other clients take them. A line that is invalid is left out: a length that is, ends with the connection.
+        let handshake = http1::Builder::new()
+            .max_buf_size(HEAD)
+            .max_headers(MAX_HEADERS)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
+            .handshake(io);
+        let (sender, connection) = handshake.await?;
         let driver = Driver(Some(Box::pin(connection)));
         Ok(Self::Http1(Http1 { sender, driver, allowance }))
     }
@@ -82,27 +116,44 @@ impl Connection {
         }
     }
 
+    /// What tells a shared connection from others.
+    pub(super) fn shared(&self) -> Option<Allowance> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(connection) => Some(connection.allowance.clone()),
+        }
+    }
+
+    /// Sends a request. `head` is there as soon as it was read, whatever becomes of the body.
     pub(super) async fn call(
         &mut self,
         request: Box<Request>,
         settings: &HttpSettings,
-    ) -> Result<Answer, Unanswered> {
+        head: &mut Option<Head>,
+    ) -> Result<ReadBody, Unanswered> {
         match self {
-            Self::Http1(connection) => connection.call(request, settings).await,
-            Self::Http2(connection) => Box::pin(connection.call(request, settings)).await,
+            Self::Http1(connection) => connection.call(request, settings, head).await,
+            Self::Http2(connection) => Box::pin(connection.call(request, settings, head)).await,
         }
     }
 }
 
 impl Http1 {
-    async fn call(&mut self, request: Box<Request>, settings: &HttpSettings) -> Result<Answer, Unanswered> {
+    async fn call(
+        &mut self,
+        request: Box<Request>,
+        settings: &HttpSettings,
+        head: &mut Option<Head>,
+    ) -> Result<ReadBody, Unanswered> {
         self.allowance.store(most(settings), Relaxed);
-        let (head, mut incoming) = {
+        let mut incoming = {
             let mut answered = pin!(self.sender.try_send_request(in_origin_form(request)));
-            self.driver.along_with(answered.as_mut()).await.map_err(unanswered)?.into_parts()
+            let answered = self.driver.along_with(answered.as_mut()).await.map_err(unanswered)?;
+            let (parts, incoming) = answered.into_parts();
+            *head = Some(Head { status: parts.status, headers: parts.headers });
+            incoming
         };
-        let (body, cut) = read(&mut incoming, settings, Some(&mut self.driver)).await?;
-        Ok(Answer { status: head.status, headers: head.headers, body, cut })
+        read(&mut incoming, settings, Some(&mut self.driver)).await
     }
 
     /// Is there nothing left of the call before, and is the other side still there?
@@ -117,18 +168,23 @@ impl Http2 {
         &mut self,
         mut request: Box<Request>,
         settings: &HttpSettings,
-    ) -> Result<Answer, Unanswered> {
+        head: &mut Option<Head>,
+    ) -> Result<ReadBody, Unanswered> {
         self.allowance.fetch_add(most(settings), Relaxed);
         // It would stand beside `:authority`.
         request.headers_mut().remove(HOST);
         let answered = self.sender.try_send_request(*request).await.map_err(unanswered)?;
-        let (head, mut incoming) = answered.into_parts();
-        let (body, cut) = read(&mut incoming, settings, None).await?;
-        Ok(Answer { status: head.status, headers: head.headers, body, cut })
+        let (parts, mut incoming) = answered.into_parts();
+        *head = Some(Head { status: parts.status, headers: parts.headers });
+        read(&mut incoming, settings, None).await
     }
 
     pub(super) fn is_ready(&self) -> bool {
         self.sender.is_ready()
+    }
+
+    pub(super) fn is(&self, shared: &Allowance) -> bool {
+        Arc::ptr_eq(&self.allowance, shared)
     }
 }
 
@@ -168,7 +224,7 @@ async fn read(
     incoming: &mut Incoming,
     settings: &HttpSettings,
     mut driver: Option<&mut Driver>,
-) -> Result<(Bytes, bool), Unanswered> {
+) -> Result<ReadBody, Unanswered> {
     let mut body = BytesMut::new();
     while !incoming.is_end_stream() {
         let frame = match &mut driver {
@@ -206,6 +262,19 @@ fn in_origin_form(mut request: Box<Request>) -> Request {
 fn unanswered(mut error: TrySendError<Request>) -> Unanswered {
     match error.take_message() {
         Some(request) => Unanswered::Unsent(Box::new(request), error.into_error()),
-        None => Unanswered::InDoubt(error.into_error()),
+        None => match error.into_error() {
+            error if is_refusal(&error) => Unanswered::Refused(error),
+            error => Unanswered::InDoubt(error),
+        },
     }
+}
+
+/// Whether the server says that it processed nothing of it: REFUSED_STREAM, or GOAWAY for streams above the last that it will process
+/// (RFC 9113, 8.7 and 6.8). h2 ends no other stream with the server's GOAWAY.
+fn is_refusal(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (refused || cause.is_go_away())
+    })
 }

@@ -1,7 +1,9 @@
 //! One way to call somebody over HTTP: every call with its limits, every failure with an answer to "was it sent?".
 
+mod answer;
 mod connect;
 mod connection;
+mod encoding;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -10,18 +12,20 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
-    Body, IntoUrl, RequestBuilder, StatusCode,
-    header::{ACCEPT, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT},
+    Body, IntoUrl, RequestBuilder,
+    header::{ACCEPT, HeaderValue, USER_AGENT},
 };
 use rustls::pki_types::CertificateDer;
-use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tokio::time::timeout;
 use url::{Position, Url};
 
-pub use self::connect::{BoxError, Resolve, SystemResolver};
+pub use self::{
+    answer::{Answer, BodyEnd, StatusAnswer, decimal_seconds},
+    connect::{BoxError, Resolve, SystemResolver},
+};
 use self::{
-    connect::Connector,
-    connection::{Connection, Request, Unanswered, most},
+    connect::{Allowance, Connector},
+    connection::{Connection, Head, ReadBody, Request, Unanswered, most},
     pool::Pool,
 };
 
@@ -37,15 +41,6 @@ pub struct HttpSettings {
     pub max_idle: usize,
     /// Certificates that a server's is looked up in, in place of the system's.
     pub roots: Option<Vec<CertificateDer<'static>>>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    /// The body went on past the limit.
-    pub cut: bool,
 }
 
 /// Why there is no whole answer. Neither carries a URL, which may hold a secret.
@@ -108,23 +103,68 @@ impl Client {
         self.0.requests.post(url)
     }
 
-    /// Sends a request and reads its answer, within its own timeout or the client's.
+    /// Sends a request and reads its answer, within its own timeout or the client's. An answer without its whole body is none.
     ///
     /// No `async fn`: that would keep what the request was made of for as long as the answer takes, of thousands of calls.
     pub fn call(&self, request: RequestBuilder) -> impl Future<Output = Result<Answer, CallError>> + Send {
-        let outgoing = match request.build() {
-            Ok(request) => Ok(Box::new(Outgoing::new(request))),
-            Err(error) => {
-                Err(CallError::NotSent(reasons("the request cannot be made", &error.without_url())))
-            }
-        };
+        let outgoing = outgoing(request);
         async move {
+            let settings = &self.0.settings;
             #[cfg(fuzzing)]
-            return fuzzing::answer(&*outgoing?, &self.0.settings);
+            return fuzzing::answer(&*outgoing?, settings);
             #[cfg(not(fuzzing))]
-            self.0.send(outgoing?).await
+            {
+                let mut progress = Progress::default();
+                let (body, cut) = self.0.send(outgoing?, &mut progress).await?;
+                let Some(Head { status, mut headers }) = progress.head else { return Err(no_head()) };
+                let (body, cut) = encoding::decoded(&mut headers, body, cut, settings.max_response_bytes);
+                Ok(Answer { status, headers, body, cut })
+            }
         }
     }
+
+    /// Sends a request and reads the status line of its answer; the body is read as well, so that the connection can be used again, but
+    /// how it ends is only told.
+    pub fn call_for_status(
+        &self,
+        request: RequestBuilder,
+    ) -> impl Future<Output = Result<StatusAnswer, CallError>> + Send {
+        let outgoing = outgoing(request);
+        async move {
+            let mut progress = Progress::default();
+            let body = self.0.send(outgoing?, &mut progress).await;
+            let Some(Head { status, headers }) = progress.head else {
+                return Err(body.err().unwrap_or_else(no_head));
+            };
+            let body = match body {
+                Ok((_, false)) => BodyEnd::Whole,
+                Ok((_, true)) => BodyEnd::Cut,
+                Err(CallError::NotSent(reason) | CallError::InDoubt(reason)) => BodyEnd::Broken(reason),
+            };
+            Ok(StatusAnswer { status, headers, body })
+        }
+    }
+}
+
+fn outgoing(request: RequestBuilder) -> Result<Box<Outgoing>, CallError> {
+    match request.build() {
+        Ok(request) => Ok(Box::new(Outgoing::new(request))),
+        Err(error) => Err(CallError::NotSent(reasons("the request cannot be made", &error.without_url()))),
+    }
+}
+
+fn no_head() -> CallError {
+    CallError::InDoubt("the answer has no head".to_owned())
+}
+
+/// How far a call has come, for when it is given up.
+#[derive(Default)]
+struct Progress {
+    /// Whether any of it may have been sent by now.
+    has_left: bool,
+    /// The connection that it shares with other calls.
+    shared: Option<Allowance>,
+    head: Option<Head>,
 }
 
 /// A request, and what is left of it once it is sent.
@@ -149,26 +189,28 @@ impl Outgoing {
 }
 
 impl Inner {
-    #[cfg_attr(fuzzing, expect(dead_code, reason = "nothing is sent while fuzzing"))]
-    async fn send(&self, outgoing: Box<Outgoing>) -> Result<Answer, CallError> {
+    async fn send(&self, outgoing: Box<Outgoing>, progress: &mut Progress) -> Result<ReadBody, CallError> {
         let Outgoing { url, timeout: own, request } = *outgoing;
         let deadline = own.unwrap_or(self.settings.timeout);
-        let mut has_left = false;
-        match timeout(deadline, self.exchange(&url, request, &mut has_left)).await {
-            Ok(answered) => answered,
-            Err(_) if has_left => Err(CallError::InDoubt("timed out".to_owned())),
-            Err(_) => Err(CallError::NotSent("timed out: could not connect".to_owned())),
+        if let Ok(answered) = timeout(deadline, self.exchange(&url, request, progress)).await {
+            return answered;
+        }
+        if let Some(shared) = &progress.shared {
+            self.pool.discard(origin(&url), shared);
+        }
+        match progress.has_left {
+            true => Err(CallError::InDoubt("timed out".to_owned())),
+            false => Err(CallError::NotSent("timed out: could not connect".to_owned())),
         }
     }
 
-    /// `has_left`: whether any of it may have been sent by now.
     async fn exchange(
         &self,
         url: &Url,
         mut request: Box<Request>,
-        has_left: &mut bool,
-    ) -> Result<Answer, CallError> {
-        let origin = &url[..Position::BeforePath];
+        progress: &mut Progress,
+    ) -> Result<ReadBody, CallError> {
+        let origin = origin(url);
         loop {
             let uri = url.as_str().parse();
             *request.uri_mut() = uri.map_err(|_| CallError::NotSent("the URL cannot be sent".to_owned()))?;
@@ -177,15 +219,19 @@ impl Inner {
                 // Boxed, as all that few calls need: what a call may come to is what each of them takes up.
                 None => (Box::pin(self.connect(url)).await?, true),
             };
-            *has_left = true;
-            match connection.call(request, &self.settings).await {
-                Ok(answer) => {
+            progress.has_left = true;
+            progress.shared = connection.shared();
+            match connection.call(request, &self.settings, &mut progress.head).await {
+                Ok(body) => {
                     self.pool.keep(origin, connection);
-                    return Ok(answer);
+                    return Ok(body);
                 }
-                Err(Unanswered::Unsent(back, _)) if !is_new => (*has_left, request) = (false, back),
+                Err(Unanswered::Unsent(back, _)) if !is_new => (progress.has_left, request) = (false, back),
                 Err(Unanswered::Unsent(_, error)) => {
                     return Err(CallError::NotSent(reasons("the connection broke", &error)));
+                }
+                Err(Unanswered::Refused(error)) => {
+                    return Err(CallError::NotSent(reasons("refused unprocessed", &error)));
                 }
                 Err(Unanswered::InDoubt(error)) => {
                     return Err(CallError::InDoubt(reasons("the connection broke", &error)));
@@ -195,25 +241,18 @@ impl Inner {
     }
 
     async fn connect(&self, url: &Url) -> Result<Connection, CallError> {
-        let connecting =
-            async { Connection::begin(self.connector.connect(url, most(&self.settings)).await?).await };
+        let connecting = async {
+            Connection::begin(self.connector.connect(url, most(&self.settings)).await?, &self.settings).await
+        };
         connecting.await.map_err(|error: BoxError| CallError::NotSent(reasons("could not connect", &*error)))
     }
 }
 
 const NAME: &str = concat!("payout-link-worker/", env!("CARGO_PKG_VERSION"));
 
-impl Answer {
-    /// Retry-After in either of its forms (RFC 9110, 10.2.3), counted from `now`.
-    pub fn retry_after(&self, now: OffsetDateTime) -> Option<Duration> {
-        let value = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-        if let Ok(seconds) = value.parse() {
-            return Some(Duration::from_secs(seconds));
-        }
-        // An HTTP date is an RFC 2822 date with its zone written as GMT.
-        let at = OffsetDateTime::parse(&value.replace("GMT", "+0000"), &Rfc2822).ok()?;
-        Some((at - now).try_into().unwrap_or(Duration::ZERO))
-    }
+/// Scheme, host and port.
+fn origin(url: &Url) -> &str {
+    &url[..Position::BeforePath]
 }
 
 /// What happened, and the chain of its causes.

@@ -8,7 +8,10 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::connection::{Connection, Http1, Http2};
+use super::{
+    connect::Allowance,
+    connection::{Connection, Http1, Http2},
+};
 
 /// Shorter than the idle time of common servers: a request on a connection that the server is closing is in doubt, and
 /// that costs more than a handshake.
@@ -90,6 +93,16 @@ impl Pool {
         if !kept.is_tidied {
             kept.is_tidied = true;
             tokio::spawn(tidy(Arc::downgrade(self)));
+        }
+    }
+
+    /// Takes a shared connection out that a call got no answer over: no other call should wait for the same.
+    pub(super) fn discard(&self, origin: &str, shared: &Allowance) {
+        let mut kept = self.kept();
+        let Kept { origins, connections, .. } = &mut *kept;
+        let Some(origin) = origins.get_mut(origin) else { return };
+        if origin.shared.take_if(|(_, connection)| connection.is(shared)).is_some() {
+            *connections -= 1;
         }
     }
 

@@ -15,6 +15,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
+mod answers;
+mod http2;
+
 const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 fn settings() -> HttpSettings {
@@ -298,69 +301,4 @@ async fn no_failure_names_its_url() {
             assert!(!reason.contains("canary"), "{url}: {reason}");
         }
     }
-}
-
-/// HTTP/2 over TLS: answers every request, until it is told to close.
-async fn http2(stream: TcpStream, acceptor: TlsAcceptor, close: Arc<Notify>) {
-    let mut connection = h2::server::handshake(acceptor.accept(stream).await.unwrap()).await.unwrap();
-    loop {
-        tokio::select! {
-            accepted = connection.accept() => {
-                let Some(Ok((request, mut respond))) = accepted else { return };
-                assert_eq!(request.uri().path(), "/links");
-                assert!(request.headers().get("host").is_none());
-                let answer = hyper::Response::builder().status(201).body(()).unwrap();
-                respond.send_response(answer, false).unwrap().send_data("hello".into(), true).unwrap();
-            }
-            () = close.notified() => connection.graceful_shutdown(),
-        }
-    }
-}
-
-#[tokio::test]
-async fn over_http2_calls_share_a_connection_until_it_is_closed() {
-    // Given a server that speaks HTTP/2 where it is asked to,
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
-    let mut tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let (acceptor, close) = (TlsAcceptor::from(Arc::new(tls)), Arc::new(Notify::new()));
-    let told = close.clone();
-    let server = Server::new(move |stream| http2(stream, acceptor.clone(), told.clone())).await;
-    let url = server.url.replace("http://127.0.0.1", "https://localhost");
-    let client = Client::new(HttpSettings { roots: Some(vec![cert.der().clone()]), ..settings() }).unwrap();
-    let call = async || {
-        let answer = client.call(client.post(&url).header("host", "other").body("{}")).await.unwrap();
-        assert_eq!((answer.status.as_u16(), &answer.body[..]), (201, &b"hello"[..]));
-    };
-    // then calls one after another, and at once, go over one connection;
-    call().await;
-    futures_util::future::join_all((0..20).map(|_| call())).await;
-    assert_eq!(server.connections(), 1);
-    // after it was closed they go over another.
-    close.notify_one();
-    while server.connections() == 1 {
-        call().await;
-    }
-    call().await;
-    assert_eq!(server.connections(), 2);
-}
-
-#[test]
-fn retry_after_is_read_in_both_forms() {
-    let after = |value: &str| {
-        let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
-        let answer = Answer { status: StatusCode::OK, headers, body: Bytes::new(), cut: false };
-        answer.retry_after(OffsetDateTime::from_unix_timestamp(784_111_770).unwrap())
-    };
-    assert_eq!(after("120"), Some(Duration::from_secs(120)));
-    assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(7)));
-    assert_eq!(after("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
-    assert_eq!(after("soon"), None);
-    assert_eq!(after("-1"), None);
 }

@@ -164,7 +164,7 @@ impl Pipeline {
             .await
             .unwrap_or_else(|_| Outcome::InDoubt(ConnectorError::unanswered("timed out")));
         account.breaker.record(outcome.health(), std::time::Instant::now());
-        redact_outcome(&mut outcome, link);
+        redact_outcome(&mut outcome, link, account);
         let attempt = timeline_of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
         tell_log(
             &attempt,
@@ -186,7 +186,7 @@ impl Pipeline {
             });
         account.breaker.record(finding.health(), std::time::Instant::now());
         if let Finding::Ended { error, .. } | Finding::Unanswered { error, .. } = &mut finding {
-            redact(error, link);
+            redact(error, link, account);
         }
         let attempt = timeline_of_look_up(&finding, link.progress.look_ups + 1, asked_at, started.elapsed());
         tell_log(&attempt, false);
@@ -322,24 +322,23 @@ fn call<'a>(link: &'a OpenLink, idempotency_key: &'a str) -> Call<'a> {
         idempotency_key,
         connector_payout_id: link.progress.connector_payout_id.as_deref(),
         first_called_at: link.progress.first_called_at,
+        now: link.lease.now(),
         trace: &link.trace,
     }
 }
 
-/// A connector may repeat what it was sent: none of it goes on.
-fn redact(error: &mut ConnectorError, link: &OpenLink) {
-    error.message = link.job.redact(&error.message);
-    error.reason = error.reason.as_deref().map(|reason| link.job.redact(reason));
-    error.code = error.code.as_deref().map(|code| link.job.redact(code));
+/// A connector may repeat what it was sent, its own account's credentials too: none of it goes on.
+fn redact(error: &mut ConnectorError, link: &OpenLink, account: &Account) {
+    account.redact(error, Some(&link.job));
 }
 
-fn redact_outcome(outcome: &mut Outcome, link: &OpenLink) {
+fn redact_outcome(outcome: &mut Outcome, link: &OpenLink, account: &Account) {
     match outcome {
         Outcome::Refused(error)
         | Outcome::NotSent(error)
         | Outcome::TryLater { error, .. }
         | Outcome::AlreadyThere(error)
-        | Outcome::InDoubt(error) => redact(error, link),
+        | Outcome::InDoubt(error) => redact(error, link, account),
         Outcome::Created(_) | Outcome::Underway { .. } => {}
     }
 }

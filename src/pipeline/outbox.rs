@@ -246,8 +246,8 @@ impl Pipeline {
         let posted = self.webhooks.post(permits, post).await;
         let number = event.webhook_attempts + 1;
         let (state, again_after, status_code, outcome, detail) = match posted {
-            Posted::Delivered { status_code } => {
-                (WebhookState::Delivered, None, status_code, "delivered", None)
+            Posted::Delivered { status_code, body } => {
+                (WebhookState::Delivered, None, status_code, "delivered", body)
             }
             Posted::Gone { status_code } => {
                 tracing::warn!(event.id = %event.id, "the merchant wants no more webhooks there (410)");

@@ -38,7 +38,7 @@ pub struct DatabaseTls {
 }
 
 impl DatabaseTls {
-    fn lay_over(&self, mut options: PgConnectOptions) -> PgConnectOptions {
+    pub(super) fn lay_over(&self, mut options: PgConnectOptions) -> PgConnectOptions {
         if let Some(mode) = self.mode {
             options = options.ssl_mode(mode);
         }

@@ -31,6 +31,7 @@ mod duplicate;
 mod keep;
 mod kept;
 mod outbox;
+mod probe;
 mod pack;
 mod retain;
 mod rotate;
@@ -60,6 +61,7 @@ pub use self::{
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, is_fit, migrate},
     outbox::{DueEvent, Telling, WebhookState},
+    probe::Probe,
     retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},

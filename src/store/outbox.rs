@@ -233,9 +233,14 @@ impl Told {
     /// Where the event tells all that there is to tell of its only post.
     fn first_post(&self) -> Option<&Attempt> {
         match &self.telling.posts[..] {
-            [only] if only.number == 1 && self.telling.webhook == WebhookState::Delivered => Some(only),
+            [only] if self.is_clean(only) => Some(only),
             _ => None,
         }
+    }
+
+    /// A post whose body broke off has more to tell.
+    fn is_clean(&self, post: &Attempt) -> bool {
+        post.number == 1 && self.telling.webhook == WebhookState::Delivered && post.detail.is_none()
     }
 }
 

@@ -24,6 +24,14 @@ pub struct AddressPolicy {
 pub enum AddressError {
     #[error("the webhook's host is not a public address")]
     NotPublic,
+    #[error(
+        "no public server has the webhook's host: names below {0} are for other uses; name a public host, or have it allowed in webhooks.allowed_hosts"
+    )]
+    SpecialUse(&'static str),
+    #[error(
+        "the webhook's host cannot be a name: its labels are 1 to 63 letters, digits and hyphens, 253 characters at most in all"
+    )]
+    Impossible,
     #[error("the webhook's host does not resolve to a public address")]
     NoPublicAddress,
 }
@@ -66,6 +74,11 @@ static NOT_PUBLIC: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     .collect()
 });
 
+/// Names that the public DNS does not have, with all below them (IANA's registry of special-use domain names; `internal` is
+/// reserved by ICANN).
+const SPECIAL_USE: &[&str] =
+    &["alt", "home.arpa", "internal", "invalid", "local", "localhost", "onion", "test"];
+
 impl AddressPolicy {
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -78,16 +91,42 @@ impl AddressPolicy {
         let address: IpAddr = match url.host() {
             Some(Host::Ipv4(address)) => address.into(),
             Some(Host::Ipv6(address)) => address.into(),
-            Some(Host::Domain(_)) => return Ok(()),
+            Some(Host::Domain(name)) => return self.check_name(name),
             None => Ipv6Addr::UNSPECIFIED.into(),
         };
         if self.allows(address) { Ok(()) } else { Err(AddressError::NotPublic) }
     }
 
+    /// Looks at a name that the URL parser has put in lower case and punycode.
+    fn check_name(&self, name: &str) -> Result<(), AddressError> {
+        if self.allows_host(name) {
+            return Ok(());
+        }
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let is_label = |label: &str| {
+            let is_sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            (1..=63).contains(&label.len()) && label.bytes().all(is_sound)
+        };
+        if name.len() > 253 || !name.split('.').all(is_label) {
+            return Err(AddressError::Impossible);
+        }
+        let is_below = |suffix: &&&str| {
+            name.strip_suffix(**suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        match SPECIAL_USE.iter().find(is_below) {
+            Some(suffix) => Err(AddressError::SpecialUse(suffix)),
+            None => Ok(()),
+        }
+    }
+
     /// May this name resolve to anything?
     pub(super) fn allows_host(&self, host: &str) -> bool {
+        // As the parser of URLs writes it: in lower case, and in punycode.
+        let parsed = |name: &str| Host::parse(name.trim_end_matches('.')).map(|host| host.to_string());
         let host = host.trim_end_matches('.');
-        self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+        self.allowed_hosts.iter().any(|allowed| {
+            allowed.eq_ignore_ascii_case(host) || parsed(allowed).is_ok_and(|allowed| allowed == host)
+        })
     }
 }
 
@@ -127,8 +166,62 @@ mod tests {
         ] {
             assert_eq!(policy.check(&url.parse().unwrap()), Err(AddressError::NotPublic), "{url}");
         }
-        for url in ["https://93.184.215.14/", "https://[2606:2800:21f::1]/", "https://merchant.example/"] {
+        for url in ["https://93.184.215.14/", "https://[2606:2800:21f::1]/", "https://merchant.example.com/"]
+        {
             assert_eq!(policy.check(&url.parse().unwrap()), Ok(()), "{url}");
+        }
+    }
+
+    #[test]
+    fn names_are_taken_as_browsers_take_them_and_those_that_nobody_has_are_not() {
+        let policy =
+            AddressPolicy { allowed_hosts: vec!["Bücher.test".into(), "hook".into()], ..Default::default() };
+        let check = |host: &str| policy.check(&format!("https://{host}/").parse().unwrap());
+        let longest = format!("{}.{0}.{0}.{}", "a".repeat(63), "a".repeat(61));
+        for host in [
+            "merchant.com",
+            "MERCHANT.COM",
+            "merchant.com.",
+            "bücher.com",
+            "ＭＥＲＣＨＡＮＴ.com",
+            "xn--bcher-kva.com",
+            "my_host.merchant.com",
+            "example.com",
+            "latest",
+            "contest.com",
+            "local.merchant.com",
+            &longest,
+            "bücher.test",
+            "xn--bcher-kva.test.",
+            "hook",
+        ] {
+            assert_eq!(check(host), Ok(()), "{host}");
+        }
+        for (host, suffix) in [
+            ("localhost", "localhost"),
+            ("LOCALHOST.", "localhost"),
+            ("a.localhost", "localhost"),
+            ("printer.local", "local"),
+            ("metadata.google.internal", "internal"),
+            ("a.invalid", "invalid"),
+            ("a.test", "test"),
+            ("merchant.test", "test"),
+            ("a.onion", "onion"),
+            ("a.alt", "alt"),
+            ("router.home.arpa", "home.arpa"),
+            ("ⓛⓞⓒⓐⓛⓗⓞⓢⓣ", "localhost"),
+        ] {
+            assert_eq!(check(host), Err(AddressError::SpecialUse(suffix)), "{host}");
+        }
+        for host in [
+            &format!("{}.com", "a".repeat(64)),
+            &format!("{longest}a"),
+            "a..com",
+            ".com",
+            "a.com..",
+            "a$b.com",
+        ] {
+            assert_eq!(check(host), Err(AddressError::Impossible), "{host}");
         }
     }
 

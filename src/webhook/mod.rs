@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     domain::{TraceContext, retry},
-    http::{self, CallError, Client, HttpSettings},
+    http::{self, BodyEnd, CallError, Client, HttpSettings, StatusAnswer},
     limits::{KeyedSlots, Slot, Slots},
 };
 
@@ -83,6 +83,8 @@ pub struct Post<'a> {
 pub enum Posted {
     Delivered {
         status_code: u16,
+        /// What became of the body, where it was not read to its end.
+        body: Option<String>,
     },
     /// 410: it wants no more of this.
     Gone {
@@ -161,7 +163,7 @@ impl Webhooks {
         self.settings.http.timeout + Duration::from_secs(1)
     }
 
-    /// One try: everything from the name to the last byte of the answer under one deadline.
+    /// One try: everything from the name to the last byte of the answer under one deadline. Its status line decides.
     pub async fn post(&self, permits: Permits, post: Post<'_>) -> Posted {
         let failed = |error: &dyn ToString| Posted::Failed {
             status_code: 0,
@@ -171,7 +173,7 @@ impl Webhooks {
         if let Err(error) = self.check(post.url) {
             return failed(&error);
         }
-        let called = self.client.call(self.request(&post)).await;
+        let called = self.client.call_for_status(self.request(&post)).await;
         permits.host.record(called.is_ok(), Instant::now());
         match called {
             Ok(answer) => judge(&answer),
@@ -214,10 +216,15 @@ impl Webhooks {
     }
 }
 
-fn judge(answer: &http::Answer) -> Posted {
+/// Judges by the status line alone: a merchant has taken the webhook by then, whatever becomes of the body.
+fn judge(answer: &StatusAnswer) -> Posted {
     let status_code = answer.status.as_u16();
     if answer.status.is_success() {
-        Posted::Delivered { status_code }
+        let body = match &answer.body {
+            BodyEnd::Whole | BodyEnd::Cut => None,
+            BodyEnd::Broken(reason) => Some(format!("the body was not read: {reason}")),
+        };
+        Posted::Delivered { status_code, body }
     } else if answer.status == StatusCode::GONE {
         Posted::Gone { status_code }
     } else {

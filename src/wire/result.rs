@@ -109,7 +109,7 @@ pub fn conclusion(
         connector_payout_id,
         payout_link: link.map(|link| PayoutLinkBody {
             url: link.url.expose_secret(),
-            expires_at: link.expires_at.map(rfc3339),
+            expires_at: link.expires_at.and_then(in_utc),
         }),
         error: error.map(|(code, message, guidance, connector)| ErrorInfo {
             unified_details: UnifiedDetails {
@@ -173,7 +173,12 @@ fn connector_details(error: &ConnectorError) -> ConnectorDetails<'_> {
 }
 
 fn rfc3339(at: OffsetDateTime) -> String {
-    at.to_offset(time::UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
+    in_utc(at).unwrap_or_default()
+}
+
+/// `None`: a time at the calendar's end, for which there is no room in UTC or in RFC 3339.
+fn in_utc(at: OffsetDateTime) -> Option<String> {
+    at.checked_to_offset(time::UtcOffset::UTC)?.format(&Rfc3339).ok()
 }
 
 fn json(body: &impl Serialize) -> Bytes {
@@ -185,4 +190,18 @@ fn json(body: &impl Serialize) -> Bytes {
     )]
     serde_json::to_writer(&mut json, body).expect("a body of ours serializes");
     json.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_time_at_the_calendars_end_is_left_out_and_no_panic() {
+        assert_eq!(in_utc(datetime!(2026-12-01 01:00 +01:00)).as_deref(), Some("2026-12-01T00:00:00Z"));
+        assert_eq!(in_utc(datetime!(9999-12-31 23:59:59 -01:00)), None);
+        assert_eq!(in_utc(datetime!(0000-01-01 00:00 +01:00)), None);
+    }
 }

@@ -125,8 +125,9 @@ fn key(job: &CreateLink) -> String {
 
 fn call<'a>(job: &'a CreateLink, key: &'a str, connector_payout_id: Option<&'a str>) -> Call<'a> {
     static TRACE: TraceContext = TraceContext { traceparent: None, tracestate: None };
-    let first_called_at = Some(time::OffsetDateTime::now_utc() - time::Duration::MINUTE);
-    Call { job, idempotency_key: key, connector_payout_id, first_called_at, trace: &TRACE }
+    let now = time::OffsetDateTime::now_utc();
+    let first_called_at = Some(now - time::Duration::MINUTE);
+    Call { job, idempotency_key: key, connector_payout_id, first_called_at, now, trace: &TRACE }
 }
 
 /// A job's JSON, decoded as a worker does.
@@ -147,7 +148,7 @@ impl Description {
     /// `[connectors.tested]`, as a worker's configuration has it.
     pub fn section(&self, url: &str) -> String {
         let calls = "timeout_seconds = 5, concurrency = 2, max_response_bytes = 100000";
-        self.account.section("tested", url, calls, 9)
+        self.account.section("tested", url, calls, 39)
     }
 
     pub fn job(&self, id: &str) -> CreateLink {

@@ -87,47 +87,47 @@ async fn a_name_that_turns_inwards_is_not_followed_there() {
         Scene::new(|_, before| addresses(&[if before == 0 { "127.0.0.2" } else { "127.0.0.1" }])).await;
     let _worker = scene.start_worker().await;
     // then a post that needs one look only arrives, and there was only one,
-    scene.arrives("once.example").await;
-    assert_eq!(scene.dns.asked("once.example"), 1);
+    scene.arrives("once.example.com").await;
+    assert_eq!(scene.dns.asked("once.example.com"), 1);
     // and one that has to be repeated arrives nowhere the second time.
     scene.merchant.order_fault(Fault::Close);
-    scene.is_not_posted_to("twice.example", NOT_PUBLIC).await;
-    assert!(scene.dns.asked("twice.example") >= 2);
+    scene.is_not_posted_to("twice.example.com", NOT_PUBLIC).await;
+    assert!(scene.dns.asked("twice.example.com") >= 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_mixed_answer_the_public_addresses_count() {
     let scene = Scene::new(|name, _| match name {
-        "mixed.example" => addresses(&["127.0.0.1", "10.0.0.1", "127.0.0.2", "::1", "169.254.169.254"]),
+        "mixed.example.com" => addresses(&["127.0.0.1", "10.0.0.1", "127.0.0.2", "::1", "169.254.169.254"]),
         _ => addresses(&["127.0.0.1", "10.0.0.1", "::ffff:127.0.0.2", "::1", "fd00::1", "64:ff9b::7f00:1"]),
     })
     .await;
     let _worker = scene.start_worker().await;
-    scene.arrives("mixed.example").await;
+    scene.arrives("mixed.example.com").await;
     // An IPv4 address in IPv6's clothes is what it is.
-    scene.arrives("mapped.example").await;
+    scene.arrives("mapped.example.com").await;
     assert_eq!(scene.trespassers.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aliases_are_followed_to_what_they_come_to() {
-    let chain = |length: usize| (0..length).map(|link| format!("link{link}.example")).collect::<Vec<_>>();
+    let chain = |length: usize| (0..length).map(|link| format!("link{link}.example.com")).collect::<Vec<_>>();
     let scene = Scene::new(move |name, _| match name {
-        "outwards.example" => Answer::Aliases(chain(5), vec!["127.0.0.2".parse().unwrap()]),
-        "inwards.example" => Answer::Aliases(chain(5), vec!["127.0.0.1".parse().unwrap()]),
-        "local.example" => Answer::Aliases(vec!["localhost".into()], vec!["127.0.0.1".parse().unwrap()]),
-        "ends.example" => Answer::Aliases(chain(1), vec![]),
+        "outwards.example.com" => Answer::Aliases(chain(5), vec!["127.0.0.2".parse().unwrap()]),
+        "inwards.example.com" => Answer::Aliases(chain(5), vec!["127.0.0.1".parse().unwrap()]),
+        "local.example.com" => Answer::Aliases(vec!["localhost".into()], vec!["127.0.0.1".parse().unwrap()]),
+        "ends.example.com" => Answer::Aliases(chain(1), vec![]),
         link if link.starts_with("link") => addresses(&[]),
         // Wherever one looks, one alias further.
         _ => Answer::Aliases(vec![format!("{}{}", 'x', &name[..name.len().min(40)])], vec![]),
     })
     .await;
     let _worker = scene.start_worker().await;
-    scene.arrives("outwards.example").await;
-    scene.is_not_posted_to("inwards.example", NOT_PUBLIC).await;
-    scene.is_not_posted_to("local.example", NOT_PUBLIC).await;
-    scene.is_not_posted_to("ends.example", "could not connect").await;
-    scene.is_not_posted_to("endless.example", "could not connect").await;
+    scene.arrives("outwards.example.com").await;
+    scene.is_not_posted_to("inwards.example.com", NOT_PUBLIC).await;
+    scene.is_not_posted_to("local.example.com", NOT_PUBLIC).await;
+    scene.is_not_posted_to("ends.example.com", "could not connect").await;
+    scene.is_not_posted_to("endless.example.com", "could not connect").await;
 }
 
 /// More than a datagram holds, and more than anybody would try.
@@ -135,14 +135,14 @@ async fn aliases_are_followed_to_what_they_come_to() {
 async fn very_many_records_are_looked_through_and_few_are_tried() {
     let inside = || (0..1500).map(|number| format!("10.9.{}.{}", number / 250, number % 250));
     let scene = Scene::new(move |name, _| {
-        let outside = (name == "needle.example").then(|| "127.0.0.2".to_owned());
+        let outside = (name == "needle.example.com").then(|| "127.0.0.2".to_owned());
         Answer::Addresses(inside().chain(outside).map(|address| address.parse().unwrap()).collect())
     })
     .await;
     let worker = scene.start_worker().await;
     let before = worker.most_memory();
-    scene.arrives("needle.example").await;
-    scene.is_not_posted_to("haystack.example", NOT_PUBLIC).await;
+    scene.arrives("needle.example.com").await;
+    scene.is_not_posted_to("haystack.example.com", NOT_PUBLIC).await;
     assert!(worker.most_memory() < before + 64 * 1024 * 1024);
 }
 
@@ -161,17 +161,18 @@ async fn names_that_do_not_resolve_end_within_their_time_and_hold_up_nobody() {
     let _worker = scene.start_worker().await;
     // Given more names that nobody answers for than the system's resolver would have threads for,
     for number in 0..600 {
-        let url = format!("http://silent.{number}.example/webhooks");
+        let url = format!("http://silent.{number}.example.com/webhooks");
         scene.world.publish(job(&format!("silent_{number}")).with("webhook_url", json!(url))).await;
     }
     // then another merchant's webhook arrives meanwhile,
-    scene.arrives("good.example").await;
+    scene.arrives("good.example.com").await;
     // and what does not resolve is told as that.
-    for host in ["nothing.example", "unknown.example", "failing.example", "refusing.example"] {
+    for host in ["nothing.example.com", "unknown.example.com", "failing.example.com", "refusing.example.com"]
+    {
         scene.is_not_posted_to(host, "could not connect").await;
     }
-    scene.is_not_posted_to("garbage.example", "timed out").await;
-    scene.is_not_posted_to("silent.example", "timed out").await;
+    scene.is_not_posted_to("garbage.example.com", "timed out").await;
+    scene.is_not_posted_to("silent.example.com", "timed out").await;
 }
 
 /// Decided by what it resolves to, never by how it is written.
@@ -179,7 +180,7 @@ async fn names_that_do_not_resolve_end_within_their_time_and_hold_up_nobody() {
 async fn no_spelling_of_an_address_leads_inwards() {
     let scene = Scene::new(|name, _| match name {
         // What a resolver might make of a spelling, were it asked for it.
-        "good.example" => addresses(&["127.0.0.2"]),
+        "good.example.com" => addresses(&["127.0.0.2"]),
         _ => addresses(&["127.0.0.1"]),
     })
     .await;
@@ -228,8 +229,8 @@ async fn no_spelling_of_an_address_leads_inwards() {
         "%6c%6f%63alhost",
         "loc\u{ad}alhost",
         "foo.localhost",
-        "inside.example",
-        "inside.example.",
+        "inside.example.com",
+        "inside.example.com.",
         "169.254.169.254",
         "2852039166",
         "0xa9fea9fe",
@@ -267,7 +268,7 @@ async fn no_spelling_of_an_address_leads_inwards() {
     assert_eq!(scene.trespassers.load(Ordering::SeqCst), 0);
     assert!(scene.merchant.received().is_empty());
     // and a good one is posted to, by name and by every spelling of its address.
-    scene.arrives("good.example").await;
+    scene.arrives("good.example.com").await;
     for host in ["127.0.0.2", "2130706434", "0x7f.2", "[::ffff:127.0.0.2]"] {
         scene.arrives(host).await;
     }

@@ -8,6 +8,9 @@
 mod support;
 
 #[allow(dead_code, reason = "shared with chaos, which uses all of it")]
+#[path = "../chaos/calls.rs"]
+mod calls;
+#[allow(dead_code, reason = "shared with chaos, which uses all of it")]
 #[path = "../chaos/proxy.rs"]
 mod proxy;
 
@@ -28,6 +31,7 @@ mod limits;
 mod merchants;
 mod metrics;
 mod outages;
+mod outside;
 mod permissions;
 mod plans;
 mod program;

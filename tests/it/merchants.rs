@@ -112,12 +112,12 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
     let before = worker.most_memory();
     let manners = [
         (SlowHead, "abandoned", "timed out"),
-        (SlowBody, "abandoned", "timed out"),
+        (SlowBody, "delivered", "timed out"),
         (EndlessHead, "abandoned", ""),
         (EndlessLine, "abandoned", ""),
         // As much of it is read as the limit says; the status is what counts.
         (EndlessBody, "delivered", ""),
-        (EndlessChunkSize, "abandoned", ""),
+        (EndlessChunkSize, "delivered", "the body was not read"),
         (CompressionBomb, "delivered", ""),
         (AnswersBeforeTheBody, "", ""),
         (NotHttp, "abandoned", "the connection broke"),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde_json::json;
 
 use crate::{
-    proxy::{Mode, Proxy},
+    proxy::{Kind, Mode, Proxy},
     support::{Service, Setup, Worker, World, eventually, job},
 };
 
@@ -156,7 +156,7 @@ async fn in_front_of(variable: &str) -> Proxy {
     let url: url::Url = std::env::var(variable).unwrap().parse().unwrap();
     let default = if variable == "AMQP_URL" { 5672 } else { 5432 };
     let target: Vec<SocketAddr> = url.socket_addrs(|| Some(default)).unwrap();
-    Proxy::start(target).await
+    Proxy::start(Kind::to(target)).await
 }
 
 async fn consuming_again(worker: &Worker) {

@@ -9,7 +9,7 @@ use payout_link_worker::{
 use serde_json::json;
 
 use crate::{
-    proxy::Proxy,
+    proxy::{Kind, Proxy},
     support::{DEADLINE, Service, Setup, World, eventually, job, pool_of_one, store, submit_parked},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 async fn in_front_of_the_broker(world: &mut World) -> Proxy {
     let mut url: url::Url = std::env::var("AMQP_URL").unwrap().parse().unwrap();
     let target: Vec<SocketAddr> = url.socket_addrs(|| Some(5672)).unwrap();
-    let proxy = Proxy::start(target).await;
+    let proxy = Proxy::start(Kind::to(target)).await;
     url.set_host(Some("127.0.0.1")).unwrap();
     url.set_port(Some(proxy.port())).unwrap();
     world.set("broker.url", url);

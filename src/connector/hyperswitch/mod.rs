@@ -17,15 +17,15 @@ use reqwest::{
 };
 use secrecy::SecretString;
 use serde::Deserialize;
-use time::OffsetDateTime;
+use serde_json::Value;
 use url::Url;
 
 use self::body::{Billing, Browser, CreateBody, FeatureData, expose};
 use super::{
-    Call, Connector, Kind, Settings, Supports,
+    Call, Connector, ErrorField, Kind, Settings, Supports,
     exchange::{
-        at, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable, unsettled, with_secret,
-        with_trace,
+        OptionalFields, at, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable, unsettled,
+        with_secret, with_trace,
     },
     kind::{read, settle_problem},
     supports::{feature_data, required, unsupported},
@@ -61,6 +61,7 @@ pub(super) const KIND: Kind = Kind {
         expiry: "session_expiry seconds after it was made: 7 days, at most 7890000 s",
         cancels: true,
     },
+    tells: &[ErrorField::Code],
     read: read::<HyperswitchSettings>,
 };
 
@@ -73,7 +74,7 @@ struct HyperswitchSettings {
     /// What the recipient is told where a job has no `description`.
     description: Option<String>,
     /// How long after a call "not there" counts. Longer than the timeout.
-    #[serde(default = "a_minute")]
+    #[serde(default = "ninety_seconds")]
     settle_seconds: u64,
     /// For jobs whose `connector_feature_data` does not say otherwise.
     #[serde(default)]
@@ -85,8 +86,8 @@ fn production() -> Url {
     Url::parse("https://api.hyperswitch.io").expect("it is a URL")
 }
 
-fn a_minute() -> u64 {
-    60
+fn ninety_seconds() -> u64 {
+    90
 }
 
 /// Where nobody says how long: the provider's own default of 15 minutes is over before most mails are read.
@@ -104,13 +105,18 @@ impl Settings for HyperswitchSettings {
     }
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
-        Ok(Box::new(Hyperswitch { http: Client::new(http)?, settings: self.clone() }))
+        Ok(Box::new(Hyperswitch {
+            http: Client::new(http)?,
+            settings: self.clone(),
+            optional: OptionalFields::default(),
+        }))
     }
 }
 
 struct Hyperswitch {
     settings: HyperswitchSettings,
     http: Client,
+    optional: OptionalFields,
 }
 
 /// What is read of a payout. Its `client_secret` is not.
@@ -121,11 +127,13 @@ struct Payout {
     amount: i64,
     currency: String,
     status: String,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    created: Option<OffsetDateTime>,
+    #[serde(default)]
+    created: Value,
     payout_link: Option<PayoutLink>,
-    error_code: Option<String>,
-    error_message: Option<String>,
+    #[serde(default)]
+    error_code: Value,
+    #[serde(default)]
+    error_message: Value,
 }
 
 #[derive(Deserialize)]
@@ -285,19 +293,23 @@ impl Hyperswitch {
         let payout_status = PayoutStatus::new(&payout.status.to_uppercase())?;
         use PayoutStatus::{Cancelled, Expired, Failed, Ineligible, Reversed};
         if matches!(payout_status, Cancelled | Expired | Failed | Ineligible | Reversed) {
-            let message = payout.error_message.unwrap_or_else(|| format!("the payout is {}", payout.status));
-            let error = ConnectorError::new(status_code, payout.error_code.as_deref(), &message, None);
+            let message = self.optional.text("error_message", &payout.error_message);
+            let message = message.map_or_else(|| format!("the payout is {}", payout.status), str::to_owned);
+            let code = self.optional.text("error_code", &payout.error_code);
+            let error = ConnectorError::new(status_code, code, &message, None);
             return Some(Finding::Ended { error, payout_status, connector_payout_id: id });
         }
         let Some(link) = payout.payout_link else {
             return Some(Finding::Underway { connector_payout_id: id, status_code });
         };
+        let created = self.optional.time("created", &payout.created);
         let lives = self.session_expiry(&feature_data(job).ok()?).ok()?;
         Some(Finding::Found(CreatedLink {
             url: link_url(&link.link, false)?,
             connector_payout_id: id,
             payout_status,
-            expires_at: payout.created.map(|created| created + Duration::from_secs(lives.into())),
+            expires_at: created
+                .and_then(|created| created.checked_add(time::Duration::seconds(lives.into()))),
             status_code,
         }))
     }
@@ -359,6 +371,14 @@ impl Connector for Hyperswitch {
 
     fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
         self.cancel(connector_payout_id).boxed()
+    }
+
+    fn credentials(&self) -> Vec<SecretString> {
+        vec![self.settings.api_key.clone()]
+    }
+
+    fn unread_fields(&self) -> u64 {
+        self.optional.unread()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {

@@ -11,13 +11,15 @@ use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{RequestBuilder, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::OffsetDateTime;
 use url::Url;
 
 use super::{
-    Call, Connector, Kind, Settings, Supports,
+    Call, Connector, ErrorField, Kind, Settings, Supports,
     exchange::{
-        at, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable, unsettled, with_trace,
+        OptionalFields, at, identifier, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable,
+        unsettled, with_trace,
     },
     kind::{read, settle_problem},
     supports::{feature_data, required, unsupported},
@@ -53,13 +55,12 @@ pub(super) const KIND: Kind = Kind {
         expiry: "lifetime_seconds after it was made, at least 960 s, where expiry is enabled there; else never",
         cancels: true,
     },
+    tells: &[ErrorField::Code, ErrorField::Reason],
     read: read::<RazorpayXSettings>,
 };
 
 /// 15 minutes are asked for; a minute more, so that a call that takes its time is not too late.
 const SHORTEST_LIFE: u64 = 960;
-/// Between our clock and Razorpay's.
-const CLOCKS_APART: time::Duration = time::Duration::minutes(10);
 /// Under which the full `merchant_payout_id` stands in `notes`.
 const OWN_NOTE: &str = "merchant_payout_id";
 const MOST_NOTES: usize = 15;
@@ -128,13 +129,18 @@ impl Settings for RazorpayXSettings {
     }
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
-        Ok(Box::new(RazorpayX { http: Client::new(http)?, settings: self.clone() }))
+        Ok(Box::new(RazorpayX {
+            http: Client::new(http)?,
+            settings: self.clone(),
+            optional: OptionalFields::default(),
+        }))
     }
 }
 
 struct RazorpayX {
     settings: RazorpayXSettings,
     http: Client,
+    optional: OptionalFields,
 }
 
 #[derive(Serialize)]
@@ -179,7 +185,8 @@ struct Link {
     receipt: Option<String>,
     short_url: Option<String>,
     created_at: i64,
-    expire_by: Option<i64>,
+    #[serde(default)]
+    expire_by: Value,
 }
 
 #[derive(Deserialize)]
@@ -319,10 +326,7 @@ impl RazorpayX {
     fn search(&self, call: Call<'_>) -> Url {
         let mut url = self.links(&[]);
         url.query_pairs_mut().append_pair("receipt", call.idempotency_key).append_pair("count", "100");
-        if let Some(first) = call.first_called_at {
-            let from = (first - CLOCKS_APART).unix_timestamp();
-            url.query_pairs_mut().append_pair("from", &from.to_string());
-        }
+        // Not narrowed by time: clocks that disagree would leave out a link that is there.
         url
     }
 
@@ -335,6 +339,7 @@ impl RazorpayX {
         if !is_ours {
             return None;
         }
+        let connector_payout_id = identifier(link.id)?;
         let payout_status = match link.status.as_str() {
             "pending" => PayoutStatus::RequiresConfirmation,
             // Also after a payout that failed: the recipient tries again.
@@ -348,16 +353,16 @@ impl RazorpayX {
         };
         if matches!(payout_status, PayoutStatus::Cancelled | PayoutStatus::Expired | PayoutStatus::Failed) {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
-            return Some(Finding::Ended { error, payout_status, connector_payout_id: link.id });
+            return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }
         let Some(url) = link.short_url else {
-            return Some(Finding::Underway { connector_payout_id: link.id, status_code });
+            return Some(Finding::Underway { connector_payout_id, status_code });
         };
         Some(Finding::Found(CreatedLink {
             url: link_url(&url, false)?,
-            connector_payout_id: link.id,
+            connector_payout_id,
             payout_status,
-            expires_at: link.expire_by.and_then(|end| OffsetDateTime::from_unix_timestamp(end).ok()),
+            expires_at: self.optional.unix_time("expire_by", &link.expire_by),
             status_code,
         }))
     }
@@ -409,6 +414,14 @@ impl Connector for RazorpayX {
 
     fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
         self.cancel(connector_payout_id).boxed()
+    }
+
+    fn credentials(&self) -> Vec<SecretString> {
+        vec![self.settings.key_id.clone().into(), self.settings.key_secret.clone()]
+    }
+
+    fn unread_fields(&self) -> u64 {
+        self.optional.unread()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {

@@ -14,7 +14,11 @@ fn connector(more: &str) -> RazorpayX {
         max_idle: 1,
         roots: None,
     };
-    RazorpayX { http: Client::new(http).unwrap(), settings: toml::from_str(&settings).unwrap() }
+    RazorpayX {
+        http: Client::new(http).unwrap(),
+        settings: toml::from_str(&settings).unwrap(),
+        optional: OptionalFields::default(),
+    }
 }
 
 fn job(change: impl FnOnce(&mut Value)) -> CreateLink {

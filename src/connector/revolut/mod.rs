@@ -22,7 +22,7 @@ use reqwest::{
 };
 use secrecy::SecretString;
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 use url::Url;
@@ -33,10 +33,10 @@ use self::{
     tokens::{Identity, NoToken, Token, Tokens},
 };
 use super::{
-    Call, Connector, Kind, Settings, Supports,
+    Call, Connector, ErrorField, Kind, Settings, Supports,
     exchange::{
-        at, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable, unsettled, with_secret,
-        with_trace,
+        OptionalFields, at, identifier, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable,
+        unsettled, with_secret, with_trace,
     },
     kind::{read, settle_problem},
 };
@@ -67,6 +67,7 @@ pub(super) const KIND: Kind = Kind {
         expiry: "expiry_period after it was made: P7D, at least P1D, at most P7D",
         cancels: true,
     },
+    tells: &[ErrorField::Code, ErrorField::Reason],
     read: read::<RevolutSettings>,
 };
 
@@ -76,8 +77,8 @@ const WINDOW: Duration = Duration::from_secs(14 * 86_400);
 const PAGE: usize = 100;
 /// Pages of one look-up. A minute has 60 calls at this provider.
 const MOST_PAGES: usize = 20;
-/// Between our clock and Revolut's.
-const CLOCKS_APART: Duration = Duration::from_secs(10 * 60);
+/// What two readings of clocks may be wrong by.
+const MARGIN: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,7 +94,7 @@ struct RevolutSettings {
     /// The account to pay from, by currency.
     accounts: BTreeMap<String, Uuid>,
     /// How long after a call "not there" counts. Longer than the timeout.
-    #[serde(default = "a_minute")]
+    #[serde(default = "ninety_seconds")]
     settle_seconds: u64,
     /// For jobs whose `connector_feature_data` does not say otherwise.
     #[serde(default)]
@@ -105,8 +106,8 @@ fn production() -> Url {
     Url::parse("https://b2b.revolut.com").expect("it is a URL")
 }
 
-fn a_minute() -> u64 {
-    60
+fn ninety_seconds() -> u64 {
+    90
 }
 
 impl Settings for RevolutSettings {
@@ -141,7 +142,7 @@ impl Settings for RevolutSettings {
         };
         let token_url = at(&self.url, &["api", "1.0", "auth", "token"]);
         let tokens = Tokens::new(http.clone(), token_url, identity);
-        Ok(Box::new(Revolut { tokens, settings: self.clone(), http }))
+        Ok(Box::new(Revolut { tokens, settings: self.clone(), http, optional: OptionalFields::default() }))
     }
 }
 
@@ -149,6 +150,7 @@ struct Revolut {
     tokens: Tokens,
     settings: RevolutSettings,
     http: Client,
+    optional: OptionalFields,
 }
 
 #[derive(Deserialize)]
@@ -161,9 +163,10 @@ struct Link {
     amount: Number,
     currency: String,
     url: Option<String>,
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    expiry_date: Option<OffsetDateTime>,
-    cancellation_reason: Option<String>,
+    #[serde(default)]
+    expiry_date: Value,
+    #[serde(default)]
+    cancellation_reason: Value,
 }
 
 #[derive(Deserialize)]
@@ -269,7 +272,6 @@ impl Revolut {
 
     /// Reads the list, the newest first, back to where the first call for this record was not made yet.
     async fn search(&self, call: Call<'_>, deadline: Instant) -> Finding {
-        let since = call.first_called_at.map(|first| first - CLOCKS_APART);
         let mut before: Option<String> = None;
         for _ in 0..MOST_PAGES {
             let mut url = self.address(&[]);
@@ -297,7 +299,7 @@ impl Revolut {
             let Ok(reached) = OffsetDateTime::parse(&oldest, &Rfc3339) else {
                 return unsettled(&answer, unreadable(&answer));
             };
-            if !whole || since.is_some_and(|since| reached < since) {
+            if !whole || before_first_call(call, &answer).is_some_and(|since| reached < since) {
                 return Finding::NotThere { status_code };
             }
             before = Some(oldest);
@@ -315,6 +317,7 @@ impl Revolut {
         if !is_ours {
             return None;
         }
+        let connector_payout_id = identifier(link.id)?;
         let ended = match link.state.as_str() {
             "expired" => Some(PayoutStatus::Expired),
             "cancelled" => Some(PayoutStatus::Cancelled),
@@ -326,17 +329,18 @@ impl Revolut {
         };
         if let Some(payout_status) = ended {
             let message = format!("the link is {}", link.state);
-            let error = ConnectorError::new(status_code, None, &message, link.cancellation_reason.as_deref());
-            return Some(Finding::Ended { error, payout_status, connector_payout_id: link.id });
+            let reason = self.optional.text("cancellation_reason", &link.cancellation_reason);
+            let error = ConnectorError::new(status_code, None, &message, reason);
+            return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }
         let Some(url) = link.url.filter(|_| link.state == "active") else {
-            return Some(Finding::Underway { connector_payout_id: link.id, status_code });
+            return Some(Finding::Underway { connector_payout_id, status_code });
         };
         Some(Finding::Found(CreatedLink {
             url: link_url(&url, false)?,
-            connector_payout_id: link.id,
+            connector_payout_id,
             payout_status: PayoutStatus::RequiresFulfillment,
-            expires_at: link.expiry_date,
+            expires_at: self.optional.time("expiry_date", &link.expiry_date),
             status_code,
         }))
     }
@@ -403,9 +407,24 @@ impl Connector for Revolut {
         self.cancel(connector_payout_id).boxed()
     }
 
+    fn credentials(&self) -> Vec<SecretString> {
+        self.tokens.secrets()
+    }
+
+    fn unread_fields(&self) -> u64 {
+        self.optional.unread()
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         self.try_credential().boxed()
     }
+}
+
+/// A time at which the first call for this record was not made yet, by Revolut's own clock: how long ago that was is the same by each
+/// clock. `None`: Revolut does not say what time it is, and nothing is left out by time.
+fn before_first_call(call: Call<'_>, answer: &Answer) -> Option<OffsetDateTime> {
+    let elapsed = call.now - call.first_called_at?;
+    answer.date()?.checked_sub(elapsed)?.checked_sub(MARGIN.try_into().ok()?)
 }
 
 impl Unanswered {

@@ -141,3 +141,30 @@ fn settings_that_cannot_work_are_told() {
     }
     assert!(!format!("{wrong:?}").contains("\"r\""), "the refresh token");
 }
+
+#[test]
+fn the_list_is_read_back_to_before_the_first_call_by_revoluts_own_clock() {
+    let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+    // A database an hour ahead of Revolut, and a first call two minutes ago.
+    let (job, trace) = (job(|_| ()), crate::domain::TraceContext::default());
+    let call = Call {
+        job: &job,
+        idempotency_key: "key",
+        connector_payout_id: None,
+        first_called_at: Some(at(1_000_000 + 3600)),
+        now: at(1_000_120 + 3600),
+        trace: &trace,
+    };
+    let mut answer = Answer {
+        status: StatusCode::OK,
+        headers: [(reqwest::header::DATE, "Mon, 12 Jan 1970 13:48:40 GMT".parse().unwrap())]
+            .into_iter()
+            .collect(),
+        body: Default::default(),
+        cut: false,
+    };
+    assert_eq!(before_first_call(call, &answer), Some(at(1_000_000 - 600)));
+    // Nothing is left out where Revolut does not say what time it is.
+    answer.headers.clear();
+    assert_eq!(before_first_call(call, &answer), None);
+}

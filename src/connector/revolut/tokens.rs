@@ -2,7 +2,7 @@
 //!
 //! Source: developer.revolut.com/docs/guides/manage-accounts/get-started/make-your-first-api-request.
 
-use std::time::Duration;
+use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 
 use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -29,6 +29,8 @@ const AHEAD: Duration = Duration::from_secs(5 * 60);
 /// Whatever is said: no clock has room for every number.
 const LONGEST: Duration = Duration::from_secs(86_400);
 const ASSERTION_LIFETIME: time::Duration = time::Duration::minutes(5);
+/// Two refreshes: an assertion and a token each, and one more of both for calls that were under way meanwhile.
+const MAX_REMEMBERED: usize = 6;
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Who we are to Revolut.
@@ -45,6 +47,8 @@ pub(super) struct Tokens {
     identity: Identity,
     http: Client,
     current: Mutex<Option<Token>>,
+    /// What was sent of late, the newest last: a token that was replaced, and an assertion, may still be repeated in an answer.
+    sent: std::sync::Mutex<VecDeque<SecretString>>,
 }
 
 #[derive(Clone)]
@@ -79,7 +83,25 @@ struct Denied {
 
 impl Tokens {
     pub(super) fn new(http: Client, url: Url, identity: Identity) -> Self {
-        Self { url, identity, http, current: Mutex::new(None) }
+        Self { url, identity, http, current: Mutex::new(None), sent: std::sync::Mutex::default() }
+    }
+
+    /// All that may come back in a text of Revolut's.
+    pub(super) fn secrets(&self) -> Vec<SecretString> {
+        let Identity { client_id, refresh_token, .. } = &self.identity;
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        [SecretString::from(client_id.as_str()), refresh_token.clone()]
+            .into_iter()
+            .chain(sent.iter().cloned())
+            .collect()
+    }
+
+    fn remember(&self, secret: SecretString) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.push_back(secret);
+        if sent.len() > MAX_REMEMBERED {
+            sent.pop_front();
+        }
     }
 
     /// One that is good for now.
@@ -116,6 +138,7 @@ impl Tokens {
             .identity
             .assertion(OffsetDateTime::now_utc())
             .ok_or_else(|| unanswered("the private key cannot sign"))?;
+        self.remember(assertion.as_str().into());
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "refresh_token")
             .append_pair("refresh_token", self.identity.refresh_token.expose_secret())
@@ -135,6 +158,7 @@ impl Tokens {
             let retry_after = answer.retry_after(OffsetDateTime::now_utc());
             return Err(NoToken::Refused { error: denied(&answer), retry_after });
         };
+        self.remember(access_token.clone());
         let life = Duration::from_secs(expires_in).min(LONGEST);
         let ends_at = asked + life;
         tracing::debug!(expires_in_seconds = expires_in, "access token refreshed");

@@ -98,7 +98,11 @@ fn every_job_survives_a_round_and_keeps_its_secrets() {
         assert_eq!(names(&serde_json::from_str(&encoded).unwrap()), names(&job), "nothing is passed over");
         let canaries = |text: &str| text.matches("canary").count();
         assert_eq!(canaries(&format!("{decoded:?}{decoded:#?}")), 0, "{job}");
-        assert_eq!(canaries(&decoded.redact(&encoded.replace("\\\"", "\""))), 0, "{job}");
+        assert_eq!(
+            canaries(&crate::domain::Redactor::new(decoded.secrets()).redact(&encoded.replace("\\\"", "\""))),
+            0,
+            "{job}"
+        );
     }
 }
 

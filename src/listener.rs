@@ -1,0 +1,138 @@
+//! Serves HTTP to whoever connects, within limits of time, size and connections: a port of the worker's is reached by others than
+//! those it is meant for.
+
+use std::{collections::VecDeque, time::Duration};
+
+use axum::{Router, extract::DefaultBodyLimit};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerLimits {
+    /// Connections at once. One more closes the oldest: a flood of them must not keep a probe out.
+    pub max_connections: usize,
+    /// For the head of a request to come, also of the next one over the same connection.
+    pub head_timeout: Duration,
+    /// Of a connection, with all of its requests.
+    pub connection_timeout: Duration,
+    pub max_head_bytes: usize,
+    pub max_body_bytes: usize,
+}
+
+/// After an error of `accept`, which may be that no file is left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves without end; what is under way ends with it.
+pub async fn serve(listener: TcpListener, router: Router, limits: ListenerLimits) {
+    let router = router.layer(DefaultBodyLimit::max(limits.max_body_bytes));
+    let mut connections = JoinSet::new();
+    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        oldest_first.retain(|connection| !connection.is_finished());
+        while oldest_first.len() >= limits.max_connections.max(1) {
+            if let Some(oldest) = oldest_first.pop_front() {
+                oldest.abort();
+            }
+        }
+        oldest_first.push_back(connections.spawn(serve_connection(stream, router.clone(), limits)));
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, limits: ListenerLimits) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.max_head_bytes)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // How a connection ends is its client's business.
+    let _ = timeout(limits.connection_timeout, connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const LIMITS: ListenerLimits = ListenerLimits {
+        max_connections: 4,
+        head_timeout: Duration::from_millis(200),
+        connection_timeout: Duration::from_millis(500),
+        max_head_bytes: 8192,
+        max_body_bytes: 1024,
+    };
+
+    async fn start(limits: ListenerLimits) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let slow = get(async || std::future::pending::<()>().await);
+        let router = Router::new().route("/live", get(async || "live")).route("/slow", slow);
+        tokio::spawn(serve(listener, router, limits));
+        address
+    }
+
+    /// What comes back until the other side closes.
+    async fn sent(address: SocketAddr, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // It may be closed before all of it was written.
+        let _ = stream.write_all(request).await;
+        read(stream).await
+    }
+
+    async fn read(mut stream: TcpStream) -> String {
+        let mut answer = Vec::new();
+        let ended = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+        let _ = ended.expect("the connection ends");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn half_a_request_ends_with_its_time() {
+        let address = start(LIMITS).await;
+        let live = sent(address, b"GET /live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert!(live.ends_with("live"), "{live}");
+        assert!(!sent(address, b"GET /live HTTP/1.1\r\nhos").await.contains("200"));
+        assert_eq!(sent(address, b"").await, "");
+        assert_eq!(sent(address, b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await, "");
+        let long = format!("GET /live HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(9000));
+        assert!(sent(address, long.as_bytes()).await.starts_with("HTTP/1.1 431"));
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_close_the_oldest_and_keep_no_probe_out() {
+        let patient = Duration::from_secs(60);
+        let address =
+            start(ListenerLimits { head_timeout: patient, connection_timeout: patient, ..LIMITS }).await;
+        let mut half = Vec::new();
+        for _ in 0..20 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /live").await.unwrap();
+            half.push(stream);
+        }
+        let live = sent(address, b"GET /live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert!(live.ends_with("live"), "{live}");
+        for stream in half.into_iter().take(16) {
+            assert_eq!(read(stream).await, "");
+        }
+    }
+}

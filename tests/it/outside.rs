@@ -1,0 +1,256 @@
+//! Whatever comes from outside: providers that repeat secrets or send what nobody can read, merchants whose answers break off.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::support::{Setup, World, eventually, job};
+
+/// A server that answers each request with these bytes, then closes the connection or keeps silent.
+async fn answering(answer: Vec<u8>, then_closes: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut stream = stream;
+                let _ = request(&mut stream).await;
+                let _ = stream.write_all(&answer).await;
+                if !then_closes {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+    });
+    address
+}
+
+/// One request, with its body.
+async fn request(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await?;
+    Ok(())
+}
+
+fn json_answer(status: u16, headers: &str, body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    format!("{head}{headers}connection: close\r\n\r\n{body}").into_bytes()
+}
+
+/// A world whose connector `odd` answers so.
+async fn world_of(answer: Vec<u8>, settings: &str) -> World {
+    let address = answering(answer, true).await;
+    let section = format!(
+        "\n[connectors.odd]\nkind = \"sandbox\"\nurl = \"http://{address}\"\ntoken = \"sk_live_canary_0042\"\n{settings}\ncalls = {{ timeout_seconds = 5 }}\n"
+    );
+    Setup::default()
+        .connector(&section)
+        .set("retry.max_age_seconds", 2)
+        .set("worker.health_listen", "127.0.0.1:0")
+        .build()
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_repeats_of_secrets_reaches_nobody() {
+    // Given a provider that repeats the credential, and the card in groups and across the place where its text is cut,
+    let message = format!(
+        "not allowed: Bearer sk_live_canary_0042, sk_live%5Fcanary%5F0042, 4929 4205 7359 5709 {}4929420573595709",
+        "x".repeat(410)
+    );
+    let error = json!({ "error": { "code": "denied_sk_live_canary_0042", "message": message, "reason": "sk_live_canary_0042" } });
+    let world = world_of(json_answer(400, "", &error), "").await;
+    let worker = world.start_worker().await;
+    let card = json!({ "card": { "card_number": "4929420573595709", "card_exp_month": "01", "card_exp_year": "2030" } });
+    // when it refuses a job,
+    let refused = job("po_1")
+        .connector("odd")
+        .with("payout_method_data", card)
+        .with("webhook_url", world.webhook_url());
+    world.publish(refused).await;
+    let result = world.result_of("po_1").await;
+    let webhook = world.webhooks(1).await.remove(0);
+    let shown = world.wait_until_told("po_1").await;
+    let check = world.run(&["check"]);
+    // then none of it is in the result, the webhook, the log, the database, nor on a terminal.
+    assert_eq!(result.kind(), "payout_link.failed");
+    let texts = [
+        ("result", String::from_utf8_lossy(&result.body).into_owned()),
+        ("webhook", webhook.body.clone()),
+        ("log", worker.log()),
+        ("database", world.dump().await),
+        ("show", shown.to_string()),
+        ("check", String::from_utf8_lossy(&check.stdout).into_owned()),
+    ];
+    for (place, text) in texts {
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        for run in ["canary_0042", "_canary", "canary%5F"] {
+            assert!(!text.contains(run), "{run} in the {place}: {text}");
+        }
+        // `check` is about no job, and knows no card.
+        assert!(place == "check" || !digits.contains("4929420"), "the card in the {place}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identifier_that_cannot_be_passed_on_makes_the_outcome_unknown() {
+    for id in ["plink_\u{0}", "plink_\u{1b}[2J\u{7}", &"p".repeat(256)] {
+        // Given a provider that makes a link under such an identifier, and cannot be asked,
+        let link = json!({ "id": id, "status": "issued", "url": "https://pay.example.com/1" });
+        let world = world_of(json_answer(201, "", &link), "replay = \"never\"").await;
+        let _worker = world.start_worker().await;
+        world.publish(job("po_1").connector("odd")).await;
+        // then the record ends, as unknown, and nobody is told of the identifier.
+        let result = world.result_of("po_1").await;
+        assert_eq!(result.kind(), "payout_link.pending", "{id:?}");
+        assert!(!String::from_utf8_lossy(&result.body).contains("plink_"));
+        let shown = world.run(&["show", "po_1"]).stdout;
+        assert!(!shown.contains(&0x1b) && !shown.contains(&0), "{}", String::from_utf8_lossy(&shown));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_whose_end_cannot_be_read_is_a_link_without_one_and_is_counted() {
+    let unreadable =
+        [json!("2026-12-01T00:00:00"), json!(1_796_083_200), json!("9999-12-31T23:59:59-01:00"), json!({})];
+    for expires_at in unreadable {
+        // Given a provider that gives such an end,
+        let link = json!({ "id": "plink_1", "status": "issued", "url": "https://pay.example.com/1", "expires_at": expires_at });
+        let world = world_of(json_answer(201, "", &link), "replay = \"never\"").await;
+        let worker = world.start_worker().await;
+        world.publish(job("po_1").connector("odd")).await;
+        // then the link is passed on without it,
+        let result = world.result_of("po_1").await;
+        assert_eq!(result.kind(), "payout_link.created", "{expires_at}");
+        assert_eq!(result.json()["payout_link"], json!({ "url": "https://pay.example.com/1" }));
+        // and counted.
+        let metrics = reqwest_text(&format!("{}/metrics", worker.health_url().await)).await;
+        let counted = "payout_links_connector_unread_fields_total{connector=\"odd\"} 1";
+        assert!(metrics.contains(counted), "{metrics}");
+    }
+}
+
+/// Over a connection of its own.
+async fn reqwest_text(url: &str) -> String {
+    let url: url::Url = url.parse().unwrap();
+    let mut stream = TcpStream::connect((url.host_str().unwrap(), url.port().unwrap())).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", url.path());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_delivered_when_its_status_line_is_read() {
+    let many: String = (0..300).map(|number| format!("x-h{number}: 1\r\n")).collect();
+    let whole = "content-length: 2\r\n\r\nok";
+    let cases = [
+        // The cases of broken bodies: whether the connection is closed, and whether the body is told of.
+        ("a", "content-length: 5\r\n\r\nhe".to_owned(), false, true),
+        ("b", "transfer-encoding: chunked\r\n\r\n2\r\n: \r\n".to_owned(), false, true),
+        ("c", "content-length: 100\r\n\r\nok".to_owned(), true, true),
+        ("d", "transfer-encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n".to_owned(), true, true),
+        ("e", "transfer-encoding: chunked\r\n\r\n2\r\nok\r\n".to_owned(), true, true),
+        // Heads that other clients take.
+        ("folded", format!("x-long: a\r\n b\r\n{whole}"), false, false),
+        ("many", format!("{many}{whole}"), false, false),
+        ("space", format!("Expires : x\r\n{whole}"), false, false),
+        ("control", format!("Set-Cookie: a=b\x01c; path=/\r\n{whole}"), false, false),
+    ];
+    let world = Setup::default().set("webhooks.timeout_seconds", 2).build().await;
+    let _worker = world.start_worker().await;
+    for (id, answer, then_closes, _) in &cases {
+        let answer = format!("HTTP/1.1 200 OK\r\n{answer}").into_bytes();
+        let url = format!("http://{}/webhooks", answering(answer, *then_closes).await);
+        world.publish(job(id).with("webhook_url", json!(url))).await;
+    }
+    for (id, _, _, is_broken) in &cases {
+        let shown = world.wait_until_told(id).await;
+        assert_eq!(shown["event"]["webhook_state"], "delivered", "{id}: {shown}");
+        assert_eq!(shown["event"]["webhook_attempts"], 1, "{id}: {shown}");
+        let timeline = shown["timeline"].as_array().unwrap();
+        let post = timeline.iter().find(|attempt| attempt["outcome"] == "delivered").unwrap();
+        assert_eq!(post["status_code"], 200, "{id}: {shown}");
+        let is_told = post["detail"].as_str().is_some_and(|detail| detail.contains("the body was not read"));
+        assert_eq!(is_told, *is_broken, "{id}: {shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_nobody_can_reach_is_rejected_with_its_field() {
+    let world = Setup::default().set("webhooks.allowed_hosts", "[\"hook.test\"]").build().await;
+    let _worker = world.start_worker().await;
+    let long = format!("{}.com", "a".repeat(64));
+    let hosts = [
+        "localhost",
+        "LOCALHOST.",
+        "printer.local",
+        "a.internal",
+        "a.invalid",
+        "merchant.example",
+        "a.onion",
+        &long,
+        "a..com",
+    ];
+    for host in hosts {
+        world.publish(job(host).with("webhook_url", json!(format!("http://{host}/webhooks")))).await;
+    }
+    for host in hosts {
+        let result = world.result_of(host).await;
+        assert_eq!(result.kind(), "payout_link.rejected", "{host}");
+        assert_eq!(result.field().as_deref(), Some("webhook_url"), "{host}");
+    }
+    world.publish(job("allowed").with("webhook_url", json!("http://hook.test:1/webhooks"))).await;
+    assert_eq!(world.result_of("allowed").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_port_has_limits_and_a_database_connection_of_its_own() {
+    // Given a worker whose pool is taken to its last connection by a lock,
+    let world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let worker = world.start_worker().await;
+    let url: url::Url = worker.health_url().await.parse().unwrap();
+    let address = (url.host_str().unwrap().to_owned(), url.port().unwrap());
+    let mut locked = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE payout_links").execute(&mut *locked).await.unwrap();
+    for number in 0..64 {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    eventually("statements wait for the lock", async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        (sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() > 0).then_some(())
+    })
+    .await;
+    // and half requests without end,
+    let mut half = Vec::new();
+    for _ in 0..300 {
+        let mut stream = TcpStream::connect(address.clone()).await.unwrap();
+        stream.write_all(b"GET /health/ready HTTP/1.1\r\nho").await.unwrap();
+        half.push(stream);
+    }
+    // then readiness is answered, over a connection that no job shares,
+    let ready = reqwest_text(&format!("{url}health/ready")).await;
+    assert!(ready.contains("\"database\":true"), "{ready}");
+    let probes = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%probe'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(probes).fetch_one(&world.pool).await.unwrap(), 1);
+    // and none of the half requests is left open.
+    for mut stream in half {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+    }
+}
