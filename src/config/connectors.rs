@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{load, tls};
 use crate::{
     connector::{Account, KINDS, Kind, Settings},
-    http::{HttpSettings, NoClient},
+    http::{self, HttpSettings, NoClient},
     limits::{Breaker, BreakerSettings, Permits, RateLimit},
 };
 
@@ -89,7 +89,8 @@ impl ConnectorSection {
         }
         problems
             .extend(tls::ca_problem(&format!("connectors.{name}.calls.ca_file"), calls.ca_file.as_deref()));
-        let own = self.settings.problems(Duration::from_secs(lease_seconds));
+        let on_its_way = http::unacknowledged(Duration::from_secs(self.calls.timeout_seconds));
+        let own = self.settings.problems(Duration::from_secs(lease_seconds), on_its_way);
         problems.extend(own.into_iter().map(|problem| format!("connectors.{name}.{problem}")));
         problems
     }

@@ -44,8 +44,9 @@ impl fmt::Debug for Kind {
 
 /// The settings of one account, as `[connectors.NAME]` has them beside `kind` and `calls`. `Debug` shows no secret.
 pub trait Settings: fmt::Debug + Send + Sync {
-    /// What is wrong with them though each can be read; each problem begins with its setting. `lease`: a worker's.
-    fn problems(&self, lease: Duration) -> Vec<String>;
+    /// Returns what is wrong with them though each can be read; each problem begins with its setting. `lease`: a worker's;
+    /// `on_its_way`: how long a call that was given up may still arrive.
+    fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String>;
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient>;
 }
@@ -58,16 +59,14 @@ where
     Ok(Box::new(section.try_into::<S>()?))
 }
 
-/// Bytes of a call that was given up stay in the kernel for up to this, and may still arrive (`TCP_USER_TIMEOUT` in `http`).
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-
-/// "Not there" is believed after the settle time: by then no call may be on its way any more, and one may begin late in
-/// its lease.
-pub(super) fn settle_problem(settle_seconds: u64, lease: Duration) -> Option<String> {
-    let least = lease + UNACKNOWLEDGED;
+/// "Not there" is believed after the settle time: by then no call may be on its way any more. One may begin late in its
+/// lease, and its bytes stay in the kernel for `on_its_way` after it was given up (`TCP_USER_TIMEOUT` in `http`).
+pub(super) fn settle_problem(settle_seconds: u64, lease: Duration, on_its_way: Duration) -> Option<String> {
+    let least = lease + on_its_way;
     (Duration::from_secs(settle_seconds) < least).then(|| {
         format!(
-            "settle_seconds is {settle_seconds}, less than worker.lease_seconds and 30 s for what is still on its way: set {} or more",
+            "settle_seconds is {settle_seconds}, less than worker.lease_seconds and {} s for what is still on its way: set {} or more",
+            on_its_way.as_secs(),
             least.as_secs()
         )
     })

@@ -82,7 +82,7 @@ fn a_minute() -> u64 {
 }
 
 impl Settings for SandboxSettings {
-    fn problems(&self, lease: Duration) -> Vec<String> {
+    fn problems(&self, lease: Duration, _on_its_way: Duration) -> Vec<String> {
         // Its server is as near as a test has it: nothing stays on its way for long.
         let is_short = Duration::from_secs(self.settle_seconds) < lease;
         let problem = || {

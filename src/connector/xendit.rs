@@ -74,7 +74,7 @@ fn production() -> Url {
 }
 
 impl Settings for XenditSettings {
-    fn problems(&self, _lease: Duration) -> Vec<String> {
+    fn problems(&self, _lease: Duration, _on_its_way: Duration) -> Vec<String> {
         let bad = self.defaults.for_user_id.as_deref().is_some_and(|id| !is_header(id));
         bad.then(|| "defaults.for_user_id is not 1 to 255 visible characters".to_owned())
             .into_iter()

@@ -74,7 +74,6 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A peer that answers to none of these is gone: the connection ends.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 impl Connector {
     /// `roots`: what a server's certificate is looked up in, in place of the system's.
@@ -82,6 +81,7 @@ impl Connector {
         resolver: impl Resolve,
         roots: Option<&[CertificateDer<'static>]>,
         patience: Duration,
+        unacknowledged: Duration,
     ) -> Result<Self, rustls::Error> {
         let mut tcp = HttpConnector::new_with_resolver(Names(Arc::new(resolver)));
         tcp.enforce_http(false);
@@ -90,7 +90,7 @@ impl Connector {
         tcp.set_keepalive_interval(Some(KEEPALIVE));
         tcp.set_keepalive_retries(Some(3));
         #[cfg(target_os = "linux")]
-        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        tcp.set_tcp_user_timeout(Some(unacknowledged));
         // Of several addresses each gets its part of it.
         tcp.set_connect_timeout(Some(patience));
         Ok(Self { tcp, tls: TlsConnector::from(Arc::new(tls(roots)?)), patience })

@@ -76,6 +76,12 @@ struct Inner {
     settings: HttpSettings,
 }
 
+/// Returns how long the kernel tries to send what a call that was given up has left (`TCP_USER_TIMEOUT`): until then it may
+/// still arrive.
+pub fn unacknowledged(timeout: Duration) -> Duration {
+    timeout.min(Duration::from_secs(30))
+}
+
 impl Client {
     pub fn new(settings: HttpSettings) -> Result<Self, NoClient> {
         Self::with_resolver(SystemResolver, settings)
@@ -84,7 +90,12 @@ impl Client {
     pub fn with_resolver(resolver: impl Resolve, settings: HttpSettings) -> Result<Self, NoClient> {
         Ok(Self(Arc::new(Inner {
             requests: reqwest::Client::builder().no_proxy().build()?,
-            connector: Connector::new(resolver, settings.roots.as_deref(), settings.connect_timeout)?,
+            connector: Connector::new(
+                resolver,
+                settings.roots.as_deref(),
+                settings.connect_timeout,
+                unacknowledged(settings.timeout),
+            )?,
             pool: Pool::new(settings.max_idle),
             settings,
         })))

@@ -53,7 +53,7 @@ impl Connector {
     pub fn section(&self, url: &str, calls: &str) -> String {
         if let Some(account) = self.account {
             // Longer than a worker is paused.
-            return account.section(self.name, url, calls, 40);
+            return account.section(self.name, url, calls, 25);
         }
         let replay = match self.rule {
             Rule::SameKey => "same-key",

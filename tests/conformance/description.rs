@@ -148,7 +148,7 @@ impl Description {
     /// `[connectors.tested]`, as a worker's configuration has it.
     pub fn section(&self, url: &str) -> String {
         let calls = "timeout_seconds = 5, concurrency = 2, max_response_bytes = 100000";
-        self.account.section("tested", url, calls, 39)
+        self.account.section("tested", url, calls, 14)
     }
 
     pub fn job(&self, id: &str) -> CreateLink {

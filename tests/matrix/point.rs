@@ -84,7 +84,7 @@ pub async fn place() -> Place {
     for account in ACCOUNTS {
         let stand_in = StandIn::start(Settings::new((account.provider)())).await.unwrap();
         let calls = "timeout_seconds = 1, breaker_pause_seconds = 1";
-        setup = setup.connector(&account.section(account.kind, stand_in.url(), calls, 4));
+        setup = setup.connector(&account.section(account.kind, stand_in.url(), calls, 5));
         stand_ins.push((account, stand_in));
     }
     let world = setup

@@ -32,15 +32,15 @@ pub struct Protocol {
 pub enum Step {
     /// `src/pipeline/mod.rs::take_jobs`
     Take(usize),
-    /// `src/pipeline/intake.rs::hold`: a permit, and `src/limits/pace.rs::pass`
+    /// `src/pipeline/intake.rs::admit`: a permit, and `src/limits/rate.rs::reserve`
     Admit(usize),
-    /// `src/pipeline/intake.rs::hold`: no permit, or the rate limit lets nothing through
+    /// `src/pipeline/intake.rs::admit`: no permit, or the rate limit lets nothing through
     Park(usize),
     /// `src/store/accept.rs::accept`
     Accept(usize),
-    /// `src/pipeline/intake.rs::is_known`, and what follows
+    /// `src/pipeline/intake.rs::reject_unless_accepted`
     Reject(usize),
-    /// `src/pipeline/intake.rs::reject`
+    /// `src/pipeline/answer.rs::reject`
     PublishRejection(usize),
     /// `src/broker/delivery.rs::acknowledge`
     Acknowledge(usize),
@@ -48,7 +48,7 @@ pub enum Step {
     AcknowledgeStale(usize),
     /// `src/pipeline/intake.rs::replay`
     Replay(usize),
-    /// `src/pipeline/sweeper.rs::sweep_connector`: a permit and a reservation, and `src/store/claim.rs::claim`
+    /// `src/pipeline/sweeper.rs::sweep_account`: a permit and a reservation, and `src/store/claim.rs::claim`
     Claim(usize),
     /// `src/store/outbox.rs::claim_events`
     ClaimEvent(usize),
@@ -88,12 +88,12 @@ pub enum Step {
     Lose(usize),
     /// SIGKILL, and another worker in its place.
     Crash(usize),
-    /// `src/broker/consumer.rs::session` ends: a connection that broke, or a broker that was started again.
+    /// `src/broker/consumer.rs::run` ends: a connection that broke, or a broker that was started again.
     SessionBreaks(usize),
-    /// `src/limits/mod.rs::take`, by another job
+    /// `src/limits/permits.rs::take`, by another job
     OtherTakes(usize),
     OtherEnds(usize),
-    /// `src/limits/pace.rs::pass`, by another job
+    /// `src/limits/rate.rs::reserve`, by another job
     OtherReserves,
     /// The presence of the holder is seen gone: it is dead, or it is cut off and still calls.
     TakeOver,

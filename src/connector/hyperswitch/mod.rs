@@ -96,8 +96,9 @@ const SEVEN_DAYS: u32 = 604_800;
 const LONGEST_SESSION: u32 = 7_890_000;
 
 impl Settings for HyperswitchSettings {
-    fn problems(&self, lease: Duration) -> Vec<String> {
-        let mut problems: Vec<String> = settle_problem(self.settle_seconds, lease).into_iter().collect();
+    fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String> {
+        let mut problems: Vec<String> =
+            settle_problem(self.settle_seconds, lease, on_its_way).into_iter().collect();
         if !self.defaults.session_expiry.is_none_or(|seconds| (1..=LONGEST_SESSION).contains(&seconds)) {
             problems.push(format!("defaults.session_expiry is not 1 to {LONGEST_SESSION}"));
         }

@@ -109,8 +109,9 @@ fn two_minutes() -> u64 {
 }
 
 impl Settings for RazorpayXSettings {
-    fn problems(&self, lease: Duration) -> Vec<String> {
-        let mut problems: Vec<String> = settle_problem(self.settle_seconds, lease).into_iter().collect();
+    fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String> {
+        let mut problems: Vec<String> =
+            settle_problem(self.settle_seconds, lease, on_its_way).into_iter().collect();
         let texts =
             [("key_id", &self.key_id), ("account_number", &self.account_number), ("purpose", &self.purpose)];
         for (name, text) in texts {

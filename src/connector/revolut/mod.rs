@@ -111,8 +111,9 @@ fn ninety_seconds() -> u64 {
 }
 
 impl Settings for RevolutSettings {
-    fn problems(&self, lease: Duration) -> Vec<String> {
-        let mut problems: Vec<String> = settle_problem(self.settle_seconds, lease).into_iter().collect();
+    fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String> {
+        let mut problems: Vec<String> =
+            settle_problem(self.settle_seconds, lease, on_its_way).into_iter().collect();
         let mut check = |bad: bool, problem: &str| {
             if bad {
                 problems.push(problem.to_owned());

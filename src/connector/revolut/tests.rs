@@ -135,7 +135,7 @@ fn what_revolut_does_not_take_is_refused_before_a_call() {
 fn settings_that_cannot_work_are_told() {
     let wrong =
         RevolutSettings { issuer: "https://merchant.example".into(), ..settings("settle_seconds = 5") };
-    let problems = wrong.problems(Duration::from_secs(30)).join("\n");
+    let problems = wrong.problems(Duration::from_secs(30), Duration::from_secs(30)).join("\n");
     for setting in ["private_key", "issuer", "settle_seconds"] {
         assert!(problems.contains(setting), "{problems}");
     }
