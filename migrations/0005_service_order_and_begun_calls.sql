@@ -34,3 +34,13 @@ CREATE TABLE suspect_messages (
     begun         integer NOT NULL,
     last_begun_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- Rejections that another configuration would not repeat, until their messages are settled for certain: a message that
+-- comes again is rejected again, by whichever worker. Rows are deleted after an hour.
+CREATE TABLE rejected_messages (
+    digest      bytea PRIMARY KEY,
+    code        text NOT NULL,
+    message     text NOT NULL,
+    field       text,
+    rejected_at timestamptz NOT NULL DEFAULT now()
+);

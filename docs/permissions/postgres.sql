@@ -16,3 +16,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON events TO :"worker";
 GRANT SELECT, INSERT, DELETE ON attempts TO :"worker";
 -- Empty in normal operation: messages that came back several times while they were processed.
 GRANT SELECT, INSERT, UPDATE, DELETE ON suspect_messages TO :"worker";
+-- Deleted after an hour.
+GRANT SELECT, INSERT, DELETE ON rejected_messages TO :"worker";

@@ -19,7 +19,8 @@ use super::{
 use crate::{
     broker::{Delivery, Message, PublishError, Route},
     domain::{EventType, TraceContext},
-    wire::{self, Rejection},
+    store::StoreError,
+    wire::{self, DecodePolicy, Rejection},
 };
 
 /// How answering a delivery ended.
@@ -41,6 +42,64 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Pipeline {
+    /// Rejects a job, unless it was accepted before the configuration made it one to be rejected.
+    pub(super) async fn reject_unless_accepted(&self, delivery: &Delivery, rejection: &Rejection) {
+        let permissive = DecodePolicy { allow_http_webhooks: true };
+        let is_sound = !delivery.is_unreadable && delivery.withheld.is_none();
+        if is_sound
+            && let Ok(job) = wire::create_link(&delivery.body, delivery.message_id(), &permissive)
+            && !["x-merchant-id", "x-connector"].into_iter().any(|name| delivery.is_unclear(name))
+        {
+            let reply_to = delivery.reply_to().filter(|queue| !self.settings.names.is_own_queue(queue));
+            let correlation_id = delivery.correlation_id().or(delivery.message_id());
+            let connector = delivery.header("x-connector");
+            let before =
+                self.store.accepted_before(merchant_id(delivery), &job, connector, reply_to, correlation_id);
+            match self.until_long_stopped(Box::pin(before)).await {
+                None => return,
+                Some(Ok(None)) => {}
+                Some(Ok(Some(accepted))) => {
+                    self.metrics.accepted(&accepted);
+                    return self.answer_duplicate(delivery, accepted).await;
+                }
+                // It has no row, then: such values are refused wherever they stand in a statement.
+                Some(Err(StoreError::Refused(_))) => {}
+                Some(Err(error)) => return self.not_accepted(delivery, error).await,
+            }
+            return self.reject_for_now(delivery, rejection).await;
+        }
+        self.reject(delivery, rejection).await;
+    }
+
+    /// Rejects a message again that was rejected before, and whose acknowledgement was lost. `None`: stopped meanwhile.
+    pub(super) async fn is_rejected_again(&self, delivery: &Delivery) -> Option<bool> {
+        let digest = message_digest(delivery, "rejected");
+        match self.until_long_stopped(Box::pin(self.store.rejection_of(&digest))).await? {
+            Ok(None) => Some(false),
+            Ok(Some(rejection)) => {
+                self.reject_unless_accepted(delivery, &rejection).await;
+                Some(true)
+            }
+            Err(error) => {
+                self.report(&error);
+                None
+            }
+        }
+    }
+
+    /// Rejects for a reason that another configuration, or another database, would not give.
+    pub(super) async fn reject_for_now(&self, delivery: &Delivery, rejection: &Rejection) {
+        let digest = message_digest(delivery, "rejected");
+        match self.until_long_stopped(Box::pin(self.store.note_rejection(&digest, rejection))).await {
+            None => {}
+            Some(Ok(())) => self.reject(delivery, rejection).await,
+            Some(Err(error)) => {
+                self.report(&error);
+                delivery.give_back();
+            }
+        }
+    }
+
     /// Rejects a job: the rejection is published, then the job dead-lettered with the reason, then acknowledged. A crash in
     /// between makes a second copy, never a loss.
     pub(super) async fn reject(&self, delivery: &Delivery, rejection: &Rejection) {

@@ -19,7 +19,7 @@ use crate::{
     domain::{CreateLink, EventType, TraceContext, event_time},
     limits::{Permit, Slot},
     store::{Accepted, Hold, NewLink, StoreError},
-    wire::{self, DecodePolicy, Rejection, RejectionCode},
+    wire::{self, Rejection, RejectionCode},
 };
 
 /// A delivery that was read: its job, and who is to carry it out.
@@ -54,6 +54,9 @@ impl Pipeline {
         if delivery.is_stale() {
             return None;
         }
+        if delivery.is_redelivered && Box::pin(self.is_rejected_again(delivery)).await? {
+            return None;
+        }
         if delivery.deliveries_before() >= SUSPICIOUS {
             return Box::pin(self.take_suspect(delivery, place)).await;
         }
@@ -85,7 +88,7 @@ impl Pipeline {
                  defect of the worker, before publishing it again."
             );
             let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
-            self.reject(delivery, &poison).await;
+            self.reject_for_now(delivery, &poison).await;
             None
         } else {
             // It waits for no permit: whatever else has come waits for it.
@@ -153,7 +156,7 @@ impl Pipeline {
     }
 
     /// What a duplicate gets, or a job whose key belongs to another request.
-    async fn answer_duplicate(&self, delivery: &Delivery, accepted: Accepted) {
+    pub(super) async fn answer_duplicate(&self, delivery: &Delivery, accepted: Accepted) {
         match accepted {
             Accepted::New(_) | Accepted::Parked | Accepted::InProgress => delivery.acknowledge(),
             Accepted::Finished { event_id, event_type, connector, result } => {
@@ -164,7 +167,7 @@ impl Pipeline {
     }
 
     /// The database has no row of it, and will have none.
-    async fn not_accepted(&self, delivery: &Delivery, error: StoreError) {
+    pub(super) async fn not_accepted(&self, delivery: &Delivery, error: StoreError) {
         match error {
             // Its content: said at once, since no try more makes it another.
             StoreError::Refused(reason) => {
@@ -173,8 +176,8 @@ impl Pipeline {
                     "The database cannot store this job: a value is outside of what it takes. Correct the \
                                job (characters, lengths) and publish it again."
                         .to_owned();
-                self.reject(delivery, &Rejection { code: RejectionCode::InvalidJob, message, field: None })
-                    .await;
+                let rejection = Rejection { code: RejectionCode::InvalidJob, message, field: None };
+                self.reject_for_now(delivery, &rejection).await;
             }
             // A duplicate whose record cannot be read (a key is missing from the ring). It was accepted, so that it is not
             // told rejected; as a dead letter it can be published again.
@@ -244,34 +247,6 @@ impl Pipeline {
         })?;
         account.connector.supports(&job)?;
         Ok(Readable { job, account })
-    }
-
-    /// Rejects a job, unless it was accepted before the configuration made it one to be rejected.
-    async fn reject_unless_accepted(&self, delivery: &Delivery, rejection: &Rejection) {
-        let permissive = DecodePolicy { allow_http_webhooks: true };
-        let is_sound = !delivery.is_unreadable && delivery.withheld.is_none();
-        if is_sound
-            && let Ok(job) = wire::create_link(&delivery.body, delivery.message_id(), &permissive)
-            && !["x-merchant-id", "x-connector"].into_iter().any(|name| delivery.is_unclear(name))
-        {
-            let reply_to = delivery.reply_to().filter(|queue| !self.settings.names.is_own_queue(queue));
-            let correlation_id = delivery.correlation_id().or(delivery.message_id());
-            let connector = delivery.header("x-connector");
-            let before =
-                self.store.accepted_before(merchant_id(delivery), &job, connector, reply_to, correlation_id);
-            match self.until_long_stopped(Box::pin(before)).await {
-                None => return,
-                Some(Ok(None)) => {}
-                Some(Ok(Some(accepted))) => {
-                    self.metrics.accepted(&accepted);
-                    return self.answer_duplicate(delivery, accepted).await;
-                }
-                // It has no row, then: such values are refused wherever they stand in a statement.
-                Some(Err(StoreError::Refused(_))) => {}
-                Some(Err(error)) => return self.not_accepted(delivery, error).await,
-            }
-        }
-        self.reject(delivery, rejection).await;
     }
 
     /// Admits a job to a call at once: with a permit of its connector, a place among the records that are worked on, and

@@ -3,10 +3,10 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -22,22 +22,32 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks at a database that is away.
 const LOOK: Duration = Duration::from_millis(500);
 const PING: Duration = Duration::from_secs(2);
+/// Longer than the longest pause between two tries of a write.
+pub(super) const CONCLUSIONS_FIRST: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Clone)]
 pub(super) struct Availability {
     up: Arc<watch::Sender<bool>>,
+    /// When the database came back, if it was away.
+    back_at: Arc<Mutex<Option<Instant>>>,
     /// Jobs that have waited longer than [`PATIENCE`] to be written down.
     overdue: Arc<AtomicUsize>,
 }
 
 impl Availability {
     pub(super) fn new() -> Self {
-        Self { up: Arc::new(watch::Sender::new(true)), overdue: Arc::default() }
+        Self { up: Arc::new(watch::Sender::new(true)), back_at: Arc::default(), overdue: Arc::default() }
     }
 
     /// A statement failed as it does when the database is away.
     pub(super) fn failed(&self) {
         self.up.send_replace(false);
+    }
+
+    /// Says whether the database is back for so short a time that conclusions may still be on their way.
+    pub(super) fn is_back_lately(&self) -> bool {
+        let back_at = *self.back_at.lock().unwrap_or_else(PoisonError::into_inner);
+        !*self.up.borrow() || back_at.is_some_and(|at| at.elapsed() < CONCLUSIONS_FIRST)
     }
 
     /// Awaits the write of a job, and takes the database for away once that lasts too long.
@@ -90,6 +100,8 @@ impl Store {
             }
             let answers = timeout(PING, self.ping()).await;
             if matches!(answers, Ok(Ok(()))) && self.availability.overdue.load(Ordering::Relaxed) == 0 {
+                let back_at = Some(Instant::now());
+                *self.availability.back_at.lock().unwrap_or_else(PoisonError::into_inner) = back_at;
                 self.availability.up.send_replace(true);
                 if is_said {
                     tracing::info!("database available again");

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Store, StoreError, connect::answered, millis, seal::Column};
+use super::{Store, StoreError, availability::CONCLUSIONS_FIRST, connect::answered, millis, seal::Column};
 use crate::{
     domain::{Lease, OpenLink, Progress, SERVICE_RANKS, TraceContext},
     wire,
@@ -12,6 +12,9 @@ use crate::{
 impl Store {
     /// Claims at most `limit` of one connector's due rows, in the order of service (`domain::order`). A row whose holder
     /// let its lease expire after it had begun a call becomes unknown: the call may have been carried out.
+    ///
+    /// While the database is back for a few seconds only, leases that expired meanwhile are left to their holders: their
+    /// answers are in hand, and go first.
     ///
     /// A claim begins no call: `uncalled_holder` says so until [`Store::renew_for_call`]. A row that cannot be read (its
     /// key is missing from the ring) is returned as an error in its own place and set aside.
@@ -24,6 +27,7 @@ impl Store {
         connector: &str,
         limit: usize,
     ) -> Result<Vec<Result<Box<OpenLink>, StoreError>>, StoreError> {
+        let with_expired = !self.availability.is_back_lately();
         let (holder, asked_at) = (self.worker.claim_id(), Instant::now());
         let rows = sqlx::query!(
             r#"
@@ -33,6 +37,7 @@ impl Store {
                 CROSS JOIN LATERAL (
                     SELECT id FROM payout_links
                     WHERE state = 'open' AND connector = $1 AND service_rank = rank AND due_at <= now()
+                        AND (holder IS NULL OR $6 AND pg_postmaster_start_time() < now() - $7::bigint * interval '1 millisecond')
                     ORDER BY due_at LIMIT $2
                     FOR UPDATE SKIP LOCKED
                 ) AS next
@@ -58,6 +63,8 @@ impl Store {
             holder,
             millis(self.settings.lease),
             &SERVICE_RANKS[..],
+            with_expired,
+            millis(CONCLUSIONS_FIRST),
         )
         .fetch_all(&self.pool);
         let rows = answered(&self.pool, rows).await?;

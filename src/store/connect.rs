@@ -213,7 +213,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('events', 'SELECT'), ('events', 'INSERT'), ('events', 'UPDATE'), ('events', 'DELETE'),
             ('attempts', 'SELECT'), ('attempts', 'INSERT'), ('attempts', 'DELETE'),
             ('suspect_messages', 'SELECT'), ('suspect_messages', 'INSERT'), ('suspect_messages', 'UPDATE'),
-            ('suspect_messages', 'DELETE')
+            ('suspect_messages', 'DELETE'),
+            ('rejected_messages', 'SELECT'), ('rejected_messages', 'INSERT'), ('rejected_messages', 'DELETE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
         UNION ALL

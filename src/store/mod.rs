@@ -11,6 +11,7 @@
 //! | `claim_events`, `delivered` | the same for what has to be published and delivered |
 //! | `due_records`, `oldest_due_event` | how much waits, and since when |
 //! | `be_present`, `take_over_leases` | leases of workers that are gone are due at once |
+//! | `note_rejection`, `rejection_of` | a rejected message that comes again is rejected again |
 //! | `begin_suspect`, `end_suspect` | evidence that a message brings workers down |
 //! | `erase_requests`, `delete_events`, `delete_attempts` | what is past its retention is gone, a batch of it |
 //! | `audit_page` | a page of what the checker compares; nothing sealed is opened |
@@ -34,6 +35,7 @@ mod outbox;
 mod probe;
 mod pack;
 mod retain;
+mod rejections;
 mod rotate;
 mod seal;
 mod show;

@@ -381,3 +381,31 @@ async fn readiness_says_what_is_not_taken() {
         assert_eq!(said[part], true, "{part}: {said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_message_is_rejected_by_whoever_gets_it_again() {
+    // Given a job that a worker rejects since its configuration has no such connector,
+    let world = World::new().await;
+    world.start_worker().await.stop().await;
+    world.publish(job("po_1").connector("added_later").message_id("msg_1")).await;
+    let first = world.start_worker().await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.rejected");
+    world.dead_letter().await;
+    first.stop().await;
+    // when the same message is delivered again to a worker that has that connector,
+    let noted = "SELECT count(*) FROM rejected_messages";
+    let noted: i64 = sqlx::query_scalar(noted).fetch_one(&world.pool).await.unwrap();
+    assert_eq!(noted, 1);
+    let config = std::fs::read_to_string(world.folder.join("worker.toml")).unwrap();
+    let added = config.replace("[connectors.mute]", "[connectors.added_later]");
+    std::fs::write(world.folder.join("worker.toml"), added).unwrap();
+    let again = job("po_1").connector("added_later").message_id("msg_1");
+    world.publish(&again).await;
+    world.deliver_and_give_back().await;
+    let _second = world.start_worker().await;
+    // then it is rejected again, with the same words under the same id, and nothing is created.
+    let results = world.wait_for_results("po_1", 2).await;
+    assert_eq!(results[0].id(), results[1].id());
+    assert_eq!(results[0].body, results[1].body);
+    assert!(world.has_no_record("po_1").await);
+}
