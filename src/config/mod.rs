@@ -50,7 +50,7 @@ pub struct Config {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkerSection {
-    /// Deliveries that are being taken in, and records that are being worked on: each at most.
+    /// Deliveries that are being taken in, and records that are being concluded: each at most.
     pub jobs_in_flight: usize,
     /// Events being told, at most.
     pub events_in_flight: usize,

@@ -38,6 +38,8 @@ pub(super) enum Answered {
 
 /// How long a delivery is held for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one confirm is waited for.
+const CONFIRM: Duration = Duration::from_secs(3);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -103,13 +105,23 @@ impl Pipeline {
     /// Rejects a job: the rejection is published, then the job dead-lettered with the reason, then acknowledged. A crash in
     /// between makes a second copy, never a loss.
     pub(super) async fn reject(&self, delivery: &Delivery, rejection: &Rejection) {
+        let merchant_payout_id = wire::claimed_identifier(&delivery.body, delivery.message_id());
+        self.reject_as(delivery, rejection, merchant_payout_id.as_deref()).await;
+    }
+
+    /// The same, under an identifier that was read before.
+    pub(super) async fn reject_as(
+        &self,
+        delivery: &Delivery,
+        rejection: &Rejection,
+        merchant_payout_id: Option<&str>,
+    ) {
         let code = rejection.code.as_str();
         let field = rejection.field.as_deref().unwrap_or_default();
-        let merchant_payout_id = wire::claimed_identifier(&delivery.body, delivery.message_id());
         tracing::warn!(
             error.code = code,
             error.field = field,
-            merchant_payout_id = merchant_payout_id.as_deref().unwrap_or_default(),
+            merchant_payout_id = merchant_payout_id.unwrap_or_default(),
             reason = rejection.message,
             "job refused"
         );
@@ -119,7 +131,7 @@ impl Pipeline {
             id: rejection_id(delivery, code),
             event_type: EventType::Rejected,
             timestamp: OffsetDateTime::now_utc().unix_timestamp(),
-            body: wire::rejection(merchant_payout_id.as_deref(), rejection),
+            body: wire::rejection(merchant_payout_id, rejection),
             reply_to: to.reply_to.filter(|queue| !self.settings.names.is_own_queue(queue)),
             ..to
         };
@@ -162,8 +174,11 @@ impl Pipeline {
                 if !is_published {
                     // Someone's queue that is bound to the results exchange may refuse everything. The unrouted queue is
                     // the worker's own.
-                    let exchange =
-                        if late { self.publish_unrouted(result).await } else { self.publish(result).await };
+                    let exchange = if late {
+                        self.publish_unrouted(result, CONFIRM).await
+                    } else {
+                        self.publish(result, CONFIRM).await
+                    };
                     match exchange {
                         Ok(()) => {
                             is_published = true;
@@ -199,7 +214,7 @@ impl Pipeline {
 
     /// A dead letter that no queue takes is none: the queue is declared again, and the letter published again.
     async fn publish_dead_letter(&self, letter: Box<Message>) -> Result<(), PublishError> {
-        match self.publisher.publish(letter, PATIENCE).await? {
+        match self.publisher.publish(letter, CONFIRM).await? {
             Route::Queued => Ok(()),
             Route::Returned => {
                 self.publisher.declare_topology();

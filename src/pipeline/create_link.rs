@@ -12,10 +12,13 @@ use crate::{
         Attempt, AttemptKind, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key,
         retry::{self, Next},
     },
-    limits::Permit,
+    limits::{Permit, Slot},
     store::{DueEvent, StoreError, Unconcluded},
     wire,
 };
+
+/// An event to be delivered, and its place among the records that are concluded.
+type Concluded = (Box<DueEvent>, Slot);
 
 impl Pipeline {
     /// Works on a record that is ours until it is concluded, or until its next step is far enough away to be
@@ -27,7 +30,7 @@ impl Pipeline {
         mut link: Box<OpenLink>,
         account: &Account,
         permit: Permit,
-    ) -> Result<Option<Box<DueEvent>>, StoreError> {
+    ) -> Result<Option<Concluded>, StoreError> {
         let rule = account.connector.replay_rule();
         let mut has_place = true;
         loop {
@@ -38,7 +41,9 @@ impl Pipeline {
                     // It has no more calls: the next job's need not wait for this one's conclusion.
                     drop(permit);
                     give_place_back(account, has_place);
-                    return Box::pin(self.conclude(link, account, &conclusion)).await.map(Some);
+                    let concluding = self.concluding.take().await;
+                    let event = Box::pin(self.conclude(link, account, &conclusion)).await?;
+                    return Ok(Some((event, concluding)));
                 }
                 Next::Call { after } | Next::LookUp { after }
                     if self.is_too_long(after) || (waits_for_its_link(&link) && !after.is_zero()) =>
@@ -81,11 +86,7 @@ impl Pipeline {
     }
 
     /// Gives the row back until it is due. What became of its calls is known, and is not given up before shutdown.
-    async fn postpone(
-        &self,
-        link: Box<OpenLink>,
-        after: Duration,
-    ) -> Result<Option<Box<DueEvent>>, StoreError> {
+    async fn postpone(&self, link: Box<OpenLink>, after: Duration) -> Result<Option<Concluded>, StoreError> {
         let id = link.id;
         match self.until_long_stopped(Box::pin(self.store.postpone(link, after))).await {
             Some(postponed) => postponed.map(|()| None),

@@ -31,8 +31,9 @@ struct Readable<'a> {
 impl Pipeline {
     /// Takes one delivery from the queue to its end. `place`: its place among the deliveries that are taken in.
     pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, place: Slot) {
-        let taking = AssertUnwindSafe(self.take_in(&delivery, place)).catch_unwind();
-        match taking.await {
+        let taken = AssertUnwindSafe(self.take_in(&delivery)).catch_unwind().await;
+        drop(place);
+        match taken {
             Ok(Some(work)) => {
                 // What waits for a connector does not hold the message as well.
                 drop(delivery);
@@ -50,7 +51,7 @@ impl Pipeline {
     /// Accepts or rejects a delivery, and settles it. Returns the work that follows at once.
     ///
     /// Boxed: what few jobs need. A job that waits takes as much memory as the largest thing that it may come to.
-    async fn take_in(&self, delivery: &Delivery, place: Slot) -> Option<Work<'_>> {
+    async fn take_in(&self, delivery: &Delivery) -> Option<Work<'_>> {
         if delivery.is_stale() {
             return None;
         }
@@ -58,18 +59,18 @@ impl Pipeline {
             return None;
         }
         if delivery.deliveries_before() >= SUSPICIOUS {
-            return Box::pin(self.take_suspect(delivery, place)).await;
+            return Box::pin(self.take_suspect(delivery)).await;
         }
         // While a suspect message is processed no other is decoded: a worker that goes down is evidence against it alone.
         let readable = {
             let _no_suspect = self.suspects.read().await;
             self.read(delivery)
         };
-        self.process(delivery, place, readable, ADMISSION).await
+        self.process(delivery, readable, ADMISSION).await
     }
 
     /// A message that came back several times is processed alone, and its begin is on disk before it is decoded.
-    async fn take_suspect(&self, delivery: &Delivery, place: Slot) -> Option<Work<'_>> {
+    async fn take_suspect(&self, delivery: &Delivery) -> Option<Work<'_>> {
         let _alone = self.suspects.write().await;
         if delivery.is_stale() {
             return None;
@@ -88,11 +89,12 @@ impl Pipeline {
                  defect of the worker, before publishing it again."
             );
             let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
-            self.reject_for_now(delivery, &poison).await;
+            // Not even for its identifier: reading it is what brings workers down.
+            self.reject_as(delivery, &poison, None).await;
             None
         } else {
             // It waits for no permit: whatever else has come waits for it.
-            self.process(delivery, place, self.read(delivery), Duration::ZERO).await
+            self.process(delivery, self.read(delivery), Duration::ZERO).await
         };
         // Settled, one way or another: the next time that it comes is a new try.
         if delivery.is_settled()
@@ -106,7 +108,6 @@ impl Pipeline {
     async fn process<'a>(
         &'a self,
         delivery: &Delivery,
-        place: Slot,
         readable: Result<Readable<'a>, Rejection>,
         patience: Duration,
     ) -> Option<Work<'a>> {
@@ -118,13 +119,13 @@ impl Pipeline {
             }
         };
         // Stopped before it was taken in it stays the broker's.
-        let admission = self.admit(account, place, patience).await?;
+        let admission = self.admit(account, patience).await?;
         if delivery.is_stale() {
             return None;
         }
         let (hold, admitted) = match admission {
-            Admission::Call { permit, working } => (Hold::Lease, Some((permit, working))),
-            Admission::Park(_place) => (Hold::Park(Duration::ZERO), None),
+            Admission::Call(permit) => (Hold::Lease, Some(permit)),
+            Admission::Park => (Hold::Park(Duration::ZERO), None),
         };
         let new = NewLink {
             merchant_id: merchant_id(delivery).to_owned(),
@@ -142,8 +143,7 @@ impl Pipeline {
         match accepted.inspect(|accepted| self.metrics.accepted(accepted)) {
             Ok(Accepted::New(link)) => {
                 delivery.acknowledge();
-                let (permit, place) = admitted?;
-                return Some(Work { link, account, permit, place: Some(place) });
+                return Some(Work { link, account, permit: admitted? });
             }
             Ok(Accepted::Parked) => {
                 delivery.acknowledge();
@@ -249,37 +249,31 @@ impl Pipeline {
         Ok(Readable { job, account })
     }
 
-    /// Admits a job to a call at once: with a permit of its connector, a place among the records that are worked on, and
-    /// the rate limit's word. What does not come within `patience` is written down in place of it, and claimed in the
-    /// order of service. `None`: the pipeline is stopped.
-    async fn admit(&self, account: &Account, place: Slot, patience: Duration) -> Option<Admission> {
+    /// Admits a job to a call at once: with a permit of its connector, and the rate limit's word. What does not come within
+    /// `patience` is written down in place of it, and claimed in the order of service. `None`: the pipeline is stopped.
+    async fn admit(&self, account: &Account, patience: Duration) -> Option<Admission> {
         let started = Instant::now();
         // A connector that is out of order, or so full that its due work waits, is not waited for.
         if account.breaker.room(started) == 0
             || account.permits.is_saturated()
             || account.rate.wait(started) > patience
         {
-            return Some(Admission::Park(place));
+            return Some(Admission::Park);
         }
-        let admitted = async {
-            let permit = match account.permits.try_take() {
-                Some(permit) => permit,
-                None => account.permits.take().await,
-            };
-            let working = match self.working.try_take() {
-                Some(working) => working,
-                None => self.working.take().await,
-            };
-            (permit, working)
+        let permit = match account.permits.try_take() {
+            Some(permit) => permit,
+            None => {
+                let waiting = self.unless_stopped(pin!(timeout(patience, account.permits.take()))).await?;
+                let Ok(permit) = waiting else { return Some(Admission::Park) };
+                permit
+            }
         };
-        let admitted = self.unless_stopped(pin!(timeout(patience, admitted))).await?;
-        let Ok((permit, working)) = admitted else { return Some(Admission::Park(place)) };
         let left = patience.saturating_sub(started.elapsed());
         match account.rate.reserve(Instant::now(), left) {
             Ok(wait) => self.sleep(wait).await,
-            Err(_) => return Some(Admission::Park(place)),
+            Err(_) => return Some(Admission::Park),
         }
-        Some(Admission::Call { permit, working })
+        Some(Admission::Call(permit))
     }
 
     /// The stored result, published again to whoever asks again. No second webhook.
@@ -314,12 +308,8 @@ impl Pipeline {
 
 /// Whether a job is called for at once.
 enum Admission {
-    Call {
-        permit: Permit,
-        /// Its place among the records that are worked on.
-        working: Slot,
-    },
-    Park(Slot),
+    Call(Permit),
+    Park,
 }
 
 /// How long a delivery waits for its connector: so that a quick connector's backlog stays in RabbitMQ and costs no second

@@ -38,7 +38,7 @@ use crate::{
     broker::{Consumer, Names, Publisher},
     connector::{Account, Connectors},
     domain::{OpenLink, retry::RetryPolicy},
-    limits::{Permit, Slot, Slots},
+    limits::{Permit, Slots},
     metrics::{Metrics, Now},
     store::{Store, StoreError},
     tasks,
@@ -52,7 +52,7 @@ pub struct PipelineSettings {
     pub retry: RetryPolicy,
     /// Waits up to this long are slept where they arise; longer ones are written down.
     pub wait_in_place: Duration,
-    /// Deliveries that are being taken in, and records that are being worked on: each at most.
+    /// Deliveries that are being taken in, and records that are being concluded: each at most.
     pub jobs_in_flight: usize,
     /// Events being told, at most.
     pub events_in_flight: usize,
@@ -78,8 +78,8 @@ pub struct Pipeline {
     settings: PipelineSettings,
     /// Deliveries that are being taken in: each for a few seconds at most.
     taken_in: Slots,
-    /// Records that are being worked on.
-    working: Slots,
+    /// Records that are being concluded, until their results are being published.
+    concluding: Slots,
     /// Events whose results are being published for the first time.
     events: Slots,
     /// The same for those that came due again: first publications never wait behind them.
@@ -115,7 +115,7 @@ impl Pipeline {
             connectors,
             webhooks,
             taken_in: Slots::new(settings.jobs_in_flight),
-            working: Slots::new(settings.jobs_in_flight),
+            concluding: Slots::new(settings.jobs_in_flight),
             events: Slots::new(settings.events_in_flight.div_ceil(2)),
             due_events: Slots::new(settings.events_in_flight.div_ceil(2)),
             delivering: Slots::new(settings.events_in_flight),
@@ -136,6 +136,8 @@ impl Pipeline {
     pub async fn take_jobs(self: Arc<Self>, mut consumer: Consumer) {
         loop {
             self.taken_in.room().await;
+            // What the database and the broker are behind with is waited for; a connector is not.
+            self.concluding.room().await;
             let Some(delivery) = consumer.next().await else { return };
             // There still is one: nobody else takes any. What waits here for a job is none in flight.
             let place = self.taken_in.take().await;
@@ -193,7 +195,8 @@ impl Pipeline {
     }
 
     pub fn jobs_in_flight(&self) -> usize {
-        self.taken_in.taken() + self.working.taken()
+        let called: usize = self.connectors.iter().map(|account| account.permits.taken()).sum();
+        self.taken_in.taken() + called + self.concluding.taken()
     }
 
     /// Returns every metric, as text. `consuming`: whether the consumer is up; `unread`: deliveries not taken yet.
@@ -260,7 +263,7 @@ impl Pipeline {
     ///
     /// No `async fn`: that would have room for what it is given twice.
     fn finish<'a>(&'a self, work: Work<'a>) -> impl Future<Output = ()> + Send + 'a {
-        let Work { link, account, permit, place } = work;
+        let Work { link, account, permit } = work;
         let span = tracing::info_span!(
             "payout_link",
             payout_link.id = %link.id,
@@ -270,9 +273,9 @@ impl Pipeline {
         );
         async move {
             match self.create_link(link, account, permit).await {
-                Ok(Some(event)) => {
+                Ok(Some((event, concluding))) => {
                     let publishing = self.events.take().await;
-                    drop(place);
+                    drop(concluding);
                     // Boxed: what waits for a connector does not need the room that this takes, twice its own.
                     Box::pin(self.deliver(event, publishing)).await;
                 }
@@ -306,9 +309,6 @@ struct Work<'a> {
     account: &'a Account,
     /// Its permit for the connector, and with it a place under the rate limit for one call.
     permit: Permit,
-    /// Its place among the records that are worked on, until its event is being published. What the sweeper claims has none:
-    /// its permit bounds it.
-    place: Option<Slot>,
 }
 
 /// What a write that is under way gets when the pipeline is stopped.

@@ -123,7 +123,9 @@ impl Pipeline {
             replayed: false,
         };
         // Both at once, each once: what one of them got is not published again for the sake of the other.
-        let on_the_exchange = async { if event.published { Ok(()) } else { self.publish(&result).await } };
+        let on_the_exchange = async {
+            if event.published { Ok(()) } else { self.publish(&result, self.settings.publish_patience).await }
+        };
         // Boxed: few jobs ask for it.
         let to_the_requester = async {
             match result.reply_to {
@@ -164,12 +166,16 @@ impl Pipeline {
     }
 
     /// Publishes on the results exchange. A result that no queue is bound for is published to the unrouted queue.
-    pub(super) async fn publish(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
+    pub(super) async fn publish(
+        &self,
+        result: &Outgoing<'_>,
+        patience: Duration,
+    ) -> Result<(), PublishError> {
         let exchange = &self.settings.names.results_exchange;
         let message = message(result, exchange, result.event_type.as_str());
-        let published = match self.publisher.publish(message, self.settings.publish_patience).await {
+        let published = match self.publisher.publish(message, patience).await {
             Ok(Route::Queued) => Ok(Route::Queued),
-            Ok(Route::Returned) => self.publish_unrouted(result).await.map(|()| Route::Returned),
+            Ok(Route::Returned) => self.publish_unrouted(result, patience).await.map(|()| Route::Returned),
             Err(error) => Err(error),
         };
         self.metrics.published(&published);
@@ -177,9 +183,13 @@ impl Pipeline {
     }
 
     /// Publishes to the worker's own queue for results that no other queue takes.
-    pub(super) async fn publish_unrouted(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
+    pub(super) async fn publish_unrouted(
+        &self,
+        result: &Outgoing<'_>,
+        patience: Duration,
+    ) -> Result<(), PublishError> {
         let message = message(result, &self.settings.names.unrouted_exchange, result.event_type.as_str());
-        match self.publisher.publish(message, self.settings.publish_patience).await? {
+        match self.publisher.publish(message, patience).await? {
             Route::Queued => Ok(()),
             Route::Returned => {
                 self.publisher.declare_topology();

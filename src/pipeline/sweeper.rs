@@ -178,7 +178,6 @@ async fn sweep_account(
     permits.truncate(places);
     if permits.is_empty() {
         // Every permit is in use, or the rate limit is: it is being called for others.
-        account.permits.set_backlog(true);
         pipeline.health.is_served(account);
         return Ok(0);
     }
@@ -205,7 +204,7 @@ async fn sweep_account(
                 let (pipeline, name) = (pipeline.clone(), account.name.clone());
                 pipeline.clone().tasks.spawn(async move {
                     if let Some(account) = pipeline.connectors.choose(Some(&name)) {
-                        pipeline.finish(Work { link, account, permit, place: None }).await;
+                        pipeline.finish(Work { link, account, permit }).await;
                     }
                 });
             }

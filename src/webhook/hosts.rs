@@ -43,6 +43,8 @@ struct State {
     /// Without an answer, in a row.
     failures: u32,
     paused_until: Option<Instant>,
+    /// One webhook tries the host after its pause.
+    is_tried: bool,
     pause: Duration,
     last_answer: Instant,
 }
@@ -65,6 +67,7 @@ impl Hosts {
             state: Mutex::new(State {
                 failures: 0,
                 paused_until: None,
+                is_tried: false,
                 pause: FIRST_PAUSE,
                 last_answer: Instant::now(),
             }),
@@ -87,6 +90,7 @@ impl Host {
             Some(_) => {
                 // Until it has an answer, or long enough that it will not have one.
                 state.paused_until = Some(now + UNTIL_IT_TIMES_OUT + FIRST_PAUSE);
+                state.is_tried = true;
                 Ok(())
             }
         }
@@ -102,13 +106,20 @@ impl Host {
     pub(super) fn record(&self, answered: bool, now: Instant) {
         let mut state = self.state();
         if answered {
-            *state = State { failures: 0, paused_until: None, pause: FIRST_PAUSE, last_answer: now };
+            *state = State {
+                failures: 0,
+                paused_until: None,
+                is_tried: false,
+                pause: FIRST_PAUSE,
+                last_answer: now,
+            };
             return;
         }
         state.failures = state.failures.saturating_add(1);
         // Those that were under way when it was paused say nothing new.
-        let is_paused = state.paused_until.is_some_and(|until| now < until) && state.failures != FAILURES;
-        if state.failures >= FAILURES && (!is_paused || state.failures == FAILURES) {
+        let is_paused = state.paused_until.is_some_and(|until| now < until) && !state.is_tried;
+        if state.failures >= FAILURES && !is_paused {
+            state.is_tried = false;
             state.paused_until = Some(now + state.pause);
             state.pause = (state.pause * 2).min(MAX_PAUSE);
         }
@@ -144,7 +155,7 @@ mod tests {
         assert_eq!(host.pass(now), Ok(()));
         assert!(host.pass(now).is_err());
         // It hangs still: the pause is longer now.
-        let now = now + UNTIL_IT_TIMES_OUT + FIRST_PAUSE;
+        let now = now + UNTIL_IT_TIMES_OUT;
         host.record(false, now);
         assert!(host.pass(now + FIRST_PAUSE + SECOND).is_err());
         assert_eq!(host.pass(now + 2 * FIRST_PAUSE + SECOND), Ok(()));

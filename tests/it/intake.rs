@@ -276,7 +276,7 @@ async fn a_message_that_kills_every_worker_is_taken_for_poison() {
     world.start_worker().await.stop().await;
     let mut lock = world.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
-    world.publish(job("po_1")).await;
+    world.publish(job("po_1").message_id("msg_1")).await;
     // (three times it is delivered like any other)
     for begun in [0, 0, 0, 1, 2] {
         let mut worker = world.start_worker().await;
@@ -295,15 +295,18 @@ async fn a_message_that_kills_every_worker_is_taken_for_poison() {
     lock.commit().await.unwrap();
     // when the next worker finds it, then it is rejected, and other jobs go on.
     let _worker = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.rejected");
+    let rejected = world.answer_to("msg_1").await;
+    assert_eq!(rejected.kind(), "payout_link.rejected");
+    // Its body was not read again.
+    assert!(rejected.json().get("merchant_payout_id").is_none());
     let dead = world.dead_letter().await;
     assert!(dead.header("x-rejected-reason").unwrap().contains("began 2 times and never ended"));
     world.publish(job("po_2")).await;
     assert_eq!(world.result_of("po_2").await.kind(), "payout_link.created");
     assert_eq!(world.provider.ledger().links.len(), 1);
     // Moved back once its cause is gone it is a new try.
-    world.publish(job("po_1")).await;
-    assert_eq!(world.wait_for_results("po_1", 2).await[1].kind(), "payout_link.created");
+    world.publish(job("po_1").message_id("msg_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
     assert_eq!(suspects(&world).await, 0);
 }
 
@@ -379,4 +382,30 @@ async fn what_expires_before_it_is_taken_is_a_dead_letter() {
         assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
     }
     assert!(world.has_no_record("po_at_once").await && world.has_no_record("po_soon").await);
+}
+
+/// The identifier of a message may be another payout's (contract, section 6).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_names_no_payout_but_the_bodys_own() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    // Given messages under another payout's identifier: one that is no JSON, one whose own identifier is no text,
+    let id = json!(12345);
+    world
+        .publish(job("-").raw(b"{\"merchant_payout_id\":\"po_B\"").message_id("po_A").correlation_id("cut"))
+        .await;
+    let number = job("-").with("merchant_payout_id", id).message_id("po_A").correlation_id("number");
+    world.publish(number).await;
+    // and one whose own identifier can be read,
+    world.publish(job("po_B").amount(0).message_id("po_A").correlation_id("own")).await;
+    // then none of the rejections names the other payout.
+    for (correlation_id, named) in [("cut", None), ("number", None), ("own", Some("po_B"))] {
+        let rejected = world.answer_to(correlation_id).await;
+        assert_eq!(rejected.kind(), "payout_link.rejected");
+        assert_eq!(
+            rejected.json().get("merchant_payout_id").and_then(|id| id.as_str()),
+            named,
+            "{correlation_id}"
+        );
+    }
 }

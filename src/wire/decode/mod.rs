@@ -69,14 +69,14 @@ fn decode(body: &[u8], message_id: Option<&str>, policy: &DecodePolicy) -> Resul
     Ok(job)
 }
 
-/// The identifier of a job that is refused, as far as it can be made out.
+/// The identifier of a job that is rejected: the body's own where it can be read. `message_id` stands in only where the body
+/// was read and has none; otherwise it may be another payout's.
 pub fn claimed_identifier(body: &[u8], message_id: Option<&str>) -> Option<String> {
     let given = std::str::from_utf8(body).ok().filter(|text| text.len() <= json::MOST_BYTES);
     let given =
         given.and_then(|text| json::parse(text).ok()).and_then(|json| Fields::new(String::new(), json).ok());
     given
         .and_then(|mut fields| merchant_payout_id(&mut fields, message_id).ok())
-        .or_else(|| MerchantPayoutId::new(message_id?.to_owned()).ok())
         .map(|id| id.as_str().to_owned())
 }
 

@@ -160,7 +160,7 @@ async fn headers_of_any_depth_and_size_are_survived() {
     // then the good one is created, the others refused and told,
     assert_eq!(world.result_of("deep").await.kind(), "payout_link.created");
     for id in ["deep and bad", "full and bad"] {
-        assert_eq!(world.result_of(id).await.error_code().as_deref(), Some("INVALID_JOB"), "{id}");
+        assert_eq!(world.answer_to(id).await.error_code().as_deref(), Some("INVALID_JOB"), "{id}");
     }
     // and kept, by the broker where we have no room for the reason.
     eventually("the dead letters", async || (world.ready(&world.names.dead_queue).await == 2).then_some(()))

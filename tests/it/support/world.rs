@@ -158,6 +158,14 @@ impl World {
         .await
     }
 
+    /// Waits for the first result that answers a message: one whose body could not be read names no payout.
+    pub async fn answer_to(&self, message_id: &str) -> Heard {
+        eventually(&format!("an answer to {message_id}"), async || {
+            self.results().into_iter().find(|heard| heard.correlation_id().as_deref() == Some(message_id))
+        })
+        .await
+    }
+
     /// Waits for the first result of a payout.
     pub async fn result_of(&self, id: &str) -> Heard {
         self.wait_for_results(id, 1).await.remove(0)
