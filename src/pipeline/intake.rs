@@ -314,7 +314,7 @@ enum Admission {
 
 /// How long a delivery waits for its connector: so that a quick connector's backlog stays in RabbitMQ and costs no second
 /// write.
-const ADMISSION: Duration = Duration::from_secs(1);
+const ADMISSION: Duration = Duration::from_secs(2);
 
 /// A message that came back so often is processed alone. It is no evidence against it: restarts and reconnects do the same.
 const SUSPICIOUS: u64 = 3;
