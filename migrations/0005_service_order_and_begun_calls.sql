@@ -36,7 +36,7 @@ CREATE TABLE suspect_messages (
 );
 
 -- Rejections that another configuration would not repeat, until their messages are settled for certain: a message that
--- comes again is rejected again, by whichever worker. Rows are deleted after an hour.
+-- comes again is rejected again, by whichever worker. A row is deleted with the first rejection that is noted an hour later.
 CREATE TABLE rejected_messages (
     digest      bytea PRIMARY KEY,
     code        text NOT NULL,

@@ -25,7 +25,7 @@ pub struct Delivery {
     pub body: Bytes,
     /// A body that is too large to be held.
     pub withheld: Option<Withheld>,
-    /// None where they could not be read.
+    /// Empty where they could not be read.
     pub properties: BasicProperties,
     pub is_unreadable: bool,
     pub is_redelivered: bool,

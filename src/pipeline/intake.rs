@@ -61,7 +61,7 @@ impl Pipeline {
         if delivery.deliveries_before() >= SUSPICIOUS {
             return Box::pin(self.take_suspect(delivery)).await;
         }
-        // While a suspect message is processed no other is decoded: a worker that goes down is evidence against it alone.
+        // While a suspect message is processed no other is decoded: a worker that goes down is evidence against it.
         let readable = {
             let _no_suspect = self.suspects.read().await;
             self.read(delivery)

@@ -1,5 +1,5 @@
-//! Whether the database can be used: asked by readiness, by the metrics, and by the consumer, which takes no jobs while
-//! it cannot.
+//! Whether the database can be used: asked by the metrics, and by the consumer, which takes no jobs while it cannot.
+//! Readiness asks over a connection of its own (`probe`).
 
 use std::{
     sync::{

@@ -12,7 +12,7 @@ impl Store {
     /// Any [`StoreError`] but `Unavailable` and `LeaseLost`.
     pub async fn note_rejection(&self, digest: &[u8; 32], rejection: &Rejection) -> Result<(), StoreError> {
         self.patiently(|| async {
-            // A message is settled within seconds of its rejection: after an hour nobody redelivers it.
+            // A message is settled within seconds of its rejection: a redelivery after an hour is not expected.
             let noted = sqlx::query!(
                 "WITH old AS (DELETE FROM rejected_messages WHERE rejected_at < now() - interval '1 hour')
                  INSERT INTO rejected_messages (digest, code, message, field) VALUES ($1, $2, $3, $4)
