@@ -38,7 +38,7 @@ pub enum Step {
     Park(usize),
     /// `src/store/accept.rs::accept`
     Accept(usize),
-    /// `src/pipeline/intake.rs::reject_unless_accepted`
+    /// `src/pipeline/answer.rs::reject_unless_accepted`
     Reject(usize),
     /// `src/pipeline/answer.rs::reject`
     PublishRejection(usize),
