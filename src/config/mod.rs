@@ -76,7 +76,7 @@ impl Default for WorkerSection {
             grace_period_seconds: 30,
             lease_seconds: 45,
             sweep_interval_ms: 1000,
-            sweep_batch: 64,
+            sweep_batch: 256,
             max_unfinished_begins: 5,
             migrate: true,
             health_listen: None,
