@@ -173,9 +173,11 @@ async fn sweep_account(
     }
     // What is due of a connector that is out of order stays due, save one that tries it.
     let limit = pipeline.settings.sweep_batch.min(account.breaker.room(now));
-    let mut permits = account.permits.take_for_due(limit);
-    let places = account.rate.reserve_now(now, permits.len());
-    permits.truncate(places);
+    // The rate limit first: a permit that is given back unused would wake the sweeper at once, again and again.
+    let reserved = account.rate.reserve_now(now, limit);
+    let mut permits = account.permits.take_for_due(reserved);
+    let places = permits.len();
+    account.rate.give_back(reserved - places);
     if permits.is_empty() {
         // Every permit is in use, or the rate limit is: it is being called for others.
         pipeline.health.is_served(account);
