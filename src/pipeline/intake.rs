@@ -16,7 +16,7 @@ use super::{Pipeline, Work, answer::Answered, outbox::Outgoing};
 use crate::{
     broker::Delivery,
     connector::Account,
-    domain::{CreateLink, EventType, TraceContext, event_time},
+    domain::{CreateLink, EventType, ReplayRule, TraceContext, event_time},
     limits::{Permit, Slot},
     store::{Accepted, Hold, NewLink, StoreError},
     wire::{self, Rejection, RejectionCode},
@@ -124,7 +124,7 @@ impl Pipeline {
             return None;
         }
         let (hold, admitted) = match admission {
-            Admission::Call(permit) => (Hold::Lease, Some(permit)),
+            Admission::Call(permit) => (first_hold(account.connector.replay_rule()), Some(permit)),
             Admission::Park => (Hold::Park(Duration::ZERO), None),
         };
         let new = NewLink {
@@ -303,6 +303,14 @@ impl Pipeline {
             Answered::LeftToTheBroker | Answered::No => delivery.give_back(),
             Answered::Stopped => {}
         }
+    }
+}
+
+/// How the row of a job is written whose connector can be called at once.
+fn first_hold(rule: ReplayRule) -> Hold {
+    match rule {
+        ReplayRule::SameKey { .. } | ReplayRule::LookUp(_) => Hold::BeginCall,
+        ReplayRule::Never => Hold::Lease,
     }
 }
 

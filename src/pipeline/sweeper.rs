@@ -69,8 +69,8 @@ impl Health {
 /// for what waits.
 pub(super) async fn run(pipeline: Arc<Pipeline>) {
     let mut sweeper = Sweeper {
-        names: pipeline.connectors.iter().map(|account| account.name.to_string()).collect(),
-        settled: pipeline.connectors.iter().filter(|account| can_be_settled(account)).map(name).collect(),
+        names: pipeline.connectors.iter().map(name).collect(),
+        unsettled: pipeline.connectors.iter().filter(|account| !can_be_settled(account)).map(name).collect(),
         absences: Absences::default(),
         presence_looked_at: None,
         pipeline: pipeline.clone(),
@@ -118,8 +118,8 @@ fn name(account: &Account) -> String {
 struct Sweeper {
     pipeline: Arc<Pipeline>,
     names: Vec<String>,
-    /// Those whose outcomes can be settled.
-    settled: Vec<String>,
+    /// Those whose unknown outcomes nothing can settle.
+    unsettled: Vec<String>,
     absences: Absences,
     presence_looked_at: Option<Instant>,
 }
@@ -130,7 +130,7 @@ impl Sweeper {
         let pipeline = self.pipeline.clone();
         if self.presence_looked_at.is_none_or(|at| at.elapsed() >= PRESENCE_INTERVAL) {
             self.presence_looked_at = Some(Instant::now());
-            pipeline.store.take_over_leases(&self.settled, &mut self.absences).await?;
+            pipeline.store.take_over_leases(&self.names, &self.unsettled, &mut self.absences).await?;
         }
         let due = pipeline.store.due_records(&self.names).await?;
         pipeline.health.state().oldest_due_record = due.values().copied().max().unwrap_or_default();

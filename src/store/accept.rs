@@ -34,9 +34,14 @@ pub struct NewLink {
 }
 
 /// Whether the connector can be called at once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// It can: the row is leased from the start, its first call counted.
+    /// It can: the row gets its lease, and its first call begins with the same write.
+    BeginCall,
+    /// It can: the row gets its lease. The call begins with a write of its own, once this write's answer is read.
+    ///
+    /// For connectors that can neither be asked nor called again. If this write's answer is lost, or the worker dies
+    /// before it calls, no call has begun, and the record does not end as unknown.
     Lease,
     /// It cannot: the row has no lease and no call, and is due after this.
     Park(Duration),
@@ -121,7 +126,7 @@ impl Store {
             service_rank: service_rank(
                 match hold {
                     // Found due, its lease has expired after a call was begun.
-                    Hold::Lease => ServiceClass::Unknown,
+                    Hold::BeginCall | Hold::Lease => ServiceClass::Unknown,
                     Hold::Park(_) => ServiceClass::New,
                 },
                 job.priority,
@@ -161,7 +166,7 @@ impl Store {
                 heard_at: Instant::now(),
                 length: self.settings.lease,
             },
-            call_is_written: true,
+            call_is_written: row.hold == Hold::BeginCall,
             trace: row.trace.clone(),
             calls: Vec::new(),
         }
@@ -216,17 +221,18 @@ macro_rules! insert {
             INSERT INTO payout_links (
                 id, holder, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
                 destination_currency, request, reply_to, correlation_id, traceparent, tracestate, state, attempts,
-                first_called_at, last_called_at, due_at, service_rank
+                first_called_at, last_called_at, uncalled_holder, due_at, service_rank
             )
             SELECT
                 id, CASE WHEN leased THEN holder END, merchant_id, merchant_payout_id, request_fingerprint,
                 connector, amount_minor, currency, destination_currency, request, reply_to, correlation_id,
-                traceparent, tracestate, 'open', CASE WHEN leased THEN 1 ELSE 0 END,
-                CASE WHEN leased THEN now() END, CASE WHEN leased THEN now() END,
+                traceparent, tracestate, 'open', CASE WHEN called THEN 1 ELSE 0 END,
+                CASE WHEN called THEN now() END, CASE WHEN called THEN now() END,
+                CASE WHEN leased AND NOT called THEN holder END,
                 now() + due_in_ms * interval '1 millisecond', service_rank
             FROM " + $rows + " AS new (
                 id, holder, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
-                destination_currency, request, reply_to, correlation_id, traceparent, tracestate, leased, due_in_ms,
+                destination_currency, request, reply_to, correlation_id, traceparent, tracestate, leased, called, due_in_ms,
                 service_rank
             )
             ON CONFLICT ON CONSTRAINT payout_links_key DO NOTHING
@@ -244,17 +250,18 @@ impl Accept {
         connection: &mut PgConnection,
         rows: &[&Row],
     ) -> Result<Vec<OffsetDateTime>, StoreError> {
-        let leased = |row: &Row| matches!(row.hold, Hold::Lease);
+        let leased = |row: &Row| matches!(row.hold, Hold::BeginCall | Hold::Lease);
+        let called = |row: &Row| row.hold == Hold::BeginCall;
         let due_in = |row: &Row| match row.hold {
-            Hold::Lease => millis(self.lease),
+            Hold::BeginCall | Hold::Lease => millis(self.lease),
             Hold::Park(pause) => millis(pause),
         };
         Ok(match rows {
             [row] => insert!(
                 "(VALUES (
                     $1::uuid, $2::uuid, $3::text, $4::text, $5::bytea, $6::text, $7::bigint, $8::text, $9::text,
-                    $10::bytea, $11::text, $12::text, $13::text, $14::text, $15::boolean, $16::bigint,
-                    $17::smallint
+                    $10::bytea, $11::text, $12::text, $13::text, $14::text, $15::boolean, $16::boolean,
+                    $17::bigint, $18::smallint
                 ))",
                 row.id,
                 row.holder,
@@ -271,6 +278,7 @@ impl Accept {
                 row.trace.traceparent.as_deref(),
                 row.trace.tracestate.as_deref(),
                 leased(row),
+                called(row),
                 due_in(row),
                 row.service_rank,
             )
@@ -281,8 +289,8 @@ impl Accept {
                     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]),
                     unnest($5::bytea[]), unnest($6::text[]), unnest($7::bigint[]), unnest($8::text[]),
                     unnest($9::text[]), unnest($10::bytea[]), unnest($11::text[]), unnest($12::text[]),
-                    unnest($13::text[]), unnest($14::text[]), unnest($15::boolean[]), unnest($16::bigint[]),
-                    unnest($17::smallint[])
+                    unnest($13::text[]), unnest($14::text[]), unnest($15::boolean[]), unnest($16::boolean[]),
+                    unnest($17::bigint[]), unnest($18::smallint[])
                 )",
                 &column(rows, |row| row.id),
                 &column(rows, |row| row.holder),
@@ -299,6 +307,7 @@ impl Accept {
                 &column(rows, |row| row.trace.traceparent.as_deref()) as &[Option<&str>],
                 &column(rows, |row| row.trace.tracestate.as_deref()) as &[Option<&str>],
                 &column(rows, leased),
+                &column(rows, called),
                 &column(rows, due_in),
                 &column(rows, |row| row.service_rank),
             )

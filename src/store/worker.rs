@@ -97,8 +97,9 @@ impl Store {
 
     /// Makes the leases of workers due that were gone in this look and in the one before it, and returns their number.
     ///
-    /// `connectors`: those whose replay rule can settle an unknown outcome. For the others an early claim would only
-    /// end a record as unknown whose worker may still be calling.
+    /// `unsettled`: those of the connectors whose replay rule cannot settle an unknown outcome. Of theirs only records are
+    /// taken over whose holder had begun no call: an early claim of others would end a record as unknown whose worker
+    /// may still be calling.
     ///
     /// # Errors
     ///
@@ -106,12 +107,13 @@ impl Store {
     pub async fn take_over_leases(
         &self,
         connectors: &[String],
+        unsettled: &[String],
         absences: &mut Absences,
     ) -> Result<u64, StoreError> {
         if self.worker_presence_was_lost_lately() {
             return Ok(0);
         }
-        let gone = self.absent_holders(connectors).await?;
+        let gone = self.absent_holders(connectors, unsettled).await?;
         let is_later = absences.at.is_some_and(|at| at.elapsed() >= TWO_LOOKS);
         let both: Vec<Vec<u8>> =
             gone.iter().filter(|number| is_later && absences.seen.contains(*number)).cloned().collect();
@@ -125,11 +127,13 @@ impl Store {
             "UPDATE payout_links SET due_at = now()
              WHERE state = 'open' AND connector = ANY ($1) AND service_rank = ANY ($2) AND due_at > now()
                  AND due_at <= now() + $3::bigint * interval '1 millisecond'
-                 AND get_byte(uuid_send(holder), 6) >> 4 = 8 AND substr(uuid_send(holder), 1, 4) = ANY ($4)",
+                 AND get_byte(uuid_send(holder), 6) >> 4 = 8 AND substr(uuid_send(holder), 1, 4) = ANY ($4)
+                 AND (connector <> ALL ($5) OR holder = uncalled_holder)",
             connectors,
             &SERVICE_RANKS[..],
             millis(self.settings.lease),
             &both,
+            unsettled,
         )
         .execute(&self.pool);
         let records = answered(&self.pool, records).await?.rows_affected();
@@ -147,7 +151,11 @@ impl Store {
     }
 
     /// The numbers in the holders of running leases whose workers hold no lock.
-    async fn absent_holders(&self, connectors: &[String]) -> Result<HashSet<Vec<u8>>, StoreError> {
+    async fn absent_holders(
+        &self,
+        connectors: &[String],
+        unsettled: &[String],
+    ) -> Result<HashSet<Vec<u8>>, StoreError> {
         let absent = sqlx::query_scalar!(
             r#"
             WITH numbers AS (
@@ -155,6 +163,7 @@ impl Store {
                 WHERE state = 'open' AND connector = ANY ($1) AND service_rank = ANY ($2) AND due_at > now()
                     AND due_at <= now() + $3::bigint * interval '1 millisecond'
                     AND get_byte(uuid_send(holder), 6) >> 4 = 8
+                    AND (connector <> ALL ($6) OR holder = uncalled_holder)
                 UNION
                 SELECT substr(uuid_send(holder), 1, 4) FROM events
                 WHERE due_at > now() AND due_at <= now() + $3::bigint * interval '1 millisecond'
@@ -174,6 +183,7 @@ impl Store {
             millis(self.settings.lease.max(self.settings.event_lease)),
             millis(AFTER_START),
             i64::from(LOCK_CLASS),
+            unsettled,
         )
         .fetch_all(&self.pool);
         Ok(answered(&self.pool, absent).await?.into_iter().collect())

@@ -49,9 +49,10 @@ pub async fn carry_out(world: &World, plan: Vec<Planned>) -> Done {
 async fn one(world: &World, planned: Planned, done: &Mutex<Done>) {
     let hit = planned.fault.workers();
     upon(done, &hit, true);
+    let began = Instant::now();
     world.samples.begins(planned.fault);
     let result = strike(world, planned).await;
-    world.samples.ends(planned.fault);
+    world.samples.ends(planned.fault, began.elapsed());
     upon(done, &hit, false);
     if let Err(failure) = result {
         println!("  !! {:?}: {failure}", planned.fault);

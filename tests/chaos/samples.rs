@@ -26,6 +26,8 @@ const UNLIMITED: u64 = 20;
 /// At the end of a run nothing may be due for longer.
 const BOUND_AT_END: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(180);
+/// From a call that is written down until it is sent, on a machine that is busy.
+const BEFORE_SENDING: Duration = Duration::from_secs(1);
 
 pub struct Samples {
     pool: PgPool,
@@ -36,6 +38,8 @@ pub struct Samples {
     /// From each SIGKILL until all records that had been called and were open then were concluded.
     recoveries: Mutex<Vec<Option<Duration>>>,
     trouble: Mutex<HashMap<Part, Trouble>>,
+    /// From when to when a worker may have written a call down and not sent it, by the clock of this machine.
+    interruptions: Mutex<Vec<(OffsetDateTime, OffsetDateTime)>>,
 }
 
 /// What due work needs.
@@ -61,20 +65,56 @@ impl Samples {
             progress: Mutex::default(),
             recoveries: Mutex::default(),
             trouble: Mutex::default(),
+            interruptions: Mutex::default(),
         })
     }
 
     pub fn begins(&self, fault: Fault) {
+        if matches!(fault, Fault::PauseWorker(_)) {
+            self.interrupted(Duration::ZERO);
+        }
         let mut trouble = self.trouble.lock().unwrap();
         parts(fault).into_iter().for_each(|part| trouble.entry(part).or_default().under_way += 1);
     }
 
-    pub fn ends(&self, fault: Fault) {
+    pub fn ends(&self, fault: Fault, lasted: Duration) {
+        if cuts_off_postgres(fault) {
+            self.interrupted(lasted);
+        }
         let mut trouble = self.trouble.lock().unwrap();
         for part in parts(fault) {
             let trouble = trouble.entry(part).or_default();
             (trouble.under_way, trouble.ended) = (trouble.under_way - 1, Some(Instant::now()));
         }
+    }
+
+    /// A worker is interrupted now, or was for as long as this.
+    fn interrupted(&self, lasted: Duration) {
+        let now = OffsetDateTime::now_utc();
+        self.interruptions.lock().unwrap().push((now - lasted - BEFORE_SENDING, now + BEFORE_SENDING));
+    }
+
+    /// Records that are unknown and whose last call was written down while a worker was interrupted. That call may not
+    /// have been sent, and nobody can tell: they are no evidence for R13.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn unknown_by_interruption(&self) -> Result<Vec<String>, String> {
+        let (from, to): (Vec<_>, Vec<_>) = self.interruptions.lock().unwrap().iter().copied().unzip();
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT merchant_id, merchant_payout_id FROM payout_links
+            WHERE state = 'unknown' AND EXISTS (
+                SELECT FROM unnest($1::timestamptz[], $2::timestamptz[]) AS interruption (began, ended)
+                WHERE last_called_at BETWEEN began AND ended
+            )",
+        )
+        .bind(from)
+        .bind(to)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| error.to_string())?;
+        Ok(rows.into_iter().map(|(merchant_id, id)| key(&merchant_id, &id)).collect())
     }
 
     /// For how long the connector's provider, all ways to it and the database have been well.
@@ -204,10 +244,21 @@ impl Samples {
 /// SIGKILL of a worker; how long it takes until all that was open is concluded is timed meanwhile.
 pub async fn kill(world: &World, worker: usize) {
     let now = world.samples.now().await;
+    world.samples.interrupted(Duration::ZERO);
     world.fleet.kill(worker);
     if let Some(now) = now {
         tokio::spawn(world.samples.clone().recovered(now));
     }
+}
+
+/// Whether a worker may wait for the answer to a write that was made.
+fn cuts_off_postgres(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::KillPostgres
+            | Fault::Way(_, Service::Postgres, _)
+            | Fault::Overload(Overload::FreezePostgres | Overload::PostgresAway)
+    )
 }
 
 /// What of due work's needs a fault takes away. One worker that is away leaves it to the others.

@@ -200,14 +200,8 @@ async fn history(world: &World, waiting: u32) -> Result<History, String> {
     let sent = world.calls.references().into_iter();
     let arrived = world.providers.iter().flat_map(Provider::references);
     let called = sent.chain(arrived).filter_map(|reference| Some(of(&reference)?[0].key.clone()));
-    // A known gap: a job is accepted with its first attempt in one write. Where that write's answer comes after the lease, or
-    // the worker dies before it calls, a record that nothing can settle ends as unknown. Only saturation judges it strictly.
-    let never: HashSet<&str> =
-        published.iter().filter(|job| job.rule == Rule::Never).map(|job| job.key.as_str()).collect();
-    let gap = records.iter().filter(|record| {
-        world.variant.is_none() && record.state == "unknown" && never.contains(record.key.as_str())
-    });
-    let called: HashSet<String> = called.chain(gap.map(|record| record.key.clone())).collect();
+    let interrupted = world.samples.unknown_by_interruption().await?;
+    let called: HashSet<String> = called.chain(interrupted).collect();
     let (overdue, progress) = world.samples.all();
     Ok(History {
         published: published.clone(),

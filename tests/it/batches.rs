@@ -39,7 +39,7 @@ fn new_link(series: &str, number: usize) -> NewLink {
             traceparent: odd.then(|| text("parent")),
             tracestate: number.is_multiple_of(3).then(|| text("state")),
         },
-        hold: if number == 2 { Hold::Park(Duration::from_secs(7)) } else { Hold::Lease },
+        hold: if number == 2 { Hold::Park(Duration::from_secs(7)) } else { Hold::BeginCall },
     }
 }
 

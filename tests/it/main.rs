@@ -39,5 +39,6 @@ mod retention;
 mod retries;
 mod saturation;
 mod shutdown;
+mod takeover;
 mod tls;
 mod webhooks;

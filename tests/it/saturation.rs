@@ -1,16 +1,13 @@
 //! While everything is full: the worker goes on, nobody starves, and nobody hears what is not so.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
-use payout_link_worker::{
-    sandbox::{Fault, Order, Receiver},
-    store::migrate,
-};
+use payout_link_worker::sandbox::{Fault, Order, Receiver};
 use serde_json::json;
 
 use crate::{
     proxy::{Kind, Proxy},
-    support::{DEADLINE, Service, Setup, World, eventually, job, pool_of_one, store, submit_parked},
+    support::{DEADLINE, Setup, World, eventually, job, pool_of_one, store, submit_parked},
 };
 
 /// A proxy between a world's workers and its broker.
@@ -79,39 +76,6 @@ async fn a_rate_limit_makes_no_outcome_unknown() {
         assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
     }
     assert_eq!(world.provider.ledger().calls.len(), JOBS);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_began_no_call_leaves_no_doubt() {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store(world.pool.clone());
-    let expire = "UPDATE payout_links SET due_at = now() - interval '1 second'";
-    // Given a parked record that was claimed by a worker that died before it called,
-    submit_parked(&store, "po_1").await;
-    assert_eq!(store.claim("sandbox", 10).await.unwrap().len(), 1);
-    sqlx::query(expire).execute(&world.pool).await.unwrap();
-    // when another claims it, then its outcome is not in doubt.
-    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
-    assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 0));
-    // The same where a call came to its end before, and the next was not begun;
-    store.renew_for_call(&mut link).await.unwrap();
-    store.postpone(link, Duration::ZERO).await.unwrap();
-    drop(store.claim("sandbox", 10).await.unwrap());
-    sqlx::query(expire).execute(&world.pool).await.unwrap();
-    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
-    assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 1));
-    // but not where it was.
-    store.renew_for_call(&mut link).await.unwrap();
-    sqlx::query(expire).execute(&world.pool).await.unwrap();
-    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
-    assert!(link.progress.in_doubt_since.is_some());
-    // Nor where the claim was an earlier version's, which does not say.
-    store.postpone(link, Duration::ZERO).await.unwrap();
-    let earlier = "UPDATE payout_links SET holder = gen_random_uuid(), in_doubt_since = NULL, due_at = now()";
-    sqlx::query(earlier).execute(&world.pool).await.unwrap();
-    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
-    assert!(link.progress.in_doubt_since.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,83 +171,6 @@ async fn merchants_that_hang_hold_up_no_results() {
         let published = |shown: &serde_json::Value| shown["event"]["published_at"].is_string();
         world.wait_until_shown(&id, "published", published).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_in_hand_outlasts_the_lease() {
-    // Given a call to a connector that can neither be asked nor called again,
-    let database = Service::start("postgres").await;
-    let world = Setup::default().short_leases().database(&database.url).build().await;
-    let worker = world.start_worker().await;
-    let call = world.provider.hold_next_answer();
-    world.publish(job("po_1").connector("mute")).await;
-    call.arrived().await;
-    // when the database is away until long after the lease, and the answer comes meanwhile,
-    database.kill();
-    call.release();
-    worker.says("database unavailable, no jobs are consumed").await;
-    // (the one wait for the clock: it is the length of the outage that is tried)
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    database.restart();
-    // then the link is not thrown away.
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(world.provider.ledger().calls.len(), 1);
-    assert!(worker.stop().await.success());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_work_of_a_worker_that_is_gone_is_taken_over_before_its_lease_ends() {
-    // Given a worker that dies in the middle of calls, whose leases outlast this test by far,
-    let world = Setup::default()
-        .set("worker.lease_seconds", 600)
-        .set("connectors.sandbox.settle_seconds", 700)
-        .only_connector("sandbox")
-        .build()
-        .await;
-    let mut first = world.start_worker().await;
-    let mut held = Vec::new();
-    for number in 0..5 {
-        let call = world.provider.hold_next_answer();
-        world.publish(job(&format!("po_{number}"))).await;
-        call.arrived().await;
-        held.push(call);
-    }
-    first.kill();
-    drop(held);
-    // when another is there, then it calls again under the same keys.
-    let _second = world.start_worker().await;
-    for number in 0..5 {
-        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
-    }
-    assert_eq!(world.provider.ledger().links.len(), 5);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_lives_keeps_its_leases() {
-    // Given a worker in the middle of a call, and another beside it,
-    let world = Setup::default()
-        .set("worker.lease_seconds", 600)
-        .set("connectors.sandbox.settle_seconds", 700)
-        .only_connector("sandbox")
-        .build()
-        .await;
-    let _first = world.start_worker().await;
-    let call = world.provider.hold_next_answer();
-    world.publish(job("po_1")).await;
-    call.arrived().await;
-    let second = world.start_worker().await;
-    // when that has looked for workers that are gone often enough,
-    world.publish(job("po_2").reply_to("gone")).await;
-    world.provider.order_fault(Fault::status_with_retry_after(503, "2"));
-    world.publish(job("po_3")).await;
-    for id in ["po_2", "po_3"] {
-        assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
-    }
-    // then the call was not made again.
-    call.release();
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    let ledger = world.provider.ledger();
-    assert!(!second.log().contains("taken over") && ledger.links.len() == 3, "{}", second.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@ pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
 }
 
 pub async fn submit(store: &Store, id: &str) -> Accepted {
-    submit_with(store, id, Hold::Lease).await
+    submit_with(store, id, Hold::BeginCall).await
 }
 
 /// A job that no call is made for yet.

@@ -1,0 +1,159 @@
+//! A worker dies, or its database does, around a call: no outcome is unknown without a call, no answer is lost, and the
+//! work is taken over in seconds.
+
+use std::time::Duration;
+
+use payout_link_worker::{sandbox::Fault, store::migrate};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::support::{Service, Setup, World, eventually, job, store, submit_parked};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_before_the_first_call_makes_no_outcome_unknown() {
+    // Given a connector that can neither be asked nor called again, and a job whose call is about to be written down,
+    let world = Setup::default()
+        .set("worker.lease_seconds", 600)
+        .set("connectors.mute.settle_seconds", 700)
+        .set("jobs.default_connector", "mute")
+        .only_connector("mute")
+        .build()
+        .await;
+    let mut first = world.start_worker().await;
+    let mut gate = PgConnection::connect_with(&world.pool.connect_options()).await.unwrap();
+    for statement in [
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$",
+        "CREATE TRIGGER wait BEFORE UPDATE ON payout_links FOR EACH STATEMENT EXECUTE FUNCTION wait()",
+        "SELECT pg_advisory_lock(1)",
+    ] {
+        sqlx::query(statement).execute(&mut gate).await.unwrap();
+    }
+    world.publish(job("po_1").connector("mute")).await;
+    let waiting = "FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objsubid = 1
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    eventually("the write before the call waits", async || {
+        let count = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) {waiting}")));
+        let count: i64 = count.fetch_one(&world.pool).await.unwrap();
+        (count > 0).then_some(())
+    })
+    .await;
+    // when its worker dies, and that write with it,
+    first.kill();
+    let end = AssertSqlSafe(format!("SELECT pg_terminate_backend(pid) {waiting}"));
+    sqlx::query(end).execute(&world.pool).await.unwrap();
+    sqlx::query("DROP TRIGGER wait ON payout_links").execute(&mut gate).await.unwrap();
+    assert!(world.provider.ledger().calls.is_empty());
+    // then another worker calls, long before the lease ends.
+    let _second = world.start_worker().await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_began_no_call_leaves_no_doubt() {
+    let world = World::new().await;
+    migrate(&world.pool).await.unwrap();
+    let store = store(world.pool.clone());
+    let expire = "UPDATE payout_links SET due_at = now() - interval '1 second'";
+    // Given a parked record that was claimed by a worker that died before it called,
+    submit_parked(&store, "po_1").await;
+    assert_eq!(store.claim("sandbox", 10).await.unwrap().len(), 1);
+    sqlx::query(expire).execute(&world.pool).await.unwrap();
+    // when another claims it, then its outcome is not in doubt.
+    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 0));
+    // The same where a call came to its end before, and the next was not begun;
+    store.renew_for_call(&mut link).await.unwrap();
+    store.postpone(link, Duration::ZERO).await.unwrap();
+    drop(store.claim("sandbox", 10).await.unwrap());
+    sqlx::query(expire).execute(&world.pool).await.unwrap();
+    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 1));
+    // but not where it was.
+    store.renew_for_call(&mut link).await.unwrap();
+    sqlx::query(expire).execute(&world.pool).await.unwrap();
+    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert!(link.progress.in_doubt_since.is_some());
+    // Nor where the claim was an earlier version's, which does not say.
+    store.postpone(link, Duration::ZERO).await.unwrap();
+    let earlier = "UPDATE payout_links SET holder = gen_random_uuid(), in_doubt_since = NULL, due_at = now()";
+    sqlx::query(earlier).execute(&world.pool).await.unwrap();
+    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    assert!(link.progress.in_doubt_since.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_hand_outlasts_the_lease() {
+    // Given a call to a connector that can neither be asked nor called again,
+    let database = Service::start("postgres").await;
+    let world = Setup::default().short_leases().database(&database.url).build().await;
+    let worker = world.start_worker().await;
+    let call = world.provider.hold_next_answer();
+    world.publish(job("po_1").connector("mute")).await;
+    call.arrived().await;
+    // when the database is away until long after the lease, and the answer comes meanwhile,
+    database.kill();
+    call.release();
+    worker.says("database unavailable, no jobs are consumed").await;
+    // (the one wait for the clock: it is the length of the outage that is tried)
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    database.restart();
+    // then the link is not thrown away.
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(world.provider.ledger().calls.len(), 1);
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_work_of_a_worker_that_is_gone_is_taken_over_before_its_lease_ends() {
+    // Given a worker that dies in the middle of calls, whose leases outlast this test by far,
+    let world = Setup::default()
+        .set("worker.lease_seconds", 600)
+        .set("connectors.sandbox.settle_seconds", 700)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    let mut first = world.start_worker().await;
+    let mut held = Vec::new();
+    for number in 0..5 {
+        let call = world.provider.hold_next_answer();
+        world.publish(job(&format!("po_{number}"))).await;
+        call.arrived().await;
+        held.push(call);
+    }
+    first.kill();
+    drop(held);
+    // when another is there, then it calls again under the same keys.
+    let _second = world.start_worker().await;
+    for number in 0..5 {
+        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+    }
+    assert_eq!(world.provider.ledger().links.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_lives_keeps_its_leases() {
+    // Given a worker in the middle of a call, and another beside it,
+    let world = Setup::default()
+        .set("worker.lease_seconds", 600)
+        .set("connectors.sandbox.settle_seconds", 700)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    let _first = world.start_worker().await;
+    let call = world.provider.hold_next_answer();
+    world.publish(job("po_1")).await;
+    call.arrived().await;
+    let second = world.start_worker().await;
+    // when that has looked for workers that are gone often enough,
+    world.publish(job("po_2").reply_to("gone")).await;
+    world.provider.order_fault(Fault::status_with_retry_after(503, "2"));
+    world.publish(job("po_3")).await;
+    for id in ["po_2", "po_3"] {
+        assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
+    }
+    // then the call was not made again.
+    call.release();
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let ledger = world.provider.ledger();
+    assert!(!second.log().contains("taken over") && ledger.links.len() == 3, "{}", second.log());
+}
