@@ -146,7 +146,7 @@ fn accept_batch(bencher: Bencher, jobs: u64) {
         .with_inputs(|| (0..jobs).map(|_| new_link()).collect::<Vec<_>>())
         .bench_values(|links| {
             runtime.block_on(async {
-                for accepted in join_all(links.into_iter().map(|link| store.accept(link))).await {
+                for accepted in join_all(links.into_iter().map(|link| store.accept(link, || true))).await {
                     assert!(matches!(accepted.unwrap(), Accepted::New(_)));
                 }
             });

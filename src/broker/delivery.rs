@@ -14,9 +14,13 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, ShortString},
 };
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::mpsc;
 
 use super::{Message, acks::Settle, connection::FRAME, publisher::PERSISTENT};
+
+/// The header of a dead letter that says when its message was rejected: RFC 3339, UTC.
+pub const REJECTED_AT: &str = "x-rejected-at";
 
 /// One delivery of a job. Dropped without being settled it stays the broker's.
 #[derive(Debug)]
@@ -142,7 +146,7 @@ impl Delivery {
         self.properties.content_type().as_ref().map(ShortString::as_str)
     }
 
-    /// The same message for the dead letters: body and properties untouched, with two headers that say why.
+    /// The same message for the dead letters: body and properties untouched, with headers that say why and when.
     ///
     /// As the broker itself does when it dead-letters, its expiration is taken off: it would be deleted by it.
     /// `user_id` becomes a header, since only that user may publish it.
@@ -164,6 +168,9 @@ impl Delivery {
         };
         add("x-rejected-code", code);
         add("x-rejected-reason", reason);
+        // It also tells a dead letter that was moved back from the message that was rejected.
+        let now = OffsetDateTime::now_utc();
+        add(REJECTED_AT, &now.format(&Rfc3339).unwrap_or_default());
         for (name, value) in [
             ("x-original-expiration", self.properties.expiration().as_ref()),
             ("x-original-user-id", self.properties.user_id().as_ref()),

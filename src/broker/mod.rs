@@ -23,7 +23,7 @@ use serde::Deserialize;
 pub use self::{
     connection::{BrokerError, check},
     consumer::{Consumer, Stopper, Unsettled},
-    delivery::Delivery,
+    delivery::{Delivery, REJECTED_AT},
     publisher::{Message, Properties, PublishError, Publisher, Route},
     submitter::{Job, Submitter},
     tls::BrokerTls,

@@ -17,7 +17,7 @@ use super::{
     outbox::Outgoing,
 };
 use crate::{
-    broker::{Delivery, Message, PublishError, Route},
+    broker::{Delivery, Message, PublishError, REJECTED_AT, Route},
     domain::{EventType, TraceContext},
     store::StoreError,
     wire::{self, DecodePolicy, Rejection},
@@ -40,6 +40,8 @@ pub(super) enum Answered {
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one confirm is waited for.
 const CONFIRM: Duration = Duration::from_secs(3);
+/// The session that a message was delivered in before has ended, and its worker may still be writing the record.
+const LATE_WRITE: Duration = Duration::from_secs(1);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -52,6 +54,12 @@ impl Pipeline {
             && let Ok(job) = wire::create_link(&delivery.body, delivery.message_id(), &permissive)
             && !["x-merchant-id", "x-connector"].into_iter().any(|name| delivery.is_unclear(name))
         {
+            if delivery.is_redelivered {
+                self.sleep(LATE_WRITE).await;
+                if self.is_stopping() || delivery.is_stale() {
+                    return;
+                }
+            }
             let reply_to = delivery.reply_to().filter(|queue| !self.settings.names.is_own_queue(queue));
             let correlation_id = delivery.correlation_id().or(delivery.message_id());
             let connector = delivery.header("x-connector");
@@ -260,6 +268,8 @@ pub(super) fn message_digest(delivery: &Delivery, purpose: &str) -> [u8; 32] {
         merchant_id(delivery).as_bytes(),
         delivery.message_id().unwrap_or_default().as_bytes(),
         delivery.correlation_id().unwrap_or_default().as_bytes(),
+        // A dead letter that was moved back is a new try.
+        delivery.header(REJECTED_AT).unwrap_or_default().as_bytes(),
         purpose.as_bytes(),
         &body,
     ];

@@ -205,7 +205,7 @@ impl Pipeline {
     ) -> Result<Box<DueEvent>, StoreError> {
         match self.try_conclude(link, account, conclusion).await {
             Ok(event) => Ok(event),
-            Err(Unconcluded { error: StoreError::Refused(reason), mut link }) => {
+            Err((StoreError::Refused(reason), Some(mut link))) => {
                 tracing::error!(
                     reason,
                     "the database refuses a conclusion, the outcome is recorded as unknown"
@@ -221,19 +221,20 @@ impl Pipeline {
                     None,
                 );
                 let unknown = self.try_conclude(link, account, &Conclusion::Unknown(error)).await;
-                unknown.map_err(|unconcluded| unconcluded.error)
+                unknown.map_err(|(error, _)| error)
             }
-            Err(Unconcluded { error, .. }) => Err(error),
+            Err((error, _)) => Err(error),
         }
     }
 
-    /// Concludes once. An answer in hand is not given up before shutdown, however long the database is away.
+    /// Concludes once. An answer in hand is not given up before the grace period of a shutdown has ended, however long the
+    /// database is away. An error brings the record back, unless it was given up.
     async fn try_conclude(
         &self,
         link: Box<OpenLink>,
         account: &Account,
         conclusion: &Conclusion,
-    ) -> Result<Box<DueEvent>, Unconcluded> {
+    ) -> Result<Box<DueEvent>, (StoreError, Option<Box<OpenLink>>)> {
         let progress = &link.progress;
         let told = wire::conclusion(
             &link.job,
@@ -244,15 +245,15 @@ impl Pipeline {
         let error_code = told.error_code;
         let answer = InHand::of(&link);
         let concluding = Box::pin(self.store.conclude(link, told));
-        let event = match self.until_long_stopped(concluding).await {
+        let event = match self.until_given_up(concluding).await {
             Some(Ok(event)) => event,
-            Some(Err(unconcluded)) => {
-                answer.say_given_up(&unconcluded.error.to_string());
-                return Err(unconcluded);
+            Some(Err(Unconcluded { error, link })) => {
+                answer.say_given_up(&error.to_string());
+                return Err((error, Some(link)));
             }
             None => {
                 answer.say_given_up("the worker is stopped");
-                return std::future::pending().await;
+                return Err((StoreError::Unavailable("the worker is stopped".into()), None));
             }
         };
         self.metrics.concluded(account, event.event_type, error_code);

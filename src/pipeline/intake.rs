@@ -55,11 +55,11 @@ impl Pipeline {
         if delivery.is_stale() {
             return None;
         }
-        if delivery.is_redelivered && Box::pin(self.is_rejected_again(delivery)).await? {
-            return None;
-        }
         if delivery.deliveries_before() >= SUSPICIOUS {
             return Box::pin(self.take_suspect(delivery)).await;
+        }
+        if delivery.is_redelivered && Box::pin(self.is_rejected_again(delivery)).await? {
+            return None;
         }
         // While a suspect message is processed no other is decoded: a worker that goes down is evidence against it.
         let readable = {
@@ -83,26 +83,37 @@ impl Pipeline {
                 return None;
             }
         };
-        let work = if unfinished >= self.settings.max_unfinished_begins {
-            let message = format!(
-                "Processing this message began {unfinished} times and never ended. Correct the message, or report a \
-                 defect of the worker, before publishing it again."
-            );
-            let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
-            // Not even for its identifier: reading it is what brings workers down.
-            self.reject_as(delivery, &poison, None).await;
-            None
-        } else {
-            // It waits for no permit: whatever else has come waits for it.
-            self.process(delivery, self.read(delivery), Duration::ZERO).await
-        };
-        // Settled, one way or another: the next time that it comes is a new try.
-        if delivery.is_settled()
-            && let Err(error) = self.store.end_suspect(&digest).await
-        {
+        let work = self.process_suspect(delivery, unfinished).await;
+        // It did not bring this worker down: the next time that it comes is a new try.
+        let ended = self.until_long_stopped(Box::pin(self.store.end_suspect(&digest))).await;
+        if let Some(Err(error)) = ended {
             self.report(&error);
         }
         work
+    }
+
+    /// `unfinished`: how often its processing began before and never ended.
+    async fn process_suspect(&self, delivery: &Delivery, unfinished: u32) -> Option<Work<'_>> {
+        let limit = self.settings.max_unfinished_begins;
+        if unfinished < limit {
+            if Box::pin(self.is_rejected_again(delivery)).await? {
+                return None;
+            }
+            // It waits for no permit: all other deliveries wait for it.
+            return self.process(delivery, self.read(delivery), Duration::ZERO).await;
+        }
+        let message = format!(
+            "Processing this message began {unfinished} times and never ended. Correct the message, or report a \
+             defect of the worker, before publishing it again."
+        );
+        let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
+        if unfinished == limit {
+            // It may have been accepted before, by another version. To find that out it has to be read: once.
+            self.reject_unless_accepted(delivery, &poison).await;
+        } else {
+            self.reject_as(delivery, &poison, None).await;
+        }
+        None
     }
 
     async fn process<'a>(
@@ -139,7 +150,8 @@ impl Pipeline {
         };
         // While the database is away nothing is accepted and nothing acknowledged; stopped meanwhile, the delivery
         // goes back to the queue, and finds its row there if it was written after all.
-        let accepted = self.until_long_stopped(Box::pin(self.store.accept(new))).await?;
+        let accepting = self.store.accept(new, || !delivery.is_stale());
+        let accepted = self.until_long_stopped(Box::pin(accepting)).await?;
         match accepted.inspect(|accepted| self.metrics.accepted(accepted)) {
             Ok(Accepted::New(link)) => {
                 delivery.acknowledge();

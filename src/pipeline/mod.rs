@@ -96,6 +96,8 @@ pub struct Pipeline {
     health: sweeper::Health,
     tasks: TaskTracker,
     stopping: watch::Sender<bool>,
+    /// The grace period of the shutdown has ended.
+    given_up: watch::Sender<bool>,
     /// Why there is no use in going on.
     unusable: watch::Sender<Option<StoreError>>,
 }
@@ -126,6 +128,7 @@ impl Pipeline {
             health: sweeper::Health::new(),
             tasks: TaskTracker::new(),
             stopping: watch::Sender::new(false),
+            given_up: watch::Sender::new(false),
             unusable: watch::Sender::new(None),
             settings,
         })
@@ -177,6 +180,12 @@ impl Pipeline {
     pub fn stop(&self) {
         self.stopping.send_replace(true);
         self.tasks.close();
+    }
+
+    /// Ends what the grace period was not long enough for. What is lost with it is logged within [`LAST_LINES`].
+    pub async fn give_up(&self) {
+        self.given_up.send_replace(true);
+        let _ = tokio::time::timeout(LAST_LINES, self.at_rest()).await;
     }
 
     /// Until the database turns out to be one that no job can be done with.
@@ -241,6 +250,16 @@ impl Pipeline {
     /// What is awaited, unless the pipeline is stopped before.
     async fn unless_stopped<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
         match select(future, pin!(self.stopped())).await {
+            Either::Left((value, _)) => Some(value),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Awaits what is not given up before the grace period has ended. `None`: it has.
+    async fn until_given_up<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
+        let mut given_up = self.given_up.subscribe();
+        // The sender is this pipeline's own: it cannot be gone.
+        match select(future, pin!(given_up.wait_for(|given_up| *given_up))).await {
             Either::Left((value, _)) => Some(value),
             Either::Right(_) => None,
         }
@@ -313,3 +332,5 @@ struct Work<'a> {
 
 /// What a write that is under way gets when the pipeline is stopped.
 const LAST_WORD: Duration = Duration::from_secs(5);
+/// What is given up gets this to be logged.
+const LAST_LINES: Duration = Duration::from_millis(500);

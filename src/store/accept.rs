@@ -92,8 +92,19 @@ pub(super) enum Answer {
 }
 
 impl Store {
-    /// Writes a job down, waiting out a database that is away. Once there is an answer, the job is accounted for.
-    pub async fn accept(&self, new: NewLink) -> Result<Accepted, StoreError> {
+    /// Writes a job down. Once there is an answer, the job is accounted for.
+    ///
+    /// Tries until the database answers, or the job is not `wanted` any more: its session has ended, and the broker delivers
+    /// it again.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`; `Unavailable` only for a job that is not wanted any more.
+    pub async fn accept(
+        &self,
+        new: NewLink,
+        wanted: impl Fn() -> bool + Send,
+    ) -> Result<Accepted, StoreError> {
         let NewLink {
             merchant_id,
             connector,
@@ -132,7 +143,7 @@ impl Store {
                 job.priority,
             ),
         });
-        let accepting = self.patiently(|| self.accepting.submit(row.clone()));
+        let accepting = self.patiently_while(wanted, || self.accepting.submit(row.clone()));
         match self.availability.watch(accepting).await? {
             Answer::Inserted { .. } if matches!(hold, Hold::Park(_)) => Ok(Accepted::Parked),
             Answer::Inserted { created_at } => {

@@ -166,12 +166,21 @@ impl Store {
     /// Repeats a verb while the database is away, with backoff and jitter and no end: whoever waits decides how long.
     async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
+        verb: impl FnMut() -> F,
+    ) -> Result<T, StoreError> {
+        self.patiently_while(|| true, verb).await
+    }
+
+    /// The same, until it is not wanted any more: then the last error is returned.
+    async fn patiently_while<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        wanted: impl Fn() -> bool,
         mut verb: impl FnMut() -> F,
     ) -> Result<T, StoreError> {
         let (mut pause, started) = (Duration::from_millis(50), Instant::now());
         loop {
             match verb().await {
-                Err(StoreError::Unavailable(reason)) => {
+                Err(StoreError::Unavailable(reason)) if wanted() => {
                     tracing::debug!(reason, "database unavailable, trying again");
                     if started.elapsed() >= BLIP {
                         self.availability.failed();

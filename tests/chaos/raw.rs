@@ -37,19 +37,32 @@ pub fn publish_unreadable(node: SocketAddr, queue: &str) -> Result<()> {
     raw.expect(60, 80).map(drop)
 }
 
-/// Takes the first message out of a queue, whatever stands in it: its `message_id`, and whether it says why it was
-/// rejected. `None` where there is none.
-pub fn take(node: SocketAddr, queue: &str) -> Result<Option<(String, bool)>> {
+/// Takes all messages out of a queue, whatever stands in them: `found` gets each one's `message_id`, and whether it says
+/// why it was rejected. One that `found` got may be found again if the connection is lost.
+pub fn take_all(node: SocketAddr, queue: &str, mut found: impl FnMut(String, bool)) -> Result<()> {
     let mut raw = Raw::connect(node)?;
-    raw.method(1, 60, 70, &[&[0, 0][..], &short(queue.as_bytes()), &[1]].concat())?;
-    let (_, answer) = raw.read()?;
-    if answer[..4] != [0, 60, 0, 71] {
-        return Ok(None);
+    loop {
+        raw.method(1, 60, 70, &[&[0, 0][..], &short(queue.as_bytes()), &[0]].concat())?;
+        let (_, answer) = raw.read()?;
+        if answer[..4] != [0, 60, 0, 71] {
+            // Closed in order: the broker has read the acknowledgements then.
+            return raw.ask(0, 10, 50, &[0, 200, 0, 0, 0, 0, 0], (10, 51));
+        }
+        let tag = answer.get(4..12).ok_or_else(|| Error::other("no delivery tag"))?.to_vec();
+        let (_, header) = raw.read()?;
+        let size = header.get(4..12).ok_or_else(|| Error::other("no body size"))?;
+        let mut left = u64::from_be_bytes(size.try_into().unwrap());
+        while left > 0 {
+            left = left.saturating_sub(raw.frame_in()?.1.len() as u64);
+        }
+        let has = |name: &[u8]| header.windows(name.len()).any(|bytes| bytes == name);
+        let message_id = message_id(&header).unwrap_or_default();
+        found(
+            String::from_utf8_lossy(&message_id).into_owned(),
+            has(b"x-rejected-code") && has(b"x-rejected-reason"),
+        );
+        raw.method(1, 60, 80, &[&tag[..], &[0]].concat())?;
     }
-    let (_, header) = raw.read()?;
-    let has_reason = header.windows(15).any(|bytes| bytes == b"x-rejected-code");
-    let message_id = message_id(&header).unwrap_or_default();
-    Ok(Some((String::from_utf8_lossy(&message_id).into_owned(), has_reason)))
 }
 
 /// Behind class, weight, size and flags the properties stand in the order of their flags.
@@ -143,17 +156,22 @@ impl Raw {
         self.0.write_all(&frame)
     }
 
-    /// The next frame's kind and payload.
+    /// The next frame's kind and payload; none is shorter than a class and a method.
     fn read(&mut self) -> Result<(u8, Vec<u8>)> {
+        let (kind, payload) = self.frame_in()?;
+        if payload.len() < 4 {
+            return Err(Error::other("a frame that is too short"));
+        }
+        Ok((kind, payload))
+    }
+
+    fn frame_in(&mut self) -> Result<(u8, Vec<u8>)> {
         let mut head = [0; 7];
         self.0.read_exact(&mut head)?;
         let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
         let mut payload = vec![0; length + 1];
         self.0.read_exact(&mut payload)?;
         payload.pop();
-        if payload.len() < 4 {
-            return Err(Error::other("a frame that is too short"));
-        }
         Ok((head[0], payload))
     }
 }

@@ -168,23 +168,26 @@ impl Samples {
         Ok(())
     }
 
-    /// How much is left, and how much is finished; `None` where the database says nothing.
-    pub async fn progress(&self, world: &World, healed: Instant) -> Option<Progress> {
-        let counts = sqlx::query_as::<_, (i64, i64, i64)>(
+    /// How much is left, and how much is finished; `None` where the database says nothing. `replies`: how many events are
+    /// finished but for a reply to a queue that takes none.
+    pub async fn progress(&self, world: &World, healed: Instant) -> Option<(Progress, usize)> {
+        let counts = sqlx::query_as::<_, (i64, i64, i64, i64)>(
             "SELECT (SELECT count(*) FROM payout_links WHERE state = 'open'),
-                count(*) FILTER (WHERE due_at IS NOT NULL), count(*) FILTER (WHERE due_at IS NULL) FROM events",
+                count(*) FILTER (WHERE due_at IS NOT NULL), count(*) FILTER (WHERE due_at IS NULL),
+                count(*) FILTER (WHERE due_at IS NOT NULL AND reply_due AND published_at IS NOT NULL
+                    AND webhook_state <> 'pending') FROM events",
         );
         let counted = timeout(Duration::from_secs(5), counts.fetch_one(&self.pool)).await;
-        let (open, due, done) = counted.ok()?.ok()?;
+        let (open, due, done, replies) = counted.ok()?.ok()?;
         let (concluded, rejected) = {
             let ear = world.upstream.ear.lock().unwrap();
             (ear.concluded.len(), ear.rejected.len())
         };
-        let left = (open + due).unsigned_abs() as usize + world.upstream.unanswered();
-        let finished = concluded + rejected + done.unsigned_abs() as usize;
+        let left = (open + due - replies).unsigned_abs() as usize + world.upstream.unanswered();
+        let finished = concluded + rejected + (done + replies).unsigned_abs() as usize;
         let progress = Progress { after: healed.elapsed(), finished, left };
         self.progress.lock().unwrap().push(progress);
-        Some(progress)
+        Some((progress, replies.unsigned_abs() as usize))
     }
 
     /// Records and events that are due now.

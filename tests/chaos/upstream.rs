@@ -195,22 +195,26 @@ impl Upstream {
         let mut tries = 0;
         while !*self.stop.borrow() {
             tries += 1;
-            let heard = self.ear.lock().unwrap().dead.len();
-            let _ = self.listen_once(queue, tries, &secrets).await;
-            if queue == DEAD && self.ear.lock().unwrap().dead.len() == heard {
-                self.take_unreadable(tries).await;
+            if queue == DEAD {
+                self.take_dead_letters(tries).await;
+            } else {
+                let _ = self.listen_once(queue, tries, &secrets).await;
             }
             sleep(Duration::from_millis(300)).await;
         }
     }
 
-    /// A dead letter that no client library can read stops every consumer of its queue: it is taken by hand.
-    async fn take_unreadable(&self, first: usize) {
-        let node = self.nodes[first % self.nodes.len()];
-        let taken = tokio::task::spawn_blocking(move || raw::take(node, DEAD)).await.unwrap();
-        if let Ok(Some((message_id, has_reason))) = taken {
-            self.ear.lock().unwrap().dead.push(DeadLetter { message_id: Some(message_id), has_reason });
-        }
+    /// By hand: a dead letter that no client library can read stops every consumer of its queue.
+    async fn take_dead_letters(self: &Arc<Self>, first: usize) {
+        let (node, upstream) = (self.nodes[first % self.nodes.len()], self.clone());
+        let taken = tokio::task::spawn_blocking(move || {
+            raw::take_all(node, DEAD, |message_id, has_reason| {
+                let message_id = Some(message_id);
+                upstream.ear.lock().unwrap().dead.push(DeadLetter { message_id, has_reason });
+            })
+        });
+        // What a lost connection leaves in the queue is taken the next time.
+        let _ = taken.await.unwrap();
     }
 
     /// Publishes a message that no client library can read.
@@ -341,11 +345,6 @@ impl Ear {
             })
         };
         self.last = Some(Instant::now());
-        if queue == DEAD {
-            let has_reason = header("x-rejected-code").is_some() && header("x-rejected-reason").is_some();
-            self.dead.push(DeadLetter { message_id, has_reason });
-            return;
-        }
         let of = message_id.clone().unwrap_or_default();
         self.leaks.extend(secrets.find(&delivery.data, || format!("the result {of}")));
         let body: Value = serde_json::from_slice(&delivery.data).unwrap_or_default();

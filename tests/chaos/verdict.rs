@@ -40,9 +40,13 @@ pub async fn quiet(world: &World) -> Option<Duration> {
     let started = Instant::now();
     let (mut finished, mut since, mut said) = (0, started, started);
     let is_quiet = async || {
-        let progress = world.samples.progress(world, started).await;
+        let seen = world.samples.progress(world, started).await;
         sleep(Duration::from_millis(400)).await;
-        if let Some(progress) = progress {
+        if let Some((progress, replies)) = seen {
+            // The full reply queue has been nobody's wait.
+            if progress.left == 0 && replies > 0 {
+                let _ = world.upstream.relieve(FULL_REPLIES, true).await;
+            }
             if progress.finished > finished || progress.left == 0 {
                 (finished, since) = (progress.finished, Instant::now());
             }
@@ -63,7 +67,7 @@ pub async fn quiet(world: &World) -> Option<Duration> {
         }
         let last = world.upstream.ear.lock().unwrap().last;
         let is_still = last.is_none_or(|last| last.elapsed() > Duration::from_secs(2));
-        progress.is_some_and(|progress| progress.left == 0)
+        seen.is_some_and(|(progress, replies)| progress.left + replies == 0)
             && is_still
             && world.upstream.waiting().await == Some(0)
     };

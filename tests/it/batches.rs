@@ -44,7 +44,7 @@ fn new_link(series: &str, number: usize) -> NewLink {
 }
 
 async fn accept(store: &Store, new: NewLink) -> Option<Box<OpenLink>> {
-    match store.accept(new).await.unwrap() {
+    match store.accept(new, || true).await.unwrap() {
         Accepted::New(link) => Some(link),
         Accepted::Parked => None,
         _ => panic!("not new"),

@@ -1,6 +1,5 @@
 //! From the queue to the record, the result and the webhook; and what is refused on the way.
 
-use lapin::types::AMQPValue;
 use serde_json::json;
 
 use crate::support::{Setup, World, eventually, job};
@@ -241,73 +240,6 @@ async fn each_of_many_results_that_no_queue_is_bound_for_is_kept() {
     assert!(worker.stop().await.success());
     // then what came back is told from what was routed: every result waits in the unrouted queue.
     assert_eq!(world.ready(&world.names.unrouted_queue).await as usize, JOBS);
-}
-
-/// Restarts and reconnects do the same to good jobs.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_keeps_coming_back_is_no_poison() {
-    // Given a job that was delivered and given back far more often than a begin may fail,
-    let world = Setup::default().set("worker.max_unfinished_begins", 1).build().await;
-    world.start_worker().await.stop().await;
-    world.publish(job("po_1")).await;
-    for _ in 0..30 {
-        world.deliver_and_give_back().await;
-    }
-    // and one whose publisher says so,
-    let count = AMQPValue::LongLongInt(1000);
-    world.publish(job("po_2").value("x-delivery-count", count)).await;
-    // when a worker finds them, then both are created, and nothing is left of the suspicion.
-    let _worker = world.start_worker().await;
-    for id in ["po_1", "po_2"] {
-        assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
-    }
-    assert_eq!(suspects(&world).await, 0);
-    assert_eq!(world.ready(&world.names.dead_queue).await, 0);
-}
-
-async fn suspects(world: &World) -> i64 {
-    sqlx::query_scalar("SELECT count(*) FROM suspect_messages").fetch_one(&world.pool).await.unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_kills_every_worker_is_taken_for_poison() {
-    // Given a message at which worker after worker dies before it has written it down,
-    let world = Setup::default().set("worker.max_unfinished_begins", 2).build().await;
-    world.start_worker().await.stop().await;
-    let mut lock = world.pool.begin().await.unwrap();
-    sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
-    world.publish(job("po_1").message_id("msg_1")).await;
-    // (three times it is delivered like any other)
-    for begun in [0, 0, 0, 1, 2] {
-        let mut worker = world.start_worker().await;
-        eventually("the job is taken", async || {
-            let of = "SELECT coalesce(sum(begun), 0)::bigint FROM suspect_messages";
-            let begins: i64 = sqlx::query_scalar(of).fetch_one(&world.pool).await.unwrap();
-            (world.ready(&world.names.jobs_queue).await == 0 && begins == begun).then_some(())
-        })
-        .await;
-        worker.kill();
-        eventually("the job is back", async || {
-            (world.ready(&world.names.jobs_queue).await == 1).then_some(())
-        })
-        .await;
-    }
-    lock.commit().await.unwrap();
-    // when the next worker finds it, then it is rejected, and other jobs go on.
-    let _worker = world.start_worker().await;
-    let rejected = world.answer_to("msg_1").await;
-    assert_eq!(rejected.kind(), "payout_link.rejected");
-    // Its body was not read again.
-    assert!(rejected.json().get("merchant_payout_id").is_none());
-    let dead = world.dead_letter().await;
-    assert!(dead.header("x-rejected-reason").unwrap().contains("began 2 times and never ended"));
-    world.publish(job("po_2")).await;
-    assert_eq!(world.result_of("po_2").await.kind(), "payout_link.created");
-    assert_eq!(world.provider.ledger().links.len(), 1);
-    // Moved back once its cause is gone it is a new try.
-    world.publish(job("po_1").message_id("msg_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(suspects(&world).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

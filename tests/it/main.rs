@@ -34,6 +34,7 @@ mod outages;
 mod outside;
 mod permissions;
 mod plans;
+mod poison;
 mod program;
 mod retention;
 mod retries;

@@ -72,7 +72,7 @@ async fn submit_with(store: &Store, id: &str, hold: Hold) -> Accepted {
         trace: TraceContext::default(),
         hold,
     };
-    store.accept(new).await.unwrap()
+    store.accept(new, || true).await.unwrap()
 }
 
 pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> wire::Told {
