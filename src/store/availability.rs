@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks at a database that is away.
 const LOOK: Duration = Duration::from_millis(500);
 const PING: Duration = Duration::from_secs(2);
-/// Longer than the longest pause between two tries of a write.
-pub(super) const CONCLUSIONS_FIRST: Duration = Duration::from_secs(6);
+/// Longer than the longest pause between two tries of a write, and a try.
+pub(super) const CONCLUSIONS_FIRST: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
 pub(super) struct Availability {
@@ -32,11 +32,18 @@ pub(super) struct Availability {
     back_at: Arc<Mutex<Option<Instant>>>,
     /// Jobs that have waited longer than [`PATIENCE`] to be written down.
     overdue: Arc<AtomicUsize>,
+    /// Writes of what is known of a call that have lasted longer than [`PATIENCE`].
+    in_hand: Arc<AtomicUsize>,
 }
 
 impl Availability {
     pub(super) fn new() -> Self {
-        Self { up: Arc::new(watch::Sender::new(true)), back_at: Arc::default(), overdue: Arc::default() }
+        Self {
+            up: Arc::new(watch::Sender::new(true)),
+            back_at: Arc::default(),
+            overdue: Arc::default(),
+            in_hand: Arc::default(),
+        }
     }
 
     /// A statement failed as it does when the database is away.
@@ -44,10 +51,26 @@ impl Availability {
         self.up.send_replace(false);
     }
 
-    /// Says whether the database is back for so short a time that conclusions may still be on their way.
-    pub(super) fn is_back_lately(&self) -> bool {
+    /// Says whether conclusions may still be on their way: this worker's own wait for the database, or it is back for a
+    /// short time only.
+    pub(super) fn has_conclusions_on_their_way(&self) -> bool {
         let back_at = *self.back_at.lock().unwrap_or_else(PoisonError::into_inner);
-        !*self.up.borrow() || back_at.is_some_and(|at| at.elapsed() < CONCLUSIONS_FIRST)
+        !*self.up.borrow()
+            || self.in_hand.load(Ordering::Relaxed) > 0
+            || back_at.is_some_and(|at| at.elapsed() < CONCLUSIONS_FIRST)
+    }
+
+    /// Awaits the write of what is known of a call. While it waits for the database, leases that have expired are left
+    /// alone.
+    pub(super) async fn watch_in_hand<T>(&self, writing: impl Future<Output = T>) -> T {
+        pin!(writing);
+        select! {
+            biased;
+            written = &mut writing => return written,
+            () = sleep(PATIENCE) => {}
+        }
+        let _in_hand = Counted::new(&self.in_hand);
+        writing.await
     }
 
     /// Awaits the write of a job, and takes the database for away once that lasts too long.
@@ -58,24 +81,25 @@ impl Availability {
             written = &mut writing => return written,
             () = sleep(PATIENCE) => {}
         }
-        let _overdue = Overdue::new(self);
+        let _overdue = Counted::new(&self.overdue);
+        self.failed();
         writing.await
     }
 }
 
-struct Overdue<'a>(&'a Availability);
+/// Counted for as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Overdue<'a> {
-    fn new(availability: &'a Availability) -> Self {
-        availability.overdue.fetch_add(1, Ordering::Relaxed);
-        availability.failed();
-        Self(availability)
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
 }
 
-impl Drop for Overdue<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.overdue.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -27,7 +27,7 @@ impl Store {
         connector: &str,
         limit: usize,
     ) -> Result<Vec<Result<Box<OpenLink>, StoreError>>, StoreError> {
-        let with_expired = !self.availability.is_back_lately();
+        let with_expired = !self.availability.has_conclusions_on_their_way();
         let (holder, asked_at) = (self.worker.claim_id(), Instant::now());
         let rows = sqlx::query!(
             r#"

@@ -79,7 +79,8 @@ impl Store {
             webhook_url: link.job.webhook_url.as_ref().map(|webhook| webhook.url().clone()),
             calls: std::mem::take(&mut link.calls),
         });
-        let to = match self.patiently(|| self.concluding.submit(row.clone())).await {
+        let concluding = self.patiently(|| self.concluding.submit(row.clone()));
+        let to = match self.availability.watch_in_hand(concluding).await {
             Ok(to) => to,
             Err(error) => {
                 link.calls.clone_from(&row.calls);

@@ -125,7 +125,7 @@ impl Store {
         let granted = match then {
             // A call or a question needs a lease that runs.
             Then::Call | Then::LookUp => while_leased(&link.lease, written).await,
-            Then::Due(_) => written.await,
+            Then::Due(_) => self.availability.watch_in_hand(written).await,
         };
         match granted {
             Ok(granted) => {

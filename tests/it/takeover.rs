@@ -104,6 +104,56 @@ async fn an_answer_in_hand_outlasts_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_hand_is_not_given_up_before_the_grace_period_has_ended() {
+    // Given a worker that is stopped with an answer in hand while the database is away,
+    let database = Service::start("postgres").await;
+    let world = Setup::default()
+        .set("worker.grace_period_seconds", 60)
+        .set("jobs.default_connector", "mute")
+        .only_connector("mute")
+        .database(&database.url)
+        .build()
+        .await;
+    let worker = world.start_worker().await;
+    let call = world.provider.hold_next_answer();
+    world.publish(job("po_1")).await;
+    call.arrived().await;
+    database.kill();
+    call.release();
+    worker.says("database unavailable, no jobs are consumed").await;
+    worker.signal("TERM");
+    worker.says("stopping").await;
+    // when the database is back later than other writes are waited for,
+    // (the one wait for the clock: it is the length of the outage that is tried)
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    database.restart();
+    // then the link is not thrown away.
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_given_up_is_logged() {
+    // Given a worker that is stopped with an answer in hand, and a database that does not come back,
+    let database = Service::start("postgres").await;
+    let world = Setup::default().set("worker.grace_period_seconds", 3).database(&database.url).build().await;
+    let mut worker = world.start_worker().await;
+    let call = world.provider.hold_next_answer();
+    world.publish(job("po_1")).await;
+    call.arrived().await;
+    database.kill();
+    call.release();
+    worker.says("database unavailable, no jobs are consumed").await;
+    // when the grace period ends,
+    worker.signal("TERM");
+    worker.exited().await;
+    // then the log has what is needed to find the link at the provider.
+    let log = worker.log();
+    let line = log.lines().find(|line| line.contains("conclusion given up")).expect("the line");
+    let made = &world.provider.ledger().links[0];
+    assert!(line.contains(&made.id), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_work_of_a_worker_that_is_gone_is_taken_over_before_its_lease_ends() {
     // Given a worker that dies in the middle of calls, whose leases outlast this test by far,
     let world = Setup::default()
