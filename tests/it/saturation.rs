@@ -23,21 +23,23 @@ async fn in_front_of_the_broker(world: &mut World) -> Proxy {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn consumption_goes_on_after_breaks_in_a_backlog() {
-    const JOBS: usize = 80;
-    // Given a worker whose places are all taken by a backlog of a slow connector,
+    const JOBS: usize = 64;
+    // Given a worker whose permits are all taken by a backlog of a connector that is slower than a reconnect,
     let mut world = Setup::default()
         .set("broker.prefetch", 16)
         .set("worker.jobs_in_flight", 16)
-        .set("connectors.sandbox.calls.concurrency", 4)
+        .set("connectors.sandbox.calls.concurrency", 16)
         .only_connector("sandbox")
         .build()
         .await;
     let proxy = in_front_of_the_broker(&mut world).await;
-    world.provider.order_fault(Order::new(Fault::Slow { milliseconds: 200 }).always());
+    world.provider.order_fault(Order::new(Fault::Slow { milliseconds: 4000 }).always());
     let worker = world.start_worker().await;
     for number in 0..JOBS {
         world.publish(job(&format!("po_{number}"))).await;
     }
+    eventually("every permit is taken", async || (world.provider.ledger().calls.len() == 16).then_some(()))
+        .await;
     // when its connections break off again and again before it has worked that off,
     for breaks in 1..=4 {
         proxy.cut();
