@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CONFIRM: Duration = Duration::from_secs(3);
 /// The session that a message was delivered in before has ended, and its worker may still be writing the record.
 const LATE_WRITE: Duration = Duration::from_secs(1);
-/// Between two tries.
+/// After the first try; the pause doubles, since a queue that takes the answer gets it once more with each try.
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Pipeline {
@@ -176,7 +176,7 @@ impl Pipeline {
         mut dead_letter: Option<Box<Message>>,
     ) -> Answered {
         let answered = async {
-            let (started, mut is_published) = (Instant::now(), false);
+            let (started, mut is_published, mut pause) = (Instant::now(), false, PAUSE);
             loop {
                 let late = started.elapsed() >= PATIENCE;
                 if !is_published {
@@ -209,7 +209,8 @@ impl Pipeline {
                     // A dead letter that the broker does not take from us it can make by itself.
                     return if is_published { Answered::LeftToTheBroker } else { Answered::No };
                 }
-                sleep(PAUSE).await;
+                sleep(pause.min(PATIENCE.saturating_sub(started.elapsed()))).await;
+                pause *= 2;
             }
         };
         let answered = self.unless_stopped(pin!(answered)).await.unwrap_or(Answered::Stopped);

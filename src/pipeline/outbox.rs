@@ -53,7 +53,7 @@ struct PostedWebhook {
 
 /// A webhook that takes longer than its result is written down apart from it.
 const TOGETHER: Duration = Duration::from_millis(500);
-/// The pause between two publications grows up to this.
+/// The pause between two publications of one event doubles up to this.
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(300);
 
 impl Pipeline {
@@ -108,6 +108,12 @@ impl Pipeline {
             again_after: None,
         };
         if event.published && !event.reply_due {
+            return publication;
+        }
+        // It came due for its webhook: a queue that has refused the result is not tried before its time, since every other
+        // queue would get the result once more.
+        if !event.publish_due_in.is_zero() {
+            publication.again_after = Some(event.publish_due_in);
             return publication;
         }
         let result = Outgoing {

@@ -104,6 +104,7 @@ impl Store {
             published: false,
             reply_due: false,
             publish_attempts: 0,
+            publish_due_in: Duration::ZERO,
             webhook: if webhook_url.is_some() { WebhookState::Pending } else { WebhookState::None },
             webhook_url,
             webhook_is_due: true,

@@ -222,7 +222,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
         FROM (VALUES
             ('payout_links', 'took_ms'), ('events', 'took_ms'), ('payout_links', 'service_rank'),
             ('payout_links', 'uncalled_holder'), ('payout_links', 'fresh_webhook_url'),
-            ('payout_links', 'refreshed_at'), ('events', 'publish_attempts'), ('events', 'reply_due')
+            ('payout_links', 'refreshed_at'), ('events', 'publish_attempts'), ('events', 'reply_due'),
+            ('events', 'publish_due_at')
         ) AS migrated (name, added)
         WHERE NOT EXISTS (
             SELECT FROM pg_attribute

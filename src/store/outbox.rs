@@ -40,6 +40,8 @@ pub struct DueEvent {
     pub reply_due: bool,
     /// Publications that failed so far.
     pub publish_attempts: u32,
+    /// How far away the next publication is; the webhook may come due before it.
+    pub publish_due_in: Duration,
     pub webhook: WebhookState,
     pub webhook_url: Option<Url>,
     /// Whether the schedule's next try may be made; publishing may come due before it.
@@ -127,6 +129,9 @@ impl Store {
                 coalesce(
                     ceil(extract(epoch FROM greatest(e.webhook_due_at - now(), interval '0')) * 1000), 0
                 )::bigint AS "webhook_due_in_ms!",
+                coalesce(
+                    ceil(extract(epoch FROM greatest(e.publish_due_at - now(), interval '0')) * 1000), 0
+                )::bigint AS "publish_due_in_ms!",
                 p.merchant_id, p.merchant_payout_id, p.connector, p.result, p.reply_to, p.correlation_id,
                 p.traceparent, p.tracestate, now() AS "now!"
             FROM taken e JOIN payout_links p ON p.id = ANY (ARRAY[e.payout_link_id])
@@ -167,6 +172,9 @@ impl Store {
                     published: row.published_at.is_some(),
                     reply_due: row.reply_due,
                     publish_attempts: u32::try_from(row.publish_attempts).unwrap_or_default(),
+                    publish_due_in: Duration::from_millis(
+                        row.publish_due_in_ms.try_into().unwrap_or_default(),
+                    ),
                     webhook: [WebhookState::None, WebhookState::Pending, WebhookState::Delivered]
                         .into_iter()
                         .find(|state| state.as_str() == row.webhook_state)
@@ -275,6 +283,10 @@ impl Statement for Delivered {
                     webhook_due_at = CASE
                         WHEN keeps_lease THEN e.webhook_due_at
                         ELSE now() + post_after_ms * interval '1 millisecond'
+                    END,
+                    publish_due_at = CASE
+                        WHEN keeps_lease THEN e.publish_due_at
+                        ELSE now() + publish_after_ms * interval '1 millisecond'
                     END,
                     -- least() passes over what is NULL.
                     due_at = CASE

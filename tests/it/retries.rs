@@ -5,7 +5,7 @@ use std::time::Duration;
 use payout_link_worker::sandbox::{Fault, Garbage, Idempotency, Order};
 use serde_json::{Value, json};
 
-use crate::support::{Setup, World, job};
+use crate::support::{Setup, World, eventually, job};
 
 fn outcomes(shown: &Value) -> Vec<String> {
     let calls = shown["timeline"].as_array().unwrap().iter();
@@ -227,4 +227,44 @@ async fn a_key_in_use_is_in_doubt_and_not_refused() {
     world.publish(job("po_1")).await;
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
     assert_eq!(outcomes(&world.wait_until_told("po_1").await), ["create in_doubt", "create created"]);
+}
+
+/// A healthy queue gets a result once more with each try for the full one beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_one_full_queue_refuses_reaches_the_others_with_growing_pauses() {
+    // Given a full queue beside a healthy one, and a merchant whose webhook comes due every second,
+    let world = Setup::default().set("webhooks.schedule_seconds", "[1,1,1,1,1,1,1,1,1,1,1,1]").build().await;
+    let _worker = world.start_worker().await;
+    let full = world.full_queue().await;
+    world.bind_to_results(&full).await;
+    world.merchant.order_fault(Order::new(Fault::status(500)).always());
+    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    // when eight seconds and more have passed,
+    world.webhooks(9).await;
+    // then it was published after 0, 1, 3 and 7 seconds, each pause up to half shorter or longer.
+    let heard = world.results_of("po_1");
+    assert!((2..=5).contains(&heard.len()), "{}", heard.len());
+    assert!(heard.iter().all(|result| result.id() == heard[0].id()));
+    // When the queue is gone the result counts as published.
+    world.delete_queue(&full).await;
+    let published = |shown: &Value| shown["event"]["published_at"].is_string();
+    world.wait_until_shown("po_1", "published", published).await;
+}
+
+/// The same for a rejection, which no event keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_that_one_full_queue_refuses_reaches_the_others_a_few_times() {
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    let full = world.full_queue().await;
+    world.bind_to_results(&full).await;
+    world.publish(job("po_1").amount(0)).await;
+    let kept = eventually("the rejection in the unrouted queue", async || {
+        world.take(&world.names.unrouted_queue).await
+    })
+    .await;
+    assert_eq!(kept.kind(), "payout_link.rejected");
+    let heard = world.results_of("po_1").len();
+    assert!((2..=5).contains(&heard), "{heard}");
+    world.dead_letter().await;
 }

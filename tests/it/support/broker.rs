@@ -79,19 +79,22 @@ impl Upstream {
         let upstream = Self { connection, channel, names, heard: Arc::default() };
         if listens {
             let queue = upstream.reply_queue().await;
-            let bind = QueueBindOptions::default();
-            let exchange = upstream.names.results_exchange.as_str();
-            let binding = upstream.channel.queue_bind(
-                queue.as_str().into(),
-                exchange.into(),
-                "#".into(),
-                bind,
-                FieldTable::default(),
-            );
-            binding.await.unwrap();
+            upstream.bind_to_results(&queue).await;
             upstream.listen(&queue, upstream.heard.clone()).await;
         }
         upstream
+    }
+
+    pub(super) async fn bind_to_results(&self, queue: &str) {
+        let (exchange, options) = (self.names.results_exchange.as_str(), QueueBindOptions::default());
+        let binding = self.channel.queue_bind(
+            queue.into(),
+            exchange.into(),
+            "#".into(),
+            options,
+            FieldTable::default(),
+        );
+        binding.await.unwrap();
     }
 
     pub(super) fn heard(&self) -> Vec<Heard> {

@@ -121,7 +121,8 @@ impl World {
         Worker::start(command, self.folder.join("from-a-script.log"))
     }
 
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
+    /// A command of the program, with this world's configuration.
+    pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = worker::command(&self.folder.join("worker.toml"));
         command.envs(self.settings.iter().cloned()).args(arguments).stdin(Stdio::null());
         command
@@ -181,6 +182,11 @@ impl World {
     /// A queue of the test's own that refuses whatever is published to it.
     pub async fn full_queue(&self) -> String {
         self.upstream.full_queue().await
+    }
+
+    /// Binds a queue of the test's own to the results exchange.
+    pub async fn bind_to_results(&self, queue: &str) {
+        self.upstream.bind_to_results(queue).await;
     }
 
     /// Waits for a dead letter and takes it.
