@@ -142,6 +142,10 @@ impl Delivery {
         self.properties.reply_to().as_ref().map(ShortString::as_str)
     }
 
+    pub fn content_encoding(&self) -> Option<&str> {
+        self.properties.content_encoding().as_ref().map(ShortString::as_str)
+    }
+
     pub fn content_type(&self) -> Option<&str> {
         self.properties.content_type().as_ref().map(ShortString::as_str)
     }

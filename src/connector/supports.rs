@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::{
-    domain::{ConnectorError, CreateLink},
+    domain::{ConnectorError, CreateLink, did_you_mean},
     wire::{Rejection, RejectionCode},
 };
 
@@ -32,12 +32,13 @@ impl Supports {
         if let Some(currencies) = self.currencies
             && !currencies.contains(&currency)
         {
-            return Err(unsupported("amount.currency", &format!("It takes {} only.", currencies.join(", "))));
+            let message = format!("The connector supports {} only.", currencies.join(", "));
+            return Err(unsupported("amount.currency", &message));
         }
         if !self.converts && job.destination_currency != job.amount.currency {
             return Err(unsupported(
                 "destination_currency",
-                "It does not convert: both currencies are the same.",
+                "The connector does not convert currencies: destination_currency must equal amount.currency.",
             ));
         }
         let limits = self.amounts.iter().find(|(of, ..)| *of == currency);
@@ -45,8 +46,8 @@ impl Supports {
             && !(*least..=*most).contains(&job.amount.minor_units())
         {
             let message = match *most {
-                i64::MAX => format!("It takes no less than {least} minor units of {currency}."),
-                most => format!("It takes {least} to {most} minor units of {currency}."),
+                i64::MAX => format!("The connector supports {least} minor units of {currency} or more."),
+                most => format!("The connector supports {least} to {most} minor units of {currency}."),
             };
             return Err(unsupported("amount.minor_amount", &message));
         }
@@ -78,7 +79,7 @@ pub(super) fn unsupported(field: &str, message: &str) -> Rejection {
 pub(super) fn required<'a>(value: Option<&'a str>, field: &str, why: &str) -> Result<&'a str, Rejection> {
     value
         .filter(|value| !value.trim().is_empty())
-        .ok_or_else(|| Rejection::invalid(field, format!("It is missing: {why}")))
+        .ok_or_else(|| Rejection::invalid(field, format!("The field is missing or empty. {why}")))
 }
 
 /// A job's `connector_feature_data`: a JSON object of the connector's own keys, all of them optional; no other key,
@@ -89,7 +90,8 @@ pub(super) fn feature_data<T: DeserializeOwned + Default>(job: &CreateLink) -> R
     let text = text.expose_secret();
     // An object and nothing else: serde would read a list as well.
     let Ok(keys) = serde_json::from_str::<Map<String, Value>>(text) else {
-        return Err(Rejection::invalid(FIELD, "It is not a JSON object."));
+        let message = "The string is not the JSON text of an object, such as \"{}\".";
+        return Err(Rejection::invalid(FIELD, message));
     };
     if let Ok(read) = serde_json::from_str(text) {
         return Ok(read);
@@ -97,16 +99,33 @@ pub(super) fn feature_data<T: DeserializeOwned + Default>(job: &CreateLink) -> R
     for (key, value) in keys {
         let alone = Value::Object(Map::from_iter([(key.clone(), value)]));
         if let Err(error) = T::deserialize(alone) {
-            // Only what stands behind it names no value.
-            let expected = error.to_string();
-            let expected = expected.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
-            let message = match expected.split_once(" at line") {
-                Some((expected, _)) => format!("Expected {expected}."),
-                None if expected.is_empty() => "It is not what this connector takes there.".to_owned(),
-                None => format!("Expected {expected}."),
-            };
-            return Err(Rejection::invalid(format!("{FIELD}.{key}"), message));
+            return Err(Rejection::invalid(
+                format!("{FIELD}.{}", shown(&key)),
+                feature_problem(&key, &error.to_string()),
+            ));
         }
     }
-    Err(Rejection::invalid(FIELD, "A key is given twice."))
+    Err(Rejection::invalid(FIELD, "A key is given twice: give it once."))
+}
+
+/// A name of somebody's, as it may stand in a path.
+fn shown(key: &str) -> String {
+    key.chars().flat_map(char::escape_default).take(64).collect()
+}
+
+/// What is wrong with one key, in serde's words less the value: only what stands behind `expected` names none.
+fn feature_problem(key: &str, error: &str) -> String {
+    let error = error.split(" at line").next().unwrap_or_default();
+    let expected = error.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
+    if error.starts_with("unknown field") {
+        let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        return match (did_you_mean(key, known.iter().copied()), known.is_empty()) {
+            (_, true) => "The key is unknown: this connector takes none.".to_owned(),
+            (meant, _) => format!("The key is unknown. Known here are: {}.{meant}", known.join(", ")),
+        };
+    }
+    match expected {
+        "" => "The value is not what this connector takes there.".to_owned(),
+        expected => format!("The value must be {expected}."),
+    }
 }

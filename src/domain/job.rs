@@ -38,13 +38,23 @@ pub struct CreateLink {
 pub struct MerchantPayoutId(String);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the identifier is not 1 to 255 bytes without control characters")]
-pub struct InvalidIdentifier;
+pub enum InvalidIdentifier {
+    #[error("the identifier is empty: 1 to 255 bytes are expected")]
+    Empty,
+    #[error("the identifier has {0} bytes: 255 are the most")]
+    TooLong(usize),
+    #[error("the identifier has a control character, such as a line end: it must have none")]
+    ControlCharacter,
+}
 
 impl MerchantPayoutId {
     pub fn new(id: String) -> Result<Self, InvalidIdentifier> {
-        let valid = (1..=255).contains(&id.len()) && !id.chars().any(char::is_control);
-        if valid { Ok(Self(id)) } else { Err(InvalidIdentifier) }
+        match id.len() {
+            0 => Err(InvalidIdentifier::Empty),
+            256.. => Err(InvalidIdentifier::TooLong(id.len())),
+            _ if id.contains(char::is_control) => Err(InvalidIdentifier::ControlCharacter),
+            _ => Ok(Self(id)),
+        }
     }
 
     pub fn as_str(&self) -> &str {
@@ -59,13 +69,15 @@ pub struct WebhookUrl(Url);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWebhookUrl {
-    #[error("the URL is longer than 2,048 bytes")]
+    #[error("the URL is longer than 2,048 bytes as it is called: shorten it")]
     TooLong,
-    #[error("it is not an absolute URL")]
+    #[error("the value is not an absolute URL, such as https://merchant.example.com/webhooks")]
     NotAbsolute,
-    #[error("the URL is not https")]
+    #[error(
+        "the URL is not https: it must begin with https:// (jobs.allow_http_webhooks takes http as well, for tests)"
+    )]
     Scheme,
-    #[error("the URL has user-info")]
+    #[error("the URL has user-info: take the name and the password before the host out")]
     UserInfo,
 }
 

@@ -8,6 +8,7 @@ mod job;
 mod idempotency;
 mod redaction;
 mod text;
+mod nearest;
 mod payout_link;
 mod outcome;
 mod order;
@@ -20,6 +21,7 @@ pub use self::{
     idempotency::{idempotency_key, idempotency_uuid},
     job::{CreateLink, InvalidIdentifier, InvalidWebhookUrl, MerchantPayoutId, WebhookUrl},
     money::{Currency, InvalidAmount, Money},
+    nearest::{did_you_mean, nearest},
     order::{SERVICE_RANKS, ServiceClass, service_rank},
     outcome::{ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},
     payout_link::{Attempt, AttemptKind, Lease, OpenLink, TraceContext},

@@ -33,7 +33,7 @@ pub struct Money {
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the amount is not above zero")]
+#[error("the amount must be 1 or more, in minor units: 1250 for EUR 12.50")]
 pub struct InvalidAmount;
 
 impl Money {

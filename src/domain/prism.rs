@@ -57,6 +57,23 @@ impl PrismEnum {
         self.values()?.by_number.get(&number).copied()
     }
 
+    /// Its names in the order of their numbers, without the one that stands for none.
+    pub fn names(self) -> Vec<&'static str> {
+        let by_number = self.values().into_iter().flat_map(|values| &values.by_number);
+        let mut names: Vec<(&i64, &'static str)> =
+            by_number.filter(|(number, _)| **number != 0).map(|(number, name)| (number, *name)).collect();
+        names.sort_unstable();
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// The list's name for one that people use though it is in no list.
+    pub fn usual_name(self, given: &str) -> &str {
+        match self {
+            Self::CountryAlpha2 if given.eq_ignore_ascii_case("uk") => "GB",
+            _ => given,
+        }
+    }
+
     /// Lists that grow: a name that is not in them yet is a name all the same.
     pub fn grows(self) -> bool {
         matches!(self, Self::BankNames | Self::CardNetwork | Self::PaymentMethodType)

@@ -12,21 +12,15 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Pipeline, Work, answer::Answered, outbox::Outgoing};
+use super::{Pipeline, Work, answer::Answered, outbox::Outgoing, reading::Readable};
 use crate::{
     broker::Delivery,
     connector::Account,
-    domain::{CreateLink, EventType, ReplayRule, TraceContext, event_time},
+    domain::{EventType, ReplayRule, TraceContext, event_time},
     limits::{Permit, Slot},
     store::{Accepted, Hold, NewLink, StoreError},
-    wire::{self, Rejection, RejectionCode},
+    wire::{Rejection, RejectionCode},
 };
-
-/// A delivery that was read: its job, and who is to carry it out.
-struct Readable<'a> {
-    job: Box<CreateLink>,
-    account: &'a Account,
-}
 
 impl Pipeline {
     /// Takes one delivery from the queue to its end. `place`: its place among the deliveries that are taken in.
@@ -206,61 +200,6 @@ impl Pipeline {
         }
     }
 
-    fn read(&self, delivery: &Delivery) -> Result<Readable<'_>, Rejection> {
-        let invalid = |field: &str, message: &str| Rejection {
-            code: RejectionCode::InvalidJob,
-            message: message.to_owned(),
-            field: Some(field.to_owned()),
-        };
-        if delivery.is_unreadable {
-            return Err(invalid(
-                "properties",
-                "The message's properties cannot be read: texts must be UTF-8, and headers well-formed.",
-            ));
-        }
-        if let Some(withheld) = &delivery.withheld {
-            return Err(Rejection::invalid(
-                "",
-                format!("The message is larger than 256 KiB: it has {} bytes.", withheld.bytes),
-            ));
-        }
-        if delivery.content_type().is_some_and(|kind| !is_json(kind)) {
-            return Err(invalid("content_type", "The content type is not application/json."));
-        }
-        // A number that was meant for an identifier, passed over, would make it another merchant's payout.
-        for name in ["x-merchant-id", "x-connector"] {
-            if delivery.is_unclear(name) {
-                return Err(invalid(name, "The header is not one text."));
-            }
-        }
-        // What stands outside the body goes into the record as well.
-        for (name, value) in [
-            ("x-merchant-id", Some(merchant_id(delivery))),
-            ("reply_to", delivery.reply_to()),
-            ("correlation_id", delivery.correlation_id()),
-        ] {
-            if value.is_some_and(|value| value.len() > 255 || value.chars().any(char::is_control)) {
-                return Err(invalid(name, "It is longer than 255 bytes or has control characters."));
-            }
-        }
-        if delivery.reply_to().is_some_and(|queue| self.settings.names.is_own_queue(queue)) {
-            return Err(invalid("reply_to", "The reply queue is one of the worker's own."));
-        }
-        let job = Box::new(wire::create_link(&delivery.body, delivery.message_id(), &self.settings.decode)?);
-        if let Some(url) = &job.webhook_url
-            && let Err(error) = self.webhooks.check(url.url())
-        {
-            return Err(invalid("webhook_url", &format!("A webhook cannot go there: {error}.")));
-        }
-        let account = self.connectors.choose(delivery.header("x-connector")).ok_or_else(|| Rejection {
-            code: RejectionCode::UnknownConnector,
-            message: "No connector of this name is configured.".to_owned(),
-            field: Some("x-connector".to_owned()),
-        })?;
-        account.connector.supports(&job)?;
-        Ok(Readable { job, account })
-    }
-
     /// Admits a job to a call at once: with a permit of its connector, and the rate limit's word. What does not come within
     /// `patience` is written down in place of it, and claimed in the order of service. `None`: the pipeline is stopped.
     async fn admit(&self, account: &Account, patience: Duration) -> Option<Admission> {
@@ -352,10 +291,6 @@ pub(super) fn trace(delivery: &Delivery) -> TraceContext {
         traceparent: header("traceparent").map(str::to_owned),
         tracestate: header("tracestate").map(str::to_owned),
     }
-}
-
-fn is_json(content_type: &str) -> bool {
-    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 fn conflict(fields: &[String]) -> Rejection {

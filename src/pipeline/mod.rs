@@ -15,6 +15,7 @@ mod consumption;
 mod create_link;
 mod intake;
 mod outbox;
+mod reading;
 mod retention;
 mod sweeper;
 

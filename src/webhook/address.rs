@@ -22,7 +22,9 @@ pub struct AddressPolicy {
 
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum AddressError {
-    #[error("the webhook's host is not a public address")]
+    #[error(
+        "the webhook's host is not a public address; name a public host, or have the network allowed in webhooks.allowed_networks"
+    )]
     NotPublic,
     #[error(
         "no public server has the webhook's host: names below {0} are for other uses; name a public host, or have it allowed in webhooks.allowed_hosts"

@@ -1,10 +1,11 @@
-//! Why a job is refused: a code, the path of the field, one sentence. Never a secret's value.
+//! Why a job is rejected: a code, the path of the field, what is wrong and what is expected, what to do. Never a secret's
+//! value.
 
-/// A job that was refused; its connector is never called.
+/// A job that was rejected; its connector is never called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     pub code: RejectionCode,
-    /// One sentence for a developer.
+    /// For a developer: what is wrong, and what is expected.
     pub message: String,
     /// `amount.minor_amount`, where there is one.
     pub field: Option<String>,
@@ -44,5 +45,29 @@ impl Rejection {
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         let field = Some(field.into()).filter(|field| !field.is_empty());
         Self { code: RejectionCode::InvalidJob, message: message.into(), field }
+    }
+
+    /// Returns what to do about it (`user_guidance_message`).
+    pub fn guidance(&self) -> &'static str {
+        match (self.code, &self.field) {
+            (RejectionCode::InvalidJob, Some(_)) => {
+                "Correct the field that the description names and publish the job again under the same merchant_payout_id. No payout link was requested."
+            }
+            (RejectionCode::InvalidJob, None) => {
+                "Correct the message and publish it again under the same merchant_payout_id. No payout link was requested."
+            }
+            (RejectionCode::MissingIdentifier, _) => {
+                "Give each payout a merchant_payout_id of its own and publish the job again. No payout link was requested."
+            }
+            (RejectionCode::IdempotencyConflict, _) => {
+                "For another payout use a new merchant_payout_id. For the payout that was accepted publish the first job unchanged: its result is published again."
+            }
+            (RejectionCode::UnknownConnector, _) => {
+                "Name a configured connector in the header x-connector, or have the connector configured, and publish the job again. No payout link was requested."
+            }
+            (RejectionCode::UnsupportedByConnector, _) => {
+                "Change the field that the description names to what the connector supports, or name another connector in the header x-connector, and publish the job again. No payout link was requested."
+            }
+        }
     }
 }

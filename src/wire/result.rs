@@ -132,7 +132,7 @@ pub fn conclusion(
     }
 }
 
-/// The result of a job that was refused: its connector was never called.
+/// The result of a job that was rejected: its connector was never called.
 pub fn rejection(merchant_payout_id: Option<&str>, rejection: &Rejection) -> Bytes {
     json(&ResultBody {
         merchant_payout_id,
@@ -144,7 +144,7 @@ pub fn rejection(merchant_payout_id: Option<&str>, rejection: &Rejection) -> Byt
                 code: rejection.code.as_str(),
                 message: &rejection.message,
                 description: rejection.field.as_deref(),
-                user_guidance_message: None,
+                user_guidance_message: Some(rejection.guidance()),
             },
             connector_details: None,
         }),

@@ -8,8 +8,10 @@
 
 mod fields;
 mod json;
+mod message;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use self::fields::{Fields, Read};
 use super::{Rejection, RejectionCode};
@@ -32,7 +34,7 @@ pub fn create_link(
     policy: &DecodePolicy,
 ) -> Result<CreateLink, Rejection> {
     if body.len() > json::MOST_BYTES {
-        return Err(Rejection::invalid("", "The message is larger than 256 KiB."));
+        return Err(Rejection::invalid("", message::too_large(body.len())));
     }
     decode(body, message_id, policy)
 }
@@ -43,10 +45,15 @@ pub fn stored_request(body: &[u8]) -> Result<CreateLink, Rejection> {
 }
 
 fn decode(body: &[u8], message_id: Option<&str>, policy: &DecodePolicy) -> Result<CreateLink, Rejection> {
-    let text = std::str::from_utf8(body).map_err(|_| Rejection::invalid("", "The message is not UTF-8."))?;
-    let json = json::parse(text).map_err(|error| Rejection::invalid("", explain(&error)))?;
-    let mut fields = Fields::new(String::new(), json)
-        .map_err(|_| Rejection::invalid("", "The message is not a JSON object."))?;
+    let text =
+        std::str::from_utf8(body).map_err(|error| Rejection::invalid("", message::no_text(body, &error)))?;
+    let json = json::parse(text).map_err(|error| Rejection::invalid("", message::no_json(text, &error)))?;
+    let mut fields = Fields::new(String::new(), json).map_err(|_| {
+        Rejection::invalid(
+            "",
+            "The message is not a JSON object. Publish one job in each message, as one object.",
+        )
+    })?;
     let job = CreateLink {
         merchant_payout_id: merchant_payout_id(&mut fields, message_id)?,
         address: payout_address(&mut fields)?,
@@ -80,15 +87,6 @@ pub fn claimed_identifier(body: &[u8], message_id: Option<&str>) -> Option<Strin
         .map(|id| id.as_str().to_owned())
 }
 
-/// Where it stops being JSON, without a word of it.
-fn explain(error: &serde_json::Error) -> String {
-    let place = format!("line {} column {}", error.line(), error.column());
-    if error.is_data() {
-        return format!("The message is nested deeper than 32 levels at {place}.");
-    }
-    format!("The message is not JSON at {place}.")
-}
-
 fn merchant_payout_id(fields: &mut Fields<'_>, message_id: Option<&str>) -> Read<MerchantPayoutId> {
     let (field, id) = match fields.string("merchant_payout_id")? {
         Some(id) => ("merchant_payout_id", id),
@@ -108,9 +106,15 @@ fn merchant_payout_id(fields: &mut Fields<'_>, message_id: Option<&str>) -> Read
 
 fn money(fields: &mut Fields<'_>) -> Read<Money> {
     let amount = fields.object("amount")?;
-    let mut amount = fields.required("amount", amount)?;
-    let minor_amount = amount.int64("minor_amount")?;
-    let minor_amount = amount.required("minor_amount", minor_amount)?;
+    let shape = r#"EUR 12.50 is {"minor_amount": 1250, "currency": "EUR"}."#;
+    let mut amount = fields.required("amount", amount, shape)?;
+    let minor_amount =
+        amount.int64("minor_amount", "The amount in minor units (1250 for EUR 12.50) as a whole number")?;
+    let minor_amount = amount.required(
+        "minor_amount",
+        minor_amount,
+        "It is the amount in minor units: 1250 for EUR 12.50.",
+    )?;
     let currency = currency(&mut amount, "currency")?;
     let money = Money::new(minor_amount, currency)
         .map_err(|error| Rejection::invalid(amount.path("minor_amount"), format!("{}.", capital(&error))))?;
@@ -118,14 +122,14 @@ fn money(fields: &mut Fields<'_>) -> Read<Money> {
     Ok(money)
 }
 
-fn currency(fields: &mut Fields<'_>, name: &str) -> Read<Currency> {
+fn currency(fields: &mut Fields<'_>, name: &'static str) -> Read<Currency> {
     let currency = fields.listed(name, PrismEnum::Currency, Currency::new)?;
-    fields.required(name, currency)
+    fields.required(name, currency, "A code of ISO 4217 is required, such as EUR.")
 }
 
 fn payout_address(fields: &mut Fields<'_>) -> Read<PayoutAddress> {
     let both = fields.object("address")?;
-    let mut both = fields.required("address", both)?;
+    let mut both = fields.required("address", both, "It is required; an empty object, {}, is enough.")?;
     let addresses = PayoutAddress {
         shipping_address: address(&mut both, "shipping_address")?,
         billing_address: address(&mut both, "billing_address")?,
@@ -134,7 +138,7 @@ fn payout_address(fields: &mut Fields<'_>) -> Read<PayoutAddress> {
     Ok(addresses)
 }
 
-fn address(fields: &mut Fields<'_>, name: &str) -> Read<Option<Box<Address>>> {
+fn address(fields: &mut Fields<'_>, name: &'static str) -> Read<Option<Box<Address>>> {
     let Some(mut fields) = fields.object(name)? else { return Ok(None) };
     let address = Address {
         first_name: fields.secret("first_name")?,
@@ -185,19 +189,29 @@ fn customer_document(fields: &mut Fields<'_>) -> Read<Option<CustomerDocument>> 
 }
 
 /// A oneof: exactly one key, and in it the fields of the table.
-fn payout_method(fields: &mut Fields<'_>, name: &str, kinds: &[MethodKind]) -> Read<Option<PayoutMethod>> {
+fn payout_method(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    kinds: &[MethodKind],
+) -> Read<Option<PayoutMethod>> {
     let Some(mut oneof) = fields.object(name)? else { return Ok(None) };
     let mut method = None;
     for kind in kinds {
         let Some(fields) = oneof.object(kind.name)? else { continue };
         if method.is_some() {
-            return Err(Rejection::invalid(oneof.own_path(), "More than one payout method is given."));
+            let message = "More than one payout method is given: exactly one is expected here.";
+            return Err(Rejection::invalid(oneof.own_path(), message));
         }
         method = Some(method_fields(fields, *kind)?);
     }
     let path = oneof.own_path().to_owned();
     oneof.end()?;
-    method.map(Some).ok_or_else(|| Rejection::invalid(path, "No payout method is given."))
+    method.map(Some).ok_or_else(|| {
+        let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+        let message =
+            format!("No payout method is given: exactly one of {} is expected here.", names.join(", "));
+        Rejection::invalid(path, message)
+    })
 }
 
 fn method_fields(mut fields: Fields<'_>, kind: MethodKind) -> Read<PayoutMethod> {
@@ -212,7 +226,7 @@ fn method_fields(mut fields: Fields<'_>, kind: MethodKind) -> Read<PayoutMethod>
             FieldKind::Name(list) => fields.name(name, list)?.map(MethodField::Clear),
         };
         if is_required && value.is_none() {
-            fields.required(name, None::<()>)?;
+            fields.required(name, None::<()>, &format!("A {} needs it.", kind.name))?;
         }
         given.extend(value.map(|value| (name, value)));
     }
@@ -253,7 +267,10 @@ fn browser_info(fields: &mut Fields<'_>) -> Read<Option<Box<BrowserInformation>>
 fn description(fields: &mut Fields<'_>) -> Read<Option<String>> {
     let description = fields.text("description")?;
     if description.as_ref().is_some_and(|text| text.len() > 255) {
-        return Err(Rejection::invalid("description", "The description is longer than 255 bytes."));
+        return Err(Rejection::invalid(
+            "description",
+            "The description is longer than 255 bytes: shorten it.",
+        ));
     }
     Ok(description)
 }

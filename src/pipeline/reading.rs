@@ -1,0 +1,123 @@
+//! Reads a delivery: its properties, its body, and who is to carry it out. Whatever is wrong rejects it.
+
+use super::{Pipeline, intake::merchant_id};
+use crate::{
+    broker::Delivery,
+    connector::Account,
+    domain::{CreateLink, did_you_mean},
+    wire::{self, Rejection, RejectionCode},
+};
+
+/// A delivery that was read: its job, and who is to carry it out.
+pub(super) struct Readable<'a> {
+    pub(super) job: Box<CreateLink>,
+    pub(super) account: &'a Account,
+}
+
+impl Pipeline {
+    pub(super) fn read(&self, delivery: &Delivery) -> Result<Readable<'_>, Rejection> {
+        let invalid = |field: &str, message: &str| Rejection {
+            code: RejectionCode::InvalidJob,
+            message: message.to_owned(),
+            field: Some(field.to_owned()),
+        };
+        if delivery.is_unreadable {
+            return Err(invalid(
+                "properties",
+                "The message's properties cannot be read: strings must be UTF-8, and headers well-formed.",
+            ));
+        }
+        if let Some(withheld) = &delivery.withheld {
+            return Err(Rejection::invalid(
+                "",
+                format!("The message is larger than 256 KiB. It has {} bytes.", withheld.bytes),
+            ));
+        }
+        if delivery.content_type().is_some_and(|kind| !is_json(kind)) {
+            return Err(invalid("content_type", "The content type is not application/json."));
+        }
+        if delivery.content_encoding().is_some_and(is_compressed) {
+            return Err(invalid(
+                "content_encoding",
+                "The message is said to be compressed: publish the JSON uncompressed, without a content encoding.",
+            ));
+        }
+        // A number that was meant for an identifier, passed over, would make it another merchant's payout.
+        for name in ["x-merchant-id", "x-connector"] {
+            if delivery.is_unclear(name) {
+                return Err(invalid(
+                    name,
+                    "The header must be a string, and be given once: a number is not a string.",
+                ));
+            }
+        }
+        // What stands outside the body goes into the record as well.
+        for (name, value) in [
+            ("x-merchant-id", Some(merchant_id(delivery))),
+            ("reply_to", delivery.reply_to()),
+            ("correlation_id", delivery.correlation_id()),
+        ] {
+            if value.is_some_and(|value| value.len() > 255 || value.chars().any(char::is_control)) {
+                return Err(invalid(
+                    name,
+                    "The value is longer than 255 bytes or has a control character, such as a line end: shorten it, \
+                     and take control characters out.",
+                ));
+            }
+        }
+        if delivery.reply_to().is_some_and(|queue| self.settings.names.is_own_queue(queue)) {
+            return Err(invalid(
+                "reply_to",
+                "The reply queue is one of the worker's own queues: name a queue of yours.",
+            ));
+        }
+        let job = Box::new(wire::create_link(&delivery.body, delivery.message_id(), &self.settings.decode)?);
+        if let Some(url) = &job.webhook_url
+            && let Err(error) = self.webhooks.check(url.url())
+        {
+            return Err(invalid("webhook_url", &format!("No webhook can be delivered there: {error}.")));
+        }
+        let named = delivery.header("x-connector");
+        let account = self.connectors.choose(named).ok_or_else(|| self.unknown_connector(named))?;
+        account.connector.supports(&job)?;
+        Ok(Readable { job, account })
+    }
+
+    fn unknown_connector(&self, named: Option<&str>) -> Rejection {
+        let names = || self.connectors.iter().map(|account| &*account.name);
+        let message = match named {
+            None => format!(
+                "The job names no connector, and the worker has no default (jobs.default_connector). Configured are: {}.",
+                listed(names())
+            ),
+            Some(named) => match did_you_mean(named, names()).as_str() {
+                "" => {
+                    format!("No connector of this name is configured. Configured are: {}.", listed(names()))
+                }
+                meant => format!("No connector of this name is configured.{meant}"),
+            },
+        };
+        Rejection { code: RejectionCode::UnknownConnector, message, field: Some("x-connector".to_owned()) }
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The usual names of compressions (RFC 9110, section 8.4.1, and those since). Any other content encoding, such as the
+/// `utf-8` of kombu, says nothing that the body does not say itself.
+fn is_compressed(content_encoding: &str) -> bool {
+    ["gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"]
+        .iter()
+        .any(|name| content_encoding.trim().eq_ignore_ascii_case(name))
+}
+
+/// Some of the names; of more than a handful only how many there are.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const MAX_NAMES: usize = 10;
+    let names: Vec<&str> = names.collect();
+    let more = names.len().saturating_sub(MAX_NAMES);
+    let shown = names[..names.len() - more].join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
