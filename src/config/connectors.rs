@@ -5,9 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{load, tls};
+use super::{tls, wording::problem};
 use crate::{
     connector::{Account, KINDS, Kind, Settings},
+    domain::did_you_mean,
     http::{self, HttpSettings, NoClient},
     limits::{Breaker, BreakerSettings, Permits, RateLimit},
 };
@@ -60,18 +61,16 @@ impl ConnectorSection {
         let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
         let kind = match section.remove("kind") {
             None => return Err(format!("{path}.kind is missing, expected one of {}", names.join(", "))),
-            Some(name) => name
-                .as_str()
-                .and_then(Kind::named)
-                .ok_or_else(|| format!("{path}.kind: unknown kind, expected one of {}", names.join(", ")))?,
+            Some(given) => given.as_str().and_then(Kind::named).ok_or_else(|| {
+                let meant = did_you_mean(given.as_str().unwrap_or_default(), names.iter().copied());
+                format!("{path}.kind: unknown kind, expected one of {}.{meant}", names.join(", "))
+            })?,
         };
         let calls = match section.remove("calls") {
             None => CallSection::default(),
-            Some(calls) => {
-                calls.try_into().map_err(|error| load::problem(&format!("{path}.calls"), &error))?
-            }
+            Some(calls) => calls.try_into().map_err(|error| problem(&format!("{path}.calls"), &error))?,
         };
-        let settings = (kind.read)(Value::Table(section)).map_err(|error| load::problem(path, &error))?;
+        let settings = (kind.read)(Value::Table(section)).map_err(|error| problem(path, &error))?;
         Ok(Self { kind, calls, settings })
     }
 
@@ -79,7 +78,7 @@ impl ConnectorSection {
         let calls = &self.calls;
         let mut problems = Vec::new();
         if calls.concurrency == 0 {
-            problems.push(format!("connectors.{name}.calls.concurrency is 0"));
+            problems.push(format!("connectors.{name}.calls.concurrency is 0: nothing could be called"));
         }
         if lease_seconds < calls.timeout_seconds + 2 {
             problems.push(format!(

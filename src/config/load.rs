@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Config, ConnectorSection};
+use super::{Config, ConnectorSection, wording::problem};
+use crate::domain::did_you_mean;
 
 /// Every problem, each naming its setting. Never a setting's value: it may be a secret.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,8 @@ impl fmt::Display for ConfigError {
 }
 
 const PREFIX: &str = "PAYOUT_LINK__";
+const SECTIONS: [&str; 10] =
+    ["worker", "database", "broker", "keys", "jobs", "retry", "connectors", "webhooks", "retention", "log"];
 /// Variables that other programs know as well.
 const WELL_KNOWN: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("AMQP_URL", "broker.url")];
 /// Settings whose value may stand in a file of its own, named by the setting with `_file`.
@@ -58,8 +61,10 @@ fn build(
     mut table: Table,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
-    let mut problems = Vec::new();
-    for (setting, value) in overrides(environment) {
+    let environment: Vec<(String, String)> = environment.collect();
+    let mut problems: Vec<String> =
+        environment.iter().filter_map(|(name, _)| nearly_a_setting(name)).collect();
+    for (setting, value) in overrides(environment.into_iter()) {
         if let Err(problem) = set(&mut table, &setting, value) {
             problems.push(problem);
         }
@@ -86,7 +91,8 @@ fn build(
         }
     }
     problems.extend(sections.keys().map(|unknown| {
-        format!("unknown section [{unknown}], expected worker, database, broker, keys, jobs, retry, connectors, webhooks, retention or log")
+        let meant = did_you_mean(unknown, SECTIONS);
+        format!("unknown section [{unknown}], expected one of {}.{meant}", SECTIONS.join(", "))
     }));
     // What could not be read is missing now; naming that too would only hide the cause.
     if problems.is_empty() {
@@ -177,9 +183,21 @@ fn overrides(environment: impl Iterator<Item = (String, String)>) -> Vec<(String
     found
 }
 
+/// A variable that was meant for a setting and is none: one underscore where two belong. Others that begin like ours may be
+/// Kubernetes's, which makes them of a service's name.
+fn nearly_a_setting(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("PAYOUT_LINK_").filter(|rest| !rest.starts_with('_'))?;
+    let section = SECTIONS.into_iter().find(|section| {
+        rest.get(..section.len()).is_some_and(|start| start.eq_ignore_ascii_case(section))
+            && rest[section.len()..].starts_with("__")
+    })?;
+    let key = rest[section.len()..].trim_start_matches('_');
+    Some(format!("{name} is no setting: did you mean {PREFIX}{}__{key}?", section.to_uppercase()))
+}
+
 fn set(table: &mut Table, setting: &str, value: String) -> Result<(), String> {
     let (section, key) = setting.rsplit_once('.').ok_or_else(|| {
-        format!("{PREFIX}{} names no setting: {PREFIX}SECTION__KEY", setting.to_uppercase())
+        format!("{PREFIX}{} names no setting, expected {PREFIX}SECTION__KEY", setting.to_uppercase())
     })?;
     let mut table = table;
     for part in section.split('.') {
@@ -223,7 +241,24 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
                 );
             }
             Ok(text) => drop(table.insert(setting.into(), Value::String(text.trim().into()))),
-            Err(error) => problems.push(format!("{name} {file:?}: {error}")),
+            Err(error) => {
+                problems.push(format!("{name} {file:?}: {error}"));
+                // Present, so that it is not called missing as well.
+                table.insert(setting.into(), unread(setting));
+            }
+        }
+    }
+    for setting in IN_FILES {
+        let is_empty = match table.get(setting) {
+            Some(Value::String(text)) => text.trim().is_empty(),
+            Some(Value::Array(values)) => {
+                values.iter().any(|value| value.as_str().is_some_and(|text| text.trim().is_empty()))
+            }
+            _ => false,
+        };
+        if is_empty {
+            problems.push(format!("{path}{setting} is empty (or its file is)"));
+            table.insert(setting.into(), unread(setting));
         }
     }
     for (name, value) in table.iter_mut() {
@@ -233,32 +268,9 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
     }
 }
 
-/// A problem of a section in one line, with its setting.
-pub(super) fn problem(section: &str, error: &toml::de::Error) -> String {
-    let shown = error.to_string();
-    let key = shown.lines().rev().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
-    let setting = key.map_or_else(|| section.to_owned(), |key| format!("{section}.{key}"));
-    format!("{setting}: {}", without_value(error.message()))
-}
-
-/// What serde says, less the value that it says it of: that may be a secret in the wrong place.
-fn without_value(message: &str) -> String {
-    let message = message.replace('\n', " ");
-    if ["unknown field", "missing field", "duplicate field"].iter().any(|kind| message.starts_with(kind)) {
-        return message;
-    }
-    let (kind, of_what) = message.split_once(": ").unwrap_or((&message, ""));
-    match (kind, message.rsplit_once(", expected ")) {
-        ("invalid type" | "invalid value" | "invalid length", Some((_, expected))) => {
-            let found = of_what.split([' ', ',']).next().unwrap_or_default();
-            format!("{kind}: {found}, expected {expected}")
-        }
-        (_, Some((_, expected))) if kind.starts_with("unknown variant") => {
-            format!("unknown variant, expected {expected}")
-        }
-        // Somebody else's words, which may go on with the value.
-        _ => kind.split(['"', '`', '\'']).next().unwrap_or_default().trim_end().to_owned(),
-    }
+/// Stands for a value that cannot be used, where the start is refused in any case.
+fn unread(setting: &str) -> Value {
+    if LISTS.contains(&setting) { Value::Array(Vec::new()) } else { "https://unread.invalid/".into() }
 }
 
 fn place(error: &toml::de::Error, text: &str) -> String {

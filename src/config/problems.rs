@@ -1,9 +1,11 @@
 //! What is wrong with a configuration as a whole, told all at once.
 
 use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
 
 use super::{Config, tls};
 use crate::{
+    domain::did_you_mean,
     store::{KeyError, LEAST_CONNECTIONS},
     webhook::SigningKey,
 };
@@ -43,7 +45,10 @@ impl Config {
         if let Some(default) = &self.jobs.default_connector {
             check(
                 !self.connectors.contains_key(default),
-                &format!("jobs.default_connector: there is no [connectors.{default}]"),
+                &format!(
+                    "jobs.default_connector: there is no [connectors.{default}].{}",
+                    did_you_mean(default, self.connectors.keys().map(String::as_str))
+                ),
             );
         }
         if let Err(error) = self.key_ring() {
@@ -62,6 +67,7 @@ impl Config {
                 }
             }
         }
+        problems.extend(filter_problem(&self.log.filter));
         problems.extend(self.database.tls_problems());
         problems.extend(self.broker.tls_problems());
         problems.extend(tls::ca_problem("webhooks.ca_file", self.webhooks.ca_file.as_deref()));
@@ -76,4 +82,24 @@ impl Config {
         std::iter::once(("webhooks.secrets".to_owned(), &self.webhooks.secrets))
             .chain(merchants.map(|(id, secrets)| (format!("webhooks.merchant_secrets.{id:?}"), secrets)))
     }
+}
+
+/// In order.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// What is wrong with `log.filter`, if anything is. A word by itself that is no level is a module to `tracing`, and all else
+/// would be silent: nobody means that.
+fn filter_problem(filter: &str) -> Option<String> {
+    let expected = format!("expected a level ({}), or MODULE=LEVEL, with commas between", LEVELS.join(", "));
+    if EnvFilter::try_new(filter).is_err() {
+        return Some(format!("log.filter cannot be read, {expected}"));
+    }
+    let is_level = |word: &str| {
+        word.parse::<tracing::Level>().is_ok() || LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word))
+    };
+    let word = filter
+        .split(',')
+        .map(str::trim)
+        .find(|word| !word.is_empty() && !word.contains(['=', '[', ':']) && !is_level(word))?;
+    Some(format!("log.filter has a word that is no level, {expected}.{}", did_you_mean(word, LEVELS)))
 }

@@ -1,0 +1,143 @@
+//! What serde says of a setting, in words for whoever wrote it: what is wrong, what is expected. Never the value: a secret may
+//! stand in the wrong place.
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+use crate::domain::did_you_mean;
+
+/// A problem of a section in one line, with its setting.
+pub(super) fn problem(section: &str, error: &toml::de::Error) -> String {
+    let shown = error.to_string();
+    let key = shown.lines().rev().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
+    let setting = key.map_or_else(|| section.to_owned(), |key| format!("{section}.{key}"));
+    let message = error.message().replace('\n', " ");
+    match unknown(&message, "unknown field `") {
+        // The key that toml names is the section's.
+        Some((name, known)) => unknown_setting(&setting, name, &known),
+        None => match message.strip_prefix("missing field `") {
+            Some(name) => format!("{setting}.{} is missing", name.trim_end_matches('`')),
+            None => format!("{setting}: {}", in_words(&message)),
+        },
+    }
+}
+
+/// A list whose values are read one by one, so that the one that is wrong is named by its place.
+pub(super) fn each<'de, D, T>(deserializer: D, expected: &str) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr,
+{
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let read = |(place, text): (usize, &String)| {
+        text.parse().map_err(|_| D::Error::custom(format!("{LISTED} {}: {expected}", place + 1)))
+    };
+    texts.iter().enumerate().map(read).collect()
+}
+
+/// What the words of [`each`] begin with.
+const LISTED: &str = "value";
+
+fn unknown_setting(section: &str, name: &str, known: &[&str]) -> String {
+    let meant = did_you_mean(name, known.iter().copied());
+    match (meant.as_str(), known.is_empty()) {
+        (_, true) => format!("{section}.{name}: the setting is unknown"),
+        ("", false) => {
+            format!("{section}.{name}: the setting is unknown. Known here are: {}", known.join(", "))
+        }
+        (meant, false) => format!("{section}.{name}: the setting is unknown.{meant}"),
+    }
+}
+
+/// The name that is unknown, and those that are known: "unknown field `a`, expected one of `b`, `c`".
+fn unknown<'a>(message: &'a str, beginning: &str) -> Option<(&'a str, Vec<&'a str>)> {
+    let (name, rest) = message.strip_prefix(beginning)?.split_once('`')?;
+    Some((name, rest.split('`').skip(1).step_by(2).collect()))
+}
+
+fn in_words(message: &str) -> String {
+    if let Some((given, known)) = unknown(message, "unknown variant `") {
+        let meant = did_you_mean(given, known.iter().copied());
+        return format!("the value is unknown, expected one of {}.{meant}", known.join(", "))
+            .trim_end_matches('.')
+            .to_owned();
+    }
+    if message.starts_with(LISTED) {
+        return message.to_owned();
+    }
+    let (kind, of_what) = message.split_once(": ").unwrap_or((message, ""));
+    if !matches!(kind, "invalid type" | "invalid value" | "invalid length") {
+        // Somebody else's words, which may go on with the value.
+        let words = kind.split(['"', '`', '\'']).next().unwrap_or_default().trim_end();
+        return match words {
+            "invalid socket address syntax" => "expected ADDRESS:PORT, such as 127.0.0.1:8086".to_owned(),
+            words => words.to_owned(),
+        };
+    }
+    let expected = message.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
+    let found = of_what.split([' ', ',']).next().unwrap_or_default();
+    format!("expected {}, found {}", expected_in_words(expected), found_in_words(found))
+}
+
+fn expected_in_words(expected: &str) -> String {
+    let up_to = |most: u64| format!("a whole number from 0 to {most}, without quotes");
+    match expected {
+        "u16" => up_to(u16::MAX.into()),
+        "u32" => up_to(u32::MAX.into()),
+        "u64" | "usize" => "a whole number from 0 on, without quotes".to_owned(),
+        "a boolean" => "true or false, without quotes".to_owned(),
+        "a sequence" => "a list in brackets, such as [\"…\"]".to_owned(),
+        "socket address" => "ADDRESS:PORT in quotes, such as \"127.0.0.1:8086\"".to_owned(),
+        "path string" => "a path in quotes".to_owned(),
+        "a string" => "a text in quotes".to_owned(),
+        "a map" => "a section".to_owned(),
+        other if other.starts_with("struct ") => "a section".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn found_in_words(found: &str) -> &'static str {
+    match found {
+        "string" => "a text in quotes",
+        "integer" => "another number",
+        "floating" => "a number with a decimal point",
+        "boolean" => "true or false",
+        "sequence" => "a list",
+        "map" => "a section",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_serde_says_is_said_in_words_and_without_the_value() {
+        for (message, said) in [
+            (
+                "invalid type: string \"soon\", expected u64",
+                "expected a whole number from 0 on, without quotes, found a text in quotes",
+            ),
+            (
+                "invalid value: integer `-1`, expected u16",
+                "expected a whole number from 0 to 65535, without quotes, found another number",
+            ),
+            (
+                "invalid type: integer `5`, expected a sequence",
+                "expected a list in brackets, such as [\"…\"], found another number",
+            ),
+            (
+                "unknown variant `humane`, expected one of `auto`, `human`, `json`",
+                "the value is unknown, expected one of auto, human, json. Did you mean \"human\"?",
+            ),
+            (
+                "unknown variant `secret`, expected `auto` or `human`",
+                "the value is unknown, expected one of auto, human",
+            ),
+            ("relative URL \"secret\"", "relative URL"),
+            ("invalid socket address syntax", "expected ADDRESS:PORT, such as 127.0.0.1:8086"),
+        ] {
+            assert_eq!(in_words(message), said);
+        }
+    }
+}
