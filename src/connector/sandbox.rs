@@ -59,8 +59,8 @@ struct SandboxSettings {
     /// No shorter than a lease.
     #[serde(default = "a_minute")]
     settle_seconds: u64,
-    #[serde(default)]
-    allow_http_links: bool,
+    /// Unless it is given: where `url` is http.
+    allow_http_links: Option<bool>,
 }
 
 /// Which way out of doubt the sandbox is taken to have.
@@ -100,6 +100,12 @@ impl Settings for SandboxSettings {
             settings: self.clone(),
             optional: OptionalFields::default(),
         }))
+    }
+}
+
+impl SandboxSettings {
+    fn allows_http_links(&self) -> bool {
+        self.allow_http_links.unwrap_or(self.url.scheme() == "http")
     }
 }
 
@@ -186,7 +192,7 @@ impl Sandbox {
                 match parse(&answer).and_then(|link| self.read(link, &answer)) {
                     Some(Finding::Found(link)) => Outcome::Created(link),
                     // Something was made, or is there under our key and has ended: not for us to guess.
-                    _ => Outcome::InDoubt(unreadable(&answer)),
+                    _ => Outcome::InDoubt(self.unusable(&answer)),
                 }
             }
             // With Retry-After the sandbox says that it did nothing.
@@ -213,12 +219,24 @@ impl Sandbox {
         match parse(&answer) {
             Some(Links { data }) => match data.into_iter().next() {
                 Some(link) => {
-                    self.read(link, &answer).unwrap_or_else(|| unsettled(&answer, unreadable(&answer)))
+                    self.read(link, &answer).unwrap_or_else(|| unsettled(&answer, self.unusable(&answer)))
                 }
                 None => Finding::NotThere { status_code: answer.status.as_u16() },
             },
             None => unsettled(&answer, unreadable(&answer)),
         }
+    }
+
+    /// Why an answer of success is none. A link that the settings keep from being passed on is said to be one.
+    fn unusable(&self, answer: &Answer) -> ConnectorError {
+        let url = parse::<Link>(answer).map(|link| link.url);
+        let is_kept_back =
+            url.is_some_and(|url| link_url(&url, false).is_none() && link_url(&url, true).is_some());
+        if is_kept_back && !self.settings.allows_http_links() {
+            let reason = "the link is http, and allow_http_links is false in this connector's section";
+            return ConnectorError::new(answer.status.as_u16(), None, reason, None);
+        }
+        unreadable(answer)
     }
 
     /// A link as the sandbox has it; `None` where it cannot be passed on.
@@ -237,7 +255,7 @@ impl Sandbox {
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }
         Some(Finding::Found(CreatedLink {
-            url: link_url(&link.url, self.settings.allow_http_links)?,
+            url: link_url(&link.url, self.settings.allows_http_links())?,
             connector_payout_id,
             payout_status,
             expires_at: self.optional.time("expires_at", &link.expires_at),

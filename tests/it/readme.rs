@@ -1,0 +1,96 @@
+//! The steps that the README and the sandbox's page give by hand, done to the letter in a fresh directory.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const README: &str = include_str!("../../README.md");
+const SANDBOX: &str = include_str!("../../docs/connectors/sandbox.md");
+
+/// The block of commands under a heading.
+fn steps<'a>(page: &'a str, heading: &str) -> &'a str {
+    let (_, section) =
+        page.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    let (_, block) = section.split_once("```sh\n").expect("its commands");
+    block.split_once("```").unwrap().0
+}
+
+/// A directory with what the steps take from a checkout, and nothing else.
+fn fresh_directory() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("by-hand-{}", uuid::Uuid::new_v4().simple()));
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::create_dir_all(folder.join("target")).unwrap();
+    std::fs::copy(checkout.join("config.example.toml"), folder.join("config.example.toml")).unwrap();
+    std::os::unix::fs::symlink(checkout.join("scripts"), folder.join("scripts")).unwrap();
+    // The steps call a release's programs: these are the tests'.
+    let built = Path::new(env!("CARGO_BIN_EXE_payout-link-worker")).parent().unwrap();
+    std::os::unix::fs::symlink(built, folder.join("target/release")).unwrap();
+    folder
+}
+
+/// Does the steps. One thing is changed: the sandbox's port, which another program may have.
+fn done(folder: &Path, steps: &str) -> String {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let config = folder.join("config.example.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("8085", &port)).unwrap();
+    let steps = steps.replace("8085", &port).replace(
+        "sandbox-connector --token demo",
+        &format!("sandbox-connector --listen 127.0.0.1:{port} --token demo"),
+    );
+    let output = Command::new("bash")
+        .arg("-c")
+        .arg(format!("exec 2>&1\n{steps}"))
+        .current_dir(folder)
+        .env("SERVICES_DIR", folder.join("services"))
+        .env_remove("DATABASE_URL")
+        .env_remove("AMQP_URL")
+        .output()
+        .unwrap();
+    let _ = Command::new(folder.join("scripts/services"))
+        .arg("down")
+        .env("SERVICES_DIR", folder.join("services"))
+        .output();
+    std::fs::remove_dir_all(folder).unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_steps_of_the_readme_end_with_a_link() {
+    let said = done(&fresh_directory(), steps(README, "By hand"));
+    for what in ["configuration", "broker", "database", "connector sandbox"] {
+        assert!(said.contains(&format!("ok      {what}")), "{what}: {said}");
+    }
+    assert!(said.contains("\"payout_status\":\"REQUIRES_FULFILLMENT\""), "{said}");
+    assert!(said.contains("\"payout_link\":{\"url\":\"http://127.0.0.1:"), "{said}");
+    assert!(said.contains("po_1000 created"), "{said}");
+}
+
+#[test]
+fn the_steps_of_the_sandboxs_page_end_with_a_verified_webhook() {
+    let said = done(&fresh_directory(), steps(SANDBOX, "Webhooks on this machine"));
+    assert!(said.contains("\"verified\":true"), "{said}");
+    assert!(said.contains("\"event_type\":\"payout_link.created\""), "{said}");
+}
+
+/// The secrets of the examples are those of the example configuration: copied together they fit.
+#[test]
+fn the_examples_and_the_example_configuration_have_the_same_secrets() {
+    let config: toml::Table = include_str!("../../config.example.toml").parse().unwrap();
+    let secret = config["webhooks"]["secrets"][0].as_str().unwrap();
+    for (name, example) in [
+        ("README", README),
+        ("sandbox.md", SANDBOX),
+        ("verify_webhook.py", include_str!("../../docs/examples/verify_webhook.py")),
+        ("verify_webhook.js", include_str!("../../docs/examples/verify_webhook.js")),
+    ] {
+        let words = example.split(|c: char| !c.is_ascii_alphanumeric() && !"_+/=".contains(c));
+        let secrets: Vec<&str> = words.filter(|word| word.len() > 20 && word.starts_with("whsec_")).collect();
+        assert!(!secrets.is_empty() && secrets.iter().all(|found| *found == secret), "{name}: {secrets:?}");
+    }
+    let token = config["connectors"]["sandbox"]["token"].as_str().unwrap();
+    for (name, page) in [("README", README), ("sandbox.md", SANDBOX)] {
+        assert!(page.contains(&format!("--token {token}")), "{name}");
+    }
+}
