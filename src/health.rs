@@ -54,17 +54,21 @@ struct Watched {
 /// Deliveries that nobody takes for so long, or due work that nobody looks for, make the worker unready.
 const NEGLECTED: Duration = Duration::from_secs(30);
 
-pub async fn start(
-    listen: Option<SocketAddr>,
+/// Listens, before anything else is begun: a port that is taken is said before a job is.
+pub async fn bind(listen: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(listen) = listen else { return Ok(None) };
+    let listener = TcpListener::bind(listen).await;
+    listener.map(Some).with_context(|| format!("worker.health_listen: cannot listen on {listen}"))
+}
+
+pub fn start(
+    listener: Option<TcpListener>,
     pipeline: &Arc<Pipeline>,
     consuming: watch::Receiver<bool>,
     unsettled: Unsettled,
     database: Probe,
 ) -> anyhow::Result<Health> {
-    let Some(listen) = listen else { return Ok(Health(None)) };
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("worker.health_listen: cannot listen on {listen}"))?;
+    let Some(listener) = listener else { return Ok(Health(None)) };
     tracing::info!(address = %listener.local_addr()?, "health is served");
     let router = Router::new()
         .route("/health/live", get(async || "live"))

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match cli::execute(Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("payout-link-worker: {error:#}");
+            cli::note(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -39,6 +39,6 @@ fn with_deep_stacks() {
     if let Ok(program) = env::current_exe() {
         // It returns only where it fails; then it is this program that goes on.
         let error = Command::new(program).args(env::args_os().skip(1)).env(STACK, STACK_BYTES).exec();
-        eprintln!("payout-link-worker: threads have the usual stacks: {error}");
+        cli::note(format_args!("threads have the usual stacks: {error}"));
     }
 }

@@ -32,8 +32,9 @@ pub fn start(log: &LogSection) -> Result<(), String> {
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
+    // What cannot be logged is not said on stderr either: that is where it could not be written, and the try would panic.
     let layer = if human {
-        fmt::layer().with_writer(std::io::stderr).with_target(false).boxed()
+        fmt::layer().with_writer(std::io::stderr).with_target(false).log_internal_errors(false).boxed()
     } else {
         fmt::layer()
             .json()
@@ -41,6 +42,7 @@ pub fn start(log: &LogSection) -> Result<(), String> {
             .with_current_span(true)
             .with_span_list(false)
             .with_writer(std::io::stderr)
+            .log_internal_errors(false)
             .boxed()
     };
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|error| error.to_string())

@@ -13,7 +13,7 @@ use crate::{
     broker::{BrokerError, Consumer, Publisher, Stopper},
     config::Config,
     domain::retry::jittered,
-    open_files,
+    health, open_files,
     pipeline::Pipeline,
     shutdown::Signals,
     store::{self, Store, StoreError},
@@ -32,6 +32,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
             "broker.delivery_limit is within reach of restarts and reconnects: RabbitMQ dead-letters jobs by itself then"
         );
     }
+    let health_listener = health::bind(config.worker.health_listen).await?;
     let (publisher, mut publishing) = Publisher::start(config.broker());
     // Beside the database: the system's certificates are read for it.
     let settings = config.webhooks();
@@ -54,14 +55,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     let (consumer, mut consuming) = Consumer::start(config.broker(), pipeline.may_consume());
     let stopper = consumer.stopper();
     let probe = store::Probe::new(&config.database())?;
-    let health = crate::health::start(
-        config.worker.health_listen,
-        &pipeline,
-        consumer.is_up(),
-        consumer.unsettled(),
-        probe,
-    )
-    .await?;
+    let health = health::start(health_listener, &pipeline, consumer.is_up(), consumer.unsettled(), probe)?;
     let mut taking = tokio::spawn(pipeline.clone().take_jobs(consumer));
     tracing::info!("the worker runs");
 

@@ -1,5 +1,6 @@
 //! The sandbox, or a stand-in for a real provider, as a server of its own.
 
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -94,7 +95,12 @@ enum Switch {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .log_internal_errors(false)
+        .init();
 
     let arguments = Arguments::parse();
     let listen = arguments.listen;
@@ -105,7 +111,8 @@ async fn main() -> anyhow::Result<()> {
             "listening on {listen}: whoever reaches this address can read the ledger and order faults"
         );
     }
-    println!("{}", running.url());
+    // Nobody has to read it.
+    let _ = writeln!(std::io::stdout(), "{}", running.url());
 
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::output::say;
 use crate::{
     audit::{self, Files, Rule, Secrets, Violation},
     config::Config,
@@ -80,8 +81,8 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     let unchecked = arguments.unchecked();
     let mut found = audit::check(&history, tries);
     found.retain(|violation| !unchecked.contains(&violation.rule));
-    print(&found);
-    println!(
+    print(&found)?;
+    say(format_args!(
         "{} jobs, {} records, {} results, {} dead letters, {} webhooks, {} links",
         history.published.len(),
         history.records.len(),
@@ -89,11 +90,11 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         history.dead.len(),
         history.webhooks.len(),
         history.links.len()
-    );
+    ))?;
     if !unchecked.is_empty() {
-        println!("not checked, for want of their files: {}", unchecked.join(" "));
+        say(format_args!("not checked, for want of their files: {}", unchecked.join(" ")))?;
     }
-    println!("{} violations", found.len());
+    say(format_args!("{} violations", found.len()))?;
     Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -117,8 +118,6 @@ impl Arguments {
     }
 }
 
-fn print(found: &[Violation]) {
-    for violation in found {
-        println!("{}: {}", violation.rule, violation.evidence);
-    }
+fn print(found: &[Violation]) -> anyhow::Result<()> {
+    found.iter().try_for_each(|violation| say(format_args!("{}: {}", violation.rule, violation.evidence)))
 }

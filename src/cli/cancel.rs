@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
+use super::output::say;
 use crate::{
     config::Config,
     domain::escape_control,
@@ -42,7 +43,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     };
     match account.connector.cancel_link(id).await {
         Ok(()) => {
-            println!("{} is cancelled at {}; nobody is told", escape_control(id), account.name);
+            say(format_args!("{} is cancelled at {}; nobody is told", escape_control(id), account.name))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(mut error) => {

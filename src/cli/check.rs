@@ -1,27 +1,45 @@
 //! `check`: can everything be reached?
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
+use tokio::net::TcpListener;
+
+use super::output::say;
 use crate::{broker, config::Config, store};
 
 pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let mut all_well = true;
     let mut tell = |what: &str, result: Result<(), String>| match result {
-        Ok(()) => println!("ok      {what}"),
+        Ok(()) => say(format_args!("ok      {what}")),
         Err(reason) => {
             all_well = false;
-            println!("failed  {what}: {reason}");
+            say(format_args!("failed  {what}: {reason}"))
         }
     };
-    tell("configuration", Ok(()));
-    tell("broker", broker::check(&config.broker()).await.map_err(|error| error.to_string()));
-    tell("database", store::connect(&config.database()).await.map(drop).map_err(|error| error.to_string()));
+    tell("configuration", Ok(()))?;
+    tell("broker", broker::check(&config.broker()).await.map_err(|error| error.to_string()))?;
+    tell("database", store::connect(&config.database()).await.map(drop).map_err(|error| error.to_string()))?;
+    if let Some(listen) = config.worker.health_listen {
+        say(health_port(listen).await)?;
+    }
     let connectors = config.connectors()?;
     for account in connectors.iter() {
         tell(
             &format!("connector {}", account.name),
             account.connector.check().await.map_err(|reason| account.redact_text(&reason)),
-        );
+        )?;
     }
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A port that is in use is no failure: a worker may be running with this very configuration.
+async fn health_port(listen: SocketAddr) -> String {
+    match TcpListener::bind(listen).await {
+        Ok(_) => "ok      health port".to_owned(),
+        Err(error) => {
+            format!(
+                "note    health port: worker.health_listen {listen}: {error}; right only if a worker runs there"
+            )
+        }
+    }
 }

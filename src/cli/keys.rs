@@ -6,6 +6,7 @@ use anyhow::Context;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::output::{note, say};
 use crate::{
     config::Config,
     store::{self, Store},
@@ -30,7 +31,7 @@ const PASSES: u32 = 10;
 
 pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<ExitCode> {
     if matches!(action, Action::Public) {
-        tell_public_keys(config);
+        tell_public_keys(config)?;
         return Ok(ExitCode::SUCCESS);
     }
     let ring = config.key_ring()?;
@@ -44,7 +45,7 @@ pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<Exit
     }
 }
 
-fn tell_public_keys(config: &Config) {
+fn tell_public_keys(config: &Config) -> anyhow::Result<()> {
     let webhooks = config.webhooks();
     let merchants = webhooks.merchant_keys.iter().map(|(id, keys)| (id.escape_debug().to_string(), keys));
     let mut all: Vec<_> = std::iter::once(("every other merchant".to_owned(), &webhooks.default_keys))
@@ -52,9 +53,10 @@ fn tell_public_keys(config: &Config) {
         .flat_map(|(whose, keys)| keys.iter().filter_map(move |key| Some((whose.clone(), key.public()?))))
         .collect();
     all.sort();
-    for (whose, key) in all {
-        println!("{key}  {whose}");
+    if all.is_empty() {
+        note("every webhook secret is symmetric (whsec_): there is no public key");
     }
+    all.into_iter().try_for_each(|(whose, key)| say(format_args!("{key}  {whose}")))
 }
 
 async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
@@ -68,19 +70,19 @@ async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
         }
     }
     for ((column, key), values) in &counts {
-        println!("{column} {key} {values}");
+        say(format_args!("{column} {key} {values}"))?;
     }
     let is_used = |id: &String| counts.keys().any(|(_, key)| key == id);
     for (place, id) in ring.iter().enumerate().filter(|(_, id)| !is_used(id)) {
         let advice = if place == 0 { "it seals what is new" } else { "it can be taken out of the ring" };
-        println!("unused: {id} ({advice})");
+        say(format_args!("unused: {id} ({advice})"))?;
     }
     let mut missing: Vec<&String> =
         counts.keys().map(|(_, key)| key).filter(|key| !ring.contains(key)).collect();
     missing.sort();
     missing.dedup();
     for id in &missing {
-        println!("missing from the ring: {id} (what it sealed cannot be read)");
+        say(format_args!("missing from the ring: {id} (what it sealed cannot be read)"))?;
     }
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -93,7 +95,7 @@ async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
         loop {
             let page = store.reseal(after, SEALED).await.context("database")?;
             for value in &page.unopened {
-                eprintln!("payout-link-worker: {} of {}: {}", value.column, value.id, value.error);
+                note(format_args!("{} of {}: {}", value.column, value.id, value.error));
             }
             let told = seen / TOLD_EVERY;
             seen += page.records;
@@ -101,7 +103,7 @@ async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
             contended += page.contended;
             unopened += page.unopened.len();
             if seen / TOLD_EVERY > told {
-                println!("{seen} records looked at, {resealed} values sealed anew");
+                say(format_args!("{seen} records looked at, {resealed} values sealed anew"))?;
             }
             let Some(last) = page.last else { break };
             after = last;
@@ -110,12 +112,12 @@ async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
             }
         }
         if contended == 0 || pass == PASSES {
-            println!("{seen} records looked at, {resealed} values sealed anew with {}", ring[0]);
+            say(format_args!("{seen} records looked at, {resealed} values sealed anew with {}", ring[0]))?;
             if contended > 0 {
-                eprintln!("payout-link-worker: {contended} values were being changed: run it again");
+                note(format_args!("{contended} values were being changed: run it again"));
             }
             if unopened > 0 {
-                eprintln!("payout-link-worker: {unopened} values do not open and are left as they are");
+                note(format_args!("{unopened} values do not open and are left as they are"));
             }
             let done = contended == 0 && unopened == 0;
             return Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE });

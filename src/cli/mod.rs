@@ -5,6 +5,7 @@ mod cancel;
 mod check;
 mod connectors;
 mod keys;
+mod output;
 mod show;
 mod submit;
 
@@ -16,6 +17,8 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+pub use self::output::note;
+use self::output::say;
 use crate::{
     config::{self, Config},
     shutdown::Signals,
@@ -37,7 +40,9 @@ Examples:
 Configuration: a TOML file (config.example.toml has every setting), environment variables over it
 (PAYOUT_LINK__SECTION__KEY, and DATABASE_URL, AMQP_URL).
 
-Exit status: 0 done; 1 it could not be done, and stderr says why; 2 the command line or the configuration is wrong."
+Exit status: 0 done; 1 it could not be done, and stderr says why; 2 the command line or the configuration is wrong.
+A reader that closes standard output, such as head, changes nothing; standard output that cannot be written is 1.
+Ctrl-C ends `run` in order, with 0, and every other command at once, by SIGINT (130 in a shell)."
 )]
 pub struct Arguments {
     /// The configuration file; without it the environment has to say everything
@@ -78,21 +83,21 @@ const MISUSE: u8 = 2;
 pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.config.as_deref();
     if matches!(arguments.command, Command::Config) {
-        tell_given(file);
+        tell_given(file)?;
     }
     let config = match config::load(file, environment()) {
         Ok(config) => config,
         Err(_) if matches!(arguments.command, Command::Connectors) => {
-            connectors::run(None);
+            connectors::run(None)?;
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => {
-            eprintln!("payout-link-worker: {error}");
+            note(error);
             return Ok(ExitCode::from(MISUSE));
         }
     };
     if let Err(problem) = telemetry::start(&config.log) {
-        eprintln!("payout-link-worker: {problem}");
+        note(problem);
         return Ok(ExitCode::from(MISUSE));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
@@ -102,7 +107,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Migrate => migrate(&config).await,
             Command::Check => check::run(&config).await,
             Command::Connectors => {
-                connectors::run(Some(&config));
+                connectors::run(Some(&config))?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Cancel(arguments) => cancel::run(&config, &arguments).await,
@@ -113,8 +118,9 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Audit(arguments) => audit::run(&config, &arguments).await,
         }
     });
-    // What is left to tasks that wait for the network is not waited for: leases mend it.
-    runtime.shutdown_background();
+    // What is left to tasks that wait for the network is not waited for: leases mend it. The process ends here, with all of its
+    // tasks; cancelling them before would make lapin's own thread panic.
+    std::mem::forget(runtime);
     done
 }
 
@@ -125,15 +131,16 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// Before anything is made of it: what is wrong may be that it is given in two places.
-fn tell_given(file: Option<&Path>) {
+fn tell_given(file: Option<&Path>) -> anyhow::Result<()> {
     for (setting, place) in config::given(file, environment()).into_iter().flatten() {
-        println!("{:<48} {place}", setting.escape_debug().to_string());
+        say(format_args!("{:<48} {place}", setting.escape_debug().to_string()))?;
     }
+    Ok(())
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     let pool = store::connect(&config.database()).await.context("database")?;
     store::migrate(&pool).await.context("database")?;
-    println!("the schema is up to date");
+    say("the schema is up to date")?;
     Ok(ExitCode::SUCCESS)
 }

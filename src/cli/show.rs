@@ -5,6 +5,7 @@ use std::{fmt::Write, process::ExitCode};
 use anyhow::Context;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::output::{note, say};
 use crate::{
     config::Config,
     domain::{escape_control, idempotency_key, is_control},
@@ -25,14 +26,14 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     let store = Store::new(pool, config.key_ring()?, config.store());
     let records = store.show(&arguments.id).await.context("database")?;
     if records.is_empty() {
-        eprintln!("payout-link-worker: there is no record {:?}", arguments.id);
+        note(format_args!("there is no record {:?}", arguments.id));
         return Ok(ExitCode::FAILURE);
     }
     for record in &records {
         if arguments.json {
-            println!("{}", escape_json(&serde_json::to_string(record)?));
+            say(escape_json(&serde_json::to_string(record)?))?;
         } else {
-            print(record);
+            say(shown(record).trim_end())?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -52,15 +53,16 @@ fn escape_json(json: &str) -> String {
     escaped
 }
 
-fn print(record: &Shown) {
-    let line = |name: &str, value: &str| {
+fn shown(record: &Shown) -> String {
+    let mut text = format!("{} {}\n", escape_control(&record.merchant_payout_id), record.state);
+    // A String takes whatever is written into it.
+    let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
-            println!("  {name:<20} {}", escape_control(value));
+            let _ = writeln!(text, "  {name:<20} {}", escape_control(value));
         }
     };
     let at =
         |time: Option<OffsetDateTime>| time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
-    println!("{} {}", escape_control(&record.merchant_payout_id), record.state);
     line("id", &record.id.to_string());
     line("merchant_id", &record.merchant_id);
     line("connector", &record.connector);
@@ -80,7 +82,8 @@ fn print(record: &Shown) {
         line("event due", &at(event.due_at));
     }
     for call in &record.timeline {
-        println!(
+        let _ = writeln!(
+            text,
             "  {} {} {} {} {} ({} ms) {}",
             at(Some(call.started_at)),
             call.kind,
@@ -91,6 +94,7 @@ fn print(record: &Shown) {
             escape_control(call.detail.as_deref().unwrap_or_default())
         );
     }
+    text
 }
 
 #[cfg(test)]

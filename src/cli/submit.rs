@@ -1,7 +1,7 @@
 //! `submit`: jobs into the queue, and with `--wait` their results out of a reply queue of its own.
 
 use std::{
-    io::{IsTerminal, Read},
+    io::{IsTerminal, Read, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::output::{note, say};
 use crate::{
     broker::{Job, Submitter},
     config::Config,
@@ -51,28 +52,36 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         };
         submitter.submit(job).await.context("the broker did not take a job")?;
         if shows_progress && count % 1000 == 0 {
-            eprint!("\r{count} of {all} jobs");
+            let _ = write!(std::io::stderr(), "\r{count} of {all} jobs");
         }
     }
     submitter.confirmed().await.context("the broker did not confirm every job")?;
     if shows_progress {
-        eprintln!("\r{all} of {all} jobs");
+        let _ = writeln!(std::io::stderr(), "\r{all} of {all} jobs");
     }
     if !arguments.wait {
-        eprintln!("{all} submitted");
+        note(format_args!("{all} submitted"));
         return Ok(ExitCode::SUCCESS);
     }
-    let mut failed = false;
+    let (mut failed, mut came) = (false, 0);
     let results = async {
         for _ in 0..all {
             let (kind, body) = submitter.next_result().await?;
             failed |= kind != "payout_link.created";
-            println!("{}", String::from_utf8_lossy(&body));
+            came += 1;
+            say(String::from_utf8_lossy(&body))?;
         }
         anyhow::Ok(())
     };
     let deadline = Duration::from_secs(arguments.timeout);
-    tokio::time::timeout(deadline, results).await.context("not every result came in time")??;
+    match tokio::time::timeout(deadline, results).await {
+        Ok(done) => done?,
+        Err(_) => bail!(
+            "{came} of {all} results came within {} s. The jobs are in RabbitMQ or in the database, and go on. Does a \
+             worker run? `payout-link-worker show ID` says what a payout waits for",
+            deadline.as_secs()
+        ),
+    }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -88,6 +97,9 @@ fn read(file: &str) -> anyhow::Result<String> {
 /// The whole text where it is one JSON value, else a job a line.
 fn split(text: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
     if serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        if text.trim_start().starts_with('[') {
+            bail!("the jobs are one list: give one JSON object, or one object on each line");
+        }
         return Ok(vec![serde_json::from_str(text)?]);
     }
     text.lines()

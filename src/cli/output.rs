@@ -1,0 +1,28 @@
+//! Standard output and standard error. Either may be closed or full, and neither is a reason to panic.
+
+use std::{
+    fmt::Display,
+    io::{ErrorKind, Write},
+};
+
+use anyhow::Context;
+
+/// Writes a line to standard output. A reader that has closed it, as `head` does, wants no more of it: the command goes on to
+/// its end, and its exit status says what it always says.
+///
+/// # Errors
+///
+/// Where it cannot be written for another reason, such as a full disk.
+pub(super) fn say(line: impl Display) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes a line to standard error, if that is possible.
+pub fn note(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "payout-link-worker: {line}");
+}
