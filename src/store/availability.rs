@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sqlx::{Connection, postgres::PgConnection};
 use tokio::{
     pin, select,
     sync::watch,
     time::{sleep, timeout},
 };
 
-use super::Store;
+use super::{Store, StoreError};
 
 /// A job that is not written down within this waits for the database.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -114,10 +115,22 @@ impl Store {
         self.availability.failed();
     }
 
+    /// Why a new connection cannot be made. The pool only says that none came in time.
+    async fn cause(&self) -> String {
+        let options = self.pool.connect_options();
+        let place = format!("{}:{}", options.get_host(), options.get_port());
+        match timeout(PING, PgConnection::connect_with(&options)).await {
+            Ok(Ok(_)) => format!("{place} takes connections, and statements are not answered"),
+            Ok(Err(sqlx::Error::Io(error))) => format!("{place}: {error}"),
+            Ok(Err(error)) => format!("{place}: {}", StoreError::from(error)),
+            Err(_) => format!("{place}: no answer within {} s", PING.as_secs()),
+        }
+    }
+
     /// Finds out when a database that was away is back, for as long as it is polled. Says each change in the log.
     pub async fn watch_availability(&self) {
         let mut up = self.is_up();
-        let mut is_said = false;
+        let mut said_at: Option<Instant> = None;
         loop {
             if up.wait_for(|up| !up).await.is_err() {
                 return;
@@ -127,20 +140,18 @@ impl Store {
                 let back_at = Some(Instant::now());
                 *self.availability.back_at.lock().unwrap_or_else(PoisonError::into_inner) = back_at;
                 self.availability.up.send_replace(true);
-                if is_said {
-                    tracing::info!("database available again");
-                    is_said = false;
+                if let Some(since) = said_at.take() {
+                    tracing::info!(outage_seconds = since.elapsed().as_secs(), "database available again");
                 }
                 continue;
             }
-            if !is_said {
+            if said_at.is_none() {
                 let reason = match answers {
                     Ok(Ok(())) => "writes take too long".to_owned(),
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "no answer".to_owned(),
+                    Ok(Err(_)) | Err(_) => self.cause().await,
                 };
                 tracing::warn!(reason, "database unavailable, no jobs are consumed until it is back");
-                is_said = true;
+                said_at = Some(Instant::now());
             }
             sleep(LOOK).await;
         }

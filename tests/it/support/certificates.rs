@@ -95,14 +95,24 @@ impl Certified {
     }
 
     fn acceptor(&self) -> TlsAcceptor {
+        self.speaking(&[])
+    }
+
+    /// Of a server that speaks HTTP/2 alone.
+    pub fn http2(&self) -> TlsAcceptor {
+        self.speaking(&[b"h2"])
+    }
+
+    fn speaking(&self, protocols: &[&[u8]]) -> TlsAcceptor {
         let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 }

@@ -1,5 +1,6 @@
 //! The world of a test: a database, queues, a provider, a merchant, and workers.
 
+pub mod alerts;
 mod broker;
 mod certificates;
 mod dns;

@@ -1,0 +1,214 @@
+//! Every alert of `docs/alerts.yaml` fires under its fault, and is silent before. The panics are a unit test's
+//! (`metrics::tests`): nothing from outside makes the worker panic.
+
+use payout_link_worker::sandbox::{Fault, Order};
+use serde_json::json;
+
+use crate::support::{Service, Setup, Worker, World, alerts::rules, eventually, job};
+
+/// A worker whose metrics were read at its start.
+struct Observed {
+    worker: Worker,
+    url: String,
+    first: String,
+}
+
+impl Observed {
+    async fn start(world: &World) -> Self {
+        let worker = world.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
+        worker.says("connected to RabbitMQ, consuming").await;
+        let url = format!("{}/metrics", worker.health_url().await);
+        // Nothing fires at rest.
+        let first = eventually("no alert fires at rest", async || {
+            let scrape = scrape(&url).await;
+            rules().iter().all(|rule| !rule.fires(&scrape, &scrape)).then_some(scrape)
+        })
+        .await;
+        Self { worker, url, first }
+    }
+
+    /// Waits until an alert fires.
+    async fn fires(&self, name: &str) {
+        let rules = rules();
+        let rule = rules.iter().find(|rule| rule.name == name).unwrap_or_else(|| panic!("no alert {name}"));
+        eventually(&format!("the alert {name} fires"), async || {
+            rule.fires(&self.first, &scrape(&self.url).await).then_some(())
+        })
+        .await;
+    }
+
+    async fn is_silent(&self, name: &str) {
+        let now = scrape(&self.url).await;
+        assert!(
+            !rules().iter().any(|rule| rule.name == name && rule.fires(&self.first, &now)),
+            "{name}: {now}"
+        );
+    }
+}
+
+async fn scrape(url: &str) -> String {
+    reqwest::get(url).await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_about_payouts_and_merchants_fire() {
+    let world = World::new().await;
+    let observed = Observed::start(&world).await;
+    // A connector that can neither be asked nor called again loses its answer,
+    observed.is_silent("PayoutOutcomeUnknown").await;
+    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.publish(job("unknown").connector("mute")).await;
+    observed.fires("PayoutOutcomeUnknown").await;
+    // another asks to wait,
+    observed.is_silent("ConnectorAsksToWait").await;
+    world.provider.order_fault(Fault::status_with_retry_after(429, "1"));
+    world.publish(job("later")).await;
+    observed.fires("ConnectorAsksToWait").await;
+    // a merchant wants no webhook,
+    observed.is_silent("WebhookAbandoned").await;
+    world.merchant.order_fault(Fault::status(410));
+    world.publish(job("gone").with("webhook_url", world.webhook_url())).await;
+    observed.fires("WebhookAbandoned").await;
+    // a job is rejected, and its reply queue is full,
+    for alert in ["JobsRejected", "RepliesDropped", "RecordUnreadable"] {
+        observed.is_silent(alert).await;
+    }
+    let full = world.full_queue().await;
+    world.publish(job("invalid").amount(0).reply_to(&full)).await;
+    observed.fires("JobsRejected").await;
+    observed.fires("RepliesDropped").await;
+    // and a stored result cannot be read any more.
+    world.wait_until_told("gone").await;
+    for statement in [
+        "UPDATE payout_links SET result = '\\x00' WHERE merchant_payout_id = 'gone'",
+        "UPDATE events SET published_at = NULL, due_at = now()
+         WHERE payout_link_id = (SELECT id FROM payout_links WHERE merchant_payout_id = 'gone')",
+    ] {
+        sqlx::query(statement).execute(&world.pool).await.unwrap();
+    }
+    observed.fires("RecordUnreadable").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alert_about_results_that_no_queue_is_bound_for_fires() {
+    let world = Setup::default().without_listener().build().await;
+    let observed = Observed::start(&world).await;
+    world.publish(job("po_1")).await;
+    observed.fires("ResultsUnrouted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_about_a_connector_that_is_away_fire() {
+    let account = r#"
+        [connectors.away]
+        kind = "sandbox"
+        url = "http://127.0.0.1:1"
+        token = "t"
+        calls = { timeout_seconds = 2, breaker_failures = 2, breaker_pause_seconds = 600 }
+    "#;
+    let world = Setup::default().connector(account).build().await;
+    let observed = Observed::start(&world).await;
+    for number in 0..3 {
+        world.publish(job(&format!("po_{number}")).connector("away")).await;
+    }
+    observed.fires("ConnectorOutOfOrder").await;
+    // What waits for it for as long as nobody should wait:
+    observed.is_silent("RecordsWait").await;
+    let aged = "UPDATE payout_links SET due_at = now() - interval '400 seconds' WHERE state = 'open' AND holder IS NULL";
+    eventually("a record that waits", async || {
+        let aged = sqlx::query(aged).execute(&world.pool).await.unwrap();
+        (aged.rows_affected() > 0).then_some(())
+    })
+    .await;
+    observed.fires("RecordsWait").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alert_about_deliveries_that_are_not_taken_fires() {
+    // Given a worker that takes two deliveries at once, and a database that holds them up,
+    let world = Setup::default().set("worker.jobs_in_flight", 2).build().await;
+    let observed = Observed::start(&world).await;
+    let mut locked = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE payout_links").execute(&mut *locked).await.unwrap();
+    for number in 0..20 {
+        world.publish(job(&format!("po_{number}"))).await;
+    }
+    // then the others are seen to wait.
+    observed.fires("DeliveriesUnread").await;
+}
+
+/// An outage is one line at its beginning, with its cause, and one at its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_outage_is_logged_at_its_beginning_and_end_and_its_alerts_fire() {
+    let database = Service::start("postgres").await;
+    let world = Setup::default().database(&database.url).build().await;
+    let observed = Observed::start(&world).await;
+    database.kill();
+    observed.fires("DatabaseAway").await;
+    observed.fires("NotConsumingOrNotPublishing").await;
+    observed.worker.says("database unavailable").await;
+    database.restart();
+    observed.worker.says("database available again").await;
+    eventually("the alert is over", async || {
+        let now = scrape(&observed.url).await;
+        (!rules().iter().any(|rule| rule.name == "DatabaseAway" && rule.fires(&observed.first, &now)))
+            .then_some(())
+    })
+    .await;
+    let log = observed.worker.log();
+    let lines =
+        |text: &str| log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect::<Vec<_>>();
+    let (began, ended) = (lines("database unavailable"), lines("database available again"));
+    assert_eq!((began.len(), ended.len()), (1, 1), "{began:?} {ended:?}");
+    let began: serde_json::Value = serde_json::from_str(&began[0]).unwrap();
+    let reason = began["reason"].as_str().unwrap();
+    // Host, port and the first cause.
+    let url: url::Url = database.url.parse().unwrap();
+    let place = format!("127.0.0.1:{}", url.port().unwrap());
+    assert!(reason.starts_with(&place) && !reason.contains("pool timed out"), "{reason}");
+    assert!(reason.contains("Connection refused") || reason.contains("Connection reset"), "{reason}");
+    let ended: serde_json::Value = serde_json::from_str(&ended[0]).unwrap();
+    assert!(ended["outage_seconds"].is_u64(), "{ended}");
+    world.publish(job("po_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_about_a_broker_that_is_away_fire() {
+    let broker = Service::start("rabbitmq").await;
+    let mut world = Setup::default().broker(&broker.url).without_listener().build().await;
+    world.start_worker().await.stop().await;
+    broker.settle();
+    world.reconnect().await;
+    let observed = Observed::start(&world).await;
+    let call = world.provider.hold_next_call();
+    world.publish(job("po_0")).await;
+    call.arrived().await;
+    broker.kill();
+    observed.fires("NotConsumingOrNotPublishing").await;
+    // The result waits for it, and longer than anything should.
+    call.release();
+    world.wait_until_shown("po_0", "concluded", |shown| shown["event"].is_object()).await;
+    observed.is_silent("EventsWait").await;
+    let aged = "UPDATE events SET due_at = now() - interval '400 seconds' WHERE published_at IS NULL AND holder IS NULL";
+    eventually("a result that waits", async || {
+        let aged = sqlx::query(aged).execute(&world.pool).await.unwrap();
+        (aged.rows_affected() > 0).then_some(())
+    })
+    .await;
+    observed.fires("EventsWait").await;
+    assert_eq!(world.shown("po_0").unwrap()["event"]["published_at"], json!(null));
+    broker.restart();
+}
+
+/// The page says what each is for.
+#[test]
+fn every_alert_is_described_to_operators() {
+    let page = include_str!("../../docs/operations.md");
+    let described: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | alert |").map(|(name, _)| name))
+        .collect();
+    let names: Vec<&str> = rules().iter().map(|rule| rule.name).collect();
+    assert_eq!(described, names);
+}
