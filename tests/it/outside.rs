@@ -1,6 +1,6 @@
 //! Whatever comes from outside: providers that repeat secrets or send what nobody can read, merchants whose answers break off.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -8,7 +8,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{Setup, World, eventually, job};
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::{Authority, Setup, World, eventually, job};
 
 /// A server that answers each request with these bytes, then closes the connection or keeps silent.
 async fn answering(answer: Vec<u8>, then_closes: bool) -> SocketAddr {
@@ -189,6 +191,54 @@ async fn a_webhook_is_delivered_when_its_status_line_is_read() {
         let is_told = post["detail"].as_str().is_some_and(|detail| detail.contains("the body was not read"));
         assert_eq!(is_told, *is_broken, "{id}: {shown}");
     }
+}
+
+/// Answers over HTTP/2 with a status and the beginning of a body, then resets the stream.
+async fn resetting(acceptor: TlsAcceptor) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut connection =
+                    h2::server::handshake(acceptor.accept(stream).await.unwrap()).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let head = hyper::Response::builder().status(200).body(()).unwrap();
+                    let mut body = respond.send_response(head, false).unwrap();
+                    body.send_data("a".into(), false).unwrap();
+                    // A reset discards what has not left yet.
+                    let _ = tokio::time::timeout(Duration::from_millis(200), connection.accept()).await;
+                    body.send_reset(h2::Reason::INTERNAL_ERROR);
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_delivered_when_its_status_is_read_over_http2_too() {
+    // Given a merchant that resets the stream behind the status,
+    let authority = Authority::new("a test's authority");
+    let mut world = World::new().await;
+    let roots = world.folder.join("merchants.pem");
+    std::fs::write(&roots, authority.pem()).unwrap();
+    world.set("webhooks.ca_file", roots.display());
+    let merchant = resetting(authority.server(&["127.0.0.1"]).http2()).await;
+    let _worker = world.start_worker().await;
+    world.publish(job("f").with("webhook_url", json!(format!("https://{merchant}/webhooks")))).await;
+    // then the webhook is delivered, at once, and the attempt says what became of the body.
+    let shown = world.wait_until_told("f").await;
+    assert_eq!(shown["event"]["webhook_state"], "delivered", "{shown}");
+    assert_eq!(shown["event"]["webhook_attempts"], 1, "{shown}");
+    let post = shown["timeline"].as_array().unwrap().iter().find(|attempt| attempt["outcome"] == "delivered");
+    let post = post.unwrap();
+    assert_eq!(post["status_code"], 200, "{shown}");
+    assert!(
+        post["detail"].as_str().is_some_and(|detail| detail.contains("the body was not read")),
+        "{shown}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
