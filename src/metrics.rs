@@ -358,45 +358,4 @@ fn whole(count: usize) -> i64 {
 }
 
 #[cfg(test)]
-#[path = "../tests/it/support/alerts.rs"]
-mod alerts;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at_rest() -> Now {
-        Now {
-            jobs_in_flight: 0,
-            events_in_flight: 0,
-            deliveries_unread: 0,
-            oldest_due_record: Duration::ZERO,
-            oldest_due_event: Duration::ZERO,
-            database_up: true,
-            consuming: true,
-            publishing: true,
-        }
-    }
-
-    /// The one alert that nothing from outside brings about.
-    #[tokio::test]
-    async fn the_alert_about_a_defect_fires_after_a_panic() {
-        let rules = alerts::rules();
-        let rule = rules.iter().find(|rule| rule.name == "WorkerDefect").unwrap();
-        let scrape = |metrics: &Metrics| metrics.text(&at_rest(), std::iter::empty());
-        // A message's processing panics,
-        let metrics = Metrics::new(std::iter::empty());
-        let first = scrape(&metrics);
-        assert!(!rule.fires(&first, &scrape(&metrics)));
-        metrics.abandoned("panic");
-        assert!(rule.fires(&first, &scrape(&metrics)));
-        // or a long-lived task.
-        let metrics = Metrics::new(std::iter::empty());
-        let first = scrape(&metrics);
-        let panicking = tasks::supervise("a task of the alerts' test", || async { panic!("a defect") });
-        while !rule.fires(&first, &scrape(&metrics)) {
-            tokio::task::yield_now().await;
-        }
-        panicking.abort();
-    }
-}
+mod tests;

@@ -218,20 +218,12 @@ pub struct WebhooksSection {
     pub merchant_concurrency: usize,
     /// How long a webhook waits for a permit before it is put off.
     pub host_patience_ms: u64,
-    #[serde(deserialize_with = "networks")]
+    #[serde(deserialize_with = "wording::networks")]
     pub allowed_networks: Vec<IpNet>,
     pub allowed_hosts: Vec<String>,
     /// `ADDRESS:PORT`; the system's where empty.
-    #[serde(deserialize_with = "addresses")]
+    #[serde(deserialize_with = "wording::addresses")]
     pub dns_servers: Vec<SocketAddr>,
-}
-
-fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    wording::each(deserializer, "expected a network, such as 10.0.0.0/8")
-}
-
-fn addresses<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
-    wording::each(deserializer, "expected ADDRESS:PORT, such as 192.0.2.53:53")
 }
 
 impl Default for WebhooksSection {

@@ -1,6 +1,9 @@
 //! What serde says of a setting, in words for whoever wrote it: what is wrong, what is expected. Never the value: a secret may
 //! stand in the wrong place.
 
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::domain::did_you_mean;
@@ -21,8 +24,16 @@ pub(super) fn problem(section: &str, error: &toml::de::Error) -> String {
     }
 }
 
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    each(deserializer, "expected a network, such as 10.0.0.0/8")
+}
+
+pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    each(deserializer, "expected ADDRESS:PORT, such as 192.0.2.53:53")
+}
+
 /// A list whose values are read one by one, so that the one that is wrong is named by its place.
-pub(super) fn each<'de, D, T>(deserializer: D, expected: &str) -> Result<Vec<T>, D::Error>
+fn each<'de, D, T>(deserializer: D, expected: &str) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: std::str::FromStr,
@@ -61,7 +72,10 @@ fn in_words(message: &str) -> String {
             .trim_end_matches('.')
             .to_owned();
     }
-    if message.starts_with(LISTED) {
+    let is_listed = message
+        .strip_prefix(LISTED)
+        .is_some_and(|rest| rest.trim_start().starts_with(|c: char| c.is_ascii_digit()));
+    if is_listed {
         return message.to_owned();
     }
     let (kind, of_what) = message.split_once(": ").unwrap_or((message, ""));

@@ -126,6 +126,68 @@ fn feature_problem(key: &str, error: &str) -> String {
     }
     match expected {
         "" => "The value is not what this connector takes there.".to_owned(),
+        "u32" => format!("The value must be a whole number from 0 to {}.", u32::MAX),
+        "u64" | "usize" => "The value must be a whole number from 0 on.".to_owned(),
+        "a boolean" => "The value must be true or false.".to_owned(),
+        "a sequence" => "The value must be a list.".to_owned(),
+        "a map" => "The value must be an object.".to_owned(),
         expected => format!("The value must be {expected}."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    #[expect(dead_code, reason = "it is read, and no more")]
+    struct Keys {
+        reference: Option<String>,
+        expiry_period: Option<String>,
+        lifetime_seconds: Option<u32>,
+    }
+
+    /// What is said of a bad key names its type and never its value.
+    #[test]
+    fn a_bad_key_is_told_with_what_is_expected() {
+        for (data, field, message) in [
+            ("canary", "", "The string is not the JSON text of an object, such as \"{}\"."),
+            ("[]", "", "The string is not the JSON text of an object, such as \"{}\"."),
+            (
+                r#"{"refrence":"canary"}"#,
+                ".refrence",
+                "The key is unknown. Known here are: reference, expiry_period, lifetime_seconds. Did you mean \"reference\"?",
+            ),
+            (
+                r#"{"purpose":"canary"}"#,
+                ".purpose",
+                "The key is unknown. Known here are: reference, expiry_period, lifetime_seconds.",
+            ),
+            (r#"{"reference":5}"#, ".reference", "The value must be a string."),
+            (r#"{"lifetime_seconds":"canary"}"#, ".lifetime_seconds", "The value must be u32."),
+            (r#"{"reference":"canary","reference":"canary"}"#, "", "A key is given twice: give it once."),
+        ] {
+            let job = serde_json::json!({
+                "merchant_payout_id": "po_1",
+                "address": {},
+                "amount": { "minor_amount": 1, "currency": "EUR" },
+                "destination_currency": "EUR",
+                "connector_feature_data": data,
+            });
+            let policy = crate::wire::DecodePolicy { allow_http_webhooks: false };
+            let job = crate::wire::create_link(job.to_string().as_bytes(), None, &policy).unwrap();
+            let rejection = feature_data::<Keys>(&job).unwrap_err();
+            assert_eq!(
+                rejection.field.as_deref(),
+                Some(&*format!("connector_feature_data{field}")),
+                "{data}"
+            );
+            assert_eq!(
+                rejection.message,
+                message.replace("u32", "a whole number from 0 to 4294967295"),
+                "{data}"
+            );
+        }
     }
 }

@@ -126,7 +126,10 @@ impl Xendit {
     fn body<'a>(&self, job: &'a CreateLink, external_id: &'a str) -> Result<CreateBody<'a>, Rejection> {
         KIND.supports.check(job)?;
         if job.connector_payout_id.is_some() {
-            return Err(unsupported("connector_payout_id", "Xendit gives each payout an id of its own."));
+            return Err(unsupported(
+                "connector_payout_id",
+                "Xendit gives each payout an id of its own: leave connector_payout_id out.",
+            ));
         }
         self.for_user_id(job)?;
         let email = job.customer.as_deref().and_then(|customer| customer.email.as_ref());
@@ -145,7 +148,7 @@ impl Xendit {
         let own = feature_data::<FeatureData>(job)?.for_user_id;
         match own.or_else(|| self.settings.defaults.for_user_id.clone()) {
             Some(id) if !is_header(&id) => {
-                let message = "It is not 1 to 255 visible characters.";
+                let message = "The value must have 1 to 255 visible characters.";
                 Err(Rejection::invalid("connector_feature_data.for_user_id", message))
             }
             id => Ok(id),
@@ -332,7 +335,10 @@ impl Connector for Xendit {
 
 fn whole_rupiah(job: &CreateLink) -> Result<i64, Rejection> {
     job.amount.whole_major_units().ok_or_else(|| {
-        unsupported("amount.minor_amount", "Xendit takes whole rupiah: minor units that 100 divides.")
+        unsupported(
+            "amount.minor_amount",
+            "Xendit takes whole rupiah: minor_amount must be a multiple of 100.",
+        )
     })
 }
 

@@ -158,7 +158,7 @@ impl Hyperswitch {
     fn body<'a>(&'a self, job: &'a CreateLink, idempotency_key: &str) -> Result<CreateBody<'a>, Rejection> {
         KIND.supports.check(job)?;
         if job.connector_payout_id.is_some() {
-            let why = "The payout's id at Hyperswitch is derived from merchant_payout_id.";
+            let why = "The payout's id at Hyperswitch is derived from merchant_payout_id: leave connector_payout_id out.";
             return Err(unsupported("connector_payout_id", why));
         }
         let (own, defaults) = (feature_data::<FeatureData>(job)?, &self.settings.defaults);
@@ -168,7 +168,7 @@ impl Hyperswitch {
         let customer_id =
             required(customer_id, "customer.id", "Hyperswitch makes no payout link without a customer.")?;
         if customer_id.len() > 255 {
-            return Err(Rejection::invalid("customer.id", "It is longer than 255 bytes."));
+            return Err(Rejection::invalid("customer.id", "The value is longer than 255 bytes: shorten it."));
         }
         let billing = job.address.billing_address.as_deref();
         Ok(CreateBody {
@@ -203,7 +203,7 @@ impl Hyperswitch {
     fn session_expiry(&self, own: &FeatureData) -> Result<u32, Rejection> {
         let seconds = own.session_expiry.or(self.settings.defaults.session_expiry).unwrap_or(SEVEN_DAYS);
         if !(1..=LONGEST_SESSION).contains(&seconds) {
-            let message = format!("It is not 1 to {LONGEST_SESSION} seconds.");
+            let message = format!("The value must be 1 to {LONGEST_SESSION} seconds.");
             return Err(Rejection::invalid("connector_feature_data.session_expiry", message));
         }
         Ok(seconds)

@@ -211,7 +211,10 @@ impl RazorpayX {
     fn body<'a>(&'a self, job: &'a CreateLink, receipt: &'a str) -> Result<CreateBody<'a>, Rejection> {
         KIND.supports.check(job)?;
         if job.connector_payout_id.is_some() {
-            return Err(unsupported("connector_payout_id", "RazorpayX gives each link an id of its own."));
+            return Err(unsupported(
+                "connector_payout_id",
+                "RazorpayX gives each link an id of its own: leave connector_payout_id out.",
+            ));
         }
         self.pair(job)?;
         let (own, defaults) = (feature_data::<FeatureData>(job)?, &self.settings.defaults);
@@ -245,10 +248,9 @@ impl RazorpayX {
     fn pair<'a>(&'a self, job: &'a CreateLink) -> Result<(&'a str, &'a str), Rejection> {
         match &job.access_token {
             None => Ok((&self.settings.key_id, self.settings.key_secret.expose_secret())),
-            Some(token) => token
-                .expose_secret()
-                .split_once(':')
-                .ok_or_else(|| Rejection::invalid("access_token", "It is not KEY_ID:KEY_SECRET.")),
+            Some(token) => token.expose_secret().split_once(':').ok_or_else(|| {
+                Rejection::invalid("access_token", "The value must have the form KEY_ID:KEY_SECRET.")
+            }),
         }
     }
 
@@ -434,7 +436,7 @@ impl FeatureData {
     /// What is wrong though it can be read: a key, and a sentence.
     fn problem(&self) -> Option<(&'static str, &'static str)> {
         if self.lifetime_seconds.is_some_and(|seconds| seconds < SHORTEST_LIFE) {
-            return Some(("lifetime_seconds", "It is less than 960."));
+            return Some(("lifetime_seconds", "The value must be 960 or more."));
         }
         let texts = [
             ("account_number", &self.account_number),
@@ -442,13 +444,13 @@ impl FeatureData {
             ("purpose", &self.purpose),
         ];
         if let Some((name, _)) = texts.into_iter().find(|(_, text)| text.as_deref() == Some("")) {
-            return Some((name, "It is empty."));
+            return Some((name, "The value is empty: give one, or leave the key out."));
         }
         let notes = self.notes.as_ref()?;
         let long = notes.values().any(|value| value.chars().count() > LONGEST_NOTE);
         if long || notes.contains_key(OWN_NOTE) || notes.len() >= MOST_NOTES {
             let problem =
-                "They are more than 14, longer than 256 characters, or one is our own merchant_payout_id.";
+                "At most 14 notes of 256 characters are possible, and none may be called merchant_payout_id.";
             return Some(("notes", problem));
         }
         None
@@ -459,7 +461,7 @@ fn contact(job: &CreateLink, kind: Option<String>) -> Result<Contact<'_>, Reject
     let customer = job.customer.as_deref();
     if let Some(id) = customer.and_then(|customer| customer.connector_customer_id.as_deref()) {
         if !id.starts_with("cont_") {
-            let message = "A contact of RazorpayX begins with cont_.";
+            let message = "The value must begin with cont_, as the contacts of RazorpayX do.";
             return Err(Rejection::invalid("customer.connector_customer_id", message));
         }
         return Ok(Contact::Known { id });
@@ -470,8 +472,7 @@ fn contact(job: &CreateLink, kind: Option<String>) -> Result<Contact<'_>, Reject
         .or_else(|| billing.and_then(|address| address.full_name()));
     let name = required(name.as_deref(), "customer.name", "RazorpayX makes no contact without one.")?;
     if !is_name(name) {
-        let message =
-            "RazorpayX takes 3 to 50 letters, digits, spaces and ’-_/()., the last none of these but a dot.";
+        let message = "RazorpayX takes names of 3 to 50 letters, digits, spaces and ’-_/()., which end with a letter, a digit or a dot.";
         return Err(Rejection::invalid("customer.name", message));
     }
     let email = customer.and_then(|customer| customer.email.as_ref()).map(ExposeSecret::expose_secret);
@@ -480,7 +481,7 @@ fn contact(job: &CreateLink, kind: Option<String>) -> Result<Contact<'_>, Reject
         phone(customer.phone_country_code.as_deref().unwrap_or_default(), number)
     });
     if phone.is_none() {
-        required(email, "customer.email", "RazorpayX wants it, or a phone number.")?;
+        required(email, "customer.email", "RazorpayX needs it, or customer.phone_number.")?;
     }
     Ok(Contact::Described {
         name: name.to_owned(),

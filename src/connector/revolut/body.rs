@@ -62,7 +62,10 @@ impl RevolutSettings {
     ) -> Result<CreateBody<'a>, Rejection> {
         KIND.supports.check(job)?;
         if job.connector_payout_id.is_some() {
-            return Err(unsupported("connector_payout_id", "Revolut gives each link an id of its own."));
+            return Err(unsupported(
+                "connector_payout_id",
+                "Revolut gives each link an id of its own: leave connector_payout_id out.",
+            ));
         }
         let (own, defaults) = (feature_data::<FeatureData>(job)?, &self.defaults);
         if let Some((key, problem)) = own.problem() {
@@ -72,12 +75,12 @@ impl RevolutSettings {
         // The default account may be of another currency; one for the currency goes before it.
         let account = own.account_id.or_else(|| self.accounts.get(currency).copied()).or(defaults.account_id);
         let account_id = account.ok_or_else(|| {
-            unsupported("amount.currency", "There is no account for it in this connector's settings.")
+            unsupported("amount.currency", "The connector's settings have no account of this currency: use another currency, or have an account configured.")
         })?;
         let customer = job.customer.as_deref().and_then(|customer| customer.full_name());
         let billing = job.address.billing_address.as_deref();
         let name = customer.or_else(|| billing.and_then(|address| address.full_name()));
-        let why = "Revolut compares it with the name of who claims.";
+        let why = "Revolut compares it with the name of the person who claims.";
         Ok(CreateBody {
             request_id: idempotency_key,
             account_id,
@@ -98,9 +101,10 @@ impl RevolutSettings {
         if let Some(description) = job.description.as_deref().filter(|text| !text.is_empty()) {
             return match fits(description) {
                 true => Ok(description.to_owned()),
-                false => {
-                    Err(Rejection::invalid("description", "Revolut takes 100 characters of it at most."))
-                }
+                false => Err(Rejection::invalid(
+                    "description",
+                    "Revolut takes 100 characters at most: shorten the description.",
+                )),
             };
         }
         let id = job.merchant_payout_id.as_str();
@@ -114,16 +118,16 @@ impl FeatureData {
     pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
         let length = |text: &Option<String>| text.as_ref().map(|text| text.chars().count());
         if length(&self.reference).is_some_and(|length| !(1..=LONGEST_REFERENCE).contains(&length)) {
-            return Some(("reference", "It is not 1 to 100 characters."));
+            return Some(("reference", "The value must have 1 to 100 characters."));
         }
         if self.expiry_period.as_deref().is_some_and(|period| !is_one_to_seven_days(period)) {
-            return Some(("expiry_period", "It is not P1D to P7D."));
+            return Some(("expiry_period", "The value must be one of P1D to P7D, in days."));
         }
         if self.payout_methods.as_ref().is_some_and(Vec::is_empty) {
-            return Some(("payout_methods", "It is empty."));
+            return Some(("payout_methods", "The list is empty: name a method, or leave the key out."));
         }
         if length(&self.transfer_reason_code) == Some(0) {
-            return Some(("transfer_reason_code", "It is empty."));
+            return Some(("transfer_reason_code", "The value is empty: give a code, or leave the key out."));
         }
         None
     }
