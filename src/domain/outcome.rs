@@ -135,3 +135,27 @@ pub struct LookUp {
     /// never happened.
     pub settle: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+
+    /// A secret that stands across the place of the cut: fewer than six characters of it would be found by nobody.
+    #[test]
+    fn secrets_are_taken_out_before_a_text_is_cut() {
+        let card = "4929420573595709";
+        let secrets = Redactor::new([SecretString::from(card)]);
+        for kept in 1..=16 {
+            let message = format!("{}{card}", "x".repeat(ConnectorError::MAX_TEXT_CHARS - kept));
+            let code = format!("{}{card}", "x".repeat(ConnectorError::MAX_CODE_CHARS - kept));
+            let mut error = ConnectorError::new(400, Some(&code), &message, Some(&message));
+            error.redact(&secrets);
+            let texts = [Some(error.message), error.code, error.reason];
+            for text in texts.into_iter().flatten() {
+                assert!(!text.contains(|letter: char| letter.is_ascii_digit()), "{kept}: {text}");
+            }
+        }
+    }
+}
