@@ -141,7 +141,6 @@ mod tests {
 
     #[derive(Debug, Default, serde::Deserialize)]
     #[serde(default, deny_unknown_fields)]
-    #[expect(dead_code, reason = "it is read, and no more")]
     struct Keys {
         reference: Option<String>,
         expiry_period: Option<String>,

@@ -58,7 +58,8 @@ async fn heads_are_taken_as_other_clients_take_them() {
         assert_eq!(&answer.body[..], b"ok", "{head}");
     }
     // A folded line is read whole: what is left out otherwise is the rest of the value.
-    let server = sends(b"HTTP/1.1 200 OK\r\nx-long: a\r\n b\r\ncontent-length: 0\r\n\r\n".to_vec(), false).await;
+    let server =
+        sends(b"HTTP/1.1 200 OK\r\nx-long: a\r\n b\r\ncontent-length: 0\r\n\r\n".to_vec(), false).await;
     let client = Client::new(settings()).unwrap();
     let answer = client.call(client.get(&server.url)).await.unwrap();
     let words: Vec<&str> = answer.headers["x-long"].to_str().unwrap().split_whitespace().collect();
