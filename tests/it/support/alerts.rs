@@ -2,6 +2,8 @@
 //!
 //! As in Prometheus, `increase` needs a series in both scrapes: one that first appears with its first count has none.
 
+#![expect(clippy::float_arithmetic, reason = "samples of Prometheus are floats; no amount is among them")]
+
 use std::collections::BTreeMap;
 
 pub struct Rule {
