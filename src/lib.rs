@@ -8,6 +8,8 @@
 pub mod domain;
 pub mod wire;
 
+pub mod setting_url;
+
 pub mod http;
 pub mod limits;
 pub mod tasks;

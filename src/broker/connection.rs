@@ -8,7 +8,7 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
     uri::{AMQPScheme, AMQPUri},
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     net::lookup_host,
     runtime::Handle,
@@ -23,7 +23,7 @@ use super::{
     tls::{self, BrokerTls},
     topology,
 };
-use crate::domain::retry::jittered;
+use crate::{domain::retry::jittered, setting_url};
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BrokerError {
@@ -135,11 +135,12 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
 
 /// The broker's URL, and what it leaves unsaid.
 fn address(settings: &BrokerSettings) -> Result<AMQPUri, BrokerError> {
-    let mut uri: AMQPUri = settings
-        .url
-        .expose_secret()
-        .parse()
-        .map_err(|_| BrokerError::Refused("the broker's URL cannot be read".into()))?;
+    let text = settings.url.expose_secret();
+    let unreadable = |problem: &dyn std::fmt::Display| BrokerError::Refused(problem.to_string());
+    let read = setting_url::BROKER.parse(text).map_err(|error| unreadable(&error))?;
+    let mut uri: AMQPUri = text.parse().map_err(|_| unreadable(&"a parameter of its URL cannot be read"))?;
+    // lapin knows names alone: an IPv6 address would become localhost, which would get the password.
+    uri.authority.host = read.host.ok_or_else(|| unreadable(&"its URL has no host"))?;
     let query = &mut uri.query;
     query.heartbeat = query.heartbeat.or(u16::try_from(settings.heartbeat.as_secs()).ok());
     query.connection_timeout =
@@ -148,6 +149,18 @@ fn address(settings: &BrokerSettings) -> Result<AMQPUri, BrokerError> {
     // where the broker has no limit of its own they still have one.
     query.frame_max = query.frame_max.or(Some(FRAME));
     Ok(uri)
+}
+
+/// What is wrong with a broker's URL, if anything is.
+pub fn url_problem(url: &SecretString) -> Option<String> {
+    let text = url.expose_secret();
+    match setting_url::BROKER.parse(text) {
+        Err(error) => Some(error.to_string()),
+        Ok(_) if text.parse::<AMQPUri>().is_err() => {
+            Some("a value of its parameters cannot be read".to_owned())
+        }
+        Ok(_) => None,
+    }
 }
 
 async fn open(

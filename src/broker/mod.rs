@@ -21,7 +21,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 pub use self::{
-    connection::{BrokerError, check},
+    connection::{BrokerError, check, url_problem},
     consumer::{Consumer, Stopper, Unsettled},
     delivery::{Delivery, REJECTED_AT},
     publisher::{Message, Properties, PublishError, Publisher, Route},

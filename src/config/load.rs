@@ -64,7 +64,7 @@ fn build(
     let environment: Vec<(String, String)> = environment.collect();
     let mut problems: Vec<String> =
         environment.iter().filter_map(|(name, _)| nearly_a_setting(name)).collect();
-    for (setting, value) in overrides(environment.into_iter()) {
+    for Override { setting, value, .. } in agreed(overrides(environment.into_iter()), &mut problems) {
         if let Err(problem) = set(&mut table, &setting, value) {
             problems.push(problem);
         }
@@ -111,7 +111,7 @@ pub fn given(
         let (setting, is_file) = in_a_file(&setting);
         given.insert(setting, if is_file { "a file that the file names" } else { "the file" });
     });
-    for (setting, _) in overrides(environment) {
+    for Override { setting, .. } in overrides(environment) {
         let (setting, is_file) = in_a_file(&setting);
         given.insert(setting, if is_file { "a file that the environment names" } else { "the environment" });
     }
@@ -162,24 +162,22 @@ fn take<T: DeserializeOwned>(
     }
 }
 
-/// Path and value of every setting that the environment has.
-fn overrides(environment: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = environment
-        .filter_map(|(name, value)| {
-            for (known, setting) in WELL_KNOWN {
-                if name == known {
-                    return Some((setting.to_owned(), value));
-                }
-                if name.strip_suffix("_FILE") == Some(known) {
-                    return Some((format!("{setting}_file"), value));
-                }
-            }
-            let path = name.strip_prefix(PREFIX)?.to_lowercase().replace("__", ".");
-            Some((path, value))
+/// A setting that the environment has.
+struct Override {
+    setting: String,
+    value: String,
+    variable: String,
+}
+
+/// Every setting that the environment has, in an order of its own: that of the environment is its launcher's.
+fn overrides(environment: impl Iterator<Item = (String, String)>) -> Vec<Override> {
+    let mut found: Vec<Override> = environment
+        .filter_map(|(variable, value)| {
+            let setting = setting_of(&variable)?;
+            Some(Override { setting, value, variable })
         })
         .collect();
-    // Our own names win over the well-known ones, whatever order the environment comes in.
-    found.sort_by_key(|(setting, _)| setting.clone());
+    found.sort_by(|a, b| (&a.setting, &a.variable).cmp(&(&b.setting, &b.variable)));
     found
 }
 
@@ -193,6 +191,44 @@ fn nearly_a_setting(name: &str) -> Option<String> {
     })?;
     let key = rest[section.len()..].trim_start_matches('_');
     Some(format!("{name} is no setting: did you mean {PREFIX}{}__{key}?", section.to_uppercase()))
+}
+
+fn setting_of(variable: &str) -> Option<String> {
+    for (known, setting) in WELL_KNOWN {
+        if variable == known {
+            return Some(setting.to_owned());
+        }
+        if variable.strip_suffix("_FILE") == Some(known) {
+            return Some(format!("{setting}_file"));
+        }
+    }
+    Some(variable.strip_prefix(PREFIX)?.to_lowercase().replace("__", "."))
+}
+
+/// One override for each setting. Two variables that say different things of one are a problem: whichever was believed, the
+/// other might have been meant, and another database has no record of what was done.
+fn agreed(overrides: Vec<Override>, problems: &mut Vec<String>) -> Vec<Override> {
+    let mut by_setting: BTreeMap<String, Override> = BTreeMap::new();
+    for found in overrides {
+        let (setting, _) = in_a_file(&found.setting);
+        match by_setting.get(&setting) {
+            None => drop(by_setting.insert(setting, found)),
+            Some(first) if is_same(first, &found) => {}
+            Some(first) => problems.push(format!(
+                "{setting} is given twice, with different values: by {} and by {}; keep one of them",
+                first.variable, found.variable
+            )),
+        }
+    }
+    by_setting.into_values().collect()
+}
+
+fn is_same(first: &Override, second: &Override) -> bool {
+    let value = |of: &Override| match in_a_file(&of.setting) {
+        (_, true) => std::fs::read_to_string(&of.value).ok().map(|text| text.trim().to_owned()),
+        (_, false) => Some(of.value.clone()),
+    };
+    value(first).is_some_and(|value_of_first| Some(value_of_first) == value(second))
 }
 
 fn set(table: &mut Table, setting: &str, value: String) -> Result<(), String> {
@@ -232,7 +268,12 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
             problems.push(format!("{name} is not a path"));
             continue;
         };
+        let beside = table.remove(setting);
         match std::fs::read_to_string(file) {
+            // What the environment gives has taken the place of both.
+            Ok(text) if beside.is_some_and(|value| value.as_str() != Some(text.trim())) => problems.push(format!(
+                "{path}{setting} and {name} are both given, with different values; keep one of them"
+            )),
             Ok(text) if LISTS.contains(&setting) => {
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
                 table.insert(

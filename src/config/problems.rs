@@ -5,8 +5,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Config, tls};
 use crate::{
+    broker,
     domain::did_you_mean,
-    store::{KeyError, LEAST_CONNECTIONS},
+    store::{self, KeyError, LEAST_CONNECTIONS},
     webhook::SigningKey,
 };
 
@@ -21,6 +22,14 @@ impl Config {
         };
         check(self.database.url.is_none(), "database.url is missing (or DATABASE_URL)");
         check(self.broker.url.is_none(), "broker.url is missing (or AMQP_URL)");
+        for (name, problem) in [
+            ("database.url", self.database.url.as_ref().and_then(store::url_problem)),
+            ("broker.url", self.broker.url.as_ref().and_then(broker::url_problem)),
+        ] {
+            if let Some(problem) = problem {
+                check(true, &format!("{name}: {problem}"));
+            }
+        }
         check(self.keys.fingerprint.is_none(), "keys.fingerprint is missing: base64 of 32 random bytes");
         check(
             self.keys.sealing.is_empty(),

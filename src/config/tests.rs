@@ -241,17 +241,73 @@ fn the_environment_lies_over_the_file() {
 #[test]
 fn a_secret_may_stand_in_a_file_of_its_own() {
     let file = std::env::temp_dir().join(format!("secret-{}", uuid::Uuid::new_v4()));
-    std::fs::write(&file, "  from-a-file\n").unwrap();
+    std::fs::write(&file, "  amqp://from-a-file\n").unwrap();
     let path = file.to_str().unwrap();
-    let config = load_text(
-        EXAMPLE,
-        &[("PAYOUT_LINK__CONNECTORS__SANDBOX__TOKEN_FILE", path), ("AMQP_URL_FILE", path)],
-    );
+    let environment = [("PAYOUT_LINK__CONNECTORS__SANDBOX__TOKEN_FILE", path), ("AMQP_URL_FILE", path)];
+    let config = load_text(EXAMPLE, &environment);
     let config = config.unwrap();
-    assert_eq!(secrecy::ExposeSecret::expose_secret(config.broker.url.as_ref().unwrap()), "from-a-file");
+    assert_eq!(secrecy::ExposeSecret::expose_secret(config.broker.url.as_ref().unwrap()), "amqp://from-a-file");
     std::fs::remove_file(&file).unwrap();
     let said = problems(EXAMPLE, &[("AMQP_URL_FILE", path)]);
     assert!(said.contains("broker.url_file"), "{said}");
+}
+
+#[test]
+fn two_sources_that_disagree_are_an_error_in_whatever_order_they_come() {
+    let (a, b) = ("postgres://canary/a", "postgres://canary/b");
+    let file = std::env::temp_dir().join(format!("url-{}", uuid::Uuid::new_v4()));
+    std::fs::write(&file, format!("{a}\n")).unwrap();
+    let path = file.to_str().unwrap();
+    for (first, second, agrees) in [
+        (("DATABASE_URL", a), ("PAYOUT_LINK__DATABASE__URL", b), false),
+        (("DATABASE_URL", a), ("PAYOUT_LINK__DATABASE__URL", a), true),
+        (("DATABASE_URL", b), ("DATABASE_URL_FILE", path), false),
+        (("DATABASE_URL", a), ("DATABASE_URL_FILE", path), true),
+        (("PAYOUT_LINK__DATABASE__URL", b), ("PAYOUT_LINK__DATABASE__URL_FILE", path), false),
+        (("DATABASE_URL", a), ("DATABASE_URL_FILE", "/nowhere"), false),
+        (("PAYOUT_LINK__BROKER__PREFETCH", "1"), ("PAYOUT_LINK__Broker__Prefetch", "2"), false),
+    ] {
+        for environment in [[first, second], [second, first]] {
+            let said = load_text(EXAMPLE, &environment).map_or_else(|error| error.to_string(), |_| String::new());
+            assert_eq!(said.is_empty(), agrees, "{environment:?}: {said}");
+            assert!(agrees || said.contains(first.0) && said.contains(second.0), "{environment:?}: {said}");
+            assert!(!said.contains("canary"), "{said}");
+        }
+    }
+    // In the file as well; one that lies over it takes the place of both.
+    let both = EXAMPLE.replace("[broker]\n", &format!("[broker]\nurl_file = {path:?}\n"));
+    let said = problems(&both, &[]);
+    assert!(said.contains("broker.url and broker.url_file") && !said.contains("canary"), "{said}");
+    assert!(load_text(&both, &[("AMQP_URL", "amqp://elsewhere")]).is_ok());
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn every_url_has_one_form_of_error_before_anything_connects() {
+    let amqp = "amqp://worker:password@127.0.0.1:5672/%2f";
+    let postgres = "postgres://worker:password@127.0.0.1:5432/payout_links?sslmode=prefer";
+    assert!(EXAMPLE.contains(amqp) && EXAMPLE.contains(postgres));
+    let connectors = |kind: &str, url: &str| {
+        let text = page(kind);
+        let whole: toml::Table = text.parse().unwrap();
+        let mut section = whole["connectors"][kind].as_table().unwrap().clone();
+        section.insert("url".into(), url.into());
+        ConnectorSection::read(&format!("connectors.{kind}"), section).err().unwrap_or_default()
+    };
+    for (setting, said) in [
+        ("broker.url", problems(&EXAMPLE.replace(amqp, "amqp://u:1#canary@host/"), &[])),
+        ("broker.url", problems(&EXAMPLE.replace(amqp, "amqp://u@host/?heartbeat=canary"), &[])),
+        ("database.url", problems(&EXAMPLE.replace(postgres, "postgres://u:1/canary@host/db"), &[])),
+        ("database.url", problems(&EXAMPLE.replace(postgres, "postgres://h/db?sslmode=canary"), &[])),
+        ("connectors.sandbox.url", problems(&EXAMPLE, &[("PAYOUT_LINK__CONNECTORS__SANDBOX__URL", "canary:1")])),
+        ("connectors.hyperswitch.url", connectors("hyperswitch", "https://u:canary@host/")),
+        ("connectors.revolut.url", connectors("revolut", "ftp://canary/")),
+        ("connectors.razorpayx.url", connectors("razorpayx", "https://host/?a=canary")),
+        ("connectors.xendit.url", connectors("xendit", "https://[canary]/")),
+    ] {
+        assert!(said.contains(&format!("{setting}: ")) && !said.contains("canary"), "{setting}: {said}");
+        assert!(said.contains("the URL") || said.contains("of its parameters"), "{setting}: {said}");
+    }
 }
 
 #[test]

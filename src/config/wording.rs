@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::domain::did_you_mean;
+use crate::{domain::did_you_mean, setting_url};
 
 /// A problem of a section in one line, with its setting.
 pub(super) fn problem(section: &str, error: &toml::de::Error) -> String {
@@ -75,7 +75,7 @@ fn in_words(message: &str) -> String {
     let is_listed = message
         .strip_prefix(LISTED)
         .is_some_and(|rest| rest.trim_start().starts_with(|c: char| c.is_ascii_digit()));
-    if is_listed {
+    if is_listed || message.starts_with(setting_url::MARK) {
         return message.to_owned();
     }
     let (kind, of_what) = message.split_once(": ").unwrap_or((message, ""));

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
     http::{Answer, Client, HttpSettings, NoClient},
+    setting_url,
     wire::Rejection,
 };
 
@@ -50,6 +51,7 @@ pub(super) const KIND: Kind = Kind {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SandboxSettings {
+    #[serde(deserialize_with = "setting_url::service")]
     url: Url,
     token: SecretString,
     #[serde(default)]

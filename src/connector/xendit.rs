@@ -28,6 +28,7 @@ use super::{
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, ReplayRule},
     http::{Answer, Client, HttpSettings, NoClient, decimal_seconds},
+    setting_url,
     wire::Rejection,
 };
 
@@ -51,7 +52,7 @@ pub(super) const KIND: Kind = Kind {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct XenditSettings {
-    #[serde(default = "production")]
+    #[serde(default = "production", deserialize_with = "setting_url::service")]
     url: Url,
     /// The secret key: it says by itself whether it is a test's.
     api_key: SecretString,

@@ -12,6 +12,7 @@ use sqlx::{
 use tokio::time::{sleep, timeout};
 
 use super::{StoreError, millis};
+use crate::setting_url::DATABASE;
 
 /// Embedded in the binary, applied in order, each once, under an advisory lock: many workers may start at once.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -38,7 +39,7 @@ pub struct DatabaseTls {
 }
 
 impl DatabaseTls {
-    pub(super) fn lay_over(&self, mut options: PgConnectOptions) -> PgConnectOptions {
+    fn lay_over(&self, mut options: PgConnectOptions) -> PgConnectOptions {
         if let Some(mode) = self.mode {
             options = options.ssl_mode(mode);
         }
@@ -52,21 +53,39 @@ impl DatabaseTls {
     }
 }
 
+/// The database's URL, and what is laid over it.
+pub(super) fn options(settings: &DatabaseSettings) -> Result<PgConnectOptions, StoreError> {
+    let text = settings.url.expose_secret();
+    let read = DATABASE.parse(text).map_err(|error| StoreError::Unusable(error.to_string()))?;
+    let mut options: PgConnectOptions =
+        text.parse().map_err(|_| StoreError::Unusable(BAD_PARAMETER.into()))?;
+    // sqlx would look an IPv6 address up with its brackets on.
+    if let Some(host) = &read.host {
+        options = options.host(host);
+    }
+    Ok(settings.tls.lay_over(options))
+}
+
+/// What is wrong with a database's URL, if anything is.
+pub fn url_problem(url: &SecretString) -> Option<String> {
+    let text = url.expose_secret();
+    match DATABASE.parse(text) {
+        Err(error) => Some(error.to_string()),
+        Ok(_) if text.parse::<PgConnectOptions>().is_err() => Some(BAD_PARAMETER.to_owned()),
+        Ok(_) => None,
+    }
+}
+
+const BAD_PARAMETER: &str = "a value of its parameters cannot be read";
+
 /// A pool over a database that answers. No transaction of ours waits long for a lock: none is open across a call.
 ///
 /// The server gives a statement up after the timeout, [`answered`] does a moment later: a connection that has fallen
 /// silent (a failover behind a load balancer, a firewall that forgot it) would be waited on for as long as the kernel
 /// tries, a quarter of an hour, and for ever where somebody in between still takes the bytes.
 pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> {
-    let options: PgConnectOptions = settings
-        .url
-        .expose_secret()
-        .parse()
-        .map_err(|_| StoreError::Unusable("the database URL cannot be read".into()))?;
     let limit = millis(settings.timeout).to_string();
-    let options = settings
-        .tls
-        .lay_over(options)
+    let options = options(settings)?
         .application_name("payout-link-worker")
         .options([
             ("lock_timeout", limit.as_str()),

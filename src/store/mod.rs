@@ -61,7 +61,7 @@ pub use self::{
     audit::{Audited, AuditedEvent},
     batch::{BatchLimits, LEAST_CONNECTIONS},
     conclude::Unconcluded,
-    connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, is_fit, migrate},
+    connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, is_fit, migrate, url_problem},
     outbox::{DueEvent, Telling, WebhookState},
     probe::Probe,
     retain::Batch,

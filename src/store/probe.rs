@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
 };
 
-use super::{DatabaseSettings, StoreError};
+use super::{DatabaseSettings, StoreError, connect::options};
 
 pub struct Probe {
     pool: PgPool,
@@ -33,12 +29,7 @@ impl Probe {
     ///
     /// [`StoreError::Unusable`] where the URL cannot be read.
     pub fn new(settings: &DatabaseSettings) -> Result<Self, StoreError> {
-        let options: PgConnectOptions = settings
-            .url
-            .expose_secret()
-            .parse()
-            .map_err(|_| StoreError::Unusable("the database URL cannot be read".into()))?;
-        let options = settings.tls.lay_over(options).application_name("payout-link-worker probe");
+        let options = options(settings)?.application_name("payout-link-worker probe");
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(PATIENCE)

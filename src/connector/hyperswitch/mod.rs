@@ -36,6 +36,7 @@ use crate::{
         idempotency_uuid,
     },
     http::{Answer, Client, HttpSettings, NoClient},
+    setting_url,
     wire::Rejection,
 };
 
@@ -68,7 +69,7 @@ pub(super) const KIND: Kind = Kind {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HyperswitchSettings {
-    #[serde(default = "production")]
+    #[serde(default = "production", deserialize_with = "setting_url::service")]
     url: Url,
     api_key: SecretString,
     /// What the recipient is told where a job has no `description`.

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
     http::{Answer, Client, HttpSettings, NoClient},
+    setting_url,
     wire::Rejection,
 };
 
@@ -69,7 +70,7 @@ const LONGEST_NOTE: usize = 256;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RazorpayXSettings {
-    #[serde(default = "production")]
+    #[serde(default = "production", deserialize_with = "setting_url::service")]
     url: Url,
     key_id: String,
     key_secret: SecretString,

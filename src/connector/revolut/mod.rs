@@ -43,6 +43,7 @@ use super::{
 use crate::{
     domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
     http::{Answer, CallError, Client, HttpSettings, NoClient},
+    setting_url,
     wire::Rejection,
 };
 
@@ -83,7 +84,7 @@ const MARGIN: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RevolutSettings {
-    #[serde(default = "production")]
+    #[serde(default = "production", deserialize_with = "setting_url::service")]
     url: Url,
     client_id: String,
     /// The domain of the redirect URI that is set up with the certificate.
