@@ -139,6 +139,8 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
 
 async fn open_pool(config: &Config) -> Result<sqlx::PgPool, StoreError> {
     let pool = store::connect(&config.database()).await?;
+    store::examine(&pool).await?;
+    store::schema(&pool, config.worker.migrate).await?;
     if config.worker.migrate {
         store::migrate(&pool).await?;
     }

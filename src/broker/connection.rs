@@ -49,6 +49,17 @@ impl BrokerError {
     }
 }
 
+impl BrokerError {
+    fn at(self, place: &str) -> Self {
+        match self {
+            Self::Lost(reason) => Self::Lost(format!("{place}: {reason}")),
+            Self::Refused(reason) => Self::Refused(format!("{place}: {reason}")),
+            Self::Untrusted(reason) => Self::Untrusted(format!("{place}: {reason}")),
+            mismatch @ Self::Mismatch { .. } => mismatch,
+        }
+    }
+}
+
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
         match error.kind() {
@@ -62,6 +73,11 @@ impl From<lapin::Error> for BrokerError {
                 Self::Refused(refusal.get_message().to_string())
             }
             ErrorKind::IOError(cause) if tls::is_refusal(cause) => Self::Untrusted(cause.to_string()),
+            // "connection refused", without the number that goes with it.
+            ErrorKind::IOError(cause) if cause.raw_os_error().is_some() => {
+                Self::Lost(cause.kind().to_string())
+            }
+            ErrorKind::IOError(cause) => Self::Lost(cause.to_string()),
             _ => Self::Lost(error.to_string()),
         }
     }
@@ -115,6 +131,8 @@ pub(super) const FRAME: u32 = 128 * 1024;
 /// A connection of the given name, with the topology declared.
 pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<Held, BrokerError> {
     let uri = address(settings)?;
+    let (host, port) = (&uri.authority.host, uri.authority.port);
+    let place = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let name = format!("payout-link-worker {purpose}");
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     // On a task of its own: one that comes too late is taken, and closed.
@@ -128,7 +146,7 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
         let stopped = |_| Err(lapin::Error::from(std::io::Error::from(std::io::ErrorKind::Interrupted)));
         connecting.await.unwrap_or_else(stopped)
     };
-    let connection = within(connected).await?;
+    let connection = within(connected).await.map_err(|error| error.at(&place))?;
     topology::declare(&connection, settings).await?;
     Ok(connection)
 }

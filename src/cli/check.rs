@@ -5,7 +5,11 @@ use std::{net::SocketAddr, process::ExitCode};
 use tokio::net::TcpListener;
 
 use super::output::say;
-use crate::{broker, config::Config, store};
+use crate::{
+    broker,
+    config::Config,
+    store::{self, StoreError},
+};
 
 pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let mut all_well = true;
@@ -18,7 +22,15 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     };
     tell("configuration", Ok(()))?;
     tell("broker", broker::check(&config.broker()).await.map_err(|error| error.to_string()))?;
-    tell("database", store::connect(&config.database()).await.map(drop).map_err(|error| error.to_string()))?;
+    match database(config).await {
+        Ok(missing) => {
+            tell("database", Ok(()))?;
+            if missing > 0 {
+                say(format_args!("note    the schema lacks {missing} migrations, which `run` applies"))?;
+            }
+        }
+        Err(error) => tell("database", Err(error.to_string()))?,
+    }
     if let Some(listen) = config.worker.health_listen {
         say(health_port(listen).await)?;
     }
@@ -26,7 +38,11 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     for account in connectors.iter() {
         tell(
             &format!("connector {}", account.name),
-            account.connector.check().await.map_err(|reason| account.redact_text(&reason)),
+            account.connector.check().await.map_err(|reason| {
+                let place =
+                    config.connectors.get(&*account.name).map(|section| section.place()).unwrap_or_default();
+                format!("{place}: {}", account.redact_text(&reason))
+            }),
         )?;
     }
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -42,4 +58,11 @@ async fn health_port(listen: SocketAddr) -> String {
             )
         }
     }
+}
+
+/// As `run` connects to it, and what `run` asks of it. Returns how many migrations are missing.
+async fn database(config: &Config) -> Result<usize, StoreError> {
+    let pool = store::connect(&config.database()).await?;
+    store::examine(&pool).await?;
+    store::schema(&pool, config.worker.migrate).await
 }

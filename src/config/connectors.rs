@@ -94,6 +94,13 @@ impl ConnectorSection {
         problems
     }
 
+    /// Host and port that are called.
+    pub fn place(&self) -> String {
+        let url = self.settings.url();
+        let port = url.port_or_known_default().unwrap_or_default();
+        format!("{}:{port}", url.host_str().unwrap_or_default())
+    }
+
     pub(super) fn account(&self, name: &str) -> Result<Account, NoClient> {
         let http = HttpSettings {
             connect_timeout: Duration::from_secs(self.calls.connect_timeout_seconds),

@@ -271,9 +271,9 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
         let beside = table.remove(setting);
         match std::fs::read_to_string(file) {
             // What the environment gives has taken the place of both.
-            Ok(text) if beside.is_some_and(|value| value.as_str() != Some(text.trim())) => problems.push(format!(
-                "{path}{setting} and {name} are both given, with different values; keep one of them"
-            )),
+            Ok(text) if beside.is_some_and(|value| value.as_str() != Some(text.trim())) => problems.push(
+                format!("{path}{setting} and {name} are both given, with different values; keep one of them"),
+            ),
             Ok(text) if LISTS.contains(&setting) => {
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
                 table.insert(

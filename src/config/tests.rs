@@ -246,7 +246,10 @@ fn a_secret_may_stand_in_a_file_of_its_own() {
     let environment = [("PAYOUT_LINK__CONNECTORS__SANDBOX__TOKEN_FILE", path), ("AMQP_URL_FILE", path)];
     let config = load_text(EXAMPLE, &environment);
     let config = config.unwrap();
-    assert_eq!(secrecy::ExposeSecret::expose_secret(config.broker.url.as_ref().unwrap()), "amqp://from-a-file");
+    assert_eq!(
+        secrecy::ExposeSecret::expose_secret(config.broker.url.as_ref().unwrap()),
+        "amqp://from-a-file"
+    );
     std::fs::remove_file(&file).unwrap();
     let said = problems(EXAMPLE, &[("AMQP_URL_FILE", path)]);
     assert!(said.contains("broker.url_file"), "{said}");
@@ -268,7 +271,8 @@ fn two_sources_that_disagree_are_an_error_in_whatever_order_they_come() {
         (("PAYOUT_LINK__BROKER__PREFETCH", "1"), ("PAYOUT_LINK__Broker__Prefetch", "2"), false),
     ] {
         for environment in [[first, second], [second, first]] {
-            let said = load_text(EXAMPLE, &environment).map_or_else(|error| error.to_string(), |_| String::new());
+            let said =
+                load_text(EXAMPLE, &environment).map_or_else(|error| error.to_string(), |_| String::new());
             assert_eq!(said.is_empty(), agrees, "{environment:?}: {said}");
             assert!(agrees || said.contains(first.0) && said.contains(second.0), "{environment:?}: {said}");
             assert!(!said.contains("canary"), "{said}");
@@ -299,7 +303,10 @@ fn every_url_has_one_form_of_error_before_anything_connects() {
         ("broker.url", problems(&EXAMPLE.replace(amqp, "amqp://u@host/?heartbeat=canary"), &[])),
         ("database.url", problems(&EXAMPLE.replace(postgres, "postgres://u:1/canary@host/db"), &[])),
         ("database.url", problems(&EXAMPLE.replace(postgres, "postgres://h/db?sslmode=canary"), &[])),
-        ("connectors.sandbox.url", problems(&EXAMPLE, &[("PAYOUT_LINK__CONNECTORS__SANDBOX__URL", "canary:1")])),
+        (
+            "connectors.sandbox.url",
+            problems(&EXAMPLE, &[("PAYOUT_LINK__CONNECTORS__SANDBOX__URL", "canary:1")]),
+        ),
         ("connectors.hyperswitch.url", connectors("hyperswitch", "https://u:canary@host/")),
         ("connectors.revolut.url", connectors("revolut", "ftp://canary/")),
         ("connectors.razorpayx.url", connectors("razorpayx", "https://host/?a=canary")),

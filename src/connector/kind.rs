@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::de::DeserializeOwned;
+use url::Url;
 
 use super::{Connector, Supports, hyperswitch, razorpayx, revolut, sandbox, xendit};
 use crate::http::{HttpSettings, NoClient};
@@ -47,6 +48,9 @@ pub trait Settings: fmt::Debug + Send + Sync {
     /// Returns what is wrong with them though each can be read; each problem begins with its setting. `lease`: a worker's;
     /// `on_its_way`: how long a call that was given up may still arrive.
     fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String>;
+
+    /// Whom it calls.
+    fn url(&self) -> &Url;
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient>;
 }

@@ -94,6 +94,10 @@ impl Settings for SandboxSettings {
         is_short.then(problem).into_iter().collect()
     }
 
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         let links = at(&self.url, &["v1", "payout-links"]);
         Ok(Box::new(Sandbox {

@@ -82,6 +82,10 @@ impl Settings for XenditSettings {
             .collect()
     }
 
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         Ok(Box::new(Xendit {
             http: Client::new(http)?,

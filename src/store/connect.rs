@@ -11,7 +11,11 @@ use sqlx::{
 
 use tokio::time::{sleep, timeout};
 
-use super::{StoreError, millis};
+use super::{
+    StoreError,
+    fitness::{newer, no_answer, not_connected},
+    millis,
+};
 use crate::setting_url::DATABASE;
 
 /// Embedded in the binary, applied in order, each once, under an advisory lock: many workers may start at once.
@@ -91,18 +95,16 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
             ("lock_timeout", limit.as_str()),
             ("statement_timeout", &limit),
             ("idle_in_transaction_session_timeout", &limit),
-            // A plan that is made once, and does not rest on what the tables were like then: made for an empty one, it
-            // would read all of it for as long as the connection lives, row by row, or along an index to merge it or to
-            // hash it. There is an index for whatever is asked while working, and what a batch asks for is found by it.
-            // So joins say `id = ANY (ARRAY[new.id])`: along a plain `=`, which could be merged, the planner still walks the
-            // whole index of a table that was nearly empty when it was last told of it.
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("enable_mergejoin", "off"),
-            ("enable_hashjoin", "off"),
         ])
+        .options(OWN_SETTINGS.iter().copied())
         .disable_statement_logging();
-    let pool = PgPoolOptions::new()
+    // By itself first: a pool tries again until its time is over, and then says that alone.
+    match timeout(settings.timeout, options.connect()).await {
+        Ok(Ok(connection)) => drop(timeout(PING, connection.close()).await),
+        Ok(Err(error)) => return Err(not_connected(&options, error)),
+        Err(_) => return Err(no_answer(&options, settings.timeout)),
+    }
+    Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.timeout)
         // In place of the pool's own, which are waited for without end.
@@ -113,25 +115,20 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
             Box::pin(async move { Ok(is_fresh || is_there(connection).await?) })
         })
         .after_release(|connection, _| Box::pin(is_there(connection)))
-        .connect_with(options)
-        .await
-        .map_err(|error| if is_untrusted(&error) { untrusted(&error) } else { error.into() })?;
-    Ok(pool)
+        .connect_lazy_with(options))
 }
 
-/// One side's certificate is not good enough for the other, or there is no TLS where it is asked for. At the start
-/// that is a mistake to be told; later it may be in the middle of being changed, and is waited for.
-fn is_untrusted(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Tls(_) => true,
-        sqlx::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
-        _ => false,
-    }
-}
-
-fn untrusted(error: &sqlx::Error) -> StoreError {
-    StoreError::Unusable(format!("no TLS with it: {error}"))
-}
+/// A plan that is made once, and does not rest on what the tables were like then: made for an empty one, it would read all of it
+/// for as long as the connection lives, row by row, or along an index to merge it or to hash it. There is an index for
+/// whatever is asked while working, and what a batch asks for is found by it. So joins say `id = ANY (ARRAY[new.id])`: along a
+/// plain `=`, which could be merged, the planner still walks the whole index of a table that was nearly empty when it was
+/// last told of it.
+pub(super) const OWN_SETTINGS: &[(&str, &str)] = &[
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_hashjoin", "off"),
+];
 
 /// Whether the other side still answers; a connection that was left in the middle of a statement does not.
 async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
@@ -183,9 +180,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
             Ok(()) => break,
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
             Err(MigrateError::VersionMissing(version)) => {
-                return Err(StoreError::Unusable(format!(
-                    "the schema has migration {version}, which this version of the worker does not know: it is older than the database"
-                )));
+                return Err(newer(version));
             }
             Err(error) => return Err(StoreError::Unusable(error.to_string())),
         };
@@ -218,42 +213,4 @@ async fn drop_invalid_indexes(connection: &mut PgConnection) -> Result<(), Store
         sqlx::query(sqlx::AssertSqlSafe(drop)).execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// Whether the tables and this role's rights are what the worker needs. Asked before anything is consumed: found out
-/// by the jobs, each of them would be delivered in vain once a start, and be taken for poison in the end; or, worse, be
-/// called for, with no way to write down what came of it. What a migration adds to a table has its line here.
-pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
-    let missing = sqlx::query_scalar!(
-        r#"
-        SELECT name || ': ' || needed AS "missing!"
-        FROM (VALUES
-            ('payout_links', 'SELECT'), ('payout_links', 'INSERT'), ('payout_links', 'UPDATE'),
-            ('events', 'SELECT'), ('events', 'INSERT'), ('events', 'UPDATE'), ('events', 'DELETE'),
-            ('attempts', 'SELECT'), ('attempts', 'INSERT'), ('attempts', 'DELETE'),
-            ('suspect_messages', 'SELECT'), ('suspect_messages', 'INSERT'), ('suspect_messages', 'UPDATE'),
-            ('suspect_messages', 'DELETE'),
-            ('rejected_messages', 'SELECT'), ('rejected_messages', 'INSERT'), ('rejected_messages', 'DELETE')
-        ) AS needs (name, needed)
-        WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
-        UNION ALL
-        SELECT name || '.' || added
-        FROM (VALUES
-            ('payout_links', 'took_ms'), ('events', 'took_ms'), ('payout_links', 'service_rank'),
-            ('payout_links', 'uncalled_holder'), ('payout_links', 'fresh_webhook_url'),
-            ('payout_links', 'refreshed_at'), ('events', 'publish_attempts'), ('events', 'reply_due'),
-            ('events', 'publish_due_at')
-        ) AS migrated (name, added)
-        WHERE NOT EXISTS (
-            SELECT FROM pg_attribute
-            WHERE attrelid = to_regclass(name) AND attname = added AND NOT attisdropped
-        )
-        "#
-    )
-    .fetch_all(pool);
-    let missing = answered(pool, missing).await?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(StoreError::Unusable(format!("tables, columns or rights are missing: {}", missing.join(", "))))
 }

@@ -29,6 +29,7 @@ mod conclude;
 mod connect;
 mod due;
 mod duplicate;
+mod fitness;
 mod keep;
 mod kept;
 mod outbox;
@@ -61,7 +62,8 @@ pub use self::{
     audit::{Audited, AuditedEvent},
     batch::{BatchLimits, LEAST_CONNECTIONS},
     conclude::Unconcluded,
-    connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, is_fit, migrate, url_problem},
+    connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate, url_problem},
+    fitness::{examine, is_fit, schema},
     outbox::{DueEvent, Telling, WebhookState},
     probe::Probe,
     retain::Batch,

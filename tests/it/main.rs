@@ -24,6 +24,7 @@ mod connections;
 mod configuration;
 mod crashes;
 mod database;
+mod fitness;
 mod hostile;
 mod idempotency;
 mod intake;

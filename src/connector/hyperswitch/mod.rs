@@ -106,6 +106,10 @@ impl Settings for HyperswitchSettings {
         problems
     }
 
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         Ok(Box::new(Hyperswitch {
             http: Client::new(http)?,

@@ -130,6 +130,10 @@ impl Settings for RazorpayXSettings {
         problems
     }
 
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         Ok(Box::new(RazorpayX {
             http: Client::new(http)?,

@@ -132,6 +132,10 @@ impl Settings for RevolutSettings {
         problems
     }
 
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         let http = Client::new(http)?;
         #[expect(clippy::expect_used, reason = "problems() has read it")]

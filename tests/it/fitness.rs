@@ -1,0 +1,233 @@
+//! Addresses, and databases that a worker cannot work with: `run` and `check` read, connect and refuse alike.
+
+use std::{
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use payout_link_worker::store;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+use url::Url;
+
+use crate::support::{World, eventually, job};
+
+/// The line of `check` that is about `what`.
+fn checked(world: &World, what: &str) -> String {
+    let output = world.run(&["check"]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    said.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{said}")).to_owned()
+}
+
+/// `check` fails with these words, and `run` ends with the same.
+async fn refused(world: &World, words: &str) {
+    let line = checked(world, "  database");
+    assert!(line.starts_with("failed") && line.contains(words), "{words}: {line}");
+    let mut worker = world.launch_worker(&[]);
+    assert_eq!(worker.exited().await.code(), Some(1), "{words}: {}", worker.log());
+    let (_, reason) = line.split_once("  database: ").unwrap();
+    assert!(worker.log().contains(reason), "{reason}: {}", worker.log());
+}
+
+/// Forwards what comes to an IPv6 address, whose port is nobody's on 127.0.0.1 but the second one's, which counts.
+async fn forwarded(to: SocketAddr) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let trap = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let trapped = Arc::new(AtomicUsize::new(0));
+    let count = trapped.clone();
+    tokio::spawn(async move {
+        while trap.accept().await.is_ok() {
+            count.fetch_add(1, Relaxed);
+        }
+    });
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut to = TcpStream::connect(to).await.unwrap();
+                let _ = copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+    (port, trapped)
+}
+
+fn address(url: &Url) -> SocketAddr {
+    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap()
+}
+
+fn database_url(world: &World) -> Url {
+    let mut url: Url = std::env::var("DATABASE_URL").unwrap().parse().unwrap();
+    url.set_path(world.pool.connect_options().get_database().unwrap());
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_address_is_connected_to_and_nothing_else_is() {
+    let mut world = World::new().await;
+    let mut amqp: Url = std::env::var("AMQP_URL").unwrap().parse().unwrap();
+    let (port, trapped) = forwarded(address(&amqp)).await;
+    amqp.set_host(Some("[::1]")).unwrap();
+    amqp.set_port(Some(port)).unwrap();
+    world.set("broker.url", &amqp);
+    let mut database = database_url(&world);
+    let (port, trapped_too) = forwarded(address(&database)).await;
+    database.set_host(Some("[::1]")).unwrap();
+    database.set_port(Some(port)).unwrap();
+    world.set("database.url", &database);
+    assert!(checked(&world, "  broker").starts_with("ok"), "{}", checked(&world, "  broker"));
+    assert!(checked(&world, "  database").starts_with("ok"), "{}", checked(&world, "  database"));
+    let _worker = world.start_worker().await;
+    world.publish(job("po_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!((trapped.load(Relaxed), trapped_too.load(Relaxed)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_the_place_and_the_first_cause() {
+    let mut world = World::new().await;
+    world.set("broker.url", "amqp://guest:canary@127.0.0.1:1/%2f");
+    world.set("database.url", "postgres://worker:canary@[::1]:1/payout_links");
+    world.set("connectors.mute.url", "http://127.0.0.1:1/");
+    for (what, place) in
+        [("  broker", "127.0.0.1:1: "), ("  database", "[::1]:1: "), ("  connector mute", "127.0.0.1:1: ")]
+    {
+        let line = checked(&world, what);
+        assert!(line.starts_with("failed") && line.contains(place), "{line}");
+        assert!(line.to_lowercase().contains("connection refused") && !line.contains("timed out"), "{line}");
+        assert!(!line.contains("canary"), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_not_utf8_is_refused() {
+    let mut world = World::new().await;
+    let name = format!("{}_latin", world.pool.connect_options().get_database().unwrap());
+    let make =
+        format!("CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    world.pool.execute(AssertSqlSafe(make)).await.unwrap();
+    let mut url = database_url(&world);
+    url.set_path(&name);
+    world.set("database.url", &url);
+    refused(&world, "its encoding is LATIN1").await;
+    world.pool.execute(AssertSqlSafe(format!("DROP DATABASE {name}"))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_rights_and_too_few_sessions_are_refused() {
+    let mut world = World::new().await;
+    let role = format!("narrow_{}", world.pool.connect_options().get_database().unwrap());
+    let make = format!("CREATE ROLE {role} LOGIN PASSWORD 'canary'");
+    world.pool.execute(AssertSqlSafe(make)).await.unwrap();
+    let mut url = database_url(&world);
+    url.set_username(&role).unwrap();
+    url.set_password(Some("canary")).unwrap();
+    world.set("database.url", &url);
+    // It may not make the tables,
+    world.pool.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await.unwrap();
+    refused(&world, "this role may not migrate it").await;
+    // nor are there any,
+    world.set("worker.migrate", false);
+    refused(&world, "tables, columns or rights are missing: payout_links: SELECT").await;
+    // nor are they its own to use,
+    store::migrate(&world.pool).await.unwrap();
+    refused(&world, "tables, columns or rights are missing: payout_links: SELECT").await;
+    // nor, where they are, to change.
+    let grant = format!(
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; REVOKE UPDATE ON suspect_messages FROM {role}"
+    );
+    world.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
+    refused(&world, "rights are missing: suspect_messages: UPDATE").await;
+    let grant = format!("GRANT UPDATE ON suspect_messages TO {role}; ALTER ROLE {role} CONNECTION LIMIT 7");
+    world.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
+    refused(&world, "the role's CONNECTION LIMIT is 7, and this worker needs 8 sessions").await;
+    let raise = format!("ALTER ROLE {role} CONNECTION LIMIT 8");
+    world.pool.execute(AssertSqlSafe(raise)).await.unwrap();
+    assert!(checked(&world, "  database").starts_with("ok"), "{}", checked(&world, "  database"));
+    assert!(world.start_worker().await.stop().await.success());
+    let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+    world.pool.execute(sqlx::raw_sql(AssertSqlSafe(drop))).await.unwrap();
+}
+
+/// A PgBouncer in transaction mode.
+struct Pooler(Child);
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Pooler {
+    /// `None`, said aloud, where there is no PgBouncer.
+    async fn start(world: &World, more: &str) -> Option<(Self, Url)> {
+        let mut url = database_url(world);
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let file = world.folder.join(format!("pgbouncer-{port}.ini"));
+        let place = address(&url);
+        let password = url.password().map(|password| format!(" password={password}")).unwrap_or_default();
+        let configuration = format!(
+            "[databases]\n* = host={} port={} user={}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 30\nmax_client_conn = 100\nunix_socket_dir =\n{more}\n",
+            place.ip(),
+            place.port(),
+            url.username(),
+        );
+        std::fs::write(&file, configuration).unwrap();
+        let mut command = Command::new("pgbouncer");
+        command.arg("-q").args(["-u", "nobody"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        let pooler = match command.spawn() {
+            Ok(child) => Self(child),
+            Err(error) => {
+                eprintln!("pgbouncer: {error}: it is NOT tried");
+                return None;
+            }
+        };
+        eventually("the pooler listens", async || TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+        url.set_port(Some(port)).unwrap();
+        Some((pooler, url))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_transaction_mode_is_refused_however_it_is_set() {
+    for (more, words) in [
+        ("", "a connection pooler stands between"),
+        (
+            "ignore_startup_parameters = extra_float_digits,options",
+            "did not take the session's setting plan_cache_mode",
+        ),
+    ] {
+        let mut world = World::new().await;
+        let Some((pooler, url)) = Pooler::start(&world, more).await else { return };
+        world.set("database.url", &url);
+        refused(&world, words).await;
+        drop(pooler);
+    }
+}
+
+/// One that passes the session's settings is found out by its sessions: two of ours are one of the server's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_passes_settings_is_known_by_its_sessions() {
+    let world = World::new().await;
+    let more = "ignore_startup_parameters = extra_float_digits,options";
+    let Some((pooler, url)) = Pooler::start(&world, more).await else { return };
+    // As it would be with one that passes them: they are the role's own.
+    let settings = "ALTER DATABASE {} SET plan_cache_mode = 'force_generic_plan'; ALTER DATABASE {} SET enable_seqscan = off";
+    let settings = settings.replace("{}", world.pool.connect_options().get_database().unwrap());
+    world.pool.execute(sqlx::raw_sql(AssertSqlSafe(settings))).await.unwrap();
+    let mut world = world;
+    world.set("database.url", &url);
+    // A session that is there already would have the settings of before.
+    PgConnection::connect(database_url(&world).as_str()).await.unwrap().close().await.unwrap();
+    refused(&world, "two sessions are one: a connection pooler stands between").await;
+    drop(pooler);
+}
