@@ -23,6 +23,7 @@
 //! | `payout_links_oldest_due_record_seconds` | gauge | | for how long the oldest due record has been due |
 //! | `payout_links_oldest_due_event_seconds` | gauge | | the same for events |
 //! | `payout_links_replies_dropped_total` | counter | | replies to duplicates and rejected jobs that their queue did not take |
+//! | `payout_links_sealing_key_seals` | gauge | | values that the first key of `keys.sealing` has encrypted, by all workers, as recorded once a minute; it is worn out at 2³² |
 //! | `payout_links_task_panics` | gauge | `task` | panics of long-lived tasks, each of which is started again |
 //! | `payout_links_build_info` | gauge | `version` | always 1 |
 //!
@@ -73,6 +74,7 @@ pub struct Metrics {
     oldest_due_event: Gauge,
     database_up: Gauge,
     replies_dropped: Counter,
+    sealing_key_seals: Gauge,
     task_panics: Family<Fixed, Gauge>,
 }
 
@@ -112,6 +114,7 @@ impl Metrics {
             oldest_due_event: Gauge::default(),
             database_up: Gauge::default(),
             replies_dropped: Counter::default(),
+            sealing_key_seals: Gauge::default(),
             task_panics: Family::default(),
         };
         metrics.with_every_series(accounts).registered()
@@ -193,6 +196,11 @@ impl Metrics {
             "Replies to duplicates and rejected jobs that their queue did not take",
             self.replies_dropped.clone(),
         );
+        registry.register(
+            "sealing_key_seals",
+            "Values that the first sealing key has encrypted",
+            self.sealing_key_seals.clone(),
+        );
         registry.register("task_panics", "Panics of long-lived tasks", self.task_panics.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
@@ -272,6 +280,11 @@ impl Metrics {
     /// Work that ended before its end, for one of the reasons that are there from the start.
     pub fn abandoned(&self, reason: &'static str) {
         self.let_go.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// What the first sealing key has encrypted in all.
+    pub fn seals(&self, seals: u64) {
+        self.sealing_key_seals.set(i64::try_from(seals).unwrap_or(i64::MAX));
     }
 
     pub fn reply_dropped(&self) {

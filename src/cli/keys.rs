@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::output::{note, say};
 use crate::{
     config::Config,
-    store::{self, Store},
+    store::{self, MAX_SEALS, Store},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -72,6 +72,9 @@ async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
     for ((column, key), values) in &counts {
         say(format_args!("{column} {key} {values}"))?;
     }
+    for (key, seals) in store.seals().await.context("database")? {
+        println!("encrypted with {key} so far: {seals} of {MAX_SEALS}");
+    }
     let is_used = |id: &String| counts.keys().any(|(_, key)| key == id);
     for (place, id) in ring.iter().enumerate().filter(|(_, id)| !is_used(id)) {
         let advice = if place == 0 { "it seals what is new" } else { "it can be taken out of the ring" };
@@ -119,6 +122,7 @@ async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
             if unopened > 0 {
                 note(format_args!("{unopened} values do not open and are left as they are"));
             }
+            store.record_seals().await.context("database")?;
             let done = contended == 0 && unopened == 0;
             return Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

@@ -17,6 +17,7 @@ mod intake;
 mod outbox;
 mod reading;
 mod retention;
+mod seals;
 mod sweeper;
 
 pub use self::retention::Retention;
@@ -153,7 +154,7 @@ impl Pipeline {
     /// once the pipeline is stopped.
     pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
         let pipeline = || self.clone();
-        let (sweep, retain) = (pipeline(), pipeline());
+        let (sweep, retain, seals) = (pipeline(), pipeline(), pipeline());
         let (presence, availability, consumption) = (pipeline(), pipeline(), pipeline());
         let until_stopped = |pipeline: Arc<Self>, name, service: fn(Arc<Self>) -> BoxFuture<'static, ()>| {
             tasks::supervise(name, move || {
@@ -167,6 +168,7 @@ impl Pipeline {
         vec![
             tasks::supervise("sweeper", move || sweeper::run(sweep.clone())),
             tasks::supervise("retention", move || retention::run(retain.clone())),
+            tasks::supervise("seals", move || seals::run(seals.clone())),
             until_stopped(presence, "presence", |this| async move { this.store.be_present().await }.boxed()),
             until_stopped(availability, "availability", |this| {
                 async move { this.store.watch_availability().await }.boxed()
@@ -202,6 +204,7 @@ impl Pipeline {
     /// Until everything that was under way has come to rest.
     pub async fn at_rest(&self) {
         self.tasks.wait().await;
+        seals::at_the_end(self).await;
     }
 
     pub fn jobs_in_flight(&self) -> usize {

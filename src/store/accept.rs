@@ -12,6 +12,7 @@ use super::{
     batch::{Statement, column},
     duplicate::{Duplicate, Found, Key, find},
     millis,
+    record_id::Identity,
     seal::Column,
 };
 use crate::{
@@ -115,7 +116,11 @@ impl Store {
             trace,
             hold,
         } = new;
-        let id = Uuid::now_v7();
+        let id = self.keys.record_id(Identity {
+            merchant_id: &merchant_id,
+            merchant_payout_id: job.merchant_payout_id.as_str(),
+            connector: &connector,
+        });
         let request = wire::canonical_request(&job);
         // The same row, id and holder in every try: a try whose commit went unheard finds itself.
         let row = Arc::new(Row {

@@ -3,7 +3,9 @@
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Store, StoreError, availability::CONCLUSIONS_FIRST, connect::answered, millis, seal::Column};
+use super::{
+    Store, StoreError, availability::CONCLUSIONS_FIRST, connect::answered, millis, record_id::Identity,
+};
 use crate::{
     domain::{Lease, OpenLink, Progress, SERVICE_RANKS, TraceContext},
     wire,
@@ -79,9 +81,14 @@ impl Store {
                     reason,
                 };
                 let sealed = row.request.as_deref().ok_or_else(|| unreadable("it is empty".into()))?;
+                let identity = Identity {
+                    merchant_id: &row.merchant_id,
+                    merchant_payout_id: &row.merchant_payout_id,
+                    connector: &row.connector,
+                };
                 let request = self
                     .keys
-                    .open(Column::Request, row.id, sealed)
+                    .open_request(row.id, identity, sealed)
                     .map_err(|error| unreadable(error.to_string()))?;
                 let job =
                     wire::stored_request(&request).map_err(|rejection| unreadable(rejection.message))?;

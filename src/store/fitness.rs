@@ -206,7 +206,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('attempts', 'SELECT'), ('attempts', 'INSERT'), ('attempts', 'DELETE'),
             ('suspect_messages', 'SELECT'), ('suspect_messages', 'INSERT'), ('suspect_messages', 'UPDATE'),
             ('suspect_messages', 'DELETE'),
-            ('rejected_messages', 'SELECT'), ('rejected_messages', 'INSERT'), ('rejected_messages', 'DELETE')
+            ('rejected_messages', 'SELECT'), ('rejected_messages', 'INSERT'), ('rejected_messages', 'DELETE'),
+            ('sealing_keys', 'SELECT'), ('sealing_keys', 'INSERT'), ('sealing_keys', 'UPDATE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
         UNION ALL

@@ -15,6 +15,7 @@
 //! | `begin_suspect`, `end_suspect` | evidence that a message brings workers down |
 //! | `erase_requests`, `delete_events`, `delete_attempts` | what is past its retention is gone, a batch of it |
 //! | `audit_page` | a page of what the checker compares; nothing sealed is opened |
+//! | `record_seals`, `seals` | how much each sealing key has encrypted |
 //! | `reseal`, `count_keys` | a page of records is sealed with the ring's first key; which key sealed how much |
 //!
 //! No transaction is ever open across a network call. Every write that relies on a lease names its holder and
@@ -36,9 +37,11 @@ mod outbox;
 mod probe;
 mod pack;
 mod retain;
+mod record_id;
 mod rejections;
 mod rotate;
 mod seal;
+mod seal_count;
 mod show;
 mod suspects;
 mod timeline;
@@ -66,9 +69,11 @@ pub use self::{
     fitness::{examine, is_fit, schema},
     outbox::{DueEvent, Telling, WebhookState},
     probe::Probe,
+    record_id::Identity,
     retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
+    seal_count::{MANY_SEALS, MAX_SEALS},
     show::Shown,
     worker::Absences,
 };

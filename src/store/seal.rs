@@ -2,15 +2,21 @@
 //!
 //! `version 2 ‖ length of key id ‖ key id ‖ nonce (12) ‖ ciphertext ‖ tag (16)`, with table, column, row and key id
 //! as associated data, so that a value moved to another row does not open. New values are sealed with the ring's
-//! first key, values under any of its keys open. Nonces are random: NIST SP 800-38D allows 2³² seals per key.
+//! first key, values under any of its keys open. Nonces are random: NIST SP 800-38D allows 2³² seals per key, which are
+//! counted (`seal_count.rs`). The row's id holds a MAC of merchant, identifier and connector (`record_id.rs`).
 //! What is sealed is packed (`pack.rs`), and the associated data says so; in version 1 it was not.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::pack::{self, pack, unpack};
+use super::{
+    pack::{self, pack, unpack},
+    record_id::{Identity, RecordIds},
+};
 use crate::wire::FingerprintKey;
 
 const VERSION: u8 = 2;
@@ -20,7 +26,10 @@ const UNPACKED: u8 = 1;
 /// The keys, newest first. Nothing of them is ever printed.
 pub struct KeyRing {
     keys: Vec<(String, RandomizedNonceKey)>,
+    /// Values that the first has encrypted and that are not recorded yet.
+    seals: AtomicU64,
     pub(super) fingerprint: FingerprintKey,
+    record_ids: RecordIds,
 }
 
 /// Where a sealed value belongs.
@@ -66,6 +75,10 @@ pub enum OpenError {
     UnknownKey(String),
     #[error("the sealed value has been changed, or belongs to another row")]
     Corrupt,
+    #[error(
+        "the record's merchant_id, merchant_payout_id or connector has been changed since it was accepted"
+    )]
+    OtherIdentity,
 }
 
 impl KeyRing {
@@ -95,7 +108,41 @@ impl KeyRing {
             .ok()
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or(KeyError::Fingerprint)?;
-        Ok(Self { keys: ring, fingerprint: FingerprintKey::new(&fingerprint) })
+        let fingerprint = FingerprintKey::new(&fingerprint);
+        let record_ids = RecordIds::new(fingerprint.derived("record id"));
+        Ok(Self { keys: ring, seals: AtomicU64::new(0), fingerprint, record_ids })
+    }
+
+    /// Makes the id of a new record, which is bound to what it is about.
+    pub fn record_id(&self, identity: Identity<'_>) -> Uuid {
+        self.record_ids.make(identity)
+    }
+
+    /// Opens a record's request, if the record is still about what it was about when it was accepted.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be opened, or merchant, identifier or connector have been changed.
+    pub fn open_request(
+        &self,
+        row: Uuid,
+        identity: Identity<'_>,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, OpenError> {
+        if !self.record_ids.is_of(row, identity) {
+            return Err(OpenError::OtherIdentity);
+        }
+        self.open(Column::Request, row, sealed)
+    }
+
+    /// The first key's id, and how many values it has encrypted since the last time this was asked.
+    pub(super) fn take_seals(&self) -> (&str, u64) {
+        let (id, _) = &self.keys[0];
+        (id, self.seals.swap(0, Relaxed))
+    }
+
+    pub(super) fn give_seals_back(&self, seals: u64) {
+        self.seals.fetch_add(seals, Relaxed);
     }
 
     /// The keys' ids, newest first.
@@ -112,6 +159,7 @@ impl KeyRing {
     /// So that it opens again in that place alone.
     pub fn seal(&self, column: Column, row: Uuid, clear: &[u8]) -> Vec<u8> {
         let (id, key) = &self.keys[0];
+        self.seals.fetch_add(1, Relaxed);
         let mut packed = pack(clear, column.dictionary());
         #[expect(
             clippy::expect_used,

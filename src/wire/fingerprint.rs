@@ -16,6 +16,11 @@ impl FingerprintKey {
     pub fn new(key: &[u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
+
+    /// Derives a key for another purpose. A fingerprint's input has a NUL in it, a purpose has none: the two never meet.
+    pub fn derived(&self, purpose: &str) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&self.0, purpose.as_bytes()).as_ref())
+    }
 }
 
 /// The connector's name counts: the same request to another provider is another payout.

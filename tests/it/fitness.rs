@@ -141,11 +141,11 @@ async fn missing_rights_and_too_few_sessions_are_refused() {
     refused(&world, "tables, columns or rights are missing: payout_links: SELECT").await;
     // nor, where they are, to change.
     let grant = format!(
-        "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; REVOKE UPDATE ON suspect_messages FROM {role}"
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; REVOKE UPDATE ON sealing_keys FROM {role}"
     );
     world.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
-    refused(&world, "rights are missing: suspect_messages: UPDATE").await;
-    let grant = format!("GRANT UPDATE ON suspect_messages TO {role}; ALTER ROLE {role} CONNECTION LIMIT 7");
+    refused(&world, "rights are missing: sealing_keys: UPDATE").await;
+    let grant = format!("GRANT UPDATE ON sealing_keys TO {role}; ALTER ROLE {role} CONNECTION LIMIT 7");
     world.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
     refused(&world, "the role's CONNECTION LIMIT is 7, and this worker needs 8 sessions").await;
     let raise = format!("ALTER ROLE {role} CONNECTION LIMIT 8");

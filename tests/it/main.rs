@@ -44,6 +44,7 @@ mod readme;
 mod retention;
 mod retries;
 mod saturation;
+mod sealing;
 mod shutdown;
 mod streams;
 mod takeover;

@@ -1,0 +1,113 @@
+//! What a sealed request is bound to, and how much a key has sealed.
+
+use payout_link_worker::store::MANY_SEALS;
+use sqlx::{AssertSqlSafe, Executor};
+
+use crate::support::{Setup, World, eventually, job};
+
+/// Opens a finished record again, as somebody can who may write to the database, with a change.
+async fn reopen(world: &World, id: &str, change: &str) {
+    let reopen = format!(
+        "UPDATE payout_links SET state = 'open', due_at = now(), holder = NULL, concluded_at = NULL, result = NULL, event_id = NULL,
+            connector_payout_id = NULL, payout_status = NULL, attempts = 0, first_called_at = NULL, last_called_at = NULL, {change}
+         WHERE merchant_payout_id = '{id}'"
+    );
+    assert_eq!(world.pool.execute(AssertSqlSafe(reopen)).await.unwrap().rows_affected(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_not_called_for_another_merchant_identifier_or_connector() {
+    // Given three payouts that are done, and one that nobody changes,
+    let world = World::new().await;
+    let _worker = world.start_worker().await;
+    for id in ["po_1", "po_2", "po_3", "po_4"] {
+        world.publish(job(id)).await;
+        world.wait_until_told(id).await;
+    }
+    let calls = || world.provider.ledger().calls.len();
+    let before = calls();
+    // when their records are opened again under another key, or for another connector,
+    reopen(&world, "po_1", "merchant_id = 'mallory'").await;
+    reopen(&world, "po_2", "merchant_payout_id = 'po_mallory'").await;
+    reopen(&world, "po_3", "connector = 'asked'").await;
+    // then nobody is called: they are set aside,
+    eventually("the changed records are set aside", async || {
+        let aside = "SELECT count(*) FROM payout_links WHERE state = 'open' AND holder IS NULL AND due_at > now() + interval '1 minute'";
+        let aside: i64 = sqlx::query_scalar(aside).fetch_one(&world.pool).await.unwrap();
+        (aside == 3).then_some(())
+    })
+    .await;
+    assert_eq!(calls(), before);
+    // where a record as it was is called under its own key.
+    reopen(&world, "po_4", "merchant_id = ''").await;
+    world.wait_for_results("po_4", 2).await;
+    assert_eq!(calls(), before + 1);
+    assert_eq!(world.provider.ledger().links.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_an_earlier_version_is_read() {
+    // Given a parked record whose id is an earlier version's, which binds nothing: a copy of what its worker wrote.
+    let world = World::new().await;
+    payout_link_worker::store::migrate(&world.pool).await.unwrap();
+    let key = "c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
+    let ring = payout_link_worker::store::KeyRing::new(
+        &[format!("k1:{key}").into()],
+        &"ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=".into(),
+    )
+    .unwrap();
+    let id = uuid::Uuid::now_v7();
+    let policy = payout_link_worker::wire::DecodePolicy { allow_http_webhooks: false };
+    let job = payout_link_worker::wire::create_link(&job("po_1").body, None, &policy).unwrap();
+    let request = payout_link_worker::wire::canonical_request(&job);
+    let sealed = ring.seal(payout_link_worker::store::Column::Request, id, request.as_bytes());
+    sqlx::query(
+        "INSERT INTO payout_links (id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency, destination_currency, state, request, due_at)
+         VALUES ($1, '', 'po_1', $2, 'sandbox', 1250, 'EUR', 'EUR', 'open', $3, now())",
+    )
+    .bind(id)
+    .bind(&[0u8; 32][..])
+    .bind(sealed)
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    // Then this version calls for it.
+    let _worker = world.start_worker().await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_key_has_sealed_is_counted_over_restarts_and_told_long_before_its_limit() {
+    let world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let recorded = async || -> i64 {
+        sqlx::query_scalar("SELECT seals FROM sealing_keys WHERE key_id = 'k1'")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap()
+    };
+    // Three jobs, of which each is a request and a result; in two lives of a worker.
+    for (ids, sealed) in [(&["po_1", "po_2"][..], 4), (&["po_3"], 6)] {
+        let worker = world.start_worker().await;
+        for id in ids {
+            world.publish(job(id)).await;
+            world.wait_until_told(id).await;
+        }
+        worker.stop().await;
+        assert_eq!(recorded().await, sealed);
+    }
+    let output = world.run(&["keys", "status"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("encrypted with k1 so far: 6 of 4294967296"), "{said}");
+    // What `keys rotate` seals counts as well.
+    let many = i64::try_from(MANY_SEALS).unwrap();
+    let raise = format!("UPDATE sealing_keys SET seals = {many}");
+    world.pool.execute(AssertSqlSafe(raise)).await.unwrap();
+    let worker = world.start_worker().await;
+    worker.says("has encrypted many values").await;
+    let metrics = format!("{}/metrics", worker.health_url().await);
+    eventually("the metric", async || {
+        let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
+        text.contains(&format!("payout_links_sealing_key_seals {many}")).then_some(())
+    })
+    .await;
+}
