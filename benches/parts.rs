@@ -30,7 +30,8 @@ fn main() {
 
 /// As the contract's own example: about a kilobyte.
 const JOB: &[u8] = include_bytes!("job.json");
-const POLICY: DecodePolicy = DecodePolicy { allow_http_webhooks: false };
+const POLICY: DecodePolicy =
+    DecodePolicy { allow_http_webhooks: false, unknown_fields: wire::UnknownFields::Reject };
 
 fn job() -> CreateLink {
     wire::create_link(JOB, None, &POLICY).unwrap()

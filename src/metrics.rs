@@ -4,12 +4,14 @@
 //! | metric | type | labels | what it says |
 //! | --- | --- | --- | --- |
 //! | `payout_links_jobs_total` | counter | `became` | deliveries that were settled: `accepted` (written down), `repeated` (a record of it is under way), `replayed` (its result was told again), `rejected` |
+//! | `payout_links_ignored_fields_total` | counter | `field` | fields of jobs that are unknown and were ignored (`jobs.unknown_fields`): a hundred paths, and `(others)` |
 //! | `payout_links_rejected_total` | counter | `code` | the rejected ones by `error.unified_details.code` |
 //! | `payout_links_concluded_total` | counter | `connector`, `state`, `code` | records that came to their end here: `created`, `failed`, `unknown`, and why |
 //! | `payout_links_connector_calls_total` | counter | `connector`, `kind`, `outcome` | calls (`create`, `look_up`) by what they came to, named as in `show` |
 //! | `payout_links_connector_call_duration_seconds` | histogram | `connector`, `kind` | how long they took, from connecting to the last byte |
 //! | `payout_links_connector_breaker_state` | gauge | `connector` | 0 closed, 1 half-open, 2 open |
 //! | `payout_links_connector_unread_fields_total` | counter | `connector` | optional fields of answers, such as `expires_at`, that could not be read and were left out |
+//! | `payout_links_connector_unknown_statuses_total` | counter | `connector` | links whose status this version does not know; they count as created |
 //! | `payout_links_connector_slots_taken` | gauge | `connector` | of `calls.concurrency`: records being worked on |
 //! | `payout_links_results_total` | counter | `outcome` | publications of results: `published`, `unrouted` (nobody is bound for it), `failed` (to be repeated) |
 //! | `payout_links_webhooks_total` | counter | `outcome` | posts of webhooks: `delivered`, `failed` (to be repeated), `abandoned` (failed for good, or 410) |
@@ -28,8 +30,8 @@
 //! | `payout_links_build_info` | gauge | `version` | always 1 |
 //!
 //! All of it is this worker's, since its start. The values of labels come from this program and, for `connector`, from
-//! the configuration: never from a job, an answer or a URL, which would be unbounded and might be secret. A label is
-//! therefore a `&'static str` or an account's name, and counting allocates nothing. Every series is there from the
+//! the configuration: never from an answer or a URL, which would be unbounded and might be secret, and from a job only the names
+//! of so many unknown fields. A label is otherwise a `&'static str` or an account's name, and counting allocates nothing. Every series is there from the
 //! start, so that the first "unknown" is a step from 0.
 
 use std::{
@@ -56,12 +58,14 @@ pub struct Metrics {
     registry: Registry,
     jobs: Family<Fixed, Counter>,
     rejected: Family<Fixed, Counter>,
+    ignored_fields: Family<[(&'static str, String); 1], Counter>,
     concluded: Family<End, Counter>,
     calls: Family<Called, Counter>,
     durations: Family<Calls, Histogram>,
     breakers: Family<Connector, Gauge>,
     slots: Family<Connector, Gauge>,
     unread_fields: Family<Connector, Counter>,
+    unknown_statuses: Family<Connector, Counter>,
     results: Family<Fixed, Counter>,
     webhooks: Family<Fixed, Counter>,
     let_go: Family<Fixed, Counter>,
@@ -96,12 +100,14 @@ impl Metrics {
             registry: Registry::with_prefix("payout_links"),
             jobs: Family::default(),
             rejected: Family::default(),
+            ignored_fields: Family::default(),
             concluded: Family::default(),
             calls: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
             breakers: Family::default(),
             slots: Family::default(),
             unread_fields: Family::default(),
+            unknown_statuses: Family::default(),
             results: Family::default(),
             webhooks: Family::default(),
             let_go: Family::default(),
@@ -155,6 +161,7 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("jobs", "Deliveries of jobs that were settled", self.jobs.clone());
         registry.register("rejected", "Rejected jobs by code", self.rejected.clone());
+        registry.register("ignored_fields", "Unknown fields of jobs, ignored", self.ignored_fields.clone());
         registry.register("concluded", "Records that came to their end", self.concluded.clone());
         registry.register("connector_calls", "Calls to connectors by outcome", self.calls.clone());
         let duration = "Duration of calls to connectors";
@@ -169,6 +176,8 @@ impl Metrics {
         registry.register("connector_slots_taken", "Records being worked on", self.slots.clone());
         let unread = "Optional fields of answers that could not be read and were left out";
         registry.register("connector_unread_fields", unread, self.unread_fields.clone());
+        let statuses = "Links whose status is not known";
+        registry.register("connector_unknown_statuses", statuses, self.unknown_statuses.clone());
         registry.register("results", "Publications of results by outcome", self.results.clone());
         registry.register("webhooks", "Posts of webhooks by outcome", self.webhooks.clone());
         registry.register("let_go", "Work let go for an error of the store", self.let_go.clone());
@@ -224,6 +233,10 @@ impl Metrics {
     pub fn rejected(&self, code: RejectionCode) {
         self.jobs.get_or_create(&[("became", "rejected")]).inc();
         self.rejected.get_or_create(&[("code", code.as_str())]).inc();
+    }
+
+    pub fn field_ignored(&self, path: String) {
+        self.ignored_fields.get_or_create(&[("field", path)]).inc();
     }
 
     /// `code`: `unified_details.code`, where there is an error.
@@ -310,6 +323,8 @@ impl Metrics {
             self.slots.get_or_create(&connector).set(whole(account.permits.taken()));
             let unread_fields = self.unread_fields.get_or_create(&connector);
             unread_fields.inner().store(account.connector.unread_fields(), Relaxed);
+            let statuses = self.unknown_statuses.get_or_create(&connector);
+            statuses.inner().store(account.connector.unknown_statuses(), Relaxed);
         }
         let mut written = String::new();
         #[expect(clippy::expect_used, reason = "a String takes whatever is written into it")]

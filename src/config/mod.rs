@@ -31,7 +31,7 @@ use crate::{
     pipeline::{PipelineSettings, Retention},
     store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
     webhook::{AddressPolicy, SigningKey, WebhookSettings},
-    wire::DecodePolicy,
+    wire::{DecodePolicy, UnknownFields},
 };
 
 #[derive(Debug, Default)]
@@ -169,6 +169,8 @@ pub struct JobsSection {
     /// The connector of a job that names none.
     pub default_connector: Option<String>,
     pub allow_http_webhooks: bool,
+    /// `reject` or `ignore`.
+    pub unknown_fields: UnknownFields,
 }
 
 #[derive(Debug, Deserialize)]
@@ -338,7 +340,10 @@ impl Config {
 
     pub fn pipeline(&self) -> PipelineSettings {
         PipelineSettings {
-            decode: DecodePolicy { allow_http_webhooks: self.jobs.allow_http_webhooks },
+            decode: DecodePolicy {
+                allow_http_webhooks: self.jobs.allow_http_webhooks,
+                unknown_fields: self.jobs.unknown_fields,
+            },
             retry: RetryPolicy {
                 initial: Duration::from_millis(self.retry.initial_ms),
                 max_interval: Duration::from_secs(self.retry.max_interval_seconds),

@@ -13,7 +13,7 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use url::Url;
 
 use crate::{
-    domain::{ConnectorError, Finding, Outcome, TraceContext, has_control},
+    domain::{ConnectorError, Finding, Outcome, TraceContext, has_control, is_control},
     http::{Answer, CallError},
 };
 
@@ -141,12 +141,30 @@ pub(super) fn identifier(id: String) -> Option<String> {
 #[derive(Debug, Default)]
 pub(super) struct OptionalFields {
     unread: AtomicU64,
+    unknown_statuses: AtomicU64,
 }
 
 impl OptionalFields {
     /// Fields that were there and could not be read.
     pub(super) fn unread(&self) -> u64 {
         self.unread.load(Relaxed)
+    }
+
+    /// Statuses that were not known.
+    pub(super) fn unknown_statuses(&self) -> u64 {
+        self.unknown_statuses.load(Relaxed)
+    }
+
+    /// Counts a status that this version does not know, and returns it as it is kept. It fails nothing: providers add statuses.
+    pub(super) fn unknown_status(&self, status: &str) -> String {
+        self.unknown_statuses.fetch_add(1, Relaxed);
+        let status: String =
+            status.chars().map(|letter| if is_control(letter) { ' ' } else { letter }).take(64).collect();
+        // Without its text, which the account's secrets are not taken out of yet.
+        tracing::warn!(
+            "the connector's status is not known; the link counts as created, the timeline has the status"
+        );
+        status
     }
 
     /// A time in RFC 3339, with its zone.

@@ -75,6 +75,9 @@ pub trait Connector: Send + Sync {
     /// Optional fields of its answers that were there and could not be read, since the start.
     fn unread_fields(&self) -> u64;
 
+    /// Statuses of links that were not known, since the start.
+    fn unknown_statuses(&self) -> u64;
+
     /// A harmless call that tells whether it can be reached with its credentials.
     fn check(&self) -> BoxFuture<'_, Result<(), String>>;
 }
@@ -107,6 +110,11 @@ impl Account {
     /// A text of the connector's for an operator's terminal, without the account's secrets.
     pub fn redact_text(&self, text: &str) -> String {
         escape_control(&self.redactor(None).redact(text)).into_owned()
+    }
+
+    /// A provider's word that this version does not know, without the account's and the job's secrets.
+    pub fn redact_status(&self, status: &str, job: &CreateLink) -> String {
+        self.redactor(Some(job)).redact(status)
     }
 
     fn redactor(&self, job: Option<&CreateLink>) -> Redactor {

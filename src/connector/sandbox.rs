@@ -249,12 +249,16 @@ impl Sandbox {
     fn read(&self, link: Link, answer: &Answer) -> Option<Finding> {
         let status_code = answer.status.as_u16();
         let connector_payout_id = identifier(link.id)?;
+        let mut unknown_status = None;
         let payout_status = match link.status.as_str() {
             "issued" => PayoutStatus::RequiresFulfillment,
             "claimed" => PayoutStatus::Pending,
             "cancelled" => PayoutStatus::Cancelled,
             "expired" => PayoutStatus::Expired,
-            _ => return None,
+            status => {
+                unknown_status = Some(self.optional.unknown_status(status));
+                PayoutStatus::RequiresFulfillment
+            }
         };
         if matches!(payout_status, PayoutStatus::Cancelled | PayoutStatus::Expired) {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
@@ -264,6 +268,7 @@ impl Sandbox {
             url: link_url(&link.url, self.settings.allows_http_links())?,
             connector_payout_id,
             payout_status,
+            unknown_status,
             expires_at: self.optional.time("expires_at", &link.expires_at),
             status_code,
         }))
@@ -306,6 +311,10 @@ impl Connector for Sandbox {
 
     fn unread_fields(&self) -> u64 {
         self.optional.unread()
+    }
+
+    fn unknown_statuses(&self) -> u64 {
+        self.optional.unknown_statuses()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {

@@ -113,12 +113,17 @@ struct CreateBody<'a> {
 #[derive(Deserialize)]
 struct Payout {
     id: String,
-    external_id: String,
+    external_id: Option<String>,
     amount: i64,
     status: String,
     #[serde(default)]
     expiration_timestamp: Value,
     payout_url: Option<String>,
+    /// As the same are called in the newer of Xendit's dialects.
+    reference_id: Option<String>,
+    #[serde(default)]
+    expires_at: Value,
+    payout_link_url: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -233,36 +238,51 @@ impl Xendit {
     /// A payout as Xendit has it; `None` where it is not this job's, or its link cannot be passed on.
     fn read(&self, payout: Payout, call: Call<'_>, answer: &Answer) -> Option<Finding> {
         let status_code = answer.status.as_u16();
-        let is_ours = payout.external_id == call.idempotency_key
+        let reference = payout.external_id.or(payout.reference_id);
+        let is_ours = reference.as_deref() == Some(call.idempotency_key)
             && call.job.amount.whole_major_units() == Some(payout.amount);
         if !is_ours {
             return None;
         }
         let connector_payout_id = identifier(payout.id)?;
-        let expires_at = self.optional.time("expiration_timestamp", &payout.expiration_timestamp);
+        let expires_at = self
+            .optional
+            .time("expiration_timestamp", &payout.expiration_timestamp)
+            .or_else(|| self.optional.time("expires_at", &payout.expires_at));
         let is_over = expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc());
+        let mut unknown_status = None;
         let payout_status = match payout.status.as_str() {
-            "PENDING" | "ISSUED" => PayoutStatus::RequiresFulfillment,
+            "PENDING" | "ISSUED" | "ACTIVE" => PayoutStatus::RequiresFulfillment,
             "CLAIMED" | "DISBURSING" => PayoutStatus::Pending,
             "COMPLETED" | "SUCCEEDED" => PayoutStatus::Success,
+            "EXPIRED" => PayoutStatus::Expired,
+            "REVERSED" => PayoutStatus::Reversed,
+            // One word for two things: nobody claimed it in time, or it failed.
+            "FAILED" if is_over => PayoutStatus::Expired,
             "FAILED" | "LOCKED" => PayoutStatus::Failed,
-            // One word for both.
-            "VOIDED" if is_over => PayoutStatus::Expired,
-            "VOIDED" => PayoutStatus::Cancelled,
-            _ => return None,
+            status if is_voided(status) && is_over => PayoutStatus::Expired,
+            status if is_voided(status) => PayoutStatus::Cancelled,
+            status => {
+                unknown_status = Some(self.optional.unknown_status(status));
+                PayoutStatus::RequiresFulfillment
+            }
         };
-        if matches!(payout_status, PayoutStatus::Failed | PayoutStatus::Expired | PayoutStatus::Cancelled) {
+        if matches!(
+            payout_status,
+            PayoutStatus::Failed | PayoutStatus::Expired | PayoutStatus::Cancelled | PayoutStatus::Reversed
+        ) {
             let message = format!("the payout is {}", payout.status);
             let error = ConnectorError::new(status_code, None, &message, None);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }
-        let Some(url) = payout.payout_url else {
+        let Some(url) = payout.payout_url.or(payout.payout_link_url) else {
             return Some(Finding::Underway { connector_payout_id, status_code });
         };
         Some(Finding::Found(CreatedLink {
             url: link_url(&url, false)?,
             connector_payout_id,
             payout_status,
+            unknown_status,
             expires_at,
             status_code,
         }))
@@ -277,7 +297,7 @@ impl Xendit {
         let answer =
             self.http.call(request).await.map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
         match parse::<Payout>(&answer) {
-            Some(payout) if answer.status.is_success() && payout.status == "VOIDED" => Ok(()),
+            Some(payout) if answer.status.is_success() && is_voided(&payout.status) => Ok(()),
             _ => Err(failure(&answer).unwrap_or_else(|| unreadable(&answer))),
         }
     }
@@ -333,9 +353,18 @@ impl Connector for Xendit {
         self.optional.unread()
     }
 
+    fn unknown_statuses(&self) -> u64 {
+        self.optional.unknown_statuses()
+    }
+
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         self.try_credential().boxed()
     }
+}
+
+/// In the words of the dialects that Xendit's pages have.
+fn is_voided(status: &str) -> bool {
+    matches!(status, "VOIDED" | "VOID" | "CANCELED" | "CANCELLED")
 }
 
 fn whole_rupiah(job: &CreateLink) -> Result<i64, Rejection> {

@@ -189,7 +189,7 @@ mod tests {
         let body = r#"{"merchant_payout_id":"po_1","amount":{"minor_amount":1,"currency":"EUR"},"address":{},
             "destination_currency":"EUR","connector_feature_data":
             "{\"account\":{\"id\":\"acc-canary\",\"number\":[12345678]},\"instant\":true}"}"#;
-        let policy = wire::DecodePolicy { allow_http_webhooks: false };
+        let policy = wire::DecodePolicy::default();
         let job = wire::create_link(body.as_bytes(), None, &policy).unwrap();
         assert_eq!(
             Redactor::new(job.secrets()).redact("no account acc-canary (12345678), true"),

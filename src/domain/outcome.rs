@@ -12,6 +12,8 @@ use super::{PayoutStatus, Redactor, redaction, text};
 pub struct CreatedLink {
     pub connector_payout_id: String,
     pub payout_status: PayoutStatus,
+    /// The connector's own word for its status, where this version does not know it. It stands in the timeline.
+    pub unknown_status: Option<String>,
     /// Who has it can claim the money: a secret.
     pub url: SecretString,
     pub expires_at: Option<OffsetDateTime>,

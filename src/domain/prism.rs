@@ -140,10 +140,12 @@ pub enum PayoutStatus {
     /// Created and unclaimed.
     RequiresFulfillment,
     RequiresVendorAccountCreation,
+    /// Final. Newer than the page that the others are of.
+    NotPermitted,
 }
 
 impl PayoutStatus {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Success,
         Self::Failed,
         Self::Cancelled,
@@ -157,6 +159,7 @@ impl PayoutStatus {
         Self::RequiresPayoutMethodData,
         Self::RequiresFulfillment,
         Self::RequiresVendorAccountCreation,
+        Self::NotPermitted,
     ];
 
     pub fn new(name: &str) -> Option<Self> {
@@ -178,6 +181,7 @@ impl PayoutStatus {
             Self::RequiresPayoutMethodData => "REQUIRES_PAYOUT_METHOD_DATA",
             Self::RequiresFulfillment => "REQUIRES_FULFILLMENT",
             Self::RequiresVendorAccountCreation => "REQUIRES_VENDOR_ACCOUNT_CREATION",
+            Self::NotPermitted => "NOT_PERMITTED",
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     broker::{Delivery, Message, PublishError, REJECTED_AT, Route},
     domain::{EventType, TraceContext},
     store::StoreError,
-    wire::{self, DecodePolicy, Rejection},
+    wire::{self, DecodePolicy, Rejection, UnknownFields},
 };
 
 /// How answering a delivery ended.
@@ -48,7 +48,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 impl Pipeline {
     /// Rejects a job, unless it was accepted before the configuration made it one to be rejected.
     pub(super) async fn reject_unless_accepted(&self, delivery: &Delivery, rejection: &Rejection) {
-        let permissive = DecodePolicy { allow_http_webhooks: true };
+        let permissive = DecodePolicy { allow_http_webhooks: true, unknown_fields: UnknownFields::Ignore };
         let is_sound = !delivery.is_unreadable && delivery.withheld.is_none();
         if is_sound
             && let Ok(job) = wire::create_link(&delivery.body, delivery.message_id(), &permissive)

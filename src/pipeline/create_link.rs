@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
 
-use super::Pipeline;
+use super::{Pipeline, timeline};
 use crate::{
     connector::{Account, Call},
     domain::{
-        Attempt, AttemptKind, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key,
+        Attempt, Conclusion, ConnectorError, CreatedLink, Finding, OpenLink, Outcome, idempotency_key,
         retry::{self, Next},
     },
     limits::{Permit, Slot},
@@ -166,7 +165,7 @@ impl Pipeline {
             .unwrap_or_else(|_| Outcome::InDoubt(ConnectorError::unanswered("timed out")));
         account.breaker.record(outcome.health(), std::time::Instant::now());
         redact_outcome(&mut outcome, link, account);
-        let attempt = timeline_of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
+        let attempt = timeline::of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
         tell_log(
             &attempt,
             matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403)),
@@ -186,10 +185,13 @@ impl Pipeline {
                 Finding::Unanswered { error: ConnectorError::unanswered("timed out"), retry_after: None }
             });
         account.breaker.record(finding.health(), std::time::Instant::now());
+        if let Finding::Found(found) = &mut finding {
+            redact_status(found, link, account);
+        }
         if let Finding::Ended { error, .. } | Finding::Unanswered { error, .. } = &mut finding {
             redact(error, link, account);
         }
-        let attempt = timeline_of_look_up(&finding, link.progress.look_ups + 1, asked_at, started.elapsed());
+        let attempt = timeline::of_look_up(&finding, link.progress.look_ups + 1, asked_at, started.elapsed());
         tell_log(&attempt, false);
         self.metrics.called(account, &attempt);
         link.calls.push(attempt);
@@ -341,43 +343,16 @@ fn redact_outcome(outcome: &mut Outcome, link: &OpenLink, account: &Account) {
         | Outcome::TryLater { error, .. }
         | Outcome::AlreadyThere(error)
         | Outcome::InDoubt(error) => redact(error, link, account),
-        Outcome::Created(_) | Outcome::Underway { .. } => {}
+        Outcome::Created(created) => redact_status(created, link, account),
+        Outcome::Underway { .. } => {}
     }
 }
 
-fn timeline_of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime, took: Duration) -> Attempt {
-    let (name, status_code, detail) = match outcome {
-        Outcome::Created(link) => ("created", link.status_code, link.connector_payout_id.clone()),
-        Outcome::Underway { connector_payout_id, status_code } => {
-            ("underway", *status_code, connector_payout_id.clone())
-        }
-        Outcome::Refused(error) => ("refused", error.status_code, error.message.clone()),
-        Outcome::NotSent(error) => ("not_sent", error.status_code, error.message.clone()),
-        Outcome::TryLater { error, .. } => ("try_later", error.status_code, error.message.clone()),
-        Outcome::AlreadyThere(error) => ("already_there", error.status_code, error.message.clone()),
-        Outcome::InDoubt(error) => ("in_doubt", error.status_code, error.message.clone()),
-    };
-    let kind = AttemptKind::Create;
-    Attempt { kind, number, started_at, took, status_code, outcome: name, detail: Some(detail) }
-}
-
-fn timeline_of_look_up(
-    finding: &Finding,
-    number: u32,
-    started_at: OffsetDateTime,
-    took: Duration,
-) -> Attempt {
-    let (name, status_code, detail) = match finding {
-        Finding::Found(link) => ("found", link.status_code, Some(link.connector_payout_id.clone())),
-        Finding::Underway { connector_payout_id, status_code } => {
-            ("underway", *status_code, Some(connector_payout_id.clone()))
-        }
-        Finding::Ended { error, .. } => ("ended", error.status_code, Some(error.message.clone())),
-        Finding::NotThere { status_code } => ("not_there", *status_code, None),
-        Finding::Unanswered { error, .. } => ("unanswered", error.status_code, Some(error.message.clone())),
-    };
-    let kind = AttemptKind::LookUp;
-    Attempt { kind, number, started_at, took, status_code, outcome: name, detail }
+/// A word that nobody knows may be anything.
+fn redact_status(created: &mut CreatedLink, link: &OpenLink, account: &Account) {
+    if let Some(status) = &created.unknown_status {
+        created.unknown_status = Some(account.redact_status(status, &link.job));
+    }
 }
 
 /// One line a call. A credential of the deployment that a connector refuses is somebody's to mend, now.

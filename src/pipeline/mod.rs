@@ -13,13 +13,16 @@
 mod answer;
 mod consumption;
 mod create_link;
+mod ignored_fields;
 mod intake;
 mod outbox;
 mod reading;
 mod retention;
 mod seals;
 mod sweeper;
+mod timeline;
 
+use self::ignored_fields::IgnoredFields;
 pub use self::retention::Retention;
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -77,6 +80,7 @@ pub struct Pipeline {
     pub connectors: Connectors,
     pub webhooks: Webhooks,
     metrics: Metrics,
+    ignored_fields: IgnoredFields,
     settings: PipelineSettings,
     /// Deliveries that are being taken in: each for a few seconds at most.
     taken_in: Slots,
@@ -116,6 +120,7 @@ impl Pipeline {
             store,
             publisher,
             metrics: Metrics::new(connectors.iter()),
+            ignored_fields: IgnoredFields::default(),
             connectors,
             webhooks,
             taken_in: Slots::new(settings.jobs_in_flight),

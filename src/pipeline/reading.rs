@@ -71,7 +71,10 @@ impl Pipeline {
                 "The reply queue is one of the worker's own queues: name a queue of yours.",
             ));
         }
-        let job = Box::new(wire::create_link(&delivery.body, delivery.message_id(), &self.settings.decode)?);
+        let (job, ignored) =
+            wire::create_link_noting(&delivery.body, delivery.message_id(), &self.settings.decode)?;
+        self.ignored_fields.count(ignored, &self.metrics);
+        let job = Box::new(job);
         if let Some(url) = &job.webhook_url
             && let Err(error) = self.webhooks.check(url.url())
         {

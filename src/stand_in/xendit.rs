@@ -51,7 +51,7 @@ static PACE: [HeaderName; 3] = [
 
 static WORDS: Words = Words {
     stages: &["PENDING"],
-    // With those of the older API and of the webhook page.
+    // With those of the older API, of the webhook page and of the newer dialect.
     all: &[
         "PENDING",
         "ISSUED",
@@ -62,6 +62,10 @@ static WORDS: Words = Words {
         "FAILED",
         "LOCKED",
         "VOIDED",
+        "ACTIVE",
+        "CANCELED",
+        "EXPIRED",
+        "REVERSED",
     ],
     open: &["PENDING", "ISSUED"],
     cancelled: "VOIDED",

@@ -317,6 +317,7 @@ fn first_call_took(row: &Row) -> Option<i32> {
         [only]
             if row.event_type == EventType::Created
                 && only.number == 1
+                && only.detail == row.connector_payout_id
                 && only.kind == AttemptKind::Create =>
         {
             Some(whole_millis(only.took))

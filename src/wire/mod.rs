@@ -7,7 +7,9 @@ mod fingerprint;
 mod result;
 
 pub use self::{
-    decode::{DecodePolicy, claimed_identifier, create_link, stored_request},
+    decode::{
+        DecodePolicy, UnknownFields, claimed_identifier, create_link, create_link_noting, stored_request,
+    },
     encode::{CanonicalRequest, canonical_request},
     fingerprint::{FingerprintKey, differences, fingerprint},
     rejection::{Rejection, RejectionCode},

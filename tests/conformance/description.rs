@@ -132,7 +132,7 @@ fn call<'a>(job: &'a CreateLink, key: &'a str, connector_payout_id: Option<&'a s
 
 /// A job's JSON, decoded as a worker does.
 pub fn decoded(job: &Value) -> CreateLink {
-    let policy = DecodePolicy { allow_http_webhooks: false };
+    let policy = DecodePolicy::default();
     wire::create_link(job.to_string().as_bytes(), None, &policy).unwrap()
 }
 

@@ -27,6 +27,8 @@ pub static HYPERSWITCH: Description = Description {
         ("expired", Ended(PayoutStatus::Expired)),
         ("reversed", Ended(PayoutStatus::Reversed)),
         ("ineligible", Ended(PayoutStatus::Ineligible)),
+        ("not_permitted", Ended(PayoutStatus::NotPermitted)),
+        ("new_word", Link(PayoutStatus::RequiresFulfillment)),
     ],
     repeat: Repeat::AskedFor,
     asks: Some(Operation::Get),

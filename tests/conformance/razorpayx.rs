@@ -22,6 +22,7 @@ static RAZORPAYX: Description = Description {
         ("cancelled", Ended(PayoutStatus::Cancelled)),
         ("expired", Ended(PayoutStatus::Expired)),
         ("rejected", Ended(PayoutStatus::Failed)),
+        ("new_word", Link(PayoutStatus::RequiresFulfillment)),
     ],
     repeat: Repeat::SecondLink,
     asks: Some(Operation::List),

@@ -35,6 +35,8 @@ pub static REVOLUT: Description = Description {
         ("expired", Ended(PayoutStatus::Expired)),
         ("cancelled", Ended(PayoutStatus::Cancelled)),
         ("failed", Ended(PayoutStatus::Failed)),
+        // Without a URL, as the stand-in has it for all but the active ones.
+        ("new_word", Underway),
     ],
     repeat: Repeat::AskedFor,
     asks: Some(Operation::List),

@@ -30,9 +30,7 @@ fn new_link(series: &str, number: usize) -> NewLink {
         merchant_id: text("merchant"),
         connector: text("connector"),
         connector_is_named: true,
-        job: Box::new(
-            wire::create_link(&job.body, None, &wire::DecodePolicy { allow_http_webhooks: false }).unwrap(),
-        ),
+        job: Box::new(wire::create_link(&job.body, None, &wire::DecodePolicy::default()).unwrap()),
         reply_to: odd.then(|| text("reply")),
         correlation_id: (!odd).then(|| text("correlation")),
         trace: TraceContext {

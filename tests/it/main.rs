@@ -34,6 +34,7 @@ mod limits;
 mod merchants;
 mod metrics;
 mod mistakes;
+mod newer;
 mod outages;
 mod outside;
 mod permissions;

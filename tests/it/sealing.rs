@@ -57,7 +57,7 @@ async fn a_request_of_an_earlier_version_is_read() {
     )
     .unwrap();
     let id = uuid::Uuid::now_v7();
-    let policy = payout_link_worker::wire::DecodePolicy { allow_http_webhooks: false };
+    let policy = payout_link_worker::wire::DecodePolicy::default();
     let job = payout_link_worker::wire::create_link(&job("po_1").body, None, &policy).unwrap();
     let request = payout_link_worker::wire::canonical_request(&job);
     let sealed = ring.seal(payout_link_worker::store::Column::Request, id, request.as_bytes());

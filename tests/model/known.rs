@@ -64,6 +64,7 @@ pub fn link(number: u8) -> CreatedLink {
     CreatedLink {
         connector_payout_id: number.to_string(),
         payout_status: PayoutStatus::RequiresFulfillment,
+        unknown_status: None,
         url: String::new().into(),
         expires_at: None,
         status_code: 201,

@@ -295,10 +295,13 @@ impl Hyperswitch {
         if !is_ours {
             return None;
         }
-        // The same thirteen as the contract's, in lower case.
-        let payout_status = PayoutStatus::new(&payout.status.to_uppercase())?;
-        use PayoutStatus::{Cancelled, Expired, Failed, Ineligible, Reversed};
-        if matches!(payout_status, Cancelled | Expired | Failed | Ineligible | Reversed) {
+        // The contract's, in lower case.
+        let known = PayoutStatus::new(&payout.status.to_uppercase());
+        let unknown_status =
+            if known.is_none() { Some(self.optional.unknown_status(&payout.status)) } else { None };
+        let payout_status = known.unwrap_or(PayoutStatus::RequiresFulfillment);
+        use PayoutStatus::{Cancelled, Expired, Failed, Ineligible, NotPermitted, Reversed};
+        if matches!(payout_status, Cancelled | Expired | Failed | Ineligible | NotPermitted | Reversed) {
             let message = self.optional.text("error_message", &payout.error_message);
             let message = message.map_or_else(|| format!("the payout is {}", payout.status), str::to_owned);
             let code = self.optional.text("error_code", &payout.error_code);
@@ -314,6 +317,7 @@ impl Hyperswitch {
             url: link_url(&link.link, false)?,
             connector_payout_id: id,
             payout_status,
+            unknown_status,
             expires_at: created
                 .and_then(|created| created.checked_add(time::Duration::seconds(lives.into()))),
             status_code,
@@ -385,6 +389,10 @@ impl Connector for Hyperswitch {
 
     fn unread_fields(&self) -> u64 {
         self.optional.unread()
+    }
+
+    fn unknown_statuses(&self) -> u64 {
+        self.optional.unknown_statuses()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {

@@ -193,6 +193,8 @@ struct Link {
     created_at: i64,
     #[serde(default)]
     expire_by: Value,
+    #[serde(default)]
+    expired_at: Value,
 }
 
 #[derive(Deserialize)]
@@ -348,16 +350,22 @@ impl RazorpayX {
             return None;
         }
         let connector_payout_id = identifier(link.id)?;
+        let mut unknown_status = None;
         let payout_status = match link.status.as_str() {
             "pending" => PayoutStatus::RequiresConfirmation,
             // Also after a payout that failed: the recipient tries again.
             "issued" => PayoutStatus::RequiresFulfillment,
             "processing" | "queued" => PayoutStatus::Pending,
             "processed" => PayoutStatus::Success,
+            // One word for both: a link that expired has the time at which it did.
+            "cancelled" if !link.expired_at.is_null() => PayoutStatus::Expired,
             "cancelled" => PayoutStatus::Cancelled,
             "expired" => PayoutStatus::Expired,
             "rejected" => PayoutStatus::Failed,
-            _ => return None,
+            status => {
+                unknown_status = Some(self.optional.unknown_status(status));
+                PayoutStatus::RequiresFulfillment
+            }
         };
         if matches!(payout_status, PayoutStatus::Cancelled | PayoutStatus::Expired | PayoutStatus::Failed) {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
@@ -370,6 +378,7 @@ impl RazorpayX {
             url: link_url(&url, false)?,
             connector_payout_id,
             payout_status,
+            unknown_status,
             expires_at: self.optional.unix_time("expire_by", &link.expire_by),
             status_code,
         }))
@@ -430,6 +439,10 @@ impl Connector for RazorpayX {
 
     fn unread_fields(&self) -> u64 {
         self.optional.unread()
+    }
+
+    fn unknown_statuses(&self) -> u64 {
+        self.optional.unknown_statuses()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {

@@ -31,7 +31,7 @@ fn job(change: impl FnOnce(&mut Value)) -> CreateLink {
         "description": "Refund for order 1001",
     });
     change(&mut job);
-    wire::create_link(job.to_string().as_bytes(), None, &DecodePolicy { allow_http_webhooks: false }).unwrap()
+    wire::create_link(job.to_string().as_bytes(), None, &DecodePolicy::default()).unwrap()
 }
 
 fn sent(connector: &RazorpayX, job: &CreateLink) -> Value {
@@ -144,4 +144,37 @@ fn of_several_links_with_our_receipt_the_oldest_is_ours() {
     let several = vec![link("c", "key", 3), link("a", "key", 1), link("b", "key", 2), link("d", "key2", 0)];
     assert_eq!(oldest(several, "key").unwrap().id, "a");
     assert!(oldest(vec![link("d", "KEY", 0)], "key").is_none());
+}
+
+#[test]
+fn a_cancelled_link_that_expired_is_expired() {
+    let (connector, job, trace) = (connector(""), job(|_| ()), crate::domain::TraceContext::default());
+    let call = Call {
+        job: &job,
+        idempotency_key: "key",
+        connector_payout_id: None,
+        first_called_at: None,
+        now: OffsetDateTime::UNIX_EPOCH,
+        trace: &trace,
+    };
+    let answer = Answer {
+        status: reqwest::StatusCode::OK,
+        headers: Default::default(),
+        body: Default::default(),
+        cut: false,
+    };
+    for (status, expired_at, expected) in [
+        // As in Razorpay's own sample of payout_link.expired.
+        ("cancelled", json!(1_794_214_800), PayoutStatus::Expired),
+        ("cancelled", Value::Null, PayoutStatus::Cancelled),
+        ("expired", json!(1_794_214_800), PayoutStatus::Expired),
+    ] {
+        let link = json!({
+            "id": "poutlk_1", "status": status, "amount": 259_900, "currency": "INR", "receipt": "key",
+            "created_at": 1, "cancelled_at": null, "expired_at": expired_at,
+        });
+        let found = connector.read(serde_json::from_value(link).unwrap(), call, &answer);
+        let Some(Finding::Ended { payout_status, .. }) = found else { panic!("{found:?}") };
+        assert_eq!(payout_status, expected, "{status} {expired_at}");
+    }
 }

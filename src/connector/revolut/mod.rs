@@ -324,6 +324,7 @@ impl Revolut {
             return None;
         }
         let connector_payout_id = identifier(link.id)?;
+        let mut unknown_status = None;
         let ended = match link.state.as_str() {
             "expired" => Some(PayoutStatus::Expired),
             "cancelled" => Some(PayoutStatus::Cancelled),
@@ -331,7 +332,10 @@ impl Revolut {
             // No URL yet: the amount is not blocked, or somebody has to approve in the app. Or no URL any more: it was
             // claimed, which is no failure, and no link to pass on.
             "created" | "awaiting" | "active" | "processing" | "processed" => None,
-            _ => return None,
+            state => {
+                unknown_status = Some(self.optional.unknown_status(state));
+                None
+            }
         };
         if let Some(payout_status) = ended {
             let message = format!("the link is {}", link.state);
@@ -339,13 +343,14 @@ impl Revolut {
             let error = ConnectorError::new(status_code, None, &message, reason);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }
-        let Some(url) = link.url.filter(|_| link.state == "active") else {
+        let Some(url) = link.url.filter(|_| link.state == "active" || unknown_status.is_some()) else {
             return Some(Finding::Underway { connector_payout_id, status_code });
         };
         Some(Finding::Found(CreatedLink {
             url: link_url(&url, false)?,
             connector_payout_id,
             payout_status: PayoutStatus::RequiresFulfillment,
+            unknown_status,
             expires_at: self.optional.time("expiry_date", &link.expiry_date),
             status_code,
         }))
@@ -419,6 +424,10 @@ impl Connector for Revolut {
 
     fn unread_fields(&self) -> u64 {
         self.optional.unread()
+    }
+
+    fn unknown_statuses(&self) -> u64 {
+        self.optional.unknown_statuses()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {

@@ -24,7 +24,7 @@ fn job(change: impl FnOnce(&mut Value)) -> CreateLink {
         "customer": { "name": "Ada Example" },
     });
     change(&mut job);
-    wire::create_link(job.to_string().as_bytes(), None, &DecodePolicy { allow_http_webhooks: false }).unwrap()
+    wire::create_link(job.to_string().as_bytes(), None, &DecodePolicy::default()).unwrap()
 }
 
 fn sent(settings: &RevolutSettings, job: &CreateLink) -> String {

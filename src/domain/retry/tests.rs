@@ -31,6 +31,7 @@ fn link() -> CreatedLink {
     CreatedLink {
         connector_payout_id: "plink_1".into(),
         payout_status: PayoutStatus::RequiresFulfillment,
+        unknown_status: None,
         url: "https://pay.example/l/1".into(),
         expires_at: None,
         status_code: 201,

@@ -1,6 +1,6 @@
 //! The fields of one object, read one after another by their names; each knows its path.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell, rc::Rc};
 
 use secrecy::SecretString;
 
@@ -21,20 +21,32 @@ pub(super) struct Fields<'a> {
     fields: Vec<(Cow<'a, str>, Json<'a>)>,
     /// The names that were asked for: those that this object can have.
     known: Vec<&'static str>,
+    unknown: Unknown,
 }
 
+/// What becomes of fields that nobody took.
+#[derive(Clone)]
+pub(super) enum Unknown {
+    Rejected,
+    /// Their paths are noted.
+    Ignored(Rc<RefCell<Vec<String>>>),
+}
+
+/// Paths noted of one message.
+const MAX_NOTED: usize = 16;
+
 impl<'a> Fields<'a> {
-    pub(super) fn new(path: String, json: Json<'a>) -> Read<Self> {
+    pub(super) fn new(path: String, json: Json<'a>, unknown: Unknown) -> Read<Self> {
         match json {
-            Json::Object(fields) => Ok(Self::of(path, fields)),
+            Json::Object(fields) => Ok(Self::of(path, fields, unknown)),
             other => {
                 Err(Rejection::invalid(path, format!("An object is expected here, not {}.", kind(&other))))
             }
         }
     }
 
-    fn of(path: String, fields: Vec<(Cow<'a, str>, Json<'a>)>) -> Self {
-        Self { path, fields, known: Vec::with_capacity(16) }
+    fn of(path: String, fields: Vec<(Cow<'a, str>, Json<'a>)>, unknown: Unknown) -> Self {
+        Self { path, fields, known: Vec::with_capacity(16), unknown }
     }
 
     pub(super) fn path(&self, name: &str) -> String {
@@ -60,12 +72,14 @@ impl<'a> Fields<'a> {
         Ok(found.filter(|json| !matches!(json, Json::Null)))
     }
 
-    /// Nothing may be left.
+    /// Nothing may be left, or what is left is noted.
     pub(super) fn end(self) -> Read<()> {
-        match self.fields.first() {
-            None => Ok(()),
-            Some((name, _)) => {
-                let shown: String = name.chars().flat_map(char::escape_default).take(64).collect();
+        let shown =
+            |name: &str| -> String { name.chars().flat_map(char::escape_default).take(64).collect() };
+        match (&self.unknown, self.fields.first()) {
+            (_, None) => Ok(()),
+            (Unknown::Rejected, Some((name, _))) => {
+                let shown = shown(name);
                 if self.known == ["value"] {
                     return Err(Rejection::invalid(self.path(&shown), self.no_object(&shown)));
                 }
@@ -75,6 +89,12 @@ impl<'a> Fields<'a> {
                     meant => meant.to_owned(),
                 };
                 Err(Rejection::invalid(self.path(&shown), format!("The field is unknown.{known}")))
+            }
+            (Unknown::Ignored(noted), Some(_)) => {
+                let mut noted = noted.borrow_mut();
+                let room = MAX_NOTED.saturating_sub(noted.len());
+                noted.extend(self.fields.iter().take(room).map(|(name, _)| self.path(&shown(name))));
+                Ok(())
             }
         }
     }
@@ -106,7 +126,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn object(&mut self, name: &'static str) -> Read<Option<Fields<'a>>> {
-        self.take(name)?.map(|json| Fields::new(self.path(name), json)).transpose()
+        self.take(name)?.map(|json| Fields::new(self.path(name), json, self.unknown.clone())).transpose()
     }
 
     /// A string. An empty one says nothing, and equals absent: proto3 has no other way to leave a string out.
@@ -135,7 +155,7 @@ impl<'a> Fields<'a> {
     pub(super) fn secret(&mut self, name: &'static str) -> Read<Option<SecretString>> {
         let text = match self.take(name)? {
             Some(Json::Object(fields)) => {
-                let mut wrapper = Fields::of(self.path(name), fields);
+                let mut wrapper = Fields::of(self.path(name), fields, self.unknown.clone());
                 let value = wrapper.text("value")?;
                 wrapper.end()?;
                 value
@@ -161,7 +181,7 @@ impl<'a> Fields<'a> {
         match self.take(name)? {
             None => Ok(None),
             Some(Json::Object(fields)) => {
-                let mut long = Fields::of(self.path(name), fields);
+                let mut long = Fields::of(self.path(name), fields, self.unknown.clone());
                 let (low, high) = (long.integer("low")?, long.integer("high")?);
                 let halves = "A Long has the halves `low` and `high`.";
                 let (low, high): (i32, i32) =

@@ -13,7 +13,11 @@ mod message;
 mod tests;
 mod values;
 
-use self::fields::{Fields, Read};
+use std::rc::Rc;
+
+use serde::Deserialize;
+
+use self::fields::{Fields, Read, Unknown};
 use super::{Rejection, RejectionCode};
 use crate::domain::{
     Address, BrowserInformation, CreateLink, Currency, Customer, CustomerDocument, FieldKind, METHODS,
@@ -22,9 +26,21 @@ use crate::domain::{
 };
 
 /// What the configuration has a say in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct DecodePolicy {
     pub allow_http_webhooks: bool,
+    pub unknown_fields: UnknownFields,
+}
+
+/// What a field gets that this version does not know. Prism's messages grow by fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownFields {
+    /// The job is rejected: what the field asks for would not be done.
+    #[default]
+    Reject,
+    /// It is not there, for the fingerprint too.
+    Ignore,
 }
 
 /// Decodes a job. `message_id` stands in where it has no `merchant_payout_id`.
@@ -33,22 +49,49 @@ pub fn create_link(
     message_id: Option<&str>,
     policy: &DecodePolicy,
 ) -> Result<CreateLink, Rejection> {
+    create_link_noting(body, message_id, policy).map(|(job, _)| job)
+}
+
+/// As [`create_link`], with the paths of fields that were ignored: the first few of them.
+///
+/// # Errors
+///
+/// If the job is to be rejected.
+pub fn create_link_noting(
+    body: &[u8],
+    message_id: Option<&str>,
+    policy: &DecodePolicy,
+) -> Result<(CreateLink, Vec<String>), Rejection> {
     if body.len() > json::MOST_BYTES {
         return Err(Rejection::invalid("", message::too_large(body.len())));
     }
-    decode(body, message_id, policy)
+    match policy.unknown_fields {
+        UnknownFields::Reject => Ok((decode(body, message_id, policy, Unknown::Rejected)?, Vec::new())),
+        UnknownFields::Ignore => {
+            let noted = Rc::default();
+            let job = decode(body, message_id, policy, Unknown::Ignored(Rc::clone(&noted)))?;
+            Ok((job, noted.take()))
+        }
+    }
 }
 
 /// A request as it was stored: decoded once, by the policy of its day. In its one form it may have outgrown a message.
 pub fn stored_request(body: &[u8]) -> Result<CreateLink, Rejection> {
-    decode(body, None, &DecodePolicy { allow_http_webhooks: true })
+    let policy = DecodePolicy { allow_http_webhooks: true, ..DecodePolicy::default() };
+    // A newer version may have stored fields of which this one would call without. That is left to the newer one.
+    decode(body, None, &policy, Unknown::Rejected)
 }
 
-fn decode(body: &[u8], message_id: Option<&str>, policy: &DecodePolicy) -> Result<CreateLink, Rejection> {
+fn decode(
+    body: &[u8],
+    message_id: Option<&str>,
+    policy: &DecodePolicy,
+    unknown: Unknown,
+) -> Result<CreateLink, Rejection> {
     let text =
         std::str::from_utf8(body).map_err(|error| Rejection::invalid("", message::no_text(body, &error)))?;
     let json = json::parse(text).map_err(|error| Rejection::invalid("", message::no_json(text, &error)))?;
-    let mut fields = Fields::new(String::new(), json).map_err(|_| {
+    let mut fields = Fields::new(String::new(), json, unknown).map_err(|_| {
         Rejection::invalid(
             "",
             "The message is not a JSON object. Publish one job in each message, as one object.",
@@ -80,8 +123,9 @@ fn decode(body: &[u8], message_id: Option<&str>, policy: &DecodePolicy) -> Resul
 /// was read and has none; otherwise it may be another payout's.
 pub fn claimed_identifier(body: &[u8], message_id: Option<&str>) -> Option<String> {
     let given = std::str::from_utf8(body).ok().filter(|text| text.len() <= json::MOST_BYTES);
-    let given =
-        given.and_then(|text| json::parse(text).ok()).and_then(|json| Fields::new(String::new(), json).ok());
+    let given = given
+        .and_then(|text| json::parse(text).ok())
+        .and_then(|json| Fields::new(String::new(), json, Unknown::Rejected).ok());
     given
         .and_then(|mut fields| merchant_payout_id(&mut fields, message_id).ok())
         .map(|id| id.as_str().to_owned())

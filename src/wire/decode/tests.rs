@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::wire::{FingerprintKey, canonical_request, differences, fingerprint};
 
-const POLICY: DecodePolicy = DecodePolicy { allow_http_webhooks: false };
+const POLICY: DecodePolicy =
+    DecodePolicy { allow_http_webhooks: false, unknown_fields: UnknownFields::Reject };
 
 fn decode(job: &Value) -> Result<CreateLink, Rejection> {
     create_link(job.to_string().as_bytes(), None, &POLICY)
@@ -139,7 +140,7 @@ fn good_jobs_are_taken() {
     let exponent = r#"{"merchant_payout_id":"a","address":{},"amount":{"minor_amount":1.25e3,"currency":"EUR"},"destination_currency":"EUR"}"#;
     assert_eq!(create_link(exponent.as_bytes(), None, &POLICY).unwrap().amount.minor_units(), 1250);
     let http = with("webhook_url", json!("http://merchant.example/"));
-    let allowed = DecodePolicy { allow_http_webhooks: true };
+    let allowed = DecodePolicy { allow_http_webhooks: true, ..POLICY };
     assert!(create_link(http.to_string().as_bytes(), None, &allowed).is_ok());
 }
 
@@ -225,4 +226,42 @@ fn every_field_and_every_currency_is_documented() {
     for currency in PrismEnum::Currency.names() {
         assert!(words.contains(&currency), "{currency}");
     }
+}
+
+#[test]
+fn unknown_fields_are_rejected_or_ignored_with_their_paths() {
+    const IGNORE: DecodePolicy =
+        DecodePolicy { allow_http_webhooks: false, unknown_fields: UnknownFields::Ignore };
+    let mut job = whole();
+    job["payout_purpose"] = json!({ "canary": 1 });
+    job["billingDescriptor"] = Value::Null;
+    job["amount"]["rate"] = json!("canary");
+    job["customer"]["customer_document_details"]["issued_by"] = json!([1]);
+    job["payout_method_data"]["card"]["card_issuer"] = json!("canary");
+    let paths = [
+        "amount.rate",
+        "billingDescriptor",
+        "customer.customer_document_details.issued_by",
+        "payout_method_data.card.card_issuer",
+        "payout_purpose",
+    ];
+    let rejected = decode(&job).unwrap_err();
+    assert!(rejected.field.is_some_and(|field| paths.contains(&&*field)));
+    let text = job.to_string();
+    let (ignored, mut noted) = create_link_noting(text.as_bytes(), None, &IGNORE).unwrap();
+    noted.sort();
+    assert_eq!(noted, paths);
+    // They make no other request.
+    let key = FingerprintKey::new(&[7; 32]);
+    let of = |job: &CreateLink| fingerprint(&canonical_request(job), "a", &key);
+    assert_eq!(of(&ignored), of(&decode(&whole()).unwrap()));
+    // What is wrong with a known field is wrong all the same, and a name is cut and shown in ASCII.
+    job["amount"]["minor_amount"] = json!("x");
+    assert!(create_link(job.to_string().as_bytes(), None, &IGNORE).is_err());
+    let (_, noted) =
+        create_link_noting(with(&"ü\n".repeat(100), json!(1)).to_string().as_bytes(), None, &IGNORE).unwrap();
+    assert!(noted[0].len() <= 64 && noted[0].is_ascii() && !noted[0].contains('\n'), "{noted:?}");
+    let many: String = (0..1000).map(|number| format!("\"f{number}\":1,")).collect();
+    let many = with("a", json!(1)).to_string().replacen('{', &format!("{{{many}"), 1);
+    assert_eq!(create_link_noting(many.as_bytes(), None, &IGNORE).unwrap().1.len(), 16);
 }

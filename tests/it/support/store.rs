@@ -61,7 +61,7 @@ pub async fn submit_parked(store: &Store, id: &str) {
 }
 
 async fn submit_with(store: &Store, id: &str, hold: Hold) -> Accepted {
-    let policy = wire::DecodePolicy { allow_http_webhooks: false };
+    let policy = wire::DecodePolicy::default();
     let new = NewLink {
         merchant_id: String::new(),
         connector: "sandbox".into(),

@@ -1,0 +1,52 @@
+//! What one call to a connector came to, as the timeline shows it.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::domain::{Attempt, AttemptKind, CreatedLink, Finding, Outcome};
+
+/// A line of a call that creates.
+pub(super) fn of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime, took: Duration) -> Attempt {
+    let (name, status_code, detail) = match outcome {
+        Outcome::Created(link) => ("created", link.status_code, found(link)),
+        Outcome::Underway { connector_payout_id, status_code } => {
+            ("underway", *status_code, connector_payout_id.clone())
+        }
+        Outcome::Refused(error) => ("refused", error.status_code, error.message.clone()),
+        Outcome::NotSent(error) => ("not_sent", error.status_code, error.message.clone()),
+        Outcome::TryLater { error, .. } => ("try_later", error.status_code, error.message.clone()),
+        Outcome::AlreadyThere(error) => ("already_there", error.status_code, error.message.clone()),
+        Outcome::InDoubt(error) => ("in_doubt", error.status_code, error.message.clone()),
+    };
+    let kind = AttemptKind::Create;
+    Attempt { kind, number, started_at, took, status_code, outcome: name, detail: Some(detail) }
+}
+
+/// A line of a call that asks.
+pub(super) fn of_look_up(
+    finding: &Finding,
+    number: u32,
+    started_at: OffsetDateTime,
+    took: Duration,
+) -> Attempt {
+    let (name, status_code, detail) = match finding {
+        Finding::Found(link) => ("found", link.status_code, Some(found(link))),
+        Finding::Underway { connector_payout_id, status_code } => {
+            ("underway", *status_code, Some(connector_payout_id.clone()))
+        }
+        Finding::Ended { error, .. } => ("ended", error.status_code, Some(error.message.clone())),
+        Finding::NotThere { status_code } => ("not_there", *status_code, None),
+        Finding::Unanswered { error, .. } => ("unanswered", error.status_code, Some(error.message.clone())),
+    };
+    let kind = AttemptKind::LookUp;
+    Attempt { kind, number, started_at, took, status_code, outcome: name, detail }
+}
+
+/// The connector's id, and the status that nobody knows.
+fn found(link: &CreatedLink) -> String {
+    let id = &link.connector_payout_id;
+    link.unknown_status
+        .as_ref()
+        .map_or_else(|| id.clone(), |status| format!("{id} (its status {status:?} is not known)"))
+}
