@@ -19,6 +19,7 @@ use reqwest::{
     header::{HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use secrecy::ExposeSecret;
+use time::OffsetDateTime;
 
 static CONNECTORS: LazyLock<Connectors> = LazyLock::new(|| {
     let text = include_str!("connectors.toml");
@@ -27,7 +28,7 @@ static CONNECTORS: LazyLock<Connectors> = LazyLock::new(|| {
 });
 
 static JOB: LazyLock<CreateLink> = LazyLock::new(|| {
-    let policy = DecodePolicy { allow_http_webhooks: false };
+    let policy = DecodePolicy::default();
     create_link(include_bytes!("job.json"), None, &policy).expect("the job")
 });
 
@@ -60,6 +61,7 @@ fuzz_target!(|data: &[u8]| {
             idempotency_key: "r2ixnkg2kzb4d2wbhpuc2i7k55z7f5oz",
             connector_payout_id: None,
             first_called_at: None,
+            now: OffsetDateTime::UNIX_EPOCH,
             trace: &trace,
         };
         fuzzing::answer_with(answer.clone());

@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     if let Some(id) = claimed_identifier(body, message_id) {
         assert!((1..=255).contains(&id.len()) && !id.chars().any(char::is_control));
     }
-    match create_link(body, message_id, &DecodePolicy { allow_http_webhooks: false }) {
+    match create_link(body, message_id, &DecodePolicy::default()) {
         Ok(job) => {
             let stored = canonical_request(&job);
             let again = stored_request(stored.as_bytes()).expect("what was taken can be read again");
