@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
@@ -88,16 +88,7 @@ const BAD_PARAMETER: &str = "a value of its parameters cannot be read";
 /// silent (a failover behind a load balancer, a firewall that forgot it) would be waited on for as long as the kernel
 /// tries, a quarter of an hour, and for ever where somebody in between still takes the bytes.
 pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> {
-    let limit = millis(settings.timeout).to_string();
-    let options = options(settings)?
-        .application_name("payout-link-worker")
-        .options([
-            ("lock_timeout", limit.as_str()),
-            ("statement_timeout", &limit),
-            ("idle_in_transaction_session_timeout", &limit),
-        ])
-        .options(OWN_SETTINGS.iter().copied())
-        .disable_statement_logging();
+    let options = options(settings)?.application_name("payout-link-worker").disable_statement_logging();
     // By itself first: a pool tries again until its time is over, and then says that alone.
     match timeout(settings.timeout, options.connect()).await {
         Ok(Ok(connection)) => drop(timeout(PING, connection.close()).await),
@@ -107,6 +98,13 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.timeout)
+        .after_connect({
+            let own = own_settings(settings);
+            move |connection, _| {
+                let own = own.clone();
+                Box::pin(async move { connection.execute(sqlx::raw_sql(AssertSqlSafe(own))).await.map(drop) })
+            }
+        })
         // In place of the pool's own, which are waited for without end.
         .test_before_acquire(false)
         .before_acquire(|connection, found| {
@@ -123,12 +121,24 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
 /// whatever is asked while working, and what a batch asks for is found by it. So joins say `id = ANY (ARRAY[new.id])`: along a
 /// plain `=`, which could be merged, the planner still walks the whole index of a table that was nearly empty when it was
 /// last told of it.
-pub(super) const OWN_SETTINGS: &[(&str, &str)] = &[
+pub(super) const PLANNING: &[(&str, &str)] = &[
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_mergejoin", "off"),
     ("enable_hashjoin", "off"),
 ];
+
+/// What a session is set to. By statements: a pooler in session mode, which this works with, takes no settings at the start of one.
+fn own_settings(settings: &DatabaseSettings) -> String {
+    let limit = millis(settings.timeout).to_string();
+    let limits = [
+        ("lock_timeout", &*limit),
+        ("statement_timeout", &limit),
+        ("idle_in_transaction_session_timeout", &limit),
+    ];
+    let all = limits.iter().chain(PLANNING);
+    all.map(|(name, value)| format!("SET {name} = '{value}';")).collect()
+}
 
 /// Whether the other side still answers; a connection that was left in the middle of a statement does not.
 async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {

@@ -2,17 +2,21 @@
 
 use std::{io, time::Duration};
 
+use futures_util::TryFutureExt;
 use sqlx::{PgPool, Row, postgres::PgConnectOptions};
 
 use super::{
     StoreError,
-    connect::{MIGRATIONS, OWN_SETTINGS, answered},
+    connect::{MIGRATIONS, PLANNING, answered},
 };
 
 /// Sessions of a worker beside its pool: one shows that it is there, one answers readiness probes.
 const OTHER_SESSIONS: u32 = 2;
 
-const POOLER: &str = "a connection pooler stands between, which shares sessions or drops their settings. Connect to PostgreSQL itself";
+const POOLER: &str = "a connection pooler stands between, which shares sessions or refuses what belongs to one. Connect to PostgreSQL itself, or to a pooler in session mode (PgBouncer: ignore_startup_parameters = extra_float_digits)";
+
+/// What a pooler says of what it does not take. PostgreSQL itself is spoken to as it expects.
+const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// What stands in the way, of the server and of what is between.
 ///
@@ -44,15 +48,15 @@ pub async fn examine(pool: &PgPool) -> Result<(), StoreError> {
             "its encoding is {encoding}, which cannot hold every name and identifier; make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
         )));
     }
-    for (name, value) in OWN_SETTINGS {
+    if shares_sessions(pool).await? {
+        return Err(StoreError::Unusable(format!("two sessions are one: {POOLER}")));
+    }
+    for (name, value) in PLANNING {
         if matches!(*name, "plan_cache_mode" | "enable_seqscan") && text(name)? != *value {
             return Err(StoreError::Unusable(format!(
                 "it did not take the session's setting {name}: {POOLER}"
             )));
         }
-    }
-    if shares_sessions(pool).await? {
-        return Err(StoreError::Unusable(format!("two sessions are one: {POOLER}")));
     }
     if text("is_standby")? == "true" {
         return Err(StoreError::Unavailable("it is a standby, which takes no writes".into()));
@@ -73,8 +77,18 @@ pub async fn examine(pool: &PgPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether two connections of ours are one session of the server, as they are behind a pooler in transaction mode.
+/// Whether two connections of ours are one session of the server, or one is two, as behind a pooler in transaction mode. Asked several
+/// times: one that has many sessions at hand may give the right ones by chance.
 async fn shares_sessions(pool: &PgPool) -> Result<bool, StoreError> {
+    for _ in 0..3 {
+        if shares_sessions_now(pool).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn shares_sessions_now(pool: &PgPool) -> Result<bool, StoreError> {
     const WHICH: &str = "SELECT pg_backend_pid()::text";
     let asked = async {
         let (mut first, mut second) = (pool.acquire().await?, pool.acquire().await?);
@@ -85,6 +99,13 @@ async fn shares_sessions(pool: &PgPool) -> Result<bool, StoreError> {
         sqlx::raw_sql("ROLLBACK").execute(&mut *second).await?;
         Ok::<_, sqlx::Error>(before == other || before != after)
     };
+    // One in statement mode takes no transaction.
+    let asked = asked.map_err(|error| match &error {
+        sqlx::Error::Database(refusal) if refusal.code().as_deref() == Some(PROTOCOL_VIOLATION) => {
+            StoreError::Unusable(format!("{}: {POOLER}", refusal.message()))
+        }
+        _ => error.into(),
+    });
     answered(pool, asked).await
 }
 
@@ -149,7 +170,7 @@ pub(super) fn not_connected(options: &PgConnectOptions, error: sqlx::Error) -> S
         return StoreError::Unusable(format!("{place}: no TLS with it: {error}"));
     }
     if let sqlx::Error::Database(refusal) = &error
-        && refusal.code().as_deref() == Some("08P01")
+        && refusal.code().as_deref() == Some(PROTOCOL_VIOLATION)
     {
         return StoreError::Unusable(format!("{place}: {}: {POOLER}", refusal.message()));
     }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 use uuid::{Builder, Uuid};
 
@@ -79,14 +79,15 @@ impl Store {
 
     async fn hold_lock(&self, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
         let lost = |_| sqlx::Error::PoolTimedOut;
-        // A machine that is gone says nothing: the server finds that out in some ten seconds.
-        let options = options.clone().application_name("payout-link-worker presence").options([
-            ("tcp_keepalives_idle", "5"),
-            ("tcp_keepalives_interval", "2"),
-            ("tcp_keepalives_count", "3"),
-        ]);
+        let options = options.clone().application_name("payout-link-worker presence");
         let mut connection =
             timeout(PATIENCE, PgConnection::connect_with(&options)).await.map_err(lost)??;
+        // A machine that is gone says nothing: the server finds that out in some ten seconds. By a statement, as a pooler takes no
+        // settings at the start of a session.
+        let keepalives = sqlx::raw_sql(
+            "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3",
+        );
+        timeout(PATIENCE, connection.execute(keepalives)).await.map_err(lost)??;
         let lock = sqlx::query("SELECT pg_advisory_lock($1, $2)").bind(LOCK_CLASS).bind(self.worker.key());
         timeout(PATIENCE, lock.execute(&mut connection)).await.map_err(lost)??;
         loop {

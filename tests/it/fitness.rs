@@ -10,7 +10,7 @@ use std::{
 };
 
 use payout_link_worker::store;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Executor};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -156,7 +156,7 @@ async fn missing_rights_and_too_few_sessions_are_refused() {
     world.pool.execute(sqlx::raw_sql(AssertSqlSafe(drop))).await.unwrap();
 }
 
-/// A PgBouncer in transaction mode.
+/// A PgBouncer.
 struct Pooler(Child);
 
 impl Drop for Pooler {
@@ -176,7 +176,7 @@ impl Pooler {
         let password = url.password().map(|password| format!(" password={password}")).unwrap_or_default();
         let configuration = format!(
             "[databases]\n* = host={} port={} user={}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = 30\nmax_client_conn = 100\nunix_socket_dir =\n{more}\n",
+             auth_type = any\ndefault_pool_size = 30\nmax_client_conn = 100\nunix_socket_dir =\n{more}\n",
             place.ip(),
             place.port(),
             url.username(),
@@ -197,13 +197,18 @@ impl Pooler {
     }
 }
 
+/// Whatever it passes or ignores at the start of a session.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_in_transaction_mode_is_refused_however_it_is_set() {
+async fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_is_not() {
     for (more, words) in [
-        ("", "a connection pooler stands between"),
+        ("pool_mode = transaction", "a connection pooler stands between"),
         (
-            "ignore_startup_parameters = extra_float_digits,options",
-            "did not take the session's setting plan_cache_mode",
+            "pool_mode = transaction\nignore_startup_parameters = extra_float_digits,options",
+            "two sessions are one: a connection pooler stands between",
+        ),
+        (
+            "pool_mode = statement\nignore_startup_parameters = extra_float_digits,options",
+            "a connection pooler stands between",
         ),
     ] {
         let mut world = World::new().await;
@@ -212,22 +217,14 @@ async fn a_pooler_in_transaction_mode_is_refused_however_it_is_set() {
         refused(&world, words).await;
         drop(pooler);
     }
-}
-
-/// One that passes the session's settings is found out by its sessions: two of ours are one of the server's.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_passes_settings_is_known_by_its_sessions() {
-    let world = World::new().await;
-    let more = "ignore_startup_parameters = extra_float_digits,options";
+    let mut world = World::new().await;
+    let more = "pool_mode = session\nignore_startup_parameters = extra_float_digits";
     let Some((pooler, url)) = Pooler::start(&world, more).await else { return };
-    // As it would be with one that passes them: they are the role's own.
-    let settings = "ALTER DATABASE {} SET plan_cache_mode = 'force_generic_plan'; ALTER DATABASE {} SET enable_seqscan = off";
-    let settings = settings.replace("{}", world.pool.connect_options().get_database().unwrap());
-    world.pool.execute(sqlx::raw_sql(AssertSqlSafe(settings))).await.unwrap();
-    let mut world = world;
     world.set("database.url", &url);
-    // A session that is there already would have the settings of before.
-    PgConnection::connect(database_url(&world).as_str()).await.unwrap().close().await.unwrap();
-    refused(&world, "two sessions are one: a connection pooler stands between").await;
+    assert!(checked(&world, "  database").starts_with("ok"), "{}", checked(&world, "  database"));
+    let worker = world.start_worker().await;
+    world.publish(job("po_1")).await;
+    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert!(worker.stop().await.success());
     drop(pooler);
 }
