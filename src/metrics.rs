@@ -133,6 +133,7 @@ impl Metrics {
         for code in RejectionCode::ALL {
             drop(self.rejected.get_or_create(&[("code", code.as_str())]));
         }
+        drop(self.ignored_fields.get_or_create(&[("field", OTHER_FIELDS.to_owned())]));
         for outcome in ["published", "unrouted", "failed"] {
             drop(self.results.get_or_create(&[("outcome", outcome)]));
         }
@@ -332,6 +333,9 @@ impl Metrics {
         written
     }
 }
+
+/// Ignored fields beyond those that are told apart.
+pub const OTHER_FIELDS: &str = "(others)";
 
 /// Of the format that [`Metrics::text`] is in.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

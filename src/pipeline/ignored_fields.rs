@@ -5,11 +5,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OTHER_FIELDS};
 
-/// Paths are their senders' words, so only so many become series and log lines. All others are counted as [`OTHERS`].
+/// Paths are their senders' words, so only so many become series and log lines. All others are counted as [`OTHER_FIELDS`].
 const MAX_PATHS: usize = 100;
-const OTHERS: &str = "(others)";
 
 #[derive(Default)]
 pub(super) struct IgnoredFields(Mutex<BTreeSet<String>>);
@@ -24,7 +23,7 @@ impl IgnoredFields {
                     metrics.field_ignored(path);
                 }
                 Some(false) => metrics.field_ignored(path),
-                None => metrics.field_ignored(OTHERS.to_owned()),
+                None => metrics.field_ignored(OTHER_FIELDS.to_owned()),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Pipeline;
 use crate::{
@@ -11,6 +11,8 @@ use crate::{
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);
+/// At the end.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two warnings of one worker.
 const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -33,7 +35,8 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
 
 /// Once everything that was under way is finished.
 pub(super) async fn at_the_end(pipeline: &Pipeline) {
-    record(pipeline).await;
+    // A database that is away holds up no shutdown for it.
+    let _ = timeout(PATIENCE, record(pipeline)).await;
 }
 
 async fn record(pipeline: &Pipeline) -> u64 {

@@ -75,6 +75,7 @@ static WORDS: Words = Words {
         "reversed",
         "pending",
         "ineligible",
+        "not_permitted",
         "requires_creation",
         "requires_confirmation",
         "requires_payout_method_data",

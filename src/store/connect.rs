@@ -220,7 +220,7 @@ async fn drop_invalid_indexes(connection: &mut PgConnection) -> Result<(), Store
     .await?;
     for index in invalid {
         let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
-        sqlx::query(sqlx::AssertSqlSafe(drop)).execute(&mut *connection).await?;
+        sqlx::query(AssertSqlSafe(drop)).execute(&mut *connection).await?;
     }
     Ok(())
 }
