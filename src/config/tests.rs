@@ -305,7 +305,7 @@ fn every_url_has_one_form_of_error_before_anything_connects() {
         ("database.url", problems(&EXAMPLE.replace(postgres, "postgres://h/db?sslmode=canary"), &[])),
         (
             "connectors.sandbox.url",
-            problems(&EXAMPLE, &[("PAYOUT_LINK__CONNECTORS__SANDBOX__URL", "canary:1")]),
+            problems(EXAMPLE, &[("PAYOUT_LINK__CONNECTORS__SANDBOX__URL", "canary:1")]),
         ),
         ("connectors.hyperswitch.url", connectors("hyperswitch", "https://u:canary@host/")),
         ("connectors.revolut.url", connectors("revolut", "ftp://canary/")),
