@@ -174,7 +174,10 @@ mod tests {
                 "destination_currency": "EUR",
                 "connector_feature_data": data,
             });
-            let policy = crate::wire::DecodePolicy::default();
+            let policy = crate::wire::DecodePolicy {
+                allow_http_webhooks: false,
+                unknown_fields: crate::wire::UnknownFields::Reject,
+            };
             let job = crate::wire::create_link(job.to_string().as_bytes(), None, &policy).unwrap();
             let rejection = feature_data::<Keys>(&job).unwrap_err();
             assert_eq!(
