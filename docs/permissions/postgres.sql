@@ -18,3 +18,5 @@ GRANT SELECT, INSERT, DELETE ON attempts TO :"worker";
 GRANT SELECT, INSERT, UPDATE, DELETE ON suspect_messages TO :"worker";
 -- Deleted after an hour.
 GRANT SELECT, INSERT, DELETE ON rejected_messages TO :"worker";
+-- Settings that records depend on.
+GRANT SELECT, INSERT, UPDATE ON remembered_settings TO :"worker";

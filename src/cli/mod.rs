@@ -98,9 +98,14 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let done = runtime.block_on(async {
         match arguments.command {
-            Command::Run => worker::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS),
+            Command::Run => {
+                for file in config::open_secrets(file, environment()) {
+                    tracing::warn!(file, "file with secrets is readable by every user");
+                }
+                worker::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS)
+            }
             Command::Migrate => migrate(&config).await,
-            Command::Check => check::run(&config).await,
+            Command::Check => check::run(&config, &config::open_secrets(file, environment())).await,
             Command::Connectors => {
                 connectors::run(Some(&config));
                 Ok(ExitCode::SUCCESS)

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use serde::de::DeserializeOwned;
+use secrecy::SecretString;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use toml::{Table, Value};
 
 use super::{Config, ConnectorSection};
@@ -34,7 +39,7 @@ const IN_FILES: [&str; 9] = [
     "refresh_token",
 ];
 /// Of those, the ones with several values: a line each in their file.
-const LISTS: [&str; 2] = ["sealing", "secrets"];
+const LISTS: [&str; 3] = ["sealing", "fingerprint", "secrets"];
 
 /// Reads the file, where there is one, and lays the environment over it.
 pub fn load(
@@ -42,6 +47,57 @@ pub fn load(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
     build(read(file)?, environment)
+}
+
+/// The files with secrets that every user may read: the configuration's own, and those that it or the environment names.
+pub fn open_secrets(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Vec<String> {
+    let Ok(mut table) = read(file) else { return Vec::new() };
+    let mut open: Vec<String> = file
+        .filter(|file| is_world_readable(file) && has_secrets(&table))
+        .map(|file| file.display().to_string())
+        .into_iter()
+        .collect();
+    for (setting, value) in overrides(environment) {
+        // What cannot be set was said when the configuration was read.
+        let _ = set(&mut table, &setting, value);
+    }
+    named_files(&table, &mut open);
+    open
+}
+
+fn named_files(table: &Table, open: &mut Vec<String>) {
+    for (name, value) in table {
+        match value {
+            Value::Table(section) => named_files(section, open),
+            Value::String(file) if in_a_file(name).1 && is_world_readable(Path::new(file)) => {
+                open.push(file.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a secret stands in it, and not in a file of its own.
+fn has_secrets(table: &Table) -> bool {
+    table.iter().any(|(name, value)| match value {
+        Value::Table(section) => has_secrets(section),
+        // An address is one where it has a password.
+        Value::String(url) if name == "url" => url.contains('@'),
+        Value::String(_) | Value::Array(_) => IN_FILES.contains(&name.as_str()),
+        _ => false,
+    })
+}
+
+#[cfg(unix)]
+fn is_world_readable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    // A pipe of this process's own (`/dev/fd/63`) is no file that others open.
+    std::fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_world_readable(_: &Path) -> bool {
+    false
 }
 
 impl Config {
@@ -64,9 +120,9 @@ fn build(
             problems.push(problem);
         }
     }
+    let mut config = Config::default();
     read_files(&mut table, "", &mut problems);
 
-    let mut config = Config::default();
     let mut sections: BTreeMap<String, Value> = table.into_iter().collect();
     take(&mut sections, "worker", &mut config.worker, &mut problems);
     take(&mut sections, "database", &mut config.database, &mut problems);
@@ -230,6 +286,27 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
         if let Value::Table(section) = value {
             read_files(section, &format!("{path}{name}."), problems);
         }
+    }
+}
+
+/// A time with its zone, RFC 3339, as TOML's own or as text.
+pub(super) fn moment<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<OffsetDateTime>, D::Error> {
+    let expected = || D::Error::custom("not a time with a zone as in 2026-11-28T12:00:00Z");
+    let text = match Value::deserialize(reader)? {
+        Value::Datetime(time) => time.to_string(),
+        Value::String(text) => text,
+        _ => return Err(expected()),
+    };
+    OffsetDateTime::parse(&text, &Rfc3339).map(Some).map_err(|_| expected())
+}
+
+/// One text, or a list of them.
+pub(super) fn one_or_more<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<SecretString>, D::Error> {
+    let expected = || D::Error::custom("not a text or a list of texts");
+    let text = |value: Value| value.as_str().map(SecretString::from).ok_or_else(expected);
+    match Value::deserialize(reader)? {
+        Value::Array(values) => values.into_iter().map(text).collect(),
+        value => Ok(vec![text(value)?]),
     }
 }
 

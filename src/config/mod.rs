@@ -11,15 +11,16 @@ mod problems;
 mod tests;
 mod tls;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::Deserialize;
+use time::OffsetDateTime;
 
 pub use self::{
     connectors::{CallSection, ConnectorSection},
-    load::{ConfigError, given, load},
+    load::{ConfigError, given, load, open_secrets},
     tls::{TlsMode, TlsSection},
 };
 use crate::{
@@ -158,8 +159,9 @@ impl Default for BrokerSection {
 pub struct KeysSection {
     /// `ID:BASE64` of 32 bytes each, newest first: the first seals, all open.
     pub sealing: Vec<SecretString>,
-    /// Base64 of 32 bytes. It never rotates: it tells a repeat from a conflict.
-    pub fingerprint: Option<SecretString>,
+    /// Base64 of 32 bytes each, newest first: the first writes, all recognize duplicates. One may be given as a text.
+    #[serde(deserialize_with = "load::one_or_more")]
+    pub fingerprint: Vec<SecretString>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -168,6 +170,9 @@ pub struct JobsSection {
     /// The connector of a job that names none.
     pub default_connector: Option<String>,
     pub allow_http_webhooks: bool,
+    /// After a restore: first calls for what was published or written before this are preceded by a look-up.
+    #[serde(deserialize_with = "load::moment")]
+    pub ask_before_calling_since: Option<OffsetDateTime>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -289,8 +294,8 @@ impl Default for LogSection {
 
 impl Config {
     pub fn key_ring(&self) -> Result<KeyRing, KeyError> {
-        let fingerprint = self.keys.fingerprint.as_ref().ok_or(KeyError::Fingerprint)?;
-        KeyRing::new(&self.keys.sealing, fingerprint)
+        let (newest, former) = self.keys.fingerprint.split_first().ok_or(KeyError::Fingerprint)?;
+        KeyRing::new(&self.keys.sealing, newest)?.with_former_fingerprint_keys(former)
     }
 
     pub fn database(&self) -> DatabaseSettings {
@@ -342,6 +347,7 @@ impl Config {
                 max_age: Duration::from_secs(self.retry.max_age_seconds),
                 max_attempts: self.retry.max_attempts,
                 window_margin: Duration::from_secs(self.retry.window_margin_seconds),
+                ask_before_calling_since: self.jobs.ask_before_calling_since,
             },
             wait_in_place: Duration::from_millis(self.retry.wait_in_place_ms),
             jobs_in_flight: self.worker.jobs_in_flight,
@@ -381,6 +387,7 @@ impl Config {
                 max_response_bytes: section.max_response_bytes,
                 max_idle: section.concurrency,
                 roots: tls::roots(section.ca_file.as_deref()),
+                clock: Arc::default(),
             },
             concurrency: section.concurrency.max(1),
             host_concurrency: section.host_concurrency.max(1),

@@ -19,7 +19,7 @@ impl Config {
         };
         check(self.database.url.is_none(), "database.url is missing (or DATABASE_URL)");
         check(self.broker.url.is_none(), "broker.url is missing (or AMQP_URL)");
-        check(self.keys.fingerprint.is_none(), "keys.fingerprint is missing: base64 of 32 random bytes");
+        check(self.keys.fingerprint.is_empty(), "keys.fingerprint is missing: base64 of 32 random bytes");
         check(
             self.keys.sealing.is_empty(),
             "keys.sealing is missing: [\"ID:BASE64\"], base64 of 32 random bytes",
@@ -50,7 +50,7 @@ impl Config {
             // What is missing altogether was told above.
             let is_missing = match error {
                 KeyError::Empty => true,
-                KeyError::Fingerprint => self.keys.fingerprint.is_none(),
+                KeyError::Fingerprint => self.keys.fingerprint.is_empty(),
                 KeyError::Form(_) | KeyError::Length(_) | KeyError::Twice(_) => false,
             };
             check(!is_missing, &format!("keys: {error}"));

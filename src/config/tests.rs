@@ -208,7 +208,7 @@ fn what_does_not_go_together_is_refused() {
         ("default_connector = \"sandbox\"", "default_connector = \"nobody\"", "jobs.default_connector"),
         ("heartbeat_seconds = 10", "heartbeat_seconds = 0", "broker.heartbeat_seconds"),
         ("whsec_AAEC", "AAEC", "webhooks.secrets[0]"),
-        ("fingerprint = \"Hx4d", "fingerprint = \"!x4d", "the fingerprint key"),
+        ("fingerprint = \"Hx4d", "fingerprint = \"!x4d", "keys.fingerprint"),
         ("prefetch = 512", "prefetch = 0", "broker.prefetch"),
         ("timeout_seconds = 10", "timeout_seconds = 0", "database.timeout_seconds"),
     ] {

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::de::DeserializeOwned;
+use url::Url;
 
 use super::{Connector, Supports, hyperswitch, razorpayx, revolut, sandbox, xendit};
 use crate::http::{HttpSettings, NoClient};
@@ -47,6 +48,13 @@ pub trait Settings: fmt::Debug + Send + Sync {
     /// Returns what is wrong with them though each can be read; each problem begins with its setting. `lease`: a worker's;
     /// `on_its_way`: how long a call that was given up may still arrive.
     fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String>;
+
+    /// The provider's URL.
+    fn url(&self) -> &Url;
+
+    /// What names the account at the provider, where `account` does not: it need not last longer than a credential. Only its
+    /// digest is kept ([`AccountId`](crate::domain::AccountId)).
+    fn identity(&self) -> String;
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient>;
 }

@@ -92,6 +92,14 @@ impl Settings for SandboxSettings {
         is_short.then(problem).into_iter().collect()
     }
 
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
+    fn identity(&self) -> String {
+        self.token.expose_secret().to_owned()
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         let links = at(&self.url, &["v1", "payout-links"]);
         Ok(Box::new(Sandbox {

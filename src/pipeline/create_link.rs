@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
 
-use super::Pipeline;
+use super::{
+    Pipeline,
+    called::{redact, redact_outcome, tell_log, timeline_of_call, timeline_of_look_up},
+};
 use crate::{
     connector::{Account, Call},
     domain::{
-        Attempt, AttemptKind, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key,
+        Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key,
         retry::{self, Next},
     },
     limits::{Permit, Slot},
@@ -33,10 +35,14 @@ impl Pipeline {
     ) -> Result<Option<Concluded>, StoreError> {
         let rule = account.connector.replay_rule();
         let mut has_place = true;
+        if link.progress.doubt_lost_calls(&self.settings.retry, link.lease.now()) {
+            link.call_is_written = false;
+        }
         loop {
             // Asked before every call, also of a record that a dead worker left: what is in doubt is never
             // repeated blindly.
-            match retry::next(&link.progress, rule, &self.settings.retry, link.lease.now()) {
+            let seen = self.circumstances(&link, account);
+            match retry::next(&link.progress, rule, &self.settings.retry, &seen) {
                 Next::Conclude(conclusion) => {
                     // It has no more calls: the next job's need not wait for this one's conclusion.
                     drop(permit);
@@ -125,6 +131,11 @@ impl Pipeline {
         }
     }
 
+    fn circumstances(&self, link: &OpenLink, account: &Account) -> Circumstances {
+        let now = link.lease.now();
+        Circumstances { now, steady: self.store.steady(now), account: account.id.clone() }
+    }
+
     /// Once the pipeline is stopped, whatever has not begun is too long.
     fn is_too_long(&self, after: Duration) -> bool {
         after > self.settings.wait_in_place || self.is_stopping()
@@ -133,6 +144,7 @@ impl Pipeline {
     /// Whether the call may be made: it and its lease are on disk before it is.
     async fn begin_call(&self, link: &mut OpenLink, account: &Account) -> Result<bool, StoreError> {
         let uncalled = link.progress.clone();
+        link.progress.account = Some(account.id.clone());
         if link.call_is_written && is_covered(link, account) {
             link.begin_written_call();
         } else {
@@ -169,7 +181,7 @@ impl Pipeline {
         let attempt = timeline_of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
         tell_log(
             &attempt,
-            matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403)),
+            matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403 | 404)),
         );
         self.metrics.called(account, &attempt);
         link.calls.push(attempt);
@@ -179,12 +191,16 @@ impl Pipeline {
 
     async fn look_up(&self, link: &mut OpenLink, account: &Account) -> Result<(), StoreError> {
         let (asked_at, started) = (link.lease.now(), Instant::now());
+        let first_called_at = link.progress.first_call_to_narrow_by(&self.circumstances(link, account));
         let key = idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str());
         let deadline = account.connector.timeout() + SLACK;
         let mut finding =
-            timeout(deadline, account.connector.find_link(call(link, &key))).await.unwrap_or_else(|_| {
-                Finding::Unanswered { error: ConnectorError::unanswered("timed out"), retry_after: None }
-            });
+            timeout(deadline, account.connector.find_link(Call { first_called_at, ..call(link, &key) }))
+                .await
+                .unwrap_or_else(|_| Finding::Unanswered {
+                    error: ConnectorError::unanswered("timed out"),
+                    retry_after: None,
+                });
         account.breaker.record(finding.health(), std::time::Instant::now());
         if let Finding::Ended { error, .. } | Finding::Unanswered { error, .. } = &mut finding {
             redact(error, link, account);
@@ -193,7 +209,9 @@ impl Pipeline {
         tell_log(&attempt, false);
         self.metrics.called(account, &attempt);
         link.calls.push(attempt);
-        link.progress.record_finding(finding, account.connector.replay_rule(), asked_at);
+        // As the clock is known now: what it did while the answer was on its way counts.
+        let asked = Circumstances { now: asked_at, ..self.circumstances(link, account) };
+        link.progress.record_finding(finding, account.connector.replay_rule(), &asked);
         Ok(())
     }
 
@@ -326,76 +344,5 @@ fn call<'a>(link: &'a OpenLink, idempotency_key: &'a str) -> Call<'a> {
         first_called_at: link.progress.first_called_at,
         now: link.lease.now(),
         trace: &link.trace,
-    }
-}
-
-/// A connector may repeat what it was sent, its own account's credentials too: none of it goes on.
-fn redact(error: &mut ConnectorError, link: &OpenLink, account: &Account) {
-    account.redact(error, Some(&link.job));
-}
-
-fn redact_outcome(outcome: &mut Outcome, link: &OpenLink, account: &Account) {
-    match outcome {
-        Outcome::Refused(error)
-        | Outcome::NotSent(error)
-        | Outcome::TryLater { error, .. }
-        | Outcome::AlreadyThere(error)
-        | Outcome::InDoubt(error) => redact(error, link, account),
-        Outcome::Created(_) | Outcome::Underway { .. } => {}
-    }
-}
-
-fn timeline_of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime, took: Duration) -> Attempt {
-    let (name, status_code, detail) = match outcome {
-        Outcome::Created(link) => ("created", link.status_code, link.connector_payout_id.clone()),
-        Outcome::Underway { connector_payout_id, status_code } => {
-            ("underway", *status_code, connector_payout_id.clone())
-        }
-        Outcome::Refused(error) => ("refused", error.status_code, error.message.clone()),
-        Outcome::NotSent(error) => ("not_sent", error.status_code, error.message.clone()),
-        Outcome::TryLater { error, .. } => ("try_later", error.status_code, error.message.clone()),
-        Outcome::AlreadyThere(error) => ("already_there", error.status_code, error.message.clone()),
-        Outcome::InDoubt(error) => ("in_doubt", error.status_code, error.message.clone()),
-    };
-    let kind = AttemptKind::Create;
-    Attempt { kind, number, started_at, took, status_code, outcome: name, detail: Some(detail) }
-}
-
-fn timeline_of_look_up(
-    finding: &Finding,
-    number: u32,
-    started_at: OffsetDateTime,
-    took: Duration,
-) -> Attempt {
-    let (name, status_code, detail) = match finding {
-        Finding::Found(link) => ("found", link.status_code, Some(link.connector_payout_id.clone())),
-        Finding::Underway { connector_payout_id, status_code } => {
-            ("underway", *status_code, Some(connector_payout_id.clone()))
-        }
-        Finding::Ended { error, .. } => ("ended", error.status_code, Some(error.message.clone())),
-        Finding::NotThere { status_code } => ("not_there", *status_code, None),
-        Finding::Unanswered { error, .. } => ("unanswered", error.status_code, Some(error.message.clone())),
-    };
-    let kind = AttemptKind::LookUp;
-    Attempt { kind, number, started_at, took, status_code, outcome: name, detail }
-}
-
-/// One line a call. A credential of the deployment that a connector refuses is somebody's to mend, now.
-fn tell_log(attempt: &Attempt, our_credential_refused: bool) {
-    let (kind, outcome, status) = (attempt.kind.as_str(), attempt.outcome, attempt.status_code);
-    let took_ms = u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX);
-    if our_credential_refused {
-        tracing::error!(
-            kind,
-            outcome,
-            http.status = status,
-            took_ms,
-            "the connector refuses the configured credential"
-        );
-    } else if matches!(outcome, "created" | "found") {
-        tracing::debug!(kind, outcome, http.status = status, took_ms, "connector called");
-    } else {
-        let reason = attempt.detail.as_deref().unwrap_or_default();
-        tracing::info!(kind, outcome, http.status = status, took_ms, reason, "connector called");
     }
 }

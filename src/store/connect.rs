@@ -114,9 +114,12 @@ fn untrusted(error: &sqlx::Error) -> StoreError {
     StoreError::Unusable(format!("no TLS with it: {error}"))
 }
 
-/// Whether the other side still answers; a connection that was left in the middle of a statement does not.
+/// Whether the other side still answers and takes writes; a connection that was left in the middle of a statement does not. One to
+/// a primary that was demoted answers, and is replaced by one that may reach the new primary.
 async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    Ok(timeout(PING, connection.ping()).await.is_ok_and(|pinged| pinged.is_ok()))
+    let asked = sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'");
+    let writable = timeout(PING, asked.fetch_one(connection)).await;
+    Ok(matches!(writable, Ok(Ok(true))))
 }
 
 const PING: Duration = Duration::from_secs(2);
@@ -214,7 +217,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('attempts', 'SELECT'), ('attempts', 'INSERT'), ('attempts', 'DELETE'),
             ('suspect_messages', 'SELECT'), ('suspect_messages', 'INSERT'), ('suspect_messages', 'UPDATE'),
             ('suspect_messages', 'DELETE'),
-            ('rejected_messages', 'SELECT'), ('rejected_messages', 'INSERT'), ('rejected_messages', 'DELETE')
+            ('rejected_messages', 'SELECT'), ('rejected_messages', 'INSERT'), ('rejected_messages', 'DELETE'),
+            ('remembered_settings', 'SELECT'), ('remembered_settings', 'INSERT'), ('remembered_settings', 'UPDATE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
         UNION ALL
@@ -222,7 +226,7 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
         FROM (VALUES
             ('payout_links', 'took_ms'), ('events', 'took_ms'), ('payout_links', 'service_rank'),
             ('payout_links', 'uncalled_holder'), ('payout_links', 'fresh_webhook_url'),
-            ('payout_links', 'refreshed_at'), ('events', 'publish_attempts'), ('events', 'reply_due')
+            ('payout_links', 'refreshed_at'), ('payout_links', 'account'), ('events', 'publish_attempts'), ('events', 'reply_due')
         ) AS migrated (name, added)
         WHERE NOT EXISTS (
             SELECT FROM pg_attribute

@@ -9,6 +9,9 @@
 //! | `postpone` | nobody's until it is due; a call that was not made is taken back |
 //! | `conclude` | the row has its end and its event, both or neither; never a second time |
 //! | `claim_events`, `delivered` | the same for what has to be published and delivered |
+//! | `look_at_clock`, `steady` | since when the database's clock runs steadily by this worker's |
+//! | `open_records` | how many records are open, per connector and account |
+//! | `remember` | a setting that records depend on, and the one before it |
 //! | `due_records`, `oldest_due_event` | how much waits, and since when |
 //! | `be_present`, `take_over_leases` | leases of workers that are gone are due at once |
 //! | `note_rejection`, `rejection_of` | a rejected message that comes again is rejected again |
@@ -25,17 +28,20 @@ mod audit;
 mod availability;
 mod batch;
 mod claim;
+mod clock;
 mod conclude;
 mod connect;
 mod due;
 mod duplicate;
 mod keep;
 mod kept;
+mod open;
 mod outbox;
 mod probe;
 mod pack;
 mod retain;
 mod rejections;
+mod remembered;
 mod rotate;
 mod seal;
 mod show;
@@ -53,17 +59,20 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use self::{
-    accept::Accept, availability::Availability, batch::Batcher, conclude::Conclude, connect::answered,
-    keep::Keep, kept::KeptConnections, outbox::Delivered, worker::WorkerNumber,
+    accept::Accept, availability::Availability, batch::Batcher, clock::DatabaseClock, conclude::Conclude,
+    connect::answered, keep::Keep, kept::KeptConnections, outbox::Delivered, worker::WorkerNumber,
 };
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     audit::{Audited, AuditedEvent},
     batch::{BatchLimits, LEAST_CONNECTIONS},
+    clock::ClockState,
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, is_fit, migrate},
+    open::OpenRecords,
     outbox::{DueEvent, Telling, WebhookState},
     probe::Probe,
+    remembered::Remembered,
     retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
@@ -137,6 +146,7 @@ pub struct Store {
     worker: WorkerNumber,
     presence_lost_at: Mutex<Option<Instant>>,
     availability: Availability,
+    clock: DatabaseClock,
     keys: Arc<KeyRing>,
     settings: StoreSettings,
     accepting: Batcher<Accept>,
@@ -158,6 +168,7 @@ impl Store {
             worker: WorkerNumber::random(),
             presence_lost_at: Mutex::default(),
             availability: Availability::new(),
+            clock: DatabaseClock::default(),
             keys,
             settings,
         }

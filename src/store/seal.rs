@@ -20,7 +20,8 @@ const UNPACKED: u8 = 1;
 /// The keys, newest first. Nothing of them is ever printed.
 pub struct KeyRing {
     keys: Vec<(String, RandomizedNonceKey)>,
-    pub(super) fingerprint: FingerprintKey,
+    /// Newest first: the first writes, all recognize.
+    pub(super) fingerprints: Vec<FingerprintKey>,
 }
 
 /// Where a sealed value belongs.
@@ -56,7 +57,7 @@ pub enum KeyError {
     Length(String),
     #[error("key {0:?} stands twice in the ring")]
     Twice(String),
-    #[error("the fingerprint key is not base64 of 32 bytes")]
+    #[error("a key of keys.fingerprint is not base64 of 32 bytes")]
     Fingerprint,
 }
 
@@ -69,7 +70,7 @@ pub enum OpenError {
 }
 
 impl KeyRing {
-    /// `keys`: `ID:BASE64` of 32 bytes each, newest first. `fingerprint_key`: base64 of 32 bytes; it never rotates.
+    /// `keys`: `ID:BASE64` of 32 bytes each, newest first. `fingerprint_key`: base64 of 32 bytes.
     pub fn new(keys: &[SecretString], fingerprint_key: &SecretString) -> Result<Self, KeyError> {
         let mut ring: Vec<(String, RandomizedNonceKey)> = Vec::with_capacity(keys.len());
         for (place, key) in keys.iter().enumerate() {
@@ -90,12 +91,19 @@ impl KeyRing {
         if ring.is_empty() {
             return Err(KeyError::Empty);
         }
-        let fingerprint: [u8; 32] = STANDARD
-            .decode(fingerprint_key.expose_secret())
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(KeyError::Fingerprint)?;
-        Ok(Self { keys: ring, fingerprint: FingerprintKey::new(&fingerprint) })
+        Ok(Self { keys: ring, fingerprints: vec![read_fingerprint_key(fingerprint_key)?] })
+    }
+
+    /// With former fingerprint keys, by which duplicates of earlier records are recognized.
+    ///
+    /// # Errors
+    ///
+    /// `Fingerprint` if one is not base64 of 32 bytes.
+    pub fn with_former_fingerprint_keys(mut self, keys: &[SecretString]) -> Result<Self, KeyError> {
+        for key in keys {
+            self.fingerprints.push(read_fingerprint_key(key)?);
+        }
+        Ok(self)
     }
 
     /// The keys' ids, newest first.
@@ -149,6 +157,12 @@ impl KeyRing {
             unpack(&clear, column.dictionary()).ok_or(OpenError::Corrupt)
         }
     }
+}
+
+fn read_fingerprint_key(key: &SecretString) -> Result<FingerprintKey, KeyError> {
+    let bytes: Option<[u8; 32]> =
+        STANDARD.decode(key.expose_secret()).ok().and_then(|bytes| bytes.try_into().ok());
+    Ok(FingerprintKey::new(&bytes.ok_or(KeyError::Fingerprint)?))
 }
 
 /// The version of a sealed value, the key that it is sealed with, and what follows its id.

@@ -158,6 +158,11 @@ impl Webhooks {
         }
     }
 
+    /// By how much the clocks of merchants are ahead of this worker's; `None` before the first answer.
+    pub fn clock_offset(&self) -> Option<time::Duration> {
+        self.settings.http.clock.offset()
+    }
+
     /// The longest that one post takes, with its permits in hand.
     pub fn longest_post(&self) -> Duration {
         self.settings.http.timeout + Duration::from_secs(1)

@@ -14,11 +14,13 @@ mod calls;
 #[path = "../chaos/proxy.rs"]
 mod proxy;
 
+mod accounts;
 mod addresses;
 mod audit;
 mod backlog;
 mod batches;
 mod bulk;
+mod clocks;
 mod connections;
 mod crashes;
 mod database;
@@ -36,6 +38,7 @@ mod permissions;
 mod plans;
 mod poison;
 mod program;
+mod restores;
 mod retention;
 mod retries;
 mod saturation;

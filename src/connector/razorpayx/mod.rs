@@ -129,6 +129,14 @@ impl Settings for RazorpayXSettings {
         problems
     }
 
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
+    fn identity(&self) -> String {
+        self.account_number.clone()
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         Ok(Box::new(RazorpayX {
             http: Client::new(http)?,
