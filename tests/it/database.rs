@@ -1,8 +1,10 @@
 //! What the database refuses: for a moment, to one row, or to all.
 
+use std::time::Duration;
+
 use payout_link_worker::{
     sandbox::Fault,
-    store::{StoreError, migrate},
+    store::{DatabaseSettings, DatabaseTls, StoreError, migrate},
 };
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
