@@ -20,7 +20,7 @@
 //! | `payout_links_publishing` | gauge | | 1: results can leave |
 //! | `payout_links_open_records` | gauge | `account` | open records, up to 10,000 a connector, by where they were called: `current`, `other` (in another account than their connector is configured with), `missing` (their connector is not configured) |
 //! | `payout_links_clock_offset_seconds` | gauge | `clock` | by how much another clock is ahead of the worker's: `database`, `merchants` (the one in the middle, by the `Date` of their answers) |
-//! | `payout_links_connector_clock_offset_seconds` | gauge | `connector` | the same for the provider |
+//! | `payout_links_connector_clock_offset_seconds` | gauge | `connector` | the same for the provider; 0 before its first answer |
 //! | `payout_links_database_clock_steps_total` | counter | | steps of the database's clock |
 //! | `payout_links_database_up` | gauge | | 1: the database can be used; while it is 0 nothing is consumed |
 //! | `payout_links_deliveries_unread` | gauge | | deliveries that wait to be taken |
@@ -328,9 +328,8 @@ impl Metrics {
             let connector = Connector { connector: account.name.clone() };
             self.breakers.get_or_create(&connector).set(account.breaker.level());
             self.slots.get_or_create(&connector).set(whole(account.permits.taken()));
-            if let Some(offset) = account.clock.offset() {
-                self.connector_clock_offsets.get_or_create(&connector).set(offset.whole_seconds());
-            }
+            let offset = account.clock.offset().unwrap_or_default();
+            self.connector_clock_offsets.get_or_create(&connector).set(offset.whole_seconds());
             let unread_fields = self.unread_fields.get_or_create(&connector);
             unread_fields.inner().store(account.connector.unread_fields(), Relaxed);
         }

@@ -40,7 +40,10 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         store = open_store(config) => store?,
         () = signals.next() => return Ok(()),
     };
-    compare_with_last_start(config, &store).await?;
+    tokio::select! {
+        compared = compare_with_last_start(config, &store) => compared?,
+        () = signals.next() => return Ok(()),
+    }
     let webhooks = webhooks.await?.context("cannot make the webhook client")?;
     let connectors = config.connectors().context("cannot make a connector's client")?;
     let pipeline = Pipeline::new(store, publisher, connectors, webhooks, config.pipeline());
@@ -159,6 +162,18 @@ async fn open_pool(config: &Config) -> Result<sqlx::PgPool, StoreError> {
 
 /// Says what has changed since the last start that is not seen in any record.
 async fn compare_with_last_start(config: &Config, store: &Store) -> anyhow::Result<()> {
+    let deployment = &config.worker.deployment;
+    match store.remember("worker.deployment", deployment).await? {
+        Remembered::Same | Remembered::New => {}
+        // Earlier versions had no name.
+        Remembered::Other(None) if deployment.is_empty() => {
+            store.replace_remembered("worker.deployment", deployment).await?;
+        }
+        Remembered::Other(before) => bail!(
+            "worker.deployment is {deployment:?} and was {:?}: it is part of every idempotency key and cannot change once there are records",
+            before.unwrap_or_default()
+        ),
+    }
     let default = config.jobs.default_connector.as_deref().unwrap_or_default();
     match store.remember("jobs.default_connector", default).await? {
         Remembered::Same | Remembered::New => {}

@@ -15,11 +15,14 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use secrecy::ExposeSecret;
 
 use crate::{
     config::{self, Config},
     shutdown::Signals,
-    store, telemetry, worker,
+    store, telemetry,
+    webhook::SigningKey,
+    worker,
 };
 
 #[derive(Debug, Parser)]
@@ -68,6 +71,11 @@ enum Command {
     Keys(keys::Action),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
+    /// Print the webhook secrets that a merchant gets from webhooks.master_secrets
+    WebhookSecret {
+        /// The merchant, as in x-merchant-id
+        merchant_id: String,
+    },
     /// Compare a deployment's history with the rules that it is to keep, and print each that it breaks
     Audit(audit::Arguments),
 }
@@ -115,6 +123,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::Show(arguments) => show::run(&config, &arguments).await,
+            Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),
             Command::Audit(arguments) => audit::run(&config, &arguments).await,
         }
     });
@@ -134,6 +143,19 @@ fn tell_given(file: Option<&Path>) {
     for (setting, place) in config::given(file, environment()).into_iter().flatten() {
         println!("{:<48} {place}", setting.escape_debug().to_string());
     }
+}
+
+/// To be handed to the merchant, and to nobody else.
+fn webhook_secret(config: &Config, merchant_id: &str) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(!config.webhooks.master_secrets.is_empty(), "webhooks.master_secrets is not set");
+    anyhow::ensure!(
+        !config.webhooks.merchant_secrets.contains_key(merchant_id),
+        "this merchant has secrets of its own in webhooks.merchant_secrets"
+    );
+    for master in &config.webhooks.master_secrets {
+        println!("{}", SigningKey::derive(master, merchant_id)?.expose_secret());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {

@@ -7,7 +7,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     config::Config,
-    domain::{escape_control, idempotency_key, is_control},
+    domain::{escape_control, idempotency_key_of, is_control},
     store::{self, Shown, Store},
 };
 
@@ -32,7 +32,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         if arguments.json {
             println!("{}", escape_json(&serde_json::to_string(record)?));
         } else {
-            print(record);
+            print(record, &config.worker.deployment);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -52,7 +52,7 @@ fn escape_json(json: &str) -> String {
     escaped
 }
 
-fn print(record: &Shown) {
+fn print(record: &Shown, deployment: &str) {
     let line = |name: &str, value: &str| {
         if !value.is_empty() {
             println!("  {name:<20} {}", escape_control(value));
@@ -64,7 +64,7 @@ fn print(record: &Shown) {
     line("id", &record.id.to_string());
     line("merchant_id", &record.merchant_id);
     line("connector", &record.connector);
-    line("idempotency_key", &idempotency_key(&record.merchant_id, &record.merchant_payout_id));
+    line("idempotency_key", &idempotency_key_of(deployment, &record.merchant_id, &record.merchant_payout_id));
     line("amount", &format!("{} minor units of {}", record.amount_minor, record.currency));
     line("payout_status", record.payout_status.as_deref().unwrap_or_default());
     line("connector_payout_id", record.connector_payout_id.as_deref().unwrap_or_default());

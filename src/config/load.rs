@@ -27,19 +27,20 @@ const PREFIX: &str = "PAYOUT_LINK__";
 /// Variables that other programs know as well.
 const WELL_KNOWN: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("AMQP_URL", "broker.url")];
 /// Settings whose value may stand in a file of its own, named by the setting with `_file`.
-const IN_FILES: [&str; 9] = [
+const IN_FILES: [&str; 10] = [
     "url",
     "token",
     "sealing",
     "fingerprint",
     "secrets",
+    "master_secrets",
     "api_key",
     "key_secret",
     "private_key",
     "refresh_token",
 ];
 /// Of those, the ones with several values: a line each in their file.
-const LISTS: [&str; 3] = ["sealing", "fingerprint", "secrets"];
+const LISTS: [&str; 4] = ["sealing", "fingerprint", "secrets", "master_secrets"];
 
 /// Reads the file, where there is one, and lays the environment over it.
 pub fn load(

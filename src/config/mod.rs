@@ -51,6 +51,8 @@ pub struct Config {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkerSection {
+    /// Part of every idempotency key, unless it is empty. Fixed once there are records.
+    pub deployment: String,
     /// Deliveries that are being taken in, and records that are being concluded: each at most.
     pub jobs_in_flight: usize,
     /// Events being told, at most.
@@ -72,6 +74,7 @@ pub struct WorkerSection {
 impl Default for WorkerSection {
     fn default() -> Self {
         Self {
+            deployment: String::new(),
             jobs_in_flight: 1024,
             events_in_flight: 2048,
             grace_period_seconds: 30,
@@ -206,6 +209,8 @@ impl Default for RetrySection {
 pub struct WebhooksSection {
     /// `whsec_…`; several while keys rotate.
     pub secrets: Vec<SecretString>,
+    /// `whsec_…`; each merchant without secrets of its own gets one that is derived.
+    pub master_secrets: Vec<SecretString>,
     /// By `x-merchant-id`.
     pub merchant_secrets: BTreeMap<String, Vec<SecretString>>,
     /// Waits after the first try, the second, …
@@ -232,6 +237,7 @@ impl Default for WebhooksSection {
     fn default() -> Self {
         Self {
             secrets: Vec::new(),
+            master_secrets: Vec::new(),
             merchant_secrets: BTreeMap::new(),
             // The Standard Webhooks specification's.
             schedule_seconds: vec![5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400],
@@ -363,6 +369,7 @@ impl Config {
                 attempts: self.retention.attempts_days,
             },
             names: self.broker.names.clone(),
+            deployment: self.worker.deployment.clone(),
         }
     }
 
@@ -374,6 +381,7 @@ impl Config {
         };
         WebhookSettings {
             default_keys: keys(&section.secrets),
+            master_secrets: section.master_secrets.clone(),
             merchant_keys: section
                 .merchant_secrets
                 .iter()

@@ -138,7 +138,7 @@ fn every_problem_is_told_at_once_and_no_value_with_it() {
 fn no_problem_shows_a_value() {
     for (text, setting) in [
         ("[keys]\nsealing = \"canary\"", "keys.sealing"),
-        ("[keys]\nfingerprint = [\"canary\"]", "keys.fingerprint"),
+        ("[keys]\nfingerprint = { a = \"canary\" }", "keys.fingerprint"),
         ("[webhooks]\nsecrets = \"canary\"", "webhooks.secrets"),
         ("[webhooks]\nallowed_networks = [\"canary\"]", "webhooks.allowed_networks"),
         ("[worker]\nhealth_listen = \"canary\"", "worker.health_listen"),

@@ -21,7 +21,7 @@ pub use self::{
     clock::{ClockSample, ClockWatch, Steady},
     customer::{Address, BrowserInformation, Customer, CustomerDocument, PayoutAddress},
     event::{EventType, event_time},
-    idempotency::{idempotency_key, idempotency_uuid},
+    idempotency::{idempotency_key, idempotency_key_of, idempotency_uuid},
     job::{CreateLink, InvalidIdentifier, InvalidWebhookUrl, MerchantPayoutId, WebhookUrl},
     money::{Currency, InvalidAmount, Money},
     order::{SERVICE_RANKS, ServiceClass, service_rank},

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     connector::{Account, Call},
     domain::{
-        Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key,
+        Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key_of,
         retry::{self, Next},
     },
     limits::{Permit, Slot},
@@ -131,6 +131,11 @@ impl Pipeline {
         }
     }
 
+    fn idempotency_key(&self, link: &OpenLink) -> String {
+        let id = link.job.merchant_payout_id.as_str();
+        idempotency_key_of(&self.settings.deployment, &link.merchant_id, id)
+    }
+
     fn circumstances(&self, link: &OpenLink, account: &Account) -> Circumstances {
         let now = link.lease.now();
         Circumstances { now, steady: self.store.steady(now), account: account.id.clone() }
@@ -171,7 +176,7 @@ impl Pipeline {
     async fn call(&self, link: &mut OpenLink, account: &Account) {
         tracing::Span::current().record("attempt.number", link.progress.attempts);
         let (started_at, started) = (link.lease.now(), Instant::now());
-        let key = idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str());
+        let key = self.idempotency_key(link);
         let deadline = account.connector.timeout() + SLACK;
         let mut outcome = timeout(deadline, account.connector.create_link(call(link, &key)))
             .await
@@ -192,7 +197,7 @@ impl Pipeline {
     async fn look_up(&self, link: &mut OpenLink, account: &Account) -> Result<(), StoreError> {
         let (asked_at, started) = (link.lease.now(), Instant::now());
         let first_called_at = link.progress.first_call_to_narrow_by(&self.circumstances(link, account));
-        let key = idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str());
+        let key = self.idempotency_key(link);
         let deadline = account.connector.timeout() + SLACK;
         let mut finding =
             timeout(deadline, account.connector.find_link(Call { first_called_at, ..call(link, &key) }))
@@ -261,7 +266,7 @@ impl Pipeline {
             progress.status_code,
         );
         let error_code = told.error_code;
-        let answer = InHand::of(&link);
+        let answer = InHand::of(&link, self.idempotency_key(&link));
         let concluding = Box::pin(self.store.conclude(link, told));
         let event = match self.until_given_up(concluding).await {
             Some(Ok(event)) => event,
@@ -301,14 +306,14 @@ struct InHand {
 }
 
 impl InHand {
-    fn of(link: &OpenLink) -> Self {
+    fn of(link: &OpenLink, idempotency_key: String) -> Self {
         let made = link.calls.iter().rev().find(|call| matches!(call.outcome, "created" | "found"));
         Self {
             id: link.id,
             connector_payout_id: made
                 .and_then(|call| call.detail.clone())
                 .or_else(|| link.progress.connector_payout_id.clone()),
-            idempotency_key: idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str()),
+            idempotency_key,
         }
     }
 

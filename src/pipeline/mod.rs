@@ -73,6 +73,8 @@ pub struct PipelineSettings {
     pub max_unfinished_begins: u32,
     pub retention: Retention,
     pub names: Names,
+    /// Part of every idempotency key, where it has a name.
+    pub deployment: String,
 }
 
 pub struct Pipeline {

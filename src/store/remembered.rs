@@ -18,8 +18,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`] but `LeaseLost`.
+    /// As [`Store::accept`]: a database that is away is waited for.
     pub async fn remember(&self, name: &str, value: &str) -> Result<Remembered, StoreError> {
+        self.patiently(|| self.try_remember(name, value)).await
+    }
+
+    async fn try_remember(&self, name: &str, value: &str) -> Result<Remembered, StoreError> {
         let asked = sqlx::query!(
             r#"
             SELECT
@@ -35,7 +39,7 @@ impl Store {
             (Some(before), true) => Remembered::Other(Some(before)),
             (None, true) => Remembered::Other(None),
             (Some(_) | None, false) => {
-                self.replace_remembered(name, value).await?;
+                self.try_replace(name, value).await?;
                 Remembered::New
             }
         })
@@ -47,6 +51,10 @@ impl Store {
     ///
     /// Any [`StoreError`] but `LeaseLost`.
     pub async fn replace_remembered(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        self.patiently(|| self.try_replace(name, value)).await
+    }
+
+    async fn try_replace(&self, name: &str, value: &str) -> Result<(), StoreError> {
         let written = sqlx::query!(
             "INSERT INTO remembered_settings (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET value = excluded.value",

@@ -111,3 +111,28 @@ async fn open_records_that_the_configuration_cannot_settle_are_said() {
     assert_eq!(ready["open_records"]["other_account"]["asked"], 2);
     assert_eq!(ready["open_records"]["no_connector"]["renamed"], 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deployments_with_names_share_no_keys_and_a_name_is_fixed_once_there_are_records() {
+    // Given two deployments at one provider account,
+    let mut world = Setup::default().set("worker.deployment", "live").build().await;
+    let mut other = Setup::default().set("connectors.sandbox.url", world.provider.url()).build().await;
+    let worker = world.start_worker().await;
+    let _other_worker = other.start_worker().await;
+    // when both have a payout of one id, then there are two links.
+    for deployment in [&world, &other] {
+        deployment.publish(job("po_1")).await;
+        assert_eq!(deployment.result_of("po_1").await.kind(), "payout_link.created");
+    }
+    assert_eq!(world.provider.ledger().links.len(), 2);
+    // A name that changes would change the keys of records that are there: the start is refused.
+    worker.stop().await;
+    for (deployment, name) in [(&mut world, ""), (&mut other, "staging")] {
+        deployment.set("worker.deployment", name);
+        let mut refused = deployment.launch_worker(&[]);
+        refused.says("it is part of every idempotency key and cannot change").await;
+        assert_eq!(refused.exited().await.code(), Some(1));
+    }
+    world.set("worker.deployment", "live");
+    world.start_worker().await;
+}
