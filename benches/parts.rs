@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use payout_link_worker::{
     broker::Route,
     config,
-    domain::{Attempt, AttemptKind, CreateLink, EventType},
+    domain::{AccountId, Attempt, AttemptKind, CreateLink, EventType},
     metrics::Metrics,
     store::{
         Accepted, BatchLimits, Column, Hold, KeyRing, MIGRATIONS, NewLink, Store, StoreSettings, WebhookState,
@@ -140,6 +140,8 @@ fn accept_batch(bencher: Bencher, jobs: u64) {
             correlation_id: None,
             trace: Default::default(),
             hold: Hold::Lease,
+            account: AccountId::of("sandbox", "https://pay.example", "acme"),
+            lost_call_from: None,
         }
     };
     bencher

@@ -97,6 +97,8 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
     // A connector that is out of order makes nobody unready: the jobs of the others go on.
     let connectors: BTreeMap<&str, &str> =
         watched.pipeline.connectors.iter().map(|account| (&*account.name, account.breaker.shown())).collect();
+    // Nor do open records that this configuration cannot settle, or clocks.
+    let placement = watched.pipeline.placement();
     let told = json!({
         "consuming": consuming,
         "publishing": publishing,
@@ -105,6 +107,10 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
         "sweeping": sweeping,
         "tasks": tasks,
         "connectors": connectors,
+        "open_records": {
+            "other_account": placement.other_account,
+            "no_connector": placement.no_connector,
+        },
     });
     (status, Json(told))
 }

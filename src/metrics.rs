@@ -20,6 +20,10 @@
 //! | `payout_links_events_in_flight` | gauge | | of `worker.events_in_flight`: events being told |
 //! | `payout_links_consuming` | gauge | | 1: RabbitMQ delivers jobs |
 //! | `payout_links_publishing` | gauge | | 1: results can leave |
+//! | `payout_links_open_records` | gauge | `account` | open records, up to 10,000 a connector, by where they were called: `current`, `other` (in another account than their connector is configured with), `missing` (their connector is not configured) |
+//! | `payout_links_clock_offset_seconds` | gauge | `clock` | by how much another clock is ahead of the worker's: `database`, `merchants` (the one in the middle, by the `Date` of their answers) |
+//! | `payout_links_connector_clock_offset_seconds` | gauge | `connector` | the same for the provider; 0 before its first answer |
+//! | `payout_links_database_clock_steps_total` | counter | | steps of the database's clock |
 //! | `payout_links_database_up` | gauge | | 1: the database can be used; while it is 0 nothing is consumed |
 //! | `payout_links_deliveries_unread` | gauge | | deliveries that wait to be taken |
 //! | `payout_links_oldest_due_record_seconds` | gauge | | for how long the oldest due record has been due |
@@ -49,7 +53,7 @@ use crate::{
     broker::{PublishError, Route},
     connector::Account,
     domain::{Attempt, AttemptKind, EventType},
-    store::{Accepted, StoreError, WebhookState},
+    store::{Accepted, ClockState, StoreError, WebhookState},
     tasks,
     wire::RejectionCode,
 };
@@ -77,6 +81,10 @@ pub struct Metrics {
     oldest_due_record: Gauge,
     oldest_due_event: Gauge,
     database_up: Gauge,
+    open_records: Family<Fixed, Gauge>,
+    clock_offsets: Family<Fixed, Gauge>,
+    connector_clock_offsets: Family<Connector, Gauge>,
+    database_clock_steps: Counter,
     replies_dropped: Counter,
     sealing_key_seals: Gauge,
     task_panics: Family<Fixed, Gauge>,
@@ -90,6 +98,9 @@ pub struct Now {
     pub oldest_due_record: Duration,
     pub oldest_due_event: Duration,
     pub database_up: bool,
+    pub open_records: [(&'static str, i64); 3],
+    pub database_clock: ClockState,
+    pub merchants_clock: Option<time::Duration>,
     pub consuming: bool,
     pub publishing: bool,
 }
@@ -119,6 +130,10 @@ impl Metrics {
             oldest_due_record: Gauge::default(),
             oldest_due_event: Gauge::default(),
             database_up: Gauge::default(),
+            open_records: Family::default(),
+            clock_offsets: Family::default(),
+            connector_clock_offsets: Family::default(),
+            database_clock_steps: Counter::default(),
             replies_dropped: Counter::default(),
             sealing_key_seals: Gauge::default(),
             task_panics: Family::default(),
@@ -201,6 +216,15 @@ impl Metrics {
         let event = "For how long the oldest due event has been due";
         registry.register_with_unit("oldest_due_event", event, Unit::Seconds, self.oldest_due_event.clone());
         registry.register("database_up", "Whether the database can be used", self.database_up.clone());
+        let open = "Open records by the account that they were called in";
+        registry.register("open_records", open, self.open_records.clone());
+        let offset = "By how much another clock is ahead of the worker's";
+        registry.register_with_unit("clock_offset", offset, Unit::Seconds, self.clock_offsets.clone());
+        let offset = "By how much the provider's clock is ahead of the worker's";
+        let offsets = self.connector_clock_offsets.clone();
+        registry.register_with_unit("connector_clock_offset", offset, Unit::Seconds, offsets);
+        let steps = "Steps of the database's clock";
+        registry.register("database_clock_steps", steps, self.database_clock_steps.clone());
         registry.register(
             "replies_dropped",
             "Replies to duplicates and rejected jobs that their queue did not take",
@@ -315,6 +339,15 @@ impl Metrics {
         self.oldest_due_record.set(seconds(now.oldest_due_record));
         self.oldest_due_event.set(seconds(now.oldest_due_event));
         self.database_up.set(now.database_up.into());
+        for (account, count) in now.open_records {
+            self.open_records.get_or_create(&[("account", account)]).set(count);
+        }
+        for (clock, offset) in [("database", now.database_clock.offset), ("merchants", now.merchants_clock)] {
+            if let Some(offset) = offset {
+                self.clock_offsets.get_or_create(&[("clock", clock)]).set(offset.whole_seconds());
+            }
+        }
+        self.database_clock_steps.inner().store(now.database_clock.steps, Relaxed);
         for (task, panics) in tasks::panics() {
             self.task_panics.get_or_create(&[("task", task)]).set(i64::try_from(panics).unwrap_or(i64::MAX));
         }
@@ -322,6 +355,8 @@ impl Metrics {
             let connector = Connector { connector: account.name.clone() };
             self.breakers.get_or_create(&connector).set(account.breaker.level());
             self.slots.get_or_create(&connector).set(whole(account.permits.taken()));
+            let offset = account.clock.offset().unwrap_or_default();
+            self.connector_clock_offsets.get_or_create(&connector).set(offset.whole_seconds());
             let unread_fields = self.unread_fields.get_or_create(&connector);
             unread_fields.inner().store(account.connector.unread_fields(), Relaxed);
             let statuses = self.unknown_statuses.get_or_create(&connector);

@@ -16,7 +16,7 @@ use crate::{
     health, open_files,
     pipeline::Pipeline,
     shutdown::Signals,
-    store::{self, Store, StoreError},
+    store::{self, Remembered, Store, StoreError},
     webhook::Webhooks,
 };
 
@@ -41,6 +41,10 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         store = open_store(config) => store?,
         () = signals.next() => return Ok(()),
     };
+    tokio::select! {
+        compared = compare_with_last_start(config, &store) => compared?,
+        () = signals.next() => return Ok(()),
+    }
     let webhooks = webhooks.await?.context("cannot make the webhook client")?;
     let connectors = config.connectors().context("cannot make a connector's client")?;
     let pipeline = Pipeline::new(store, publisher, connectors, webhooks, config.pipeline());
@@ -50,6 +54,10 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         () = pipeline.publisher.wait_until_up() => {}
         ended = &mut publishing => return Err(broker_ended(ended)),
         () = signals.next() => return Ok(()),
+    }
+    // Before the first claim: what it finds is judged by the clock that is watched.
+    if let Err(error) = pipeline.store.look_at_clock().await {
+        tracing::debug!(%error, "the database's clock not read");
     }
     let services = pipeline.start_services();
     let (consumer, mut consuming) = Consumer::start(config.broker(), pipeline.may_consume());
@@ -146,6 +154,37 @@ async fn open_pool(config: &Config) -> Result<sqlx::PgPool, StoreError> {
     }
     store::is_fit(&pool).await?;
     Ok(pool)
+}
+
+/// Says what has changed since the last start that is not seen in any record.
+async fn compare_with_last_start(config: &Config, store: &Store) -> anyhow::Result<()> {
+    let deployment = &config.worker.deployment;
+    match store.remember("worker.deployment", deployment).await? {
+        Remembered::Same | Remembered::New => {}
+        // Earlier versions had no name.
+        Remembered::Other(None) if deployment.is_empty() => {
+            store.replace_remembered("worker.deployment", deployment).await?;
+        }
+        Remembered::Other(before) => bail!(
+            "worker.deployment is {deployment:?} and was {:?}: it is part of every idempotency key and cannot change once there are records",
+            before.unwrap_or_default()
+        ),
+    }
+    let default = config.jobs.default_connector.as_deref().unwrap_or_default();
+    match store.remember("jobs.default_connector", default).await? {
+        Remembered::Same | Remembered::New => {}
+        Remembered::Other(before) => {
+            if let Some(before) = before {
+                tracing::warn!(
+                    before,
+                    now = default,
+                    "jobs.default_connector has changed: jobs that name no connector and were not accepted before go to the new one"
+                );
+            }
+            store.replace_remembered("jobs.default_connector", default).await?;
+        }
+    }
+    Ok(())
 }
 
 fn broker_ended(ended: Result<Result<(), BrokerError>, JoinError>) -> anyhow::Error {

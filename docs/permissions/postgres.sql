@@ -20,3 +20,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON suspect_messages TO :"worker";
 GRANT SELECT, INSERT, DELETE ON rejected_messages TO :"worker";
 -- How much each sealing key has encrypted.
 GRANT SELECT, INSERT, UPDATE ON sealing_keys TO :"worker";
+-- Settings that records depend on.
+GRANT SELECT, INSERT, UPDATE ON remembered_settings TO :"worker";

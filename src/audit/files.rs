@@ -13,7 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{DeadLetter, Heard, History, Leak, Link, Published, Rule, Secrets, Webhook, key};
-use crate::domain::idempotency_key;
+use crate::domain::idempotency_key_of;
 
 /// Where each part is; what is absent is empty.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Files {
     pub calls: Option<PathBuf>,
     /// Searched for secrets, and for nothing else.
     pub logs: Vec<PathBuf>,
+    /// The deployment's name, which is part of references.
+    pub deployment: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +154,7 @@ pub fn read(
             let id = line.merchant_payout_id.unwrap_or_else(|| line.message_id.clone());
             let amount = line.amount.map(|money| money.text()).unwrap_or_default();
             let key = key(&line.merchant_id, &id);
-            by_reference.insert(idempotency_key(&line.merchant_id, &id), key.clone());
+            by_reference.insert(idempotency_key_of(&files.deployment, &line.merchant_id, &id), key.clone());
             // A job that is refused may well name no connector that there is.
             let rule = match rule(line.connector.as_deref()) {
                 Some(rule) => rule,

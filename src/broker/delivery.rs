@@ -1,6 +1,7 @@
 //! One delivery: what it says, how it is settled, and the dead letter that it may become.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -23,7 +24,6 @@ use super::{Message, acks::Settle, connection::FRAME, publisher::PERSISTENT};
 pub const REJECTED_AT: &str = "x-rejected-at";
 
 /// One delivery of a job. Dropped without being settled it stays the broker's.
-#[derive(Debug)]
 pub struct Delivery {
     /// Empty where it was withheld.
     pub body: Bytes,
@@ -57,6 +57,16 @@ pub(super) struct HeldBytes {
 impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Delivery {
+    /// Its body and headers may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("tag", &self.tag)
+            .field("message_id", &self.message_id())
+            .finish_non_exhaustive()
     }
 }
 
@@ -144,6 +154,12 @@ impl Delivery {
 
     pub fn content_encoding(&self) -> Option<&str> {
         self.properties.content_encoding().as_ref().map(ShortString::as_str)
+    }
+
+    /// When it was published, as the publisher says.
+    pub fn timestamp(&self) -> Option<OffsetDateTime> {
+        let seconds = i64::try_from((*self.properties.timestamp())?).ok()?;
+        OffsetDateTime::from_unix_timestamp(seconds).ok()
     }
 
     pub fn content_type(&self) -> Option<&str> {

@@ -60,6 +60,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         ledger: arguments.ledger.clone(),
         calls: arguments.calls.clone(),
         logs: arguments.log.clone(),
+        deployment: config.worker.deployment.clone(),
     };
     let connectors = config.connectors()?;
     let rule = |name: Option<&str>| {

@@ -8,10 +8,11 @@ use super::output::say;
 use crate::{
     broker,
     config::Config,
-    store::{self, StoreError},
+    pipeline::Placement,
+    store::{self, Store},
 };
 
-pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(config: &Config, open_secrets: &[String]) -> anyhow::Result<ExitCode> {
     let mut all_well = true;
     let mut tell = |what: &str, result: Result<(), String>| match result {
         Ok(()) => say(format_args!("ok      {what}")),
@@ -21,20 +22,35 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
         }
     };
     tell("configuration", Ok(()))?;
-    tell("broker", broker::check(&config.broker()).await.map_err(|error| error.to_string()))?;
-    match database(config).await {
-        Ok(missing) => {
-            tell("database", Ok(()))?;
-            if missing > 0 {
-                say(format_args!("note    the schema lacks {missing} migrations, which `run` applies"))?;
-            }
-        }
-        Err(error) => tell("database", Err(error.to_string()))?,
+    for file in open_secrets {
+        say(format_args!("warning {file}: it holds secrets, and every user may read it"))?;
     }
+    tell("broker", broker::check(&config.broker()).await.map_err(|error| error.to_string()))?;
     if let Some(listen) = config.worker.health_listen {
         say(health_port(listen).await)?;
     }
     let connectors = config.connectors()?;
+    match database(config).await {
+        Ok((store, missing)) => {
+            tell("database", Ok(()))?;
+            if missing > 0 {
+                say(format_args!("note    the schema lacks {missing} migrations, which `run` applies"))?;
+            } else {
+                let problems =
+                    store.open_records().await.map(|records| Placement::of(records, &connectors).problems());
+                match problems {
+                    Ok(problems) if problems.is_empty() => tell("open records", Ok(()))?,
+                    Ok(problems) => {
+                        for problem in problems {
+                            tell("open records", Err(problem))?;
+                        }
+                    }
+                    Err(error) => tell("open records", Err(error.to_string()))?,
+                }
+            }
+        }
+        Err(error) => tell("database", Err(error.to_string()))?,
+    }
     for account in connectors.iter() {
         tell(
             &format!("connector {}", account.name),
@@ -60,9 +76,10 @@ async fn health_port(listen: SocketAddr) -> String {
     }
 }
 
-/// As `run` connects to it, and what `run` asks of it. Returns how many migrations are missing.
-async fn database(config: &Config) -> Result<usize, StoreError> {
+/// Connects as `run` does, and asks what `run` asks. Returns how many migrations are missing.
+async fn database(config: &Config) -> anyhow::Result<(Store, usize)> {
     let pool = store::connect(&config.database()).await?;
     store::examine(&pool).await?;
-    store::schema(&pool, config.worker.migrate).await
+    let missing = store::schema(&pool, config.worker.migrate).await?;
+    Ok((Store::new(pool, config.key_ring()?, config.store()), missing))
 }

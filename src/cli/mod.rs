@@ -16,13 +16,16 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use secrecy::ExposeSecret;
 
 pub use self::output::note;
 use self::output::say;
 use crate::{
     config::{self, Config},
     shutdown::Signals,
-    store, telemetry, worker,
+    store, telemetry,
+    webhook::SigningKey,
+    worker,
 };
 
 #[derive(Debug, Parser)]
@@ -73,6 +76,11 @@ enum Command {
     Keys(keys::Action),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
+    /// Print the webhook secrets that a merchant gets from webhooks.master_secrets
+    WebhookSecret {
+        /// The merchant, as in x-merchant-id
+        merchant_id: String,
+    },
     /// Compare a deployment's history with the rules that it is to keep, and print each that it breaks
     Audit(audit::Arguments),
 }
@@ -103,9 +111,14 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let done = runtime.block_on(async {
         match arguments.command {
-            Command::Run => worker::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS),
+            Command::Run => {
+                for file in config::open_secrets(file, environment()) {
+                    tracing::warn!(file, "file with secrets is readable by every user");
+                }
+                worker::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS)
+            }
             Command::Migrate => migrate(&config).await,
-            Command::Check => check::run(&config).await,
+            Command::Check => check::run(&config, &config::open_secrets(file, environment())).await,
             Command::Connectors => {
                 connectors::run(Some(&config))?;
                 Ok(ExitCode::SUCCESS)
@@ -115,6 +128,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::Show(arguments) => show::run(&config, &arguments).await,
+            Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),
             Command::Audit(arguments) => audit::run(&config, &arguments).await,
         }
     });
@@ -136,6 +150,19 @@ fn tell_given(file: Option<&Path>) -> anyhow::Result<()> {
         say(format_args!("{:<48} {place}", setting.escape_debug().to_string()))?;
     }
     Ok(())
+}
+
+/// To be handed to the merchant, and to nobody else.
+fn webhook_secret(config: &Config, merchant_id: &str) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(!config.webhooks.master_secrets.is_empty(), "webhooks.master_secrets is not set");
+    anyhow::ensure!(
+        !config.webhooks.merchant_secrets.contains_key(merchant_id),
+        "this merchant has secrets of its own in webhooks.merchant_secrets"
+    );
+    for master in &config.webhooks.master_secrets {
+        println!("{}", SigningKey::derive(master, merchant_id)?.expose_secret());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {

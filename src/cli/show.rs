@@ -8,7 +8,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::output::{note, say};
 use crate::{
     config::Config,
-    domain::{escape_control, idempotency_key, is_control},
+    domain::{escape_control, idempotency_key_of, is_control},
     store::{self, Shown, Store},
 };
 
@@ -33,7 +33,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         if arguments.json {
             say(escape_json(&serde_json::to_string(record)?))?;
         } else {
-            say(shown(record).trim_end())?;
+            say(shown(record, &config.worker.deployment).trim_end())?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -53,7 +53,7 @@ fn escape_json(json: &str) -> String {
     escaped
 }
 
-fn shown(record: &Shown) -> String {
+fn shown(record: &Shown, deployment: &str) -> String {
     let mut text = format!("{} {}\n", escape_control(&record.merchant_payout_id), record.state);
     // A String takes whatever is written into it.
     let mut line = |name: &str, value: &str| {
@@ -66,7 +66,7 @@ fn shown(record: &Shown) -> String {
     line("id", &record.id.to_string());
     line("merchant_id", &record.merchant_id);
     line("connector", &record.connector);
-    line("idempotency_key", &idempotency_key(&record.merchant_id, &record.merchant_payout_id));
+    line("idempotency_key", &idempotency_key_of(deployment, &record.merchant_id, &record.merchant_payout_id));
     line("amount", &format!("{} minor units of {}", record.amount_minor, record.currency));
     line("payout_status", record.payout_status.as_deref().unwrap_or_default());
     line("connector_payout_id", record.connector_payout_id.as_deref().unwrap_or_default());

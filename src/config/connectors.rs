@@ -1,6 +1,6 @@
 //! `[connectors.NAME]`: one account at a provider, under a name that jobs choose by `x-connector`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{tls, wording::problem};
 use crate::{
     connector::{Account, KINDS, Kind, Settings},
-    domain::did_you_mean,
+    domain::{AccountId, did_you_mean},
     http::{self, HttpSettings, NoClient},
     limits::{Breaker, BreakerSettings, Permits, RateLimit},
 };
@@ -17,6 +17,8 @@ use crate::{
 pub struct ConnectorSection {
     pub kind: &'static Kind,
     pub calls: CallSection,
+    /// The account's name at the provider, which outlasts its credentials.
+    pub account: Option<String>,
     /// The kind's own, in the same section.
     pub settings: Box<dyn Settings>,
 }
@@ -70,8 +72,13 @@ impl ConnectorSection {
             None => CallSection::default(),
             Some(calls) => calls.try_into().map_err(|error| problem(&format!("{path}.calls"), &error))?,
         };
+        let account = match section.remove("account") {
+            None => None,
+            Some(Value::String(account)) if !account.is_empty() => Some(account),
+            Some(_) => return Err(format!("{path}.account is not a text, or empty")),
+        };
         let settings = (kind.read)(Value::Table(section)).map_err(|error| problem(path, &error))?;
-        Ok(Self { kind, calls, settings })
+        Ok(Self { kind, calls, account, settings })
     }
 
     pub(super) fn problems(&self, name: &str, lease_seconds: u64) -> Vec<String> {
@@ -101,6 +108,16 @@ impl ConnectorSection {
         format!("{}:{port}", url.host_str().unwrap_or_default())
     }
 
+    /// Which account calls go to.
+    pub fn account_id(&self) -> AccountId {
+        let identity = match &self.account {
+            // Never the same as an identity that is not given a name.
+            Some(account) => format!("account {account}"),
+            None => format!("identity {}", self.settings.identity()),
+        };
+        AccountId::of(self.kind.name, self.settings.url().as_str(), &identity)
+    }
+
     pub(super) fn account(&self, name: &str) -> Result<Account, NoClient> {
         let http = HttpSettings {
             connect_timeout: Duration::from_secs(self.calls.connect_timeout_seconds),
@@ -108,10 +125,14 @@ impl ConnectorSection {
             max_response_bytes: self.calls.max_response_bytes,
             max_idle: self.calls.concurrency,
             roots: tls::roots(self.calls.ca_file.as_deref()),
+            clock: Arc::default(),
         };
+        let clock = http.clock.clone();
         Ok(Account {
             name: name.into(),
             kind: self.kind,
+            id: self.account_id(),
+            clock,
             connector: self.settings.connect(http)?,
             permits: Permits::new(self.calls.concurrency),
             rate: RateLimit::new(self.calls.requests_per_minute),

@@ -25,19 +25,20 @@ const SECTIONS: [&str; 10] =
 /// Variables that other programs know as well.
 const WELL_KNOWN: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("AMQP_URL", "broker.url")];
 /// Settings whose value may stand in a file of its own, named by the setting with `_file`.
-const IN_FILES: [&str; 9] = [
+pub(super) const IN_FILES: [&str; 10] = [
     "url",
     "token",
     "sealing",
     "fingerprint",
     "secrets",
+    "master_secrets",
     "api_key",
     "key_secret",
     "private_key",
     "refresh_token",
 ];
 /// Of those, the ones with several values: a line each in their file.
-const LISTS: [&str; 2] = ["sealing", "secrets"];
+const LISTS: [&str; 4] = ["sealing", "fingerprint", "secrets", "master_secrets"];
 
 /// Reads the file, where there is one, and lays the environment over it.
 pub fn load(
@@ -69,9 +70,9 @@ fn build(
             problems.push(problem);
         }
     }
+    let mut config = Config::default();
     read_files(&mut table, "", &mut problems);
 
-    let mut config = Config::default();
     let mut sections: BTreeMap<String, Value> = table.into_iter().collect();
     take(&mut sections, "worker", &mut config.worker, &mut problems);
     take(&mut sections, "database", &mut config.database, &mut problems);
@@ -119,7 +120,7 @@ pub fn given(
 }
 
 /// A setting without the `_file` of one whose value stands in a file of its own.
-fn in_a_file(setting: &str) -> (String, bool) {
+pub(super) fn in_a_file(setting: &str) -> (String, bool) {
     match setting.strip_suffix("_file") {
         Some(plain) if IN_FILES.iter().any(|known| plain.rsplit('.').next() == Some(known)) => {
             (plain.to_owned(), true)
@@ -137,7 +138,7 @@ fn leaves(table: &Table, path: &str, found: &mut impl FnMut(String)) {
     }
 }
 
-fn read(file: Option<&Path>) -> Result<Table, ConfigError> {
+pub(super) fn read(file: Option<&Path>) -> Result<Table, ConfigError> {
     let Some(path) = file else { return Ok(Table::new()) };
     let problem = |problem: String| ConfigError(vec![format!("{}: {problem}", path.display())]);
     let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
@@ -163,14 +164,14 @@ fn take<T: DeserializeOwned>(
 }
 
 /// A setting that the environment has.
-struct Override {
-    setting: String,
-    value: String,
+pub(super) struct Override {
+    pub(super) setting: String,
+    pub(super) value: String,
     variable: String,
 }
 
 /// Every setting that the environment has, in an order of its own: that of the environment is its launcher's.
-fn overrides(environment: impl Iterator<Item = (String, String)>) -> Vec<Override> {
+pub(super) fn overrides(environment: impl Iterator<Item = (String, String)>) -> Vec<Override> {
     let mut found: Vec<Override> = environment
         .filter_map(|(variable, value)| {
             let setting = setting_of(&variable)?;
@@ -231,7 +232,7 @@ fn is_same(first: &Override, second: &Override) -> bool {
     value(first).is_some_and(|value_of_first| Some(value_of_first) == value(second))
 }
 
-fn set(table: &mut Table, setting: &str, value: String) -> Result<(), String> {
+pub(super) fn set(table: &mut Table, setting: &str, value: String) -> Result<(), String> {
     let (section, key) = setting.rsplit_once('.').ok_or_else(|| {
         format!("{PREFIX}{} names no setting, expected {PREFIX}SECTION__KEY", setting.to_uppercase())
     })?;

@@ -7,20 +7,24 @@
 mod connectors;
 mod load;
 mod problems;
+mod secret_files;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod values;
 mod wording;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::Deserialize;
+use time::OffsetDateTime;
 
 pub use self::{
     connectors::{CallSection, ConnectorSection},
     load::{ConfigError, given, load},
+    secret_files::open_secrets,
     tls::{TlsMode, TlsSection},
 };
 use crate::{
@@ -51,6 +55,8 @@ pub struct Config {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkerSection {
+    /// Part of every idempotency key, unless it is empty. Fixed once there are records.
+    pub deployment: String,
     /// Deliveries that are being taken in, and records that are being concluded: each at most.
     pub jobs_in_flight: usize,
     /// Events being told, at most.
@@ -72,6 +78,7 @@ pub struct WorkerSection {
 impl Default for WorkerSection {
     fn default() -> Self {
         Self {
+            deployment: String::new(),
             jobs_in_flight: 1024,
             events_in_flight: 2048,
             grace_period_seconds: 30,
@@ -159,8 +166,9 @@ impl Default for BrokerSection {
 pub struct KeysSection {
     /// `ID:BASE64` of 32 bytes each, newest first: the first seals, all open.
     pub sealing: Vec<SecretString>,
-    /// Base64 of 32 bytes. It never rotates: it tells a repeat from a conflict.
-    pub fingerprint: Option<SecretString>,
+    /// Base64 of 32 bytes each, newest first: the first writes, all recognize duplicates. One may be given as a text.
+    #[serde(deserialize_with = "values::one_or_more")]
+    pub fingerprint: Vec<SecretString>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -171,6 +179,9 @@ pub struct JobsSection {
     pub allow_http_webhooks: bool,
     /// `reject` or `ignore`.
     pub unknown_fields: UnknownFields,
+    /// After a restore: first calls for what was published or written before this are preceded by a look-up.
+    #[serde(deserialize_with = "values::moment")]
+    pub ask_before_calling_since: Option<OffsetDateTime>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -204,6 +215,8 @@ impl Default for RetrySection {
 pub struct WebhooksSection {
     /// `whsec_…`; several while keys rotate.
     pub secrets: Vec<SecretString>,
+    /// `whsec_…`; each merchant without secrets of its own gets one that is derived.
+    pub master_secrets: Vec<SecretString>,
     /// By `x-merchant-id`.
     pub merchant_secrets: BTreeMap<String, Vec<SecretString>>,
     /// Waits after the first try, the second, …
@@ -232,6 +245,7 @@ impl Default for WebhooksSection {
     fn default() -> Self {
         Self {
             secrets: Vec::new(),
+            master_secrets: Vec::new(),
             merchant_secrets: BTreeMap::new(),
             // The Standard Webhooks specification's.
             schedule_seconds: vec![5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400],
@@ -294,8 +308,8 @@ impl Default for LogSection {
 
 impl Config {
     pub fn key_ring(&self) -> Result<KeyRing, KeyError> {
-        let fingerprint = self.keys.fingerprint.as_ref().ok_or(KeyError::Fingerprint)?;
-        KeyRing::new(&self.keys.sealing, fingerprint)
+        let (newest, former) = self.keys.fingerprint.split_first().ok_or(KeyError::Fingerprint)?;
+        KeyRing::new(&self.keys.sealing, newest)?.with_former_fingerprint_keys(former)
     }
 
     pub fn database(&self) -> DatabaseSettings {
@@ -350,6 +364,7 @@ impl Config {
                 max_age: Duration::from_secs(self.retry.max_age_seconds),
                 max_attempts: self.retry.max_attempts,
                 window_margin: Duration::from_secs(self.retry.window_margin_seconds),
+                ask_before_calling_since: self.jobs.ask_before_calling_since,
             },
             wait_in_place: Duration::from_millis(self.retry.wait_in_place_ms),
             jobs_in_flight: self.worker.jobs_in_flight,
@@ -365,6 +380,7 @@ impl Config {
                 attempts: self.retention.attempts_days,
             },
             names: self.broker.names.clone(),
+            deployment: self.worker.deployment.clone(),
         }
     }
 
@@ -376,6 +392,7 @@ impl Config {
         };
         WebhookSettings {
             default_keys: keys(&section.secrets),
+            master_secrets: section.master_secrets.clone(),
             merchant_keys: section
                 .merchant_secrets
                 .iter()
@@ -389,6 +406,7 @@ impl Config {
                 max_response_bytes: section.max_response_bytes,
                 max_idle: section.concurrency,
                 roots: tls::roots(section.ca_file.as_deref()),
+                clock: Arc::default(),
             },
             concurrency: section.concurrency.max(1),
             host_concurrency: section.host_concurrency.max(1),

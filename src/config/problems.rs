@@ -30,13 +30,21 @@ impl Config {
                 check(true, &format!("{name}: {problem}"));
             }
         }
-        check(self.keys.fingerprint.is_none(), "keys.fingerprint is missing: base64 of 32 random bytes");
+        check(self.keys.fingerprint.is_empty(), "keys.fingerprint is missing: base64 of 32 random bytes");
         check(
             self.keys.sealing.is_empty(),
             "keys.sealing is missing: [\"ID:BASE64\"], base64 of 32 random bytes",
         );
         check(self.connectors.is_empty(), "there is no [connectors.NAME]");
-        check(self.webhooks.secrets.is_empty(), "webhooks.secrets is missing: [\"whsec_BASE64\"]");
+        check(
+            self.webhooks.secrets.is_empty() && self.webhooks.master_secrets.is_empty(),
+            "webhooks.secrets is missing: [\"whsec_BASE64\"]",
+        );
+        for (place, secret) in self.webhooks.master_secrets.iter().enumerate() {
+            if let Err(error) = SigningKey::derive(secret, "") {
+                check(true, &format!("webhooks.master_secrets[{place}]: {error}"));
+            }
+        }
         check(self.worker.jobs_in_flight == 0, "worker.jobs_in_flight is 0");
         check(self.worker.events_in_flight < 2, "worker.events_in_flight is below 2");
         check(self.worker.sweep_interval_ms == 0, "worker.sweep_interval_ms is 0");
@@ -64,7 +72,7 @@ impl Config {
             // What is missing altogether was told above.
             let is_missing = match error {
                 KeyError::Empty => true,
-                KeyError::Fingerprint => self.keys.fingerprint.is_none(),
+                KeyError::Fingerprint => self.keys.fingerprint.is_empty(),
                 KeyError::Form(_) | KeyError::Length(_) | KeyError::Twice(_) => false,
             };
             check(!is_missing, &format!("keys: {error}"));

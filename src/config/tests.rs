@@ -138,7 +138,7 @@ fn every_problem_is_told_at_once_and_no_value_with_it() {
 fn no_problem_shows_a_value() {
     for (text, setting) in [
         ("[keys]\nsealing = \"canary\"", "keys.sealing"),
-        ("[keys]\nfingerprint = [\"canary\"]", "keys.fingerprint"),
+        ("[keys]\nfingerprint = { a = \"canary\" }", "keys.fingerprint"),
         ("[webhooks]\nsecrets = \"canary\"", "webhooks.secrets"),
         ("[webhooks]\nallowed_networks = [\"canary\"]", "webhooks.allowed_networks"),
         ("[worker]\nhealth_listen = \"canary\"", "worker.health_listen"),
@@ -208,7 +208,7 @@ fn what_does_not_go_together_is_refused() {
         ("default_connector = \"sandbox\"", "default_connector = \"nobody\"", "jobs.default_connector"),
         ("heartbeat_seconds = 10", "heartbeat_seconds = 0", "broker.heartbeat_seconds"),
         ("whsec_MfKQ", "MfKQ", "webhooks.secrets[0]"),
-        ("fingerprint = \"Hx4d", "fingerprint = \"!x4d", "the fingerprint key"),
+        ("fingerprint = \"Hx4d", "fingerprint = \"!x4d", "keys.fingerprint"),
         ("prefetch = 512", "prefetch = 0", "broker.prefetch"),
         ("timeout_seconds = 10", "timeout_seconds = 0", "database.timeout_seconds"),
     ] {

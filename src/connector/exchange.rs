@@ -98,7 +98,8 @@ pub(super) fn unreadable(answer: &Answer) -> ConnectorError {
 pub(super) fn judge(answer: &Answer, error: ConnectorError, own_credential: bool) -> Outcome {
     let retry_after = answer.retry_after(OffsetDateTime::now_utc());
     match answer.status.as_u16() {
-        401 | 403 if own_credential => Outcome::TryLater { error, retry_after },
+        // Nothing is found at a base path that is wrong, or of an account that the credential does not see.
+        401 | 403 | 404 if own_credential => Outcome::TryLater { error, retry_after },
         400 | 401 | 403 | 404 | 422 => Outcome::Refused(error),
         429 => Outcome::TryLater { error, retry_after },
         _ => Outcome::InDoubt(error),

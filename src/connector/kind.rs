@@ -49,8 +49,12 @@ pub trait Settings: fmt::Debug + Send + Sync {
     /// `on_its_way`: how long a call that was given up may still arrive.
     fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String>;
 
-    /// Whom it calls.
+    /// The provider's URL.
     fn url(&self) -> &Url;
+
+    /// What names the account at the provider, where `account` does not: it need not last longer than a credential. Only its
+    /// digest is kept ([`AccountId`](crate::domain::AccountId)).
+    fn identity(&self) -> String;
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient>;
 }

@@ -25,8 +25,10 @@ pub use self::{
 };
 use crate::{
     domain::{
-        ConnectorError, CreateLink, Finding, Outcome, Redactor, ReplayRule, TraceContext, escape_control,
+        AccountId, ConnectorError, CreateLink, Finding, Outcome, Redactor, ReplayRule, TraceContext,
+        escape_control,
     },
+    http::PeerClock,
     limits::{Breaker, Health, Permits, RateLimit},
     wire::Rejection,
 };
@@ -39,7 +41,7 @@ pub struct Call<'a> {
     pub idempotency_key: &'a str,
     /// Known where an earlier call, or a look-up, told it.
     pub connector_payout_id: Option<&'a str>,
-    /// When the first call that counts began: a look-up need not search before it.
+    /// When the first call that counts began, where a look-up need not search before it.
     pub first_called_at: Option<OffsetDateTime>,
     /// By the clock of `first_called_at`, which is the database's and need not be the provider's.
     pub now: OffsetDateTime,
@@ -86,6 +88,9 @@ pub trait Connector: Send + Sync {
 pub struct Account {
     pub name: Arc<str>,
     pub kind: &'static Kind,
+    pub id: AccountId,
+    /// The provider's, by its answers.
+    pub clock: Arc<PeerClock>,
     pub connector: Box<dyn Connector>,
     /// Calls under way at once.
     pub permits: Permits,

@@ -98,6 +98,10 @@ impl Settings for SandboxSettings {
         &self.url
     }
 
+    fn identity(&self) -> String {
+        self.token.expose_secret().to_owned()
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         let links = at(&self.url, &["v1", "payout-links"]);
         Ok(Box::new(Sandbox {

@@ -86,6 +86,12 @@ impl Settings for XenditSettings {
         &self.url
     }
 
+    fn identity(&self) -> String {
+        // A sub-account has payouts of its own.
+        let sub_account = self.defaults.for_user_id.as_deref().unwrap_or_default();
+        format!("{}\n{sub_account}", self.api_key.expose_secret())
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         Ok(Box::new(Xendit {
             http: Client::new(http)?,

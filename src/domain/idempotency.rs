@@ -9,8 +9,15 @@ const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// front. From the record's key alone, so that it can be computed again; the tightest connector takes 35 of
 /// `[A-Za-z0-9_-]`.
 pub fn idempotency_key(merchant_id: &str, merchant_payout_id: &str) -> String {
+    idempotency_key_of("", merchant_id, merchant_payout_id)
+}
+
+/// The same of a deployment that has a name, so that two of them at one provider account share no key.
+pub fn idempotency_key_of(deployment: &str, merchant_id: &str, merchant_payout_id: &str) -> String {
     let mut context = Context::new(&SHA256);
-    for part in [merchant_id, merchant_payout_id] {
+    let parts = [deployment, merchant_id, merchant_payout_id];
+    // A deployment without a name has the keys of earlier versions. Two parts are never the beginning of three.
+    for part in &parts[usize::from(deployment.is_empty())..] {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
@@ -44,6 +51,9 @@ mod tests {
         assert_ne!(idempotency_key("", "a"), idempotency_key("a", ""));
         // Python: base64.b32encode(hashlib.sha256(struct.pack(">Q", 0) + struct.pack(">Q", 7) + b"po_1001").digest()[:20])
         assert_eq!(idempotency_key("", "po_1001"), "r2ixnkg2kzb4d2wbhpuc2i7k55z7f5oz");
+        assert_eq!(idempotency_key_of("", "m_1", "po_1"), idempotency_key("m_1", "po_1"));
+        assert_ne!(idempotency_key_of("live", "m_1", "po_1"), idempotency_key("m_1", "po_1"));
+        assert_ne!(idempotency_key_of("live", "m_1", "po_1"), idempotency_key_of("staging", "m_1", "po_1"));
         let uuid = idempotency_uuid("r2ixnkg2kzb4d2wbhpuc2i7k55z7f5oz");
         assert_eq!(
             (uuid.to_string().as_str(), uuid.get_version_num()),

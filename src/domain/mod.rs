@@ -1,5 +1,7 @@
 //! Values and decisions: no I/O, no async, no clock (`now` is an argument).
 
+mod account;
+mod clock;
 mod prism;
 mod money;
 mod customer;
@@ -16,9 +18,11 @@ pub mod retry;
 mod event;
 
 pub use self::{
+    account::AccountId,
+    clock::{ClockSample, ClockWatch, Steady},
     customer::{Address, BrowserInformation, Customer, CustomerDocument, PayoutAddress},
     event::{EventType, event_time},
-    idempotency::{idempotency_key, idempotency_uuid},
+    idempotency::{idempotency_key, idempotency_key_of, idempotency_uuid},
     job::{CreateLink, InvalidIdentifier, InvalidWebhookUrl, MerchantPayoutId, WebhookUrl},
     money::{Currency, InvalidAmount, Money},
     nearest::{did_you_mean, nearest},
@@ -28,6 +32,6 @@ pub use self::{
     payout_method::{FieldKind, METHODS, MethodField, MethodFields, MethodKind, PayoutMethod, SOURCE_BANKS},
     prism::{Country, PayoutPriority, PayoutStatus, PrismEnum},
     redaction::Redactor,
-    retry::{Conclusion, Progress},
+    retry::{Circumstances, Conclusion, Progress},
     text::{escape_control, has_control, is_control},
 };

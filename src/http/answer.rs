@@ -77,7 +77,7 @@ fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
     Some(Duration::try_from(wait).unwrap_or(Duration::ZERO).min(MAX_WAIT))
 }
 
-fn date(headers: &HeaderMap) -> Option<OffsetDateTime> {
+pub(super) fn date(headers: &HeaderMap) -> Option<OffsetDateTime> {
     http_date(headers.get(DATE)?.to_str().ok()?.trim())
 }
 

@@ -1,6 +1,7 @@
 //! One way to call somebody over HTTP: every call with its limits, every failure with an answer to "was it sent?".
 
 mod answer;
+mod clock;
 mod connect;
 mod connection;
 mod encoding;
@@ -8,7 +9,12 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    hash::{Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use reqwest::{
@@ -16,11 +22,13 @@ use reqwest::{
     header::{ACCEPT, HeaderValue, USER_AGENT},
 };
 use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
 use tokio::time::timeout;
 use url::{Position, Url};
 
 pub use self::{
     answer::{Answer, BodyEnd, StatusAnswer, decimal_seconds},
+    clock::PeerClock,
     connect::{BoxError, Resolve, SystemResolver},
 };
 use self::{
@@ -39,6 +47,8 @@ pub struct HttpSettings {
     pub max_response_bytes: usize,
     /// Connections that are kept open for the next call, of all hosts together.
     pub max_idle: usize,
+    /// What the answers' `Date` says of the other side's clock.
+    pub clock: Arc<PeerClock>,
     /// Certificates that a server's is looked up in, in place of the system's.
     pub roots: Option<Vec<CertificateDer<'static>>>,
 }
@@ -125,9 +135,11 @@ impl Client {
             return fuzzing::answer(&*outgoing?, settings);
             #[cfg(not(fuzzing))]
             {
-                let mut progress = Progress::default();
-                let (body, cut) = self.0.send(outgoing?, &mut progress).await?;
+                let (mut progress, outgoing) = (Progress::default(), outgoing?);
+                let host = outgoing.host();
+                let (body, cut) = self.0.send(outgoing, &mut progress).await?;
                 let Some(Head { status, mut headers }) = progress.head else { return Err(no_head()) };
+                settings.clock.observe(host, &headers, OffsetDateTime::now_utc());
                 let (body, cut) = encoding::decoded(&mut headers, body, cut, settings.max_response_bytes);
                 Ok(Answer { status, headers, body, cut })
             }
@@ -142,11 +154,13 @@ impl Client {
     ) -> impl Future<Output = Result<StatusAnswer, CallError>> + Send {
         let outgoing = outgoing(request);
         async move {
-            let mut progress = Progress::default();
-            let body = self.0.send(outgoing?, &mut progress).await;
+            let (mut progress, outgoing) = (Progress::default(), outgoing?);
+            let host = outgoing.host();
+            let body = self.0.send(outgoing, &mut progress).await;
             let Some(Head { status, headers }) = progress.head else {
                 return Err(body.err().unwrap_or_else(no_head));
             };
+            self.0.settings.clock.observe(host, &headers, OffsetDateTime::now_utc());
             let body = match body {
                 Ok((_, false)) => BodyEnd::Whole,
                 Ok((_, true)) => BodyEnd::Cut,
@@ -187,6 +201,13 @@ struct Outgoing {
 }
 
 impl Outgoing {
+    /// A number for the host: its name need not be kept for as long as an answer takes.
+    fn host(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.url.host_str().hash(&mut hasher);
+        hasher.finish()
+    }
+
     fn new(mut from: reqwest::Request) -> Self {
         let body = from.body_mut().take().unwrap_or_else(|| Body::from(Bytes::new()));
         let mut request = Box::new(Request::new(body));

@@ -27,6 +27,7 @@ fn settings() -> HttpSettings {
         max_response_bytes: 1000,
         max_idle: 3,
         roots: None,
+        clock: Arc::default(),
     }
 }
 

@@ -13,6 +13,9 @@ fn at_rest() -> Now {
         database_up: true,
         consuming: true,
         publishing: true,
+        open_records: [("current", 0), ("other", 0), ("missing", 0)],
+        database_clock: ClockState::default(),
+        merchants_clock: None,
     }
 }
 

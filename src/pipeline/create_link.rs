@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{Pipeline, timeline};
+use super::{
+    Pipeline,
+    called::{redact, redact_outcome, redact_status, tell_log},
+    timeline,
+};
 use crate::{
     connector::{Account, Call},
     domain::{
-        Attempt, Conclusion, ConnectorError, CreatedLink, Finding, OpenLink, Outcome, idempotency_key,
+        Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key_of,
         retry::{self, Next},
     },
     limits::{Permit, Slot},
@@ -32,10 +36,14 @@ impl Pipeline {
     ) -> Result<Option<Concluded>, StoreError> {
         let rule = account.connector.replay_rule();
         let mut has_place = true;
+        if link.progress.doubt_lost_calls(&self.settings.retry, link.lease.now()) {
+            link.call_is_written = false;
+        }
         loop {
             // Asked before every call, also of a record that a dead worker left: what is in doubt is never
             // repeated blindly.
-            match retry::next(&link.progress, rule, &self.settings.retry, link.lease.now()) {
+            let seen = self.circumstances(&link, account);
+            match retry::next(&link.progress, rule, &self.settings.retry, &seen) {
                 Next::Conclude(conclusion) => {
                     // It has no more calls: the next job's need not wait for this one's conclusion.
                     drop(permit);
@@ -124,6 +132,16 @@ impl Pipeline {
         }
     }
 
+    fn idempotency_key(&self, link: &OpenLink) -> String {
+        let id = link.job.merchant_payout_id.as_str();
+        idempotency_key_of(&self.settings.deployment, &link.merchant_id, id)
+    }
+
+    fn circumstances(&self, link: &OpenLink, account: &Account) -> Circumstances {
+        let now = link.lease.now();
+        Circumstances { now, steady: self.store.steady(now), account: account.id.clone() }
+    }
+
     /// Once the pipeline is stopped, whatever has not begun is too long.
     fn is_too_long(&self, after: Duration) -> bool {
         after > self.settings.wait_in_place || self.is_stopping()
@@ -132,6 +150,7 @@ impl Pipeline {
     /// Whether the call may be made: it and its lease are on disk before it is.
     async fn begin_call(&self, link: &mut OpenLink, account: &Account) -> Result<bool, StoreError> {
         let uncalled = link.progress.clone();
+        link.progress.account = Some(account.id.clone());
         if link.call_is_written && is_covered(link, account) {
             link.begin_written_call();
         } else {
@@ -158,7 +177,7 @@ impl Pipeline {
     async fn call(&self, link: &mut OpenLink, account: &Account) {
         tracing::Span::current().record("attempt.number", link.progress.attempts);
         let (started_at, started) = (link.lease.now(), Instant::now());
-        let key = idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str());
+        let key = self.idempotency_key(link);
         let deadline = account.connector.timeout() + SLACK;
         let mut outcome = timeout(deadline, account.connector.create_link(call(link, &key)))
             .await
@@ -168,7 +187,7 @@ impl Pipeline {
         let attempt = timeline::of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
         tell_log(
             &attempt,
-            matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403)),
+            matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403 | 404)),
         );
         self.metrics.called(account, &attempt);
         link.calls.push(attempt);
@@ -178,12 +197,16 @@ impl Pipeline {
 
     async fn look_up(&self, link: &mut OpenLink, account: &Account) -> Result<(), StoreError> {
         let (asked_at, started) = (link.lease.now(), Instant::now());
-        let key = idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str());
+        let first_called_at = link.progress.first_call_to_narrow_by(&self.circumstances(link, account));
+        let key = self.idempotency_key(link);
         let deadline = account.connector.timeout() + SLACK;
         let mut finding =
-            timeout(deadline, account.connector.find_link(call(link, &key))).await.unwrap_or_else(|_| {
-                Finding::Unanswered { error: ConnectorError::unanswered("timed out"), retry_after: None }
-            });
+            timeout(deadline, account.connector.find_link(Call { first_called_at, ..call(link, &key) }))
+                .await
+                .unwrap_or_else(|_| Finding::Unanswered {
+                    error: ConnectorError::unanswered("timed out"),
+                    retry_after: None,
+                });
         account.breaker.record(finding.health(), std::time::Instant::now());
         if let Finding::Found(found) = &mut finding {
             redact_status(found, link, account);
@@ -195,7 +218,9 @@ impl Pipeline {
         tell_log(&attempt, false);
         self.metrics.called(account, &attempt);
         link.calls.push(attempt);
-        link.progress.record_finding(finding, account.connector.replay_rule(), asked_at);
+        // As the clock is known now: what it did while the answer was on its way counts.
+        let asked = Circumstances { now: asked_at, ..self.circumstances(link, account) };
+        link.progress.record_finding(finding, account.connector.replay_rule(), &asked);
         Ok(())
     }
 
@@ -245,7 +270,7 @@ impl Pipeline {
             progress.status_code,
         );
         let error_code = told.error_code;
-        let answer = InHand::of(&link);
+        let answer = InHand::of(&link, self.idempotency_key(&link));
         let concluding = Box::pin(self.store.conclude(link, told));
         let event = match self.until_given_up(concluding).await {
             Some(Ok(event)) => event,
@@ -285,14 +310,14 @@ struct InHand {
 }
 
 impl InHand {
-    fn of(link: &OpenLink) -> Self {
+    fn of(link: &OpenLink, idempotency_key: String) -> Self {
         let made = link.calls.iter().rev().find(|call| matches!(call.outcome, "created" | "found"));
         Self {
             id: link.id,
             connector_payout_id: made
                 .and_then(|call| call.detail.clone())
                 .or_else(|| link.progress.connector_payout_id.clone()),
-            idempotency_key: idempotency_key(&link.merchant_id, link.job.merchant_payout_id.as_str()),
+            idempotency_key,
         }
     }
 
@@ -328,49 +353,5 @@ fn call<'a>(link: &'a OpenLink, idempotency_key: &'a str) -> Call<'a> {
         first_called_at: link.progress.first_called_at,
         now: link.lease.now(),
         trace: &link.trace,
-    }
-}
-
-/// A connector may repeat what it was sent, its own account's credentials too: none of it goes on.
-fn redact(error: &mut ConnectorError, link: &OpenLink, account: &Account) {
-    account.redact(error, Some(&link.job));
-}
-
-fn redact_outcome(outcome: &mut Outcome, link: &OpenLink, account: &Account) {
-    match outcome {
-        Outcome::Refused(error)
-        | Outcome::NotSent(error)
-        | Outcome::TryLater { error, .. }
-        | Outcome::AlreadyThere(error)
-        | Outcome::InDoubt(error) => redact(error, link, account),
-        Outcome::Created(created) => redact_status(created, link, account),
-        Outcome::Underway { .. } => {}
-    }
-}
-
-/// A word that nobody knows may be anything.
-fn redact_status(created: &mut CreatedLink, link: &OpenLink, account: &Account) {
-    if let Some(status) = &created.unknown_status {
-        created.unknown_status = Some(account.redact_status(status, &link.job));
-    }
-}
-
-/// One line a call. A credential of the deployment that a connector refuses is somebody's to mend, now.
-fn tell_log(attempt: &Attempt, our_credential_refused: bool) {
-    let (kind, outcome, status) = (attempt.kind.as_str(), attempt.outcome, attempt.status_code);
-    let took_ms = u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX);
-    if our_credential_refused {
-        tracing::error!(
-            kind,
-            outcome,
-            http.status = status,
-            took_ms,
-            "the connector refuses the configured credential"
-        );
-    } else if matches!(outcome, "created" | "found") {
-        tracing::debug!(kind, outcome, http.status = status, took_ms, "connector called");
-    } else {
-        let reason = attempt.detail.as_deref().unwrap_or_default();
-        tracing::info!(kind, outcome, http.status = status, took_ms, reason, "connector called");
     }
 }

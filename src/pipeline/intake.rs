@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use time::OffsetDateTime;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -128,7 +129,13 @@ impl Pipeline {
         if delivery.is_stale() {
             return None;
         }
+        let lost_call_from = self.lost_call_from(delivery);
         let (hold, admitted) = match admission {
+            // It is asked about first, as an unknown outcome is.
+            Admission::Call(_) if lost_call_from.is_some() => {
+                account.rate.give_back(1);
+                (Hold::Park(Duration::ZERO), None)
+            }
             Admission::Call(permit) => (first_hold(account.connector.replay_rule()), Some(permit)),
             Admission::Park => (Hold::Park(Duration::ZERO), None),
         };
@@ -141,6 +148,8 @@ impl Pipeline {
             correlation_id: delivery.correlation_id().or(delivery.message_id()).map(str::to_owned),
             trace: trace(delivery),
             hold,
+            account: account.id.clone(),
+            lost_call_from,
         };
         // While the database is away nothing is accepted and nothing acknowledged; stopped meanwhile, the delivery
         // goes back to the queue, and finds its row there if it was written after all.
@@ -198,6 +207,14 @@ impl Pipeline {
                 delivery.give_back();
             }
         }
+    }
+
+    /// From when on a worker may have called for a message whose writes are lost. A message that does not say when it was
+    /// published may be as old as any.
+    fn lost_call_from(&self, delivery: &Delivery) -> Option<OffsetDateTime> {
+        let time = self.settings.retry.ask_before_calling_since?;
+        let published_at = delivery.timestamp().unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        (published_at < time).then_some(published_at)
     }
 
     /// Admits a job to a call at once: with a permit of its connector, and the rate limit's word. What does not come within
@@ -295,7 +312,9 @@ pub(super) fn trace(delivery: &Delivery) -> TraceContext {
 
 fn conflict(fields: &[String]) -> Rejection {
     let message = if fields.is_empty() {
-        "Another request was accepted under this key; it has been erased since, so the fields cannot be named.".into()
+        "Another request was accepted under this key, or the same one under a fingerprint key that is no longer \
+         configured. The first request is erased or cannot be decrypted, so the two cannot be compared."
+            .into()
     } else {
         format!("Another request was accepted under this key; these fields differ: {}.", fields.join(", "))
     };

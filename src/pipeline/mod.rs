@@ -11,10 +11,12 @@
 //! finds it due. Recovery is not a second code path: the sweeper feeds the same functions.
 
 mod answer;
+mod called;
 mod consumption;
 mod create_link;
 mod ignored_fields;
 mod intake;
+mod monitor;
 mod outbox;
 mod reading;
 mod retention;
@@ -23,9 +25,13 @@ mod sweeper;
 mod timeline;
 
 use self::ignored_fields::IgnoredFields;
-pub use self::retention::Retention;
+pub use self::{monitor::Placement, retention::Retention};
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt,
@@ -72,6 +78,8 @@ pub struct PipelineSettings {
     pub max_unfinished_begins: u32,
     pub retention: Retention,
     pub names: Names,
+    /// Part of every idempotency key, where it has a name.
+    pub deployment: String,
 }
 
 pub struct Pipeline {
@@ -100,6 +108,7 @@ pub struct Pipeline {
     unanswered: watch::Sender<bool>,
     may_consume: watch::Sender<bool>,
     health: sweeper::Health,
+    placement: Mutex<Placement>,
     tasks: TaskTracker,
     stopping: watch::Sender<bool>,
     /// The grace period of the shutdown has ended.
@@ -133,6 +142,7 @@ impl Pipeline {
             unanswered: watch::Sender::new(false),
             may_consume: watch::Sender::new(true),
             health: sweeper::Health::new(),
+            placement: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: watch::Sender::new(false),
             given_up: watch::Sender::new(false),
@@ -161,6 +171,7 @@ impl Pipeline {
         let pipeline = || self.clone();
         let (sweep, retain, seals) = (pipeline(), pipeline(), pipeline());
         let (presence, availability, consumption) = (pipeline(), pipeline(), pipeline());
+        let (clocks, placement) = (pipeline(), pipeline());
         let until_stopped = |pipeline: Arc<Self>, name, service: fn(Arc<Self>) -> BoxFuture<'static, ()>| {
             tasks::supervise(name, move || {
                 let pipeline = pipeline.clone();
@@ -178,6 +189,8 @@ impl Pipeline {
             until_stopped(availability, "availability", |this| {
                 async move { this.store.watch_availability().await }.boxed()
             }),
+            until_stopped(clocks, "clocks", |this| async move { this.watch_clocks().await }.boxed()),
+            until_stopped(placement, "placement", |this| async move { this.watch_placement().await }.boxed()),
             until_stopped(consumption, "consumption", |this| {
                 async move { this.watch_consumption().await }.boxed()
             }),
@@ -229,6 +242,9 @@ impl Pipeline {
             database_up: *self.store.is_up().borrow(),
             consuming,
             publishing: self.publisher.is_up(),
+            open_records: self.placement().counts(),
+            database_clock: self.store.clock(),
+            merchants_clock: self.webhooks.clock_offset(),
         };
         self.metrics.text(&now, self.connectors.iter())
     }

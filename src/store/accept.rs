@@ -16,7 +16,9 @@ use super::{
     seal::Column,
 };
 use crate::{
-    domain::{CreateLink, EventType, Lease, OpenLink, Progress, ServiceClass, TraceContext, service_rank},
+    domain::{
+        AccountId, CreateLink, EventType, Lease, OpenLink, Progress, ServiceClass, TraceContext, service_rank,
+    },
     wire,
 };
 
@@ -32,6 +34,10 @@ pub struct NewLink {
     pub correlation_id: Option<String>,
     pub trace: TraceContext,
     pub hold: Hold,
+    /// The account that is called with the same write, if one is.
+    pub account: AccountId,
+    /// A worker whose writes are lost may have called for it, at this time or later. Such a job is parked.
+    pub lost_call_from: Option<OffsetDateTime>,
 }
 
 /// Whether the connector can be called at once.
@@ -83,6 +89,8 @@ pub(super) struct Row {
     correlation_id: Option<String>,
     trace: TraceContext,
     hold: Hold,
+    account: AccountId,
+    lost_call_from: Option<OffsetDateTime>,
     service_rank: i16,
 }
 
@@ -115,6 +123,8 @@ impl Store {
             correlation_id,
             trace,
             hold,
+            account,
+            lost_call_from,
         } = new;
         let id = self.keys.record_id(Identity {
             merchant_id: &merchant_id,
@@ -129,7 +139,7 @@ impl Store {
             asked_at: Instant::now(),
             merchant_id,
             merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
-            fingerprint: wire::fingerprint(&request, &connector, &self.keys.fingerprint),
+            fingerprint: wire::fingerprint(&request, &connector, &self.keys.fingerprints[0]),
             connector,
             amount_minor: job.amount.minor_units(),
             currency: job.amount.currency.as_str(),
@@ -139,10 +149,13 @@ impl Store {
             correlation_id,
             trace,
             hold,
+            account,
+            lost_call_from,
             service_rank: service_rank(
                 match hold {
                     // Found due, its lease has expired after a call was begun.
                     Hold::BeginCall | Hold::Lease => ServiceClass::Unknown,
+                    Hold::Park(_) if lost_call_from.is_some() => ServiceClass::Unknown,
                     Hold::Park(_) => ServiceClass::New,
                 },
                 job.priority,
@@ -237,19 +250,20 @@ macro_rules! insert {
             INSERT INTO payout_links (
                 id, holder, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
                 destination_currency, request, reply_to, correlation_id, traceparent, tracestate, state, attempts,
-                first_called_at, last_called_at, uncalled_holder, due_at, service_rank
+                first_called_at, last_called_at, in_doubt_since, uncalled_holder, account, due_at, service_rank
             )
             SELECT
                 id, CASE WHEN leased THEN holder END, merchant_id, merchant_payout_id, request_fingerprint,
                 connector, amount_minor, currency, destination_currency, request, reply_to, correlation_id,
                 traceparent, tracestate, 'open', CASE WHEN called THEN 1 ELSE 0 END,
-                CASE WHEN called THEN now() END, CASE WHEN called THEN now() END,
-                CASE WHEN leased AND NOT called THEN holder END,
+                CASE WHEN called THEN now() ELSE lost_call_from END, CASE WHEN called THEN now() END,
+                CASE WHEN lost_call_from IS NOT NULL THEN now() END,
+                CASE WHEN leased AND NOT called THEN holder END, account,
                 now() + due_in_ms * interval '1 millisecond', service_rank
             FROM " + $rows + " AS new (
                 id, holder, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
                 destination_currency, request, reply_to, correlation_id, traceparent, tracestate, leased, called, due_in_ms,
-                service_rank
+                service_rank, account, lost_call_from
             )
             ON CONFLICT ON CONSTRAINT payout_links_key DO NOTHING
             RETURNING created_at
@@ -268,6 +282,7 @@ impl Accept {
     ) -> Result<Vec<OffsetDateTime>, StoreError> {
         let leased = |row: &Row| matches!(row.hold, Hold::BeginCall | Hold::Lease);
         let called = |row: &Row| row.hold == Hold::BeginCall;
+        let account = account_called;
         let due_in = |row: &Row| match row.hold {
             Hold::BeginCall | Hold::Lease => millis(self.lease),
             Hold::Park(pause) => millis(pause),
@@ -277,7 +292,7 @@ impl Accept {
                 "(VALUES (
                     $1::uuid, $2::uuid, $3::text, $4::text, $5::bytea, $6::text, $7::bigint, $8::text, $9::text,
                     $10::bytea, $11::text, $12::text, $13::text, $14::text, $15::boolean, $16::boolean,
-                    $17::bigint, $18::smallint
+                    $17::bigint, $18::smallint, $19::text, $20::timestamptz
                 ))",
                 row.id,
                 row.holder,
@@ -297,6 +312,8 @@ impl Accept {
                 called(row),
                 due_in(row),
                 row.service_rank,
+                account(row),
+                row.lost_call_from,
             )
             .fetch_all(connection)
             .await?,
@@ -306,7 +323,8 @@ impl Accept {
                     unnest($5::bytea[]), unnest($6::text[]), unnest($7::bigint[]), unnest($8::text[]),
                     unnest($9::text[]), unnest($10::bytea[]), unnest($11::text[]), unnest($12::text[]),
                     unnest($13::text[]), unnest($14::text[]), unnest($15::boolean[]), unnest($16::boolean[]),
-                    unnest($17::bigint[]), unnest($18::smallint[])
+                    unnest($17::bigint[]), unnest($18::smallint[]), unnest($19::text[]),
+                    unnest($20::timestamptz[])
                 )",
                 &column(rows, |row| row.id),
                 &column(rows, |row| row.holder),
@@ -326,9 +344,16 @@ impl Accept {
                 &column(rows, called),
                 &column(rows, due_in),
                 &column(rows, |row| row.service_rank),
+                &column(rows, account) as &[Option<&str>],
+                &column(rows, |row| row.lost_call_from) as &[Option<OffsetDateTime>],
             )
             .fetch_all(connection)
             .await?,
         })
     }
+}
+
+/// The account of a call that begins with the insert.
+fn account_called(row: &Row) -> Option<&str> {
+    (row.hold == Hold::BeginCall).then(|| row.account.as_str())
 }

@@ -7,7 +7,7 @@ use super::{
     Store, StoreError, availability::CONCLUSIONS_FIRST, connect::answered, millis, record_id::Identity,
 };
 use crate::{
-    domain::{Lease, OpenLink, Progress, SERVICE_RANKS, TraceContext},
+    domain::{AccountId, Lease, OpenLink, Progress, SERVICE_RANKS, TraceContext},
     wire,
 };
 
@@ -57,7 +57,7 @@ impl Store {
             FROM due WHERE p.id = ANY (ARRAY[due.id])
             RETURNING
                 p.id, merchant_id, merchant_payout_id, connector, request, attempts, first_called_at,
-                last_called_at, in_doubt_since, connector_payout_id, status_code, traceparent, tracestate,
+                last_called_at, in_doubt_since, account, connector_payout_id, status_code, traceparent, tracestate,
                 created_at, now() AS "now!"
             "#,
             connector,
@@ -71,6 +71,9 @@ impl Store {
         .fetch_all(&self.pool);
         let rows = answered(&self.pool, rows).await?;
         let heard_at = Instant::now();
+        if let Some(row) = rows.first() {
+            self.clock.observe(row.now, asked_at, heard_at);
+        }
         let links: Vec<Result<Box<OpenLink>, StoreError>> = rows
             .into_iter()
             .map(|row| {
@@ -102,6 +105,7 @@ impl Store {
                         first_called_at: row.first_called_at,
                         last_called_at: row.last_called_at,
                         in_doubt_since: row.in_doubt_since,
+                        account: row.account.as_deref().map(AccountId::stored),
                         connector_payout_id: row.connector_payout_id,
                         status_code: u16::try_from(row.status_code).unwrap_or_default(),
                         ..Progress::new(row.created_at)

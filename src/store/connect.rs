@@ -140,9 +140,12 @@ fn own_settings(settings: &DatabaseSettings) -> String {
     all.map(|(name, value)| format!("SET {name} = '{value}';")).collect()
 }
 
-/// Whether the other side still answers; a connection that was left in the middle of a statement does not.
+/// Whether the other side still answers and takes writes; a connection that was left in the middle of a statement does not. One to
+/// a primary that was demoted answers, and is replaced by one that may reach the new primary.
 async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    Ok(timeout(PING, connection.ping()).await.is_ok_and(|pinged| pinged.is_ok()))
+    let asked = sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'");
+    let writable = timeout(PING, asked.fetch_one(connection)).await;
+    Ok(matches!(writable, Ok(Ok(true))))
 }
 
 const PING: Duration = Duration::from_secs(2);

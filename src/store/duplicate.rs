@@ -142,15 +142,29 @@ impl Store {
         duplicate: Duplicate<'_>,
     ) -> Result<Accepted, StoreError> {
         // A job that names no connector is for the one that its record has, whatever the default is by now.
-        let fingerprint = wire::fingerprint(duplicate.request, &first.connector, &self.keys.fingerprint);
         let is_its_connector = duplicate.connector.is_none_or(|connector| connector == first.connector);
-        if first.fingerprint[..] != fingerprint[..] || !is_its_connector {
+        if !is_its_connector || !self.is_same_request(&first, &duplicate) {
             return Ok(Accepted::Conflict { fields: self.differences(&first, &duplicate) });
         }
         match first.finished {
             Some(finished) => self.finished(first.id, first.connector, finished),
             None => self.patiently(|| self.take_over(&first, &duplicate)).await,
         }
+    }
+
+    /// By the fingerprint under any key of the ring; else by the stored request, while that is there.
+    fn is_same_request(&self, first: &Found, duplicate: &Duplicate<'_>) -> bool {
+        let matches =
+            |key| wire::fingerprint(duplicate.request, &first.connector, key)[..] == first.fingerprint[..];
+        self.keys.fingerprints.iter().any(matches)
+            || self.stored(first).is_some_and(|stored| wire::differences(&stored, duplicate.job).is_empty())
+    }
+
+    /// The first request; `None` where it is erased or cannot be decrypted.
+    fn stored(&self, first: &Found) -> Option<CreateLink> {
+        let sealed = first.request.as_deref()?;
+        let request = self.keys.open(Column::Request, first.id, sealed).ok()?;
+        wire::stored_request(&request).ok()
     }
 
     fn finished(&self, id: Uuid, connector: String, finished: Finished) -> Result<Accepted, StoreError> {
@@ -247,12 +261,7 @@ impl Store {
         if duplicate.connector.is_some_and(|connector| connector != first.connector) {
             fields.push("x-connector".to_owned());
         }
-        let stored = first
-            .request
-            .as_deref()
-            .and_then(|sealed| self.keys.open(Column::Request, first.id, sealed).ok())
-            .and_then(|request| wire::stored_request(&request).ok());
-        if let Some(stored) = stored {
+        if let Some(stored) = self.stored(first) {
             fields.extend(wire::differences(&stored, job));
             return fields;
         }

@@ -228,6 +228,7 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('suspect_messages', 'SELECT'), ('suspect_messages', 'INSERT'), ('suspect_messages', 'UPDATE'),
             ('suspect_messages', 'DELETE'),
             ('rejected_messages', 'SELECT'), ('rejected_messages', 'INSERT'), ('rejected_messages', 'DELETE'),
+            ('remembered_settings', 'SELECT'), ('remembered_settings', 'INSERT'), ('remembered_settings', 'UPDATE'),
             ('sealing_keys', 'SELECT'), ('sealing_keys', 'INSERT'), ('sealing_keys', 'UPDATE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
@@ -236,7 +237,7 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
         FROM (VALUES
             ('payout_links', 'took_ms'), ('events', 'took_ms'), ('payout_links', 'service_rank'),
             ('payout_links', 'uncalled_holder'), ('payout_links', 'fresh_webhook_url'),
-            ('payout_links', 'refreshed_at'), ('events', 'publish_attempts'), ('events', 'reply_due'),
+            ('payout_links', 'refreshed_at'), ('payout_links', 'account'), ('events', 'publish_attempts'), ('events', 'reply_due'),
             ('events', 'publish_due_at')
         ) AS migrated (name, added)
         WHERE NOT EXISTS (

@@ -16,7 +16,7 @@ use super::{
     while_leased,
 };
 use crate::{
-    domain::{Attempt, OpenLink, ServiceClass, service_rank},
+    domain::{AccountId, Attempt, OpenLink, ServiceClass, service_rank},
     wire,
 };
 
@@ -30,6 +30,7 @@ pub(super) struct Kept {
     attempts: i32,
     first_called_at: Option<OffsetDateTime>,
     in_doubt_since: Option<OffsetDateTime>,
+    account: Option<AccountId>,
     connector_payout_id: Option<String>,
     status_code: i32,
     calls: Vec<Attempt>,
@@ -115,6 +116,7 @@ impl Store {
             attempts: count(progress.attempts),
             first_called_at: progress.first_called_at,
             in_doubt_since: progress.in_doubt_since,
+            account: progress.account.clone(),
             connector_payout_id: progress.connector_payout_id.clone(),
             status_code: progress.status_code.into(),
             calls: calls.clone(),
@@ -129,9 +131,11 @@ impl Store {
         };
         match granted {
             Ok(granted) => {
+                let heard_at = Instant::now();
+                self.clock.observe(granted.now, asked_at, heard_at);
                 link.lease.granted_at = granted.now;
                 link.lease.asked_at = asked_at;
-                link.lease.heard_at = Instant::now();
+                link.lease.heard_at = heard_at;
                 Ok(granted)
             }
             Err(error) => {
@@ -175,6 +179,7 @@ impl Statement for Keep {
                     first_called_at = CASE WHEN calls THEN coalesce(new.first_called_at, now()) ELSE new.first_called_at END,
                     last_called_at = CASE WHEN calls THEN now() ELSE p.last_called_at END,
                     in_doubt_since = new.in_doubt_since,
+                    account = new.account,
                     connector_payout_id = new.connector_payout_id,
                     status_code = new.status_code,
                     due_at = now() + due_in_ms * interval '1 millisecond',
@@ -183,10 +188,10 @@ impl Statement for Keep {
                     service_rank = new.service_rank
                 FROM UNNEST(
                     $1::uuid[], $2::uuid[], $3::integer[], $4::timestamptz[], $5::timestamptz[], $6::text[],
-                    $7::integer[], $8::boolean[], $9::boolean[], $10::bigint[], $20::smallint[]
+                    $7::integer[], $8::boolean[], $9::boolean[], $10::bigint[], $20::smallint[], $21::text[]
                 ) AS new (
                     id, holder, attempts, first_called_at, in_doubt_since, connector_payout_id, status_code, calls,
-                    leased, due_in_ms, service_rank
+                    leased, due_in_ms, service_rank, account
                 )
                 -- Only an open row has a holder: see conclude.
                 WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
@@ -228,6 +233,7 @@ impl Statement for Keep {
             &calls.details as &[Option<String>],
             &calls.callers,
             &column(&rows, |row| row.service_rank),
+            &column(&rows, |row| row.account.as_ref().map(AccountId::as_str)) as &[Option<&str>],
         )
         .fetch_all(connection)
         .await?;

@@ -9,6 +9,9 @@
 //! | `postpone` | nobody's until it is due; a call that was not made is taken back |
 //! | `conclude` | the row has its end and its event, both or neither; never a second time |
 //! | `claim_events`, `delivered` | the same for what has to be published and delivered |
+//! | `look_at_clock`, `steady` | since when the database's clock runs steadily by this worker's |
+//! | `open_records` | how many records are open, per connector and account |
+//! | `remember` | a setting that records depend on, and the one before it |
 //! | `due_records`, `oldest_due_event` | how much waits, and since when |
 //! | `be_present`, `take_over_leases` | leases of workers that are gone are due at once |
 //! | `note_rejection`, `rejection_of` | a rejected message that comes again is rejected again |
@@ -26,6 +29,7 @@ mod audit;
 mod availability;
 mod batch;
 mod claim;
+mod clock;
 mod conclude;
 mod connect;
 mod due;
@@ -33,12 +37,14 @@ mod duplicate;
 mod fitness;
 mod keep;
 mod kept;
+mod open;
 mod outbox;
 mod probe;
 mod pack;
 mod retain;
 mod record_id;
 mod rejections;
+mod remembered;
 mod rotate;
 mod seal;
 mod seal_count;
@@ -57,19 +63,22 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use self::{
-    accept::Accept, availability::Availability, batch::Batcher, conclude::Conclude, connect::answered,
-    keep::Keep, kept::KeptConnections, outbox::Delivered, worker::WorkerNumber,
+    accept::Accept, availability::Availability, batch::Batcher, clock::DatabaseClock, conclude::Conclude,
+    connect::answered, keep::Keep, kept::KeptConnections, outbox::Delivered, worker::WorkerNumber,
 };
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     audit::{Audited, AuditedEvent},
     batch::{BatchLimits, LEAST_CONNECTIONS},
+    clock::ClockState,
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate, url_problem},
     fitness::{examine, is_fit, schema},
+    open::OpenRecords,
     outbox::{DueEvent, Telling, WebhookState},
     probe::Probe,
     record_id::Identity,
+    remembered::Remembered,
     retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
@@ -144,6 +153,7 @@ pub struct Store {
     worker: WorkerNumber,
     presence_lost_at: Mutex<Option<Instant>>,
     availability: Availability,
+    clock: DatabaseClock,
     keys: Arc<KeyRing>,
     settings: StoreSettings,
     accepting: Batcher<Accept>,
@@ -165,6 +175,7 @@ impl Store {
             worker: WorkerNumber::random(),
             presence_lost_at: Mutex::default(),
             availability: Availability::new(),
+            clock: DatabaseClock::default(),
             keys,
             settings,
         }

@@ -1,6 +1,6 @@
 //! `claim_events`, `delivered`: what has to be told of a payout link, and what has been.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sqlx::PgConnection;
@@ -21,7 +21,6 @@ use super::{
 use crate::domain::{Attempt, EventType, Lease, TraceContext};
 
 /// An event that is ours to tell while its lease runs.
-#[derive(Debug)]
 pub struct DueEvent {
     /// UUIDv7: `message_id` of the result and `webhook-id`.
     pub id: Uuid,
@@ -51,6 +50,16 @@ pub struct DueEvent {
     /// Posts made so far.
     pub webhook_attempts: u32,
     pub lease: Lease,
+}
+
+impl fmt::Debug for DueEvent {
+    /// The result holds the link, and the webhook's URL may hold a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DueEvent")
+            .field("id", &self.id)
+            .field("type", &self.event_type)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

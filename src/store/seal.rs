@@ -28,8 +28,10 @@ pub struct KeyRing {
     keys: Vec<(String, RandomizedNonceKey)>,
     /// Values that the first has encrypted and that are not recorded yet.
     seals: AtomicU64,
-    pub(super) fingerprint: FingerprintKey,
-    record_ids: RecordIds,
+    /// Newest first: the first writes, all recognize.
+    pub(super) fingerprints: Vec<FingerprintKey>,
+    /// One for each fingerprint key, in their order.
+    record_ids: Vec<RecordIds>,
 }
 
 /// Where a sealed value belongs.
@@ -65,7 +67,7 @@ pub enum KeyError {
     Length(String),
     #[error("key {0:?} stands twice in the ring")]
     Twice(String),
-    #[error("the fingerprint key is not base64 of 32 bytes")]
+    #[error("a key of keys.fingerprint is not base64 of 32 bytes")]
     Fingerprint,
 }
 
@@ -82,7 +84,7 @@ pub enum OpenError {
 }
 
 impl KeyRing {
-    /// `keys`: `ID:BASE64` of 32 bytes each, newest first. `fingerprint_key`: base64 of 32 bytes; it never rotates.
+    /// `keys`: `ID:BASE64` of 32 bytes each, newest first. `fingerprint_key`: base64 of 32 bytes.
     pub fn new(keys: &[SecretString], fingerprint_key: &SecretString) -> Result<Self, KeyError> {
         let mut ring: Vec<(String, RandomizedNonceKey)> = Vec::with_capacity(keys.len());
         for (place, key) in keys.iter().enumerate() {
@@ -103,19 +105,28 @@ impl KeyRing {
         if ring.is_empty() {
             return Err(KeyError::Empty);
         }
-        let fingerprint: [u8; 32] = STANDARD
-            .decode(fingerprint_key.expose_secret())
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(KeyError::Fingerprint)?;
-        let fingerprint = FingerprintKey::new(&fingerprint);
-        let record_ids = RecordIds::new(fingerprint.derived("record id"));
-        Ok(Self { keys: ring, seals: AtomicU64::new(0), fingerprint, record_ids })
+        let fingerprint = read_fingerprint_key(fingerprint_key)?;
+        let record_ids = vec![RecordIds::new(fingerprint.derived("record id"))];
+        Ok(Self { keys: ring, seals: AtomicU64::new(0), fingerprints: vec![fingerprint], record_ids })
+    }
+
+    /// With former fingerprint keys, by which duplicates of earlier records are recognized, and the ids of those records.
+    ///
+    /// # Errors
+    ///
+    /// `Fingerprint` if one is not base64 of 32 bytes.
+    pub fn with_former_fingerprint_keys(mut self, keys: &[SecretString]) -> Result<Self, KeyError> {
+        for key in keys {
+            let fingerprint = read_fingerprint_key(key)?;
+            self.record_ids.push(RecordIds::new(fingerprint.derived("record id")));
+            self.fingerprints.push(fingerprint);
+        }
+        Ok(self)
     }
 
     /// Makes the id of a new record, which is bound to what it is about.
     pub fn record_id(&self, identity: Identity<'_>) -> Uuid {
-        self.record_ids.make(identity)
+        self.record_ids[0].make(identity)
     }
 
     /// Opens a record's request, if the record is still about what it was about when it was accepted.
@@ -129,7 +140,7 @@ impl KeyRing {
         identity: Identity<'_>,
         sealed: &[u8],
     ) -> Result<Vec<u8>, OpenError> {
-        if !self.record_ids.is_of(row, identity) {
+        if !self.record_ids.iter().any(|ids| ids.is_of(row, identity)) {
             return Err(OpenError::OtherIdentity);
         }
         self.open(Column::Request, row, sealed)
@@ -197,6 +208,12 @@ impl KeyRing {
             unpack(&clear, column.dictionary()).ok_or(OpenError::Corrupt)
         }
     }
+}
+
+fn read_fingerprint_key(key: &SecretString) -> Result<FingerprintKey, KeyError> {
+    let bytes: Option<[u8; 32]> =
+        STANDARD.decode(key.expose_secret()).ok().and_then(|bytes| bytes.try_into().ok());
+    Ok(FingerprintKey::new(&bytes.ok_or(KeyError::Fingerprint)?))
 }
 
 /// The version of a sealed value, the key that it is sealed with, and what follows its id.

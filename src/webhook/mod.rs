@@ -9,14 +9,16 @@ mod resolver;
 mod signature;
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use reqwest::{RequestBuilder, StatusCode, header::CONTENT_TYPE};
+use secrecy::SecretString;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use url::Url;
@@ -40,6 +42,8 @@ use crate::{
 pub struct WebhookSettings {
     /// Signing keys for merchants that have none of their own; several while keys rotate.
     pub default_keys: Vec<SigningKey>,
+    /// Where these are given, a merchant that has no keys of its own gets some that are derived from them.
+    pub master_secrets: Vec<SecretString>,
     /// By `x-merchant-id`.
     pub merchant_keys: HashMap<String, Vec<SigningKey>>,
     /// Waits after the first try, the second, …; the webhook is given up when they run out.
@@ -65,6 +69,8 @@ pub struct Webhooks {
     all: Slots,
     hosts: Hosts,
     merchants: KeyedSlots,
+    /// The first merchant that was signed for with the default keys; `None` once a second one was, which is said once.
+    only_default: Mutex<Option<Option<String>>>,
 }
 
 /// One webhook to be posted.
@@ -134,6 +140,7 @@ impl Webhooks {
             all: Slots::new(settings.concurrency),
             hosts: Hosts::new(settings.host_concurrency),
             merchants: KeyedSlots::new(settings.merchant_concurrency),
+            only_default: Mutex::new(Some(None)),
             settings,
         })
     }
@@ -156,6 +163,11 @@ impl Webhooks {
             Ok(()) => Admitted::Yes(Permits { host, _slots: slots }),
             Err(after) => Admitted::Later(after),
         }
+    }
+
+    /// By how much the clocks of merchants are ahead of this worker's; `None` before the first answer.
+    pub fn clock_offset(&self) -> Option<time::Duration> {
+        self.settings.http.clock.offset()
     }
 
     /// The longest that one post takes, with its permits in hand.
@@ -184,13 +196,13 @@ impl Webhooks {
     fn request(&self, post: &Post<'_>) -> RequestBuilder {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let id = post.id.to_string();
-        let keys = self.settings.merchant_keys.get(post.merchant_id).unwrap_or(&self.settings.default_keys);
+        let keys = self.keys_of(post.merchant_id);
         let mut request = self
             .client
             .post(post.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-timestamp", now)
-            .header("webhook-signature", signature(keys, &id, now, &post.body))
+            .header("webhook-signature", signature(&keys, &id, now, &post.body))
             .header("webhook-id", id)
             .body(post.body.clone());
         for (name, value) in
@@ -201,6 +213,40 @@ impl Webhooks {
             }
         }
         request
+    }
+
+    fn keys_of(&self, merchant_id: &str) -> Cow<'_, [SigningKey]> {
+        let settings = &self.settings;
+        if let Some(own) = settings.merchant_keys.get(merchant_id) {
+            return own.into();
+        }
+        if !settings.master_secrets.is_empty() {
+            // Each was tried when the configuration was read.
+            let derived = settings
+                .master_secrets
+                .iter()
+                .filter_map(|master| SigningKey::new(&SigningKey::derive(master, merchant_id).ok()?).ok());
+            return derived.collect::<Vec<_>>().into();
+        }
+        if settings.default_keys.iter().any(SigningKey::is_shared) {
+            self.note_shared(merchant_id);
+        }
+        (&settings.default_keys[..]).into()
+    }
+
+    /// Says it once when two merchants have one secret: each of them could sign webhooks to the other.
+    fn note_shared(&self, merchant_id: &str) {
+        let mut only = self.only_default.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*only {
+            Some(None) => *only = Some(Some(merchant_id.to_owned())),
+            Some(Some(first)) if first != merchant_id => {
+                tracing::warn!(
+                    "merchants share webhooks.secrets, so that each can sign to the others: set webhooks.master_secrets"
+                );
+                *only = None;
+            }
+            Some(Some(_)) | None => {}
+        }
     }
 
     /// What follows the `attempts`th try, which failed.

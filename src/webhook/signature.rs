@@ -47,6 +47,22 @@ impl SigningKey {
         Ok(Self(Key::Symmetric(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))))
     }
 
+    /// The secret of one merchant, `whsec_…`: from a master secret that no merchant has, always the same.
+    ///
+    /// # Errors
+    ///
+    /// If the master secret is not written `whsec_` and base64 of 24 to 64 bytes.
+    pub fn derive(master: &SecretString, merchant_id: &str) -> Result<SecretString, SecretForm> {
+        let Key::Symmetric(master) = Self::new(master)?.0 else { return Err(SecretForm) };
+        let derived = hmac::sign(&master, format!("payout links webhook secret\0{merchant_id}").as_bytes());
+        Ok(format!("whsec_{}", STANDARD.encode(derived)).into())
+    }
+
+    /// Whether whoever verifies with it could sign as well.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.0, Key::Symmetric(_))
+    }
+
     /// `whpk_…`: what a merchant verifies with, where that is not the secret itself.
     pub fn public(&self) -> Option<String> {
         match &self.0 {
@@ -78,6 +94,17 @@ pub fn signature(keys: &[SigningKey], id: &str, timestamp: i64, body: &[u8]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_derived_secret_is_a_merchants_own_and_always_the_same() {
+        let master = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into();
+        let of = |merchant| SigningKey::derive(&master, merchant).unwrap().expose_secret().to_owned();
+        // Python: base64.b64encode(hmac.digest(base64.b64decode("MfKQ…"), b"payout links webhook secret\0m_1", "sha256"))
+        assert_eq!(of("m_1"), "whsec_lV9HDnYyACgp173U2clEoEI8e+qSrr1Cp84itUqa7yw=");
+        assert_ne!(of("m_1"), of("m_2"));
+        assert!(SigningKey::new(&of("").into()).is_ok());
+        assert!(SigningKey::derive(&format!("whsk_{}", "A".repeat(43) + "=").into(), "m_1").is_err());
+    }
 
     /// The vector of the specification's own libraries.
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::encode::{CanonicalRequest, canonical_request};
 use crate::domain::CreateLink;
 
-/// Keyed, so that guessing a card number against the table does not work. It never rotates.
+/// Keyed, so that guessing a card number against the table does not work.
 pub struct FingerprintKey(hmac::Key);
 
 impl FingerprintKey {

@@ -109,7 +109,7 @@ pub async fn errors_are_judged(description: &Description) {
     let tested = Tested::start(description).await;
     let own = [
         (400, "refused"),
-        (404, "refused"),
+        (404, "try later"),
         (422, "refused"),
         (403, "try later"),
         (429, "try later"),

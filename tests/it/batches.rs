@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use payout_link_worker::{
-    domain::{Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
+    domain::{AccountId, Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
     store::{Accepted, Hold, NewLink, Store, migrate},
     wire,
 };
@@ -38,6 +38,8 @@ fn new_link(series: &str, number: usize) -> NewLink {
             tracestate: number.is_multiple_of(3).then(|| text("state")),
         },
         hold: if number == 2 { Hold::Park(Duration::from_secs(7)) } else { Hold::BeginCall },
+        account: AccountId::of("sandbox", "https://pay.example", &text("account")),
+        lost_call_from: None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! What the database refuses: for a moment, to one row, or to all.
 
+use std::time::Duration;
+
 use payout_link_worker::{
     sandbox::Fault,
-    store::{StoreError, migrate},
+    store::{DatabaseSettings, DatabaseTls, StoreError, migrate},
 };
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -234,4 +236,26 @@ async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() 
         sqlx::query_scalar("SELECT last_value FROM written").fetch_one(&world.pool).await.unwrap();
     assert_eq!(written, 2, "written down, taken back, and written down again");
     assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_takes_no_writes_any_more_is_replaced() {
+    // Given a pool of one connection, to a primary that is demoted without cutting it off,
+    let settings = DatabaseSettings {
+        url: std::env::var("DATABASE_URL").unwrap().into(),
+        tls: DatabaseTls::default(),
+        max_connections: 1,
+        timeout: Duration::from_secs(10),
+    };
+    let pool = payout_link_worker::store::connect(&settings).await.unwrap();
+    let mut connection = pool.acquire().await.unwrap();
+    let session = "SELECT pg_backend_pid()";
+    let before: i32 = sqlx::query_scalar(session).fetch_one(&mut *connection).await.unwrap();
+    sqlx::query("SET default_transaction_read_only = on").execute(&mut *connection).await.unwrap();
+    // when it is given back, then whoever comes next gets another.
+    drop(connection);
+    let after: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
+    assert_ne!(before, after);
+    let again: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
+    assert_eq!(after, again);
 }

@@ -14,12 +14,14 @@ mod calls;
 #[path = "../chaos/proxy.rs"]
 mod proxy;
 
+mod accounts;
 mod addresses;
 mod alerts;
 mod audit;
 mod backlog;
 mod batches;
 mod bulk;
+mod clocks;
 mod connections;
 mod configuration;
 mod crashes;
@@ -42,6 +44,7 @@ mod plans;
 mod poison;
 mod program;
 mod readme;
+mod restores;
 mod retention;
 mod retries;
 mod saturation;

@@ -159,3 +159,21 @@ async fn the_brokers_user_can_do_its_work_and_nothing_else() {
         .await;
     assert!(published.unwrap_err().to_string().contains("ACCESS"), "a job of its own");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_secrets_that_everybody_may_read_is_said() {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+    let mut world = World::new().await;
+    let file = world.folder.join("fingerprint");
+    std::fs::write(&file, "ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=").unwrap();
+    world.set("keys.fingerprint_file", file.display());
+    let config = world.folder.join("worker.toml");
+    for (mode, warnings) in [(0o644, 2), (0o640, 0), (0o600, 0)] {
+        for file in [&file, &config] {
+            std::fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+        }
+        let said = String::from_utf8(world.run(&["check"]).stdout).unwrap();
+        assert_eq!(said.matches("it holds secrets, and every user may read it").count(), warnings, "{said}");
+        assert!(!said.contains("ZmluZ2Vy"), "{said}");
+    }
+}

@@ -258,3 +258,32 @@ async fn no_proxy_of_the_environment_hears_of_a_payout() {
     assert!(world.merchant.received()[0].verified);
     assert_eq!(proxy.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_merchant_gets_a_secret_of_its_own_from_a_master_secret() {
+    // Given a master secret, and a merchant that was handed what is derived from it for it,
+    let mut world = World::new().await;
+    let worker = world.start_worker().await;
+    for merchant in ["m_1", "m_2"] {
+        world.publish(job("po_1").merchant(merchant).with("webhook_url", world.webhook_url())).await;
+    }
+    assert!(world.webhooks(2).await.iter().all(|post| post.verified));
+    // (without one, merchants share a secret, and the log says so)
+    worker.says("merchants share webhooks.secrets").await;
+    worker.stop().await;
+    world.set("webhooks.master_secrets", "[\"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"]");
+    let printed = |merchant| String::from_utf8(world.run(&["webhook-secret", merchant]).stdout).unwrap();
+    let (own, others) = (printed("m_1"), printed("m_2"));
+    let receiver = Receiver::start(&[own.trim().to_owned()]).await.unwrap();
+    assert_ne!(own, others);
+    // when webhooks are signed for it and for another,
+    let _worker = world.start_worker().await;
+    for (id, merchant) in [("po_2", "m_1"), ("po_3", "m_2")] {
+        world.publish(job(id).merchant(merchant).with("webhook_url", json!(receiver.url()))).await;
+        world.wait_until_told(id).await;
+    }
+    // then it can verify its own alone.
+    let posts = receiver.received();
+    let verified = |id| posts.iter().any(|post| post.verified && post.body.contains(id));
+    assert!(verified("po_2") && !verified("po_3"));
+}

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use payout_link_worker::domain::{
-    LookUp, ReplayRule,
+    AccountId, Circumstances, LookUp, ReplayRule, Steady,
     retry::{self, Next, RetryPolicy},
 };
 use stateright::{Model, Property};
@@ -113,6 +113,7 @@ impl Protocol {
             max_attempts: 50,
             // A call that is decided on is carried out, if ever, before two leases have run out.
             window_margin: TICK * (2 * LEASE).into(),
+            ask_before_calling_since: None,
         };
         let rule = match self.rule {
             ReplayRule::LookUp(_) if self.is(Flaw::RepeatsUnasked) => {
@@ -120,7 +121,7 @@ impl Protocol {
             }
             rule => rule,
         };
-        retry::next(&known.progress(), rule, &policy, at(NOW))
+        retry::next(&known.progress(), rule, &policy, &circumstances())
     }
 
     pub fn is(&self, flaw: Flaw) -> bool {
@@ -274,6 +275,15 @@ fn gives_up(before: &World, after: &World, step: Step) -> bool {
     open.and_then(|row| row.holder).is_some_and(|holder| {
         !matches!(step, Step::Crash(_)) && before.has_link_of(holder) && !after.has_link_of(holder)
     })
+}
+
+/// One account, and a clock that always ran steadily.
+pub fn circumstances() -> Circumstances {
+    Circumstances {
+        now: at(NOW),
+        steady: Steady { since: at(0), after_step: false },
+        account: AccountId::of("sandbox", "https://pay.example", "acme"),
+    }
 }
 
 /// "Not there" is believed once nothing of a lease's calls can come any more.

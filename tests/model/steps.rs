@@ -5,7 +5,7 @@ use payout_link_worker::domain::{Conclusion, ConnectorError, Finding, Outcome, R
 use crate::{
     flaws::Flaw,
     known::{CameTo, Known, link, number},
-    protocol::Protocol,
+    protocol::{Protocol, circumstances},
     state::{
         Answer, Call, Doing, Event, Hold, LEASE, NOW, Permit, Prepared, Request, Row, State, Tick, World, at,
         ticks,
@@ -147,7 +147,7 @@ impl Protocol {
             _ => Finding::Found(link(0)),
         };
         let mut progress = known.progress();
-        progress.record_finding(finding, self.rule, at(NOW));
+        progress.record_finding(finding, self.rule, &circumstances());
         known.learn(&progress);
         world.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
     }

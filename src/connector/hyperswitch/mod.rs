@@ -15,7 +15,7 @@ use reqwest::{
     RequestBuilder, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderName},
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -108,6 +108,10 @@ impl Settings for HyperswitchSettings {
 
     fn url(&self) -> &Url {
         &self.url
+    }
+
+    fn identity(&self) -> String {
+        self.api_key.expose_secret().to_owned()
     }
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {

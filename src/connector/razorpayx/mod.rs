@@ -134,6 +134,10 @@ impl Settings for RazorpayXSettings {
         &self.url
     }
 
+    fn identity(&self) -> String {
+        self.account_number.clone()
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         Ok(Box::new(RazorpayX {
             http: Client::new(http)?,

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -13,6 +15,7 @@ fn connector(more: &str) -> RazorpayX {
         max_response_bytes: 1,
         max_idle: 1,
         roots: None,
+        clock: Arc::default(),
     };
     RazorpayX {
         http: Client::new(http).unwrap(),

@@ -136,6 +136,10 @@ impl Settings for RevolutSettings {
         &self.url
     }
 
+    fn identity(&self) -> String {
+        self.client_id.clone()
+    }
+
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         let http = Client::new(http)?;
         #[expect(clippy::expect_used, reason = "problems() has read it")]
@@ -278,12 +282,12 @@ impl Revolut {
 
     /// Reads the list, the newest first, back to where the first call for this record was not made yet.
     async fn search(&self, call: Call<'_>, deadline: Instant) -> Finding {
-        let mut before: Option<String> = None;
+        let mut before: Option<OffsetDateTime> = None;
         for _ in 0..MOST_PAGES {
             let mut url = self.address(&[]);
             url.query_pairs_mut().append_pair("limit", &PAGE.to_string());
-            if let Some(before) = &before {
-                url.query_pairs_mut().append_pair("created_before", before);
+            if let Some(before) = before.and_then(|before| before.format(&Rfc3339).ok()) {
+                url.query_pairs_mut().append_pair("created_before", &before);
             }
             let answer = match self.ask(url, call, deadline).await {
                 Ok(answer) => answer,
@@ -308,7 +312,13 @@ impl Revolut {
             if !whole || before_first_call(call, &answer).is_some_and(|since| reached < since) {
                 return Finding::NotThere { status_code };
             }
-            before = Some(oldest);
+            before = match page_before(reached, before) {
+                Some(next) => Some(next),
+                None => {
+                    let error = ConnectorError::unanswered("more links of one time than an answer holds");
+                    return Finding::Unanswered { error, retry_after: None };
+                }
+            };
         }
         let error = ConnectorError::unanswered("more links since the first call than one look-up reads");
         Finding::Unanswered { error, retry_after: None }
@@ -433,6 +443,14 @@ impl Connector for Revolut {
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         self.try_credential().boxed()
     }
+}
+
+/// What the next page is asked before. `created_before` leaves out what was created at that very time, so that a moment later
+/// is asked for: links of one time may stand on both sides of a page's edge. `None` where that is no further back.
+fn page_before(reached: OffsetDateTime, before: Option<OffsetDateTime>) -> Option<OffsetDateTime> {
+    // Revolut's times have six decimals.
+    let next = reached.checked_add(time::Duration::MICROSECOND)?;
+    before.is_none_or(|before| next < before).then_some(next)
 }
 
 /// A time at which the first call for this record was not made yet, by Revolut's own clock: how long ago that was is the same by each

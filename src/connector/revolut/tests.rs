@@ -168,3 +168,24 @@ fn the_list_is_read_back_to_before_the_first_call_by_revoluts_own_clock() {
     answer.headers.clear();
     assert_eq!(before_first_call(call, &answer), None);
 }
+
+#[test]
+fn links_of_one_time_are_all_read_whatever_page_they_are_on() {
+    let at = |seconds: i64| OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap();
+    // The newest first; four to a page.
+    let links = [9, 8, 7, 7, 7, 6, 5, 5, 4].map(at);
+    let (mut seen, mut before) = (std::collections::BTreeSet::new(), None);
+    loop {
+        let page =
+            links.iter().enumerate().filter(|(_, link)| before.is_none_or(|before| **link < before)).take(4);
+        let page: Vec<(usize, OffsetDateTime)> = page.map(|(place, link)| (place, *link)).collect();
+        seen.extend(page.iter().map(|(place, _)| *place));
+        if page.len() < 4 {
+            break;
+        }
+        before = Some(page_before(page.last().unwrap().1, before).unwrap());
+    }
+    assert_eq!(seen.len(), links.len());
+    // A page of one time leads no further back.
+    assert_eq!(page_before(at(7), page_before(at(7), None)), None);
+}

@@ -6,12 +6,15 @@
 //!
 //! The only file that knows the `backoff` crate (unmaintained, RUSTSEC-2025-0012): its delay policy and no more.
 
+mod progress;
+
 use std::time::Duration;
 
 use backoff::{ExponentialBackoffBuilder, backoff::Backoff};
 use time::OffsetDateTime;
 
-use super::{ConnectorError, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule};
+pub use self::progress::{Last, Progress};
+use super::{AccountId, ConnectorError, CreatedLink, LookUp, PayoutStatus, ReplayRule, Steady};
 
 /// When calls are repeated, and until when.
 #[derive(Debug, Clone)]
@@ -23,45 +26,19 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
     /// A same-key repeat is not begun this close to the end of the connector's window.
     pub window_margin: Duration,
+    /// Records last written before this may have been called by a worker whose writes are lost.
+    pub ask_before_calling_since: Option<OffsetDateTime>,
 }
 
-/// How far a record has come.
+/// What a decision rests on beside the record.
 #[derive(Debug, Clone)]
-pub struct Progress {
-    pub created_at: OffsetDateTime,
-    /// Calls begun.
-    pub attempts: u32,
-    pub first_called_at: Option<OffsetDateTime>,
-    pub last_called_at: Option<OffsetDateTime>,
-    pub in_doubt_since: Option<OffsetDateTime>,
-    /// Known: the connector has made it. It is asked for, never made again.
-    pub connector_payout_id: Option<String>,
-    /// Status of the connector's last answer, 0 where it never answered.
-    pub status_code: u16,
-    /// Questions asked since this worker took the record.
-    pub look_ups: u32,
-    /// What the last call came to; `None` for a record just taken.
-    pub last: Option<Last>,
-}
-
-/// What the last call, of either kind, came to.
-#[derive(Debug, Clone)]
-pub enum Last {
-    Link(CreatedLink),
-    Ended {
-        error: ConnectorError,
-        payout_status: PayoutStatus,
-    },
-    Refused(ConnectorError),
-    /// Made under our key, by an earlier call.
-    AlreadyThere(ConnectorError),
-    /// Not carried out, or no answer; `in_doubt_since` tells which.
-    NoLink {
-        error: ConnectorError,
-        retry_after: Option<Duration>,
-    },
-    /// Asked, and not there. Where doubt is left, it was too early to tell.
-    NotThere,
+pub struct Circumstances {
+    /// The database's time.
+    pub now: OffsetDateTime,
+    /// Since when the database's clock is known to run steadily.
+    pub steady: Steady,
+    /// The account that would be called.
+    pub account: AccountId,
 }
 
 #[derive(Debug)]
@@ -86,125 +63,6 @@ pub enum Conclusion {
     Unknown(ConnectorError),
 }
 
-impl Progress {
-    pub fn new(created_at: OffsetDateTime) -> Self {
-        Self {
-            created_at,
-            attempts: 0,
-            first_called_at: None,
-            last_called_at: None,
-            in_doubt_since: None,
-            connector_payout_id: None,
-            status_code: 0,
-            look_ups: 0,
-            last: None,
-        }
-    }
-
-    /// Takes note of what a call came to, at `now`.
-    pub fn record(&mut self, outcome: Outcome, now: OffsetDateTime) {
-        self.last = Some(match outcome {
-            Outcome::Created(link) => {
-                self.answered(link.status_code);
-                Last::Link(link)
-            }
-            Outcome::Underway { connector_payout_id, status_code } => {
-                self.underway(connector_payout_id, status_code)
-            }
-            Outcome::Refused(error) => {
-                self.answered(error.status_code);
-                Last::Refused(error)
-            }
-            Outcome::NotSent(error) => Last::NoLink { error, retry_after: None },
-            Outcome::TryLater { error, retry_after } => {
-                self.answered(error.status_code);
-                Last::NoLink { error, retry_after }
-            }
-            Outcome::AlreadyThere(error) => {
-                self.answered(error.status_code);
-                self.in_doubt_since.get_or_insert(now);
-                Last::AlreadyThere(error)
-            }
-            Outcome::InDoubt(error) => {
-                self.answered(error.status_code);
-                self.in_doubt_since.get_or_insert(now);
-                Last::NoLink { error, retry_after: None }
-            }
-        });
-    }
-
-    /// Takes note of what a look-up, asked at `asked_at`, came to.
-    pub fn record_finding(&mut self, finding: Finding, rule: ReplayRule, asked_at: OffsetDateTime) {
-        self.look_ups += 1;
-        self.last = Some(match finding {
-            Finding::Found(link) => {
-                self.answered(link.status_code);
-                Last::Link(link)
-            }
-            Finding::Underway { connector_payout_id, status_code } => {
-                self.underway(connector_payout_id, status_code)
-            }
-            Finding::Ended { error, payout_status, connector_payout_id } => {
-                self.answered(error.status_code);
-                self.connector_payout_id = Some(connector_payout_id);
-                Last::Ended { error, payout_status }
-            }
-            Finding::NotThere { status_code } => {
-                self.answered(status_code);
-                if self.settled_at(rule).is_some_and(|settled| asked_at >= settled) {
-                    // Reliable: nothing was made, so the next call is a first call again.
-                    self.in_doubt_since = None;
-                    self.first_called_at = None;
-                }
-                Last::NotThere
-            }
-            Finding::Unanswered { error, retry_after } => {
-                self.answered(error.status_code);
-                Last::NoLink { error, retry_after }
-            }
-        });
-    }
-
-    fn answered(&mut self, status_code: u16) {
-        if status_code != 0 {
-            self.status_code = status_code;
-        }
-    }
-
-    fn underway(&mut self, connector_payout_id: String, status_code: u16) -> Last {
-        self.answered(status_code);
-        self.connector_payout_id = Some(connector_payout_id);
-        let error = ConnectorError::new(status_code, None, "the payout link is not ready yet", None);
-        Last::NoLink { error, retry_after: None }
-    }
-
-    fn settled_at(&self, rule: ReplayRule) -> Option<OffsetDateTime> {
-        let look_up = rule.look_up()?;
-        Some(self.last_called_at? + look_up.settle)
-    }
-
-    fn last_error(&self) -> ConnectorError {
-        match &self.last {
-            Some(
-                Last::Refused(error)
-                | Last::AlreadyThere(error)
-                | Last::NoLink { error, .. }
-                | Last::Ended { error, .. },
-            ) => error.clone(),
-            Some(Last::Link(_) | Last::NotThere) | None => {
-                ConnectorError::new(self.status_code, None, "no answer that settles it", None)
-            }
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self.last {
-            Some(Last::NoLink { retry_after, .. }) => retry_after,
-            _ => None,
-        }
-    }
-}
-
 impl ReplayRule {
     pub fn look_up(self) -> Option<LookUp> {
         match self {
@@ -216,15 +74,22 @@ impl ReplayRule {
 }
 
 /// Decides. Asked before every call, also of a record that a dead worker left.
-pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, now: OffsetDateTime) -> Next {
+pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, seen: &Circumstances) -> Next {
+    let now = seen.now;
     let time_is_up = now - progress.created_at >= policy.max_age || progress.attempts >= policy.max_attempts;
     match &progress.last {
         Some(Last::Link(link)) => Next::Conclude(Conclusion::Created(link.clone())),
         Some(Last::Ended { error, payout_status }) => {
             Next::Conclude(Conclusion::Rejected { error: error.clone(), payout_status: *payout_status })
         }
+        // A repeat there would be a second link, and "not there" says nothing of the other account.
+        _ if progress.is_elsewhere(seen) => {
+            let error =
+                "it may have been created in another account than the connector is configured with now";
+            Next::Conclude(Conclusion::Unknown(ConnectorError::new(progress.status_code, None, error, None)))
+        }
         _ if progress.connector_payout_id.is_some() => underway(progress, policy, now),
-        _ if progress.in_doubt_since.is_some() => in_doubt(progress, rule, policy, now, time_is_up),
+        _ if progress.in_doubt_since.is_some() => in_doubt(progress, rule, policy, seen, time_is_up),
         Some(Last::Refused(error)) => {
             Next::Conclude(Conclusion::Rejected { error: error.clone(), payout_status: PayoutStatus::Failed })
         }
@@ -254,9 +119,10 @@ fn in_doubt(
     progress: &Progress,
     rule: ReplayRule,
     policy: &RetryPolicy,
-    now: OffsetDateTime,
+    seen: &Circumstances,
     time_is_up: bool,
 ) -> Next {
+    let now = seen.now;
     let no_use_to_repeat = matches!(progress.last, Some(Last::Refused(_) | Last::AlreadyThere(_)));
     if let ReplayRule::SameKey { window, .. } = rule
         && !no_use_to_repeat
@@ -272,13 +138,17 @@ fn in_doubt(
             return Next::Call { after };
         }
     }
-    let (Some(_), Some(settled)) = (rule.look_up(), progress.settled_at(rule)) else {
+    let (Some(look_up), Some(settled)) = (rule.look_up(), progress.settled_at(rule, seen)) else {
         return Next::Conclude(Conclusion::Unknown(progress.last_error()));
     };
     match progress.last {
         None | Some(Last::AlreadyThere(_)) => Next::LookUp { after: Duration::ZERO },
         // Too early to tell: once more when it can be trusted.
-        Some(Last::NotThere) => Next::LookUp { after: (settled - now).try_into().unwrap_or(Duration::ZERO) },
+        // A clock that has stepped would have it wait for as long as the step.
+        Some(Last::NotThere) => {
+            let left = (settled - now).try_into().unwrap_or(Duration::ZERO);
+            Next::LookUp { after: left.min(look_up.settle) }
+        }
         Some(Last::NoLink { .. }) if time_is_up && progress.look_ups > 0 => {
             Next::Conclude(Conclusion::Unknown(progress.last_error()))
         }

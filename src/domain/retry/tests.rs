@@ -1,6 +1,9 @@
 //! What follows what: one table for each way out of doubt.
 
+mod doubt;
+
 use super::*;
+use crate::domain::{Finding, Outcome};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -16,6 +19,20 @@ fn policy() -> RetryPolicy {
         max_age: 24 * HOUR,
         max_attempts: 100,
         window_margin: 600 * SECOND,
+        ask_before_calling_since: None,
+    }
+}
+
+fn account() -> AccountId {
+    AccountId::of("sandbox", "https://pay.example", "acme")
+}
+
+/// A clock that was watched long before the start.
+fn at(now: OffsetDateTime) -> Circumstances {
+    Circumstances {
+        now,
+        steady: Steady { since: start() - 100 * HOUR, after_step: false },
+        account: account(),
     }
 }
 
@@ -52,7 +69,7 @@ fn after(outcome: Outcome) -> Progress {
 
 /// The next step in a word.
 fn step(progress: &Progress, rule: ReplayRule, passed: Duration) -> &'static str {
-    match next(progress, rule, &policy(), start() + passed) {
+    match next(progress, rule, &policy(), &at(start() + passed)) {
         Next::Call { .. } => "call",
         Next::LookUp { .. } => "look up",
         Next::Conclude(Conclusion::Created(_)) => "created",
@@ -138,14 +155,14 @@ fn doubt_sticks() {
 fn not_there_counts_only_after_the_settle_time() {
     let early = start() + 30 * SECOND;
     let mut progress = after(Outcome::InDoubt(error(500)));
-    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, early);
+    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &at(early));
     assert!(progress.in_doubt_since.is_some());
-    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), early) else {
+    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(early)) else {
         panic!("not asked again")
     };
     assert_eq!(wait, 30 * SECOND);
     // After it, nothing was made: the next call is a first call again, with a window of its own.
-    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, early + wait);
+    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &at(early + wait));
     assert_eq!((progress.in_doubt_since, progress.first_called_at), (None, None));
     assert_eq!(step(&progress, ASK, 60 * SECOND), "call");
     assert_eq!(step(&progress, ASK, 25 * HOUR), "unavailable");
@@ -154,7 +171,7 @@ fn not_there_counts_only_after_the_settle_time() {
 #[test]
 fn what_is_found_ends_it() {
     let mut found = after(Outcome::InDoubt(error(500)));
-    found.record_finding(Finding::Found(link()), ASK, start() + SECOND);
+    found.record_finding(Finding::Found(link()), ASK, &at(start() + SECOND));
     assert_eq!(step(&found, ASK, SECOND), "created");
     let mut ended = after(Outcome::InDoubt(error(500)));
     let gone = Finding::Ended {
@@ -162,7 +179,7 @@ fn what_is_found_ends_it() {
         payout_status: PayoutStatus::Cancelled,
         connector_payout_id: "plink_1".into(),
     };
-    ended.record_finding(gone, ASK, start() + SECOND);
+    ended.record_finding(gone, ASK, &at(start() + SECOND));
     assert_eq!(step(&ended, ASK, SECOND), "rejected");
 }
 
@@ -170,8 +187,10 @@ fn what_is_found_ends_it() {
 fn a_question_that_is_not_answered_is_asked_until_time_is_up() {
     let mut progress = after(Outcome::InDoubt(error(500)));
     let unanswered = Finding::Unanswered { error: error(503), retry_after: Some(7 * SECOND) };
-    progress.record_finding(unanswered, ASK, start() + SECOND);
-    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), start() + SECOND) else { panic!() };
+    progress.record_finding(unanswered, ASK, &at(start() + SECOND));
+    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(start() + SECOND)) else {
+        panic!()
+    };
     assert!(wait >= 7 * SECOND);
     assert_eq!(step(&progress, ASK, 25 * HOUR), "unknown");
 }
@@ -182,7 +201,7 @@ fn a_link_that_is_not_ready_is_asked_for_and_never_made_again() {
     for rule in [SAME_KEY, ASK, ReplayRule::Never] {
         let mut progress = after(underway.clone());
         assert_eq!(step(&progress, rule, SECOND), "look up");
-        progress.record_finding(Finding::NotThere { status_code: 404 }, rule, start() + 2 * HOUR);
+        progress.record_finding(Finding::NotThere { status_code: 404 }, rule, &at(start() + 2 * HOUR));
         assert_eq!(step(&progress, rule, 2 * HOUR), "look up");
         assert_eq!(step(&progress, rule, 25 * HOUR), "unknown");
     }
@@ -193,12 +212,14 @@ fn what_takes_long_is_asked_about_ever_more_rarely() {
     let mut progress = after(Outcome::Underway { connector_payout_id: "plink_1".into(), status_code: 201 });
     // Just taken up by a worker: asked at once.
     progress.last = None;
-    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), start() + HOUR) else { panic!() };
+    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(start() + HOUR)) else { panic!() };
     assert_eq!(wait, Duration::ZERO);
     // Asked a first time after twenty minutes: the next time is minutes away, whoever asks.
     let underway = Finding::Underway { connector_payout_id: "plink_1".into(), status_code: 200 };
-    progress.record_finding(underway, ASK, start() + HOUR / 3);
-    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), start() + HOUR / 3) else { panic!() };
+    progress.record_finding(underway, ASK, &at(start() + HOUR / 3));
+    let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(start() + HOUR / 3)) else {
+        panic!()
+    };
     assert!(wait >= 150 * SECOND && wait <= 300 * SECOND, "{wait:?}");
 }
 
@@ -225,16 +246,16 @@ fn attempts_have_an_end() {
 fn waits_double_with_jitter_up_to_their_limit() {
     for (attempts, middle) in [(1, SECOND), (2, 2 * SECOND), (5, 16 * SECOND)] {
         let progress = Progress { attempts, ..after(Outcome::NotSent(error(0))) };
-        let Next::Call { after: wait } = next(&progress, ASK, &policy(), start()) else { panic!() };
+        let Next::Call { after: wait } = next(&progress, ASK, &policy(), &at(start())) else { panic!() };
         assert!(wait >= middle / 2 && wait <= middle * 3 / 2, "{attempts}: {wait:?}");
     }
     for attempts in [9, 20, 40, 99] {
         let progress = Progress { attempts, ..after(Outcome::NotSent(error(0))) };
-        let Next::Call { after: wait } = next(&progress, ASK, &policy(), start()) else { panic!() };
+        let Next::Call { after: wait } = next(&progress, ASK, &policy(), &at(start())) else { panic!() };
         assert!(wait <= 300 * SECOND, "{attempts}: {wait:?}");
     }
     let progress = after(try_later(Some(1000 * SECOND)));
-    let Next::Call { after: wait } = next(&progress, ASK, &policy(), start()) else { panic!() };
+    let Next::Call { after: wait } = next(&progress, ASK, &policy(), &at(start())) else { panic!() };
     assert_eq!(wait, 1000 * SECOND, "Retry-After, to the letter");
 }
 
@@ -242,10 +263,10 @@ fn waits_double_with_jitter_up_to_their_limit() {
 fn a_connector_cannot_put_a_job_off_beyond_its_age() {
     for asked in [48 * HOUR, Duration::from_secs(u64::MAX)] {
         let progress = after(try_later(Some(asked)));
-        let Next::Call { after: wait } = next(&progress, ASK, &policy(), start()) else { panic!() };
+        let Next::Call { after: wait } = next(&progress, ASK, &policy(), &at(start())) else { panic!() };
         assert_eq!(wait, 24 * HOUR);
         // Then it is told that there is no link.
-        let told = next(&progress, ASK, &policy(), start() + 24 * HOUR);
+        let told = next(&progress, ASK, &policy(), &at(start() + 24 * HOUR));
         assert!(matches!(told, Next::Conclude(Conclusion::Unavailable(_))), "{told:?}");
     }
 }

@@ -74,8 +74,7 @@ impl<'a> Fields<'a> {
 
     /// Nothing may be left, or what is left is noted.
     pub(super) fn end(self) -> Read<()> {
-        let shown =
-            |name: &str| -> String { name.chars().flat_map(char::escape_default).take(64).collect() };
+        let shown = |name: &str| -> String { name.chars().flat_map(char::escape_default).take(64).collect() };
         match (&self.unknown, self.fields.first()) {
             (_, None) => Ok(()),
             (Unknown::Rejected, Some((name, _))) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use payout_link_worker::{
-    domain::{Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
+    domain::{AccountId, Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
     store::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreSettings, migrate},
     wire,
 };
@@ -71,6 +71,8 @@ async fn submit_with(store: &Store, id: &str, hold: Hold) -> Accepted {
         correlation_id: None,
         trace: TraceContext::default(),
         hold,
+        account: AccountId::of("sandbox", "https://pay.example", "acme"),
+        lost_call_from: None,
     };
     store.accept(new, || true).await.unwrap()
 }

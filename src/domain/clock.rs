@@ -1,0 +1,139 @@
+//! Whether another clock runs steadily, by this process's monotonic clock.
+//!
+//! "Not there" is believed once a settle time has passed since the last call. The database's clock measures that time, since a
+//! record outlives its worker. A clock that steps forward makes the time seem to have passed.
+
+use time::{Duration, OffsetDateTime};
+use tokio::time::Instant;
+
+/// A clock that moves further away from this process's within a minute has stepped.
+pub const MAX_STEP: Duration = Duration::seconds(1);
+/// Each comparison is with a sample of so long ago at most. It bounds what many small steps add up to.
+const REFERENCE_AGE: Duration = Duration::seconds(60);
+/// A sample that took longer to fetch does not become the reference.
+const MAX_WIDTH: Duration = Duration::seconds(1);
+
+/// The other clock's time, read between two of ours.
+#[derive(Debug, Clone, Copy)]
+pub struct ClockSample {
+    pub time: OffsetDateTime,
+    pub asked_at: Instant,
+    pub heard_at: Instant,
+}
+
+/// Since when the clock has run without a step, by its own time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steady {
+    pub since: OffsetDateTime,
+    /// It stepped then. Otherwise this process had not looked before.
+    pub after_step: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct ClockWatch {
+    reference: Option<ClockSample>,
+    steady: Option<Steady>,
+}
+
+impl ClockWatch {
+    /// Compares a sample with an earlier one. Returns by how much the clock has stepped, if it has.
+    pub fn observe(&mut self, sample: ClockSample) -> Option<Duration> {
+        let Some(reference) = self.reference else {
+            self.reference = Some(sample);
+            self.steady = Some(Steady { since: sample.time, after_step: false });
+            return None;
+        };
+        // Which of the two was read first is not known.
+        if sample.asked_at < reference.heard_at {
+            return None;
+        }
+        let passed = sample.time - reference.time;
+        let least = signed(sample.asked_at, reference.heard_at);
+        let most = signed(sample.heard_at, reference.asked_at);
+        // Clocks that are being corrected run up to 0.05 % fast or slow (adjtime, NTP).
+        let tolerance = MAX_STEP + most / 1000;
+        let step = if passed > most + tolerance {
+            passed - most
+        } else if passed < least - tolerance {
+            passed - least
+        } else {
+            if most > REFERENCE_AGE && signed(sample.heard_at, sample.asked_at) <= MAX_WIDTH {
+                self.reference = Some(sample);
+            }
+            return None;
+        };
+        self.reference = Some(sample);
+        self.steady = Some(Steady { since: sample.time, after_step: true });
+        Some(step)
+    }
+
+    /// `None` before the first sample.
+    pub fn steady(&self) -> Option<Steady> {
+        self.steady
+    }
+}
+
+fn signed(later: Instant, earlier: Instant) -> Duration {
+    let saturating = |duration: std::time::Duration| Duration::try_from(duration).unwrap_or(Duration::MAX);
+    match later.checked_duration_since(earlier) {
+        Some(passed) => saturating(passed),
+        None => -saturating(earlier.duration_since(later)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+
+    /// Samples of a clock that says `time` seconds after the first, `at` seconds later, each fetched in `width` seconds.
+    fn observed(samples: &[(f64, f64, f64)]) -> (Vec<Option<i64>>, ClockWatch) {
+        let (start, mut watch) = (Instant::now(), ClockWatch::default());
+        let steps = samples.iter().map(|(time, at, width)| {
+            watch
+                .observe(ClockSample {
+                    time: OffsetDateTime::UNIX_EPOCH + SECOND.mul_f64(1e6 + time),
+                    asked_at: start + SECOND.mul_f64(*at),
+                    heard_at: start + SECOND.mul_f64(at + width),
+                })
+                .map(Duration::whole_seconds)
+        });
+        (steps.collect(), watch)
+    }
+
+    #[test]
+    fn a_step_is_told_from_a_slow_answer_and_from_drift() {
+        for (samples, steps) in [
+            (&[(0., 0., 0.), (10., 10., 0.), (50., 50., 0.)][..], [None, None, None]),
+            // Half a second in a minute, and again in the next.
+            (&[(0., 0., 0.), (61.5, 61., 0.), (122.9, 122., 0.)], [None, None, None]),
+            (&[(0., 0., 0.), (3610., 10., 0.), (3620., 20., 0.)], [None, Some(3600), None]),
+            (&[(0., 0., 0.), (-3590., 10., 0.), (-3580., 20., 0.)], [None, Some(-3600), None]),
+            // The answer took ten seconds: the clock was read at any time meanwhile.
+            (&[(0., 0., 0.), (1., 1., 10.), (21., 11., 10.)], [None, None, None]),
+            // Many small steps: less than the limit each, and seen within a minute.
+            (&[(0., 0., 0.), (10.8, 10., 0.), (21.6, 20., 0.)], [None, None, Some(1)]),
+            // Asked before the step was seen and heard after it: of no use.
+            (&[(0., 0., 0.), (3605., 3., 2.), (4., 4., 2.)], [None, Some(3600), None]),
+        ] {
+            assert_eq!(observed(samples).0, steps, "{samples:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_steady_since_the_first_look_or_the_last_step() {
+        assert_eq!(ClockWatch::default().steady(), None);
+        let since = |seconds: u64, after_step| {
+            Some(Steady {
+                since: OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + seconds),
+                after_step,
+            })
+        };
+        assert_eq!(observed(&[(0., 0., 0.), (500., 500., 0.)]).1.steady(), since(0, false));
+        assert_eq!(
+            observed(&[(0., 0., 0.), (900., 500., 0.), (901., 501., 0.)]).1.steady(),
+            since(900, true)
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! How far a record has come, and what each call makes of it.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{Circumstances, RetryPolicy};
+use crate::domain::{AccountId, ConnectorError, CreatedLink, Finding, Outcome, PayoutStatus, ReplayRule};
+
+/// How far a record has come.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    pub created_at: OffsetDateTime,
+    /// Calls begun.
+    pub attempts: u32,
+    pub first_called_at: Option<OffsetDateTime>,
+    pub last_called_at: Option<OffsetDateTime>,
+    pub in_doubt_since: Option<OffsetDateTime>,
+    /// The account that was called last; `None` also where an earlier version called.
+    pub account: Option<AccountId>,
+    /// Known: the connector has made it. It is asked for, never made again.
+    pub connector_payout_id: Option<String>,
+    /// Status of the connector's last answer, 0 where it never answered.
+    pub status_code: u16,
+    /// Questions asked since this worker took the record.
+    pub look_ups: u32,
+    /// What the last call came to; `None` for a record just taken.
+    pub last: Option<Last>,
+}
+
+/// What the last call, of either kind, came to.
+#[derive(Debug, Clone)]
+pub enum Last {
+    Link(CreatedLink),
+    Ended {
+        error: ConnectorError,
+        payout_status: PayoutStatus,
+    },
+    Refused(ConnectorError),
+    /// Made under our key, by an earlier call.
+    AlreadyThere(ConnectorError),
+    /// Not carried out, or no answer; `in_doubt_since` tells which.
+    NoLink {
+        error: ConnectorError,
+        retry_after: Option<Duration>,
+    },
+    /// Asked, and not there. Where doubt is left, it was too early to tell.
+    NotThere,
+}
+
+impl Progress {
+    pub fn new(created_at: OffsetDateTime) -> Self {
+        Self {
+            created_at,
+            attempts: 0,
+            first_called_at: None,
+            last_called_at: None,
+            in_doubt_since: None,
+            account: None,
+            connector_payout_id: None,
+            status_code: 0,
+            look_ups: 0,
+            last: None,
+        }
+    }
+
+    /// Takes note of what a call came to, at `now`.
+    pub fn record(&mut self, outcome: Outcome, now: OffsetDateTime) {
+        self.last = Some(match outcome {
+            Outcome::Created(link) => {
+                self.answered(link.status_code);
+                Last::Link(link)
+            }
+            Outcome::Underway { connector_payout_id, status_code } => {
+                self.underway(connector_payout_id, status_code)
+            }
+            Outcome::Refused(error) => {
+                self.answered(error.status_code);
+                Last::Refused(error)
+            }
+            Outcome::NotSent(error) => Last::NoLink { error, retry_after: None },
+            Outcome::TryLater { error, retry_after } => {
+                self.answered(error.status_code);
+                Last::NoLink { error, retry_after }
+            }
+            Outcome::AlreadyThere(error) => {
+                self.answered(error.status_code);
+                self.in_doubt_since.get_or_insert(now);
+                Last::AlreadyThere(error)
+            }
+            Outcome::InDoubt(error) => {
+                self.answered(error.status_code);
+                self.in_doubt_since.get_or_insert(now);
+                Last::NoLink { error, retry_after: None }
+            }
+        });
+    }
+
+    /// Takes note of what a look-up came to. `asked.now`: when it was asked.
+    pub fn record_finding(&mut self, finding: Finding, rule: ReplayRule, asked: &Circumstances) {
+        self.look_ups += 1;
+        self.last = Some(match finding {
+            Finding::Found(link) => {
+                self.answered(link.status_code);
+                Last::Link(link)
+            }
+            Finding::Underway { connector_payout_id, status_code } => {
+                self.underway(connector_payout_id, status_code)
+            }
+            Finding::Ended { error, payout_status, connector_payout_id } => {
+                self.answered(error.status_code);
+                self.connector_payout_id = Some(connector_payout_id);
+                Last::Ended { error, payout_status }
+            }
+            Finding::NotThere { status_code } => {
+                self.answered(status_code);
+                if self.settled_at(rule, asked).is_some_and(|settled| asked.now >= settled) {
+                    // Reliable: nothing was made, so the next call is a first call again.
+                    self.in_doubt_since = None;
+                    self.first_called_at = None;
+                }
+                Last::NotThere
+            }
+            Finding::Unanswered { error, retry_after } => {
+                self.answered(error.status_code);
+                Last::NoLink { error, retry_after }
+            }
+        });
+    }
+
+    fn answered(&mut self, status_code: u16) {
+        if status_code != 0 {
+            self.status_code = status_code;
+        }
+    }
+
+    fn underway(&mut self, connector_payout_id: String, status_code: u16) -> Last {
+        self.answered(status_code);
+        self.connector_payout_id = Some(connector_payout_id);
+        let error = ConnectorError::new(status_code, None, "the payout link is not ready yet", None);
+        Last::NoLink { error, retry_after: None }
+    }
+
+    /// From when on "not there" is reliable.
+    ///
+    /// A call of a time at which nobody watched the database's clock may be as late as the beginning of the watch: the time
+    /// counts from there. So does that of a call that this worker knows nothing of.
+    pub(super) fn settled_at(&self, rule: ReplayRule, seen: &Circumstances) -> Option<OffsetDateTime> {
+        let look_up = rule.look_up()?;
+        let is_watched = |called: &OffsetDateTime| (seen.steady.since..=seen.now).contains(called);
+        Some(self.last_called_at.filter(is_watched).unwrap_or(seen.steady.since) + look_up.settle)
+    }
+
+    /// When the first call was made, where a look-up may leave out what is older. A clock that has stepped since then does not
+    /// tell how long ago that was.
+    pub fn first_call_to_narrow_by(&self, seen: &Circumstances) -> Option<OffsetDateTime> {
+        self.first_called_at
+            .filter(|first| *first <= seen.now && (*first >= seen.steady.since || !seen.steady.after_step))
+    }
+
+    /// Takes note that a worker whose writes are lost may have called: the database was restored, or a standby without the
+    /// last writes took over. Returns whether it may have.
+    pub fn doubt_lost_calls(&mut self, policy: &RetryPolicy, now: OffsetDateTime) -> bool {
+        let written_at =
+            self.last_called_at.map_or(self.created_at, |called_at| called_at.max(self.created_at));
+        let is_lost = policy.ask_before_calling_since.is_some_and(|time| written_at < time);
+        if !is_lost || self.in_doubt_since.is_some() {
+            return false;
+        }
+        self.in_doubt_since = Some(now);
+        self.first_called_at.get_or_insert(self.created_at);
+        true
+    }
+
+    /// Whether the calls that count were made in another account than the one that would be called now.
+    pub(super) fn is_elsewhere(&self, seen: &Circumstances) -> bool {
+        self.account.as_ref().is_some_and(|account| *account != seen.account)
+            && (self.in_doubt_since.is_some() || self.connector_payout_id.is_some())
+    }
+
+    pub(super) fn last_error(&self) -> ConnectorError {
+        match &self.last {
+            Some(
+                Last::Refused(error)
+                | Last::AlreadyThere(error)
+                | Last::NoLink { error, .. }
+                | Last::Ended { error, .. },
+            ) => error.clone(),
+            None if self.attempts == 0 => {
+                let error = "a worker may have called whose writes are lost (jobs.ask_before_calling_since)";
+                ConnectorError::new(0, None, error, None)
+            }
+            Some(Last::Link(_) | Last::NotThere) | None => {
+                ConnectorError::new(self.status_code, None, "no answer that settles it", None)
+            }
+        }
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self.last {
+            Some(Last::NoLink { retry_after, .. }) => retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Doubt that this worker cannot settle by itself: of another account, of a clock that stepped, of writes that are lost.
+
+use super::*;
+
+#[test]
+fn doubt_of_another_account_stays() {
+    let other = Circumstances {
+        account: AccountId::of("sandbox", "https://pay.example", "another"),
+        ..at(start() + SECOND)
+    };
+    let word = |progress: &Progress, rule, seen: &Circumstances| match next(progress, rule, &policy(), seen) {
+        Next::Call { .. } => "call",
+        Next::LookUp { .. } => "look up",
+        Next::Conclude(Conclusion::Unknown(_)) => "unknown",
+        Next::Conclude(_) => "another end",
+    };
+    let underway = Outcome::Underway { connector_payout_id: "plink_1".into(), status_code: 201 };
+    for (outcome, rule, here, there) in [
+        (Outcome::InDoubt(error(500)), SAME_KEY, "call", "unknown"),
+        (Outcome::InDoubt(error(500)), SAME_KEY_OR_ASK, "call", "unknown"),
+        (Outcome::InDoubt(error(500)), ASK, "look up", "unknown"),
+        (Outcome::AlreadyThere(error(400)), SAME_KEY_OR_ASK, "look up", "unknown"),
+        (underway, ASK, "look up", "unknown"),
+        // Certain that nothing happened there.
+        (Outcome::NotSent(error(0)), ASK, "call", "call"),
+        (try_later(None), SAME_KEY, "call", "call"),
+    ] {
+        let called = Progress { account: Some(account()), ..after(outcome.clone()) };
+        assert_eq!(word(&called, rule, &at(start() + SECOND)), here, "{outcome:?} {rule:?}");
+        assert_eq!(word(&called, rule, &other), there, "{outcome:?} {rule:?} in another account");
+        // An earlier version does not say which account it called.
+        let unsaid = Progress { account: None, ..called };
+        assert_eq!(word(&unsaid, rule, &other), here, "{outcome:?} {rule:?} by an earlier version");
+    }
+    // What this account has answered since is believed.
+    let mut found = Progress { account: Some(account()), ..after(Outcome::InDoubt(error(500))) };
+    found.record(Outcome::Created(link()), start() + SECOND);
+    assert_eq!(word(&found, ASK, &other), "another end");
+}
+
+#[test]
+fn not_there_counts_only_after_a_settle_time_of_a_clock_that_runs_steadily() {
+    // Called at the start, asked `asked` seconds after it; the clock is watched since `since` seconds after it.
+    for (since, after_step, asked, is_reliable) in [
+        (-100, false, 59, false),
+        (-100, false, 60, true),
+        // A worker that has started since: the clock may have stepped before.
+        (30, false, 60, false),
+        (30, false, 89, false),
+        (30, false, 90, true),
+        // It stepped forward by an hour, half a minute after the call.
+        (3630, true, 3630, false),
+        (3630, true, 3689, false),
+        (3630, true, 3690, true),
+        // It stepped back by an hour: the call seems to be in the future.
+        (-3600, true, -3541, false),
+        (-3600, true, -3540, true),
+    ] {
+        let seconds = |seconds| start() + time::Duration::seconds(seconds);
+        let seen =
+            Circumstances { steady: Steady { since: seconds(since), after_step }, ..at(seconds(asked)) };
+        let mut progress = after(Outcome::InDoubt(error(500)));
+        progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &seen);
+        assert_eq!(progress.in_doubt_since.is_none(), is_reliable, "{since} {asked}");
+        match next(&progress, ASK, &policy(), &seen) {
+            Next::Call { .. } => assert!(is_reliable, "{since} {asked}"),
+            Next::LookUp { after } => assert!(!is_reliable && after <= SETTLE.settle, "{since} {asked}"),
+            Next::Conclude(conclusion) => panic!("{since} {asked}: {conclusion:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_stepped_does_not_narrow_a_look_up() {
+    let progress = after(Outcome::InDoubt(error(500)));
+    for (since, after_step, now, narrows) in [
+        (-100, false, 60, true),
+        (-100, true, 60, true),
+        // Before this worker looked at it, and nothing speaks against it.
+        (30, false, 60, true),
+        (30, true, 60, false),
+        (-3600, false, -3500, false),
+    ] {
+        let seconds = |seconds| start() + time::Duration::seconds(seconds);
+        let seen = Circumstances { steady: Steady { since: seconds(since), after_step }, ..at(seconds(now)) };
+        let first = progress.first_call_to_narrow_by(&seen);
+        assert_eq!(first, narrows.then(start), "{since} {after_step} {now}");
+    }
+}
+
+#[test]
+fn after_a_restore_what_was_written_before_is_asked_about_before_it_is_called() {
+    let restored = RetryPolicy { ask_before_calling_since: Some(start() + HOUR), ..policy() };
+    let now = start() + 2 * HOUR;
+    let parked = || Progress::new(start());
+    let retried = || after(try_later(None));
+    for (progress, rule, first) in [
+        (parked(), ASK, "look up"),
+        (parked(), SAME_KEY_OR_ASK, "look up"),
+        // A window of an hour that began when the record was written, or its first call.
+        (parked(), SAME_KEY, "unknown"),
+        (parked(), ReplayRule::SameKey { window: 24 * HOUR, look_up: None }, "call"),
+        (parked(), ReplayRule::Never, "unknown"),
+        (retried(), ASK, "look up"),
+        // Written since: nothing of it is lost.
+        (Progress::new(start() + HOUR), ASK, "call"),
+        (Progress::new(start() + HOUR), ReplayRule::Never, "call"),
+        (Progress { last_called_at: Some(start() + HOUR), ..retried() }, ASK, "call"),
+    ] {
+        let mut progress = Progress { last: None, ..progress };
+        let is_doubted = progress.doubt_lost_calls(&restored, now);
+        assert_eq!(is_doubted, progress.in_doubt_since.is_some());
+        assert_eq!(step(&progress, rule, 2 * HOUR), first, "{progress:?} {rule:?}");
+        assert!(!Progress::new(start()).doubt_lost_calls(&policy(), now));
+    }
+    // "Not there" counts a settle time after this worker began to look at the clock, which is after the restore.
+    let mut asked = parked();
+    asked.doubt_lost_calls(&restored, now);
+    let steady = Steady { since: now, after_step: false };
+    let seen = |passed| Circumstances { steady, ..at(now + passed) };
+    asked.record_finding(Finding::NotThere { status_code: 200 }, ASK, &seen(59 * SECOND));
+    assert!(matches!(next(&asked, ASK, &restored, &seen(59 * SECOND)), Next::LookUp { .. }));
+    asked.record_finding(Finding::NotThere { status_code: 200 }, ASK, &seen(60 * SECOND));
+    assert!(matches!(next(&asked, ASK, &restored, &seen(60 * SECOND)), Next::Call { .. }));
+}

@@ -1,0 +1,63 @@
+//! `open_records`: how many records are open, by connector and account.
+
+use super::{Store, StoreError, connect::answered};
+use crate::domain::AccountId;
+
+/// Open records of one connector that were called in one account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRecords {
+    pub connector: String,
+    /// `None`: no call was begun, or an earlier version began it.
+    pub account: Option<AccountId>,
+    /// At most [`MAX_COUNTED`] a connector.
+    pub count: i64,
+}
+
+/// A backlog that is longer costs no more to count. Records that were called come first in the order of service.
+pub const MAX_COUNTED: i64 = 10_000;
+
+impl Store {
+    /// Counts the open records of every connector, also of those that are not configured. It reads the index of open rows, and
+    /// at most [`MAX_COUNTED`] rows a connector.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn open_records(&self) -> Result<Vec<OpenRecords>, StoreError> {
+        // The names one after another: each is one probe of the index.
+        let counted = sqlx::query!(
+            r#"
+            WITH RECURSIVE names AS (
+                (SELECT connector FROM payout_links WHERE state = 'open' ORDER BY connector LIMIT 1)
+                UNION ALL
+                SELECT (
+                    SELECT p.connector FROM payout_links p
+                    WHERE state = 'open' AND p.connector > names.connector ORDER BY p.connector LIMIT 1
+                )
+                FROM names WHERE names.connector IS NOT NULL
+            )
+            SELECT names.connector AS "connector!", open.account, count(*) AS "count!"
+            FROM names
+            CROSS JOIN LATERAL (
+                SELECT account FROM payout_links p
+                WHERE state = 'open' AND p.connector = names.connector
+                ORDER BY service_rank LIMIT $1
+            ) AS open
+            WHERE names.connector IS NOT NULL
+            GROUP BY names.connector, open.account
+            ORDER BY names.connector, open.account
+            "#,
+            MAX_COUNTED,
+        )
+        .fetch_all(&self.pool);
+        let counted = answered(&self.pool, counted).await?;
+        Ok(counted
+            .into_iter()
+            .map(|row| OpenRecords {
+                connector: row.connector,
+                account: row.account.as_deref().map(AccountId::stored),
+                count: row.count,
+            })
+            .collect())
+    }
+}
