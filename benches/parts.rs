@@ -11,15 +11,15 @@ use std::{
 use divan::{Bencher, black_box, counter::ItemsCount};
 use futures_util::future::join_all;
 use payout_link_worker::{
-    broker::Route,
     config,
+    contract::{self, DecodePolicy, FingerprintKey},
     domain::{AccountId, Attempt, AttemptKind, CreateLink, EventType},
     metrics::Metrics,
-    store::{
+    postgres::{
         Accepted, BatchLimits, Column, Hold, KeyRing, MIGRATIONS, NewLink, Store, StoreSettings, WebhookState,
     },
-    webhook::{SigningKey, signature},
-    wire::{self, DecodePolicy, FingerprintKey},
+    rabbitmq::Route,
+    webhooks::{SigningKey, signature},
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use uuid::Uuid;
@@ -31,10 +31,10 @@ fn main() {
 /// As the contract's own example: about a kilobyte.
 const JOB: &[u8] = include_bytes!("job.json");
 const POLICY: DecodePolicy =
-    DecodePolicy { allow_http_webhooks: false, unknown_fields: wire::UnknownFields::Reject };
+    DecodePolicy { allow_http_webhooks: false, unknown_fields: contract::UnknownFields::Reject };
 
 fn job() -> CreateLink {
-    wire::create_link(JOB, None, &POLICY).unwrap()
+    contract::create_link(JOB, None, &POLICY).unwrap()
 }
 
 fn keys() -> KeyRing {
@@ -44,24 +44,24 @@ fn keys() -> KeyRing {
 
 #[divan::bench]
 fn decode() -> CreateLink {
-    wire::create_link(black_box(JOB), None, &POLICY).unwrap()
+    contract::create_link(black_box(JOB), None, &POLICY).unwrap()
 }
 
 #[divan::bench]
 fn encode_for_the_record(bencher: Bencher) {
     let job = job();
-    bencher.bench(|| wire::canonical_request(black_box(&job)));
+    bencher.bench(|| contract::canonical_request(black_box(&job)));
 }
 
 #[divan::bench]
 fn fingerprint(bencher: Bencher) {
-    let (request, key) = (wire::canonical_request(&job()), FingerprintKey::new(&[7; 32]));
-    bencher.bench(|| wire::fingerprint(black_box(&request), "sandbox", &key));
+    let (request, key) = (contract::canonical_request(&job()), FingerprintKey::new(&[7; 32]));
+    bencher.bench(|| contract::fingerprint(black_box(&request), "sandbox", &key));
 }
 
 #[divan::bench]
 fn seal(bencher: Bencher) {
-    let (keys, clear) = (keys(), wire::canonical_request(&job()).as_bytes().to_vec());
+    let (keys, clear) = (keys(), contract::canonical_request(&job()).as_bytes().to_vec());
     bencher
         .with_inputs(|| clear.clone())
         .bench_values(|clear| keys.seal(Column::Request, Uuid::nil(), &clear));
@@ -70,7 +70,7 @@ fn seal(bencher: Bencher) {
 #[divan::bench]
 fn open(bencher: Bencher) {
     let keys = keys();
-    let sealed = keys.seal(Column::Request, Uuid::nil(), wire::canonical_request(&job()).as_bytes());
+    let sealed = keys.seal(Column::Request, Uuid::nil(), contract::canonical_request(&job()).as_bytes());
     bencher.bench(|| keys.open(Column::Request, Uuid::nil(), black_box(&sealed)).unwrap());
 }
 
@@ -135,7 +135,7 @@ fn accept_batch(bencher: Bencher, jobs: u64) {
             merchant_id: String::new(),
             connector: "sandbox".into(),
             connector_is_named: true,
-            job: Box::new(wire::create_link(body.as_bytes(), None, &POLICY).unwrap()),
+            job: Box::new(contract::create_link(body.as_bytes(), None, &POLICY).unwrap()),
             reply_to: None,
             correlation_id: None,
             trace: Default::default(),

@@ -6,18 +6,18 @@
 //! joins them, and the program around it.
 
 pub mod domain;
-pub mod wire;
+pub mod contract;
 
 pub mod setting_url;
 
-pub mod http;
+pub mod http_client;
 pub mod limits;
 pub mod tasks;
 
-pub mod broker;
-pub mod connector;
-pub mod store;
-pub mod webhook;
+pub mod rabbitmq;
+pub mod connectors;
+pub mod postgres;
+pub mod webhooks;
 
 pub mod metrics;
 pub mod pipeline;
@@ -25,12 +25,7 @@ pub mod audit;
 
 pub mod cli;
 pub mod config;
-pub mod health;
-pub mod listener;
-pub mod open_files;
-pub mod shutdown;
-pub mod telemetry;
-pub mod worker;
+pub mod runtime;
 
 pub mod faulty_server;
 pub mod sandbox;

@@ -50,12 +50,12 @@ use prometheus_client::{
 };
 
 use crate::{
-    broker::{PublishError, Route},
-    connector::Account,
+    connectors::Account,
+    contract::RejectionCode,
     domain::{Attempt, AttemptKind, EventType},
-    store::{Accepted, ClockState, StoreError, WebhookState},
+    postgres::{Accepted, ClockState, StoreError, WebhookState},
+    rabbitmq::{PublishError, Route},
     tasks,
-    wire::RejectionCode,
 };
 
 pub struct Metrics {

@@ -11,7 +11,7 @@ use lapin::{
     },
     types::FieldTable,
 };
-use payout_link_worker::broker::Names;
+use payout_link_worker::rabbitmq::Names;
 
 use crate::stubs::{Arrivals, number};
 

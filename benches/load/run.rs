@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use payout_link_worker::broker::Names;
+use payout_link_worker::rabbitmq::Names;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tokio::time::{sleep, sleep_until};
@@ -212,7 +212,7 @@ impl Place {
             [log]
             format = "json"
             # A line a job is the log's own cost, not the worker's.
-            filter = "warn,payout_link_worker::broker=info"
+            filter = "warn,payout_link_worker::rabbitmq=info"
             "#
         );
         std::fs::write(&config, text).unwrap();

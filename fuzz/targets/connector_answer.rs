@@ -9,10 +9,10 @@ use futures_util::FutureExt;
 use libfuzzer_sys::fuzz_target;
 use payout_link_worker::{
     config::Config,
-    connector::{Call, Connectors},
+    connectors::{Call, Connectors},
     domain::{CreateLink, CreatedLink, Finding, Outcome, TraceContext},
-    http::{Answer, fuzzing},
-    wire::{DecodePolicy, create_link},
+    http_client::{Answer, fuzzing},
+    contract::{DecodePolicy, create_link},
 };
 use reqwest::{
     StatusCode,

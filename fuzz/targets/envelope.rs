@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use payout_link_worker::store::{Column, KeyRing, OpenError};
+use payout_link_worker::postgres::{Column, KeyRing, OpenError};
 use uuid::Uuid;
 
 static RING: LazyLock<KeyRing> = LazyLock::new(|| {

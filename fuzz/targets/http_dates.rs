@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use payout_link_worker::http::{Answer, decimal_seconds};
+use payout_link_worker::http_client::{Answer, decimal_seconds};
 use reqwest::{
     StatusCode,
     header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER},

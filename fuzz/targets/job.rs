@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use payout_link_worker::wire::{
+use payout_link_worker::contract::{
     DecodePolicy, FingerprintKey, canonical_request, claimed_identifier, create_link, differences, fingerprint,
     stored_request,
 };

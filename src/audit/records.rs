@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Event, Leak, Record, Secrets, key};
-use crate::store::{Audited, Store, StoreError};
+use crate::postgres::{Audited, Store, StoreError};
 
 /// A page is one statement and its rows are held once more.
 const PAGE: i64 = 1000;

@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Files, Rule, Secrets, Violation},
     config::Config,
     domain::ReplayRule,
-    store::{self, Store},
+    postgres::{self, Store},
 };
 
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         })
     };
     let mut history = audit::read(&files, &secrets, rule)?;
-    let pool = store::connect(&config.database()).await.context("database")?;
+    let pool = postgres::connect(&config.database()).await.context("database")?;
     let store = Store::new(pool, config.key_ring()?, config.store());
     let (records, leaks) =
         audit::read_records(&store, arguments.since, &secrets).await.context("database")?;

@@ -8,7 +8,7 @@ use super::output::say;
 use crate::{
     config::Config,
     domain::escape_control,
-    store::{self, Store},
+    postgres::{self, Store},
 };
 
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let pool = store::connect(&config.database()).await.context("database")?;
+    let pool = postgres::connect(&config.database()).await.context("database")?;
     let store = Store::new(pool, config.key_ring()?, config.store());
     let mut records = store.show(&arguments.id).await.context("database")?;
     if let Some(merchant) = &arguments.merchant {

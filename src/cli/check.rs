@@ -6,10 +6,10 @@ use tokio::net::TcpListener;
 
 use super::output::say;
 use crate::{
-    broker,
     config::Config,
     pipeline::Placement,
-    store::{self, Store},
+    postgres::{self, Store},
+    rabbitmq,
 };
 
 pub(super) async fn run(config: &Config, open_secrets: &[String]) -> anyhow::Result<ExitCode> {
@@ -25,7 +25,7 @@ pub(super) async fn run(config: &Config, open_secrets: &[String]) -> anyhow::Res
     for file in open_secrets {
         say(format_args!("warning {file}: it holds secrets, and every user may read it"))?;
     }
-    tell("broker", broker::check(&config.broker()).await.map_err(|error| error.to_string()))?;
+    tell("broker", rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string()))?;
     if let Some(listen) = config.worker.health_listen {
         say(health_port(listen).await)?;
     }
@@ -78,8 +78,8 @@ async fn health_port(listen: SocketAddr) -> String {
 
 /// Connects as `run` does, and asks what `run` asks. Returns how many migrations are missing.
 async fn database(config: &Config) -> anyhow::Result<(Store, usize)> {
-    let pool = store::connect(&config.database()).await?;
-    store::examine(&pool).await?;
-    let missing = store::schema(&pool, config.worker.migrate).await?;
+    let pool = postgres::connect(&config.database()).await?;
+    postgres::examine(&pool).await?;
+    let missing = postgres::schema(&pool, config.worker.migrate).await?;
     Ok((Store::new(pool, config.key_ring()?, config.store()), missing))
 }

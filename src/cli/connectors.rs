@@ -3,7 +3,7 @@
 use super::output::say;
 use crate::{
     config::Config,
-    connector::{KINDS, Kind},
+    connectors::{KINDS, Kind},
 };
 
 /// `config`: `None` where there is none that can be used.

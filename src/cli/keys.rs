@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::output::{note, say};
 use crate::{
     config::Config,
-    store::{self, MAX_SEALS, Store},
+    postgres::{self, MAX_SEALS, Store},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -36,7 +36,7 @@ pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<Exit
     }
     let ring = config.key_ring()?;
     let ids: Vec<String> = ring.ids().map(str::to_owned).collect();
-    let pool = store::connect(&config.database()).await.context("database")?;
+    let pool = postgres::connect(&config.database()).await.context("database")?;
     let store = Store::new(pool, ring, config.store());
     match action {
         Action::Status => status(&store, &ids).await,

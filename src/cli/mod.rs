@@ -22,10 +22,11 @@ pub use self::output::note;
 use self::output::say;
 use crate::{
     config::{self, Config},
-    shutdown::Signals,
-    store, telemetry,
-    webhook::SigningKey,
-    worker,
+    postgres,
+    runtime::run,
+    runtime::shutdown::Signals,
+    runtime::telemetry,
+    webhooks::SigningKey,
 };
 
 #[derive(Debug, Parser)]
@@ -115,7 +116,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 for file in config::open_secrets(file, environment()) {
                     tracing::warn!(file, "file with secrets is readable by every user");
                 }
-                worker::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS)
+                run::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS)
             }
             Command::Migrate => migrate(&config).await,
             Command::Check => check::run(&config, &config::open_secrets(file, environment())).await,
@@ -166,8 +167,8 @@ fn webhook_secret(config: &Config, merchant_id: &str) -> anyhow::Result<ExitCode
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
-    let pool = store::connect(&config.database()).await.context("database")?;
-    store::migrate(&pool).await.context("database")?;
+    let pool = postgres::connect(&config.database()).await.context("database")?;
+    postgres::migrate(&pool).await.context("database")?;
     say("the schema is up to date")?;
     Ok(ExitCode::SUCCESS)
 }

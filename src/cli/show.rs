@@ -9,7 +9,7 @@ use super::output::{note, say};
 use crate::{
     config::Config,
     domain::{escape_control, idempotency_key_of, is_control},
-    store::{self, Shown, Store},
+    postgres::{self, Shown, Store},
 };
 
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let pool = store::connect(&config.database()).await.context("database")?;
+    let pool = postgres::connect(&config.database()).await.context("database")?;
     let store = Store::new(pool, config.key_ring()?, config.store());
     let records = store.show(&arguments.id).await.context("database")?;
     if records.is_empty() {

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::output::{note, say};
 use crate::{
-    broker::{Job, Submitter},
     config::Config,
+    rabbitmq::{Job, Submitter},
 };
 
 #[derive(Debug, clap::Args)]

@@ -7,9 +7,9 @@ use toml::{Table, Value};
 
 use super::{tls, wording::problem};
 use crate::{
-    connector::{Account, KINDS, Kind, Settings},
+    connectors::{Account, KINDS, Kind, Settings},
     domain::{AccountId, did_you_mean},
-    http::{self, HttpSettings, NoClient},
+    http_client::{self, HttpSettings, NoClient},
     limits::{Breaker, BreakerSettings, Permits, RateLimit},
 };
 
@@ -95,7 +95,7 @@ impl ConnectorSection {
         }
         problems
             .extend(tls::ca_problem(&format!("connectors.{name}.calls.ca_file"), calls.ca_file.as_deref()));
-        let on_its_way = http::unacknowledged(Duration::from_secs(self.calls.timeout_seconds));
+        let on_its_way = http_client::unacknowledged(Duration::from_secs(self.calls.timeout_seconds));
         let own = self.settings.problems(Duration::from_secs(lease_seconds), on_its_way);
         problems.extend(own.into_iter().map(|problem| format!("connectors.{name}.{problem}")));
         problems

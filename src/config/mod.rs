@@ -28,14 +28,14 @@ pub use self::{
     tls::{TlsMode, TlsSection},
 };
 use crate::{
-    broker::{BrokerSettings, Names},
-    connector::{Account, Connectors},
+    connectors::{Account, Connectors},
+    contract::{DecodePolicy, UnknownFields},
     domain::retry::RetryPolicy,
-    http::{HttpSettings, NoClient},
+    http_client::{HttpSettings, NoClient},
     pipeline::{PipelineSettings, Retention},
-    store::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
-    webhook::{AddressPolicy, SigningKey, WebhookSettings},
-    wire::{DecodePolicy, UnknownFields},
+    postgres::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
+    rabbitmq::{BrokerSettings, Names},
+    webhooks::{AddressPolicy, SigningKey, WebhookSettings},
 };
 
 #[derive(Debug, Default)]

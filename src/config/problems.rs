@@ -5,10 +5,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Config, tls};
 use crate::{
-    broker,
     domain::did_you_mean,
-    store::{self, KeyError, LEAST_CONNECTIONS},
-    webhook::SigningKey,
+    postgres::{self, KeyError, LEAST_CONNECTIONS},
+    rabbitmq,
+    webhooks::SigningKey,
 };
 
 impl Config {
@@ -23,8 +23,8 @@ impl Config {
         check(self.database.url.is_none(), "database.url is missing (or DATABASE_URL)");
         check(self.broker.url.is_none(), "broker.url is missing (or AMQP_URL)");
         for (name, problem) in [
-            ("database.url", self.database.url.as_ref().and_then(store::url_problem)),
-            ("broker.url", self.broker.url.as_ref().and_then(broker::url_problem)),
+            ("database.url", self.database.url.as_ref().and_then(postgres::url_problem)),
+            ("broker.url", self.broker.url.as_ref().and_then(rabbitmq::url_problem)),
         ] {
             if let Some(problem) = problem {
                 check(true, &format!("{name}: {problem}"));

@@ -76,7 +76,7 @@ fn page(kind: &str) -> String {
 
 #[test]
 fn every_connector_has_a_page_with_every_setting_and_its_default() {
-    for kind in crate::connector::KINDS {
+    for kind in crate::connectors::KINDS {
         let page = page(kind.name);
         let read = |section: &str| {
             let whole: toml::Table = section.parse().unwrap();

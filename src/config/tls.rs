@@ -9,7 +9,7 @@ use sqlx::postgres::PgSslMode;
 use url::Url;
 
 use super::{BrokerSection, DatabaseSection};
-use crate::{broker::BrokerTls, store::DatabaseTls};
+use crate::{postgres::DatabaseTls, rabbitmq::BrokerTls};
 
 /// `[database.tls]` and `[broker.tls]`. All files are PEM.
 #[derive(Debug, Default, Deserialize)]

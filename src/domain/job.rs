@@ -182,15 +182,15 @@ impl CreateLink {
 
 #[cfg(test)]
 mod tests {
-    use crate::{domain::Redactor, wire};
+    use crate::{contract, domain::Redactor};
 
     #[test]
     fn each_value_of_the_feature_data_is_a_secret() {
         let body = r#"{"merchant_payout_id":"po_1","amount":{"minor_amount":1,"currency":"EUR"},"address":{},
             "destination_currency":"EUR","connector_feature_data":
             "{\"account\":{\"id\":\"acc-canary\",\"number\":[12345678]},\"instant\":true}"}"#;
-        let policy = wire::DecodePolicy::default();
-        let job = wire::create_link(body.as_bytes(), None, &policy).unwrap();
+        let policy = contract::DecodePolicy::default();
+        let job = contract::create_link(body.as_bytes(), None, &policy).unwrap();
         assert_eq!(
             Redactor::new(job.secrets()).redact("no account acc-canary (12345678), true"),
             "no account [REDACTED] ([REDACTED]), true"

@@ -17,10 +17,10 @@ use super::{
     outbox::Outgoing,
 };
 use crate::{
-    broker::{Delivery, Message, PublishError, REJECTED_AT, Route},
+    contract::{self, DecodePolicy, Rejection, UnknownFields},
     domain::{EventType, TraceContext},
-    store::StoreError,
-    wire::{self, DecodePolicy, Rejection, UnknownFields},
+    postgres::StoreError,
+    rabbitmq::{Delivery, Message, PublishError, REJECTED_AT, Route},
 };
 
 /// How answering a delivery ended.
@@ -51,7 +51,7 @@ impl Pipeline {
         let permissive = DecodePolicy { allow_http_webhooks: true, unknown_fields: UnknownFields::Ignore };
         let is_sound = !delivery.is_unreadable && delivery.withheld.is_none();
         if is_sound
-            && let Ok(job) = wire::create_link(&delivery.body, delivery.message_id(), &permissive)
+            && let Ok(job) = contract::create_link(&delivery.body, delivery.message_id(), &permissive)
             && !["x-merchant-id", "x-connector"].into_iter().any(|name| delivery.is_unclear(name))
         {
             if delivery.is_redelivered {
@@ -113,7 +113,7 @@ impl Pipeline {
     /// Rejects a job: the rejection is published, then the job dead-lettered with the reason, then acknowledged. A crash in
     /// between makes a second copy, never a loss.
     pub(super) async fn reject(&self, delivery: &Delivery, rejection: &Rejection) {
-        let merchant_payout_id = wire::claimed_identifier(&delivery.body, delivery.message_id());
+        let merchant_payout_id = contract::claimed_identifier(&delivery.body, delivery.message_id());
         self.reject_as(delivery, rejection, merchant_payout_id.as_deref()).await;
     }
 
@@ -139,7 +139,7 @@ impl Pipeline {
             id: rejection_id(delivery, code),
             event_type: EventType::Rejected,
             timestamp: OffsetDateTime::now_utc().unix_timestamp(),
-            body: wire::rejection(merchant_payout_id, rejection),
+            body: contract::rejection(merchant_payout_id, rejection),
             reply_to: to.reply_to.filter(|queue| !self.settings.names.is_own_queue(queue)),
             ..to
         };

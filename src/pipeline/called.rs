@@ -1,7 +1,7 @@
 //! Takes the secrets out of what a call came to, and writes its line of the log.
 
 use crate::{
-    connector::Account,
+    connectors::Account,
     domain::{Attempt, ConnectorError, CreatedLink, OpenLink, Outcome},
 };
 

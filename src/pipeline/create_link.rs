@@ -10,14 +10,14 @@ use super::{
     timeline,
 };
 use crate::{
-    connector::{Account, Call},
+    connectors::{Account, Call},
+    contract,
     domain::{
         Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key_of,
         retry::{self, Next},
     },
     limits::{Permit, Slot},
-    store::{DueEvent, StoreError, Unconcluded},
-    wire,
+    postgres::{DueEvent, StoreError, Unconcluded},
 };
 
 /// An event to be delivered, and its place among the records that are concluded.
@@ -263,7 +263,7 @@ impl Pipeline {
         conclusion: &Conclusion,
     ) -> Result<Box<DueEvent>, (StoreError, Option<Box<OpenLink>>)> {
         let progress = &link.progress;
-        let told = wire::conclusion(
+        let told = contract::conclusion(
             &link.job,
             conclusion,
             progress.connector_payout_id.as_deref(),

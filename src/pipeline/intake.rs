@@ -15,12 +15,12 @@ use uuid::Uuid;
 
 use super::{Pipeline, Work, answer::Answered, outbox::Outgoing, reading::Readable};
 use crate::{
-    broker::Delivery,
-    connector::Account,
+    connectors::Account,
+    contract::{Rejection, RejectionCode},
     domain::{EventType, ReplayRule, TraceContext, event_time},
     limits::{Permit, Slot},
-    store::{Accepted, Hold, NewLink, StoreError},
-    wire::{Rejection, RejectionCode},
+    postgres::{Accepted, Hold, NewLink, StoreError},
+    rabbitmq::Delivery,
 };
 
 impl Pipeline {

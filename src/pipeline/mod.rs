@@ -46,15 +46,15 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::{
-    broker::{Consumer, Names, Publisher},
-    connector::{Account, Connectors},
+    connectors::{Account, Connectors},
+    contract::DecodePolicy,
     domain::{OpenLink, retry::RetryPolicy},
     limits::{Permit, Slots},
     metrics::{Metrics, Now},
-    store::{Store, StoreError},
+    postgres::{Store, StoreError},
+    rabbitmq::{Consumer, Names, Publisher},
     tasks,
-    webhook::Webhooks,
-    wire::DecodePolicy,
+    webhooks::Webhooks,
 };
 
 #[derive(Debug, Clone)]

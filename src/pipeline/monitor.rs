@@ -6,8 +6,8 @@ use tokio::time::sleep;
 
 use super::Pipeline;
 use crate::{
-    connector::Connectors,
-    store::{OpenRecords, StoreError},
+    connectors::Connectors,
+    postgres::{OpenRecords, StoreError},
 };
 
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// As [`crate::store::Store::open_records`].
+    /// As [`crate::postgres::Store::open_records`].
     pub async fn look_at_placement(&self) -> Result<(), StoreError> {
         let placement = Placement::of(self.store.open_records().await?, &self.connectors);
         let before = std::mem::replace(

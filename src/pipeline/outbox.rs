@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use super::Pipeline;
 use crate::{
-    broker::{Properties, PublishError, Route},
+    contract,
     domain::{Attempt, AttemptKind, EventType, TraceContext, event_time, retry::jittered},
     limits::Slot,
-    store::{DueEvent, StoreError, Telling, WebhookState},
-    webhook::{Admitted, Post, Posted, Then},
-    wire,
+    postgres::{DueEvent, StoreError, Telling, WebhookState},
+    rabbitmq::{Properties, PublishError, Route},
+    webhooks::{Admitted, Post, Posted, Then},
 };
 
 /// A result on its way out, whether it comes from the outbox, from a replay or from a rejection.
@@ -255,7 +255,7 @@ impl Pipeline {
             id: event.id,
             merchant_id: &event.merchant_id,
             url,
-            body: wire::webhook(event.event_type, event_time(event.id), &event.result),
+            body: contract::webhook(event.event_type, event_time(event.id), &event.result),
             trace: &event.trace,
         };
         let (started_at, started) = (event.lease.now(), Instant::now());
@@ -306,7 +306,7 @@ fn published_alone(event: &DueEvent, publication: Publication) -> Telling {
 /// How long a webhook waits when too many wait for a permit.
 const PUT_OFF: Duration = Duration::from_secs(2);
 
-fn message(result: &Outgoing<'_>, exchange: &str, routing_key: &str) -> Box<crate::broker::Message> {
+fn message(result: &Outgoing<'_>, exchange: &str, routing_key: &str) -> Box<crate::rabbitmq::Message> {
     properties(result).message(exchange, routing_key, result.body.clone())
 }
 

@@ -2,10 +2,10 @@
 
 use super::{Pipeline, intake::merchant_id};
 use crate::{
-    broker::Delivery,
-    connector::Account,
+    connectors::Account,
+    contract::{self, Rejection, RejectionCode},
     domain::{CreateLink, did_you_mean},
-    wire::{self, Rejection, RejectionCode},
+    rabbitmq::Delivery,
 };
 
 /// A delivery that was read: its job, and who is to carry it out.
@@ -72,7 +72,7 @@ impl Pipeline {
             ));
         }
         let (job, ignored) =
-            wire::create_link_noting(&delivery.body, delivery.message_id(), &self.settings.decode)?;
+            contract::create_link_noting(&delivery.body, delivery.message_id(), &self.settings.decode)?;
         self.ignored_fields.count(ignored, &self.metrics);
         let job = Box::new(job);
         if let Some(url) = &job.webhook_url

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Pipeline;
 use crate::{
     domain::retry::jittered,
-    store::{Batch, StoreError},
+    postgres::{Batch, StoreError},
 };
 
 /// How long what is done with is kept, in days.

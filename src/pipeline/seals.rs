@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 use super::Pipeline;
 use crate::{
     domain::retry::jittered,
-    store::{MANY_SEALS, MAX_SEALS, StoreError},
+    postgres::{MANY_SEALS, MAX_SEALS, StoreError},
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);

@@ -11,9 +11,9 @@ use futures_util::future::{FutureExt, select, select_all};
 
 use super::{Pipeline, Work};
 use crate::{
-    connector::Account,
+    connectors::Account,
     domain::{ReplayRule, retry::jittered},
-    store::{Absences, StoreError},
+    postgres::{Absences, StoreError},
 };
 
 /// Between two looks for workers that are gone.

@@ -63,7 +63,7 @@ host_concurrency = 256
 allowed_networks = ["127.0.0.0/8"]
 [log]
 format = "json"
-filter = "info,payout_link_worker::broker=debug"
+filter = "info,payout_link_worker::rabbitmq=debug"
 {connectors}"#
     )
 }

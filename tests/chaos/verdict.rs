@@ -8,7 +8,7 @@ use std::{
 
 use payout_link_worker::{
     audit::{self, DeadLetter, Files, History, Link, Published, Rule, Webhook},
-    store::{self, Store},
+    postgres::{self, Store},
 };
 use tokio::time::sleep;
 
@@ -165,7 +165,7 @@ pub async fn reach(
 
 async fn history(world: &World, waiting: u32) -> Result<History, String> {
     let config = world.configuration()?;
-    let pool = store::connect(&config.database()).await.map_err(|error| error.to_string())?;
+    let pool = postgres::connect(&config.database()).await.map_err(|error| error.to_string())?;
     let keys = config.key_ring().map_err(|error| error.to_string())?;
     let store = Store::new(pool, keys, config.store());
     let inside = World::secrets_inside();

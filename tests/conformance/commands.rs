@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use payout_link_worker::{config::load, connector::Kind, domain::PayoutStatus, stand_in::StandIn};
+use payout_link_worker::{config::load, connectors::Kind, domain::PayoutStatus, stand_in::StandIn};
 
 use crate::{
     description::{Became, Description},

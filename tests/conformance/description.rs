@@ -2,10 +2,10 @@
 
 use payout_link_worker::{
     config,
-    connector::{Call, Connector, Connectors},
+    connectors::{Call, Connector, Connectors},
+    contract::{self, DecodePolicy, Rejection},
     domain::{CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, TraceContext, idempotency_key},
     stand_in::{Operation, Settings, StandIn},
-    wire::{self, DecodePolicy, Rejection},
 };
 use serde_json::Value;
 
@@ -133,7 +133,7 @@ fn call<'a>(job: &'a CreateLink, key: &'a str, connector_payout_id: Option<&'a s
 /// A job's JSON, decoded as a worker does.
 pub fn decoded(job: &Value) -> CreateLink {
     let policy = DecodePolicy::default();
-    wire::create_link(job.to_string().as_bytes(), None, &policy).unwrap()
+    contract::create_link(job.to_string().as_bytes(), None, &policy).unwrap()
 }
 
 pub fn rejected(tested: &Tested, job: &Value) -> Option<Rejection> {

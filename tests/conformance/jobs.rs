@@ -1,8 +1,8 @@
 //! What a connector takes, and what it refuses before it is called.
 
 use payout_link_worker::{
+    contract::RejectionCode,
     domain::{Currency, Money},
-    wire::RejectionCode,
 };
 use serde_json::{Value, json};
 

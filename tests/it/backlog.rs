@@ -6,8 +6,8 @@ use std::{
 };
 
 use payout_link_worker::{
+    postgres::{Column, KeyRing},
     sandbox::Receiver,
-    store::{Column, KeyRing},
 };
 use serde_json::json;
 use uuid::Uuid;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use payout_link_worker::{
+    contract,
     domain::{AccountId, Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
-    store::{Accepted, Hold, NewLink, Store, migrate},
-    wire,
+    postgres::{Accepted, Hold, NewLink, Store, migrate},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -30,7 +30,7 @@ fn new_link(series: &str, number: usize) -> NewLink {
         merchant_id: text("merchant"),
         connector: text("connector"),
         connector_is_named: true,
-        job: Box::new(wire::create_link(&job.body, None, &wire::DecodePolicy::default()).unwrap()),
+        job: Box::new(contract::create_link(&job.body, None, &contract::DecodePolicy::default()).unwrap()),
         reply_to: odd.then(|| text("reply")),
         correlation_id: (!odd).then(|| text("correlation")),
         trace: TraceContext {
@@ -52,7 +52,7 @@ async fn accept(store: &Store, new: NewLink) -> Option<Box<OpenLink>> {
 }
 
 /// What came of the `number`th: made, refused, or left in doubt.
-fn told(link: &mut OpenLink, number: usize) -> wire::Told {
+fn told(link: &mut OpenLink, number: usize) -> contract::Told {
     link.begin_written_call();
     let (event_type, payout_status, error_code, outcome) = match number % 3 {
         0 => (EventType::Created, PayoutStatus::RequiresFulfillment, None, "created"),
@@ -72,7 +72,7 @@ fn told(link: &mut OpenLink, number: usize) -> wire::Told {
         outcome,
         detail: Some(format!("detail {number}")),
     });
-    wire::Told {
+    contract::Told {
         event_type,
         payout_status,
         connector_payout_id: number.is_multiple_of(3).then(|| format!("plink {number}")),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use payout_link_worker::store::{Accepted, BatchLimits, migrate};
+use payout_link_worker::postgres::{Accepted, BatchLimits, migrate};
 use sqlx::PgPool;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use payout_link_worker::{
+    postgres::{DatabaseSettings, DatabaseTls, StoreError, migrate},
     sandbox::Fault,
-    store::{DatabaseSettings, DatabaseTls, StoreError, migrate},
 };
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -247,7 +247,7 @@ async fn a_connection_that_takes_no_writes_any_more_is_replaced() {
         max_connections: 1,
         timeout: Duration::from_secs(10),
     };
-    let pool = payout_link_worker::store::connect(&settings).await.unwrap();
+    let pool = payout_link_worker::postgres::connect(&settings).await.unwrap();
     let mut connection = pool.acquire().await.unwrap();
     let session = "SELECT pg_backend_pid()";
     let before: i32 = sqlx::query_scalar(session).fetch_one(&mut *connection).await.unwrap();

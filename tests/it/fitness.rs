@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use payout_link_worker::store;
+use payout_link_worker::postgres;
 use sqlx::{AssertSqlSafe, Executor};
 use tokio::{
     io::copy_bidirectional,
@@ -137,7 +137,7 @@ async fn missing_rights_and_too_few_sessions_are_refused() {
     world.set("worker.migrate", false);
     refused(&world, "tables, columns or rights are missing: payout_links: SELECT").await;
     // nor are they its own to use,
-    store::migrate(&world.pool).await.unwrap();
+    postgres::migrate(&world.pool).await.unwrap();
     refused(&world, "tables, columns or rights are missing: payout_links: SELECT").await;
     // nor, where they are, to change.
     let grant = format!(

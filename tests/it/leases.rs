@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use payout_link_worker::{
     domain::{Attempt, AttemptKind},
-    store::{StoreError, Telling, Unconcluded, WebhookState, migrate},
+    postgres::{StoreError, Telling, Unconcluded, WebhookState, migrate},
 };
 
 use crate::support::{World, accept, created, store};

@@ -1,8 +1,8 @@
 //! How many at once, and who waits for whom.
 
 use payout_link_worker::{
+    postgres::migrate,
     sandbox::{Fault, Order, Receiver, Sandbox, Settings},
-    store::migrate,
 };
 use serde_json::json;
 

@@ -7,14 +7,14 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use payout_link_worker::{broker::Names, sandbox::Fault, store};
+use payout_link_worker::{postgres, rabbitmq::Names, sandbox::Fault};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{Service, Setup, World, eventually, job};
 
 /// A role that has what docs/permissions/postgres.sql gives; the URL of the world's database for it.
 async fn role(world: &World) -> (String, url::Url) {
-    store::migrate(&world.pool).await.unwrap();
+    postgres::migrate(&world.pool).await.unwrap();
     let options = world.pool.connect_options();
     let database = options.get_database().unwrap();
     let name = format!("worker_of_{database}");

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use payout_link_worker::{
-    sandbox::Fault,
-    store::{
+    postgres::{
         Accepted, DatabaseSettings, DatabaseTls, DueEvent, StoreError, Telling, Unconcluded, WebhookState,
         connect, migrate,
     },
+    sandbox::Fault,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use uuid::Uuid;

@@ -1,6 +1,6 @@
 //! What a sealed request is bound to, and how much a key has sealed.
 
-use payout_link_worker::store::MANY_SEALS;
+use payout_link_worker::postgres::MANY_SEALS;
 use sqlx::{AssertSqlSafe, Executor};
 
 use crate::support::{Setup, World, eventually, job};
@@ -49,18 +49,18 @@ async fn a_request_is_not_called_for_another_merchant_identifier_or_connector() 
 async fn a_request_of_an_earlier_version_is_read() {
     // Given a parked record whose id is an earlier version's, which binds nothing: a copy of what its worker wrote.
     let world = World::new().await;
-    payout_link_worker::store::migrate(&world.pool).await.unwrap();
+    payout_link_worker::postgres::migrate(&world.pool).await.unwrap();
     let key = "c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
-    let ring = payout_link_worker::store::KeyRing::new(
+    let ring = payout_link_worker::postgres::KeyRing::new(
         &[format!("k1:{key}").into()],
         &"ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=".into(),
     )
     .unwrap();
     let id = uuid::Uuid::now_v7();
-    let policy = payout_link_worker::wire::DecodePolicy::default();
-    let job = payout_link_worker::wire::create_link(&job("po_1").body, None, &policy).unwrap();
-    let request = payout_link_worker::wire::canonical_request(&job);
-    let sealed = ring.seal(payout_link_worker::store::Column::Request, id, request.as_bytes());
+    let policy = payout_link_worker::contract::DecodePolicy::default();
+    let job = payout_link_worker::contract::create_link(&job("po_1").body, None, &policy).unwrap();
+    let request = payout_link_worker::contract::canonical_request(&job);
+    let sealed = ring.seal(payout_link_worker::postgres::Column::Request, id, request.as_bytes());
     sqlx::query(
         "INSERT INTO payout_links (id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency, destination_currency, state, request, due_at)
          VALUES ($1, '', 'po_1', $2, 'sandbox', 1250, 'EUR', 'EUR', 'open', $3, now())",

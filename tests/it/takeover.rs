@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use payout_link_worker::{sandbox::Fault, store::migrate};
+use payout_link_worker::{postgres::migrate, sandbox::Fault};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::support::{Service, Setup, World, eventually, job, store, submit_parked};

@@ -36,30 +36,30 @@ pub enum Step {
     Admit(usize),
     /// `src/pipeline/intake.rs::admit`: no permit, or the rate limit lets nothing through
     Park(usize),
-    /// `src/store/accept.rs::accept`
+    /// `src/postgres/accept.rs::accept`
     Accept(usize),
     /// `src/pipeline/answer.rs::reject_unless_accepted`
     Reject(usize),
     /// `src/pipeline/answer.rs::reject`
     PublishRejection(usize),
-    /// `src/broker/delivery.rs::acknowledge`
+    /// `src/rabbitmq/delivery.rs::acknowledge`
     Acknowledge(usize),
-    /// `src/broker/acks.rs::settle`, of another job that an ended session delivered
+    /// `src/rabbitmq/acks.rs::settle`, of another job that an ended session delivered
     AcknowledgeStale(usize),
     /// `src/pipeline/intake.rs::replay`
     Replay(usize),
-    /// `src/pipeline/sweeper.rs::sweep_account`: a permit and a reservation, and `src/store/claim.rs::claim`
+    /// `src/pipeline/sweeper.rs::sweep_account`: a permit and a reservation, and `src/postgres/claim.rs::claim`
     Claim(usize),
-    /// `src/store/outbox.rs::claim_events`
+    /// `src/postgres/outbox.rs::claim_events`
     ClaimEvent(usize),
-    /// `src/domain/retry/mod.rs::next`, and what follows at once: `src/store/keep.rs::postpone`,
-    /// `src/store/conclude.rs::conclude`
+    /// `src/domain/retry/mod.rs::next`, and what follows at once: `src/postgres/keep.rs::postpone`,
+    /// `src/postgres/conclude.rs::conclude`
     Decide(usize),
-    /// `src/store/conclude.rs::conclude`, committed and its answer lost: the verb is repeated
+    /// `src/postgres/conclude.rs::conclude`, committed and its answer lost: the verb is repeated
     ConcludeUnheard(usize),
-    /// `src/store/keep.rs::renew_for_call`
+    /// `src/postgres/keep.rs::renew_for_call`
     RenewForCall(usize),
-    /// `src/store/keep.rs::renew_for_look_up`
+    /// `src/postgres/keep.rs::renew_for_look_up`
     RenewForLookUp(usize),
     /// `src/pipeline/create_link.rs::is_covered`, and the sending in `src/pipeline/create_link.rs::call`
     Send(usize),
@@ -67,7 +67,7 @@ pub enum Step {
     LookUp(usize),
     /// `src/domain/retry/mod.rs::record`
     HearAnswer(usize),
-    /// `src/http/mod.rs::exchange`: the connection broke, or there was no answer in time
+    /// `src/http_client/mod.rs::exchange`: the connection broke, or there was no answer in time
     BreakOff(usize),
     /// Only where a conclusion is one write and its event another.
     RecordEvent(usize),
@@ -77,7 +77,7 @@ pub enum Step {
     PublishInVain(usize),
     /// The same, and the confirm is lost.
     PublishUnheard(usize),
-    /// `src/store/outbox.rs::delivered`
+    /// `src/postgres/outbox.rs::delivered`
     Delivered(usize),
 
     /// The connector does its work.
@@ -88,7 +88,7 @@ pub enum Step {
     Lose(usize),
     /// SIGKILL, and another worker in its place.
     Crash(usize),
-    /// `src/broker/consumer.rs::run` ends: a connection that broke, or a broker that was started again.
+    /// `src/rabbitmq/consumer.rs::run` ends: a connection that broke, or a broker that was started again.
     SessionBreaks(usize),
     /// `src/limits/permits.rs::take`, by another job
     OtherTakes(usize),

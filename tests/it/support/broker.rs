@@ -12,7 +12,7 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
-use payout_link_worker::broker::Names;
+use payout_link_worker::rabbitmq::Names;
 use serde_json::Value;
 
 use super::{Job, eventually};

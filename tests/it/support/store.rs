@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use payout_link_worker::{
+    contract,
     domain::{AccountId, Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
-    store::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreSettings, migrate},
-    wire,
+    postgres::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreSettings, migrate},
 };
 use secrecy::SecretString;
 use sqlx::{PgPool, postgres::PgPoolOptions};
@@ -61,12 +61,12 @@ pub async fn submit_parked(store: &Store, id: &str) {
 }
 
 async fn submit_with(store: &Store, id: &str, hold: Hold) -> Accepted {
-    let policy = wire::DecodePolicy::default();
+    let policy = contract::DecodePolicy::default();
     let new = NewLink {
         merchant_id: String::new(),
         connector: "sandbox".into(),
         connector_is_named: true,
-        job: Box::new(wire::create_link(&job(id).body, None, &policy).unwrap()),
+        job: Box::new(contract::create_link(&job(id).body, None, &policy).unwrap()),
         reply_to: None,
         correlation_id: None,
         trace: TraceContext::default(),
@@ -77,7 +77,7 @@ async fn submit_with(store: &Store, id: &str, hold: Hold) -> Accepted {
     store.accept(new, || true).await.unwrap()
 }
 
-pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> wire::Told {
+pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::Told {
     link.begin_written_call();
     link.calls.push(Attempt {
         kind: AttemptKind::Create,
@@ -88,7 +88,7 @@ pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> wire::Told {
         outcome: "created",
         detail: Some(connector_payout_id.into()),
     });
-    wire::Told {
+    contract::Told {
         event_type: EventType::Created,
         payout_status: PayoutStatus::RequiresFulfillment,
         connector_payout_id: Some(connector_payout_id.into()),

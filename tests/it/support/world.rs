@@ -7,7 +7,7 @@ use std::{
 };
 
 use payout_link_worker::{
-    broker::Names,
+    rabbitmq::Names,
     sandbox::{Received, Receiver, Sandbox, Settings},
 };
 use serde_json::Value;

@@ -1,0 +1,81 @@
+//! The kinds of connector there are: a line each.
+
+use std::{fmt, time::Duration};
+
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::{Connector, Supports, hyperswitch, razorpayx, revolut, sandbox, xendit};
+use crate::http_client::{HttpSettings, NoClient};
+
+/// Every kind, under the name that `kind = "…"` gives in `[connectors.NAME]`.
+pub static KINDS: &[Kind] = &[hyperswitch::KIND, razorpayx::KIND, revolut::KIND, sandbox::KIND, xendit::KIND];
+
+/// One kind of connector: what is told of it, and how its settings are read.
+pub struct Kind {
+    pub name: &'static str,
+    pub title: &'static str,
+    /// Settings without a default.
+    pub needs: &'static [&'static str],
+    pub supports: Supports,
+    /// The fields of the provider's errors that merchants are told, beside its message; all others are left out.
+    pub tells: &'static [ErrorField],
+    pub read: fn(toml::Value) -> Result<Box<dyn Settings>, toml::de::Error>,
+}
+
+/// A field of a provider's error, beside its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorField {
+    Code,
+    /// Only where it is documented as one of a list of words.
+    Reason,
+}
+
+impl Kind {
+    pub fn named(name: &str) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.name == name)
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The settings of one account, as `[connectors.NAME]` has them beside `kind` and `calls`. `Debug` shows no secret.
+pub trait Settings: fmt::Debug + Send + Sync {
+    /// Returns what is wrong with them though each can be read; each problem begins with its setting. `lease`: a worker's;
+    /// `on_its_way`: how long a call that was given up may still arrive.
+    fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String>;
+
+    /// The provider's URL.
+    fn url(&self) -> &Url;
+
+    /// What names the account at the provider, where `account` does not: it need not last longer than a credential. Only its
+    /// digest is kept ([`AccountId`](crate::domain::AccountId)).
+    fn identity(&self) -> String;
+
+    fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient>;
+}
+
+/// For [`Kind::read`].
+pub(super) fn read<S>(section: toml::Value) -> Result<Box<dyn Settings>, toml::de::Error>
+where
+    S: Settings + DeserializeOwned + 'static,
+{
+    Ok(Box::new(section.try_into::<S>()?))
+}
+
+/// "Not there" is believed after the settle time: by then no call may be on its way any more. One may begin late in its
+/// lease, and its bytes stay in the kernel for `on_its_way` after it was given up (`TCP_USER_TIMEOUT` in `http`).
+pub(super) fn settle_problem(settle_seconds: u64, lease: Duration, on_its_way: Duration) -> Option<String> {
+    let least = lease + on_its_way;
+    (Duration::from_secs(settle_seconds) < least).then(|| {
+        format!(
+            "settle_seconds is {settle_seconds}, less than worker.lease_seconds and {} s for what is still on its way: set {} or more",
+            on_its_way.as_secs(),
+            least.as_secs()
+        )
+    })
+}

@@ -1,0 +1,146 @@
+//! What is sent for a job.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Number;
+use uuid::Uuid;
+
+use super::{KIND, RevolutSettings};
+use crate::{
+    connectors::supports::{feature_data, required, unsupported},
+    contract::Rejection,
+    domain::CreateLink,
+};
+
+const LONGEST_REFERENCE: usize = 100;
+
+/// Keys of `connector_feature_data`, under Revolut's own names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FeatureData {
+    account_id: Option<Uuid>,
+    /// ISO 8601: `P1D` to `P7D`.
+    expiry_period: Option<String>,
+    payout_methods: Option<Vec<PayoutMethod>>,
+    /// 1 to 100 characters.
+    reference: Option<String>,
+    save_counterparty: Option<bool>,
+    transfer_reason_code: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PayoutMethod {
+    Revolut,
+    BankAccount,
+    /// In the UK and the EEA, and not in the sandbox.
+    Card,
+}
+
+#[derive(Serialize)]
+pub(super) struct CreateBody<'a> {
+    request_id: &'a str,
+    account_id: Uuid,
+    counterparty_name: String,
+    amount: Number,
+    currency: &'static str,
+    reference: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiry_period: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payout_methods: Option<Vec<PayoutMethod>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    save_counterparty: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer_reason_code: Option<String>,
+}
+
+impl RevolutSettings {
+    pub(super) fn body<'a>(
+        &self,
+        job: &CreateLink,
+        idempotency_key: &'a str,
+    ) -> Result<CreateBody<'a>, Rejection> {
+        KIND.supports.check(job)?;
+        if job.connector_payout_id.is_some() {
+            return Err(unsupported(
+                "connector_payout_id",
+                "Revolut gives each link an id of its own: leave connector_payout_id out.",
+            ));
+        }
+        let (own, defaults) = (feature_data::<FeatureData>(job)?, &self.defaults);
+        if let Some((key, problem)) = own.problem() {
+            return Err(Rejection::invalid(format!("connector_feature_data.{key}"), problem));
+        }
+        let currency = job.amount.currency.as_str();
+        // The default account may be of another currency; one for the currency goes before it.
+        let account = own.account_id.or_else(|| self.accounts.get(currency).copied()).or(defaults.account_id);
+        let account_id = account.ok_or_else(|| {
+            unsupported("amount.currency", "The connector's settings have no account of this currency: use another currency, or have an account configured.")
+        })?;
+        let customer = job.customer.as_deref().and_then(|customer| customer.full_name());
+        let billing = job.address.billing_address.as_deref();
+        let name = customer.or_else(|| billing.and_then(|address| address.full_name()));
+        let why = "Revolut compares it with the name of the person who claims.";
+        Ok(CreateBody {
+            request_id: idempotency_key,
+            account_id,
+            counterparty_name: required(name.as_deref(), "customer.name", why)?.to_owned(),
+            amount: exact(&job.amount.major_units()),
+            currency,
+            reference: own.reference.map_or_else(|| self.reference(job, idempotency_key), Ok)?,
+            expiry_period: own.expiry_period.or_else(|| defaults.expiry_period.clone()),
+            payout_methods: own.payout_methods.or_else(|| defaults.payout_methods.clone()),
+            save_counterparty: own.save_counterparty.or(defaults.save_counterparty),
+            transfer_reason_code: own.transfer_reason_code.or_else(|| defaults.transfer_reason_code.clone()),
+        })
+    }
+
+    /// What the job says the money is for, else the configured text, else the payout's id where it fits.
+    fn reference(&self, job: &CreateLink, idempotency_key: &str) -> Result<String, Rejection> {
+        let fits = |text: &str| text.chars().count() <= LONGEST_REFERENCE;
+        if let Some(description) = job.description.as_deref().filter(|text| !text.is_empty()) {
+            return match fits(description) {
+                true => Ok(description.to_owned()),
+                false => Err(Rejection::invalid(
+                    "description",
+                    "Revolut takes 100 characters at most: shorten the description.",
+                )),
+            };
+        }
+        let id = job.merchant_payout_id.as_str();
+        let id = if fits(id) { id } else { idempotency_key };
+        Ok(self.defaults.reference.as_deref().unwrap_or(id).to_owned())
+    }
+}
+
+impl FeatureData {
+    /// What is wrong though it can be read: a key, and a sentence.
+    pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let length = |text: &Option<String>| text.as_ref().map(|text| text.chars().count());
+        if length(&self.reference).is_some_and(|length| !(1..=LONGEST_REFERENCE).contains(&length)) {
+            return Some(("reference", "The value must have 1 to 100 characters."));
+        }
+        if self.expiry_period.as_deref().is_some_and(|period| !is_one_to_seven_days(period)) {
+            return Some(("expiry_period", "The value must be one of P1D to P7D, in days."));
+        }
+        if self.payout_methods.as_ref().is_some_and(Vec::is_empty) {
+            return Some(("payout_methods", "The list is empty: name a method, or leave the key out."));
+        }
+        if length(&self.transfer_reason_code) == Some(0) {
+            return Some(("transfer_reason_code", "The value is empty: give a code, or leave the key out."));
+        }
+        None
+    }
+}
+
+/// Whole days, as Revolut's own examples have them.
+fn is_one_to_seven_days(period: &str) -> bool {
+    let days = period.strip_prefix('P').and_then(|rest| rest.strip_suffix('D'));
+    days.is_some_and(|days| matches!(days.as_bytes(), [b'1'..=b'7']))
+}
+
+/// A JSON number of exactly these digits.
+fn exact(digits: &str) -> Number {
+    #[expect(clippy::expect_used, reason = "Money writes nothing else")]
+    serde_json::from_str(digits).expect("a decimal number")
+}

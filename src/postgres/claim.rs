@@ -1,0 +1,151 @@
+//! `claim`: due rows become ours.
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError, availability::CONCLUSIONS_FIRST, connect::answered, millis, record_id::Identity,
+};
+use crate::{
+    contract,
+    domain::{AccountId, Lease, OpenLink, Progress, SERVICE_RANKS, TraceContext},
+};
+
+impl Store {
+    /// Claims at most `limit` of one connector's due rows, in the order of service (`domain::order`). A row whose holder
+    /// let its lease expire after it had begun a call becomes unknown: the call may have been carried out.
+    ///
+    /// While the database is back for a few seconds only, leases that expired meanwhile are left to their holders: their
+    /// answers are in hand, and go first.
+    ///
+    /// A claim begins no call: `uncalled_holder` says so until [`Store::renew_for_call`]. A row that cannot be read (its
+    /// key is missing from the ring) is returned as an error in its own place and set aside.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`; nothing is claimed then, or a claim whose answer was lost expires.
+    pub async fn claim(
+        &self,
+        connector: &str,
+        limit: usize,
+    ) -> Result<Vec<Result<Box<OpenLink>, StoreError>>, StoreError> {
+        let with_expired = !self.availability.has_conclusions_on_their_way();
+        let (holder, asked_at) = (self.worker.claim_id(), Instant::now());
+        let rows = sqlx::query!(
+            r#"
+            WITH due AS (
+                SELECT next.id
+                FROM unnest($5::smallint[]) AS ranks (rank)
+                CROSS JOIN LATERAL (
+                    SELECT id FROM payout_links
+                    WHERE state = 'open' AND connector = $1 AND service_rank = rank AND due_at <= now()
+                        AND (holder IS NULL OR $6 AND pg_postmaster_start_time() < now() - $7::bigint * interval '1 millisecond')
+                    ORDER BY due_at LIMIT $2
+                    FOR UPDATE SKIP LOCKED
+                ) AS next
+                LIMIT $2
+            )
+            UPDATE payout_links p SET
+                holder = $3,
+                uncalled_holder = $3,
+                due_at = now() + $4::bigint * interval '1 millisecond',
+                in_doubt_since = CASE
+                    WHEN p.attempts > 0 AND p.holder IS NOT NULL AND p.holder IS DISTINCT FROM p.uncalled_holder
+                    THEN coalesce(in_doubt_since, now())
+                    ELSE in_doubt_since
+                END
+            FROM due WHERE p.id = ANY (ARRAY[due.id])
+            RETURNING
+                p.id, merchant_id, merchant_payout_id, connector, request, attempts, first_called_at,
+                last_called_at, in_doubt_since, account, connector_payout_id, status_code, traceparent, tracestate,
+                created_at, now() AS "now!"
+            "#,
+            connector,
+            i64::try_from(limit).unwrap_or(i64::MAX),
+            holder,
+            millis(self.settings.lease),
+            &SERVICE_RANKS[..],
+            with_expired,
+            millis(CONCLUSIONS_FIRST),
+        )
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
+        let heard_at = Instant::now();
+        if let Some(row) = rows.first() {
+            self.clock.observe(row.now, asked_at, heard_at);
+        }
+        let links: Vec<Result<Box<OpenLink>, StoreError>> = rows
+            .into_iter()
+            .map(|row| {
+                let unreadable = |reason: String| StoreError::Inconsistent {
+                    table: "payout_links",
+                    column: "request",
+                    id: row.id,
+                    reason,
+                };
+                let sealed = row.request.as_deref().ok_or_else(|| unreadable("it is empty".into()))?;
+                let identity = Identity {
+                    merchant_id: &row.merchant_id,
+                    merchant_payout_id: &row.merchant_payout_id,
+                    connector: &row.connector,
+                };
+                let request = self
+                    .keys
+                    .open_request(row.id, identity, sealed)
+                    .map_err(|error| unreadable(error.to_string()))?;
+                let job =
+                    contract::stored_request(&request).map_err(|rejection| unreadable(rejection.message))?;
+                Ok(Box::new(OpenLink {
+                    id: row.id,
+                    merchant_id: row.merchant_id,
+                    connector: row.connector,
+                    job: Box::new(job),
+                    progress: Progress {
+                        attempts: u32::try_from(row.attempts).unwrap_or_default(),
+                        first_called_at: row.first_called_at,
+                        last_called_at: row.last_called_at,
+                        in_doubt_since: row.in_doubt_since,
+                        account: row.account.as_deref().map(AccountId::stored),
+                        connector_payout_id: row.connector_payout_id,
+                        status_code: u16::try_from(row.status_code).unwrap_or_default(),
+                        ..Progress::new(row.created_at)
+                    },
+                    lease: Lease {
+                        holder,
+                        granted_at: row.now,
+                        asked_at,
+                        heard_at,
+                        length: self.settings.lease,
+                    },
+                    call_is_written: false,
+                    trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
+                    calls: Vec::new(),
+                }))
+            })
+            .collect();
+        let unreadable: Vec<Uuid> = links
+            .iter()
+            .filter_map(|link| match link {
+                Err(StoreError::Inconsistent { id, .. }) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        if !unreadable.is_empty() {
+            self.set_aside(&unreadable, holder).await?;
+        }
+        Ok(links)
+    }
+
+    /// Without a holder: nothing was called, so nothing becomes doubtful by waiting for the key.
+    async fn set_aside(&self, ids: &[Uuid], holder: Uuid) -> Result<(), StoreError> {
+        let statement = sqlx::query!(
+            "UPDATE payout_links SET holder = NULL, due_at = now() + interval '5 minutes'
+             WHERE id = ANY($1) AND holder = $2",
+            ids,
+            holder
+        )
+        .execute(&self.pool);
+        answered(&self.pool, statement).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,343 @@
+//! `conclude`: the row gets its end and its event in one statement, or neither.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use url::Url;
+use uuid::Uuid;
+
+use super::{
+    DueEvent, Store, StoreError, WebhookState,
+    batch::{Statement, column},
+    millis,
+    seal::Column,
+    timeline::{Timeline, whole_millis},
+};
+use crate::{
+    contract::Told,
+    domain::{Attempt, AttemptKind, EventType, Lease, OpenLink, WebhookUrl},
+};
+
+pub(super) struct Conclude {
+    pub(super) event_lease: Duration,
+}
+
+pub(super) struct Row {
+    id: Uuid,
+    holder: Uuid,
+    event_id: Uuid,
+    event_type: EventType,
+    payout_status: &'static str,
+    connector_payout_id: Option<String>,
+    in_doubt_since: Option<OffsetDateTime>,
+    status_code: i32,
+    error_code: Option<&'static str>,
+    result: Vec<u8>,
+    webhook_url: Option<Url>,
+    calls: Vec<Attempt>,
+}
+
+/// A record that is not concluded, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Unconcluded {
+    pub error: StoreError,
+    pub link: Box<OpenLink>,
+}
+
+/// Where the result goes: read with the conclusion, since a duplicate of the job may have changed it until then.
+pub(super) struct Recipient {
+    reply_to: Option<String>,
+    correlation_id: Option<String>,
+    webhook_url: Option<String>,
+}
+
+impl Store {
+    /// Ends the record, if it is still ours, and returns its event, leased: to be delivered at once.
+    ///
+    /// Tries until the database answers, also past the lease: the holder decides whether the conclusion still counts. One
+    /// that comes after another claim changes nothing; its calls are written into the timeline as late.
+    ///
+    /// # Errors
+    ///
+    /// `LeaseLost` if the record belongs to another claim, or is concluded; `Refused` if the database does not take it.
+    pub async fn conclude(&self, mut link: Box<OpenLink>, told: Told) -> Result<Box<DueEvent>, Unconcluded> {
+        let asked_at = Instant::now();
+        let row = Arc::new(Row {
+            id: link.id,
+            holder: link.lease.holder,
+            event_id: Uuid::now_v7(),
+            event_type: told.event_type,
+            payout_status: told.payout_status.as_str(),
+            connector_payout_id: told.connector_payout_id,
+            in_doubt_since: link.progress.in_doubt_since,
+            status_code: told.status_code.into(),
+            error_code: told.error_code,
+            result: self.keys.seal(Column::Result, link.id, &told.result),
+            webhook_url: link.job.webhook_url.as_ref().map(|webhook| webhook.url().clone()),
+            calls: std::mem::take(&mut link.calls),
+        });
+        let concluding = self.patiently(|| self.concluding.submit(row.clone()));
+        let to = match self.availability.watch_in_hand(concluding).await {
+            Ok(to) => to,
+            Err(error) => {
+                link.calls.clone_from(&row.calls);
+                return Err(Unconcluded { error, link });
+            }
+        };
+        let OpenLink { id, merchant_id, connector, job, lease, trace, .. } = *link;
+        let fresh_url = to.webhook_url.as_deref().and_then(|url| Url::parse(url).ok());
+        let webhook_url = fresh_url.or(job.webhook_url.map(WebhookUrl::into_url));
+        Ok(Box::new(DueEvent {
+            id: row.event_id,
+            payout_link_id: id,
+            event_type: row.event_type,
+            merchant_id,
+            connector,
+            merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
+            result: told.result,
+            reply_to: to.reply_to,
+            correlation_id: to.correlation_id,
+            trace,
+            published: false,
+            reply_due: false,
+            publish_attempts: 0,
+            publish_due_in: Duration::ZERO,
+            webhook: if webhook_url.is_some() { WebhookState::Pending } else { WebhookState::None },
+            webhook_url,
+            webhook_is_due: true,
+            webhook_due_in: Duration::ZERO,
+            webhook_attempts: 0,
+            lease: Lease {
+                holder: row.holder,
+                granted_at: lease.now(),
+                asked_at,
+                heard_at: Instant::now(),
+                length: self.settings.event_lease,
+            },
+        }))
+    }
+}
+
+impl Statement for Conclude {
+    type Item = Arc<Row>;
+    type Answer = Recipient;
+
+    fn weight(row: &Arc<Row>) -> usize {
+        row.result.len()
+    }
+
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Arc<Row>],
+    ) -> Result<Vec<Result<Recipient, StoreError>>, StoreError> {
+        // By event, not by row: a worker that lost a row and claimed it again may come with both answers at once.
+        let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
+        let mut recipients = self.update(connection, &rows).await?;
+        if recipients.len() < rows.len() {
+            let missing: Vec<&Row> =
+                rows.iter().copied().filter(|row| !recipients.contains_key(&row.event_id)).collect();
+            recipients.extend(self.concluded_before(connection, &missing).await?);
+            let mut late = Timeline::default();
+            for row in missing.iter().filter(|row| !recipients.contains_key(&row.event_id)) {
+                if first_call_took(row).is_some() {
+                    row.calls.iter().for_each(|call| late.push(row.id, row.holder, call));
+                }
+            }
+            late.write(connection, "late: ").await?;
+        }
+        Ok(rows.iter().map(|row| recipients.remove(&row.event_id).ok_or(StoreError::LeaseLost)).collect())
+    }
+}
+
+/// The statement for rows that come as columns, and for a lone one as it is, which costs Postgres a fifth less. `timeline`: what
+/// else is written with it. A fresh event is leased under the claim of its record.
+macro_rules! update {
+    ($rows:literal, $timeline:literal, $($parameters:tt)*) => {
+        sqlx::query!(
+            r#"
+            WITH new AS (
+                SELECT * FROM "# + $rows + r#" AS new (
+                    id, holder, event_id, type, state, payout_status, connector_payout_id, in_doubt_since,
+                    status_code, error_code, result, webhook_url, took_ms
+                )
+            ), concluded AS (
+                UPDATE payout_links p SET
+                    state = new.state, payout_status = new.payout_status,
+                    connector_payout_id = new.connector_payout_id, in_doubt_since = new.in_doubt_since,
+                    status_code = new.status_code, error_code = new.error_code, result = new.result,
+                    event_id = new.event_id, took_ms = new.took_ms, due_at = NULL, holder = NULL,
+                    concluded_at = now()
+                FROM new
+                -- Only an open row has a holder. Were that said here, the planner might read every open row by the sweeper's
+                -- index in place of these by their ids.
+                WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
+                RETURNING
+                    p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type,
+                    coalesce(p.fresh_webhook_url, new.webhook_url) AS webhook_url
+            ), outbox AS (
+                INSERT INTO events (
+                    id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, holder, due_at
+                )
+                SELECT
+                    event_id, id, type, webhook_url,
+                    CASE WHEN webhook_url IS NULL THEN 'none' ELSE 'pending' END,
+                    CASE WHEN webhook_url IS NOT NULL THEN now() END, holder,
+                    now() + $14::bigint * interval '1 millisecond'
+                FROM concluded
+            )"# + $timeline + r#"
+            SELECT event_id AS "event_id!", reply_to, correlation_id, webhook_url FROM concluded
+            "#,
+            $($parameters)*
+        )
+        .map(|row| {
+            let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
+            (row.event_id, Recipient { reply_to, correlation_id, webhook_url: row.webhook_url })
+        })
+    };
+}
+
+impl Conclude {
+    async fn update(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[&Row],
+    ) -> Result<HashMap<Uuid, Recipient>, StoreError> {
+        let mut calls = Timeline::default();
+        // Those that their record tells of do not go along: nine columns more for the rows of every job.
+        for row in rows.iter().filter(|row| first_call_took(row).is_none()) {
+            row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
+        }
+        let concluded = match rows {
+            [row] if calls.is_empty() => update!(
+                "(VALUES (
+                    $1::uuid, $2::uuid, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8::timestamptz, $9::integer,
+                    $10::text, $11::bytea, $12::text, $13::integer
+                ))",
+                "",
+                row.id,
+                row.holder,
+                row.event_id,
+                row.event_type.as_str(),
+                state(row.event_type),
+                row.payout_status,
+                row.connector_payout_id.as_deref(),
+                row.in_doubt_since,
+                row.status_code,
+                row.error_code,
+                &row.result[..],
+                row.webhook_url.as_ref().map(Url::as_str),
+                first_call_took(row),
+                millis(self.event_lease),
+            )
+            .fetch_all(connection)
+            .await?,
+            rows => update!(
+                "(SELECT
+                    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::text[]),
+                    unnest($5::text[]), unnest($6::text[]), unnest($7::text[]), unnest($8::timestamptz[]),
+                    unnest($9::integer[]), unnest($10::text[]), unnest($11::bytea[]), unnest($12::text[]),
+                    unnest($13::integer[])
+                )",
+                ", timeline AS (
+                    INSERT INTO attempts (
+                        payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail
+                    )
+                    SELECT
+                        link, kind, number, started_at, took_ms, status_code,
+                        CASE WHEN (link, caller) IN (SELECT id, holder FROM concluded) THEN '' ELSE 'late: ' END
+                            || outcome,
+                        detail
+                    FROM UNNEST(
+                        $15::uuid[], $16::text[], $17::integer[], $18::timestamptz[], $19::integer[], $20::integer[],
+                        $21::text[], $22::text[], $23::uuid[]
+                    ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
+                )",
+                &column(rows, |row| row.id),
+                &column(rows, |row| row.holder),
+                &column(rows, |row| row.event_id),
+                &column(rows, |row| row.event_type.as_str()) as &[&str],
+                &column(rows, |row| state(row.event_type)) as &[&str],
+                &column(rows, |row| row.payout_status) as &[&str],
+                &column(rows, |row| row.connector_payout_id.as_deref()) as &[Option<&str>],
+                &column(rows, |row| row.in_doubt_since) as &[Option<OffsetDateTime>],
+                &column(rows, |row| row.status_code),
+                &column(rows, |row| row.error_code) as &[Option<&str>],
+                &column(rows, |row| &row.result[..]) as &[&[u8]],
+                &column(rows, |row| row.webhook_url.as_ref().map(Url::as_str)) as &[Option<&str>],
+                &column(rows, |row| first_call_took(row)) as &[Option<i32>],
+                millis(self.event_lease),
+                &calls.links,
+                &calls.kinds as &[&str],
+                &calls.numbers,
+                &calls.started,
+                &calls.took_ms,
+                &calls.status_codes,
+                &calls.outcomes as &[&str],
+                &calls.details as &[Option<String>],
+                &calls.callers,
+            )
+            .fetch_all(connection)
+            .await?,
+        };
+        Ok(concluded.into_iter().collect())
+    }
+
+    /// Rows that carry our own event already: an earlier try was committed and its answer lost.
+    async fn concluded_before(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[&Row],
+    ) -> Result<HashMap<Uuid, Recipient>, StoreError> {
+        let concluded = sqlx::query!(
+            "SELECT ours.event_id AS \"event_id!\", reply_to, correlation_id, fresh_webhook_url FROM payout_links p
+             JOIN UNNEST($1::uuid[], $2::uuid[]) AS ours (id, event_id) ON p.id = ANY (ARRAY[ours.id]) AND p.event_id = ours.event_id",
+            &column(rows, |row| row.id),
+            &column(rows, |row| row.event_id),
+        )
+        .fetch_all(connection)
+        .await?;
+        Ok(concluded
+            .into_iter()
+            .map(|row| {
+                let webhook_url = row.fresh_webhook_url;
+                let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
+                (row.event_id, Recipient { reply_to, correlation_id, webhook_url })
+            })
+            .collect())
+    }
+}
+
+/// Where the record tells all that there is to tell of its only call.
+fn first_call_took(row: &Row) -> Option<i32> {
+    match &row.calls[..] {
+        [only]
+            if row.event_type == EventType::Created
+                && only.number == 1
+                && only.detail == row.connector_payout_id
+                && only.kind == AttemptKind::Create =>
+        {
+            Some(whole_millis(only.took))
+        }
+        _ => None,
+    }
+}
+
+/// The state that goes with the event of a conclusion.
+fn state(event_type: EventType) -> &'static str {
+    match event_type {
+        EventType::Created => "created",
+        EventType::Failed | EventType::Rejected => "failed",
+        EventType::Pending => "unknown",
+    }
+}
+
+/// The event of a concluded record.
+pub(super) fn event_type(state: &str) -> Option<EventType> {
+    [EventType::Created, EventType::Failed, EventType::Pending]
+        .into_iter()
+        .find(|event| self::state(*event) == state)
+}

@@ -1,0 +1,280 @@
+//! `duplicate`: what a job gets whose key is taken. Either the result of the first job, where its record is concluded; or
+//! a place for its own reply and its fresh secrets, where it is open; or the fields in which it is another request.
+
+use std::collections::HashMap;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Accepted, Store, StoreError, batch::column, conclude, connect::answered, seal::Column};
+use crate::{
+    contract::{self, CanonicalRequest},
+    domain::CreateLink,
+};
+
+/// `merchant_id` and `merchant_payout_id`.
+pub(super) type Key<'a> = (&'a str, &'a str);
+
+/// The record that has the key.
+#[derive(Clone)]
+pub(super) struct Found {
+    pub(super) id: Uuid,
+    fingerprint: Vec<u8>,
+    connector: String,
+    amount_minor: i64,
+    currency: String,
+    destination_currency: String,
+    request: Option<Vec<u8>>,
+    pub(super) created_at: OffsetDateTime,
+    finished: Option<Finished>,
+}
+
+#[derive(Clone)]
+struct Finished {
+    state: String,
+    event_id: Uuid,
+    result: Vec<u8>,
+}
+
+/// A job whose key is taken.
+pub(super) struct Duplicate<'a> {
+    pub(super) job: &'a CreateLink,
+    pub(super) request: &'a CanonicalRequest,
+    /// The connector, where the job names one itself.
+    pub(super) connector: Option<&'a str>,
+    pub(super) reply_to: Option<&'a str>,
+    pub(super) correlation_id: Option<&'a str>,
+}
+
+/// What a duplicate brings that its record has not.
+struct Fresh {
+    /// The stored request with it, encrypted.
+    request: Vec<u8>,
+    webhook_url: Option<String>,
+}
+
+/// What was there before: a statement of its own, since only a new snapshot sees what a rival committed while
+/// the insert waited for it.
+pub(super) async fn find<'a>(
+    connection: &mut PgConnection,
+    keys: &[Key<'a>],
+) -> Result<HashMap<Key<'a>, Found>, StoreError> {
+    let found = sqlx::query!(
+        r#"
+        SELECT
+            place AS "place!", p.id, request_fingerprint, connector, amount_minor, currency,
+            destination_currency, request, state, event_id, result, created_at
+        FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (merchant_id, merchant_payout_id, place)
+        JOIN payout_links p ON p.merchant_payout_id = ANY (ARRAY[wanted.merchant_payout_id])
+            AND p.merchant_id = wanted.merchant_id
+        "#,
+        &column(keys, |(merchant_id, _)| merchant_id) as &[&str],
+        &column(keys, |(_, merchant_payout_id)| merchant_payout_id) as &[&str],
+    )
+    .fetch_all(connection)
+    .await?;
+    let place = |place: i64| usize::try_from(place - 1).ok().and_then(|place| keys.get(place));
+    Ok(found
+        .into_iter()
+        .filter_map(|row| {
+            let finished = match (row.event_id, row.result) {
+                (Some(event_id), Some(result)) => Some(Finished { state: row.state, event_id, result }),
+                _ => None,
+            };
+            let found = Found {
+                id: row.id,
+                fingerprint: row.request_fingerprint,
+                connector: row.connector,
+                amount_minor: row.amount_minor,
+                currency: row.currency,
+                destination_currency: row.destination_currency,
+                request: row.request,
+                created_at: row.created_at,
+                finished,
+            };
+            Some((*place(row.place)?, found))
+        })
+        .collect())
+}
+
+impl Store {
+    /// Handles a job as a duplicate of an accepted one, if it is one, and returns what it gets. `None`: its key is free,
+    /// or belongs to another request.
+    ///
+    /// To be asked before a job is rejected for a reason that the configuration may have changed since it was
+    /// accepted. `connector`: the one that the job names itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::accept`].
+    pub async fn accepted_before(
+        &self,
+        merchant_id: &str,
+        job: &CreateLink,
+        connector: Option<&str>,
+        reply_to: Option<&str>,
+        correlation_id: Option<&str>,
+    ) -> Result<Option<Accepted>, StoreError> {
+        let key = (merchant_id, job.merchant_payout_id.as_str());
+        let found = self
+            .patiently(|| async {
+                let found = async {
+                    let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
+                    find(&mut connection, &[key]).await
+                };
+                Ok(answered(&self.pool, found).await?.remove(&key))
+            })
+            .await?;
+        let Some(first) = found else { return Ok(None) };
+        let request = &contract::canonical_request(job);
+        let duplicate = Duplicate { job, request, connector, reply_to, correlation_id };
+        match self.duplicate(first, duplicate).await? {
+            Accepted::Conflict { .. } => Ok(None),
+            accepted => Ok(Some(accepted)),
+        }
+    }
+
+    pub(super) async fn duplicate(
+        &self,
+        first: Found,
+        duplicate: Duplicate<'_>,
+    ) -> Result<Accepted, StoreError> {
+        // A job that names no connector is for the one that its record has, whatever the default is by now.
+        let is_its_connector = duplicate.connector.is_none_or(|connector| connector == first.connector);
+        if !is_its_connector || !self.is_same_request(&first, &duplicate) {
+            return Ok(Accepted::Conflict { fields: self.differences(&first, &duplicate) });
+        }
+        match first.finished {
+            Some(finished) => self.finished(first.id, first.connector, finished),
+            None => self.patiently(|| self.take_over(&first, &duplicate)).await,
+        }
+    }
+
+    /// By the fingerprint under any key of the ring; else by the stored request, while that is there.
+    fn is_same_request(&self, first: &Found, duplicate: &Duplicate<'_>) -> bool {
+        let matches = |key| {
+            contract::fingerprint(duplicate.request, &first.connector, key)[..] == first.fingerprint[..]
+        };
+        self.keys.fingerprints.iter().any(matches)
+            || self
+                .stored(first)
+                .is_some_and(|stored| contract::differences(&stored, duplicate.job).is_empty())
+    }
+
+    /// The first request; `None` where it is erased or cannot be decrypted.
+    fn stored(&self, first: &Found) -> Option<CreateLink> {
+        let sealed = first.request.as_deref()?;
+        let request = self.keys.open(Column::Request, first.id, sealed).ok()?;
+        contract::stored_request(&request).ok()
+    }
+
+    fn finished(&self, id: Uuid, connector: String, finished: Finished) -> Result<Accepted, StoreError> {
+        let result = self
+            .keys
+            .open(Column::Result, id, &finished.result)
+            .map_err(|error| StoreError::inconsistent("payout_links", "result", id, error))?;
+        let event_type = conclude::event_type(&finished.state).ok_or_else(|| {
+            StoreError::inconsistent("payout_links", "state", id, format!("{:?}", finished.state))
+        })?;
+        Ok(Accepted::Finished { event_id: finished.event_id, event_type, connector, result })
+    }
+
+    /// The result of an open record goes to whoever asked last, and the record is worked on with the access token,
+    /// browser information and webhook URL of the last job that had them.
+    async fn take_over(&self, first: &Found, duplicate: &Duplicate<'_>) -> Result<Accepted, StoreError> {
+        let fresh = self.refreshed(first, duplicate.job)?;
+        if duplicate.reply_to.is_none() && fresh.is_none() {
+            return Ok(Accepted::InProgress);
+        }
+        let (request, webhook_url) = fresh.map(|fresh| (fresh.request, fresh.webhook_url)).unzip();
+        let taken_over = sqlx::query!(
+            // By its id alone: the planner knows an index of what is open, and might read all of it.
+            "UPDATE payout_links SET
+                reply_to = coalesce($2, reply_to),
+                correlation_id = CASE WHEN $2::text IS NULL THEN correlation_id ELSE $3 END,
+                request = coalesce($4, request),
+                fresh_webhook_url = coalesce($5, fresh_webhook_url),
+                refreshed_at = CASE WHEN $4::bytea IS NULL THEN refreshed_at ELSE now() END
+             WHERE id = $1 AND concluded_at IS NULL",
+            first.id,
+            duplicate.reply_to,
+            duplicate.correlation_id,
+            request,
+            webhook_url.flatten(),
+        )
+        .execute(&self.pool);
+        let taken_over = answered(&self.pool, taken_over).await?;
+        if taken_over.rows_affected() == 1 {
+            return Ok(Accepted::InProgress);
+        }
+        // Concluded between the two statements.
+        let row = sqlx::query!(
+            r#"SELECT state, event_id AS "event_id!", result AS "result!" FROM payout_links WHERE id = $1"#,
+            first.id
+        )
+        .fetch_one(&self.pool);
+        let row = answered(&self.pool, row).await?;
+        let finished = Finished { state: row.state, event_id: row.event_id, result: row.result };
+        self.finished(first.id, first.connector.clone(), finished)
+    }
+
+    /// The stored request with what is fresh in the duplicate, encrypted, and the webhook URL if that is fresh.
+    fn refreshed(&self, first: &Found, job: &CreateLink) -> Result<Option<Fresh>, StoreError> {
+        if job.access_token.is_none() && job.browser_info.is_none() && job.webhook_url.is_none() {
+            return Ok(None);
+        }
+        let Some(sealed) = first.request.as_deref() else { return Ok(None) };
+        let unreadable =
+            |reason: String| StoreError::inconsistent("payout_links", "request", first.id, reason);
+        let request = self
+            .keys
+            .open(Column::Request, first.id, sealed)
+            .map_err(|error| unreadable(error.to_string()))?;
+        let mut stored =
+            contract::stored_request(&request).map_err(|rejection| unreadable(rejection.message))?;
+        let before = contract::canonical_request(&stored);
+        if let Some(token) = &job.access_token
+            && stored.access_token.as_ref().map(SecretString::expose_secret) != Some(token.expose_secret())
+        {
+            stored.access_token = Some(token.clone());
+        }
+        if job.browser_info.is_some() {
+            stored.browser_info.clone_from(&job.browser_info);
+        }
+        let is_fresh_url = job.webhook_url.is_some() && job.webhook_url != stored.webhook_url;
+        if is_fresh_url {
+            stored.webhook_url.clone_from(&job.webhook_url);
+        }
+        let after = contract::canonical_request(&stored);
+        if before.as_bytes() == after.as_bytes() {
+            return Ok(None);
+        }
+        let webhook_url =
+            job.webhook_url.as_ref().filter(|_| is_fresh_url).map(|url| url.as_str().to_owned());
+        let request = self.keys.seal(Column::Request, first.id, after.as_bytes());
+        Ok(Some(Fresh { request, webhook_url }))
+    }
+
+    /// The paths that differ, never their values. When the first request has been erased, what the row has in the
+    /// clear is left to tell by.
+    fn differences(&self, first: &Found, duplicate: &Duplicate<'_>) -> Vec<String> {
+        let job = duplicate.job;
+        let mut fields = Vec::new();
+        if duplicate.connector.is_some_and(|connector| connector != first.connector) {
+            fields.push("x-connector".to_owned());
+        }
+        if let Some(stored) = self.stored(first) {
+            fields.extend(contract::differences(&stored, job));
+            return fields;
+        }
+        let clear = [
+            ("amount.minor_amount", first.amount_minor != job.amount.minor_units()),
+            ("amount.currency", first.currency != job.amount.currency.as_str()),
+            ("destination_currency", first.destination_currency != job.destination_currency.as_str()),
+        ];
+        fields.extend(clear.into_iter().filter(|(_, differs)| *differs).map(|(path, _)| path.to_owned()));
+        fields
+    }
+}

@@ -1,0 +1,121 @@
+//! What is sealed is packed before: a request or a result is mostly the contract's own words, and every byte of it is
+//! written more than once (the row, its next version, and the log of both). A usual request comes to half of itself or less.
+//!
+//! `length (4, little-endian) ‖ LZ4 block`, against a dictionary that never changes: what was packed with it is only
+//! ever read with it. Packing before sealing makes the length tell a little of the words as well. That is of use to one who
+//! can put words of his own beside a secret and see how long both become: here one sender writes all of a request, and one
+//! connector all of a link.
+
+use lz4_flex::block::{
+    compress_into_with_dict, decompress_into_with_dict, get_maximum_output_size, uncompressed_size,
+};
+
+pub(super) fn pack(clear: &[u8], dictionary: &[u8]) -> Vec<u8> {
+    let mut packed = vec![0; LENGTH + get_maximum_output_size(clear.len())];
+    let (length, block) = packed.split_at_mut(LENGTH);
+    #[expect(clippy::cast_possible_truncation, reason = "a request has 2^18 bytes at most")]
+    length.copy_from_slice(&(clear.len() as u32).to_le_bytes());
+    #[expect(clippy::expect_used, reason = "fails only where there is less room than the worst case takes")]
+    let length = compress_into_with_dict(clear, block, dictionary).expect("there is room for the worst case");
+    packed.truncate(LENGTH + length);
+    packed
+}
+
+const LENGTH: usize = 4;
+
+/// `None`: it was not packed.
+pub(super) fn unpack(packed: &[u8], dictionary: &[u8]) -> Option<Vec<u8>> {
+    let (length, block) = uncompressed_size(packed).ok()?;
+    let mut clear = vec![0; length];
+    let unpacked = decompress_into_with_dict(block, &mut clear, dictionary).ok()?;
+    (unpacked == length).then_some(clear)
+}
+
+/// Requests as `contract::encode` writes them, with what most of them have at the end: what was seen last is found first.
+/// Never to be changed.
+pub(super) const REQUEST: &[u8] = concat!(
+    r#","browser_info":{"color_depth":24,"screen_height":1080,"screen_width":1920,"java_enabled":false,"#,
+    r#""java_script_enabled":true,"time_zone_offset_minutes":-60,"language":"en-US","accept_header":"text/html","#,
+    r#""user_agent":"Mozilla/5.0 (","accept_language":"en-US","referer":"https://","ip_address":"","os_type":"","#,
+    r#""os_version":"","device_model":""},"access_token":"","source_bank_data":{"payout_method_data":{"card":"#,
+    r#"{"card_number":"","card_exp_month":"","card_exp_year":"","card_holder_name":"","card_network":"VISA"},"#,
+    r#""ach":{"bank_name":"","bank_country_code":"US","bank_city":"","bank_account_number":"","#,
+    r#""bank_routing_number":"","sepa":{"iban":"DE","bic":""},"connector_quote_id":"","connector_payout_id":"","#,
+    r#""connector_payout_method_id":"","description":"","#,
+    r#"{"merchant_payout_id":"po_","address":{"shipping_address":{"first_name":"","last_name":"","line1":"","#,
+    r#""line2":"","line3":"","city":"","state":"","zip_code":"","country_alpha2_code":"US","email":""#,
+    r#"@example.com","phone_number":"+","phone_country_code":"+"},"billing_address":{"first_name":"","last_name":""#,
+    r#"","line1":"","city":"","zip_code":"","country_alpha2_code":"GB"}},"connector_feature_data":"{\"\":\""}","#,
+    r#""amount":{"minor_amount":1000,"currency":"EUR"},"destination_currency":"EUR","customer":{"first_name":"","#,
+    r#""last_name":"","connector_customer_id":"","phone_number":"","customer_document_details":{"document_type":"#,
+    r#""CPF","document_number":""}},"customer":{"name":"","id":"","email":""},"priority":"REGULAR","webhook_url":"#,
+    r#""https://"#,
+)
+.as_bytes();
+
+/// The same for results, as `contract::result` writes them.
+pub(super) const RESULT: &[u8] = concat!(
+    r#","error":{"unified_details":{"code":"","message":"The connector ","user_guidance_message":""},"#,
+    r#""connector_details":{"code":"","message":"","reason":""}},"status_code":400,"payout_status":"FAILED","#,
+    r#"{"merchant_payout_id":"po_","payout_status":"REQUIRES_FULFILLMENT","connector_payout_id":"plink_","#,
+    r#""payout_link":{"url":"https://","expires_at":"2026-12-01T00:00:00Z"},"error":null,"status_code":201}"#,
+)
+.as_bytes();
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::digest;
+
+    use super::*;
+
+    const JOB: &[u8] = br#"{"merchant_payout_id":"po_1001","address":{"billing_address":{"first_name":"Ada","last_name":"Lovelace","line1":"1 Main St","city":"London","zip_code":"N1","country_alpha2_code":"GB"}},"amount":{"minor_amount":1000,"currency":"USD"},"destination_currency":"USD","customer":{"name":"Ada Lovelace","id":"cus_1","email":"ada@example.com"},"priority":"REGULAR","webhook_url":"https://merchant.example/webhooks"}"#;
+
+    #[test]
+    fn whatever_is_packed_comes_out_as_it_was() {
+        let long = JOB.repeat(600);
+        for clear in [&b""[..], b"{}", b"\0\xff", JOB, &long, REQUEST, RESULT] {
+            for dictionary in [REQUEST, RESULT] {
+                assert_eq!(unpack(&pack(clear, dictionary), dictionary).unwrap(), clear);
+            }
+        }
+    }
+
+    /// What is in databases was packed by lz4_flex with a table of its own, on the heap.
+    #[test]
+    fn what_was_packed_before_comes_out_as_it_was() {
+        let packed = concat!(
+            "970100000fda02074031303031020506de020f08020d30416461c602072d01804c6f76656c61636517000313029031204d61",
+            "696e20537474010212046a4c6f6e646f6e2202104e7c000f24020a04ee010ffe010e3f555344fe0108001e0006a601004f00",
+            "035c014741646120c00001f103406375735f9900046d013961646159030f7c011b045404132e4300b02f776562686f6f6b73",
+            "227d",
+        );
+        let packed: Vec<u8> = (0..packed.len())
+            .step_by(2)
+            .map(|place| u8::from_str_radix(&packed[place..place + 2], 16).unwrap())
+            .collect();
+        assert_eq!(unpack(&packed, REQUEST).unwrap(), JOB);
+        assert_eq!(pack(JOB, REQUEST), packed);
+    }
+
+    #[test]
+    fn a_usual_request_is_half_as_long() {
+        let packed = pack(JOB, REQUEST);
+        assert!(packed.len() * 2 <= JOB.len(), "{} of {}", packed.len(), JOB.len());
+    }
+
+    #[test]
+    fn what_was_not_packed_is_told() {
+        let packed = pack(JOB, REQUEST);
+        assert_eq!(unpack(JOB, REQUEST), None);
+        assert_eq!(unpack(&packed[..packed.len() - 1], REQUEST), None);
+        assert_eq!(unpack(b"\x01", REQUEST), None);
+    }
+
+    /// What is in databases was packed with them.
+    #[test]
+    fn the_dictionaries_are_what_they_always_were() {
+        let start = |dictionary| digest::digest(&digest::SHA256, dictionary).as_ref()[..8].to_vec();
+        assert_eq!(start(REQUEST), [0x52, 0xcc, 0x25, 0x0a, 0xf7, 0x8e, 0xf1, 0x3e]);
+        assert_eq!(start(RESULT), [0x69, 0xe0, 0xb0, 0x84, 0x35, 0xe1, 0x12, 0x8e]);
+    }
+}

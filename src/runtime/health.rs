@@ -1,0 +1,125 @@
+//! `/health/live`, `/health/ready` and `/metrics` for whoever runs the worker. Ready: the broker delivers and what it
+//! delivers is taken, results can leave, the database answers, due work is taken, and every task runs.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
+
+use crate::{
+    metrics,
+    pipeline::Pipeline,
+    postgres::Probe,
+    rabbitmq::Unsettled,
+    runtime::listener::{ListenerLimits, serve},
+    tasks,
+};
+
+/// Probes and scrapes are few, small and quick.
+const LIMITS: ListenerLimits = ListenerLimits {
+    max_connections: 64,
+    head_timeout: Duration::from_secs(5),
+    connection_timeout: Duration::from_secs(60),
+    max_head_bytes: 16 * 1024,
+    max_body_bytes: 1024,
+};
+
+/// Serves until it is dropped.
+pub struct Health(Option<AbortHandle>);
+
+impl Drop for Health {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.abort();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Watched {
+    pipeline: Arc<Pipeline>,
+    consuming: watch::Receiver<bool>,
+    unsettled: Unsettled,
+    database: Arc<Probe>,
+}
+
+/// Deliveries that nobody takes for so long, or due work that nobody looks for, make the worker unready.
+const NEGLECTED: Duration = Duration::from_secs(30);
+
+/// Listens, before anything else is begun: a port that is taken is said before a job is.
+pub async fn bind(listen: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(listen) = listen else { return Ok(None) };
+    let listener = TcpListener::bind(listen).await;
+    listener.map(Some).with_context(|| format!("worker.health_listen: cannot listen on {listen}"))
+}
+
+pub fn start(
+    listener: Option<TcpListener>,
+    pipeline: &Arc<Pipeline>,
+    consuming: watch::Receiver<bool>,
+    unsettled: Unsettled,
+    database: Probe,
+) -> anyhow::Result<Health> {
+    let Some(listener) = listener else { return Ok(Health(None)) };
+    tracing::info!(address = %listener.local_addr()?, "health is served");
+    let router = Router::new()
+        .route("/health/live", get(async || "live"))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(measured))
+        .with_state(Watched {
+            pipeline: pipeline.clone(),
+            consuming,
+            unsettled,
+            database: Arc::new(database),
+        });
+    let server = tokio::spawn(serve(listener, router, LIMITS));
+    Ok(Health(Some(server.abort_handle())))
+}
+
+async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
+    let consuming = *watched.consuming.borrow();
+    let publishing = watched.pipeline.publisher.is_up();
+    let database = watched.database.answers().await;
+    let reading = watched.unsettled.waiting().1 < NEGLECTED;
+    // A database that is away is said by itself.
+    let sweeping = !database || watched.pipeline.neglected() < NEGLECTED;
+    let tasks = tasks::all_run();
+    let is_ready = consuming && publishing && database && reading && sweeping && tasks;
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // A connector that is out of order makes nobody unready: the jobs of the others go on.
+    let connectors: BTreeMap<&str, &str> =
+        watched.pipeline.connectors.iter().map(|account| (&*account.name, account.breaker.shown())).collect();
+    // Nor do open records that this configuration cannot settle, or clocks.
+    let placement = watched.pipeline.placement();
+    let told = json!({
+        "consuming": consuming,
+        "publishing": publishing,
+        "database": database,
+        "reading": reading,
+        "sweeping": sweeping,
+        "tasks": tasks,
+        "connectors": connectors,
+        "open_records": {
+            "other_account": placement.other_account,
+            "no_connector": placement.no_connector,
+        },
+    });
+    (status, Json(told))
+}
+
+/// Without a word to the database: it is there when nothing else is.
+async fn measured(State(watched): State<Watched>) -> impl IntoResponse {
+    let consuming = *watched.consuming.borrow();
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        watched.pipeline.measured(consuming, watched.unsettled.waiting().0),
+    )
+}
