@@ -21,12 +21,7 @@ pub mod webhooks;
 
 pub mod metrics;
 pub mod pipeline;
-pub mod audit;
 
 pub mod cli;
 pub mod config;
 pub mod runtime;
-
-pub mod faulty_server;
-pub mod sandbox;
-pub mod stand_in;

@@ -7,7 +7,7 @@ use aws_lc_rs::{
     signature::KeyPair as _,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use payout_link_worker::stand_in::{
+use provider_simulators::providers::{
     ACCESS_TOKEN_LIFETIME, ACCOUNTS, Fault, HyperswitchSettings, Order, Provider, RazorpayXSettings,
     RevolutClient, RevolutSettings, Settings, StandIn, XenditSettings,
 };

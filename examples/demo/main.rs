@@ -11,7 +11,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, ensure};
 use futures_util::StreamExt;
-use payout_link_worker::sandbox::{Fault, Order, Sandbox, Settings};
+use provider_simulators::sandbox::{Fault, Order, Sandbox, Settings};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 

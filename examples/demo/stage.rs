@@ -19,7 +19,7 @@ use lapin::{
     },
     types::FieldTable,
 };
-use payout_link_worker::sandbox::{Received, Receiver};
+use provider_simulators::sandbox::{Received, Receiver};
 use serde_json::Value;
 use sqlx::{Connection as _, Executor, PgConnection};
 use tokio::time::timeout;

@@ -6,12 +6,13 @@ use anyhow::Context;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::output::say;
+use super::records::read_records;
 use crate::{
-    audit::{self, Files, Rule, Secrets, Violation},
     config::Config,
-    domain::ReplayRule,
+    domain::{ReplayRule, idempotency_key_of},
     postgres::{self, Store},
 };
+use history_checker::{self, Files, Rule, Secrets, Violation};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -60,7 +61,6 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         ledger: arguments.ledger.clone(),
         calls: arguments.calls.clone(),
         logs: arguments.log.clone(),
-        deployment: config.worker.deployment.clone(),
     };
     let connectors = config.connectors()?;
     let rule = |name: Option<&str>| {
@@ -70,17 +70,18 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
             ReplayRule::Never => Rule::Never,
         })
     };
-    let mut history = audit::read(&files, &secrets, rule)?;
+    let deployment = &config.worker.deployment;
+    let key = |merchant_id: &str, id: &str| idempotency_key_of(deployment, merchant_id, id);
+    let mut history = history_checker::read(&files, &secrets, rule, key)?;
     let pool = postgres::connect(&config.database()).await.context("database")?;
     let store = Store::new(pool, config.key_ring()?, config.store());
-    let (records, leaks) =
-        audit::read_records(&store, arguments.since, &secrets).await.context("database")?;
+    let (records, leaks) = read_records(&store, arguments.since, &secrets).await.context("database")?;
     history.records = records;
     history.leaks.extend(leaks);
 
     let tries = u32::try_from(config.webhooks.schedule_seconds.len()).unwrap_or(u32::MAX).saturating_add(1);
     let unchecked = arguments.unchecked();
-    let mut found = audit::check(&history, tries);
+    let mut found = history_checker::check(&history, tries);
     found.retain(|violation| !unchecked.contains(&violation.rule));
     print(&found)?;
     say(format_args!(

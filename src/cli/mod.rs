@@ -5,9 +5,12 @@ mod cancel;
 mod check;
 mod connectors;
 mod keys;
+mod records;
 mod output;
 mod show;
 mod submit;
+
+pub use self::records::read_records;
 
 use std::{
     path::{Path, PathBuf},

@@ -1,10 +1,10 @@
 //! The connectors of the workers' configuration, and who is behind them.
 
-use payout_link_worker::{
-    audit::{Link, Published, Rule},
-    domain::{Currency, Money, idempotency_key},
+use history_checker::{Link, Published, Rule};
+use payout_link_worker::domain::{Currency, Money, idempotency_key};
+use provider_simulators::{
+    providers::{self, StandIn},
     sandbox::{Idempotency, Operation, Order, Sandbox},
-    stand_in::{self, StandIn},
 };
 
 use crate::accounts::{self, Account};
@@ -76,12 +76,12 @@ pub enum Provider {
 impl Provider {
     pub async fn start(connector: &Connector) -> Result<Self, String> {
         if let Some(account) = connector.account {
-            let mut settings = stand_in::Settings::new((account.provider)());
+            let mut settings = providers::Settings::new((account.provider)());
             LINKS.clone_into(&mut settings.links_url);
             let stand_in = StandIn::start(settings).await.map_err(|error| error.to_string())?;
             return Ok(Self::StandIn(account, stand_in));
         }
-        let mut settings = payout_link_worker::sandbox::Settings::new(TOKEN);
+        let mut settings = provider_simulators::sandbox::Settings::new(TOKEN);
         settings.public_url = Some(LINKS.to_owned());
         // Where keys are good for nothing, every blind repeat makes a second link.
         let keys_count = connector.rule == Rule::SameKey;

@@ -1,7 +1,7 @@
 //! The stream of jobs, from the seed alone: repeats, conflicts, broken ones, every replay rule, every way a
 //! connector can answer.
 
-use payout_link_worker::audit::{Published, Rule, key};
+use history_checker::{Published, Rule, key};
 use serde_json::{Value, json};
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use payout_link_worker::sandbox::{Fault as Trouble, Garbage, Order};
+use provider_simulators::sandbox::{Fault as Trouble, Garbage, Order};
 
 use crate::{
     cluster::NODES,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use payout_link_worker::audit::{Overdue, Progress, key};
+use history_checker::{Overdue, Progress, key};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};

@@ -10,6 +10,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::StreamExt;
+use history_checker::{DeadLetter, Heard, Leak, Published, Secrets, key};
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     message::Delivery,
@@ -19,7 +20,6 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
-use payout_link_worker::audit::{DeadLetter, Heard, Leak, Published, Secrets, key};
 use serde_json::Value;
 use tokio::{
     sync::{Mutex as Gate, watch},

@@ -6,10 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use payout_link_worker::{
-    audit::{self, DeadLetter, Files, History, Link, Published, Rule, Webhook},
-    postgres::{self, Store},
-};
+use history_checker::{self, DeadLetter, Files, History, Link, Published, Rule, Webhook};
+use payout_link_worker::postgres::{self, Store};
+use payout_link_worker::{cli::read_records, domain::idempotency_key};
 use tokio::time::sleep;
 
 use crate::{
@@ -123,13 +122,13 @@ pub async fn reach(
     }
     let history = history(world, waiting).await?;
     let mut problems = logged_panics(world);
-    let by_rule = |violations: &[audit::Violation]| {
+    let by_rule = |violations: &[history_checker::Violation]| {
         violations.iter().fold(BTreeMap::new(), |mut by_rule, violation| {
             *by_rule.entry(violation.rule).or_default() += 1;
             by_rule
         })
     };
-    let violations = audit::check(&history, SCHEDULE.len() as u32 + 1);
+    let violations = history_checker::check(&history, SCHEDULE.len() as u32 + 1);
     problems.extend(violations.iter().map(|found| format!("{}: {}", found.rule, found.evidence)));
     let surprises = world.fleet.surprises.lock().unwrap().clone();
     problems.extend(surprises.iter().cloned());
@@ -169,11 +168,12 @@ async fn history(world: &World, waiting: u32) -> Result<History, String> {
     let keys = config.key_ring().map_err(|error| error.to_string())?;
     let store = Store::new(pool, keys, config.store());
     let inside = World::secrets_inside();
-    let records = audit::read_records(&store, None, &inside).await;
+    let records = read_records(&store, None, &inside).await;
     let (records, mut leaks) = records.map_err(|error| error.to_string())?;
     let logs = world.fleet.logs().map(Path::to_owned).collect();
     let files = Files { logs, ..Files::default() };
-    let logs = audit::read(&files, &inside, |_| None).map_err(|error| error.to_string())?;
+    let logs = history_checker::read(&files, &inside, |_| None, idempotency_key)
+        .map_err(|error| error.to_string())?;
     leaks.extend(logs.leaks);
 
     let published = world.upstream.published();
@@ -258,6 +258,6 @@ fn repeats(world: &World, history: &History) -> Vec<(&'static str, u64)> {
     ]
 }
 
-fn is_late(record: &audit::Record) -> bool {
+fn is_late(record: &history_checker::Record) -> bool {
     record.calls.iter().any(|call| call.starts_with("late: "))
 }

@@ -10,10 +10,8 @@ use std::{
     time::Duration,
 };
 
-use payout_link_worker::{
-    audit::{Leak, Secrets, Webhook},
-    sandbox::{Received, Receiver},
-};
+use history_checker::{Leak, Secrets, Webhook};
+use provider_simulators::sandbox::{Received, Receiver};
 use time::OffsetDateTime;
 
 use crate::{

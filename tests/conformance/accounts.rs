@@ -8,12 +8,10 @@ use aws_lc_rs::{
     signature::KeyPair as _,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use payout_link_worker::{
-    domain::{Currency, Money, idempotency_uuid},
-    stand_in::{
-        ACCESS_TOKEN_LIFETIME, ACCOUNTS, HyperswitchSettings, Link, Provider, RazorpayXSettings,
-        RevolutClient, RevolutSettings, XenditSettings,
-    },
+use payout_link_worker::domain::{Currency, Money, idempotency_uuid};
+use provider_simulators::providers::{
+    ACCESS_TOKEN_LIFETIME, ACCOUNTS, HyperswitchSettings, Link, Provider, RazorpayXSettings, RevolutClient,
+    RevolutSettings, XenditSettings,
 };
 use serde_json::{Value, json};
 

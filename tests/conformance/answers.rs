@@ -1,9 +1,7 @@
 //! What each answer means to a connector.
 
-use payout_link_worker::{
-    domain::{ConnectorError, Finding, Outcome, idempotency_key},
-    stand_in::{Fault, Garbage, Operation, Order},
-};
+use payout_link_worker::domain::{ConnectorError, Finding, Outcome, idempotency_key};
+use provider_simulators::providers::{Fault, Garbage, Operation, Order};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use time::OffsetDateTime;

@@ -2,7 +2,8 @@
 
 use std::process::Output;
 
-use payout_link_worker::{config::load, connectors::Kind, domain::PayoutStatus, stand_in::StandIn};
+use payout_link_worker::{config::load, connectors::Kind, domain::PayoutStatus};
+use provider_simulators::providers::StandIn;
 
 use crate::{
     description::{Became, Description},

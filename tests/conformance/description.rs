@@ -5,8 +5,8 @@ use payout_link_worker::{
     connectors::{Call, Connector, Connectors},
     contract::{self, DecodePolicy, Rejection},
     domain::{CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, TraceContext, idempotency_key},
-    stand_in::{Operation, Settings, StandIn},
 };
+use provider_simulators::providers::{Operation, Settings, StandIn};
 use serde_json::Value;
 
 use crate::accounts::Account;

@@ -1,6 +1,7 @@
 //! Hyperswitch, as the suite sees it.
 
-use payout_link_worker::{domain::PayoutStatus, stand_in::Operation};
+use payout_link_worker::domain::PayoutStatus;
+use provider_simulators::providers::Operation;
 
 use crate::{
     accounts,

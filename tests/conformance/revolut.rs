@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use payout_link_worker::{
-    domain::{Finding, Outcome, PayoutStatus},
-    stand_in::{
-        Duplicates, Fault, Operation, Order, Provider, RevolutClient, RevolutSettings, Settings, StandIn,
-    },
+use payout_link_worker::domain::{Finding, Outcome, PayoutStatus};
+use provider_simulators::providers::{
+    Duplicates, Fault, Operation, Order, Provider, RevolutClient, RevolutSettings, Settings, StandIn,
 };
 
 use crate::{

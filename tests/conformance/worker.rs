@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use payout_link_worker::{
-    domain::idempotency_key,
-    stand_in::{Fault, Order, StandIn},
-};
+use payout_link_worker::domain::idempotency_key;
+use provider_simulators::providers::{Fault, Order, StandIn};
 use serde_json::Value;
 
 use crate::{

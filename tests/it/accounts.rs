@@ -1,6 +1,6 @@
 //! Open records, and a configuration that names another account, or no longer their connector.
 
-use payout_link_worker::sandbox::{Fault, Idempotency, Order, Sandbox, Settings};
+use provider_simulators::sandbox::{Fault, Idempotency, Order, Sandbox, Settings};
 use serde_json::Value;
 
 use crate::support::{Setup, TOKEN, World, eventually, job};

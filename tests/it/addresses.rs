@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use hickory_proto::op::ResponseCode;
-use payout_link_worker::sandbox::{Fault, Receiver};
+use provider_simulators::sandbox::{Fault, Receiver};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

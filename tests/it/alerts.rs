@@ -1,7 +1,7 @@
 //! Every alert of `docs/alerts.yaml` fires under its fault, and is silent before. The panics are a unit test's
 //! (`metrics::tests`): nothing from outside makes the worker panic.
 
-use payout_link_worker::sandbox::{Fault, Order};
+use provider_simulators::sandbox::{Fault, Order};
 use serde_json::json;
 
 use crate::support::{Service, Setup, Worker, World, alerts::rules, eventually, job};

@@ -5,10 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use payout_link_worker::{
-    postgres::{Column, KeyRing},
-    sandbox::Receiver,
-};
+use payout_link_worker::postgres::{Column, KeyRing};
+use provider_simulators::sandbox::Receiver;
 use serde_json::json;
 use uuid::Uuid;
 

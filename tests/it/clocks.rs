@@ -1,6 +1,6 @@
 //! A database whose clock steps.
 
-use payout_link_worker::sandbox::Idempotency;
+use provider_simulators::sandbox::Idempotency;
 use sqlx::Executor;
 
 use crate::support::{Setup, World, eventually, job};

@@ -1,6 +1,6 @@
 //! A worker that dies, or sleeps past its lease, and whoever comes after it.
 
-use payout_link_worker::sandbox::Idempotency;
+use provider_simulators::sandbox::Idempotency;
 
 use crate::support::{Setup, World, eventually, job};
 

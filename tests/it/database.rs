@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use payout_link_worker::{
-    postgres::{DatabaseSettings, DatabaseTls, StoreError, migrate},
-    sandbox::Fault,
-};
+use payout_link_worker::postgres::{DatabaseSettings, DatabaseTls, StoreError, migrate};
+use provider_simulators::sandbox::Fault;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 

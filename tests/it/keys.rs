@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use payout_link_worker::sandbox::Fault;
+use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinHandle;
 

@@ -1,9 +1,7 @@
 //! How many at once, and who waits for whom.
 
-use payout_link_worker::{
-    postgres::migrate,
-    sandbox::{Fault, Order, Receiver, Sandbox, Settings},
-};
+use payout_link_worker::postgres::migrate;
+use provider_simulators::sandbox::{Fault, Order, Receiver, Sandbox, Settings};
 use serde_json::json;
 
 use crate::support::{DEADLINE, Setup, TOKEN, eventually, job};

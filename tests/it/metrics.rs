@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use payout_link_worker::sandbox::{Fault, Order, Sandbox, Settings};
+use provider_simulators::sandbox::{Fault, Order, Sandbox, Settings};
 use serde_json::Value;
 
 use crate::support::{Setup, TOKEN, Worker, World, eventually, job};

@@ -1,6 +1,6 @@
 //! What is newer than this version: fields of jobs, statuses of providers.
 
-use payout_link_worker::sandbox::Fault;
+use provider_simulators::sandbox::Fault;
 use serde_json::json;
 
 use crate::support::{Setup, eventually, job};

@@ -7,7 +7,8 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use payout_link_worker::{postgres, rabbitmq::Names, sandbox::Fault};
+use payout_link_worker::{postgres, rabbitmq::Names};
+use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{Service, Setup, World, eventually, job};

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use payout_link_worker::{
-    postgres::{
-        Accepted, DatabaseSettings, DatabaseTls, DueEvent, StoreError, Telling, Unconcluded, WebhookState,
-        connect, migrate,
-    },
-    sandbox::Fault,
+use payout_link_worker::postgres::{
+    Accepted, DatabaseSettings, DatabaseTls, DueEvent, StoreError, Telling, Unconcluded, WebhookState,
+    connect, migrate,
 };
+use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use uuid::Uuid;
 

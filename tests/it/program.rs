@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Output;
 
 use crate::support::{Setup, TOKEN, WEBHOOK_SECRET, World, eventually, job};
-use payout_link_worker::sandbox::{Fault, Order};
+use provider_simulators::sandbox::{Fault, Order};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))

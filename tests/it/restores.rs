@@ -1,6 +1,6 @@
 //! A database that was restored from a backup, and keys that were changed: what was done before is not done again.
 
-use payout_link_worker::sandbox::Idempotency;
+use provider_simulators::sandbox::Idempotency;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::support::{Job, World, job};

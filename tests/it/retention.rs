@@ -1,6 +1,6 @@
 //! What is done with is erased after its retention, and repeats are still answered.
 
-use payout_link_worker::sandbox::Fault;
+use provider_simulators::sandbox::Fault;
 use serde_json::Value;
 
 use crate::support::{Setup, World, eventually, job};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use payout_link_worker::sandbox::{Fault, Garbage, Idempotency, Order};
+use provider_simulators::sandbox::{Fault, Garbage, Idempotency, Order};
 use serde_json::{Value, json};
 
 use crate::support::{Setup, World, eventually, job};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use payout_link_worker::sandbox::{Fault, Order, Receiver};
+use provider_simulators::sandbox::{Fault, Order, Receiver};
 use serde_json::json;
 
 use crate::{

@@ -1,6 +1,6 @@
 //! A signal, and what is left behind by it: nothing.
 
-use payout_link_worker::sandbox::Fault;
+use provider_simulators::sandbox::Fault;
 
 use crate::support::{DEADLINE, Setup, World, eventually, job};
 

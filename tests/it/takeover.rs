@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use payout_link_worker::{postgres::migrate, sandbox::Fault};
+use payout_link_worker::postgres::migrate;
+use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::support::{Service, Setup, World, eventually, job, store, submit_parked};

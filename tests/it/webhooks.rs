@@ -2,7 +2,7 @@
 
 use std::{io, net::TcpListener, process::Command, time::Duration};
 
-use payout_link_worker::sandbox::{Fault, Garbage, Order, Receiver};
+use provider_simulators::sandbox::{Fault, Garbage, Order, Receiver};
 use serde_json::json;
 
 use crate::support::{Setup, WEBHOOK_SECRET, World, job};

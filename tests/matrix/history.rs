@@ -1,6 +1,6 @@
 //! The checker, with the matrix's webhook schedule.
 
-pub use payout_link_worker::audit::{
+pub use history_checker::{
     DeadLetter, Event, Heard, History, Link, Published, Record, Rule, Violation, Webhook,
 };
 
@@ -8,5 +8,5 @@ pub use payout_link_worker::audit::{
 const TRIES: u32 = 4;
 
 pub fn check(history: &History) -> Vec<Violation> {
-    payout_link_worker::audit::check(history, TRIES)
+    history_checker::check(history, TRIES)
 }

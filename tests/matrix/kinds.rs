@@ -1,9 +1,7 @@
 //! The kinds of job whose every moment is gone through.
 
-use payout_link_worker::{
-    domain::{Money, idempotency_key},
-    sandbox::{Fault, Order},
-};
+use payout_link_worker::domain::{Money, idempotency_key};
+use provider_simulators::sandbox::{Fault, Order};
 use serde_json::Value;
 
 use crate::{

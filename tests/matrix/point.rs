@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use payout_link_worker::{
+use provider_simulators::{
+    providers::{Settings, StandIn},
     sandbox::Idempotency,
-    stand_in::{Settings, StandIn},
 };
 use serde_json::Value;
 

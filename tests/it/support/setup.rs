@@ -1,6 +1,7 @@
 //! How a world differs from the usual one, and what its workers are configured with.
 
-use payout_link_worker::{rabbitmq::Names, sandbox::Sandbox};
+use payout_link_worker::rabbitmq::Names;
+use provider_simulators::sandbox::Sandbox;
 
 use super::{TOKEN, WEBHOOK_SECRET, World};
 

@@ -6,10 +6,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use payout_link_worker::{
-    rabbitmq::Names,
-    sandbox::{Received, Receiver, Sandbox, Settings},
-};
+use payout_link_worker::rabbitmq::Names;
+use provider_simulators::sandbox::{Received, Receiver, Sandbox, Settings};
 use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use uuid::Uuid;

@@ -1,0 +1,291 @@
+//! A history in files: JSON Lines, one object a line. Unknown fields are passed over, so that what other programs
+//! write (the sandbox's ledger, its receiver's list) can be given as it is.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use crate::{DeadLetter, Heard, History, Leak, Link, Published, Rule, Secrets, Webhook, key};
+
+/// Where each part is; what is absent is empty.
+#[derive(Debug, Default)]
+pub struct Files {
+    pub published: Option<PathBuf>,
+    pub results: Option<PathBuf>,
+    pub dead_letters: Option<PathBuf>,
+    pub webhooks: Option<PathBuf>,
+    pub ledger: Option<PathBuf>,
+    /// Calls that reached the provider.
+    pub calls: Option<PathBuf>,
+    /// Searched for secrets, and for nothing else.
+    pub logs: Vec<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("{0}: {1}")]
+    Io(PathBuf, std::io::Error),
+    #[error("{0} line {1}: {2}")]
+    Line(PathBuf, usize, serde_json::Error),
+    #[error("{0} line {1}: no connector {2:?} is configured")]
+    Connector(PathBuf, usize, String),
+}
+
+#[derive(Deserialize)]
+struct PublishedLine {
+    message_id: String,
+    #[serde(default)]
+    merchant_id: String,
+    merchant_payout_id: Option<String>,
+    amount: Option<Money>,
+    fingerprint: Option<String>,
+    connector: Option<String>,
+    #[serde(default = "yes")]
+    valid: bool,
+    #[serde(default)]
+    webhook: bool,
+    #[serde(default)]
+    reply: bool,
+    #[serde(default)]
+    late: bool,
+}
+
+#[derive(Deserialize)]
+struct Money {
+    minor_amount: i64,
+    currency: String,
+}
+
+#[derive(Deserialize)]
+struct ResultLine {
+    #[serde(default)]
+    reply: bool,
+    message_id: Option<String>,
+    r#type: String,
+    correlation_id: Option<String>,
+    #[serde(default)]
+    merchant_id: String,
+    body: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct DeadLetterLine {
+    message_id: Option<String>,
+    code: Option<String>,
+    reason: Option<String>,
+}
+
+/// As the sandbox's receiver lists them.
+#[derive(Deserialize)]
+struct WebhookLine {
+    id: Option<String>,
+    #[serde(default)]
+    merchant_id: String,
+    status: Option<u16>,
+    #[serde(default = "yes")]
+    verified: bool,
+    body: Box<RawValue>,
+}
+
+/// As the sandbox's ledger has them.
+#[derive(Deserialize)]
+struct LinkLine {
+    id: String,
+    reference: String,
+    amount: Money,
+    url: Option<String>,
+}
+
+/// As the sandbox's ledger has them.
+#[derive(Deserialize)]
+struct CallLine {
+    #[serde(default = "create")]
+    operation: String,
+    reference: Option<String>,
+    idempotency_key: Option<String>,
+}
+
+/// What a result and a webhook tell, as far as the rules go.
+#[derive(Deserialize, Default)]
+struct Told {
+    merchant_payout_id: Option<String>,
+    payout_link: Option<ToldLink>,
+}
+
+#[derive(Deserialize)]
+struct ToldLink {
+    url: String,
+}
+
+#[derive(Deserialize, Default)]
+struct ToldWebhook {
+    data: Told,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn create() -> String {
+    "create".into()
+}
+
+/// Reads all files.
+///
+/// `rule`: the replay rule of a connector, by its name; `None` for the default one. `idempotency_key`: what a payout is called
+/// under at its connector, by `merchant_id` and `merchant_payout_id`.
+pub fn read(
+    files: &Files,
+    secrets: &Secrets,
+    rule: impl Fn(Option<&str>) -> Option<Rule>,
+    idempotency_key: impl Fn(&str, &str) -> String,
+) -> Result<History, FileError> {
+    let mut history = History::default();
+    let mut by_reference: HashMap<String, String> = HashMap::new();
+    if let Some(path) = &files.published {
+        for (number, line) in lines::<PublishedLine>(path)? {
+            let line = line?;
+            let id = line.merchant_payout_id.unwrap_or_else(|| line.message_id.clone());
+            let amount = line.amount.map(|money| money.text()).unwrap_or_default();
+            let key = key(&line.merchant_id, &id);
+            by_reference.insert(idempotency_key(&line.merchant_id, &id), key.clone());
+            // A job that is refused may well name no connector that there is.
+            let rule = match rule(line.connector.as_deref()) {
+                Some(rule) => rule,
+                None if !line.valid => Rule::Never,
+                None => {
+                    let name = line.connector.unwrap_or_default();
+                    return Err(FileError::Connector(path.clone(), number, name));
+                }
+            };
+            history.published.push(Published {
+                message_id: line.message_id,
+                key,
+                fingerprint: line.fingerprint.unwrap_or_else(|| amount.clone()),
+                amount,
+                is_valid: line.valid,
+                rule,
+                wants_webhook: line.webhook,
+                wants_reply: line.reply,
+                came_late: line.late,
+            });
+        }
+    }
+    if let Some(path) = &files.results {
+        for (number, line) in lines::<ResultLine>(path)? {
+            let line = line?;
+            let body = text(&line.body);
+            history.leaks.extend(secrets.find(body.as_bytes(), || place(path, number)));
+            let told: Told = serde_json::from_str(&body).unwrap_or_default();
+            history.heard.push(Heard {
+                is_reply: line.reply,
+                id: line.message_id,
+                kind: line.r#type,
+                key: key(&line.merchant_id, told.merchant_payout_id.as_deref().unwrap_or_default()),
+                correlation_id: line.correlation_id,
+                link_url: told.payout_link.map(|link| link.url),
+                body: digest(&SHA256, body.as_bytes()).as_ref().to_vec(),
+            });
+        }
+    }
+    if let Some(path) = &files.dead_letters {
+        for (_, line) in lines::<DeadLetterLine>(path)? {
+            let line = line?;
+            let has_reason = line.code.is_some() && line.reason.is_some();
+            history.dead.push(DeadLetter { message_id: line.message_id, has_reason });
+        }
+    }
+    if let Some(path) = &files.webhooks {
+        for (number, line) in lines::<WebhookLine>(path)? {
+            let line = line?;
+            let body = text(&line.body);
+            history.leaks.extend(secrets.find(body.as_bytes(), || place(path, number)));
+            let told: ToldWebhook = serde_json::from_str(&body).unwrap_or_default();
+            history.webhooks.push(Webhook {
+                id: line.id,
+                key: key(&line.merchant_id, told.data.merchant_payout_id.as_deref().unwrap_or_default()),
+                status: line.status,
+                is_verified: line.verified,
+                body: format!("{:?}", digest(&SHA256, body.as_bytes())),
+            });
+        }
+    }
+    if let Some(path) = &files.ledger {
+        for (_, line) in lines::<LinkLine>(path)? {
+            let line = line?;
+            // A reference that no published job accounts for is a key of its own: a link without a record.
+            let key = by_reference.get(&line.reference).cloned().unwrap_or(line.reference);
+            history.links.push(Link { id: line.id, key, amount: line.amount.text(), url: line.url });
+        }
+    }
+    if let Some(path) = &files.calls {
+        let mut called = HashSet::new();
+        for (_, line) in lines::<CallLine>(path)? {
+            let line = line?;
+            let references = line.reference.into_iter().chain(line.idempotency_key);
+            let keys = references.filter_map(|reference| by_reference.get(&reference).cloned());
+            called.extend(keys.filter(|_| line.operation == "create"));
+        }
+        history.called = Some(called);
+    }
+    for path in &files.logs {
+        history.leaks.extend(search(path, secrets)?);
+    }
+    Ok(history)
+}
+
+impl Money {
+    fn text(&self) -> String {
+        format!("{} {}", self.minor_amount, self.currency)
+    }
+}
+
+/// A body is an object, or a string that holds one byte for byte.
+fn text(body: &RawValue) -> String {
+    serde_json::from_str(body.get()).unwrap_or_else(|_| body.get().to_owned())
+}
+
+fn place(path: &Path, number: usize) -> String {
+    format!("{} line {number}", path.display())
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, FileError> {
+    File::open(path).map(BufReader::new).map_err(|error| FileError::Io(path.to_owned(), error))
+}
+
+/// Lines that are not empty, with their numbers from 1.
+fn lines<T: DeserializeOwned>(
+    path: &Path,
+) -> Result<impl Iterator<Item = (usize, Result<T, FileError>)>, FileError> {
+    let lines = open(path)?.lines().enumerate();
+    Ok(lines.filter_map(move |(place, line)| {
+        let number = place + 1;
+        let line = match line {
+            Ok(line) if line.trim().is_empty() => return None,
+            Ok(line) => {
+                serde_json::from_str(&line).map_err(|error| FileError::Line(path.to_owned(), number, error))
+            }
+            Err(error) => Err(FileError::Io(path.to_owned(), error)),
+        };
+        Some((number, line))
+    }))
+}
+
+fn search(path: &Path, secrets: &Secrets) -> Result<Vec<Leak>, FileError> {
+    let (mut leaks, mut reader, mut line, mut number) = (Vec::new(), open(path)?, Vec::new(), 0);
+    while {
+        line.clear();
+        reader.read_until(b'\n', &mut line).map_err(|error| FileError::Io(path.to_owned(), error))? > 0
+    } {
+        number += 1;
+        leaks.extend(secrets.find(&line, || place(path, number)));
+    }
+    Ok(leaks)
+}

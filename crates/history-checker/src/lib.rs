@@ -1,0 +1,211 @@
+//! The checker: what was published, made, told and written down, and every rule of the contract that it breaks.
+//!
+//! | rule | says |
+//! | --- | --- |
+//! | R1 | every published job is accounted for: a record, or a rejection and a dead letter |
+//! | R2 | at most one link per key at the connector |
+//! | R3 | a `created` record's link is the connector's link |
+//! | R4 | no `failed` record has a link at the connector |
+//! | R5 | `unknown` only where the replay rule left no other way, and never silently |
+//! | R6 | at least one result per event, and its content never changes between repeats |
+//! | R7 | at least one webhook per event, the same in every repeat, unless the merchant said 410 or the schedule ran out |
+//! | R8 | a conflicting job never changes the first |
+//! | R9 | results and webhooks carry ids that make repeats recognisable |
+//! | R10 | nothing is left open, leased or undelivered when all is quiet |
+//! | R11 | no secret in any of it |
+//! | R12 | a message is accepted or rejected, never both, in whichever order |
+//! | R13 | no record is `unknown` unless a creating call of it reached the provider, or a proxy in front of it |
+//! | R14 | due work is taken up within its bound while its provider is well |
+//! | R15 | once all is healed, every minute finishes something until nothing is left, and nothing is overdue at the end |
+//!
+//! R13 to R15 need evidence that only a run can collect (`called`, `overdue`, `progress`, `overdue_at_end`). Without
+//! it they find nothing.
+//!
+//! It shares no code with what it judges: the caller reads the database, and says what the idempotency keys are.
+//! `check` goes through a history once: its cost grows with its length. `docs/audit.md` has the files' formats.
+
+mod files;
+mod liveness;
+mod rules;
+mod secrets;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashSet, time::Duration};
+
+pub use self::{
+    files::{FileError, Files, read},
+    rules::check,
+    secrets::Secrets,
+};
+
+/// Which way out of doubt a job's connector has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    SameKey,
+    LookUp,
+    Never,
+}
+
+/// A job that RabbitMQ confirmed.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Its own, however often its key is used.
+    pub message_id: String,
+    /// Whose `merchant_payout_id` it is, and that: see [`key`].
+    pub key: String,
+    /// What the request means: two that differ in it are in conflict.
+    pub fingerprint: String,
+    /// `1250 EUR`: minor units and currency.
+    pub amount: String,
+    pub is_valid: bool,
+    pub rule: Rule,
+    pub wants_webhook: bool,
+    pub wants_reply: bool,
+    /// It came when its key's record was concluded already, and is owed an answer of its own.
+    pub came_late: bool,
+}
+
+/// A link at the connector.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub id: String,
+    pub key: String,
+    pub amount: String,
+    /// Where the connector tells it.
+    pub url: Option<String>,
+}
+
+/// A row of the database, with its event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub key: String,
+    pub amount: String,
+    /// `open`, `created`, `failed` or `unknown`.
+    pub state: String,
+    pub link_id: Option<String>,
+    pub in_doubt: bool,
+    pub leased: bool,
+    pub due: bool,
+    /// Outcomes of its creating calls, in their order.
+    pub calls: Vec<String>,
+    pub event: Option<Event>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub id: String,
+    pub kind: String,
+    pub published: bool,
+    pub due: bool,
+    pub leased: bool,
+    /// `none`, `pending`, `delivered` or `abandoned`.
+    pub webhook_state: String,
+    pub webhook_attempts: u32,
+}
+
+/// A message on the results exchange, or on a reply queue.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    pub is_reply: bool,
+    pub id: Option<String>,
+    pub kind: String,
+    pub key: String,
+    pub correlation_id: Option<String>,
+    pub link_url: Option<String>,
+    /// The body, or anything that is the same only where the body is: a digest.
+    pub body: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    pub message_id: Option<String>,
+    pub has_reason: bool,
+}
+
+/// A webhook as a merchant got it.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    pub id: Option<String>,
+    pub key: String,
+    /// What it was answered, where it was.
+    pub status: Option<u16>,
+    pub is_verified: bool,
+    /// The body, or a digest.
+    pub body: String,
+}
+
+/// A secret where none may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leak {
+    /// Which of those given, counted from 1: itself it is never repeated.
+    pub secret: usize,
+    pub place: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    pub published: Vec<Published>,
+    pub links: Vec<Link>,
+    /// Records that were concluded before the last jobs of their keys came.
+    pub before: Vec<Record>,
+    pub records: Vec<Record>,
+    pub heard: Vec<Heard>,
+    pub dead: Vec<DeadLetter>,
+    pub webhooks: Vec<Webhook>,
+    /// Jobs still in the queue.
+    pub waiting: u32,
+    pub leaks: Vec<Leak>,
+    /// Keys with a creating call that reached the provider or a proxy in front of it, answered or not. `None`: nobody
+    /// listened, and R13 is not checked.
+    pub called: Option<HashSet<String>>,
+    /// Message ids under which the queue may have held two messages, of which one may rightly be rejected and one
+    /// accepted: R12 leaves them out.
+    pub ambiguous: HashSet<String>,
+    /// Called records that were due and that no worker took up: the worst sample of each.
+    pub overdue: Vec<Overdue>,
+    /// Samples since everything was healed, in their order.
+    pub progress: Vec<Progress>,
+    /// Records and events that were due when the run ended.
+    pub overdue_at_end: Vec<Overdue>,
+}
+
+/// Something whose `due_at` had passed when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdue {
+    /// The record's key, or the event's id.
+    pub what: String,
+    /// Since `due_at`.
+    pub overdue: Duration,
+    /// For how long its provider, the ways to it and the database had been well.
+    pub well: Duration,
+    /// How long it may take, with everything that was due before it.
+    pub bound: Duration,
+}
+
+/// How far a run had come at one moment after everything was healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Since everything was healed.
+    pub after: Duration,
+    /// Results and rejections that were heard, each id once, and events that are finished. It only grows.
+    pub finished: usize,
+    /// Jobs, records and events that still need something.
+    pub left: usize,
+}
+
+/// A rule, and the evidence against it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    pub rule: &'static str,
+    pub evidence: String,
+}
+
+/// A record's key in one text.
+pub fn key(merchant_id: &str, merchant_payout_id: &str) -> String {
+    if merchant_id.is_empty() {
+        merchant_payout_id.to_owned()
+    } else {
+        format!("{merchant_id}/{merchant_payout_id}")
+    }
+}

@@ -1,0 +1,206 @@
+//! The sandbox, or a stand-in for a real provider, as a server of its own.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use provider_simulators::providers::{
+    self, ACCESS_TOKEN_LIFETIME, HyperswitchSettings, Provider, RazorpayXSettings, RevolutClient,
+    RevolutSettings, StandIn, XenditSettings,
+};
+use provider_simulators::sandbox::{Idempotency, Sandbox, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A provider of payout links that lives in memory, for demonstrations and tests: the sandbox, or one that stands in
+/// for a real provider.
+///
+/// Prints its address on standard output once it listens; logs go to standard error (RUST_LOG sets how much).
+/// All but the API asks for no token: keep it off the open network.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Where to listen; port 0 lets the system choose
+    #[arg(long, default_value = "127.0.0.1:8085")]
+    listen: SocketAddr,
+
+    /// Whose API is answered: the sandbox's own, or as strictly as that provider's documentation asks
+    #[arg(long, value_enum, default_value = "sandbox")]
+    provider: ProviderName,
+
+    /// What the API asks for: the sandbox's bearer token, Hyperswitch's api-key, Xendit's secret key,
+    /// RazorpayX's KEY_ID:KEY_SECRET, Revolut's refresh token
+    #[arg(long, required_unless_present = "token_file", conflicts_with = "token_file")]
+    token: Option<String>,
+
+    /// A file that holds the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// What the links' URLs begin with; the sandbox's own address, or https://links.example where nothing answers
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+
+    /// Of a stand-in: calls answered within a minute, one more gets the provider's "too many"; no limit unless given
+    #[arg(long, value_name = "NUMBER")]
+    calls_per_minute: Option<u32>,
+
+    /// Of Revolut: the public key of the client's certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+
+    /// Of Revolut: the client's id
+    #[arg(long, default_value = "stand-in-client")]
+    client_id: String,
+
+    /// Of Revolut: the domain of the client's redirect URI
+    #[arg(long, default_value = "localhost")]
+    issuer: String,
+
+    /// Of the sandbox: how long a link may be claimed
+    #[arg(long, value_name = "SECONDS", default_value_t = 604_800)]
+    link_lifetime_seconds: u64,
+
+    /// Of the sandbox: whether idempotency keys count; where they do not, each create makes another link
+    #[arg(long, value_enum, default_value = "on")]
+    idempotency: Switch,
+
+    /// A secret (whsec_…) of the webhook receiver at /webhooks, which is there if secrets are; repeatable
+    #[arg(long, value_name = "SECRET")]
+    webhook_secret: Vec<String>,
+
+    /// A file of such secrets, one a line; repeatable
+    #[arg(long, value_name = "FILE")]
+    webhook_secret_file: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ProviderName {
+    Sandbox,
+    Hyperswitch,
+    Xendit,
+    Revolut,
+    Razorpayx,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .log_internal_errors(false)
+        .init();
+
+    let arguments = Arguments::parse();
+    let listen = arguments.listen;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let running = start(arguments).await.with_context(|| format!("cannot start on {listen}"))?;
+    if !listen.ip().is_loopback() {
+        tracing::warn!(
+            "listening on {listen}: whoever reaches this address can read the ledger and order faults"
+        );
+    }
+    // Nobody has to read it.
+    let _ = writeln!(std::io::stdout(), "{}", running.url());
+
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    match running {
+        Running::Sandbox(sandbox) => sandbox.stop().await,
+        Running::StandIn(stand_in) => stand_in.stop().await,
+    }
+    Ok(())
+}
+
+enum Running {
+    Sandbox(Sandbox),
+    StandIn(StandIn),
+}
+
+impl Running {
+    fn url(&self) -> &str {
+        match self {
+            Self::Sandbox(sandbox) => sandbox.url(),
+            Self::StandIn(stand_in) => stand_in.url(),
+        }
+    }
+}
+
+async fn start(arguments: Arguments) -> anyhow::Result<Running> {
+    let token = match (&arguments.token, &arguments.token_file) {
+        (Some(token), _) => token.clone(),
+        (None, Some(file)) => read(file)?,
+        (None, None) => anyhow::bail!("give --token or --token-file"),
+    };
+    anyhow::ensure!(!token.is_empty(), "the token is empty");
+    let provider = match arguments.provider {
+        ProviderName::Sandbox => {
+            return Ok(Running::Sandbox(Sandbox::start(sandbox(arguments, token)?).await?));
+        }
+        ProviderName::Hyperswitch => Provider::Hyperswitch(HyperswitchSettings::new(token)),
+        ProviderName::Xendit => Provider::Xendit(XenditSettings::new(token)),
+        ProviderName::Revolut => Provider::Revolut(RevolutSettings::new(revolut_client(&arguments, token)?)),
+        ProviderName::Razorpayx => {
+            let (id, secret) =
+                token.split_once(':').context("the token of RazorpayX is KEY_ID:KEY_SECRET")?;
+            Provider::RazorpayX(RazorpayXSettings::new(id, secret))
+        }
+    };
+    let mut settings = providers::Settings::new(provider);
+    settings.listen = arguments.listen;
+    settings.calls_per_minute = arguments.calls_per_minute;
+    if let Some(links_url) = arguments.public_url {
+        settings.links_url = links_url;
+    }
+    Ok(Running::StandIn(StandIn::start(settings).await?))
+}
+
+fn revolut_client(arguments: &Arguments, refresh_token: String) -> anyhow::Result<RevolutClient> {
+    let file = arguments.public_key.as_ref().context("give --public-key")?;
+    let public_key = RevolutClient::public_key_from_pem(&read(file)?)
+        .with_context(|| format!("{} is no PUBLIC KEY in PEM", file.display()))?;
+    Ok(RevolutClient {
+        client_id: arguments.client_id.clone(),
+        issuer: arguments.issuer.clone(),
+        refresh_token,
+        public_key,
+        access_token_lifetime: ACCESS_TOKEN_LIFETIME,
+        access_token: None,
+    })
+}
+
+fn sandbox(arguments: Arguments, token: String) -> anyhow::Result<Settings> {
+    let mut webhook_secrets = arguments.webhook_secret;
+    for file in &arguments.webhook_secret_file {
+        webhook_secrets.extend(read(file)?.split_whitespace().map(str::to_owned));
+    }
+    Ok(Settings {
+        listen: arguments.listen,
+        public_url: arguments.public_url,
+        link_lifetime: Duration::from_secs(arguments.link_lifetime_seconds),
+        idempotency: match arguments.idempotency {
+            Switch::On => Idempotency::On,
+            Switch::Off => Idempotency::Off,
+        },
+        webhook_secrets,
+        ..Settings::new(token)
+    })
+}
+
+fn read(file: &PathBuf) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(text.trim().to_owned())
+}

@@ -1,0 +1,121 @@
+//! What each provider tells of itself: its paths, its words, its rules.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName, Method};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use url::form_urlencoded;
+
+use super::books::Books;
+use crate::fault_server::{Form, Operation, Refused, Reply};
+
+pub(super) trait Api: Send + Sync + 'static {
+    fn form(&self) -> &'static Form;
+
+    fn words(&self) -> &'static Words;
+
+    /// What a call at this path (without its query) is about; nothing where there is no such path.
+    fn task(&self, method: &Method, path: &[&str]) -> Option<Task>;
+
+    /// Reads the request, and refuses one that is not in order.
+    fn job(&self, task: Task, request: &Request) -> Result<Job, Refused>;
+
+    /// From now on no access token that was given is good.
+    fn forget_tokens(&self) {}
+
+    /// Where every answer tells of the limit of calls: the limit, what is left of it, seconds until it is whole again.
+    fn pace_headers(&self) -> Option<&'static [HeaderName; 3]> {
+        None
+    }
+}
+
+/// The statuses of a provider's links.
+pub(super) struct Words {
+    /// What a new link goes through by itself: made in the first, and at each look in the next.
+    pub(super) stages: &'static [&'static str],
+    pub(super) all: &'static [&'static str],
+    /// Those of a link that can still be claimed: it may be cancelled, and expires.
+    pub(super) open: &'static [&'static str],
+    pub(super) cancelled: &'static str,
+    pub(super) expired: &'static str,
+}
+
+/// What a call wants. A string is the link's id.
+#[derive(Debug)]
+pub(super) enum Task {
+    Create,
+    Get(String),
+    List,
+    Cancel(String),
+    Token,
+}
+
+impl Task {
+    pub(super) fn operation(&self) -> Operation {
+        match self {
+            Self::Create => Operation::Create,
+            Self::Get(_) => Operation::Get,
+            Self::List => Operation::List,
+            Self::Cancel(_) => Operation::Cancel,
+            Self::Token => Operation::Token,
+        }
+    }
+}
+
+/// The work for a request that is in order, done at one go between the faults that were ordered for it.
+pub(super) struct Job {
+    /// What the client calls the link, where the request says so.
+    pub(super) reference: Option<String>,
+    pub(super) work: Box<dyn FnOnce(&mut Books) -> Reply + Send>,
+}
+
+impl Job {
+    pub(super) fn new(work: impl FnOnce(&mut Books) -> Reply + Send + 'static) -> Self {
+        Self { reference: None, work: Box::new(work) }
+    }
+
+    pub(super) fn about(self, reference: &str) -> Self {
+        Self { reference: Some(reference.to_owned()), ..self }
+    }
+}
+
+pub(super) struct Request {
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Request {
+    /// The parameters of the query, decoded.
+    pub(super) fn query(&self) -> impl Iterator<Item = (String, String)> {
+        form_urlencoded::parse(self.query.as_bytes()).into_owned()
+    }
+
+    pub(super) fn header(&self, name: impl axum::http::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Without parameters and in lower case; nothing where there is no content type.
+    pub(super) fn content_type(&self) -> Option<String> {
+        let content_type = self.header(axum::http::header::CONTENT_TYPE)?.split(';').next()?;
+        Some(content_type.trim().to_ascii_lowercase())
+    }
+
+    pub(super) fn bearer(&self) -> Option<&str> {
+        self.header(AUTHORIZATION)?.strip_prefix("Bearer ")
+    }
+
+    /// RFC 7617.
+    pub(super) fn basic(&self) -> Option<(String, String)> {
+        let encoded = self.header(AUTHORIZATION)?.strip_prefix("Basic ")?;
+        let pair = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;
+        let (user, password) = pair.split_once(':')?;
+        Some((user.to_owned(), password.to_owned()))
+    }
+}
+
+pub(super) fn same(told: &str, known: &str) -> bool {
+    verify_slices_are_equal(told.as_bytes(), known.as_bytes()).is_ok()
+}

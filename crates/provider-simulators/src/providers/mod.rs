@@ -1,0 +1,177 @@
+//! Stand-ins for real providers of payout links, each as strict as its provider's documentation: for tests of the
+//! connectors, and to show them without an account.
+//!
+//! Each answers its provider's own paths (the file of its name says which, and from where its rules are taken); all
+//! of them have, without asking for a credential:
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /ledger` | every call and every link, without URLs and personal data |
+//! | `POST` · `GET` · `DELETE /control/faults` | orders faults · shows those waiting · forgets them |
+//! | `PUT /control/stages` | `["created", "active"]`: statuses that a link goes through from now on, one for each look |
+//! | `DELETE /control/tokens` | no access token that was given is good any more |
+//! | `PUT /control/links/{id}` | `{"status": "cancelled"}`: what became of a link |
+//!
+//! Where the documentation is silent a stand-in takes the view that is harder on its client: a field that it does
+//! not name is refused, a repeated reference is an error and no replay.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+mod api;
+mod books;
+mod control;
+mod counter;
+mod fields;
+mod hyperswitch;
+mod pace;
+mod razorpayx;
+mod revolut;
+mod revolut_tokens;
+mod xendit;
+
+pub use self::books::{Call, Ledger, Link, UnknownLink};
+pub use self::hyperswitch::HyperswitchSettings;
+pub use self::razorpayx::RazorpayXSettings;
+pub use self::revolut::{ACCESS_TOKEN_LIFETIME, ACCOUNTS, Duplicates, RevolutClient, RevolutSettings};
+pub use self::xendit::XenditSettings;
+pub use crate::fault_server::{Fault, Garbage, HeldCall, Operation, Order, When};
+
+use self::api::Api;
+use self::counter::Counter;
+use self::hyperswitch::Hyperswitch;
+use self::razorpayx::RazorpayX;
+use self::revolut::Revolut;
+use self::xendit::Xendit;
+use crate::fault_server::{Bound, Desk, Server, Stopper, complete, faults};
+
+/// Whose place is taken, and by which credentials it knows its client.
+#[derive(Clone)]
+pub enum Provider {
+    Hyperswitch(HyperswitchSettings),
+    Xendit(XenditSettings),
+    Revolut(RevolutSettings),
+    RazorpayX(RazorpayXSettings),
+}
+
+/// How a stand-in is to be.
+#[derive(Clone)]
+pub struct Settings {
+    /// Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    pub provider: Provider,
+    /// What the links' URLs begin with. Nothing answers there.
+    pub links_url: String,
+    /// Calls that are answered within a minute; one more gets the provider's own "too many". No limit unless given.
+    pub calls_per_minute: Option<u32>,
+}
+
+impl Settings {
+    /// Any free port of the loopback interface, links under `https://links.example`, no limit of calls.
+    pub fn new(provider: Provider) -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            provider,
+            links_url: "https://links.example".into(),
+            calls_per_minute: None,
+        }
+    }
+}
+
+/// A running stand-in; dropping it stops it.
+pub struct StandIn {
+    url: String,
+    counter: Arc<Counter>,
+    server: Server,
+}
+
+impl StandIn {
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        let bound = Bound::to(settings.listen).await?;
+        let links_url = settings.links_url.trim_end_matches('/').to_owned();
+        let api: Box<dyn Api> = match settings.provider {
+            Provider::Hyperswitch(settings) => Box::new(Hyperswitch::new(settings, links_url)),
+            Provider::Xendit(settings) => Box::new(Xendit::new(settings, links_url)),
+            Provider::Revolut(settings) => Box::new(Revolut::new(settings, links_url)),
+            Provider::RazorpayX(settings) => Box::new(RazorpayX::new(settings, links_url)),
+        };
+        let stopper = Stopper::new();
+        let desk = Arc::new(Desk::new(api.form(), stopper.stop()));
+        let counter = Arc::new(Counter::new(api, desk.clone(), settings.calls_per_minute));
+        let routes = control::router(counter.clone()).merge(faults(desk));
+        let router = complete(routes.fallback_service(counter::service(counter.clone())));
+        Ok(Self { url: bound.url(), counter, server: bound.serve(router, stopper) })
+    }
+
+    /// Where it answers, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends the calls that wait for something, lets the others finish, and returns when all is over.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+
+    /// Every call and every link up to now.
+    pub fn ledger(&self) -> Ledger {
+        self.counter.read(|books| books.ledger.clone())
+    }
+
+    /// Waits until the ledger is as wanted. There is no deadline here: the caller sets one.
+    pub async fn until(&self, wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
+        self.counter.until(wanted).await
+    }
+
+    /// Orders a fault: `stand_in.order_fault(Order::new(Fault::Reset).times(2).after_the_work())`, or
+    /// `stand_in.order_fault(Fault::status(503))` for the next create alone.
+    ///
+    /// # Panics
+    /// If a thousand orders wait already.
+    pub fn order_fault(&self, order: impl Into<Order>) {
+        self.counter.desk.order(order.into()).expect("orders that are kept within bounds");
+    }
+
+    pub fn clear_faults(&self) {
+        self.counter.desk.clear();
+    }
+
+    /// Holds the next create before its work: until released, no link is made.
+    pub fn hold_next_call(&self) -> HeldCall {
+        self.hold_next(Operation::Create, When::Before)
+    }
+
+    /// Holds the answer to the next create: the link is made, and nobody has been told.
+    pub fn hold_next_answer(&self) -> HeldCall {
+        self.hold_next(Operation::Create, When::After)
+    }
+
+    pub fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
+        self.counter.desk.hold_next(operation, when)
+    }
+
+    /// The statuses that each link made from now on goes through: it is made in the first, and every time that it
+    /// is looked at it comes to the next.
+    ///
+    /// # Panics
+    /// If there is none, or one that the provider does not have.
+    pub fn set_stages(&self, stages: &[&str]) {
+        self.counter
+            .set_stages(stages.iter().map(ToString::to_string).collect())
+            .expect("the provider's words");
+    }
+
+    /// From now on no access token that was given is good: the client has to ask for another.
+    pub fn forget_tokens(&self) {
+        self.counter.forget_tokens();
+    }
+
+    /// What became of a link, known by its id or by our reference.
+    ///
+    /// # Panics
+    /// If there is no such link, or the provider has no such status.
+    pub fn set_status(&self, link: &str, status: &str) {
+        self.counter.set_status(link, status).expect("a link, and one of the provider's words");
+    }
+}

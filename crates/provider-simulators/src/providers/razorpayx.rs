@@ -1,0 +1,343 @@
+//! RazorpayX payout links, as of <https://razorpay.com/docs/api/x/payout-links>.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `POST /v1/payout-links` | 200, the link; a repeat makes **another** one, whatever its `receipt` |
+//! | `GET /v1/payout-links/{id}` · `?receipt=…&from=…&count=…` | the link · `{entity, count, items}`, the newest first |
+//! | `POST /v1/payout-links/{id}/cancel` | the link, cancelled, while it is issued |
+//!
+//! `X-Payout-Idempotency` is documented for payouts and not for links: it counts for nothing here. Contact types and
+//! purposes that one can make in the dashboard are not known to this stand-in.
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{Method, StatusCode};
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::api::{Api, Job, Request, Task, Words, same};
+use super::books::{Books, Link, NewLink};
+use super::fields::{Fields, Problem, boolean, one_of, pairs, text, whole};
+use crate::fault_server::{Form, Refused, Reply};
+
+#[derive(Clone)]
+pub struct RazorpayXSettings {
+    pub key_id: String,
+    pub key_secret: String,
+    /// The account that is debited; no other is known.
+    pub account_number: String,
+    /// Whether the expiry of links was enabled in the dashboard; without, `expire_by` is refused.
+    pub expiry: bool,
+}
+
+impl RazorpayXSettings {
+    /// With the account `7878780080316316` of the documentation, and with expiry.
+    pub fn new(key_id: impl Into<String>, key_secret: impl Into<String>) -> Self {
+        Self {
+            key_id: key_id.into(),
+            key_secret: key_secret.into(),
+            account_number: "7878780080316316".into(),
+            expiry: true,
+        }
+    }
+}
+
+const PURPOSES: &[&str] = &["refund", "cashback", "payout", "salary", "utility bill", "vendor bill"];
+const CONTACT_TYPES: &[&str] = &["vendor", "customer", "employee", "self"];
+const SHORTEST_LIFE: Duration = Duration::minutes(15);
+const LARGEST_PAGE: usize = 100;
+
+static WORDS: Words = Words {
+    stages: &["issued"],
+    all: &["pending", "issued", "processing", "queued", "processed", "cancelled", "expired", "rejected"],
+    open: &["issued"],
+    cancelled: "cancelled",
+    expired: "expired",
+};
+
+static FORM: Form = Form {
+    created: StatusCode::OK,
+    wait: RETRY_AFTER,
+    error: |status| match status.as_u16() {
+        401 => error("BAD_REQUEST_ERROR", "The api key provided is invalid", "input_validation_failed", None),
+        404 => error("BAD_REQUEST_ERROR", "The requested URL was not found", "NA", None),
+        429 => error("BAD_REQUEST_ERROR", "Request failed. Please try after sometime.", "NA", None),
+        400..=499 => error("BAD_REQUEST_ERROR", "The request is invalid", "input_validation_failed", None),
+        502 | 504 => error("GATEWAY_ERROR", "The gateway did not answer", "server_error", None),
+        _ => {
+            error("SERVER_ERROR", "We are facing some trouble completing your request", "server_error", None)
+        }
+    },
+    link: || {
+        json!({
+            "id": "poutlk_00000000000000",
+            "entity": "payout_link",
+            "status": "issued",
+            "amount": 100,
+            "currency": "INR",
+            "receipt": "none",
+            "short_url": "https://links.example/i/none",
+            "created_at": 1_767_225_600,
+            "expire_by": null,
+        })
+    },
+    url: ("", "short_url"),
+};
+
+pub(super) struct RazorpayX {
+    settings: RazorpayXSettings,
+    links_url: String,
+}
+
+impl RazorpayX {
+    pub(super) fn new(settings: RazorpayXSettings, links_url: String) -> Self {
+        Self { settings, links_url }
+    }
+
+    fn create(&self, request: &Request) -> Result<Job, Refused> {
+        if request.content_type().as_deref() != Some("application/json") {
+            return Err(invalid("The content type is application/json", None));
+        }
+        let now = OffsetDateTime::now_utc();
+        let mut fields = Fields::of_json(&request.body).map_err(wrong)?;
+        let draft = read_create(&mut fields).map_err(wrong)?;
+        let asked = fields.end().map_err(wrong)?;
+        if !same(&draft.account_number, &self.settings.account_number) {
+            return Err(invalid("The account number is not one of yours", Some("account_number")));
+        }
+        let expires_at = match draft.expire_by.map(OffsetDateTime::from_unix_timestamp) {
+            None => None,
+            Some(_) if !self.settings.expiry => {
+                return Err(invalid("Expiry is not enabled for this account", Some("expire_by")));
+            }
+            Some(Ok(at)) if at >= now + SHORTEST_LIFE => Some(at),
+            Some(_) => return Err(invalid("It is at least 15 minutes ahead", Some("expire_by"))),
+        };
+        let random = Uuid::new_v4().simple().to_string();
+        let reference = draft.receipt.unwrap_or_default();
+        let new = NewLink {
+            id: format!("poutlk_{}", &random[..14]),
+            reference: reference.clone(),
+            amount: draft.amount.to_string(),
+            currency: "INR".into(),
+            lifetime: expires_at.map(|at| at - now),
+            url: format!("{}/i/{}", self.links_url, &random[14..]),
+            request: asked,
+        };
+        let job = Job::new(move |books| Reply::json(StatusCode::OK, &view(books.issue(new))));
+        Ok(if reference.is_empty() { job } else { job.about(&reference) })
+    }
+}
+
+impl Api for RazorpayX {
+    fn form(&self) -> &'static Form {
+        &FORM
+    }
+
+    fn words(&self) -> &'static Words {
+        &WORDS
+    }
+
+    fn task(&self, method: &Method, path: &[&str]) -> Option<Task> {
+        match (method.as_str(), path) {
+            ("POST", ["v1", "payout-links"]) => Some(Task::Create),
+            ("GET", ["v1", "payout-links"]) => Some(Task::List),
+            ("GET", ["v1", "payout-links", id]) => Some(Task::Get((*id).to_owned())),
+            ("POST", ["v1", "payout-links", id, "cancel"]) => Some(Task::Cancel((*id).to_owned())),
+            _ => None,
+        }
+    }
+
+    fn job(&self, task: Task, request: &Request) -> Result<Job, Refused> {
+        let (key_id, key_secret) = request.basic().unwrap_or_default();
+        if !same(&key_id, &self.settings.key_id) || !same(&key_secret, &self.settings.key_secret) {
+            return Err(Refused(StatusCode::UNAUTHORIZED, (FORM.error)(StatusCode::UNAUTHORIZED)));
+        }
+        match task {
+            Task::Create => self.create(request),
+            Task::Get(id) => Ok(Job::new(move |books| match books.look(&id) {
+                Some(link) => Reply::json(StatusCode::OK, &view(link)),
+                None => no_such_link().into(),
+            })),
+            Task::List => list(request),
+            Task::Cancel(id) => Ok(Job::new(move |books| match books.cancel(&id) {
+                Some((link, true)) => Reply::json(StatusCode::OK, &view(link)),
+                Some((_, false)) => invalid("Only an issued payout link can be cancelled", None).into(),
+                None => no_such_link().into(),
+            })),
+            Task::Token => Err(Refused(StatusCode::NOT_FOUND, (FORM.error)(StatusCode::NOT_FOUND))),
+        }
+    }
+}
+
+/// The fields that decide something.
+struct Draft {
+    account_number: String,
+    amount: i64,
+    receipt: Option<String>,
+    expire_by: Option<i64>,
+}
+
+fn read_create(fields: &mut Fields) -> Result<Draft, Problem> {
+    let draft = Draft {
+        account_number: fields.required("account_number", "a string", text(1..=40))?,
+        amount: fields.required("amount", "an integer of paise, at least 100", whole(100..=i64::MAX))?,
+        receipt: fields.optional("receipt", "at most 40 characters", text(1..=40))?,
+        expire_by: fields.optional("expire_by", "Unix seconds", whole(0..=i64::MAX))?,
+    };
+    fields.required("currency", "INR", one_of(&["INR"]))?;
+    fields.required("purpose", "one of the purposes", one_of(PURPOSES))?;
+    fields.required("description", "at least 1 character", text(1..=2048))?;
+    fields.optional("send_sms", "a boolean", boolean)?;
+    fields.optional("send_email", "a boolean", boolean)?;
+    fields.optional("notes", "at most 15 pairs, values of 256 characters", pairs(15, 256, 256))?;
+    let mut contact = fields.object("contact")?.ok_or_else(|| Problem::Missing("contact".into()))?;
+    let known = contact.optional("id", "cont_ and 14 characters", contact_id)?;
+    // By its id alone: any other field is one too many then.
+    if known.is_none() {
+        contact.required("name", "3 to 50 of letters, digits, space and ’-_/().", name)?;
+        let phone = contact.optional("contact", "a phone number", phone)?;
+        let email = contact.optional("email", "an e-mail address", email)?;
+        if phone.is_none() && email.is_none() {
+            return Err(Problem::Missing("contact.contact".into()));
+        }
+        contact.optional("type", "one of the contact types", one_of(CONTACT_TYPES))?;
+    }
+    contact.end()?;
+    Ok(draft)
+}
+
+fn list(request: &Request) -> Result<Job, Refused> {
+    let (mut count, mut skip) = (10, 0);
+    let (mut from, mut to) = (i64::MIN, i64::MAX);
+    let mut wanted: Vec<(String, String)> = Vec::new();
+    for (name, value) in request.query() {
+        let bad = || invalid("The parameter is not valid", Some(&name));
+        match name.as_str() {
+            "count" => {
+                count = value.parse().ok().filter(|n| (1..=LARGEST_PAGE).contains(n)).ok_or_else(bad)?
+            }
+            "skip" => skip = value.parse().map_err(|_| bad())?,
+            "from" => from = value.parse().map_err(|_| bad())?,
+            "to" => to = value.parse().map_err(|_| bad())?,
+            "id" | "purpose" | "status" | "receipt" | "short_url" | "contact_id" | "fund_account_id" => {
+                wanted.push((name, value));
+            }
+            "contact_phone_number" => wanted.push(("contact.contact".into(), value)),
+            "contact_email" => wanted.push(("contact.email".into(), value)),
+            _ => return Err(bad()),
+        }
+    }
+    let reference = wanted.iter().find(|(name, _)| name == "receipt").map(|(_, receipt)| receipt.clone());
+    let job = Job::new(move |books: &mut Books| {
+        let found = books.look_at_all(|link| {
+            let told = view(link);
+            let has = |name: &str, value: &str| match name.split_once('.') {
+                Some((object, field)) => told[object][field] == value,
+                None => told[name] == value,
+            };
+            (from..=to).contains(&link.created_at.unix_timestamp())
+                && wanted.iter().all(|(name, value)| has(name, value))
+        });
+        let items: Vec<Value> = found.into_iter().skip(skip).take(count).map(view).collect();
+        let page = json!({ "entity": "collection", "count": items.len(), "items": items });
+        Reply::json(StatusCode::OK, &page)
+    });
+    Ok(match reference {
+        Some(reference) => job.about(&reference),
+        None => job,
+    })
+}
+
+fn view(link: &Link) -> Value {
+    let asked = |name: &str| link.request.get(name).cloned().unwrap_or_default();
+    let seconds = |at: OffsetDateTime| at.unix_timestamp();
+    let changed_to = |status: &str| (link.status == status).then(|| seconds(link.changed_at));
+    let contact = asked("contact");
+    let suffix = link.id.trim_start_matches("poutlk_");
+    let contact_id = contact["id"].as_str().map_or_else(|| format!("cont_{suffix}"), str::to_owned);
+    let claimed = matches!(link.status.as_str(), "processing" | "processed");
+    json!({
+        "id": link.id,
+        "entity": "payout_link",
+        "contact": {
+            "name": contact["name"],
+            "email": contact["email"],
+            "contact": contact["contact"],
+        },
+        "contact_id": contact_id,
+        "fund_account_id": claimed.then(|| format!("fa_{suffix}")),
+        "payout_id": (link.status == "processed").then(|| format!("pout_{suffix}")),
+        "purpose": asked("purpose"),
+        "status": link.status,
+        "amount": link.amount.parse::<i64>().unwrap_or_default(),
+        "currency": link.currency,
+        "description": asked("description"),
+        "attempt_count": u8::from(claimed),
+        "receipt": asked("receipt"),
+        "notes": link.request.get("notes").cloned().unwrap_or_else(|| json!({})),
+        "short_url": link.url,
+        "send_sms": asked("send_sms").as_bool().unwrap_or(false),
+        "send_email": asked("send_email").as_bool().unwrap_or(false),
+        "created_at": seconds(link.created_at),
+        "cancelled_at": changed_to("cancelled"),
+        "expire_by": asked("expire_by"),
+        "expired_at": changed_to("expired"),
+    })
+}
+
+fn name(value: &Value) -> Option<()> {
+    let name = text(3..=50)(value)?;
+    let special = |c: char| "’-_/().".contains(c);
+    let allowed = name.chars().all(|c| c.is_alphanumeric() || c == ' ' || special(c));
+    let ends_well = name.chars().last().is_some_and(|last| last == '.' || !special(last));
+    (allowed && ends_well).then_some(())
+}
+
+fn phone(value: &Value) -> Option<()> {
+    let digits = value.as_str()?.trim_start_matches('+');
+    ((8..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(())
+}
+
+fn email(value: &Value) -> Option<()> {
+    let (local, domain) = value.as_str()?.split_once('@')?;
+    (!local.is_empty() && domain.contains('.') && !domain.contains(['@', ' '])).then_some(())
+}
+
+fn contact_id(value: &Value) -> Option<()> {
+    let rest = value.as_str()?.strip_prefix("cont_")?;
+    (rest.len() == 14 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(())
+}
+
+fn no_such_link() -> Refused {
+    invalid("The id provided does not exist", Some("id"))
+}
+
+fn invalid(description: &str, field: Option<&str>) -> Refused {
+    let body = error("BAD_REQUEST_ERROR", description, "input_validation_failed", field);
+    Refused(StatusCode::BAD_REQUEST, body)
+}
+
+fn error(code: &str, description: &str, reason: &str, field: Option<&str>) -> Value {
+    let source = if code == "BAD_REQUEST_ERROR" { "business" } else { "internal" };
+    json!({ "error": {
+        "code": code,
+        "description": description,
+        "source": source,
+        "step": null,
+        "reason": reason,
+        "metadata": {},
+        "field": field,
+    } })
+}
+
+fn wrong(problem: Problem) -> Refused {
+    match problem {
+        Problem::NotAnObject => invalid("The body is no JSON object", None),
+        Problem::Missing(field) => invalid(&format!("The {field} field is required."), Some(&field)),
+        Problem::Wrong { field, rule } => invalid(&format!("The {field} is not {rule}."), Some(&field)),
+        Problem::Unknown(field) => {
+            invalid(&format!("{field} is/are not required and should not be sent"), Some(&field))
+        }
+    }
+}

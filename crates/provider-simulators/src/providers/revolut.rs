@@ -1,0 +1,383 @@
+//! Revolut Business payout links, as of its OpenAPI document (revolut-engineering/revolut-openapi `yaml/business.yaml`)
+//! and its guide on access tokens.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `POST /api/1.0/auth/token` | 200, an access token for a refresh token and a signed assertion |
+//! | `POST /api/1.0/payout-links` | 201, the link, without `url` until it is `active`; of a repeat see [`Duplicates`] |
+//! | `GET /api/1.0/payout-links/{id}` · `?created_before=…&limit=…&state=…` | the link · a list, the newest first |
+//! | `POST /api/1.0/payout-links/{id}/cancel` | 204, while nobody has claimed it |
+//!
+//! The accounts that can be debited are [`ACCOUNTS`]. What the token endpoint answers to a bad request is not
+//! documented: here it is OAuth's own form (RFC 6749, 5.2).
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::api::{Api, Job, Request, Task, Words};
+use super::books::{Books, Link, NewLink};
+use super::fields::{Fields, Problem, boolean, text, uuid};
+use super::revolut_tokens::Tokens;
+pub use super::revolut_tokens::{ACCESS_TOKEN_LIFETIME, RevolutClient};
+use crate::fault_server::{Form, Refused, Reply};
+
+#[derive(Clone)]
+pub struct RevolutSettings {
+    pub client: RevolutClient,
+    pub duplicates: Duplicates,
+    /// In the sandbox there are no cards.
+    pub sandbox: bool,
+    /// A new link is active in the first answer already; else it is created, and active at the next look.
+    pub at_once: bool,
+}
+
+impl RevolutSettings {
+    pub fn new(client: RevolutClient) -> Self {
+        Self { client, duplicates: Duplicates::default(), sandbox: true, at_once: false }
+    }
+}
+
+/// What a repeated `request_id` gets. For links that is not documented, so a client has to do with both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Duplicates {
+    /// 400, code 3020, as the documentation has it for transfers.
+    #[default]
+    Refused,
+    /// 201 and the link as it is now; 3020 where the request is another.
+    Told,
+}
+
+/// An account: its id, its currency, and the least and most of a link in minor units (£1 to £2,500 or the equivalent).
+pub const ACCOUNTS: &[(&str, &str, i64, i64)] = &[
+    ("5d6e7f80-1111-4222-8333-944455566601", "GBP", 100, 250_000),
+    ("5d6e7f80-1111-4222-8333-944455566602", "EUR", 115, 287_500),
+    ("5d6e7f80-1111-4222-8333-944455566603", "USD", 130, 325_000),
+    ("5d6e7f80-1111-4222-8333-944455566604", "JPY", 190, 475_000),
+];
+
+/// How far back a repeated `request_id` is recognised.
+const WINDOW: Duration = Duration::weeks(2);
+const LARGEST_PAGE: usize = 1_000;
+const DEFAULT_PAGE: usize = 100;
+const TIMESTAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+
+static WORDS: Words = words(&["created", "active"]);
+static WORDS_AT_ONCE: Words = words(&["active"]);
+
+const fn words(stages: &'static [&'static str]) -> Words {
+    Words {
+        stages,
+        all: &["created", "awaiting", "active", "processing", "processed", "expired", "cancelled", "failed"],
+        open: &["created", "awaiting", "active"],
+        cancelled: "cancelled",
+        expired: "expired",
+    }
+}
+
+static FORM: Form = Form {
+    created: StatusCode::CREATED,
+    wait: RETRY_AFTER,
+    error: |status| {
+        let (code, message) = match status.as_u16() {
+            401 => (1000, "The request should be authorized."),
+            403 => (9002, "This action is forbidden."),
+            404 => (3006, "The requested resource was not found."),
+            429 => (3162, "Too many requests."),
+            400..=499 => (3000, "The request is invalid."),
+            503 => (5003, "The service is not available."),
+            _ => (5000, "Something went wrong."),
+        };
+        json!({ "code": code, "message": message })
+    },
+    link: || {
+        json!({
+            "id": "00000000-0000-4000-8000-000000000000",
+            "state": "active",
+            "created_at": "2026-01-01T00:00:00.000000Z",
+            "updated_at": "2026-01-01T00:00:00.000000Z",
+            "request_id": "none",
+            "amount": 1,
+            "currency": "GBP",
+            "url": "https://links.example/p/none",
+        })
+    },
+    url: ("", "url"),
+};
+
+pub(super) struct Revolut {
+    settings: RevolutSettings,
+    tokens: Tokens,
+    links_url: String,
+}
+
+impl Revolut {
+    pub(super) fn new(settings: RevolutSettings, links_url: String) -> Self {
+        Self { tokens: Tokens::new(settings.client.clone()), settings, links_url }
+    }
+
+    fn create(&self, request: &Request) -> Result<Job, Refused> {
+        if request.content_type().as_deref() != Some("application/json") {
+            return Err(invalid("the content type is application/json"));
+        }
+        let mut fields = Fields::of_json(&request.body).map_err(wrong)?;
+        let draft = self.read_create(&mut fields).map_err(wrong)?;
+        let asked = fields.end().map_err(wrong)?;
+        let account = ACCOUNTS.iter().find(|(id, ..)| *id == draft.account_id);
+        let Some((_, currency, least, most)) = account else {
+            return Err(invalid("account_id: there is no such account"));
+        };
+        if *currency != draft.currency {
+            return Err(invalid("currency is not the account's"));
+        }
+        match minor_units(&draft.amount, currency) {
+            Some(minor) if (*least..=*most).contains(&minor) => {}
+            Some(_) => return Err(invalid("amount is not between £1 and £2,500 or the equivalent")),
+            None => return Err(invalid("amount has more digits than the currency")),
+        }
+        let reference = draft.request_id.clone();
+        let new = NewLink {
+            id: Uuid::new_v4().to_string(),
+            reference: draft.request_id,
+            amount: draft.amount,
+            currency: draft.currency,
+            lifetime: Some(draft.expiry),
+            url: format!("{}/p/{}", self.links_url, Uuid::new_v4().simple()),
+            request: asked,
+        };
+        let duplicates = self.settings.duplicates;
+        Ok(Job::new(move |books| issue(books, new, duplicates)).about(&reference))
+    }
+
+    fn read_create(&self, fields: &mut Fields) -> Result<Draft, Problem> {
+        let draft = Draft {
+            request_id: fields.required("request_id", "1 to 40 characters", text(1..=40))?,
+            account_id: fields.required("account_id", "a UUID", uuid)?,
+            amount: fields.required("amount", "a number", decimal)?,
+            currency: fields.required("currency", "three capital letters", letters)?,
+            expiry: fields
+                .optional("expiry_period", "P1D to P7D", expiry_period)?
+                .unwrap_or(Duration::days(7)),
+        };
+        fields.required("counterparty_name", "at least 1 character", text(1..=255))?;
+        fields.required("reference", "1 to 100 characters", text(1..=100))?;
+        fields.optional("save_counterparty", "a boolean", boolean)?;
+        fields.optional("transfer_reason_code", "a string", text(1..=255))?;
+        let card = !self.settings.sandbox;
+        fields.optional("payout_methods", "of revolut, bank_account, card", |value| methods(value, card))?;
+        Ok(draft)
+    }
+}
+
+impl Api for Revolut {
+    fn form(&self) -> &'static Form {
+        &FORM
+    }
+
+    fn words(&self) -> &'static Words {
+        if self.settings.at_once { &WORDS_AT_ONCE } else { &WORDS }
+    }
+
+    fn task(&self, method: &Method, path: &[&str]) -> Option<Task> {
+        let ["api", "1.0", path @ ..] = path else { return None };
+        match (method.as_str(), path) {
+            ("POST", ["auth", "token"]) => Some(Task::Token),
+            ("POST", ["payout-links"]) => Some(Task::Create),
+            ("GET", ["payout-links"]) => Some(Task::List),
+            ("GET", ["payout-links", id]) => Some(Task::Get((*id).to_owned())),
+            ("POST", ["payout-links", id, "cancel"]) => Some(Task::Cancel((*id).to_owned())),
+            _ => None,
+        }
+    }
+
+    fn job(&self, task: Task, request: &Request) -> Result<Job, Refused> {
+        if let Task::Token = task {
+            return self.tokens.grant(request);
+        }
+        if !request.bearer().is_some_and(|token| self.tokens.knows(token)) {
+            return Err(bare(StatusCode::UNAUTHORIZED));
+        }
+        match task {
+            Task::Create => self.create(request),
+            Task::Get(id) => Ok(Job::new(move |books| match books.look(&id) {
+                Some(link) => Reply::json(StatusCode::OK, &view(link)),
+                None => bare(StatusCode::NOT_FOUND).into(),
+            })),
+            Task::List => list(request),
+            Task::Cancel(id) => Ok(Job::new(move |books| match books.cancel(&id) {
+                Some((_, true)) => Reply::new(StatusCode::NO_CONTENT, "application/json", ""),
+                Some((_, false)) => invalid("a link that is claimed or over cannot be cancelled").into(),
+                None => bare(StatusCode::NOT_FOUND).into(),
+            })),
+            Task::Token => Err(bare(StatusCode::NOT_FOUND)),
+        }
+    }
+
+    fn forget_tokens(&self) {
+        self.tokens.forget();
+    }
+}
+
+/// The fields that decide something.
+struct Draft {
+    request_id: String,
+    account_id: String,
+    amount: String,
+    currency: String,
+    expiry: Duration,
+}
+
+fn issue(books: &mut Books, new: NewLink, duplicates: Duplicates) -> Reply {
+    let recent = OffsetDateTime::now_utc() - WINDOW;
+    let mut links = books.ledger.links.iter();
+    match links.find(|link| link.reference == new.reference && link.created_at > recent) {
+        None => Reply::json(StatusCode::CREATED, &view(books.issue(new))),
+        Some(link) if duplicates == Duplicates::Told && link.request == new.request => {
+            Reply::json(StatusCode::CREATED, &view(link))
+        }
+        Some(_) => {
+            let message = format!("Duplicate request: {}", new.reference);
+            refused(StatusCode::BAD_REQUEST, 3020, &message).into()
+        }
+    }
+}
+
+fn list(request: &Request) -> Result<Job, Refused> {
+    let (mut before, mut limit, mut states) = (None, DEFAULT_PAGE, Vec::new());
+    for (name, value) in request.query() {
+        let bad = || invalid(&format!("{name} is not valid"));
+        match name.as_str() {
+            "created_before" => before = Some(OffsetDateTime::parse(&value, &Rfc3339).map_err(|_| bad())?),
+            "limit" => {
+                limit = value.parse().ok().filter(|n| (1..=LARGEST_PAGE).contains(n)).ok_or_else(bad)?
+            }
+            "state" if WORDS.all.contains(&value.as_str()) => states.push(value),
+            _ => return Err(bad()),
+        }
+    }
+    Ok(Job::new(move |books: &mut Books| {
+        let found = books.look_at_all(|link| {
+            before.is_none_or(|before| microseconds(link.created_at) < before)
+                && (states.is_empty() || states.contains(&link.status))
+        });
+        let page: Vec<Value> = found.into_iter().take(limit).map(view).collect();
+        Reply::json(StatusCode::OK, &page)
+    }))
+}
+
+fn view(link: &Link) -> Value {
+    let time = |at: OffsetDateTime| Value::from(at.format(TIMESTAMP).unwrap_or_default());
+    let asked = |name: &str| link.request.get(name).filter(|value| !value.is_null()).cloned();
+    let default_methods = || json!(["revolut", "bank_account"]);
+    let mut told = json!({
+        "id": link.id,
+        "state": link.status,
+        "created_at": time(link.created_at),
+        "updated_at": time(link.changed_at),
+        "counterparty_name": asked("counterparty_name"),
+        "save_counterparty": asked("save_counterparty").unwrap_or(Value::Bool(false)),
+        "request_id": link.reference,
+        "payout_methods": asked("payout_methods").unwrap_or_else(default_methods),
+        "account_id": asked("account_id"),
+        "amount": asked("amount"),
+        "currency": link.currency,
+        "reference": asked("reference"),
+    });
+    let fields = told.as_object_mut().unwrap_or_else(|| unreachable!("it is an object"));
+    sometimes(link, asked("transfer_reason_code"), link.expires_at.map(time), fields);
+    told
+}
+
+/// Those that are not always there.
+fn sometimes(link: &Link, reason: Option<Value>, expiry: Option<Value>, fields: &mut Map<String, Value>) {
+    let status = link.status.as_str();
+    let claimed =
+        matches!(status, "processing" | "processed").then(|| Value::from(Uuid::new_v4().to_string()));
+    let there = [
+        ("url", (status == "active").then(|| link.url.clone().into())),
+        ("expiry_date", expiry.filter(|_| status == "active")),
+        ("transfer_reason_code", reason),
+        ("counterparty_id", claimed.clone()),
+        ("transaction_id", claimed),
+        ("cancellation_reason", (status == "cancelled").then(|| "too_many_name_check_attempts".into())),
+    ];
+    for (name, value) in there {
+        if let Some(value) = value {
+            fields.insert(name.to_owned(), value);
+        }
+    }
+}
+
+/// What is told of a time: who pages by it must not meet the same link again.
+fn microseconds(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_microsecond(at.microsecond()).unwrap_or(at)
+}
+
+/// A JSON number's own digits.
+fn decimal(value: &Value) -> Option<String> {
+    value.as_number().map(ToString::to_string)
+}
+
+/// Of decimal text without an exponent; nothing where it has more digits than the currency.
+fn minor_units(amount: &str, currency: &str) -> Option<i64> {
+    let exponent = usize::from(iso_currency::Currency::from_code(currency)?.exponent()?);
+    let (whole, fraction) = amount.split_once('.').unwrap_or((amount, ""));
+    let plain = whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+    (plain && fraction.len() <= exponent).then(|| format!("{whole}{fraction:0<exponent$}").parse().ok())?
+}
+
+fn letters(value: &Value) -> Option<String> {
+    text(3..=3)(value).filter(|code| code.bytes().all(|byte| byte.is_ascii_uppercase()))
+}
+
+/// ISO 8601, of those lengths that a link can have.
+fn expiry_period(value: &Value) -> Option<Duration> {
+    let period = value.as_str()?;
+    let length = if let Some(days) = period.strip_prefix('P').and_then(|rest| rest.strip_suffix('D')) {
+        Duration::days(days.parse().ok()?)
+    } else if let Some(hours) = period.strip_prefix("PT").and_then(|rest| rest.strip_suffix('H')) {
+        Duration::hours(hours.parse().ok()?)
+    } else {
+        return None;
+    };
+    (Duration::days(1)..=Duration::days(7)).contains(&length).then_some(length)
+}
+
+fn methods(value: &Value, card: bool) -> Option<()> {
+    let methods = value.as_array().filter(|methods| !methods.is_empty())?;
+    let known = |method: &Value| match method.as_str() {
+        Some("revolut" | "bank_account") => true,
+        Some("card") => card,
+        _ => false,
+    };
+    methods.iter().all(known).then_some(())
+}
+
+fn bare(status: StatusCode) -> Refused {
+    Refused(status, (FORM.error)(status))
+}
+
+fn invalid(message: &str) -> Refused {
+    refused(StatusCode::BAD_REQUEST, 3000, message)
+}
+
+fn refused(status: StatusCode, code: u32, message: &str) -> Refused {
+    Refused(status, json!({ "code": code, "message": message }))
+}
+
+fn wrong(problem: Problem) -> Refused {
+    match problem {
+        Problem::NotAnObject => invalid("the body is no JSON object"),
+        Problem::Missing(field) => {
+            refused(StatusCode::BAD_REQUEST, 3009, &format!("Required '{field}' is missing"))
+        }
+        Problem::Wrong { field, rule } => invalid(&format!("{field} is not {rule}")),
+        Problem::Unknown(field) => invalid(&format!("{field} is not known")),
+    }
+}

@@ -1,0 +1,347 @@
+//! The provider's API: create, get, list, cancel.
+//!
+//! A call that arrived is carried out to its end even if the client goes away meanwhile, as at a real provider.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::ledger::{Call, Link, LinkStatus, Opening};
+use super::office::Office;
+use super::refusal::Refusal;
+use super::request::{self, Amount, CreateRequest};
+use crate::fault_server::{Answer, Connection, Operation, Reply, Trouble};
+
+const LARGEST_BODY_BYTES: usize = 64 * 1024;
+const LONGEST_KEY_BYTES: usize = 255;
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+pub(super) fn router(office: Arc<Office>) -> Router {
+    Router::new()
+        .route("/v1/payout-links", post(create).get(list))
+        .route("/v1/payout-links/{id}", get(get_one))
+        .route("/v1/payout-links/{id}/cancel", post(cancel))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY_BYTES))
+        .with_state(office)
+}
+
+async fn create(
+    State(office): State<Arc<Office>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let visit = Visit::begin(office, Operation::Create, &headers);
+    visit.attend(connection, visit.clone().create(headers, body)).await
+}
+
+async fn get_one(
+    State(office): State<Arc<Office>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    let visit = Visit::begin(office, Operation::Get, &headers);
+    visit.attend(connection, visit.clone().get(headers, id)).await
+}
+
+async fn list(
+    State(office): State<Arc<Office>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    headers: HeaderMap,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Response {
+    let visit = Visit::begin(office, Operation::List, &headers);
+    visit.attend(connection, visit.clone().list(headers, query)).await
+}
+
+async fn cancel(
+    State(office): State<Arc<Office>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    let visit = Visit::begin(office, Operation::Cancel, &headers);
+    visit.attend(connection, visit.clone().cancel(headers, id)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    reference: String,
+}
+
+/// One call on its way through the office.
+#[derive(Clone)]
+struct Visit {
+    office: Arc<Office>,
+    operation: Operation,
+    number: u64,
+}
+
+impl Visit {
+    /// Enters the call into the ledger: from here on it has been seen, whatever comes.
+    fn begin(office: Arc<Office>, operation: Operation, headers: &HeaderMap) -> Self {
+        let key =
+            headers.get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
+        let number = office.change(|books| books.arrive(operation, key));
+        Self { office, operation, number }
+    }
+
+    /// Does the work on a task of its own, which outlives a client that goes away.
+    async fn attend(
+        &self,
+        connection: Connection,
+        work: impl Future<Output = Result<Answer, Refusal>> + Send + 'static,
+    ) -> Response {
+        let visit = self.clone();
+        let answered = tokio::spawn(async move {
+            let answer = work.await.unwrap_or_else(Answer::from);
+            visit.conclude(&answer);
+            answer.into_response(&connection, &visit.office.desk.stop)
+        });
+        answered.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    }
+
+    fn conclude(&self, answer: &Answer) {
+        self.note(|call| {
+            call.status = answer.status().map(|status| status.as_u16());
+            tracing::info!(
+                call.operation = ?call.operation,
+                call.status,
+                call.fault,
+                call.replayed,
+                payout_link.reference = call.reference,
+                payout_link.id = call.link_id,
+                "call answered"
+            );
+        });
+    }
+
+    fn note(&self, write: impl FnOnce(&mut Call)) {
+        self.office.change(|books| books.call(self.number).map(write));
+    }
+
+    async fn create(
+        self,
+        headers: HeaderMap,
+        body: Result<Bytes, BytesRejection>,
+    ) -> Result<Answer, Refusal> {
+        self.authorise(&headers)?;
+        let key = idempotency_key(&headers)?;
+        let request = create_request(&headers, body)?;
+        self.note(|call| call.reference = Some(request.reference.clone()));
+        match self.office.change(|books| books.open(&key, &request)) {
+            Opening::InUse => Err(Refusal::KEY_IN_USE),
+            Opening::OtherRequest => Err(Refusal::KEY_OF_ANOTHER_REQUEST),
+            Opening::Replay(link) => {
+                let trouble = self.trouble_of_create(&request);
+                Ok(self.around(trouble, || self.tell_again(&link)).await)
+            }
+            Opening::Fresh => {
+                let _reserved = ReservedKey { office: &self.office, key: &key };
+                let trouble = self.trouble_of_create(&request);
+                Ok(self.around(trouble, || self.issue(&key, request)).await)
+            }
+        }
+    }
+
+    async fn get(self, headers: HeaderMap, id: String) -> Result<Answer, Refusal> {
+        self.authorise(&headers)?;
+        let trouble = self.trouble_of_link(&id);
+        Ok(self.around(trouble, || self.show(&id)).await)
+    }
+
+    async fn list(
+        self,
+        headers: HeaderMap,
+        query: Result<Query<ListQuery>, QueryRejection>,
+    ) -> Result<Answer, Refusal> {
+        self.authorise(&headers)?;
+        let Query(ListQuery { reference }) = query.map_err(|error| Refusal::invalid(error.body_text()))?;
+        let trouble = self.trouble_of_list(&reference);
+        Ok(self.around(trouble, || self.show_all(&reference)).await)
+    }
+
+    async fn cancel(self, headers: HeaderMap, id: String) -> Result<Answer, Refusal> {
+        self.authorise(&headers)?;
+        let trouble = self.trouble_of_link(&id);
+        Ok(self.around(trouble, || self.withdraw(&id)).await)
+    }
+
+    fn authorise(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let bearer =
+            headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        if bearer.is_some_and(|token| self.office.knows(token)) { Ok(()) } else { Err(Refusal::UNAUTHORISED) }
+    }
+
+    fn trouble_of_create(&self, request: &CreateRequest) -> Option<Trouble> {
+        let ordered = self.office.desk.trouble(self.operation, Some(&request.reference));
+        self.noted(ordered.or_else(|| self.office.change(|books| books.trouble_by_amount(request))))
+    }
+
+    fn trouble_of_link(&self, id: &str) -> Option<Trouble> {
+        let reference = self.office.read(|books| Some(books.link(id)?.request.reference.clone()));
+        self.note(|call| {
+            call.link_id = reference.is_some().then(|| id.to_owned());
+            call.reference.clone_from(&reference);
+        });
+        self.noted(self.office.desk.trouble(self.operation, reference.as_deref()))
+    }
+
+    fn trouble_of_list(&self, reference: &str) -> Option<Trouble> {
+        self.note(|call| call.reference = Some(reference.to_owned()));
+        self.noted(self.office.desk.trouble(self.operation, Some(reference)))
+    }
+
+    fn noted(&self, trouble: Option<Trouble>) -> Option<Trouble> {
+        self.note(|call| call.fault = trouble.as_ref().map(|trouble| trouble.fault.name()));
+        trouble
+    }
+
+    async fn around(&self, trouble: Option<Trouble>, work: impl FnOnce() -> Answer) -> Answer {
+        self.office.desk.around(trouble, work).await
+    }
+
+    fn issue(&self, key: &str, request: CreateRequest) -> Answer {
+        let new = self.office.new_link();
+        let link = self.office.change(|books| books.issue(key, request, new));
+        self.note(|call| call.link_id = Some(link.id.clone()));
+        Reply::json(StatusCode::CREATED, &IssuedLink::new(&link, false)).into()
+    }
+
+    fn tell_again(&self, link: &Link) -> Answer {
+        self.note(|call| {
+            call.link_id = Some(link.id.clone());
+            call.replayed = true;
+        });
+        Reply::json(StatusCode::CREATED, &IssuedLink::new(link, true))
+            .with(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"))
+            .into()
+    }
+
+    fn show(&self, id: &str) -> Answer {
+        self.office.read(|books| match books.link(id) {
+            Some(link) => Reply::json(StatusCode::OK, &LinkView::new(link)).into(),
+            None => Refusal::NO_SUCH_LINK.into(),
+        })
+    }
+
+    fn show_all(&self, reference: &str) -> Answer {
+        self.office.read(|books| {
+            let links: Vec<LinkView<'_>> = books.links_of(reference).into_iter().map(LinkView::new).collect();
+            Reply::json(StatusCode::OK, &json!({ "data": links })).into()
+        })
+    }
+
+    fn withdraw(&self, id: &str) -> Answer {
+        match self.office.change(|books| books.end(id, LinkStatus::Cancelled)) {
+            None => Refusal::NO_SUCH_LINK.into(),
+            Some(LinkStatus::Claimed) => Refusal::CLAIMED.into(),
+            Some(LinkStatus::Issued | LinkStatus::Cancelled | LinkStatus::Expired) => self.show(id),
+        }
+    }
+}
+
+/// Frees the key, unless a link was issued under it, however the call ends.
+struct ReservedKey<'a> {
+    office: &'a Office,
+    key: &'a str,
+}
+
+impl Drop for ReservedKey<'_> {
+    fn drop(&mut self) {
+        self.office.change(|books| books.abandon(self.key));
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Refusal> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Err(Refusal::NO_KEY) };
+    match key.to_str() {
+        Ok(key) if (1..=LONGEST_KEY_BYTES).contains(&key.len()) => Ok(key.to_owned()),
+        _ => Err(Refusal::BAD_KEY),
+    }
+}
+
+fn create_request(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<CreateRequest, Refusal> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if content_type.split(';').next().map(str::trim) != Some("application/json") {
+        return Err(Refusal::NOT_JSON);
+    }
+    let body = body.map_err(|error| Refusal {
+        status: error.status(),
+        code: "invalid_request",
+        message: error.body_text().into(),
+    })?;
+    request::decode(&body).map_err(Refusal::invalid)
+}
+
+/// The answer to a create. A replay tells the link as it was issued, whatever became of it since.
+#[derive(Serialize)]
+struct IssuedLink<'a> {
+    id: &'a str,
+    status: LinkStatus,
+    url: &'a str,
+    #[serde(with = "time::serde::rfc3339")]
+    expires_at: OffsetDateTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed: Option<bool>,
+}
+
+impl<'a> IssuedLink<'a> {
+    fn new(link: &'a Link, replayed: bool) -> Self {
+        Self {
+            id: &link.id,
+            status: LinkStatus::Issued,
+            url: &link.url,
+            expires_at: link.expires_at,
+            replayed: replayed.then_some(true),
+        }
+    }
+}
+
+/// A link as it is now.
+#[derive(Serialize)]
+struct LinkView<'a> {
+    id: &'a str,
+    status: LinkStatus,
+    payout_status: &'static str,
+    reference: &'a str,
+    amount: &'a Amount,
+    destination_currency: &'a str,
+    url: &'a str,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    expires_at: OffsetDateTime,
+}
+
+impl<'a> LinkView<'a> {
+    fn new(link: &'a Link) -> Self {
+        Self {
+            id: &link.id,
+            status: link.status(),
+            payout_status: link.status().payout_status(),
+            reference: &link.request.reference,
+            amount: &link.request.amount,
+            destination_currency: &link.request.destination_currency,
+            url: &link.url,
+            created_at: link.created_at,
+            expires_at: link.expires_at,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The page behind a link's URL: shows the payout and takes the claim.
+//!
+//! Bank details are looked at, answered, and dropped: they are neither stored nor logged.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::FormRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, StatusCode};
+use axum::routing::get;
+use axum::{Form, Router};
+use serde::Deserialize;
+
+use super::bank::{self, Problem};
+use super::claim_page::{self, Notice};
+use super::ledger::{Link, LinkStatus};
+use super::office::Office;
+use crate::fault_server::Reply;
+
+const LARGEST_FORM_BYTES: usize = 8 * 1024;
+
+pub(super) fn router(office: Arc<Office>) -> Router {
+    Router::new()
+        .route("/l/{token}", get(show).post(claim))
+        .layer(DefaultBodyLimit::max(LARGEST_FORM_BYTES))
+        .with_state(office)
+}
+
+/// What the recipient fills in. A field that is missing is a field left empty.
+#[derive(Default, Deserialize)]
+pub(super) struct ClaimForm {
+    #[serde(default)]
+    pub(super) account_holder: String,
+    #[serde(default)]
+    pub(super) account_number: String,
+}
+
+impl ClaimForm {
+    /// The form as it is first shown: with the name that the link was made out to.
+    fn prefilled(link: &Link) -> Self {
+        let recipient = link.request.recipient.as_ref();
+        let account_holder = recipient.and_then(|recipient| recipient.name.clone()).unwrap_or_default();
+        Self { account_holder, account_number: String::new() }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let checks = [bank::check_holder(&self.account_holder), bank::check_account(&self.account_number)];
+        checks.into_iter().filter_map(Result::err).collect()
+    }
+}
+
+async fn show(State(office): State<Arc<Office>>, Path(token): Path<String>) -> Reply {
+    let Some(link) = find(&office, &token) else { return notice(StatusCode::NOT_FOUND, &Notice::Unknown) };
+    match link.status() {
+        LinkStatus::Issued => form(StatusCode::OK, &link, &ClaimForm::prefilled(&link), &[]),
+        LinkStatus::Claimed => notice(StatusCode::OK, &Notice::Claimed(&link)),
+        LinkStatus::Cancelled => notice(StatusCode::GONE, &Notice::Cancelled(&link)),
+        LinkStatus::Expired => notice(StatusCode::GONE, &Notice::Expired(&link)),
+    }
+}
+
+async fn claim(
+    State(office): State<Arc<Office>>,
+    Path(token): Path<String>,
+    filled_in: Result<Form<ClaimForm>, FormRejection>,
+) -> Reply {
+    let Some(link) = find(&office, &token) else { return notice(StatusCode::NOT_FOUND, &Notice::Unknown) };
+    let Ok(Form(filled_in)) = filled_in else {
+        return notice(StatusCode::BAD_REQUEST, &Notice::Unreadable);
+    };
+    let problems = filled_in.problems();
+    if link.status() == LinkStatus::Issued && !problems.is_empty() {
+        return form(StatusCode::UNPROCESSABLE_ENTITY, &link, &filled_in, &problems);
+    }
+    // Of two claims at the same moment, one finds the link issued.
+    match office.change(|books| books.end(&link.id, LinkStatus::Claimed)) {
+        Some(LinkStatus::Issued) => see_the_page_again(&token),
+        Some(LinkStatus::Claimed) => notice(StatusCode::CONFLICT, &Notice::ClaimedBefore(&link)),
+        Some(LinkStatus::Cancelled) => notice(StatusCode::GONE, &Notice::Cancelled(&link)),
+        Some(LinkStatus::Expired) => notice(StatusCode::GONE, &Notice::Expired(&link)),
+        None => notice(StatusCode::NOT_FOUND, &Notice::Unknown),
+    }
+}
+
+fn find(office: &Office, token: &str) -> Option<Link> {
+    office.read(|books| books.link_by_token(token).cloned())
+}
+
+/// A redirect, so that reloading the page does not send the form again.
+fn see_the_page_again(token: &str) -> Reply {
+    let reply = page(StatusCode::SEE_OTHER, String::new());
+    match HeaderValue::from_str(token) {
+        // Relative to the page's own address, whatever stands in front of this server.
+        Ok(location) => reply.with(LOCATION, location),
+        Err(_) => reply,
+    }
+}
+
+fn form(status: StatusCode, link: &Link, filled_in: &ClaimForm, problems: &[Problem]) -> Reply {
+    page(status, claim_page::form(link, filled_in, problems))
+}
+
+fn notice(status: StatusCode, notice: &Notice<'_>) -> Reply {
+    page(status, claim_page::notice(notice))
+}
+
+fn page(status: StatusCode, html: String) -> Reply {
+    Reply::new(status, "text/html; charset=utf-8", html)
+        .with(CONTENT_SECURITY_POLICY, claim_page::CONTENT_SECURITY.clone())
+        .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+        // The address of this page is a secret: it must not travel on to other sites.
+        .with(REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
+        .with(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
+}

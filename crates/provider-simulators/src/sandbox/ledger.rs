@@ -1,0 +1,285 @@
+//! What the provider knows: every call it got, every link it issued, every idempotency key it saw.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde::{Deserialize, Serialize, Serializer};
+use time::OffsetDateTime;
+
+use super::amounts;
+use super::request::{Amount, CreateRequest};
+use crate::fault_server::{Operation, Trouble};
+
+/// Calls remembered; of more, the oldest are forgotten. Links are never forgotten.
+const MOST_CALLS: usize = 200_000;
+
+/// Every call and every link, oldest first.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Ledger {
+    pub calls: VecDeque<Call>,
+    pub links: Vec<Link>,
+}
+
+impl Ledger {
+    pub fn creates(&self) -> impl Iterator<Item = &Call> {
+        self.calls.iter().filter(|call| call.operation == Operation::Create)
+    }
+
+    /// The idempotency keys of the creates, in the order in which they came.
+    pub fn keys_seen(&self) -> Vec<&str> {
+        self.creates().filter_map(|call| call.idempotency_key.as_deref()).collect()
+    }
+
+    pub fn links_of(&self, reference: &str) -> Vec<&Link> {
+        self.links.iter().filter(|link| link.request.reference == reference).collect()
+    }
+}
+
+/// One call at the API, from the moment it arrives.
+#[derive(Clone, Debug, Serialize)]
+pub struct Call {
+    /// Counted from 1.
+    pub number: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    pub operation: Operation,
+    pub idempotency_key: Option<String>,
+    pub reference: Option<String>,
+    /// The link that it was about, once that is known.
+    pub link_id: Option<String>,
+    /// What it was answered; nothing before the answer, and for a call that got none.
+    pub status: Option<u16>,
+    pub replayed: bool,
+    pub fault: Option<&'static str>,
+}
+
+/// A payout link.
+#[derive(Clone, Debug)]
+pub struct Link {
+    pub id: String,
+    /// Who knows the URL may claim the payout: it stands in no log and not in the ledger's JSON.
+    pub url: String,
+    pub idempotency_key: String,
+    pub request: CreateRequest,
+    pub created_at: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
+    ended: Option<LinkStatus>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkStatus {
+    Issued,
+    Claimed,
+    Cancelled,
+    Expired,
+}
+
+impl LinkStatus {
+    /// The status in the payout vocabulary of the results that the worker publishes.
+    pub fn payout_status(self) -> &'static str {
+        match self {
+            Self::Issued => "REQUIRES_FULFILLMENT",
+            Self::Claimed => "SUCCESS",
+            Self::Cancelled => "CANCELLED",
+            Self::Expired => "EXPIRED",
+        }
+    }
+}
+
+impl Link {
+    pub fn status(&self) -> LinkStatus {
+        match self.ended {
+            Some(ended) => ended,
+            None if self.expires_at <= OffsetDateTime::now_utc() => LinkStatus::Expired,
+            None => LinkStatus::Issued,
+        }
+    }
+}
+
+impl Serialize for Link {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Entry<'a> {
+            id: &'a str,
+            reference: &'a str,
+            idempotency_key: &'a str,
+            amount: &'a Amount,
+            status: LinkStatus,
+            payout_status: &'static str,
+            #[serde(with = "time::serde::rfc3339")]
+            created_at: OffsetDateTime,
+            #[serde(with = "time::serde::rfc3339")]
+            expires_at: OffsetDateTime,
+        }
+        let entry = Entry {
+            id: &self.id,
+            reference: &self.request.reference,
+            idempotency_key: &self.idempotency_key,
+            amount: &self.request.amount,
+            status: self.status(),
+            payout_status: self.status().payout_status(),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+        };
+        entry.serialize(serializer)
+    }
+}
+
+/// Whether idempotency keys count. Where they do not, each create makes another link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Idempotency {
+    #[default]
+    On,
+    Off,
+}
+
+/// What a create finds under its key.
+#[derive(Debug)]
+pub(super) enum Opening {
+    /// Nothing: the key is now this call's, until it issues the link or abandons the key.
+    Fresh,
+    /// The same request, carried out.
+    Replay(Box<Link>),
+    /// The same request, being carried out at this moment.
+    InUse,
+    /// Another request.
+    OtherRequest,
+}
+
+/// The ledger with its indexes.
+#[derive(Default)]
+pub(super) struct Books {
+    pub(super) ledger: Ledger,
+    pub(super) idempotency: Idempotency,
+    calls_ever: u64,
+    keys: HashMap<String, KeyUse>,
+    by_id: HashMap<String, usize>,
+    by_token: HashMap<String, usize>,
+    by_reference: HashMap<String, Vec<usize>>,
+    troubled: HashMap<(String, i64), u32>,
+}
+
+enum KeyUse {
+    InProgress(CreateRequest),
+    Issued(usize),
+}
+
+impl Books {
+    /// Enters a call; its number is its handle from now on.
+    pub(super) fn arrive(&mut self, operation: Operation, idempotency_key: Option<String>) -> u64 {
+        self.calls_ever += 1;
+        if self.ledger.calls.len() == MOST_CALLS {
+            self.ledger.calls.pop_front();
+        }
+        self.ledger.calls.push_back(Call {
+            number: self.calls_ever,
+            at: OffsetDateTime::now_utc(),
+            operation,
+            idempotency_key,
+            reference: None,
+            link_id: None,
+            status: None,
+            replayed: false,
+            fault: None,
+        });
+        self.calls_ever
+    }
+
+    /// The call, unless so many came after it that it is forgotten.
+    pub(super) fn call(&mut self, number: u64) -> Option<&mut Call> {
+        let newer = usize::try_from(self.calls_ever - number).ok()?;
+        let place = self.ledger.calls.len().checked_sub(newer + 1)?;
+        self.ledger.calls.get_mut(place)
+    }
+
+    /// The trouble that the amount orders, as long as the reference has not had its share.
+    pub(super) fn trouble_by_amount(&mut self, request: &CreateRequest) -> Option<Trouble> {
+        let minor_amount = request.amount.minor_amount;
+        let (trouble, times) = amounts::trouble(minor_amount)?;
+        let had = self.troubled.entry((request.reference.clone(), minor_amount)).or_default();
+        if *had >= times {
+            return None;
+        }
+        *had += 1;
+        Some(trouble)
+    }
+
+    pub(super) fn open(&mut self, key: &str, request: &CreateRequest) -> Opening {
+        if self.idempotency == Idempotency::Off {
+            return Opening::Fresh;
+        }
+        match self.keys.get(key) {
+            None => {
+                self.keys.insert(key.to_owned(), KeyUse::InProgress(request.clone()));
+                Opening::Fresh
+            }
+            Some(KeyUse::InProgress(first)) if first == request => Opening::InUse,
+            Some(KeyUse::Issued(place)) if self.ledger.links[*place].request == *request => {
+                Opening::Replay(Box::new(self.ledger.links[*place].clone()))
+            }
+            Some(KeyUse::InProgress(_) | KeyUse::Issued(_)) => Opening::OtherRequest,
+        }
+    }
+
+    /// Frees a key whose call came to nothing.
+    pub(super) fn abandon(&mut self, key: &str) {
+        if let Some(KeyUse::InProgress(_)) = self.keys.get(key) {
+            self.keys.remove(key);
+        }
+    }
+
+    pub(super) fn issue(&mut self, key: &str, request: CreateRequest, new: NewLink) -> Link {
+        let place = self.ledger.links.len();
+        self.by_id.insert(new.id.clone(), place);
+        self.by_token.insert(new.token, place);
+        self.by_reference.entry(request.reference.clone()).or_default().push(place);
+        if let Some(key_use @ KeyUse::InProgress(_)) = self.keys.get_mut(key) {
+            *key_use = KeyUse::Issued(place);
+        }
+        let link = Link {
+            id: new.id,
+            url: new.url,
+            idempotency_key: key.to_owned(),
+            request,
+            created_at: new.created_at,
+            expires_at: new.expires_at,
+            ended: None,
+        };
+        self.ledger.links.push(link.clone());
+        link
+    }
+
+    pub(super) fn link(&self, id: &str) -> Option<&Link> {
+        self.by_id.get(id).map(|&place| &self.ledger.links[place])
+    }
+
+    pub(super) fn link_by_token(&self, token: &str) -> Option<&Link> {
+        self.by_token.get(token).map(|&place| &self.ledger.links[place])
+    }
+
+    pub(super) fn links_of(&self, reference: &str) -> Vec<&Link> {
+        let places = self.by_reference.get(reference).map_or(&[][..], Vec::as_slice);
+        places.iter().map(|&place| &self.ledger.links[place]).collect()
+    }
+
+    /// Ends an issued link; any other stays as it is. Returns the status before.
+    pub(super) fn end(&mut self, id: &str, ended: LinkStatus) -> Option<LinkStatus> {
+        let place = *self.by_id.get(id)?;
+        let link = &mut self.ledger.links[place];
+        let before = link.status();
+        if before == LinkStatus::Issued {
+            link.ended = Some(ended);
+        }
+        Some(before)
+    }
+}
+
+/// What a new link is made of besides its request.
+pub(super) struct NewLink {
+    pub(super) id: String,
+    pub(super) token: String,
+    pub(super) url: String,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) expires_at: OffsetDateTime,
+}

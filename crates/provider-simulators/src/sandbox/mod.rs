@@ -1,0 +1,162 @@
+//! The sandbox: a provider of payout links that lives in memory, for demonstrations and tests.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `POST /v1/payout-links` | 201, the link; 201 flagged `replayed`; 409 key in use; 422 key of another request |
+//! | `GET /v1/payout-links/{id}` · `?reference=` | the link as it is now · `{"data": […]}` |
+//! | `POST /v1/payout-links/{id}/cancel` | the link, cancelled; 409 once it is claimed |
+//! | `GET` · `POST /l/{token}` | the page behind the link's URL · claims the payout |
+//! | `GET /ledger` | every call and every link |
+//! | `POST` · `GET` · `DELETE /control/faults` | orders faults · shows those waiting · forgets them |
+//! | `GET` · `PUT /control/mode` | `{"idempotency": "on"}`, or `"off"`: keys are ignored |
+//! | `POST` · `GET /webhooks` | the webhook receiver, where secrets are given for it |
+//!
+//! The API under `/v1` asks for the bearer token; the rest does not, so it is no server for the open network.
+//! Faults come by amount ([`amounts`]) or by order ([`Order`]); orders come first.
+//! Nothing is written to disk, and no token, URL of a link, or bank detail to the log.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+
+pub mod amounts;
+mod api;
+mod bank;
+mod claim;
+mod claim_page;
+mod control;
+mod ledger;
+mod office;
+mod receiver;
+mod refusal;
+mod request;
+mod signature;
+
+pub use ledger::{Call, Idempotency, Ledger, Link, LinkStatus};
+pub use receiver::{Received, Receiver};
+pub use request::{Amount, CreateRequest, Recipient};
+
+use office::Office;
+use receiver::Inbox;
+use refusal::Refusal;
+
+use crate::fault_server::{Bound, Desk, PLAIN, Server, Stopper, complete, faults};
+pub use crate::fault_server::{Fault, Garbage, HeldCall, Operation, Order, When};
+
+/// How a sandbox is to be.
+#[derive(Clone)]
+pub struct Settings {
+    /// Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The bearer token that the API asks for.
+    pub token: String,
+    /// What the links' URLs begin with; the sandbox's own address unless given.
+    pub public_url: Option<String>,
+    /// Links of lifetime zero are expired as soon as they are issued.
+    pub link_lifetime: Duration,
+    pub idempotency: Idempotency,
+    /// The secrets (`whsec_…`) of a webhook receiver at `/webhooks`; none, no receiver.
+    pub webhook_secrets: Vec<String>,
+}
+
+impl Settings {
+    /// Any free port of the loopback interface, links for a week, idempotency keys honoured.
+    pub fn new(token: impl Into<String>) -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            token: token.into(),
+            public_url: None,
+            link_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            idempotency: Idempotency::On,
+            webhook_secrets: Vec::new(),
+        }
+    }
+}
+
+/// A running sandbox; dropping it stops it.
+pub struct Sandbox {
+    url: String,
+    office: Arc<Office>,
+    server: Server,
+}
+
+impl Sandbox {
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        let bound = Bound::to(settings.listen).await?;
+        let url = bound.url();
+        let stopper = Stopper::new();
+        let desk = Arc::new(Desk::new(&PLAIN, stopper.stop()));
+        let inbox = match settings.webhook_secrets.as_slice() {
+            [] => None,
+            secrets => Some(Inbox::new(desk.clone(), secrets)?),
+        };
+        let office = Arc::new(Office::new(desk, settings, &url));
+        let router = complete(routes(&office, inbox).fallback(async || Refusal::NO_SUCH_PAGE));
+        Ok(Self { url, office, server: bound.serve(router, stopper) })
+    }
+
+    /// Where the sandbox answers, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends the calls that wait for something, lets the others finish, and returns when all is over.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+
+    /// Every call and every link up to now.
+    pub fn ledger(&self) -> Ledger {
+        self.office.read(|books| books.ledger.clone())
+    }
+
+    /// Waits until the ledger is as wanted. There is no deadline here: the caller sets one.
+    pub async fn until(&self, wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
+        self.office.until(wanted).await
+    }
+
+    /// Orders a fault: `sandbox.order_fault(Order::new(Fault::Reset).times(2).after_the_work())`, or
+    /// `sandbox.order_fault(Fault::status(503))` for the next create alone.
+    ///
+    /// # Panics
+    /// If a thousand orders wait already.
+    pub fn order_fault(&self, order: impl Into<Order>) {
+        self.office.desk.order(order.into()).expect("orders that are kept within bounds");
+    }
+
+    pub fn clear_faults(&self) {
+        self.office.desk.clear();
+    }
+
+    /// Holds the next create before its work: until released, no link is made and its key is in use.
+    pub fn hold_next_call(&self) -> HeldCall {
+        self.hold_next(Operation::Create, When::Before)
+    }
+
+    /// Holds the answer to the next create: the link is made, and nobody has been told.
+    pub fn hold_next_answer(&self) -> HeldCall {
+        self.hold_next(Operation::Create, When::After)
+    }
+
+    pub fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
+        self.office.desk.hold_next(operation, when)
+    }
+
+    pub fn set_idempotency(&self, idempotency: Idempotency) {
+        self.office.set_idempotency(idempotency);
+    }
+}
+
+fn routes(office: &Arc<Office>, inbox: Option<Arc<Inbox>>) -> Router {
+    let routes = api::router(office.clone())
+        .merge(claim::router(office.clone()))
+        .merge(control::provider(office.clone()))
+        .merge(faults(office.desk.clone()));
+    match inbox {
+        Some(inbox) => routes.merge(receiver::router(inbox)),
+        None => routes,
+    }
+}

@@ -1,0 +1,93 @@
+//! What all handlers of the provider share: its settings, its books, its desk for faults.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::ledger::{Books, Idempotency, Ledger, NewLink};
+use crate::fault_server::Desk;
+
+const TOKEN_BYTES: usize = 24;
+
+pub(super) struct Office {
+    pub(super) desk: Arc<Desk>,
+    token: String,
+    public_url: String,
+    link_lifetime: Duration,
+    books: Mutex<Books>,
+    changed: watch::Sender<()>,
+}
+
+impl Office {
+    pub(super) fn new(desk: Arc<Desk>, settings: super::Settings, url: &str) -> Self {
+        let public_url = settings.public_url.as_deref().unwrap_or(url).trim_end_matches('/').to_owned();
+        let mut books = Books::default();
+        books.idempotency = settings.idempotency;
+        Self {
+            desk,
+            token: settings.token,
+            public_url,
+            link_lifetime: settings.link_lifetime,
+            books: Mutex::new(books),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    pub(super) fn knows(&self, token: &str) -> bool {
+        verify_slices_are_equal(self.token.as_bytes(), token.as_bytes()).is_ok()
+    }
+
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Books) -> T) -> T {
+        read(&self.books())
+    }
+
+    /// Changes the books and wakes who waits for a change.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
+        let result = change(&mut self.books());
+        self.changed.send_replace(());
+        result
+    }
+
+    pub(super) fn set_idempotency(&self, idempotency: Idempotency) {
+        self.change(|books| books.idempotency = idempotency);
+    }
+
+    /// The ledger, as soon as it is as wanted.
+    pub(super) async fn until(&self, mut wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
+        // Subscribed before the first look, so that no change falls between look and wait.
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(ledger) = self.read(|books| wanted(&books.ledger).then(|| books.ledger.clone())) {
+                return ledger;
+            }
+            // Cannot fail: the sender lives as long as the office.
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// An identifier, and a URL that nobody guesses.
+    pub(super) fn new_link(&self) -> NewLink {
+        let mut random = [0; TOKEN_BYTES];
+        aws_lc_rs::rand::fill(&mut random).expect("the operating system has random numbers");
+        let token = BASE64_URL_SAFE_NO_PAD.encode(random);
+        let now = OffsetDateTime::now_utc();
+        let created_at = now.replace_nanosecond(0).unwrap_or(now);
+        NewLink {
+            id: format!("plink_{}", Uuid::new_v4().simple()),
+            url: format!("{}/l/{token}", self.public_url),
+            token,
+            created_at,
+            expires_at: created_at + self.link_lifetime,
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,277 @@
+//! A merchant's webhook receiver: keeps what it gets, checks signatures, and fails when told to.
+//!
+//! `POST /webhooks`, or any path below it, takes a webhook: 204, or 401 where secrets are known and none of them
+//! signed it. `GET /webhooks` lists them all, `GET /webhooks?reference=po_1001` those about one payout.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::refusal::Refusal;
+use super::signature::{BadSecret, Verifier};
+use crate::fault_server::{
+    Answer, Bound, Connection, Desk, HeldCall, Operation, Order, PLAIN, Reply, Server, Stopper, When,
+    complete,
+};
+
+/// Webhooks remembered; of more, the oldest are forgotten.
+const MOST_WEBHOOKS: usize = 10_000;
+const LARGEST_BODY_BYTES: usize = 1024 * 1024;
+
+/// One webhook, from the moment it arrived.
+#[derive(Clone, Debug, Serialize)]
+pub struct Received {
+    /// Counted from 1.
+    pub number: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    pub path: String,
+    /// The `webhook-id`.
+    pub id: Option<String>,
+    /// The `webhook-timestamp`, as it was sent.
+    pub timestamp: Option<String>,
+    /// The `type` that the body names.
+    pub event_type: Option<String>,
+    /// The `data.merchant_payout_id` that the body names.
+    pub reference: Option<String>,
+    pub verified: bool,
+    /// Why it is not verified.
+    pub problem: Option<&'static str>,
+    pub headers: BTreeMap<String, String>,
+    /// Byte for byte where it is UTF-8.
+    pub body: String,
+    /// What it was answered; nothing before the answer, and for one that got none.
+    pub status: Option<u16>,
+    pub fault: Option<&'static str>,
+}
+
+impl Received {
+    /// The body as JSON; null where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+}
+
+/// A receiver of its own, for tests; the sandbox has one too, where secrets are given for it.
+pub struct Receiver {
+    url: String,
+    inbox: Arc<Inbox>,
+    server: Server,
+}
+
+impl Receiver {
+    /// On any free port of the loopback interface. Without secrets nothing verifies and everything is taken.
+    pub async fn start(secrets: &[String]) -> io::Result<Self> {
+        Self::listen((Ipv4Addr::LOCALHOST, 0).into(), secrets).await
+    }
+
+    pub async fn listen(address: SocketAddr, secrets: &[String]) -> io::Result<Self> {
+        let bound = Bound::to(address).await?;
+        let stopper = Stopper::new();
+        let inbox = Inbox::new(Arc::new(Desk::new(&PLAIN, stopper.stop())), secrets)?;
+        let url = format!("{}/webhooks", bound.url());
+        let routes = complete(router(inbox.clone()).fallback(async || Refusal::NO_SUCH_PAGE));
+        Ok(Self { url, inbox, server: bound.serve(routes, stopper) })
+    }
+
+    /// Where to post webhooks; any path below takes them as well.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends what waits, lets the rest finish, and returns when all is over.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+
+    /// Every webhook up to now, oldest first.
+    pub fn received(&self) -> Vec<Received> {
+        self.inbox.webhooks().iter().cloned().collect()
+    }
+
+    /// Waits until what was received is as wanted. There is no deadline here: the caller sets one.
+    pub async fn until(&self, wanted: impl FnMut(&[Received]) -> bool) -> Vec<Received> {
+        self.inbox.until(wanted).await
+    }
+
+    /// Orders a fault for the next webhook, or for as many as the order says.
+    ///
+    /// # Panics
+    /// If a thousand orders wait already.
+    pub fn order_fault(&self, order: impl Into<Order>) {
+        let order = order.into().on(Operation::Webhook);
+        self.inbox.desk.order(order).expect("orders that are kept within bounds");
+    }
+
+    pub fn clear_faults(&self) {
+        self.inbox.desk.clear();
+    }
+
+    /// Holds the answer to the next webhook.
+    pub fn hold_next_answer(&self) -> HeldCall {
+        self.inbox.desk.hold_next(Operation::Webhook, When::After)
+    }
+}
+
+/// Where webhooks are kept.
+pub(super) struct Inbox {
+    desk: Arc<Desk>,
+    verifier: Verifier,
+    webhooks: Mutex<VecDeque<Received>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Inbox {
+    pub(super) fn new(desk: Arc<Desk>, secrets: &[String]) -> io::Result<Arc<Self>> {
+        let verifier = Verifier::new(secrets)
+            .map_err(|bad @ BadSecret| io::Error::new(io::ErrorKind::InvalidInput, bad))?;
+        Ok(Arc::new(Self { desk, verifier, webhooks: Mutex::default(), changed: watch::Sender::new(0) }))
+    }
+
+    async fn until(&self, mut wanted: impl FnMut(&[Received]) -> bool) -> Vec<Received> {
+        // Subscribed before the first look, so that no change falls between look and wait.
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(received) = self.look(&mut wanted) {
+                return received;
+            }
+            // Cannot fail: the sender lives as long as the inbox.
+            let _ = changed.changed().await;
+        }
+    }
+
+    fn look(&self, wanted: &mut impl FnMut(&[Received]) -> bool) -> Option<Vec<Received>> {
+        let mut webhooks = self.webhooks();
+        let webhooks = webhooks.make_contiguous();
+        wanted(webhooks).then(|| webhooks.to_vec())
+    }
+
+    /// Keeps the webhook; its number is its handle from now on.
+    fn keep(&self, webhook: Received) -> u64 {
+        let mut webhooks = self.webhooks();
+        let number = webhooks.back().map_or(1, |last| last.number + 1);
+        if webhooks.len() == MOST_WEBHOOKS {
+            webhooks.pop_front();
+        }
+        webhooks.push_back(Received { number, ..webhook });
+        drop(webhooks);
+        self.changed.send_modify(|changes| *changes += 1);
+        number
+    }
+
+    fn note(&self, number: u64, write: impl FnOnce(&mut Received)) {
+        // From the end, where the one that is being answered stands.
+        let mut webhooks = self.webhooks();
+        webhooks.iter_mut().rev().find(|webhook| webhook.number == number).map(write);
+        drop(webhooks);
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    fn verdict(&self, verified: bool) -> Answer {
+        if self.verifier.has_secrets() && !verified {
+            return Reply::error(StatusCode::UNAUTHORIZED, "not_verified", "the signature does not verify")
+                .into();
+        }
+        Reply::new(StatusCode::NO_CONTENT, "text/plain", Bytes::new()).into()
+    }
+
+    fn webhooks(&self) -> MutexGuard<'_, VecDeque<Received>> {
+        self.webhooks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn router(inbox: Arc<Inbox>) -> Router {
+    Router::new()
+        .route("/webhooks", post(receive).get(list))
+        .route("/webhooks/{*path}", post(receive))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY_BYTES))
+        .with_state(inbox)
+}
+
+async fn receive(
+    State(inbox): State<Arc<Inbox>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let webhook = inbox.read(&uri, &headers, &body);
+    let (verified, reference) = (webhook.verified, webhook.reference.clone());
+    let number = inbox.keep(webhook);
+
+    let trouble = inbox.desk.trouble(Operation::Webhook, reference.as_deref());
+    inbox.note(number, |webhook| webhook.fault = trouble.as_ref().map(|trouble| trouble.fault.name()));
+    let answer = inbox.desk.around(trouble, || inbox.verdict(verified)).await;
+    inbox.note(number, |webhook| {
+        webhook.status = answer.status().map(|status| status.as_u16());
+        tracing::info!(
+            webhook.id,
+            webhook.event_type,
+            webhook.verified,
+            webhook.status,
+            webhook.fault,
+            "webhook answered"
+        );
+    });
+    answer.into_response(&connection, &inbox.desk.stop)
+}
+
+impl Inbox {
+    fn read(&self, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Received {
+        let at = OffsetDateTime::now_utc();
+        let verified = self.verifier.verify(headers, body, at);
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let headers = readable(headers);
+        Received {
+            number: 0,
+            at,
+            path: uri.path().to_owned(),
+            id: headers.get("webhook-id").cloned(),
+            timestamp: headers.get("webhook-timestamp").cloned(),
+            event_type: json["type"].as_str().map(str::to_owned),
+            reference: json["data"]["merchant_payout_id"].as_str().map(str::to_owned),
+            verified: verified.is_ok(),
+            problem: verified.err(),
+            headers,
+            body: String::from_utf8_lossy(body).into_owned(),
+            status: None,
+            fault: None,
+        }
+    }
+}
+
+fn readable(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut readable: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        readable
+            .entry(name.as_str().to_owned())
+            .and_modify(|values| *values = format!("{values}, {value}"))
+            .or_insert_with(|| value.into_owned());
+    }
+    readable
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    reference: Option<String>,
+}
+
+async fn list(State(inbox): State<Arc<Inbox>>, Query(query): Query<ListQuery>) -> Response {
+    let webhooks = inbox.webhooks();
+    let wanted = |webhook: &&Received| query.reference.is_none() || webhook.reference == query.reference;
+    let listed: Vec<&Received> = webhooks.iter().filter(wanted).collect();
+    Reply::json(StatusCode::OK, &json!({ "data": listed })).into_response()
+}

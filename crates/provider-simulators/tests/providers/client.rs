@@ -1,0 +1,111 @@
+//! A stand-in and a client for it, for one test.
+
+use std::time::Duration;
+
+use provider_simulators::providers::{Provider, Settings, StandIn};
+use reqwest::{Method, RequestBuilder, redirect};
+use serde_json::{Map, Value};
+
+/// Nothing here takes long; what takes longer than this hangs.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+pub(crate) struct World {
+    pub(crate) stand_in: StandIn,
+    client: reqwest::Client,
+    /// The header that the provider knows its client by.
+    credential: (&'static str, String),
+}
+
+impl World {
+    pub(crate) async fn new(provider: Provider, credential: (&'static str, String)) -> Self {
+        Self::with(Settings::new(provider), credential).await
+    }
+
+    pub(crate) async fn with(settings: Settings, credential: (&'static str, String)) -> Self {
+        let stand_in = StandIn::start(settings).await.unwrap();
+        // One that follows nothing and repeats nothing.
+        let client = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .timeout(DEADLINE)
+            .build()
+            .unwrap();
+        Self { stand_in, client, credential }
+    }
+
+    pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.stand_in.url()))
+    }
+
+    /// With the credential.
+    pub(crate) fn call(&self, method: Method, path: &str) -> RequestBuilder {
+        self.bare(method, path).header(self.credential.0, &self.credential.1)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        answer(self.call(Method::GET, path)).await
+    }
+
+    /// With a JSON body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        let call = self.call(Method::POST, path).header("content-type", "application/json");
+        answer(call.body(body.to_string())).await
+    }
+
+    pub(crate) fn links(&self) -> usize {
+        self.stand_in.ledger().links.len()
+    }
+}
+
+/// An answer read to its end.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// The body of an answer that has this status.
+    pub(crate) fn with(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        self.json()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+pub(crate) async fn answer(request: RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Answer { status, headers, body: response.text().await.unwrap() }
+}
+
+/// The object with a field changed, at any depth: `changed(&body, "contact.name", "x".into())`; null takes it away.
+pub(crate) fn changed(body: &Value, path: &str, value: Value) -> Value {
+    let mut body = body.clone();
+    let (way, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut place = &mut body;
+    for step in way.split('.').filter(|step| !step.is_empty()) {
+        place = &mut place[step];
+    }
+    if !place.is_object() {
+        *place = Value::Object(Map::new());
+    }
+    let fields = place.as_object_mut().unwrap();
+    match value {
+        Value::Null => drop(fields.remove(name)),
+        value => drop(fields.insert(name.to_owned(), value)),
+    }
+    body
+}
+
+/// A number with exactly these digits.
+pub(crate) fn number(digits: &str) -> Value {
+    serde_json::from_str(digits).unwrap()
+}

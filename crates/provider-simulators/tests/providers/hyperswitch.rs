@@ -1,0 +1,179 @@
+//! Hyperswitch: unknown keys, the payout_id that is taken, links that need their preconditions.
+
+use provider_simulators::providers::{HyperswitchSettings, Provider};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::client::{World, answer, changed, number};
+
+const KEY: &str = "snd_key_of_the_tests";
+const ID: &str = "0f9a2c1e-5f3a-5c88-9a10-7de1c2b3a4f5";
+
+async fn world() -> World {
+    with(HyperswitchSettings::new(KEY)).await
+}
+
+async fn with(settings: HyperswitchSettings) -> World {
+    World::new(Provider::Hyperswitch(settings), ("api-key", KEY.into())).await
+}
+
+fn link() -> Value {
+    json!({
+        "payout_id": ID,
+        "amount": 2599,
+        "currency": "EUR",
+        "payout_link": true,
+        "confirm": false,
+        "customer_id": "cus_88",
+        "merchant_order_reference_id": "po_1001",
+        "session_expiry": 3600,
+        "auto_fulfill": true,
+        "priority": "regular",
+        "billing": { "address": { "line1": "1 Main St", "country": "DE", "zip": "10115" }, "email": "a@example.com" },
+        "metadata": { "merchant_payout_id": "po_1001" },
+    })
+}
+
+async fn error(world: &World, body: &Value) -> (u16, String, String) {
+    let answer = world.post("/payouts/create", body).await;
+    let error = answer.json()["error"].clone();
+    let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+    (answer.status, text("code"), text("message"))
+}
+
+#[tokio::test]
+async fn a_link_is_made_and_found_by_our_own_id() {
+    let world = world().await;
+    let made = world.post("/payouts/create", &link()).await.with(200);
+
+    assert_eq!(made["payout_id"], ID);
+    assert_eq!(made["status"], "requires_payout_method_data");
+    assert_eq!(made["amount"], 2599);
+    let url = made["payout_link"]["link"].as_str().unwrap();
+    assert_eq!(url, format!("https://links.example/payout_link/merchant_stand_in/{ID}?locale=en"));
+    assert!(made.get("expires_at").is_none(), "there is no expiry in the answer");
+
+    let got = world.get(&format!("/payouts/{ID}?force_sync=false")).await.with(200);
+    assert_eq!(got["payout_link"], made["payout_link"]);
+    let listed =
+        world.post("/payouts/list", &json!({ "merchant_order_reference_id": "po_1001", "limit": 20 })).await;
+    assert_eq!(listed.with(200)["data"][0]["payout_id"], ID);
+    assert_eq!(world.get("/payouts/none").await.with(404)["error"]["code"], "HE_02");
+}
+
+#[tokio::test]
+async fn a_payout_id_that_is_taken_is_an_error_without_the_payout_whatever_the_body() {
+    let world = world().await;
+    world.post("/payouts/create", &link()).await.with(200);
+    for again in [link(), changed(&link(), "amount", 1.into())] {
+        let (status, code, message) = error(&world, &again).await;
+        assert_eq!((status, code.as_str()), (400, "HE_01"));
+        assert!(message.contains(ID));
+    }
+    assert_eq!(world.links(), 1);
+    assert_eq!(world.stand_in.ledger().references_seen(), [ID, ID, ID]);
+}
+
+#[tokio::test]
+async fn without_a_payout_id_each_create_makes_another() {
+    let world = world().await;
+    let body = changed(&link(), "payout_id", Value::Null);
+    let first = world.post("/payouts/create", &body).await.with(200);
+    let second = world.post("/payouts/create", &body).await.with(200);
+    assert_ne!(first["payout_id"], second["payout_id"]);
+}
+
+#[tokio::test]
+async fn every_path_asks_for_the_key() {
+    let world = world().await;
+    for (method, path) in [
+        (Method::POST, "/payouts/create"),
+        (Method::GET, "/payouts/x"),
+        (Method::POST, "/payouts/list"),
+        (Method::POST, "/payouts/x/cancel"),
+    ] {
+        for credential in [None, Some("wrong")] {
+            let mut call = world.bare(method.clone(), path);
+            if let Some(credential) = credential {
+                call = call.header("api-key", credential);
+            }
+            assert_eq!(answer(call).await.with(401)["error"]["code"], "IR_01", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_named() {
+    let world = world().await;
+    let none = Value::Null;
+    let cases = [
+        ("amount", none.clone(), "IR_04"),
+        ("amount", json!("2599"), "IR_07"),
+        ("amount", number("25.99"), "IR_07"),
+        ("amount", number("2599.0"), "IR_07"),
+        ("amount", json!(-1), "IR_07"),
+        ("currency", none.clone(), "IR_04"),
+        ("currency", json!("eur"), "IR_07"),
+        ("customer_id", none, "IR_04"),
+        ("customer_id", json!("x".repeat(256)), "IR_07"),
+        ("payout_id", json!("x".repeat(65)), "IR_07"),
+        ("payout_id", json!("po 1"), "IR_07"),
+        ("session_expiry", json!(7_890_001), "IR_07"),
+        ("priority", json!("REGULAR"), "IR_07"),
+        ("entity_type", json!("person"), "IR_07"),
+        ("connector", json!(["nobody"]), "IR_07"),
+        ("metadata", json!({ "x": "y".repeat(501) }), "IR_07"),
+        ("confirm", json!("false"), "IR_07"),
+        ("idempotency_key", json!("x"), "IR_06"),
+        ("billing.address.zip_code", json!("10115"), "IR_06"),
+        ("payout_link_config.colour", json!("red"), "IR_06"),
+    ];
+    for (path, value, expected) in cases {
+        let (status, code, message) = error(&world, &changed(&link(), path, value.clone())).await;
+        assert_eq!((status, code.as_str()), (400, expected), "{path} {value}: {message}");
+        assert!(message.contains(path), "{path}: {message}");
+    }
+    assert_eq!(error(&world, &json!([])).await.1, "IR_06");
+    assert_eq!(world.links(), 0);
+}
+
+#[tokio::test]
+async fn a_link_has_its_preconditions() {
+    let sandbox = world().await;
+    let (_, code, message) = error(&sandbox, &changed(&link(), "confirm", true.into())).await;
+    assert_eq!(
+        (code.as_str(), message.as_str()),
+        ("IR_06", "cannot confirm a payout while creating a payout link")
+    );
+    // customer.id is the newer form, and not what is looked at.
+    let newer = changed(&changed(&link(), "customer_id", Value::Null), "customer.id", "cus_88".into());
+    assert_eq!(error(&sandbox, &newer).await.1, "IR_04");
+
+    let bare = with(HyperswitchSettings { allowed_domains: false, ..HyperswitchSettings::new(KEY) }).await;
+    let tested = changed(&link(), "payout_link_config.test_mode", true.into());
+    assert!(error(&bare, &link()).await.2.contains("allowed_domains"));
+    bare.post("/payouts/create", &tested).await.with(200);
+
+    let production = with(HyperswitchSettings { production: true, ..HyperswitchSettings::new(KEY) }).await;
+    assert!(error(&production, &tested).await.2.contains("test_mode"));
+    production.post("/payouts/create", &link()).await.with(200);
+}
+
+#[tokio::test]
+async fn a_payout_is_cancelled_until_it_has_gone_further() {
+    let world = world().await;
+    world.post("/payouts/create", &link()).await.with(200);
+    let path = format!("/payouts/{ID}/cancel");
+    let body = json!({ "payout_id": ID });
+    assert_eq!(world.post(&path, &json!({})).await.with(400)["error"]["code"], "IR_04");
+    assert_eq!(world.post(&path, &body).await.with(200)["status"], "cancelled");
+    world.stand_in.set_status(ID, "success");
+    assert_eq!(world.post(&path, &body).await.with(400)["error"]["code"], "IR_06");
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_is_expired() {
+    let world = world().await;
+    world.post("/payouts/create", &changed(&link(), "session_expiry", 0.into())).await.with(200);
+    assert_eq!(world.get(&format!("/payouts/{ID}")).await.with(200)["status"], "expired");
+}

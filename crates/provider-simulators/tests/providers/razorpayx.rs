@@ -1,0 +1,193 @@
+//! RazorpayX: no idempotency at all, a list by receipt, contacts in two forms.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use provider_simulators::providers::{Provider, RazorpayXSettings};
+use reqwest::Method;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::client::{World, answer, changed, number};
+
+const ACCOUNT: &str = "7878780080316316";
+const LINKS: &str = "/v1/payout-links";
+
+fn basic(id: &str, secret: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{id}:{secret}")))
+}
+
+async fn world() -> World {
+    with(RazorpayXSettings::new("rzp_live_1", "secret")).await
+}
+
+async fn with(settings: RazorpayXSettings) -> World {
+    World::new(Provider::RazorpayX(settings), ("authorization", basic("rzp_live_1", "secret"))).await
+}
+
+fn link() -> Value {
+    json!({
+        "account_number": ACCOUNT,
+        "contact": { "name": "Asha Example", "contact": "9000012345", "email": "asha@example.com", "type": "customer" },
+        "amount": 259_900,
+        "currency": "INR",
+        "purpose": "refund",
+        "description": "Refund for order 1001",
+        "receipt": "po_1001",
+        "send_sms": false,
+        "send_email": false,
+        "notes": { "merchant_payout_id": "po_1001" },
+        "expire_by": OffsetDateTime::now_utc().unix_timestamp() + 3600,
+    })
+}
+
+#[tokio::test]
+async fn a_link_is_issued_and_found_by_its_receipt() {
+    let world = world().await;
+    let made = world.post(LINKS, &link()).await.with(200);
+    let id = made["id"].as_str().unwrap();
+
+    assert!(id.starts_with("poutlk_") && id.len() == 21, "{id}");
+    assert_eq!(
+        (&made["entity"], &made["status"], &made["amount"]),
+        (&json!("payout_link"), &json!("issued"), &json!(259_900))
+    );
+    assert!(made["short_url"].as_str().unwrap().starts_with("https://links.example/i/"));
+    assert_eq!(world.get(&format!("{LINKS}/{id}")).await.with(200), made);
+    let listed = world.get(&format!("{LINKS}?receipt=po_1001&count=100")).await.with(200);
+    assert_eq!(
+        (&listed["entity"], &listed["count"], &listed["items"][0]),
+        (&json!("collection"), &json!(1), &made)
+    );
+    assert_eq!(world.get(&format!("{LINKS}?receipt=po_100")).await.with(200)["count"], 0);
+    assert_eq!(
+        world.get(&format!("{LINKS}/poutlk_none")).await.with(400)["error"]["code"],
+        "BAD_REQUEST_ERROR"
+    );
+}
+
+#[tokio::test]
+async fn a_repeat_makes_a_second_link_whatever_its_key() {
+    let world = world().await;
+    for _ in 0..2 {
+        let call = world.call(Method::POST, LINKS).header("x-payout-idempotency", "key-1");
+        answer(call.header("content-type", "application/json").body(link().to_string())).await.with(200);
+    }
+    assert_eq!(world.stand_in.ledger().links_of("po_1001").len(), 2);
+}
+
+#[tokio::test]
+async fn a_list_comes_in_pages_the_newest_first() {
+    let world = world().await;
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        ids.insert(0, world.post(LINKS, &link()).await.with(200)["id"].clone());
+    }
+    let page = async |query: &str| {
+        let page = world.get(&format!("{LINKS}?receipt=po_1001{query}")).await.with(200);
+        page["items"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(page("").await, ids[..10]);
+    assert_eq!(page("&skip=10").await, ids[10..]);
+    assert_eq!(page("&count=3&skip=1").await, ids[1..4]);
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    assert_eq!(page(&format!("&from={}", now + 60)).await, Vec::<Value>::new());
+    assert_eq!(page(&format!("&from={}&to={}", now - 60, now + 60)).await.len(), 10);
+    for query in ["count=101", "count=0", "count=x", "reference=x"] {
+        assert_eq!(world.get(&format!("{LINKS}?{query}")).await.status, 400, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_named() {
+    let world = world().await;
+    let none = Value::Null;
+    let soon = OffsetDateTime::now_utc().unix_timestamp() + 14 * 60;
+    for (path, value) in [
+        ("account_number", none.clone()),
+        ("account_number", json!("1")),
+        ("amount", json!(99)),
+        ("amount", json!("259900")),
+        ("amount", number("2599.00")),
+        ("currency", json!("USD")),
+        ("purpose", none.clone()),
+        ("purpose", json!("gift")),
+        ("description", none.clone()),
+        ("receipt", json!("x".repeat(41))),
+        ("send_sms", json!("false")),
+        ("notes", json!({ "x": "y".repeat(257) })),
+        ("notes", (0..16).map(|n| (n.to_string(), json!("x"))).collect()),
+        ("expire_by", json!(soon)),
+        ("expire_by", json!("tomorrow")),
+        ("contact", none.clone()),
+        ("contact.name", none),
+        ("contact.name", json!("Al")),
+        ("contact.name", json!("x".repeat(51))),
+        ("contact.name", json!("Ada <b>")),
+        ("contact.name", json!("Ada (")),
+        ("contact.contact", json!("nine")),
+        ("contact.email", json!("asha")),
+        ("contact.type", json!("friend")),
+        ("contact.phone", json!("1")),
+        ("reference_id", json!("x")),
+        ("contact.id", json!("cont_1")),
+    ] {
+        let refused =
+            world.post(LINKS, &changed(&link(), path, value.clone())).await.with(400)["error"].clone();
+        assert_eq!(
+            (&refused["code"], &refused["field"]),
+            (&json!("BAD_REQUEST_ERROR"), &json!(path)),
+            "{value}: {refused}"
+        );
+    }
+    assert_eq!(world.links(), 0);
+}
+
+#[tokio::test]
+async fn a_contact_is_known_by_its_id_alone_or_described() {
+    let world = world().await;
+    let known = changed(&link(), "contact", json!({ "id": "cont_Q7x2KabcDEF123" }));
+    assert_eq!(world.post(LINKS, &known).await.with(200)["contact_id"], "cont_Q7x2KabcDEF123");
+    let both = changed(&link(), "contact.id", "cont_Q7x2KabcDEF123".into());
+    world.post(LINKS, &both).await.with(400);
+    let unreachable = changed(&link(), "contact", json!({ "name": "Asha Example" }));
+    assert_eq!(world.post(LINKS, &unreachable).await.with(400)["error"]["field"], "contact.contact");
+    let mailed =
+        changed(&link(), "contact", json!({ "name": "J. R. Example Jr.", "email": "asha@example.com" }));
+    world.post(LINKS, &mailed).await.with(200);
+}
+
+#[tokio::test]
+async fn expiry_is_there_only_where_it_is_enabled() {
+    let settings = RazorpayXSettings { expiry: false, ..RazorpayXSettings::new("rzp_live_1", "secret") };
+    let world = with(settings).await;
+    assert_eq!(world.post(LINKS, &link()).await.with(400)["error"]["field"], "expire_by");
+    let made = world.post(LINKS, &changed(&link(), "expire_by", Value::Null)).await.with(200);
+    assert_eq!(made["expire_by"], Value::Null);
+}
+
+#[tokio::test]
+async fn both_halves_of_the_key_count() {
+    let world = world().await;
+    for credential in
+        [None, Some(basic("rzp_live_1", "wrong")), Some(basic("x", "secret")), Some("Bearer secret".into())]
+    {
+        let mut call = world.bare(Method::GET, LINKS);
+        if let Some(credential) = credential {
+            call = call.header("authorization", credential);
+        }
+        assert_eq!(answer(call).await.with(401)["error"]["code"], "BAD_REQUEST_ERROR");
+    }
+}
+
+#[tokio::test]
+async fn an_issued_link_is_cancelled_and_no_other() {
+    let world = world().await;
+    world.stand_in.set_stages(&["pending", "issued"]);
+    let made = world.post(LINKS, &link()).await.with(200);
+    let path = format!("{LINKS}/{}/cancel", made["id"].as_str().unwrap());
+    assert_eq!(world.post(&path, &json!({})).await.status, 400, "it is pending");
+    world.stand_in.set_status("po_1001", "issued");
+    let cancelled = world.post(&path, &json!({})).await.with(200);
+    assert_eq!(cancelled["status"], "cancelled");
+    assert!(cancelled["cancelled_at"].is_i64());
+}
