@@ -1,17 +1,24 @@
-# The worker and the sandbox, in one small image. Queries are checked against .sqlx: no database is asked.
+# The worker, in one small image. The simulators have an image of their own, `--target simulators`, for trying things out.
+# Queries are checked against .sqlx: no database is asked.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ cmake make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bins \
+    cargo build --release --locked --workspace --bins \
     && mkdir /out && cp target/release/payout-link-worker target/release/sandbox-connector /out/
 
-FROM debian:bookworm-slim
+FROM debian:bookworm-slim AS base
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --no-create-home --uid 10001 worker
-COPY --from=build /out/ /usr/local/bin/
 USER 10001
+
+FROM base AS simulators
+COPY --from=build /out/sandbox-connector /usr/local/bin/
+ENTRYPOINT ["sandbox-connector"]
+
+FROM base
+COPY --from=build /out/payout-link-worker /usr/local/bin/
 ENTRYPOINT ["payout-link-worker"]
 CMD ["run"]
