@@ -3,7 +3,7 @@
 //!
 //! | metric | type | labels | what it says |
 //! | --- | --- | --- | --- |
-//! | `payout_links_jobs_total` | counter | `became` | deliveries that were settled: `accepted` (written down), `repeated` (a record of it is under way), `replayed` (its result was told again), `rejected` |
+//! | `payout_links_jobs_total` | counter | `outcome` | deliveries that were settled: `accepted` (written to the database), `duplicate` (its record is open), `replayed` (its result was published again), `rejected` |
 //! | `payout_links_ignored_fields_total` | counter | `field` | fields of jobs that are unknown and were ignored (`jobs.unknown_fields`): a hundred paths, and `(others)` |
 //! | `payout_links_rejected_total` | counter | `code` | the rejected ones by `error.unified_details.code` |
 //! | `payout_links_concluded_total` | counter | `connector`, `state`, `code` | records that came to their end here: `created`, `failed`, `unknown`, and why |
@@ -12,10 +12,10 @@
 //! | `payout_links_connector_breaker_state` | gauge | `connector` | 0 closed, 1 half-open, 2 open |
 //! | `payout_links_connector_unread_fields_total` | counter | `connector` | optional fields of answers, such as `expires_at`, that could not be read and were left out |
 //! | `payout_links_connector_unknown_statuses_total` | counter | `connector` | links whose status this version does not know; they count as created |
-//! | `payout_links_connector_slots_taken` | gauge | `connector` | of `calls.concurrency`: records being worked on |
+//! | `payout_links_connector_permits_taken` | gauge | `connector` | of `calls.concurrency`: records being worked on |
 //! | `payout_links_results_total` | counter | `outcome` | publications of results: `published`, `unrouted` (nobody is bound for it), `failed` (to be repeated) |
 //! | `payout_links_webhooks_total` | counter | `outcome` | posts of webhooks: `delivered`, `failed` (to be repeated), `abandoned` (failed for good, or 410) |
-//! | `payout_links_let_go_total` | counter | `reason` | work that an error of the store ended before its end, to come due again |
+//! | `payout_links_abandoned_total` | counter | `reason` | work that an error of the store ended before its end, to come due again |
 //! | `payout_links_jobs_in_flight` | gauge | | deliveries that are being taken in and records that are being worked on |
 //! | `payout_links_events_in_flight` | gauge | | of `worker.events_in_flight`: events being told |
 //! | `payout_links_consuming` | gauge | | 1: RabbitMQ delivers jobs |
@@ -72,7 +72,7 @@ pub struct Metrics {
     unknown_statuses: Family<Connector, Counter>,
     results: Family<Fixed, Counter>,
     webhooks: Family<Fixed, Counter>,
-    let_go: Family<Fixed, Counter>,
+    abandoned: Family<Fixed, Counter>,
     jobs_in_flight: Gauge,
     events_in_flight: Gauge,
     consuming: Gauge,
@@ -121,7 +121,7 @@ impl Metrics {
             unknown_statuses: Family::default(),
             results: Family::default(),
             webhooks: Family::default(),
-            let_go: Family::default(),
+            abandoned: Family::default(),
             jobs_in_flight: Gauge::default(),
             events_in_flight: Gauge::default(),
             consuming: Gauge::default(),
@@ -142,8 +142,8 @@ impl Metrics {
     }
 
     fn with_every_series<'a>(self, accounts: impl Iterator<Item = &'a Account>) -> Self {
-        for became in ["accepted", "repeated", "replayed", "rejected"] {
-            drop(self.jobs.get_or_create(&[("became", became)]));
+        for outcome in ["accepted", "duplicate", "replayed", "rejected"] {
+            drop(self.jobs.get_or_create(&[("outcome", outcome)]));
         }
         for code in RejectionCode::ALL {
             drop(self.rejected.get_or_create(&[("code", code.as_str())]));
@@ -156,7 +156,7 @@ impl Metrics {
             drop(self.webhooks.get_or_create(&[("outcome", outcome)]));
         }
         for reason in ["lease_lost", "unavailable", "inconsistent", "refused", "unusable", "panic"] {
-            drop(self.let_go.get_or_create(&[("reason", reason)]));
+            drop(self.abandoned.get_or_create(&[("reason", reason)]));
         }
         for Account { name, .. } in accounts {
             for (state, code) in ENDS {
@@ -189,14 +189,14 @@ impl Metrics {
         );
         let breaker = "Circuit breaker: 0 closed, 1 half-open, 2 open";
         registry.register("connector_breaker_state", breaker, self.breakers.clone());
-        registry.register("connector_slots_taken", "Records being worked on", self.slots.clone());
+        registry.register("connector_permits_taken", "Records being worked on", self.slots.clone());
         let unread = "Optional fields of answers that could not be read and were left out";
         registry.register("connector_unread_fields", unread, self.unread_fields.clone());
         let statuses = "Links whose status is not known";
         registry.register("connector_unknown_statuses", statuses, self.unknown_statuses.clone());
         registry.register("results", "Publications of results by outcome", self.results.clone());
         registry.register("webhooks", "Posts of webhooks by outcome", self.webhooks.clone());
-        registry.register("let_go", "Work let go for an error of the store", self.let_go.clone());
+        registry.register("abandoned", "Work abandoned for an error of the store", self.abandoned.clone());
         registry.register("jobs_in_flight", "Jobs taken and not concluded", self.jobs_in_flight.clone());
         registry.register("events_in_flight", "Events being told", self.events_in_flight.clone());
         registry.register("consuming", "Whether RabbitMQ delivers jobs", self.consuming.clone());
@@ -243,20 +243,20 @@ impl Metrics {
 
     /// A conflict is counted as a rejection, once it is told.
     pub fn accepted(&self, accepted: &Accepted) {
-        let became = match accepted {
+        let outcome = match accepted {
             Accepted::New(_) | Accepted::Parked => "accepted",
-            Accepted::InProgress => "repeated",
+            Accepted::InProgress => "duplicate",
             Accepted::Finished { .. } | Accepted::Conflict { .. } => return,
         };
-        self.jobs.get_or_create(&[("became", became)]).inc();
+        self.jobs.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     pub fn replayed(&self) {
-        self.jobs.get_or_create(&[("became", "replayed")]).inc();
+        self.jobs.get_or_create(&[("outcome", "replayed")]).inc();
     }
 
     pub fn rejected(&self, code: RejectionCode) {
-        self.jobs.get_or_create(&[("became", "rejected")]).inc();
+        self.jobs.get_or_create(&[("outcome", "rejected")]).inc();
         self.rejected.get_or_create(&[("code", code.as_str())]).inc();
     }
 
@@ -304,7 +304,7 @@ impl Metrics {
         self.webhooks.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    pub fn let_go(&self, error: &StoreError) {
+    pub fn abandoned_for(&self, error: &StoreError) {
         let reason = match error {
             StoreError::LeaseLost => "lease_lost",
             StoreError::Unavailable(_) => "unavailable",
@@ -317,7 +317,7 @@ impl Metrics {
 
     /// Work that ended before its end, for one of the reasons that are there from the start.
     pub fn abandoned(&self, reason: &'static str) {
-        self.let_go.get_or_create(&[("reason", reason)]).inc();
+        self.abandoned.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// What the first sealing key has encrypted in all.
@@ -385,7 +385,7 @@ const ENDS: [(&str, &str); 4] = [
     ("unknown", "OUTCOME_UNKNOWN"),
 ];
 const CREATED: &[&str] =
-    &["created", "underway", "refused", "not_sent", "try_later", "already_there", "in_doubt"];
+    &["created", "underway", "declined", "not_sent", "try_later", "already_there", "unknown"];
 const LOOKED_UP: &[&str] = &["found", "underway", "ended", "not_there", "unanswered"];
 
 /// A label's name and its value.

@@ -54,7 +54,8 @@ const SECURITY: &str = include_str!("../SECURITY.md");
 
 #[test]
 fn every_claim_of_security_names_tests_that_exist() {
-    let sources: String = ["src", "tests", "crates"].iter().map(|folder| sources_in(Path::new(folder))).collect();
+    let sources: String =
+        ["src", "tests", "crates"].iter().map(|folder| sources_in(Path::new(folder))).collect();
     let mut claims = 0;
     for line in SECURITY.lines().filter(|line| line.starts_with("| ") && !line.contains("---")) {
         let columns: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();

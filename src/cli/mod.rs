@@ -1,6 +1,6 @@
 //! The command line: one file a command.
 
-mod audit;
+mod verify_history;
 mod cancel;
 mod check;
 mod connectors;
@@ -86,7 +86,7 @@ enum Command {
         merchant_id: String,
     },
     /// Compare a deployment's history with the rules that it is to keep, and print each that it breaks
-    Audit(audit::Arguments),
+    VerifyHistory(verify_history::Arguments),
 }
 
 /// The configuration or the command line is wrong.
@@ -133,7 +133,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::Show(arguments) => show::run(&config, &arguments).await,
             Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),
-            Command::Audit(arguments) => audit::run(&config, &arguments).await,
+            Command::VerifyHistory(arguments) => verify_history::run(&config, &arguments).await,
         }
     });
     // What is left to tasks that wait for the network is not waited for: leases mend it. The process ends here, with all of its

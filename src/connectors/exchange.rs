@@ -56,7 +56,7 @@ pub(super) fn with_trace(request: RequestBuilder, trace: &TraceContext) -> Reque
 pub(super) fn lost(error: CallError) -> Outcome {
     match error {
         CallError::NotSent(reason) => Outcome::NotSent(ConnectorError::unanswered(&reason)),
-        CallError::InDoubt(reason) => Outcome::InDoubt(ConnectorError::unanswered(&reason)),
+        CallError::InDoubt(reason) => Outcome::Unknown(ConnectorError::unanswered(&reason)),
     }
 }
 
@@ -100,9 +100,9 @@ pub(super) fn judge(answer: &Answer, error: ConnectorError, own_credential: bool
     match answer.status.as_u16() {
         // Nothing is found at a base path that is wrong, or of an account that the credential does not see.
         401 | 403 | 404 if own_credential => Outcome::TryLater { error, retry_after },
-        400 | 401 | 403 | 404 | 422 => Outcome::Refused(error),
+        400 | 401 | 403 | 404 | 422 => Outcome::Declined(error),
         429 => Outcome::TryLater { error, retry_after },
-        _ => Outcome::InDoubt(error),
+        _ => Outcome::Unknown(error),
     }
 }
 
@@ -113,7 +113,7 @@ pub(super) fn judge_unreadable(answer: &Answer, own_credential: bool) -> Outcome
     match answer.status.as_u16() {
         401 | 403 if own_credential => Outcome::TryLater { error, retry_after },
         429 => Outcome::TryLater { error, retry_after },
-        _ => Outcome::InDoubt(error),
+        _ => Outcome::Unknown(error),
     }
 }
 

@@ -132,7 +132,7 @@ impl Outcome {
     /// What it says of the provider.
     pub fn health(&self) -> Health {
         match self {
-            Self::Created(_) | Self::Underway { .. } | Self::Refused(_) | Self::AlreadyThere(_) => {
+            Self::Created(_) | Self::Underway { .. } | Self::Declined(_) | Self::AlreadyThere(_) => {
                 Health::Works
             }
             Self::NotSent(_) => Health::Fails,
@@ -140,8 +140,8 @@ impl Outcome {
             // A limit, or a credential of ours.
             Self::TryLater { .. } => Health::Silent,
             // Another call with our key is under way there.
-            Self::InDoubt(error) if error.status_code == 409 => Health::Silent,
-            Self::InDoubt(_) => Health::Fails,
+            Self::Unknown(error) if error.status_code == 409 => Health::Silent,
+            Self::Unknown(_) => Health::Fails,
         }
     }
 }

@@ -202,13 +202,13 @@ impl Sandbox {
                 match parse(&answer).and_then(|link| self.read(link, &answer)) {
                     Some(Finding::Found(link)) => Outcome::Created(link),
                     // Something was made, or is there under our key and has ended: not for us to guess.
-                    _ => Outcome::InDoubt(self.unusable(&answer)),
+                    _ => Outcome::Unknown(self.unusable(&answer)),
                 }
             }
             // With Retry-After the sandbox says that it did nothing.
             Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
                 match answer.retry_after(OffsetDateTime::now_utc()) {
-                    None => Outcome::InDoubt(failure(&answer)),
+                    None => Outcome::Unknown(failure(&answer)),
                     retry_after => Outcome::TryLater { error: failure(&answer), retry_after },
                 }
             }

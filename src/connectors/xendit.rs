@@ -187,7 +187,7 @@ impl Xendit {
     async fn create(&self, call: Call<'_>) -> Outcome {
         let body = match self.body(call.job, call.idempotency_key) {
             Ok(body) => serde_json::to_vec(&body).unwrap_or_default(),
-            Err(rejection) => return Outcome::Refused(rejection.into()),
+            Err(rejection) => return Outcome::Declined(rejection.into()),
         };
         let request = self
             .of_job(self.http.post(at(&self.settings.url, &["payouts"])), call)
@@ -204,8 +204,8 @@ impl Xendit {
                 Some(Finding::Underway { connector_payout_id, status_code }) => {
                     Outcome::Underway { connector_payout_id, status_code }
                 }
-                Some(Finding::Ended { error, .. }) => Outcome::Refused(error),
-                _ => Outcome::InDoubt(unreadable(&answer)),
+                Some(Finding::Ended { error, .. }) => Outcome::Declined(error),
+                _ => Outcome::Unknown(unreadable(&answer)),
             };
         }
         let outcome = match failure(&answer) {

@@ -13,5 +13,5 @@ pub use self::{
     encode::{CanonicalRequest, canonical_request},
     fingerprint::{FingerprintKey, differences, fingerprint},
     rejection::{Rejection, RejectionCode},
-    result::{Told, conclusion, rejection, webhook},
+    result::{EventContent, conclusion, rejection, webhook},
 };

@@ -57,7 +57,7 @@ struct ConnectorDetails<'a> {
 }
 
 /// A conclusion in the contract's words: how a record ends, as it is stored and told.
-pub struct Told {
+pub struct EventContent {
     pub event_type: EventType,
     pub payout_status: PayoutStatus,
     pub connector_payout_id: Option<String>,
@@ -74,7 +74,7 @@ pub fn conclusion(
     conclusion: &Conclusion,
     connector_payout_id: Option<&str>,
     status_code: u16,
-) -> Told {
+) -> EventContent {
     let (event_type, payout_status, error) = match conclusion {
         Conclusion::Created(link) => (EventType::Created, link.payout_status, None),
         Conclusion::Rejected { error, payout_status } => {
@@ -122,7 +122,7 @@ pub fn conclusion(
         }),
         status_code,
     };
-    Told {
+    EventContent {
         event_type,
         payout_status,
         connector_payout_id: connector_payout_id.map(str::to_owned),

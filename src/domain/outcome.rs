@@ -69,7 +69,7 @@ impl ConnectorError {
 
 /// What a call that creates came to. Not a `Result`: every one of these is a decision, and `?` would hide it.
 ///
-/// In doubt is the default: an answer that nobody thought of is [`Outcome::InDoubt`].
+/// Unknown is the default: an answer that nobody thought of is [`Outcome::Unknown`].
 #[derive(Debug, Clone)]
 pub enum Outcome {
     Created(CreatedLink),
@@ -79,7 +79,7 @@ pub enum Outcome {
         status_code: u16,
     },
     /// The connector said no, for a reason that a repeat does not change.
-    Refused(ConnectorError),
+    Declined(ConnectorError),
     /// The request never left: certain that nothing happened.
     NotSent(ConnectorError),
     /// The connector says that it did nothing, and why that may change (429, 503 with Retry-After, our credential).
@@ -90,7 +90,7 @@ pub enum Outcome {
     /// The connector knows our key already, and does not say what of: it is asked, or left unknown. Never a refusal.
     AlreadyThere(ConnectorError),
     /// It may have been carried out.
-    InDoubt(ConnectorError),
+    Unknown(ConnectorError),
 }
 
 /// What asking the connector for a payout link came to.

@@ -12,11 +12,11 @@ pub(super) fn redact(error: &mut ConnectorError, link: &OpenLink, account: &Acco
 
 pub(super) fn redact_outcome(outcome: &mut Outcome, link: &OpenLink, account: &Account) {
     match outcome {
-        Outcome::Refused(error)
+        Outcome::Declined(error)
         | Outcome::NotSent(error)
         | Outcome::TryLater { error, .. }
         | Outcome::AlreadyThere(error)
-        | Outcome::InDoubt(error) => redact(error, link, account),
+        | Outcome::Unknown(error) => redact(error, link, account),
         Outcome::Created(created) => redact_status(created, link, account),
         Outcome::Underway { .. } => {}
     }

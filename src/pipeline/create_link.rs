@@ -181,7 +181,7 @@ impl Pipeline {
         let deadline = account.connector.timeout() + SLACK;
         let mut outcome = timeout(deadline, account.connector.create_link(call(link, &key)))
             .await
-            .unwrap_or_else(|_| Outcome::InDoubt(ConnectorError::unanswered("timed out")));
+            .unwrap_or_else(|_| Outcome::Unknown(ConnectorError::unanswered("timed out")));
         account.breaker.record(outcome.health(), std::time::Instant::now());
         redact_outcome(&mut outcome, link, account);
         let attempt = timeline::of_call(&outcome, link.progress.attempts, started_at, started.elapsed());

@@ -332,7 +332,7 @@ impl Pipeline {
 
     /// Once, where it is handled. What is left in the database comes due again in every case.
     fn report(&self, error: &StoreError) {
-        self.metrics.let_go(error);
+        self.metrics.abandoned_for(error);
         match error {
             StoreError::LeaseLost => tracing::warn!("let go: the lease ran out, it is somebody else's now"),
             StoreError::Unavailable(_) => tracing::warn!(%error, "let go: it comes due again"),

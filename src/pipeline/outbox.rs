@@ -15,7 +15,7 @@ use crate::{
     contract,
     domain::{Attempt, AttemptKind, EventType, TraceContext, event_time, retry::jittered},
     limits::Slot,
-    postgres::{DueEvent, StoreError, Telling, WebhookState},
+    postgres::{DueEvent, EventProgress, StoreError, WebhookState},
     rabbitmq::{Properties, PublishError, Route},
     webhooks::{Admitted, Post, Posted, Then},
 };
@@ -86,7 +86,7 @@ impl Pipeline {
                 post_event.await
             }
         };
-        let telling = Telling {
+        let telling = EventProgress {
             published: publication.published,
             reply_due: publication.reply_due,
             publish_attempts: publication.attempts,
@@ -289,8 +289,8 @@ impl Pipeline {
     }
 }
 
-fn published_alone(event: &DueEvent, publication: Publication) -> Telling {
-    Telling {
+fn published_alone(event: &DueEvent, publication: Publication) -> EventProgress {
+    EventProgress {
         published: publication.published,
         reply_due: publication.reply_due,
         publish_attempts: publication.attempts,

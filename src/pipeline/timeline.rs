@@ -13,11 +13,11 @@ pub(super) fn of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime
         Outcome::Underway { connector_payout_id, status_code } => {
             ("underway", *status_code, connector_payout_id.clone())
         }
-        Outcome::Refused(error) => ("refused", error.status_code, error.message.clone()),
+        Outcome::Declined(error) => ("declined", error.status_code, error.message.clone()),
         Outcome::NotSent(error) => ("not_sent", error.status_code, error.message.clone()),
         Outcome::TryLater { error, .. } => ("try_later", error.status_code, error.message.clone()),
         Outcome::AlreadyThere(error) => ("already_there", error.status_code, error.message.clone()),
-        Outcome::InDoubt(error) => ("in_doubt", error.status_code, error.message.clone()),
+        Outcome::Unknown(error) => ("unknown", error.status_code, error.message.clone()),
     };
     let kind = AttemptKind::Create;
     Attempt { kind, number, started_at, took, status_code, outcome: name, detail: Some(detail) }

@@ -16,7 +16,7 @@ use super::{
     timeline::{Timeline, whole_millis},
 };
 use crate::{
-    contract::Told,
+    contract::EventContent,
     domain::{Attempt, AttemptKind, EventType, Lease, OpenLink, WebhookUrl},
 };
 
@@ -63,7 +63,11 @@ impl Store {
     /// # Errors
     ///
     /// `LeaseLost` if the record belongs to another claim, or is concluded; `Refused` if the database does not take it.
-    pub async fn conclude(&self, mut link: Box<OpenLink>, told: Told) -> Result<Box<DueEvent>, Unconcluded> {
+    pub async fn conclude(
+        &self,
+        mut link: Box<OpenLink>,
+        told: EventContent,
+    ) -> Result<Box<DueEvent>, Unconcluded> {
         let asked_at = Instant::now();
         let row = Arc::new(Row {
             id: link.id,

@@ -75,7 +75,7 @@ pub use self::{
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate, url_problem},
     fitness::{examine, is_fit, schema},
     open::OpenRecords,
-    outbox::{DueEvent, Telling, WebhookState},
+    outbox::{DueEvent, EventProgress, WebhookState},
     probe::Probe,
     record_id::Identity,
     remembered::Remembered,

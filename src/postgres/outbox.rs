@@ -84,7 +84,7 @@ impl WebhookState {
 
 /// How far telling an event has come.
 #[derive(Debug)]
-pub struct Telling {
+pub struct EventProgress {
     pub published: bool,
     /// See [`DueEvent::reply_due`].
     pub reply_due: bool,
@@ -102,11 +102,11 @@ pub struct Telling {
 
 pub(super) struct Delivered;
 
-pub(super) struct Told {
+pub(super) struct DeliveredRow {
     id: Uuid,
     payout_link_id: Uuid,
     holder: Uuid,
-    telling: Telling,
+    telling: EventProgress,
 }
 
 impl Store {
@@ -235,8 +235,8 @@ impl Store {
     ///
     /// `LeaseLost` if the event belongs to another claim by now; `Unavailable` if the database did not answer while the
     /// lease ran. The event comes due again, under the same id.
-    pub async fn delivered(&self, event: &DueEvent, telling: Telling) -> Result<(), StoreError> {
-        let told = Arc::new(Told {
+    pub async fn delivered(&self, event: &DueEvent, telling: EventProgress) -> Result<(), StoreError> {
+        let told = Arc::new(DeliveredRow {
             id: event.id,
             payout_link_id: event.payout_link_id,
             holder: event.lease.holder,
@@ -246,7 +246,7 @@ impl Store {
     }
 }
 
-impl Told {
+impl DeliveredRow {
     /// Where the event tells all that there is to tell of its only post.
     fn first_post(&self) -> Option<&Attempt> {
         match &self.telling.posts[..] {
@@ -262,19 +262,19 @@ impl Told {
 }
 
 impl Statement for Delivered {
-    type Item = Arc<Told>;
+    type Item = Arc<DeliveredRow>;
     type Answer = ();
 
-    fn weight(_: &Arc<Told>) -> usize {
+    fn weight(_: &Arc<DeliveredRow>) -> usize {
         0
     }
 
     async fn run(
         &self,
         connection: &mut PgConnection,
-        rows: &[Arc<Told>],
+        rows: &[Arc<DeliveredRow>],
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        let rows: Vec<&Told> = rows.iter().map(AsRef::as_ref).collect();
+        let rows: Vec<&DeliveredRow> = rows.iter().map(AsRef::as_ref).collect();
         let mut posts = Timeline::default();
         // Those that their event tells of do not go along: nine columns more for the rows of every job.
         for row in rows.iter().filter(|row| row.first_post().is_none()) {

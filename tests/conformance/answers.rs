@@ -58,7 +58,7 @@ pub async fn every_status_has_its_meaning(description: &Description) {
         let outcome = tested.create(&description.job(&format!("first_{number}"))).await;
         let as_it_should = match (&outcome, became) {
             (Outcome::Created(link), Became::Link(expected)) => link.payout_status == *expected,
-            (Outcome::Underway { .. }, Became::Underway) | (Outcome::Refused(_), Became::Ended(_)) => true,
+            (Outcome::Underway { .. }, Became::Underway) | (Outcome::Declined(_), Became::Ended(_)) => true,
             _ => false,
         };
         assert!(as_it_should, "{status}: {outcome:?}");
@@ -83,21 +83,21 @@ fn name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Created(_) => "created",
         Outcome::Underway { .. } => "underway",
-        Outcome::Refused(_) => "refused",
+        Outcome::Declined(_) => "refused",
         Outcome::NotSent(_) => "not sent",
         Outcome::TryLater { .. } => "try later",
         Outcome::AlreadyThere(_) => "already there",
-        Outcome::InDoubt(_) => "in doubt",
+        Outcome::Unknown(_) => "in doubt",
     }
 }
 
 fn error(outcome: &Outcome) -> Option<&ConnectorError> {
     match outcome {
-        Outcome::Refused(error)
+        Outcome::Declined(error)
         | Outcome::NotSent(error)
         | Outcome::TryLater { error, .. }
         | Outcome::AlreadyThere(error)
-        | Outcome::InDoubt(error) => Some(error),
+        | Outcome::Unknown(error) => Some(error),
         Outcome::Created(_) | Outcome::Underway { .. } => None,
     }
 }

@@ -118,7 +118,7 @@ async fn a_jobs_own_token_is_used_as_it_is() {
     let mut job = REVOLUT.json("po_1");
     job["access_token"] = "expired".into();
     let outcome = tested.create(&crate::description::decoded(&job)).await;
-    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Declined(_)), "{outcome:?}");
     assert_eq!(token_calls(&tested), 0);
 }
 
@@ -179,7 +179,7 @@ async fn a_token_that_is_not_given_is_no_doubt() {
 /// A repeat that is told the link again, in place of 3020.
 #[tokio::test]
 async fn a_repeat_that_is_answered_with_the_link_is_taken() {
-    let provider = RevolutSettings { duplicates: Duplicates::Told, ..at_once(client()) };
+    let provider = RevolutSettings { duplicates: Duplicates::EventContent, ..at_once(client()) };
     let tested = tested(provider).await;
     let first = tested.created(&REVOLUT.job("po_1")).await;
     let again = tested.created(&REVOLUT.job("po_1")).await;

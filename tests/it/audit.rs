@@ -31,7 +31,7 @@ impl Files {
             ("webhooks", &self.webhooks),
             ("ledger", &self.ledger),
         ];
-        let mut arguments = vec!["audit".to_owned()];
+        let mut arguments = vec!["verify-history".to_owned()];
         for (name, lines) in files {
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
             std::fs::write(self.path(name), text).unwrap();

@@ -52,12 +52,12 @@ async fn accept(store: &Store, new: NewLink) -> Option<Box<OpenLink>> {
 }
 
 /// What came of the `number`th: made, refused, or left in doubt.
-fn told(link: &mut OpenLink, number: usize) -> contract::Told {
+fn told(link: &mut OpenLink, number: usize) -> contract::EventContent {
     link.begin_written_call();
     let (event_type, payout_status, error_code, outcome) = match number % 3 {
         0 => (EventType::Created, PayoutStatus::RequiresFulfillment, None, "created"),
-        1 => (EventType::Failed, PayoutStatus::Failed, Some("CONNECTOR_ERROR"), "refused"),
-        _ => (EventType::Pending, PayoutStatus::Pending, Some("OUTCOME_UNKNOWN"), "in_doubt"),
+        1 => (EventType::Failed, PayoutStatus::Failed, Some("CONNECTOR_ERROR"), "declined"),
+        _ => (EventType::Pending, PayoutStatus::Pending, Some("OUTCOME_UNKNOWN"), "unknown"),
     };
     if number % 3 == 2 {
         link.progress.in_doubt_since = Some(link.progress.created_at);
@@ -72,7 +72,7 @@ fn told(link: &mut OpenLink, number: usize) -> contract::Told {
         outcome,
         detail: Some(format!("detail {number}")),
     });
-    contract::Told {
+    contract::EventContent {
         event_type,
         payout_status,
         connector_payout_id: number.is_multiple_of(3).then(|| format!("plink {number}")),

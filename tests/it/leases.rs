@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use payout_link_worker::{
     domain::{Attempt, AttemptKind},
-    postgres::{StoreError, Telling, Unconcluded, WebhookState, migrate},
+    postgres::{EventProgress, StoreError, Unconcluded, WebhookState, migrate},
 };
 
 use crate::support::{World, accept, created, store};
@@ -69,7 +69,7 @@ async fn a_late_post_stands_in_the_timeline() {
         outcome: "delivered",
         detail: None,
     };
-    let telling = Telling {
+    let telling = EventProgress {
         published: true,
         reply_due: false,
         publish_attempts: 0,

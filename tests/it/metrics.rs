@@ -83,7 +83,9 @@ async fn metrics_tell_what_became_of_jobs() {
             .all(|gauge| measured[*gauge] == "0");
         let settled: u32 = ["accepted", "replayed", "rejected"]
             .iter()
-            .map(|became| measured[&format!("payout_links_jobs_total{{became=\"{became}\"}}")].parse::<u32>())
+            .map(|became| {
+                measured[&format!("payout_links_jobs_total{{outcome=\"{became}\"}}")].parse::<u32>()
+            })
             .map(Result::unwrap)
             .sum();
         (is_at_rest && settled == 8).then_some(measured)
@@ -91,9 +93,9 @@ async fn metrics_tell_what_became_of_jobs() {
     .await;
     // then each is counted where it belongs, and nothing else is.
     let expected = [
-        (r#"jobs_total{became="accepted"}"#, 4),
-        (r#"jobs_total{became="replayed"}"#, 1),
-        (r#"jobs_total{became="rejected"}"#, 3),
+        (r#"jobs_total{outcome="accepted"}"#, 4),
+        (r#"jobs_total{outcome="replayed"}"#, 1),
+        (r#"jobs_total{outcome="rejected"}"#, 3),
         (r#"rejected_total{code="IDEMPOTENCY_CONFLICT"}"#, 1),
         (r#"rejected_total{code="INVALID_JOB"}"#, 1),
         (r#"rejected_total{code="UNKNOWN_CONNECTOR"}"#, 1),
@@ -102,9 +104,9 @@ async fn metrics_tell_what_became_of_jobs() {
         (r#"concluded_total{connector="mute",state="unknown",code="OUTCOME_UNKNOWN"}"#, 1),
         (r#"concluded_total{connector="asked",state="created",code=""}"#, 1),
         (r#"connector_calls_total{connector="sandbox",kind="create",outcome="created"}"#, 1),
-        (r#"connector_calls_total{connector="sandbox",kind="create",outcome="refused"}"#, 1),
-        (r#"connector_calls_total{connector="mute",kind="create",outcome="in_doubt"}"#, 1),
-        (r#"connector_calls_total{connector="asked",kind="create",outcome="in_doubt"}"#, 1),
+        (r#"connector_calls_total{connector="sandbox",kind="create",outcome="declined"}"#, 1),
+        (r#"connector_calls_total{connector="mute",kind="create",outcome="unknown"}"#, 1),
+        (r#"connector_calls_total{connector="asked",kind="create",outcome="unknown"}"#, 1),
         (r#"connector_calls_total{connector="asked",kind="look_up",outcome="found"}"#, 1),
         (r#"results_total{outcome="published"}"#, 8),
         (r#"webhooks_total{outcome="failed"}"#, 1),
@@ -163,7 +165,7 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     held.arrived().await;
     seen("half-open", "1").await;
     watched.worker.says(r#""breaker":"half-open""#).await;
-    let taken = &watched.measured().await[r#"payout_links_connector_slots_taken{connector="broken"}"#];
+    let taken = &watched.measured().await[r#"payout_links_connector_permits_taken{connector="broken"}"#];
     assert_eq!(taken, "1");
     // and closed when it went well; the others were never anything else.
     held.release();

@@ -71,7 +71,9 @@ async fn the_roles_rights_are_enough() {
     .await;
     // then nothing was refused to it,
     assert!(worker.stop().await.success());
-    for command in [&["keys", "status"][..], &["keys", "rotate"], &["show", "po_1"], &["audit", "--help"]] {
+    for command in
+        [&["keys", "status"][..], &["keys", "rotate"], &["show", "po_1"], &["verify-history", "--help"]]
+    {
         let output = world.run(command);
         assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     }

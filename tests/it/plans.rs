@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use payout_link_worker::postgres::{
-    Accepted, DatabaseSettings, DatabaseTls, DueEvent, StoreError, Telling, Unconcluded, WebhookState,
+    Accepted, DatabaseSettings, DatabaseTls, DueEvent, EventProgress, StoreError, Unconcluded, WebhookState,
     connect, migrate,
 };
 use provider_simulators::sandbox::Fault;
@@ -141,7 +141,7 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
                 store.conclude(link, told).await.unwrap()
             });
             let tell = async |event: Box<DueEvent>, published: bool| {
-                let telling = Telling {
+                let telling = EventProgress {
                     published,
                     reply_due: false,
                     publish_attempts: 0,

@@ -138,7 +138,7 @@ async fn doubt_with_the_same_key_is_settled_by_a_repeat() {
         let result = world.result_of(&id).await;
         assert_eq!(result.kind(), "payout_link.created", "{what}");
         let shown = world.wait_until_told(&id).await;
-        assert_eq!(outcomes(&shown), ["create in_doubt", "create created"], "{what}");
+        assert_eq!(outcomes(&shown), ["create unknown", "create created"], "{what}");
     }
     let ledger = world.provider.ledger();
     assert_eq!(ledger.links.len(), doubtful().len());
@@ -230,7 +230,7 @@ async fn a_key_in_use_is_in_doubt_and_not_refused() {
     world.provider.order_fault(Fault::status(409));
     world.publish(job("po_1")).await;
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(outcomes(&world.wait_until_told("po_1").await), ["create in_doubt", "create created"]);
+    assert_eq!(outcomes(&world.wait_until_told("po_1").await), ["create unknown", "create created"]);
 }
 
 /// A healthy queue gets a result once more with each try for the full one beside it.

@@ -44,7 +44,7 @@ async fn no_command_panics_where_standard_output_is_closed_or_full() {
         &["keys", "status"],
         &["keys", "rotate"],
         &["migrate"],
-        &["audit", "--published", published],
+        &["verify-history", "--published", published],
         &["submit", "--wait", jobs],
     ] {
         let usual = world.run(arguments);

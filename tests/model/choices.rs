@@ -132,13 +132,13 @@ impl Protocol {
                 }
             }
             Doing::Recording { .. } => steps.push(Step::RecordEvent(number)),
-            Doing::Telling { tried: None, .. } => {
+            Doing::EventProgress { tried: None, .. } => {
                 steps.push(Step::Publish(number));
                 if lossy {
                     steps.extend([Step::PublishInVain(number), Step::PublishUnheard(number)]);
                 }
             }
-            Doing::Telling { tried: Some(_), .. } => steps.push(Step::Delivered(number)),
+            Doing::EventProgress { tried: Some(_), .. } => steps.push(Step::Delivered(number)),
         }
     }
 

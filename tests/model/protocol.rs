@@ -182,7 +182,7 @@ impl Model for Protocol {
                 let hold = world.next_hold();
                 let event = world.row.as_mut()?.event.as_mut()?;
                 (event.holder, event.due_at) = (Some(hold), Some(NOW + LEASE));
-                world.workers[worker].doing = Doing::Telling { event: event.id, hold, tried: None };
+                world.workers[worker].doing = Doing::EventProgress { event: event.id, hold, tried: None };
             }
             Step::Decide(worker) => self.decide_and_go(world, worker, true),
             Step::ConcludeUnheard(worker) => {
@@ -204,7 +204,7 @@ impl Model for Protocol {
             Step::RecordEvent(worker) => {
                 let Doing::Recording { hold } = world.workers[worker].doing else { return None };
                 world.row.as_mut()?.event = Some(Event::held_by(hold));
-                world.workers[worker].doing = Doing::Telling { event: hold, hold, tried: None };
+                world.workers[worker].doing = Doing::EventProgress { event: hold, hold, tried: None };
             }
             Step::Publish(worker) => self.publish(world, worker, true, true),
             Step::PublishInVain(worker) => {

@@ -219,7 +219,7 @@ pub enum Doing {
         hold: Hold,
     },
     /// An event is its own to tell, or was.
-    Telling {
+    EventProgress {
         event: Hold,
         hold: Hold,
         tried: Option<bool>,
@@ -364,7 +364,7 @@ impl World {
     /// The holds that workers believe in.
     pub fn holds_of_the_living(&self) -> impl Iterator<Item = Hold> {
         self.workers.iter().filter_map(|worker| match worker.doing {
-            Doing::Holding { hold, .. } | Doing::Calling { hold, .. } | Doing::Telling { hold, .. } => {
+            Doing::Holding { hold, .. } | Doing::Calling { hold, .. } | Doing::EventProgress { hold, .. } => {
                 Some(hold)
             }
             Doing::Nothing

@@ -60,7 +60,11 @@ impl Protocol {
         if !self.is_held(row, hold) {
             // An earlier try was committed and its answer lost, where the row carries our own event.
             let is_ours = row.event.is_some_and(|event| event.id == hold);
-            return if is_ours { Doing::Telling { event: hold, hold, tried: None } } else { Doing::Nothing };
+            return if is_ours {
+                Doing::EventProgress { event: hold, hold, tried: None }
+            } else {
+                Doing::Nothing
+            };
         }
         row.state = match conclusion {
             Conclusion::Created(link) => State::Created { link: number(link) },
@@ -72,7 +76,7 @@ impl Protocol {
             return Doing::Recording { hold };
         }
         row.event = Some(Event::held_by(hold));
-        Doing::Telling { event: hold, hold, tried: None }
+        Doing::EventProgress { event: hold, hold, tried: None }
     }
 
     /// Whether the replay rule leaves no other way.
@@ -159,9 +163,9 @@ impl Protocol {
         let error = || ConnectorError::unanswered("");
         let outcome = match answer {
             Some(Answer::Link(number)) => Outcome::Created(link(number)),
-            Some(Answer::Refused) => Outcome::Refused(error()),
+            Some(Answer::Refused) => Outcome::Declined(error()),
             Some(Answer::TryLater) => Outcome::TryLater { error: error(), retry_after: None },
-            None => Outcome::InDoubt(error()),
+            None => Outcome::Unknown(error()),
         };
         let mut progress = known.progress();
         progress.record(outcome, at(NOW));
@@ -187,17 +191,17 @@ impl Protocol {
     }
 
     pub fn publish(&self, world: &mut World, worker: usize, arrives: bool, is_heard: bool) {
-        let Doing::Telling { event, hold, .. } = world.workers[worker].doing else { return };
+        let Doing::EventProgress { event, hold, .. } = world.workers[worker].doing else { return };
         if arrives {
             let id = if self.is(Flaw::NewEventId) { 100 + hold } else { event };
             world.hear_result(id);
         }
         let tried = Some(is_heard || self.is(Flaw::PublishedUnconfirmed));
-        world.workers[worker].doing = Doing::Telling { event, hold, tried };
+        world.workers[worker].doing = Doing::EventProgress { event, hold, tried };
     }
 
     pub fn delivered(&self, world: &mut World, worker: usize) {
-        let Doing::Telling { hold, tried, .. } = world.workers[worker].doing else { return };
+        let Doing::EventProgress { hold, tried, .. } = world.workers[worker].doing else { return };
         let event = world.row.as_mut().and_then(|row| row.event.as_mut());
         if let Some(event) = event.filter(|event| event.holder == Some(hold)) {
             event.is_published |= tried == Some(true);

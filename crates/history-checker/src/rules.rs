@@ -210,7 +210,7 @@ impl Findings {
             // Where keys can be repeated, only a refusal of the repeat leaves no other way, or that the key is there
             // already: neither says what came of the first.
             Some(Rule::SameKey) => {
-                let says_no_more = |call: &String| matches!(call.as_str(), "refused" | "already_there");
+                let says_no_more = |call: &String| matches!(call.as_str(), "declined" | "already_there");
                 record.in_doubt && record.calls.iter().any(says_no_more)
             }
             Some(Rule::LookUp) | None => false,

@@ -231,7 +231,7 @@ impl Hyperswitch {
     async fn create(&self, call: Call<'_>) -> Outcome {
         let body = match self.body(call.job, call.idempotency_key) {
             Ok(body) => serde_json::to_vec(&body).unwrap_or_default(),
-            Err(rejection) => return Outcome::Refused(rejection.into()),
+            Err(rejection) => return Outcome::Declined(rejection.into()),
         };
         let request = self
             .request(
@@ -251,8 +251,8 @@ impl Hyperswitch {
                 Some(Finding::Underway { connector_payout_id, status_code }) => {
                     Outcome::Underway { connector_payout_id, status_code }
                 }
-                Some(Finding::Ended { error, .. }) => Outcome::Refused(error),
-                _ => Outcome::InDoubt(unreadable(&answer)),
+                Some(Finding::Ended { error, .. }) => Outcome::Declined(error),
+                _ => Outcome::Unknown(unreadable(&answer)),
             };
         }
         match failure(&answer) {
@@ -261,7 +261,7 @@ impl Hyperswitch {
                 Some("HE_01") => Outcome::AlreadyThere(error),
                 // Out of order, or a processor's word: with whatever status they come, save "too many".
                 Some("HE_00" | "HE_03" | "CE_00") if answer.status != StatusCode::TOO_MANY_REQUESTS => {
-                    Outcome::InDoubt(error)
+                    Outcome::Unknown(error)
                 }
                 _ => judge(&answer, error, own_credential),
             },

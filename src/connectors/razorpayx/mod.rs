@@ -284,7 +284,7 @@ impl RazorpayX {
     async fn create(&self, call: Call<'_>) -> Outcome {
         let body = match self.body(call.job, call.idempotency_key) {
             Ok(body) => serde_json::to_vec(&body).unwrap_or_default(),
-            Err(rejection) => return Outcome::Refused(rejection.into()),
+            Err(rejection) => return Outcome::Declined(rejection.into()),
         };
         let request = self
             .of_job(self.http.post(self.links(&[])), call)
@@ -301,8 +301,8 @@ impl RazorpayX {
                 Some(Finding::Underway { connector_payout_id, status_code }) => {
                     Outcome::Underway { connector_payout_id, status_code }
                 }
-                Some(Finding::Ended { error, .. }) => Outcome::Refused(error),
-                _ => Outcome::InDoubt(unreadable(&answer)),
+                Some(Finding::Ended { error, .. }) => Outcome::Declined(error),
+                _ => Outcome::Unknown(unreadable(&answer)),
             };
         }
         match failure(&answer) {

@@ -231,7 +231,7 @@ impl Revolut {
     async fn create(&self, call: Call<'_>) -> Outcome {
         let body = match self.settings.body(call.job, call.idempotency_key) {
             Ok(body) => serde_json::to_vec(&body).unwrap_or_default(),
-            Err(rejection) => return Outcome::Refused(rejection.into()),
+            Err(rejection) => return Outcome::Declined(rejection.into()),
         };
         let request = || {
             let request = self.http.post(self.address(&[])).header(CONTENT_TYPE, "application/json");
@@ -249,8 +249,8 @@ impl Revolut {
                 Some(Finding::Underway { connector_payout_id, status_code }) => {
                     Outcome::Underway { connector_payout_id, status_code }
                 }
-                Some(Finding::Ended { error, .. }) => Outcome::Refused(error),
-                _ => Outcome::InDoubt(unreadable(&answer)),
+                Some(Finding::Ended { error, .. }) => Outcome::Declined(error),
+                _ => Outcome::Unknown(unreadable(&answer)),
             };
         }
         match failure(&answer) {

@@ -74,7 +74,7 @@ impl Progress {
             Outcome::Underway { connector_payout_id, status_code } => {
                 self.underway(connector_payout_id, status_code)
             }
-            Outcome::Refused(error) => {
+            Outcome::Declined(error) => {
                 self.answered(error.status_code);
                 Last::Refused(error)
             }
@@ -88,7 +88,7 @@ impl Progress {
                 self.in_doubt_since.get_or_insert(now);
                 Last::AlreadyThere(error)
             }
-            Outcome::InDoubt(error) => {
+            Outcome::Unknown(error) => {
                 self.answered(error.status_code);
                 self.in_doubt_since.get_or_insert(now);
                 Last::NoLink { error, retry_after: None }

@@ -96,7 +96,7 @@ fn without_doubt_the_rule_does_not_matter() {
     for rule in [SAME_KEY, SAME_KEY_OR_ASK, ASK, ReplayRule::Never] {
         for (outcome, soon, late) in [
             (Outcome::Created(link()), "created", "created"),
-            (Outcome::Refused(error(422)), "rejected", "rejected"),
+            (Outcome::Declined(error(422)), "rejected", "rejected"),
             (Outcome::NotSent(error(0)), "call", "unavailable"),
             (try_later(None), "call", "unavailable"),
         ] {
@@ -108,7 +108,7 @@ fn without_doubt_the_rule_does_not_matter() {
 
 #[test]
 fn doubt_is_settled_as_the_connector_allows() {
-    let doubtful = after(Outcome::InDoubt(error(500)));
+    let doubtful = after(Outcome::Unknown(error(500)));
     for (rule, passed, expected) in [
         (SAME_KEY, SECOND, "call"),
         (SAME_KEY, 40 * 60 * SECOND, "call"),
@@ -134,16 +134,16 @@ fn a_record_of_a_worker_that_died_is_in_doubt_and_never_repeated_blindly() {
 
 #[test]
 fn doubt_sticks() {
-    for later in [Outcome::Refused(error(422)), Outcome::NotSent(error(0)), try_later(None)] {
-        let mut progress = after(Outcome::InDoubt(error(500)));
+    for later in [Outcome::Declined(error(422)), Outcome::NotSent(error(0)), try_later(None)] {
+        let mut progress = after(Outcome::Unknown(error(500)));
         progress.record(later.clone(), start() + 2 * SECOND);
         assert_eq!(step(&progress, ReplayRule::Never, 3 * SECOND), "unknown", "{later:?}");
         assert_eq!(step(&progress, ASK, 3 * SECOND), "look up", "{later:?}");
         assert_eq!(step(&progress, SAME_KEY, 25 * HOUR), "unknown", "{later:?}");
     }
     // A refusal of the repeat ends in a look-up where there is one, else in not knowing.
-    let mut refused = after(Outcome::InDoubt(error(500)));
-    refused.record(Outcome::Refused(error(422)), start() + 2 * SECOND);
+    let mut refused = after(Outcome::Unknown(error(500)));
+    refused.record(Outcome::Declined(error(422)), start() + 2 * SECOND);
     assert_eq!(step(&refused, SAME_KEY, 3 * SECOND), "unknown");
     assert_eq!(step(&refused, SAME_KEY_OR_ASK, 3 * SECOND), "look up");
     // A link settles it.
@@ -154,7 +154,7 @@ fn doubt_sticks() {
 #[test]
 fn not_there_counts_only_after_the_settle_time() {
     let early = start() + 30 * SECOND;
-    let mut progress = after(Outcome::InDoubt(error(500)));
+    let mut progress = after(Outcome::Unknown(error(500)));
     progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &at(early));
     assert!(progress.in_doubt_since.is_some());
     let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(early)) else {
@@ -170,10 +170,10 @@ fn not_there_counts_only_after_the_settle_time() {
 
 #[test]
 fn what_is_found_ends_it() {
-    let mut found = after(Outcome::InDoubt(error(500)));
+    let mut found = after(Outcome::Unknown(error(500)));
     found.record_finding(Finding::Found(link()), ASK, &at(start() + SECOND));
     assert_eq!(step(&found, ASK, SECOND), "created");
-    let mut ended = after(Outcome::InDoubt(error(500)));
+    let mut ended = after(Outcome::Unknown(error(500)));
     let gone = Finding::Ended {
         error: error(200),
         payout_status: PayoutStatus::Cancelled,
@@ -185,7 +185,7 @@ fn what_is_found_ends_it() {
 
 #[test]
 fn a_question_that_is_not_answered_is_asked_until_time_is_up() {
-    let mut progress = after(Outcome::InDoubt(error(500)));
+    let mut progress = after(Outcome::Unknown(error(500)));
     let unanswered = Finding::Unanswered { error: error(503), retry_after: Some(7 * SECOND) };
     progress.record_finding(unanswered, ASK, &at(start() + SECOND));
     let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(start() + SECOND)) else {
@@ -238,7 +238,7 @@ fn attempts_have_an_end() {
     let mut progress = after(Outcome::NotSent(error(0)));
     progress.attempts = 100;
     assert_eq!(step(&progress, SAME_KEY, SECOND), "unavailable");
-    progress.record(Outcome::InDoubt(error(500)), start());
+    progress.record(Outcome::Unknown(error(500)), start());
     assert_eq!(step(&progress, SAME_KEY, SECOND), "unknown");
 }
 

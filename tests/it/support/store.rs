@@ -77,7 +77,7 @@ async fn submit_with(store: &Store, id: &str, hold: Hold) -> Accepted {
     store.accept(new, || true).await.unwrap()
 }
 
-pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::Told {
+pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::EventContent {
     link.begin_written_call();
     link.calls.push(Attempt {
         kind: AttemptKind::Create,
@@ -88,7 +88,7 @@ pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::Told
         outcome: "created",
         detail: Some(connector_payout_id.into()),
     });
-    contract::Told {
+    contract::EventContent {
         event_type: EventType::Created,
         payout_status: PayoutStatus::RequiresFulfillment,
         connector_payout_id: Some(connector_payout_id.into()),

@@ -16,9 +16,9 @@ fn doubt_of_another_account_stays() {
     };
     let underway = Outcome::Underway { connector_payout_id: "plink_1".into(), status_code: 201 };
     for (outcome, rule, here, there) in [
-        (Outcome::InDoubt(error(500)), SAME_KEY, "call", "unknown"),
-        (Outcome::InDoubt(error(500)), SAME_KEY_OR_ASK, "call", "unknown"),
-        (Outcome::InDoubt(error(500)), ASK, "look up", "unknown"),
+        (Outcome::Unknown(error(500)), SAME_KEY, "call", "unknown"),
+        (Outcome::Unknown(error(500)), SAME_KEY_OR_ASK, "call", "unknown"),
+        (Outcome::Unknown(error(500)), ASK, "look up", "unknown"),
         (Outcome::AlreadyThere(error(400)), SAME_KEY_OR_ASK, "look up", "unknown"),
         (underway, ASK, "look up", "unknown"),
         // Certain that nothing happened there.
@@ -33,7 +33,7 @@ fn doubt_of_another_account_stays() {
         assert_eq!(word(&unsaid, rule, &other), here, "{outcome:?} {rule:?} by an earlier version");
     }
     // What this account has answered since is believed.
-    let mut found = Progress { account: Some(account()), ..after(Outcome::InDoubt(error(500))) };
+    let mut found = Progress { account: Some(account()), ..after(Outcome::Unknown(error(500))) };
     found.record(Outcome::Created(link()), start() + SECOND);
     assert_eq!(word(&found, ASK, &other), "another end");
 }
@@ -59,7 +59,7 @@ fn not_there_counts_only_after_a_settle_time_of_a_clock_that_runs_steadily() {
         let seconds = |seconds| start() + time::Duration::seconds(seconds);
         let seen =
             Circumstances { steady: Steady { since: seconds(since), after_step }, ..at(seconds(asked)) };
-        let mut progress = after(Outcome::InDoubt(error(500)));
+        let mut progress = after(Outcome::Unknown(error(500)));
         progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &seen);
         assert_eq!(progress.in_doubt_since.is_none(), is_reliable, "{since} {asked}");
         match next(&progress, ASK, &policy(), &seen) {
@@ -72,7 +72,7 @@ fn not_there_counts_only_after_a_settle_time_of_a_clock_that_runs_steadily() {
 
 #[test]
 fn a_clock_that_stepped_does_not_narrow_a_look_up() {
-    let progress = after(Outcome::InDoubt(error(500)));
+    let progress = after(Outcome::Unknown(error(500)));
     for (since, after_step, now, narrows) in [
         (-100, false, 60, true),
         (-100, true, 60, true),
