@@ -265,14 +265,14 @@ async fn a_worker_takes_no_more_jobs_than_it_may_have_in_flight() {
     for number in 0..10 {
         world.publish(job(&format!("po_{number}"))).await;
     }
-    for call in &held {
-        call.arrived().await;
-    }
-    // Two are called, one is prefetched, seven wait.
+    // Two are called, one is prefetched, seven wait: for as long as one waits for its permit before it is parked.
     eventually("seven in the queue", async || {
         (world.ready(&world.names.jobs_queue).await == 7).then_some(())
     })
     .await;
+    for call in &held {
+        call.arrived().await;
+    }
     assert_eq!(world.provider.ledger().links.len(), 0);
     for call in held {
         call.release();
