@@ -39,12 +39,13 @@ async fn what_is_open_costs_the_others_nothing() {
     held.release();
     world.wait_until_told("po_held").await;
     assert!(worker.stop().await.success());
-    // then nobody has read the others by the index of what is open.
+    // then no statement of a job has read the others by the index of open records. The worker counts them once a minute.
     let read = counted(
         &world,
         "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'payout_links_service_order'",
     );
-    assert!(read.await < 5_000);
+    let read = read.await;
+    assert!(read < 20_000, "{read} entries read");
 }
 
 #[tokio::test(flavor = "multi_thread")]
