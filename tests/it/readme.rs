@@ -6,7 +6,7 @@ use std::{
 };
 
 const README: &str = include_str!("../../README.md");
-const SANDBOX: &str = include_str!("../../docs/connectors/sandbox.md");
+const SANDBOX: &str = include_str!("../../docs/reference/connectors/sandbox.md");
 
 /// The block of commands under a heading.
 fn steps<'a>(page: &'a str, heading: &str) -> &'a str {
