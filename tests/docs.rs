@@ -47,7 +47,7 @@ fn metrics_in<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
 
 #[test]
 fn the_metrics_are_described_to_operators_as_in_the_source() {
-    let described = metrics_in(include_str!("../docs/how-to/monitor.md"), "");
+    let described = metrics_in(include_str!("../docs/reference/metrics-and-logs.md"), "");
     assert!(!described.is_empty());
     assert_eq!(described, metrics_in(include_str!("../src/metrics.rs"), "//! "));
 }
