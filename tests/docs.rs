@@ -56,8 +56,10 @@ const VERIFICATION: &str = include_str!("../docs/explanation/verification.md");
 
 #[test]
 fn every_claim_of_security_names_tests_that_exist() {
-    let sources: String = ["src", "tests", "crates"].iter().map(|folder| sources_in(Path::new(folder))).collect();
-    let (_, section) = VERIFICATION.split_once("\n## Claims and their tests\n").expect("the section of the claims");
+    let sources: String =
+        ["src", "tests", "crates"].iter().map(|folder| sources_in(Path::new(folder))).collect();
+    let (_, section) =
+        VERIFICATION.split_once("\n## Claims and their tests\n").expect("the section of the claims");
     let section = section.split("\n## ").next().unwrap();
     let mut claims = 0;
     for line in section.lines().filter(|line| line.starts_with("| ") && !line.contains("---")) {
@@ -119,7 +121,10 @@ fn the_reference_has_every_setting_with_its_default() {
         // A value of the example that is no default, such as the connector of jobs that name none, is `none` there.
         match default {
             Some(default) => {
-                assert!(said == format!("`{default}`") || said == "none", "{section} {name}: {said}, not {default}");
+                assert!(
+                    said == format!("`{default}`") || said == "none",
+                    "{section} {name}: {said}, not {default}"
+                );
             }
             None => assert!(said == "REQUIRED" || said == "none", "{section} {name}: {said}"),
         }
@@ -133,7 +138,9 @@ fn pages(folder: &Path) -> Vec<std::path::PathBuf> {
         let entry = entry.unwrap();
         let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
         if entry.file_type().unwrap().is_dir() {
-            if !name.starts_with('.') && !["target", "node_modules", "corpus", "artifacts"].contains(&name.as_str()) {
+            if !name.starts_with('.')
+                && !["target", "node_modules", "corpus", "artifacts"].contains(&name.as_str())
+            {
                 all.extend(pages(&path));
             }
         } else if name.ends_with(".md") {
