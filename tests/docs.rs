@@ -1,25 +1,27 @@
-//! What the README shows is what was tried.
+//! The documentation says what the code says: examples, commands, metrics, settings, names of tests, and links.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 use std::path::Path;
 
-const README: &str = include_str!("../README.md");
-
 #[test]
-fn the_readme_shows_the_examples_to_the_letter() {
-    for example in [
-        include_str!("../docs/examples/publish.py"),
-        include_str!("../docs/examples/publish.js"),
-        include_str!("../docs/examples/verify_webhook.py"),
-        include_str!("../docs/examples/verify_webhook.js"),
+fn the_how_to_pages_show_the_examples_to_the_letter() {
+    let publish = include_str!("../docs/how-to/publish-a-job.md");
+    let verify = include_str!("../docs/how-to/verify-webhooks.md");
+    for (page, example) in [
+        (publish, include_str!("../docs/examples/publish.py")),
+        (publish, include_str!("../docs/examples/publish.js")),
+        (verify, include_str!("../docs/examples/verify_webhook.py")),
+        (verify, include_str!("../docs/examples/verify_webhook.js")),
+        (verify, include_str!("../docs/examples/verify_ed25519.py")),
     ] {
-        assert!(README.contains(example), "{}", example.lines().next().unwrap());
+        assert!(page.contains(example), "{}", example.lines().next().unwrap());
     }
 }
 
 #[test]
-fn the_readme_names_every_command() {
+fn the_reference_names_every_command() {
+    let page = include_str!("../docs/reference/cli.md");
     let help =
         std::process::Command::new(env!("CARGO_BIN_EXE_payout-link-worker")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
@@ -31,7 +33,7 @@ fn the_readme_names_every_command() {
     for command in
         commands.filter_map(|line| line.split_whitespace().next()).filter(|command| *command != "help")
     {
-        assert!(README.contains(&format!("| `{command}")), "{command}");
+        assert!(page.contains(&format!("| `{command}")), "{command}");
         count += 1;
     }
     assert!(count >= 5, "{help}");
@@ -45,21 +47,24 @@ fn metrics_in<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
 
 #[test]
 fn the_metrics_are_described_to_operators_as_in_the_source() {
-    let described = metrics_in(include_str!("../docs/operations.md"), "");
+    let described = metrics_in(include_str!("../docs/reference/metrics-and-logs.md"), "");
     assert!(!described.is_empty());
     assert_eq!(described, metrics_in(include_str!("../src/metrics.rs"), "//! "));
 }
 
-const SECURITY: &str = include_str!("../SECURITY.md");
+const VERIFICATION: &str = include_str!("../docs/explanation/verification.md");
 
 #[test]
 fn every_claim_of_security_names_tests_that_exist() {
     let sources: String =
         ["src", "tests", "crates"].iter().map(|folder| sources_in(Path::new(folder))).collect();
+    let (_, section) =
+        VERIFICATION.split_once("\n## Claims and their tests\n").expect("the section of the claims");
+    let section = section.split("\n## ").next().unwrap();
     let mut claims = 0;
-    for line in SECURITY.lines().filter(|line| line.starts_with("| ") && !line.contains("---")) {
+    for line in section.lines().filter(|line| line.starts_with("| ") && !line.contains("---")) {
         let columns: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [claim, tests] = columns[..] else { continue };
+        let [claim, tests] = columns[..] else { panic!("a row has a claim and its tests: {line}") };
         if tests == "test" {
             continue;
         }
@@ -70,7 +75,128 @@ fn every_claim_of_security_names_tests_that_exist() {
         }
         claims += 1;
     }
-    assert!(claims > 30, "{claims}");
+    assert!(claims > 50, "{claims}");
+}
+
+/// The example's setting, its value, and whether a default stands there: one that is REQUIRED, or a comment, has none.
+struct Setting<'a> {
+    section: &'a str,
+    name: &'a str,
+    default: Option<&'a str>,
+}
+
+fn settings(example: &str) -> Vec<Setting<'_>> {
+    let (mut all, mut section, mut required) = (Vec::new(), "", false);
+    for line in example.lines() {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        let name = bare.split_once(" = ").map(|(name, _)| name).filter(|name| {
+            !name.is_empty() && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
+        });
+        if let Some(name) = name {
+            let default = bare.split_once(" = ").map(|(_, value)| value);
+            let has_default = !required && !line.starts_with('#');
+            all.push(Setting { section, name, default: default.filter(|_| has_default) });
+            required = false;
+        } else if line.starts_with('[') {
+            section = line;
+        } else if line.starts_with('#') {
+            required |= line.starts_with("# REQUIRED");
+        }
+    }
+    all
+}
+
+#[test]
+fn the_reference_has_every_setting_with_its_default() {
+    let page = include_str!("../docs/reference/configuration.md");
+    let all = settings(include_str!("../config.example.toml"));
+    assert!(all.len() > 60, "{}", all.len());
+    for Setting { section, name, default } in all {
+        let part = page.split_once(&format!("\n## `{section}`\n"));
+        let (_, part) = part.unwrap_or_else(|| panic!("no part for {section}"));
+        let part = part.split("\n## ").next().unwrap();
+        let row = part.lines().find_map(|line| line.strip_prefix(&format!("| `{name}` | ")));
+        let row = row.unwrap_or_else(|| panic!("{section} {name} has no row"));
+        let said = row.split(" | ").next().unwrap();
+        // A value of the example that is no default, such as the connector of jobs that name none, is `none` there.
+        match default {
+            Some(default) => {
+                assert!(
+                    said == format!("`{default}`") || said == "none",
+                    "{section} {name}: {said}, not {default}"
+                );
+            }
+            None => assert!(said == "REQUIRED" || said == "none", "{section} {name}: {said}"),
+        }
+    }
+}
+
+/// Every Markdown page of the repository, by its path.
+fn pages(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            if !name.starts_with('.')
+                && !["target", "node_modules", "corpus", "artifacts"].contains(&name.as_str())
+            {
+                all.extend(pages(&path));
+            }
+        } else if name.ends_with(".md") {
+            all.push(path);
+        }
+    }
+    all
+}
+
+/// The lines of a page that are text, not code.
+fn text_lines(page: &str) -> Vec<&str> {
+    let mut is_code = false;
+    page.lines()
+        .filter(|line| {
+            let is_fence = line.trim_start().starts_with("```");
+            is_code ^= is_fence;
+            !is_code && !is_fence
+        })
+        .collect()
+}
+
+/// The anchors of a page's headings, as forges make them.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = text_lines(page).into_iter().filter(|line| line.starts_with('#'));
+    let slug = |heading: &str| -> String {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let letters = heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+        letters.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    };
+    headings.map(slug).collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for path in pages(root) {
+        let page = std::fs::read_to_string(&path).unwrap();
+        for line in text_lines(&page) {
+            for link in line.split("](").skip(1) {
+                let link = link.split(')').next().unwrap();
+                if link.contains("://") || link.starts_with("mailto:") {
+                    continue;
+                }
+                let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+                assert!(target.exists(), "{}: {link} leads to nothing", path.display());
+                if !anchor.is_empty() {
+                    let there = anchors(&std::fs::read_to_string(&target).unwrap());
+                    assert!(there.iter().any(|name| name == anchor), "{}: {link}: {there:?}", path.display());
+                }
+                links += 1;
+            }
+        }
+    }
+    assert!(links > 50, "{links}");
 }
 
 #[test]

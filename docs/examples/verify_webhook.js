@@ -6,7 +6,7 @@ const SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"; // webhooks.secrets of 
 // The event of a genuine webhook; throws for any other. `body` is the raw text, before any JSON parsing.
 function handle(body, headers) {
   const event = new Webhook(SECRET).verify(body, headers);
-  // The same event may come more than once: headers["webhook-id"] tells repeats.
+  // The same event can come more than once: recognize repeats by headers["webhook-id"].
   return event; // { type: "payout_link.created", timestamp, data: the result }
 }
 

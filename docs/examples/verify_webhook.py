@@ -7,5 +7,5 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # webhooks.secrets of the wor
 def handle(body: bytes, headers: dict) -> dict:
     """The event of a genuine webhook; raises WebhookVerificationError for any other."""
     event = Webhook(SECRET).verify(body, headers)
-    # The same event may come more than once: headers["webhook-id"] tells repeats.
+    # The same event can come more than once: recognize repeats by headers["webhook-id"].
     return event  # {"type": "payout_link.created", "timestamp": …, "data": {the result}}

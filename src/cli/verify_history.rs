@@ -1,4 +1,4 @@
-//! `verify-history`: a deployment's history against the rules. `docs/audit.md` has the formats of the files.
+//! `verify-history`: a deployment's history against the rules. `docs/reference/history-checker.md` has the formats of the files.
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -68,7 +68,7 @@ fn the_example_says_the_defaults() {
 
 /// The settings that a kind's page shows.
 fn page(kind: &str) -> String {
-    let page = format!("{}/docs/connectors/{kind}.md", env!("CARGO_MANIFEST_DIR"));
+    let page = format!("{}/docs/reference/connectors/{kind}.md", env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{page}: {error}"));
     let (_, settings) = page.split_once("```toml\n").expect("the page shows its settings");
     settings.split_once("```").unwrap().0.to_owned()
@@ -98,7 +98,7 @@ fn every_connector_has_a_page_with_every_setting_and_its_default() {
         assert_eq!(read(&bare.join("\n")), read(&page), "{}", kind.name);
         // Every key of connector_feature_data and every field that a job has to have is told of.
         let whole = std::fs::read_to_string(format!(
-            "{}/docs/connectors/{}.md",
+            "{}/docs/reference/connectors/{}.md",
             env!("CARGO_MANIFEST_DIR"),
             kind.name
         ));

@@ -25,7 +25,7 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
             tracing::warn!(
                 seals,
                 limit = MAX_SEALS,
-                "the first key of keys.sealing has encrypted many values: put a new key first (docs/operations.md, \"Rotating keys\")"
+                "the first key of keys.sealing has encrypted many values: put a new key first (docs/how-to/rotate-keys.md)"
             );
             warned_at = Some(Instant::now());
         }

@@ -204,7 +204,7 @@ async fn alerts_about_a_broker_that_is_away_fire() {
 /// The page says what each is for.
 #[test]
 fn every_alert_is_described_to_operators() {
-    let page = include_str!("../../docs/operations.md");
+    let page = include_str!("../../docs/how-to/monitor.md");
     let described: Vec<&str> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | alert |").map(|(name, _)| name))

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Heard, World, job};
 
-/// The history of a world as docs/audit.md has it, a file each.
+/// The history of a world as docs/reference/history-checker.md has it, a file each.
 struct Files {
     world: World,
     published: Vec<Value>,

@@ -202,7 +202,7 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
             _ => (name.to_owned(), kind.to_owned()),
         })
         .collect();
-    let documented: BTreeSet<(String, String)> = include_str!("../../docs/operations.md")
+    let documented: BTreeSet<(String, String)> = include_str!("../../docs/reference/metrics-and-logs.md")
         .lines()
         .filter_map(|line| line.strip_prefix("| `payout_links_"))
         .map(|row| row.split('|').map(str::trim).collect::<Vec<_>>())

@@ -49,7 +49,7 @@ fn encoded(encoding: &str) -> Job {
 const DIGITS: &str = "The amount in minor units (1250 for EUR 12.50) as a whole number is expected here, in digits alone: no \
     decimal point, no separators, no sign but -.";
 const ABOVE_ZERO: &str = "The amount must be 1 or more, in minor units: 1250 for EUR 12.50.";
-const CURRENCY: &str = "The currency is unknown: a code of ISO 4217 in capitals is expected here, such as EUR (docs/jobs.md has \
+const CURRENCY: &str = "The currency is unknown: a code of ISO 4217 in capitals is expected here, such as EUR (docs/reference/jobs.md has \
     all). Did you mean \"EUR\"?";
 const COMPRESSED: &str =
     "The message is said to be compressed: publish the JSON uncompressed, without a content encoding.";
@@ -89,7 +89,7 @@ fn mistakes() -> Vec<Mistake> {
             "a currency that is near to none",
             currency("YEN"),
             "amount.currency",
-            "The currency is unknown: a code of ISO 4217 in capitals is expected here, such as EUR (docs/jobs.md has all).",
+            "The currency is unknown: a code of ISO 4217 in capitals is expected here, such as EUR (docs/reference/jobs.md has all).",
         ),
         invalid(
             "no address",

@@ -1,19 +1,24 @@
-//! The steps that the README and the sandbox's page give by hand, done to the letter in a fresh directory.
+//! The steps of the tutorial and of the sandbox's page, run to the letter in a fresh directory.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-const README: &str = include_str!("../../README.md");
-const SANDBOX: &str = include_str!("../../docs/connectors/sandbox.md");
+const TUTORIAL: &str = include_str!("../../docs/tutorial/first-payout-link.md");
+const SANDBOX: &str = include_str!("../../docs/reference/connectors/sandbox.md");
 
-/// The block of commands under a heading.
-fn steps<'a>(page: &'a str, heading: &str) -> &'a str {
-    let (_, section) =
-        page.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
-    let (_, block) = section.split_once("```sh\n").expect("its commands");
-    block.split_once("```").unwrap().0
+/// The commands of a page, or of the part of it that follows a heading: every block marked `sh`, one after another.
+fn steps(page: &str, heading: Option<&str>) -> String {
+    let part = heading.map_or(page, |heading| {
+        let rest = page.split_once(&format!("\n## {heading}\n"));
+        let (_, rest) = rest.unwrap_or_else(|| panic!("no section {heading}"));
+        rest.split("\n## ").next().unwrap()
+    });
+    let blocks = part.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0);
+    let steps: String = blocks.collect();
+    assert!(!steps.is_empty(), "the page has commands");
+    steps
 }
 
 /// A directory with what the steps take from a checkout, and nothing else.
@@ -57,8 +62,8 @@ fn done(folder: &Path, steps: &str) -> String {
 }
 
 #[test]
-fn the_steps_of_the_readme_end_with_a_link() {
-    let said = done(&fresh_directory(), steps(README, "By hand"));
+fn the_steps_of_the_tutorial_end_with_a_link() {
+    let said = done(&fresh_directory(), &steps(TUTORIAL, None));
     for what in ["configuration", "broker", "database", "connector sandbox"] {
         assert!(said.contains(&format!("ok      {what}")), "{what}: {said}");
     }
@@ -69,7 +74,7 @@ fn the_steps_of_the_readme_end_with_a_link() {
 
 #[test]
 fn the_steps_of_the_sandboxs_page_end_with_a_verified_webhook() {
-    let said = done(&fresh_directory(), steps(SANDBOX, "Webhooks on this machine"));
+    let said = done(&fresh_directory(), &steps(SANDBOX, Some("Webhooks on this machine")));
     assert!(said.contains("\"verified\":true"), "{said}");
     assert!(said.contains("\"event_type\":\"payout_link.created\""), "{said}");
 }
@@ -80,7 +85,7 @@ fn the_examples_and_the_example_configuration_have_the_same_secrets() {
     let config: toml::Table = include_str!("../../config.example.toml").parse().unwrap();
     let secret = config["webhooks"]["secrets"][0].as_str().unwrap();
     for (name, example) in [
-        ("README", README),
+        ("verify-webhooks.md", include_str!("../../docs/how-to/verify-webhooks.md")),
         ("sandbox.md", SANDBOX),
         ("verify_webhook.py", include_str!("../../docs/examples/verify_webhook.py")),
         ("verify_webhook.js", include_str!("../../docs/examples/verify_webhook.js")),
@@ -90,7 +95,7 @@ fn the_examples_and_the_example_configuration_have_the_same_secrets() {
         assert!(!secrets.is_empty() && secrets.iter().all(|found| *found == secret), "{name}: {secrets:?}");
     }
     let token = config["connectors"]["sandbox"]["token"].as_str().unwrap();
-    for (name, page) in [("README", README), ("sandbox.md", SANDBOX)] {
+    for (name, page) in [("first-payout-link.md", TUTORIAL), ("sandbox.md", SANDBOX)] {
         assert!(page.contains(&format!("--token {token}")), "{name}");
     }
 }

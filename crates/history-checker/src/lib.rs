@@ -22,7 +22,8 @@
 //! it they find nothing.
 //!
 //! It shares no code with what it judges: the caller reads the database, and says what the idempotency keys are.
-//! `check` goes through a history once: its cost grows with its length. `docs/audit.md` has the files' formats.
+//! `check` goes through a history once: its cost grows with its length. `docs/reference/history-checker.md` has the
+//! files' formats.
 
 mod files;
 mod liveness;

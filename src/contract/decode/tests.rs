@@ -212,10 +212,10 @@ fn a_request_has_the_form_and_the_fingerprint_that_it_always_had() {
     assert_eq!(start(request.as_bytes()), [200, 120, 162, 31, 51, 51, 215, 139]);
 }
 
-/// `docs/jobs.md` is what a rejection refers to.
+/// `docs/reference/jobs.md` is what a rejection refers to.
 #[test]
 fn every_field_and_every_currency_is_documented() {
-    let page = include_str!("../../../docs/jobs.md");
+    let page = include_str!("../../../docs/reference/jobs.md");
     for job in everywhere::jobs() {
         for (path, _) in everywhere::fields(&job) {
             let name = path.rsplit('.').next().unwrap();

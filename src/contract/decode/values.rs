@@ -120,7 +120,7 @@ pub(super) fn named(json: &Json<'_>, list: PrismEnum) -> Result<Option<String>, 
 pub(super) fn unlisted(list: PrismEnum, given: &str) -> String {
     let expected = match list {
         PrismEnum::Currency => {
-            "The currency is unknown: a code of ISO 4217 in capitals is expected here, such as EUR (docs/jobs.md has all).".to_owned()
+            "The currency is unknown: a code of ISO 4217 in capitals is expected here, such as EUR (docs/reference/jobs.md has all).".to_owned()
         }
         PrismEnum::CountryAlpha2 => {
             "The country is unknown: a code of ISO 3166-1 alpha-2 in capitals is expected here, such as GB.".to_owned()
