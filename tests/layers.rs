@@ -1,0 +1,170 @@
+//! The layers of `src/`: which module may use which. The compiler allows any arrow; this table does not.
+
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+/// From the bottom to the top. A module uses modules above its own line only, and of those the ones that are named.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("tasks", &[]),
+    ("setting_url", &[]),
+    ("contract", &["domain"]),
+    ("http_client", &["domain"]),
+    ("limits", &["domain"]),
+    // The ports: they do not know each other.
+    ("connectors", &["contract", "domain", "http_client", "limits", "setting_url"]),
+    ("postgres", &["contract", "domain", "setting_url"]),
+    ("rabbitmq", &["domain", "setting_url"]),
+    ("webhooks", &["domain", "http_client", "limits"]),
+    // What joins the ports.
+    ("metrics", &["connectors", "contract", "domain", "postgres", "rabbitmq", "tasks"]),
+    (
+        "pipeline",
+        &[
+            "connectors",
+            "contract",
+            "domain",
+            "limits",
+            "metrics",
+            "postgres",
+            "rabbitmq",
+            "tasks",
+            "webhooks",
+        ],
+    ),
+    // What builds and runs it.
+    (
+        "config",
+        &[
+            "connectors",
+            "contract",
+            "domain",
+            "http_client",
+            "limits",
+            "pipeline",
+            "postgres",
+            "rabbitmq",
+            "setting_url",
+            "webhooks",
+        ],
+    ),
+    ("runtime", &["config", "domain", "metrics", "pipeline", "postgres", "rabbitmq", "tasks", "webhooks"]),
+    (
+        "cli",
+        &[
+            "config",
+            "connectors",
+            "contract",
+            "domain",
+            "pipeline",
+            "postgres",
+            "rabbitmq",
+            "runtime",
+            "webhooks",
+        ],
+    ),
+];
+
+#[test]
+fn every_module_uses_the_modules_below_it_alone() {
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut used);
+    for (module, uses) in &used {
+        let place = LAYERS.iter().position(|(name, _)| name == module);
+        let place = place.unwrap_or_else(|| panic!("{module} has no layer"));
+        for other in uses {
+            assert!(LAYERS[place].1.contains(&other.as_str()), "{module} may not use {other}");
+        }
+    }
+    for (place, (module, allowed)) in LAYERS.iter().enumerate() {
+        for other in *allowed {
+            let below = LAYERS[..place].iter().any(|(name, _)| name == other);
+            assert!(below, "{module}: {other} does not stand above it in the table");
+        }
+    }
+}
+
+/// No file of the product is longer than a reader takes in at once.
+#[test]
+fn no_file_of_the_product_is_longer_than_400_lines() {
+    let mut long = Vec::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |path, text| {
+        let lines = text.lines().count();
+        if lines > 400 {
+            long.push(format!("{}: {lines}", path.display()));
+        }
+    });
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+fn read(source: &Path, used: &mut BTreeMap<String, BTreeSet<String>>) {
+    files(source, &mut |path, text| {
+        let inside = path.strip_prefix(source).unwrap();
+        let module =
+            inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        // Unit tests may use what they like.
+        if matches!(module, "lib" | "main") || inside.to_str().unwrap().contains("tests") {
+            return;
+        }
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let of = used.entry(module.to_owned()).or_default();
+        of.extend(uses(code).into_iter().filter(|other| other != module));
+    });
+}
+
+fn files(folder: &Path, each: &mut impl FnMut(&Path, &str)) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, each);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            each(&path, &std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// The first names of all paths that begin with `crate::`, in and out of `use` trees.
+fn uses(code: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (start, _) in code.match_indices("crate::") {
+        let rest = &code[start + "crate::".len()..];
+        let Some(tree) = rest.strip_prefix('{') else {
+            names.insert(name(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut item = 0;
+        for (at, letter) in tree.char_indices() {
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => {
+                    names.insert(name(&tree[item..]));
+                    break;
+                }
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    names.insert(name(&tree[item..]));
+                    item = at + 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    names.retain(|name| name.starts_with(char::is_lowercase));
+    names
+}
+
+fn name(text: &str) -> String {
+    let text = text.trim_start();
+    text.chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect()
+}
+
+#[test]
+fn uses_are_found_in_paths_and_in_trees() {
+    let code = "use crate::{a::{b, c}, d, E};\nfn f() { crate::g::h(); }\n";
+    assert_eq!(uses(code), BTreeSet::from(["a", "d", "g"].map(str::to_owned)));
+}
