@@ -19,24 +19,41 @@ fn the_how_to_pages_show_the_examples_to_the_letter() {
     }
 }
 
+/// What the program prints for `--help`, or for a command's.
+fn help(command: &[&str]) -> String {
+    let program = env!("CARGO_BIN_EXE_payout-link-worker");
+    let output = std::process::Command::new(program).args(command).arg("--help").output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
-fn the_reference_names_every_command() {
+fn the_reference_names_every_command_and_every_option() {
     let page = include_str!("../docs/reference/cli.md");
-    let help =
-        std::process::Command::new(env!("CARGO_BIN_EXE_payout-link-worker")).arg("--help").output().unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let commands =
-        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let help_of_all = help(&[]);
+    let commands = help_of_all
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty());
     let mut count = 0;
-    // A line that goes on in the next one is indented further.
+    // A line that continues the one above is indented further.
     let commands = commands.filter(|line| !line.starts_with("   "));
     for command in
         commands.filter_map(|line| line.split_whitespace().next()).filter(|command| *command != "help")
     {
         assert!(page.contains(&format!("| `{command}")), "{command}");
+        for line in help(&[command]).lines().map(str::trim_start) {
+            let line =
+                line.split_once(", ").filter(|(short, _)| short.len() == 2).map_or(line, |(_, long)| long);
+            let Some(option) = line.strip_prefix("--") else { continue };
+            let name =
+                option.split(|letter: char| !letter.is_ascii_lowercase() && letter != '-').next().unwrap();
+            let is_there = page.contains(&format!("`--{name}`")) || page.contains(&format!("`--{name} "));
+            assert!(is_there, "{command} --{name}");
+        }
         count += 1;
     }
-    assert!(count >= 5, "{help}");
+    assert!(count >= 5, "{help_of_all}");
 }
 
 /// Rows of tables about metrics.
