@@ -309,7 +309,7 @@ impl Metrics {
             StoreError::LeaseLost => "lease_lost",
             StoreError::Unavailable(_) => "unavailable",
             StoreError::Inconsistent { .. } => "inconsistent",
-            StoreError::Refused(_) => "refused",
+            StoreError::Rejected(_) => "refused",
             StoreError::Unusable(_) => "unusable",
         };
         self.abandoned(reason);

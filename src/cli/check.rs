@@ -14,45 +14,45 @@ use crate::{
 
 pub(super) async fn run(config: &Config, open_secrets: &[String]) -> anyhow::Result<ExitCode> {
     let mut all_well = true;
-    let mut tell = |what: &str, result: Result<(), String>| match result {
+    let mut report = |what: &str, result: Result<(), String>| match result {
         Ok(()) => say(format_args!("ok      {what}")),
         Err(reason) => {
             all_well = false;
             say(format_args!("failed  {what}: {reason}"))
         }
     };
-    tell("configuration", Ok(()))?;
+    report("configuration", Ok(()))?;
     for file in open_secrets {
         say(format_args!("warning {file}: it holds secrets, and every user may read it"))?;
     }
-    tell("broker", rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string()))?;
+    report("broker", rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string()))?;
     if let Some(listen) = config.worker.health_listen {
         say(health_port(listen).await)?;
     }
     let connectors = config.connectors()?;
     match database(config).await {
         Ok((store, missing)) => {
-            tell("database", Ok(()))?;
+            report("database", Ok(()))?;
             if missing > 0 {
                 say(format_args!("note    the schema lacks {missing} migrations, which `run` applies"))?;
             } else {
                 let problems =
                     store.open_records().await.map(|records| Placement::of(records, &connectors).problems());
                 match problems {
-                    Ok(problems) if problems.is_empty() => tell("open records", Ok(()))?,
+                    Ok(problems) if problems.is_empty() => report("open records", Ok(()))?,
                     Ok(problems) => {
                         for problem in problems {
-                            tell("open records", Err(problem))?;
+                            report("open records", Err(problem))?;
                         }
                     }
-                    Err(error) => tell("open records", Err(error.to_string()))?,
+                    Err(error) => report("open records", Err(error.to_string()))?,
                 }
             }
         }
-        Err(error) => tell("database", Err(error.to_string()))?,
+        Err(error) => report("database", Err(error.to_string()))?,
     }
     for account in connectors.iter() {
-        tell(
+        report(
             &format!("connector {}", account.name),
             account.connector.check().await.map_err(|reason| {
                 let place =

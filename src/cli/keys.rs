@@ -26,12 +26,12 @@ pub(super) enum Action {
 const COUNTED: u32 = 5000;
 const SEALED: u32 = 500;
 const REST: Duration = Duration::from_millis(20);
-const TOLD_EVERY: usize = 100_000;
+const PROGRESS_EVERY: usize = 100_000;
 const PASSES: u32 = 10;
 
 pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<ExitCode> {
     if matches!(action, Action::Public) {
-        tell_public_keys(config)?;
+        print_public_keys(config)?;
         return Ok(ExitCode::SUCCESS);
     }
     let ring = config.key_ring()?;
@@ -45,7 +45,7 @@ pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<Exit
     }
 }
 
-fn tell_public_keys(config: &Config) -> anyhow::Result<()> {
+fn print_public_keys(config: &Config) -> anyhow::Result<()> {
     let webhooks = config.webhooks();
     let merchants = webhooks.merchant_keys.iter().map(|(id, keys)| (id.escape_debug().to_string(), keys));
     let mut all: Vec<_> = std::iter::once(("every other merchant".to_owned(), &webhooks.default_keys))
@@ -100,12 +100,12 @@ async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
             for value in &page.unopened {
                 note(format_args!("{} of {}: {}", value.column, value.id, value.error));
             }
-            let told = seen / TOLD_EVERY;
+            let before = seen / PROGRESS_EVERY;
             seen += page.records;
             resealed += page.resealed;
             contended += page.contended;
             unopened += page.unopened.len();
-            if seen / TOLD_EVERY > told {
+            if seen / PROGRESS_EVERY > before {
                 say(format_args!("{seen} records looked at, {resealed} values sealed anew"))?;
             }
             let Some(last) = page.last else { break };

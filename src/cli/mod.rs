@@ -95,7 +95,7 @@ const MISUSE: u8 = 2;
 pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.config.as_deref();
     if matches!(arguments.command, Command::Config) {
-        tell_given(file)?;
+        print_overrides(file)?;
     }
     let config = match config::load(file, environment()) {
         Ok(config) => config,
@@ -149,7 +149,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// Before anything is made of it: what is wrong may be that it is given in two places.
-fn tell_given(file: Option<&Path>) -> anyhow::Result<()> {
+fn print_overrides(file: Option<&Path>) -> anyhow::Result<()> {
     for (setting, place) in config::given(file, environment()).into_iter().flatten() {
         say(format_args!("{:<48} {place}", setting.escape_debug().to_string()))?;
     }

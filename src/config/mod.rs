@@ -97,7 +97,7 @@ impl Default for WorkerSection {
 pub struct DatabaseSection {
     /// `postgres://user:password@host:port/database?sslmode=…`
     pub url: Option<SecretString>,
-    /// [`LEAST_CONNECTIONS`] at least.
+    /// [`MIN_CONNECTIONS`] at least.
     pub max_connections: u32,
     pub timeout_seconds: u64,
     pub batch_rows: usize,

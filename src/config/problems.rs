@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Config, tls};
 use crate::{
     domain::did_you_mean,
-    postgres::{self, KeyError, LEAST_CONNECTIONS},
+    postgres::{self, KeyError, MIN_CONNECTIONS},
     rabbitmq,
     webhooks::SigningKey,
 };
@@ -49,8 +49,8 @@ impl Config {
         check(self.worker.events_in_flight < 2, "worker.events_in_flight is below 2");
         check(self.worker.sweep_interval_ms == 0, "worker.sweep_interval_ms is 0");
         check(
-            self.database.max_connections < LEAST_CONNECTIONS,
-            &format!("database.max_connections is below {LEAST_CONNECTIONS}"),
+            self.database.max_connections < MIN_CONNECTIONS,
+            &format!("database.max_connections is below {MIN_CONNECTIONS}"),
         );
         check(self.database.timeout_seconds == 0, "database.timeout_seconds is 0: nothing could be asked");
         check(self.broker.prefetch == 0, "broker.prefetch is 0: no limit at all");

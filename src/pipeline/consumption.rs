@@ -21,26 +21,26 @@ impl Pipeline {
 
     /// Says when jobs may be consumed, for as long as it is polled.
     pub(super) async fn watch_consumption(&self) {
-        let (mut database, mut unanswered) = (self.store.is_up(), self.unanswered.subscribe());
+        let (mut database, mut replies_blocked) = (self.store.is_up(), self.replies_blocked.subscribe());
         let mut publishing = self.publisher.watch_up();
         // The senders live as long as this pipeline and its publisher: an error is the end of both.
         loop {
             let stopped = select! {
                 away = async { database.wait_for(|up| !up).await.map(drop) } => away,
-                stuck = async { unanswered.wait_for(|stuck| *stuck).await.map(drop) } => stuck,
+                blocked = async { replies_blocked.wait_for(|blocked| *blocked).await.map(drop) } => blocked,
             };
             if stopped.is_err() {
                 return;
             }
             // A database that is back at once was not away.
-            if !*unanswered.borrow() && timeout(PATIENCE, database.wait_for(|up| *up)).await.is_ok() {
+            if !*replies_blocked.borrow() && timeout(PATIENCE, database.wait_for(|up| *up)).await.is_ok() {
                 continue;
             }
             self.may_consume.send_replace(false);
             loop {
                 let back = async {
                     database.wait_for(|up| *up).await.map(drop)?;
-                    publishing.wait_for(|up| *up || !*unanswered.borrow()).await.map(drop)
+                    publishing.wait_for(|up| *up || !*replies_blocked.borrow()).await.map(drop)
                 };
                 if back.await.is_err() {
                     return;
@@ -49,7 +49,7 @@ impl Pipeline {
                     break;
                 }
             }
-            if self.unanswered.send_replace(false) {
+            if self.replies_blocked.send_replace(false) {
                 // Time for what is published to be confirmed again.
                 sleep(PATIENCE).await;
             }

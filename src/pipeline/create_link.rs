@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Pipeline,
-    called::{redact, redact_outcome, redact_status, tell_log},
+    call_log::{redact, redact_outcome, redact_status, log_attempt},
     timeline,
 };
 use crate::{
@@ -35,7 +35,7 @@ impl Pipeline {
         permit: Permit,
     ) -> Result<Option<Concluded>, StoreError> {
         let rule = account.connector.replay_rule();
-        let mut has_place = true;
+        let mut has_rate_permit = true;
         if link.progress.doubt_lost_calls(&self.settings.retry, link.lease.now()) {
             link.call_is_written = false;
         }
@@ -47,7 +47,7 @@ impl Pipeline {
                 Next::Conclude(conclusion) => {
                     // It has no more calls: the next job's need not wait for this one's conclusion.
                     drop(permit);
-                    give_place_back(account, has_place);
+                    return_rate_permit(account, has_rate_permit);
                     let concluding = self.concluding.take().await;
                     let event = Box::pin(self.conclude(link, account, &conclusion)).await?;
                     return Ok(Some((event, concluding)));
@@ -55,7 +55,7 @@ impl Pipeline {
                 Next::Call { after } | Next::LookUp { after }
                     if self.is_too_long(after) || (waits_for_its_link(&link) && !after.is_zero()) =>
                 {
-                    give_place_back(account, has_place);
+                    return_rate_permit(account, has_rate_permit);
                     return self.postpone(link, after).await;
                 }
                 Next::Call { after } => {
@@ -63,7 +63,7 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(&link, account, &mut has_place).await {
+                    if let Err(wait) = self.let_through(&link, account, &mut has_rate_permit).await {
                         return self.postpone(link, wait).await;
                     }
                     if !self.begin_call(&mut link, account).await? {
@@ -76,7 +76,7 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(&link, account, &mut has_place).await {
+                    if let Err(wait) = self.let_through(&link, account, &mut has_rate_permit).await {
                         return self.postpone(link, wait).await;
                     }
                     match Box::pin(self.store.renew_for_look_up(&mut link)).await {
@@ -105,15 +105,15 @@ impl Pipeline {
     }
 
     /// Waits for the connector's rate limit and its breaker where that is short, and within the lease; else says how long it
-    /// is. `has_place`: whether the rate limit has let the next call through already.
+    /// is. `has_rate_permit`: whether the rate limit has let the next call through already.
     async fn let_through(
         &self,
         link: &OpenLink,
         account: &Account,
-        has_place: &mut bool,
+        has_rate_permit: &mut bool,
     ) -> Result<(), Duration> {
         let limit = self.settings.wait_in_place.min(link.lease.left() / 2);
-        if !std::mem::take(has_place) {
+        if !std::mem::take(has_rate_permit) {
             let wait = account.rate.reserve(std::time::Instant::now(), limit)?;
             self.sleep(wait).await;
         }
@@ -185,7 +185,7 @@ impl Pipeline {
         account.breaker.record(outcome.health(), std::time::Instant::now());
         redact_outcome(&mut outcome, link, account);
         let attempt = timeline::of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
-        tell_log(
+        log_attempt(
             &attempt,
             matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403 | 404)),
         );
@@ -215,7 +215,7 @@ impl Pipeline {
             redact(error, link, account);
         }
         let attempt = timeline::of_look_up(&finding, link.progress.look_ups + 1, asked_at, started.elapsed());
-        tell_log(&attempt, false);
+        log_attempt(&attempt, false);
         self.metrics.called(account, &attempt);
         link.calls.push(attempt);
         // As the clock is known now: what it did while the answer was on its way counts.
@@ -232,7 +232,7 @@ impl Pipeline {
     ) -> Result<Box<DueEvent>, StoreError> {
         match self.try_conclude(link, account, conclusion).await {
             Ok(event) => Ok(event),
-            Err((StoreError::Refused(reason), Some(mut link))) => {
+            Err((StoreError::Rejected(reason), Some(mut link))) => {
                 tracing::error!(
                     reason,
                     "the database refuses a conclusion, the outcome is recorded as unknown"
@@ -263,23 +263,23 @@ impl Pipeline {
         conclusion: &Conclusion,
     ) -> Result<Box<DueEvent>, (StoreError, Option<Box<OpenLink>>)> {
         let progress = &link.progress;
-        let told = contract::conclusion(
+        let written = contract::conclusion(
             &link.job,
             conclusion,
             progress.connector_payout_id.as_deref(),
             progress.status_code,
         );
-        let error_code = told.error_code;
+        let error_code = written.error_code;
         let answer = InHand::of(&link, self.idempotency_key(&link));
-        let concluding = Box::pin(self.store.conclude(link, told));
-        let event = match self.until_given_up(concluding).await {
+        let concluding = Box::pin(self.store.conclude(link, written));
+        let event = match self.until_abandoned(concluding).await {
             Some(Ok(event)) => event,
             Some(Err(Unconcluded { error, link })) => {
-                answer.say_given_up(&error.to_string());
+                answer.log_abandoned(&error.to_string());
                 return Err((error, Some(link)));
             }
             None => {
-                answer.say_given_up("the worker is stopped");
+                answer.log_abandoned("the worker is stopped");
                 return Err((StoreError::Unavailable("the worker is stopped".into()), None));
             }
         };
@@ -296,8 +296,8 @@ impl Pipeline {
 }
 
 /// The place under the rate limit that a record was claimed with, and did not need.
-fn give_place_back(account: &Account, has_place: bool) {
-    if has_place {
+fn return_rate_permit(account: &Account, has_rate_permit: bool) {
+    if has_rate_permit {
         account.rate.give_back(1);
     }
 }
@@ -321,7 +321,7 @@ impl InHand {
         }
     }
 
-    fn say_given_up(&self, reason: &str) {
+    fn log_abandoned(&self, reason: &str) {
         tracing::error!(
             payout_link.id = %self.id,
             connector_payout_id = self.connector_payout_id,

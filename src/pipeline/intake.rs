@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Pipeline, Work, answer::Answered, outbox::Outgoing, reading::Readable};
+use super::{Pipeline, Work, reject::Published, outbox::Outgoing, reading::Readable};
 use crate::{
     connectors::Account,
     contract::{Rejection, RejectionCode},
@@ -70,7 +70,7 @@ impl Pipeline {
         if delivery.is_stale() {
             return None;
         }
-        let digest = super::answer::message_digest(delivery, "suspect");
+        let digest = super::reject::message_digest(delivery, "suspect");
         let unfinished = match self.store.begin_suspect(&digest).await {
             Ok(unfinished) => unfinished,
             Err(error) => {
@@ -185,7 +185,7 @@ impl Pipeline {
     pub(super) async fn not_accepted(&self, delivery: &Delivery, error: StoreError) {
         match error {
             // Its content: said at once, since no try more makes it another.
-            StoreError::Refused(reason) => {
+            StoreError::Rejected(reason) => {
                 tracing::error!(reason, "the database refuses a job");
                 let message =
                     "The database cannot store this job: a value is outside of what it takes. Correct the \
@@ -263,13 +263,13 @@ impl Pipeline {
             replayed: true,
             ..Outgoing::to(delivery, &trace)
         };
-        match self.answer(&result, None).await {
-            Answered::Yes => {
+        match self.publish_reply(&result, None).await {
+            Published::Completely => {
                 delivery.acknowledge();
                 self.metrics.replayed();
             }
-            Answered::LeftToTheBroker | Answered::No => delivery.give_back(),
-            Answered::Stopped => {}
+            Published::LeftToTheBroker | Published::Not => delivery.give_back(),
+            Published::Stopped => {}
         }
     }
 }

@@ -4,14 +4,14 @@
 //! delivery ─▶ intake::take ─▶ create_link ─▶ outbox::deliver
 //!                  │ rejected      ▲              ▲
 //!                  ▼               └── sweeper ───┘
-//!            answer::reject          what is due
+//!            reject::reject          what is due
 //! ```
 //!
 //! A job becomes a row before it is acknowledged; from then on the row is what is worked on, here or by whoever
 //! finds it due. Recovery is not a second code path: the sweeper feeds the same functions.
 
-mod answer;
-mod called;
+mod reject;
+mod call_log;
 mod consumption;
 mod create_link;
 mod ignored_fields;
@@ -105,14 +105,14 @@ pub struct Pipeline {
     /// Wakes the sweeper before its interval is over.
     look_soon: Notify,
     /// Something had to be answered and could not be: consumption stops until results can leave.
-    unanswered: watch::Sender<bool>,
+    replies_blocked: watch::Sender<bool>,
     may_consume: watch::Sender<bool>,
     health: sweeper::Health,
     placement: Mutex<Placement>,
     tasks: TaskTracker,
     stopping: watch::Sender<bool>,
     /// The grace period of the shutdown has ended.
-    given_up: watch::Sender<bool>,
+    abandoned: watch::Sender<bool>,
     /// Why there is no use in going on.
     unusable: watch::Sender<Option<StoreError>>,
 }
@@ -139,13 +139,13 @@ impl Pipeline {
             delivering: Slots::new(settings.events_in_flight),
             suspects: RwLock::new(()),
             look_soon: Notify::new(),
-            unanswered: watch::Sender::new(false),
+            replies_blocked: watch::Sender::new(false),
             may_consume: watch::Sender::new(true),
             health: sweeper::Health::new(),
             placement: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: watch::Sender::new(false),
-            given_up: watch::Sender::new(false),
+            abandoned: watch::Sender::new(false),
             unusable: watch::Sender::new(None),
             settings,
         })
@@ -204,15 +204,15 @@ impl Pipeline {
     }
 
     /// Ends what the grace period was not long enough for. What is lost with it is logged within [`LAST_LINES`].
-    pub async fn give_up(&self) {
-        self.given_up.send_replace(true);
-        let _ = tokio::time::timeout(LAST_LINES, self.at_rest()).await;
+    pub async fn abandon_all(&self) {
+        self.abandoned.send_replace(true);
+        let _ = tokio::time::timeout(LAST_LINES, self.drained()).await;
     }
 
     /// Until the database turns out to be one that no job can be done with.
     pub async fn unusable(&self) -> StoreError {
-        let mut told = self.unusable.subscribe();
-        match told.wait_for(Option::is_some).await.map(|error| error.clone()) {
+        let mut unusable = self.unusable.subscribe();
+        match unusable.wait_for(Option::is_some).await.map(|error| error.clone()) {
             Ok(Some(error)) => error,
             // The sender is this pipeline's own: it cannot be gone.
             Ok(None) | Err(_) => std::future::pending().await,
@@ -220,7 +220,7 @@ impl Pipeline {
     }
 
     /// Until everything that was under way has come to rest.
-    pub async fn at_rest(&self) {
+    pub async fn drained(&self) {
         self.tasks.wait().await;
         seals::at_the_end(self).await;
     }
@@ -281,10 +281,10 @@ impl Pipeline {
     }
 
     /// Awaits what is not given up before the grace period has ended. `None`: it has.
-    async fn until_given_up<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
-        let mut given_up = self.given_up.subscribe();
+    async fn until_abandoned<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
+        let mut abandoned = self.abandoned.subscribe();
         // The sender is this pipeline's own: it cannot be gone.
-        match select(future, pin!(given_up.wait_for(|given_up| *given_up))).await {
+        match select(future, pin!(abandoned.wait_for(|abandoned| *abandoned))).await {
             Either::Left((value, _)) => Some(value),
             Either::Right(_) => None,
         }
@@ -336,7 +336,7 @@ impl Pipeline {
         match error {
             StoreError::LeaseLost => tracing::warn!("let go: the lease ran out, it is somebody else's now"),
             StoreError::Unavailable(_) => tracing::warn!(%error, "let go: it comes due again"),
-            StoreError::Inconsistent { .. } | StoreError::Refused(_) => {
+            StoreError::Inconsistent { .. } | StoreError::Rejected(_) => {
                 tracing::error!(%error, "let go: it comes due again");
             }
             StoreError::Unusable(_) => {

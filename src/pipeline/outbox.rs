@@ -86,18 +86,18 @@ impl Pipeline {
                 post_event.await
             }
         };
-        let telling = EventProgress {
+        let progress = EventProgress {
             published: publication.published,
             reply_due: publication.reply_due,
             publish_attempts: publication.attempts,
             keeps_lease: false,
             webhook: posted.state,
             webhook_attempts: posted.attempts,
-            posts: posted.attempt.into_iter().collect(),
+            webhook_calls: posted.attempt.into_iter().collect(),
             publish_after: publication.again_after,
-            post_after: posted.again_after,
+            webhook_after: posted.again_after,
         };
-        self.store.delivered(event, telling).await
+        self.store.delivered(event, progress).await
     }
 
     async fn publish_event(&self, event: &DueEvent) -> Publication {
@@ -297,9 +297,9 @@ fn published_alone(event: &DueEvent, publication: Publication) -> EventProgress 
         keeps_lease: true,
         webhook: event.webhook,
         webhook_attempts: event.webhook_attempts,
-        posts: Vec::new(),
+        webhook_calls: Vec::new(),
         publish_after: None,
-        post_after: None,
+        webhook_after: None,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     StoreError,
     connect::answered,
-    kept::{IDLE, Kept, KeptConnections},
+    connection_cache::{CachedConnection, ConnectionCache, IDLE},
 };
 
 /// One statement for many rows.
@@ -45,16 +45,16 @@ pub struct BatchLimits {
 }
 
 /// Each kind may have one; what is slow, and looking for what is due, needs others.
-pub const LEAST_CONNECTIONS: u32 = 6;
+pub const MIN_CONNECTIONS: u32 = 6;
 
 /// What the batches of every kind share: they go one after another, over the same connections.
 pub(super) struct Lane {
     order: Mutex<()>,
-    connections: KeptConnections,
+    connections: ConnectionCache,
 }
 
 impl Lane {
-    pub(super) fn new(connections: KeptConnections) -> Arc<Self> {
+    pub(super) fn new(connections: ConnectionCache) -> Arc<Self> {
         Arc::new(Self { order: Mutex::default(), connections })
     }
 }
@@ -119,16 +119,16 @@ async fn work<S: Statement>(
             let ahead = (items.len() >= SMALL).then_some(ahead);
             let mut running = std::pin::pin!(run(&*statement, &lane.connections, &items));
             match timeout(SLOW, &mut running).await {
-                Ok((answers, kept)) => {
-                    if let Some(kept) = kept {
-                        lane.connections.keep(kept);
+                Ok((answers, cached)) => {
+                    if let Some(cached) = cached {
+                        lane.connections.put_back(cached);
                     }
-                    tell(answers, senders);
+                    send_answers(answers, senders);
                 }
                 Err(_) => {
                     drop((ahead, waiting));
                     // Its connection is not kept: nobody may be left to look whether it is needed.
-                    tell(running.await.0, senders);
+                    send_answers(running.await.0, senders);
                     break;
                 }
             }
@@ -136,7 +136,7 @@ async fn work<S: Statement>(
     }
 }
 
-fn tell<T>(answers: Vec<T>, senders: Vec<oneshot::Sender<T>>) {
+fn send_answers<T>(answers: Vec<T>, senders: Vec<oneshot::Sender<T>>) {
     for (answer, sender) in answers.into_iter().zip(senders) {
         // A caller that went away left its lease behind, and that mends it.
         let _ = sender.send(answer);
@@ -147,7 +147,7 @@ fn tell<T>(answers: Vec<T>, senders: Vec<oneshot::Sender<T>>) {
 /// by here afterwards.
 async fn next<S: Statement>(
     waiting: &mut mpsc::Receiver<Waiting<S>>,
-    connections: &KeptConnections,
+    connections: &ConnectionCache,
 ) -> Option<Waiting<S>> {
     match timeout(IDLE, waiting.recv()).await {
         Ok(first) => first,
@@ -164,11 +164,11 @@ type Answers<S> = Vec<Result<<S as Statement>::Answer, StoreError>>;
 /// connection comes back where all went well.
 async fn run<S: Statement>(
     statement: &S,
-    connections: &KeptConnections,
+    connections: &ConnectionCache,
     items: &[S::Item],
-) -> (Answers<S>, Option<Kept>) {
+) -> (Answers<S>, Option<CachedConnection>) {
     match together(statement, connections, items).await {
-        Ok((answers, kept)) => (answers, Some(kept)),
+        Ok((answers, cached)) => (answers, Some(cached)),
         Err(error @ (StoreError::Unavailable(_) | StoreError::Unusable(_))) => {
             (items.iter().map(|_| Err(error.clone())).collect(), None)
         }
@@ -177,7 +177,7 @@ async fn run<S: Statement>(
             let mut answers = Vec::with_capacity(items.len());
             for item in items {
                 let alone = together(statement, connections, std::slice::from_ref(item)).await;
-                let no_answer = || Err(StoreError::Refused("no answer".into()));
+                let no_answer = || Err(StoreError::Rejected("no answer".into()));
                 answers.push(alone.and_then(|(mut one, _)| one.pop().unwrap_or_else(no_answer)));
             }
             (answers, None)
@@ -187,12 +187,12 @@ async fn run<S: Statement>(
 
 async fn together<S: Statement>(
     statement: &S,
-    connections: &KeptConnections,
+    connections: &ConnectionCache,
     items: &[S::Item],
-) -> Result<(Answers<S>, Kept), StoreError> {
-    let mut kept = connections.take().await?;
-    let answers = answered(connections.pool(), statement.run(kept.connection(), items)).await?;
-    Ok((answers, kept))
+) -> Result<(Answers<S>, CachedConnection), StoreError> {
+    let mut cached = connections.take().await?;
+    let answers = answered(connections.pool(), statement.run(cached.connection(), items)).await?;
+    Ok((answers, cached))
 }
 
 /// One column of a batch, as `unnest` takes it. In a list of what is selected these go side by side; as `FROM UNNEST` each would be

@@ -180,7 +180,7 @@ pub(super) fn not_connected(options: &PgConnectOptions, error: sqlx::Error) -> S
     match StoreError::from(error) {
         StoreError::Unavailable(reason) => StoreError::Unavailable(format!("{place}: {reason}")),
         StoreError::Unusable(reason) => StoreError::Unusable(format!("{place}: {reason}")),
-        StoreError::Refused(reason) => StoreError::Refused(format!("{place}: {reason}")),
+        StoreError::Rejected(reason) => StoreError::Rejected(format!("{place}: {reason}")),
         other => other,
     }
 }

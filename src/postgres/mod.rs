@@ -35,13 +35,13 @@ mod connect;
 mod due;
 mod duplicate;
 mod fitness;
-mod keep;
-mod kept;
+mod renew;
+mod connection_cache;
 mod open;
 mod outbox;
 mod probe;
-mod pack;
-mod retain;
+mod compression;
+mod prune;
 mod record_id;
 mod rejections;
 mod remembered;
@@ -64,12 +64,12 @@ use uuid::Uuid;
 
 use self::{
     accept::Accept, availability::Availability, batch::Batcher, clock::DatabaseClock, conclude::Conclude,
-    connect::answered, keep::Keep, kept::KeptConnections, outbox::Delivered, worker::WorkerNumber,
+    connect::answered, renew::Renew, connection_cache::ConnectionCache, outbox::Delivered, worker::WorkerNumber,
 };
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     audit::{Audited, AuditedEvent},
-    batch::{BatchLimits, LEAST_CONNECTIONS},
+    batch::{BatchLimits, MIN_CONNECTIONS},
     clock::ClockState,
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate, url_problem},
@@ -79,7 +79,7 @@ pub use self::{
     probe::Probe,
     record_id::Identity,
     remembered::Remembered,
-    retain::Batch,
+    prune::Batch,
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
     seal_count::{MANY_SEALS, MAX_SEALS},
@@ -102,7 +102,7 @@ pub enum StoreError {
     Inconsistent { table: &'static str, column: &'static str, id: Uuid, reason: String },
     /// Tell: the database refuses what this row would become.
     #[error("the database refused: {0}")]
-    Refused(String),
+    Rejected(String),
     /// Stop and say so: the database is not one that this worker, or this role, can work with (a table, a column or a
     /// right is missing, the role is locked out).
     #[error("the database cannot be used by this worker: {0}")]
@@ -125,7 +125,7 @@ impl From<sqlx::Error> for StoreError {
                 match (passing, for_all) {
                     (true, _) => Self::Unavailable(text),
                     (false, true) => Self::Unusable(text),
-                    (false, false) => Self::Refused(text),
+                    (false, false) => Self::Rejected(text),
                 }
             }
             sqlx::Error::Io(_)
@@ -134,7 +134,7 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
-            _ => Self::Refused(error.to_string()),
+            _ => Self::Rejected(error.to_string()),
         }
     }
 }
@@ -157,7 +157,7 @@ pub struct Store {
     keys: Arc<KeyRing>,
     settings: StoreSettings,
     accepting: Batcher<Accept>,
-    keeping: Batcher<Keep>,
+    renewing: Batcher<Renew>,
     concluding: Batcher<Conclude>,
     delivering: Batcher<Delivered>,
 }
@@ -165,10 +165,10 @@ pub struct Store {
 impl Store {
     pub fn new(pool: PgPool, keys: KeyRing, settings: StoreSettings) -> Self {
         let (keys, limits) = (Arc::new(keys), settings.batches);
-        let lane = batch::Lane::new(KeptConnections::new(pool.clone()));
+        let lane = batch::Lane::new(ConnectionCache::new(pool.clone()));
         Self {
             accepting: Batcher::start(Accept { lease: settings.lease }, limits, &lane),
-            keeping: Batcher::start(Keep { lease: settings.lease }, limits, &lane),
+            renewing: Batcher::start(Renew { lease: settings.lease }, limits, &lane),
             concluding: Batcher::start(Conclude { event_lease: settings.event_lease }, limits, &lane),
             delivering: Batcher::start(Delivered, limits, &lane),
             pool,

@@ -93,11 +93,11 @@ pub struct EventProgress {
     pub keeps_lease: bool,
     pub webhook: WebhookState,
     pub webhook_attempts: u32,
-    pub posts: Vec<Attempt>,
+    pub webhook_calls: Vec<Attempt>,
     /// When to publish again, where the result is not published or a reply is due.
     pub publish_after: Option<Duration>,
     /// When to post again, where the webhook is pending.
-    pub post_after: Option<Duration>,
+    pub webhook_after: Option<Duration>,
 }
 
 pub(super) struct Delivered;
@@ -106,7 +106,7 @@ pub(super) struct DeliveredRow {
     id: Uuid,
     payout_link_id: Uuid,
     holder: Uuid,
-    telling: EventProgress,
+    progress: EventProgress,
 }
 
 impl Store {
@@ -235,21 +235,21 @@ impl Store {
     ///
     /// `LeaseLost` if the event belongs to another claim by now; `Unavailable` if the database did not answer while the
     /// lease ran. The event comes due again, under the same id.
-    pub async fn delivered(&self, event: &DueEvent, telling: EventProgress) -> Result<(), StoreError> {
-        let told = Arc::new(DeliveredRow {
+    pub async fn delivered(&self, event: &DueEvent, progress: EventProgress) -> Result<(), StoreError> {
+        let row = Arc::new(DeliveredRow {
             id: event.id,
             payout_link_id: event.payout_link_id,
             holder: event.lease.holder,
-            telling,
+            progress,
         });
-        while_leased(&event.lease, self.patiently(|| self.delivering.submit(told.clone()))).await
+        while_leased(&event.lease, self.patiently(|| self.delivering.submit(row.clone()))).await
     }
 }
 
 impl DeliveredRow {
     /// Where the event tells all that there is to tell of its only post.
-    fn first_post(&self) -> Option<&Attempt> {
-        match &self.telling.posts[..] {
+    fn first_webhook_call(&self) -> Option<&Attempt> {
+        match &self.progress.webhook_calls[..] {
             [only] if self.is_clean(only) => Some(only),
             _ => None,
         }
@@ -257,7 +257,7 @@ impl DeliveredRow {
 
     /// A post whose body broke off has more to tell.
     fn is_clean(&self, post: &Attempt) -> bool {
-        post.number == 1 && self.telling.webhook == WebhookState::Delivered && post.detail.is_none()
+        post.number == 1 && self.progress.webhook == WebhookState::Delivered && post.detail.is_none()
     }
 }
 
@@ -277,10 +277,10 @@ impl Statement for Delivered {
         let rows: Vec<&DeliveredRow> = rows.iter().map(AsRef::as_ref).collect();
         let mut posts = Timeline::default();
         // Those that their event tells of do not go along: nine columns more for the rows of every job.
-        for row in rows.iter().filter(|row| row.first_post().is_none()) {
-            row.telling.posts.iter().for_each(|post| posts.push(row.payout_link_id, row.holder, post));
+        for row in rows.iter().filter(|row| row.first_webhook_call().is_none()) {
+            row.progress.webhook_calls.iter().for_each(|post| posts.push(row.payout_link_id, row.holder, post));
         }
-        let told = sqlx::query!(
+        let written = sqlx::query!(
             r#"
             WITH told AS (
                 UPDATE events e SET
@@ -329,11 +329,11 @@ impl Statement for Delivered {
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),
-            &column(&rows, |row| row.telling.published),
-            &column(&rows, |row| row.telling.webhook.as_str()) as &[&str],
-            &column(&rows, |row| count(row.telling.webhook_attempts)),
-            &column(&rows, |row| row.telling.publish_after.map(millis)) as &[Option<i64>],
-            &column(&rows, |row| row.telling.post_after.map(millis)) as &[Option<i64>],
+            &column(&rows, |row| row.progress.published),
+            &column(&rows, |row| row.progress.webhook.as_str()) as &[&str],
+            &column(&rows, |row| count(row.progress.webhook_attempts)),
+            &column(&rows, |row| row.progress.publish_after.map(millis)) as &[Option<i64>],
+            &column(&rows, |row| row.progress.webhook_after.map(millis)) as &[Option<i64>],
             &posts.links,
             &posts.kinds as &[&str],
             &posts.numbers,
@@ -342,29 +342,29 @@ impl Statement for Delivered {
             &posts.status_codes,
             &posts.outcomes as &[&str],
             &posts.details as &[Option<String>],
-            &column(&rows, |row| row.first_post().map(|post| post.started_at)) as &[Option<OffsetDateTime>],
-            &column(&rows, |row| row.first_post().map(|post| whole_millis(post.took))) as &[Option<i32>],
-            &column(&rows, |row| row.first_post().map(|post| post.status_code.into())) as &[Option<i32>],
-            &column(&rows, |row| row.telling.reply_due),
-            &column(&rows, |row| count(row.telling.publish_attempts)),
-            &column(&rows, |row| row.telling.keeps_lease),
+            &column(&rows, |row| row.first_webhook_call().map(|post| post.started_at)) as &[Option<OffsetDateTime>],
+            &column(&rows, |row| row.first_webhook_call().map(|post| whole_millis(post.took))) as &[Option<i32>],
+            &column(&rows, |row| row.first_webhook_call().map(|post| post.status_code.into())) as &[Option<i32>],
+            &column(&rows, |row| row.progress.reply_due),
+            &column(&rows, |row| count(row.progress.publish_attempts)),
+            &column(&rows, |row| row.progress.keeps_lease),
         )
         .fetch_all(&mut *connection)
         .await?;
-        if told.len() == rows.len() {
+        if written.len() == rows.len() {
             return Ok(rows.iter().map(|_| Ok(())).collect());
         }
-        let told: HashSet<(Uuid, Uuid)> = told.into_iter().map(|row| (row.id, row.holder)).collect();
+        let written: HashSet<(Uuid, Uuid)> = written.into_iter().map(|row| (row.id, row.holder)).collect();
         let mut late = Timeline::default();
-        for row in rows.iter().filter(|row| !told.contains(&(row.id, row.holder))) {
-            if let Some(post) = row.first_post() {
+        for row in rows.iter().filter(|row| !written.contains(&(row.id, row.holder))) {
+            if let Some(post) = row.first_webhook_call() {
                 late.push(row.payout_link_id, row.holder, post);
             }
         }
         late.write(connection, "").await?;
         Ok(rows
             .iter()
-            .map(|row| if told.contains(&(row.id, row.holder)) { Ok(()) } else { Err(StoreError::LeaseLost) })
+            .map(|row| if written.contains(&(row.id, row.holder)) { Ok(()) } else { Err(StoreError::LeaseLost) })
             .collect())
     }
 }

@@ -4,7 +4,7 @@
 //! as associated data, so that a value moved to another row does not open. New values are sealed with the ring's
 //! first key, values under any of its keys open. Nonces are random: NIST SP 800-38D allows 2³² seals per key, which are
 //! counted (`seal_count.rs`). The row's id holds a MAC of merchant, identifier and connector (`record_id.rs`).
-//! What is sealed is packed (`pack.rs`), and the associated data says so; in version 1 it was not.
+//! What is sealed is compressed (`pack.rs`), and the associated data says so; in version 1 it was not.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,14 +14,14 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::{
-    pack::{self, pack, unpack},
+    compression::{self, compress, decompress},
     record_id::{Identity, RecordIds},
 };
 use crate::contract::FingerprintKey;
 
 const VERSION: u8 = 2;
 /// What was sealed as it is.
-const UNPACKED: u8 = 1;
+const UNCOMPRESSED: u8 = 1;
 
 /// The keys, newest first. Nothing of them is ever printed.
 pub struct KeyRing {
@@ -51,8 +51,8 @@ impl Column {
 
     fn dictionary(self) -> &'static [u8] {
         match self {
-            Self::Request => pack::REQUEST,
-            Self::Result => pack::RESULT,
+            Self::Request => compression::REQUEST,
+            Self::Result => compression::RESULT,
         }
     }
 }
@@ -171,19 +171,19 @@ impl KeyRing {
     pub fn seal(&self, column: Column, row: Uuid, clear: &[u8]) -> Vec<u8> {
         let (id, key) = &self.keys[0];
         self.seals.fetch_add(1, Relaxed);
-        let mut packed = pack(clear, column.dictionary());
+        let mut compressed = compress(clear, column.dictionary());
         #[expect(
             clippy::expect_used,
             reason = "fails only past 2^36 bytes, where a request has 2^18 at most"
         )]
         let nonce = key
-            .seal_in_place_append_tag(associated_data(VERSION, column, row, id), &mut packed)
+            .seal_in_place_append_tag(associated_data(VERSION, column, row, id), &mut compressed)
             .expect("a request is far below AES-GCM's limit");
-        let mut sealed = Vec::with_capacity(2 + id.len() + NONCE_LEN + packed.len());
+        let mut sealed = Vec::with_capacity(2 + id.len() + NONCE_LEN + compressed.len());
         sealed.extend([VERSION, id.len() as u8]);
         sealed.extend(id.as_bytes());
         sealed.extend(nonce.as_ref());
-        sealed.extend(packed);
+        sealed.extend(compressed);
         sealed
     }
 
@@ -202,10 +202,10 @@ impl KeyRing {
             .map_err(|_| OpenError::Corrupt)?
             .len();
         clear.truncate(length);
-        if version == UNPACKED {
+        if version == UNCOMPRESSED {
             Ok(clear)
         } else {
-            unpack(&clear, column.dictionary()).ok_or(OpenError::Corrupt)
+            decompress(&clear, column.dictionary()).ok_or(OpenError::Corrupt)
         }
     }
 }
@@ -221,7 +221,7 @@ fn opening(sealed: &[u8]) -> Option<(u8, &str, &[u8])> {
     let (&[version, length], rest) = sealed.split_first_chunk::<2>()?;
     let (id, rest) = rest.split_at_checked(length.into())?;
     let id = std::str::from_utf8(id).ok()?;
-    (matches!(version, VERSION | UNPACKED) && id.is_ascii()).then_some((version, id, rest))
+    (matches!(version, VERSION | UNCOMPRESSED) && id.is_ascii()).then_some((version, id, rest))
 }
 
 fn associated_data(version: u8, column: Column, row: Uuid, key_id: &str) -> Aad<Vec<u8>> {
@@ -231,7 +231,7 @@ fn associated_data(version: u8, column: Column, row: Uuid, key_id: &str) -> Aad<
         data.push(0);
     }
     data.extend(row.as_bytes());
-    if version != UNPACKED {
+    if version != UNCOMPRESSED {
         data.push(version);
     }
     Aad::from(data)
@@ -279,19 +279,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_before_there_was_packing_opens() {
+    fn uncompressed_values_of_version_1_open() {
         // Given a value of version 1,
         let (ring, row) = (ring(&[("k1", 1)]), Uuid::now_v7());
         let mut clear = b"as it is".to_vec();
-        let data = associated_data(UNPACKED, Column::Request, row, "k1");
+        let data = associated_data(UNCOMPRESSED, Column::Request, row, "k1");
         let nonce = ring.keys[0].1.seal_in_place_append_tag(data, &mut clear).unwrap();
-        let mut sealed = [&[UNPACKED, 2], &b"k1"[..], nonce.as_ref(), &clear].concat();
+        let mut sealed = [&[UNCOMPRESSED, 2], &b"k1"[..], nonce.as_ref(), &clear].concat();
         // then it opens; called version 2 it does not, nor is one of version 2 taken for it.
         assert_eq!(ring.open(Column::Request, row, &sealed).unwrap(), b"as it is");
         sealed[0] = VERSION;
         assert_eq!(ring.open(Column::Request, row, &sealed), Err(OpenError::Corrupt));
-        let mut sealed = ring.seal(Column::Request, row, b"packed");
-        sealed[0] = UNPACKED;
+        let mut sealed = ring.seal(Column::Request, row, b"compressed");
+        sealed[0] = UNCOMPRESSED;
         assert_eq!(ring.open(Column::Request, row, &sealed), Err(OpenError::Corrupt));
     }
 

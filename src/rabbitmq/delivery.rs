@@ -177,7 +177,7 @@ impl Delivery {
         if self.is_unreadable
             || self.withheld.is_some()
             || self.properties.headers().iter().flat_map(|headers| headers.inner()).map(sized).sum::<usize>()
-                > MOST_HEADERS
+                > MAX_HEADER_BYTES
         {
             return None;
         }
@@ -234,7 +234,7 @@ fn is_own_pseudo_queue(reply_to: &ShortString) -> bool {
 }
 
 /// They go in one frame; the rest of it is for the other properties and for ours.
-const MOST_HEADERS: usize = FRAME as usize - 8 * 1024;
+const MAX_HEADER_BYTES: usize = FRAME as usize - 8 * 1024;
 
 /// Bytes that a header takes up.
 fn sized((name, value): (&ShortString, &AMQPValue)) -> usize {

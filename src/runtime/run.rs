@@ -85,13 +85,13 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         stopped = timeout(grace, finish(&pipeline, &stopper, taking, services)) => {
             if stopped.is_err() {
                 tracing::warn!(jobs = pipeline.jobs_in_flight(), "the grace period is over; leases mend what is left");
-                pipeline.give_up().await;
+                pipeline.abandon_all().await;
             }
             stopped.is_err()
         }
         () = signals.next() => {
             tracing::warn!("a second signal: leaving at once; leases mend what is left");
-            pipeline.give_up().await;
+            pipeline.abandon_all().await;
             true
         }
     };
@@ -121,7 +121,7 @@ async fn finish(
         let _ = taking.await;
     }
     join_all(services).await;
-    pipeline.at_rest().await;
+    pipeline.drained().await;
     stopper.close();
 }
 

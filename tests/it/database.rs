@@ -50,7 +50,7 @@ async fn each_class_of_refusal_has_its_consequence() {
         let error = sqlx::query(AssertSqlSafe(raise)).execute(&world.pool).await.unwrap_err();
         let consequence = match StoreError::from(error) {
             StoreError::Unavailable(_) => again,
-            StoreError::Refused(_) => row,
+            StoreError::Rejected(_) => row,
             StoreError::Unusable(_) => stop,
             other => panic!("{code}: {other}"),
         };

@@ -20,11 +20,11 @@ use crate::{
     domain::{AccountId, Attempt, OpenLink, ServiceClass, service_rank},
 };
 
-pub(super) struct Keep {
+pub(super) struct Renew {
     pub(super) lease: Duration,
 }
 
-pub(super) struct Kept {
+pub(super) struct Renewal {
     id: Uuid,
     holder: Uuid,
     attempts: i32,
@@ -65,7 +65,7 @@ impl Store {
     /// answer while the lease ran. No call may be made then.
     pub async fn renew_for_call(&self, link: &mut OpenLink) -> Result<(), StoreError> {
         link.progress.attempts += 1;
-        let Granted { now, refreshed } = self.keep(link, Then::Call).await?;
+        let Granted { now, refreshed } = self.renew(link, Then::Call).await?;
         link.progress.last_called_at = Some(now);
         link.progress.first_called_at.get_or_insert(now);
         if let Some(refreshed) = refreshed {
@@ -83,7 +83,7 @@ impl Store {
     ///
     /// As [`Store::renew_for_call`].
     pub async fn renew_for_look_up(&self, link: &mut OpenLink) -> Result<(), StoreError> {
-        self.keep(link, Then::LookUp).await?;
+        self.renew(link, Then::LookUp).await?;
         Ok(())
     }
 
@@ -95,11 +95,11 @@ impl Store {
     ///
     /// `LeaseLost` if the row belongs to another claim by now.
     pub async fn postpone(&self, mut link: Box<OpenLink>, after: Duration) -> Result<(), StoreError> {
-        self.keep(&mut link, Then::Due(after)).await?;
+        self.renew(&mut link, Then::Due(after)).await?;
         Ok(())
     }
 
-    async fn keep(&self, link: &mut OpenLink, then: Then) -> Result<Granted, StoreError> {
+    async fn renew(&self, link: &mut OpenLink, then: Then) -> Result<Granted, StoreError> {
         let asked_at = Instant::now();
         let calls = std::mem::take(&mut link.calls);
         let progress = &link.progress;
@@ -110,7 +110,7 @@ impl Store {
             Then::Due(_) => ServiceClass::New,
         };
         let service_rank = service_rank(class, link.job.priority);
-        let kept = || Kept {
+        let renewal = || Renewal {
             id: link.id,
             holder: link.lease.holder,
             attempts: count(progress.attempts),
@@ -123,7 +123,7 @@ impl Store {
             service_rank,
             then,
         };
-        let written = self.patiently(|| self.keeping.submit(kept()));
+        let written = self.patiently(|| self.renewing.submit(renewal()));
         let granted = match then {
             // A call or a question needs a lease that runs.
             Then::Call | Then::LookUp => while_leased(&link.lease, written).await,
@@ -149,29 +149,29 @@ impl Store {
     }
 }
 
-impl Statement for Keep {
-    type Item = Kept;
+impl Statement for Renew {
+    type Item = Renewal;
     type Answer = Granted;
 
-    fn weight(_: &Kept) -> usize {
+    fn weight(_: &Renewal) -> usize {
         0
     }
 
     async fn run(
         &self,
         connection: &mut PgConnection,
-        rows: &[Kept],
+        rows: &[Renewal],
     ) -> Result<Vec<Result<Granted, StoreError>>, StoreError> {
         let mut calls = Timeline::default();
         for row in rows {
             row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
         }
-        let rows: Vec<&Kept> = rows.iter().collect();
-        let due_in = |row: &Kept| match row.then {
+        let rows: Vec<&Renewal> = rows.iter().collect();
+        let due_in = |row: &Renewal| match row.then {
             Then::Call | Then::LookUp => millis(self.lease),
             Then::Due(after) => millis(after),
         };
-        let kept = sqlx::query!(
+        let renewed = sqlx::query!(
             r#"
             WITH kept AS (
                 UPDATE payout_links p SET
@@ -238,10 +238,10 @@ impl Statement for Keep {
         .fetch_all(connection)
         .await?;
         // By holder as well: a worker that lost a row and claimed it again may ask under both at once.
-        let mut kept: HashMap<(Uuid, Uuid), Granted> = kept
+        let mut granted: HashMap<(Uuid, Uuid), Granted> = renewed
             .into_iter()
             .map(|row| ((row.id, row.holder), Granted { now: row.now, refreshed: row.refreshed }))
             .collect();
-        Ok(rows.iter().map(|row| kept.remove(&(row.id, row.holder)).ok_or(StoreError::LeaseLost)).collect())
+        Ok(rows.iter().map(|row| granted.remove(&(row.id, row.holder)).ok_or(StoreError::LeaseLost)).collect())
     }
 }

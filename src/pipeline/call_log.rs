@@ -30,10 +30,10 @@ pub(super) fn redact_status(created: &mut CreatedLink, link: &OpenLink, account:
 }
 
 /// One line a call. A credential of the deployment that a connector refuses is somebody's to mend, now.
-pub(super) fn tell_log(attempt: &Attempt, our_credential_refused: bool) {
+pub(super) fn log_attempt(attempt: &Attempt, credential_rejected: bool) {
     let (kind, outcome, status) = (attempt.kind.as_str(), attempt.outcome, attempt.status_code);
     let took_ms = u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX);
-    if our_credential_refused {
+    if credential_rejected {
         tracing::error!(
             kind,
             outcome,

@@ -25,7 +25,7 @@ use crate::{
 
 /// How answering a delivery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answered {
+pub(super) enum Published {
     /// Published, and dead-lettered where that was wanted: the delivery may be acknowledged.
     Yes,
     /// Published; the broker is to make the dead letter, from the message that it has.
@@ -73,7 +73,7 @@ impl Pipeline {
                     return self.answer_duplicate(delivery, accepted).await;
                 }
                 // It has no row, then: such values are refused wherever they stand in a statement.
-                Some(Err(StoreError::Refused(_))) => {}
+                Some(Err(StoreError::Rejected(_))) => {}
                 Some(Err(error)) => return self.not_accepted(delivery, error).await,
             }
             return self.reject_for_now(delivery, rejection).await;
@@ -149,11 +149,11 @@ impl Pipeline {
         };
         let dead_letter = delivery.dead_letter(&self.settings.names.dead_exchange, code, &reason);
         let is_ours_to_publish = dead_letter.is_some();
-        match self.answer(&result, dead_letter).await {
-            Answered::Yes if is_ours_to_publish => delivery.acknowledge(),
-            Answered::Yes | Answered::LeftToTheBroker => delivery.reject(),
-            Answered::No => return delivery.give_back(),
-            Answered::Stopped => return,
+        match self.publish_reply(&result, dead_letter).await {
+            Published::Completely if is_ours_to_publish => delivery.acknowledge(),
+            Published::Completely | Published::LeftToTheBroker => delivery.reject(),
+            Published::Not => return delivery.give_back(),
+            Published::Stopped => return,
         }
         self.metrics.rejected(rejection.code);
     }
@@ -170,11 +170,11 @@ impl Pipeline {
     }
 
     /// Publishes the answer to a delivery, and its dead letter, within [`PATIENCE`].
-    pub(super) async fn answer(
+    pub(super) async fn publish_reply(
         &self,
         result: &Outgoing<'_>,
         mut dead_letter: Option<Box<Message>>,
-    ) -> Answered {
+    ) -> Published {
         let answered = async {
             let (started, mut is_published, mut pause) = (Instant::now(), false, PAUSE);
             loop {
@@ -196,7 +196,7 @@ impl Pipeline {
                     }
                 }
                 if is_published {
-                    let Some(letter) = &dead_letter else { return Answered::Yes };
+                    let Some(letter) = &dead_letter else { return Published::Completely };
                     match self.publish_dead_letter(letter.clone()).await {
                         Ok(()) => {
                             dead_letter = None;
@@ -207,16 +207,16 @@ impl Pipeline {
                 }
                 if late {
                     // A dead letter that the broker does not take from us it can make by itself.
-                    return if is_published { Answered::LeftToTheBroker } else { Answered::No };
+                    return if is_published { Published::LeftToTheBroker } else { Published::Not };
                 }
                 sleep(pause.min(PATIENCE.saturating_sub(started.elapsed()))).await;
                 pause *= 2;
             }
         };
-        let answered = self.unless_stopped(pin!(answered)).await.unwrap_or(Answered::Stopped);
-        if answered == Answered::No {
+        let answered = self.unless_stopped(pin!(answered)).await.unwrap_or(Published::Stopped);
+        if answered == Published::Not {
             // Whatever else has to be answered would only come again and again.
-            self.unanswered.send_replace(true);
+            self.replies_blocked.send_replace(true);
         }
         answered
     }

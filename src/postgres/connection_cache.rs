@@ -17,23 +17,23 @@ use super::{StoreError, connect::answered};
 /// A connection that nothing is done on for so long is given back: others may need it.
 pub(super) const IDLE: Duration = Duration::from_millis(100);
 /// After so long it goes back in any case: the pool replaces those that are old.
-const KEPT: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = Duration::from_secs(60);
 
-pub(super) struct KeptConnections {
+pub(super) struct ConnectionCache {
     pool: PgPool,
     /// Used last, at the end. One for each kind of batch at most: a kind has one quick batch under way, and what a slow one
     /// had is not kept.
-    free: Mutex<Vec<Kept>>,
+    free: Mutex<Vec<CachedConnection>>,
 }
 
 /// A connection on which all has gone well.
-pub(super) struct Kept {
+pub(super) struct CachedConnection {
     connection: PoolConnection<Postgres>,
     since: Instant,
     used: Instant,
 }
 
-impl KeptConnections {
+impl ConnectionCache {
     pub(super) fn new(pool: PgPool) -> Self {
         Self { pool, free: Mutex::default() }
     }
@@ -43,30 +43,30 @@ impl KeptConnections {
     }
 
     /// The one used last, or another of the pool's.
-    pub(super) async fn take(&self) -> Result<Kept, StoreError> {
+    pub(super) async fn take(&self) -> Result<CachedConnection, StoreError> {
         let last = self.free().pop();
-        if let Some(kept) = last.filter(|kept| kept.since.elapsed() < KEPT) {
-            return Ok(kept);
+        if let Some(cached) = last.filter(|cached| cached.since.elapsed() < MAX_AGE) {
+            return Ok(cached);
         }
         let connection = answered(&self.pool, self.pool.acquire()).await?;
-        Ok(Kept { connection, since: Instant::now(), used: Instant::now() })
+        Ok(CachedConnection { connection, since: Instant::now(), used: Instant::now() })
     }
 
-    pub(super) fn keep(&self, mut kept: Kept) {
-        kept.used = Instant::now();
-        self.free().push(kept);
+    pub(super) fn put_back(&self, mut cached: CachedConnection) {
+        cached.used = Instant::now();
+        self.free().push(cached);
     }
 
     pub(super) fn give_back_idle(&self) {
-        self.free().retain(|kept| kept.used.elapsed() < IDLE);
+        self.free().retain(|cached| cached.used.elapsed() < IDLE);
     }
 
-    fn free(&self) -> MutexGuard<'_, Vec<Kept>> {
+    fn free(&self) -> MutexGuard<'_, Vec<CachedConnection>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl CachedConnection {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
