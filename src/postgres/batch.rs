@@ -1,11 +1,11 @@
-//! How a hundred callers share one transaction, unseen by them.
+//! Lets many callers share one transaction.
 //!
-//! A batch is whatever is waiting when the one before it is done: nobody waits for a timer, so a lone job pays
-//! nothing. Batches of all kinds go one after another: two at once would only make them smaller (measured: half the
-//! rows in each, and half as much again of Postgres's CPU a job). Small ones do not: where there is little to do, what
-//! one kind waits for another is all that a lone job would notice. A statement that is slow does not hold up the next:
-//! after a moment the next batch goes beside it, up to `depth` of one kind. Batches are bounded in rows and bytes, and
-//! so is the queue before them.
+//! A batch is everything that waits when the previous batch is done. No caller waits for a timer, so a single job has
+//! no extra delay. Batches of all kinds run one after another: two at once would only be smaller (measured: half the
+//! rows each, and half as much again of PostgreSQL's CPU time a job). Small batches run concurrently, because then
+//! waiting for another kind would be the main delay of a single job. A slow statement does not block the next: after
+//! [`SLOW`] the next batch runs beside it, up to `depth` of one kind. Batches and the queue before them are bounded
+//! in rows and bytes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,10 +26,10 @@ pub(super) trait Statement: Send + Sync + 'static {
     type Item: Send + Sync + 'static;
     type Answer: Send + 'static;
 
-    /// Size of an item's variable part in bytes.
+    /// Returns the size of an item's variable part in bytes.
     fn weight(item: &Self::Item) -> usize;
 
-    /// One answer an item, in the items' order. Safe to repeat: an error may come after the commit.
+    /// Runs the statement and returns one answer for each item, in order. It must be safe to repeat, because an error may come after the commit.
     fn run(
         &self,
         connection: &mut PgConnection,
@@ -37,17 +37,21 @@ pub(super) trait Statement: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Result<Self::Answer, StoreError>>, StoreError>> + Send;
 }
 
+/// Limits of a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
+    /// Maximum number of rows.
     pub rows: usize,
+    /// Maximum size of the variable parts, in bytes.
     pub bytes: usize,
+    /// Maximum number of concurrent batches of one kind.
     pub depth: usize,
 }
 
-/// Each kind may have one; what is slow, and looking for what is due, needs others.
+/// Minimum size of the pool: each kind of batch may use one connection; slow batches and the sweeper need others.
 pub const MIN_CONNECTIONS: u32 = 6;
 
-/// What the batches of every kind share: they go one after another, over the same connections.
+/// The order and the connections that the batches of all kinds share.
 pub(super) struct Lane {
     order: Mutex<()>,
     connections: ConnectionCache,
@@ -71,7 +75,7 @@ struct Waiting<S: Statement> {
 impl<S: Statement> Batcher<S> {
     pub(super) fn start(statement: S, limits: BatchLimits, lane: &Arc<Lane>) -> Self {
         let (queue, waiting) = mpsc::channel(limits.rows * limits.depth);
-        // Whoever holds it forms the next batch of its kind.
+        // The task that holds the lock forms the next batch of its kind.
         let waiting = Arc::new(Mutex::new(waiting));
         let statement = Arc::new(statement);
         for _ in 0..limits.depth {
@@ -88,10 +92,10 @@ impl<S: Statement> Batcher<S> {
     }
 }
 
-/// A batch of fewer rows has those of other kinds beside it.
+/// A batch with fewer rows runs beside those of other kinds.
 const SMALL: usize = 8;
 
-/// A statement that takes longer has the next batch beside it.
+/// The next batch runs beside a statement that takes longer.
 const SLOW: Duration = Duration::from_millis(10);
 
 async fn work<S: Statement>(
@@ -101,7 +105,7 @@ async fn work<S: Statement>(
     lane: Arc<Lane>,
 ) {
     loop {
-        // Held from one batch to the next: handed on after each, it would wake another task every time.
+        // Held from one batch to the next: passing it on would wake another task every time.
         let mut waiting = waiting.lock().await;
         loop {
             let Some(first) = next(&mut waiting, &lane.connections).await else { return };
@@ -127,7 +131,7 @@ async fn work<S: Statement>(
                 }
                 Err(_) => {
                     drop((ahead, waiting));
-                    // Its connection is not kept: nobody may be left to look whether it is needed.
+                    // Its connection is not cached: no task may be left to return it when it is idle.
                     send_answers(running.await.0, senders);
                     break;
                 }
@@ -138,13 +142,12 @@ async fn work<S: Statement>(
 
 fn send_answers<T>(answers: Vec<T>, senders: Vec<oneshot::Sender<T>>) {
     for (answer, sender) in answers.into_iter().zip(senders) {
-        // A caller that went away left its lease behind, and that mends it.
+        // If the caller is gone, its lease expires and another worker claims the row.
         let _ = sender.send(answer);
     }
 }
 
-/// The first to wait. Where nobody does for a while, what is not used is given back: whoever keeps a connection comes
-/// by here afterwards.
+/// Returns the first waiting item. If none comes for [`IDLE`], returns idle connections to the pool first.
 async fn next<S: Statement>(
     waiting: &mut mpsc::Receiver<Waiting<S>>,
     connections: &ConnectionCache,
@@ -160,8 +163,8 @@ async fn next<S: Statement>(
 
 type Answers<S> = Vec<Result<<S as Statement>::Answer, StoreError>>;
 
-/// Runs the batch; where the database refuses it as a whole, row by row, so that one bad row fails alone. The
-/// connection comes back where all went well.
+/// Runs the batch. If the database rejects it as a whole, runs it row by row, so that only the bad row fails. Returns
+/// the connection if no statement failed.
 async fn run<S: Statement>(
     statement: &S,
     connections: &ConnectionCache,
@@ -195,8 +198,8 @@ async fn together<S: Statement>(
     Ok((answers, cached))
 }
 
-/// One column of a batch, as `unnest` takes it. In a list of what is selected these go side by side; as `FROM UNNEST` each would be
-/// put by in a store of its own first, at three times the cost.
+/// Returns one column of a batch for `unnest`. In a SELECT list these cost a third of `FROM UNNEST`, which
+/// materializes each array first.
 pub(super) fn column<'a, R: 'a + Copy, T>(rows: &[R], of: impl Fn(R) -> T) -> Vec<T> {
     rows.iter().map(|row| of(*row)).collect()
 }

@@ -1,10 +1,13 @@
-//! What is sealed is compressed before: a request or a result is mostly the contract's own words, and every byte of it is
-//! written more than once (the row, its next version, and the log of both). A usual request comes to half of itself or less.
+//! Compresses values before they are sealed. A request or a result consists mostly of the contract's own words, and
+//! PostgreSQL writes every byte more than once (the row, its next version, the log of both). A usual request shrinks
+//! to half its size or less.
 //!
-//! `length (4, little-endian) ‖ LZ4 block`, against a dictionary that never changes: what was compressed with it is only
-//! ever read with it. Packing before sealing makes the length tell a little of the words as well. That is of use to one who
-//! can put words of his own beside a secret and see how long both become: here one sender writes all of a request, and one
-//! connector all of a link.
+//! The form is `length (4, little-endian) ‖ LZ4 block`, against a dictionary that never changes: a value is only
+//! readable with the dictionary that it was compressed with.
+//!
+//! Compression before encryption makes the length depend on the content. An attacker can use that only if the same
+//! value holds a secret and text of the attacker. Here one sender writes all of a request, and one provider writes
+//! all of a link.
 
 use lz4_flex::block::{
     compress_into_with_dict, decompress_into_with_dict, get_maximum_output_size, uncompressed_size,
@@ -15,15 +18,16 @@ pub(super) fn compress(clear: &[u8], dictionary: &[u8]) -> Vec<u8> {
     let (length, block) = compressed.split_at_mut(LENGTH);
     #[expect(clippy::cast_possible_truncation, reason = "a request has 2^18 bytes at most")]
     length.copy_from_slice(&(clear.len() as u32).to_le_bytes());
-    #[expect(clippy::expect_used, reason = "fails only where there is less room than the worst case takes")]
-    let length = compress_into_with_dict(clear, block, dictionary).expect("there is room for the worst case");
+    #[expect(clippy::expect_used, reason = "the buffer has the size of the worst case")]
+    let length =
+        compress_into_with_dict(clear, block, dictionary).expect("the buffer has the size of the worst case");
     compressed.truncate(LENGTH + length);
     compressed
 }
 
 const LENGTH: usize = 4;
 
-/// `None`: it was not compressed.
+/// Decompresses a value. Returns `None` if it was not compressed.
 pub(super) fn decompress(compressed: &[u8], dictionary: &[u8]) -> Option<Vec<u8>> {
     let (length, block) = uncompressed_size(compressed).ok()?;
     let mut clear = vec![0; length];
@@ -31,8 +35,8 @@ pub(super) fn decompress(compressed: &[u8], dictionary: &[u8]) -> Option<Vec<u8>
     (decompressed == length).then_some(clear)
 }
 
-/// Requests as `contract::encode` writes them, with what most of them have at the end: what was seen last is found first.
-/// Never to be changed.
+/// The dictionary for requests, as `contract::encode` writes them. The most common parts are at the end, where LZ4
+/// finds them first. It must never change.
 pub(super) const REQUEST: &[u8] = concat!(
     r#","browser_info":{"color_depth":24,"screen_height":1080,"screen_width":1920,"java_enabled":false,"#,
     r#""java_script_enabled":true,"time_zone_offset_minutes":-60,"language":"en-US","accept_header":"text/html","#,
@@ -53,7 +57,7 @@ pub(super) const REQUEST: &[u8] = concat!(
 )
 .as_bytes();
 
-/// The same for results, as `contract::result` writes them.
+/// The dictionary for results, as `contract::result` writes them. It must never change.
 pub(super) const RESULT: &[u8] = concat!(
     r#","error":{"unified_details":{"code":"","message":"The connector ","user_guidance_message":""},"#,
     r#""connector_details":{"code":"","message":"","reason":""}},"status_code":400,"payout_status":"FAILED","#,
@@ -80,7 +84,7 @@ mod tests {
         }
     }
 
-    /// What is in databases was compressed by lz4_flex with a table of its own, on the heap.
+    /// Existing databases hold values that lz4_flex compressed with a table of its own, on the heap.
     #[test]
     fn values_of_earlier_versions_decompress() {
         let compressed = concat!(
@@ -91,7 +95,7 @@ mod tests {
         );
         let compressed: Vec<u8> = (0..compressed.len())
             .step_by(2)
-            .map(|place| u8::from_str_radix(&compressed[place..place + 2], 16).unwrap())
+            .map(|index| u8::from_str_radix(&compressed[index..index + 2], 16).unwrap())
             .collect();
         assert_eq!(decompress(&compressed, REQUEST).unwrap(), JOB);
         assert_eq!(compress(JOB, REQUEST), compressed);
@@ -111,7 +115,7 @@ mod tests {
         assert_eq!(decompress(b"\x01", REQUEST), None);
     }
 
-    /// What is in databases was compressed with them.
+    /// Existing databases hold values that were compressed with these dictionaries.
     #[test]
     fn the_dictionaries_are_what_they_always_were() {
         let start = |dictionary| digest::digest(&digest::SHA256, dictionary).as_ref()[..8].to_vec();

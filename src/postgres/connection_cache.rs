@@ -1,11 +1,11 @@
-//! Connections between one batch and the next.
+//! Reuses connections from one batch to the next.
 //!
-//! The pool asks each connection that it gets back whether it is there still, twice, which is more than a lone job's
-//! statement costs. And what was used last is used next, whatever kind of batch comes: a job's statements find one
-//! backend that is awake, not three that have to be woken.
+//! The pool tests each connection that is returned to it, twice, which costs more than the statement of a single job.
+//! The connection used last is used next, whatever the kind of batch. So the statements of one job find one
+//! PostgreSQL backend that is awake, not three that have to wake up.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -13,20 +13,21 @@ use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::Instant;
 
 use super::{StoreError, connect::answered};
+use crate::lock::lock;
 
-/// A connection that nothing is done on for so long is given back: others may need it.
+/// An idle connection goes back to the pool after this time, because others may need it.
 pub(super) const IDLE: Duration = Duration::from_millis(100);
-/// After so long it goes back in any case: the pool replaces those that are old.
+/// Every connection goes back to the pool after this time, because the pool replaces old ones.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
 pub(super) struct ConnectionCache {
     pool: PgPool,
-    /// Used last, at the end. One for each kind of batch at most: a kind has one quick batch under way, and what a slow one
-    /// had is not kept.
+    /// The connection used last is at the end. At most one for each kind of batch: a kind has one fast batch at a
+    /// time, and the connection of a slow one is not cached.
     free: Mutex<Vec<CachedConnection>>,
 }
 
-/// A connection on which all has gone well.
+/// A connection without a failed statement.
 pub(super) struct CachedConnection {
     connection: PoolConnection<Postgres>,
     since: Instant,
@@ -42,7 +43,7 @@ impl ConnectionCache {
         &self.pool
     }
 
-    /// The one used last, or another of the pool's.
+    /// Returns the connection used last, or one of the pool.
     pub(super) async fn take(&self) -> Result<CachedConnection, StoreError> {
         let last = self.free().pop();
         if let Some(cached) = last.filter(|cached| cached.since.elapsed() < MAX_AGE) {
@@ -62,7 +63,7 @@ impl ConnectionCache {
     }
 
     fn free(&self) -> MutexGuard<'_, Vec<CachedConnection>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free)
     }
 }
 
