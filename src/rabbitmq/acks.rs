@@ -1,4 +1,4 @@
-//! Acknowledgements leave in bulk.
+//! Sends acknowledgements in bulk.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,20 +21,20 @@ pub(super) enum Settle {
     Reject,
 }
 
-/// What may be acknowledged. Every frame is an entry in the log of a quorum queue: what is settled without a gap goes
-/// with one frame for many, what lies behind a gap after a moment by itself.
+/// Tracks and sends acknowledgements. Every frame is an entry in the log of a quorum queue, so one frame acknowledges
+/// all deliveries that are settled without a gap. Deliveries behind a gap are acknowledged one by one, after [`GAP`].
 pub(super) struct Acks {
     channel: Channel,
     tracker: AckTracker,
 }
 
-/// Acknowledged with one frame, or after [`PATIENCE`].
+/// Acknowledgements in one frame; fewer are sent after [`PATIENCE`].
 const BULK: usize = 128;
 
-/// How long an acknowledgement waits for others: nobody but the broker waits for it.
+/// Limit of an acknowledgement's wait for others. Only the broker waits for it.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// How long an acknowledgement waits for the ones before it.
+/// Limit of an acknowledgement's wait for earlier deliveries.
 const GAP: Duration = Duration::from_millis(50);
 
 impl Acks {
@@ -56,7 +56,7 @@ impl Acks {
         if self.tracker.ready() >= BULK { self.send_ready().await } else { Ok(()) }
     }
 
-    /// When the broker is to hear of them at the latest.
+    /// Returns the latest time for the next frame.
     pub(super) fn due(&self) -> Option<Instant> {
         let since = self.tracker.oldest()?;
         Some(since + if self.tracker.ready() > 0 { PATIENCE } else { GAP })
@@ -94,17 +94,17 @@ impl Acks {
     }
 }
 
-/// Which delivery tags are settled, and which of them the broker has not heard of.
+/// Tracks which delivery tags are settled, and which acknowledgements are not sent yet.
 ///
-/// Its size follows the gaps and what is unsent, not the number of deliveries: behind one delivery that is settled late,
-/// millions of others are one range.
+/// Its size depends on the gaps and the unsent acknowledgements, not on the number of deliveries: millions of
+/// deliveries behind one late one are one range.
 #[derive(Debug, Default)]
 struct AckTracker {
-    /// Settled tags as ranges that do not touch: first to last.
+    /// Settled tags as ranges that do not touch: first tag to last tag.
     settled: BTreeMap<u64, u64>,
-    /// Acknowledged here, and the broker does not know: since when.
+    /// Acknowledgements that are not sent, with their time.
     unsent: BTreeMap<u64, Instant>,
-    /// The same, the longest unsent first; some may be said by now.
+    /// The same, the oldest first. Some may be sent by now.
     order: VecDeque<(Instant, u64)>,
 }
 
@@ -129,17 +129,17 @@ impl AckTracker {
         self.settled.insert(first, last);
     }
 
-    /// Everything up to here is settled.
+    /// Returns the tag up to which everything is settled.
     fn upto(&self) -> u64 {
         self.settled.first_key_value().map_or(0, |(&first, &last)| if first == 1 { last } else { 0 })
     }
 
-    /// How many can be acknowledged with one frame.
+    /// Returns how many deliveries one frame can acknowledge.
     fn ready(&self) -> usize {
         self.unsent.range(..=self.upto()).count()
     }
 
-    /// The last of those. The broker refuses a tag that is acknowledged already, also as the end of a range.
+    /// Takes the last of those. The broker rejects a tag that is already acknowledged, also as the end of a range.
     fn take_ready(&mut self) -> Option<u64> {
         let upto = self.upto();
         let last = *self.unsent.range(..=upto).next_back()?.0;
@@ -159,7 +159,7 @@ impl AckTracker {
         Some(tag)
     }
 
-    /// The front of the order is always unsent.
+    /// Restores the invariant that the first entry of the order is unsent.
     fn forget_sent(&mut self) {
         while self.order.front().is_some_and(|(_, tag)| !self.unsent.contains_key(tag)) {
             self.order.pop_front();
