@@ -1,4 +1,4 @@
-//! Arguments, telemetry, a command, an exit code: nothing else.
+//! Parses the arguments, runs the command, and returns its exit code.
 
 use std::{
     env,
@@ -10,7 +10,7 @@ use clap::Parser;
 use payout_link_worker::cli::{self, Arguments};
 use tikv_jemallocator::Jemalloc;
 
-/// What it may keep: .cargo/config.toml.
+/// The allocator. `.cargo/config.toml` has its settings.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -26,19 +26,20 @@ fn main() -> ExitCode {
 }
 
 const STACK: &str = "RUST_MIN_STACK";
-/// As many levels as fit into a message's headers, in a debug build. Reserved for each thread, used by none of them.
+/// Enough for the deepest nesting that fits into a message's headers, in a debug build. Reserved for each thread, and
+/// normally unused.
 const STACK_BYTES: &str = "134217728";
 
-/// Becomes this program again, with room on its threads' stacks: what takes a message's headers apart in lapin, and puts
-/// them together, goes down a level with each list in a list, and a few thousand of those would end the process. The
-/// size is read from the environment alone, and only a new program gets a new one without unsafe code.
+/// Executes this program again with larger thread stacks. lapin parses and writes message headers recursively, and a
+/// few thousand nested lists would overflow the usual stack and end the process. The stack size is read from the
+/// environment only, and only a new program gets a new size without unsafe code.
 fn with_deep_stacks() {
     if env::var_os(STACK).is_some() {
         return;
     }
     if let Ok(program) = env::current_exe() {
-        // It returns only where it fails; then it is this program that goes on.
+        // `exec` returns only if it fails; then this program goes on.
         let error = Command::new(program).args(env::args_os().skip(1)).env(STACK, STACK_BYTES).exec();
-        cli::note(format_args!("threads have the usual stacks: {error}"));
+        cli::note(format_args!("cannot enlarge the thread stacks: {error}"));
     }
 }

@@ -1,8 +1,8 @@
-//! URLs of the configuration: one parser and one form of error for all of them, before anything connects.
+//! Parses the URLs of the configuration: one parser and one form of error for all of them, before anything connects.
 //!
-//! A URL that is read in two ways is dangerous: the password goes to whoever the second way leads to. So the host is read here
-//! alone, by the rules of the URL standard for `http`, and the clients get it as it was read. What would be ignored is an
-//! error. An error repeats nothing of the URL but the name of a parameter: the rest may be a password.
+//! If two parsers read one URL differently, the password may go to the wrong server. So the host is parsed only here,
+//! by the rules of the URL standard for `http`, and the clients get the result. Anything that would be ignored is an
+//! error. An error contains nothing of the URL but the name of a parameter, because the rest may be a password.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,19 +10,20 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, de};
 use url::{Host, Url};
 
-/// What a kind of URL has to look like.
+/// The form of one kind of URL.
 #[derive(Debug)]
 pub struct UrlForm {
     schemes: &'static [&'static str],
-    /// Whether user name and password may stand in it.
+    /// Whether it may have a user name and a password.
     has_credentials: bool,
-    /// Parameters that are understood; all others are errors.
+    /// Known parameters; all others are errors.
     parameters: &'static [&'static str],
-    /// Segments of the path, at most.
+    /// Maximum number of path segments.
     max_segments: usize,
     shown: &'static str,
 }
 
+/// The form of the broker's URL.
 pub const BROKER: UrlForm = UrlForm {
     schemes: &["amqp", "amqps"],
     has_credentials: true,
@@ -31,7 +32,7 @@ pub const BROKER: UrlForm = UrlForm {
     shown: "amqp://USER:PASSWORD@HOST:PORT/VHOST (amqps:// for TLS)",
 };
 
-/// The parameters are those that sqlx reads.
+/// The form of the database's URL, with the parameters that sqlx reads.
 pub const DATABASE: UrlForm = UrlForm {
     schemes: &["postgres", "postgresql"],
     has_credentials: true,
@@ -59,7 +60,7 @@ pub const DATABASE: UrlForm = UrlForm {
     shown: "postgres://USER:PASSWORD@HOST:PORT/DATABASE",
 };
 
-/// A service that is called over HTTP: a connector.
+/// The form of the URL of a service that is called over HTTP.
 pub const SERVICE: UrlForm = UrlForm {
     schemes: &["http", "https"],
     has_credentials: false,
@@ -68,14 +69,14 @@ pub const SERVICE: UrlForm = UrlForm {
     shown: "https://HOST:PORT/PATH",
 };
 
-/// A URL that was read.
+/// A parsed URL.
 pub struct SettingUrl {
     pub url: Url,
-    /// The host as a client takes it: an IPv6 address without brackets. `None` for a socket in the file system.
+    /// The host for a client: an IPv6 address without brackets. `None` for a socket in the file system.
     pub host: Option<String>,
 }
 
-/// Why a URL cannot be used, and how it is written.
+/// The reason why a URL cannot be used, and its correct form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidUrl {
     problem: Cow<'static, str>,
@@ -90,17 +91,17 @@ impl fmt::Display for InvalidUrl {
 
 impl std::error::Error for InvalidUrl {}
 
-/// What every error begins with: such a text repeats no value.
+/// Prefix of every error. Such a text never contains a value.
 pub const MARK: &str = "the URL ";
 
 const UNESCAPED: &str = "has a character that does not belong there: in a user name, a password and a vhost every special character is percent-encoded (@ is %40, / is %2F, # is %23, ? is %3F, % is %25)";
 
 impl UrlForm {
-    /// Reads a URL of this form.
+    /// Parses a URL of this form.
     ///
     /// # Errors
     ///
-    /// If anything of it cannot be read, or would be ignored.
+    /// If a part of it cannot be read, or would be ignored.
     pub fn parse(&self, text: &str) -> Result<SettingUrl, InvalidUrl> {
         self.read(text).map_err(|problem| InvalidUrl { problem, shown: self.shown })
     }
@@ -119,13 +120,13 @@ impl UrlForm {
         if !self.schemes.iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
             return Err("has another scheme".into());
         }
-        // What stands behind an unescaped character of a password would be taken for the host, and sent the rest of it.
+        // An unescaped character in a password would make the rest of the password look like the host.
         let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if behind.contains(['@', '#']) || authority.matches('@').count() > 1 {
             return Err(UNESCAPED.into());
         }
-        let (credentials, place) = match authority.rsplit_once('@') {
-            Some((credentials, place)) => (Some(credentials), place),
+        let (credentials, address) = match authority.rsplit_once('@') {
+            Some((credentials, address)) => (Some(credentials), address),
             None => (None, authority),
         };
         match credentials {
@@ -151,7 +152,7 @@ impl UrlForm {
             return Err(format!("has a path that cannot be read; {UNESCAPED}").into());
         }
         self.check_parameters(&url)?;
-        let host = self.host(&url, place)?;
+        let host = self.host(&url, address)?;
         Ok(SettingUrl { url, host })
     }
 
@@ -171,7 +172,7 @@ impl UrlForm {
         Ok(())
     }
 
-    fn host(&self, url: &Url, place: &str) -> Result<Option<String>, Cow<'static, str>> {
+    fn host(&self, url: &Url, address: &str) -> Result<Option<String>, Cow<'static, str>> {
         let in_query: Vec<_> =
             url.query_pairs().filter(|(name, _)| matches!(&**name, "host" | "hostaddr")).collect();
         let written = url.host_str().unwrap_or_default();
@@ -194,7 +195,7 @@ impl UrlForm {
             Ok(address) if !in_query.is_empty() => Host::Ipv6(address),
             _ => Host::parse(&written).map_err(|_| Cow::from("has a host that cannot be read"))?,
         };
-        if place.contains('%') && matches!(host, Host::Domain(_)) {
+        if address.contains('%') && matches!(host, Host::Domain(_)) {
             return Err("has a host that is percent-encoded".into());
         }
         Ok(Some(match host {
@@ -205,7 +206,7 @@ impl UrlForm {
     }
 }
 
-/// Whether each `%` begins an escape, and the escapes are UTF-8.
+/// Returns whether each `%` begins an escape, and the escapes are UTF-8.
 fn is_escaped(text: &str) -> bool {
     let mut parts = text.split('%');
     parts.next();
@@ -213,11 +214,11 @@ fn is_escaped(text: &str) -> bool {
         && percent_decode_str(text).decode_utf8().is_ok()
 }
 
-/// The URL of a service, for settings.
+/// Deserializes the URL of a service, for settings.
 ///
 /// # Errors
 ///
-/// As [`UrlForm::parse`], in the words of an [`InvalidUrl`].
+/// As [`UrlForm::parse`], with the text of an [`InvalidUrl`].
 pub fn service<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
     SERVICE.parse(&text).map(|read| read.url).map_err(de::Error::custom)

@@ -1,9 +1,9 @@
-//! Long-lived tasks: each is watched, started again after a panic, and counted.
+//! Supervises long-lived tasks: restarts each one after a panic, and counts the panics.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -11,14 +11,16 @@ use std::{
 
 use tokio::{task::JoinHandle, time::sleep};
 
-/// Panics by task, since the process began.
+use crate::lock::lock;
+
+/// Panics by task, since the process started.
 static FAILURES: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
-/// Tasks that have ended by a panic and are not running again yet.
+/// Number of tasks that panicked and are not running again yet.
 static DOWN: AtomicUsize = AtomicUsize::new(0);
 
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs a task until it ends by itself. After a panic it is started again.
+/// Runs a task until it ends by itself. Restarts it after a panic.
 pub fn supervise<F>(name: &'static str, mut start: impl FnMut() -> F + Send + 'static) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
@@ -32,7 +34,7 @@ where
                 Ok(()) | Err(_) => return,
             }
             *failures().entry(name).or_default() += 1;
-            tracing::error!(task = name, "task panicked, starting it again");
+            tracing::error!(task = name, "task panicked, will restart");
             DOWN.fetch_add(1, Ordering::Relaxed);
             sleep(PAUSE).await;
             DOWN.fetch_sub(1, Ordering::Relaxed);
@@ -40,18 +42,18 @@ where
     })
 }
 
-/// Returns the panics of each task so far.
+/// Returns the number of panics of each task.
 pub fn panics() -> Vec<(&'static str, u64)> {
     failures().iter().map(|(name, count)| (*name, *count)).collect()
 }
 
-/// Says whether every task is running.
+/// Returns whether every task is running.
 pub fn all_run() -> bool {
     DOWN.load(Ordering::Relaxed) == 0
 }
 
 fn failures() -> MutexGuard<'static, BTreeMap<&'static str, u64>> {
-    FAILURES.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&FAILURES)
 }
 
 #[cfg(test)]

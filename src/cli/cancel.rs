@@ -1,4 +1,4 @@
-//! `cancel`: takes a link back at its connector, as a person asks. The record stays as it was told.
+//! `cancel`: cancels a link at its provider, for an operator. It never changes the record.
 
 use std::process::ExitCode;
 
@@ -13,9 +13,9 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// merchant_payout_id, or the record's own id
+    /// Any id of the record: merchant_payout_id, record id, event id or connector_payout_id
     id: String,
-    /// x-merchant-id, where several merchants use the same merchant_payout_id
+    /// x-merchant-id, if several merchants use the same merchant_payout_id
     #[arg(long, value_name = "ID")]
     merchant: Option<String>,
 }
@@ -29,26 +29,30 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     }
     let record = match records.as_slice() {
         [record] => record,
-        [] => bail!("there is no record {:?}", arguments.id),
+        [] => bail!("no record has the id {:?}", arguments.id),
         several => {
-            bail!("{} merchants have a record {:?}: name one by --merchant", several.len(), arguments.id)
+            bail!("{} merchants have a record {:?}: select one with --merchant", several.len(), arguments.id)
         }
     };
     let Some(id) = record.connector_payout_id.as_deref().filter(|_| record.state == "created") else {
-        bail!("the record is {}: there is no link to take back", record.state);
+        bail!("the record is {}: it has no link to cancel", record.state);
     };
-    let connectors = config.connectors().context("cannot make a connector's client")?;
+    let connectors = config.connectors().context("cannot make the client of a connector")?;
     let Some(account) = connectors.choose(Some(&record.connector)) else {
-        bail!("there is no [connectors.{}] any more", record.connector);
+        bail!("[connectors.{}] is not configured any more", record.connector);
     };
     match account.connector.cancel_link(id).await {
         Ok(()) => {
-            say(format_args!("{} is cancelled at {}; nobody is told", escape_control(id), account.name))?;
+            say(format_args!(
+                "{} is cancelled at {}; no result or webhook is sent",
+                escape_control(id),
+                account.name
+            ))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(mut error) => {
             account.redact(&mut error, None);
-            // 0: nobody was asked, or nobody answered.
+            // 0: no request was made, or no answer came.
             let status =
                 Some(error.status_code).filter(|status| *status != 0).map(|status| format!("{status} "));
             let code = error.code.map(|code| format!("{code}: "));

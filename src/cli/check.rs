@@ -1,4 +1,4 @@
-//! `check`: can everything be reached?
+//! `check`: tests the configuration, the broker, the database and the connectors. It never consumes a job.
 
 use std::{net::SocketAddr, process::ExitCode};
 
@@ -14,69 +14,72 @@ use crate::{
 
 pub(super) async fn run(config: &Config, open_secrets: &[String]) -> anyhow::Result<ExitCode> {
     let mut all_well = true;
-    let mut tell = |what: &str, result: Result<(), String>| match result {
+    let mut report = |what: &str, result: Result<(), String>| match result {
         Ok(()) => say(format_args!("ok      {what}")),
         Err(reason) => {
             all_well = false;
             say(format_args!("failed  {what}: {reason}"))
         }
     };
-    tell("configuration", Ok(()))?;
+    report("configuration", Ok(()))?;
     for file in open_secrets {
-        say(format_args!("warning {file}: it holds secrets, and every user may read it"))?;
+        say(format_args!("warning {file}: the file has secrets and is readable by every user"))?;
     }
-    tell("broker", rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string()))?;
+    report("broker", rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string()))?;
     if let Some(listen) = config.worker.health_listen {
         say(health_port(listen).await)?;
     }
     let connectors = config.connectors()?;
     match database(config).await {
         Ok((store, missing)) => {
-            tell("database", Ok(()))?;
+            report("database", Ok(()))?;
             if missing > 0 {
-                say(format_args!("note    the schema lacks {missing} migrations, which `run` applies"))?;
+                say(format_args!("note    the schema lacks {missing} migrations; `run` applies them"))?;
             } else {
                 let problems =
                     store.open_records().await.map(|records| Placement::of(records, &connectors).problems());
                 match problems {
-                    Ok(problems) if problems.is_empty() => tell("open records", Ok(()))?,
+                    Ok(problems) if problems.is_empty() => report("open records", Ok(()))?,
                     Ok(problems) => {
                         for problem in problems {
-                            tell("open records", Err(problem))?;
+                            report("open records", Err(problem))?;
                         }
                     }
-                    Err(error) => tell("open records", Err(error.to_string()))?,
+                    Err(error) => report("open records", Err(error.to_string()))?,
                 }
             }
         }
-        Err(error) => tell("database", Err(error.to_string()))?,
+        Err(error) => report("database", Err(error.to_string()))?,
     }
     for account in connectors.iter() {
-        tell(
+        report(
             &format!("connector {}", account.name),
             account.connector.check().await.map_err(|reason| {
-                let place =
-                    config.connectors.get(&*account.name).map(|section| section.place()).unwrap_or_default();
-                format!("{place}: {}", account.redact_text(&reason))
+                let address = config
+                    .connectors
+                    .get(&*account.name)
+                    .map(|section| section.address())
+                    .unwrap_or_default();
+                format!("{address}: {}", account.redact_text(&reason))
             }),
         )?;
     }
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A port that is in use is no failure: a worker may be running with this very configuration.
+/// Tests the health port. A port in use is not a failure, because a worker may run with this configuration.
 async fn health_port(listen: SocketAddr) -> String {
     match TcpListener::bind(listen).await {
         Ok(_) => "ok      health port".to_owned(),
         Err(error) => {
             format!(
-                "note    health port: worker.health_listen {listen}: {error}; right only if a worker runs there"
+                "note    health port: worker.health_listen {listen}: {error}; correct only if a worker runs there"
             )
         }
     }
 }
 
-/// Connects as `run` does, and asks what `run` asks. Returns how many migrations are missing.
+/// Connects and tests the database as `run` does. Returns the number of missing migrations.
 async fn database(config: &Config) -> anyhow::Result<(Store, usize)> {
     let pool = postgres::connect(&config.database()).await?;
     postgres::examine(&pool).await?;

@@ -1,4 +1,4 @@
-//! `connectors`: the kinds there are, with what they need and support, and the accounts that are configured.
+//! `connectors`: lists the kinds of connector with their requirements and features, and the configured accounts.
 
 use super::output::say;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     connectors::{KINDS, Kind},
 };
 
-/// `config`: `None` where there is none that can be used.
+/// Prints the list. `config`: `None` if the configuration cannot be used.
 pub(super) fn run(config: Option<&Config>) -> anyhow::Result<()> {
     for kind in KINDS {
         let accounts = config.into_iter().flat_map(|config| &config.connectors);
@@ -23,22 +23,22 @@ fn print(kind: &Kind, accounts: &[&str]) -> anyhow::Result<()> {
     let supports = &kind.supports;
     say(format_args!("{}: {}", kind.name, kind.title))?;
     line("configured as", accounts)?;
-    line("needs settings", kind.needs)?;
-    line("needs of a job", supports.job_fields)?;
+    line("required settings", kind.needs)?;
+    line("required in a job", supports.job_fields)?;
     match supports.currencies {
         Some(currencies) => line("currencies", currencies)?,
-        None => line("currencies", &["all that the account has"])?,
+        None => line("currencies", &["all of the account"])?,
     }
-    for (currency, least, most) in supports.amounts {
-        match *most {
-            i64::MAX => say(format_args!("  {:<23} {currency} from {least} minor units", "amounts"))?,
-            most => say(format_args!("  {:<23} {currency} {least} to {most} minor units", "amounts"))?,
+    for (currency, min, max) in supports.amounts {
+        match *max {
+            i64::MAX => say(format_args!("  {:<23} {currency} from {min} minor units", "amounts"))?,
+            max => say(format_args!("  {:<23} {currency} {min} to {max} minor units", "amounts"))?,
         }
     }
     line("destination currency", &[if supports.converts { "any" } else { "the amount's" }])?;
     line("connector_feature_data", supports.feature_data)?;
-    line("links end", &[supports.expiry])?;
-    line("links can be taken back", &[if supports.cancels { "yes" } else { "no" }])
+    line("links expire", &[supports.expiry])?;
+    line("links can be cancelled", &[if supports.cancels { "yes" } else { "no" }])
 }
 
 fn line(name: &str, values: &[&str]) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! `keys`: which key sealed what, and sealing it all with the first.
+//! `keys`: counts the values of each sealing key, and encrypts all of them with the first key.
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -14,24 +14,25 @@ use crate::{
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
-    /// Values by column and key, keys that nothing needs, keys that are missing
+    /// Count the values by column and key, and list unused and missing keys
     Status,
-    /// Seal everything with the first key; safe beside running workers, and to run again
+    /// Encrypt all values with the first key; safe while workers run, and safe to repeat
     Rotate,
-    /// The public keys that merchants verify webhooks with, where they are signed asymmetrically (whsk_)
+    /// Print the public keys for verifying webhooks with asymmetric signatures (whsk_)
     Public,
 }
 
-/// A page to count is read only; one to seal is written, and workers have the database to themselves between two.
+/// A page for counting is only read. A page for rotation is written, and workers have the database to themselves
+/// between two pages.
 const COUNTED: u32 = 5000;
 const SEALED: u32 = 500;
 const REST: Duration = Duration::from_millis(20);
-const TOLD_EVERY: usize = 100_000;
+const PROGRESS_EVERY: usize = 100_000;
 const PASSES: u32 = 10;
 
 pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<ExitCode> {
     if matches!(action, Action::Public) {
-        tell_public_keys(config)?;
+        print_public_keys(config)?;
         return Ok(ExitCode::SUCCESS);
     }
     let ring = config.key_ring()?;
@@ -45,7 +46,7 @@ pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<Exit
     }
 }
 
-fn tell_public_keys(config: &Config) -> anyhow::Result<()> {
+fn print_public_keys(config: &Config) -> anyhow::Result<()> {
     let webhooks = config.webhooks();
     let merchants = webhooks.merchant_keys.iter().map(|(id, keys)| (id.escape_debug().to_string(), keys));
     let mut all: Vec<_> = std::iter::once(("every other merchant".to_owned(), &webhooks.default_keys))
@@ -54,7 +55,7 @@ fn tell_public_keys(config: &Config) -> anyhow::Result<()> {
         .collect();
     all.sort();
     if all.is_empty() {
-        note("every webhook secret is symmetric (whsec_): there is no public key");
+        note("every webhook secret is symmetric (whsec_) and has no public key");
     }
     all.into_iter().try_for_each(|(whose, key)| say(format_args!("{key}  {whose}")))
 }
@@ -73,11 +74,11 @@ async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
         say(format_args!("{column} {key} {values}"))?;
     }
     for (key, seals) in store.seals().await.context("database")? {
-        println!("encrypted with {key} so far: {seals} of {MAX_SEALS}");
+        say(format_args!("encrypted with {key} so far: {seals} of {MAX_SEALS}"))?;
     }
     let is_used = |id: &String| counts.keys().any(|(_, key)| key == id);
-    for (place, id) in ring.iter().enumerate().filter(|(_, id)| !is_used(id)) {
-        let advice = if place == 0 { "it seals what is new" } else { "it can be taken out of the ring" };
+    for (index, id) in ring.iter().enumerate().filter(|(_, id)| !is_used(id)) {
+        let advice = if index == 0 { "encrypts new values" } else { "can be removed from the ring" };
         say(format_args!("unused: {id} ({advice})"))?;
     }
     let mut missing: Vec<&String> =
@@ -85,14 +86,14 @@ async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
     missing.sort();
     missing.dedup();
     for id in &missing {
-        say(format_args!("missing from the ring: {id} (what it sealed cannot be read)"))?;
+        say(format_args!("missing from the ring: {id} (its values cannot be decrypted)"))?;
     }
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
     let mut resealed = 0;
-    // Again only for what somebody held.
+    // Another pass only for locked values.
     for pass in 1..=PASSES {
         let (mut seen, mut contended, mut unopened, mut after) = (0, 0, 0, Uuid::nil());
         loop {
@@ -100,13 +101,13 @@ async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
             for value in &page.unopened {
                 note(format_args!("{} of {}: {}", value.column, value.id, value.error));
             }
-            let told = seen / TOLD_EVERY;
+            let before = seen / PROGRESS_EVERY;
             seen += page.records;
             resealed += page.resealed;
             contended += page.contended;
             unopened += page.unopened.len();
-            if seen / TOLD_EVERY > told {
-                say(format_args!("{seen} records looked at, {resealed} values sealed anew"))?;
+            if seen / PROGRESS_EVERY > before {
+                say(format_args!("{seen} records read, {resealed} values encrypted again"))?;
             }
             let Some(last) = page.last else { break };
             after = last;
@@ -115,12 +116,12 @@ async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
             }
         }
         if contended == 0 || pass == PASSES {
-            say(format_args!("{seen} records looked at, {resealed} values sealed anew with {}", ring[0]))?;
+            say(format_args!("{seen} records read, {resealed} values encrypted again with {}", ring[0]))?;
             if contended > 0 {
-                note(format_args!("{contended} values were being changed: run it again"));
+                note(format_args!("{contended} values were in use: run the command again"));
             }
             if unopened > 0 {
-                note(format_args!("{unopened} values do not open and are left as they are"));
+                note(format_args!("{unopened} values could not be decrypted and are unchanged"));
             }
             store.record_seals().await.context("database")?;
             let done = contended == 0 && unopened == 0;

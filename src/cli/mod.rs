@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one file for each command.
 
 mod verify_history;
 mod cancel;
@@ -47,12 +47,12 @@ Examples:
 Configuration: a TOML file (config.example.toml has every setting), environment variables over it
 (PAYOUT_LINK__SECTION__KEY, and DATABASE_URL, AMQP_URL).
 
-Exit status: 0 done; 1 it could not be done, and stderr says why; 2 the command line or the configuration is wrong.
-A reader that closes standard output, such as head, changes nothing; standard output that cannot be written is 1.
-Ctrl-C ends `run` in order, with 0, and every other command at once, by SIGINT (130 in a shell)."
+Exit status: 0 success; 1 failure, with the reason on stderr; 2 the command line or the configuration is wrong.
+If a reader such as head closes standard output, the status does not change. If standard output cannot be written, it is 1.
+Ctrl-C shuts `run` down with status 0. It ends every other command at once, by SIGINT (130 in a shell)."
 )]
 pub struct Arguments {
-    /// The configuration file; without it the environment has to say everything
+    /// The configuration file; without it all settings come from the environment
     #[arg(long, short, global = true, env = "PAYOUT_LINK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -61,41 +61,46 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Consume jobs until SIGTERM or SIGINT (a second signal leaves at once)
+    /// Process jobs until SIGTERM or SIGINT (a second signal stops at once)
     Run,
-    /// Bring the database's schema up to date; safe beside running workers
+    /// Migrate the database's schema; safe while workers run
     Migrate,
-    /// Try configuration, broker, database and connectors: one line each
+    /// Test configuration, broker, database and connectors, one line each
     Check,
-    /// List the kinds of connector, what they need and support, and which accounts are configured
+    /// List the kinds of connector, their requirements and features, and the configured accounts
     Connectors,
-    /// Take an unclaimed link back at its connector
+    /// Cancel an unclaimed link at its provider
     Cancel(cancel::Arguments),
-    /// Say which settings are given, and where; not what they are
+    /// List the settings that are given, and where; never their values
     Config,
     /// Publish jobs: one JSON object, or JSON Lines
     Submit(submit::Arguments),
-    /// Count what each sealing key has sealed, or seal it all with the first
+    /// Count the values of each sealing key, or encrypt all of them with the first key
     #[command(subcommand)]
     Keys(keys::Action),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
-    /// Print the webhook secrets that a merchant gets from webhooks.master_secrets
+    /// Print the webhook secrets of a merchant, derived from webhooks.master_secrets
     WebhookSecret {
-        /// The merchant, as in x-merchant-id
+        /// The merchant's x-merchant-id
         merchant_id: String,
     },
-    /// Compare a deployment's history with the rules that it is to keep, and print each that it breaks
+    /// Check a deployment's history against the invariants, and print each violation
     VerifyHistory(verify_history::Arguments),
 }
 
 /// The configuration or the command line is wrong.
 const MISUSE: u8 = 2;
 
+/// Runs a command, and returns its exit code.
+///
+/// # Errors
+///
+/// If the command fails for another reason than a wrong command line or configuration.
 pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.config.as_deref();
     if matches!(arguments.command, Command::Config) {
-        tell_given(file)?;
+        print_given(file)?;
     }
     let config = match config::load(file, environment()) {
         Ok(config) => config,
@@ -112,7 +117,10 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         note(problem);
         return Ok(ExitCode::from(MISUSE));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     let done = runtime.block_on(async {
         match arguments.command {
             Command::Run => {
@@ -136,35 +144,35 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::VerifyHistory(arguments) => verify_history::run(&config, &arguments).await,
         }
     });
-    // What is left to tasks that wait for the network is not waited for: leases mend it. The process ends here, with all of its
-    // tasks; cancelling them before would make lapin's own thread panic.
+    // Tasks that still wait for the network are not awaited: their leases expire. The process ends here with all of
+    // its tasks. Cancelling them first would make lapin's own thread panic.
     std::mem::forget(runtime);
     done
 }
 
-/// What is not UTF-8 is somebody else's, or shows as a bad value.
+/// Returns the environment. A value that is not UTF-8 belongs to another program, or is reported as a bad value.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
 }
 
-/// Before anything is made of it: what is wrong may be that it is given in two places.
-fn tell_given(file: Option<&Path>) -> anyhow::Result<()> {
-    for (setting, place) in config::given(file, environment()).into_iter().flatten() {
-        say(format_args!("{:<48} {place}", setting.escape_debug().to_string()))?;
+/// Lists the given settings before they are validated, because one may be given in two places.
+fn print_given(file: Option<&Path>) -> anyhow::Result<()> {
+    for (setting, source) in config::given(file, environment()).into_iter().flatten() {
+        say(format_args!("{:<48} {source}", setting.escape_debug().to_string()))?;
     }
     Ok(())
 }
 
-/// To be handed to the merchant, and to nobody else.
+/// Prints the secrets of one merchant. They must be given to that merchant only.
 fn webhook_secret(config: &Config, merchant_id: &str) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(!config.webhooks.master_secrets.is_empty(), "webhooks.master_secrets is not set");
     anyhow::ensure!(
         !config.webhooks.merchant_secrets.contains_key(merchant_id),
-        "this merchant has secrets of its own in webhooks.merchant_secrets"
+        "this merchant has its own secrets in webhooks.merchant_secrets"
     );
     for master in &config.webhooks.master_secrets {
-        println!("{}", SigningKey::derive(master, merchant_id)?.expose_secret());
+        output::say(SigningKey::derive(master, merchant_id)?.expose_secret())?;
     }
     Ok(ExitCode::SUCCESS)
 }

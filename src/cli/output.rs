@@ -1,4 +1,4 @@
-//! Standard output and standard error. Either may be closed or full, and neither is a reason to panic.
+//! Writes to standard output and standard error. Either may be closed or full; it never panics.
 
 use std::{
     fmt::Display,
@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::Context;
 
-/// Writes a line to standard output. A reader that has closed it, as `head` does, wants no more of it: the command goes on to
-/// its end, and its exit status says what it always says.
+/// Writes a line to standard output. If a reader such as `head` has closed it, the command goes on, and its exit
+/// status does not change.
 ///
 /// # Errors
 ///
-/// Where it cannot be written for another reason, such as a full disk.
+/// If it cannot be written for another reason, such as a full disk.
 pub(super) fn say(line: impl Display) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

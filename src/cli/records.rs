@@ -1,4 +1,4 @@
-//! The database's side of a history.
+//! Reads the database's part of a history.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -6,10 +6,10 @@ use uuid::Uuid;
 use crate::postgres::{Audited, Store, StoreError};
 use history_checker::{Event, Leak, Record, Secrets, key};
 
-/// A page is one statement and its rows are held once more.
+/// Size of a page. Its rows are in memory twice.
 const PAGE: i64 = 1000;
 
-/// The records that were made at `since` or later, and every secret that stands in the clear with one.
+/// Reads the records created at `since` or later, and finds secrets stored unencrypted with them.
 pub async fn read_records(
     store: &Store,
     since: Option<OffsetDateTime>,

@@ -1,4 +1,4 @@
-//! `show`: a record, its event, its timeline. Nothing sealed is opened.
+//! `show`: prints a record, its event and its timeline. It never decrypts anything.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -14,9 +14,9 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// merchant_payout_id, or the record's own id
+    /// Any id of the record: merchant_payout_id, record id, event id or connector_payout_id
     id: String,
-    /// As JSON, one object a line
+    /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
 }
@@ -26,7 +26,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     let store = Store::new(pool, config.key_ring()?, config.store());
     let records = store.show(&arguments.id).await.context("database")?;
     if records.is_empty() {
-        note(format_args!("there is no record {:?}", arguments.id));
+        note(format_args!("no record has the id {:?}", arguments.id));
         return Ok(ExitCode::FAILURE);
     }
     for record in &records {
@@ -39,12 +39,12 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-/// JSON escapes C0 alone: the other control characters, which stand in strings only, are escaped here.
+/// Escapes control characters. JSON itself escapes C0 only; the others occur in strings only.
 fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for letter in json.chars() {
         if is_control(letter) {
-            // A String takes whatever is written into it.
+            // Writing to a String cannot fail.
             let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
         } else {
             escaped.push(letter);
@@ -55,7 +55,7 @@ fn escape_json(json: &str) -> String {
 
 fn shown(record: &Shown, deployment: &str) -> String {
     let mut text = format!("{} {}\n", escape_control(&record.merchant_payout_id), record.state);
-    // A String takes whatever is written into it.
+    // Writing to a String cannot fail.
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
             let _ = writeln!(text, "  {name:<20} {}", escape_control(value));
@@ -72,13 +72,13 @@ fn shown(record: &Shown, deployment: &str) -> String {
     line("connector_payout_id", record.connector_payout_id.as_deref().unwrap_or_default());
     line("error", record.error_code.as_deref().unwrap_or_default());
     line("created", &at(Some(record.created_at)));
-    line("in doubt since", &at(record.in_doubt_since));
+    line("unknown since", &at(record.in_doubt_since));
     line(if record.leased { "leased until" } else { "due" }, &at(record.due_at));
     line("concluded", &at(record.concluded_at));
     if let Some(event) = &record.event {
         line("event", &format!("{} {}", event.r#type, event.id));
         line("published", &at(event.published_at));
-        line("webhook", &format!("{}, {} posts", event.webhook_state, event.webhook_attempts));
+        line("webhook", &format!("{}, {} attempts", event.webhook_state, event.webhook_attempts));
         line("event due", &at(event.due_at));
     }
     for call in &record.timeline {

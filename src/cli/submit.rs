@@ -1,4 +1,4 @@
-//! `submit`: jobs into the queue, and with `--wait` their results out of a reply queue of its own.
+//! `submit`: publishes jobs, and with `--wait` prints their results from a reply queue of its own.
 
 use std::{
     io::{IsTerminal, Read, Write},
@@ -19,12 +19,12 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A file with one JSON object, or JSON Lines; - reads standard input
+    /// File with one JSON object or JSON Lines; - reads standard input
     file: String,
-    /// Wait for the results and print them, a line each
+    /// Wait for the results and print them, one a line
     #[arg(long)]
     wait: bool,
-    /// Seconds to wait for all results
+    /// Limit of the wait for all results, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
     /// x-connector
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let jobs = split(&read(&arguments.file)?)?;
     if jobs.is_empty() {
-        bail!("{} holds no job", arguments.file);
+        bail!("{} has no job", arguments.file);
     }
     let mut submitter = Submitter::connect(&config.broker(), arguments.wait).await.context("broker")?;
     let shows_progress = jobs.len() >= 1000 && std::io::stderr().is_terminal();
@@ -50,7 +50,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
             connector: arguments.connector.as_deref(),
             merchant_id: arguments.merchant.as_deref(),
         };
-        submitter.submit(job).await.context("the broker did not take a job")?;
+        submitter.submit(job).await.context("the broker did not accept a job")?;
         if shows_progress && count % 1000 == 0 {
             let _ = write!(std::io::stderr(), "\r{count} of {all} jobs");
         }
@@ -78,7 +78,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         Ok(done) => done?,
         Err(_) => bail!(
             "{came} of {all} results came within {} s. The jobs are in RabbitMQ or in the database, and go on. Does a \
-             worker run? `payout-link-worker show ID` says what a payout waits for",
+             worker run? `payout-link-worker show ID` prints the state of a payout",
             deadline.as_secs()
         ),
     }
@@ -94,11 +94,11 @@ fn read(file: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The whole text where it is one JSON value, else a job a line.
+/// Splits the text into jobs: the whole text if it is one JSON value, otherwise one a line.
 fn split(text: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
     if serde_json::from_str::<IgnoredAny>(text).is_ok() {
         if text.trim_start().starts_with('[') {
-            bail!("the jobs are one list: give one JSON object, or one object on each line");
+            bail!("the jobs are a JSON list: write one JSON object, or one object a line");
         }
         return Ok(vec![serde_json::from_str(text)?]);
     }

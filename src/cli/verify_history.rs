@@ -1,4 +1,4 @@
-//! `verify-history`: a deployment's history against the rules. `docs/reference/history-checker.md` has the formats of the files.
+//! `verify-history`: checks a deployment's history against the invariants. `docs/reference/history-checker.md` has the file formats.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -19,28 +19,28 @@ pub(super) struct Arguments {
     /// Jobs that RabbitMQ confirmed
     #[arg(long, value_name = "FILE")]
     published: PathBuf,
-    /// Everything heard on the results exchange and on reply queues
+    /// Messages received from the results exchange and from reply queues
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
     /// The dead letters
     #[arg(long, value_name = "FILE")]
     dead_letters: Option<PathBuf>,
-    /// Everything that merchants got
+    /// Webhooks that merchants received
     #[arg(long, value_name = "FILE")]
     webhooks: Option<PathBuf>,
-    /// The connector's links
+    /// Links at the provider
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// The calls that reached the connector
+    /// Calls that reached the provider
     #[arg(long, value_name = "FILE")]
     calls: Option<PathBuf>,
-    /// Values that may stand nowhere, one a line; they are searched for in results, webhooks, database and logs
+    /// Secret values, one a line; they are searched for in results, webhooks, database and logs
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
     /// Logs to search for secrets
     #[arg(long, value_name = "FILE")]
     log: Vec<PathBuf>,
-    /// Only records made at this time or later (RFC 3339)
+    /// Check only records created at this time or later (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = |text: &str| OffsetDateTime::parse(text, &Rfc3339))]
     since: Option<OffsetDateTime>,
 }
@@ -94,14 +94,14 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         history.links.len()
     ))?;
     if !unchecked.is_empty() {
-        say(format_args!("not checked, for want of their files: {}", unchecked.join(" ")))?;
+        say(format_args!("not checked, because their files were not given: {}", unchecked.join(" ")))?;
     }
     say(format_args!("{} violations", found.len()))?;
     Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Arguments {
-    /// Rules whose evidence was not given.
+    /// Returns the rules whose files were not given.
     fn unchecked(&self) -> Vec<&'static str> {
         let mut rules = Vec::new();
         let mut without = |file: &Option<PathBuf>, of: &[&'static str]| {

@@ -1,4 +1,4 @@
-//! `[connectors.NAME]`: one account at a provider, under a name that jobs choose by `x-connector`.
+//! `[connectors.NAME]`: one connector account, under the name that jobs select with `x-connector`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,13 +13,14 @@ use crate::{
     limits::{Breaker, BreakerSettings, Permits, RateLimit},
 };
 
+/// One connector account.
 #[derive(Debug)]
 pub struct ConnectorSection {
     pub kind: &'static Kind,
     pub calls: CallSection,
-    /// The account's name at the provider, which outlasts its credentials.
+    /// The account's name at the provider; it stays the same when credentials change.
     pub account: Option<String>,
-    /// The kind's own, in the same section.
+    /// The settings of the kind, in the same section.
     pub settings: Box<dyn Settings>,
 }
 
@@ -29,16 +30,16 @@ pub struct ConnectorSection {
 pub struct CallSection {
     pub concurrency: usize,
     pub connect_timeout_seconds: u64,
-    /// The whole call, from the name to the last byte.
+    /// Limit of the whole call, from the name resolution to the last byte.
     pub timeout_seconds: u64,
     pub max_response_bytes: usize,
-    /// Calls begun in any minute, at most.
+    /// Maximum number of calls begun in any minute.
     pub requests_per_minute: Option<u32>,
-    /// Failures in a row, of the provider's own, after which it is left alone; 0: never.
+    /// Consecutive failures of the provider that open the circuit breaker; 0: never.
     pub breaker_failures: u32,
-    /// How long, before one call tries it again.
+    /// Time until a half-open circuit breaker tries one call.
     pub breaker_pause_seconds: u64,
-    /// PEM; trusted in place of the system's certificates.
+    /// PEM; replaces the system's certificates.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -58,7 +59,7 @@ impl Default for CallSection {
 }
 
 impl ConnectorSection {
-    /// `path`: what a problem begins with.
+    /// Reads a section. `path` is the prefix of its problems.
     pub(super) fn read(path: &str, mut section: Table) -> Result<Self, String> {
         let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
         let kind = match section.remove("kind") {
@@ -75,7 +76,7 @@ impl ConnectorSection {
         let account = match section.remove("account") {
             None => None,
             Some(Value::String(account)) if !account.is_empty() => Some(account),
-            Some(_) => return Err(format!("{path}.account is not a text, or empty")),
+            Some(_) => return Err(format!("{path}.account is not a string, or is empty")),
         };
         let settings = (kind.read)(Value::Table(section)).map_err(|error| problem(path, &error))?;
         Ok(Self { kind, calls, account, settings })
@@ -85,11 +86,11 @@ impl ConnectorSection {
         let calls = &self.calls;
         let mut problems = Vec::new();
         if calls.concurrency == 0 {
-            problems.push(format!("connectors.{name}.calls.concurrency is 0: nothing could be called"));
+            problems.push(format!("connectors.{name}.calls.concurrency is 0: no call could be made"));
         }
         if lease_seconds < calls.timeout_seconds + 2 {
             problems.push(format!(
-                "worker.lease_seconds ({lease_seconds}) is not 2 above connectors.{name}.calls.timeout_seconds ({}): a lease outlasts a call",
+                "worker.lease_seconds ({lease_seconds}) is not 2 above connectors.{name}.calls.timeout_seconds ({}): a lease must outlast a call",
                 calls.timeout_seconds
             ));
         }
@@ -101,17 +102,17 @@ impl ConnectorSection {
         problems
     }
 
-    /// Host and port that are called.
-    pub fn place(&self) -> String {
+    /// Returns the host and port of the calls.
+    pub fn address(&self) -> String {
         let url = self.settings.url();
         let port = url.port_or_known_default().unwrap_or_default();
         format!("{}:{port}", url.host_str().unwrap_or_default())
     }
 
-    /// Which account calls go to.
+    /// Returns the identity of the account.
     pub fn account_id(&self) -> AccountId {
         let identity = match &self.account {
-            // Never the same as an identity that is not given a name.
+            // Never equal to an identity without a configured name.
             Some(account) => format!("account {account}"),
             None => format!("identity {}", self.settings.identity()),
         };

@@ -1,4 +1,4 @@
-//! From a TOML file and the environment to a [`Config`], telling all that is wrong at once.
+//! Reads a [`Config`] from a TOML file and the environment, and reports every problem at once.
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{Config, ConnectorSection, wording::problem};
 use crate::domain::did_you_mean;
 
-/// Every problem, each naming its setting. Never a setting's value: it may be a secret.
+/// Every problem, each with its setting. It never has a setting's value, which may be a secret.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError(pub Vec<String>);
 
@@ -22,9 +22,9 @@ impl fmt::Display for ConfigError {
 const PREFIX: &str = "PAYOUT_LINK__";
 const SECTIONS: [&str; 10] =
     ["worker", "database", "broker", "keys", "jobs", "retry", "connectors", "webhooks", "retention", "log"];
-/// Variables that other programs know as well.
+/// Variables that other programs use too.
 const WELL_KNOWN: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("AMQP_URL", "broker.url")];
-/// Settings whose value may stand in a file of its own, named by the setting with `_file`.
+/// Settings whose value may be in a file of its own, named by the setting with `_file`.
 pub(super) const IN_FILES: [&str; 10] = [
     "url",
     "token",
@@ -37,10 +37,14 @@ pub(super) const IN_FILES: [&str; 10] = [
     "private_key",
     "refresh_token",
 ];
-/// Of those, the ones with several values: a line each in their file.
+/// Secret settings with several values, one a line in their file.
 const LISTS: [&str; 4] = ["sealing", "fingerprint", "secrets", "master_secrets"];
 
-/// Reads the file, where there is one, and lays the environment over it.
+/// Reads the file, if there is one, and overrides it with the environment.
+///
+/// # Errors
+///
+/// [`ConfigError`] with every problem.
 pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -49,7 +53,11 @@ pub fn load(
 }
 
 impl Config {
-    /// As [`load`], from a file's text.
+    /// Reads a configuration as [`load`] does, from a file's text.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with every problem.
     pub fn from_text(
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
@@ -95,14 +103,18 @@ fn build(
         let meant = did_you_mean(unknown, SECTIONS);
         format!("unknown section [{unknown}], expected one of {}.{meant}", SECTIONS.join(", "))
     }));
-    // What could not be read is missing now; naming that too would only hide the cause.
+    // An unreadable section is missing now; reporting that too would hide the cause.
     if problems.is_empty() {
         problems = config.problems();
     }
     if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
 }
 
-/// The settings that are given, and where; never what they are. What is not among them has its default.
+/// Returns the settings that are given, and where; never their values. All others have their defaults.
+///
+/// # Errors
+///
+/// [`ConfigError`] if the file cannot be read.
 pub fn given(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -110,16 +122,16 @@ pub fn given(
     let mut given = BTreeMap::new();
     leaves(&read(file)?, "", &mut |setting| {
         let (setting, is_file) = in_a_file(&setting);
-        given.insert(setting, if is_file { "a file that the file names" } else { "the file" });
+        given.insert(setting, if is_file { "a file named in the file" } else { "the file" });
     });
     for Override { setting, .. } in overrides(environment) {
         let (setting, is_file) = in_a_file(&setting);
-        given.insert(setting, if is_file { "a file that the environment names" } else { "the environment" });
+        given.insert(setting, if is_file { "a file named in the environment" } else { "the environment" });
     }
     Ok(given)
 }
 
-/// A setting without the `_file` of one whose value stands in a file of its own.
+/// Returns the name of a setting without `_file`, and whether its value is in a file of its own.
 pub(super) fn in_a_file(setting: &str) -> (String, bool) {
     match setting.strip_suffix("_file") {
         Some(plain) if IN_FILES.iter().any(|known| plain.rsplit('.').next() == Some(known)) => {
@@ -163,14 +175,14 @@ fn take<T: DeserializeOwned>(
     }
 }
 
-/// A setting that the environment has.
+/// A setting from the environment.
 pub(super) struct Override {
     pub(super) setting: String,
     pub(super) value: String,
     variable: String,
 }
 
-/// Every setting that the environment has, in an order of its own: that of the environment is its launcher's.
+/// Returns every setting from the environment, sorted, because the order of the environment is arbitrary.
 pub(super) fn overrides(environment: impl Iterator<Item = (String, String)>) -> Vec<Override> {
     let mut found: Vec<Override> = environment
         .filter_map(|(variable, value)| {
@@ -182,8 +194,8 @@ pub(super) fn overrides(environment: impl Iterator<Item = (String, String)>) -> 
     found
 }
 
-/// A variable that was meant for a setting and is none: one underscore where two belong. Others that begin like ours may be
-/// Kubernetes's, which makes them of a service's name.
+/// Describes a variable that was meant for a setting: it has one underscore instead of two. Others with our prefix
+/// may be Kubernetes's, made from a service's name.
 fn nearly_a_setting(name: &str) -> Option<String> {
     let rest = name.strip_prefix("PAYOUT_LINK_").filter(|rest| !rest.starts_with('_'))?;
     let section = SECTIONS.into_iter().find(|section| {
@@ -191,7 +203,7 @@ fn nearly_a_setting(name: &str) -> Option<String> {
             && rest[section.len()..].starts_with("__")
     })?;
     let key = rest[section.len()..].trim_start_matches('_');
-    Some(format!("{name} is no setting: did you mean {PREFIX}{}__{key}?", section.to_uppercase()))
+    Some(format!("{name} is not a setting: did you mean {PREFIX}{}__{key}?", section.to_uppercase()))
 }
 
 fn setting_of(variable: &str) -> Option<String> {
@@ -206,8 +218,8 @@ fn setting_of(variable: &str) -> Option<String> {
     Some(variable.strip_prefix(PREFIX)?.to_lowercase().replace("__", "."))
 }
 
-/// One override for each setting. Two variables that say different things of one are a problem: whichever was believed, the
-/// other might have been meant, and another database has no record of what was done.
+/// Collects one override for each setting. Two variables with different values for one setting are a problem: the
+/// worker might use another database than the one with its records.
 fn agreed(overrides: Vec<Override>, problems: &mut Vec<String>) -> Vec<Override> {
     let mut by_setting: BTreeMap<String, Override> = BTreeMap::new();
     for found in overrides {
@@ -216,7 +228,7 @@ fn agreed(overrides: Vec<Override>, problems: &mut Vec<String>) -> Vec<Override>
             None => drop(by_setting.insert(setting, found)),
             Some(first) if is_same(first, &found) => {}
             Some(first) => problems.push(format!(
-                "{setting} is given twice, with different values: by {} and by {}; keep one of them",
+                "{setting} is given twice, with different values: by {} and by {}: remove one of them",
                 first.variable, found.variable
             )),
         }
@@ -234,14 +246,14 @@ fn is_same(first: &Override, second: &Override) -> bool {
 
 pub(super) fn set(table: &mut Table, setting: &str, value: String) -> Result<(), String> {
     let (section, key) = setting.rsplit_once('.').ok_or_else(|| {
-        format!("{PREFIX}{} names no setting, expected {PREFIX}SECTION__KEY", setting.to_uppercase())
+        format!("{PREFIX}{} is not a setting, expected {PREFIX}SECTION__KEY", setting.to_uppercase())
     })?;
     let mut table = table;
     for part in section.split('.') {
         let next = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
         table = next.as_table_mut().ok_or_else(|| format!("{setting}: {part} is not a section"))?;
     }
-    // A file that the environment names stands for what the TOML file says, and the other way round.
+    // A file named in the environment overrides the value in the TOML file, and the other way round.
     match key.strip_suffix("_file") {
         Some(plain) => drop(table.remove(plain)),
         None => drop(table.remove(&format!("{key}_file"))),
@@ -252,7 +264,7 @@ pub(super) fn set(table: &mut Table, setting: &str, value: String) -> Result<(),
     Ok(())
 }
 
-/// Numbers, booleans and lists as TOML writes them; everything else is text.
+/// Reads a value: numbers, booleans and lists as in TOML; everything else is a string.
 fn typed(value: String) -> Value {
     match value.parse::<Value>() {
         Ok(read @ (Value::Integer(_) | Value::Boolean(_) | Value::Array(_))) => read,
@@ -260,7 +272,7 @@ fn typed(value: String) -> Value {
     }
 }
 
-/// Puts in what stands in files of its own.
+/// Replaces `_file` settings by the contents of their files.
 fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
     for setting in IN_FILES {
         let Some(file) = table.remove(&format!("{setting}_file")) else { continue };
@@ -271,10 +283,12 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
         };
         let beside = table.remove(setting);
         match std::fs::read_to_string(file) {
-            // What the environment gives has taken the place of both.
-            Ok(text) if beside.is_some_and(|value| value.as_str() != Some(text.trim())) => problems.push(
-                format!("{path}{setting} and {name} are both given, with different values; keep one of them"),
-            ),
+            // A value from the environment has overridden both.
+            Ok(text) if beside.is_some_and(|value| value.as_str() != Some(text.trim())) => {
+                problems.push(format!(
+                    "{path}{setting} and {name} are both given, with different values: remove one of them"
+                ))
+            }
             Ok(text) if LISTS.contains(&setting) => {
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
                 table.insert(
@@ -285,7 +299,7 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
             Ok(text) => drop(table.insert(setting.into(), Value::String(text.trim().into()))),
             Err(error) => {
                 problems.push(format!("{name} {file:?}: {error}"));
-                // Present, so that it is not called missing as well.
+                // Present, so that it is not reported as missing too.
                 table.insert(setting.into(), unread(setting));
             }
         }
@@ -310,7 +324,7 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
     }
 }
 
-/// Stands for a value that cannot be used, where the start is refused in any case.
+/// Replaces an unusable value; the start fails in any case.
 fn unread(setting: &str) -> Value {
     if LISTS.contains(&setting) { Value::Array(Vec::new()) } else { "https://unread.invalid/".into() }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration as a whole, told all at once.
+//! Finds everything that is wrong with a configuration as a whole, and reports it at once.
 
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
@@ -6,13 +6,13 @@ use tracing_subscriber::EnvFilter;
 use super::{Config, tls};
 use crate::{
     domain::did_you_mean,
-    postgres::{self, KeyError, LEAST_CONNECTIONS},
+    postgres::{self, KeyError, MIN_CONNECTIONS},
     rabbitmq,
     webhooks::SigningKey,
 };
 
 impl Config {
-    /// What one section cannot tell by itself.
+    /// Returns the problems that involve several settings.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |wrong: bool, problem: &str| {
@@ -35,30 +35,33 @@ impl Config {
             self.keys.sealing.is_empty(),
             "keys.sealing is missing: [\"ID:BASE64\"], base64 of 32 random bytes",
         );
-        check(self.connectors.is_empty(), "there is no [connectors.NAME]");
+        check(self.connectors.is_empty(), "[connectors.NAME] is missing: configure at least one connector");
         check(
             self.webhooks.secrets.is_empty() && self.webhooks.master_secrets.is_empty(),
             "webhooks.secrets is missing: [\"whsec_BASE64\"]",
         );
-        for (place, secret) in self.webhooks.master_secrets.iter().enumerate() {
+        for (index, secret) in self.webhooks.master_secrets.iter().enumerate() {
             if let Err(error) = SigningKey::derive(secret, "") {
-                check(true, &format!("webhooks.master_secrets[{place}]: {error}"));
+                check(true, &format!("webhooks.master_secrets[{index}]: {error}"));
             }
         }
         check(self.worker.jobs_in_flight == 0, "worker.jobs_in_flight is 0");
         check(self.worker.events_in_flight < 2, "worker.events_in_flight is below 2");
         check(self.worker.sweep_interval_ms == 0, "worker.sweep_interval_ms is 0");
         check(
-            self.database.max_connections < LEAST_CONNECTIONS,
-            &format!("database.max_connections is below {LEAST_CONNECTIONS}"),
+            self.database.max_connections < MIN_CONNECTIONS,
+            &format!("database.max_connections is below {MIN_CONNECTIONS}"),
         );
-        check(self.database.timeout_seconds == 0, "database.timeout_seconds is 0: nothing could be asked");
-        check(self.broker.prefetch == 0, "broker.prefetch is 0: no limit at all");
+        check(
+            self.database.timeout_seconds == 0,
+            "database.timeout_seconds is 0: every statement would time out",
+        );
+        check(self.broker.prefetch == 0, "broker.prefetch is 0, which means no limit");
         check(
             self.broker.heartbeat_seconds == 0,
-            "broker.heartbeat_seconds is 0: a dead peer would not be noticed",
+            "broker.heartbeat_seconds is 0: a dead connection would not be detected",
         );
-        check(self.broker.delivery_limit == 0, "broker.delivery_limit is 0: no job could be delivered again");
+        check(self.broker.delivery_limit == 0, "broker.delivery_limit is 0: no job could be redelivered");
         if let Some(default) = &self.jobs.default_connector {
             check(
                 !self.connectors.contains_key(default),
@@ -69,7 +72,7 @@ impl Config {
             );
         }
         if let Err(error) = self.key_ring() {
-            // What is missing altogether was told above.
+            // Missing secrets were reported above.
             let is_missing = match error {
                 KeyError::Empty => true,
                 KeyError::Fingerprint => self.keys.fingerprint.is_empty(),
@@ -78,9 +81,9 @@ impl Config {
             check(!is_missing, &format!("keys: {error}"));
         }
         for (name, secrets) in self.webhook_secrets() {
-            for (place, secret) in secrets.iter().enumerate() {
+            for (index, secret) in secrets.iter().enumerate() {
                 if let Err(error) = SigningKey::new(secret) {
-                    check(true, &format!("{name}[{place}]: {error}"));
+                    check(true, &format!("{name}[{index}]: {error}"));
                 }
             }
         }
@@ -101,11 +104,11 @@ impl Config {
     }
 }
 
-/// In order.
+/// Levels in order.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// What is wrong with `log.filter`, if anything is. A word by itself that is no level is a module to `tracing`, and all else
-/// would be silent: nobody means that.
+/// Returns what is wrong with `log.filter`, if anything is. `tracing` reads a single word that is no level as a
+/// module, and would log nothing else.
 fn filter_problem(filter: &str) -> Option<String> {
     let expected = format!("expected a level ({}), or MODULE=LEVEL, with commas between", LEVELS.join(", "));
     if EnvFilter::try_new(filter).is_err() {
@@ -118,5 +121,5 @@ fn filter_problem(filter: &str) -> Option<String> {
         .split(',')
         .map(str::trim)
         .find(|word| !word.is_empty() && !word.contains(['=', '[', ':']) && !is_level(word))?;
-    Some(format!("log.filter has a word that is no level, {expected}.{}", did_you_mean(word, LEVELS)))
+    Some(format!("log.filter has a word that is not a level, {expected}.{}", did_you_mean(word, LEVELS)))
 }

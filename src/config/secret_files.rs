@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::load::{IN_FILES, Override, in_a_file, overrides, read, set};
 
-/// The files with secrets that every user may read: the configuration's own, and those that it or the environment names.
+/// Returns the files with secrets that every user may read: the configuration file, and files named in settings.
 pub fn open_secrets(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let Ok(mut table) = read(file) else { return Vec::new() };
     let mut open: Vec<String> = file
@@ -15,7 +15,7 @@ pub fn open_secrets(file: Option<&Path>, environment: impl Iterator<Item = (Stri
         .into_iter()
         .collect();
     for Override { setting, value, .. } in overrides(environment) {
-        // What cannot be set was said when the configuration was read.
+        // Invalid settings were reported when the configuration was read.
         let _ = set(&mut table, &setting, value);
     }
     named_files(&table, &mut open);
@@ -34,11 +34,11 @@ fn named_files(table: &Table, open: &mut Vec<String>) {
     }
 }
 
-/// Whether a secret stands in it, and not in a file of its own.
+/// Returns whether the configuration file itself has a secret.
 fn has_secrets(table: &Table) -> bool {
     table.iter().any(|(name, value)| match value {
         Value::Table(section) => has_secrets(section),
-        // An address is one where it has a password.
+        // A URL with a password is a secret.
         Value::String(url) if name == "url" => url.contains('@'),
         Value::String(_) | Value::Array(_) => IN_FILES.contains(&name.as_str()),
         _ => false,
@@ -48,7 +48,7 @@ fn has_secrets(table: &Table) -> bool {
 #[cfg(unix)]
 fn is_world_readable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    // A pipe of this process's own (`/dev/fd/63`) is no file that others open.
+    // A pipe of this process (`/dev/fd/63`) cannot be opened by others.
     std::fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o004 != 0)
 }
 

@@ -1,4 +1,4 @@
-//! Whom we trust on the wire, and who we are there.
+//! TLS of the database and the broker: trusted certificates, and the client certificate.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use url::Url;
 use super::{BrokerSection, DatabaseSection};
 use crate::{postgres::DatabaseTls, rabbitmq::BrokerTls};
 
-/// `[database.tls]` and `[broker.tls]`. All files are PEM.
+/// The sections `[database.tls]` and `[broker.tls]`. All files are PEM.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsSection {
@@ -21,7 +21,7 @@ pub struct TlsSection {
     pub client_key_file: Option<PathBuf>,
 }
 
-/// The modes of libpq (https://www.postgresql.org/docs/current/libpq-ssl.html, table 34.1). `amqps` has the last two.
+/// The TLS modes of libpq (<https://www.postgresql.org/docs/current/libpq-ssl.html>, table 34.1). `amqps` has the last two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
@@ -59,10 +59,10 @@ impl TlsSection {
         ));
         if let Some(file) = &self.client_key_file {
             let key = std::fs::read(file).map_err(|error| error.to_string());
-            // Not the parser's own words: they might quote the file.
+            // Not the parser's error, which might quote the file.
             let key = key.and_then(|pem| {
                 PrivateKeyDer::from_pem_slice(&pem)
-                    .map_err(|_| "it holds no PEM private key without a passphrase".into())
+                    .map_err(|_| "the file has no PEM private key without a passphrase".into())
             });
             problems
                 .extend(key.err().map(|error| format!("{name}.client_key_file {}: {error}", file.display())));
@@ -87,14 +87,14 @@ impl BrokerSection {
         let mut problems = self.tls.problems("broker.tls");
         let is_amqps = |url: &str| url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("amqps://"));
         if self.tls.is_set() && self.url.as_ref().is_some_and(|url| !is_amqps(url.expose_secret())) {
-            problems.push("broker.tls is set, and broker.url does not begin with amqps://".into());
+            problems.push("broker.tls is set, but broker.url does not begin with amqps://".into());
         }
         match self.tls.mode {
             Some(mode) if !mode.verifies() => {
-                problems.push("broker.tls.mode is verify-full or verify-ca".into());
+                problems.push("broker.tls.mode must be verify-full or verify-ca".into());
             }
             Some(TlsMode::VerifyCa) if self.tls.ca_file.is_none() => problems.push(
-                "broker.tls.mode verify-ca needs broker.tls.ca_file: any public certificate would do otherwise"
+                "broker.tls.mode verify-ca needs broker.tls.ca_file: otherwise any public certificate would be accepted"
                     .into(),
             ),
             _ => {}
@@ -118,7 +118,7 @@ impl DatabaseSection {
         }
     }
 
-    /// A CA that would not be looked at is a mistake: libpq verifies with `require` where there is one, sqlx does not.
+    /// Rejects a CA file that would not be used: with `require`, libpq verifies if there is one, and sqlx does not.
     pub(super) fn tls_problems(&self) -> Vec<String> {
         let mut problems = self.tls.problems("database.tls");
         let url = self.url.as_ref().and_then(|url| url.expose_secret().parse::<Url>().ok());
@@ -134,7 +134,7 @@ impl DatabaseSection {
             self.tls.ca_file.is_some() || of_url(&["sslrootcert", "ssl-root-cert", "ssl-ca"]).is_some();
         if has_ca && !verifies {
             problems.push(
-                "database.tls.mode (or sslmode of database.url) is neither verify-ca nor verify-full: the CA file would not be looked at"
+                "database.tls.mode (or sslmode of database.url) is neither verify-ca nor verify-full: the CA file would not be used"
                     .into(),
             );
         }
@@ -142,14 +142,14 @@ impl DatabaseSection {
     }
 }
 
-/// What is wrong with a file of certificates, if one is named.
+/// Returns what is wrong with a file of certificates, if anything is.
 pub(super) fn ca_problem(setting: &str, file: Option<&Path>) -> Option<String> {
     let file = file?;
     certificates(file).err().map(|problem| format!("{setting} {}: {problem}", file.display()))
 }
 
-/// The certificates of a file that was found good when the configuration was read; one that is gone since then
-/// leaves nobody to trust.
+/// Reads the certificates of a file that was valid when the configuration was read. If it is gone since then, no
+/// certificate is trusted.
 pub(super) fn roots(file: Option<&Path>) -> Option<Vec<CertificateDer<'static>>> {
     file.map(|file| certificates(file).unwrap_or_default())
 }
@@ -158,6 +158,6 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = std::fs::read(file).map_err(|error| error.to_string())?;
     match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err("it holds no PEM certificate".into()),
+        _ => Err("the file has no PEM certificate".into()),
     }
 }

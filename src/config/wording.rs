@@ -1,5 +1,5 @@
-//! What serde says of a setting, in words for whoever wrote it: what is wrong, what is expected. Never the value: a secret may
-//! stand in the wrong place.
+//! Rewrites serde's errors for the author of a configuration: the problem and the expected value. Never the value
+//! itself, because a secret may be in the wrong setting.
 
 use std::net::SocketAddr;
 
@@ -8,14 +8,14 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::{domain::did_you_mean, setting_url};
 
-/// A problem of a section in one line, with its setting.
+/// Describes a problem of a section in one line, with its setting.
 pub(super) fn problem(section: &str, error: &toml::de::Error) -> String {
     let shown = error.to_string();
     let key = shown.lines().rev().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
     let setting = key.map_or_else(|| section.to_owned(), |key| format!("{section}.{key}"));
     let message = error.message().replace('\n', " ");
     match unknown(&message, "unknown field `") {
-        // The key that toml names is the section's.
+        // The key in toml's error is the section's.
         Some((name, known)) => unknown_setting(&setting, name, &known),
         None => match message.strip_prefix("missing field `") {
             Some(name) => format!("{setting}.{} is missing", name.trim_end_matches('`')),
@@ -32,7 +32,7 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
     each(deserializer, "expected ADDRESS:PORT, such as 192.0.2.53:53")
 }
 
-/// A list whose values are read one by one, so that the one that is wrong is named by its place.
+/// Reads a list one by one, so that an error has the position of the wrong value.
 fn each<'de, D, T>(deserializer: D, expected: &str) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -45,7 +45,7 @@ where
     texts.iter().enumerate().map(read).collect()
 }
 
-/// What the words of [`each`] begin with.
+/// Prefix of the errors of [`each`].
 const LISTED: &str = "value";
 
 fn unknown_setting(section: &str, name: &str, known: &[&str]) -> String {
@@ -59,7 +59,7 @@ fn unknown_setting(section: &str, name: &str, known: &[&str]) -> String {
     }
 }
 
-/// The name that is unknown, and those that are known: "unknown field `a`, expected one of `b`, `c`".
+/// Splits "unknown field `a`, expected one of `b`, `c`" into the unknown name and the known ones.
 fn unknown<'a>(message: &'a str, beginning: &str) -> Option<(&'a str, Vec<&'a str>)> {
     let (name, rest) = message.strip_prefix(beginning)?.split_once('`')?;
     Some((name, rest.split('`').skip(1).step_by(2).collect()))
@@ -80,7 +80,7 @@ fn in_words(message: &str) -> String {
     }
     let (kind, of_what) = message.split_once(": ").unwrap_or((message, ""));
     if !matches!(kind, "invalid type" | "invalid value" | "invalid length") {
-        // Somebody else's words, which may go on with the value.
+        // An error of another library, which may contain the value.
         let words = kind.split(['"', '`', '\'']).next().unwrap_or_default().trim_end();
         return match words {
             "invalid socket address syntax" => "expected ADDRESS:PORT, such as 127.0.0.1:8086".to_owned(),
@@ -102,7 +102,7 @@ fn expected_in_words(expected: &str) -> String {
         "a sequence" => "a list in brackets, such as [\"…\"]".to_owned(),
         "socket address" => "ADDRESS:PORT in quotes, such as \"127.0.0.1:8086\"".to_owned(),
         "path string" => "a path in quotes".to_owned(),
-        "a string" => "a text in quotes".to_owned(),
+        "a string" => "a string in quotes".to_owned(),
         "a map" => "a section".to_owned(),
         other if other.starts_with("struct ") => "a section".to_owned(),
         other => other.to_owned(),
@@ -111,7 +111,7 @@ fn expected_in_words(expected: &str) -> String {
 
 fn found_in_words(found: &str) -> &'static str {
     match found {
-        "string" => "a text in quotes",
+        "string" => "a string in quotes",
         "integer" => "another number",
         "floating" => "a number with a decimal point",
         "boolean" => "true or false",
@@ -130,7 +130,7 @@ mod tests {
         for (message, said) in [
             (
                 "invalid type: string \"soon\", expected u64",
-                "expected a whole number from 0 on, without quotes, found a text in quotes",
+                "expected a whole number from 0 on, without quotes, found a string in quotes",
             ),
             (
                 "invalid value: integer `-1`, expected u16",

@@ -1,4 +1,4 @@
-//! When jobs are consumed: not while the database is away, and not while an answer to a job cannot leave.
+//! Pauses consumption while the database is away, or while a reply to a job cannot be published.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::Pipeline;
 
-/// A pause that would be shorter than this is none: each one gives all deliveries back.
+/// Shorter outages cause no pause, because each pause requeues all deliveries.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Pipeline {
@@ -19,28 +19,28 @@ impl Pipeline {
         self.may_consume.subscribe()
     }
 
-    /// Says when jobs may be consumed, for as long as it is polled.
+    /// Decides when jobs may be consumed, for as long as it is polled.
     pub(super) async fn watch_consumption(&self) {
-        let (mut database, mut unanswered) = (self.store.is_up(), self.unanswered.subscribe());
+        let (mut database, mut replies_blocked) = (self.store.is_up(), self.replies_blocked.subscribe());
         let mut publishing = self.publisher.watch_up();
-        // The senders live as long as this pipeline and its publisher: an error is the end of both.
+        // The senders live as long as this pipeline and its publisher; an error means that both have ended.
         loop {
             let stopped = select! {
                 away = async { database.wait_for(|up| !up).await.map(drop) } => away,
-                stuck = async { unanswered.wait_for(|stuck| *stuck).await.map(drop) } => stuck,
+                blocked = async { replies_blocked.wait_for(|blocked| *blocked).await.map(drop) } => blocked,
             };
             if stopped.is_err() {
                 return;
             }
-            // A database that is back at once was not away.
-            if !*unanswered.borrow() && timeout(PATIENCE, database.wait_for(|up| *up)).await.is_ok() {
+            // A short outage does not count.
+            if !*replies_blocked.borrow() && timeout(PATIENCE, database.wait_for(|up| *up)).await.is_ok() {
                 continue;
             }
             self.may_consume.send_replace(false);
             loop {
                 let back = async {
                     database.wait_for(|up| *up).await.map(drop)?;
-                    publishing.wait_for(|up| *up || !*unanswered.borrow()).await.map(drop)
+                    publishing.wait_for(|up| *up || !*replies_blocked.borrow()).await.map(drop)
                 };
                 if back.await.is_err() {
                     return;
@@ -49,8 +49,8 @@ impl Pipeline {
                     break;
                 }
             }
-            if self.unanswered.send_replace(false) {
-                // Time for what is published to be confirmed again.
+            if self.replies_blocked.send_replace(false) {
+                // Gives publications time to be confirmed.
                 sleep(PATIENCE).await;
             }
             self.may_consume.send_replace(true);

@@ -1,4 +1,4 @@
-//! An open record, the connector, a conclusion, and the attempts between.
+//! Creates the link of an open record: attempts at the connector, then a conclusion.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Pipeline,
-    called::{redact, redact_outcome, redact_status, tell_log},
+    call_log::{log_attempt, redact, redact_outcome, redact_status},
     timeline,
 };
 use crate::{
@@ -20,14 +20,15 @@ use crate::{
     postgres::{DueEvent, StoreError, Unconcluded},
 };
 
-/// An event to be delivered, and its place among the records that are concluded.
+/// An event to deliver, and the permit of its record among those being concluded.
 type Concluded = (Box<DueEvent>, Slot);
 
 impl Pipeline {
-    /// Works on a record that is ours until it is concluded, or until its next step is far enough away to be
-    /// written down: then there is no event yet. `permit` comes with a place under the rate limit for the first call.
+    /// Processes a claimed record until it is concluded. Returns `None` if its next step is so far away that the
+    /// record was postponed. `permit` includes one call under the rate limit.
     ///
-    /// Boxed: every step but the call. That is what thousands wait in at once, with room for what is largest.
+    /// Every step but the call is boxed: thousands of records wait in the call at once, and the future is as large as
+    /// its largest step.
     pub(super) async fn create_link(
         &self,
         mut link: Box<OpenLink>,
@@ -35,19 +36,19 @@ impl Pipeline {
         permit: Permit,
     ) -> Result<Option<Concluded>, StoreError> {
         let rule = account.connector.replay_rule();
-        let mut has_place = true;
+        let mut has_rate_permit = true;
         if link.progress.doubt_lost_calls(&self.settings.retry, link.lease.now()) {
             link.call_is_written = false;
         }
         loop {
-            // Asked before every call, also of a record that a dead worker left: what is in doubt is never
+            // Checked before every call, also for a record of a dead worker: a call with an unknown outcome is never
             // repeated blindly.
             let seen = self.circumstances(&link, account);
             match retry::next(&link.progress, rule, &self.settings.retry, &seen) {
                 Next::Conclude(conclusion) => {
-                    // It has no more calls: the next job's need not wait for this one's conclusion.
+                    // No more calls: the next job need not wait for this conclusion.
                     drop(permit);
-                    give_place_back(account, has_place);
+                    return_rate_permit(account, has_rate_permit);
                     let concluding = self.concluding.take().await;
                     let event = Box::pin(self.conclude(link, account, &conclusion)).await?;
                     return Ok(Some((event, concluding)));
@@ -55,7 +56,7 @@ impl Pipeline {
                 Next::Call { after } | Next::LookUp { after }
                     if self.is_too_long(after) || (waits_for_its_link(&link) && !after.is_zero()) =>
                 {
-                    give_place_back(account, has_place);
+                    return_rate_permit(account, has_rate_permit);
                     return self.postpone(link, after).await;
                 }
                 Next::Call { after } => {
@@ -63,7 +64,7 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(&link, account, &mut has_place).await {
+                    if let Err(wait) = self.let_through(&link, account, &mut has_rate_permit).await {
                         return self.postpone(link, wait).await;
                     }
                     if !self.begin_call(&mut link, account).await? {
@@ -76,7 +77,7 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(&link, account, &mut has_place).await {
+                    if let Err(wait) = self.let_through(&link, account, &mut has_rate_permit).await {
                         return self.postpone(link, wait).await;
                     }
                     match Box::pin(self.store.renew_for_look_up(&mut link)).await {
@@ -92,28 +93,28 @@ impl Pipeline {
         }
     }
 
-    /// Gives the row back until it is due. What became of its calls is known, and is not given up before shutdown.
+    /// Postpones the record. Its attempts are known, so the write is not abandoned before shutdown.
     async fn postpone(&self, link: Box<OpenLink>, after: Duration) -> Result<Option<Concluded>, StoreError> {
         let id = link.id;
         match self.until_long_stopped(Box::pin(self.store.postpone(link, after))).await {
             Some(postponed) => postponed.map(|()| None),
             None => {
-                tracing::warn!(payout_link.id = %id, "stopped before the record was given back; its lease expires");
+                tracing::warn!(payout_link.id = %id, "stopped before the record was postponed; its lease will expire");
                 Ok(None)
             }
         }
     }
 
-    /// Waits for the connector's rate limit and its breaker where that is short, and within the lease; else says how long it
-    /// is. `has_place`: whether the rate limit has let the next call through already.
+    /// Waits for the rate limit and the circuit breaker, if that is short and within the lease; otherwise returns how
+    /// long the wait would be. `has_rate_permit`: the rate limit has already admitted the next call.
     async fn let_through(
         &self,
         link: &OpenLink,
         account: &Account,
-        has_place: &mut bool,
+        has_rate_permit: &mut bool,
     ) -> Result<(), Duration> {
         let limit = self.settings.wait_in_place.min(link.lease.left() / 2);
-        if !std::mem::take(has_place) {
+        if !std::mem::take(has_rate_permit) {
             let wait = account.rate.reserve(std::time::Instant::now(), limit)?;
             self.sleep(wait).await;
         }
@@ -142,12 +143,12 @@ impl Pipeline {
         Circumstances { now, steady: self.store.steady(now), account: account.id.clone() }
     }
 
-    /// Once the pipeline is stopped, whatever has not begun is too long.
+    /// Returns whether a wait is too long to sleep in place. Once the pipeline is stopped, every wait is.
     fn is_too_long(&self, after: Duration) -> bool {
         after > self.settings.wait_in_place || self.is_stopping()
     }
 
-    /// Whether the call may be made: it and its lease are on disk before it is.
+    /// Stores the call and its lease, and returns whether the call may be made.
     async fn begin_call(&self, link: &mut OpenLink, account: &Account) -> Result<bool, StoreError> {
         let uncalled = link.progress.clone();
         link.progress.account = Some(account.id.clone());
@@ -157,7 +158,7 @@ impl Pipeline {
             link.call_is_written = false;
             match Box::pin(self.store.renew_for_call(link)).await {
                 Ok(()) => {}
-                // It was not begun: the row is given back as it was, if it is still ours.
+                // The call has not begun: the row is postponed unchanged, if it still belongs to this claim.
                 Err(StoreError::Unavailable(_) | StoreError::LeaseLost) => {
                     link.progress = uncalled;
                     return Ok(false);
@@ -165,8 +166,8 @@ impl Pipeline {
                 Err(error) => return Err(error),
             }
         }
-        // A process that was paused since, or a database that took its time, must not send a call that others have
-        // stopped counting on: it is taken back, and whoever comes next need not doubt it.
+        // If the process was paused, or the database was slow, the lease may be too short by now. Then the call is
+        // taken back, so that the next claim does not treat its outcome as unknown.
         let is_covered = is_covered(link, account);
         if !is_covered {
             link.progress = uncalled;
@@ -185,7 +186,7 @@ impl Pipeline {
         account.breaker.record(outcome.health(), std::time::Instant::now());
         redact_outcome(&mut outcome, link, account);
         let attempt = timeline::of_call(&outcome, link.progress.attempts, started_at, started.elapsed());
-        tell_log(
+        log_attempt(
             &attempt,
             matches!(outcome, Outcome::TryLater { ref error, .. } if matches!(error.status_code, 401 | 403 | 404)),
         );
@@ -215,10 +216,10 @@ impl Pipeline {
             redact(error, link, account);
         }
         let attempt = timeline::of_look_up(&finding, link.progress.look_ups + 1, asked_at, started.elapsed());
-        tell_log(&attempt, false);
+        log_attempt(&attempt, false);
         self.metrics.called(account, &attempt);
         link.calls.push(attempt);
-        // As the clock is known now: what it did while the answer was on its way counts.
+        // With the clock's current state: a step during the look-up counts.
         let asked = Circumstances { now: asked_at, ..self.circumstances(link, account) };
         link.progress.record_finding(finding, account.connector.replay_rule(), &asked);
         Ok(())
@@ -232,12 +233,9 @@ impl Pipeline {
     ) -> Result<Box<DueEvent>, StoreError> {
         match self.try_conclude(link, account, conclusion).await {
             Ok(event) => Ok(event),
-            Err((StoreError::Refused(reason), Some(mut link))) => {
-                tracing::error!(
-                    reason,
-                    "the database refuses a conclusion, the outcome is recorded as unknown"
-                );
-                // Whatever it was that cannot be stored came from outside.
+            Err((StoreError::Rejected(reason), Some(mut link))) => {
+                tracing::error!(reason, "conclusion rejected by the database, recorded as unknown");
+                // The value that cannot be stored came from the provider.
                 link.calls.iter_mut().for_each(|call| call.detail = None);
                 link.progress.connector_payout_id = None;
                 link.progress.in_doubt_since.get_or_insert(link.lease.now());
@@ -254,8 +252,8 @@ impl Pipeline {
         }
     }
 
-    /// Concludes once. An answer in hand is not given up before the grace period of a shutdown has ended, however long the
-    /// database is away. An error brings the record back, unless it was given up.
+    /// Concludes once. A conclusion is not abandoned before the grace period has ended, however long the database is
+    /// away. An error returns the record, unless the conclusion was abandoned.
     async fn try_conclude(
         &self,
         link: Box<OpenLink>,
@@ -263,23 +261,23 @@ impl Pipeline {
         conclusion: &Conclusion,
     ) -> Result<Box<DueEvent>, (StoreError, Option<Box<OpenLink>>)> {
         let progress = &link.progress;
-        let told = contract::conclusion(
+        let written = contract::conclusion(
             &link.job,
             conclusion,
             progress.connector_payout_id.as_deref(),
             progress.status_code,
         );
-        let error_code = told.error_code;
-        let answer = InHand::of(&link, self.idempotency_key(&link));
-        let concluding = Box::pin(self.store.conclude(link, told));
-        let event = match self.until_given_up(concluding).await {
+        let error_code = written.error_code;
+        let answer = UnrecordedConclusion::of(&link, self.idempotency_key(&link));
+        let concluding = Box::pin(self.store.conclude(link, written));
+        let event = match self.until_abandoned(concluding).await {
             Some(Ok(event)) => event,
             Some(Err(Unconcluded { error, link })) => {
-                answer.say_given_up(&error.to_string());
+                answer.log_abandoned(&error.to_string());
                 return Err((error, Some(link)));
             }
             None => {
-                answer.say_given_up("the worker is stopped");
+                answer.log_abandoned("the worker is stopped");
                 return Err((StoreError::Unavailable("the worker is stopped".into()), None));
             }
         };
@@ -288,28 +286,28 @@ impl Pipeline {
         match error_code {
             None => tracing::info!(event.id = %event.id, event.r#type = event_type, "payout link created"),
             Some(code) => {
-                tracing::warn!(event.id = %event.id, event.r#type = event_type, error.code = code, "no payout link");
+                tracing::warn!(event.id = %event.id, event.r#type = event_type, error.code = code, "payout link not created");
             }
         }
         Ok(event)
     }
 }
 
-/// The place under the rate limit that a record was claimed with, and did not need.
-fn give_place_back(account: &Account, has_place: bool) {
-    if has_place {
+/// Returns the rate permit that a record was claimed with and did not use.
+fn return_rate_permit(account: &Account, has_rate_permit: bool) {
+    if has_rate_permit {
         account.rate.give_back(1);
     }
 }
 
-/// What is lost with a conclusion that is given up: enough to find the payout link at the provider.
-struct InHand {
+/// The values that are lost with an abandoned conclusion: enough to find the payout link at the provider.
+struct UnrecordedConclusion {
     id: uuid::Uuid,
     connector_payout_id: Option<String>,
     idempotency_key: String,
 }
 
-impl InHand {
+impl UnrecordedConclusion {
     fn of(link: &OpenLink, idempotency_key: String) -> Self {
         let made = link.calls.iter().rev().find(|call| matches!(call.outcome, "created" | "found"));
         Self {
@@ -321,26 +319,27 @@ impl InHand {
         }
     }
 
-    fn say_given_up(&self, reason: &str) {
+    fn log_abandoned(&self, reason: &str) {
         tracing::error!(
             payout_link.id = %self.id,
             connector_payout_id = self.connector_payout_id,
             idempotency_key = self.idempotency_key,
             reason,
-            "conclusion given up, the connector's answer is not recorded"
+            "conclusion abandoned, the provider's answer is not recorded"
         );
     }
 }
 
-/// Made, and not ready: that is the provider's work, or a person's there, and takes no slot of ours meanwhile.
+/// Returns whether the link exists and is not ready yet. Then the provider, or a person there, has to act, so the
+/// record holds no permit meanwhile.
 fn waits_for_its_link(link: &OpenLink) -> bool {
     link.progress.connector_payout_id.is_some()
 }
 
-/// What a call's own timeout may be late by.
+/// Tolerance of a call's own timeout.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// Does the lease outlast a whole call?
+/// Returns whether the lease outlasts a whole call.
 fn is_covered(link: &OpenLink, account: &Account) -> bool {
     link.lease.left() > account.connector.timeout() + SLACK
 }

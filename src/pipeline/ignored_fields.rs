@@ -1,13 +1,14 @@
-//! Fields of jobs that this version does not know and was told to ignore: counted by path, and logged once for each.
+//! Counts unknown fields of jobs that `jobs.unknown_fields = "ignore"` accepts: by path, and logged once for each
+//! path.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
+use std::{collections::BTreeSet, sync::Mutex};
+
+use crate::{
+    lock::lock,
+    metrics::{Metrics, OTHER_FIELDS},
 };
 
-use crate::metrics::{Metrics, OTHER_FIELDS};
-
-/// Paths are their senders' words, so only so many become series and log lines. All others are counted as [`OTHER_FIELDS`].
+/// Limit of the paths, which senders choose freely. Further ones are counted as [`OTHER_FIELDS`].
 const MAX_PATHS: usize = 100;
 
 #[derive(Default)]
@@ -19,7 +20,7 @@ impl IgnoredFields {
         for path in paths {
             match self.is_new(&path) {
                 Some(true) => {
-                    tracing::warn!(field = path, "unknown field of a job ignored; said once for each field");
+                    tracing::warn!(field = path, "unknown job field ignored; logged once for each field");
                     metrics.field_ignored(path);
                 }
                 Some(false) => metrics.field_ignored(path),
@@ -28,9 +29,9 @@ impl IgnoredFields {
         }
     }
 
-    /// Whether a path is new. `None`: there are too many.
+    /// Returns whether a path is new; `None` if there are too many.
     fn is_new(&self, path: &str) -> Option<bool> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         if known.contains(path) {
             return Some(false);
         }
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_paths_are_told_apart_and_no_more() {
+    fn only_max_paths_are_counted_separately() {
         let (fields, metrics) = (IgnoredFields::default(), Metrics::new([].iter()));
         for round in 0..2 {
             for number in 0..1000 {

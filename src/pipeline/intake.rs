@@ -1,4 +1,4 @@
-//! A delivery becomes a record, or is rejected; only then is it settled. It waits for nothing longer than a few seconds.
+//! Accepts or rejects a delivery, and settles it only after that. It never waits longer than a few seconds.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -11,12 +11,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use time::OffsetDateTime;
 use tokio::time::timeout;
+use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{Pipeline, Work, answer::Answered, outbox::Outgoing, reading::Readable};
+use super::{Pipeline, Work, outbox::Outgoing, reading::Readable, reject::Published};
 use crate::{
     connectors::Account,
-    contract::{Rejection, RejectionCode},
+    contract::{self, Rejection, RejectionCode},
     domain::{EventType, ReplayRule, TraceContext, event_time},
     limits::{Permit, Slot},
     postgres::{Accepted, Hold, NewLink, StoreError},
@@ -24,28 +25,28 @@ use crate::{
 };
 
 impl Pipeline {
-    /// Takes one delivery from the queue to its end. `place`: its place among the deliveries that are taken in.
-    pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, place: Slot) {
+    /// Processes one delivery completely. `permit` is its permit among the deliveries being accepted.
+    pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, permit: Slot) {
         let taken = AssertUnwindSafe(self.take_in(&delivery)).catch_unwind().await;
-        drop(place);
+        drop(permit);
         match taken {
             Ok(Some(work)) => {
-                // What waits for a connector does not hold the message as well.
+                // A record that waits for a connector does not need the message.
                 drop(delivery);
                 self.finish(work).await;
             }
             Ok(None) => {}
             Err(_) => {
-                tracing::error!("processing a message panicked, it is given back");
+                tracing::error!("delivery handler panicked, delivery requeued");
                 self.metrics.abandoned("panic");
                 delivery.give_back();
             }
         }
     }
 
-    /// Accepts or rejects a delivery, and settles it. Returns the work that follows at once.
+    /// Accepts or rejects a delivery, and settles it. Returns the record if it can be processed at once.
     ///
-    /// Boxed: what few jobs need. A job that waits takes as much memory as the largest thing that it may come to.
+    /// Rare steps are boxed: the future of every waiting job is as large as its largest step.
     async fn take_in(&self, delivery: &Delivery) -> Option<Work<'_>> {
         if delivery.is_stale() {
             return None;
@@ -56,7 +57,7 @@ impl Pipeline {
         if delivery.is_redelivered && Box::pin(self.is_rejected_again(delivery)).await? {
             return None;
         }
-        // While a suspect message is processed no other is decoded: a worker that goes down is evidence against it.
+        // While a suspect message is processed no other is decoded: a crash is then evidence against the suspect.
         let readable = {
             let _no_suspect = self.suspects.read().await;
             self.read(delivery)
@@ -64,13 +65,13 @@ impl Pipeline {
         self.process(delivery, readable, ADMISSION).await
     }
 
-    /// A message that came back several times is processed alone, and its begin is on disk before it is decoded.
+    /// Processes a message that came back several times: alone, and after its begin is stored.
     async fn take_suspect(&self, delivery: &Delivery) -> Option<Work<'_>> {
         let _alone = self.suspects.write().await;
         if delivery.is_stale() {
             return None;
         }
-        let digest = super::answer::message_digest(delivery, "suspect");
+        let digest = super::reject::message_digest(delivery, "suspect");
         let unfinished = match self.store.begin_suspect(&digest).await {
             Ok(unfinished) => unfinished,
             Err(error) => {
@@ -79,7 +80,7 @@ impl Pipeline {
             }
         };
         let work = self.process_suspect(delivery, unfinished).await;
-        // It did not bring this worker down: the next time that it comes is a new try.
+        // The worker survived it: its next delivery counts from zero.
         let ended = self.until_long_stopped(Box::pin(self.store.end_suspect(&digest))).await;
         if let Some(Err(error)) = ended {
             self.report(&error);
@@ -87,23 +88,23 @@ impl Pipeline {
         work
     }
 
-    /// `unfinished`: how often its processing began before and never ended.
+    /// Processes a suspect message. `unfinished`: how often its processing began before without an end.
     async fn process_suspect(&self, delivery: &Delivery, unfinished: u32) -> Option<Work<'_>> {
         let limit = self.settings.max_unfinished_begins;
         if unfinished < limit {
             if Box::pin(self.is_rejected_again(delivery)).await? {
                 return None;
             }
-            // It waits for no permit: all other deliveries wait for it.
+            // It waits for no permit, because all other deliveries wait for it.
             return self.process(delivery, self.read(delivery), Duration::ZERO).await;
         }
         let message = format!(
-            "Processing this message began {unfinished} times and never ended. Correct the message, or report a \
+            "Processing of this message began {unfinished} times and never ended. Correct the message, or report a \
              defect of the worker, before publishing it again."
         );
         let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
         if unfinished == limit {
-            // It may have been accepted before, by another version. To find that out it has to be read: once.
+            // Another version may have accepted it before. Finding out requires reading it: once.
             self.reject_unless_accepted(delivery, &poison).await;
         } else {
             self.reject_as(delivery, &poison, None).await;
@@ -124,14 +125,14 @@ impl Pipeline {
                 return None;
             }
         };
-        // Stopped before it was taken in it stays the broker's.
+        // If the pipeline is stopped first, the delivery stays with the broker.
         let admission = self.admit(account, patience).await?;
         if delivery.is_stale() {
             return None;
         }
         let lost_call_from = self.lost_call_from(delivery);
         let (hold, admitted) = match admission {
-            // It is asked about first, as an unknown outcome is.
+            // A look-up comes first, as for an unknown outcome.
             Admission::Call(_) if lost_call_from.is_some() => {
                 account.rate.give_back(1);
                 (Hold::Park(Duration::ZERO), None)
@@ -151,8 +152,8 @@ impl Pipeline {
             account: account.id.clone(),
             lost_call_from,
         };
-        // While the database is away nothing is accepted and nothing acknowledged; stopped meanwhile, the delivery
-        // goes back to the queue, and finds its row there if it was written after all.
+        // While the database is away nothing is accepted or acknowledged. If the worker stops meanwhile, the delivery
+        // returns to the queue. If its row was stored, it is then a duplicate.
         let accepting = self.store.accept(new, || !delivery.is_stale());
         let accepted = self.until_long_stopped(Box::pin(accepting)).await?;
         match accepted.inspect(|accepted| self.metrics.accepted(accepted)) {
@@ -170,7 +171,7 @@ impl Pipeline {
         None
     }
 
-    /// What a duplicate gets, or a job whose key belongs to another request.
+    /// Replies to a duplicate, or rejects a job whose key belongs to another request.
     pub(super) async fn answer_duplicate(&self, delivery: &Delivery, accepted: Accepted) {
         match accepted {
             Accepted::New(_) | Accepted::Parked | Accepted::InProgress => delivery.acknowledge(),
@@ -181,26 +182,31 @@ impl Pipeline {
         }
     }
 
-    /// The database has no row of it, and will have none.
+    /// Settles a delivery that has no row in the database.
     pub(super) async fn not_accepted(&self, delivery: &Delivery, error: StoreError) {
+        let merchant_payout_id = contract::claimed_identifier(&delivery.body, delivery.message_id());
+        let span = tracing::info_span!("job", merchant.id = merchant_id(delivery), merchant_payout_id);
+        self.settle_not_accepted(delivery, error).instrument(span).await;
+    }
+
+    async fn settle_not_accepted(&self, delivery: &Delivery, error: StoreError) {
         match error {
-            // Its content: said at once, since no try more makes it another.
-            StoreError::Refused(reason) => {
-                tracing::error!(reason, "the database refuses a job");
-                let message =
-                    "The database cannot store this job: a value is outside of what it takes. Correct the \
-                               job (characters, lengths) and publish it again."
-                        .to_owned();
+            // A value of the job: a retry would not help.
+            StoreError::Rejected(reason) => {
+                tracing::error!(reason, "job rejected by the database");
+                let message = "The database cannot store this job: a value is out of range. Correct the job \
+                               (characters, lengths) and publish it again."
+                    .to_owned();
                 let rejection = Rejection { code: RejectionCode::InvalidJob, message, field: None };
                 self.reject_for_now(delivery, &rejection).await;
             }
-            // A duplicate whose record cannot be read (a key is missing from the ring). It was accepted, so that it is not
-            // told rejected; as a dead letter it can be published again.
+            // A duplicate whose record cannot be read (a key is missing from the ring). The job was accepted, so it
+            // gets no rejection; its dead letter can be published again.
             StoreError::Inconsistent { .. } => {
                 self.report(&error);
                 self.set_aside(delivery, "RECORD_UNREADABLE", &error.to_string()).await;
             }
-            // The worker stops: it goes back with its connection.
+            // The worker stops; the delivery returns to the queue with its connection.
             StoreError::Unusable(_) => self.report(&error),
             StoreError::Unavailable(_) | StoreError::LeaseLost => {
                 self.report(&error);
@@ -209,19 +215,20 @@ impl Pipeline {
         }
     }
 
-    /// From when on a worker may have called for a message whose writes are lost. A message that does not say when it was
-    /// published may be as old as any.
+    /// Returns the earliest time at which a worker whose writes are lost may have made a call for this message. A
+    /// message without a publication time may be of any age.
     fn lost_call_from(&self, delivery: &Delivery) -> Option<OffsetDateTime> {
         let time = self.settings.retry.ask_before_calling_since?;
         let published_at = delivery.timestamp().unwrap_or(OffsetDateTime::UNIX_EPOCH);
         (published_at < time).then_some(published_at)
     }
 
-    /// Admits a job to a call at once: with a permit of its connector, and the rate limit's word. What does not come within
-    /// `patience` is written down in place of it, and claimed in the order of service. `None`: the pipeline is stopped.
+    /// Admits a job to its first call: with a permit of its connector, and within the rate limit. If that takes
+    /// longer than `patience`, the job is parked, and claimed in the order of service. `None`: the pipeline is
+    /// stopped.
     async fn admit(&self, account: &Account, patience: Duration) -> Option<Admission> {
         let started = Instant::now();
-        // A connector that is out of order, or so full that its due work waits, is not waited for.
+        // Do not wait for an open circuit breaker, or for a connector whose due records already wait.
         if account.breaker.room(started) == 0
             || account.permits.is_saturated()
             || account.rate.wait(started) > patience
@@ -244,7 +251,7 @@ impl Pipeline {
         Some(Admission::Call(permit))
     }
 
-    /// The stored result, published again to whoever asks again. No second webhook.
+    /// Publishes the stored result again to a duplicate. No second webhook is sent.
     async fn replay(
         &self,
         delivery: &Delivery,
@@ -263,18 +270,18 @@ impl Pipeline {
             replayed: true,
             ..Outgoing::to(delivery, &trace)
         };
-        match self.answer(&result, None).await {
-            Answered::Yes => {
+        match self.publish_reply(&result, None).await {
+            Published::Completely => {
                 delivery.acknowledge();
                 self.metrics.replayed();
             }
-            Answered::LeftToTheBroker | Answered::No => delivery.give_back(),
-            Answered::Stopped => {}
+            Published::LeftToTheBroker | Published::Not => delivery.give_back(),
+            Published::Stopped => {}
         }
     }
 }
 
-/// How the row of a job is written whose connector can be called at once.
+/// Returns how the row of a job is stored whose connector can be called at once.
 fn first_hold(rule: ReplayRule) -> Hold {
     match rule {
         ReplayRule::SameKey { .. } | ReplayRule::LookUp(_) => Hold::BeginCall,
@@ -282,17 +289,17 @@ fn first_hold(rule: ReplayRule) -> Hold {
     }
 }
 
-/// Whether a job is called for at once.
+/// Whether the first call of a job is made at once.
 enum Admission {
     Call(Permit),
     Park,
 }
 
-/// How long a delivery waits for its connector: so that a quick connector's backlog stays in RabbitMQ and costs no second
-/// write.
+/// Limit of a delivery's wait for its connector. With it, the backlog of a fast connector stays in RabbitMQ and costs no
+/// second write.
 const ADMISSION: Duration = Duration::from_secs(2);
 
-/// A message that came back so often is processed alone. It is no evidence against it: restarts and reconnects do the same.
+/// A message that came back this often is processed alone. The count is no evidence: restarts and reconnects raise it too.
 const SUSPICIOUS: u64 = 3;
 
 pub(super) fn merchant_id(delivery: &Delivery) -> &str {
@@ -300,7 +307,7 @@ pub(super) fn merchant_id(delivery: &Delivery) -> &str {
 }
 
 pub(super) fn trace(delivery: &Delivery) -> TraceContext {
-    // Whatever else it is, it is passed on as it came; what no header can carry is not.
+    // Passed on unchanged, unless a header cannot carry it.
     let is_sound =
         |value: &&str| (1..=512).contains(&value.len()) && value.bytes().all(|b| (b' '..=b'~').contains(&b));
     let header = |name| delivery.header(name).filter(is_sound);

@@ -1,17 +1,19 @@
-//! One job, from top to bottom.
+//! Processes jobs: from the delivery to the delivered webhook.
 //!
 //! ```text
 //! delivery ─▶ intake::take ─▶ create_link ─▶ outbox::deliver
 //!                  │ rejected      ▲              ▲
 //!                  ▼               └── sweeper ───┘
-//!            answer::reject          what is due
+//!            reject::reject         due records and events
 //! ```
 //!
-//! A job becomes a row before it is acknowledged; from then on the row is what is worked on, here or by whoever
-//! finds it due. Recovery is not a second code path: the sweeper feeds the same functions.
+//! A job is stored as a row before it is acknowledged. From then on workers process the row: this worker at once, or
+//! any worker once the row is due. Recovery has no code path of its own: the sweeper calls the same functions.
+//!
+//! The pipeline never acknowledges a delivery that is not accounted for, and never begins a call that is not stored.
 
-mod answer;
-mod called;
+mod reject;
+mod call_log;
 mod consumption;
 mod create_link;
 mod ignored_fields;
@@ -57,31 +59,34 @@ use crate::{
     webhooks::Webhooks,
 };
 
+/// Settings of a [`Pipeline`].
 #[derive(Debug, Clone)]
 pub struct PipelineSettings {
     pub decode: DecodePolicy,
     pub retry: RetryPolicy,
-    /// Waits up to this long are slept where they arise; longer ones are written down.
+    /// A wait up to this long is slept in place; for a longer one the record is postponed.
     pub wait_in_place: Duration,
-    /// Deliveries that are being taken in, and records that are being concluded: each at most.
+    /// Maximum number of deliveries being accepted, and of records being concluded.
     pub jobs_in_flight: usize,
-    /// Events being told, at most.
+    /// Maximum number of events being delivered.
     pub events_in_flight: usize,
-    /// How long a confirm is waited for.
+    /// Limit of the wait for a publisher confirm.
     pub publish_patience: Duration,
-    /// How long an event waits that could not be published.
+    /// First pause before an event is published again.
     pub publish_pause: Duration,
+    /// Interval between two sweeps for due work.
     pub sweep_interval: Duration,
-    /// Rows claimed at once, at most.
+    /// Maximum number of rows in one claim.
     pub sweep_batch: usize,
-    /// Begins without an end before a message is taken for poison.
+    /// Begins without an end after which a message counts as poison.
     pub max_unfinished_begins: u32,
     pub retention: Retention,
     pub names: Names,
-    /// Part of every idempotency key, where it has a name.
+    /// Name of the deployment, part of every idempotency key unless it is empty.
     pub deployment: String,
 }
 
+/// Takes jobs, processes records, and delivers events.
 pub struct Pipeline {
     pub store: Store,
     pub publisher: Publisher,
@@ -90,34 +95,35 @@ pub struct Pipeline {
     metrics: Metrics,
     ignored_fields: IgnoredFields,
     settings: PipelineSettings,
-    /// Deliveries that are being taken in: each for a few seconds at most.
+    /// Permits for deliveries that are being accepted, each for a few seconds at most.
     taken_in: Slots,
-    /// Records that are being concluded, until their results are being published.
+    /// Permits for records that are being concluded, until their results are being published.
     concluding: Slots,
-    /// Events whose results are being published for the first time.
+    /// Permits for events whose results are being published for the first time.
     events: Slots,
-    /// The same for those that came due again: first publications never wait behind them.
+    /// The same for events that are due again: first publications never wait behind them.
     due_events: Slots,
-    /// Webhooks that are being delivered, or wait for a permit of their host.
+    /// Permits for webhooks that are being delivered, or wait for a permit of their host.
     delivering: Slots,
     /// Held exclusively while a suspect message is processed.
     suspects: RwLock<()>,
-    /// Wakes the sweeper before its interval is over.
+    /// Wakes the sweeper early.
     look_soon: Notify,
-    /// Something had to be answered and could not be: consumption stops until results can leave.
-    unanswered: watch::Sender<bool>,
+    /// A reply could not be published: consumption pauses until results can be published.
+    replies_blocked: watch::Sender<bool>,
     may_consume: watch::Sender<bool>,
     health: sweeper::Health,
     placement: Mutex<Placement>,
     tasks: TaskTracker,
     stopping: watch::Sender<bool>,
-    /// The grace period of the shutdown has ended.
-    given_up: watch::Sender<bool>,
-    /// Why there is no use in going on.
+    /// The grace period of the shutdown has ended: remaining work is abandoned.
+    abandoned: watch::Sender<bool>,
+    /// An error that makes every job impossible.
     unusable: watch::Sender<Option<StoreError>>,
 }
 
 impl Pipeline {
+    /// Makes a pipeline. Nothing runs before [`Pipeline::start_services`] and [`Pipeline::take_jobs`].
     pub fn new(
         store: Store,
         publisher: Publisher,
@@ -139,34 +145,35 @@ impl Pipeline {
             delivering: Slots::new(settings.events_in_flight),
             suspects: RwLock::new(()),
             look_soon: Notify::new(),
-            unanswered: watch::Sender::new(false),
+            replies_blocked: watch::Sender::new(false),
             may_consume: watch::Sender::new(true),
             health: sweeper::Health::new(),
             placement: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: watch::Sender::new(false),
-            given_up: watch::Sender::new(false),
+            abandoned: watch::Sender::new(false),
             unusable: watch::Sender::new(None),
             settings,
         })
     }
 
-    /// Takes jobs until the consumer is stopped. A place is free again within seconds, so that none waits unsettled for
-    /// longer.
+    /// Takes jobs until the consumer is stopped. Each permit is free again within seconds, so no delivery stays
+    /// unsettled for longer.
     pub async fn take_jobs(self: Arc<Self>, mut consumer: Consumer) {
         loop {
             self.taken_in.room().await;
-            // What the database and the broker are behind with is waited for; a connector is not.
+            // A backlog of conclusions pauses this loop; a slow connector does not.
             self.concluding.room().await;
             let Some(delivery) = consumer.next().await else { return };
-            // There still is one: nobody else takes any. What waits here for a job is none in flight.
-            let place = self.taken_in.take().await;
-            self.tasks.spawn(self.clone().take(delivery, place));
+            // A permit is still free: no other task takes one. A delivery that waits here does not count as in
+            // flight.
+            let permit = self.taken_in.take().await;
+            self.tasks.spawn(self.clone().take(delivery, permit));
         }
     }
 
-    /// Starts what works by itself: due work, retention, and what watches the database and consumption. The handles end
-    /// once the pipeline is stopped.
+    /// Starts the services: the sweeper, retention, and the watchers of the database, the clocks and consumption.
+    /// Their handles complete once the pipeline is stopped.
     pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
         let pipeline = || self.clone();
         let (sweep, retain, seals) = (pipeline(), pipeline(), pipeline());
@@ -197,40 +204,41 @@ impl Pipeline {
         ]
     }
 
-    /// From now on nothing new is begun: what waits for a call is written down and let go.
+    /// Stops the pipeline: nothing new begins. Records that wait for a call are postponed.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
         self.tasks.close();
     }
 
-    /// Ends what the grace period was not long enough for. What is lost with it is logged within [`LAST_LINES`].
-    pub async fn give_up(&self) {
-        self.given_up.send_replace(true);
-        let _ = tokio::time::timeout(LAST_LINES, self.at_rest()).await;
+    /// Abandons the work that the grace period was too short for. Lost conclusions are logged within [`LAST_LINES`].
+    pub async fn abandon_all(&self) {
+        self.abandoned.send_replace(true);
+        let _ = tokio::time::timeout(LAST_LINES, self.drained()).await;
     }
 
-    /// Until the database turns out to be one that no job can be done with.
+    /// Waits until the database turns out to be unusable, and returns that error.
     pub async fn unusable(&self) -> StoreError {
-        let mut told = self.unusable.subscribe();
-        match told.wait_for(Option::is_some).await.map(|error| error.clone()) {
+        let mut unusable = self.unusable.subscribe();
+        match unusable.wait_for(Option::is_some).await.map(|error| error.clone()) {
             Ok(Some(error)) => error,
             // The sender is this pipeline's own: it cannot be gone.
             Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 
-    /// Until everything that was under way has come to rest.
-    pub async fn at_rest(&self) {
+    /// Waits until all work is done and the seal count is stored.
+    pub async fn drained(&self) {
         self.tasks.wait().await;
         seals::at_the_end(self).await;
     }
 
+    /// Returns the number of deliveries being accepted and records being processed.
     pub fn jobs_in_flight(&self) -> usize {
         let called: usize = self.connectors.iter().map(|account| account.permits.taken()).sum();
         self.taken_in.taken() + called + self.concluding.taken()
     }
 
-    /// Returns every metric, as text. `consuming`: whether the consumer is up; `unread`: deliveries not taken yet.
+    /// Returns every metric as OpenMetrics text. `consuming`: the consumer is up; `unread`: deliveries that wait to be taken.
     pub fn measured(&self, consuming: bool, unread: usize) -> String {
         let (oldest_due_record, oldest_due_event) = self.health.oldest_due();
         let now = Now {
@@ -249,7 +257,7 @@ impl Pipeline {
         self.metrics.text(&now, self.connectors.iter())
     }
 
-    /// Returns for how long due work has not been looked for, or not been taken though it could be.
+    /// Returns for how long due work has not been searched for, or not been claimed although a permit was free.
     pub fn neglected(&self) -> Duration {
         self.health.neglected()
     }
@@ -263,16 +271,16 @@ impl Pipeline {
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
-    /// Sleeps, unless the pipeline is stopped before.
+    /// Sleeps until the time is over or the pipeline is stopped.
     async fn sleep(&self, duration: Duration) {
-        // The timer counts whole milliseconds, and takes one for nothing as well: no job's first call waits for that.
+        // The timer has a resolution of a millisecond and would wait one even for zero.
         if duration.is_zero() {
             return;
         }
         select(Box::pin(sleep(duration)), Box::pin(self.stopped())).await;
     }
 
-    /// What is awaited, unless the pipeline is stopped before.
+    /// Awaits a future; returns `None` if the pipeline is stopped first.
     async fn unless_stopped<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
         match select(future, pin!(self.stopped())).await {
             Either::Left((value, _)) => Some(value),
@@ -280,18 +288,18 @@ impl Pipeline {
         }
     }
 
-    /// Awaits what is not given up before the grace period has ended. `None`: it has.
-    async fn until_given_up<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
-        let mut given_up = self.given_up.subscribe();
+    /// Awaits a future; returns `None` if the grace period ends first.
+    async fn until_abandoned<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
+        let mut abandoned = self.abandoned.subscribe();
         // The sender is this pipeline's own: it cannot be gone.
-        match select(future, pin!(given_up.wait_for(|given_up| *given_up))).await {
+        match select(future, pin!(abandoned.wait_for(|abandoned| *abandoned))).await {
             Either::Left((value, _)) => Some(value),
             Either::Right(_) => None,
         }
     }
 
-    /// The same, but with a while to come to an answer: a row that is written down and let go unheard would be taken
-    /// for one whose connector may have been called.
+    /// Awaits a future; returns `None` if the pipeline was stopped more than [`LAST_WORD`] ago. A write needs that
+    /// time: if the worker missed its answer, the row would look as if a call might have begun.
     async fn until_long_stopped<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
         let long_stopped = async {
             self.stopped().await;
@@ -303,24 +311,27 @@ impl Pipeline {
         }
     }
 
-    /// An open record, to its end: the call with its retries, then its event.
+    /// Processes an open record: creates its link, then delivers its event.
     ///
-    /// No `async fn`: that would have room for what it is given twice.
+    /// Not an `async fn`, because its future would store the arguments twice.
     fn finish<'a>(&'a self, work: Work<'a>) -> impl Future<Output = ()> + Send + 'a {
         let Work { link, account, permit } = work;
         let span = tracing::info_span!(
             "payout_link",
             payout_link.id = %link.id,
+            merchant.id = link.merchant_id,
             merchant_payout_id = link.job.merchant_payout_id.as_str(),
             connector.name = %account.name,
             attempt.number = tracing::field::Empty,
+            event.id = tracing::field::Empty,
         );
         async move {
             match self.create_link(link, account, permit).await {
                 Ok(Some((event, concluding))) => {
+                    tracing::Span::current().record("event.id", tracing::field::display(event.id));
                     let publishing = self.events.take().await;
                     drop(concluding);
-                    // Boxed: what waits for a connector does not need the room that this takes, twice its own.
+                    // Boxed: otherwise every record that waits for a connector would need three times the memory.
                     Box::pin(self.deliver(event, publishing)).await;
                 }
                 Ok(None) => {}
@@ -330,32 +341,34 @@ impl Pipeline {
         .instrument(span)
     }
 
-    /// Once, where it is handled. What is left in the database comes due again in every case.
+    /// Logs and counts an error of the store, once. In every case the row becomes due again.
     fn report(&self, error: &StoreError) {
         self.metrics.abandoned_for(error);
         match error {
-            StoreError::LeaseLost => tracing::warn!("let go: the lease ran out, it is somebody else's now"),
-            StoreError::Unavailable(_) => tracing::warn!(%error, "let go: it comes due again"),
-            StoreError::Inconsistent { .. } | StoreError::Refused(_) => {
-                tracing::error!(%error, "let go: it comes due again");
+            StoreError::LeaseLost => tracing::warn!("lease lost, abandoned"),
+            StoreError::Unavailable(_) => {
+                tracing::warn!(%error, "abandoned after a database error; will be retried when the lease expires")
+            }
+            StoreError::Inconsistent { .. } | StoreError::Rejected(_) => {
+                tracing::error!(%error, "abandoned after a database error; will be retried when the lease expires");
             }
             StoreError::Unusable(_) => {
-                tracing::error!(%error, "let go: it comes due again");
+                tracing::error!(%error, "abandoned after a database error; will be retried when the lease expires");
                 self.unusable.send_replace(Some(error.clone()));
             }
         }
     }
 }
 
-/// A record that is to be worked on now.
+/// A claimed record, ready to be processed.
 struct Work<'a> {
     link: Box<OpenLink>,
     account: &'a Account,
-    /// Its permit for the connector, and with it a place under the rate limit for one call.
+    /// Its permit for the connector. It includes one call under the rate limit.
     permit: Permit,
 }
 
-/// What a write that is under way gets when the pipeline is stopped.
+/// Time for a write that is under way when the pipeline is stopped.
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// What is given up gets this to be logged.
+/// Time for abandoned work to be logged.
 const LAST_LINES: Duration = Duration::from_millis(500);

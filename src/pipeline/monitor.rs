@@ -1,32 +1,34 @@
-//! What nobody else looks at: open records that cannot be settled with this configuration, and clocks that differ.
+//! Watches open records that this configuration cannot conclude, and clocks that differ.
 
-use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::sleep;
 
 use super::Pipeline;
 use crate::{
     connectors::Connectors,
+    lock::lock,
     postgres::{OpenRecords, StoreError},
 };
 
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 const PLACEMENT_INTERVAL: Duration = Duration::from_secs(60);
-/// Receivers of webhooks refuse timestamps that are five minutes off (Standard Webhooks).
+/// Webhook receivers reject timestamps that are five minutes off (Standard Webhooks), so a warning comes earlier.
 const MAX_OFFSET: time::Duration = time::Duration::seconds(60);
 
-/// Where open records belong by the present configuration.
+/// The number of open records, by what the current configuration can do with them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// With a connector that is configured, and called in no other account.
+    /// Records of a configured connector without calls in another account.
     pub current: i64,
-    /// Called in another account than their connector is configured with, by connector.
+    /// Records with calls in another account than their connector has now, by connector.
     pub other_account: BTreeMap<String, i64>,
-    /// Their connector is not configured, by connector.
+    /// Records whose connector is not configured, by connector.
     pub no_connector: BTreeMap<String, i64>,
 }
 
 impl Placement {
+    /// Sorts counted records by the configuration.
     pub fn of(records: Vec<OpenRecords>, connectors: &Connectors) -> Self {
         let mut placement = Self::default();
         for OpenRecords { connector, account, count } in records {
@@ -41,7 +43,7 @@ impl Placement {
         placement
     }
 
-    /// By the metric's label.
+    /// Returns the counts with the labels of the metric.
     pub fn counts(&self) -> [(&'static str, i64); 3] {
         [
             ("current", self.current),
@@ -50,7 +52,7 @@ impl Placement {
         ]
     }
 
-    /// A sentence for each connector that has records which this configuration cannot settle.
+    /// Returns a sentence for each connector with records that this configuration cannot conclude.
     pub fn problems(&self) -> Vec<String> {
         let other = self.other_account.iter().map(|(connector, count)| {
             format!(
@@ -60,8 +62,8 @@ impl Placement {
         });
         let missing = self.no_connector.iter().map(|(connector, count)| {
             format!(
-                "{count} open records belong to the connector {connector:?}, which is not configured: nothing is done for \
-                 them. Configure [connectors.{connector}] until they are concluded"
+                "{count} open records belong to the connector {connector:?}, which is not configured: they are not \
+                 processed. Configure [connectors.{connector}] until they are concluded"
             )
         });
         other.chain(missing).collect()
@@ -69,20 +71,17 @@ impl Placement {
 }
 
 impl Pipeline {
-    /// Counts the open records by account.
+    /// Counts the open records by account, and logs new problems.
     ///
     /// # Errors
     ///
     /// As [`crate::postgres::Store::open_records`].
     pub async fn look_at_placement(&self) -> Result<(), StoreError> {
         let placement = Placement::of(self.store.open_records().await?, &self.connectors);
-        let before = std::mem::replace(
-            &mut *self.placement.lock().unwrap_or_else(PoisonError::into_inner),
-            placement.clone(),
-        );
+        let before = std::mem::replace(&mut *lock(&self.placement), placement.clone());
         for problem in placement.problems() {
             if !before.problems().contains(&problem) {
-                tracing::warn!(problem, "open records that this configuration cannot settle");
+                tracing::warn!(problem, "open records cannot be concluded with this configuration");
             }
         }
         Ok(())
@@ -97,8 +96,9 @@ impl Pipeline {
         }
     }
 
+    /// Returns the last count of open records.
     pub fn placement(&self) -> Placement {
-        self.placement.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.placement).clone()
     }
 
     pub(super) async fn watch_clocks(&self) {
@@ -122,11 +122,7 @@ impl Pipeline {
                 }
                 let offset_seconds = offset.as_seconds_f64();
                 if is_apart {
-                    tracing::warn!(
-                        clock,
-                        offset_seconds,
-                        "clocks differ, synchronize this worker's and theirs"
-                    );
+                    tracing::warn!(clock, offset_seconds, "clocks differ, synchronize them");
                 } else {
                     tracing::info!(clock, offset_seconds, "clocks agree again");
                 }

@@ -1,4 +1,4 @@
-//! An event, delivered: its result published and its webhook posted, each without waiting for the other.
+//! Delivers events: publishes the result and delivers the webhook, neither waiting for the other.
 
 use std::{pin::pin, time::Duration};
 
@@ -8,6 +8,7 @@ use tokio::{
     task::yield_now,
     time::{Instant, timeout},
 };
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Pipeline;
@@ -20,7 +21,7 @@ use crate::{
     webhooks::{Admitted, Post, Posted, Then},
 };
 
-/// A result on its way out, whether it comes from the outbox, from a replay or from a rejection.
+/// A result to publish: from the outbox, of a replay, or of a rejection.
 pub(super) struct Outgoing<'a> {
     pub(super) id: Uuid,
     pub(super) event_type: EventType,
@@ -34,7 +35,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) replayed: bool,
 }
 
-/// How far publishing has come.
+/// How far the publication of an event has come.
 #[derive(Clone, Copy)]
 struct Publication {
     published: bool,
@@ -43,7 +44,7 @@ struct Publication {
     again_after: Option<Duration>,
 }
 
-/// How a post left its webhook.
+/// The state of a webhook after an attempt.
 struct PostedWebhook {
     state: WebhookState,
     attempts: u32,
@@ -51,24 +52,37 @@ struct PostedWebhook {
     attempt: Option<Attempt>,
 }
 
-/// A webhook that takes longer than its result is written down apart from it.
+/// If a webhook takes longer than this, the publication is stored first.
 const TOGETHER: Duration = Duration::from_millis(500);
 /// The pause between two publications of one event doubles up to this.
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(300);
 
 impl Pipeline {
-    /// Delivers an event. `publishing`, its place among the events that are published, is free as soon as the result has
-    /// left: a merchant that hangs holds up nobody's results.
+    /// Delivers an event. The permit `publishing` is released as soon as the result is published, so a slow webhook
+    /// receiver delays no other results.
     pub(super) async fn deliver(&self, event: Box<DueEvent>, publishing: Slot) {
         if let Err(error) = self.deliver_event(&event, publishing).await {
             self.report(&error);
         }
     }
 
-    /// Publishes and posts what is left of the event, then writes down how far that came. Whatever is left comes
-    /// due again, under the same id.
+    /// Delivers an event that the sweeper claimed, in a span of its own.
+    pub(super) async fn deliver_due(&self, event: Box<DueEvent>, publishing: Slot) {
+        let span = tracing::info_span!(
+            "event",
+            payout_link.id = %event.payout_link_id,
+            merchant.id = event.merchant_id,
+            merchant_payout_id = event.merchant_payout_id,
+            connector.name = event.connector,
+            event.id = %event.id,
+        );
+        self.deliver(event, publishing).instrument(span).await;
+    }
+
+    /// Publishes the result and delivers the webhook as far as they are due, then stores the progress. The rest
+    /// becomes due again under the same id.
     async fn deliver_event(&self, event: &DueEvent, publishing: Slot) -> Result<(), StoreError> {
-        // The result is on its way before anything is done for the webhook: who waits for it should not wait for both.
+        // The result is published first: its recipient should not wait for the webhook.
         let mut post_event = pin!(async {
             yield_now().await;
             self.post_event(event).await
@@ -86,18 +100,18 @@ impl Pipeline {
                 post_event.await
             }
         };
-        let telling = EventProgress {
+        let progress = EventProgress {
             published: publication.published,
             reply_due: publication.reply_due,
             publish_attempts: publication.attempts,
             keeps_lease: false,
             webhook: posted.state,
             webhook_attempts: posted.attempts,
-            posts: posted.attempt.into_iter().collect(),
+            webhook_calls: posted.attempt.into_iter().collect(),
             publish_after: publication.again_after,
-            post_after: posted.again_after,
+            webhook_after: posted.again_after,
         };
-        self.store.delivered(event, telling).await
+        self.store.delivered(event, progress).await
     }
 
     async fn publish_event(&self, event: &DueEvent) -> Publication {
@@ -110,7 +124,7 @@ impl Pipeline {
         if event.published && !event.reply_due {
             return publication;
         }
-        // It came due for its webhook: a queue that has refused the result is not tried before its time, since every other
+        // The event is due for its webhook. A queue that rejected the result is not tried early, because every other
         // queue would get the result once more.
         if !event.publish_due_in.is_zero() {
             publication.again_after = Some(event.publish_due_in);
@@ -128,11 +142,11 @@ impl Pipeline {
             trace: &event.trace,
             replayed: false,
         };
-        // Both at once, each once: what one of them got is not published again for the sake of the other.
+        // Both at once. If one of them succeeds, it is not published again when the other is retried.
         let on_the_exchange = async {
             if event.published { Ok(()) } else { self.publish(&result, self.settings.publish_patience).await }
         };
-        // Boxed: few jobs ask for it.
+        // Boxed: few jobs have a `reply_to`.
         let to_the_requester = async {
             match result.reply_to {
                 Some(_) => Box::pin(self.reply(&result)).await,
@@ -143,13 +157,13 @@ impl Pipeline {
         publication.published = published.is_ok();
         publication.reply_due = replied.is_err() && !self.is_too_old_for_a_reply(event);
         if let Err(error) = &published {
-            tracing::warn!(event.id = %event.id, %error, "result not published, will retry");
+            tracing::warn!(%error, "result not published, will retry");
         }
         if let Err(error) = &replied {
-            tracing::warn!(event.id = %event.id, %error, will_retry = publication.reply_due, "reply not published");
+            tracing::warn!(%error, will_retry = publication.reply_due, "reply not published");
         }
         if !publication.published || publication.reply_due {
-            // A broker that is away refuses nothing.
+            // Only a rejection counts, not a broker that is away.
             if self.publisher.is_up() {
                 publication.attempts = publication.attempts.saturating_add(1);
             }
@@ -158,7 +172,7 @@ impl Pipeline {
         publication
     }
 
-    /// A requester that has not made room for its reply by now does not wait for it any more.
+    /// Returns whether the event is so old that its requester no longer waits for the reply.
     fn is_too_old_for_a_reply(&self, event: &DueEvent) -> bool {
         event.lease.now() - event_time(event.id) >= self.settings.retry.max_age
     }
@@ -171,7 +185,7 @@ impl Pipeline {
         jittered(doubled.min(MAX_PUBLISH_PAUSE), MAX_PUBLISH_PAUSE)
     }
 
-    /// Publishes on the results exchange. A result that no queue is bound for is published to the unrouted queue.
+    /// Publishes to the results exchange. A result without a queue goes to the unrouted queue.
     pub(super) async fn publish(
         &self,
         result: &Outgoing<'_>,
@@ -188,7 +202,7 @@ impl Pipeline {
         published.map(drop)
     }
 
-    /// Publishes to the worker's own queue for results that no other queue takes.
+    /// Publishes to the worker's own queue for results without a queue.
     pub(super) async fn publish_unrouted(
         &self,
         result: &Outgoing<'_>,
@@ -204,26 +218,26 @@ impl Pipeline {
         }
     }
 
-    /// Publishes to `reply_to`. A requester that has gone is not waited for.
+    /// Publishes to `reply_to`. A queue that no longer exists is not an error.
     async fn reply(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
         let Some(reply_to) = result.reply_to else { return Ok(()) };
         let routed =
             self.publisher.publish(message(result, "", reply_to), self.settings.publish_patience).await?;
-        // The broker also returns what it delivers to a direct reply-to, so this is no certainty there.
+        // For a direct reply-to, the broker also returns messages that it delivers.
         if routed == Route::Returned && !reply_to.starts_with("amq.rabbitmq.reply-to") {
-            tracing::info!(event.id = %result.id, "nobody waits for the reply any more");
+            tracing::info!(event.id = %result.id, "reply queue is gone, reply dropped");
         }
         Ok(())
     }
 
-    /// The same for an answer that is stored nowhere: tried once, for a moment.
+    /// Publishes a reply that is not stored: once, with a short limit.
     pub(super) async fn reply_once(&self, result: &Outgoing<'_>) {
         if result.reply_to.is_none() {
             return;
         }
         let replied = timeout(Duration::from_secs(2), self.reply(result)).await;
         if !matches!(replied, Ok(Ok(()))) {
-            tracing::warn!(event.id = %result.id, "reply not published: its queue does not take it");
+            tracing::warn!(event.id = %result.id, "reply dropped: its queue did not accept it");
             self.metrics.reply_dropped();
         }
     }
@@ -241,13 +255,13 @@ impl Pipeline {
         if !event.webhook_is_due {
             return left(Some(event.webhook_due_in));
         }
-        // What waits for a permit of its host takes no place that another needs.
-        let Some(_delivering) = self.delivering.try_take() else { return left(Some(PUT_OFF)) };
+        // A webhook that waits for a permit of its host holds no permit that another needs.
+        let Some(_delivering) = self.delivering.try_take() else { return left(Some(NO_PERMIT_DELAY)) };
         let permits = match self.webhooks.admit(&event.merchant_id, url).await {
             Admitted::Yes(permits) => permits,
             Admitted::Later(after) => return left(Some(after)),
         };
-        // A post that outlasts the lease would be made twice.
+        // A webhook attempt that outlasts the lease could be made twice.
         if event.lease.left() <= self.webhooks.longest_post() {
             return left(Some(Duration::ZERO));
         }
@@ -266,17 +280,21 @@ impl Pipeline {
                 (WebhookState::Delivered, None, status_code, "delivered", body)
             }
             Posted::Gone { status_code } => {
-                tracing::warn!(event.id = %event.id, "the merchant wants no more webhooks there (410)");
+                tracing::warn!(attempt.number = number, "webhook abandoned: the merchant answered 410 Gone");
                 (WebhookState::Abandoned, None, status_code, "gone", None)
             }
             Posted::Failed { status_code, error, retry_after } => {
                 match self.webhooks.then(number, retry_after) {
                     Then::Again(after) => {
-                        tracing::info!(event.id = %event.id, attempt.number = number, error, "webhook failed, to be posted again");
+                        tracing::info!(attempt.number = number, error, "webhook delivery failed, will retry");
                         (WebhookState::Pending, Some(after), status_code, "failed", Some(error))
                     }
                     Then::GiveUp => {
-                        tracing::warn!(event.id = %event.id, attempt.number = number, error, "webhook failed for good");
+                        tracing::warn!(
+                            attempt.number = number,
+                            error,
+                            "webhook abandoned: the last attempt failed"
+                        );
                         (WebhookState::Abandoned, None, status_code, "failed", Some(error))
                     }
                 }
@@ -297,14 +315,14 @@ fn published_alone(event: &DueEvent, publication: Publication) -> EventProgress 
         keeps_lease: true,
         webhook: event.webhook,
         webhook_attempts: event.webhook_attempts,
-        posts: Vec::new(),
+        webhook_calls: Vec::new(),
         publish_after: None,
-        post_after: None,
+        webhook_after: None,
     }
 }
 
-/// How long a webhook waits when too many wait for a permit.
-const PUT_OFF: Duration = Duration::from_secs(2);
+/// Delay of a webhook when too many wait for a permit.
+const NO_PERMIT_DELAY: Duration = Duration::from_secs(2);
 
 fn message(result: &Outgoing<'_>, exchange: &str, routing_key: &str) -> Box<crate::rabbitmq::Message> {
     properties(result).message(exchange, routing_key, result.body.clone())

@@ -1,4 +1,4 @@
-//! Reads a delivery: its properties, its body, and who is to carry it out. Whatever is wrong rejects it.
+//! Reads a delivery: its properties, its body, and its connector account. It rejects everything that is invalid.
 
 use super::{Pipeline, intake::merchant_id};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     rabbitmq::Delivery,
 };
 
-/// A delivery that was read: its job, and who is to carry it out.
+/// A decoded job, and the account that is called for it.
 pub(super) struct Readable<'a> {
     pub(super) job: Box<CreateLink>,
     pub(super) account: &'a Account,
@@ -39,19 +39,19 @@ impl Pipeline {
         if delivery.content_encoding().is_some_and(is_compressed) {
             return Err(invalid(
                 "content_encoding",
-                "The message is said to be compressed: publish the JSON uncompressed, without a content encoding.",
+                "The content encoding says that the message is compressed: publish uncompressed JSON without a content encoding.",
             ));
         }
-        // A number that was meant for an identifier, passed over, would make it another merchant's payout.
+        // If a numeric identifier were ignored, the payout would belong to another merchant.
         for name in ["x-merchant-id", "x-connector"] {
             if delivery.is_unclear(name) {
                 return Err(invalid(
                     name,
-                    "The header must be a string, and be given once: a number is not a string.",
+                    "The header must be a string and occur once: a number is not a string.",
                 ));
             }
         }
-        // What stands outside the body goes into the record as well.
+        // Properties are stored in the record too.
         for (name, value) in [
             ("x-merchant-id", Some(merchant_id(delivery))),
             ("reply_to", delivery.reply_to()),
@@ -61,14 +61,14 @@ impl Pipeline {
                 return Err(invalid(
                     name,
                     "The value is longer than 255 bytes or has a control character, such as a line end: shorten it, \
-                     and take control characters out.",
+                     and remove control characters.",
                 ));
             }
         }
         if delivery.reply_to().is_some_and(|queue| self.settings.names.is_own_queue(queue)) {
             return Err(invalid(
                 "reply_to",
-                "The reply queue is one of the worker's own queues: name a queue of yours.",
+                "The reply queue is one of the worker's own queues: use a queue of your own.",
             ));
         }
         let (job, ignored) =
@@ -78,7 +78,10 @@ impl Pipeline {
         if let Some(url) = &job.webhook_url
             && let Err(error) = self.webhooks.check(url.url())
         {
-            return Err(invalid("webhook_url", &format!("No webhook can be delivered there: {error}.")));
+            return Err(invalid(
+                "webhook_url",
+                &format!("No webhook can be delivered to this URL: {error}."),
+            ));
         }
         let named = delivery.header("x-connector");
         let account = self.connectors.choose(named).ok_or_else(|| self.unknown_connector(named))?;
@@ -90,12 +93,15 @@ impl Pipeline {
         let names = || self.connectors.iter().map(|account| &*account.name);
         let message = match named {
             None => format!(
-                "The job names no connector, and the worker has no default (jobs.default_connector). Configured are: {}.",
+                "The job names no connector, and the worker has no default (jobs.default_connector). Configured connectors: {}.",
                 listed(names())
             ),
             Some(named) => match did_you_mean(named, names()).as_str() {
                 "" => {
-                    format!("No connector of this name is configured. Configured are: {}.", listed(names()))
+                    format!(
+                        "No connector of this name is configured. Configured connectors: {}.",
+                        listed(names())
+                    )
                 }
                 meant => format!("No connector of this name is configured.{meant}"),
             },
@@ -108,15 +114,15 @@ fn is_json(content_type: &str) -> bool {
     content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// The usual names of compressions (RFC 9110, section 8.4.1, and those since). Any other content encoding, such as the
-/// `utf-8` of kombu, says nothing that the body does not say itself.
+/// Returns whether a content encoding is a compression (RFC 9110, section 8.4.1, and later ones). Any other one, such
+/// as the `utf-8` of kombu, is ignored.
 fn is_compressed(content_encoding: &str) -> bool {
     ["gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"]
         .iter()
         .any(|name| content_encoding.trim().eq_ignore_ascii_case(name))
 }
 
-/// Some of the names; of more than a handful only how many there are.
+/// Lists at most `MAX_NAMES` names, and the number of the others.
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     const MAX_NAMES: usize = 10;
     let names: Vec<&str> = names.collect();

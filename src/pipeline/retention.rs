@@ -1,4 +1,4 @@
-//! What is past its retention is erased: in small batches with pauses between, beside the jobs and never in their way.
+//! Deletes rows that are past their retention: in small batches with pauses, so that it never delays a job.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,32 +11,33 @@ use crate::{
     postgres::{Batch, StoreError},
 };
 
-/// How long what is done with is kept, in days.
+/// Retention of finished data, in days.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// Requests, from their record's conclusion.
+    /// Retention of requests, from their record's conclusion.
     pub requests: u32,
-    /// Events that are told.
+    /// Retention of events that are delivered.
     pub events: u32,
+    /// Retention of attempts.
     pub attempts: u32,
 }
 
-/// A batch is a few milliseconds for the database, and it has rest for many times that before the next.
+/// A batch takes the database a few milliseconds; the pause is many times longer.
 const BATCH: u32 = 500;
-const REST: Duration = Duration::from_millis(100);
-/// Between two passes, in sweep intervals: nothing here is urgent, and one that finds nothing is three index probes.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Interval between two passes, in sweep intervals. A pass that finds nothing costs three index probes.
 const INTERVALS: u32 = 10;
 
-/// Until the pipeline is stopped.
+/// Deletes until the pipeline is stopped.
 pub(super) async fn run(pipeline: Arc<Pipeline>) {
     while !pipeline.is_stopping() {
-        // The same few statements again and again: one that fails now is tried in the next pass.
+        // A statement that fails is tried again in the next pass.
         if let Err(error) = pass(&pipeline).await {
             match error {
                 StoreError::Unavailable(_) => {
-                    tracing::debug!(%error, "cannot erase what is past its retention")
+                    tracing::debug!(%error, "retention failed, will retry")
                 }
-                _ => tracing::error!(%error, "cannot erase what is past its retention"),
+                _ => tracing::error!(%error, "retention failed, will retry"),
             }
         }
         let interval = pipeline.settings.sweep_interval * INTERVALS;
@@ -46,18 +47,18 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
 
 async fn pass(pipeline: &Pipeline) -> Result<(), StoreError> {
     for what in [What::Requests, What::Events, What::Attempts] {
-        let (mut erased, mut after) = (0, None);
+        let (mut deleted, mut after) = (0, None);
         while !pipeline.is_stopping() {
             let batch = erase(pipeline, what, after).await?;
-            erased += batch.rows;
+            deleted += batch.rows;
             after = batch.last;
             if batch.rows < BATCH as usize {
                 break;
             }
-            pipeline.sleep(REST).await;
+            pipeline.sleep(PAUSE).await;
         }
-        if erased > 0 {
-            tracing::debug!(?what, erased, "past their retention, erased");
+        if deleted > 0 {
+            tracing::debug!(table = ?what, deleted, "rows past their retention deleted");
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Records how much the sealing key has encrypted, and warns long before it is worn out.
+//! Stores how many values the sealing key has encrypted, and warns long before its limit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +11,12 @@ use crate::{
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);
-/// At the end.
+/// Limit of the last write.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two warnings of one worker.
+/// Interval between two warnings of one worker.
 const WARNING_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Until the pipeline is stopped. What is encrypted after that is recorded by [`at_the_end`].
+/// Stores the count until the pipeline is stopped. [`at_the_end`] stores the rest.
 pub(super) async fn run(pipeline: Arc<Pipeline>) {
     let mut warned_at: Option<Instant> = None;
     while !pipeline.is_stopping() {
@@ -25,7 +25,7 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
             tracing::warn!(
                 seals,
                 limit = MAX_SEALS,
-                "the first key of keys.sealing has encrypted many values: put a new key first (docs/how-to/rotate-keys.md)"
+                "sealing key has encrypted many values: put a new key first in keys.sealing (docs/how-to/rotate-keys.md)"
             );
             warned_at = Some(Instant::now());
         }
@@ -33,9 +33,9 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
     }
 }
 
-/// Once everything that was under way is finished.
+/// Stores the rest of the count, after all work is done.
 pub(super) async fn at_the_end(pipeline: &Pipeline) {
-    // A database that is away holds up no shutdown for it.
+    // A database that is away does not delay the shutdown.
     let _ = timeout(PATIENCE, record(pipeline)).await;
 }
 
@@ -46,11 +46,11 @@ async fn record(pipeline: &Pipeline) -> u64 {
             seals
         }
         Err(error @ StoreError::Unavailable(_)) => {
-            tracing::debug!(%error, "cannot record what the sealing key has encrypted");
+            tracing::debug!(%error, "seal count not stored, will retry");
             0
         }
         Err(error) => {
-            tracing::error!(%error, "cannot record what the sealing key has encrypted");
+            tracing::error!(%error, "seal count not stored, will retry");
             0
         }
     }

@@ -1,9 +1,11 @@
-//! What is due, into the same functions: unknown outcomes, retries, parked records, leases of workers that died, and
-//! events that are not delivered yet.
+//! Claims due work and passes it to the functions that process new jobs: unknown outcomes, retries, parked records,
+//! leases of workers that are gone, and events that are not delivered.
+//!
+//! The sweeper never claims more than there are permits for.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -13,15 +15,16 @@ use super::{Pipeline, Work};
 use crate::{
     connectors::Account,
     domain::{ReplayRule, retry::jittered},
+    lock::lock,
     postgres::{Absences, StoreError},
 };
 
-/// Between two looks for workers that are gone.
+/// Interval between two looks for workers that are gone.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
-/// A rate limit lets its calls through one by one: they are claimed in groups of as many as come in this.
+/// Under a rate limit, records are claimed in groups: as many as it admits in this time.
 const RATE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How the sweeper fares, for readiness and metrics.
+/// State of the sweeper, for readiness and metrics.
 #[derive(Debug)]
 pub(super) struct Health(Mutex<State>);
 
@@ -30,7 +33,7 @@ struct State {
     passed_at: Instant,
     oldest_due_record: Duration,
     oldest_due_event: Duration,
-    /// Since when an account has had due work that it could be called for, and none was claimed.
+    /// Since when an account has had due work and free permits, and none was claimed.
     neglected_since: HashMap<Arc<str>, Instant>,
 }
 
@@ -49,7 +52,7 @@ impl Health {
         (state.oldest_due_record, state.oldest_due_event)
     }
 
-    /// Returns for how long due work has been neglected: none was looked for, or none was taken that could be.
+    /// Returns for how long due work has been neglected: not searched for, or not claimed although a permit was free.
     pub(super) fn neglected(&self) -> Duration {
         let state = self.state();
         let since = state.neglected_since.values().copied().chain([state.passed_at]).min();
@@ -61,12 +64,12 @@ impl Health {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
-/// Looks, works, and looks again at once while there was something; else after the sweep interval, or when a permit is free
-/// for what waits.
+/// Sweeps until the pipeline is stopped. It sweeps again at once if it found work; otherwise after the sweep
+/// interval, or when a permit becomes free for waiting work.
 pub(super) async fn run(pipeline: Arc<Pipeline>) {
     let mut sweeper = Sweeper {
         names: pipeline.connectors.iter().map(name).collect(),
@@ -75,11 +78,11 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
         presence_looked_at: None,
         pipeline: pipeline.clone(),
     };
-    let mut is_said = false;
+    let mut is_logged = false;
     while !pipeline.is_stopping() {
         let swept = match sweeper.sweep().await {
             Ok(swept) => {
-                is_said = false;
+                is_logged = false;
                 pipeline.health.state().passed_at = Instant::now();
                 swept
             }
@@ -91,11 +94,11 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
                 if matches!(error, StoreError::Unavailable(_)) {
                     pipeline.store.note_failure();
                 }
-                if is_said {
-                    tracing::debug!(%error, "cannot look for what is due");
+                if is_logged {
+                    tracing::debug!(%error, "sweep failed");
                 } else {
-                    tracing::warn!(%error, "cannot look for what is due, trying again until it works");
-                    is_said = true;
+                    tracing::warn!(%error, "sweep failed, will retry");
+                    is_logged = true;
                 }
                 0
             }
@@ -106,7 +109,8 @@ pub(super) async fn run(pipeline: Arc<Pipeline>) {
     }
 }
 
-/// Where no rule settles an unknown outcome, an early claim would end the record while its worker may still be calling.
+/// Returns whether the replay rule can resolve an unknown outcome. If it cannot, an early claim would conclude the
+/// record while its worker may still be calling.
 fn can_be_settled(account: &Account) -> bool {
     account.connector.replay_rule() != ReplayRule::Never
 }
@@ -118,14 +122,14 @@ fn name(account: &Account) -> String {
 struct Sweeper {
     pipeline: Arc<Pipeline>,
     names: Vec<String>,
-    /// Those whose unknown outcomes nothing can settle.
+    /// Connectors whose unknown outcomes cannot be resolved.
     unsettled: Vec<String>,
     absences: Absences,
     presence_looked_at: Option<Instant>,
 }
 
 impl Sweeper {
-    /// Takes no more than there are permits for: what is left is still due for whoever has one.
+    /// Claims due work once, and returns how much. The rest stays due for a worker with a free permit.
     async fn sweep(&mut self) -> Result<usize, StoreError> {
         let pipeline = self.pipeline.clone();
         if self.presence_looked_at.is_none_or(|at| at.elapsed() >= PRESENCE_INTERVAL) {
@@ -141,7 +145,7 @@ impl Sweeper {
         Ok(swept + sweep_events(&pipeline).await?)
     }
 
-    /// Until it is time for the next look.
+    /// Waits until the next sweep.
     async fn wait(&self) {
         let interval = self.pipeline.settings.sweep_interval;
         let mut pause = jittered(interval, interval * 2);
@@ -171,15 +175,15 @@ async fn sweep_account(
         pipeline.health.is_served(account);
         return Ok(0);
     }
-    // What is due of a connector that is out of order stays due, save one that tries it.
+    // While the circuit breaker is open, records stay due; when it is half-open, one is claimed to try the connector.
     let limit = pipeline.settings.sweep_batch.min(account.breaker.room(now));
-    // The rate limit first: a permit that is given back unused would wake the sweeper at once, again and again.
+    // The rate limit first: returning an unused permit would wake the sweeper at once, again and again.
     let reserved = account.rate.reserve_now(now, limit);
     let mut permits = account.permits.take_for_due(reserved);
-    let places = permits.len();
-    account.rate.give_back(reserved - places);
+    let taken = permits.len();
+    account.rate.give_back(reserved - taken);
     if permits.is_empty() {
-        // Every permit is in use, or the rate limit is: it is being called for others.
+        // Every permit, or the rate limit, is in use for other records.
         pipeline.health.is_served(account);
         return Ok(0);
     }
@@ -188,14 +192,14 @@ async fn sweep_account(
     let links = match claimed {
         Ok(links) => links,
         Err(error) => {
-            account.rate.give_back(places);
+            account.rate.give_back(taken);
             return Err(error);
         }
     };
     let claimed = links.len();
-    account.rate.give_back(places - claimed);
-    account.permits.set_backlog(claimed == places);
-    if claimed < places {
+    account.rate.give_back(taken - claimed);
+    account.permits.set_backlog(claimed == taken);
+    if claimed < taken {
         // Nothing more is due.
         account.permits.set_due_waits(false);
     }
@@ -234,7 +238,7 @@ async fn sweep_events(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
         match event {
             Ok(event) => {
                 let (pipeline, publishing) = (pipeline.clone(), pipeline.due_events.take().await);
-                pipeline.clone().tasks.spawn(async move { pipeline.deliver(event, publishing).await });
+                pipeline.clone().tasks.spawn(async move { pipeline.deliver_due(event, publishing).await });
             }
             Err(error) => pipeline.report(&error),
         }

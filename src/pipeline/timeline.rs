@@ -1,4 +1,4 @@
-//! What one call to a connector came to, as the timeline shows it.
+//! Converts the outcome of a call to an attempt in the timeline.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use crate::domain::{Attempt, AttemptKind, CreatedLink, Finding, Outcome};
 
-/// A line of a call that creates.
+/// Makes the attempt of a `create` call.
 pub(super) fn of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime, took: Duration) -> Attempt {
     let (name, status_code, detail) = match outcome {
         Outcome::Created(link) => ("created", link.status_code, found(link)),
@@ -23,7 +23,7 @@ pub(super) fn of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime
     Attempt { kind, number, started_at, took, status_code, outcome: name, detail: Some(detail) }
 }
 
-/// A line of a call that asks.
+/// Makes the attempt of a `look_up` call.
 pub(super) fn of_look_up(
     finding: &Finding,
     number: u32,
@@ -43,7 +43,7 @@ pub(super) fn of_look_up(
     Attempt { kind, number, started_at, took, status_code, outcome: name, detail }
 }
 
-/// The connector's id, and the status that nobody knows.
+/// Returns the link's id at the provider, and its status if that is unknown.
 fn found(link: &CreatedLink) -> String {
     let id = &link.connector_payout_id;
     link.unknown_status

@@ -1,4 +1,4 @@
-//! `accept`: a job becomes a row, once for its key.
+//! `accept`: stores a job as a row, once for its key.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,8 +22,9 @@ use crate::{
     },
 };
 
-/// A job that has not been written down yet.
+/// A job that is not stored yet.
 pub struct NewLink {
+    /// Value of `x-merchant-id`; may be empty.
     pub merchant_id: String,
     /// The connector's name in the configuration.
     pub connector: String,
@@ -34,37 +35,39 @@ pub struct NewLink {
     pub correlation_id: Option<String>,
     pub trace: TraceContext,
     pub hold: Hold,
-    /// The account that is called with the same write, if one is.
+    /// The account of a call that begins with the same write.
     pub account: AccountId,
-    /// A worker whose writes are lost may have called for it, at this time or later. Such a job is parked.
+    /// A worker whose writes were lost in a restore may have made a call for this job, at this time or later. Such a
+    /// job is parked.
     pub lost_call_from: Option<OffsetDateTime>,
 }
 
-/// Whether the connector can be called at once.
+/// Whether the connector can be called at once, and how the row is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// It can: the row gets its lease, and its first call begins with the same write.
+    /// It can be called. The row gets a lease, and its first call begins with the same write.
     BeginCall,
-    /// It can: the row gets its lease. The call begins with a write of its own, once this write's answer is read.
+    /// It can be called. The row gets a lease. The call begins with a write of its own, after the answer to this
+    /// write.
     ///
-    /// For connectors that can neither be asked nor called again. If this write's answer is lost, or the worker dies
-    /// before it calls, no call has begun, and the record does not end as unknown.
+    /// For connectors that can neither look up a link nor repeat a call safely. If this write's answer is lost, or
+    /// the worker dies before it calls, no call has begun, and the record does not end as unknown.
     Lease,
-    /// It cannot: the row has no lease and no call, and is due after this.
+    /// It cannot be called now. The row has no lease and no call, and is due after this time.
     Park(Duration),
 }
 
-/// What became of a job that was accepted. The caller handles all five.
+/// How a job was accepted.
 pub enum Accepted {
-    /// Written down, and ours to work on.
+    /// Stored, with a lease of this worker.
     New(Box<OpenLink>),
-    /// Written down for later.
+    /// Stored without a lease.
     Parked,
-    /// The same request, not finished: its result goes to this message's `reply_to` now.
+    /// A duplicate of an open record. The result will go to this message's `reply_to`.
     InProgress,
-    /// The same request, finished: its result is to be told again.
+    /// A duplicate of a concluded record. Its stored result is published again.
     Finished { event_id: Uuid, event_type: EventType, connector: String, result: Vec<u8> },
-    /// Another request under the same key. The first is untouched; these fields differ.
+    /// Another request under the same key. The first is unchanged; these fields differ.
     Conflict { fields: Vec<String> },
 }
 
@@ -72,7 +75,7 @@ pub(super) struct Accept {
     pub(super) lease: Duration,
 }
 
-/// One row to insert, everything that costs time already done.
+/// One row to insert, with everything expensive already computed.
 pub(super) struct Row {
     id: Uuid,
     holder: Uuid,
@@ -94,17 +97,17 @@ pub(super) struct Row {
     service_rank: i16,
 }
 
-/// What the database says of a row.
+/// The database's answer for one row.
 pub(super) enum Answer {
     Inserted { created_at: OffsetDateTime },
     Found(Box<Found>),
 }
 
 impl Store {
-    /// Writes a job down. Once there is an answer, the job is accounted for.
+    /// Stores a job. Once this returns a value, the job is accounted for.
     ///
-    /// Tries until the database answers, or the job is not `wanted` any more: its session has ended, and the broker delivers
-    /// it again.
+    /// Tries until the database answers, or `wanted` returns false: the delivery's session has ended, and the broker
+    /// delivers the job again.
     ///
     /// # Errors
     ///
@@ -132,7 +135,7 @@ impl Store {
             connector: &connector,
         });
         let request = contract::canonical_request(&job);
-        // The same row, id and holder in every try: a try whose commit went unheard finds itself.
+        // The same row, id and holder in every try: a try finds the row of an earlier one whose answer was lost.
         let row = Arc::new(Row {
             id,
             holder: self.worker.claim_id(),
@@ -153,7 +156,7 @@ impl Store {
             lost_call_from,
             service_rank: service_rank(
                 match hold {
-                    // Found due, its lease has expired after a call was begun.
+                    // The row is due: its lease expired after a call had begun.
                     Hold::BeginCall | Hold::Lease => ServiceClass::Unknown,
                     Hold::Park(_) if lost_call_from.is_some() => ServiceClass::Unknown,
                     Hold::Park(_) => ServiceClass::New,
@@ -167,7 +170,7 @@ impl Store {
             Answer::Inserted { created_at } => {
                 Ok(Accepted::New(Box::new(self.open_link(&row, job, created_at))))
             }
-            // Boxed: few jobs come twice.
+            // Boxed: duplicates are rare.
             Answer::Found(first) => {
                 let duplicate = Duplicate {
                     job: &job,
@@ -215,7 +218,8 @@ impl Statement for Accept {
         connection: &mut PgConnection,
         rows: &[Arc<Row>],
     ) -> Result<Vec<Result<Answer, StoreError>>, StoreError> {
-        // By key: unsorted batches deadlock on each other's keys. Stable: of twins the first to come is the first.
+        // Sorted by key: unsorted batches deadlock on each other's keys. The sort is stable, so the first of two
+        // equal jobs stays first.
         let mut sorted: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
         sorted.sort_by_key(|row| row.key());
         let inserted = self.insert(connection, &sorted).await?;
@@ -229,8 +233,8 @@ impl Statement for Accept {
             .map(|row| match found.get(&row.key()) {
                 Some(first) if first.id == row.id => Ok(Answer::Inserted { created_at: first.created_at }),
                 Some(first) => Ok(Answer::Found(Box::new(first.clone()))),
-                // Neither inserted nor there: a record is never deleted, so somebody's snapshot is late. Again.
-                None => Err(StoreError::Unavailable("a record was in the way and is gone".into())),
+                // Neither inserted nor found: a record is never deleted, so a snapshot is late. Try again.
+                None => Err(StoreError::Unavailable("a conflicting record is not visible yet".into())),
             })
             .collect())
     }
@@ -242,7 +246,8 @@ impl Row {
     }
 }
 
-/// The statement for rows that come as columns, and for a lone one as it is, which costs Postgres a fifth less.
+/// The statement, for rows as columns and for a single row as parameters. The second form costs PostgreSQL a fifth
+/// less.
 macro_rules! insert {
     ($rows:literal, $($parameters:tt)*) => {
         sqlx::query_scalar!(
@@ -274,7 +279,7 @@ macro_rules! insert {
 }
 
 impl Accept {
-    /// Inserts what is new. A time for each that was, the same for all: that of the statement.
+    /// Inserts the rows whose keys are new. Returns one time for each inserted row: the time of the statement.
     async fn insert(
         &self,
         connection: &mut PgConnection,
@@ -353,7 +358,7 @@ impl Accept {
     }
 }
 
-/// The account of a call that begins with the insert.
+/// Returns the account of a call that begins with the insert.
 fn account_called(row: &Row) -> Option<&str> {
     (row.hold == Hold::BeginCall).then(|| row.account.as_str())
 }

@@ -1,11 +1,11 @@
-//! `audit_page`: what the checker compares, a page of records at a time. Nothing sealed is opened.
+//! `audit_page`: reads records for the history checker, a page at a time. It never decrypts anything.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Store, StoreError, connect::answered};
 
-/// A record and its event, as far as the rules go.
+/// A record and its event, with the values that the rules compare.
 #[derive(Debug)]
 pub struct Audited {
     pub id: Uuid,
@@ -20,13 +20,14 @@ pub struct Audited {
     pub leased: bool,
     pub due: bool,
     pub created_at: OffsetDateTime,
-    /// Outcomes of the creating calls, in their order.
+    /// Outcomes of the `create` attempts, in their order.
     pub calls: Vec<String>,
     pub event: Option<AuditedEvent>,
-    /// Where asked for: all that is in the database of it, bytes as they are.
+    /// All stored text of the record, if it was asked for.
     pub text: Option<Vec<u8>>,
 }
 
+/// The event of an [`Audited`] record.
 #[derive(Debug)]
 pub struct AuditedEvent {
     pub id: Uuid,
@@ -39,7 +40,11 @@ pub struct AuditedEvent {
 }
 
 impl Store {
-    /// At most `limit` records in the order of their ids, from the first behind `after`.
+    /// Reads at most `limit` records in the order of their ids, beginning after `after`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
     pub async fn audit_page(
         &self,
         after: Uuid,

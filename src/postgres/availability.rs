@@ -1,9 +1,9 @@
-//! Whether the database can be used: asked by the metrics, and by the consumer, which takes no jobs while it cannot.
-//! Readiness asks over a connection of its own (`probe`).
+//! Tracks whether the database can be used, for metrics and for the consumer, which pauses while it cannot. Readiness
+//! uses a connection of its own (`probe`).
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -17,13 +17,14 @@ use tokio::{
 };
 
 use super::{Store, StoreError};
+use crate::lock::lock;
 
-/// A job that is not written down within this waits for the database.
+/// A job that is not stored within this time waits for the database.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Between two looks at a database that is away.
+/// Interval between two tests of a database that is away.
 const LOOK: Duration = Duration::from_millis(500);
 const PING: Duration = Duration::from_secs(2);
-/// Longer than the longest pause between two tries of a write, and a try.
+/// Longer than the longest pause between two tries of a write, plus one try.
 pub(super) const CONCLUSIONS_FIRST: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
@@ -31,9 +32,9 @@ pub(super) struct Availability {
     up: Arc<watch::Sender<bool>>,
     /// When the database came back, if it was away.
     back_at: Arc<Mutex<Option<Instant>>>,
-    /// Jobs that have waited longer than [`PATIENCE`] to be written down.
+    /// Jobs that have waited longer than [`PATIENCE`] to be stored.
     overdue: Arc<AtomicUsize>,
-    /// Writes of what is known of a call that have lasted longer than [`PATIENCE`].
+    /// Writes of attempts and conclusions that have lasted longer than [`PATIENCE`].
     in_hand: Arc<AtomicUsize>,
 }
 
@@ -47,21 +48,21 @@ impl Availability {
         }
     }
 
-    /// A statement failed as it does when the database is away.
+    /// Records a failure that means that the database is away.
     pub(super) fn failed(&self) {
         self.up.send_replace(false);
     }
 
-    /// Says whether conclusions may still be on their way: this worker's own wait for the database, or it is back for a
-    /// short time only.
+    /// Returns whether conclusions may still be waiting to be written: this worker's own wait for the database, or
+    /// the database came back a short time ago.
     pub(super) fn has_conclusions_on_their_way(&self) -> bool {
-        let back_at = *self.back_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let back_at = *lock(&self.back_at);
         !*self.up.borrow()
             || self.in_hand.load(Ordering::Relaxed) > 0
             || back_at.is_some_and(|at| at.elapsed() < CONCLUSIONS_FIRST)
     }
 
-    /// Awaits the write of what is known of a call. While it waits for the database, leases that have expired are left
+    /// Awaits the write of an attempt or a conclusion. While it waits for the database, expired leases are left
     /// alone.
     pub(super) async fn watch_in_hand<T>(&self, writing: impl Future<Output = T>) -> T {
         pin!(writing);
@@ -74,7 +75,7 @@ impl Availability {
         writing.await
     }
 
-    /// Awaits the write of a job, and takes the database for away once that lasts too long.
+    /// Awaits the write of a job. If it takes longer than [`PATIENCE`], the database counts as away.
     pub(super) async fn watch<T>(&self, writing: impl Future<Output = T>) -> T {
         pin!(writing);
         select! {
@@ -88,7 +89,7 @@ impl Availability {
     }
 }
 
-/// Counted for as long as it lives.
+/// Counts one until it is dropped.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
@@ -110,27 +111,27 @@ impl Store {
         self.availability.up.subscribe()
     }
 
-    /// Notes that a statement outside the store's own retries failed as it does when the database is away.
+    /// Records a failure outside the store's own retries that means that the database is away.
     pub fn note_failure(&self) {
         self.availability.failed();
     }
 
-    /// Why a new connection cannot be made. The pool only says that none came in time.
+    /// Finds out why a new connection fails. The pool reports only a timeout.
     async fn cause(&self) -> String {
         let options = self.pool.connect_options();
-        let place = format!("{}:{}", options.get_host(), options.get_port());
+        let address = format!("{}:{}", options.get_host(), options.get_port());
         match timeout(PING, PgConnection::connect_with(&options)).await {
-            Ok(Ok(_)) => format!("{place} takes connections, and statements are not answered"),
-            Ok(Err(sqlx::Error::Io(error))) => format!("{place}: {error}"),
-            Ok(Err(error)) => format!("{place}: {}", StoreError::from(error)),
-            Err(_) => format!("{place}: no answer within {} s", PING.as_secs()),
+            Ok(Ok(_)) => format!("{address} accepts connections but does not answer statements"),
+            Ok(Err(sqlx::Error::Io(error))) => format!("{address}: {error}"),
+            Ok(Err(error)) => format!("{address}: {}", StoreError::from(error)),
+            Err(_) => format!("{address}: no answer within {} s", PING.as_secs()),
         }
     }
 
-    /// Finds out when a database that was away is back, for as long as it is polled. Says each change in the log.
+    /// Tests a database that is away until it is back, for as long as it is polled. Logs each change.
     pub async fn watch_availability(&self) {
         let mut up = self.is_up();
-        let mut said_at: Option<Instant> = None;
+        let mut logged_at: Option<Instant> = None;
         loop {
             if up.wait_for(|up| !up).await.is_err() {
                 return;
@@ -138,20 +139,20 @@ impl Store {
             let answers = timeout(PING, self.ping()).await;
             if matches!(answers, Ok(Ok(()))) && self.availability.overdue.load(Ordering::Relaxed) == 0 {
                 let back_at = Some(Instant::now());
-                *self.availability.back_at.lock().unwrap_or_else(PoisonError::into_inner) = back_at;
+                *lock(&self.availability.back_at) = back_at;
                 self.availability.up.send_replace(true);
-                if let Some(since) = said_at.take() {
+                if let Some(since) = logged_at.take() {
                     tracing::info!(outage_seconds = since.elapsed().as_secs(), "database available again");
                 }
                 continue;
             }
-            if said_at.is_none() {
+            if logged_at.is_none() {
                 let reason = match answers {
                     Ok(Ok(())) => "writes take too long".to_owned(),
                     Ok(Err(_)) | Err(_) => self.cause().await,
                 };
-                tracing::warn!(reason, "database unavailable, no jobs are consumed until it is back");
-                said_at = Some(Instant::now());
+                tracing::warn!(reason, "database unavailable, consumption paused");
+                logged_at = Some(Instant::now());
             }
             sleep(LOOK).await;
         }

@@ -1,11 +1,11 @@
-//! How a hundred callers share one transaction, unseen by them.
+//! Lets many callers share one transaction.
 //!
-//! A batch is whatever is waiting when the one before it is done: nobody waits for a timer, so a lone job pays
-//! nothing. Batches of all kinds go one after another: two at once would only make them smaller (measured: half the
-//! rows in each, and half as much again of Postgres's CPU a job). Small ones do not: where there is little to do, what
-//! one kind waits for another is all that a lone job would notice. A statement that is slow does not hold up the next:
-//! after a moment the next batch goes beside it, up to `depth` of one kind. Batches are bounded in rows and bytes, and
-//! so is the queue before them.
+//! A batch is everything that waits when the previous batch is done. No caller waits for a timer, so a single job has
+//! no extra delay. Batches of all kinds run one after another: two at once would only be smaller (measured: half the
+//! rows each, and half as much again of PostgreSQL's CPU time a job). Small batches run concurrently, because then
+//! waiting for another kind would be the main delay of a single job. A slow statement does not block the next: after
+//! [`SLOW`] the next batch runs beside it, up to `depth` of one kind. Batches and the queue before them are bounded
+//! in rows and bytes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     StoreError,
     connect::answered,
-    kept::{IDLE, Kept, KeptConnections},
+    connection_cache::{CachedConnection, ConnectionCache, IDLE},
 };
 
 /// One statement for many rows.
@@ -26,10 +26,10 @@ pub(super) trait Statement: Send + Sync + 'static {
     type Item: Send + Sync + 'static;
     type Answer: Send + 'static;
 
-    /// Size of an item's variable part in bytes.
+    /// Returns the size of an item's variable part in bytes.
     fn weight(item: &Self::Item) -> usize;
 
-    /// One answer an item, in the items' order. Safe to repeat: an error may come after the commit.
+    /// Runs the statement and returns one answer for each item, in order. It must be safe to repeat, because an error may come after the commit.
     fn run(
         &self,
         connection: &mut PgConnection,
@@ -37,24 +37,28 @@ pub(super) trait Statement: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Result<Self::Answer, StoreError>>, StoreError>> + Send;
 }
 
+/// Limits of a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
+    /// Maximum number of rows.
     pub rows: usize,
+    /// Maximum size of the variable parts, in bytes.
     pub bytes: usize,
+    /// Maximum number of concurrent batches of one kind.
     pub depth: usize,
 }
 
-/// Each kind may have one; what is slow, and looking for what is due, needs others.
-pub const LEAST_CONNECTIONS: u32 = 6;
+/// Minimum size of the pool: each kind of batch may use one connection; slow batches and the sweeper need others.
+pub const MIN_CONNECTIONS: u32 = 6;
 
-/// What the batches of every kind share: they go one after another, over the same connections.
+/// The order and the connections that the batches of all kinds share.
 pub(super) struct Lane {
     order: Mutex<()>,
-    connections: KeptConnections,
+    connections: ConnectionCache,
 }
 
 impl Lane {
-    pub(super) fn new(connections: KeptConnections) -> Arc<Self> {
+    pub(super) fn new(connections: ConnectionCache) -> Arc<Self> {
         Arc::new(Self { order: Mutex::default(), connections })
     }
 }
@@ -71,7 +75,7 @@ struct Waiting<S: Statement> {
 impl<S: Statement> Batcher<S> {
     pub(super) fn start(statement: S, limits: BatchLimits, lane: &Arc<Lane>) -> Self {
         let (queue, waiting) = mpsc::channel(limits.rows * limits.depth);
-        // Whoever holds it forms the next batch of its kind.
+        // The task that holds the lock forms the next batch of its kind.
         let waiting = Arc::new(Mutex::new(waiting));
         let statement = Arc::new(statement);
         for _ in 0..limits.depth {
@@ -88,10 +92,10 @@ impl<S: Statement> Batcher<S> {
     }
 }
 
-/// A batch of fewer rows has those of other kinds beside it.
+/// A batch with fewer rows runs beside those of other kinds.
 const SMALL: usize = 8;
 
-/// A statement that takes longer has the next batch beside it.
+/// The next batch runs beside a statement that takes longer.
 const SLOW: Duration = Duration::from_millis(10);
 
 async fn work<S: Statement>(
@@ -101,7 +105,7 @@ async fn work<S: Statement>(
     lane: Arc<Lane>,
 ) {
     loop {
-        // Held from one batch to the next: handed on after each, it would wake another task every time.
+        // Held from one batch to the next: passing it on would wake another task every time.
         let mut waiting = waiting.lock().await;
         loop {
             let Some(first) = next(&mut waiting, &lane.connections).await else { return };
@@ -119,16 +123,16 @@ async fn work<S: Statement>(
             let ahead = (items.len() >= SMALL).then_some(ahead);
             let mut running = std::pin::pin!(run(&*statement, &lane.connections, &items));
             match timeout(SLOW, &mut running).await {
-                Ok((answers, kept)) => {
-                    if let Some(kept) = kept {
-                        lane.connections.keep(kept);
+                Ok((answers, cached)) => {
+                    if let Some(cached) = cached {
+                        lane.connections.put_back(cached);
                     }
-                    tell(answers, senders);
+                    send_answers(answers, senders);
                 }
                 Err(_) => {
                     drop((ahead, waiting));
-                    // Its connection is not kept: nobody may be left to look whether it is needed.
-                    tell(running.await.0, senders);
+                    // Its connection is not cached: no task may be left to return it when it is idle.
+                    send_answers(running.await.0, senders);
                     break;
                 }
             }
@@ -136,18 +140,17 @@ async fn work<S: Statement>(
     }
 }
 
-fn tell<T>(answers: Vec<T>, senders: Vec<oneshot::Sender<T>>) {
+fn send_answers<T>(answers: Vec<T>, senders: Vec<oneshot::Sender<T>>) {
     for (answer, sender) in answers.into_iter().zip(senders) {
-        // A caller that went away left its lease behind, and that mends it.
+        // If the caller is gone, its lease expires and another worker claims the row.
         let _ = sender.send(answer);
     }
 }
 
-/// The first to wait. Where nobody does for a while, what is not used is given back: whoever keeps a connection comes
-/// by here afterwards.
+/// Returns the first waiting item. If none comes for [`IDLE`], returns idle connections to the pool first.
 async fn next<S: Statement>(
     waiting: &mut mpsc::Receiver<Waiting<S>>,
-    connections: &KeptConnections,
+    connections: &ConnectionCache,
 ) -> Option<Waiting<S>> {
     match timeout(IDLE, waiting.recv()).await {
         Ok(first) => first,
@@ -160,15 +163,15 @@ async fn next<S: Statement>(
 
 type Answers<S> = Vec<Result<<S as Statement>::Answer, StoreError>>;
 
-/// Runs the batch; where the database refuses it as a whole, row by row, so that one bad row fails alone. The
-/// connection comes back where all went well.
+/// Runs the batch. If the database rejects it as a whole, runs it row by row, so that only the bad row fails. Returns
+/// the connection if no statement failed.
 async fn run<S: Statement>(
     statement: &S,
-    connections: &KeptConnections,
+    connections: &ConnectionCache,
     items: &[S::Item],
-) -> (Answers<S>, Option<Kept>) {
+) -> (Answers<S>, Option<CachedConnection>) {
     match together(statement, connections, items).await {
-        Ok((answers, kept)) => (answers, Some(kept)),
+        Ok((answers, cached)) => (answers, Some(cached)),
         Err(error @ (StoreError::Unavailable(_) | StoreError::Unusable(_))) => {
             (items.iter().map(|_| Err(error.clone())).collect(), None)
         }
@@ -177,7 +180,7 @@ async fn run<S: Statement>(
             let mut answers = Vec::with_capacity(items.len());
             for item in items {
                 let alone = together(statement, connections, std::slice::from_ref(item)).await;
-                let no_answer = || Err(StoreError::Refused("no answer".into()));
+                let no_answer = || Err(StoreError::Rejected("no answer".into()));
                 answers.push(alone.and_then(|(mut one, _)| one.pop().unwrap_or_else(no_answer)));
             }
             (answers, None)
@@ -187,16 +190,16 @@ async fn run<S: Statement>(
 
 async fn together<S: Statement>(
     statement: &S,
-    connections: &KeptConnections,
+    connections: &ConnectionCache,
     items: &[S::Item],
-) -> Result<(Answers<S>, Kept), StoreError> {
-    let mut kept = connections.take().await?;
-    let answers = answered(connections.pool(), statement.run(kept.connection(), items)).await?;
-    Ok((answers, kept))
+) -> Result<(Answers<S>, CachedConnection), StoreError> {
+    let mut cached = connections.take().await?;
+    let answers = answered(connections.pool(), statement.run(cached.connection(), items)).await?;
+    Ok((answers, cached))
 }
 
-/// One column of a batch, as `unnest` takes it. In a list of what is selected these go side by side; as `FROM UNNEST` each would be
-/// put by in a store of its own first, at three times the cost.
+/// Returns one column of a batch for `unnest`. In a SELECT list these cost a third of `FROM UNNEST`, which
+/// materializes each array first.
 pub(super) fn column<'a, R: 'a + Copy, T>(rows: &[R], of: impl Fn(R) -> T) -> Vec<T> {
     rows.iter().map(|row| of(*row)).collect()
 }

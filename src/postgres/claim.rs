@@ -1,4 +1,4 @@
-//! `claim`: due rows become ours.
+//! `claim`: gives due rows a lease under a new holder.
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -12,18 +12,18 @@ use crate::{
 };
 
 impl Store {
-    /// Claims at most `limit` of one connector's due rows, in the order of service (`domain::order`). A row whose holder
-    /// let its lease expire after it had begun a call becomes unknown: the call may have been carried out.
+    /// Claims at most `limit` due rows of one connector, in the order of service (`domain::order`). A row whose lease
+    /// expired after a call had begun becomes unknown, because the call may have been carried out.
     ///
-    /// While the database is back for a few seconds only, leases that expired meanwhile are left to their holders: their
-    /// answers are in hand, and go first.
+    /// For some seconds after an outage of the database, expired leases are left to their holders: their conclusions
+    /// are waiting to be written, and go first.
     ///
-    /// A claim begins no call: `uncalled_holder` says so until [`Store::renew_for_call`]. A row that cannot be read (its
-    /// key is missing from the ring) is returned as an error in its own place and set aside.
+    /// A claim begins no call: `uncalled_holder` says so until [`Store::renew_for_call`]. A row that cannot be read
+    /// (its key is missing from the ring) is returned as an error and set aside.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`] but `LeaseLost`; nothing is claimed then, or a claim whose answer was lost expires.
+    /// Any [`StoreError`] but `LeaseLost`. Nothing is claimed then; if only the answer was lost, the claim expires.
     pub async fn claim(
         &self,
         connector: &str,
@@ -136,7 +136,8 @@ impl Store {
         Ok(links)
     }
 
-    /// Without a holder: nothing was called, so nothing becomes doubtful by waiting for the key.
+    /// Postpones records that cannot be read. They have no holder, so their outcome does not become unknown while
+    /// they wait for the key.
     async fn set_aside(&self, ids: &[Uuid], holder: Uuid) -> Result<(), StoreError> {
         let statement = sqlx::query!(
             "UPDATE payout_links SET holder = NULL, due_at = now() + interval '5 minutes'

@@ -1,19 +1,22 @@
-//! `look_at_clock`, `steady`: since when the database's clock runs steadily, and how far it is from this worker's.
+//! `look_at_clock`, `steady`: watch the database's clock for steps, and compare it with this worker's clock.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
 
 use super::{Store, StoreError, connect::answered};
-use crate::domain::{ClockSample, ClockWatch, Steady};
+use crate::{
+    domain::{ClockSample, ClockWatch, Steady},
+    lock::lock,
+};
 
-/// What is known of the database's clock.
+/// The observed state of the database's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ClockState {
-    /// Ahead of this worker's; `None` before the first look.
+    /// How far it is ahead of this worker's clock; `None` before the first observation.
     pub offset: Option<Duration>,
-    /// Steps since the start.
+    /// Steps since the worker started.
     pub steps: u64,
 }
 
@@ -27,20 +30,20 @@ struct Watched {
 }
 
 impl DatabaseClock {
-    /// `time`: the database's, read after `asked_at` and before `heard_at`.
+    /// Records an observation. `time` is the database's time, read after `asked_at` and before `heard_at`.
     pub(super) fn observe(&self, time: OffsetDateTime, asked_at: Instant, heard_at: Instant) {
-        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = lock(&self.0);
         if let Some(step) = watched.watch.observe(ClockSample { time, asked_at, heard_at }) {
             watched.state.steps += 1;
             tracing::warn!(
                 step_seconds = step.as_seconds_f64(),
-                "the database's clock has stepped, look-ups are not believed before a settle time has passed"
+                "database clock stepped; a look-up's \"not found\" counts only after another settle time"
             );
         }
     }
 
     fn state(&self) -> ClockState {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).state
+        lock(&self.0).state
     }
 }
 
@@ -56,18 +59,18 @@ impl Store {
         let time = answered(&self.pool, read).await?;
         let (heard_at, own) = (Instant::now(), OffsetDateTime::now_utc());
         self.clock.observe(time, asked_at, heard_at);
-        let mut watched = self.clock.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = lock(&self.clock.0);
         watched.state.offset = Some(time - own + (heard_at - asked_at) / 2);
         Ok(())
     }
 
-    /// Since when the database's clock runs steadily; `now` where it was not looked at yet.
+    /// Returns since when the database's clock has run without a step; `now` before the first observation.
     pub fn steady(&self, now: OffsetDateTime) -> Steady {
-        let watched = self.clock.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let watched = lock(&self.clock.0);
         watched.watch.steady().unwrap_or(Steady { since: now, after_step: true })
     }
 
-    /// For metrics.
+    /// Returns the observed state, for metrics.
     pub fn clock(&self) -> ClockState {
         self.clock.state()
     }

@@ -1,4 +1,4 @@
-//! `conclude`: the row gets its end and its event in one statement, or neither.
+//! `conclude`: stores the conclusion of a record and its event in one statement.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -39,15 +39,17 @@ pub(super) struct Row {
     calls: Vec<Attempt>,
 }
 
-/// A record that is not concluded, and why.
+/// A record that could not be concluded.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Unconcluded {
+    /// Why.
     pub error: StoreError,
+    /// The record, unchanged.
     pub link: Box<OpenLink>,
 }
 
-/// Where the result goes: read with the conclusion, since a duplicate of the job may have changed it until then.
+/// The recipient of the result, read together with the conclusion: a duplicate may have changed it until then.
 pub(super) struct Recipient {
     reply_to: Option<String>,
     correlation_id: Option<String>,
@@ -55,31 +57,32 @@ pub(super) struct Recipient {
 }
 
 impl Store {
-    /// Ends the record, if it is still ours, and returns its event, leased: to be delivered at once.
+    /// Concludes the record and returns its event, with a lease, so that it can be delivered at once.
     ///
-    /// Tries until the database answers, also past the lease: the holder decides whether the conclusion still counts. One
-    /// that comes after another claim changes nothing; its calls are written into the timeline as late.
+    /// Tries until the database answers, also past the lease: the holder decides whether the conclusion counts. If
+    /// another claim has the record, nothing changes, and the attempts are stored as late.
     ///
     /// # Errors
     ///
-    /// `LeaseLost` if the record belongs to another claim, or is concluded; `Refused` if the database does not take it.
+    /// `LeaseLost` if the record belongs to another claim or is concluded; `Rejected` if the database does not accept
+    /// the values.
     pub async fn conclude(
         &self,
         mut link: Box<OpenLink>,
-        told: EventContent,
+        content: EventContent,
     ) -> Result<Box<DueEvent>, Unconcluded> {
         let asked_at = Instant::now();
         let row = Arc::new(Row {
             id: link.id,
             holder: link.lease.holder,
             event_id: Uuid::now_v7(),
-            event_type: told.event_type,
-            payout_status: told.payout_status.as_str(),
-            connector_payout_id: told.connector_payout_id,
+            event_type: content.event_type,
+            payout_status: content.payout_status.as_str(),
+            connector_payout_id: content.connector_payout_id,
             in_doubt_since: link.progress.in_doubt_since,
-            status_code: told.status_code.into(),
-            error_code: told.error_code,
-            result: self.keys.seal(Column::Result, link.id, &told.result),
+            status_code: content.status_code.into(),
+            error_code: content.error_code,
+            result: self.keys.seal(Column::Result, link.id, &content.result),
             webhook_url: link.job.webhook_url.as_ref().map(|webhook| webhook.url().clone()),
             calls: std::mem::take(&mut link.calls),
         });
@@ -101,7 +104,7 @@ impl Store {
             merchant_id,
             connector,
             merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
-            result: told.result,
+            result: content.result,
             reply_to: to.reply_to,
             correlation_id: to.correlation_id,
             trace,
@@ -138,7 +141,7 @@ impl Statement for Conclude {
         connection: &mut PgConnection,
         rows: &[Arc<Row>],
     ) -> Result<Vec<Result<Recipient, StoreError>>, StoreError> {
-        // By event, not by row: a worker that lost a row and claimed it again may come with both answers at once.
+        // By event, not by row: a worker that lost a row and claimed it again may write both conclusions at once.
         let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
         let mut recipients = self.update(connection, &rows).await?;
         if recipients.len() < rows.len() {
@@ -157,8 +160,8 @@ impl Statement for Conclude {
     }
 }
 
-/// The statement for rows that come as columns, and for a lone one as it is, which costs Postgres a fifth less. `timeline`: what
-/// else is written with it. A fresh event is leased under the claim of its record.
+/// The statement, for rows as columns and for a single row as parameters. The second form costs PostgreSQL a fifth
+/// less. `timeline` is written with it. A new event is leased under the claim of its record.
 macro_rules! update {
     ($rows:literal, $timeline:literal, $($parameters:tt)*) => {
         sqlx::query!(
@@ -211,7 +214,7 @@ impl Conclude {
         rows: &[&Row],
     ) -> Result<HashMap<Uuid, Recipient>, StoreError> {
         let mut calls = Timeline::default();
-        // Those that their record tells of do not go along: nine columns more for the rows of every job.
+        // Attempts that the record itself describes are left out: they would add nine columns for the rows of every job.
         for row in rows.iter().filter(|row| first_call_took(row).is_none()) {
             row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
         }
@@ -290,7 +293,7 @@ impl Conclude {
         Ok(concluded.into_iter().collect())
     }
 
-    /// Rows that carry our own event already: an earlier try was committed and its answer lost.
+    /// Finds rows that have our event already: an earlier try was committed and its answer lost.
     async fn concluded_before(
         &self,
         connection: &mut PgConnection,
@@ -315,7 +318,7 @@ impl Conclude {
     }
 }
 
-/// Where the record tells all that there is to tell of its only call.
+/// Returns the duration of the only call, if the record itself describes that call completely.
 fn first_call_took(row: &Row) -> Option<i32> {
     match &row.calls[..] {
         [only]
@@ -330,7 +333,7 @@ fn first_call_took(row: &Row) -> Option<i32> {
     }
 }
 
-/// The state that goes with the event of a conclusion.
+/// Returns the state that belongs to the event of a conclusion.
 fn state(event_type: EventType) -> &'static str {
     match event_type {
         EventType::Created => "created",
@@ -339,7 +342,7 @@ fn state(event_type: EventType) -> &'static str {
     }
 }
 
-/// The event of a concluded record.
+/// Returns the event type of a concluded record.
 pub(super) fn event_type(state: &str) -> Option<EventType> {
     [EventType::Created, EventType::Failed, EventType::Pending]
         .into_iter()

@@ -1,4 +1,4 @@
-//! The pool and the schema.
+//! Connects to PostgreSQL and migrates the schema.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,23 +18,26 @@ use super::{
 };
 use crate::setting_url::DATABASE;
 
-/// Embedded in the binary, applied in order, each once, under an advisory lock: many workers may start at once.
+/// The migrations, embedded in the binary. Each is applied once, in order, under an advisory lock, so that many
+/// workers may start at once.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 #[derive(Debug, Clone)]
 pub struct DatabaseSettings {
     /// `postgres://user:password@host:port/database?sslmode=…`
     pub url: SecretString,
+    /// Settings that override those of the URL.
     pub tls: DatabaseTls,
+    /// Size of the pool.
     pub max_connections: u32,
-    /// How long a statement may take, from asking for a connection to its answer, before the database counts as away.
+    /// Limit of a statement, from waiting for a connection to its answer. After that the database counts as away.
     pub timeout: Duration,
 }
 
-/// What is given here stands in place of what the URL says. The files are read at every connecting.
+/// TLS settings; they override those of the URL. The files are read for every connection.
 #[derive(Debug, Clone, Default)]
 pub struct DatabaseTls {
-    /// As libpq's: only `verify-ca` and `verify-full` look at the server's certificate.
+    /// The mode, as in libpq: only `verify-ca` and `verify-full` verify the server's certificate.
     pub mode: Option<PgSslMode>,
     /// PEM; trusted beside Mozilla's certificates, which are built in.
     pub ca_file: Option<PathBuf>,
@@ -57,20 +60,20 @@ impl DatabaseTls {
     }
 }
 
-/// The database's URL, and what is laid over it.
+/// Returns the options of the database's URL with the overrides.
 pub(super) fn options(settings: &DatabaseSettings) -> Result<PgConnectOptions, StoreError> {
     let text = settings.url.expose_secret();
     let read = DATABASE.parse(text).map_err(|error| StoreError::Unusable(error.to_string()))?;
     let mut options: PgConnectOptions =
         text.parse().map_err(|_| StoreError::Unusable(BAD_PARAMETER.into()))?;
-    // sqlx would look an IPv6 address up with its brackets on.
+    // sqlx would resolve an IPv6 address with its brackets.
     if let Some(host) = &read.host {
         options = options.host(host);
     }
     Ok(settings.tls.lay_over(options))
 }
 
-/// What is wrong with a database's URL, if anything is.
+/// Returns what is wrong with a database's URL, if anything is.
 pub fn url_problem(url: &SecretString) -> Option<String> {
     let text = url.expose_secret();
     match DATABASE.parse(text) {
@@ -80,16 +83,21 @@ pub fn url_problem(url: &SecretString) -> Option<String> {
     }
 }
 
-const BAD_PARAMETER: &str = "a value of its parameters cannot be read";
+const BAD_PARAMETER: &str = "a parameter has a value that cannot be read";
 
-/// A pool over a database that answers. No transaction of ours waits long for a lock: none is open across a call.
+/// Connects a pool to a database that answers. No transaction waits long for a lock, because none is open across a
+/// call.
 ///
-/// The server gives a statement up after the timeout, [`answered`] does a moment later: a connection that has fallen
-/// silent (a failover behind a load balancer, a firewall that forgot it) would be waited on for as long as the kernel
-/// tries, a quarter of an hour, and for ever where somebody in between still takes the bytes.
+/// The server cancels a statement after the timeout, and [`answered`] stops waiting a moment later. Without that, a
+/// silent connection (a failover behind a load balancer, a firewall that dropped its state) would block until the
+/// kernel gives up, a quarter of an hour later.
+///
+/// # Errors
+///
+/// `Unusable` if the configuration is wrong; `Unavailable` if the database does not answer.
 pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> {
     let options = options(settings)?.application_name("payout-link-worker").disable_statement_logging();
-    // By itself first: a pool tries again until its time is over, and then says that alone.
+    // One connection first: a pool retries until its timeout, and reports only that.
     match timeout(settings.timeout, options.connect()).await {
         Ok(Ok(connection)) => drop(timeout(PING, connection.close()).await),
         Ok(Err(error)) => return Err(not_connected(&options, error)),
@@ -105,10 +113,10 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
                 Box::pin(async move { connection.execute(sqlx::raw_sql(AssertSqlSafe(own))).await.map(drop) })
             }
         })
-        // In place of the pool's own, which are waited for without end.
+        // In place of the pool's own tests, which have no time limit.
         .test_before_acquire(false)
         .before_acquire(|connection, found| {
-            // Looked at when it was given back: a round trip more for every statement would tell little that is new.
+            // Tested when it is returned: a test before every statement would cost a round trip.
             let is_fresh = found.idle_for < FRESH;
             Box::pin(async move { Ok(is_fresh || is_there(connection).await?) })
         })
@@ -116,11 +124,10 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
         .connect_lazy_with(options))
 }
 
-/// A plan that is made once, and does not rest on what the tables were like then: made for an empty one, it would read all of it
-/// for as long as the connection lives, row by row, or along an index to merge it or to hash it. There is an index for
-/// whatever is asked while working, and what a batch asks for is found by it. So joins say `id = ANY (ARRAY[new.id])`: along a
-/// plain `=`, which could be merged, the planner still walks the whole index of a table that was nearly empty when it was
-/// last told of it.
+/// Session settings for plans that do not depend on the tables' statistics at planning time. A generic plan for an
+/// empty table would scan the whole table for as long as the connection lives. Every query of the worker has an
+/// index. So joins say `id = ANY (ARRAY[new.id])`. A plain `=` allows a merge join, which walks the whole index of a
+/// table that was nearly empty at its last ANALYZE.
 pub(super) const PLANNING: &[(&str, &str)] = &[
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
@@ -128,7 +135,7 @@ pub(super) const PLANNING: &[(&str, &str)] = &[
     ("enable_hashjoin", "off"),
 ];
 
-/// What a session is set to. By statements: a pooler in session mode, which this works with, takes no settings at the start of one.
+/// Sets the session up by statements: a pooler in session mode accepts no settings at the start of a session.
 fn own_settings(settings: &DatabaseSettings) -> String {
     let limit = millis(settings.timeout).to_string();
     let limits = [
@@ -140,8 +147,9 @@ fn own_settings(settings: &DatabaseSettings) -> String {
     all.map(|(name, value)| format!("SET {name} = '{value}';")).collect()
 }
 
-/// Whether the other side still answers and takes writes; a connection that was left in the middle of a statement does not. One to
-/// a primary that was demoted answers, and is replaced by one that may reach the new primary.
+/// Tests whether the server still answers and accepts writes. A connection in the middle of a statement fails the
+/// test. A primary that was demoted answers and fails the test, so that the next connection may reach the new
+/// primary.
 async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let asked = sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'");
     let writable = timeout(PING, asked.fetch_one(connection)).await;
@@ -150,10 +158,10 @@ async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
 
 const PING: Duration = Duration::from_secs(2);
 
-/// A connection that was there so lately is taken to be there.
+/// A connection that was used this recently is not tested.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A statement's answer, waited for a little longer than the server may take for it.
+/// Awaits a statement's answer, a little longer than the server's own limit.
 pub(super) async fn answered<T, E: Into<StoreError>>(
     pool: &PgPool,
     statement: impl Future<Output = Result<T, E>>,
@@ -161,26 +169,26 @@ pub(super) async fn answered<T, E: Into<StoreError>>(
     let patience = pool.options().get_acquire_timeout() + Duration::from_secs(1);
     match timeout(patience, statement).await {
         Ok(answer) => answer.map_err(Into::into),
-        Err(_) => Err(StoreError::Unavailable("it does not answer".into())),
+        Err(_) => Err(StoreError::Unavailable("the database does not answer".into())),
     }
 }
 
-/// Applies the migrations that are missing, each once, however many workers start at the same time.
+/// Applies the missing migrations, each once, even if many workers start at the same time.
 ///
-/// It waits for locks a second at a time, and between that lets others go on: a long transaction that reads a table
-/// holds up the start, and nobody else.
+/// It waits for each lock one second at a time, and lets other sessions go on in between. So a long transaction
+/// delays the start, and nothing else.
 ///
 /// # Errors
 ///
-/// `Unusable` if the schema is newer than this program, or the role may not change it; `Unavailable` if the database went
-/// away.
+/// `Unusable` if the schema is newer than this program, or the role may not change it; `Unavailable` if the database
+/// does not answer.
 pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
-    // On a connection of its own: an index may take longer than a statement of ours.
+    // On a connection of its own: building an index may take longer than the statement timeout.
     let mut connection = pool.acquire().await?.detach();
     sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
     sqlx::query("SET lock_timeout = '1s'").execute(&mut connection).await?;
-    // Polled, in place of sqlx's own lock: a session that waits for a lock inside a statement is waited for by CREATE INDEX
-    // CONCURRENTLY, and both would wait for each other.
+    // Polled, in place of sqlx's own lock. CREATE INDEX CONCURRENTLY waits for sessions that wait for a lock inside a
+    // statement, so both would wait for each other.
     let lock = "SELECT pg_try_advisory_lock($1, 0)";
     while !sqlx::query_scalar::<_, bool>(lock).bind(MIGRATION_LOCK).fetch_one(&mut connection).await? {
         sleep(LOCK_PAUSE).await;
@@ -202,7 +210,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
         if !matches!(&*code, "55P03" | "40P01") {
             return Err(error.into());
         }
-        tracing::info!(%error, "migration waits for a lock, trying again");
+        tracing::info!(%error, "migration waits for a lock, will retry");
         sleep(LOCK_PAUSE).await;
     }
     connection.close().await?;
@@ -213,7 +221,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
 const MIGRATION_LOCK: i32 = 0x706c_6d31;
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
-/// An index that was being built concurrently when its session ended is there, and of no use.
+/// Drops invalid indexes: the session that built them concurrently ended before they were complete.
 async fn drop_invalid_indexes(connection: &mut PgConnection) -> Result<(), StoreError> {
     let invalid: Vec<String> = sqlx::query_scalar(
         "SELECT indexrelid::regclass::text FROM pg_index

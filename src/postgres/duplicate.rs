@@ -1,5 +1,6 @@
-//! `duplicate`: what a job gets whose key is taken. Either the result of the first job, where its record is concluded; or
-//! a place for its own reply and its fresh secrets, where it is open; or the fields in which it is another request.
+//! `duplicate`: handles a job whose key is taken. The job gets the stored result if the record is concluded. If the
+//! record is open, it gets the job's `reply_to` and fresh secrets. If it is another request, the fields that differ
+//! are returned.
 
 use std::collections::HashMap;
 
@@ -42,21 +43,21 @@ struct Finished {
 pub(super) struct Duplicate<'a> {
     pub(super) job: &'a CreateLink,
     pub(super) request: &'a CanonicalRequest,
-    /// The connector, where the job names one itself.
+    /// The connector, if the job names one itself.
     pub(super) connector: Option<&'a str>,
     pub(super) reply_to: Option<&'a str>,
     pub(super) correlation_id: Option<&'a str>,
 }
 
-/// What a duplicate brings that its record has not.
+/// Values of a duplicate that its record does not have.
 struct Fresh {
-    /// The stored request with it, encrypted.
+    /// The stored request with these values, encrypted.
     request: Vec<u8>,
     webhook_url: Option<String>,
 }
 
-/// What was there before: a statement of its own, since only a new snapshot sees what a rival committed while
-/// the insert waited for it.
+/// Finds the records that have these keys. This is a statement of its own: only a new snapshot shows what another
+/// transaction committed while the insert waited for it.
 pub(super) async fn find<'a>(
     connection: &mut PgConnection,
     keys: &[Key<'a>],
@@ -100,11 +101,11 @@ pub(super) async fn find<'a>(
 }
 
 impl Store {
-    /// Handles a job as a duplicate of an accepted one, if it is one, and returns what it gets. `None`: its key is free,
-    /// or belongs to another request.
+    /// Handles a job as a duplicate of an accepted one, if it is one. Returns `None` if its key is free or belongs to
+    /// another request.
     ///
-    /// To be asked before a job is rejected for a reason that the configuration may have changed since it was
-    /// accepted. `connector`: the one that the job names itself.
+    /// The caller asks this before it rejects a job for a reason that depends on the configuration, which may have
+    /// changed since the job was accepted. `connector` is the one that the job names itself.
     ///
     /// # Errors
     ///
@@ -141,7 +142,7 @@ impl Store {
         first: Found,
         duplicate: Duplicate<'_>,
     ) -> Result<Accepted, StoreError> {
-        // A job that names no connector is for the one that its record has, whatever the default is by now.
+        // A job that names no connector is for the connector of its record, even if the default has changed.
         let is_its_connector = duplicate.connector.is_none_or(|connector| connector == first.connector);
         if !is_its_connector || !self.is_same_request(&first, &duplicate) {
             return Ok(Accepted::Conflict { fields: self.differences(&first, &duplicate) });
@@ -152,7 +153,7 @@ impl Store {
         }
     }
 
-    /// By the fingerprint under any key of the ring; else by the stored request, while that is there.
+    /// Compares the fingerprint under every key of the ring, then the stored request if it is not erased.
     fn is_same_request(&self, first: &Found, duplicate: &Duplicate<'_>) -> bool {
         let matches = |key| {
             contract::fingerprint(duplicate.request, &first.connector, key)[..] == first.fingerprint[..]
@@ -163,7 +164,7 @@ impl Store {
                 .is_some_and(|stored| contract::differences(&stored, duplicate.job).is_empty())
     }
 
-    /// The first request; `None` where it is erased or cannot be decrypted.
+    /// Returns the first request; `None` if it is erased or cannot be decrypted.
     fn stored(&self, first: &Found) -> Option<CreateLink> {
         let sealed = first.request.as_deref()?;
         let request = self.keys.open(Column::Request, first.id, sealed).ok()?;
@@ -181,8 +182,9 @@ impl Store {
         Ok(Accepted::Finished { event_id: finished.event_id, event_type, connector, result })
     }
 
-    /// The result of an open record goes to whoever asked last, and the record is worked on with the access token,
-    /// browser information and webhook URL of the last job that had them.
+    /// Stores the recipient and the fresh values of a duplicate of an open record. The result goes to the last job's
+    /// `reply_to`. The record is processed with the access token, browser information and webhook URL of the last job
+    /// that had them.
     async fn take_over(&self, first: &Found, duplicate: &Duplicate<'_>) -> Result<Accepted, StoreError> {
         let fresh = self.refreshed(first, duplicate.job)?;
         if duplicate.reply_to.is_none() && fresh.is_none() {
@@ -190,7 +192,7 @@ impl Store {
         }
         let (request, webhook_url) = fresh.map(|fresh| (fresh.request, fresh.webhook_url)).unzip();
         let taken_over = sqlx::query!(
-            // By its id alone: the planner knows an index of what is open, and might read all of it.
+            // Selected by its id alone: with another condition the planner might read the whole index of open rows.
             "UPDATE payout_links SET
                 reply_to = coalesce($2, reply_to),
                 correlation_id = CASE WHEN $2::text IS NULL THEN correlation_id ELSE $3 END,
@@ -209,7 +211,7 @@ impl Store {
         if taken_over.rows_affected() == 1 {
             return Ok(Accepted::InProgress);
         }
-        // Concluded between the two statements.
+        // The record was concluded between the two statements.
         let row = sqlx::query!(
             r#"SELECT state, event_id AS "event_id!", result AS "result!" FROM payout_links WHERE id = $1"#,
             first.id
@@ -220,7 +222,8 @@ impl Store {
         self.finished(first.id, first.connector.clone(), finished)
     }
 
-    /// The stored request with what is fresh in the duplicate, encrypted, and the webhook URL if that is fresh.
+    /// Returns the stored request with the fresh values of the duplicate, encrypted, and the webhook URL if that is
+    /// fresh.
     fn refreshed(&self, first: &Found, job: &CreateLink) -> Result<Option<Fresh>, StoreError> {
         if job.access_token.is_none() && job.browser_info.is_none() && job.webhook_url.is_none() {
             return Ok(None);
@@ -257,8 +260,8 @@ impl Store {
         Ok(Some(Fresh { request, webhook_url }))
     }
 
-    /// The paths that differ, never their values. When the first request has been erased, what the row has in the
-    /// clear is left to tell by.
+    /// Returns the paths that differ, never their values. If the first request is erased, the row's unencrypted
+    /// columns are compared.
     fn differences(&self, first: &Found, duplicate: &Duplicate<'_>) -> Vec<String> {
         let job = duplicate.job;
         let mut fields = Vec::new();

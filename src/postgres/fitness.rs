@@ -1,4 +1,5 @@
-//! Whether a database is one that a worker can work with. `run` asks before anything is consumed, and `check` asks the same.
+//! Tests whether a worker can work with a database. `run` tests it before it consumes anything, and `check` makes the
+//! same tests.
 
 use std::{io, time::Duration};
 
@@ -10,21 +11,22 @@ use super::{
     connect::{MIGRATIONS, PLANNING, answered},
 };
 
-/// Sessions of a worker beside its pool: one shows that it is there, one answers readiness probes.
+/// Sessions of a worker besides its pool: one for its presence, one for readiness probes.
 const OTHER_SESSIONS: u32 = 2;
 
-const POOLER: &str = "a connection pooler stands between, which shares sessions or refuses what belongs to one. Connect to PostgreSQL itself, or to a pooler in session mode (PgBouncer: ignore_startup_parameters = extra_float_digits)";
+const POOLER: &str = "a connection pooler shares sessions, or rejects session settings. Connect to PostgreSQL itself, or to a pooler in session mode (PgBouncer: ignore_startup_parameters = extra_float_digits)";
 
-/// What a pooler says of what it does not take. PostgreSQL itself is spoken to as it expects.
+/// SQLSTATE classes of a pooler's rejections. PostgreSQL itself accepts these statements.
 const PROTOCOL_VIOLATION: &str = "08P01";
 
-/// What stands in the way, of the server and of what is between.
+/// Tests the server and any pooler in front of it.
 ///
-/// Asked with simple statements: a pooler that shares sessions fails at prepared ones, in words that nobody understands.
+/// It uses simple statements: a pooler that shares sessions fails at prepared ones, with errors that are hard to
+/// understand.
 ///
 /// # Errors
 ///
-/// `Unusable`, in words that say what to do; `Unavailable` if it did not answer, or is a standby.
+/// `Unusable` with the remedy; `Unavailable` if the database did not answer or is a standby.
 pub async fn examine(pool: &PgPool) -> Result<(), StoreError> {
     let asked = sqlx::raw_sql(
         "SELECT
@@ -45,21 +47,19 @@ pub async fn examine(pool: &PgPool) -> Result<(), StoreError> {
     let encoding = text("encoding")?;
     if encoding != "UTF8" {
         return Err(StoreError::Unusable(format!(
-            "its encoding is {encoding}, which cannot hold every name and identifier; make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            "the database's encoding is {encoding}, which cannot store every name and identifier: create a database with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
         )));
     }
     if shares_sessions(pool).await? {
-        return Err(StoreError::Unusable(format!("two sessions are one: {POOLER}")));
+        return Err(StoreError::Unusable(format!("two connections share one session: {POOLER}")));
     }
     for (name, value) in PLANNING {
         if matches!(*name, "plan_cache_mode" | "enable_seqscan") && text(name)? != *value {
-            return Err(StoreError::Unusable(format!(
-                "it did not take the session's setting {name}: {POOLER}"
-            )));
+            return Err(StoreError::Unusable(format!("the session setting {name} has no effect: {POOLER}")));
         }
     }
     if text("is_standby")? == "true" {
-        return Err(StoreError::Unavailable("it is a standby, which takes no writes".into()));
+        return Err(StoreError::Unavailable("the server is a standby and accepts no writes".into()));
     }
     let needed = i64::from(pool.options().get_max_connections() + OTHER_SESSIONS);
     for (what, limit) in [
@@ -70,15 +70,15 @@ pub async fn examine(pool: &PgPool) -> Result<(), StoreError> {
         let limit = limit.parse::<i64>().ok().filter(|limit| *limit >= 0);
         if let Some(limit) = limit.filter(|limit| *limit < needed) {
             return Err(StoreError::Unusable(format!(
-                "{what} is {limit}, and this worker needs {needed} sessions: database.max_connections and {OTHER_SESSIONS} more; raise the one or lower the other"
+                "{what} is {limit}, and this worker needs {needed} sessions (database.max_connections and {OTHER_SESSIONS} more): raise the limit or lower database.max_connections"
             )));
         }
     }
     Ok(())
 }
 
-/// Whether two connections of ours are one session of the server, or one is two, as behind a pooler in transaction mode. Asked several
-/// times: one that has many sessions at hand may give the right ones by chance.
+/// Tests whether two connections share one session of the server, or one connection uses two, as behind a pooler in
+/// transaction mode. It tests several times, because a pooler with many sessions may give the right ones by chance.
 async fn shares_sessions(pool: &PgPool) -> Result<bool, StoreError> {
     for _ in 0..3 {
         if shares_sessions_now(pool).await? {
@@ -99,28 +99,28 @@ async fn shares_sessions_now(pool: &PgPool) -> Result<bool, StoreError> {
         sqlx::raw_sql("ROLLBACK").execute(&mut *second).await?;
         Ok::<_, sqlx::Error>(before == other || before != after)
     };
-    // One in statement mode takes no transaction.
+    // A pooler in statement mode accepts no transaction.
     let asked = asked.map_err(|error| match &error {
-        sqlx::Error::Database(refusal) if refusal.code().as_deref() == Some(PROTOCOL_VIOLATION) => {
-            StoreError::Unusable(format!("{}: {POOLER}", refusal.message()))
+        sqlx::Error::Database(rejection) if rejection.code().as_deref() == Some(PROTOCOL_VIOLATION) => {
+            StoreError::Unusable(format!("{}: {POOLER}", rejection.message()))
         }
         _ => error.into(),
     });
     answered(pool, asked).await
 }
 
-/// What the schema needs before a worker can start, for one that migrates by itself (`migrates`) and one that does not.
-/// Returns how many migrations are missing that the worker would make.
+/// Tests the schema before a worker starts, for one that migrates (`migrates`) and one that does not. Returns the
+/// number of migrations that the worker would apply.
 ///
 /// # Errors
 ///
-/// `Unusable` if a table, a column or a right is missing that would still be missing then.
+/// `Unusable` if a table, a column or a privilege would still be missing after that.
 pub async fn schema(pool: &PgPool, migrates: bool) -> Result<usize, StoreError> {
     if !migrates {
         is_fit(pool).await?;
         return Ok(0);
     }
-    // A role that does not migrate may not read what is there.
+    // A role that does not migrate may lack the privilege to read the table of migrations.
     let readable = sqlx::query_scalar::<_, Option<bool>>(
         "SELECT has_table_privilege(to_regclass('_sqlx_migrations')::oid, 'SELECT')",
     )
@@ -154,42 +154,43 @@ pub async fn schema(pool: &PgPool, migrates: bool) -> Result<usize, StoreError> 
     }
 }
 
-const MAY_NOT_MIGRATE: &str = "this role may not migrate it: set worker.migrate = false, and run `payout-link-worker migrate` as the tables' owner";
+const MAY_NOT_MIGRATE: &str = "this role may not migrate the database: set worker.migrate = false, and run `payout-link-worker migrate` as the tables' owner";
 
-/// The schema has a migration that this program does not know.
+/// Describes a schema that has a migration unknown to this program.
 pub(super) fn newer(version: i64) -> StoreError {
     StoreError::Unusable(format!(
         "the schema has migration {version}, which this version of the worker does not know: it is older than the database"
     ))
 }
 
-/// What an error of connecting comes to, with its place. At the start what does not pass is a mistake to be told.
+/// Adds host and port to an error of connecting. At the start, an error that waiting does not resolve is a mistake in
+/// the configuration.
 pub(super) fn not_connected(options: &PgConnectOptions, error: sqlx::Error) -> StoreError {
-    let place = place(options);
+    let address = address(options);
     if is_untrusted(&error) {
-        return StoreError::Unusable(format!("{place}: no TLS with it: {error}"));
+        return StoreError::Unusable(format!("{address}: TLS failed: {error}"));
     }
-    if let sqlx::Error::Database(refusal) = &error
-        && refusal.code().as_deref() == Some(PROTOCOL_VIOLATION)
+    if let sqlx::Error::Database(rejection) = &error
+        && rejection.code().as_deref() == Some(PROTOCOL_VIOLATION)
     {
-        return StoreError::Unusable(format!("{place}: {}: {POOLER}", refusal.message()));
+        return StoreError::Unusable(format!("{address}: {}: {POOLER}", rejection.message()));
     }
     if let sqlx::Error::Io(cause) = &error {
-        return StoreError::Unavailable(format!("{place}: {}", plainly(cause)));
+        return StoreError::Unavailable(format!("{address}: {}", plainly(cause)));
     }
     match StoreError::from(error) {
-        StoreError::Unavailable(reason) => StoreError::Unavailable(format!("{place}: {reason}")),
-        StoreError::Unusable(reason) => StoreError::Unusable(format!("{place}: {reason}")),
-        StoreError::Refused(reason) => StoreError::Refused(format!("{place}: {reason}")),
+        StoreError::Unavailable(reason) => StoreError::Unavailable(format!("{address}: {reason}")),
+        StoreError::Unusable(reason) => StoreError::Unusable(format!("{address}: {reason}")),
+        StoreError::Rejected(reason) => StoreError::Rejected(format!("{address}: {reason}")),
         other => other,
     }
 }
 
 pub(super) fn no_answer(options: &PgConnectOptions, within: Duration) -> StoreError {
-    StoreError::Unavailable(format!("{}: no answer within {} s", place(options), within.as_secs()))
+    StoreError::Unavailable(format!("{}: no answer within {} s", address(options), within.as_secs()))
 }
 
-fn place(options: &PgConnectOptions) -> String {
+fn address(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(socket) => socket.display().to_string(),
         None if options.get_host().contains(':') => {
@@ -199,13 +200,13 @@ fn place(options: &PgConnectOptions) -> String {
     }
 }
 
-/// "connection refused", without the number that goes with it.
+/// Returns "connection refused" without the number of the error.
 fn plainly(error: &io::Error) -> String {
     if error.raw_os_error().is_some() { error.kind().to_string() } else { error.to_string() }
 }
 
-/// One side's certificate is not good enough for the other, or there is no TLS where it is asked for. At the start
-/// that is a mistake to be told; later it may be in the middle of being changed, and is waited for.
+/// Tests whether a certificate was rejected, or TLS is missing. At the start that is a mistake in the configuration.
+/// Later the certificate may be in the middle of a change, so the worker waits.
 fn is_untrusted(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Tls(_) => true,
@@ -214,9 +215,13 @@ fn is_untrusted(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the tables and this role's rights are what the worker needs. Asked before anything is consumed: found out
-/// by the jobs, each of them would be delivered in vain once a start, and be taken for poison in the end; or, worse, be
-/// called for, with no way to write down what came of it. What a migration adds to a table has its line here.
+/// Tests whether the tables and this role's privileges are complete, before anything is consumed. Otherwise every job
+/// would fail until it counted as poison; or, worse, a call would be made whose outcome cannot be stored. Columns
+/// that a migration adds have their line here.
+///
+/// # Errors
+///
+/// `Unusable` with a list of the missing tables, columns and privileges.
 pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
     let missing = sqlx::query_scalar!(
         r#"
@@ -252,7 +257,7 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::Unusable(format!(
-        "tables, columns or rights are missing: {}; run `payout-link-worker migrate` for the first two, and docs/permissions/postgres.sql for the rights",
+        "tables, columns or privileges are missing: {}. Run `payout-link-worker migrate` for tables and columns, and docs/permissions/postgres.sql for privileges",
         missing.join(", ")
     )))
 }

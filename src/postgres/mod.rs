@@ -1,28 +1,30 @@
-//! Port: Postgres, as verbs. Each promises what its name says, in one statement for as many callers as are waiting.
+//! Reads and writes the worker's state in PostgreSQL. Each verb is one statement, shared by as many callers as are
+//! waiting.
 //!
 //! | verb | promise |
 //! | --- | --- |
-//! | `accept` | the job has a row, once for its key, whatever came before; only then may it be acknowledged |
-//! | `accepted_before` | what a job gets that was accepted earlier, whatever the configuration says by now |
-//! | `claim` | due rows are ours until their lease expires; one whose holder let it expire after it began a call is unknown |
-//! | `renew_for_call`, `renew_for_look_up` | the next call and its lease are on disk |
-//! | `postpone` | nobody's until it is due; a call that was not made is taken back |
-//! | `conclude` | the row has its end and its event, both or neither; never a second time |
-//! | `claim_events`, `delivered` | the same for what has to be published and delivered |
-//! | `look_at_clock`, `steady` | since when the database's clock runs steadily by this worker's |
-//! | `open_records` | how many records are open, per connector and account |
-//! | `remember` | a setting that records depend on, and the one before it |
-//! | `due_records`, `oldest_due_event` | how much waits, and since when |
-//! | `be_present`, `take_over_leases` | leases of workers that are gone are due at once |
-//! | `note_rejection`, `rejection_of` | a rejected message that comes again is rejected again |
+//! | `accept` | the job has one row for its key; only then may it be acknowledged |
+//! | `accepted_before` | recognizes a duplicate of an accepted job, also under another configuration |
+//! | `claim` | gives due rows a lease under a new holder; a row whose lease expired during a call becomes unknown |
+//! | `renew_for_call`, `renew_for_look_up` | the next call and its lease are stored before the call begins |
+//! | `postpone` | ends the lease and sets `due_at`; takes back a call that was stored and not made |
+//! | `conclude` | stores the conclusion and its event together, at most once for each record |
+//! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
+//! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
+//! | `open_records` | counts open records for each connector and account |
+//! | `remember` | stores a setting that records depend on, and returns the former value |
+//! | `due_records`, `oldest_due_event` | for how long the oldest due work has been due |
+//! | `be_present`, `take_over_leases` | makes the leases of workers that are gone due at once |
+//! | `note_rejection`, `rejection_of` | a rejected message is rejected again when it is delivered again |
 //! | `begin_suspect`, `end_suspect` | evidence that a message brings workers down |
-//! | `erase_requests`, `delete_events`, `delete_attempts` | what is past its retention is gone, a batch of it |
-//! | `audit_page` | a page of what the checker compares; nothing sealed is opened |
-//! | `record_seals`, `seals` | how much each sealing key has encrypted |
-//! | `reseal`, `count_keys` | a page of records is sealed with the ring's first key; which key sealed how much |
+//! | `erase_requests`, `delete_events`, `delete_attempts` | deletes one batch of rows that are past their retention |
+//! | `audit_page` | reads a page of records for the history checker, without decrypting anything |
+//! | `record_seals`, `seals` | how many values each sealing key has encrypted |
+//! | `reseal`, `count_keys` | encrypts a page of records with the ring's first key; counts values by key |
 //!
-//! No transaction is ever open across a network call. Every write that relies on a lease names its holder and
-//! looks at the rows affected. Every statement is safe to repeat, since an error may come after the commit.
+//! This module never keeps a transaction open across a network call. Every write that depends on a lease names its
+//! holder and checks the rows affected. Every statement is safe to repeat, because an error may arrive after the
+//! commit.
 
 mod accept;
 mod audit;
@@ -35,13 +37,13 @@ mod connect;
 mod due;
 mod duplicate;
 mod fitness;
-mod keep;
-mod kept;
+mod renew;
+mod connection_cache;
 mod open;
 mod outbox;
 mod probe;
-mod pack;
-mod retain;
+mod compression;
+mod prune;
 mod record_id;
 mod rejections;
 mod remembered;
@@ -64,12 +66,13 @@ use uuid::Uuid;
 
 use self::{
     accept::Accept, availability::Availability, batch::Batcher, clock::DatabaseClock, conclude::Conclude,
-    connect::answered, keep::Keep, kept::KeptConnections, outbox::Delivered, worker::WorkerNumber,
+    connect::answered, connection_cache::ConnectionCache, outbox::Delivered, renew::Renew,
+    worker::WorkerNumber,
 };
 pub use self::{
     accept::{Accepted, Hold, NewLink},
     audit::{Audited, AuditedEvent},
-    batch::{BatchLimits, LEAST_CONNECTIONS},
+    batch::{BatchLimits, MIN_CONNECTIONS},
     clock::ClockState,
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate, url_problem},
@@ -77,9 +80,9 @@ pub use self::{
     open::OpenRecords,
     outbox::{DueEvent, EventProgress, WebhookState},
     probe::Probe,
+    prune::Batch,
     record_id::Identity,
     remembered::Remembered,
-    retain::Batch,
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
     seal_count::{MANY_SEALS, MAX_SEALS},
@@ -88,23 +91,23 @@ pub use self::{
 };
 use crate::domain::{Lease, retry};
 
-/// What the caller may do next is what tells these apart.
+/// An error of the store. The variants differ in what the caller may do next.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// Try again: the database is away, restarting, or asked for a repeat.
+    /// The database is away, is restarting, or asked for a retry. The caller may try again.
     #[error("the database cannot be used right now: {0}")]
     Unavailable(String),
-    /// Let go: the lease ran out and the row is somebody else's.
-    #[error("the lease ran out")]
+    /// The lease expired and the row belongs to another claim. The caller abandons the row.
+    #[error("the lease has expired and the row belongs to another claim")]
     LeaseLost,
-    /// Tell: the row cannot be understood.
+    /// A stored row cannot be read. The caller reports it.
     #[error("{table}.{column} of {id}: {reason}")]
     Inconsistent { table: &'static str, column: &'static str, id: Uuid, reason: String },
-    /// Tell: the database refuses what this row would become.
-    #[error("the database refused: {0}")]
-    Refused(String),
-    /// Stop and say so: the database is not one that this worker, or this role, can work with (a table, a column or a
-    /// right is missing, the role is locked out).
+    /// The database rejects the values of this row. The caller reports it.
+    #[error("the database rejected the statement: {0}")]
+    Rejected(String),
+    /// The database is not one that this worker or this role can work with: a table, a column or a privilege is
+    /// missing, or the role is locked out. The worker stops.
     #[error("the database cannot be used by this worker: {0}")]
     Unusable(String),
 }
@@ -112,20 +115,20 @@ pub enum StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(refusal) => {
-                let code = refusal.code().unwrap_or_default();
-                // Connection exceptions, transaction rollbacks (serialization, deadlock), out of resources,
-                // operator intervention (restarts), and a primary that has become read-only by a failover.
-                let passing = ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+            sqlx::Error::Database(error) => {
+                let code = error.code().unwrap_or_default();
+                // Connection exceptions, transaction rollbacks (serialization, deadlock), insufficient resources,
+                // operator intervention (restarts), and a primary that became read-only in a failover.
+                let is_transient = ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                     || code == "25006"
                     || code == "55P03";
                 // Not supported, authorization, database and schema names, syntax and access rules.
-                let for_all = ["0A", "28", "3D", "3F", "42"].iter().any(|class| code.starts_with(class));
-                let text = format!("{} ({code})", refusal.message());
-                match (passing, for_all) {
+                let is_permanent = ["0A", "28", "3D", "3F", "42"].iter().any(|class| code.starts_with(class));
+                let text = format!("{} ({code})", error.message());
+                match (is_transient, is_permanent) {
                     (true, _) => Self::Unavailable(text),
                     (false, true) => Self::Unusable(text),
-                    (false, false) => Self::Refused(text),
+                    (false, false) => Self::Rejected(text),
                 }
             }
             sqlx::Error::Io(_)
@@ -134,20 +137,23 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
-            _ => Self::Refused(error.to_string()),
+            _ => Self::Rejected(error.to_string()),
         }
     }
 }
 
+/// Settings of a [`Store`].
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// How long a row is its holder's: one call's whole timeout and some slack.
+    /// Length of a record's lease: the timeout of one call and some slack.
     pub lease: Duration,
-    /// The same for an event: one webhook's whole timeout and some slack.
+    /// Length of an event's lease: the timeout of one webhook and some slack.
     pub event_lease: Duration,
+    /// Limits of the batches that are written together.
     pub batches: BatchLimits,
 }
 
+/// The worker's state in PostgreSQL.
 pub struct Store {
     pool: PgPool,
     worker: WorkerNumber,
@@ -157,18 +163,19 @@ pub struct Store {
     keys: Arc<KeyRing>,
     settings: StoreSettings,
     accepting: Batcher<Accept>,
-    keeping: Batcher<Keep>,
+    renewing: Batcher<Renew>,
     concluding: Batcher<Conclude>,
     delivering: Batcher<Delivered>,
 }
 
 impl Store {
+    /// Makes a store over a connected pool, with a worker number of its own.
     pub fn new(pool: PgPool, keys: KeyRing, settings: StoreSettings) -> Self {
         let (keys, limits) = (Arc::new(keys), settings.batches);
-        let lane = batch::Lane::new(KeptConnections::new(pool.clone()));
+        let lane = batch::Lane::new(ConnectionCache::new(pool.clone()));
         Self {
             accepting: Batcher::start(Accept { lease: settings.lease }, limits, &lane),
-            keeping: Batcher::start(Keep { lease: settings.lease }, limits, &lane),
+            renewing: Batcher::start(Renew { lease: settings.lease }, limits, &lane),
             concluding: Batcher::start(Conclude { event_lease: settings.event_lease }, limits, &lane),
             delivering: Batcher::start(Delivered, limits, &lane),
             pool,
@@ -181,7 +188,8 @@ impl Store {
         }
     }
 
-    /// Repeats a verb while the database is away, with backoff and jitter and no end: whoever waits decides how long.
+    /// Repeats a verb while the database is away, with backoff and jitter and without limit. The caller decides how
+    /// long it waits.
     async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         verb: impl FnMut() -> F,
@@ -189,7 +197,7 @@ impl Store {
         self.patiently_while(|| true, verb).await
     }
 
-    /// The same, until it is not wanted any more: then the last error is returned.
+    /// Does the same while `wanted` returns true. After that it returns the last error.
     async fn patiently_while<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         wanted: impl Fn() -> bool,
@@ -199,7 +207,7 @@ impl Store {
         loop {
             match verb().await {
                 Err(StoreError::Unavailable(reason)) if wanted() => {
-                    tracing::debug!(reason, "database unavailable, trying again");
+                    tracing::debug!(reason, "database unavailable, will retry");
                     if started.elapsed() >= BLIP {
                         self.availability.failed();
                     }
@@ -211,18 +219,23 @@ impl Store {
         }
     }
 
-    /// One round trip: does the database answer?
+    /// Makes one round trip to the database.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
     pub async fn ping(&self) -> Result<(), StoreError> {
         answered(&self.pool, sqlx::query("SELECT 1").execute(&self.pool)).await?;
         Ok(())
     }
 
+    /// Closes the connection pool.
     pub async fn close(&self) {
         self.pool.close().await;
     }
 }
 
-/// An outage that is shorter is none.
+/// A shorter outage does not count as one.
 const BLIP: Duration = Duration::from_secs(2);
 const PAUSE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -232,16 +245,16 @@ impl StoreError {
     }
 }
 
-/// Awaits a write that is of use only while the lease runs.
+/// Awaits a write that is useful only while the lease runs.
 async fn while_leased<T>(
     lease: &Lease,
     write: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let late = || StoreError::Unavailable("the lease expired before it answered".into());
+    let late = || StoreError::Unavailable("the lease expired before the database answered".into());
     timeout(lease.left(), write).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Milliseconds for the database's interval arithmetic.
+/// Converts a duration to milliseconds for the database's interval arithmetic.
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,30 +1,31 @@
-//! `open_records`: how many records are open, by connector and account.
+//! `open_records`: counts open records by connector and account.
 
 use super::{Store, StoreError, connect::answered};
 use crate::domain::AccountId;
 
-/// Open records of one connector that were called in one account.
+/// The number of open records of one connector whose calls went to one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRecords {
+    /// Name of the connector.
     pub connector: String,
-    /// `None`: no call was begun, or an earlier version began it.
+    /// `None`: no call has begun, or an earlier version began it.
     pub account: Option<AccountId>,
     /// At most [`MAX_COUNTED`] a connector.
     pub count: i64,
 }
 
-/// A backlog that is longer costs no more to count. Records that were called come first in the order of service.
+/// Limit of the count, so that a long backlog costs no more. Records with calls come first in the order of service.
 pub const MAX_COUNTED: i64 = 10_000;
 
 impl Store {
-    /// Counts the open records of every connector, also of those that are not configured. It reads the index of open rows, and
-    /// at most [`MAX_COUNTED`] rows a connector.
+    /// Counts the open records of every connector, also of connectors that are not configured. It reads the index of
+    /// open rows, and at most [`MAX_COUNTED`] rows a connector.
     ///
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`.
     pub async fn open_records(&self) -> Result<Vec<OpenRecords>, StoreError> {
-        // The names one after another: each is one probe of the index.
+        // A loose index scan over the names: one index probe for each.
         let counted = sqlx::query!(
             r#"
             WITH RECURSIVE names AS (

@@ -1,4 +1,4 @@
-//! `claim_events`, `delivered`: what has to be told of a payout link, and what has been.
+//! `claim_events`, `delivered`: claim events that are due, and store how far their delivery has come.
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::domain::{Attempt, EventType, Lease, TraceContext};
 
-/// An event that is ours to tell while its lease runs.
+/// A claimed event; this worker may deliver it while its lease runs.
 pub struct DueEvent {
     /// UUIDv7: `message_id` of the result and `webhook-id`.
     pub id: Uuid,
@@ -29,31 +29,31 @@ pub struct DueEvent {
     pub merchant_id: String,
     pub connector: String,
     pub merchant_payout_id: String,
-    /// JSON, the same in every repeat. Holds the link: a secret.
+    /// JSON, identical in every publication. It holds the link, which is a secret.
     pub result: Bytes,
     pub reply_to: Option<String>,
     pub correlation_id: Option<String>,
     pub trace: TraceContext,
     pub published: bool,
-    /// The result is on the results exchange, and the requester's queue has refused it so far.
+    /// The reply is not published yet, because the requester's queue has rejected it so far.
     pub reply_due: bool,
     /// Publications that failed so far.
     pub publish_attempts: u32,
-    /// How far away the next publication is; the webhook may come due before it.
+    /// Time until the next publication; the webhook may be due earlier.
     pub publish_due_in: Duration,
     pub webhook: WebhookState,
     pub webhook_url: Option<Url>,
-    /// Whether the schedule's next try may be made; publishing may come due before it.
+    /// Whether the next webhook attempt is due; publishing may be due earlier.
     pub webhook_is_due: bool,
-    /// How far away that try is.
+    /// Time until the next webhook attempt.
     pub webhook_due_in: Duration,
-    /// Posts made so far.
+    /// Webhook attempts so far.
     pub webhook_attempts: u32,
     pub lease: Lease,
 }
 
 impl fmt::Debug for DueEvent {
-    /// The result holds the link, and the webhook's URL may hold a secret.
+    /// Omits the result, which holds the link, and the webhook's URL, which may hold a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DueEvent")
             .field("id", &self.id)
@@ -62,16 +62,18 @@ impl fmt::Debug for DueEvent {
     }
 }
 
+/// State of an event's webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookState {
     None,
     Pending,
     Delivered,
-    /// The merchant said 410, or the schedule ran out. The payout link's own state is not touched by that.
+    /// The merchant answered 410, or the schedule is exhausted. The payout link's state is not affected.
     Abandoned,
 }
 
 impl WebhookState {
+    /// Returns the name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -82,22 +84,23 @@ impl WebhookState {
     }
 }
 
-/// How far telling an event has come.
+/// How far the delivery of an event has come.
 #[derive(Debug)]
 pub struct EventProgress {
     pub published: bool,
     /// See [`DueEvent::reply_due`].
     pub reply_due: bool,
     pub publish_attempts: u32,
-    /// The webhook is still being delivered under the event's lease: only the publication is written.
+    /// The webhook is still being delivered under the event's lease: only the publication is stored.
     pub keeps_lease: bool,
     pub webhook: WebhookState,
     pub webhook_attempts: u32,
-    pub posts: Vec<Attempt>,
-    /// When to publish again, where the result is not published or a reply is due.
+    /// Webhook attempts since the last write.
+    pub webhook_calls: Vec<Attempt>,
+    /// Time until the next publication, if the result is not published or a reply is due.
     pub publish_after: Option<Duration>,
-    /// When to post again, where the webhook is pending.
-    pub post_after: Option<Duration>,
+    /// Time until the next webhook attempt, if the webhook is pending.
+    pub webhook_after: Option<Duration>,
 }
 
 pub(super) struct Delivered;
@@ -106,13 +109,17 @@ pub(super) struct DeliveredRow {
     id: Uuid,
     payout_link_id: Uuid,
     holder: Uuid,
-    telling: EventProgress,
+    progress: EventProgress,
 }
 
 impl Store {
-    /// At most `limit` events that are due, the longest due first. Those that wait for nothing but the broker are
-    /// left where they are while it is away. One that cannot be read (its key is missing from the ring) is told of in
-    /// its own place and set aside.
+    /// Claims at most `limit` due events, the longest due first. While the broker is away, events that only wait to
+    /// be published are not claimed. An event that cannot be read (its key is missing from the ring) is returned as
+    /// an error and set aside.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
     pub async fn claim_events(
         &self,
         limit: usize,
@@ -216,7 +223,7 @@ impl Store {
         Ok(events)
     }
 
-    /// Once in a while is often enough to look for a key that is missing, and to say so.
+    /// Postpones events that cannot be read by five minutes.
     async fn set_events_aside(&self, ids: &[Uuid], holder: Uuid) -> Result<(), StoreError> {
         let statement = sqlx::query!(
             "UPDATE events SET holder = NULL, due_at = now() + interval '5 minutes'
@@ -229,35 +236,35 @@ impl Store {
         Ok(())
     }
 
-    /// Writes down how far publishing and delivering have come.
+    /// Stores how far publishing and delivering have come.
     ///
     /// # Errors
     ///
-    /// `LeaseLost` if the event belongs to another claim by now; `Unavailable` if the database did not answer while the
-    /// lease ran. The event comes due again, under the same id.
-    pub async fn delivered(&self, event: &DueEvent, telling: EventProgress) -> Result<(), StoreError> {
-        let told = Arc::new(DeliveredRow {
+    /// `LeaseLost` if the event belongs to another claim; `Unavailable` if the database did not answer while the
+    /// lease ran. The event becomes due again under the same id.
+    pub async fn delivered(&self, event: &DueEvent, progress: EventProgress) -> Result<(), StoreError> {
+        let row = Arc::new(DeliveredRow {
             id: event.id,
             payout_link_id: event.payout_link_id,
             holder: event.lease.holder,
-            telling,
+            progress,
         });
-        while_leased(&event.lease, self.patiently(|| self.delivering.submit(told.clone()))).await
+        while_leased(&event.lease, self.patiently(|| self.delivering.submit(row.clone()))).await
     }
 }
 
 impl DeliveredRow {
-    /// Where the event tells all that there is to tell of its only post.
-    fn first_post(&self) -> Option<&Attempt> {
-        match &self.telling.posts[..] {
+    /// Returns the only webhook attempt, if the event itself describes it completely.
+    fn first_webhook_call(&self) -> Option<&Attempt> {
+        match &self.progress.webhook_calls[..] {
             [only] if self.is_clean(only) => Some(only),
             _ => None,
         }
     }
 
-    /// A post whose body broke off has more to tell.
+    /// Returns whether an attempt has no detail beyond the event's columns.
     fn is_clean(&self, post: &Attempt) -> bool {
-        post.number == 1 && self.telling.webhook == WebhookState::Delivered && post.detail.is_none()
+        post.number == 1 && self.progress.webhook == WebhookState::Delivered && post.detail.is_none()
     }
 }
 
@@ -276,11 +283,14 @@ impl Statement for Delivered {
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let rows: Vec<&DeliveredRow> = rows.iter().map(AsRef::as_ref).collect();
         let mut posts = Timeline::default();
-        // Those that their event tells of do not go along: nine columns more for the rows of every job.
-        for row in rows.iter().filter(|row| row.first_post().is_none()) {
-            row.telling.posts.iter().for_each(|post| posts.push(row.payout_link_id, row.holder, post));
+        // Attempts that the event itself describes are left out: they would add nine columns for the rows of every job.
+        for row in rows.iter().filter(|row| row.first_webhook_call().is_none()) {
+            row.progress
+                .webhook_calls
+                .iter()
+                .for_each(|post| posts.push(row.payout_link_id, row.holder, post));
         }
-        let told = sqlx::query!(
+        let written = sqlx::query!(
             r#"
             WITH told AS (
                 UPDATE events e SET
@@ -329,11 +339,11 @@ impl Statement for Delivered {
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),
-            &column(&rows, |row| row.telling.published),
-            &column(&rows, |row| row.telling.webhook.as_str()) as &[&str],
-            &column(&rows, |row| count(row.telling.webhook_attempts)),
-            &column(&rows, |row| row.telling.publish_after.map(millis)) as &[Option<i64>],
-            &column(&rows, |row| row.telling.post_after.map(millis)) as &[Option<i64>],
+            &column(&rows, |row| row.progress.published),
+            &column(&rows, |row| row.progress.webhook.as_str()) as &[&str],
+            &column(&rows, |row| count(row.progress.webhook_attempts)),
+            &column(&rows, |row| row.progress.publish_after.map(millis)) as &[Option<i64>],
+            &column(&rows, |row| row.progress.webhook_after.map(millis)) as &[Option<i64>],
             &posts.links,
             &posts.kinds as &[&str],
             &posts.numbers,
@@ -342,29 +352,33 @@ impl Statement for Delivered {
             &posts.status_codes,
             &posts.outcomes as &[&str],
             &posts.details as &[Option<String>],
-            &column(&rows, |row| row.first_post().map(|post| post.started_at)) as &[Option<OffsetDateTime>],
-            &column(&rows, |row| row.first_post().map(|post| whole_millis(post.took))) as &[Option<i32>],
-            &column(&rows, |row| row.first_post().map(|post| post.status_code.into())) as &[Option<i32>],
-            &column(&rows, |row| row.telling.reply_due),
-            &column(&rows, |row| count(row.telling.publish_attempts)),
-            &column(&rows, |row| row.telling.keeps_lease),
+            &column(&rows, |row| row.first_webhook_call().map(|post| post.started_at)) as &[Option<OffsetDateTime>],
+            &column(&rows, |row| row.first_webhook_call().map(|post| whole_millis(post.took))) as &[Option<i32>],
+            &column(&rows, |row| row.first_webhook_call().map(|post| post.status_code.into())) as &[Option<i32>],
+            &column(&rows, |row| row.progress.reply_due),
+            &column(&rows, |row| count(row.progress.publish_attempts)),
+            &column(&rows, |row| row.progress.keeps_lease),
         )
         .fetch_all(&mut *connection)
         .await?;
-        if told.len() == rows.len() {
+        if written.len() == rows.len() {
             return Ok(rows.iter().map(|_| Ok(())).collect());
         }
-        let told: HashSet<(Uuid, Uuid)> = told.into_iter().map(|row| (row.id, row.holder)).collect();
+        let written: HashSet<(Uuid, Uuid)> = written.into_iter().map(|row| (row.id, row.holder)).collect();
         let mut late = Timeline::default();
-        for row in rows.iter().filter(|row| !told.contains(&(row.id, row.holder))) {
-            if let Some(post) = row.first_post() {
+        for row in rows.iter().filter(|row| !written.contains(&(row.id, row.holder))) {
+            if let Some(post) = row.first_webhook_call() {
                 late.push(row.payout_link_id, row.holder, post);
             }
         }
         late.write(connection, "").await?;
         Ok(rows
             .iter()
-            .map(|row| if told.contains(&(row.id, row.holder)) { Ok(()) } else { Err(StoreError::LeaseLost) })
+            .map(
+                |row| {
+                    if written.contains(&(row.id, row.holder)) { Ok(()) } else { Err(StoreError::LeaseLost) }
+                },
+            )
             .collect())
     }
 }

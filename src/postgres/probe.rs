@@ -1,4 +1,4 @@
-//! Asks whether the database answers, over a connection that no job shares: jobs may have taken all of the pool's.
+//! Tests whether the database answers, over a connection of its own: jobs may use every connection of the pool.
 
 use std::time::Duration;
 
@@ -10,24 +10,25 @@ use tokio::{
 
 use super::{DatabaseSettings, StoreError, connect::options};
 
+/// A connection for readiness probes.
 pub struct Probe {
     pool: PgPool,
-    /// One question at a time: whoever asks meanwhile gets its answer.
+    /// The last answer. One probe runs at a time; concurrent callers share its answer.
     last: Mutex<Option<(Instant, bool)>>,
 }
 
-/// For connecting and the answer together.
+/// Limit for connecting and the answer together.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// An answer holds for so long: whoever asks without end asks the database no more often.
+/// An answer is reused for this time, so that frequent probes do not reach the database.
 const FRESH: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(120);
 
 impl Probe {
-    /// Connects when it is asked first.
+    /// Makes a probe. It connects at the first question.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unusable`] where the URL cannot be read.
+    /// [`StoreError::Unusable`] if the URL cannot be read.
     pub fn new(settings: &DatabaseSettings) -> Result<Self, StoreError> {
         let options = options(settings)?.application_name("payout-link-worker probe");
         let pool = PgPoolOptions::new()
@@ -38,7 +39,7 @@ impl Probe {
         Ok(Self { pool, last: Mutex::new(None) })
     }
 
-    /// Whether the database answers a question within [`PATIENCE`].
+    /// Returns whether the database answers within [`PATIENCE`].
     pub async fn answers(&self) -> bool {
         let mut last = self.last.lock().await;
         if let Some((at, answered)) = *last

@@ -1,14 +1,16 @@
-//! A record's id, which binds its request to its merchant, its identifier and its connector.
+//! Makes record ids, each of which binds a request to its merchant, its identifier and its connector.
 //!
-//! The request is encrypted with the record's id as associated data, so it can be opened beside that id alone. The id in turn holds a
-//! MAC of what the record is about. Whoever can write to the database can change `merchant_id`, but cannot make the id that
-//! goes with it: the request is not called under another idempotency key, or at another connector.
+//! The request is encrypted with the record's id as associated data, so it can be decrypted only with that id. The id
+//! holds a MAC of merchant, identifier and connector. An attacker who can write to the database can change
+//! `merchant_id`, but cannot compute the id that belongs to it. So a request is never sent under another idempotency
+//! key or to another connector.
 //!
 //! `48 bits of milliseconds ‖ version 8 ‖ 12 bits of MAC ‖ variant ‖ 30 bits of MAC ‖ 32 bits of a counter`
 //!
-//! The MAC is HMAC-SHA256 under a key derived from the fingerprint key, over all of the rest. It has 42 bits: it cannot be tried
-//! without a worker, which logs and counts every wrong one and then leaves the record alone for minutes. Nothing but the id
-//! changed, so an earlier version reads these records as it reads its own; its ids are UUIDv7 and bind nothing.
+//! The MAC is HMAC-SHA256 under a key derived from the fingerprint key, over all other bits. It has 42 bits. Guessing
+//! needs a worker, which logs and counts every wrong id and then leaves the record alone for minutes. Only the id
+//! differs from earlier versions, whose ids are UUIDv7 and bind nothing, so an earlier version can read these
+//! records.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -16,9 +18,10 @@ use aws_lc_rs::hmac;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// What a record is about, and may not be changed.
+/// The values of a record that its id binds.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
+    /// Value of `x-merchant-id`.
     pub merchant_id: &'a str,
     pub merchant_payout_id: &'a str,
     /// The connector's name in the configuration.
@@ -27,11 +30,11 @@ pub struct Identity<'a> {
 
 pub(super) struct RecordIds {
     key: hmac::Key,
-    /// Two records of one identity in one millisecond have different ids, so that a duplicate is never taken for the first.
+    /// Makes ids of one identity in one millisecond different, so that a duplicate never looks like the first record.
     next: AtomicU32,
 }
 
-/// Version and variant of a UUIDv8, where they stand (RFC 9562).
+/// The bits of version and variant of a UUIDv8 (RFC 9562).
 const VERSION: u128 = 0x8 << 76;
 const VARIANT: u128 = 0b10 << 62;
 /// The bits of the MAC.
@@ -52,7 +55,8 @@ impl RecordIds {
         Uuid::from_u128(clear | self.mac(clear, identity))
     }
 
-    /// Says whether a record may have this id. An id of an earlier version binds nothing, and goes with everything.
+    /// Returns whether a record of this identity may have this id. An id of an earlier version binds nothing, so it
+    /// may belong to every record.
     pub(super) fn is_of(&self, id: Uuid, identity: Identity<'_>) -> bool {
         if id.get_version_num() != 8 {
             return true;
@@ -65,7 +69,7 @@ impl RecordIds {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(&clear.to_be_bytes());
         for part in [identity.merchant_id, identity.merchant_payout_id, identity.connector] {
-            // With its length: nothing can be moved from one to the next.
+            // With its length, so that no byte can move from one value to the next.
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part.as_bytes());
         }
@@ -75,7 +79,7 @@ impl RecordIds {
     }
 }
 
-/// The MAC has its own bits, and leaves the others as they are.
+/// The MAC changes its own bits only.
 const _: () = assert!(MAC & (VERSION | VARIANT | COUNTER) == 0 && MAC.count_ones() == 42);
 
 #[cfg(test)]
@@ -104,7 +108,7 @@ mod tests {
         }
         for bit in 0..128 {
             let changed = Uuid::from_u128(id.as_u128() ^ 1 << bit);
-            // Of an id whose version is another the request cannot be opened: it is associated data.
+            // With another version in the id the request cannot be decrypted: the id is associated data.
             assert!(!ids.is_of(changed, ONE) || changed.get_version_num() != 8, "bit {bit}");
         }
         assert!(!RecordIds::new(hmac::Key::new(hmac::HMAC_SHA256, &[2; 32])).is_of(id, ONE), "another key");

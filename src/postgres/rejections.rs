@@ -1,11 +1,11 @@
-//! `note_rejection`, `rejection_of`: a message that was rejected for a reason that another configuration would not give is
-//! rejected again when it is delivered again, by whichever worker.
+//! `note_rejection`, `rejection_of`: remember the rejection of a message, so that every worker rejects it again when
+//! it is delivered again, also under another configuration.
 
 use super::{Store, StoreError, connect::answered};
 use crate::contract::{Rejection, RejectionCode};
 
 impl Store {
-    /// Notes a rejection before it is published. Tries until the database answers.
+    /// Stores a rejection before it is published. Tries until the database answers.
     ///
     /// # Errors
     ///

@@ -1,24 +1,24 @@
-//! `remember`: a setting that records depend on, and what it was at the last start.
+//! `remember`: stores a setting that records depend on, and returns its value at the last start.
 
 use super::{Store, StoreError, connect::answered};
 
-/// What a setting was before.
+/// The former value of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remembered {
-    /// The same.
+    /// The setting is unchanged.
     Same,
-    /// Nobody has written it down, and there is no record yet.
+    /// The setting was never stored, and there are no records yet.
     New,
-    /// Something else; `None` where there are records of a version that did not write it down.
+    /// The setting had another value; `None` if the records are from a version that did not store it.
     Other(Option<String>),
 }
 
 impl Store {
-    /// Writes a setting down where none is, and says what it was. [`Store::replace_remembered`] writes another.
+    /// Stores a setting if none is stored, and returns its former value. [`Store::replace_remembered`] stores another one.
     ///
     /// # Errors
     ///
-    /// As [`Store::accept`]: a database that is away is waited for.
+    /// As [`Store::accept`]. It waits for a database that is away.
     pub async fn remember(&self, name: &str, value: &str) -> Result<Remembered, StoreError> {
         self.patiently(|| self.try_remember(name, value)).await
     }
@@ -45,7 +45,7 @@ impl Store {
         })
     }
 
-    /// Writes a setting down in place of what it was.
+    /// Replaces the stored value of a setting.
     ///
     /// # Errors
     ///

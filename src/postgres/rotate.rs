@@ -1,7 +1,7 @@
-//! `reseal`, `count_keys`: which key sealed what, and sealing it anew with the ring's first.
+//! `reseal`, `count_keys`: encrypt values again with the ring's first key, and count the values by key.
 //!
-//! Both go through the table in pages by id, so that no statement takes long. Nothing is remembered between runs: what
-//! is sealed with the first key already is passed over, which is what makes a rotation resumable.
+//! Both read the table in pages by id, so that no statement takes long. No state is stored between runs: values under
+//! the first key are skipped, so a rotation can be interrupted and run again.
 
 use uuid::Uuid;
 
@@ -11,19 +11,22 @@ use super::{
     seal::{Column, OpenError},
 };
 
-/// What became of a page of records.
+/// The result of one page.
 #[derive(Debug, Default)]
 pub struct Rotated {
-    /// Where the next page begins; nothing where this was the last.
+    /// Last record of the page; `None` at the end of the table.
     pub last: Option<Uuid>,
+    /// Records read.
     pub records: usize,
+    /// Values encrypted again.
     pub resealed: usize,
-    /// Changed or held by somebody meanwhile: for another pass.
+    /// Values that changed or were locked meanwhile; another pass is needed.
     pub contended: usize,
+    /// Values that could not be decrypted.
     pub unopened: Vec<Unopened>,
 }
 
-/// A value that does not open: it is left as it is.
+/// A value that could not be decrypted; it is not changed.
 #[derive(Debug)]
 pub struct Unopened {
     pub id: Uuid,
@@ -31,7 +34,7 @@ pub struct Unopened {
     pub error: OpenError,
 }
 
-/// Values of one column sealed with one key, in a page.
+/// The number of values in one column of a page that one key encrypted.
 #[derive(Debug)]
 pub struct KeyCount {
     pub column: String,
@@ -48,7 +51,12 @@ struct Anew {
 }
 
 impl Store {
-    /// Seals a page of records with the ring's first key. A value that changed since it was read is never overwritten.
+    /// Encrypts a page of records with the ring's first key. A value that changed since it was read is never
+    /// overwritten.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
     pub async fn reseal(&self, after: Uuid, page: u32) -> Result<Rotated, StoreError> {
         let current = self.keys.current_prefix();
         let rows = sqlx::query!(
@@ -92,7 +100,7 @@ impl Store {
         Ok(rotated)
     }
 
-    /// Rows that somebody holds are skipped: waiting for them in a batch would be waiting in a ring.
+    /// Updates a page. Locked rows are skipped, because waiting for them in a batch could deadlock.
     async fn put_requests(&self, anew: Anew) -> Result<usize, StoreError> {
         if anew.ids.is_empty() {
             return Ok(0);
@@ -135,7 +143,12 @@ impl Store {
         Ok(usize::try_from(put.rows_affected()).unwrap_or(usize::MAX))
     }
 
-    /// A page of records' keys: their ids stand in the clear at the front. Nothing is opened. No rows: it is the end.
+    /// Counts the keys of a page of records. The key ids are stored unencrypted, so nothing is decrypted. An empty
+    /// list is the end of the table.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
     pub async fn count_keys(&self, after: Uuid, page: u32) -> Result<Vec<KeyCount>, StoreError> {
         Ok(sqlx::query_as!(
             KeyCount,

@@ -1,10 +1,12 @@
-//! What is secret in Postgres is sealed: AES-256-GCM under a key ring.
+//! Encrypts the secrets in PostgreSQL: AES-256-GCM under a key ring.
 //!
-//! `version 2 ‖ length of key id ‖ key id ‖ nonce (12) ‖ ciphertext ‖ tag (16)`, with table, column, row and key id
-//! as associated data, so that a value moved to another row does not open. New values are sealed with the ring's
-//! first key, values under any of its keys open. Nonces are random: NIST SP 800-38D allows 2³² seals per key, which are
-//! counted (`seal_count.rs`). The row's id holds a MAC of merchant, identifier and connector (`record_id.rs`).
-//! What is sealed is packed (`pack.rs`), and the associated data says so; in version 1 it was not.
+//! `version 2 ‖ length of key id ‖ key id ‖ nonce (12) ‖ ciphertext ‖ tag (16)`
+//!
+//! Table, column, row and key id are associated data, so a value that was moved to another row cannot be decrypted.
+//! The ring's first key encrypts new values; every key of the ring decrypts. Nonces are random: NIST SP 800-38D
+//! allows 2³² values per key, which are counted (`seal_count.rs`). The row's id holds a MAC of merchant, identifier
+//! and connector (`record_id.rs`). Values of version 2 are compressed first (`compression.rs`), values of version 1
+//! are not.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,27 +16,27 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::{
-    pack::{self, pack, unpack},
+    compression::{self, compress, decompress},
     record_id::{Identity, RecordIds},
 };
 use crate::contract::FingerprintKey;
 
 const VERSION: u8 = 2;
-/// What was sealed as it is.
-const UNPACKED: u8 = 1;
+/// The version of values that are not compressed.
+const UNCOMPRESSED: u8 = 1;
 
-/// The keys, newest first. Nothing of them is ever printed.
+/// The sealing keys, newest first. They are never printed.
 pub struct KeyRing {
     keys: Vec<(String, RandomizedNonceKey)>,
-    /// Values that the first has encrypted and that are not recorded yet.
+    /// Values that the first key has encrypted since the last record.
     seals: AtomicU64,
-    /// Newest first: the first writes, all recognize.
+    /// Newest first: the first one makes fingerprints, all recognize duplicates.
     pub(super) fingerprints: Vec<FingerprintKey>,
     /// One for each fingerprint key, in their order.
     record_ids: Vec<RecordIds>,
 }
 
-/// Where a sealed value belongs.
+/// The column of a sealed value.
 #[derive(Debug, Clone, Copy)]
 pub enum Column {
     Request,
@@ -51,12 +53,13 @@ impl Column {
 
     fn dictionary(self) -> &'static [u8] {
         match self {
-            Self::Request => pack::REQUEST,
-            Self::Result => pack::RESULT,
+            Self::Request => compression::REQUEST,
+            Self::Result => compression::RESULT,
         }
     }
 }
 
+/// A key ring that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KeyError {
     #[error("the key ring is empty")]
@@ -65,12 +68,13 @@ pub enum KeyError {
     Form(usize),
     #[error("key {0:?} is not base64 of 32 bytes")]
     Length(String),
-    #[error("key {0:?} stands twice in the ring")]
+    #[error("key {0:?} is in the ring twice")]
     Twice(String),
     #[error("a key of keys.fingerprint is not base64 of 32 bytes")]
     Fingerprint,
 }
 
+/// A sealed value that cannot be decrypted.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum OpenError {
     #[error("sealed with key {0:?}, which is not in the key ring")]
@@ -84,15 +88,19 @@ pub enum OpenError {
 }
 
 impl KeyRing {
-    /// `keys`: `ID:BASE64` of 32 bytes each, newest first. `fingerprint_key`: base64 of 32 bytes.
+    /// Reads a key ring. `keys`: `ID:BASE64` of 32 bytes each, newest first. `fingerprint_key`: base64 of 32 bytes.
+    ///
+    /// # Errors
+    ///
+    /// If a key has the wrong form or length, or an id is in the ring twice.
     pub fn new(keys: &[SecretString], fingerprint_key: &SecretString) -> Result<Self, KeyError> {
         let mut ring: Vec<(String, RandomizedNonceKey)> = Vec::with_capacity(keys.len());
-        for (place, key) in keys.iter().enumerate() {
-            let (id, bytes) = key.expose_secret().split_once(':').ok_or(KeyError::Form(place))?;
+        for (index, key) in keys.iter().enumerate() {
+            let (id, bytes) = key.expose_secret().split_once(':').ok_or(KeyError::Form(index))?;
             let named = (1..=32).contains(&id.len())
                 && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
             if !named {
-                return Err(KeyError::Form(place));
+                return Err(KeyError::Form(index));
             }
             if ring.iter().any(|(known, _)| known == id) {
                 return Err(KeyError::Twice(id.into()));
@@ -110,7 +118,7 @@ impl KeyRing {
         Ok(Self { keys: ring, seals: AtomicU64::new(0), fingerprints: vec![fingerprint], record_ids })
     }
 
-    /// With former fingerprint keys, by which duplicates of earlier records are recognized, and the ids of those records.
+    /// Adds former fingerprint keys, which recognize duplicates of earlier records and the ids of those records.
     ///
     /// # Errors
     ///
@@ -124,16 +132,16 @@ impl KeyRing {
         Ok(self)
     }
 
-    /// Makes the id of a new record, which is bound to what it is about.
+    /// Makes the id of a new record, which binds its identity.
     pub fn record_id(&self, identity: Identity<'_>) -> Uuid {
         self.record_ids[0].make(identity)
     }
 
-    /// Opens a record's request, if the record is still about what it was about when it was accepted.
+    /// Decrypts a record's request, if its identity has not changed since it was accepted.
     ///
     /// # Errors
     ///
-    /// Where it cannot be opened, or merchant, identifier or connector have been changed.
+    /// If it cannot be decrypted, or if merchant, identifier or connector have changed.
     pub fn open_request(
         &self,
         row: Uuid,
@@ -146,7 +154,7 @@ impl KeyRing {
         self.open(Column::Request, row, sealed)
     }
 
-    /// The first key's id, and how many values it has encrypted since the last time this was asked.
+    /// Returns the first key's id, and the number of values it has encrypted since the last call.
     pub(super) fn take_seals(&self) -> (&str, u64) {
         let (id, _) = &self.keys[0];
         (id, self.seals.swap(0, Relaxed))
@@ -156,37 +164,42 @@ impl KeyRing {
         self.seals.fetch_add(seals, Relaxed);
     }
 
-    /// The keys' ids, newest first.
+    /// Returns the ids of the keys, newest first.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|(id, _)| id.as_str())
     }
 
-    /// What everything begins with that the first key sealed.
+    /// Returns the prefix of every value of the first key.
     pub(super) fn current_prefix(&self) -> Vec<u8> {
         let (id, _) = &self.keys[0];
         [&[VERSION, id.len() as u8], id.as_bytes()].concat()
     }
 
-    /// So that it opens again in that place alone.
+    /// Compresses and encrypts a value for one column of one row.
     pub fn seal(&self, column: Column, row: Uuid, clear: &[u8]) -> Vec<u8> {
         let (id, key) = &self.keys[0];
         self.seals.fetch_add(1, Relaxed);
-        let mut packed = pack(clear, column.dictionary());
+        let mut compressed = compress(clear, column.dictionary());
         #[expect(
             clippy::expect_used,
             reason = "fails only past 2^36 bytes, where a request has 2^18 at most"
         )]
         let nonce = key
-            .seal_in_place_append_tag(associated_data(VERSION, column, row, id), &mut packed)
+            .seal_in_place_append_tag(associated_data(VERSION, column, row, id), &mut compressed)
             .expect("a request is far below AES-GCM's limit");
-        let mut sealed = Vec::with_capacity(2 + id.len() + NONCE_LEN + packed.len());
+        let mut sealed = Vec::with_capacity(2 + id.len() + NONCE_LEN + compressed.len());
         sealed.extend([VERSION, id.len() as u8]);
         sealed.extend(id.as_bytes());
         sealed.extend(nonce.as_ref());
-        sealed.extend(packed);
+        sealed.extend(compressed);
         sealed
     }
 
+    /// Decrypts a value of one column of one row.
+    ///
+    /// # Errors
+    ///
+    /// If its key is not in the ring, or the value was changed or belongs to another row.
     pub fn open(&self, column: Column, row: Uuid, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
         let (version, id, rest) = opening(sealed).ok_or(OpenError::Corrupt)?;
         let (_, key) = self
@@ -202,10 +215,10 @@ impl KeyRing {
             .map_err(|_| OpenError::Corrupt)?
             .len();
         clear.truncate(length);
-        if version == UNPACKED {
+        if version == UNCOMPRESSED {
             Ok(clear)
         } else {
-            unpack(&clear, column.dictionary()).ok_or(OpenError::Corrupt)
+            decompress(&clear, column.dictionary()).ok_or(OpenError::Corrupt)
         }
     }
 }
@@ -216,12 +229,12 @@ fn read_fingerprint_key(key: &SecretString) -> Result<FingerprintKey, KeyError> 
     Ok(FingerprintKey::new(&bytes.ok_or(KeyError::Fingerprint)?))
 }
 
-/// The version of a sealed value, the key that it is sealed with, and what follows its id.
+/// Splits a sealed value into its version, its key's id, and the rest.
 fn opening(sealed: &[u8]) -> Option<(u8, &str, &[u8])> {
     let (&[version, length], rest) = sealed.split_first_chunk::<2>()?;
     let (id, rest) = rest.split_at_checked(length.into())?;
     let id = std::str::from_utf8(id).ok()?;
-    (matches!(version, VERSION | UNPACKED) && id.is_ascii()).then_some((version, id, rest))
+    (matches!(version, VERSION | UNCOMPRESSED) && id.is_ascii()).then_some((version, id, rest))
 }
 
 fn associated_data(version: u8, column: Column, row: Uuid, key_id: &str) -> Aad<Vec<u8>> {
@@ -231,7 +244,7 @@ fn associated_data(version: u8, column: Column, row: Uuid, key_id: &str) -> Aad<
         data.push(0);
     }
     data.extend(row.as_bytes());
-    if version != UNPACKED {
+    if version != UNCOMPRESSED {
         data.push(version);
     }
     Aad::from(data)
@@ -255,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_opens_in_its_own_place_only() {
+    fn a_value_opens_in_its_own_column_and_row_only() {
         let (ring, row) = (ring(&[("k1", 1)]), Uuid::now_v7());
         let sealed = ring.seal(Column::Request, row, b"secret");
         assert!(!sealed.windows(6).any(|w| w == b"secret"));
@@ -279,33 +292,33 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_before_there_was_packing_opens() {
+    fn uncompressed_values_of_version_1_open() {
         // Given a value of version 1,
         let (ring, row) = (ring(&[("k1", 1)]), Uuid::now_v7());
         let mut clear = b"as it is".to_vec();
-        let data = associated_data(UNPACKED, Column::Request, row, "k1");
+        let data = associated_data(UNCOMPRESSED, Column::Request, row, "k1");
         let nonce = ring.keys[0].1.seal_in_place_append_tag(data, &mut clear).unwrap();
-        let mut sealed = [&[UNPACKED, 2], &b"k1"[..], nonce.as_ref(), &clear].concat();
+        let mut sealed = [&[UNCOMPRESSED, 2], &b"k1"[..], nonce.as_ref(), &clear].concat();
         // then it opens; called version 2 it does not, nor is one of version 2 taken for it.
         assert_eq!(ring.open(Column::Request, row, &sealed).unwrap(), b"as it is");
         sealed[0] = VERSION;
         assert_eq!(ring.open(Column::Request, row, &sealed), Err(OpenError::Corrupt));
-        let mut sealed = ring.seal(Column::Request, row, b"packed");
-        sealed[0] = UNPACKED;
+        let mut sealed = ring.seal(Column::Request, row, b"compressed");
+        sealed[0] = UNCOMPRESSED;
         assert_eq!(ring.open(Column::Request, row, &sealed), Err(OpenError::Corrupt));
     }
 
     #[test]
-    fn whatever_is_cut_or_flipped_is_corrupt_and_never_a_panic() {
+    fn cut_or_flipped_values_are_corrupt_and_never_a_panic() {
         let (ring, row) = (ring(&[("k1", 1)]), Uuid::now_v7());
         let sealed = ring.seal(Column::Request, row, b"secret");
         for length in 0..sealed.len() {
             assert!(ring.open(Column::Request, row, &sealed[..length]).is_err(), "cut to {length}");
         }
-        for place in 0..sealed.len() {
+        for index in 0..sealed.len() {
             let mut flipped = sealed.clone();
-            flipped[place] ^= 1;
-            assert!(ring.open(Column::Request, row, &flipped).is_err(), "flipped at {place}");
+            flipped[index] ^= 1;
+            assert!(ring.open(Column::Request, row, &flipped).is_err(), "flipped at {index}");
         }
     }
 

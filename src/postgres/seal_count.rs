@@ -1,21 +1,22 @@
-//! `record_seals`: how much each key has encrypted, by all workers together.
+//! `record_seals`: counts the values that each key has encrypted, by all workers together.
 //!
-//! Nonces are random, so a key may encrypt 2³² values (NIST SP 800-38D, 8.3). Each worker counts its own in memory and adds them to the
-//! key's row once a minute: no job waits for it. A worker that is killed takes a minute's count with it at most.
+//! Nonces are random, so a key may encrypt 2³² values (NIST SP 800-38D, 8.3). Each worker counts in memory and adds
+//! its count to the key's row once a minute. No job waits for that. A worker that is killed loses at most the count
+//! of one minute.
 
 use super::{Store, StoreError, connect::answered};
 
-/// Values that a key may encrypt.
+/// Number of values that a key may encrypt.
 pub const MAX_SEALS: u64 = 1 << 32;
-/// From here on a warning is logged: a quarter. At 1000 jobs a second it leaves more than two weeks for a rotation.
+/// A quarter of the limit: from here on a warning is logged. At 1000 jobs a second more than two weeks are left.
 pub const MANY_SEALS: u64 = MAX_SEALS / 4;
 
 impl Store {
-    /// Adds what was encrypted since the last time to the first key's row, and returns what that key has encrypted in all.
+    /// Adds the values encrypted since the last call to the first key's row, and returns that key's total.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`] but `LeaseLost`. What was to be added is added the next time.
+    /// Any [`StoreError`] but `LeaseLost`. The count is then added by the next call.
     pub async fn record_seals(&self) -> Result<u64, StoreError> {
         let (key, seals) = self.keys.take_seals();
         let added = sqlx::query_scalar!(
@@ -29,14 +30,14 @@ impl Store {
         match answered(&self.pool, added).await {
             Ok(all) => Ok(u64::try_from(all).unwrap_or_default()),
             Err(error) => {
-                // If the commit went unheard it is counted twice: too many is the safe side.
+                // If the commit succeeded and its answer was lost, the values are counted twice. That is the safe side.
                 self.keys.give_seals_back(seals);
                 Err(error)
             }
         }
     }
 
-    /// Returns what each key has encrypted so far, as the workers have recorded it.
+    /// Returns how many values each key has encrypted, as recorded by the workers.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What an operator sees of a record: everything but its secrets.
+//! `show`: reads a record for an operator, without its secrets.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Store, StoreError, connect::answered};
 
-/// A record with its event and its attempts. Nothing sealed is opened for it.
+/// A record with its event and its attempts. Nothing is decrypted for it.
 #[derive(Debug, Serialize)]
 pub struct Shown {
     pub id: Uuid,
@@ -23,7 +23,7 @@ pub struct Shown {
     pub connector_payout_id: Option<String>,
     pub status_code: i32,
     pub error_code: Option<String>,
-    /// Calls begun.
+    /// `create` attempts begun.
     pub attempts: i32,
     #[serde(with = "time::serde::rfc3339::option")]
     pub in_doubt_since: Option<OffsetDateTime>,
@@ -38,6 +38,7 @@ pub struct Shown {
     pub timeline: Vec<ShownAttempt>,
 }
 
+/// The event of a [`Shown`] record.
 #[derive(Debug, Serialize)]
 pub struct ShownEvent {
     pub id: Uuid,
@@ -50,6 +51,7 @@ pub struct ShownEvent {
     pub due_at: Option<OffsetDateTime>,
 }
 
+/// One attempt of a [`Shown`] record.
 #[derive(Debug, Serialize)]
 pub struct ShownAttempt {
     /// `create`, `look_up` or `post`.
@@ -64,7 +66,12 @@ pub struct ShownAttempt {
 }
 
 impl Store {
-    /// By the record's id or by `merchant_payout_id`, which several merchants may have used.
+    /// Reads the records that have this id: record id, event id, `merchant_payout_id` or `connector_payout_id`. There may be
+    /// several, because several merchants may use one `merchant_payout_id`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
     pub async fn show(&self, id: &str) -> Result<Vec<Shown>, StoreError> {
         let rows = sqlx::query!(
             r#"
@@ -75,7 +82,12 @@ impl Store {
                 e.id AS "event_id?", e.type AS "type?", published_at, webhook_state AS "webhook_state?",
                 webhook_attempts AS "webhook_attempts?", e.due_at AS event_due_at
             FROM payout_links p LEFT JOIN events e ON e.id = p.event_id
-            WHERE p.id = $1 OR merchant_payout_id = $2
+            WHERE p.id IN (
+                SELECT id FROM payout_links WHERE id = $1
+                UNION ALL SELECT payout_link_id FROM events WHERE id = $1
+                UNION ALL SELECT id FROM payout_links WHERE merchant_payout_id = $2
+                UNION ALL SELECT id FROM payout_links WHERE connector_payout_id = $2
+            )
             ORDER BY created_at
             "#,
             Uuid::parse_str(id).ok(),

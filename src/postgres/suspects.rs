@@ -1,12 +1,12 @@
 //! `begin_suspect`, `end_suspect`: durable evidence that processing one message brings workers down.
 //!
-//! A message that came back several times is begun in the database before it is decoded, and removed once it is settled.
-//! Only begins without an end count: a redelivery by itself is no evidence.
+//! Before a message that came back several times is decoded, the database counts a begin. The count is removed once
+//! the message is settled. Only begins without an end are evidence; a redelivery alone is not.
 
 use super::{Store, StoreError, connect::answered};
 
 impl Store {
-    /// Counts a begin, and returns how many there were before it that did not end. Tries until the database answers.
+    /// Counts a begin, and returns the number of earlier begins without an end. Tries until the database answers.
     ///
     /// # Errors
     ///
@@ -29,7 +29,7 @@ impl Store {
         Ok(u32::try_from(begun).unwrap_or_default().saturating_sub(1))
     }
 
-    /// Forgets a message that was settled: when it comes again it is a new try. Tries until the database answers.
+    /// Deletes the count of a message that was settled: a later delivery starts from zero. Tries until the database answers.
     ///
     /// # Errors
     ///

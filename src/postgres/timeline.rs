@@ -1,7 +1,8 @@
-//! The attempts of a batch, side by side as the columns that UNNEST takes.
+//! Collects the attempts of a batch as columns for UNNEST.
 //!
-//! A first call that made the link and a first post that was taken are none of them: their rows tell it
-//! (`took_ms`), and most jobs need no line here. Where such a row turns out to be somebody else's, they get one after all.
+//! Two attempts are not stored here, because their rows describe them (`took_ms`): a first call that created the
+//! link, and a first webhook that was delivered. Most jobs have no others. If such a row turns out to belong to
+//! another claim, its attempt is stored after all.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::domain::Attempt;
 #[derive(Default)]
 pub(super) struct Timeline {
     pub(super) links: Vec<Uuid>,
-    /// Under which claim each was made.
+    /// The claim of each attempt.
     pub(super) callers: Vec<Uuid>,
     pub(super) kinds: Vec<&'static str>,
     pub(super) numbers: Vec<i32>,
@@ -42,7 +43,7 @@ impl Timeline {
         self.links.is_empty()
     }
 
-    /// Writes the attempts of claims that nothing else was written for: `prefix` says so.
+    /// Stores the attempts of lost claims, with `prefix` before their outcomes.
     pub(super) async fn write(&self, connection: &mut PgConnection, prefix: &str) -> Result<(), sqlx::Error> {
         if self.is_empty() {
             return Ok(());
@@ -70,7 +71,7 @@ impl Timeline {
     }
 }
 
-/// Counts are 32 bits on both sides; Postgres's have a sign.
+/// Converts a count to PostgreSQL's signed 32 bits.
 pub(super) fn count(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }

@@ -1,12 +1,12 @@
-//! A worker's number, its presence, and the leases of workers that are gone.
+//! `be_present`, `take_over_leases`: detect workers that are gone, and make their leases due.
 //!
 //! Each worker holds an advisory lock on a database session of its own, and its claim ids carry its number. When the
-//! session ends, PostgreSQL releases the lock, and others may claim the worker's leases at once in place of waiting
-//! until they expire. The holder stays in the row: the replay rule and every fence hold as for an expired lease.
+//! session ends, PostgreSQL releases the lock, and others may claim the worker's leases at once instead of waiting
+//! until they expire. The holder stays in the row: the replay rule and every check of the holder work as for an
+//! expired lease.
 
 use std::{
     collections::HashSet,
-    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -15,17 +15,17 @@ use tokio::time::{sleep, timeout};
 use uuid::{Builder, Uuid};
 
 use super::{Store, StoreError, connect::answered, millis};
-use crate::domain::SERVICE_RANKS;
+use crate::{domain::SERVICE_RANKS, lock::lock};
 
 /// First half of the key of every worker's advisory lock: "plw1".
 const LOCK_CLASS: i32 = 0x706c_7731;
-/// A database that has started this lately does not tell who is gone: its workers reconnect.
+/// For this time after a start the database does not show which workers are gone: they reconnect.
 const AFTER_START: Duration = Duration::from_secs(10);
-/// Between two looks at the own session.
+/// Interval between two tests of the worker's own session.
 const LOOK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// This worker's number: unique among those that are connected.
+/// The number of this worker, unique among the connected ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerNumber(u32);
 
@@ -42,20 +42,20 @@ impl WorkerNumber {
         Builder::from_custom_bytes(bytes).into_uuid()
     }
 
-    /// The lock's key, which PostgreSQL takes as a signed number.
+    /// Returns the key of the lock, a signed number for PostgreSQL.
     fn key(self) -> i32 {
         i32::from_be_bytes(self.0.to_be_bytes())
     }
 }
 
-/// Which workers were seen to be gone, and since when.
+/// The workers that were gone in the last look, and the time of that look.
 #[derive(Debug, Default)]
 pub struct Absences {
     seen: HashSet<Vec<u8>>,
     at: Option<Instant>,
 }
 
-/// Between two looks that agree: as long as a worker may need to connect anew.
+/// Minimum time between two looks that agree: the time that a worker may need to reconnect.
 const TWO_LOOKS: Duration = Duration::from_millis(900);
 
 impl Store {
@@ -64,16 +64,17 @@ impl Store {
         let options = (*self.pool.connect_options()).clone();
         loop {
             if let Err(error) = self.hold_lock(&options).await {
-                tracing::debug!(%error, "worker presence lost, connecting again");
-                *self.presence_lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                tracing::debug!(%error, "worker presence lost, will reconnect");
+                *lock(&self.presence_lost_at) = Some(Instant::now());
             }
             sleep(LOOK / 2).await;
         }
     }
 
-    /// After a failover every worker connects anew: nobody is gone yet who has not had the time for it.
+    /// Returns whether the own session was lost recently. After a failover every worker reconnects, and none counts
+    /// as gone before it had the time for that.
     fn worker_presence_was_lost_lately(&self) -> bool {
-        let lost_at = *self.presence_lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost_at = *lock(&self.presence_lost_at);
         lost_at.is_some_and(|at| at.elapsed() < AFTER_START)
     }
 
@@ -82,8 +83,8 @@ impl Store {
         let options = options.clone().application_name("payout-link-worker presence");
         let mut connection =
             timeout(PATIENCE, PgConnection::connect_with(&options)).await.map_err(lost)??;
-        // A machine that is gone says nothing: the server finds that out in some ten seconds. By a statement, as a pooler takes no
-        // settings at the start of a session.
+        // The server detects a machine that is gone within ten seconds or so. Set by a statement, because a pooler
+        // accepts no settings at the start of a session.
         let keepalives = sqlx::raw_sql(
             "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3",
         );
@@ -96,15 +97,16 @@ impl Store {
         }
     }
 
-    /// Makes the leases of workers due that were gone in this look and in the one before it, and returns their number.
+    /// Makes the leases of workers due that were gone in this look and in the one before it, and returns their
+    /// number.
     ///
-    /// `unsettled`: those of the connectors whose replay rule cannot settle an unknown outcome. Of theirs only records are
-    /// taken over whose holder had begun no call: an early claim of others would end a record as unknown whose worker
-    /// may still be calling.
+    /// `unsettled` are connectors whose replay rule cannot resolve an unknown outcome. Of these, only records without
+    /// a call are taken over. An early claim of the others would conclude a record as unknown while its worker may
+    /// still be calling.
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`] but `LeaseLost`; the next look tries again.
+    /// Any [`StoreError`] but `LeaseLost`. The next look tries again.
     pub async fn take_over_leases(
         &self,
         connectors: &[String],
@@ -147,11 +149,11 @@ impl Store {
         )
         .execute(&self.pool);
         let events = answered(&self.pool, events).await?.rows_affected();
-        tracing::info!(records, events, "leases of workers that are gone taken over");
+        tracing::info!(records, events, "leases of absent workers taken over");
         Ok(records + events)
     }
 
-    /// The numbers in the holders of running leases whose workers hold no lock.
+    /// Returns the worker numbers in the holders of running leases whose workers hold no lock.
     async fn absent_holders(
         &self,
         connectors: &[String],
@@ -196,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_id_carries_the_number_and_is_told_from_those_of_earlier_versions() {
+    fn a_claim_id_carries_the_number_and_differs_from_those_of_earlier_versions() {
         let worker = WorkerNumber::random();
         let (one, other) = (worker.claim_id(), worker.claim_id());
         assert_ne!(one, other);

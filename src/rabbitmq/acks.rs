@@ -1,4 +1,4 @@
-//! Acknowledgements leave in bulk.
+//! Sends acknowledgements in bulk.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,54 +21,54 @@ pub(super) enum Settle {
     Reject,
 }
 
-/// What may be acknowledged. Every frame is an entry in the log of a quorum queue: what is settled without a gap goes
-/// with one frame for many, what lies behind a gap after a moment by itself.
+/// Tracks and sends acknowledgements. Every frame is an entry in the log of a quorum queue, so one frame acknowledges
+/// all deliveries that are settled without a gap. Deliveries behind a gap are acknowledged one by one, after [`GAP`].
 pub(super) struct Acks {
     channel: Channel,
-    book: Book,
+    tracker: AckTracker,
 }
 
-/// Acknowledged with one frame, or after [`PATIENCE`].
+/// Acknowledgements in one frame; fewer are sent after [`PATIENCE`].
 const BULK: usize = 128;
 
-/// How long an acknowledgement waits for others: nobody but the broker waits for it.
+/// Limit of an acknowledgement's wait for others. Only the broker waits for it.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// How long an acknowledgement waits for the ones before it.
+/// Limit of an acknowledgement's wait for earlier deliveries.
 const GAP: Duration = Duration::from_millis(50);
 
 impl Acks {
     pub(super) fn new(channel: Channel) -> Self {
-        Self { channel, book: Book::default() }
+        Self { channel, tracker: AckTracker::default() }
     }
 
     pub(super) async fn settle(&mut self, tags: &mut Vec<(u64, Settle)>) -> Result<(), BrokerError> {
         let now = Instant::now();
         for (tag, settle) in tags.drain(..) {
             if settle == Settle::Acknowledge {
-                self.book.acknowledge(tag, now);
+                self.tracker.acknowledge(tag, now);
             } else {
                 let requeue = BasicNackOptions { multiple: false, requeue: settle == Settle::GiveBack };
                 within(self.channel.basic_nack(tag, requeue)).await?;
-                self.book.settled(tag);
+                self.tracker.settled(tag);
             }
         }
-        if self.book.ready() >= BULK { self.send_ready().await } else { Ok(()) }
+        if self.tracker.ready() >= BULK { self.send_ready().await } else { Ok(()) }
     }
 
-    /// When the broker is to hear of them at the latest.
+    /// Returns the latest time for the next frame.
     pub(super) fn due(&self) -> Option<Instant> {
-        let since = self.book.oldest()?;
-        Some(since + if self.book.ready() > 0 { PATIENCE } else { GAP })
+        let since = self.tracker.oldest()?;
+        Some(since + if self.tracker.ready() > 0 { PATIENCE } else { GAP })
     }
 
     pub(super) async fn send_due(&mut self) -> Result<(), BrokerError> {
         let now = Instant::now();
-        if self.book.ready() > 0 {
+        if self.tracker.ready() > 0 {
             self.send_ready().await?;
         }
-        while self.book.oldest().is_some_and(|since| since + GAP <= now) {
-            let Some(tag) = self.book.take_oldest() else { break };
+        while self.tracker.oldest().is_some_and(|since| since + GAP <= now) {
+            let Some(tag) = self.tracker.take_oldest() else { break };
             self.ack(tag, false).await?;
         }
         Ok(())
@@ -76,14 +76,14 @@ impl Acks {
 
     pub(super) async fn send_all(&mut self) -> Result<(), BrokerError> {
         self.send_ready().await?;
-        while let Some(tag) = self.book.take_oldest() {
+        while let Some(tag) = self.tracker.take_oldest() {
             self.ack(tag, false).await?;
         }
         Ok(())
     }
 
     async fn send_ready(&mut self) -> Result<(), BrokerError> {
-        match self.book.take_ready() {
+        match self.tracker.take_ready() {
             Some(last) => self.ack(last, true).await,
             None => Ok(()),
         }
@@ -94,24 +94,24 @@ impl Acks {
     }
 }
 
-/// Which delivery tags are settled, and which of them the broker has not heard of.
+/// Tracks which delivery tags are settled, and which acknowledgements are not sent yet.
 ///
-/// Its size follows the gaps and what is unsaid, not the number of deliveries: behind one delivery that is settled late,
-/// millions of others are one range.
+/// Its size depends on the gaps and the unsent acknowledgements, not on the number of deliveries: millions of
+/// deliveries behind one late one are one range.
 #[derive(Debug, Default)]
-struct Book {
-    /// Settled tags as ranges that do not touch: first to last.
+struct AckTracker {
+    /// Settled tags as ranges that do not touch: first tag to last tag.
     settled: BTreeMap<u64, u64>,
-    /// Acknowledged here, and the broker does not know: since when.
-    unsaid: BTreeMap<u64, Instant>,
-    /// The same, the longest unsaid first; some may be said by now.
+    /// Acknowledgements that are not sent, with their time.
+    unsent: BTreeMap<u64, Instant>,
+    /// The same, the oldest first. Some may be sent by now.
     order: VecDeque<(Instant, u64)>,
 }
 
-impl Book {
+impl AckTracker {
     fn acknowledge(&mut self, tag: u64, now: Instant) {
         self.settled(tag);
-        self.unsaid.insert(tag, now);
+        self.unsent.insert(tag, now);
         self.order.push_back((now, tag));
     }
 
@@ -129,22 +129,22 @@ impl Book {
         self.settled.insert(first, last);
     }
 
-    /// Everything up to here is settled.
+    /// Returns the tag up to which everything is settled.
     fn upto(&self) -> u64 {
         self.settled.first_key_value().map_or(0, |(&first, &last)| if first == 1 { last } else { 0 })
     }
 
-    /// How many can be acknowledged with one frame.
+    /// Returns how many deliveries one frame can acknowledge.
     fn ready(&self) -> usize {
-        self.unsaid.range(..=self.upto()).count()
+        self.unsent.range(..=self.upto()).count()
     }
 
-    /// The last of those. The broker refuses a tag that is acknowledged already, also as the end of a range.
+    /// Takes the last of those. The broker rejects a tag that is already acknowledged, also as the end of a range.
     fn take_ready(&mut self) -> Option<u64> {
         let upto = self.upto();
-        let last = *self.unsaid.range(..=upto).next_back()?.0;
-        self.unsaid = self.unsaid.split_off(&(upto + 1));
-        self.forget_said();
+        let last = *self.unsent.range(..=upto).next_back()?.0;
+        self.unsent = self.unsent.split_off(&(upto + 1));
+        self.forget_sent();
         Some(last)
     }
 
@@ -154,14 +154,14 @@ impl Book {
 
     fn take_oldest(&mut self) -> Option<u64> {
         let (_, tag) = self.order.pop_front()?;
-        self.unsaid.remove(&tag);
-        self.forget_said();
+        self.unsent.remove(&tag);
+        self.forget_sent();
         Some(tag)
     }
 
-    /// The front of the order is always unsaid.
-    fn forget_said(&mut self) {
-        while self.order.front().is_some_and(|(_, tag)| !self.unsaid.contains_key(tag)) {
+    /// Restores the invariant that the first entry of the order is unsent.
+    fn forget_sent(&mut self) {
+        while self.order.front().is_some_and(|(_, tag)| !self.unsent.contains_key(tag)) {
             self.order.pop_front();
         }
     }
@@ -171,41 +171,41 @@ impl Book {
 mod tests {
     use super::*;
 
-    fn acknowledged(tags: impl IntoIterator<Item = u64>) -> Book {
-        let mut book = Book::default();
-        tags.into_iter().for_each(|tag| book.acknowledge(tag, Instant::now()));
-        book
+    fn acknowledged(tags: impl IntoIterator<Item = u64>) -> AckTracker {
+        let mut tracker = AckTracker::default();
+        tags.into_iter().for_each(|tag| tracker.acknowledge(tag, Instant::now()));
+        tracker
     }
 
     #[test]
     fn what_has_no_gap_goes_with_one_frame() {
-        let mut book = acknowledged([2, 1, 3, 5]);
-        assert_eq!((book.ready(), book.take_ready()), (3, Some(3)));
-        assert_eq!((book.ready(), book.take_ready(), book.take_oldest()), (0, None, Some(5)));
-        assert_eq!(book.oldest(), None);
+        let mut tracker = acknowledged([2, 1, 3, 5]);
+        assert_eq!((tracker.ready(), tracker.take_ready()), (3, Some(3)));
+        assert_eq!((tracker.ready(), tracker.take_ready(), tracker.take_oldest()), (0, None, Some(5)));
+        assert_eq!(tracker.oldest(), None);
         // The gap is closed: nothing before it is acknowledged again.
-        book.acknowledge(4, Instant::now());
-        assert_eq!((book.upto(), book.take_ready()), (5, Some(4)));
+        tracker.acknowledge(4, Instant::now());
+        assert_eq!((tracker.upto(), tracker.take_ready()), (5, Some(4)));
     }
 
     #[test]
     fn a_tag_that_was_settled_otherwise_is_not_the_end_of_a_range() {
-        let mut book = acknowledged([1, 2]);
-        book.settled(3);
-        assert_eq!((book.upto(), book.take_ready()), (3, Some(2)));
+        let mut tracker = acknowledged([1, 2]);
+        tracker.settled(3);
+        assert_eq!((tracker.upto(), tracker.take_ready()), (3, Some(2)));
     }
 
     #[test]
-    fn bookkeeping_does_not_grow_behind_a_gap() {
+    fn tracking_does_not_grow_behind_a_gap() {
         // Given a first delivery that is not settled, and many behind it that are, and the broker knows of them,
-        let mut book = Book::default();
+        let mut tracker = AckTracker::default();
         for tag in 2..200_000 {
-            book.acknowledge(tag, Instant::now());
-            assert_eq!(book.take_oldest(), Some(tag));
+            tracker.acknowledge(tag, Instant::now());
+            assert_eq!(tracker.take_oldest(), Some(tag));
         }
         // then they are one range, and nothing else is left.
-        assert_eq!((book.settled.len(), book.unsaid.len(), book.order.len()), (1, 0, 0));
-        book.acknowledge(1, Instant::now());
-        assert_eq!((book.upto(), book.take_ready()), (199_999, Some(1)));
+        assert_eq!((tracker.settled.len(), tracker.unsent.len(), tracker.order.len()), (1, 0, 0));
+        tracker.acknowledge(1, Instant::now());
+        assert_eq!((tracker.upto(), tracker.take_ready()), (199_999, Some(1)));
     }
 }

@@ -1,4 +1,4 @@
-//! Connect, and connect again: jittered backoff without end, one line in the log for each change of state.
+//! Connects to RabbitMQ, and reconnects with jittered backoff and without limit. Logs each change of state once.
 
 use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
@@ -25,20 +25,21 @@ use super::{
 };
 use crate::{domain::retry::jittered, setting_url};
 
+/// An error of the broker or of its connection.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BrokerError {
-    /// It passes: the broker is away, restarting, or broke the connection off.
+    /// The broker is away, is restarting, or closed the connection. Waiting resolves it.
     #[error("{0}")]
     Lost(String),
-    /// It does not pass by waiting: credentials, vhost, rights.
-    #[error("RabbitMQ refused: {0}")]
-    Refused(String),
-    /// Nor does this: one side's certificate is not good enough for the other.
-    #[error("no TLS with RabbitMQ: {0}")]
+    /// Credentials, vhost or permissions are wrong. Waiting does not resolve it.
+    #[error("RabbitMQ denied access: {0}")]
+    AccessDenied(String),
+    /// One side does not accept the other's certificate. Waiting does not resolve it.
+    #[error("TLS with RabbitMQ failed: {0}")]
     Untrusted(String),
-    /// A queue or exchange is there with other arguments. It is never deleted or made anew.
+    /// A queue or exchange exists with other arguments. The worker never deletes or redeclares it.
     #[error(
-        "{what} is there already with other arguments: {said}. Give it another name in the configuration, set what it has, or delete it by hand when it is empty"
+        "{what} already exists with other arguments: {said}. Configure another name or the existing arguments, or delete it by hand when it is empty"
     )]
     Mismatch { what: String, said: String },
 }
@@ -50,11 +51,11 @@ impl BrokerError {
 }
 
 impl BrokerError {
-    fn at(self, place: &str) -> Self {
+    fn at(self, address: &str) -> Self {
         match self {
-            Self::Lost(reason) => Self::Lost(format!("{place}: {reason}")),
-            Self::Refused(reason) => Self::Refused(format!("{place}: {reason}")),
-            Self::Untrusted(reason) => Self::Untrusted(format!("{place}: {reason}")),
+            Self::Lost(reason) => Self::Lost(format!("{address}: {reason}")),
+            Self::AccessDenied(reason) => Self::AccessDenied(format!("{address}: {reason}")),
+            Self::Untrusted(reason) => Self::Untrusted(format!("{address}: {reason}")),
             mismatch @ Self::Mismatch { .. } => mismatch,
         }
     }
@@ -70,10 +71,10 @@ impl From<lapin::Error> for BrokerError {
                         | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
                 ) =>
             {
-                Self::Refused(refusal.get_message().to_string())
+                Self::AccessDenied(refusal.get_message().to_string())
             }
             ErrorKind::IOError(cause) if tls::is_refusal(cause) => Self::Untrusted(cause.to_string()),
-            // "connection refused", without the number that goes with it.
+            // "connection refused" without the number of the error.
             ErrorKind::IOError(cause) if cause.raw_os_error().is_some() => {
                 Self::Lost(cause.kind().to_string())
             }
@@ -83,7 +84,7 @@ impl From<lapin::Error> for BrokerError {
     }
 }
 
-/// Every wait for the broker has an end.
+/// Limit of every wait for the broker.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) async fn within<T>(
@@ -95,13 +96,14 @@ pub(super) async fn within<T>(
         .map_err(Into::into)
 }
 
-/// A connection that ends with whoever holds it, however that ends.
+/// A connection that is closed when it is dropped.
 ///
-/// lapin closes a connection when the last of its handles is dropped, and a call that was given up keeps one inside
-/// lapin: such a connection lives on, heartbeats and all, and a consumer on it takes jobs that nobody works on.
+/// lapin closes a connection when the last of its handles is dropped, and an abandoned call keeps one inside lapin.
+/// Without this type such a connection would live on, with heartbeats, and its consumer would take jobs that nothing
+/// processes.
 pub(super) struct Held {
     connection: Arc<Connection>,
-    /// What marks properties that could not be read, on this connection.
+    /// The mark of unreadable properties on this connection.
     pub(super) mark: Uuid,
 }
 
@@ -119,23 +121,23 @@ impl Drop for Held {
             && let Ok(runtime) = Handle::try_current()
         {
             let connection = self.connection.clone();
-            // Said or not: from here on it has no heartbeat either, and the broker lets go of it by itself.
-            runtime.spawn(async move { within(connection.close(200, "given up".into())).await });
+            // Whether or not the broker gets it: the connection has no heartbeat any more, so the broker closes it.
+            runtime.spawn(async move { within(connection.close(200, "dropped".into())).await });
         }
     }
 }
 
-/// Bytes of a frame, and so of a message's properties and headers, at most: RabbitMQ's own default.
+/// Maximum size of a frame in bytes, and so of a message's properties and headers. It is RabbitMQ's default.
 pub(super) const FRAME: u32 = 128 * 1024;
 
-/// A connection of the given name, with the topology declared.
+/// Opens a connection of the given name, and declares the topology.
 pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<Held, BrokerError> {
     let uri = address(settings)?;
     let (host, port) = (&uri.authority.host, uri.authority.port);
-    let place = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let name = format!("payout-link-worker {purpose}");
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    // On a task of its own: one that comes too late is taken, and closed.
+    // On a task of its own: a connection that comes too late is still closed.
     let tls = settings.tls.clone();
     let connecting = tokio::spawn(async move {
         let mark = Uuid::new_v4();
@@ -146,36 +148,36 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
         let stopped = |_| Err(lapin::Error::from(std::io::Error::from(std::io::ErrorKind::Interrupted)));
         connecting.await.unwrap_or_else(stopped)
     };
-    let connection = within(connected).await.map_err(|error| error.at(&place))?;
+    let connection = within(connected).await.map_err(|error| error.at(&address))?;
     topology::declare(&connection, settings).await?;
     Ok(connection)
 }
 
-/// The broker's URL, and what it leaves unsaid.
+/// Returns the broker's URL with its defaults.
 fn address(settings: &BrokerSettings) -> Result<AMQPUri, BrokerError> {
     let text = settings.url.expose_secret();
-    let unreadable = |problem: &dyn std::fmt::Display| BrokerError::Refused(problem.to_string());
+    let unreadable = |problem: &dyn std::fmt::Display| BrokerError::AccessDenied(problem.to_string());
     let read = setting_url::BROKER.parse(text).map_err(|error| unreadable(&error))?;
-    let mut uri: AMQPUri = text.parse().map_err(|_| unreadable(&"a parameter of its URL cannot be read"))?;
-    // lapin knows names alone: an IPv6 address would become localhost, which would get the password.
-    uri.authority.host = read.host.ok_or_else(|| unreadable(&"its URL has no host"))?;
+    let mut uri: AMQPUri = text.parse().map_err(|_| unreadable(&"a parameter of the URL cannot be read"))?;
+    // lapin accepts names only: it would replace an IPv6 address by localhost, which would get the password.
+    uri.authority.host = read.host.ok_or_else(|| unreadable(&"the URL has no host"))?;
     let query = &mut uri.query;
     query.heartbeat = query.heartbeat.or(u16::try_from(settings.heartbeat.as_secs()).ok());
     query.connection_timeout =
         query.connection_timeout.or(u64::try_from(settings.connect_timeout.as_millis()).ok());
-    // lapin's buffers are 32 frames each. Said here, they are made as zeroes that take up nothing until they are used, and
-    // where the broker has no limit of its own they still have one.
+    // lapin's buffers are 32 frames each. With a size given here, they are zeroed pages that use no memory until they
+    // are needed. If the broker has no limit of its own, this is one.
     query.frame_max = query.frame_max.or(Some(FRAME));
     Ok(uri)
 }
 
-/// What is wrong with a broker's URL, if anything is.
+/// Returns what is wrong with a broker's URL, if anything is.
 pub fn url_problem(url: &SecretString) -> Option<String> {
     let text = url.expose_secret();
     match setting_url::BROKER.parse(text) {
         Err(error) => Some(error.to_string()),
         Ok(_) if text.parse::<AMQPUri>().is_err() => {
-            Some("a value of its parameters cannot be read".to_owned())
+            Some("a parameter has a value that cannot be read".to_owned())
         }
         Ok(_) => None,
     }
@@ -208,47 +210,51 @@ pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerEr
     within(connection.create_channel()).await
 }
 
-/// Can the broker be reached, and is the topology as it should be?
+/// Connects, declares the topology, and closes the connection.
+///
+/// # Errors
+///
+/// Any [`BrokerError`].
 pub async fn check(settings: &BrokerSettings) -> Result<(), BrokerError> {
     let connection = connect(settings, "check").await?;
     within(connection.close(200, "checked".into())).await
 }
 
-/// What follows the end of a session: the next one, after a pause, or the end.
+/// Decides after the end of a session whether another one follows, and waits for it.
 pub(super) struct KeepUp {
     purpose: &'static str,
     up: watch::Sender<bool>,
     worked: bool,
-    told: bool,
+    logged: bool,
     pause: Duration,
 }
 
 impl KeepUp {
     pub(super) fn new(purpose: &'static str, up: watch::Sender<bool>) -> Self {
-        Self { purpose, up, worked: false, told: false, pause: FIRST_PAUSE }
+        Self { purpose, up, worked: false, logged: false, pause: FIRST_PAUSE }
     }
 
     pub(super) fn up(&self) -> &watch::Sender<bool> {
         &self.up
     }
 
-    /// Waits until the next session may begin; `Some` is the end.
+    /// Waits until the next session may begin. `Some` means that none follows.
     ///
-    /// What does not pass ends it only while nothing has worked yet: a credential that is wrong from the start is a
-    /// mistake to be told, one that is refused later may be in the middle of being changed.
+    /// An error that waiting does not resolve is final only before the first session. A credential that is wrong from
+    /// the start is a mistake; one that is rejected later may be in the middle of a change.
     pub(super) async fn after(&mut self, ended: Result<(), BrokerError>) -> Option<Result<(), BrokerError>> {
         if self.up.send_replace(false) {
-            (self.worked, self.told, self.pause) = (true, false, FIRST_PAUSE);
+            (self.worked, self.logged, self.pause) = (true, false, FIRST_PAUSE);
         }
         match ended {
             Ok(()) => return Some(Ok(())),
             Err(error) if !self.worked && !error.passes() => return Some(Err(error)),
-            Err(error) if !self.told => {
-                tracing::warn!(connection.purpose = self.purpose, %error, "RabbitMQ is away, trying again until it is back");
-                self.told = true;
+            Err(error) if !self.logged => {
+                tracing::warn!(connection.purpose = self.purpose, %error, "RabbitMQ unavailable, will retry");
+                self.logged = true;
             }
             Err(error) => {
-                tracing::debug!(connection.purpose = self.purpose, %error, "RabbitMQ is still away")
+                tracing::debug!(connection.purpose = self.purpose, %error, "RabbitMQ still unavailable")
             }
         }
         sleep(jittered(self.pause, LAST_PAUSE)).await;
@@ -273,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_frame_has_a_limit_whatever_the_broker_offers() {
-        // Not said, a broker without a limit of its own would be met with buffers for 32 frames of 4 GiB.
+        // Without it, a broker without a limit of its own would lead to buffers of 32 frames of 4 GiB.
         assert_eq!(frame_max("amqp://127.0.0.1:1/%2f"), Some(131_072));
         assert_eq!(frame_max("amqp://127.0.0.1:1/%2f?frame_max=1048576"), Some(1_048_576));
     }

@@ -1,7 +1,8 @@
-//! Deliveries in, within the prefetch. Each is settled by whoever took it, after its job is accounted for.
+//! Consumes deliveries within the prefetch. The task that takes a delivery settles it, after its job is accounted
+//! for.
 //!
-//! The session reads its consumer and its channel whatever is full: what nobody has taken yet waits in [`Unread`], and is
-//! dropped with its session. Nothing here waits for room.
+//! The session always reads its consumer and its channel. Deliveries that are not taken yet wait in [`Unread`], and
+//! are dropped with their session. Nothing here blocks on a full queue.
 
 use std::{
     sync::{
@@ -34,13 +35,14 @@ use super::{
     unread::Unread,
 };
 
+/// A consumer of the jobs queue that reconnects.
 pub struct Consumer {
     unread: Arc<Unread>,
     up: watch::Receiver<bool>,
     stop: Arc<watch::Sender<Stop>>,
 }
 
-/// Shows what is delivered and not taken yet.
+/// A view of the deliveries that are not taken yet.
 #[derive(Clone)]
 pub struct Unsettled(Arc<Unread>);
 
@@ -54,9 +56,9 @@ impl Unsettled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Stop {
     No,
-    /// Take nothing new; what was taken is still acknowledged.
+    /// Consume nothing new; deliveries that were taken are still acknowledged.
     Cancel,
-    /// Close: what is unacknowledged goes back to the queue.
+    /// Close the channel: unacknowledged deliveries return to the queue.
     Close,
 }
 
@@ -65,20 +67,23 @@ enum Stop {
 pub struct Stopper(Arc<watch::Sender<Stop>>);
 
 impl Stopper {
+    /// Stops consuming; deliveries that were taken can still be settled.
     pub fn cancel(&self) {
         self.0.send_replace(Stop::Cancel);
     }
 
+    /// Closes the session; unacknowledged deliveries return to the queue.
     pub fn close(&self) {
         self.0.send_replace(Stop::Close);
     }
 }
 
 impl Consumer {
-    /// Starts the consumer and the task that keeps it up. The task ends after [`Stopper::close`], or with what does not
-    /// pass by waiting.
+    /// Starts the consumer and the task that reconnects it. The task ends after [`Stopper::close`], or with an error
+    /// that waiting does not resolve.
     ///
-    /// While `may_consume` is false nothing is consumed: what was delivered is given back once, with its session.
+    /// While `may_consume` is false nothing is consumed, and unsettled deliveries return to the queue once, with
+    /// their session.
     pub fn start(
         settings: BrokerSettings,
         mut may_consume: watch::Receiver<bool>,
@@ -98,7 +103,7 @@ impl Consumer {
                 }
                 let session = Session { settings: &settings, unread: &unread, held: &held, up: keep_up.up() };
                 let ended = session.run(may_consume.clone(), stopped.clone()).await;
-                // The broker delivers them again; to settle them here would settle nothing.
+                // The broker delivers them again; settling them here has no effect.
                 unread.clear();
                 if ended.is_ok() && *stopped.borrow() == Stop::No {
                     keep_up.up().send_replace(false);
@@ -113,14 +118,17 @@ impl Consumer {
         (consumer, task)
     }
 
+    /// Returns a handle that stops the consumer.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.stop.clone())
     }
 
+    /// Returns whether the consumer is connected, and every change of that.
     pub fn is_up(&self) -> watch::Receiver<bool> {
         self.up.clone()
     }
 
+    /// Returns a view of the deliveries that are not taken yet.
     pub fn unsettled(&self) -> Unsettled {
         Unsettled(self.unread.clone())
     }
@@ -153,7 +161,7 @@ impl Session<'_> {
         let connection = connect(self.settings, "consume").await?;
         let mut events = Box::pin(connection.events_listener());
         let channel = channel(&connection).await?;
-        // Per consumer; without it an unread consumer would take the whole queue into memory.
+        // Per consumer. Without it the whole queue could be delivered into memory.
         within(channel.basic_qos(self.settings.prefetch, BasicQosOptions::default())).await?;
         let queue = self.settings.names.jobs_queue.as_str();
         let consuming = channel.basic_consume(
@@ -184,7 +192,7 @@ impl Session<'_> {
                     None => return Err(BrokerError::Lost("the connection is gone".into())),
                 },
                 () = async { drop(may_consume.wait_for(|may| !may).await) }, if taking => {
-                    tracing::info!("consumption paused, deliveries are given back");
+                    tracing::info!("consumption paused, deliveries requeued");
                     break;
                 }
                 _ = stop.changed() => {
@@ -231,7 +239,7 @@ impl Session<'_> {
         })
     }
 
-    /// A body that is too large for a job stays in memory only while there is not much of that.
+    /// Holds an oversized body in memory, if the total of such bodies is below a limit.
     fn bounded(&self, body: Vec<u8>) -> (Vec<u8>, Option<Withheld>, Option<HeldBytes>) {
         if body.len() <= MAX_JOB {
             return (body, None, None);
@@ -247,9 +255,9 @@ impl Session<'_> {
     }
 }
 
-/// Bytes of a job at most (contract, section 2).
+/// Maximum size of a job in bytes (contract, section 2).
 const MAX_JOB: usize = 256 * 1024;
-/// Bytes of larger bodies in memory at most; past that the broker makes the dead letter from the body that it has.
+/// Maximum total of larger bodies in memory, in bytes. Beyond it the broker dead-letters the message itself.
 const MAX_OVERSIZED: usize = 32 << 20;
 
 fn is_marked(properties: &BasicProperties, mark: Uuid) -> bool {

@@ -1,4 +1,4 @@
-//! One delivery: what it says, how it is settled, and the dead letter that it may become.
+//! One delivery: reads its properties, settles it, and makes its dead letter.
 
 use std::{
     fmt,
@@ -20,16 +20,16 @@ use tokio::sync::mpsc;
 
 use super::{Message, acks::Settle, connection::FRAME, publisher::PERSISTENT};
 
-/// The header of a dead letter that says when its message was rejected: RFC 3339, UTC.
+/// The header of a dead letter with the time of its rejection: RFC 3339, UTC.
 pub const REJECTED_AT: &str = "x-rejected-at";
 
-/// One delivery of a job. Dropped without being settled it stays the broker's.
+/// One delivery of a job. If it is dropped unsettled, it stays with the broker.
 pub struct Delivery {
-    /// Empty where it was withheld.
+    /// The body; empty if it was withheld.
     pub body: Bytes,
-    /// A body that is too large to be held.
+    /// The size and digest of a body that is too large to hold.
     pub withheld: Option<Withheld>,
-    /// Empty where they could not be read.
+    /// The properties; empty if they could not be read.
     pub properties: BasicProperties,
     pub is_unreadable: bool,
     pub is_redelivered: bool,
@@ -40,14 +40,14 @@ pub struct Delivery {
     pub(super) settle: mpsc::UnboundedSender<(u64, Settle)>,
 }
 
-/// What is known of a body that was not held.
+/// Size and digest of a body that was not held.
 #[derive(Debug)]
 pub struct Withheld {
     pub bytes: usize,
     pub sha256: [u8; 32],
 }
 
-/// Counts bytes for as long as it lives.
+/// Counts bytes until it is dropped.
 #[derive(Debug)]
 pub(super) struct HeldBytes {
     pub(super) of: Arc<AtomicUsize>,
@@ -61,7 +61,7 @@ impl Drop for HeldBytes {
 }
 
 impl fmt::Debug for Delivery {
-    /// Its body and headers may hold secrets.
+    /// Omits body and headers, which may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("tag", &self.tag)
@@ -71,12 +71,12 @@ impl fmt::Debug for Delivery {
 }
 
 impl Delivery {
-    /// Says whether its session has ended: the broker delivers it again, and it cannot be settled any more.
+    /// Returns whether its session has ended: it cannot be settled any more, and the broker delivers it again.
     pub fn is_stale(&self) -> bool {
         self.settle.is_closed()
     }
 
-    /// SHA-256 of the body.
+    /// Returns the SHA-256 of the body.
     pub fn body_sha256(&self) -> [u8; 32] {
         if let Some(withheld) = &self.withheld {
             return withheld.sha256;
@@ -86,36 +86,36 @@ impl Delivery {
         sha256
     }
 
-    /// To be called once the job is accounted for, and never before.
+    /// Acknowledges the delivery. Call it only after the job is accounted for.
     pub fn acknowledge(&self) {
         self.settle(Settle::Acknowledge);
     }
 
-    /// Gives it back to the queue, which counts that: for what cannot be accounted for here, and is no reason to
-    /// wait. Never a way to retry.
+    /// Returns the delivery to the queue, which counts that. Only for a delivery that cannot be accounted for here;
+    /// it is not a way to retry.
     pub fn give_back(&self) {
         self.settle(Settle::GiveBack);
     }
 
-    /// Leaves it to the broker to make a dead letter of it as it is.
+    /// Rejects the delivery, so that the broker dead-letters it unchanged.
     pub fn reject(&self) {
         self.settle(Settle::Reject);
     }
 
-    /// Says whether it was acknowledged, rejected or given back.
+    /// Returns whether it was acknowledged, rejected or returned.
     pub fn is_settled(&self) -> bool {
         self.is_settled.load(Ordering::Relaxed)
     }
 
-    /// Once: the broker closes the channel of whoever settles a delivery twice.
+    /// Settles once: the broker closes a channel that settles a delivery twice.
     fn settle(&self, settle: Settle) {
         if !self.is_settled.swap(true, Ordering::Relaxed) {
-            // A session that has ended has given its deliveries back: this one comes again.
+            // The session has ended, so the broker delivers this one again.
             let _ = self.settle.send((self.tag, settle));
         }
     }
 
-    /// Whether a header is there that is not one text: its name in two spellings, or a value of another type.
+    /// Returns whether a header is ambiguous: in two spellings, or with a value that is not a string.
     pub fn is_unclear(&self, name: &str) -> bool {
         let headers = self.properties.headers().iter().flat_map(|headers| headers.inner());
         let mut values =
@@ -124,7 +124,7 @@ impl Delivery {
         another.is_some() || (self.header(name).is_none() && !matches!(first, None | Some(AMQPValue::Void)))
     }
 
-    /// A header that is a string.
+    /// Returns a header that is a string.
     pub fn header(&self, name: &str) -> Option<&str> {
         let value = self
             .properties
@@ -140,44 +140,49 @@ impl Delivery {
         }
     }
 
+    /// Returns the `message_id` property.
     pub fn message_id(&self) -> Option<&str> {
         self.properties.message_id().as_ref().map(ShortString::as_str)
     }
 
+    /// Returns the `correlation_id` property.
     pub fn correlation_id(&self) -> Option<&str> {
         self.properties.correlation_id().as_ref().map(ShortString::as_str)
     }
 
+    /// Returns the `reply_to` property.
     pub fn reply_to(&self) -> Option<&str> {
         self.properties.reply_to().as_ref().map(ShortString::as_str)
     }
 
+    /// Returns the `content_encoding` property.
     pub fn content_encoding(&self) -> Option<&str> {
         self.properties.content_encoding().as_ref().map(ShortString::as_str)
     }
 
-    /// When it was published, as the publisher says.
+    /// Returns the publisher's `timestamp` property.
     pub fn timestamp(&self) -> Option<OffsetDateTime> {
         let seconds = i64::try_from((*self.properties.timestamp())?).ok()?;
         OffsetDateTime::from_unix_timestamp(seconds).ok()
     }
 
+    /// Returns the `content_type` property.
     pub fn content_type(&self) -> Option<&str> {
         self.properties.content_type().as_ref().map(ShortString::as_str)
     }
 
-    /// The same message for the dead letters: body and properties untouched, with headers that say why and when.
+    /// Makes the dead letter: the same body and properties, with headers for the reason and the time.
     ///
-    /// As the broker itself does when it dead-letters, its expiration is taken off: it would be deleted by it.
-    /// `user_id` becomes a header, since only that user may publish it.
+    /// The expiration is removed, as the broker does when it dead-letters, because the letter would expire. `user_id`
+    /// becomes a header, because only that user may publish it.
     ///
-    /// `None` where it cannot be published again as it was, and the broker has to make the dead letter: its headers leave
-    /// no room for more (they all go in one frame), its properties could not be read, or its body was not held.
+    /// Returns `None` if the message cannot be published again unchanged, so that the broker has to dead-letter it:
+    /// its headers leave no space in the frame, its properties could not be read, or its body was not held.
     pub fn dead_letter(&self, exchange: &str, code: &str, reason: &str) -> Option<Box<Message>> {
         if self.is_unreadable
             || self.withheld.is_some()
             || self.properties.headers().iter().flat_map(|headers| headers.inner()).map(sized).sum::<usize>()
-                > MOST_HEADERS
+                > MAX_HEADER_BYTES
         {
             return None;
         }
@@ -188,7 +193,7 @@ impl Delivery {
         };
         add("x-rejected-code", code);
         add("x-rejected-reason", reason);
-        // It also tells a dead letter that was moved back from the message that was rejected.
+        // It also distinguishes a dead letter that was moved back from the rejected message.
         let now = OffsetDateTime::now_utc();
         add(REJECTED_AT, &now.format(&Rfc3339).unwrap_or_default());
         for (name, value) in [
@@ -209,10 +214,10 @@ impl Delivery {
         }))
     }
 
-    /// Returns how often the broker says that it delivered the message before.
+    /// Returns how often the broker delivered the message before.
     ///
-    /// Only of a redelivery: the broker writes over the header then, and what a publisher wrote into it is not believed.
-    /// RabbitMQ 4.3 counts what was given back in a header of its own.
+    /// Only for a redelivery: the broker then overwrites the header, and a publisher's own value is ignored. RabbitMQ
+    /// 4.3 counts requeued messages in a header of its own.
     pub fn deliveries_before(&self) -> u64 {
         if !self.is_redelivered {
             return 0;
@@ -227,16 +232,16 @@ impl Delivery {
     }
 }
 
-/// What an AMQP 1.0 sender's reply-to is left as: RabbitMQ closes the channel of whoever publishes it and has no consumer
-/// there.
+/// Replaces the reply-to of an AMQP 1.0 sender: RabbitMQ closes the channel of a publisher that sends it without a
+/// consumer there.
 fn is_own_pseudo_queue(reply_to: &ShortString) -> bool {
     reply_to.as_str() == "amq.rabbitmq.reply-to"
 }
 
-/// They go in one frame; the rest of it is for the other properties and for ours.
-const MOST_HEADERS: usize = FRAME as usize - 8 * 1024;
+/// Maximum size of the headers, which go in one frame with the other properties and ours.
+const MAX_HEADER_BYTES: usize = FRAME as usize - 8 * 1024;
 
-/// Bytes that a header takes up.
+/// Returns the size of a header in bytes.
 fn sized((name, value): (&ShortString, &AMQPValue)) -> usize {
     1 + name.as_str().len() + size(value)
 }
@@ -252,23 +257,23 @@ fn size(value: &AMQPValue) -> usize {
     }
 }
 
-/// Every property but those that are not to be published again: there is no taking one off.
+/// Copies the properties without those that must not be published again. lapin cannot remove one.
 fn republishable(properties: BasicProperties) -> BasicProperties {
-    let mut kept = BasicProperties::default();
-    macro_rules! keep {
+    let mut copied = BasicProperties::default();
+    macro_rules! copy {
         ($($property:ident $with:ident),*) => {
             $(if let Some(value) = properties.$property().clone() {
-                kept = kept.$with(value);
+                copied = copied.$with(value);
             })*
         };
     }
-    keep!(
+    copy!(
         content_type with_content_type, content_encoding with_content_encoding, priority with_priority,
         correlation_id with_correlation_id, message_id with_message_id, timestamp with_timestamp,
         kind with_type, app_id with_app_id, cluster_id with_cluster_id
     );
     if let Some(reply_to) = properties.reply_to().clone().filter(|reply_to| !is_own_pseudo_queue(reply_to)) {
-        kept = kept.with_reply_to(reply_to);
+        copied = copied.with_reply_to(reply_to);
     }
-    kept
+    copied
 }

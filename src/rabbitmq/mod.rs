@@ -1,8 +1,8 @@
-//! Port: RabbitMQ. Deliveries in, to be acknowledged or dead-lettered; messages out, confirmed.
+//! Consumes jobs from RabbitMQ, acknowledges or dead-letters them, and publishes messages with confirms.
 //!
-//! One connection consumes, another publishes: an alarm at the broker blocks a connection that publishes, its
-//! acknowledgements too. lapin's own recovery stays off (when its retries run out nothing is reported, and after a
-//! channel error it hangs); one task a connection drops everything on any error and builds it again.
+//! One connection consumes and another one publishes: an alarm at the broker blocks a publishing connection, its
+//! acknowledgements included. lapin's own recovery stays off: it reports nothing when its retries run out, and it
+//! hangs after a channel error. Instead, one task a connection drops everything on any error and connects again.
 
 mod acks;
 mod connection;
@@ -29,6 +29,7 @@ pub use self::{
     tls::BrokerTls,
 };
 
+/// Settings of the broker's connections and topology.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
     /// `amqp://user:password@host:port/vhost`; the vhost `/` is written `%2f`.
@@ -36,19 +37,20 @@ pub struct BrokerSettings {
     pub tls: BrokerTls,
     pub heartbeat: Duration,
     pub connect_timeout: Duration,
-    /// Deliveries that wait to be written down, at most.
+    /// Maximum number of unacknowledged deliveries.
     pub prefetch: u16,
-    /// Publications under way at once, at most.
+    /// Maximum number of unconfirmed publications.
     pub publish_window: usize,
+    /// `x-delivery-limit` of the jobs queue.
     pub delivery_limit: u32,
-    /// The same for dead letters and unrouted results; 0: none is declared.
+    /// `x-delivery-limit` of dead letters and unrouted results; 0: none is declared.
     pub letter_delivery_limit: u32,
-    /// Messages kept of results that no queue was bound for; the oldest go first.
+    /// Maximum length of the unrouted queue; the oldest messages are dropped first.
     pub unrouted_limit: u32,
     pub names: Names,
 }
 
-/// The topology's names (contract, section 1).
+/// The names of the topology (contract, section 1).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Names {
@@ -58,7 +60,7 @@ pub struct Names {
     pub results_exchange: String,
     pub dead_exchange: String,
     pub dead_queue: String,
-    /// Where a result goes that no queue is bound for.
+    /// The exchange for results without a queue.
     pub unrouted_exchange: String,
     pub unrouted_queue: String,
 }
@@ -79,7 +81,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Queues that a job's `reply_to` may not name.
+    /// Returns whether a queue is one of the worker's own, which a job's `reply_to` may not name.
     pub fn is_own_queue(&self, queue: &str) -> bool {
         [&self.jobs_queue, &self.dead_queue, &self.unrouted_queue].into_iter().any(|own| own == queue)
     }

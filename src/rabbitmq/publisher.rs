@@ -1,8 +1,8 @@
-//! Results out, confirmed by the broker.
+//! Publishes messages and awaits the broker's confirms.
 //!
-//! One task owns the publishing channel: publishing on one confirm channel from several tasks mixes their confirms
-//! up. Whatever waits is published at once, and its confirms are awaited in a sliding window. lapin hangs a
-//! `basic.return` onto whichever confirm completes next, never onto one that completes later than its own, so returns
+//! One task owns the publishing channel, because publishing on one confirm channel from several tasks mixes up their
+//! confirms. It publishes all waiting messages at once, and awaits their confirms in a sliding window. lapin attaches
+//! a `basic.return` to the confirm that completes next, never to one that completes later than its own, so returns
 //! are matched by `message_id`.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -25,18 +25,18 @@ use super::{
     topology,
 };
 
-/// A message to be published, mandatory and persistent.
+/// A message to publish, mandatory and persistent.
 #[derive(Clone)]
 pub struct Message {
     /// `""`: the default exchange, whose routing keys are queues.
     pub exchange: Arc<str>,
     pub routing_key: String,
-    /// With a `message_id` that no other message under way has together with this exchange.
+    /// Has a `message_id` that is unique among the unconfirmed messages of this exchange.
     pub properties: BasicProperties,
     pub body: Bytes,
 }
 
-/// What a message says of itself. Its body is JSON; it is kept on disk.
+/// The properties of a message. Its body is JSON, and it is persistent.
 pub struct Properties<'a> {
     pub message_id: String,
     /// `type`
@@ -44,11 +44,12 @@ pub struct Properties<'a> {
     pub correlation_id: Option<&'a str>,
     /// Unix seconds.
     pub timestamp: i64,
-    /// Those without a value are left out.
+    /// Headers without a value are omitted.
     pub headers: [(&'static str, Option<&'a str>); 5],
 }
 
 impl Properties<'_> {
+    /// Makes a message with these properties.
     pub fn message(&self, exchange: &str, routing_key: &str, body: Bytes) -> Box<Message> {
         let mut headers = FieldTable::default();
         for (name, value) in self.headers {
@@ -72,21 +73,23 @@ impl Properties<'_> {
 
 pub(super) const PERSISTENT: u8 = 2;
 
-/// What the broker did with a message that it confirmed.
+/// The route of a confirmed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
+    /// At least one queue has it.
     Queued,
-    /// There is no queue for it.
+    /// No queue is bound for it.
     Returned,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PublishError {
-    /// Whether the broker has it is not known. To be published again, under the same id.
+    /// The broker may or may not have it. Publish it again under the same id.
     #[error("not confirmed: {0}")]
     NotConfirmed(String),
 }
 
+/// A publisher that reconnects.
 pub struct Publisher {
     queue: mpsc::Sender<Publication>,
     up: watch::Receiver<bool>,
@@ -99,8 +102,8 @@ struct Publication {
 }
 
 impl Publisher {
-    /// The publisher and the task that keeps it up; the task ends when the publisher is dropped, or with what
-    /// does not pass by waiting.
+    /// Starts the publisher and the task that reconnects it. The task ends when the publisher is dropped, or with an
+    /// error that waiting does not resolve.
     pub fn start(settings: BrokerSettings) -> (Self, tokio::task::JoinHandle<Result<(), BrokerError>>) {
         let (queue, mut waiting) = mpsc::channel(settings.publish_window);
         let (up_sender, up) = watch::channel(false);
@@ -118,6 +121,7 @@ impl Publisher {
         (Self { queue, up, declare }, task)
     }
 
+    /// Returns whether it is connected and not blocked.
     pub fn is_up(&self) -> bool {
         *self.up.borrow()
     }
@@ -127,26 +131,30 @@ impl Publisher {
         self.up.clone()
     }
 
-    /// Declares the topology again, soon: a queue of the worker's own was found to be missing.
+    /// Declares the topology again soon, because one of the worker's own queues is missing.
     pub fn declare_topology(&self) {
         self.declare.notify_one();
     }
 
     /// Waits until it is connected.
     pub async fn wait_until_up(&self) {
-        // The sender lives as long as its task; where that has ended, nobody is told that it is up.
+        // The sender lives as long as its task. If that has ended, this waits without end.
         if self.up.clone().wait_for(|up| *up).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Publishes, and waits for the broker's confirm, at most for `patience`.
+    /// Publishes a message and waits for the broker's confirm, at most for `patience`.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::NotConfirmed`] if no confirm came in time.
     pub async fn publish(&self, message: Box<Message>, patience: Duration) -> Result<Route, PublishError> {
         let (answer, answered) = oneshot::channel();
         let lost = |reason: &str| PublishError::NotConfirmed(reason.into());
         let (deadline, late) = (Instant::now() + patience, |_| lost("no confirm in time"));
-        let place = timeout_at(deadline, self.queue.reserve()).await.map_err(late)?;
-        place.map_err(|_| lost("the publisher has stopped"))?.send(Publication { message, answer });
+        let permit = timeout_at(deadline, self.queue.reserve()).await.map_err(late)?;
+        permit.map_err(|_| lost("the publisher has stopped"))?.send(Publication { message, answer });
         let answer = timeout_at(deadline, answered).await.map_err(late)?;
         answer.map_err(|_| lost("the connection was lost"))?
     }
@@ -155,15 +163,15 @@ impl Publisher {
 /// Exchange and `message_id`.
 type Id = (Arc<str>, String);
 
-/// How often each was returned, without its confirm having been looked at. More than once where a publication was given
-/// up and made again under its id before the broker answered either.
+/// Number of returns of each message whose confirm was not processed yet. More than one if a publication was
+/// abandoned and repeated under its id before the broker answered.
 type Returned = HashMap<Id, usize>;
 
-/// A publication that the broker has answered, or cannot answer any more.
+/// A publication that the broker has confirmed, or cannot confirm any more.
 struct Confirmed {
     id: Id,
-    /// `None`: nobody waits for it any more, and the broker has not confirmed it. A queue without a majority confirms nothing;
-    /// its messages are not to take the places of others.
+    /// `None`: the caller stopped waiting, and the broker has not confirmed it. A queue without a majority confirms
+    /// nothing; its messages must not use up the window.
     confirmation: Option<lapin::Result<Confirmation>>,
     answer: oneshot::Sender<Result<Route, PublishError>>,
 }
@@ -188,7 +196,7 @@ async fn session(
     let mut watchdog = interval(Duration::from_secs(5));
     watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // New ones are published by being polled, here: FuturesUnordered wakes whoever polls one that is not done.
+        // Polling publishes new ones: FuturesUnordered polls each future at once.
         while let Some(Some(one)) = confirming.next().now_or_never() {
             confirmed.push(one);
         }
@@ -196,21 +204,21 @@ async fn session(
             last_progress = Instant::now();
             unconfirmed += settle(confirmed.drain(..), &mut returned)?;
             if unconfirmed > MAX_UNCONFIRMED {
-                return Err(BrokerError::Lost("too many messages are not confirmed".into()));
+                return Err(BrokerError::Lost("too many messages are unconfirmed".into()));
             }
         }
         let idle = confirming.is_empty();
         let blocked = connection.status().blocked();
-        // While it is blocked they wait here, where those that nobody waits for any more are left out.
+        // While the connection is blocked messages wait here, and those without a caller are dropped.
         let room = if blocked { 0 } else { settings.publish_window.saturating_sub(confirming.len()) };
         tokio::select! {
             event = events.next() => match event {
                 Some(Event::ConnectionBlocked(reason)) => {
-                    tracing::warn!(reason, "RabbitMQ blocks publishing; results wait");
+                    tracing::warn!(reason, "publishing blocked by RabbitMQ, results wait");
                     up.send_replace(false);
                 }
                 Some(Event::ConnectionUnblocked) => {
-                    tracing::info!("RabbitMQ takes results again");
+                    tracing::info!("publishing no longer blocked by RabbitMQ");
                     last_progress = Instant::now();
                     up.send_replace(true);
                 }
@@ -226,12 +234,12 @@ async fn session(
                 if idle {
                     last_progress = Instant::now();
                 }
-                // Whoever asked may have stopped waiting: it will ask again under the same id.
+                // The caller may have stopped waiting: it publishes again under the same id.
                 publications.retain(|publication: &Publication| !publication.answer.is_closed());
                 confirming.extend(publications.drain(..).map(|publication| publish(&channel, publication)));
             }
             () = declare.notified() => {
-                tracing::warn!("a queue is missing, declaring the topology again");
+                tracing::warn!("queue missing, topology will be declared again");
                 topology::declare(&connection, settings).await?;
             }
             _ = watchdog.tick() => {
@@ -243,10 +251,10 @@ async fn session(
     }
 }
 
-/// Publishes one message, and waits for its confirm.
+/// Publishes one message and waits for its confirm.
 ///
-/// All of them are polled by one task, and lapin counts a message and queues its frames in one poll: so each gets its
-/// own confirm. Awaited one by one, each would wait until the one before it is written to the socket.
+/// One task polls all of them, and lapin numbers a message and queues its frames in one poll, so each gets its own
+/// confirm. If each were awaited before the next, each would wait until the previous one is written to the socket.
 async fn publish(channel: &Channel, publication: Publication) -> Confirmed {
     let Publication { message, mut answer } = publication;
     let Message { exchange, routing_key, properties, body } = *message;
@@ -265,11 +273,14 @@ async fn publish(channel: &Channel, publication: Publication) -> Confirmed {
     Confirmed { id, confirmation, answer }
 }
 
-/// Tells whoever waits for these confirms: all that have completed. An error is the connection's.
+/// Sends every completed confirm to its caller, and returns how many publications stay unconfirmed.
 ///
-/// What was returned is gathered first. A return hangs onto a confirm that completes no later than its own, but that
-/// one may be looked at later.
-/// Returns how many stay unconfirmed.
+/// Returns are collected first. lapin attaches a return to a confirm that completes no later than its own, but that
+/// one may be processed later.
+///
+/// # Errors
+///
+/// Any error of the connection.
 fn settle(
     all: impl ExactSizeIterator<Item = Confirmed>,
     returned: &mut Returned,
@@ -299,26 +310,27 @@ fn settle(
                 Route::Returned
             }
         };
-        let told = if acknowledged {
+        let outcome = if acknowledged {
             Ok(routed)
         } else {
-            Err(PublishError::NotConfirmed("the broker could not take it".into()))
+            Err(PublishError::NotConfirmed("the broker rejected it (nack)".into()))
         };
-        // Whoever asked may have stopped waiting: it asks again.
-        let _ = answer.send(told);
+        // The caller may have stopped waiting: it publishes again.
+        let _ = answer.send(outcome);
     }
     Ok(unconfirmed)
 }
 
-/// Every publication was confirmed before its publisher went away: there is nothing to wait for.
+/// Ends the session. Every publication was confirmed before the publisher was dropped, so there is nothing to wait
+/// for.
 async fn close(connection: &Connection) -> Result<(), BrokerError> {
     within(connection.close(200, "done".into())).await
 }
 
-/// lapin keeps something of each message that stays unconfirmed; past this the connection is made anew.
+/// lapin stores something for each unconfirmed message; beyond this number the worker reconnects.
 const MAX_UNCONFIRMED: usize = 4096;
 
-/// Without a confirm for so long the connection is given up, unless the broker said that it is blocked.
+/// If no confirm comes for this time, the worker reconnects, unless the broker blocks the connection.
 const STALLED: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -327,7 +339,7 @@ mod tests {
 
     use super::*;
 
-    /// A message that the broker took, and what its confirm brought along: a return of the message named.
+    /// Makes a confirmed publication whose confirm carries the return of the named message.
     fn confirmed(
         message_id: &str,
         brings: Option<&str>,
@@ -347,24 +359,24 @@ mod tests {
         // Given a return that came with the confirm of another message, looked at after the returned one's own,
         let (own, mut of_returned) = confirmed("returned", None);
         let (other, mut of_other) = confirmed("routed", Some("returned"));
-        // when both are told,
+        // when both confirms are sent to their callers,
         let mut returned = Returned::new();
         settle([own, other].into_iter(), &mut returned).unwrap();
-        // then it is the one that was returned that is told so.
+        // then the returned message is reported as returned.
         assert_eq!(of_returned.try_recv().unwrap().unwrap(), Route::Returned);
         assert_eq!(of_other.try_recv().unwrap().unwrap(), Route::Queued);
         assert!(returned.is_empty());
     }
 
     #[test]
-    fn what_was_published_twice_and_returned_twice_is_told_so_twice() {
-        // Given a publication that was given up and made again, and both of them returned,
+    fn two_publications_with_two_returns_are_both_returned() {
+        // Given a publication that was abandoned and repeated, and both of them returned,
         let (first, mut of_first) = confirmed("again", Some("again"));
         let (second, mut of_second) = confirmed("again", Some("again"));
-        // when both are told together,
+        // when both confirms are sent together,
         let mut returned = Returned::new();
         settle([first, second].into_iter(), &mut returned).unwrap();
-        // then neither counts as routed: nobody waits for the first any more.
+        // then neither counts as routed; the first one has no caller any more.
         assert_eq!(of_first.try_recv().unwrap().unwrap(), Route::Returned);
         assert_eq!(of_second.try_recv().unwrap().unwrap(), Route::Returned);
         assert!(returned.is_empty());

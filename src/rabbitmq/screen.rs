@@ -1,10 +1,10 @@
-//! What stands between RabbitMQ and lapin: a stream that lets every frame through but message properties that lapin cannot
-//! read.
+//! Filters the stream between RabbitMQ and lapin: it passes every frame except message properties that lapin cannot
+//! parse.
 //!
-//! lapin breaks a connection off at properties that it cannot parse (any client can write them: a `message_id` that is
-//! not UTF-8 is enough), and all unsettled deliveries go back with it. The frame around them is sound, so the frame is
-//! replaced by one whose only property is a mark: the delivery arrives, is rejected by its delivery tag, and costs nobody
-//! else a reconnect. RabbitMQ keeps the original and dead-letters that.
+//! lapin closes a connection at properties that it cannot parse, and all unsettled deliveries return with it. Any
+//! client can write such properties: a `message_id` that is not UTF-8 is enough. The frame around them is valid, so
+//! it is replaced by one whose only property is a mark. The delivery arrives and is rejected by its delivery tag, and
+//! no other delivery is affected. RabbitMQ still has the original, and dead-letters that.
 
 use std::{
     io,
@@ -19,8 +19,8 @@ use futures_util::{AsyncRead, AsyncWrite, Stream};
 use lapin::{AsyncTcpStream, protocol::basic::parse_properties};
 use uuid::Uuid;
 
-/// The header that marks properties which could not be read. Its value is the connection's own, so that no publisher can
-/// write it.
+/// The header that marks unreadable properties. Its value is specific to the connection, so no publisher can write
+/// it.
 pub(super) const MARK: &str = "x-unreadable-properties";
 
 /// lapin's runtime, over streams of this module.
@@ -31,7 +31,7 @@ pub(super) fn runtime() -> ScreenedRuntime {
     Runtime::new(RuntimeParts::new(Tokio::current(), Screened(tokio)))
 }
 
-/// A reactor whose streams are screened. lapin is given its stream, so that nothing is connected here.
+/// A reactor for filtered streams. lapin gets its stream from the caller, so this type never connects.
 #[derive(Debug, Clone)]
 pub(super) struct Screened(TokioRuntime);
 
@@ -126,11 +126,11 @@ impl AsyncWrite for Screen {
 #[derive(Default)]
 struct Frames {
     mark: String,
-    /// Bytes of the current frame that need no look.
+    /// Bytes of the current frame that need no inspection.
     unlooked: usize,
-    /// The beginning of a frame that is not all there.
+    /// The beginning of an incomplete frame.
     begun: Vec<u8>,
-    /// Screened, and not yet taken.
+    /// Filtered bytes that are not read yet.
     screened: Vec<u8>,
     taken: usize,
 }
@@ -138,22 +138,22 @@ struct Frames {
 const HEAD: usize = 7;
 const HEADER_FRAME: u8 = 2;
 const FRAME_END: u8 = 0xCE;
-/// Class, weight and body size stand before the properties.
+/// Class, weight and body size precede the properties.
 const BEFORE_PROPERTIES: usize = 12;
-/// A header frame past this is none that RabbitMQ sends: lapin is left to say so.
+/// RabbitMQ sends no larger header frame; lapin reports one.
 const MAX_HEADER_FRAME: usize = 16 << 20;
 
 enum Look {
-    /// Passes as it is: so many bytes, of which the next so many need no look.
+    /// Pass this many bytes unchanged; this many more need no inspection.
     Pass(usize, usize),
-    /// Properties that cannot be read: a frame of so many bytes.
+    /// Replace unreadable properties in a frame of this many bytes.
     Replace(usize),
-    /// More has to come first.
+    /// Wait for more bytes.
     Wait,
 }
 
 impl Frames {
-    /// Takes what is screened.
+    /// Reads filtered bytes.
     fn take(&mut self, buffer: &mut [u8]) -> usize {
         let left = &self.screened[self.taken..];
         let taken = left.len().min(buffer.len());
@@ -166,7 +166,7 @@ impl Frames {
         taken
     }
 
-    /// Looks at bytes that were read, and returns how many of them pass where they are; the others wait here.
+    /// Inspects bytes, and returns how many pass in place; the others are buffered.
     fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         if self.begun.is_empty() {
@@ -195,7 +195,7 @@ impl Frames {
         at
     }
 
-    /// Goes through what has waited.
+    /// Inspects buffered bytes.
     fn screen(&mut self) {
         let begun = std::mem::take(&mut self.begun);
         let mut at = 0;
@@ -227,12 +227,12 @@ impl Frames {
     }
 }
 
-/// Looks at the beginning of a frame.
+/// Inspects the beginning of a frame.
 fn look(bytes: &[u8]) -> Look {
     let Some(head) = bytes.first_chunk::<HEAD>() else { return Look::Wait };
     let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
     let whole = HEAD + size + 1;
-    // Whatever is no frame at all ("AMQP" in place of one) is for lapin to see.
+    // Bytes that are no frame (such as "AMQP") pass to lapin.
     if head[0] != HEADER_FRAME || whole > MAX_HEADER_FRAME || size < BEFORE_PROPERTIES {
         return Look::Pass(HEAD, size + 1);
     }
@@ -248,7 +248,7 @@ fn is_readable(properties: &[u8]) -> bool {
     parse_properties(properties).is_ok_and(|(rest, _)| rest.is_empty())
 }
 
-/// The same frame with the mark in place of its properties: one header, a long string.
+/// Returns the frame with the mark instead of its properties: one header, a long string.
 fn marked(frame: &[u8], mark: &str) -> Vec<u8> {
     const HEADERS_FLAG: u16 = 1 << 13;
     let mut entry = vec![MARK.len() as u8];
@@ -279,7 +279,7 @@ mod tests {
         frame
     }
 
-    /// A content header whose `message_id` (flag 7) is these bytes.
+    /// Returns a content header whose `message_id` (flag 7) is these bytes.
     fn header(message_id: &[u8]) -> Vec<u8> {
         let mut payload = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3];
         payload.extend_from_slice(&(1_u16 << 7).to_be_bytes());
@@ -288,7 +288,7 @@ mod tests {
         frame(HEADER_FRAME, &payload)
     }
 
-    /// What lapin reads where the bytes come in pieces of this size.
+    /// Returns the bytes that lapin reads if they arrive in pieces of this size.
     fn screened(bytes: &[u8], piece: usize) -> Vec<u8> {
         let mut frames = Frames { mark: "mark".into(), ..Frames::default() };
         let mut read = Vec::new();

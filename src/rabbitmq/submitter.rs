@@ -1,4 +1,4 @@
-//! Jobs in, from a command line: publishes with confirms and, where asked to, collects the replies.
+//! Publishes jobs for the command line, with confirms, and collects the replies if asked to.
 
 use futures_util::StreamExt;
 use lapin::{
@@ -13,6 +13,7 @@ use super::{
     publisher::PERSISTENT,
 };
 
+/// A job to publish.
 pub struct Job<'a> {
     pub body: Vec<u8>,
     pub message_id: String,
@@ -20,8 +21,9 @@ pub struct Job<'a> {
     pub merchant_id: Option<&'a str>,
 }
 
+/// A publisher of jobs.
 pub struct Submitter {
-    // Held: the channel lives on it.
+    // The channel needs it.
     _connection: Held,
     channel: Channel,
     replies: Option<(String, Consumer)>,
@@ -29,10 +31,15 @@ pub struct Submitter {
     settings: BrokerSettings,
 }
 
-/// Confirms that may be outstanding.
+/// Maximum number of unconfirmed jobs.
 const WINDOW: usize = 256;
 
 impl Submitter {
+    /// Connects, and declares a reply queue if `wants_replies`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`BrokerError`].
     pub async fn connect(settings: &BrokerSettings, wants_replies: bool) -> Result<Self, BrokerError> {
         let connection = connect(settings, "submit").await?;
         let channel = channel(&connection).await?;
@@ -56,6 +63,11 @@ impl Submitter {
         })
     }
 
+    /// Publishes a job.
+    ///
+    /// # Errors
+    ///
+    /// Any [`BrokerError`].
     pub async fn submit(&mut self, job: Job<'_>) -> Result<(), BrokerError> {
         if self.confirms.len() >= WINDOW {
             self.confirmed().await?;
@@ -87,18 +99,26 @@ impl Submitter {
         Ok(())
     }
 
-    /// Until the broker has every job that was submitted.
+    /// Waits until the broker has confirmed every job.
+    ///
+    /// # Errors
+    ///
+    /// Any [`BrokerError`].
     pub async fn confirmed(&mut self) -> Result<(), BrokerError> {
         for confirm in self.confirms.drain(..) {
             let confirmation = within(confirm).await?;
             if !confirmation.is_ack() || confirmation.take_message().is_some() {
-                return Err(BrokerError::Lost("a job was not taken".into()));
+                return Err(BrokerError::Lost("the broker rejected a job".into()));
             }
         }
         Ok(())
     }
 
-    /// Type and body of the next reply.
+    /// Returns type and body of the next reply.
+    ///
+    /// # Errors
+    ///
+    /// If the reply queue is gone.
     pub async fn next_result(&mut self) -> Result<(String, Vec<u8>), BrokerError> {
         let gone = || BrokerError::Lost("the reply queue is gone".into());
         let (_, replies) = self.replies.as_mut().ok_or_else(gone)?;

@@ -1,5 +1,5 @@
-//! TLS to RabbitMQ, for `amqps` URLs. There is no mode without verification: it would hand the password to whoever
-//! answers.
+//! TLS to RabbitMQ, for `amqps` URLs. There is no mode without verification, because it would send the password to
+//! any server.
 
 use std::{
     io,
@@ -18,15 +18,15 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 
-/// The files are read at every connecting, so that renewed ones are taken up.
+/// TLS settings. The files are read for every connection, so that renewed ones take effect.
 #[derive(Debug, Clone, Default)]
 pub struct BrokerTls {
     /// PEM; trusted instead of the system's certificates.
     pub ca_file: Option<PathBuf>,
-    /// Its certificate has to be the CA's, whatever name it is for. Only with a CA file: any public certificate
-    /// would do otherwise.
+    /// Accept a certificate of the CA for any name. Only with a CA file, because otherwise any public certificate
+    /// would be accepted.
     pub any_name: bool,
-    /// PEM: certificate (with what leads up to its CA) and private key.
+    /// PEM: certificate with its chain, and private key.
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
@@ -72,21 +72,21 @@ async fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(unusable(file, "it holds no PEM certificate")),
+        Ok(_) => Err(unusable(file, "the file has no PEM certificate")),
         Err(error) => Err(unusable(file, error)),
     }
 }
 
 async fn private_key(file: &Path) -> io::Result<PrivateKeyDer<'static>> {
     let pem = tokio::fs::read(file).await.map_err(|error| unusable(file, error))?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(file, "it holds no PEM private key"))
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(file, "the file has no PEM private key"))
 }
 
 fn unusable(file: &Path, reason: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("{}: {reason}", file.display()))
 }
 
-/// `verify-ca`: everything is verified but the name.
+/// Verifies everything but the name (`verify-ca`).
 #[derive(Debug)]
 struct AnyName(Arc<WebPkiServerVerifier>);
 
@@ -100,7 +100,7 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // The name is what is looked at last: chain and dates are good by then.
+            // The name is verified last: chain and dates are valid by then.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -131,7 +131,7 @@ impl ServerCertVerifier for AnyName {
     }
 }
 
-/// The other side's certificate, or ours, was not accepted: no waiting mends that.
+/// Returns whether a certificate was not accepted, which waiting does not resolve.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| {
         matches!(

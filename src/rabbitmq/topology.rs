@@ -1,8 +1,8 @@
-//! Exchanges and queues, declared at every connect: durable, and idempotent to declare.
+//! Declares the exchanges and queues at every connection. They are durable, and declaring them is idempotent.
 //!
-//! The results exchange takes no argument of ours, so that a consumer may declare it as the contract has it; a
-//! result that no queue is bound for comes back to the publisher, which puts it into the unrouted queue. The jobs
-//! queue's arguments mean the same from RabbitMQ 3.10 to 4.x.
+//! The results exchange has no arguments, so that a consumer may declare it as in the contract. A result without a
+//! queue is returned to the publisher, which publishes it to the unrouted queue. The arguments of the jobs queue mean
+//! the same from RabbitMQ 3.10 to 4.x.
 
 use lapin::{
     Channel, Connection, ErrorKind, ExchangeKind,
@@ -18,7 +18,7 @@ use super::{
 
 pub(super) async fn declare(connection: &Connection, settings: &BrokerSettings) -> Result<(), BrokerError> {
     let names = &settings.names;
-    // What fails closes it, and is the end of the connection in any case.
+    // An error closes the channel, and the connection ends anyway.
     let channel = &channel(connection).await?;
     exchange(channel, &names.dead_exchange, ExchangeKind::Fanout).await?;
     exchange(channel, &names.unrouted_exchange, ExchangeKind::Fanout).await?;
@@ -26,7 +26,7 @@ pub(super) async fn declare(connection: &Connection, settings: &BrokerSettings) 
     exchange(channel, &names.jobs_exchange, ExchangeKind::Direct).await?;
 
     let mut letters = vec![("x-queue-type", text("quorum"))];
-    // Without a limit of our own RabbitMQ 4 deletes a letter that was looked at more than twenty times.
+    // Without it, RabbitMQ 4 deletes a dead letter that was read and requeued more than twenty times.
     if settings.letter_delivery_limit > 0 {
         letters.push(("x-delivery-limit", number(settings.letter_delivery_limit)));
     }
@@ -37,7 +37,7 @@ pub(super) async fn declare(connection: &Connection, settings: &BrokerSettings) 
         ("x-queue-type", text("quorum")),
         ("x-dead-letter-exchange", text(&names.dead_exchange)),
         ("x-dead-letter-strategy", text("at-least-once")),
-        // At-least-once dead-lettering silently becomes at-most-once without it.
+        // Without it, at-least-once dead-lettering silently becomes at-most-once.
         ("x-overflow", text("reject-publish")),
         ("x-delivery-limit", number(settings.delivery_limit)),
     ];
@@ -81,7 +81,7 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Resu
         .await
 }
 
-/// PRECONDITION_FAILED in words: which one, and (as the broker tells it) which argument.
+/// Explains PRECONDITION_FAILED: names the queue or exchange, and the argument in the broker's words.
 fn explain(what: &str, name: &str, error: lapin::Error) -> BrokerError {
     match error.kind() {
         ErrorKind::ProtocolError(refusal)

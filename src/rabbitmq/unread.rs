@@ -1,16 +1,17 @@
-//! Deliveries of the current session that nobody has taken yet.
+//! Queues deliveries of the current session until they are taken.
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::sync::Notify;
 
 use super::Delivery;
+use crate::lock::lock;
 
-/// Bounded by the prefetch: what an ended session delivered is dropped, and the broker delivers it again.
+/// The queue, bounded by the prefetch. Deliveries of an ended session are dropped, and the broker delivers them again.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     deliveries: Mutex<VecDeque<Box<Delivery>>>,
@@ -33,12 +34,12 @@ impl Unread {
         }
     }
 
-    /// Drops what a session delivered that has ended.
+    /// Drops the deliveries of an ended session.
     pub(super) fn clear(&self) {
         self.deliveries().clear();
     }
 
-    /// Returns how many there are, and how long the first has waited.
+    /// Returns the number of deliveries, and how long the first has waited.
     pub(super) fn waiting(&self) -> (usize, Duration) {
         let deliveries = self.deliveries();
         let first = deliveries.front().map(|first| first.received_at.elapsed());
@@ -46,6 +47,6 @@ impl Unread {
     }
 
     fn deliveries(&self) -> MutexGuard<'_, VecDeque<Box<Delivery>>> {
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.deliveries)
     }
 }

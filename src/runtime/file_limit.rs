@@ -1,14 +1,14 @@
-//! Open files: every connection is one. The usual limit of a process is 1,024, for the sake of programs that cannot count
-//! further (select(2)); one that can asks for as many as it may have.
+//! Raises the limit of open files, because every connection is one. The usual soft limit is 1,024, for programs that
+//! use select(2); other programs may raise it to the hard limit.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Asks for all that there is, and tells where that is less than what may be `wanted`: a call that finds none left is
-/// an attempt that was not sent.
+/// Raises the limit to the maximum, and warns if that is below `wanted`. A call that finds no free file descriptor
+/// counts as not sent.
 pub fn provide(wanted: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(%error, "the limit of open files stays what it is");
+        tracing::warn!(%error, "open file limit not raised");
     }
     if let Some(limit) = getrlimit(Resource::Nofile).current
         && limit < wanted
@@ -16,7 +16,7 @@ pub fn provide(wanted: u64) {
         tracing::warn!(
             limit,
             wanted,
-            "as many calls at once as the configuration allows may want more open files than there may be"
+            "open file limit is too low: the configured concurrency may want more open files"
         );
     }
 }

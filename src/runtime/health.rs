@@ -1,5 +1,7 @@
-//! `/health/live`, `/health/ready` and `/metrics` for whoever runs the worker. Ready: the broker delivers and what it
-//! delivers is taken, results can leave, the database answers, due work is taken, and every task runs.
+//! Serves `/health/live`, `/health/ready` and `/metrics`.
+//!
+//! A worker is ready if the broker delivers jobs, the jobs are taken, results can be published, the database answers,
+//! due work is claimed, and every task runs.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -23,7 +25,7 @@ use crate::{
     tasks,
 };
 
-/// Probes and scrapes are few, small and quick.
+/// Limits for probes and scrapes, which are few, small and fast.
 const LIMITS: ListenerLimits = ListenerLimits {
     max_connections: 64,
     head_timeout: Duration::from_secs(5),
@@ -32,7 +34,7 @@ const LIMITS: ListenerLimits = ListenerLimits {
     max_body_bytes: 1024,
 };
 
-/// Serves until it is dropped.
+/// The health server. It serves until it is dropped.
 pub struct Health(Option<AbortHandle>);
 
 impl Drop for Health {
@@ -51,16 +53,25 @@ struct Watched {
     database: Arc<Probe>,
 }
 
-/// Deliveries that nobody takes for so long, or due work that nobody looks for, make the worker unready.
+/// The worker is unready if deliveries or due work wait for longer than this.
 const NEGLECTED: Duration = Duration::from_secs(30);
 
-/// Listens, before anything else is begun: a port that is taken is said before a job is.
+/// Binds the health port, before anything else starts, so that a port in use is reported before a job is taken.
+///
+/// # Errors
+///
+/// If the address cannot be bound.
 pub async fn bind(listen: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(listen) = listen else { return Ok(None) };
     let listener = TcpListener::bind(listen).await;
     listener.map(Some).with_context(|| format!("worker.health_listen: cannot listen on {listen}"))
 }
 
+/// Starts the server.
+///
+/// # Errors
+///
+/// If the listener has no address.
 pub fn start(
     listener: Option<TcpListener>,
     pipeline: &Arc<Pipeline>,
@@ -69,7 +80,7 @@ pub fn start(
     database: Probe,
 ) -> anyhow::Result<Health> {
     let Some(listener) = listener else { return Ok(Health(None)) };
-    tracing::info!(address = %listener.local_addr()?, "health is served");
+    tracing::info!(address = %listener.local_addr()?, "health endpoint listening");
     let router = Router::new()
         .route("/health/live", get(async || "live"))
         .route("/health/ready", get(ready))
@@ -89,17 +100,17 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
     let publishing = watched.pipeline.publisher.is_up();
     let database = watched.database.answers().await;
     let reading = watched.unsettled.waiting().1 < NEGLECTED;
-    // A database that is away is said by itself.
+    // While the database is away, only `database` is false.
     let sweeping = !database || watched.pipeline.neglected() < NEGLECTED;
     let tasks = tasks::all_run();
     let is_ready = consuming && publishing && database && reading && sweeping && tasks;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    // A connector that is out of order makes nobody unready: the jobs of the others go on.
+    // An open circuit breaker does not affect readiness, because other connectors still work.
     let connectors: BTreeMap<&str, &str> =
         watched.pipeline.connectors.iter().map(|account| (&*account.name, account.breaker.shown())).collect();
-    // Nor do open records that this configuration cannot settle, or clocks.
+    // Neither do clocks, nor open records that this configuration cannot conclude.
     let placement = watched.pipeline.placement();
-    let told = json!({
+    let state = json!({
         "consuming": consuming,
         "publishing": publishing,
         "database": database,
@@ -112,10 +123,10 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
             "no_connector": placement.no_connector,
         },
     });
-    (status, Json(told))
+    (status, Json(state))
 }
 
-/// Without a word to the database: it is there when nothing else is.
+/// Returns the metrics, without using the database.
 async fn measured(State(watched): State<Watched>) -> impl IntoResponse {
     let consuming = *watched.consuming.borrow();
     (

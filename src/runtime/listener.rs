@@ -1,5 +1,4 @@
-//! Serves HTTP to whoever connects, within limits of time, size and connections: a port of the worker's is reached by others than
-//! those it is meant for.
+//! Serves HTTP within limits of time, size and connections, because the port may be reachable for anyone.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,22 +14,23 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+/// Limits of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
-    /// Connections at once. One more closes the oldest: a flood of them must not keep a probe out.
+    /// Maximum number of connections. One more closes the oldest, so that a flood cannot lock probes out.
     pub max_connections: usize,
-    /// For the head of a request to come, also of the next one over the same connection.
+    /// Limit for receiving a request's head, also of the next request over the same connection.
     pub head_timeout: Duration,
-    /// Of a connection, with all of its requests.
+    /// Limit of a connection with all of its requests.
     pub connection_timeout: Duration,
     pub max_head_bytes: usize,
     pub max_body_bytes: usize,
 }
 
-/// After an error of `accept`, which may be that no file is left.
+/// Pause after an error of `accept`, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves without end; what is under way ends with it.
+/// Serves without end. Dropping the future ends all connections.
 pub async fn serve(listener: TcpListener, router: Router, limits: ListenerLimits) {
     let router = router.layer(DefaultBodyLimit::max(limits.max_body_bytes));
     let mut connections = JoinSet::new();
@@ -61,7 +61,7 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: ListenerLim
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(limits.max_head_bytes)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // How a connection ends is its client's business.
+    // An error of a connection concerns its client only.
     let _ = timeout(limits.connection_timeout, connection).await;
 }
 
@@ -91,7 +91,7 @@ mod tests {
         address
     }
 
-    /// What comes back until the other side closes.
+    /// Reads the answer until the other side closes.
     async fn sent(address: SocketAddr, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         // It may be closed before all of it was written.

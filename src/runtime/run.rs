@@ -1,4 +1,4 @@
-//! Builds the ports, starts the pipeline, stops it in order.
+//! `run`: builds the ports, starts the pipeline, and shuts it down in order.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,21 +21,25 @@ use crate::{
     webhooks::Webhooks,
 };
 
-/// The jobs queues of earlier versions have 20, and keep it: the argument is frozen when a queue is made.
+/// The limit of jobs queues that earlier versions declared. The argument cannot change once a queue exists.
 const LOW_DELIVERY_LIMIT: u32 = 1000;
 
-/// Runs until a signal, or until something that does not pass by waiting.
+/// Runs the worker until a signal, or until an error that waiting does not resolve.
+///
+/// # Errors
+///
+/// If the worker cannot start, or stops for another reason than a signal.
 pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     file_limit::provide(config.open_files());
     if config.broker.delivery_limit < LOW_DELIVERY_LIMIT {
         tracing::warn!(
             delivery_limit = config.broker.delivery_limit,
-            "broker.delivery_limit is within reach of restarts and reconnects: RabbitMQ dead-letters jobs by itself then"
+            "broker.delivery_limit is low: after some restarts and reconnects RabbitMQ would dead-letter valid jobs"
         );
     }
     let health_listener = health::bind(config.worker.health_listen).await?;
     let (publisher, mut publishing) = Publisher::start(config.broker());
-    // Beside the database: the system's certificates are read for it.
+    // Concurrently with the database: it reads the system's certificates.
     let settings = config.webhooks();
     let webhooks = spawn_blocking(|| Webhooks::new(settings));
     let store = tokio::select! {
@@ -47,18 +51,18 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         () = signals.next() => return Ok(()),
     }
     let webhooks = webhooks.await?.context("cannot make the webhook client")?;
-    let connectors = config.connectors().context("cannot make a connector's client")?;
+    let connectors = config.connectors().context("cannot make the client of a connector")?;
     let pipeline = Pipeline::new(store, publisher, connectors, webhooks, config.pipeline());
 
-    // Results first: a job is not taken before the topology stands and its result can leave.
+    // The publisher first: no job is taken before the topology exists and results can be published.
     tokio::select! {
         () = pipeline.publisher.wait_until_up() => {}
         ended = &mut publishing => return Err(broker_ended(ended)),
         () = signals.next() => return Ok(()),
     }
-    // Before the first claim: what it finds is judged by the clock that is watched.
+    // Before the first claim, which depends on the observed clock.
     if let Err(error) = pipeline.store.look_at_clock().await {
-        tracing::debug!(%error, "the database's clock not read");
+        tracing::debug!(%error, "database clock not read");
     }
     let services = pipeline.start_services();
     let (consumer, mut consuming) = Consumer::start(config.broker(), pipeline.may_consume());
@@ -66,7 +70,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     let probe = postgres::Probe::new(&config.database())?;
     let health = health::start(health_listener, &pipeline, consumer.is_up(), consumer.unsettled(), probe)?;
     let mut taking = tokio::spawn(pipeline.clone().take_jobs(consumer));
-    tracing::info!("the worker runs");
+    tracing::info!("worker started");
 
     let failed = tokio::select! {
         () = signals.next() => None,
@@ -79,27 +83,27 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     };
     stopper.cancel();
     pipeline.stop();
-    tracing::info!("stopping: nothing new is taken, what is under way is finished");
+    tracing::info!("stopping: no new jobs, draining");
     let grace = Duration::from_secs(config.worker.grace_period_seconds);
-    let is_left_behind = tokio::select! {
+    let is_abandoned = tokio::select! {
         stopped = timeout(grace, finish(&pipeline, &stopper, taking, services)) => {
             if stopped.is_err() {
-                tracing::warn!(jobs = pipeline.jobs_in_flight(), "the grace period is over; leases mend what is left");
-                pipeline.give_up().await;
+                tracing::warn!(jobs = pipeline.jobs_in_flight(), "grace period over, remaining work abandoned until its leases expire");
+                pipeline.abandon_all().await;
             }
             stopped.is_err()
         }
         () = signals.next() => {
-            tracing::warn!("a second signal: leaving at once; leases mend what is left");
-            pipeline.give_up().await;
+            tracing::warn!("a second signal: stopping at once, remaining work abandoned until its leases expire");
+            pipeline.abandon_all().await;
             true
         }
     };
     drop(health);
     match failed {
         Some(error) => Err(error),
-        // What is under way has its connections, which would be waited for in vain.
-        None if is_left_behind => Ok(()),
+        // Abandoned work still uses connections, so closing them would wait in vain.
+        None if is_abandoned => Ok(()),
         None => {
             let _ = timeout(Duration::from_secs(5), consuming).await;
             let _ = timeout(Duration::from_secs(5), pipeline.store.close()).await;
@@ -109,34 +113,33 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     }
 }
 
-/// Until nothing is under way, then close: what is unacknowledged goes back to the queue.
+/// Drains the pipeline, then closes the consumer: unacknowledged deliveries return to the queue.
 async fn finish(
     pipeline: &Arc<Pipeline>,
     stopper: &Stopper,
     taking: JoinHandle<()>,
     services: Vec<JoinHandle<()>>,
 ) {
-    // These begin tasks: only after their end is there no more to wait for than what is under way.
+    // These spawn tasks, so they have to end before the pipeline can drain.
     if !taking.is_finished() {
         let _ = taking.await;
     }
     join_all(services).await;
-    pipeline.at_rest().await;
+    pipeline.drained().await;
     stopper.close();
 }
 
-/// A store over a database that is there, with its schema. A database that is starting is waited for; a wrong
-/// password is not.
+/// Opens the store. Waits for a database that is starting; a wrong password is an error.
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
     let keys = config.key_ring().context("keys")?;
-    let mut told = false;
+    let mut is_logged = false;
     let pool = loop {
         match open_pool(config).await {
             Ok(pool) => break pool,
             Err(StoreError::Unavailable(reason)) => {
-                if !told {
-                    tracing::warn!(reason, "the database is away, trying again until it is back");
-                    told = true;
+                if !is_logged {
+                    tracing::warn!(reason, "database unavailable at start, will retry");
+                    is_logged = true;
                 }
                 sleep(jittered(Duration::from_secs(1), Duration::from_secs(2))).await;
             }
@@ -157,7 +160,7 @@ async fn open_pool(config: &Config) -> Result<sqlx::PgPool, StoreError> {
     Ok(pool)
 }
 
-/// Says what has changed since the last start that is not seen in any record.
+/// Compares settings that records depend on with those of the last start.
 async fn compare_with_last_start(config: &Config, store: &Store) -> anyhow::Result<()> {
     let deployment = &config.worker.deployment;
     match store.remember("worker.deployment", deployment).await? {
@@ -179,7 +182,7 @@ async fn compare_with_last_start(config: &Config, store: &Store) -> anyhow::Resu
                 tracing::warn!(
                     before,
                     now = default,
-                    "jobs.default_connector has changed: jobs that name no connector and were not accepted before go to the new one"
+                    "jobs.default_connector has changed: new jobs without x-connector go to the new one"
                 );
             }
             store.replace_remembered("jobs.default_connector", default).await?;

@@ -1,19 +1,24 @@
-//! First signal: take nothing new. Second signal: leave at once; the leases mend the rest.
+//! Receives signals. The first one starts the shutdown; the second one stops at once, and leases expire.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT.
+/// The signals SIGTERM and SIGINT.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
+    /// Installs the signal handlers.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not allow it.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Until the next of them comes.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

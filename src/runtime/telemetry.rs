@@ -1,5 +1,6 @@
-//! Logs. Field names are dotted and the same everywhere: `payout_link.id`, `merchant_payout_id`, `connector.name`,
-//! `attempt.number`, `event.id`, `error.code`. No body, no URL with a secret in it, no secret.
+//! Writes the log. Field names are the same everywhere: `payout_link.id`, `merchant.id`, `merchant_payout_id`,
+//! `connector.name`, `attempt.number`, `event.id`, `error.code`. It never logs a body, a secret, or a URL with a
+//! secret.
 
 use std::io::IsTerminal;
 
@@ -7,8 +8,12 @@ use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::Subs
 
 use crate::config::{LogFormat, LogSection};
 
-/// Starts logging to stderr. `filter`: see [`LogSection`]; the libraries below that would log payloads are kept
-/// quiet (lapin writes the whole of a returned message, body and all, at WARN, and frames at TRACE).
+/// Starts logging to stderr. See [`LogSection`] for `filter`. Libraries that would log payloads stay quiet: lapin
+/// logs a whole returned message at WARN, and frames at TRACE.
+///
+/// # Errors
+///
+/// If the filter cannot be read, or logging was started before.
 pub fn start(log: &LogSection) -> Result<(), String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("log.filter: {error}"))?;
     let quiet = [
@@ -32,7 +37,8 @@ pub fn start(log: &LogSection) -> Result<(), String> {
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    // What cannot be logged is not said on stderr either: that is where it could not be written, and the try would panic.
+    // Errors of logging are not reported on stderr: stderr is where the write failed, and reporting there would
+    // panic.
     let layer = if human {
         fmt::layer().with_writer(std::io::stderr).with_target(false).log_internal_errors(false).boxed()
     } else {

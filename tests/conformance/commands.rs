@@ -74,7 +74,7 @@ pub async fn cancel_takes_a_link_back(description: &Description) {
     assert!(!said(&output).contains("canary"), "{}", said(&output));
     let output = world.run(&["cancel", "po_9"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains(r#"there is no record "po_9""#), "{}", said(&output));
+    assert!(said(&output).contains(r#"no record has the id "po_9""#), "{}", said(&output));
 }
 
 pub async fn connectors_says_what_an_account_needs(description: &Description) {
@@ -96,15 +96,15 @@ pub async fn connectors_says_what_an_account_needs(description: &Description) {
         line.unwrap_or_else(|| panic!("{name}: {listed}")).trim()
     };
     assert_eq!(value("configured as"), "tested");
-    assert_eq!(value("links can be taken back"), "yes");
+    assert_eq!(value("links can be cancelled"), "yes");
     // Given what it says of a job: a job without it is refused.
     for (_, field) in description.required {
-        assert!(value("needs of a job").contains(field), "{field}: {listed}");
+        assert!(value("required in a job").contains(field), "{field}: {listed}");
     }
     // And of settings: an account without one of them is no account, by name.
     let file = world.folder.join("less.toml");
     let whole = std::fs::read_to_string(world.folder.join("worker.toml")).unwrap();
-    for setting in value("needs settings").split(", ") {
+    for setting in value("required settings").split(", ") {
         std::fs::write(&file, without(&whole, setting)).unwrap();
         let problem = load(Some(&file), std::iter::empty()).unwrap_err().to_string();
         assert!(problem.contains("connectors.tested") && problem.contains(setting), "{setting}: {problem}");

@@ -44,7 +44,7 @@ async fn a_clock_that_steps_forward_makes_no_second_link() {
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
     let ledger = world.provider.ledger();
     assert_eq!((ledger.links.len(), ledger.keys_seen().len()), (1, 1));
-    worker.says("the database's clock has stepped").await;
+    worker.says("database clock stepped").await;
     let url = worker.health_url().await;
     eventually("the step is counted", async || {
         let metrics = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();

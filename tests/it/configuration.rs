@@ -105,7 +105,9 @@ const MISTAKES: &[Mistake] = &[
         "a number in quotes",
         "lease_seconds = 45",
         "lease_seconds = \"canary\"",
-        &["worker.lease_seconds: expected a whole number from 0 on, without quotes, found a text in quotes"],
+        &[
+            "worker.lease_seconds: expected a whole number from 0 on, without quotes, found a string in quotes",
+        ],
     ),
     file(
         "a number below 0",
@@ -123,7 +125,7 @@ const MISTAKES: &[Mistake] = &[
         "a switch in quotes",
         "migrate = true",
         "migrate = \"canary\"",
-        &["worker.migrate: expected true or false, without quotes, found a text in quotes"],
+        &["worker.migrate: expected true or false, without quotes, found a string in quotes"],
     ),
     file(
         "one of several networks",
@@ -148,7 +150,7 @@ const MISTAKES: &[Mistake] = &[
         "filter = \"info\"",
         "filter = \"infoo\"",
         &[
-            "log.filter has a word that is no level, expected a level (off, error, warn, info, debug, trace), or MODULE=LEVEL, \
+            "log.filter has a word that is not a level, expected a level (off, error, warn, info, debug, trace), or MODULE=LEVEL, \
            with commas between. Did you mean \"info\"?",
         ],
     ),
@@ -177,13 +179,13 @@ const MISTAKES: &[Mistake] = &[
         "one underscore in place of two, first",
         &[("PAYOUT_LINK_WORKER__LEASE_SECONDS", "20")],
         &[
-            "PAYOUT_LINK_WORKER__LEASE_SECONDS is no setting: did you mean PAYOUT_LINK__WORKER__LEASE_SECONDS?",
+            "PAYOUT_LINK_WORKER__LEASE_SECONDS is not a setting: did you mean PAYOUT_LINK__WORKER__LEASE_SECONDS?",
         ],
     ),
     variable(
         "one underscore in place of two, second",
         &[("PAYOUT_LINK__WORKER_LEASE_SECONDS", "20")],
-        &["PAYOUT_LINK__WORKER_LEASE_SECONDS names no setting, expected PAYOUT_LINK__SECTION__KEY"],
+        &["PAYOUT_LINK__WORKER_LEASE_SECONDS is not a setting, expected PAYOUT_LINK__SECTION__KEY"],
     ),
     variable(
         "a variable misspelt",

@@ -71,7 +71,7 @@ async fn a_worker_that_sleeps_past_its_lease_changes_nothing_when_it_wakes() {
     world.webhooks(1).await;
     // when the first wakes up with its answer,
     sleeper.signal("CONT");
-    sleeper.says("the lease ran out").await;
+    sleeper.says("lease lost").await;
     // then there is one event still, and the late answer stands in the timeline. (RabbitMQ may have given the sleeper's
     // delivery to the other, which then replayed the result.)
     let results = world.results_of("po_1");

@@ -50,7 +50,7 @@ async fn each_class_of_refusal_has_its_consequence() {
         let error = sqlx::query(AssertSqlSafe(raise)).execute(&world.pool).await.unwrap_err();
         let consequence = match StoreError::from(error) {
             StoreError::Unavailable(_) => again,
-            StoreError::Refused(_) => row,
+            StoreError::Rejected(_) => row,
             StoreError::Unusable(_) => stop,
             other => panic!("{code}: {other}"),
         };
@@ -113,7 +113,7 @@ async fn a_primary_that_has_become_read_only_is_waited_for() {
     eventually("the job is refused for it", async || {
         let log = worker.log();
         let refused =
-            |line: &str| line.contains("database unavailable, trying again") && line.contains("25006");
+            |line: &str| line.contains("database unavailable, will retry") && line.contains("25006");
         log.lines().any(refused).then_some(())
     })
     .await;
@@ -169,7 +169,7 @@ async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
     for _ in 0..3 {
         let mut again = world.launch_worker(&[]);
         assert_eq!(again.exited().await.code(), Some(1));
-        let reason = "tables, columns or rights are missing: payout_links: SELECT";
+        let reason = "tables, columns or privileges are missing: payout_links: SELECT";
         assert!(again.log().contains(reason), "{}", again.log());
     }
     // and the job is taken for nothing but a job when the table is back.

@@ -116,7 +116,7 @@ async fn a_database_that_is_not_utf8_is_refused() {
     let mut url = database_url(&world);
     url.set_path(&name);
     world.set("database.url", &url);
-    refused(&world, "its encoding is LATIN1").await;
+    refused(&world, "the database's encoding is LATIN1").await;
     world.pool.execute(AssertSqlSafe(format!("DROP DATABASE {name}"))).await.unwrap();
 }
 
@@ -135,16 +135,16 @@ async fn missing_rights_and_too_few_sessions_are_refused() {
     refused(&world, "this role may not migrate it").await;
     // nor are there any,
     world.set("worker.migrate", false);
-    refused(&world, "tables, columns or rights are missing: payout_links: SELECT").await;
+    refused(&world, "tables, columns or privileges are missing: payout_links: SELECT").await;
     // nor are they its own to use,
     postgres::migrate(&world.pool).await.unwrap();
-    refused(&world, "tables, columns or rights are missing: payout_links: SELECT").await;
+    refused(&world, "tables, columns or privileges are missing: payout_links: SELECT").await;
     // nor, where they are, to change.
     let grant = format!(
         "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; REVOKE UPDATE ON sealing_keys FROM {role}"
     );
     world.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
-    refused(&world, "rights are missing: sealing_keys: UPDATE").await;
+    refused(&world, "privileges are missing: sealing_keys: UPDATE").await;
     let grant = format!("GRANT UPDATE ON sealing_keys TO {role}; ALTER ROLE {role} CONNECTION LIMIT 7");
     world.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
     refused(&world, "the role's CONNECTION LIMIT is 7, and this worker needs 8 sessions").await;
@@ -201,14 +201,14 @@ impl Pooler {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_is_not() {
     for (more, words) in [
-        ("pool_mode = transaction", "a connection pooler stands between"),
+        ("pool_mode = transaction", "a connection pooler shares sessions"),
         (
             "pool_mode = transaction\nignore_startup_parameters = extra_float_digits,options",
-            "two sessions are one: a connection pooler stands between",
+            "two connections share one session: a connection pooler shares sessions",
         ),
         (
             "pool_mode = statement\nignore_startup_parameters = extra_float_digits,options",
-            "a connection pooler stands between",
+            "a connection pooler shares sessions",
         ),
     ] {
         let mut world = World::new().await;

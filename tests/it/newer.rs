@@ -32,7 +32,7 @@ async fn an_unknown_field_is_rejected_or_ignored_and_counted() {
     let metrics = format!("{}/metrics", worker.health_url().await);
     let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
     assert!(text.contains("payout_links_ignored_fields_total{field=\"payout_purpose\"} 1"), "{text}");
-    assert_eq!(worker.log().matches("unknown field of a job ignored").count(), 1);
+    assert_eq!(worker.log().matches("unknown job field ignored").count(), 1);
     assert!(!worker.log().contains("canary\""), "{}", worker.log());
 }
 

@@ -24,7 +24,7 @@ async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
     for number in 1..20 {
         world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
     }
-    worker.says("cannot look for what is due").await;
+    worker.says("sweep failed").await;
     database.restart();
     // then every job ends in one link.
     for number in 0..20 {
@@ -48,7 +48,7 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     call.arrived().await;
     // The webhook does not wait for the broker.
     broker.kill();
-    worker.says("RabbitMQ is away").await;
+    worker.says("RabbitMQ unavailable").await;
     call.release();
     world.webhooks(1).await;
     assert_eq!(world.shown("po_0").unwrap()["event"]["published_at"], json!(null));
@@ -91,7 +91,7 @@ async fn a_connection_to_the_broker_that_has_fallen_silent_is_noticed_by_its_hea
     let worker = world.start_worker().await;
     // Half-open: nothing is closed, nothing arrives. Nobody publishes, so nothing else could tell.
     broker.set(Mode::Silent);
-    worker.says("RabbitMQ is away").await;
+    worker.says("RabbitMQ unavailable").await;
     broker.heal();
     consuming_again(&worker).await;
     world.publish(job("po_1")).await;
@@ -117,7 +117,7 @@ async fn an_outage_costs_neither_cpu_nor_memory() {
     // when the broker, and then the database, are away for `OUTAGE_SECONDS`, with jobs waiting,
     let length = std::env::var("OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     for (service, proxy, sign) in
-        [("RabbitMQ", &broker, "RabbitMQ is away"), ("PostgreSQL", &database, "cannot look for what is due")]
+        [("RabbitMQ", &broker, "RabbitMQ unavailable"), ("PostgreSQL", &database, "sweep failed")]
     {
         let (cpu, memory) = (worker.cpu(), worker.most_memory());
         proxy.set(Mode::Refuse);

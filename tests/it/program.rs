@@ -48,7 +48,7 @@ async fn a_database_that_is_not_there_stops_the_start_and_one_that_is_away_does_
 
     world.set("database.url", "postgres://worker:canary@127.0.0.1:1/payout_links");
     let worker = world.launch_worker(&[]);
-    worker.says("the database is away, trying again until it is back").await;
+    worker.says("database unavailable at start, will retry").await;
     assert!(!worker.log().contains("canary"), "{}", worker.log());
     assert!(worker.stop().await.success());
 }
@@ -84,7 +84,7 @@ async fn config_says_what_is_given_and_not_what_it_is() {
         let line = said.lines().find(|line| line.starts_with(setting));
         line.unwrap_or_else(|| panic!("{setting}: {said}")).split_once(' ').unwrap().1.trim().to_owned()
     };
-    assert_eq!(place("database.url"), "a file that the environment names");
+    assert_eq!(place("database.url"), "a file named in the environment");
     assert_eq!(place("broker.url"), "the environment");
     assert_eq!(place("connectors.sandbox.token"), "the file");
     assert_eq!(place("webhooks.merchant_secrets.m_1"), "the environment");
@@ -128,6 +128,13 @@ async fn show_has_no_secret() {
     world.publish(job("po_1")).await;
     world.wait_until_told("po_1").await;
     let url = world.provider.ledger().links[0].url.clone();
+    // It is found by each of its ids.
+    let json = world.run(&["show", "--json", "po_1"]);
+    let record: serde_json::Value = serde_json::from_str(said(&json).trim()).unwrap();
+    for id in [&record["id"], &record["event"]["id"], &record["connector_payout_id"]] {
+        let output = world.run(&["show", id.as_str().unwrap()]);
+        assert!(output.status.success() && said(&output).contains("po_1"), "{id}: {}", said(&output));
+    }
     for arguments in [&["show", "po_1"][..], &["show", "--json", "po_1"]] {
         let output = world.run(arguments);
         assert!(output.status.success());
@@ -154,7 +161,7 @@ async fn cancel_says_what_it_cannot_take_back() {
     // then neither is cancelled, each for its own reason.
     for (payout, reason) in [
         ("po_1", format!("sandbox does not cancel {id}: this connector cannot take a link back")),
-        ("refused", "the record is failed: there is no link to take back".to_owned()),
+        ("refused", "the record is failed: it has no link to cancel".to_owned()),
     ] {
         let output = world.run(&["cancel", payout]);
         assert_eq!(output.status.code(), Some(1));

@@ -81,7 +81,7 @@ async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
     let shown = world.wait_until_told("po_1").await;
     assert_eq!(outcomes(&shown), ["create try_later", "create try_later", "create created"]);
-    assert!(worker.log().contains("the connector refuses the configured credential"));
+    assert!(worker.log().contains("provider rejected the configured credential"));
     // One that came with the job is the job's own affair.
     world.publish(job("po_2").with("access_token", json!("not the token"))).await;
     let result = world.result_of("po_2").await;

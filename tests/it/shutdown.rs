@@ -85,7 +85,7 @@ async fn the_grace_period_has_an_end() {
     world.publish(job("po_1")).await;
     eventually("a lease", async || world.shown("po_1").filter(|shown| shown["leased"] == true)).await;
     worker.signal("TERM");
-    worker.says("the grace period is over").await;
+    worker.says("grace period over").await;
     assert!(worker.exited().await.success());
 }
 
@@ -120,7 +120,7 @@ async fn workers_that_are_replaced_under_load_lose_nothing() {
         last.signal("TERM");
         assert!(last.exited().await.success());
         let log = last.log();
-        assert!(!log.contains("\"ERROR\"") && !log.contains("the grace period is over"), "{log}");
+        assert!(!log.contains("\"ERROR\"") && !log.contains("grace period over"), "{log}");
     }
     for round in 0..3 {
         for number in 0..40 {

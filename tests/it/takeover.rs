@@ -94,7 +94,7 @@ async fn an_answer_in_hand_outlasts_the_lease() {
     // when the database is away until long after the lease, and the answer comes meanwhile,
     database.kill();
     call.release();
-    worker.says("database unavailable, no jobs are consumed").await;
+    worker.says("database unavailable, consumption paused").await;
     // (the one wait for the clock: it is the length of the outage that is tried)
     tokio::time::sleep(Duration::from_secs(12)).await;
     database.restart();
@@ -121,7 +121,7 @@ async fn an_answer_in_hand_is_not_given_up_before_the_grace_period_has_ended() {
     call.arrived().await;
     database.kill();
     call.release();
-    worker.says("database unavailable, no jobs are consumed").await;
+    worker.says("database unavailable, consumption paused").await;
     worker.signal("TERM");
     worker.says("stopping").await;
     // when the database is back later than other writes are waited for,
@@ -143,13 +143,13 @@ async fn an_answer_that_is_given_up_is_logged() {
     call.arrived().await;
     database.kill();
     call.release();
-    worker.says("database unavailable, no jobs are consumed").await;
+    worker.says("database unavailable, consumption paused").await;
     // when the grace period ends,
     worker.signal("TERM");
     worker.exited().await;
     // then the log has what is needed to find the link at the provider.
     let log = worker.log();
-    let line = log.lines().find(|line| line.contains("conclusion given up")).expect("the line");
+    let line = log.lines().find(|line| line.contains("conclusion abandoned")).expect("the line");
     let made = &world.provider.ledger().links[0];
     assert!(line.contains(&made.id), "{line}");
 }

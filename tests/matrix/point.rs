@@ -221,7 +221,7 @@ async fn stopped(run: &Run<'_>, mut worker: Worker) -> Vec<Violation> {
     match tokio::time::timeout(DEADLINE, worker.exited()).await {
         Err(_) => evidence.push("a worker that was told to stop runs on".to_owned()),
         Ok(status) if !status.success() => evidence.push(format!("a worker stopped with {status}")),
-        Ok(_) if worker.log().contains("the grace period is over") => {
+        Ok(_) if worker.log().contains("grace period over") => {
             evidence.push("a worker that was told to stop had something under way that did not end".into());
         }
         Ok(_) => {}

@@ -38,9 +38,9 @@ pub enum Step {
     Park(usize),
     /// `src/postgres/accept.rs::accept`
     Accept(usize),
-    /// `src/pipeline/answer.rs::reject_unless_accepted`
+    /// `src/pipeline/reject.rs::reject_unless_accepted`
     Reject(usize),
-    /// `src/pipeline/answer.rs::reject`
+    /// `src/pipeline/reject.rs::reject`
     PublishRejection(usize),
     /// `src/rabbitmq/delivery.rs::acknowledge`
     Acknowledge(usize),
@@ -52,14 +52,14 @@ pub enum Step {
     Claim(usize),
     /// `src/postgres/outbox.rs::claim_events`
     ClaimEvent(usize),
-    /// `src/domain/retry/mod.rs::next`, and what follows at once: `src/postgres/keep.rs::postpone`,
+    /// `src/domain/retry/mod.rs::next`, and what follows at once: `src/postgres/renew.rs::postpone`,
     /// `src/postgres/conclude.rs::conclude`
     Decide(usize),
     /// `src/postgres/conclude.rs::conclude`, committed and its answer lost: the verb is repeated
     ConcludeUnheard(usize),
-    /// `src/postgres/keep.rs::renew_for_call`
+    /// `src/postgres/renew.rs::renew_for_call`
     RenewForCall(usize),
-    /// `src/postgres/keep.rs::renew_for_look_up`
+    /// `src/postgres/renew.rs::renew_for_look_up`
     RenewForLookUp(usize),
     /// `src/pipeline/create_link.rs::is_covered`, and the sending in `src/pipeline/create_link.rs::call`
     Send(usize),

@@ -46,7 +46,7 @@ impl Worker {
     pub async fn health_url(&self) -> String {
         let address = eventually("the worker serves health", async || {
             let log = self.log();
-            let line = log.lines().find(|line| line.contains("health is served"))?;
+            let line = log.lines().find(|line| line.contains("health endpoint listening"))?;
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             Some(line["address"].as_str().unwrap().to_owned())
         });

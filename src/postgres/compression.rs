@@ -1,38 +1,42 @@
-//! What is sealed is packed before: a request or a result is mostly the contract's own words, and every byte of it is
-//! written more than once (the row, its next version, and the log of both). A usual request comes to half of itself or less.
+//! Compresses values before they are sealed. A request or a result consists mostly of the contract's own words, and
+//! PostgreSQL writes every byte more than once (the row, its next version, the log of both). A usual request shrinks
+//! to half its size or less.
 //!
-//! `length (4, little-endian) ‖ LZ4 block`, against a dictionary that never changes: what was packed with it is only
-//! ever read with it. Packing before sealing makes the length tell a little of the words as well. That is of use to one who
-//! can put words of his own beside a secret and see how long both become: here one sender writes all of a request, and one
-//! connector all of a link.
+//! The form is `length (4, little-endian) ‖ LZ4 block`, against a dictionary that never changes: a value is only
+//! readable with the dictionary that it was compressed with.
+//!
+//! Compression before encryption makes the length depend on the content. An attacker can use that only if the same
+//! value holds a secret and text of the attacker. Here one sender writes all of a request, and one provider writes
+//! all of a link.
 
 use lz4_flex::block::{
     compress_into_with_dict, decompress_into_with_dict, get_maximum_output_size, uncompressed_size,
 };
 
-pub(super) fn pack(clear: &[u8], dictionary: &[u8]) -> Vec<u8> {
-    let mut packed = vec![0; LENGTH + get_maximum_output_size(clear.len())];
-    let (length, block) = packed.split_at_mut(LENGTH);
+pub(super) fn compress(clear: &[u8], dictionary: &[u8]) -> Vec<u8> {
+    let mut compressed = vec![0; LENGTH + get_maximum_output_size(clear.len())];
+    let (length, block) = compressed.split_at_mut(LENGTH);
     #[expect(clippy::cast_possible_truncation, reason = "a request has 2^18 bytes at most")]
     length.copy_from_slice(&(clear.len() as u32).to_le_bytes());
-    #[expect(clippy::expect_used, reason = "fails only where there is less room than the worst case takes")]
-    let length = compress_into_with_dict(clear, block, dictionary).expect("there is room for the worst case");
-    packed.truncate(LENGTH + length);
-    packed
+    #[expect(clippy::expect_used, reason = "the buffer has the size of the worst case")]
+    let length =
+        compress_into_with_dict(clear, block, dictionary).expect("the buffer has the size of the worst case");
+    compressed.truncate(LENGTH + length);
+    compressed
 }
 
 const LENGTH: usize = 4;
 
-/// `None`: it was not packed.
-pub(super) fn unpack(packed: &[u8], dictionary: &[u8]) -> Option<Vec<u8>> {
-    let (length, block) = uncompressed_size(packed).ok()?;
+/// Decompresses a value. Returns `None` if it was not compressed.
+pub(super) fn decompress(compressed: &[u8], dictionary: &[u8]) -> Option<Vec<u8>> {
+    let (length, block) = uncompressed_size(compressed).ok()?;
     let mut clear = vec![0; length];
-    let unpacked = decompress_into_with_dict(block, &mut clear, dictionary).ok()?;
-    (unpacked == length).then_some(clear)
+    let decompressed = decompress_into_with_dict(block, &mut clear, dictionary).ok()?;
+    (decompressed == length).then_some(clear)
 }
 
-/// Requests as `contract::encode` writes them, with what most of them have at the end: what was seen last is found first.
-/// Never to be changed.
+/// The dictionary for requests, as `contract::encode` writes them. The most common parts are at the end, where LZ4
+/// finds them first. It must never change.
 pub(super) const REQUEST: &[u8] = concat!(
     r#","browser_info":{"color_depth":24,"screen_height":1080,"screen_width":1920,"java_enabled":false,"#,
     r#""java_script_enabled":true,"time_zone_offset_minutes":-60,"language":"en-US","accept_header":"text/html","#,
@@ -53,7 +57,7 @@ pub(super) const REQUEST: &[u8] = concat!(
 )
 .as_bytes();
 
-/// The same for results, as `contract::result` writes them.
+/// The dictionary for results, as `contract::result` writes them. It must never change.
 pub(super) const RESULT: &[u8] = concat!(
     r#","error":{"unified_details":{"code":"","message":"The connector ","user_guidance_message":""},"#,
     r#""connector_details":{"code":"","message":"","reason":""}},"status_code":400,"payout_status":"FAILED","#,
@@ -71,47 +75,47 @@ mod tests {
     const JOB: &[u8] = br#"{"merchant_payout_id":"po_1001","address":{"billing_address":{"first_name":"Ada","last_name":"Lovelace","line1":"1 Main St","city":"London","zip_code":"N1","country_alpha2_code":"GB"}},"amount":{"minor_amount":1000,"currency":"USD"},"destination_currency":"USD","customer":{"name":"Ada Lovelace","id":"cus_1","email":"ada@example.com"},"priority":"REGULAR","webhook_url":"https://merchant.example/webhooks"}"#;
 
     #[test]
-    fn whatever_is_packed_comes_out_as_it_was() {
+    fn compressed_values_decompress_to_the_original() {
         let long = JOB.repeat(600);
         for clear in [&b""[..], b"{}", b"\0\xff", JOB, &long, REQUEST, RESULT] {
             for dictionary in [REQUEST, RESULT] {
-                assert_eq!(unpack(&pack(clear, dictionary), dictionary).unwrap(), clear);
+                assert_eq!(decompress(&compress(clear, dictionary), dictionary).unwrap(), clear);
             }
         }
     }
 
-    /// What is in databases was packed by lz4_flex with a table of its own, on the heap.
+    /// Existing databases hold values that lz4_flex compressed with a table of its own, on the heap.
     #[test]
-    fn what_was_packed_before_comes_out_as_it_was() {
-        let packed = concat!(
+    fn values_of_earlier_versions_decompress() {
+        let compressed = concat!(
             "970100000fda02074031303031020506de020f08020d30416461c602072d01804c6f76656c61636517000313029031204d61",
             "696e20537474010212046a4c6f6e646f6e2202104e7c000f24020a04ee010ffe010e3f555344fe0108001e0006a601004f00",
             "035c014741646120c00001f103406375735f9900046d013961646159030f7c011b045404132e4300b02f776562686f6f6b73",
             "227d",
         );
-        let packed: Vec<u8> = (0..packed.len())
+        let compressed: Vec<u8> = (0..compressed.len())
             .step_by(2)
-            .map(|place| u8::from_str_radix(&packed[place..place + 2], 16).unwrap())
+            .map(|index| u8::from_str_radix(&compressed[index..index + 2], 16).unwrap())
             .collect();
-        assert_eq!(unpack(&packed, REQUEST).unwrap(), JOB);
-        assert_eq!(pack(JOB, REQUEST), packed);
+        assert_eq!(decompress(&compressed, REQUEST).unwrap(), JOB);
+        assert_eq!(compress(JOB, REQUEST), compressed);
     }
 
     #[test]
     fn a_usual_request_is_half_as_long() {
-        let packed = pack(JOB, REQUEST);
-        assert!(packed.len() * 2 <= JOB.len(), "{} of {}", packed.len(), JOB.len());
+        let compressed = compress(JOB, REQUEST);
+        assert!(compressed.len() * 2 <= JOB.len(), "{} of {}", compressed.len(), JOB.len());
     }
 
     #[test]
-    fn what_was_not_packed_is_told() {
-        let packed = pack(JOB, REQUEST);
-        assert_eq!(unpack(JOB, REQUEST), None);
-        assert_eq!(unpack(&packed[..packed.len() - 1], REQUEST), None);
-        assert_eq!(unpack(b"\x01", REQUEST), None);
+    fn uncompressed_values_are_rejected() {
+        let compressed = compress(JOB, REQUEST);
+        assert_eq!(decompress(JOB, REQUEST), None);
+        assert_eq!(decompress(&compressed[..compressed.len() - 1], REQUEST), None);
+        assert_eq!(decompress(b"\x01", REQUEST), None);
     }
 
-    /// What is in databases was packed with them.
+    /// Existing databases hold values that were compressed with these dictionaries.
     #[test]
     fn the_dictionaries_are_what_they_always_were() {
         let start = |dictionary| digest::digest(&digest::SHA256, dictionary).as_ref()[..8].to_vec();

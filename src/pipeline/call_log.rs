@@ -1,15 +1,16 @@
-//! Takes the secrets out of what a call came to, and writes its line of the log.
+//! Redacts the outcome of a call, and logs it.
 
 use crate::{
     connectors::Account,
     domain::{Attempt, ConnectorError, CreatedLink, OpenLink, Outcome},
 };
 
-/// A connector may repeat what it was sent, its own account's credentials too: none of it goes on.
+/// Redacts an error: a provider may echo the request, its credentials included.
 pub(super) fn redact(error: &mut ConnectorError, link: &OpenLink, account: &Account) {
     account.redact(error, Some(&link.job));
 }
 
+/// Redacts an outcome.
 pub(super) fn redact_outcome(outcome: &mut Outcome, link: &OpenLink, account: &Account) {
     match outcome {
         Outcome::Declined(error)
@@ -22,24 +23,25 @@ pub(super) fn redact_outcome(outcome: &mut Outcome, link: &OpenLink, account: &A
     }
 }
 
-/// A word that nobody knows may be anything.
+/// Redacts an unknown status, because it may hold any text.
 pub(super) fn redact_status(created: &mut CreatedLink, link: &OpenLink, account: &Account) {
     if let Some(status) = &created.unknown_status {
         created.unknown_status = Some(account.redact_status(status, &link.job));
     }
 }
 
-/// One line a call. A credential of the deployment that a connector refuses is somebody's to mend, now.
-pub(super) fn tell_log(attempt: &Attempt, our_credential_refused: bool) {
+/// Logs one line for an attempt. A rejected credential of the deployment is an error, because an operator has to
+/// correct it.
+pub(super) fn log_attempt(attempt: &Attempt, credential_rejected: bool) {
     let (kind, outcome, status) = (attempt.kind.as_str(), attempt.outcome, attempt.status_code);
     let took_ms = u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX);
-    if our_credential_refused {
+    if credential_rejected {
         tracing::error!(
             kind,
             outcome,
             http.status = status,
             took_ms,
-            "the connector refuses the configured credential or address"
+            "provider rejected the configured credential or address"
         );
     } else if matches!(outcome, "created" | "found") {
         tracing::debug!(kind, outcome, http.status = status, took_ms, "connector called");

@@ -1,7 +1,7 @@
-//! Answers to deliveries that become no record: rejections with their dead letters, and replays.
+//! Rejects jobs and publishes replies: rejections with their dead letters, and replays.
 //!
-//! Each step is done once it is confirmed, and is not repeated for the sake of the next. All of it is bounded in time; a
-//! reply queue that takes nothing is nobody's wait but its own.
+//! A step that is confirmed is not repeated when the next one fails. Every step has a time limit, and a blocked reply
+//! queue delays nothing else.
 
 use std::{pin::pin, time::Duration};
 
@@ -23,30 +23,30 @@ use crate::{
     rabbitmq::{Delivery, Message, PublishError, REJECTED_AT, Route},
 };
 
-/// How answering a delivery ended.
+/// How far the reply to a delivery was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answered {
-    /// Published, and dead-lettered where that was wanted: the delivery may be acknowledged.
-    Yes,
-    /// Published; the broker is to make the dead letter, from the message that it has.
+pub(super) enum Published {
+    /// Published, and dead-lettered if requested: the delivery may be acknowledged.
+    Completely,
+    /// Published; the broker has to dead-letter the message itself.
     LeftToTheBroker,
-    /// Nothing can be published at present.
-    No,
-    /// The pipeline was stopped: the delivery goes back with its session.
+    /// Nothing could be published.
+    Not,
+    /// The pipeline was stopped: the delivery returns to the queue with its session.
     Stopped,
 }
 
-/// How long a delivery is held for its answer.
+/// Limit for publishing a reply.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long one confirm is waited for.
+/// Limit of the wait for one confirm.
 const CONFIRM: Duration = Duration::from_secs(3);
-/// The session that a message was delivered in before has ended, and its worker may still be writing the record.
+/// Wait for the worker of an earlier, ended session, which may still be storing the record.
 const LATE_WRITE: Duration = Duration::from_secs(1);
-/// After the first try; the pause doubles, since a queue that takes the answer gets it once more with each try.
+/// Pause after the first try. It doubles, because a queue that accepts the result gets it once more with each try.
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Pipeline {
-    /// Rejects a job, unless it was accepted before the configuration made it one to be rejected.
+    /// Rejects a job, unless it was accepted earlier, under another configuration.
     pub(super) async fn reject_unless_accepted(&self, delivery: &Delivery, rejection: &Rejection) {
         let permissive = DecodePolicy { allow_http_webhooks: true, unknown_fields: UnknownFields::Ignore };
         let is_sound = !delivery.is_unreadable && delivery.withheld.is_none();
@@ -72,8 +72,8 @@ impl Pipeline {
                     self.metrics.accepted(&accepted);
                     return self.answer_duplicate(delivery, accepted).await;
                 }
-                // It has no row, then: such values are refused wherever they stand in a statement.
-                Some(Err(StoreError::Refused(_))) => {}
+                // The job has no row: the database rejects such values in every statement.
+                Some(Err(StoreError::Rejected(_))) => {}
                 Some(Err(error)) => return self.not_accepted(delivery, error).await,
             }
             return self.reject_for_now(delivery, rejection).await;
@@ -81,7 +81,7 @@ impl Pipeline {
         self.reject(delivery, rejection).await;
     }
 
-    /// Rejects a message again that was rejected before, and whose acknowledgement was lost. `None`: stopped meanwhile.
+    /// Rejects a message again whose acknowledgement was lost after a rejection. `None`: the pipeline is stopped.
     pub(super) async fn is_rejected_again(&self, delivery: &Delivery) -> Option<bool> {
         let digest = message_digest(delivery, "rejected");
         match self.until_long_stopped(Box::pin(self.store.rejection_of(&digest))).await? {
@@ -97,7 +97,7 @@ impl Pipeline {
         }
     }
 
-    /// Rejects for a reason that another configuration, or another database, would not give.
+    /// Rejects for a reason that depends on the configuration or the database, and stores the rejection first.
     pub(super) async fn reject_for_now(&self, delivery: &Delivery, rejection: &Rejection) {
         let digest = message_digest(delivery, "rejected");
         match self.until_long_stopped(Box::pin(self.store.note_rejection(&digest, rejection))).await {
@@ -110,14 +110,14 @@ impl Pipeline {
         }
     }
 
-    /// Rejects a job: the rejection is published, then the job dead-lettered with the reason, then acknowledged. A crash in
-    /// between makes a second copy, never a loss.
+    /// Rejects a job: publishes the rejection, then dead-letters the job with the reason, then acknowledges it. A
+    /// crash in between causes a second copy, never a loss.
     pub(super) async fn reject(&self, delivery: &Delivery, rejection: &Rejection) {
         let merchant_payout_id = contract::claimed_identifier(&delivery.body, delivery.message_id());
         self.reject_as(delivery, rejection, merchant_payout_id.as_deref()).await;
     }
 
-    /// The same, under an identifier that was read before.
+    /// Does the same with a known identifier.
     pub(super) async fn reject_as(
         &self,
         delivery: &Delivery,
@@ -129,9 +129,10 @@ impl Pipeline {
         tracing::warn!(
             error.code = code,
             error.field = field,
+            merchant.id = merchant_id(delivery),
             merchant_payout_id = merchant_payout_id.unwrap_or_default(),
             reason = rejection.message,
-            "job refused"
+            "job rejected"
         );
         let trace = trace(delivery);
         let to = Outgoing::to(delivery, &trace);
@@ -149,11 +150,11 @@ impl Pipeline {
         };
         let dead_letter = delivery.dead_letter(&self.settings.names.dead_exchange, code, &reason);
         let is_ours_to_publish = dead_letter.is_some();
-        match self.answer(&result, dead_letter).await {
-            Answered::Yes if is_ours_to_publish => delivery.acknowledge(),
-            Answered::Yes | Answered::LeftToTheBroker => delivery.reject(),
-            Answered::No => return delivery.give_back(),
-            Answered::Stopped => return,
+        match self.publish_reply(&result, dead_letter).await {
+            Published::Completely if is_ours_to_publish => delivery.acknowledge(),
+            Published::Completely | Published::LeftToTheBroker => delivery.reject(),
+            Published::Not => return delivery.give_back(),
+            Published::Stopped => return,
         }
         self.metrics.rejected(rejection.code);
     }
@@ -169,19 +170,19 @@ impl Pipeline {
         }
     }
 
-    /// Publishes the answer to a delivery, and its dead letter, within [`PATIENCE`].
-    pub(super) async fn answer(
+    /// Publishes the reply to a delivery, and its dead letter, within [`PATIENCE`].
+    pub(super) async fn publish_reply(
         &self,
         result: &Outgoing<'_>,
         mut dead_letter: Option<Box<Message>>,
-    ) -> Answered {
+    ) -> Published {
         let answered = async {
             let (started, mut is_published, mut pause) = (Instant::now(), false, PAUSE);
             loop {
                 let late = started.elapsed() >= PATIENCE;
                 if !is_published {
-                    // Someone's queue that is bound to the results exchange may refuse everything. The unrouted queue is
-                    // the worker's own.
+                    // A queue that is bound to the results exchange may reject everything. The unrouted queue is the
+                    // worker's own.
                     let exchange = if late {
                         self.publish_unrouted(result, CONFIRM).await
                     } else {
@@ -192,36 +193,40 @@ impl Pipeline {
                             is_published = true;
                             self.reply_once(result).await;
                         }
-                        Err(error) => tracing::warn!(%error, "answer not published"),
+                        Err(error) => {
+                            tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "result not published, will retry")
+                        }
                     }
                 }
                 if is_published {
-                    let Some(letter) = &dead_letter else { return Answered::Yes };
+                    let Some(letter) = &dead_letter else { return Published::Completely };
                     match self.publish_dead_letter(letter.clone()).await {
                         Ok(()) => {
                             dead_letter = None;
                             continue;
                         }
-                        Err(error) => tracing::warn!(%error, "dead letter not published"),
+                        Err(error) => {
+                            tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "dead letter not published, will retry")
+                        }
                     }
                 }
                 if late {
-                    // A dead letter that the broker does not take from us it can make by itself.
-                    return if is_published { Answered::LeftToTheBroker } else { Answered::No };
+                    // If the broker does not accept our dead letter, it can dead-letter the message itself.
+                    return if is_published { Published::LeftToTheBroker } else { Published::Not };
                 }
                 sleep(pause.min(PATIENCE.saturating_sub(started.elapsed()))).await;
                 pause *= 2;
             }
         };
-        let answered = self.unless_stopped(pin!(answered)).await.unwrap_or(Answered::Stopped);
-        if answered == Answered::No {
-            // Whatever else has to be answered would only come again and again.
-            self.unanswered.send_replace(true);
+        let answered = self.unless_stopped(pin!(answered)).await.unwrap_or(Published::Stopped);
+        if answered == Published::Not {
+            // Every other delivery that needs a reply would be requeued again and again.
+            self.replies_blocked.send_replace(true);
         }
         answered
     }
 
-    /// A dead letter that no queue takes is none: the queue is declared again, and the letter published again.
+    /// Publishes a dead letter. If no queue accepts it, the topology is declared again, and the letter is published again later.
     async fn publish_dead_letter(&self, letter: Box<Message>) -> Result<(), PublishError> {
         match self.publisher.publish(letter, CONFIRM).await? {
             Route::Queued => Ok(()),
@@ -234,7 +239,7 @@ impl Pipeline {
 }
 
 impl<'a> Outgoing<'a> {
-    /// An answer to a delivery.
+    /// Makes a result for a delivery, without its content.
     pub(super) fn to(delivery: &'a Delivery, trace: &'a TraceContext) -> Self {
         Self {
             id: Uuid::nil(),
@@ -251,17 +256,17 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// What is repeated of it where it is rejected: not more than would have been taken.
+/// Maximum length of echoed values in a rejection: the longest accepted one.
 const MAX_ECHOED: usize = 255;
 
-/// The same for every repeat of one rejection, so that repeats can be told apart: nothing of a rejected job is stored.
+/// Returns the event id of a rejection. It is the same in every repetition, so that consumers can recognize them.
 fn rejection_id(delivery: &Delivery, code: &str) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&message_digest(delivery, code)[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// What identifies a message, for one purpose.
+/// Returns the digest that identifies a message, for one purpose.
 pub(super) fn message_digest(delivery: &Delivery, purpose: &str) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     let body = delivery.body_sha256();
@@ -269,7 +274,7 @@ pub(super) fn message_digest(delivery: &Delivery, purpose: &str) -> [u8; 32] {
         merchant_id(delivery).as_bytes(),
         delivery.message_id().unwrap_or_default().as_bytes(),
         delivery.correlation_id().unwrap_or_default().as_bytes(),
-        // A dead letter that was moved back is a new try.
+        // A dead letter that was moved back is a new message.
         delivery.header(REJECTED_AT).unwrap_or_default().as_bytes(),
         purpose.as_bytes(),
         &body,

@@ -1,22 +1,29 @@
-//! `erase_requests`, `delete_events`, `delete_attempts`: what is past its retention goes, a small batch at a time.
+//! `erase_requests`, `delete_events`, `delete_attempts`: delete rows that are past their retention, a small batch at
+//! a time.
 //!
-//! Rows that somebody holds are passed over, never waited for. The record and its sealed result stay: replays and
-//! conflicts are told by them.
+//! Locked rows are skipped, never waited for. The record and its sealed result are never deleted: replays and
+//! conflicts need them.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Store, StoreError, connect::answered};
 
-/// What a batch did, and where the next one goes on: what has been looked at is not looked at again in this pass.
+/// The result of one batch, and where the next one begins. A pass looks at each row once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
+    /// Rows deleted.
     pub rows: usize,
+    /// The last row looked at.
     pub last: Option<Uuid>,
 }
 
 impl Store {
-    /// Requests of records that were concluded so many days ago.
+    /// Erases the requests of at most `limit` records that were concluded at least `days` days ago.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
     pub async fn erase_requests(&self, days: u32, limit: u32) -> Result<Batch, StoreError> {
         let erased = sqlx::query!(
             "UPDATE payout_links SET request = NULL
@@ -34,7 +41,11 @@ impl Store {
         Ok(Batch { rows: usize::try_from(erased.rows_affected()).unwrap_or(usize::MAX), last: None })
     }
 
-    /// Events from before `cut_off` of which nothing is left to tell.
+    /// Deletes at most `limit` completely delivered events from before `cut_off`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
     pub async fn delete_events(
         &self,
         cut_off: OffsetDateTime,
@@ -59,8 +70,12 @@ impl Store {
         Ok(Batch { rows: deleted.len(), last: deleted.into_iter().max() })
     }
 
-    /// Attempts from before `cut_off`. Their records are older than they are, so it is looked for among the old
-    /// records' alone. Not locked before: that asks for the right to change them, and nobody has to have it.
+    /// Deletes at most `limit` attempts from before `cut_off`. Their records are older, so only old records are
+    /// searched. Rows are not locked first: a lock needs the UPDATE privilege, which the role may lack.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
     pub async fn delete_attempts(
         &self,
         cut_off: OffsetDateTime,
@@ -86,7 +101,7 @@ impl Store {
     }
 }
 
-/// The smallest UUIDv7 of a moment.
+/// Returns the smallest UUIDv7 of a moment.
 fn first_id_of(moment: OffsetDateTime) -> Uuid {
     let millis = u128::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     Uuid::from_u128(millis << 80)

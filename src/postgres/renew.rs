@@ -1,4 +1,4 @@
-//! `renew_for_call`, `renew_for_look_up`, `postpone`: the row stays open, and what is known of it is written down.
+//! `renew_for_call`, `renew_for_look_up`, `postpone`: the row stays open, and its progress is stored.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,11 +20,11 @@ use crate::{
     domain::{AccountId, Attempt, OpenLink, ServiceClass, service_rank},
 };
 
-pub(super) struct Keep {
+pub(super) struct Renew {
     pub(super) lease: Duration,
 }
 
-pub(super) struct Kept {
+pub(super) struct Renewal {
     id: Uuid,
     holder: Uuid,
     attempts: i32,
@@ -38,9 +38,9 @@ pub(super) struct Kept {
     then: Then,
 }
 
-/// What the database says of a row that was written.
+/// The database's answer for a row that was written.
 pub(super) struct Granted {
-    /// The database's time.
+    /// Time of the database.
     now: OffsetDateTime,
     /// The encrypted request, where a duplicate has refreshed it.
     refreshed: Option<Vec<u8>>,
@@ -50,22 +50,23 @@ pub(super) struct Granted {
 enum Then {
     /// Another call begins: counted, timed and leased.
     Call,
-    /// A question is asked: leased.
+    /// A look-up begins: leased.
     LookUp,
-    /// Nobody's, due after this.
+    /// No lease: any worker may claim the row after this time.
     Due(Duration),
 }
 
 impl Store {
-    /// Writes the next call down, with a new lease, before it is made. The job gets what a duplicate brought meanwhile.
+    /// Stores the next call with a new lease, before the call is made. The job gets the fresh values that a duplicate
+    /// brought meanwhile.
     ///
     /// # Errors
     ///
-    /// `LeaseLost` if the lease has expired or the row belongs to another claim; `Unavailable` if the database did not
-    /// answer while the lease ran. No call may be made then.
+    /// `LeaseLost` if the lease has expired or the row belongs to another claim. `Unavailable` if the database did
+    /// not answer while the lease ran. In both cases no call may be made.
     pub async fn renew_for_call(&self, link: &mut OpenLink) -> Result<(), StoreError> {
         link.progress.attempts += 1;
-        let Granted { now, refreshed } = self.keep(link, Then::Call).await?;
+        let Granted { now, refreshed } = self.renew(link, Then::Call).await?;
         link.progress.last_called_at = Some(now);
         link.progress.first_called_at.get_or_insert(now);
         if let Some(refreshed) = refreshed {
@@ -77,29 +78,30 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a new lease for asking the connector.
+    /// Stores a new lease for a look-up.
     ///
     /// # Errors
     ///
     /// As [`Store::renew_for_call`].
     pub async fn renew_for_look_up(&self, link: &mut OpenLink) -> Result<(), StoreError> {
-        self.keep(link, Then::LookUp).await?;
+        self.renew(link, Then::LookUp).await?;
         Ok(())
     }
 
-    /// Gives the row back until it is due. A call that was written down and never made is taken back with it.
+    /// Ends the lease and makes the row due after `after`. A call that was stored and not made is taken back with it.
     ///
-    /// Tries until the database answers, also past the lease: whether the row is still ours is decided by its holder.
+    /// Tries until the database answers, also past the lease: the holder decides whether the row still belongs to
+    /// this claim.
     ///
     /// # Errors
     ///
-    /// `LeaseLost` if the row belongs to another claim by now.
+    /// `LeaseLost` if the row belongs to another claim.
     pub async fn postpone(&self, mut link: Box<OpenLink>, after: Duration) -> Result<(), StoreError> {
-        self.keep(&mut link, Then::Due(after)).await?;
+        self.renew(&mut link, Then::Due(after)).await?;
         Ok(())
     }
 
-    async fn keep(&self, link: &mut OpenLink, then: Then) -> Result<Granted, StoreError> {
+    async fn renew(&self, link: &mut OpenLink, then: Then) -> Result<Granted, StoreError> {
         let asked_at = Instant::now();
         let calls = std::mem::take(&mut link.calls);
         let progress = &link.progress;
@@ -110,7 +112,7 @@ impl Store {
             Then::Due(_) => ServiceClass::New,
         };
         let service_rank = service_rank(class, link.job.priority);
-        let kept = || Kept {
+        let renewal = || Renewal {
             id: link.id,
             holder: link.lease.holder,
             attempts: count(progress.attempts),
@@ -123,9 +125,9 @@ impl Store {
             service_rank,
             then,
         };
-        let written = self.patiently(|| self.keeping.submit(kept()));
+        let written = self.patiently(|| self.renewing.submit(renewal()));
         let granted = match then {
-            // A call or a question needs a lease that runs.
+            // A call or a look-up needs a lease that runs.
             Then::Call | Then::LookUp => while_leased(&link.lease, written).await,
             Then::Due(_) => self.availability.watch_in_hand(written).await,
         };
@@ -139,7 +141,7 @@ impl Store {
                 Ok(granted)
             }
             Err(error) => {
-                // What another claim got of them stands in the timeline as late.
+                // The timeline has the attempts of a lost claim as late ones.
                 if !matches!(error, StoreError::LeaseLost) {
                     link.calls = calls;
                 }
@@ -149,29 +151,29 @@ impl Store {
     }
 }
 
-impl Statement for Keep {
-    type Item = Kept;
+impl Statement for Renew {
+    type Item = Renewal;
     type Answer = Granted;
 
-    fn weight(_: &Kept) -> usize {
+    fn weight(_: &Renewal) -> usize {
         0
     }
 
     async fn run(
         &self,
         connection: &mut PgConnection,
-        rows: &[Kept],
+        rows: &[Renewal],
     ) -> Result<Vec<Result<Granted, StoreError>>, StoreError> {
         let mut calls = Timeline::default();
         for row in rows {
             row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
         }
-        let rows: Vec<&Kept> = rows.iter().collect();
-        let due_in = |row: &Kept| match row.then {
+        let rows: Vec<&Renewal> = rows.iter().collect();
+        let due_in = |row: &Renewal| match row.then {
             Then::Call | Then::LookUp => millis(self.lease),
             Then::Due(after) => millis(after),
         };
-        let kept = sqlx::query!(
+        let renewed = sqlx::query!(
             r#"
             WITH kept AS (
                 UPDATE payout_links p SET
@@ -237,11 +239,15 @@ impl Statement for Keep {
         )
         .fetch_all(connection)
         .await?;
-        // By holder as well: a worker that lost a row and claimed it again may ask under both at once.
-        let mut kept: HashMap<(Uuid, Uuid), Granted> = kept
+        // The key has the holder as well: a worker that lost a row and claimed it again may write under both claims
+        // at once.
+        let mut granted: HashMap<(Uuid, Uuid), Granted> = renewed
             .into_iter()
             .map(|row| ((row.id, row.holder), Granted { now: row.now, refreshed: row.refreshed }))
             .collect();
-        Ok(rows.iter().map(|row| kept.remove(&(row.id, row.holder)).ok_or(StoreError::LeaseLost)).collect())
+        Ok(rows
+            .iter()
+            .map(|row| granted.remove(&(row.id, row.holder)).ok_or(StoreError::LeaseLost))
+            .collect())
     }
 }
