@@ -172,7 +172,7 @@ fn webhook_secret(config: &Config, merchant_id: &str) -> anyhow::Result<ExitCode
         "this merchant has its own secrets in webhooks.merchant_secrets"
     );
     for master in &config.webhooks.master_secrets {
-        output::say(SigningKey::derive(master, merchant_id)?.expose_secret())?;
+        say(SigningKey::derive(master, merchant_id)?.expose_secret())?;
     }
     Ok(ExitCode::SUCCESS)
 }
