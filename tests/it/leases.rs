@@ -76,9 +76,9 @@ async fn a_late_post_stands_in_the_timeline() {
         keeps_lease: false,
         webhook: WebhookState::Delivered,
         webhook_attempts: 1,
-        posts: vec![post],
+        webhook_calls: vec![post],
         publish_after: None,
-        post_after: None,
+        webhook_after: None,
     };
     let refused = store.delivered(&event, telling).await.unwrap_err();
     // then it is told so, the event is left as it is, and the post stands in the timeline.

@@ -148,9 +148,9 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
                     keeps_lease: false,
                     webhook: WebhookState::None,
                     webhook_attempts: 0,
-                    posts: Vec::new(),
+                    webhook_calls: Vec::new(),
                     publish_after: (!published).then_some(Duration::ZERO),
-                    post_after: None,
+                    webhook_after: None,
                 };
                 store.delivered(&event, telling).await.unwrap();
             };
