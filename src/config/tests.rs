@@ -96,7 +96,7 @@ fn every_connector_has_a_page_with_every_setting_and_its_default() {
         };
         let bare: Vec<&str> = page.lines().filter(|line| required(line)).collect();
         assert_eq!(read(&bare.join("\n")), read(&page), "{}", kind.name);
-        // Every key of connector_feature_data and every field that a job has to have is told of.
+        // Every key of connector_feature_data and every required field of a job is reported.
         let whole = std::fs::read_to_string(format!(
             "{}/docs/reference/connectors/{}.md",
             env!("CARGO_MANIFEST_DIR"),

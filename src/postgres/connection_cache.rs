@@ -1,7 +1,7 @@
 //! Reuses connections from one batch to the next.
 //!
 //! The pool tests each connection that is returned to it, twice, which costs more than the statement of a single job.
-//! The connection used last is used next, whatever the kind of batch. So the statements of one job find one
+//! The connection used last is used next, for every kind of batch. So the statements of one job find one
 //! PostgreSQL backend that is awake, not three that have to wake up.
 
 use std::{

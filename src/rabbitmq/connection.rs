@@ -64,14 +64,14 @@ impl BrokerError {
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
         match error.kind() {
-            ErrorKind::ProtocolError(refusal)
+            ErrorKind::ProtocolError(error_frame)
                 if matches!(
-                    refusal.kind(),
+                    error_frame.kind(),
                     AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
                         | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
                 ) =>
             {
-                Self::AccessDenied(refusal.get_message().to_string())
+                Self::AccessDenied(error_frame.get_message().to_string())
             }
             ErrorKind::IOError(cause) if tls::is_refusal(cause) => Self::Untrusted(cause.to_string()),
             // "connection refused" without the number of the error.

@@ -210,7 +210,7 @@ async fn session(
         let idle = confirming.is_empty();
         let blocked = connection.status().blocked();
         // While the connection is blocked messages wait here, and those without a caller are dropped.
-        let room = if blocked { 0 } else { settings.publish_window.saturating_sub(confirming.len()) };
+        let free = if blocked { 0 } else { settings.publish_window.saturating_sub(confirming.len()) };
         tokio::select! {
             event = events.next() => match event {
                 Some(Event::ConnectionBlocked(reason)) => {
@@ -227,7 +227,7 @@ async fn session(
                 None => return Err(BrokerError::Lost("the connection is gone".into())),
             },
             Some(one) = confirming.next() => confirmed.push(one),
-            taken = waiting.recv_many(&mut publications, room), if room > 0 => {
+            taken = waiting.recv_many(&mut publications, free), if free > 0 => {
                 if taken == 0 {
                     return close(&connection).await;
                 }

@@ -84,10 +84,10 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Resu
 /// Explains PRECONDITION_FAILED: names the queue or exchange, and the argument in the broker's words.
 fn explain(what: &str, name: &str, error: lapin::Error) -> BrokerError {
     match error.kind() {
-        ErrorKind::ProtocolError(refusal)
-            if matches!(refusal.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)) =>
+        ErrorKind::ProtocolError(error_frame)
+            if matches!(error_frame.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)) =>
         {
-            let said = refusal.get_message().to_string();
+            let said = error_frame.get_message().to_string();
             BrokerError::Mismatch { what: format!("{what} {name:?}"), said }
         }
         _ => error.into(),
