@@ -56,7 +56,7 @@ pub(super) fn with_trace(request: RequestBuilder, trace: &TraceContext) -> Reque
 pub(super) fn lost(error: CallError) -> Outcome {
     match error {
         CallError::NotSent(reason) => Outcome::NotSent(ConnectorError::unanswered(&reason)),
-        CallError::InDoubt(reason) => Outcome::Unknown(ConnectorError::unanswered(&reason)),
+        CallError::Unknown(reason) => Outcome::Unknown(ConnectorError::unanswered(&reason)),
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) const KIND: Kind = Kind {
         expiry: "as its server is told",
         cancels: false,
     },
-    tells: &[ErrorField::Code],
+    error_fields: &[ErrorField::Code],
     read: read::<SandboxSettings>,
 };
 
@@ -231,7 +231,7 @@ impl Sandbox {
                 Some(link) => {
                     self.read(link, &answer).unwrap_or_else(|| unsettled(&answer, self.unusable(&answer)))
                 }
-                None => Finding::NotThere { status_code: answer.status.as_u16() },
+                None => Finding::NotFound { status_code: answer.status.as_u16() },
             },
             None => unsettled(&answer, unreadable(&answer)),
         }

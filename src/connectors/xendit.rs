@@ -45,7 +45,7 @@ pub(super) const KIND: Kind = Kind {
         expiry: "three days after it was made",
         cancels: true,
     },
-    tells: &[ErrorField::Code],
+    error_fields: &[ErrorField::Code],
     read: read::<XenditSettings>,
 };
 
@@ -212,7 +212,7 @@ impl Xendit {
             None => judge_unreadable(&answer, own_credential),
             // The documentation does not say with which status it comes.
             Some(error) if error.code.as_deref() == Some("DUPLICATE_PAYOUT_ERROR") => {
-                Outcome::AlreadyThere(error)
+                Outcome::AlreadyExists(error)
             }
             Some(error) => judge(&answer, error, own_credential),
         };

@@ -18,7 +18,7 @@ const MAX_WIDTH: Duration = Duration::seconds(1);
 pub struct ClockSample {
     pub time: OffsetDateTime,
     pub asked_at: Instant,
-    pub heard_at: Instant,
+    pub answered_at: Instant,
 }
 
 /// Since when the clock has run without a step, by its own time.
@@ -44,12 +44,12 @@ impl ClockWatch {
             return None;
         };
         // Which of the two was read first is not known.
-        if sample.asked_at < reference.heard_at {
+        if sample.asked_at < reference.answered_at {
             return None;
         }
         let passed = sample.time - reference.time;
-        let least = signed(sample.asked_at, reference.heard_at);
-        let most = signed(sample.heard_at, reference.asked_at);
+        let least = signed(sample.asked_at, reference.answered_at);
+        let most = signed(sample.answered_at, reference.asked_at);
         // Clocks that are being corrected run up to 0.05 % fast or slow (adjtime, NTP).
         let tolerance = MAX_STEP + most / 1000;
         let step = if passed > most + tolerance {
@@ -57,7 +57,7 @@ impl ClockWatch {
         } else if passed < least - tolerance {
             passed - least
         } else {
-            if most > REFERENCE_AGE && signed(sample.heard_at, sample.asked_at) <= MAX_WIDTH {
+            if most > REFERENCE_AGE && signed(sample.answered_at, sample.asked_at) <= MAX_WIDTH {
                 self.reference = Some(sample);
             }
             return None;
@@ -95,7 +95,7 @@ mod tests {
                 .observe(ClockSample {
                     time: OffsetDateTime::UNIX_EPOCH + SECOND.mul_f64(1e6 + time),
                     asked_at: start + SECOND.mul_f64(*at),
-                    heard_at: start + SECOND.mul_f64(at + width),
+                    answered_at: start + SECOND.mul_f64(at + width),
                 })
                 .map(Duration::whole_seconds)
         });

@@ -82,10 +82,10 @@ pub enum InvalidWebhookUrl {
 }
 
 impl WebhookUrl {
-    const MOST_BYTES: usize = 2048;
+    const MAX_BYTES: usize = 2048;
 
     pub fn new(text: &str, allow_http: bool) -> Result<Self, InvalidWebhookUrl> {
-        if text.len() > Self::MOST_BYTES {
+        if text.len() > Self::MAX_BYTES {
             return Err(InvalidWebhookUrl::TooLong);
         }
         let url = Url::parse(text).map_err(|_| InvalidWebhookUrl::NotAbsolute)?;
@@ -94,7 +94,7 @@ impl WebhookUrl {
         if !has_authority || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(InvalidWebhookUrl::NotAbsolute);
         }
-        if url.as_str().len() > Self::MOST_BYTES {
+        if url.as_str().len() > Self::MAX_BYTES {
             return Err(InvalidWebhookUrl::TooLong);
         }
         if !(url.scheme() == "https" || allow_http && url.scheme() == "http") {

@@ -88,7 +88,7 @@ pub enum Outcome {
         retry_after: Option<Duration>,
     },
     /// The connector knows our key already, and does not say what of: it is asked, or left unknown. Never a refusal.
-    AlreadyThere(ConnectorError),
+    AlreadyExists(ConnectorError),
     /// It may have been carried out.
     Unknown(ConnectorError),
 }
@@ -107,7 +107,7 @@ pub enum Finding {
         payout_status: PayoutStatus,
         connector_payout_id: String,
     },
-    NotThere {
+    NotFound {
         status_code: u16,
     },
     /// Nobody knows: the question itself was not answered.

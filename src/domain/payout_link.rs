@@ -43,7 +43,7 @@ pub struct Lease {
     /// This process's clock before it was asked for: the lease cannot have begun earlier.
     pub asked_at: Instant,
     /// This process's clock when the answer came: `granted_at` cannot have been later.
-    pub heard_at: Instant,
+    pub answered_at: Instant,
     pub length: Duration,
 }
 
@@ -61,7 +61,7 @@ impl Lease {
     /// The database's time, as well as it can be known without asking: never ahead of it, so that nothing counts
     /// as settled too early.
     pub fn now(&self) -> OffsetDateTime {
-        self.granted_at + self.heard_at.elapsed()
+        self.granted_at + self.answered_at.elapsed()
     }
 
     pub fn left(&self) -> Duration {

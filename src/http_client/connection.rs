@@ -51,7 +51,7 @@ pub(super) enum Unanswered {
     Unsent(Box<Request>, hyper::Error),
     /// The server says that it has not processed any of it, and will not.
     Refused(hyper::Error),
-    InDoubt(hyper::Error),
+    Unknown(hyper::Error),
 }
 
 /// The head of an answer, as soon as it is there.
@@ -232,7 +232,7 @@ async fn read(
             None => incoming.frame().await,
         };
         let Some(frame) = frame else { break };
-        let Ok(chunk) = frame.map_err(Unanswered::InDoubt)?.into_data() else { continue };
+        let Ok(chunk) = frame.map_err(Unanswered::Unknown)?.into_data() else { continue };
         let room = settings.max_response_bytes - body.len();
         if chunk.len() > room {
             body.extend_from_slice(&chunk[..room]);
@@ -264,7 +264,7 @@ fn unanswered(mut error: TrySendError<Request>) -> Unanswered {
         Some(request) => Unanswered::Unsent(Box::new(request), error.into_error()),
         None => match error.into_error() {
             error if is_refusal(&error) => Unanswered::Refused(error),
-            error => Unanswered::InDoubt(error),
+            error => Unanswered::Unknown(error),
         },
     }
 }

@@ -61,7 +61,7 @@ pub enum CallError {
     NotSent(String),
     /// The request may have been carried out.
     #[error("{0}")]
-    InDoubt(String),
+    Unknown(String),
 }
 
 /// Nobody can be called at all.
@@ -164,7 +164,7 @@ impl Client {
             let body = match body {
                 Ok((_, false)) => BodyEnd::Whole,
                 Ok((_, true)) => BodyEnd::Cut,
-                Err(CallError::NotSent(reason) | CallError::InDoubt(reason)) => BodyEnd::Broken(reason),
+                Err(CallError::NotSent(reason) | CallError::Unknown(reason)) => BodyEnd::Broken(reason),
             };
             Ok(StatusAnswer { status, headers, body })
         }
@@ -179,7 +179,7 @@ fn outgoing(request: RequestBuilder) -> Result<Box<Outgoing>, CallError> {
 }
 
 fn no_head() -> CallError {
-    CallError::InDoubt("the answer has no head".to_owned())
+    CallError::Unknown("the answer has no head".to_owned())
 }
 
 /// How far a call has come, for when it is given up.
@@ -231,7 +231,7 @@ impl Inner {
             self.pool.discard(origin(&url), shared);
         }
         match progress.has_left {
-            true => Err(CallError::InDoubt("timed out".to_owned())),
+            true => Err(CallError::Unknown("timed out".to_owned())),
             false => Err(CallError::NotSent("timed out: could not connect".to_owned())),
         }
     }
@@ -265,8 +265,8 @@ impl Inner {
                 Err(Unanswered::Refused(error)) => {
                     return Err(CallError::NotSent(reasons("refused unprocessed", &error)));
                 }
-                Err(Unanswered::InDoubt(error)) => {
-                    return Err(CallError::InDoubt(reasons("the connection broke", &error)));
+                Err(Unanswered::Unknown(error)) => {
+                    return Err(CallError::Unknown(reasons("the connection broke", &error)));
                 }
             }
         }
@@ -298,10 +298,10 @@ fn reasons(what: &str, error: &(dyn Error + 'static)) -> String {
         cause = reason.source();
     }
     // Some of it is the other side's words, such as the names in its certificate.
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST_OF_A_REASON).collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON_CHARS).collect()
 }
 
-const MOST_OF_A_REASON: usize = 300;
+const MAX_REASON_CHARS: usize = 300;
 
 /// For fuzz/: every call is answered with what was put here.
 #[cfg(fuzzing)]

@@ -239,7 +239,7 @@ async fn an_answer_is_whole_or_it_is_in_doubt_however_it_ends() {
                 Ok(answer) => {
                     assert_eq!((&answer.body[..], whole), (&b"helloworld"[..], true), "{head}{body}")
                 }
-                Err(CallError::InDoubt(_)) => assert!(!whole, "{head}{body}"),
+                Err(CallError::Unknown(_)) => assert!(!whole, "{head}{body}"),
                 Err(CallError::NotSent(reason)) => panic!("{head}{body}: {reason}"),
             }
         }
@@ -256,7 +256,7 @@ async fn no_more_is_taken_in_than_an_answer_may_have() {
     .await;
     let client = Client::new(settings()).unwrap();
     // then the call ends long before its time, and it is not known what became of it.
-    let Err(CallError::InDoubt(reason)) = client.call(client.post(&server.url).body("{}")).await else {
+    let Err(CallError::Unknown(reason)) = client.call(client.post(&server.url).body("{}")).await else {
         panic!("an answer, or none for certain")
     };
     assert!(reason.contains("more was sent than an answer may have"), "{reason}");
@@ -287,7 +287,7 @@ async fn what_ends_before_the_request_has_left_was_not_sent() {
     };
     assert!(reason.starts_with("could not connect: "), "{reason}");
     // but where the request has left, silence is doubt.
-    let Err(CallError::InDoubt(reason)) = client.call(client.get(&silent.url)).await else { panic!() };
+    let Err(CallError::Unknown(reason)) = client.call(client.get(&silent.url)).await else { panic!() };
     assert_eq!(reason, "timed out");
 }
 
@@ -296,7 +296,7 @@ async fn what_ends_before_the_request_has_left_was_not_sent() {
 async fn no_failure_names_its_url() {
     let client = Client::new(settings()).unwrap();
     for url in ["http://127.0.0.1:1/canary", "canary://a/", "http://[::1/canary", "https://canary.invalid/"] {
-        if let Err(CallError::NotSent(reason) | CallError::InDoubt(reason)) =
+        if let Err(CallError::NotSent(reason) | CallError::Unknown(reason)) =
             client.call(client.get(url)).await
         {
             assert!(!reason.contains("canary"), "{url}: {reason}");

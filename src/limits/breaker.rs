@@ -54,7 +54,7 @@ impl Breaker {
     }
 
     /// Calls that would be let through now: all, one, or none.
-    pub fn room(&self, now: Instant) -> usize {
+    pub fn allowed_calls(&self, now: Instant) -> usize {
         match *self.state() {
             State::Closed { .. } => usize::MAX,
             State::Open { until } | State::HalfOpen { until } => usize::from(until <= now),
@@ -156,7 +156,10 @@ mod tests {
             assert_eq!((breaker.shown(), breaker.pass(now)), ("closed", Ok(())));
         }
         breaker.record(Fails, now);
-        assert_eq!((breaker.shown(), breaker.room(now), breaker.pass(now)), ("open", 0, Err(15 * SECOND)));
+        assert_eq!(
+            (breaker.shown(), breaker.allowed_calls(now), breaker.pass(now)),
+            ("open", 0, Err(15 * SECOND))
+        );
     }
 
     #[test]
@@ -164,9 +167,9 @@ mod tests {
         let start = Instant::now();
         let breaker = opened(start);
         let now = start + 15 * SECOND;
-        assert_eq!((breaker.room(now), breaker.pass(now)), (1, Ok(())));
+        assert_eq!((breaker.allowed_calls(now), breaker.pass(now)), (1, Ok(())));
         assert_eq!(
-            (breaker.shown(), breaker.room(now), breaker.pass(now)),
+            (breaker.shown(), breaker.allowed_calls(now), breaker.pass(now)),
             ("half-open", 0, Err(30 * SECOND))
         );
         // Back to the pause when it fails; to all when it works.
@@ -175,7 +178,7 @@ mod tests {
         let now = now + 15 * SECOND;
         assert_eq!(breaker.pass(now), Ok(()));
         breaker.record(Health::Works, now);
-        assert_eq!((breaker.shown(), breaker.room(now)), ("closed", usize::MAX));
+        assert_eq!((breaker.shown(), breaker.allowed_calls(now)), ("closed", usize::MAX));
     }
 
     #[test]
@@ -185,7 +188,7 @@ mod tests {
         let now = start + 15 * SECOND;
         assert_eq!(breaker.pass(now), Ok(()));
         let now = now + 30 * SECOND;
-        assert_eq!((breaker.room(now), breaker.pass(now)), (1, Ok(())));
+        assert_eq!((breaker.allowed_calls(now), breaker.pass(now)), (1, Ok(())));
     }
 
     #[test]

@@ -19,35 +19,35 @@ pub use self::{
 
 /// A place that is free again when it is dropped.
 #[derive(Debug)]
-pub struct Slot {
+pub struct PooledPermit {
     _permit: OwnedSemaphorePermit,
 }
 
 /// A number of places.
 #[derive(Debug, Clone)]
-pub struct Slots {
+pub struct PermitPool {
     semaphore: Arc<Semaphore>,
     all: usize,
 }
 
-impl Slots {
+impl PermitPool {
     pub fn new(all: usize) -> Self {
         Self { semaphore: Arc::new(Semaphore::new(all)), all }
     }
 
-    pub async fn take(&self) -> Slot {
+    pub async fn take(&self) -> PooledPermit {
         #[expect(clippy::expect_used, reason = "the semaphore is private and never closed")]
         let permit = self.semaphore.clone().acquire_owned().await.expect("slots are never closed");
-        Slot { _permit: permit }
+        PooledPermit { _permit: permit }
     }
 
     /// Until there is a place.
-    pub async fn room(&self) {
+    pub async fn wait_until_free(&self) {
         drop(self.take().await);
     }
 
-    pub fn try_take(&self) -> Option<Slot> {
-        Some(Slot { _permit: self.semaphore.clone().try_acquire_owned().ok()? })
+    pub fn try_take(&self) -> Option<PooledPermit> {
+        Some(PooledPermit { _permit: self.semaphore.clone().try_acquire_owned().ok()? })
     }
 
     pub fn free(&self) -> usize {
@@ -61,17 +61,17 @@ impl Slots {
 
 /// The same for each of an unknown number of keys: one that hangs takes its own places and nobody else's.
 #[derive(Debug)]
-pub struct KeyedSlots {
+pub struct KeyedPermitPools {
     each: usize,
-    slots: Mutex<HashMap<String, Slots>>,
+    slots: Mutex<HashMap<String, PermitPool>>,
 }
 
-impl KeyedSlots {
+impl KeyedPermitPools {
     pub fn new(each: usize) -> Self {
         Self { each, slots: Mutex::default() }
     }
 
-    pub fn of(&self, key: &str) -> Slots {
+    pub fn of(&self, key: &str) -> PermitPool {
         let mut known = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slots) = known.get(key) {
             return slots.clone();
@@ -79,7 +79,7 @@ impl KeyedSlots {
         if known.len() >= KNOWN_KEYS {
             known.retain(|_, slots| Arc::strong_count(&slots.semaphore) > 1);
         }
-        known.entry(key.to_owned()).or_insert_with(|| Slots::new(self.each)).clone()
+        known.entry(key.to_owned()).or_insert_with(|| PermitPool::new(self.each)).clone()
     }
 }
 

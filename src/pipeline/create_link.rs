@@ -16,12 +16,12 @@ use crate::{
         Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key_of,
         retry::{self, Next},
     },
-    limits::{Permit, Slot},
+    limits::{Permit, PooledPermit},
     postgres::{DueEvent, StoreError, Unconcluded},
 };
 
 /// An event to be delivered, and its place among the records that are concluded.
-type Concluded = (Box<DueEvent>, Slot);
+type Concluded = (Box<DueEvent>, PooledPermit);
 
 impl Pipeline {
     /// Works on a record that is ours until it is concluded, or until its next step is far enough away to be
@@ -36,7 +36,7 @@ impl Pipeline {
     ) -> Result<Option<Concluded>, StoreError> {
         let rule = account.connector.replay_rule();
         let mut has_place = true;
-        if link.progress.doubt_lost_calls(&self.settings.retry, link.lease.now()) {
+        if link.progress.mark_lost_calls_unknown(&self.settings.retry, link.lease.now()) {
             link.call_is_written = false;
         }
         loop {

@@ -18,14 +18,14 @@ use crate::{
     connectors::Account,
     contract::{Rejection, RejectionCode},
     domain::{EventType, ReplayRule, TraceContext, event_time},
-    limits::{Permit, Slot},
+    limits::{Permit, PooledPermit},
     postgres::{Accepted, Hold, NewLink, StoreError},
     rabbitmq::Delivery,
 };
 
 impl Pipeline {
     /// Takes one delivery from the queue to its end. `place`: its place among the deliveries that are taken in.
-    pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, place: Slot) {
+    pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, place: PooledPermit) {
         let taken = AssertUnwindSafe(self.take_in(&delivery)).catch_unwind().await;
         drop(place);
         match taken {
@@ -222,7 +222,7 @@ impl Pipeline {
     async fn admit(&self, account: &Account, patience: Duration) -> Option<Admission> {
         let started = Instant::now();
         // A connector that is out of order, or so full that its due work waits, is not waited for.
-        if account.breaker.room(started) == 0
+        if account.breaker.allowed_calls(started) == 0
             || account.permits.is_saturated()
             || account.rate.wait(started) > patience
         {

@@ -49,7 +49,7 @@ use crate::{
     connectors::{Account, Connectors},
     contract::DecodePolicy,
     domain::{OpenLink, retry::RetryPolicy},
-    limits::{Permit, Slots},
+    limits::{Permit, PermitPool},
     metrics::{Metrics, Now},
     postgres::{Store, StoreError},
     rabbitmq::{Consumer, Names, Publisher},
@@ -91,15 +91,15 @@ pub struct Pipeline {
     ignored_fields: IgnoredFields,
     settings: PipelineSettings,
     /// Deliveries that are being taken in: each for a few seconds at most.
-    taken_in: Slots,
+    taken_in: PermitPool,
     /// Records that are being concluded, until their results are being published.
-    concluding: Slots,
+    concluding: PermitPool,
     /// Events whose results are being published for the first time.
-    events: Slots,
+    events: PermitPool,
     /// The same for those that came due again: first publications never wait behind them.
-    due_events: Slots,
+    due_events: PermitPool,
     /// Webhooks that are being delivered, or wait for a permit of their host.
-    delivering: Slots,
+    delivering: PermitPool,
     /// Held exclusively while a suspect message is processed.
     suspects: RwLock<()>,
     /// Wakes the sweeper before its interval is over.
@@ -132,11 +132,11 @@ impl Pipeline {
             ignored_fields: IgnoredFields::default(),
             connectors,
             webhooks,
-            taken_in: Slots::new(settings.jobs_in_flight),
-            concluding: Slots::new(settings.jobs_in_flight),
-            events: Slots::new(settings.events_in_flight.div_ceil(2)),
-            due_events: Slots::new(settings.events_in_flight.div_ceil(2)),
-            delivering: Slots::new(settings.events_in_flight),
+            taken_in: PermitPool::new(settings.jobs_in_flight),
+            concluding: PermitPool::new(settings.jobs_in_flight),
+            events: PermitPool::new(settings.events_in_flight.div_ceil(2)),
+            due_events: PermitPool::new(settings.events_in_flight.div_ceil(2)),
+            delivering: PermitPool::new(settings.events_in_flight),
             suspects: RwLock::new(()),
             look_soon: Notify::new(),
             unanswered: watch::Sender::new(false),
@@ -155,9 +155,9 @@ impl Pipeline {
     /// longer.
     pub async fn take_jobs(self: Arc<Self>, mut consumer: Consumer) {
         loop {
-            self.taken_in.room().await;
+            self.taken_in.wait_until_free().await;
             // What the database and the broker are behind with is waited for; a connector is not.
-            self.concluding.room().await;
+            self.concluding.wait_until_free().await;
             let Some(delivery) = consumer.next().await else { return };
             // There still is one: nobody else takes any. What waits here for a job is none in flight.
             let place = self.taken_in.take().await;

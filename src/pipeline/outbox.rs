@@ -14,7 +14,7 @@ use super::Pipeline;
 use crate::{
     contract,
     domain::{Attempt, AttemptKind, EventType, TraceContext, event_time, retry::jittered},
-    limits::Slot,
+    limits::PooledPermit,
     postgres::{DueEvent, EventProgress, StoreError, WebhookState},
     rabbitmq::{Properties, PublishError, Route},
     webhooks::{Admitted, Post, Posted, Then},
@@ -59,7 +59,7 @@ const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(300);
 impl Pipeline {
     /// Delivers an event. `publishing`, its place among the events that are published, is free as soon as the result has
     /// left: a merchant that hangs holds up nobody's results.
-    pub(super) async fn deliver(&self, event: Box<DueEvent>, publishing: Slot) {
+    pub(super) async fn deliver(&self, event: Box<DueEvent>, publishing: PooledPermit) {
         if let Err(error) = self.deliver_event(&event, publishing).await {
             self.report(&error);
         }
@@ -67,7 +67,7 @@ impl Pipeline {
 
     /// Publishes and posts what is left of the event, then writes down how far that came. Whatever is left comes
     /// due again, under the same id.
-    async fn deliver_event(&self, event: &DueEvent, publishing: Slot) -> Result<(), StoreError> {
+    async fn deliver_event(&self, event: &DueEvent, publishing: PooledPermit) -> Result<(), StoreError> {
         // The result is on its way before anything is done for the webhook: who waits for it should not wait for both.
         let mut post_event = pin!(async {
             yield_now().await;

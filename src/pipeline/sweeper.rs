@@ -172,7 +172,7 @@ async fn sweep_account(
         return Ok(0);
     }
     // What is due of a connector that is out of order stays due, save one that tries it.
-    let limit = pipeline.settings.sweep_batch.min(account.breaker.room(now));
+    let limit = pipeline.settings.sweep_batch.min(account.breaker.allowed_calls(now));
     // The rate limit first: a permit that is given back unused would wake the sweeper at once, again and again.
     let reserved = account.rate.reserve_now(now, limit);
     let mut permits = account.permits.take_for_due(reserved);

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     domain::retry::jittered,
-    limits::{Slot, Slots},
+    limits::{PermitPool, PooledPermit},
 };
 
 /// Failures in a row, without any answer, after which a host is paused.
@@ -34,7 +34,7 @@ pub(super) struct Hosts {
 /// One host. A host that hangs is paused as a host, and not webhook by webhook: each of those would cost a write.
 #[derive(Debug)]
 pub(super) struct Host {
-    slots: Slots,
+    slots: PermitPool,
     state: Mutex<State>,
 }
 
@@ -63,7 +63,7 @@ impl Hosts {
             hosts.retain(|_, host| host.slots.taken() > 0 || host.state().failures > 0);
         }
         let made = Arc::new(Host {
-            slots: Slots::new(self.each),
+            slots: PermitPool::new(self.each),
             state: Mutex::new(State {
                 failures: 0,
                 paused_until: None,
@@ -77,7 +77,7 @@ impl Hosts {
 }
 
 impl Host {
-    pub(super) async fn take(&self) -> Slot {
+    pub(super) async fn take(&self) -> PooledPermit {
         self.slots.take().await
     }
 

@@ -35,7 +35,7 @@ use self::{
 use crate::{
     domain::{TraceContext, retry},
     http_client::{self, BodyEnd, CallError, Client, HttpSettings, StatusAnswer},
-    limits::{KeyedSlots, Slot, Slots},
+    limits::{KeyedPermitPools, PermitPool, PooledPermit},
 };
 
 #[derive(Debug, Clone)]
@@ -66,9 +66,9 @@ pub struct WebhookSettings {
 pub struct Webhooks {
     client: Client,
     settings: WebhookSettings,
-    all: Slots,
+    all: PermitPool,
     hosts: Hosts,
-    merchants: KeyedSlots,
+    merchants: KeyedPermitPools,
     /// The first merchant that was signed for with the default keys; `None` once a second one was, which is said once.
     only_default: Mutex<Option<Option<String>>>,
 }
@@ -113,7 +113,7 @@ pub enum Admitted {
 /// One webhook's permits: of its host, of its merchant, and of all.
 pub struct Permits {
     host: Arc<Host>,
-    _slots: [Slot; 3],
+    _slots: [PooledPermit; 3],
 }
 
 /// What follows a try.
@@ -137,9 +137,9 @@ impl Webhooks {
         let resolver = CheckedResolver::new(settings.addresses.clone(), &settings.dns_servers)?;
         Ok(Self {
             client: Client::with_resolver(resolver, settings.http.clone())?,
-            all: Slots::new(settings.concurrency),
+            all: PermitPool::new(settings.concurrency),
             hosts: Hosts::new(settings.host_concurrency),
-            merchants: KeyedSlots::new(settings.merchant_concurrency),
+            merchants: KeyedPermitPools::new(settings.merchant_concurrency),
             only_default: Mutex::new(Some(None)),
             settings,
         })
@@ -189,7 +189,7 @@ impl Webhooks {
         permits.host.record(called.is_ok(), Instant::now());
         match called {
             Ok(answer) => judge(&answer),
-            Err(CallError::NotSent(error) | CallError::InDoubt(error)) => failed(&error),
+            Err(CallError::NotSent(error) | CallError::Unknown(error)) => failed(&error),
         }
     }
 

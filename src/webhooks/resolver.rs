@@ -29,12 +29,12 @@ pub(super) struct CheckedResolver {
 /// Two tries of this length end before a usual `connect_timeout`.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Answers are kept for as long as they say, up to this.
-const KEPT: Duration = Duration::from_secs(300);
+const MAX_POSITIVE_TTL: Duration = Duration::from_secs(300);
 /// That there is nothing is soon asked again: a merchant may be setting up its name.
-const NOTHING_KEPT: Duration = Duration::from_secs(30);
-const ANSWERS_KEPT: u64 = 1024;
+const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(30);
+const MAX_CACHED_ANSWERS: u64 = 1024;
 /// A name with very many records is tried at so many of them.
-const MOST_ADDRESSES: usize = 16;
+const MAX_ADDRESSES: usize = 16;
 
 impl CheckedResolver {
     /// Asks these servers, or where there are none those of `/etc/resolv.conf`, or a local one, as the system does.
@@ -45,8 +45,8 @@ impl CheckedResolver {
         };
         let options = builder.options_mut();
         (options.timeout, options.attempts) = (PATIENCE, 1);
-        (options.cache_size, options.positive_max_ttl) = (ANSWERS_KEPT, Some(KEPT));
-        options.negative_max_ttl = Some(NOTHING_KEPT);
+        (options.cache_size, options.positive_max_ttl) = (MAX_CACHED_ANSWERS, Some(MAX_POSITIVE_TTL));
+        options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
         Ok(Self { policy: Arc::new(policy), dns: builder.build()? })
     }
 }
@@ -84,7 +84,7 @@ impl Resolve for CheckedResolver {
 fn allowed(policy: &AddressPolicy, host: &str, found: impl Iterator<Item = IpAddr>) -> Vec<SocketAddr> {
     let anywhere = policy.allows_host(host);
     let allowed = found.filter(|address| anywhere || policy.allows(*address));
-    allowed.take(MOST_ADDRESSES).map(|address| SocketAddr::from((address, 0))).collect()
+    allowed.take(MAX_ADDRESSES).map(|address| SocketAddr::from((address, 0))).collect()
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
         let inside = (0..1000_u16).map(|n| IpAddr::from([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]));
         let outside = (0..100).map(|n| IpAddr::from([93, 184, 215, n]));
         let allowed = allowed(&AddressPolicy::default(), "merchant.example", inside.chain(outside));
-        assert_eq!(allowed.len(), MOST_ADDRESSES);
+        assert_eq!(allowed.len(), MAX_ADDRESSES);
         assert_eq!(allowed[0], SocketAddr::from(([93, 184, 215, 0], 0)));
     }
 }

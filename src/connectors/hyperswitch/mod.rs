@@ -62,7 +62,7 @@ pub(super) const KIND: Kind = Kind {
         expiry: "session_expiry seconds after it was made: 7 days, at most 7890000 s",
         cancels: true,
     },
-    tells: &[ErrorField::Code],
+    error_fields: &[ErrorField::Code],
     read: read::<HyperswitchSettings>,
 };
 
@@ -94,14 +94,14 @@ fn ninety_seconds() -> u64 {
 /// Where nobody says how long: the provider's own default of 15 minutes is over before most mails are read.
 const SEVEN_DAYS: u32 = 604_800;
 /// About three months.
-const LONGEST_SESSION: u32 = 7_890_000;
+const MAX_SESSION: u32 = 7_890_000;
 
 impl Settings for HyperswitchSettings {
     fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String> {
         let mut problems: Vec<String> =
             settle_problem(self.settle_seconds, lease, on_its_way).into_iter().collect();
-        if !self.defaults.session_expiry.is_none_or(|seconds| (1..=LONGEST_SESSION).contains(&seconds)) {
-            problems.push(format!("defaults.session_expiry is not 1 to {LONGEST_SESSION}"));
+        if !self.defaults.session_expiry.is_none_or(|seconds| (1..=MAX_SESSION).contains(&seconds)) {
+            problems.push(format!("defaults.session_expiry is not 1 to {MAX_SESSION}"));
         }
         problems
     }
@@ -211,8 +211,8 @@ impl Hyperswitch {
     /// Always sent: the answer does not say when its link ends.
     fn session_expiry(&self, own: &FeatureData) -> Result<u32, Rejection> {
         let seconds = own.session_expiry.or(self.settings.defaults.session_expiry).unwrap_or(SEVEN_DAYS);
-        if !(1..=LONGEST_SESSION).contains(&seconds) {
-            let message = format!("The value must be 1 to {LONGEST_SESSION} seconds.");
+        if !(1..=MAX_SESSION).contains(&seconds) {
+            let message = format!("The value must be 1 to {MAX_SESSION} seconds.");
             return Err(Rejection::invalid("connector_feature_data.session_expiry", message));
         }
         Ok(seconds)
@@ -258,7 +258,7 @@ impl Hyperswitch {
         match failure(&answer) {
             None => judge_unreadable(&answer, own_credential),
             Some(error) => match error.code.as_deref() {
-                Some("HE_01") => Outcome::AlreadyThere(error),
+                Some("HE_01") => Outcome::AlreadyExists(error),
                 // Out of order, or a processor's word: with whatever status they come, save "too many".
                 Some("HE_00" | "HE_03" | "CE_00") if answer.status != StatusCode::TOO_MANY_REQUESTS => {
                     Outcome::Unknown(error)
@@ -282,7 +282,7 @@ impl Hyperswitch {
         }
         match failure(&answer) {
             Some(error) if error.code.as_deref() == Some("HE_02") => {
-                Finding::NotThere { status_code: answer.status.as_u16() }
+                Finding::NotFound { status_code: answer.status.as_u16() }
             }
             error => unsettled(&answer, error.unwrap_or_else(|| unreadable(&answer))),
         }

@@ -56,16 +56,16 @@ pub(super) const KIND: Kind = Kind {
         expiry: "lifetime_seconds after it was made, at least 960 s, where expiry is enabled there; else never",
         cancels: true,
     },
-    tells: &[ErrorField::Code, ErrorField::Reason],
+    error_fields: &[ErrorField::Code, ErrorField::Reason],
     read: read::<RazorpayXSettings>,
 };
 
 /// 15 minutes are asked for; a minute more, so that a call that takes its time is not too late.
-const SHORTEST_LIFE: u64 = 960;
+const MIN_LIFE: u64 = 960;
 /// Under which the full `merchant_payout_id` stands in `notes`.
 const OWN_NOTE: &str = "merchant_payout_id";
-const MOST_NOTES: usize = 15;
-const LONGEST_NOTE: usize = 256;
+const MAX_NOTES: usize = 15;
+const MAX_NOTE: usize = 256;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -327,7 +327,7 @@ impl RazorpayX {
             Some(_) => parse::<Link>(&answer),
             None => match parse::<Links>(&answer) {
                 Some(Links { items }) if items.is_empty() => {
-                    return Finding::NotThere { status_code: answer.status.as_u16() };
+                    return Finding::NotFound { status_code: answer.status.as_u16() };
                 }
                 Some(Links { items }) => oldest(items, call.idempotency_key),
                 None => None,
@@ -457,7 +457,7 @@ impl Connector for RazorpayX {
 impl FeatureData {
     /// What is wrong though it can be read: a key, and a sentence.
     fn problem(&self) -> Option<(&'static str, &'static str)> {
-        if self.lifetime_seconds.is_some_and(|seconds| seconds < SHORTEST_LIFE) {
+        if self.lifetime_seconds.is_some_and(|seconds| seconds < MIN_LIFE) {
             return Some(("lifetime_seconds", "The value must be 960 or more."));
         }
         let texts = [
@@ -469,8 +469,8 @@ impl FeatureData {
             return Some((name, "The value is empty: give one, or leave the key out."));
         }
         let notes = self.notes.as_ref()?;
-        let long = notes.values().any(|value| value.chars().count() > LONGEST_NOTE);
-        if long || notes.contains_key(OWN_NOTE) || notes.len() >= MOST_NOTES {
+        let long = notes.values().any(|value| value.chars().count() > MAX_NOTE);
+        if long || notes.contains_key(OWN_NOTE) || notes.len() >= MAX_NOTES {
             let problem =
                 "At most 14 notes of 256 characters are possible, and none may be called merchant_payout_id.";
             return Some(("notes", problem));

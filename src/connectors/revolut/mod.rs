@@ -68,7 +68,7 @@ pub(super) const KIND: Kind = Kind {
         expiry: "expiry_period after it was made: P7D, at least P1D, at most P7D",
         cancels: true,
     },
-    tells: &[ErrorField::Code, ErrorField::Reason],
+    error_fields: &[ErrorField::Code, ErrorField::Reason],
     read: read::<RevolutSettings>,
 };
 
@@ -77,7 +77,7 @@ const WINDOW: Duration = Duration::from_secs(14 * 86_400);
 /// Links in one answer to a look-up: 1,000 are allowed, and would be more than `max_response_bytes`.
 const PAGE: usize = 100;
 /// Pages of one look-up. A minute has 60 calls at this provider.
-const MOST_PAGES: usize = 20;
+const MAX_PAGES: usize = 20;
 /// What two readings of clocks may be wrong by.
 const MARGIN: Duration = Duration::from_secs(10 * 60);
 
@@ -255,7 +255,7 @@ impl Revolut {
         }
         match failure(&answer) {
             None => judge_unreadable(&answer, own_credential),
-            Some(error) if error.code.as_deref() == Some("3020") => Outcome::AlreadyThere(error),
+            Some(error) if error.code.as_deref() == Some("3020") => Outcome::AlreadyExists(error),
             Some(error) => judge(&answer, error, own_credential),
         }
     }
@@ -283,7 +283,7 @@ impl Revolut {
     /// Reads the list, the newest first, back to where the first call for this record was not made yet.
     async fn search(&self, call: Call<'_>, deadline: Instant) -> Finding {
         let mut before: Option<OffsetDateTime> = None;
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let mut url = self.address(&[]);
             url.query_pairs_mut().append_pair("limit", &PAGE.to_string());
             if let Some(before) = before.and_then(|before| before.format(&Rfc3339).ok()) {
@@ -300,7 +300,7 @@ impl Revolut {
             let Some(links) = parse::<Vec<Link>>(&answer) else {
                 return unsettled(&answer, unreadable(&answer));
             };
-            let Some(last) = links.last() else { return Finding::NotThere { status_code } };
+            let Some(last) = links.last() else { return Finding::NotFound { status_code } };
             let (oldest, whole) = (last.created_at.clone(), links.len() >= PAGE);
             if let Some(ours) = links.into_iter().find(|link| link.request_id == call.idempotency_key) {
                 let found = self.read(ours, call, &answer);
@@ -310,7 +310,7 @@ impl Revolut {
                 return unsettled(&answer, unreadable(&answer));
             };
             if !whole || before_first_call(call, &answer).is_some_and(|since| reached < since) {
-                return Finding::NotThere { status_code };
+                return Finding::NotFound { status_code };
             }
             before = match page_before(reached, before) {
                 Some(next) => Some(next),

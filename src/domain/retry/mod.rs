@@ -90,15 +90,15 @@ pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, seen: &
         }
         _ if progress.connector_payout_id.is_some() => underway(progress, policy, now),
         _ if progress.in_doubt_since.is_some() => in_doubt(progress, rule, policy, seen, time_is_up),
-        Some(Last::Refused(error)) => {
+        Some(Last::Declined(error)) => {
             Next::Conclude(Conclusion::Rejected { error: error.clone(), payout_status: PayoutStatus::Failed })
         }
         // The first call is always made, however long its job waited in the queue.
         _ if time_is_up && progress.attempts > 0 => {
             Next::Conclude(Conclusion::Unavailable(progress.last_error()))
         }
-        Some(Last::NotThere) | None => Next::Call { after: Duration::ZERO },
-        Some(Last::NoLink { .. } | Last::AlreadyThere(_)) => {
+        Some(Last::NotFound) | None => Next::Call { after: Duration::ZERO },
+        Some(Last::NoLink { .. } | Last::AlreadyExists(_)) => {
             Next::Call { after: delay(progress, policy, progress.attempts) }
         }
     }
@@ -123,7 +123,7 @@ fn in_doubt(
     time_is_up: bool,
 ) -> Next {
     let now = seen.now;
-    let no_use_to_repeat = matches!(progress.last, Some(Last::Refused(_) | Last::AlreadyThere(_)));
+    let no_use_to_repeat = matches!(progress.last, Some(Last::Declined(_) | Last::AlreadyExists(_)));
     if let ReplayRule::SameKey { window, .. } = rule
         && !no_use_to_repeat
         && !time_is_up
@@ -142,10 +142,10 @@ fn in_doubt(
         return Next::Conclude(Conclusion::Unknown(progress.last_error()));
     };
     match progress.last {
-        None | Some(Last::AlreadyThere(_)) => Next::LookUp { after: Duration::ZERO },
+        None | Some(Last::AlreadyExists(_)) => Next::LookUp { after: Duration::ZERO },
         // Too early to tell: once more when it can be trusted.
         // A clock that has stepped would have it wait for as long as the step.
-        Some(Last::NotThere) => {
+        Some(Last::NotFound) => {
             let left = (settled - now).try_into().unwrap_or(Duration::ZERO);
             Next::LookUp { after: left.min(look_up.settle) }
         }

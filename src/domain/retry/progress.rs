@@ -36,16 +36,16 @@ pub enum Last {
         error: ConnectorError,
         payout_status: PayoutStatus,
     },
-    Refused(ConnectorError),
+    Declined(ConnectorError),
     /// Made under our key, by an earlier call.
-    AlreadyThere(ConnectorError),
+    AlreadyExists(ConnectorError),
     /// Not carried out, or no answer; `in_doubt_since` tells which.
     NoLink {
         error: ConnectorError,
         retry_after: Option<Duration>,
     },
     /// Asked, and not there. Where doubt is left, it was too early to tell.
-    NotThere,
+    NotFound,
 }
 
 impl Progress {
@@ -76,17 +76,17 @@ impl Progress {
             }
             Outcome::Declined(error) => {
                 self.answered(error.status_code);
-                Last::Refused(error)
+                Last::Declined(error)
             }
             Outcome::NotSent(error) => Last::NoLink { error, retry_after: None },
             Outcome::TryLater { error, retry_after } => {
                 self.answered(error.status_code);
                 Last::NoLink { error, retry_after }
             }
-            Outcome::AlreadyThere(error) => {
+            Outcome::AlreadyExists(error) => {
                 self.answered(error.status_code);
                 self.in_doubt_since.get_or_insert(now);
-                Last::AlreadyThere(error)
+                Last::AlreadyExists(error)
             }
             Outcome::Unknown(error) => {
                 self.answered(error.status_code);
@@ -112,14 +112,14 @@ impl Progress {
                 self.connector_payout_id = Some(connector_payout_id);
                 Last::Ended { error, payout_status }
             }
-            Finding::NotThere { status_code } => {
+            Finding::NotFound { status_code } => {
                 self.answered(status_code);
                 if self.settled_at(rule, asked).is_some_and(|settled| asked.now >= settled) {
                     // Reliable: nothing was made, so the next call is a first call again.
                     self.in_doubt_since = None;
                     self.first_called_at = None;
                 }
-                Last::NotThere
+                Last::NotFound
             }
             Finding::Unanswered { error, retry_after } => {
                 self.answered(error.status_code);
@@ -160,7 +160,7 @@ impl Progress {
 
     /// Takes note that a worker whose writes are lost may have called: the database was restored, or a standby without the
     /// last writes took over. Returns whether it may have.
-    pub fn doubt_lost_calls(&mut self, policy: &RetryPolicy, now: OffsetDateTime) -> bool {
+    pub fn mark_lost_calls_unknown(&mut self, policy: &RetryPolicy, now: OffsetDateTime) -> bool {
         let written_at =
             self.last_called_at.map_or(self.created_at, |called_at| called_at.max(self.created_at));
         let is_lost = policy.ask_before_calling_since.is_some_and(|time| written_at < time);
@@ -181,8 +181,8 @@ impl Progress {
     pub(super) fn last_error(&self) -> ConnectorError {
         match &self.last {
             Some(
-                Last::Refused(error)
-                | Last::AlreadyThere(error)
+                Last::Declined(error)
+                | Last::AlreadyExists(error)
                 | Last::NoLink { error, .. }
                 | Last::Ended { error, .. },
             ) => error.clone(),
@@ -190,7 +190,7 @@ impl Progress {
                 let error = "a worker may have called whose writes are lost (jobs.ask_before_calling_since)";
                 ConnectorError::new(0, None, error, None)
             }
-            Some(Last::Link(_) | Last::NotThere) | None => {
+            Some(Last::Link(_) | Last::NotFound) | None => {
                 ConnectorError::new(self.status_code, None, "no answer that settles it", None)
             }
         }

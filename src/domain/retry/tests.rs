@@ -155,14 +155,14 @@ fn doubt_sticks() {
 fn not_there_counts_only_after_the_settle_time() {
     let early = start() + 30 * SECOND;
     let mut progress = after(Outcome::Unknown(error(500)));
-    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &at(early));
+    progress.record_finding(Finding::NotFound { status_code: 200 }, ASK, &at(early));
     assert!(progress.in_doubt_since.is_some());
     let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(early)) else {
         panic!("not asked again")
     };
     assert_eq!(wait, 30 * SECOND);
     // After it, nothing was made: the next call is a first call again, with a window of its own.
-    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &at(early + wait));
+    progress.record_finding(Finding::NotFound { status_code: 200 }, ASK, &at(early + wait));
     assert_eq!((progress.in_doubt_since, progress.first_called_at), (None, None));
     assert_eq!(step(&progress, ASK, 60 * SECOND), "call");
     assert_eq!(step(&progress, ASK, 25 * HOUR), "unavailable");
@@ -201,7 +201,7 @@ fn a_link_that_is_not_ready_is_asked_for_and_never_made_again() {
     for rule in [SAME_KEY, ASK, ReplayRule::Never] {
         let mut progress = after(underway.clone());
         assert_eq!(step(&progress, rule, SECOND), "look up");
-        progress.record_finding(Finding::NotThere { status_code: 404 }, rule, &at(start() + 2 * HOUR));
+        progress.record_finding(Finding::NotFound { status_code: 404 }, rule, &at(start() + 2 * HOUR));
         assert_eq!(step(&progress, rule, 2 * HOUR), "look up");
         assert_eq!(step(&progress, rule, 25 * HOUR), "unknown");
     }
@@ -225,7 +225,7 @@ fn what_takes_long_is_asked_about_ever_more_rarely() {
 
 #[test]
 fn what_is_there_already_is_asked_for_or_left_unknown_and_never_failed() {
-    let there = after(Outcome::AlreadyThere(error(400)));
+    let there = after(Outcome::AlreadyExists(error(400)));
     assert_eq!(step(&there, SAME_KEY_OR_ASK, SECOND), "look up");
     assert_eq!(step(&there, ASK, SECOND), "look up");
     // A repeat would be told the same.

@@ -102,7 +102,7 @@ async fn a_connection_that_a_call_timed_out_over_is_not_called_over_again() {
     let url = named(&server, "localhost");
     client.call(client.get(&url)).await.unwrap();
     let late = client.call(client.get(&url).timeout(Duration::from_millis(300))).await;
-    assert!(matches!(late, Err(CallError::InDoubt(ref reason)) if reason == "timed out"), "{late:?}");
+    assert!(matches!(late, Err(CallError::Unknown(ref reason)) if reason == "timed out"), "{late:?}");
     // then the next one is answered, over another.
     client.call(client.get(&url)).await.unwrap();
     assert_eq!(server.connections(), 2);
@@ -117,7 +117,7 @@ async fn a_connection_that_stops_answering_is_found_by_ping() {
     let url = named(&server, "localhost");
     client.call(client.get(&url)).await.unwrap();
     // then it ends before its time, in doubt, and the next one is answered.
-    let Err(CallError::InDoubt(reason)) = client.call(client.get(&url)).await else { panic!("an answer") };
+    let Err(CallError::Unknown(reason)) = client.call(client.get(&url)).await else { panic!("an answer") };
     assert!(reason.contains("keep-alive timed out"), "{reason}");
     client.call(client.get(&url)).await.unwrap();
     assert_eq!(server.connections(), 2);
@@ -147,7 +147,7 @@ async fn a_stream_that_the_server_refuses_was_not_sent_and_any_other_reset_is_in
             Err(CallError::NotSent(said)) => {
                 assert!(!is_sent && said.contains("refused"), "{reason}: {said}")
             }
-            Err(CallError::InDoubt(_)) => assert!(is_sent, "{reason}"),
+            Err(CallError::Unknown(_)) => assert!(is_sent, "{reason}"),
             Ok(answer) => panic!("{reason}: {answer:?}"),
         }
     }
@@ -196,7 +196,7 @@ async fn a_stream_above_the_last_of_goaway_was_not_sent_and_one_below_is_in_doub
         .await;
         match client.call(client.post(named(&server, "localhost")).body("{}")).await {
             Err(CallError::NotSent(said)) => assert!(!is_sent, "{last} {error}: {said}"),
-            Err(CallError::InDoubt(said)) => assert!(is_sent, "{last} {error}: {said}"),
+            Err(CallError::Unknown(said)) => assert!(is_sent, "{last} {error}: {said}"),
             Ok(answer) => panic!("{answer:?}"),
         }
     }
