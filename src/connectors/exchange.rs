@@ -91,6 +91,20 @@ pub(super) fn unreadable(answer: &Answer) -> ConnectorError {
     ConnectorError::new(status_code, None, reason, None)
 }
 
+/// Returns the outcome of a create that the provider answered with success. `found`: the answer as the connector reads it.
+pub(super) fn created(found: Option<Finding>, answer: &Answer) -> Outcome {
+    match found {
+        Some(Finding::Found(link)) => Outcome::Created(link),
+        Some(Finding::Underway { connector_payout_id, status_code }) => {
+            Outcome::Underway { connector_payout_id, status_code }
+        }
+        Some(Finding::Ended { error, .. }) => Outcome::Declined(error),
+        Some(Finding::NotFound { .. } | Finding::Unanswered { .. }) | None => {
+            Outcome::Unknown(unreadable(answer))
+        }
+    }
+}
+
 /// What an error that the provider put in words means, where the connector has nothing of its own to say of it.
 ///
 /// `own_credential`: it was called with the configuration's credential, not with the job's `access_token`. A

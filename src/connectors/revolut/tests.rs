@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::connectors::Settings;
 use crate::contract::{self, DecodePolicy};
 
 const GBP: &str = "5d6e7f80-1111-4222-8333-944455566601";

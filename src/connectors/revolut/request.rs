@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use uuid::Uuid;
 
-use super::{KIND, RevolutSettings};
+use super::{KIND, settings::RevolutSettings};
 use crate::{
     connectors::supports::{feature_data, required, unsupported},
     contract::Rejection,
