@@ -1,9 +1,9 @@
-//! Doubt that this worker cannot settle by itself: of another account, of a clock that stepped, of writes that are lost.
+//! Unknown outcomes that this worker cannot resolve by itself: another account, a clock that stepped, lost writes.
 
 use super::*;
 
 #[test]
-fn doubt_of_another_account_stays() {
+fn an_unknown_outcome_in_another_account_stays_unknown() {
     let other = Circumstances {
         account: AccountId::of("sandbox", "https://pay.example", "another"),
         ..at(start() + SECOND)
@@ -108,8 +108,8 @@ fn after_a_restore_what_was_written_before_is_asked_about_before_it_is_called() 
         (Progress { last_called_at: Some(start() + HOUR), ..retried() }, ASK, "call"),
     ] {
         let mut progress = Progress { last: None, ..progress };
-        let is_doubted = progress.mark_lost_calls_unknown(&restored, now);
-        assert_eq!(is_doubted, progress.in_doubt_since.is_some());
+        let is_marked = progress.mark_lost_calls_unknown(&restored, now);
+        assert_eq!(is_marked, progress.in_doubt_since.is_some());
         assert_eq!(step(&progress, rule, 2 * HOUR), first, "{progress:?} {rule:?}");
         assert!(!Progress::new(start()).mark_lost_calls_unknown(&policy(), now));
     }
