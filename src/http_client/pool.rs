@@ -1,4 +1,4 @@
-//! Connections that are idle for the next call to the same origin, for a while.
+//! A pool of idle connections, by origin.
 
 use std::{
     collections::HashMap,
@@ -13,29 +13,29 @@ use super::{
     connection::{Connection, Http1, Http2},
 };
 
-/// Shorter than the idle time of common servers: a request on a connection that the server is closing is in doubt, and
-/// that costs more than a handshake.
+/// The maximum idle time of a connection. It is shorter than that of common servers, because a request on a connection that the
+/// server closes has an unknown outcome. That costs more than a handshake.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(20);
 
 pub(super) struct Pool {
-    /// Connections that are idle at most: merchants are many, and a process has so many files and no more.
+    /// The maximum number of idle connections, because a process has a limited number of open files.
     most: usize,
     idle: Mutex<IdleConnections>,
 }
 
 #[derive(Default)]
 struct IdleConnections {
-    /// By scheme, host and port.
+    /// The idle connections by scheme, host and port.
     origins: HashMap<String, Origin>,
-    /// Of all origins together.
+    /// The number of connections of all origins.
     connections: usize,
-    /// A task closes what is too old, while there is anything.
+    /// `true` while a task closes old connections.
     is_tidied: bool,
 }
 
 #[derive(Default)]
 struct Origin {
-    /// The last to be used is the next to be used.
+    /// A stack: the connection that was used last is used next.
     idle: Vec<(Instant, Http1)>,
     shared: Option<(Instant, Http2)>,
 }
@@ -69,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// For the next call, if it is one that another can be made over.
+    /// Returns a connection to the pool, if another call can use it.
     pub(super) fn keep(self: &Arc<Self>, origin: &str, mut connection: Connection) {
         if !connection.is_ready() {
             return;
@@ -86,7 +86,7 @@ impl Pool {
                 origin.idle.push((now, connection));
                 true
             }
-            // Several that were made at once come to be one: the others end with their calls.
+            // Of several concurrent connections one remains. The others end with their calls.
             Connection::Http2(connection) => origin.shared.replace((now, connection)).is_none(),
         };
         idle.connections += usize::from(is_one_more);
@@ -96,7 +96,7 @@ impl Pool {
         }
     }
 
-    /// Takes a shared connection out that a call got no answer over: no other call should wait for the same.
+    /// Removes a shared connection on which a call timed out, so that no other call waits on it.
     pub(super) fn discard(&self, origin: &str, shared: &Allowance) {
         let mut idle = self.idle();
         let IdleConnections { origins, connections, .. } = &mut *idle;
@@ -112,7 +112,7 @@ impl Pool {
 }
 
 impl IdleConnections {
-    /// For one more: what has not been used for longest goes first.
+    /// Closes the least recently used connections until one more fits.
     fn evict_for_one_more(&mut self, most: usize) {
         let mut unused = MAX_IDLE_TIME;
         while self.connections >= most.max(1) {
@@ -121,7 +121,7 @@ impl IdleConnections {
         }
     }
 
-    /// Closes what has not been used for so long.
+    /// Closes the connections that were idle for `unused`.
     fn close(&mut self, unused: Duration) {
         self.connections = 0;
         self.origins.retain(|_, origin| {
@@ -134,7 +134,7 @@ impl IdleConnections {
     }
 }
 
-/// Closes what has not been used for a while, until nothing is left.
+/// Closes old connections periodically, until the pool is empty.
 async fn tidy(pool: Weak<Pool>) {
     loop {
         sleep(MAX_IDLE_TIME / 2).await;
