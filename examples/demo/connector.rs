@@ -8,8 +8,8 @@ use aws_lc_rs::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use provider_simulators::providers::{
-    ACCESS_TOKEN_LIFETIME, ACCOUNTS, Fault, HyperswitchSettings, Order, Provider, RazorpayXSettings,
-    RevolutClient, RevolutSettings, Settings, StandIn, XenditSettings,
+    ACCESS_TOKEN_LIFETIME, ACCOUNTS, Fault, FaultRule, HyperswitchSettings, Provider, ProviderSimulator,
+    RazorpayXSettings, RevolutClient, RevolutSettings, Settings, XenditSettings,
 };
 use serde_json::{Value, json};
 
@@ -110,12 +110,12 @@ pub async fn demo(kind: &str, stay: bool) -> anyhow::Result<()> {
     let Some(shown) = all.into_iter().find(|shown| shown.kind == kind) else {
         bail!("--connector {kind}: there are {}", kinds.join(", "));
     };
-    let stand_in = StandIn::start(Settings::new(shown.provider.clone())).await?;
+    let simulator = ProviderSimulator::start(Settings::new(shown.provider.clone())).await?;
     let section =
-        format!("[connectors.{kind}]\nkind = \"{kind}\"\nurl = \"{}\"\n{}", stand_in.url(), shown.settings);
-    let show = Show { stage: Stage::build(kind, &section).await?, stand_in, shown };
+        format!("[connectors.{kind}]\nkind = \"{kind}\"\nurl = \"{}\"\n{}", simulator.url(), shown.settings);
+    let show = Show { stage: Stage::build(kind, &section).await?, simulator, shown };
     println!("\n  worker     log in {}", show.stage.folder.join("worker.log").display());
-    println!("  connector  {} (a stand-in for {kind}: its links open nowhere)", show.stand_in.url());
+    println!("  connector  {} (a stand-in for {kind}: its links open nowhere)", show.simulator.url());
     println!("  merchant   {}\n", show.stage.merchant.url());
 
     show.plain_job().await.context("(a)")?;
@@ -126,14 +126,14 @@ pub async fn demo(kind: &str, stay: bool) -> anyhow::Result<()> {
 
     println!("All five went as told.");
     if stay {
-        stay_up(&show.stage, show.stand_in.url(), &show.job("po_mine")).await?;
+        stay_up(&show.stage, show.simulator.url(), &show.job("po_mine")).await?;
     }
     Ok(())
 }
 
 struct Show {
     stage: Stage,
-    stand_in: StandIn,
+    simulator: ProviderSimulator,
     shown: Shown,
 }
 
@@ -163,7 +163,7 @@ impl Show {
         self.stage.publish(&self.job("po_1001"), None, "b").await?;
         let result = self.stage.result("b").await?;
         shown("link", &result["payout_link"]["url"]);
-        let links = self.stand_in.ledger().links.len();
+        let links = self.simulator.ledger().links.len();
         ensure!(links == 1, "the provider has {links} links");
         shown("links at the provider", &links.into());
         Ok(())
@@ -171,7 +171,7 @@ impl Show {
 
     async fn answer_is_lost(&self) -> anyhow::Result<()> {
         told("(c) the link is made and the answer is lost: no second link");
-        self.stand_in.order_fault(Order::new(Fault::Reset).after_the_work());
+        self.simulator.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
         self.stage.publish(&self.job("po_1002"), None, "c").await?;
         let result = self.stage.result("c").await?;
         if self.shown.is_settled {
@@ -185,14 +185,14 @@ impl Show {
             let kind = call["kind"].as_str().unwrap_or_default();
             shown(kind, &json!([call["status_code"], call["outcome"]]));
         }
-        let links = self.stand_in.ledger().links.len();
+        let links = self.simulator.ledger().links.len();
         ensure!(links == 2, "the provider has {links} links");
         Ok(())
     }
 
     async fn provider_refuses(&self) -> anyhow::Result<()> {
         told("(d) the provider refuses: told with its own words");
-        self.stand_in.order_fault(Fault::status(422));
+        self.simulator.inject_fault(Fault::status(422));
         self.stage.publish(&self.job("po_1003"), None, "d").await?;
         let result = self.stage.result("d").await?;
         expect(&result["error"]["unified_details"], "code", "CONNECTOR_REJECTED")?;

@@ -11,7 +11,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, ensure};
 use futures_util::StreamExt;
-use provider_simulators::sandbox::{Fault, Order, Sandbox, Settings};
+use provider_simulators::sandbox::{Fault, FaultRule, Sandbox, Settings};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -119,7 +119,7 @@ impl Show {
 
     async fn provider_says_503_twice(&self) -> anyhow::Result<()> {
         told("(d) a connector that answers 503 twice: retried, then created");
-        self.provider.order_fault(Order::new(Fault::status_with_retry_after(503, "1")).times(2));
+        self.provider.inject_fault(FaultRule::new(Fault::status_with_retry_after(503, "1")).times(2));
         self.stage.publish(&job("po_1002", 1250, Some(self.stage.merchant.url())), None, "d").await?;
         let result = self.stage.result("d").await?;
         expect(&result, "payout_status", "REQUIRES_FULFILLMENT")?;

@@ -37,7 +37,7 @@ fn record(audited: Audited) -> Record {
         amount: format!("{} {}", audited.amount_minor, audited.currency),
         state: audited.state,
         link_id: audited.connector_payout_id,
-        in_doubt: audited.in_doubt,
+        is_unknown: audited.in_doubt,
         leased: audited.leased,
         due: audited.due,
         calls: audited.calls,

@@ -88,7 +88,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
         "{} jobs, {} records, {} results, {} dead letters, {} webhooks, {} links",
         history.published.len(),
         history.records.len(),
-        history.heard.len(),
+        history.messages.len(),
         history.dead.len(),
         history.webhooks.len(),
         history.links.len()

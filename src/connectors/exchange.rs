@@ -56,7 +56,7 @@ pub(super) fn with_trace(request: RequestBuilder, trace: &TraceContext) -> Reque
 pub(super) fn lost(error: CallError) -> Outcome {
     match error {
         CallError::NotSent(reason) => Outcome::NotSent(ConnectorError::unanswered(&reason)),
-        CallError::InDoubt(reason) => Outcome::Unknown(ConnectorError::unanswered(&reason)),
+        CallError::Unknown(reason) => Outcome::Unknown(ConnectorError::unanswered(&reason)),
     }
 }
 
@@ -89,6 +89,20 @@ pub(super) fn unreadable(answer: &Answer) -> ConnectorError {
         (false, false) => "the answer is no error of the provider's",
     };
     ConnectorError::new(status_code, None, reason, None)
+}
+
+/// Returns the outcome of a create that the provider answered with success. `found`: the answer as the connector reads it.
+pub(super) fn created(found: Option<Finding>, answer: &Answer) -> Outcome {
+    match found {
+        Some(Finding::Found(link)) => Outcome::Created(link),
+        Some(Finding::Underway { connector_payout_id, status_code }) => {
+            Outcome::Underway { connector_payout_id, status_code }
+        }
+        Some(Finding::Ended { error, .. }) => Outcome::Declined(error),
+        Some(Finding::NotFound { .. } | Finding::Unanswered { .. }) | None => {
+            Outcome::Unknown(unreadable(answer))
+        }
+    }
 }
 
 /// What an error that the provider put in words means, where the connector has nothing of its own to say of it.

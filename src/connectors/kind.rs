@@ -19,7 +19,7 @@ pub struct Kind {
     pub needs: &'static [&'static str],
     pub supports: Supports,
     /// The fields of the provider's errors that merchants are told, beside its message; all others are left out.
-    pub tells: &'static [ErrorField],
+    pub error_fields: &'static [ErrorField],
     pub read: fn(toml::Value) -> Result<Box<dyn Settings>, toml::de::Error>,
 }
 

@@ -103,10 +103,10 @@ impl Account {
     /// Takes out of an error what nobody is told: the account's and the job's secrets, and the fields that are not among
     /// [`Kind::tells`].
     pub fn redact(&self, error: &mut ConnectorError, job: Option<&CreateLink>) {
-        if !self.kind.tells.contains(&ErrorField::Code) {
+        if !self.kind.error_fields.contains(&ErrorField::Code) {
             error.code = None;
         }
-        if !self.kind.tells.contains(&ErrorField::Reason) {
+        if !self.kind.error_fields.contains(&ErrorField::Reason) {
             error.reason = None;
         }
         error.redact(&self.redactor(job));
@@ -132,7 +132,7 @@ impl Outcome {
     /// What it says of the provider.
     pub fn health(&self) -> Health {
         match self {
-            Self::Created(_) | Self::Underway { .. } | Self::Declined(_) | Self::AlreadyThere(_) => {
+            Self::Created(_) | Self::Underway { .. } | Self::Declined(_) | Self::AlreadyExists(_) => {
                 Health::Works
             }
             Self::NotSent(_) => Health::Fails,
@@ -149,7 +149,7 @@ impl Outcome {
 impl Finding {
     pub fn health(&self) -> Health {
         match self {
-            Self::Found(_) | Self::Underway { .. } | Self::Ended { .. } | Self::NotThere { .. } => {
+            Self::Found(_) | Self::Underway { .. } | Self::Ended { .. } | Self::NotFound { .. } => {
                 Health::Works
             }
             Self::Unanswered { error, .. } => match error.status_code {

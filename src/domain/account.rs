@@ -1,15 +1,15 @@
-//! Which account at a provider a record was called in.
+//! The identity of an account at a provider.
 
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// A short digest of the provider's URL and of what identifies the account there. It is no secret.
+/// A short digest of the connector kind, the provider's URL and the account's identity there. It is not a secret.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(Arc<str>);
 
 impl AccountId {
-    /// `kind`: the connector's. `identity`: what names the account at the provider.
+    /// Computes the id. `kind` is the connector kind; `identity` names the account at the provider.
     pub fn of(kind: &str, url: &str, identity: &str) -> Self {
         let mut context = Context::new(&SHA256);
         for part in [kind, url.trim_end_matches('/'), identity] {
@@ -21,11 +21,12 @@ impl AccountId {
         Self(hex.into())
     }
 
-    /// One that a record was written with.
+    /// Wraps an id that was read from a record.
     pub fn stored(text: &str) -> Self {
         Self(text.into())
     }
 
+    /// Returns the id as 16 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }

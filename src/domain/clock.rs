@@ -1,34 +1,39 @@
-//! Whether another clock runs steadily, by this process's monotonic clock.
+//! Detects steps of another clock, compared with the monotonic clock of this process.
 //!
-//! "Not there" is believed once a settle time has passed since the last call. The database's clock measures that time, since a
-//! record outlives its worker. A clock that steps forward makes the time seem to have passed.
+//! A look-up's "not found" is reliable once the settle time has passed since the last call. The database's clock measures that
+//! time, because a record outlives its worker. A clock that steps forward makes the time seem to have passed.
 
 use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
 
-/// A clock that moves further away from this process's within a minute has stepped.
+/// The largest drift within a minute that does not count as a step.
 pub const MAX_STEP: Duration = Duration::seconds(1);
-/// Each comparison is with a sample of so long ago at most. It bounds what many small steps add up to.
+/// The maximum age of the reference sample. It bounds the sum of many small steps.
 const REFERENCE_AGE: Duration = Duration::seconds(60);
-/// A sample that took longer to fetch does not become the reference.
+/// The longest fetch of a sample that may become the reference.
 const MAX_WIDTH: Duration = Duration::seconds(1);
 
-/// The other clock's time, read between two of ours.
+/// The other clock's time, read between two readings of the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub struct ClockSample {
+    /// The time that the other clock showed.
     pub time: OffsetDateTime,
+    /// The monotonic time before the request.
     pub asked_at: Instant,
-    pub heard_at: Instant,
+    /// The monotonic time after the answer.
+    pub answered_at: Instant,
 }
 
-/// Since when the clock has run without a step, by its own time.
+/// The time since which the other clock has run without a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steady {
+    /// The start of the steady period, by the other clock.
     pub since: OffsetDateTime,
-    /// It stepped then. Otherwise this process had not looked before.
+    /// `true` if the clock stepped at `since`; `false` if the first sample was taken then.
     pub after_step: bool,
 }
 
+/// A watch that compares samples of another clock.
 #[derive(Debug, Default)]
 pub struct ClockWatch {
     reference: Option<ClockSample>,
@@ -36,20 +41,20 @@ pub struct ClockWatch {
 }
 
 impl ClockWatch {
-    /// Compares a sample with an earlier one. Returns by how much the clock has stepped, if it has.
+    /// Compares a sample with an earlier one and returns the size of the step, if there was one.
     pub fn observe(&mut self, sample: ClockSample) -> Option<Duration> {
         let Some(reference) = self.reference else {
             self.reference = Some(sample);
             self.steady = Some(Steady { since: sample.time, after_step: false });
             return None;
         };
-        // Which of the two was read first is not known.
-        if sample.asked_at < reference.heard_at {
+        // The order of the two readings is unknown.
+        if sample.asked_at < reference.answered_at {
             return None;
         }
         let passed = sample.time - reference.time;
-        let least = signed(sample.asked_at, reference.heard_at);
-        let most = signed(sample.heard_at, reference.asked_at);
+        let least = signed(sample.asked_at, reference.answered_at);
+        let most = signed(sample.answered_at, reference.asked_at);
         // Clocks that are being corrected run up to 0.05 % fast or slow (adjtime, NTP).
         let tolerance = MAX_STEP + most / 1000;
         let step = if passed > most + tolerance {
@@ -57,7 +62,7 @@ impl ClockWatch {
         } else if passed < least - tolerance {
             passed - least
         } else {
-            if most > REFERENCE_AGE && signed(sample.heard_at, sample.asked_at) <= MAX_WIDTH {
+            if most > REFERENCE_AGE && signed(sample.answered_at, sample.asked_at) <= MAX_WIDTH {
                 self.reference = Some(sample);
             }
             return None;
@@ -67,7 +72,7 @@ impl ClockWatch {
         Some(step)
     }
 
-    /// `None` before the first sample.
+    /// Returns the current steady period, or `None` before the first sample.
     pub fn steady(&self) -> Option<Steady> {
         self.steady
     }
@@ -95,7 +100,7 @@ mod tests {
                 .observe(ClockSample {
                     time: OffsetDateTime::UNIX_EPOCH + SECOND.mul_f64(1e6 + time),
                     asked_at: start + SECOND.mul_f64(*at),
-                    heard_at: start + SECOND.mul_f64(at + width),
+                    answered_at: start + SECOND.mul_f64(at + width),
                 })
                 .map(Duration::whole_seconds)
         });
@@ -103,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_told_from_a_slow_answer_and_from_drift() {
+    fn a_step_is_distinguished_from_a_slow_answer_and_from_drift() {
         for (samples, steps) in [
             (&[(0., 0., 0.), (10., 10., 0.), (50., 50., 0.)][..], [None, None, None]),
             // Half a second in a minute, and again in the next.
@@ -114,7 +119,7 @@ mod tests {
             (&[(0., 0., 0.), (1., 1., 10.), (21., 11., 10.)], [None, None, None]),
             // Many small steps: less than the limit each, and seen within a minute.
             (&[(0., 0., 0.), (10.8, 10., 0.), (21.6, 20., 0.)], [None, None, Some(1)]),
-            // Asked before the step was seen and heard after it: of no use.
+            // Requested before the step was seen and answered after it: not usable.
             (&[(0., 0., 0.), (3605., 3., 2.), (4., 4., 2.)], [None, Some(3600), None]),
         ] {
             assert_eq!(observed(samples).0, steps, "{samples:?}");

@@ -1,16 +1,19 @@
-//! Who is to be paid, as far as the payer knows.
+//! The recipient, as the merchant describes it.
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Country;
 
-/// Boxed, as all that few jobs have: of those that wait for an answer there are thousands.
+/// The addresses of a job.
+///
+/// They are boxed because few jobs have them and thousands of jobs wait for an answer at once.
 #[derive(Debug, Default)]
 pub struct PayoutAddress {
     pub shipping_address: Option<Box<Address>>,
     pub billing_address: Option<Box<Address>>,
 }
 
+/// A postal address with contact details.
 #[derive(Debug, Default)]
 pub struct Address {
     pub first_name: Option<SecretString>,
@@ -27,6 +30,7 @@ pub struct Address {
     pub phone_country_code: Option<String>,
 }
 
+/// The recipient of a payout.
 #[derive(Debug, Default)]
 pub struct Customer {
     pub name: Option<String>,
@@ -42,7 +46,7 @@ pub struct Customer {
 }
 
 impl Customer {
-    /// `name`, else the parts of it that are given.
+    /// Returns `name`, or the first and last name if `name` is absent.
     pub fn full_name(&self) -> Option<String> {
         let parts = [self.first_name.as_deref(), self.last_name.as_deref()];
         self.name.clone().or_else(|| joined(parts))
@@ -50,6 +54,7 @@ impl Customer {
 }
 
 impl Address {
+    /// Returns the first and last name, or `None` if both are absent.
     pub fn full_name(&self) -> Option<String> {
         let parts = [&self.first_name, &self.last_name];
         joined(parts.map(|part| part.as_ref().map(ExposeSecret::expose_secret)))
@@ -61,6 +66,7 @@ fn joined(parts: [Option<&str>; 2]) -> Option<String> {
     (!name.trim().is_empty()).then_some(name)
 }
 
+/// An identity document of the recipient.
 #[derive(Debug)]
 pub struct CustomerDocument {
     /// `CPF`, `CNPJ`, `PSN` or `OTHER`.
@@ -68,6 +74,7 @@ pub struct CustomerDocument {
     pub document_number: Option<SecretString>,
 }
 
+/// The recipient's browser, as the merchant saw it.
 #[derive(Debug, Clone, Default)]
 pub struct BrowserInformation {
     pub color_depth: Option<u32>,

@@ -1,22 +1,23 @@
-//! The key that a connector gets in every call for one record.
+//! The idempotency key of a record. Every call for the record carries it.
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use uuid::Uuid;
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// 32 characters of `[a-z2-7]`: base32 of the first 20 bytes of SHA-256 over both parts, each with its length in
-/// front. From the record's key alone, so that it can be computed again; the tightest connector takes 35 of
-/// `[A-Za-z0-9_-]`.
+/// Returns 32 characters of `[a-z2-7]`: base32 of the first 20 bytes of SHA-256 over both parts, each prefixed with its length.
+///
+/// The key depends on the record's key alone, so any worker can compute it again. The strictest provider accepts 35
+/// characters of `[A-Za-z0-9_-]`.
 pub fn idempotency_key(merchant_id: &str, merchant_payout_id: &str) -> String {
     idempotency_key_of("", merchant_id, merchant_payout_id)
 }
 
-/// The same of a deployment that has a name, so that two of them at one provider account share no key.
+/// Returns the key for a named deployment, so that two deployments at one provider account share no key.
 pub fn idempotency_key_of(deployment: &str, merchant_id: &str, merchant_payout_id: &str) -> String {
     let mut context = Context::new(&SHA256);
     let parts = [deployment, merchant_id, merchant_payout_id];
-    // A deployment without a name has the keys of earlier versions. Two parts are never the beginning of three.
+    // A deployment without a name has the keys of earlier versions. Two parts are never a prefix of three.
     for part in &parts[usize::from(deployment.is_empty())..] {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
@@ -25,14 +26,14 @@ pub fn idempotency_key_of(deployment: &str, merchant_id: &str, merchant_payout_i
     let mut key = String::with_capacity(32);
     for five in digest.as_ref()[..20].chunks_exact(5) {
         let bits = five.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-        for place in (0..8).rev() {
-            key.push(char::from(ALPHABET[(bits >> (5 * place)) as usize & 31]));
+        for digit in (0..8).rev() {
+            key.push(char::from(ALPHABET[(bits >> (5 * digit)) as usize & 31]));
         }
     }
     key
 }
 
-/// The same key for a connector that wants a UUID: version 8 (RFC 9562, 5.8) over the key's SHA-256.
+/// Returns the key as a UUID, version 8 (RFC 9562, 5.8), from the key's SHA-256.
 pub fn idempotency_uuid(idempotency_key: &str) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest(&SHA256, idempotency_key.as_bytes()).as_ref()[..16]);

@@ -1,4 +1,4 @@
-//! A CreateLink job that cannot be invalid.
+//! A valid CreateLink job.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use super::{
 pub struct CreateLink {
     pub merchant_payout_id: MerchantPayoutId,
     pub address: PayoutAddress,
-    /// JSON text for the connector named; each connector documents its keys.
+    /// JSON text for the connector. Each connector documents its keys.
     pub connector_feature_data: Option<SecretString>,
     pub payout_method_data: Option<PayoutMethod>,
     pub connector_quote_id: Option<String>,
@@ -26,17 +26,18 @@ pub struct CreateLink {
     pub connector_payout_method_id: Option<String>,
     pub webhook_url: Option<WebhookUrl>,
     pub browser_info: Option<Box<BrowserInformation>>,
-    /// Overrides the configured credential for this one call.
+    /// Replaces the configured credential for this job.
     pub access_token: Option<SecretString>,
-    /// What the recipient is told the money is for, at most 255 bytes.
+    /// The purpose of the payout as the recipient sees it, 255 bytes at most.
     pub description: Option<String>,
     pub source_bank_data: Option<PayoutMethod>,
 }
 
-/// 1 to 255 bytes, no control characters.
+/// A payout identifier: 1 to 255 bytes without control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MerchantPayoutId(String);
 
+/// The reason why an identifier is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidIdentifier {
     #[error("the identifier is empty: 1 to 255 bytes are expected")]
@@ -48,6 +49,11 @@ pub enum InvalidIdentifier {
 }
 
 impl MerchantPayoutId {
+    /// Validates an identifier.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the identifier is empty, too long or has a control character.
     pub fn new(id: String) -> Result<Self, InvalidIdentifier> {
         match id.len() {
             0 => Err(InvalidIdentifier::Empty),
@@ -62,11 +68,13 @@ impl MerchantPayoutId {
     }
 }
 
-/// An absolute `https` URL (`http` where that is allowed), without user-info, 2,048 bytes at most: as it was written
-/// and as it is called (percent-encoded), so that what is stored is still valid when it is read again.
+/// An absolute `https` URL (`http` if that is allowed) without user-info, 2,048 bytes at most.
+///
+/// The limit holds for the URL as written and as called (percent-encoded), so that a stored URL stays valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookUrl(Url);
 
+/// The reason why a webhook URL is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWebhookUrl {
     #[error("the URL is longer than 2,048 bytes as it is called: shorten it")]
@@ -82,19 +90,19 @@ pub enum InvalidWebhookUrl {
 }
 
 impl WebhookUrl {
-    const MOST_BYTES: usize = 2048;
+    const MAX_BYTES: usize = 2048;
 
     pub fn new(text: &str, allow_http: bool) -> Result<Self, InvalidWebhookUrl> {
-        if text.len() > Self::MOST_BYTES {
+        if text.len() > Self::MAX_BYTES {
             return Err(InvalidWebhookUrl::TooLong);
         }
         let url = Url::parse(text).map_err(|_| InvalidWebhookUrl::NotAbsolute)?;
-        // The parser is a browser's: it drops blanks and line ends, and takes "https:host" and "https:\\host".
+        // The parser follows the URL standard: it drops blanks and line ends, and accepts "https:host" and "https:\\host".
         let has_authority = text.get(url.scheme().len()..).is_some_and(|rest| rest.starts_with("://"));
         if !has_authority || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(InvalidWebhookUrl::NotAbsolute);
         }
-        if url.as_str().len() > Self::MOST_BYTES {
+        if url.as_str().len() > Self::MAX_BYTES {
             return Err(InvalidWebhookUrl::TooLong);
         }
         if !(url.scheme() == "https" || allow_http && url.scheme() == "http") {
@@ -120,14 +128,14 @@ impl WebhookUrl {
 }
 
 impl CreateLink {
-    /// Every secret of this job: a connector, which is sent them, may repeat them in its errors.
+    /// Returns every secret of this job. The provider receives them and may repeat them in its errors.
     pub fn secrets(&self) -> Vec<SecretString> {
         let features = self.feature_values().into_iter().map(SecretString::from);
         self.secret_fields().cloned().chain(features).collect()
     }
 
-    /// A connector is sent these one by one, so it may repeat one by itself. A short number or `true` is in many a message, and
-    /// so are the names of the keys: the text as a whole is a secret only where it is not JSON.
+    /// Returns each value of the feature data, because a provider may repeat a single value. Numbers, booleans and key names are
+    /// common in messages, so the whole text is a secret only if it is not JSON.
     fn feature_values(&self) -> Vec<String> {
         fn texts(value: Value, found: &mut Vec<String>) {
             match value {

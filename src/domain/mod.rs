@@ -1,4 +1,6 @@
-//! Values and decisions: no I/O, no async, no clock (`now` is an argument).
+//! Values and decisions.
+//!
+//! This module does no I/O and starts no task. Decisions take `now` as an argument.
 
 mod account;
 mod clock;

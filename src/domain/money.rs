@@ -1,4 +1,4 @@
-//! Amounts: integers of minor units from end to end, and the exponents that say what they are.
+//! Amounts: integers of minor units, and the exponent of each currency.
 
 use super::PrismEnum;
 
@@ -7,46 +7,54 @@ use super::PrismEnum;
 pub struct Currency(&'static str);
 
 impl Currency {
+    /// Looks up a currency by its alphabetic code.
     pub fn new(code: &str) -> Option<Self> {
         PrismEnum::Currency.by_name(code).filter(|(_, number)| *number != 0).map(|(name, _)| Self(name))
     }
 
+    /// Returns the alphabetic code.
     pub fn as_str(self) -> &'static str {
         self.0
     }
 
-    /// Digits behind the decimal point, by ISO 4217: USD 2, JPY 0, BHD 3, CLF 4.
+    /// Returns the number of decimals by ISO 4217: USD 2, JPY 0, BHD 3, CLF 4.
     pub fn exponent(self) -> u8 {
         iso_currency::Currency::from_code(self.0)
             .and_then(|currency| currency.exponent())
             .and_then(|exponent| u8::try_from(exponent).ok())
-            // Withdrawn (ANG, STD): both had two.
+            // Withdrawn currencies (ANG, STD) had two decimals.
             .unwrap_or(2)
     }
 }
 
-/// More than nothing, of one currency.
+/// A positive amount of one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Money {
     minor_amount: i64,
     pub currency: Currency,
 }
 
+/// The amount is zero or negative.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the amount must be 1 or more, in minor units: 1250 for EUR 12.50")]
 pub struct InvalidAmount;
 
 impl Money {
-    /// `minor_amount`: in the currency's minor units, above zero.
+    /// Creates an amount. `minor_amount` is in the currency's minor units.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `minor_amount` is not positive.
     pub fn new(minor_amount: i64, currency: Currency) -> Result<Self, InvalidAmount> {
         if minor_amount > 0 { Ok(Self { minor_amount, currency }) } else { Err(InvalidAmount) }
     }
 
+    /// Returns the amount in minor units.
     pub fn minor_units(self) -> i64 {
         self.minor_amount
     }
 
-    /// In the currency's own units, as decimal text with all its digits: EUR 12.50, JPY 1250, BHD 1.250.
+    /// Returns the amount in major units as decimal text with all digits: EUR 12.50, JPY 1250, BHD 1.250.
     pub fn major_units(self) -> String {
         let exponent = usize::from(self.currency.exponent());
         let digits = format!("{:0>width$}", self.minor_amount, width = exponent + 1);
@@ -56,23 +64,23 @@ impl Money {
         }
     }
 
-    /// The same where there is no fraction of a unit, for providers that know of none. `None` where there is.
+    /// Returns the amount in whole major units, or `None` if it has a fraction.
     pub fn whole_major_units(self) -> Option<i64> {
         let unit = 10_i64.pow(self.currency.exponent().into());
         (self.minor_amount % unit == 0).then_some(self.minor_amount / unit)
     }
 
-    /// Whether decimal text (`12.5`, `12.50`, `12.500`) says exactly this amount.
+    /// Returns whether decimal text (`12.5`, `12.50`, `12.500`) equals this amount.
     pub fn is_major_units(self, text: &str) -> bool {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let exponent = usize::from(self.currency.exponent());
-        let kept = fraction.trim_end_matches('0');
+        let significant = fraction.trim_end_matches('0');
         let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-        let minor = format!("{whole}{kept:0<exponent$}");
+        let minor = format!("{whole}{significant:0<exponent$}");
         !whole.is_empty()
             && all_digits(whole)
             && all_digits(fraction)
-            && kept.len() <= exponent
+            && significant.len() <= exponent
             && minor.parse() == Ok(self.minor_amount)
     }
 }

@@ -1,14 +1,14 @@
-//! What somebody may have meant who wrote a name that is not known.
+//! Suggests the known name that a misspelt name is closest to.
 
 use strsim::osa_distance;
 
-/// Longer names are not compared.
+/// The longest name that is compared, in bytes.
 const MAX_BYTES: usize = 64;
 
-/// Returns the one known name that is nearest to what was given, if it is near enough to be a slip.
+/// Returns the one known name that is nearest to the given name, if it is near enough to be a misspelling.
 ///
-/// Capitals, hyphens and underscores make no difference. Up to four letters no letter may be another one: each such code has a
-/// dozen neighbours that mean something else.
+/// Capitals, hyphens and underscores make no difference. In names of up to four letters no letter may be replaced: such codes have
+/// many neighbours with another meaning.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if given.is_empty() || given.len() > MAX_BYTES {
         return None;
@@ -40,8 +40,7 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     best.filter(|_| !is_tied).map(|(_, name)| name)
 }
 
-/// Whether the one difference is a letter that stands for another one: not one too many, one missing, or two that changed
-/// places.
+/// Returns whether the one difference is a replaced letter, and not an extra, a missing or a transposed one.
 fn is_replaced(one: &str, other: &str) -> bool {
     let sorted = |text: &str| {
         let mut letters: Vec<char> = text.chars().collect();
@@ -51,7 +50,7 @@ fn is_replaced(one: &str, other: &str) -> bool {
     one.chars().count() == other.chars().count() && sorted(one) != sorted(other)
 }
 
-/// Returns ` Did you mean "NAME"?`, or nothing.
+/// Returns ` Did you mean "NAME"?`, or an empty string.
 pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(given, known).map(|name| format!(" Did you mean \"{name}\"?")).unwrap_or_default()
 }

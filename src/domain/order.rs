@@ -1,28 +1,28 @@
-//! The order of service: which due record of a connector is claimed first.
+//! The claim order: which due record of a connector is claimed first.
 //!
-//! Unknown outcomes come before retries, retries before new work; within each, instant payouts come before fast ones
-//! and these before all others. The rank is a column of the row, so that each group is one range of an index.
+//! Unknown outcomes come before retries, and retries before new work. Within each class, instant payouts come first, then fast
+//! ones, then all others. The rank is a column of the row, so that each group is one range of an index.
 
 use super::PayoutPriority;
 
-/// What a due record waits for.
+/// The class of a due record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceClass {
     /// A call may have been carried out.
     Unknown,
-    /// Nothing happened so far, and it is tried again.
+    /// Nothing was created so far; the call will be retried.
     Retry,
     /// It was never called.
     New,
 }
 
-/// Every rank, the one that is served first in front.
+/// Every rank, in claim order.
 pub const SERVICE_RANKS: [i16; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 
-/// Priorities that are told apart: instant, fast, and the rest.
+/// The number of priority groups: instant, fast and all others.
 const PRIORITIES: i16 = 3;
 
-/// Returns the rank of a record; the lowest is served first.
+/// Returns the rank of a record. The lowest rank is claimed first.
 pub fn service_rank(class: ServiceClass, priority: Option<PayoutPriority>) -> i16 {
     let class = match class {
         ServiceClass::Unknown => 0,

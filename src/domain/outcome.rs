@@ -1,4 +1,4 @@
-//! What one call to a connector can come to, and what may be done where that is not known.
+//! The outcomes of one call to a provider, and the replay rules for unknown outcomes.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use time::OffsetDateTime;
 
 use super::{PayoutStatus, Redactor, redaction, text};
 
-/// A payout link as the connector made it.
+/// A payout link as the provider made it.
 #[derive(Debug, Clone)]
 pub struct CreatedLink {
     pub connector_payout_id: String,
     pub payout_status: PayoutStatus,
-    /// The connector's own word for its status, where this version does not know it. It stands in the timeline.
+    /// The provider's own status, if this version does not know it. The timeline shows it.
     pub unknown_status: Option<String>,
-    /// Who has it can claim the money: a secret.
+    /// A secret: anybody who has the URL can claim the payout.
     pub url: SecretString,
     pub expires_at: Option<OffsetDateTime>,
     pub status_code: u16,
 }
 
-/// What a connector said when it did not give a link, or why it could not be asked.
+/// The provider's error, or the reason why the provider did not answer.
 ///
-/// Texts come from outside. Nobody is told of them before [`ConnectorError::redact`] has taken the secrets out and cut them to their
-/// length, in this order: a secret that stands across the cut would no longer be found.
+/// Its texts come from outside. [`ConnectorError::redact`] must remove the secrets before any text is published, stored or
+/// logged. It redacts before it truncates, because a truncated secret would not be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectorError {
-    /// HTTP status of the answer, 0 where there was none.
+    /// The HTTP status of the answer, or 0 if there was none.
     pub status_code: u16,
     pub code: Option<String>,
     pub message: String,
@@ -34,17 +34,17 @@ pub struct ConnectorError {
 }
 
 impl ReplayRule {
-    /// The window of a key that does not end: longer than any record is worked on.
+    /// The window of a key that does not expire. It is longer than any record is processed.
     pub const NO_END: Duration = Duration::from_secs(10 * 366 * 86_400);
 }
 
 impl ConnectorError {
-    /// Characters of a message that are told.
+    /// The maximum length of a published message, in characters.
     const MAX_TEXT_CHARS: usize = 512;
-    /// Characters of a code that are told.
+    /// The maximum length of a published code, in characters.
     const MAX_CODE_CHARS: usize = 64;
 
-    /// Takes texts as they came, but for their control characters.
+    /// Creates an error with the texts as they came, without their control characters.
     pub fn new(status_code: u16, code: Option<&str>, message: &str, reason: Option<&str>) -> Self {
         let bounded = |text: &str| -> String {
             let text = text.chars().take(redaction::MAX_TEXT_CHARS);
@@ -53,7 +53,7 @@ impl ConnectorError {
         Self { status_code, code: code.map(bounded), message: bounded(message), reason: reason.map(bounded) }
     }
 
-    /// Takes the secrets out, then cuts each text to its length.
+    /// Removes the secrets, then truncates each text.
     pub fn redact(&mut self, secrets: &Redactor) {
         let clean = |text: &str, max_chars| secrets.redact(text).chars().take(max_chars).collect();
         self.code = self.code.as_deref().map(|code| clean(code, Self::MAX_CODE_CHARS));
@@ -61,80 +61,76 @@ impl ConnectorError {
         self.reason = self.reason.as_deref().map(|reason| clean(reason, Self::MAX_TEXT_CHARS));
     }
 
-    /// An error of our own side of the wire: no status, no code of the connector's.
+    /// Creates an error for a call without an answer: it has no status and no code.
     pub fn unanswered(message: &str) -> Self {
         Self::new(0, None, message, None)
     }
 }
 
-/// What a call that creates came to. Not a `Result`: every one of these is a decision, and `?` would hide it.
+/// The outcome of a create call.
 ///
-/// Unknown is the default: an answer that nobody thought of is [`Outcome::Unknown`].
+/// It is not a `Result`, because `?` would hide a decision. An answer that no rule covers is [`Outcome::Unknown`].
 #[derive(Debug, Clone)]
 pub enum Outcome {
+    /// The provider created the link.
     Created(CreatedLink),
-    /// Made, but the link is not there yet: asked for again by this id, never made again.
-    Underway {
-        connector_payout_id: String,
-        status_code: u16,
-    },
-    /// The connector said no, for a reason that a repeat does not change.
+    /// The provider created the payout, but its link is not ready. The worker looks it up by this id and never creates it again.
+    Underway { connector_payout_id: String, status_code: u16 },
+    /// The provider declined, for a reason that a retry does not change.
     Declined(ConnectorError),
-    /// The request never left: certain that nothing happened.
+    /// The request was not sent, so nothing was created.
     NotSent(ConnectorError),
-    /// The connector says that it did nothing, and why that may change (429, 503 with Retry-After, our credential).
-    TryLater {
-        error: ConnectorError,
-        retry_after: Option<Duration>,
-    },
-    /// The connector knows our key already, and does not say what of: it is asked, or left unknown. Never a refusal.
-    AlreadyThere(ConnectorError),
-    /// It may have been carried out.
+    /// The provider did nothing, for a reason that may change (429, 503 with Retry-After, the configured credential).
+    TryLater { error: ConnectorError, retry_after: Option<Duration> },
+    /// The provider has the key already, but does not say for which payout. The outcome is looked up or stays unknown.
+    AlreadyExists(ConnectorError),
+    /// The provider may have created the link.
     Unknown(ConnectorError),
 }
 
-/// What asking the connector for a payout link came to.
+/// The outcome of a look-up.
 #[derive(Debug, Clone)]
 pub enum Finding {
+    /// The link exists.
     Found(CreatedLink),
     Underway {
         connector_payout_id: String,
         status_code: u16,
     },
-    /// It is there and will never be a link (cancelled, failed).
+    /// The payout exists and will never have a usable link (cancelled, failed).
     Ended {
         error: ConnectorError,
         payout_status: PayoutStatus,
         connector_payout_id: String,
     },
-    NotThere {
+    /// The provider has no such payout.
+    NotFound {
         status_code: u16,
     },
-    /// Nobody knows: the question itself was not answered.
+    /// The look-up itself was not answered.
     Unanswered {
         error: ConnectorError,
         retry_after: Option<Duration>,
     },
 }
 
-/// What a connector allows where the outcome of a call is not known. Declared by each connector.
+/// How a connector resolves an unknown outcome. Each connector declares one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayRule {
-    /// The same call with the same idempotency key gives the same link while the first is younger than `window`;
-    /// after that a look-up, where there is one.
+    /// A retry with the same idempotency key returns the same link while the first call is younger than `window`.
+    /// After that the worker uses the look-up, if there is one.
     SameKey { window: Duration, look_up: Option<LookUp> },
-    /// Ask by our reference before anything else.
+    /// The worker looks the payout up by its reference before any retry.
     LookUp(LookUp),
-    /// It can neither be repeated nor asked about.
+    /// The provider supports neither a safe retry nor a look-up.
     Never,
 }
 
-/// How far a look-up can be trusted.
+/// The reliability of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LookUp {
-    /// "Not there" means "was never made" only when the last call began longer ago than this. No
-    /// shorter than a lease, within which a call may begin late and be carried out: it would be taken for one that
-    /// never happened.
+    /// The settle time. "Not found" means "was never created" only if the last call began longer ago than this.
+    /// It must not be shorter than a lease, because a call may begin late in its lease.
     pub settle: Duration,
 }
 
@@ -144,19 +140,19 @@ mod tests {
 
     use super::*;
 
-    /// A secret that stands across the place of the cut: fewer than six characters of it would be found by nobody.
+    /// A secret that crosses the cut: the redactor does not find fewer than six characters of it.
     #[test]
     fn secrets_are_taken_out_before_a_text_is_cut() {
         let card = "4929420573595709";
         let secrets = Redactor::new([SecretString::from(card)]);
-        for kept in 1..=16 {
-            let message = format!("{}{card}", "x".repeat(ConnectorError::MAX_TEXT_CHARS - kept));
-            let code = format!("{}{card}", "x".repeat(ConnectorError::MAX_CODE_CHARS - kept));
+        for before_cut in 1..=16 {
+            let message = format!("{}{card}", "x".repeat(ConnectorError::MAX_TEXT_CHARS - before_cut));
+            let code = format!("{}{card}", "x".repeat(ConnectorError::MAX_CODE_CHARS - before_cut));
             let mut error = ConnectorError::new(400, Some(&code), &message, Some(&message));
             error.redact(&secrets);
             let texts = [Some(error.message), error.code, error.reason];
             for text in texts.into_iter().flatten() {
-                assert!(!text.contains(|letter: char| letter.is_ascii_digit()), "{kept}: {text}");
+                assert!(!text.contains(|letter: char| letter.is_ascii_digit()), "{before_cut}: {text}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The record of one payout link while something is still to be done for it, and the lease that makes it ours.
+//! An open payout link record, and the lease under which a worker processes it.
 
 use std::time::Duration;
 
@@ -8,47 +8,47 @@ use uuid::Uuid;
 
 use super::{CreateLink, Progress};
 
-/// Where a message came from in its sender's trace (W3C Trace Context), passed on as it came.
+/// The W3C Trace Context of the job, passed on unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TraceContext {
     pub traceparent: Option<String>,
     pub tracestate: Option<String>,
 }
 
-/// A record that nobody else works on while the lease runs.
+/// An open record. No other worker processes it before the lease expires.
 #[derive(Debug)]
 pub struct OpenLink {
     /// UUIDv7.
     pub id: Uuid,
-    /// Whose `merchant_payout_id` it is; empty where the job named no merchant.
+    /// The merchant that owns the `merchant_payout_id`; empty if the job names no merchant.
     pub merchant_id: String,
     /// The name of the connector in the configuration.
     pub connector: String,
     pub job: Box<CreateLink>,
     pub progress: Progress,
     pub lease: Lease,
-    /// The row has the next call counted and leased already: a job is written down once before its first call.
+    /// `true` if the row already counts the next call, because the insert of a new record counts its first call.
     pub call_is_written: bool,
     pub trace: TraceContext,
-    /// Calls made in this hold and not yet written down.
+    /// Calls that were made under this lease and are not stored yet.
     pub calls: Vec<Attempt>,
 }
 
-/// How long a row is ours. The database's clock decides; this side only ever believes in less.
+/// The lease of a row. The database's clock decides when it expires; a worker can only underestimate the remaining time.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
     pub holder: Uuid,
-    /// The database's time when it was granted.
+    /// The database's time when the lease was granted.
     pub granted_at: OffsetDateTime,
-    /// This process's clock before it was asked for: the lease cannot have begun earlier.
+    /// This process's clock before the claim was sent. The lease cannot have begun earlier.
     pub asked_at: Instant,
-    /// This process's clock when the answer came: `granted_at` cannot have been later.
-    pub heard_at: Instant,
+    /// This process's clock when the answer came. `granted_at` cannot be later.
+    pub answered_at: Instant,
     pub length: Duration,
 }
 
 impl OpenLink {
-    /// Begins the call that the row has already.
+    /// Counts the call that the row counts already.
     pub fn begin_written_call(&mut self) {
         self.call_is_written = false;
         self.progress.attempts += 1;
@@ -58,18 +58,18 @@ impl OpenLink {
 }
 
 impl Lease {
-    /// The database's time, as well as it can be known without asking: never ahead of it, so that nothing counts
-    /// as settled too early.
+    /// Estimates the database's time without a query. The estimate is never ahead, so that nothing settles too early.
     pub fn now(&self) -> OffsetDateTime {
-        self.granted_at + self.heard_at.elapsed()
+        self.granted_at + self.answered_at.elapsed()
     }
 
+    /// Returns the remaining time of the lease.
     pub fn left(&self) -> Duration {
         self.length.saturating_sub(self.asked_at.elapsed())
     }
 }
 
-/// One call to a connector or a merchant, as the timeline shows it.
+/// One HTTP call to a provider or a merchant, as the timeline shows it.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub kind: AttemptKind,
@@ -77,13 +77,14 @@ pub struct Attempt {
     pub number: u32,
     pub started_at: OffsetDateTime,
     pub took: Duration,
-    /// HTTP status, 0 where there was no answer.
+    /// The HTTP status, or 0 if there was no answer.
     pub status_code: u16,
     pub outcome: &'static str,
-    /// What went wrong, or the connector's id of what it made. Short, and free of secrets.
+    /// The error, or the provider's id of the payout. Short and free of secrets.
     pub detail: Option<String>,
 }
 
+/// The kind of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptKind {
     Create,
@@ -92,6 +93,7 @@ pub enum AttemptKind {
 }
 
 impl AttemptKind {
+    /// Returns the kind as the timeline stores it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",

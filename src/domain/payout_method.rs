@@ -1,11 +1,10 @@
-//! Payout methods: a table of what each holds. No connector has a use of its own for them yet; they are checked,
-//! kept sealed, and passed on as a whole.
+//! Payout methods: a table of the fields of each. No connector uses them yet; the worker validates and encrypts them.
 
 use secrecy::SecretString;
 
 use super::PrismEnum;
 
-/// What a field of a payout method is.
+/// The kind of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldKind {
     Secret,
@@ -15,17 +14,17 @@ pub enum FieldKind {
     Name(PrismEnum),
 }
 
-/// Name, whether it has to be there, and kind.
+/// The name of a field, whether it is required, and its kind.
 pub type MethodFields = &'static [(&'static str, bool, FieldKind)];
 
-/// A payout method's key and its fields.
+/// The key of a payout method, and its fields.
 #[derive(Debug, Clone, Copy)]
 pub struct MethodKind {
     pub name: &'static str,
     pub fields: MethodFields,
 }
 
-/// Exactly one method, with the fields that were given.
+/// One payout method with the fields that the job gives.
 pub struct PayoutMethod {
     pub kind: MethodKind,
     pub fields: Vec<(&'static str, MethodField)>,
@@ -89,7 +88,7 @@ const PIX: MethodKind = MethodKind {
 const PIX_KEY: MethodKind = MethodKind { name: "pix_key", fields: &[("pix_key", true, Secret)] };
 const PIX_EMV: MethodKind = MethodKind { name: "pix_emv", fields: &[("emv", true, Secret)] };
 
-/// `payout_method_data`: exactly one of these.
+/// The methods of `payout_method_data`. A job gives exactly one.
 pub const METHODS: &[MethodKind] = &[
     MethodKind {
         name: "card",
@@ -138,5 +137,5 @@ pub const METHODS: &[MethodKind] = &[
     },
 ];
 
-/// `source_bank_data`: exactly one of these.
+/// The methods of `source_bank_data`. A job gives exactly one.
 pub const SOURCE_BANKS: &[MethodKind] = &[ACH, BACS, SEPA, PIX, PIX_KEY, PIX_EMV];

@@ -1,8 +1,8 @@
-//! Prism's enums: names and numbers. The numbers have only ever grown; `prism-enums.json` is this project's copy.
+//! Prism's enums: names and numbers. `prism-enums.json` is this project's copy; Prism never reuses a number.
 
 use std::{collections::HashMap, sync::LazyLock};
 
-/// Which of Prism's enums.
+/// One of Prism's enums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrismEnum {
     Currency,
@@ -48,16 +48,17 @@ impl PrismEnum {
         })
     }
 
-    /// The list's own spelling of a name, and its number.
+    /// Returns the enum's own spelling of a name, and its number.
     pub fn by_name(self, name: &str) -> Option<(&'static str, i64)> {
         self.values()?.by_name.get_key_value(name).map(|(name, number)| (*name, *number))
     }
 
+    /// Returns the name of a number.
     pub fn by_number(self, number: i64) -> Option<&'static str> {
         self.values()?.by_number.get(&number).copied()
     }
 
-    /// Its names in the order of their numbers, without the one that stands for none.
+    /// Returns the names sorted by their numbers, without the name of 0.
     pub fn names(self) -> Vec<&'static str> {
         let by_number = self.values().into_iter().flat_map(|values| &values.by_number);
         let mut names: Vec<(&i64, &'static str)> =
@@ -66,7 +67,7 @@ impl PrismEnum {
         names.into_iter().map(|(_, name)| name).collect()
     }
 
-    /// The list's name for one that people use though it is in no list.
+    /// Returns the official name for a common alias, or the given name.
     pub fn usual_name(self, given: &str) -> &str {
         match self {
             Self::CountryAlpha2 if given.eq_ignore_ascii_case("uk") => "GB",
@@ -74,26 +75,29 @@ impl PrismEnum {
         }
     }
 
-    /// Lists that grow: a name that is not in them yet is a name all the same.
+    /// Returns whether names that this version does not know are accepted.
     pub fn grows(self) -> bool {
         matches!(self, Self::BankNames | Self::CardNetwork | Self::PaymentMethodType)
     }
 }
 
-/// ISO 3166-1 alpha-2.
+/// A country, by its ISO 3166-1 alpha-2 code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Country(&'static str);
 
 impl Country {
+    /// Looks up a country by its code.
     pub fn new(code: &str) -> Option<Self> {
         PrismEnum::CountryAlpha2.by_name(code).filter(|(_, number)| *number != 0).map(|(name, _)| Self(name))
     }
 
+    /// Returns the name as it is written on the wire.
     pub fn as_str(self) -> &'static str {
         self.0
     }
 }
 
+/// The priority of a payout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PayoutPriority {
     Instant,
@@ -108,10 +112,12 @@ impl PayoutPriority {
     const ALL: [Self; 6] =
         [Self::Instant, Self::Fast, Self::Regular, Self::Wire, Self::CrossBorder, Self::Internal];
 
+    /// Looks up a value by its name.
     pub fn new(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|priority| priority.as_str() == name)
     }
 
+    /// Returns the name as it is written on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Instant => "INSTANT",
@@ -124,6 +130,7 @@ impl PayoutPriority {
     }
 }
 
+/// The status of a payout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PayoutStatus {
     Success,
@@ -140,7 +147,7 @@ pub enum PayoutStatus {
     /// Created and unclaimed.
     RequiresFulfillment,
     RequiresVendorAccountCreation,
-    /// Final. Newer than the page that the others are of.
+    /// A final status that is newer than the published list.
     NotPermitted,
 }
 
@@ -162,10 +169,12 @@ impl PayoutStatus {
         Self::NotPermitted,
     ];
 
+    /// Looks up a value by its name.
     pub fn new(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 
+    /// Returns the name as it is written on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "SUCCESS",

@@ -1,8 +1,7 @@
-//! Takes secrets out of texts that come from outside.
+//! Removes secrets from texts that come from outside.
 //!
-//! A provider may repeat what it was sent: whole or cut, in groups, in base64, percent-encoded or escaped. So not whole
-//! secrets are searched for but each run of [`RUN`] characters of one, in every spelling that the text can be read in. A cut, by the
-//! provider or by us, then leaves fewer than that.
+//! A provider may repeat a secret whole or truncated, in groups, in base64, percent-encoded or escaped. The redactor therefore
+//! searches for each run of [`RUN`] characters of a secret, in every decoding of the text. A truncation leaves fewer characters.
 
 mod views;
 
@@ -12,16 +11,16 @@ use secrecy::{ExposeSecret, SecretString};
 
 use self::views::{Unit, View};
 
-/// Characters in a row of a secret that never come out.
+/// The length of a run of a secret that is never published, in characters.
 pub const RUN: usize = 6;
-/// Below this, a secret would be found in every text.
+/// The shortest secret that is searched for. Shorter ones occur in every text.
 const MIN_SECRET_CHARS: usize = 3;
-/// Characters of a text that are looked at; the rest is left out.
+/// The maximum length of a text, in characters. The rest is dropped.
 pub const MAX_TEXT_CHARS: usize = 4096;
 
 const REDACTED: &str = "[REDACTED]";
 
-/// Knows the secrets that a text may hold. `Debug` shows none.
+/// A redactor for a set of secrets. `Debug` shows none of them.
 #[derive(Debug, Default)]
 pub struct Redactor {
     secrets: Vec<SecretString>,
@@ -31,6 +30,7 @@ pub struct Redactor {
 type Marks = Vec<(usize, usize)>;
 
 impl Redactor {
+    /// Creates a redactor. Secrets of fewer than three characters are ignored.
     pub fn new(secrets: impl IntoIterator<Item = SecretString>) -> Self {
         let long_enough = |secret: &SecretString| secret.expose_secret().chars().count() >= MIN_SECRET_CHARS;
         Self { secrets: secrets.into_iter().filter(long_enough).collect() }
@@ -51,13 +51,13 @@ impl Redactor {
         replaced(text, marks)
     }
 
-    /// The text's runs are the ones that are kept, not the secrets': it is the shorter of both.
+    /// Marks each run of a secret. The index holds the runs of the text, because the text is shorter than the secrets.
     fn mark_runs(&self, views: &[View], marks: &mut Marks) {
-        let mut places: HashMap<[char; RUN], Marks> = HashMap::new();
+        let mut positions: HashMap<[char; RUN], Marks> = HashMap::new();
         for units in views.iter().flat_map(|view| [&view.units, &view.compact]) {
             for run in units.windows(RUN) {
                 if let [first, .., last] = run {
-                    places.entry(folded(run)).or_default().push((first.start, last.end));
+                    positions.entry(folded(run)).or_default().push((first.start, last.end));
                 }
             }
         }
@@ -65,12 +65,12 @@ impl Redactor {
             let units: Vec<Unit> = views::units(secret.expose_secret());
             let compact = views::compact(&units);
             for run in units.windows(RUN).chain(compact.windows(RUN)) {
-                marks.extend(places.get(&folded(run)).into_iter().flatten());
+                marks.extend(positions.get(&folded(run)).into_iter().flatten());
             }
         }
     }
 
-    /// A short secret goes with the whole word around it: what is left of the word would help to guess it.
+    /// Marks the whole word around a short secret, because the rest of the word would help to guess it.
     fn mark_words(&self, views: &[View], marks: &mut Marks) {
         for secret in &self.secrets {
             let short: Vec<char> = secret.expose_secret().chars().map(fold).collect();
@@ -107,7 +107,7 @@ fn folded(run: &[Unit]) -> [char; RUN] {
     letters
 }
 
-/// One character stays one, so that places can be told.
+/// Folds one character to one character, so that positions stay valid.
 fn fold(letter: char) -> char {
     letter.to_lowercase().next().unwrap_or(letter)
 }

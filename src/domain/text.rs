@@ -1,13 +1,13 @@
-//! Characters that do something else than to be read.
+//! Control characters in texts.
 
 use std::{borrow::Cow, fmt::Write};
 
-/// Whether a text has characters that control a terminal or a line, or turn the direction in which it is read.
+/// Returns whether a text has characters that control a terminal, a line or the text direction.
 pub fn has_control(text: &str) -> bool {
     text.chars().any(is_control)
 }
 
-/// Returns a text that is safe on a terminal, in a line of a log and in a header: control characters are written as `\u{1b}`.
+/// Escapes control characters as `\u{1b}`, so that the text is safe on a terminal, in a log line and in a header.
 pub fn escape_control(text: &str) -> Cow<'_, str> {
     if !has_control(text) {
         return Cow::Borrowed(text);
@@ -15,7 +15,7 @@ pub fn escape_control(text: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(text.len() + 8);
     for letter in text.chars() {
         if is_control(letter) {
-            // A String takes whatever is written into it.
+            // A write to a String cannot fail.
             let _ = write!(escaped, "\\u{{{:x}}}", u32::from(letter));
         } else {
             escaped.push(letter);
@@ -24,7 +24,7 @@ pub fn escape_control(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// C0, DEL and C1; separators of lines; marks that turn the direction of a text (Unicode, UAX 9), and those nobody sees.
+/// Returns whether a character is C0, DEL, C1, a line separator, a direction mark (Unicode, UAX 9) or invisible.
 pub fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

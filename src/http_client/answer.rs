@@ -1,4 +1,4 @@
-//! What comes back from a call, and what its headers say of time.
+//! Answers, and the times in their headers.
 
 use std::time::Duration;
 
@@ -9,17 +9,18 @@ use reqwest::{
 };
 use time::OffsetDateTime;
 
+/// A whole answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Decompressed, where it was compressed in a way that is known.
+    /// The body, decompressed if its encoding is known.
     pub body: Bytes,
-    /// The body went on past the limit.
+    /// `true` if the body was longer than the limit.
     pub cut: bool,
 }
 
-/// A status line, whatever became of the body behind it.
+/// A status line with headers. The body may be incomplete.
 #[derive(Debug, Clone)]
 pub struct StatusAnswer {
     pub status: StatusCode,
@@ -27,17 +28,18 @@ pub struct StatusAnswer {
     pub body: BodyEnd,
 }
 
-/// What became of a body.
+/// The end of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyEnd {
+    /// It was read completely.
     Whole,
-    /// It went on past the limit.
+    /// It was longer than the limit.
     Cut,
-    /// Why it never came to its end.
+    /// It broke off, for this reason.
     Broken(String),
 }
 
-/// No clock and no database has room for every number.
+/// The maximum wait, which clocks and databases can represent.
 const MAX_WAIT: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 impl Answer {
@@ -46,12 +48,12 @@ impl Answer {
         retry_after(&self.headers, now)
     }
 
-    /// When the answer was made, by the clock of whoever made it.
+    /// Returns the `Date` of the answer, by the clock of its sender.
     pub fn date(&self) -> Option<OffsetDateTime> {
         date(&self.headers)
     }
 
-    /// Names the encoding of a body that was not decompressed.
+    /// Returns the encoding of a body that was not decompressed.
     pub fn unread_encoding(&self) -> Option<&str> {
         let encoding = self.headers.get(CONTENT_ENCODING)?.to_str().unwrap_or("unknown").trim();
         (!encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")).then_some(encoding)
@@ -70,7 +72,7 @@ impl StatusAnswer {
 fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|digit| digit.is_ascii_digit()) {
-        // More than fits is for ever.
+        // A number that does not fit means the maximum.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)).min(MAX_WAIT));
     }
     let wait = http_date(value)? - date(headers).unwrap_or(now);

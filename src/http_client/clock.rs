@@ -1,4 +1,4 @@
-//! How far the clocks of those that are called are from ours, by the `Date` of their answers.
+//! The offset of peers' clocks, measured by the `Date` of their answers.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::answer::date;
 
-/// Hosts that are remembered. A further one takes the place of another.
+/// The maximum number of hosts that are remembered. A further one replaces another.
 const MAX_HOSTS: usize = 64;
 
 /// The clocks of all hosts that one client calls. A host's last answer counts.
@@ -28,12 +28,13 @@ impl PeerClock {
         {
             offsets.remove(&any);
         }
-        // Whole seconds, cut off.
+        // `Date` has truncated seconds: add half a second.
         offsets.insert(host, date + Duration::milliseconds(500) - now);
     }
 
-    /// Returns by how much they are ahead of this worker's clock, as the host in the middle has it: one host that is wrong does
-    /// not count. `None` before the first answer that says.
+    /// Returns the median offset of the hosts ahead of this worker's clock, so that one wrong host does not count.
+    ///
+    /// Returns `None` before the first answer with a `Date`.
     pub fn offset(&self) -> Option<Duration> {
         let mut offsets: Vec<Duration> =
             self.0.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect();

@@ -1,4 +1,4 @@
-//! A connection, made: the name, the address, TLS. Nothing of a request has left before it is there.
+//! Connecting: name resolution, TCP and TLS. No part of a request is sent before it succeeds.
 
 use std::{
     error::Error,
@@ -33,14 +33,20 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::{Host, Url};
 
+/// A boxed error.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The addresses of a host, which is a name: a literal address is never asked for.
+/// A resolver of host names. It is never called for literal addresses.
 pub trait Resolve: Send + Sync + 'static {
+    /// Resolves a name to its addresses.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the name has no usable address.
     fn resolve(&self, host: String) -> BoxFuture<'static, Result<Vec<SocketAddr>, BoxError>>;
 }
 
-/// What the system knows.
+/// The system's resolver.
 pub struct SystemResolver;
 
 impl Resolve for SystemResolver {
@@ -52,14 +58,14 @@ impl Resolve for SystemResolver {
 pub(super) struct Connector {
     tcp: HttpConnector<Names>,
     tls: TlsConnector,
-    /// Over all of it.
+    /// The maximum duration of all steps together.
     patience: Duration,
 }
 
-/// Bytes that may still be taken in.
+/// The number of bytes that may still be read.
 pub(super) type Allowance = Arc<AtomicUsize>;
 
-/// A connection that speaks nothing yet.
+/// A connection before the HTTP handshake.
 pub(super) struct Connected {
     pub(super) io: Io,
     pub(super) allowance: Allowance,
@@ -72,11 +78,11 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// A peer that answers to none of these is gone: the connection ends.
+/// The TCP keep-alive interval. A peer that answers none of the probes is gone, and the connection ends.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 impl Connector {
-    /// `roots`: what a server's certificate is looked up in, in place of the system's.
+    /// Creates a connector. `roots` replaces the system's root certificates.
     pub(super) fn new(
         resolver: impl Resolve,
         roots: Option<&[CertificateDer<'static>]>,
@@ -91,12 +97,12 @@ impl Connector {
         tcp.set_keepalive_retries(Some(3));
         #[cfg(target_os = "linux")]
         tcp.set_tcp_user_timeout(Some(unacknowledged));
-        // Of several addresses each gets its part of it.
+        // Several addresses share this time.
         tcp.set_connect_timeout(Some(patience));
         Ok(Self { tcp, tls: TlsConnector::from(Arc::new(tls(roots)?)), patience })
     }
 
-    /// `most`: bytes that are taken in until a request is sent, of certificates and the like.
+    /// Connects. `most` limits the bytes that are read before a request is sent, such as certificates.
     pub(super) async fn connect(&self, url: &Url, most: usize) -> Result<Connected, BoxError> {
         let connecting = self.in_its_time(url, most);
         timeout(self.patience, connecting).await.unwrap_or_else(|late| Err(late.into()))
@@ -111,7 +117,7 @@ impl Connector {
             return Ok(Connected { io, allowance, is_http2: false });
         }
         let name = match url.host() {
-            // A certificate names no root.
+            // Certificates do not contain the trailing dot of the root.
             Some(Host::Domain(name)) => {
                 ServerName::try_from(name.strip_suffix('.').unwrap_or(name).to_owned())?
             }
@@ -142,7 +148,7 @@ fn tls(roots: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, rustls
     Ok(tls)
 }
 
-/// Verifies by the system's certificates. They are a few hundred files, read once for all clients.
+/// Returns the verifier for the system's certificates. These are a few hundred files, read once for all clients.
 fn system(provider: Arc<CryptoProvider>) -> Result<Arc<Verifier>, rustls::Error> {
     static SYSTEM: Mutex<Option<Arc<Verifier>>> = Mutex::new(None);
     let mut system = SYSTEM.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,8 +177,9 @@ impl Service<dns::Name> for Names {
     }
 }
 
-/// Takes in no more than its allowance, whatever it is: hyper reads interim answers (1xx) in one poll for as long as
-/// they come, and a server that sends them without end would have a thread of ours for itself.
+/// A stream that reads no more than its allowance.
+///
+/// hyper reads interim answers (1xx) in one poll for as long as they come. Without the limit a server could occupy a thread.
 struct Metered {
     stream: TcpStream,
     allowance: Allowance,
@@ -185,12 +192,12 @@ impl AsyncRead for Metered {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.allowance.load(Relaxed) == 0 {
-            return Poll::Ready(Err(io::Error::other("more was sent than an answer may have")));
+            return Poll::Ready(Err(io::Error::other("the peer sent more than an answer may have")));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let taken = buffer.filled().len() - before;
-        // Over HTTP/2 another call may add to it meanwhile.
+        // Over HTTP/2 another call may increase it concurrently.
         let _ = self.allowance.fetch_update(Relaxed, Relaxed, |left| Some(left.saturating_sub(taken)));
         Poll::Ready(Ok(()))
     }

@@ -1,5 +1,7 @@
-//! One connection, and a call over it. Over HTTP/1 whoever calls drives the connection as well: a call is one task, not
-//! two that wake each other. Over HTTP/2 calls share it, and it has a task of its own.
+//! One connection, and a call over it.
+//!
+//! Over HTTP/1 the caller also drives the connection, so a call is one task and not two that wake each other. Over HTTP/2 calls
+//! share the connection, which has its own task.
 
 use std::{
     error::Error,
@@ -45,33 +47,34 @@ pub(super) struct Http2 {
     allowance: Allowance,
 }
 
-/// Why a call has no answer.
+/// The reason why a call has no answer.
 pub(super) enum Unanswered {
-    /// The connection had ended before: nothing was written. The request, back.
+    /// The connection had ended before anything was written. The request is returned.
     Unsent(Box<Request>, hyper::Error),
-    /// The server says that it has not processed any of it, and will not.
-    Refused(hyper::Error),
-    InDoubt(hyper::Error),
+    /// The server says that it did not process the request and will not.
+    Rejected(hyper::Error),
+    /// The server may have processed the request.
+    Unknown(hyper::Error),
 }
 
-/// The head of an answer, as soon as it is there.
+/// The head of an answer.
 pub(super) struct Head {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
 }
 
-/// The body of an answer, and whether there was more of it than is read.
+/// The body of an answer, and whether it was cut.
 pub(super) type ReadBody = (Bytes, bool);
 
-/// The head of an answer, with all interim ones before it, and what a body may be late by in being cut.
+/// The maximum size of a head with all interim ones before it, and the tolerance of the body limit, in bytes.
 const HEAD: usize = 64 * 1024;
-/// Lines of a head: other clients take some hundreds, within a limit of bytes.
+/// The maximum number of header lines. Other clients accept some hundreds, within a limit of bytes.
 const MAX_HEADERS: usize = 512;
-/// A connection with calls under way is asked so often whether its other end is there: a kernel, or a load balancer, acknowledges bytes
-/// also for a process that hangs.
+/// The maximum interval of HTTP/2 PINGs on a connection with calls. A kernel or load balancer acknowledges bytes even if the
+/// server process hangs.
 const MAX_PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Bytes that are taken in for one answer.
+/// Returns the number of bytes that may be read for one answer.
 pub(super) fn most(settings: &HttpSettings) -> usize {
     settings.max_response_bytes + 2 * HEAD
 }
@@ -80,7 +83,7 @@ impl Connection {
     pub(super) async fn begin(connected: Connected, settings: &HttpSettings) -> Result<Self, BoxError> {
         let Connected { io, allowance, is_http2 } = connected;
         if is_http2 {
-            // Asked and not answered twice within a call's time: the call ends, and a new connection is there for the next one.
+            // Two unanswered PINGs within the timeout of a call end the call. The next call gets a new connection.
             let ping = (settings.timeout / 4).clamp(Duration::from_millis(1), MAX_PING_INTERVAL);
             let handshake = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -90,12 +93,12 @@ impl Connection {
                 .handshake(io);
             let (sender, driver) = handshake.await?;
             tokio::spawn(async move {
-                // What ends it is told to the calls that are under way.
+                // The calls under way get the error.
                 let _ = driver.await;
             });
             return Ok(Self::Http2(Http2 { sender, allowance }));
         }
-        // Heads as other clients take them. A line that is invalid is left out: a length that is, ends with the connection.
+        // As lenient as other clients. An invalid line is ignored; without a valid length the body ends with the connection.
         let handshake = http1::Builder::new()
             .max_buf_size(HEAD)
             .max_headers(MAX_HEADERS)
@@ -108,7 +111,7 @@ impl Connection {
         Ok(Self::Http1(Http1 { sender, driver, allowance }))
     }
 
-    /// Can another call be made over it?
+    /// Returns whether another call can use it.
     pub(super) fn is_ready(&mut self) -> bool {
         match self {
             Self::Http1(connection) => connection.is_ready(),
@@ -116,7 +119,7 @@ impl Connection {
         }
     }
 
-    /// What tells a shared connection from others.
+    /// Returns the identity of a shared connection.
     pub(super) fn shared(&self) -> Option<Allowance> {
         match self {
             Self::Http1(_) => None,
@@ -124,7 +127,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request. `head` is there as soon as it was read, whatever becomes of the body.
+    /// Sends a request. `head` is set as soon as it was read, even if the body fails later.
     pub(super) async fn call(
         &mut self,
         request: Box<Request>,
@@ -156,7 +159,7 @@ impl Http1 {
         read(&mut incoming, settings, Some(&mut self.driver)).await
     }
 
-    /// Is there nothing left of the call before, and is the other side still there?
+    /// Returns whether the previous call is complete and the server is still connected.
     pub(super) fn is_ready(&mut self) -> bool {
         self.driver.poll(&mut Context::from_waker(Waker::noop()));
         self.driver.0.is_some() && self.sender.is_ready()
@@ -171,7 +174,7 @@ impl Http2 {
         head: &mut Option<Head>,
     ) -> Result<ReadBody, Unanswered> {
         self.allowance.fetch_add(most(settings), Relaxed);
-        // It would stand beside `:authority`.
+        // HTTP/2 has `:authority` instead.
         request.headers_mut().remove(HOST);
         let answered = self.sender.try_send_request(*request).await.map_err(unanswered)?;
         let (parts, mut incoming) = answered.into_parts();
@@ -188,15 +191,15 @@ impl Http2 {
     }
 }
 
-/// The end of a connection that the calls over it poll, until it has ended: then it is dropped, so that what it had not taken
-/// up yet goes back to its call.
+/// The driver of an HTTP/1 connection, which its calls poll. It is dropped at its end, so that an unsent request returns to its
+/// call.
 struct Driver(Option<Pin<Box<http1::Connection<Io, Body>>>>);
 
 impl Driver {
-    /// `awaited` stays where it is: each future that it is moved into would have room for it once more.
+    /// Polls `awaited` together with the driver.
     ///
-    /// First both are polled without a waker: what one does for the other would wake the very task that is polling them, for
-    /// nothing, and a second thread with it.
+    /// `awaited` is pinned by the caller, because each future that it moves into would grow by its size. Both are first polled
+    /// without a waker, because one would wake the task that is polling the other.
     async fn along_with<T>(&mut self, mut awaited: Pin<&mut impl Future<Output = T>>) -> T {
         poll_fn(|cx| {
             for cx in [&mut Context::from_waker(Waker::noop()), cx] {
@@ -210,7 +213,7 @@ impl Driver {
         .await
     }
 
-    /// Errors reach whoever waits for an answer.
+    /// Polls the connection. The waiting call gets its errors.
     fn poll(&mut self, cx: &mut Context<'_>) {
         if self.0.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
             self.0 = None;
@@ -218,8 +221,7 @@ impl Driver {
     }
 }
 
-/// The whole body, or as much of it as is read, and whether that is less. `driver`: of a connection that has no task of
-/// its own.
+/// Reads the body up to the limit, and returns whether it was cut. `driver` is set for a connection without its own task.
 async fn read(
     incoming: &mut Incoming,
     settings: &HttpSettings,
@@ -232,10 +234,10 @@ async fn read(
             None => incoming.frame().await,
         };
         let Some(frame) = frame else { break };
-        let Ok(chunk) = frame.map_err(Unanswered::InDoubt)?.into_data() else { continue };
-        let room = settings.max_response_bytes - body.len();
-        if chunk.len() > room {
-            body.extend_from_slice(&chunk[..room]);
+        let Ok(chunk) = frame.map_err(Unanswered::Unknown)?.into_data() else { continue };
+        let remaining = settings.max_response_bytes - body.len();
+        if chunk.len() > remaining {
+            body.extend_from_slice(&chunk[..remaining]);
             return Ok((body.freeze(), true));
         }
         if body.is_empty() && incoming.is_end_stream() {
@@ -246,7 +248,7 @@ async fn read(
     Ok((body.freeze(), false))
 }
 
-/// The path in the request line, the host in its header (RFC 9112, 3.2.1).
+/// Moves the host from the URI to its header (RFC 9112, 3.2.1).
 fn in_origin_form(mut request: Box<Request>) -> Request {
     let uri = std::mem::take(request.uri_mut()).into_parts();
     let host = uri.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
@@ -263,18 +265,19 @@ fn unanswered(mut error: TrySendError<Request>) -> Unanswered {
     match error.take_message() {
         Some(request) => Unanswered::Unsent(Box::new(request), error.into_error()),
         None => match error.into_error() {
-            error if is_refusal(&error) => Unanswered::Refused(error),
-            error => Unanswered::InDoubt(error),
+            error if is_rejected(&error) => Unanswered::Rejected(error),
+            error => Unanswered::Unknown(error),
         },
     }
 }
 
-/// Whether the server says that it processed nothing of it: REFUSED_STREAM, or GOAWAY for streams above the last that it will process
-/// (RFC 9113, 8.7 and 6.8). h2 ends no other stream with the server's GOAWAY.
-fn is_refusal(error: &hyper::Error) -> bool {
+/// Returns whether the server says that it did not process the request (RFC 9113, 8.7 and 6.8).
+///
+/// It says so with REFUSED_STREAM, or with GOAWAY for later streams. h2 ends no other stream with the server's GOAWAY.
+fn is_rejected(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| {
-        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-        cause.is_remote() && (refused || cause.is_go_away())
+        let rejected = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (rejected || cause.is_go_away())
     })
 }

@@ -1,4 +1,4 @@
-//! Bodies that come compressed, though nobody asked for it.
+//! Decompression of bodies that a server compressed although the client did not ask for it.
 
 use std::io::Read;
 
@@ -6,8 +6,9 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 
-/// Decompresses a gzip body, `max_bytes` of it at most, and then drops the header that says so. A body of another encoding, or
-/// one that breaks off, stays as it came. Returns the body, and whether it went on past the limit.
+/// Decompresses a gzip body, `max_bytes` at most, and removes its `content-encoding`.
+///
+/// A body of another encoding, or one that breaks off, is returned unchanged. The second value says whether the body was cut.
 pub(super) fn decoded(headers: &mut HeaderMap, body: Bytes, cut: bool, max_bytes: usize) -> (Bytes, bool) {
     let Some(encoding) = headers.get(CONTENT_ENCODING) else { return (body, cut) };
     if ![&b"gzip"[..], b"x-gzip"].iter().any(|gzip| encoding.as_bytes().eq_ignore_ascii_case(gzip)) {

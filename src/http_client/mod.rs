@@ -1,4 +1,7 @@
-//! One way to call somebody over HTTP: every call with its limits, every failure with an answer to "was it sent?".
+//! The HTTP client of all connectors and webhooks.
+//!
+//! Every call has limits, and every failure says whether the request may have been sent. The client never follows a redirect,
+//! never uses a proxy from the environment and never retries a call that may have been sent.
 
 mod answer;
 mod clock;
@@ -41,30 +44,30 @@ use self::{
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
     pub connect_timeout: Duration,
-    /// From the first look at the name to the last byte of the answer.
+    /// From the name resolution to the last byte of the answer.
     pub timeout: Duration,
-    /// Bytes of an answer that are read; the rest is not.
+    /// The maximum size of an answer in bytes. The rest is not read.
     pub max_response_bytes: usize,
-    /// Connections that are kept open for the next call, of all hosts together.
+    /// The maximum number of idle connections to all hosts together.
     pub max_idle: usize,
-    /// What the answers' `Date` says of the other side's clock.
+    /// The peers' clocks, measured by the `Date` of their answers.
     pub clock: Arc<PeerClock>,
-    /// Certificates that a server's is looked up in, in place of the system's.
+    /// Root certificates that replace the system's.
     pub roots: Option<Vec<CertificateDer<'static>>>,
 }
 
-/// Why there is no whole answer. Neither carries a URL, which may hold a secret.
+/// The reason why there is no whole answer. No variant carries a URL, which may hold a secret.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {
-    /// Name resolution, connecting or the TLS handshake failed: nothing has left.
+    /// Name resolution, connecting or the TLS handshake failed. Nothing was sent.
     #[error("{0}")]
     NotSent(String),
     /// The request may have been carried out.
     #[error("{0}")]
-    InDoubt(String),
+    Unknown(String),
 }
 
-/// Nobody can be called at all.
+/// The client cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum NoClient {
     #[error("HTTP: {0}")]
@@ -73,30 +76,40 @@ pub enum NoClient {
     Tls(#[from] rustls::Error),
 }
 
-/// A client without redirects, without proxies from the environment, and without repeats of its own. What it builds
-/// requests with is reqwest; who carries them is hyper, so that what is taken in has a limit and a call costs one task.
+/// An HTTP client without redirects, environment proxies or retries.
+///
+/// It builds requests with reqwest and sends them with hyper, so that reads have a limit and a call costs one task.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    /// Nothing is sent by it.
+    /// It only builds requests.
     requests: reqwest::Client,
     connector: Connector,
     pool: Arc<Pool>,
     settings: HttpSettings,
 }
 
-/// Returns how long the kernel tries to send what a call that was given up has left (`TCP_USER_TIMEOUT`): until then it may
-/// still arrive.
+/// Returns how long the kernel retransmits the bytes of an abandoned call (`TCP_USER_TIMEOUT`). Until then they may still arrive.
 pub fn unacknowledged(timeout: Duration) -> Duration {
     timeout.min(Duration::from_secs(30))
 }
 
 impl Client {
+    /// Creates a client that resolves names as the system does.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if TLS cannot be set up.
     pub fn new(settings: HttpSettings) -> Result<Self, NoClient> {
         Self::with_resolver(SystemResolver, settings)
     }
 
+    /// Creates a client with its own resolver.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if TLS cannot be set up.
     pub fn with_resolver(resolver: impl Resolve, settings: HttpSettings) -> Result<Self, NoClient> {
         Ok(Self(Arc::new(Inner {
             requests: reqwest::Client::builder().no_proxy().build()?,
@@ -111,22 +124,28 @@ impl Client {
         })))
     }
 
-    /// The longest that one call takes.
+    /// Returns the maximum duration of one call.
     pub fn timeout(&self) -> Duration {
         self.0.settings.timeout
     }
 
+    /// Starts a GET request.
     pub fn get(&self, url: impl IntoUrl) -> RequestBuilder {
         self.0.requests.get(url)
     }
 
+    /// Starts a POST request.
     pub fn post(&self, url: impl IntoUrl) -> RequestBuilder {
         self.0.requests.post(url)
     }
 
-    /// Sends a request and reads its answer, within its own timeout or the client's. An answer without its whole body is none.
+    /// Sends a request and reads its whole answer, within the request's own timeout or the client's.
     ///
-    /// No `async fn`: that would keep what the request was made of for as long as the answer takes, of thousands of calls.
+    /// It is not an `async fn`, which would hold the request builder of thousands of calls until the answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the whole answer did not arrive in time.
     pub fn call(&self, request: RequestBuilder) -> impl Future<Output = Result<Answer, CallError>> + Send {
         let outgoing = outgoing(request);
         async move {
@@ -146,8 +165,13 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads the status line of its answer; the body is read as well, so that the connection can be used again, but
-    /// how it ends is only told.
+    /// Sends a request and reads the status line of its answer.
+    ///
+    /// It also reads the body, so that the connection can be used again. A broken body is not an error.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if no status line arrived in time.
     pub fn call_for_status(
         &self,
         request: RequestBuilder,
@@ -164,7 +188,7 @@ impl Client {
             let body = match body {
                 Ok((_, false)) => BodyEnd::Whole,
                 Ok((_, true)) => BodyEnd::Cut,
-                Err(CallError::NotSent(reason) | CallError::InDoubt(reason)) => BodyEnd::Broken(reason),
+                Err(CallError::NotSent(reason) | CallError::Unknown(reason)) => BodyEnd::Broken(reason),
             };
             Ok(StatusAnswer { status, headers, body })
         }
@@ -179,29 +203,29 @@ fn outgoing(request: RequestBuilder) -> Result<Box<Outgoing>, CallError> {
 }
 
 fn no_head() -> CallError {
-    CallError::InDoubt("the answer has no head".to_owned())
+    CallError::Unknown("the answer has no head".to_owned())
 }
 
-/// How far a call has come, for when it is given up.
+/// The progress of a call, for the case that it times out.
 #[derive(Default)]
 struct Progress {
-    /// Whether any of it may have been sent by now.
+    /// `true` if any part of the request may have been sent.
     has_left: bool,
-    /// The connection that it shares with other calls.
+    /// The connection that the call shares with other calls.
     shared: Option<Allowance>,
     head: Option<Head>,
 }
 
-/// A request, and what is left of it once it is sent.
+/// A request, and the parts of it that are needed after it is sent.
 struct Outgoing {
     url: Url,
-    /// Its own, in place of the client's.
+    /// The request's own timeout, which replaces the client's.
     timeout: Option<Duration>,
     request: Box<Request>,
 }
 
 impl Outgoing {
-    /// A number for the host: its name need not be kept for as long as an answer takes.
+    /// Returns a hash of the host, so that its name need not be stored until the answer.
     fn host(&self) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
         self.url.host_str().hash(&mut hasher);
@@ -231,7 +255,7 @@ impl Inner {
             self.pool.discard(origin(&url), shared);
         }
         match progress.has_left {
-            true => Err(CallError::InDoubt("timed out".to_owned())),
+            true => Err(CallError::Unknown("timed out".to_owned())),
             false => Err(CallError::NotSent("timed out: could not connect".to_owned())),
         }
     }
@@ -248,7 +272,7 @@ impl Inner {
             *request.uri_mut() = uri.map_err(|_| CallError::NotSent("the URL cannot be sent".to_owned()))?;
             let (mut connection, is_new) = match self.pool.take(origin) {
                 Some(connection) => (connection, false),
-                // Boxed, as all that few calls need: what a call may come to is what each of them takes up.
+                // Boxed, because few calls need it and its size would count for every call.
                 None => (Box::pin(self.connect(url)).await?, true),
             };
             progress.has_left = true;
@@ -262,11 +286,11 @@ impl Inner {
                 Err(Unanswered::Unsent(_, error)) => {
                     return Err(CallError::NotSent(reasons("the connection broke", &error)));
                 }
-                Err(Unanswered::Refused(error)) => {
-                    return Err(CallError::NotSent(reasons("refused unprocessed", &error)));
+                Err(Unanswered::Rejected(error)) => {
+                    return Err(CallError::NotSent(reasons("rejected unprocessed", &error)));
                 }
-                Err(Unanswered::InDoubt(error)) => {
-                    return Err(CallError::InDoubt(reasons("the connection broke", &error)));
+                Err(Unanswered::Unknown(error)) => {
+                    return Err(CallError::Unknown(reasons("the connection broke", &error)));
                 }
             }
         }
@@ -282,12 +306,12 @@ impl Inner {
 
 const NAME: &str = concat!("payout-link-worker/", env!("CARGO_PKG_VERSION"));
 
-/// Scheme, host and port.
+/// Returns scheme, host and port.
 fn origin(url: &Url) -> &str {
     &url[..Position::BeforePath]
 }
 
-/// What happened, and the chain of its causes.
+/// Formats what happened, and the chain of its causes.
 fn reasons(what: &str, error: &(dyn Error + 'static)) -> String {
     let late = error.is::<tokio::time::error::Elapsed>();
     let mut text = if late { format!("timed out: {what}") } else { what.to_owned() };
@@ -297,13 +321,13 @@ fn reasons(what: &str, error: &(dyn Error + 'static)) -> String {
         text.push_str(&reason.to_string());
         cause = reason.source();
     }
-    // Some of it is the other side's words, such as the names in its certificate.
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST_OF_A_REASON).collect()
+    // Some of it comes from the peer, such as the names in its certificate.
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON_CHARS).collect()
 }
 
-const MOST_OF_A_REASON: usize = 300;
+const MAX_REASON_CHARS: usize = 300;
 
-/// For fuzz/: every call is answered with what was put here.
+/// Support for fuzz/: every call returns the answer that was set here.
 #[cfg(fuzzing)]
 pub mod fuzzing {
     use std::cell::RefCell;

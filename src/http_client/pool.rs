@@ -1,4 +1,4 @@
-//! Connections that are kept for the next call to the same origin, for a while.
+//! A pool of idle connections, by origin.
 
 use std::{
     collections::HashMap,
@@ -13,43 +13,43 @@ use super::{
     connection::{Connection, Http1, Http2},
 };
 
-/// Shorter than the idle time of common servers: a request on a connection that the server is closing is in doubt, and
-/// that costs more than a handshake.
-const KEPT: Duration = Duration::from_secs(20);
+/// The maximum idle time of a connection. It is shorter than that of common servers, because a request on a connection that the
+/// server closes has an unknown outcome. That costs more than a handshake.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(20);
 
 pub(super) struct Pool {
-    /// Connections that are kept at most: merchants are many, and a process has so many files and no more.
+    /// The maximum number of idle connections, because a process has a limited number of open files.
     most: usize,
-    kept: Mutex<Kept>,
+    idle: Mutex<IdleConnections>,
 }
 
 #[derive(Default)]
-struct Kept {
-    /// By scheme, host and port.
+struct IdleConnections {
+    /// The idle connections by scheme, host and port.
     origins: HashMap<String, Origin>,
-    /// Of all origins together.
+    /// The number of connections of all origins.
     connections: usize,
-    /// A task closes what is too old, while there is anything.
+    /// `true` while a task closes old connections.
     is_tidied: bool,
 }
 
 #[derive(Default)]
 struct Origin {
-    /// The last to be used is the next to be used.
+    /// A stack: the connection that was used last is used next.
     idle: Vec<(Instant, Http1)>,
     shared: Option<(Instant, Http2)>,
 }
 
 impl Pool {
     pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, kept: Mutex::default() })
+        Arc::new(Self { most, idle: Mutex::default() })
     }
 
     pub(super) fn take(&self, origin: &str) -> Option<Connection> {
         loop {
             let (since, mut connection) = {
-                let mut kept = self.kept();
-                let Kept { origins, connections, .. } = &mut *kept;
+                let mut idle = self.idle();
+                let IdleConnections { origins, connections, .. } = &mut *idle;
                 let origin = origins.get_mut(origin)?;
                 if let Some((used, connection)) = &mut origin.shared {
                     if connection.is_ready() {
@@ -63,65 +63,65 @@ impl Pool {
                 *connections -= 1;
                 idle
             };
-            if since.elapsed() < KEPT && connection.is_ready() {
+            if since.elapsed() < MAX_IDLE_TIME && connection.is_ready() {
                 return Some(Connection::Http1(connection));
             }
         }
     }
 
-    /// For the next call, if it is one that another can be made over.
+    /// Returns a connection to the pool, if another call can use it.
     pub(super) fn keep(self: &Arc<Self>, origin: &str, mut connection: Connection) {
         if !connection.is_ready() {
             return;
         }
         let now = Instant::now();
-        let mut kept = self.kept();
-        kept.make_room(self.most);
-        if !kept.origins.contains_key(origin) {
-            kept.origins.insert(origin.to_owned(), Origin::default());
+        let mut idle = self.idle();
+        idle.evict_for_one_more(self.most);
+        if !idle.origins.contains_key(origin) {
+            idle.origins.insert(origin.to_owned(), Origin::default());
         }
-        let Some(origin) = kept.origins.get_mut(origin) else { return };
+        let Some(origin) = idle.origins.get_mut(origin) else { return };
         let is_one_more = match connection {
             Connection::Http1(connection) => {
                 origin.idle.push((now, connection));
                 true
             }
-            // Several that were made at once come to be one: the others end with their calls.
+            // Of several concurrent connections one remains. The others end with their calls.
             Connection::Http2(connection) => origin.shared.replace((now, connection)).is_none(),
         };
-        kept.connections += usize::from(is_one_more);
-        if !kept.is_tidied {
-            kept.is_tidied = true;
+        idle.connections += usize::from(is_one_more);
+        if !idle.is_tidied {
+            idle.is_tidied = true;
             tokio::spawn(tidy(Arc::downgrade(self)));
         }
     }
 
-    /// Takes a shared connection out that a call got no answer over: no other call should wait for the same.
+    /// Removes a shared connection on which a call timed out, so that no other call waits on it.
     pub(super) fn discard(&self, origin: &str, shared: &Allowance) {
-        let mut kept = self.kept();
-        let Kept { origins, connections, .. } = &mut *kept;
+        let mut idle = self.idle();
+        let IdleConnections { origins, connections, .. } = &mut *idle;
         let Some(origin) = origins.get_mut(origin) else { return };
         if origin.shared.take_if(|(_, connection)| connection.is(shared)).is_some() {
             *connections -= 1;
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> MutexGuard<'_, IdleConnections> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
-    /// For one more: what has not been used for longest goes first.
-    fn make_room(&mut self, most: usize) {
-        let mut unused = KEPT;
+impl IdleConnections {
+    /// Closes the least recently used connections until one more fits.
+    fn evict_for_one_more(&mut self, most: usize) {
+        let mut unused = MAX_IDLE_TIME;
         while self.connections >= most.max(1) {
             unused /= 2;
             self.close(unused);
         }
     }
 
-    /// Closes what has not been used for so long.
+    /// Closes the connections that were idle for `unused`.
     fn close(&mut self, unused: Duration) {
         self.connections = 0;
         self.origins.retain(|_, origin| {
@@ -134,15 +134,15 @@ impl Kept {
     }
 }
 
-/// Closes what has not been used for a while, until nothing is left.
+/// Closes old connections periodically, until the pool is empty.
 async fn tidy(pool: Weak<Pool>) {
     loop {
-        sleep(KEPT / 2).await;
+        sleep(MAX_IDLE_TIME / 2).await;
         let Some(pool) = pool.upgrade() else { return };
-        let mut kept = pool.kept();
-        kept.close(KEPT);
-        if kept.origins.is_empty() {
-            kept.is_tidied = false;
+        let mut idle = pool.idle();
+        idle.close(MAX_IDLE_TIME);
+        if idle.origins.is_empty() {
+            idle.is_tidied = false;
             return;
         }
     }

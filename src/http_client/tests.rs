@@ -31,7 +31,7 @@ fn settings() -> HttpSettings {
     }
 }
 
-/// A server that treats each connection as told, and counts them.
+/// A server that handles each connection as scripted, and counts them.
 struct Server {
     url: String,
     connections: Arc<AtomicUsize>,
@@ -60,7 +60,7 @@ impl Server {
     }
 }
 
-/// The head of a request; `None`: the other side is gone. Requests of these tests have bodies of two bytes or none.
+/// Returns the head of a request, or `None` if the client is gone. Requests of these tests have bodies of two bytes or none.
 async fn request(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -75,7 +75,7 @@ async fn request(stream: &mut TcpStream) -> Option<String> {
 
 #[tokio::test]
 async fn calls_one_after_another_share_a_connection_and_are_in_origin_form() {
-    // Given a server that keeps connections,
+    // Given a server that leaves connections open,
     let (heard, mut requests) = mpsc::unbounded_channel();
     let server = Server::new(move |mut stream| {
         let heard = heard.clone();
@@ -104,10 +104,10 @@ async fn calls_one_after_another_share_a_connection_and_are_in_origin_form() {
     assert!(head.contains("user-agent: payout-link-worker/"), "{head}");
 }
 
-/// It would be in doubt: the request might have been read before the end.
+/// Such a call would be unknown: the server might have read the request before the end.
 #[tokio::test]
-async fn of_many_hosts_those_called_last_have_their_connections_kept() {
-    // Given more hosts than connections that are kept,
+async fn of_many_hosts_those_called_last_have_their_connections_left_open() {
+    // Given more hosts than idle connections are allowed,
     let open = Arc::new(AtomicUsize::new(0));
     let mut servers = Vec::new();
     for _ in 0..6 {
@@ -141,7 +141,7 @@ async fn of_many_hosts_those_called_last_have_their_connections_kept() {
 
 #[tokio::test]
 async fn a_connection_that_was_closed_meanwhile_is_not_called_over() {
-    // Given a server that keeps each connection until it is told to close it,
+    // Given a server that closes each connection on request,
     let (close, closed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (told, telling) = (close.clone(), closed.clone());
     let server = Server::new(move |mut stream| {
@@ -157,7 +157,7 @@ async fn a_connection_that_was_closed_meanwhile_is_not_called_over() {
     .await;
     let client = Client::new(settings()).unwrap();
     for number in 1..=5 {
-        // when it closes one that was kept,
+        // when it closes an idle one,
         client.call(client.post(&server.url).body("{}")).await.unwrap();
         assert_eq!(server.connections(), number);
         close.notify_one();
@@ -199,7 +199,7 @@ async fn what_is_left_of_an_answer_is_no_start_of_the_next() {
     let client = Client::new(settings()).unwrap();
     for number in 1..=2 {
         let answer = client.call(client.get(&server.url)).await.unwrap();
-        // then the answer is cut, and the connection is not kept.
+        // then the answer is cut, and the connection is closed.
         assert_eq!((answer.body.len(), answer.cut), (1000, true));
         assert_eq!(server.connections(), number);
     }
@@ -207,7 +207,7 @@ async fn what_is_left_of_an_answer_is_no_start_of_the_next() {
 
 /// The connection is gone by the time that some of these are read.
 #[tokio::test]
-async fn an_answer_is_whole_or_it_is_in_doubt_however_it_ends() {
+async fn an_answer_is_whole_or_it_is_unknown_however_it_ends() {
     let by_length = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 10\r\n\r\n";
     let in_chunks = "HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
     let to_the_end = "HTTP/1.1 200 OK\r\n\r\n";
@@ -239,7 +239,7 @@ async fn an_answer_is_whole_or_it_is_in_doubt_however_it_ends() {
                 Ok(answer) => {
                     assert_eq!((&answer.body[..], whole), (&b"helloworld"[..], true), "{head}{body}")
                 }
-                Err(CallError::InDoubt(_)) => assert!(!whole, "{head}{body}"),
+                Err(CallError::Unknown(_)) => assert!(!whole, "{head}{body}"),
                 Err(CallError::NotSent(reason)) => panic!("{head}{body}: {reason}"),
             }
         }
@@ -256,10 +256,10 @@ async fn no_more_is_taken_in_than_an_answer_may_have() {
     .await;
     let client = Client::new(settings()).unwrap();
     // then the call ends long before its time, and it is not known what became of it.
-    let Err(CallError::InDoubt(reason)) = client.call(client.post(&server.url).body("{}")).await else {
+    let Err(CallError::Unknown(reason)) = client.call(client.post(&server.url).body("{}")).await else {
         panic!("an answer, or none for certain")
     };
-    assert!(reason.contains("more was sent than an answer may have"), "{reason}");
+    assert!(reason.contains("the peer sent more than an answer may have"), "{reason}");
 }
 
 #[tokio::test]
@@ -286,8 +286,8 @@ async fn what_ends_before_the_request_has_left_was_not_sent() {
         panic!()
     };
     assert!(reason.starts_with("could not connect: "), "{reason}");
-    // but where the request has left, silence is doubt.
-    let Err(CallError::InDoubt(reason)) = client.call(client.get(&silent.url)).await else { panic!() };
+    // but after the request was sent, silence means unknown.
+    let Err(CallError::Unknown(reason)) = client.call(client.get(&silent.url)).await else { panic!() };
     assert_eq!(reason, "timed out");
 }
 
@@ -296,7 +296,7 @@ async fn what_ends_before_the_request_has_left_was_not_sent() {
 async fn no_failure_names_its_url() {
     let client = Client::new(settings()).unwrap();
     for url in ["http://127.0.0.1:1/canary", "canary://a/", "http://[::1/canary", "https://canary.invalid/"] {
-        if let Err(CallError::NotSent(reason) | CallError::InDoubt(reason)) =
+        if let Err(CallError::NotSent(reason) | CallError::Unknown(reason)) =
             client.call(client.get(url)).await
         {
             assert!(!reason.contains("canary"), "{url}: {reason}");

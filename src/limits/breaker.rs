@@ -1,21 +1,22 @@
-//! A circuit breaker: a provider that is out of order is left alone for a while, then tried with one call.
+//! A circuit breaker. It stops the calls to a failing provider for a while, then allows one trial call.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+/// The settings of a breaker.
 #[derive(Debug, Clone, Copy)]
 pub struct BreakerSettings {
-    /// Failures in a row that open it; 0: it never opens.
+    /// The number of consecutive failures that open it. 0 disables it.
     pub failures: u32,
-    /// How long it is open before one call is let through.
+    /// The time that it stays open before it allows a trial call.
     pub pause: Duration,
-    /// After this a call that was let through and never came back is taken for lost.
+    /// The time after which a trial call without an outcome counts as lost.
     pub patience: Duration,
 }
 
-/// One provider's account. Opens on failures that are the provider's, and on nothing else.
+/// The breaker of one connector account. Only failures of the provider open it.
 #[derive(Debug)]
 pub struct Breaker {
     name: String,
@@ -31,37 +32,42 @@ enum State {
     Open {
         until: Instant,
     },
-    /// One call is under way to see whether the provider is back.
+    /// One trial call is under way.
     HalfOpen {
         until: Instant,
     },
 }
 
-/// What a call, that came to its end, says of the provider.
+/// The health of the provider, as the outcome of a call shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It answered, be it with a refusal.
+    /// It answered, possibly by declining.
     Works,
-    /// It did not, or said that it cannot.
+    /// It did not answer, or said that it cannot.
     Fails,
-    /// Neither can be said: a limit, a credential of ours.
+    /// The outcome says nothing about its health (a rate limit, a configured credential).
     Silent,
 }
 
 impl Breaker {
+    /// Creates a closed breaker.
     pub fn new(name: &str, settings: BreakerSettings) -> Self {
         Self { name: name.to_owned(), settings, state: Mutex::new(State::Closed { failures: 0 }) }
     }
 
-    /// Calls that would be let through now: all, one, or none.
-    pub fn room(&self, now: Instant) -> usize {
+    /// Returns the number of calls that are allowed now: all, one or none.
+    pub fn allowed_calls(&self, now: Instant) -> usize {
         match *self.state() {
             State::Closed { .. } => usize::MAX,
             State::Open { until } | State::HalfOpen { until } => usize::from(until <= now),
         }
     }
 
-    /// Lets a call through, or says when to come again.
+    /// Allows a call.
+    ///
+    /// # Errors
+    ///
+    /// Returns the wait before the next try if the breaker is open.
     pub fn pass(&self, now: Instant) -> Result<(), Duration> {
         let mut state = self.state();
         match *state {
@@ -71,7 +77,7 @@ impl Breaker {
                 tracing::info!(
                     connector.name = self.name,
                     breaker = "half-open",
-                    "one call tries the connector"
+                    "circuit breaker half-open, trial call begins"
                 );
                 *state = State::HalfOpen { until: now + self.settings.patience };
                 Ok(())
@@ -79,7 +85,7 @@ impl Breaker {
         }
     }
 
-    /// Takes note of what a call that was let through came to.
+    /// Records the outcome of an allowed call.
     pub fn record(&self, health: Health, now: Instant) {
         let mut state = self.state();
         match (*state, health) {
@@ -87,13 +93,17 @@ impl Breaker {
             (State::Closed { failures: 0 }, Health::Works) => {}
             (State::Closed { .. }, Health::Works) => *state = State::Closed { failures: 0 },
             (State::Open { .. } | State::HalfOpen { .. }, Health::Works) => {
-                tracing::info!(connector.name = self.name, breaker = "closed", "the connector works again");
+                tracing::info!(
+                    connector.name = self.name,
+                    breaker = "closed",
+                    "circuit breaker closed, the provider works again"
+                );
                 *state = State::Closed { failures: 0 };
             }
             (State::Closed { failures }, Health::Fails) if failures + 1 != self.settings.failures => {
                 *state = State::Closed { failures: failures.saturating_add(1) };
             }
-            // A call from before it opened says nothing new.
+            // A call from before it opened adds no information.
             (State::Open { .. }, Health::Fails) => {}
             (State::Closed { .. } | State::HalfOpen { .. }, Health::Fails) => {
                 let pause_ms = u64::try_from(self.settings.pause.as_millis()).unwrap_or(u64::MAX);
@@ -101,14 +111,14 @@ impl Breaker {
                     connector.name = self.name,
                     breaker = "open",
                     pause_ms,
-                    "the connector is out of order and left alone; its jobs wait"
+                    "circuit breaker opened, jobs of this connector wait"
                 );
                 *state = State::Open { until: now + self.settings.pause };
             }
         }
     }
 
-    /// `closed`, `open` or `half-open`.
+    /// Returns `closed`, `open` or `half-open`.
     pub fn shown(&self) -> &'static str {
         match *self.state() {
             State::Closed { .. } => "closed",
@@ -117,7 +127,7 @@ impl Breaker {
         }
     }
 
-    /// The same as a number, the higher the further from work: 0 closed, 1 half-open, 2 open.
+    /// Returns the state as a number: 0 closed, 1 half-open, 2 open.
     pub fn level(&self) -> i64 {
         match *self.state() {
             State::Closed { .. } => 0,
@@ -156,7 +166,10 @@ mod tests {
             assert_eq!((breaker.shown(), breaker.pass(now)), ("closed", Ok(())));
         }
         breaker.record(Fails, now);
-        assert_eq!((breaker.shown(), breaker.room(now), breaker.pass(now)), ("open", 0, Err(15 * SECOND)));
+        assert_eq!(
+            (breaker.shown(), breaker.allowed_calls(now), breaker.pass(now)),
+            ("open", 0, Err(15 * SECOND))
+        );
     }
 
     #[test]
@@ -164,9 +177,9 @@ mod tests {
         let start = Instant::now();
         let breaker = opened(start);
         let now = start + 15 * SECOND;
-        assert_eq!((breaker.room(now), breaker.pass(now)), (1, Ok(())));
+        assert_eq!((breaker.allowed_calls(now), breaker.pass(now)), (1, Ok(())));
         assert_eq!(
-            (breaker.shown(), breaker.room(now), breaker.pass(now)),
+            (breaker.shown(), breaker.allowed_calls(now), breaker.pass(now)),
             ("half-open", 0, Err(30 * SECOND))
         );
         // Back to the pause when it fails; to all when it works.
@@ -175,7 +188,7 @@ mod tests {
         let now = now + 15 * SECOND;
         assert_eq!(breaker.pass(now), Ok(()));
         breaker.record(Health::Works, now);
-        assert_eq!((breaker.shown(), breaker.room(now)), ("closed", usize::MAX));
+        assert_eq!((breaker.shown(), breaker.allowed_calls(now)), ("closed", usize::MAX));
     }
 
     #[test]
@@ -185,7 +198,7 @@ mod tests {
         let now = start + 15 * SECOND;
         assert_eq!(breaker.pass(now), Ok(()));
         let now = now + 30 * SECOND;
-        assert_eq!((breaker.room(now), breaker.pass(now)), (1, Ok(())));
+        assert_eq!((breaker.allowed_calls(now), breaker.pass(now)), (1, Ok(())));
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! How many at once: past a limit one waits, nothing grows and nothing is dropped.
+//! Limits of concurrency and rate, and circuit breakers.
+//!
+//! Work past a limit waits. It is never dropped, and no queue grows without a limit.
 
 mod breaker;
 mod permits;
@@ -17,71 +19,78 @@ pub use self::{
     rate::RateLimit,
 };
 
-/// A place that is free again when it is dropped.
+/// One permit of a [`PermitPool`]. Dropping it returns it to the pool.
 #[derive(Debug)]
-pub struct Slot {
+pub struct PooledPermit {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A number of places.
+/// A pool of permits.
 #[derive(Debug, Clone)]
-pub struct Slots {
+pub struct PermitPool {
     semaphore: Arc<Semaphore>,
     all: usize,
 }
 
-impl Slots {
+impl PermitPool {
+    /// Creates `all` permits.
     pub fn new(all: usize) -> Self {
         Self { semaphore: Arc::new(Semaphore::new(all)), all }
     }
 
-    pub async fn take(&self) -> Slot {
+    /// Waits for a permit.
+    pub async fn take(&self) -> PooledPermit {
         #[expect(clippy::expect_used, reason = "the semaphore is private and never closed")]
-        let permit = self.semaphore.clone().acquire_owned().await.expect("slots are never closed");
-        Slot { _permit: permit }
+        let permit = self.semaphore.clone().acquire_owned().await.expect("the semaphore is never closed");
+        PooledPermit { _permit: permit }
     }
 
-    /// Until there is a place.
-    pub async fn room(&self) {
+    /// Waits until a permit is free, and does not take it.
+    pub async fn wait_until_free(&self) {
         drop(self.take().await);
     }
 
-    pub fn try_take(&self) -> Option<Slot> {
-        Some(Slot { _permit: self.semaphore.clone().try_acquire_owned().ok()? })
+    /// Takes a permit if one is free.
+    pub fn try_take(&self) -> Option<PooledPermit> {
+        Some(PooledPermit { _permit: self.semaphore.clone().try_acquire_owned().ok()? })
     }
 
+    /// Returns the number of free permits.
     pub fn free(&self) -> usize {
         self.semaphore.available_permits()
     }
 
+    /// Returns the number of permits in use.
     pub fn taken(&self) -> usize {
         self.all - self.free()
     }
 }
 
-/// The same for each of an unknown number of keys: one that hangs takes its own places and nobody else's.
+/// A permit pool for each of an unknown number of keys. A key that hangs uses only its own permits.
 #[derive(Debug)]
-pub struct KeyedSlots {
+pub struct KeyedPermitPools {
     each: usize,
-    slots: Mutex<HashMap<String, Slots>>,
+    pools: Mutex<HashMap<String, PermitPool>>,
 }
 
-impl KeyedSlots {
+impl KeyedPermitPools {
+    /// Creates pools of `each` permits.
     pub fn new(each: usize) -> Self {
-        Self { each, slots: Mutex::default() }
+        Self { each, pools: Mutex::default() }
     }
 
-    pub fn of(&self, key: &str) -> Slots {
-        let mut known = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slots) = known.get(key) {
-            return slots.clone();
+    /// Returns the pool of a key.
+    pub fn of(&self, key: &str) -> PermitPool {
+        let mut known = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = known.get(key) {
+            return pool.clone();
         }
         if known.len() >= KNOWN_KEYS {
-            known.retain(|_, slots| Arc::strong_count(&slots.semaphore) > 1);
+            known.retain(|_, pool| Arc::strong_count(&pool.semaphore) > 1);
         }
-        known.entry(key.to_owned()).or_insert_with(|| Slots::new(self.each)).clone()
+        known.entry(key.to_owned()).or_insert_with(|| PermitPool::new(self.each)).clone()
     }
 }
 
-/// Keys remembered before those without a call under way are forgotten.
+/// The number of keys above which those without a permit in use are forgotten.
 const KNOWN_KEYS: usize = 4096;

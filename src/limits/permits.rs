@@ -1,4 +1,4 @@
-//! Permits of one connector: how many calls at once, and who gets the next one.
+//! The permits of one connector account: the number of concurrent calls, and their order.
 //!
 //! New work takes permits in order of arrival, and only while no due work waits for one. Due work (unknown outcomes,
 //! retries, records that were parked) takes permits through the sweeper, which claims no more rows than it has permits.
@@ -32,7 +32,7 @@ struct State {
     new_work: VecDeque<oneshot::Sender<Permit>>,
 }
 
-/// One permit. It is given back when it is dropped.
+/// One permit. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Permit {
     of: Option<Arc<Inner>>,
@@ -132,7 +132,7 @@ impl Inner {
                 state.free -= 1;
                 sender
             };
-            // Whoever has stopped waiting leaves its place to the next.
+            // A receiver that stopped waiting leaves its permit to the next one.
             if let Err(mut unwanted) = sender.send(Permit { of: Some(self.clone()) }) {
                 unwanted.of = None;
                 self.state().free += 1;

@@ -1,15 +1,15 @@
-//! A rate limit whose places are reserved in order of arrival.
+//! A rate limit whose permits are reserved in order of arrival.
 //!
-//! The generic cell rate algorithm (ITU-T I.371): one timestamp says until when the limit is spoken for. A reservation
+//! The generic cell rate algorithm (ITU-T I.371): one timestamp says until when the limit is reserved. A reservation
 //! moves it by one interval; the call may begin when it is at most a burst ahead of the clock. The `governor` crate
-//! can say when to come again, but reserves nothing: whoever wakes first would take the place of the one that waits.
+//! reserves nothing: the first caller that wakes would take the permit of the one that waits.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// At most so many calls in any minute, a tenth of them at once; or no limit.
+/// A limit of calls in any minute, a tenth of them at once; or no limit.
 #[derive(Debug)]
 pub struct RateLimit(Option<Limit>);
 
@@ -33,7 +33,7 @@ impl RateLimit {
         Self(Some(Limit { interval, burst: interval * (at_once - 1), next: Mutex::new(Instant::now()) }))
     }
 
-    /// Reserves the next place if its wait is at most `limit`, and returns that wait.
+    /// Reserves the next permit if its wait is at most `limit`, and returns that wait.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl RateLimit {
         Ok(wait)
     }
 
-    /// Reserves as many places as there are without a wait, at most `limit`, and returns their number.
+    /// Reserves the permits that are available without a wait, at most `limit`, and returns their number.
     pub fn reserve_now(&self, now: Instant, limit: usize) -> usize {
         if self.0.is_none() {
             return limit;
@@ -58,15 +58,15 @@ impl RateLimit {
         (0..limit).take_while(|_| self.reserve(now, Duration::ZERO).is_ok()).count()
     }
 
-    /// Gives back `places` that were reserved and not used.
-    pub fn give_back(&self, places: usize) {
+    /// Gives back `permits` that were reserved and not used.
+    pub fn give_back(&self, permits: usize) {
         let Some(rate) = &self.0 else { return };
         let mut next = rate.next();
-        let back = rate.interval * u32::try_from(places).unwrap_or(u32::MAX);
+        let back = rate.interval * u32::try_from(permits).unwrap_or(u32::MAX);
         *next = next.checked_sub(back).unwrap_or(*next);
     }
 
-    /// Returns how long it takes until a place is free without a wait.
+    /// Returns how long it takes until a permit is available without a wait.
     pub fn wait(&self, now: Instant) -> Duration {
         match &self.0 {
             None => Duration::ZERO,

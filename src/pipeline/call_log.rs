@@ -16,7 +16,7 @@ pub(super) fn redact_outcome(outcome: &mut Outcome, link: &OpenLink, account: &A
         Outcome::Declined(error)
         | Outcome::NotSent(error)
         | Outcome::TryLater { error, .. }
-        | Outcome::AlreadyThere(error)
+        | Outcome::AlreadyExists(error)
         | Outcome::Unknown(error) => redact(error, link, account),
         Outcome::Created(created) => redact_status(created, link, account),
         Outcome::Underway { .. } => {}

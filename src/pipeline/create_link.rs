@@ -16,12 +16,12 @@ use crate::{
         Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key_of,
         retry::{self, Next},
     },
-    limits::{Permit, Slot},
+    limits::{Permit, PooledPermit},
     postgres::{DueEvent, StoreError, Unconcluded},
 };
 
 /// An event to deliver, and the permit of its record among those being concluded.
-type Concluded = (Box<DueEvent>, Slot);
+type Concluded = (Box<DueEvent>, PooledPermit);
 
 impl Pipeline {
     /// Processes a claimed record until it is concluded. Returns `None` if its next step is so far away that the
@@ -37,7 +37,7 @@ impl Pipeline {
     ) -> Result<Option<Concluded>, StoreError> {
         let rule = account.connector.replay_rule();
         let mut has_rate_permit = true;
-        if link.progress.doubt_lost_calls(&self.settings.retry, link.lease.now()) {
+        if link.progress.mark_lost_calls_unknown(&self.settings.retry, link.lease.now()) {
             link.call_is_written = false;
         }
         loop {

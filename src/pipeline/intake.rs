@@ -19,14 +19,14 @@ use crate::{
     connectors::Account,
     contract::{self, Rejection, RejectionCode},
     domain::{EventType, ReplayRule, TraceContext, event_time},
-    limits::{Permit, Slot},
+    limits::{Permit, PooledPermit},
     postgres::{Accepted, Hold, NewLink, StoreError},
     rabbitmq::Delivery,
 };
 
 impl Pipeline {
     /// Processes one delivery completely. `permit` is its permit among the deliveries being accepted.
-    pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, permit: Slot) {
+    pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, permit: PooledPermit) {
         let taken = AssertUnwindSafe(self.take_in(&delivery)).catch_unwind().await;
         drop(permit);
         match taken {
@@ -229,7 +229,7 @@ impl Pipeline {
     async fn admit(&self, account: &Account, patience: Duration) -> Option<Admission> {
         let started = Instant::now();
         // Do not wait for an open circuit breaker, or for a connector whose due records already wait.
-        if account.breaker.room(started) == 0
+        if account.breaker.allowed_calls(started) == 0
             || account.permits.is_saturated()
             || account.rate.wait(started) > patience
         {

@@ -51,7 +51,7 @@ use crate::{
     connectors::{Account, Connectors},
     contract::DecodePolicy,
     domain::{OpenLink, retry::RetryPolicy},
-    limits::{Permit, Slots},
+    limits::{Permit, PermitPool},
     metrics::{Metrics, Now},
     postgres::{Store, StoreError},
     rabbitmq::{Consumer, Names, Publisher},
@@ -96,15 +96,15 @@ pub struct Pipeline {
     ignored_fields: IgnoredFields,
     settings: PipelineSettings,
     /// Permits for deliveries that are being accepted, each for a few seconds at most.
-    taken_in: Slots,
+    taken_in: PermitPool,
     /// Permits for records that are being concluded, until their results are being published.
-    concluding: Slots,
+    concluding: PermitPool,
     /// Permits for events whose results are being published for the first time.
-    events: Slots,
+    events: PermitPool,
     /// The same for events that are due again: first publications never wait behind them.
-    due_events: Slots,
+    due_events: PermitPool,
     /// Permits for webhooks that are being delivered, or wait for a permit of their host.
-    delivering: Slots,
+    delivering: PermitPool,
     /// Held exclusively while a suspect message is processed.
     suspects: RwLock<()>,
     /// Wakes the sweeper early.
@@ -138,11 +138,11 @@ impl Pipeline {
             ignored_fields: IgnoredFields::default(),
             connectors,
             webhooks,
-            taken_in: Slots::new(settings.jobs_in_flight),
-            concluding: Slots::new(settings.jobs_in_flight),
-            events: Slots::new(settings.events_in_flight.div_ceil(2)),
-            due_events: Slots::new(settings.events_in_flight.div_ceil(2)),
-            delivering: Slots::new(settings.events_in_flight),
+            taken_in: PermitPool::new(settings.jobs_in_flight),
+            concluding: PermitPool::new(settings.jobs_in_flight),
+            events: PermitPool::new(settings.events_in_flight.div_ceil(2)),
+            due_events: PermitPool::new(settings.events_in_flight.div_ceil(2)),
+            delivering: PermitPool::new(settings.events_in_flight),
             suspects: RwLock::new(()),
             look_soon: Notify::new(),
             replies_blocked: watch::Sender::new(false),
@@ -161,9 +161,9 @@ impl Pipeline {
     /// unsettled for longer.
     pub async fn take_jobs(self: Arc<Self>, mut consumer: Consumer) {
         loop {
-            self.taken_in.room().await;
+            self.taken_in.wait_until_free().await;
             // A backlog of conclusions pauses this loop; a slow connector does not.
-            self.concluding.room().await;
+            self.concluding.wait_until_free().await;
             let Some(delivery) = consumer.next().await else { return };
             // A permit is still free: no other task takes one. A delivery that waits here does not count as in
             // flight.

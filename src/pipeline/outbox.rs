@@ -15,7 +15,7 @@ use super::Pipeline;
 use crate::{
     contract,
     domain::{Attempt, AttemptKind, EventType, TraceContext, event_time, retry::jittered},
-    limits::Slot,
+    limits::PooledPermit,
     postgres::{DueEvent, EventProgress, StoreError, WebhookState},
     rabbitmq::{Properties, PublishError, Route},
     webhooks::{Admitted, Post, Posted, Then},
@@ -60,14 +60,14 @@ const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(300);
 impl Pipeline {
     /// Delivers an event. The permit `publishing` is released as soon as the result is published, so a slow webhook
     /// receiver delays no other results.
-    pub(super) async fn deliver(&self, event: Box<DueEvent>, publishing: Slot) {
+    pub(super) async fn deliver(&self, event: Box<DueEvent>, publishing: PooledPermit) {
         if let Err(error) = self.deliver_event(&event, publishing).await {
             self.report(&error);
         }
     }
 
     /// Delivers an event that the sweeper claimed, in a span of its own.
-    pub(super) async fn deliver_due(&self, event: Box<DueEvent>, publishing: Slot) {
+    pub(super) async fn deliver_due(&self, event: Box<DueEvent>, publishing: PooledPermit) {
         let span = tracing::info_span!(
             "event",
             payout_link.id = %event.payout_link_id,
@@ -81,7 +81,7 @@ impl Pipeline {
 
     /// Publishes the result and delivers the webhook as far as they are due, then stores the progress. The rest
     /// becomes due again under the same id.
-    async fn deliver_event(&self, event: &DueEvent, publishing: Slot) -> Result<(), StoreError> {
+    async fn deliver_event(&self, event: &DueEvent, publishing: PooledPermit) -> Result<(), StoreError> {
         // The result is published first: its recipient should not wait for the webhook.
         let mut post_event = pin!(async {
             yield_now().await;

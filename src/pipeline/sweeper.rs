@@ -176,7 +176,7 @@ async fn sweep_account(
         return Ok(0);
     }
     // While the circuit breaker is open, records stay due; when it is half-open, one is claimed to try the connector.
-    let limit = pipeline.settings.sweep_batch.min(account.breaker.room(now));
+    let limit = pipeline.settings.sweep_batch.min(account.breaker.allowed_calls(now));
     // The rate limit first: returning an unused permit would wake the sweeper at once, again and again.
     let reserved = account.rate.reserve_now(now, limit);
     let mut permits = account.permits.take_for_due(reserved);

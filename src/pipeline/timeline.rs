@@ -16,7 +16,7 @@ pub(super) fn of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime
         Outcome::Declined(error) => ("declined", error.status_code, error.message.clone()),
         Outcome::NotSent(error) => ("not_sent", error.status_code, error.message.clone()),
         Outcome::TryLater { error, .. } => ("try_later", error.status_code, error.message.clone()),
-        Outcome::AlreadyThere(error) => ("already_there", error.status_code, error.message.clone()),
+        Outcome::AlreadyExists(error) => ("already_there", error.status_code, error.message.clone()),
         Outcome::Unknown(error) => ("unknown", error.status_code, error.message.clone()),
     };
     let kind = AttemptKind::Create;
@@ -36,7 +36,7 @@ pub(super) fn of_look_up(
             ("underway", *status_code, Some(connector_payout_id.clone()))
         }
         Finding::Ended { error, .. } => ("ended", error.status_code, Some(error.message.clone())),
-        Finding::NotThere { status_code } => ("not_there", *status_code, None),
+        Finding::NotFound { status_code } => ("not_there", *status_code, None),
         Finding::Unanswered { error, .. } => ("unanswered", error.status_code, Some(error.message.clone())),
     };
     let kind = AttemptKind::LookUp;

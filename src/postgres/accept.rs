@@ -195,7 +195,7 @@ impl Store {
                 holder: row.holder,
                 granted_at: created_at,
                 asked_at: row.asked_at,
-                heard_at: Instant::now(),
+                answered_at: Instant::now(),
                 length: self.settings.lease,
             },
             call_is_written: row.hold == Hold::BeginCall,

@@ -70,9 +70,9 @@ impl Store {
         )
         .fetch_all(&self.pool);
         let rows = answered(&self.pool, rows).await?;
-        let heard_at = Instant::now();
+        let answered_at = Instant::now();
         if let Some(row) = rows.first() {
-            self.clock.observe(row.now, asked_at, heard_at);
+            self.clock.observe(row.now, asked_at, answered_at);
         }
         let links: Vec<Result<Box<OpenLink>, StoreError>> = rows
             .into_iter()
@@ -114,7 +114,7 @@ impl Store {
                         holder,
                         granted_at: row.now,
                         asked_at,
-                        heard_at,
+                        answered_at,
                         length: self.settings.lease,
                     },
                     call_is_written: false,

@@ -30,10 +30,10 @@ struct Watched {
 }
 
 impl DatabaseClock {
-    /// Records an observation. `time` is the database's time, read after `asked_at` and before `heard_at`.
-    pub(super) fn observe(&self, time: OffsetDateTime, asked_at: Instant, heard_at: Instant) {
+    /// Records an observation. `time` is the database's time, read after `asked_at` and before `answered_at`.
+    pub(super) fn observe(&self, time: OffsetDateTime, asked_at: Instant, answered_at: Instant) {
         let mut watched = lock(&self.0);
-        if let Some(step) = watched.watch.observe(ClockSample { time, asked_at, heard_at }) {
+        if let Some(step) = watched.watch.observe(ClockSample { time, asked_at, answered_at }) {
             watched.state.steps += 1;
             tracing::warn!(
                 step_seconds = step.as_seconds_f64(),
@@ -57,10 +57,10 @@ impl Store {
         let asked_at = Instant::now();
         let read = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&self.pool);
         let time = answered(&self.pool, read).await?;
-        let (heard_at, own) = (Instant::now(), OffsetDateTime::now_utc());
-        self.clock.observe(time, asked_at, heard_at);
+        let (answered_at, own) = (Instant::now(), OffsetDateTime::now_utc());
+        self.clock.observe(time, asked_at, answered_at);
         let mut watched = lock(&self.clock.0);
-        watched.state.offset = Some(time - own + (heard_at - asked_at) / 2);
+        watched.state.offset = Some(time - own + (answered_at - asked_at) / 2);
         Ok(())
     }
 

@@ -121,7 +121,7 @@ impl Store {
                 holder: row.holder,
                 granted_at: lease.now(),
                 asked_at,
-                heard_at: Instant::now(),
+                answered_at: Instant::now(),
                 length: self.settings.event_lease,
             },
         }))

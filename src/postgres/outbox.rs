@@ -159,7 +159,7 @@ impl Store {
         )
         .fetch_all(&self.pool);
         let rows = answered(&self.pool, rows).await?;
-        let heard_at = Instant::now();
+        let answered_at = Instant::now();
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
         let events: Vec<Result<Box<DueEvent>, StoreError>> = rows
             .into_iter()
@@ -209,7 +209,7 @@ impl Store {
                         holder,
                         granted_at: row.now,
                         asked_at,
-                        heard_at,
+                        answered_at,
                         length: self.settings.event_lease,
                     },
                 }))

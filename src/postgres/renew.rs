@@ -133,11 +133,11 @@ impl Store {
         };
         match granted {
             Ok(granted) => {
-                let heard_at = Instant::now();
-                self.clock.observe(granted.now, asked_at, heard_at);
+                let answered_at = Instant::now();
+                self.clock.observe(granted.now, asked_at, answered_at);
                 link.lease.granted_at = granted.now;
                 link.lease.asked_at = asked_at;
-                link.lease.heard_at = heard_at;
+                link.lease.answered_at = answered_at;
                 Ok(granted)
             }
             Err(error) => {

@@ -1,7 +1,7 @@
-//! Which addresses a webhook may go to: public ones, and what the configuration excepts.
+//! The address policy of webhooks: public addresses, and the exceptions of the configuration.
 //!
-//! A literal address never asks a resolver, so the URL's host is looked at as well (the `url` crate has turned every
-//! odd spelling of an address into one by then).
+//! The policy also checks the host of the URL, because a literal address is not resolved. The `url` crate has normalised every
+//! spelling of an address by then.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 use url::{Host, Url};
 
-/// Addresses and names that are excepted.
+/// The exceptions of the address policy.
 #[derive(Debug, Clone, Default)]
 pub struct AddressPolicy {
     /// Networks that may be posted to although they are not public.
@@ -20,6 +20,7 @@ pub struct AddressPolicy {
     pub allowed_hosts: Vec<String>,
 }
 
+/// The reason why a host is not allowed.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum AddressError {
     #[error(
@@ -38,7 +39,7 @@ pub enum AddressError {
     NoPublicAddress,
 }
 
-/// Special-purpose addresses (IANA registries), as Svix refuses them, and the deprecated site-local, Teredo and
+/// Special-purpose addresses (IANA registries), as Svix blocks them, and the deprecated site-local, Teredo and
 /// IPv4-compatible ranges.
 static NOT_PUBLIC: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     [
@@ -82,13 +83,18 @@ const SPECIAL_USE: &[&str] =
     &["alt", "home.arpa", "internal", "invalid", "local", "localhost", "onion", "test"];
 
 impl AddressPolicy {
+    /// Returns whether an address is public or excepted.
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
         within(&self.allowed_networks) || !within(&NOT_PUBLIC)
     }
 
-    /// Looks at a literal address in the URL; a name is looked at when it is resolved.
+    /// Checks the host of a URL. The addresses of a name are checked when it is resolved.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if the host is not allowed.
     pub fn check(&self, url: &Url) -> Result<(), AddressError> {
         let address: IpAddr = match url.host() {
             Some(Host::Ipv4(address)) => address.into(),
@@ -99,7 +105,7 @@ impl AddressPolicy {
         if self.allows(address) { Ok(()) } else { Err(AddressError::NotPublic) }
     }
 
-    /// Looks at a name that the URL parser has put in lower case and punycode.
+    /// Checks a name in lower case and punycode, as the URL parser returns it.
     fn check_name(&self, name: &str) -> Result<(), AddressError> {
         if self.allows_host(name) {
             return Ok(());
@@ -121,7 +127,7 @@ impl AddressPolicy {
         }
     }
 
-    /// May this name resolve to anything?
+    /// Returns whether this name may resolve to any address.
     pub(super) fn allows_host(&self, host: &str) -> bool {
         // As the parser of URLs writes it: in lower case, and in punycode.
         let parsed = |name: &str| Host::parse(name.trim_end_matches('.')).map(|host| host.to_string());

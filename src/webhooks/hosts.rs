@@ -1,4 +1,4 @@
-//! Merchants' hosts: how many webhooks at once, and a pause for one that does not answer.
+//! Merchants' hosts: the concurrency limit of each, and a pause for a host that does not answer.
 
 use std::{
     collections::HashMap,
@@ -8,20 +8,20 @@ use std::{
 
 use crate::{
     domain::retry::jittered,
-    limits::{Slot, Slots},
+    limits::{PermitPool, PooledPermit},
 };
 
-/// Failures in a row, without any answer, after which a host is paused.
+/// The number of consecutive attempts without any answer that pauses a host.
 const FAILURES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const MAX_PAUSE: Duration = Duration::from_secs(120);
-/// A host whose permits are all in use, and that has answered nothing for so long, hangs.
+/// The time without an answer after which a host with no free permit counts as hanging.
 const HANGS: Duration = Duration::from_secs(2);
-/// How long its webhooks are put off then: about a post's timeout, after which it is paused.
+/// The delay of webhooks to a hanging host: about the timeout of an attempt, after which the host is paused.
 const UNTIL_IT_TIMES_OUT: Duration = Duration::from_secs(15);
-/// How long a webhook is put off whose host has no permit left.
+/// The delay of a webhook whose host has no free permit.
 const BUSY: Duration = Duration::from_secs(2);
-/// Hosts remembered before those without anything to remember are forgotten.
+/// The number of hosts above which idle hosts without failures are forgotten.
 const KNOWN_HOSTS: usize = 4096;
 
 /// Every host that webhooks go to.
@@ -31,19 +31,19 @@ pub(super) struct Hosts {
     hosts: Mutex<HashMap<String, Arc<Host>>>,
 }
 
-/// One host. A host that hangs is paused as a host, and not webhook by webhook: each of those would cost a write.
+/// One host. The pause applies to the host, because a pause of each webhook would cost a write.
 #[derive(Debug)]
 pub(super) struct Host {
-    slots: Slots,
+    permits: PermitPool,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Without an answer, in a row.
+    /// Consecutive attempts without an answer.
     failures: u32,
     paused_until: Option<Instant>,
-    /// One webhook tries the host after its pause.
+    /// `true` while one webhook tries the host after its pause.
     is_tried: bool,
     pause: Duration,
     last_answer: Instant,
@@ -60,10 +60,10 @@ impl Hosts {
             return host.clone();
         }
         if hosts.len() >= KNOWN_HOSTS {
-            hosts.retain(|_, host| host.slots.taken() > 0 || host.state().failures > 0);
+            hosts.retain(|_, host| host.permits.taken() > 0 || host.state().failures > 0);
         }
         let made = Arc::new(Host {
-            slots: Slots::new(self.each),
+            permits: PermitPool::new(self.each),
             state: Mutex::new(State {
                 failures: 0,
                 paused_until: None,
@@ -77,18 +77,18 @@ impl Hosts {
 }
 
 impl Host {
-    pub(super) async fn take(&self) -> Slot {
-        self.slots.take().await
+    pub(super) async fn take(&self) -> PooledPermit {
+        self.permits.take().await
     }
 
-    /// Says how long its webhooks are put off, if it is paused. After the pause one webhook tries the host.
+    /// Allows an attempt, or returns the delay if the host is paused. After the pause one webhook tries the host.
     pub(super) fn pass(&self, now: Instant) -> Result<(), Duration> {
         let mut state = self.state();
         match state.paused_until {
             None => Ok(()),
             Some(until) if now < until => Err(later(until - now)),
             Some(_) => {
-                // Until it has an answer, or long enough that it will not have one.
+                // Until the answer, or until no answer can be expected any more.
                 state.paused_until = Some(now + UNTIL_IT_TIMES_OUT + FIRST_PAUSE);
                 state.is_tried = true;
                 Ok(())
@@ -96,13 +96,13 @@ impl Host {
         }
     }
 
-    /// Returns how long a webhook is put off that found no permit.
+    /// Returns the delay of a webhook that found no permit.
     pub(super) fn put_off(&self, now: Instant) -> Duration {
         let hangs = now.saturating_duration_since(self.state().last_answer) > HANGS;
         later(if hangs { UNTIL_IT_TIMES_OUT } else { BUSY })
     }
 
-    /// Takes note of whether a post was answered, with whatever status.
+    /// Records whether an attempt was answered, with any status.
     pub(super) fn record(&self, answered: bool, now: Instant) {
         let mut state = self.state();
         if answered {
@@ -116,7 +116,7 @@ impl Host {
             return;
         }
         state.failures = state.failures.saturating_add(1);
-        // Those that were under way when it was paused say nothing new.
+        // Attempts from before the pause add no information.
         let is_paused = state.paused_until.is_some_and(|until| now < until) && !state.is_tried;
         if state.failures >= FAILURES && !is_paused {
             state.is_tried = false;
@@ -130,7 +130,7 @@ impl Host {
     }
 }
 
-/// So that not all of them come at once.
+/// Adds jitter, so that not all webhooks come at once.
 fn later(wait: Duration) -> Duration {
     wait + jittered(Duration::from_secs(1) + wait / 8, Duration::from_secs(30))
 }

@@ -1,7 +1,7 @@
-//! Port: merchants. One event is one POST, signed (contract, section 5; Standard Webhooks), to a public address.
+//! Delivers webhooks to merchants.
 //!
-//! At least once: a merchant tells repeats by `webhook-id`. Whatever a merchant answers, or does not, the payout
-//! link's own state is never touched by it.
+//! Each event is one signed POST to a public address (contract, section 5; Standard Webhooks). Delivery is at least once; a
+//! merchant recognises replays by `webhook-id`. A merchant's answer never changes the state of a payout link.
 
 mod address;
 mod hosts;
@@ -35,64 +35,66 @@ use self::{
 use crate::{
     domain::{TraceContext, retry},
     http_client::{self, BodyEnd, CallError, Client, HttpSettings, StatusAnswer},
-    limits::{KeyedSlots, Slot, Slots},
+    limits::{KeyedPermitPools, PermitPool, PooledPermit},
 };
 
+/// The settings of webhook delivery.
 #[derive(Debug, Clone)]
 pub struct WebhookSettings {
-    /// Signing keys for merchants that have none of their own; several while keys rotate.
+    /// Signing keys for merchants without their own keys. There are several while keys rotate.
     pub default_keys: Vec<SigningKey>,
-    /// Where these are given, a merchant that has no keys of its own gets some that are derived from them.
+    /// Secrets from which the key of each merchant without its own keys is derived.
     pub master_secrets: Vec<SecretString>,
-    /// By `x-merchant-id`.
+    /// The merchants' own keys, by `x-merchant-id`.
     pub merchant_keys: HashMap<String, Vec<SigningKey>>,
-    /// Waits after the first try, the second, …; the webhook is given up when they run out.
+    /// The waits after the first attempt, the second, …. The webhook is abandoned when they run out.
     pub schedule: Vec<Duration>,
-    /// A merchant's Retry-After is honoured up to this.
+    /// The maximum of a merchant's Retry-After that is honoured.
     pub retry_after_limit: Duration,
     pub http: HttpSettings,
-    /// Posts under way at once, and to one host.
+    /// The maximum number of concurrent attempts, in total and to one host.
     pub concurrency: usize,
     pub host_concurrency: usize,
-    /// The same of one merchant, whose webhooks may go to many hosts.
+    /// The maximum number of concurrent attempts of one merchant, to all its hosts.
     pub merchant_concurrency: usize,
-    /// How long a post waits for a permit before it is put off.
+    /// The maximum wait for a permit before an attempt is postponed.
     pub patience: Duration,
     pub addresses: AddressPolicy,
-    /// Asked for the addresses of hosts; the system's where empty.
+    /// The DNS servers; the system's if empty.
     pub dns_servers: Vec<SocketAddr>,
 }
 
+/// The webhook client.
 pub struct Webhooks {
     client: Client,
     settings: WebhookSettings,
-    all: Slots,
+    all: PermitPool,
     hosts: Hosts,
-    merchants: KeyedSlots,
-    /// The first merchant that was signed for with the default keys; `None` once a second one was, which is said once.
+    merchants: KeyedPermitPools,
+    /// The first merchant whose webhook was signed with the default keys. `None` after the warning about a second one.
     only_default: Mutex<Option<Option<String>>>,
 }
 
-/// One webhook to be posted.
+/// One webhook to deliver.
 pub struct Post<'a> {
     /// `webhook-id`: the event's.
     pub id: Uuid,
     pub merchant_id: &'a str,
     pub url: &'a Url,
-    /// The same in every try.
+    /// The same in every attempt.
     pub body: Bytes,
     pub trace: &'a TraceContext,
 }
 
-/// What a merchant made of it.
+/// The outcome of an attempt.
 #[derive(Debug)]
 pub enum Posted {
     Delivered {
         status_code: u16,
-        /// What became of the body, where it was not read to its end.
+        /// The reason why the body of the answer was not read to its end.
         body: Option<String>,
     },
-    /// 410: it wants no more of this.
+    /// The merchant answered 410: it wants no further attempt.
     Gone {
         status_code: u16,
     },
@@ -103,27 +105,27 @@ pub enum Posted {
     },
 }
 
-/// Whether a webhook may be posted now.
+/// The permission to attempt a delivery now.
 pub enum Admitted {
     Yes(Permits),
-    /// Its host is paused, or every permit is in use: not tried, and not counted as an attempt.
+    /// The host is paused, or every permit is in use. This does not count as an attempt.
     Later(Duration),
 }
 
 /// One webhook's permits: of its host, of its merchant, and of all.
 pub struct Permits {
     host: Arc<Host>,
-    _slots: [Slot; 3],
+    _permits: [PooledPermit; 3],
 }
 
-/// What follows a try.
+/// The next step after a failed attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Then {
     Again(Duration),
     GiveUp,
 }
 
-/// Nothing can be posted at all.
+/// The webhook client cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum NoClient {
     #[error(transparent)]
@@ -133,49 +135,58 @@ pub enum NoClient {
 }
 
 impl Webhooks {
+    /// Creates the client.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if TLS or DNS cannot be set up.
     pub fn new(settings: WebhookSettings) -> Result<Self, NoClient> {
         let resolver = CheckedResolver::new(settings.addresses.clone(), &settings.dns_servers)?;
         Ok(Self {
             client: Client::with_resolver(resolver, settings.http.clone())?,
-            all: Slots::new(settings.concurrency),
+            all: PermitPool::new(settings.concurrency),
             hosts: Hosts::new(settings.host_concurrency),
-            merchants: KeyedSlots::new(settings.merchant_concurrency),
+            merchants: KeyedPermitPools::new(settings.merchant_concurrency),
             only_default: Mutex::new(Some(None)),
             settings,
         })
     }
 
-    /// May a webhook go there, as far as the URL itself can tell?
+    /// Checks whether the URL itself is allowed.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if it is not.
     pub fn check(&self, url: &Url) -> Result<(), AddressError> {
         self.settings.addresses.check(url)
     }
 
-    /// Waits a moment for what a post needs, or says when to come again.
+    /// Waits briefly for the permits of an attempt, or returns when to try again.
     pub async fn admit(&self, merchant_id: &str, url: &Url) -> Admitted {
         let host = self.hosts.of(url.host_str().unwrap_or_default());
         let merchant = self.merchants.of(merchant_id);
-        let slots = async { [host.take().await, merchant.take().await, self.all.take().await] };
-        let Ok(slots) = timeout(self.settings.patience, slots).await else {
+        let permits = async { [host.take().await, merchant.take().await, self.all.take().await] };
+        let Ok(permits) = timeout(self.settings.patience, permits).await else {
             return Admitted::Later(host.put_off(Instant::now()));
         };
-        // After the wait: it may have been paused meanwhile.
+        // After the wait, because the host may have been paused meanwhile.
         match host.pass(Instant::now()) {
-            Ok(()) => Admitted::Yes(Permits { host, _slots: slots }),
+            Ok(()) => Admitted::Yes(Permits { host, _permits: permits }),
             Err(after) => Admitted::Later(after),
         }
     }
 
-    /// By how much the clocks of merchants are ahead of this worker's; `None` before the first answer.
+    /// Returns how far merchants' clocks are ahead of this worker's, or `None` before the first answer.
     pub fn clock_offset(&self) -> Option<time::Duration> {
         self.settings.http.clock.offset()
     }
 
-    /// The longest that one post takes, with its permits in hand.
+    /// Returns the maximum duration of one attempt, without the wait for permits.
     pub fn longest_post(&self) -> Duration {
         self.settings.http.timeout + Duration::from_secs(1)
     }
 
-    /// One try: everything from the name to the last byte of the answer under one deadline. Its status line decides.
+    /// Makes one attempt, from name resolution to the last byte of the answer, under one deadline. The status line decides.
     pub async fn post(&self, permits: Permits, post: Post<'_>) -> Posted {
         let failed = |error: &dyn ToString| Posted::Failed {
             status_code: 0,
@@ -189,7 +200,7 @@ impl Webhooks {
         permits.host.record(called.is_ok(), Instant::now());
         match called {
             Ok(answer) => judge(&answer),
-            Err(CallError::NotSent(error) | CallError::InDoubt(error)) => failed(&error),
+            Err(CallError::NotSent(error) | CallError::Unknown(error)) => failed(&error),
         }
     }
 
@@ -221,7 +232,7 @@ impl Webhooks {
             return own.into();
         }
         if !settings.master_secrets.is_empty() {
-            // Each was tried when the configuration was read.
+            // Each secret was validated when the configuration was read.
             let derived = settings
                 .master_secrets
                 .iter()
@@ -234,14 +245,14 @@ impl Webhooks {
         (&settings.default_keys[..]).into()
     }
 
-    /// Says it once when two merchants have one secret: each of them could sign webhooks to the other.
+    /// Warns once if two merchants share a secret, because each could sign webhooks to the other.
     fn note_shared(&self, merchant_id: &str) {
         let mut only = self.only_default.lock().unwrap_or_else(PoisonError::into_inner);
         match &*only {
             Some(None) => *only = Some(Some(merchant_id.to_owned())),
             Some(Some(first)) if first != merchant_id => {
                 tracing::warn!(
-                    "merchants share webhooks.secrets, so that each can sign to the others: set webhooks.master_secrets"
+                    "merchants share webhooks.secrets, so each can sign webhooks to the others: set webhooks.master_secrets"
                 );
                 *only = None;
             }
@@ -249,7 +260,7 @@ impl Webhooks {
         }
     }
 
-    /// What follows the `attempts`th try, which failed.
+    /// Decides the next step after the failed attempt number `attempts`.
     pub fn then(&self, attempts: u32, retry_after: Option<Duration>) -> Then {
         let done = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
         match self.settings.schedule.get(done) {
@@ -262,7 +273,7 @@ impl Webhooks {
     }
 }
 
-/// Judges by the status line alone: a merchant has taken the webhook by then, whatever becomes of the body.
+/// Decides by the status line alone, because the merchant has accepted the webhook by then.
 fn judge(answer: &StatusAnswer) -> Posted {
     let status_code = answer.status.as_u16();
     if answer.status.is_success() {

@@ -1,8 +1,7 @@
-//! Names of merchants' hosts, resolved to addresses that are allowed, and to no other: what is connected to is the
-//! very address that was checked.
+//! Resolves merchants' hosts to allowed addresses. The worker connects to the very address that was checked.
 //!
-//! DNS is asked from here and not through the system's `getaddrinfo`, which holds a thread of few until it gives up by
-//! itself: names whose servers keep silent would hold up every merchant's webhooks.
+//! The worker sends DNS queries itself. The system's `getaddrinfo` blocks one of few threads until it gives up, so names with
+//! silent servers would delay every merchant's webhooks.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -26,18 +25,18 @@ pub(super) struct CheckedResolver {
     dns: TokioResolver,
 }
 
-/// Two tries of this length end before a usual `connect_timeout`.
+/// The timeout of a query. Two of them fit into a usual `connect_timeout`.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Answers are kept for as long as they say, up to this.
-const KEPT: Duration = Duration::from_secs(300);
-/// That there is nothing is soon asked again: a merchant may be setting up its name.
-const NOTHING_KEPT: Duration = Duration::from_secs(30);
-const ANSWERS_KEPT: u64 = 1024;
-/// A name with very many records is tried at so many of them.
-const MOST_ADDRESSES: usize = 16;
+/// The maximum time for which an answer is cached.
+const MAX_POSITIVE_TTL: Duration = Duration::from_secs(300);
+/// The maximum time for which a negative answer is cached. It is short, because a merchant may be setting up its name.
+const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(30);
+const MAX_CACHED_ANSWERS: u64 = 1024;
+/// The maximum number of addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 16;
 
 impl CheckedResolver {
-    /// Asks these servers, or where there are none those of `/etc/resolv.conf`, or a local one, as the system does.
+    /// Creates a resolver with these servers. Without any it uses those of `/etc/resolv.conf`, or a local one.
     pub(super) fn new(policy: AddressPolicy, servers: &[SocketAddr]) -> Result<Self, NetError> {
         let mut builder = match TokioResolver::builder_tokio() {
             Ok(system) if servers.is_empty() => system,
@@ -45,8 +44,8 @@ impl CheckedResolver {
         };
         let options = builder.options_mut();
         (options.timeout, options.attempts) = (PATIENCE, 1);
-        (options.cache_size, options.positive_max_ttl) = (ANSWERS_KEPT, Some(KEPT));
-        options.negative_max_ttl = Some(NOTHING_KEPT);
+        (options.cache_size, options.positive_max_ttl) = (MAX_CACHED_ANSWERS, Some(MAX_POSITIVE_TTL));
+        options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
         Ok(Self { policy: Arc::new(policy), dns: builder.build()? })
     }
 }
@@ -68,7 +67,7 @@ impl Resolve for CheckedResolver {
     fn resolve(&self, host: String) -> BoxFuture<'static, Result<Vec<SocketAddr>, BoxError>> {
         let Self { policy, dns } = self.clone();
         Box::pin(async move {
-            // As it stands: a search list is for people who type, and leads into the network that we are in.
+            // Absolute, because a search list would lead into the worker's own network.
             let absolute = format!("{}.", host.trim_end_matches('.'));
             let found = dns.lookup_ip(absolute).await?;
             let allowed = allowed(&policy, &host, found.iter());
@@ -80,11 +79,11 @@ impl Resolve for CheckedResolver {
     }
 }
 
-/// The very addresses that are connected to, one after another.
+/// Returns the allowed addresses, to which the worker connects in this order.
 fn allowed(policy: &AddressPolicy, host: &str, found: impl Iterator<Item = IpAddr>) -> Vec<SocketAddr> {
     let anywhere = policy.allows_host(host);
     let allowed = found.filter(|address| anywhere || policy.allows(*address));
-    allowed.take(MOST_ADDRESSES).map(|address| SocketAddr::from((address, 0))).collect()
+    allowed.take(MAX_ADDRESSES).map(|address| SocketAddr::from((address, 0))).collect()
 }
 
 #[cfg(test)]
@@ -96,7 +95,7 @@ mod tests {
         let inside = (0..1000_u16).map(|n| IpAddr::from([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]));
         let outside = (0..100).map(|n| IpAddr::from([93, 184, 215, n]));
         let allowed = allowed(&AddressPolicy::default(), "merchant.example", inside.chain(outside));
-        assert_eq!(allowed.len(), MOST_ADDRESSES);
+        assert_eq!(allowed.len(), MAX_ADDRESSES);
         assert_eq!(allowed[0], SocketAddr::from(([93, 184, 215, 0], 0)));
     }
 }

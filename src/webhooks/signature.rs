@@ -10,7 +10,7 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 
-/// A signing key. Never printed.
+/// A signing key. It is never printed.
 #[derive(Clone)]
 pub struct SigningKey(Key);
 
@@ -20,6 +20,7 @@ enum Key {
     Asymmetric(Arc<Ed25519KeyPair>),
 }
 
+/// The secret has the wrong form.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "a webhook secret is written whsec_ and base64 of 24 to 64 bytes, or whsk_ and base64 of an ed25519 seed of 32 bytes, its public key after it or not"
@@ -27,7 +28,11 @@ enum Key {
 pub struct SecretForm;
 
 impl SigningKey {
-    /// `whsec_…` or `whsk_…`, as the specification has them.
+    /// Parses `whsec_…` or `whsk_…`, as the specification defines them.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the secret has another form.
     pub fn new(secret: &SecretString) -> Result<Self, SecretForm> {
         let secret = secret.expose_secret();
         let bytes = |encoded: &str| STANDARD.decode(encoded).map_err(|_| SecretForm);
@@ -47,23 +52,23 @@ impl SigningKey {
         Ok(Self(Key::Symmetric(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))))
     }
 
-    /// The secret of one merchant, `whsec_…`: from a master secret that no merchant has, always the same.
+    /// Derives the secret of one merchant, `whsec_…`, from a master secret. It is always the same.
     ///
     /// # Errors
     ///
-    /// If the master secret is not written `whsec_` and base64 of 24 to 64 bytes.
+    /// Returns an error if the master secret is not written `whsec_` and base64 of 24 to 64 bytes.
     pub fn derive(master: &SecretString, merchant_id: &str) -> Result<SecretString, SecretForm> {
         let Key::Symmetric(master) = Self::new(master)?.0 else { return Err(SecretForm) };
         let derived = hmac::sign(&master, format!("payout links webhook secret\0{merchant_id}").as_bytes());
         Ok(format!("whsec_{}", STANDARD.encode(derived)).into())
     }
 
-    /// Whether whoever verifies with it could sign as well.
+    /// Returns whether the verifying side could also sign with it.
     pub fn is_shared(&self) -> bool {
         matches!(self.0, Key::Symmetric(_))
     }
 
-    /// `whpk_…`: what a merchant verifies with, where that is not the secret itself.
+    /// Returns the public key, `whpk_…`, of an asymmetric key.
     pub fn public(&self) -> Option<String> {
         match &self.0 {
             Key::Symmetric(_) => None,
@@ -85,7 +90,7 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// The `webhook-signature` header: a signature for each key, space-separated, so that keys can rotate.
+/// Returns the `webhook-signature` header: a signature for each key, space-separated, so that keys can rotate.
 pub fn signature(keys: &[SigningKey], id: &str, timestamp: i64, body: &[u8]) -> String {
     let content = [id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body].concat();
     keys.iter().map(|key| key.sign(&content)).collect::<Vec<_>>().join(" ")

@@ -3,8 +3,8 @@
 use history_checker::{Link, Published, Rule};
 use payout_link_worker::domain::{Currency, Money, idempotency_key};
 use provider_simulators::{
-    providers::{self, StandIn},
-    sandbox::{Idempotency, Operation, Order, Sandbox},
+    providers::{self, ProviderSimulator},
+    sandbox::{FaultRule, Idempotency, Operation, Sandbox},
 };
 
 use crate::accounts::{self, Account};
@@ -70,7 +70,7 @@ impl Connector {
 
 pub enum Provider {
     Sandbox(Sandbox),
-    StandIn(&'static Account, StandIn),
+    ProviderSimulator(&'static Account, ProviderSimulator),
 }
 
 impl Provider {
@@ -78,8 +78,8 @@ impl Provider {
         if let Some(account) = connector.account {
             let mut settings = providers::Settings::new((account.provider)());
             LINKS.clone_into(&mut settings.links_url);
-            let stand_in = StandIn::start(settings).await.map_err(|error| error.to_string())?;
-            return Ok(Self::StandIn(account, stand_in));
+            let simulator = ProviderSimulator::start(settings).await.map_err(|error| error.to_string())?;
+            return Ok(Self::ProviderSimulator(account, simulator));
         }
         let mut settings = provider_simulators::sandbox::Settings::new(TOKEN);
         settings.public_url = Some(LINKS.to_owned());
@@ -92,21 +92,21 @@ impl Provider {
     pub fn url(&self) -> &str {
         match self {
             Self::Sandbox(sandbox) => sandbox.url(),
-            Self::StandIn(_, stand_in) => stand_in.url(),
+            Self::ProviderSimulator(_, simulator) => simulator.url(),
         }
     }
 
-    pub fn order_fault(&self, order: Order) {
+    pub fn inject_fault(&self, order: FaultRule) {
         match self {
-            Self::Sandbox(sandbox) => sandbox.order_fault(order),
-            Self::StandIn(_, stand_in) => stand_in.order_fault(order),
+            Self::Sandbox(sandbox) => sandbox.inject_fault(order),
+            Self::ProviderSimulator(_, simulator) => simulator.inject_fault(order),
         }
     }
 
     pub fn clear_faults(&self) {
         match self {
             Self::Sandbox(sandbox) => sandbox.clear_faults(),
-            Self::StandIn(_, stand_in) => stand_in.clear_faults(),
+            Self::ProviderSimulator(_, simulator) => simulator.clear_faults(),
         }
     }
 
@@ -116,7 +116,7 @@ impl Provider {
             Self::Sandbox(sandbox) => {
                 sandbox.ledger().calls.iter().filter(|call| call.replayed).count() as u64
             }
-            Self::StandIn(..) => 0,
+            Self::ProviderSimulator(..) => 0,
         }
     }
 
@@ -128,8 +128,8 @@ impl Provider {
                 let creates = calls.into_iter().filter(|call| call.operation == Operation::Create);
                 creates.filter_map(|call| call.idempotency_key).collect()
             }
-            Self::StandIn(_, stand_in) => {
-                stand_in.ledger().references_seen().into_iter().map(str::to_owned).collect()
+            Self::ProviderSimulator(_, simulator) => {
+                simulator.ledger().references_seen().into_iter().map(str::to_owned).collect()
             }
         }
     }
@@ -149,8 +149,8 @@ impl Provider {
                 });
                 links.collect()
             }
-            Self::StandIn(account, stand_in) => {
-                let links = stand_in.ledger().links.into_iter().map(|link| {
+            Self::ProviderSimulator(account, simulator) => {
+                let links = simulator.ledger().links.into_iter().map(|link| {
                     let jobs = of(&link.reference);
                     let asked = jobs.iter().flatten().find(|job| account.is_of(&link, money(&job.amount)));
                     Link {

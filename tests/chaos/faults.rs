@@ -165,7 +165,7 @@ async fn strike(world: &World, planned: Planned) -> Result<(), String> {
         }
         Fault::Connector(connector, ill) => {
             let provider = &world.providers[connector];
-            ill.order().into_iter().for_each(|order| provider.order_fault(order.always()));
+            ill.order().into_iter().for_each(|order| provider.inject_fault(order.always()));
             sleep(lasts).await;
             provider.clear_faults();
         }
@@ -176,7 +176,7 @@ async fn strike(world: &World, planned: Planned) -> Result<(), String> {
         }
         Fault::Merchant(merchant, mood) => {
             let receiver = &world.merchants[merchant].receiver;
-            mood.order().into_iter().for_each(|order| receiver.order_fault(order.always()));
+            mood.order().into_iter().for_each(|order| receiver.inject_fault(order.always()));
             sleep(lasts).await;
             receiver.clear_faults();
         }

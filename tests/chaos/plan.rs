@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use provider_simulators::sandbox::{Fault as Trouble, Garbage, Order};
+use provider_simulators::sandbox::{Fault as Trouble, FaultRule, Garbage};
 
 use crate::{
     cluster::NODES,
@@ -98,25 +98,25 @@ impl Harm {
 }
 
 impl Ill {
-    pub fn order(self) -> Option<Order> {
+    pub fn order(self) -> Option<FaultRule> {
         Some(match self {
-            Self::AnswersLost => Order::new(Trouble::Reset).after_the_work(),
-            Self::Fails => Order::new(Trouble::status(500)),
-            Self::TooMany => Order::new(Trouble::status_with_retry_after(429, "2")),
-            Self::Garbage => Order::new(Trouble::Garbage(Garbage::NotJson)).after_the_work(),
-            Self::Late => Order::new(Trouble::Slow { milliseconds: 4500 }),
+            Self::AnswersLost => FaultRule::new(Trouble::Reset).after_the_work(),
+            Self::Fails => FaultRule::new(Trouble::status(500)),
+            Self::TooMany => FaultRule::new(Trouble::status_with_retry_after(429, "2")),
+            Self::Garbage => FaultRule::new(Trouble::Garbage(Garbage::NotJson)).after_the_work(),
+            Self::Late => FaultRule::new(Trouble::Slow { milliseconds: 4500 }),
             Self::Outage => return None,
         })
     }
 }
 
 impl Mood {
-    pub fn order(self) -> Option<Order> {
+    pub fn order(self) -> Option<FaultRule> {
         Some(match self {
-            Self::Hangs => Order::new(Trouble::Slow { milliseconds: 8000 }),
-            Self::Redirects => Order::new(Trouble::Redirect { location: "/elsewhere".parse().ok() }),
-            Self::Gone => Order::new(Trouble::status(410)),
-            Self::Fails => Order::new(Trouble::status(500)),
+            Self::Hangs => FaultRule::new(Trouble::Slow { milliseconds: 8000 }),
+            Self::Redirects => FaultRule::new(Trouble::Redirect { location: "/elsewhere".parse().ok() }),
+            Self::Gone => FaultRule::new(Trouble::status(410)),
+            Self::Fails => FaultRule::new(Trouble::status(500)),
             Self::Refuses => return None,
         })
     }

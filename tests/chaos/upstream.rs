@@ -10,7 +10,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::StreamExt;
-use history_checker::{DeadLetter, Heard, Leak, Published, Secrets, key};
+use history_checker::{DeadLetter, Leak, Published, ReceivedMessage, Secrets, key};
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     message::Delivery,
@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Everything that was heard, and what of it the run itself goes by.
 #[derive(Default)]
 pub struct Ear {
-    pub heard: Vec<Heard>,
+    pub heard: Vec<ReceivedMessage>,
     pub dead: Vec<DeadLetter>,
     pub leaks: Vec<Leak>,
     /// When each record's first result was heard.
@@ -360,7 +360,7 @@ impl Ear {
         } else {
             self.concluded.entry(key.clone()).or_insert_with(Instant::now);
         }
-        self.heard.push(Heard {
+        self.heard.push(ReceivedMessage {
             is_reply: queue == REPLIES,
             id: message_id,
             kind,

@@ -211,7 +211,7 @@ async fn history(world: &World, waiting: u32) -> Result<History, String> {
         published: published.clone(),
         links,
         records,
-        heard,
+        messages: heard,
         dead,
         webhooks,
         waiting,

@@ -1,7 +1,7 @@
 //! What each answer means to a connector.
 
 use payout_link_worker::domain::{ConnectorError, Finding, Outcome, idempotency_key};
-use provider_simulators::providers::{Fault, Garbage, Operation, Order};
+use provider_simulators::providers::{Fault, FaultRule, Garbage, Operation};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -12,7 +12,7 @@ pub async fn a_job_becomes_a_link(description: &Description) {
     let tested = Tested::start(description).await;
     let job = description.job("po_1");
     let link = tested.created(&job).await;
-    let ledger = tested.stand_in.ledger();
+    let ledger = tested.simulator.ledger();
     assert_eq!((ledger.links.len(), ledger.creates().count()), (1, 1));
     assert_eq!(link.url.expose_secret(), ledger.links[0].url);
     assert_eq!(link.connector_payout_id, ledger.links[0].id);
@@ -34,7 +34,7 @@ fn finding(finding: &Finding) -> Option<Became> {
         Finding::Found(link) => Some(Became::Link(link.payout_status)),
         Finding::Underway { .. } => Some(Became::Underway),
         Finding::Ended { payout_status, .. } => Some(Became::Ended(*payout_status)),
-        Finding::NotThere { .. } | Finding::Unanswered { .. } => None,
+        Finding::NotFound { .. } | Finding::Unanswered { .. } => None,
     }
 }
 
@@ -43,7 +43,7 @@ pub async fn every_status_has_its_meaning(description: &Description) {
     for (number, (status, became)) in description.statuses.iter().enumerate() {
         let job = description.job(&format!("po_{number}"));
         let link = tested.created(&job).await;
-        tested.stand_in.set_status(&link.connector_payout_id, status);
+        tested.simulator.set_status(&link.connector_payout_id, status);
         // Asked by the connector's id, and by our reference where that is possible.
         let by_id = tested.find(&job, Some(&link.connector_payout_id)).await;
         assert_eq!(finding(&by_id), Some(*became), "{status}: {by_id:?}");
@@ -54,7 +54,7 @@ pub async fn every_status_has_its_meaning(description: &Description) {
     }
     // A link may be in each of them from its first moment on.
     for (number, (status, became)) in description.statuses.iter().enumerate() {
-        tested.stand_in.set_stages(&[status]);
+        tested.simulator.set_stages(&[status]);
         let outcome = tested.create(&description.job(&format!("first_{number}"))).await;
         let as_it_should = match (&outcome, became) {
             (Outcome::Created(link), Became::Link(expected)) => link.payout_status == *expected,
@@ -69,14 +69,14 @@ pub async fn a_link_that_is_not_there_yet_is_asked_for(description: &Description
     let underway = description.statuses.iter().find(|(_, became)| *became == Became::Underway);
     let Some((underway, _)) = underway else { return };
     let tested = Tested::start(description).await;
-    tested.stand_in.set_stages(&[underway, underway, description.statuses[0].0]);
+    tested.simulator.set_stages(&[underway, underway, description.statuses[0].0]);
     let job = description.job("po_1");
     let Outcome::Underway { connector_payout_id, .. } = tested.create(&job).await else { panic!() };
     let still = tested.find(&job, Some(&connector_payout_id)).await;
     assert!(matches!(still, Finding::Underway { .. }), "{still:?}");
     let found = tested.find(&job, Some(&connector_payout_id)).await;
     assert!(matches!(found, Finding::Found(_)), "{found:?}");
-    assert_eq!(tested.stand_in.ledger().creates().count(), 1);
+    assert_eq!(tested.simulator.ledger().creates().count(), 1);
 }
 
 fn name(outcome: &Outcome) -> &'static str {
@@ -86,7 +86,7 @@ fn name(outcome: &Outcome) -> &'static str {
         Outcome::Declined(_) => "refused",
         Outcome::NotSent(_) => "not sent",
         Outcome::TryLater { .. } => "try later",
-        Outcome::AlreadyThere(_) => "already there",
+        Outcome::AlreadyExists(_) => "already there",
         Outcome::Unknown(_) => "in doubt",
     }
 }
@@ -96,7 +96,7 @@ fn error(outcome: &Outcome) -> Option<&ConnectorError> {
         Outcome::Declined(error)
         | Outcome::NotSent(error)
         | Outcome::TryLater { error, .. }
-        | Outcome::AlreadyThere(error)
+        | Outcome::AlreadyExists(error)
         | Outcome::Unknown(error) => Some(error),
         Outcome::Created(_) | Outcome::Underway { .. } => None,
     }
@@ -120,7 +120,7 @@ pub async fn errors_are_judged(description: &Description) {
         (504, "in doubt"),
     ];
     for (status, expected) in own {
-        tested.stand_in.order_fault(Fault::status(status));
+        tested.simulator.inject_fault(Fault::status(status));
         let outcome = tested.create(&description.job(&format!("po_{status}"))).await;
         assert_eq!(name(&outcome), expected, "{status}: {outcome:?}");
         let error = error(&outcome).unwrap();
@@ -131,12 +131,12 @@ pub async fn errors_are_judged(description: &Description) {
     for (status, expected) in [(400, "in doubt"), (404, "in doubt"), (422, "in doubt"), (429, "try later")] {
         let body = Some("<html>canary</html>".into());
         let code = status.try_into().unwrap();
-        tested.stand_in.order_fault(Fault::Status { code, retry_after: None, body });
+        tested.simulator.inject_fault(Fault::Status { code, retry_after: None, body });
         let outcome = tested.create(&description.job(&format!("proxy_{status}"))).await;
         assert_eq!(name(&outcome), expected, "{status}: {outcome:?}");
         assert!(!format!("{outcome:?}").contains("canary"));
     }
-    assert!(tested.stand_in.ledger().links.is_empty());
+    assert!(tested.simulator.ledger().links.is_empty());
 }
 
 pub async fn what_may_have_been_carried_out_is_in_doubt(description: &Description) {
@@ -155,16 +155,16 @@ pub async fn what_may_have_been_carried_out_is_in_doubt(description: &Descriptio
         Fault::Garbage(Garbage::Huge),
     ];
     for (number, fault) in faults.into_iter().enumerate() {
-        tested.stand_in.order_fault(Order::new(fault.clone()).after_the_work());
+        tested.simulator.inject_fault(FaultRule::new(fault.clone()).after_the_work());
         let outcome = tested.create(&description.job(&format!("po_{number}"))).await;
         assert_eq!(name(&outcome), "in doubt", "{fault:?}: {outcome:?}");
     }
     // Without a URL it is made all the same.
-    tested.stand_in.order_fault(Order::new(Fault::Garbage(Garbage::MissingFields)).after_the_work());
+    tested.simulator.inject_fault(FaultRule::new(Fault::Garbage(Garbage::MissingFields)).after_the_work());
     let outcome = tested.create(&description.job("po_bare")).await;
     assert!(matches!(name(&outcome), "in doubt" | "underway"), "{outcome:?}");
     // Slow, but in time.
-    tested.stand_in.order_fault(Fault::Slow { milliseconds: 500 });
+    tested.simulator.inject_fault(Fault::Slow { milliseconds: 500 });
     tested.created(&description.job("po_slow")).await;
 }
 
@@ -199,11 +199,11 @@ pub async fn a_question_without_an_answer_settles_nothing(description: &Descript
             Fault::Garbage(Garbage::InsecureUrl),
         ] {
             // A connector may ask in the one way or the other.
-            tested.stand_in.order_fault(Order::new(fault.clone()).on(operation).always());
-            tested.stand_in.order_fault(Order::new(fault.clone()).on(Operation::List).always());
+            tested.simulator.inject_fault(FaultRule::new(fault.clone()).on(operation).always());
+            tested.simulator.inject_fault(FaultRule::new(fault.clone()).on(Operation::List).always());
             let found = tested.find(&job, id).await;
             assert!(matches!(found, Finding::Unanswered { .. }), "{fault:?}: {found:?}");
-            tested.stand_in.clear_faults();
+            tested.simulator.clear_faults();
         }
     }
 }
@@ -217,7 +217,7 @@ pub async fn a_repeat_makes_no_second_link(description: &Description) {
     let first = tested.created(&job).await;
     let again = tested.create(&job).await;
     assert_eq!(name(&again), "already there", "{again:?}");
-    assert_eq!(tested.stand_in.ledger().links.len(), 1);
+    assert_eq!(tested.simulator.ledger().links.len(), 1);
     if description.repeat == Repeat::AskedFor {
         let Finding::Found(found) = tested.find(&job, None).await else { panic!() };
         assert_eq!(found.connector_payout_id, first.connector_payout_id);
@@ -233,7 +233,7 @@ pub async fn what_was_never_made_is_not_there(description: &Description) {
     let tested = Tested::start(description).await;
     tested.created(&description.job("po_other")).await;
     let found = tested.find(&description.job("po_1"), None).await;
-    assert!(matches!(found, Finding::NotThere { .. }), "{found:?}");
+    assert!(matches!(found, Finding::NotFound { .. }), "{found:?}");
     // One that bears our reference and another amount is not ours, and not nothing either.
     let mut other = description.json("po_other");
     other["amount"]["minor_amount"] = (description.job("po_other").amount.minor_units() + 100).into();
@@ -244,7 +244,7 @@ pub async fn what_was_never_made_is_not_there(description: &Description) {
 pub async fn a_wait_is_the_providers(description: &Description) {
     let tested = Tested::start(description).await;
     for status in description.try_later.iter().copied().chain([429]) {
-        tested.stand_in.order_fault(Fault::status_with_retry_after(status, "7"));
+        tested.simulator.inject_fault(Fault::status_with_retry_after(status, "7"));
         match tested.create(&description.job("po_1")).await {
             Outcome::TryLater { retry_after, .. } => {
                 assert_eq!(retry_after, Some(std::time::Duration::from_secs(7)), "{status}");
@@ -257,7 +257,7 @@ pub async fn a_wait_is_the_providers(description: &Description) {
 pub async fn credentials_are_tried(description: &Description) {
     let tested = Tested::start(description).await;
     assert_eq!(tested.connector().check().await, Ok(()));
-    assert!(tested.stand_in.ledger().links.is_empty(), "it is harmless");
+    assert!(tested.simulator.ledger().links.is_empty(), "it is harmless");
     // One of the deployment that is wrong fails no payout.
     let wrong = Tested::with_a_wrong_secret(description).await;
     let said = wrong.connector().check().await.unwrap_err();

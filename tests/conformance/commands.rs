@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use payout_link_worker::{config::load, connectors::Kind, domain::PayoutStatus};
-use provider_simulators::providers::StandIn;
+use provider_simulators::providers::ProviderSimulator;
 
 use crate::{
     description::{Became, Description},
@@ -11,11 +11,11 @@ use crate::{
 };
 
 /// A world whose worker knows the connector as `tested`, and its stand-in.
-async fn world(description: &Description) -> (World, StandIn) {
-    let stand_in = description.stand_in().await;
-    let section = description.section(stand_in.url());
+async fn world(description: &Description) -> (World, ProviderSimulator) {
+    let simulator = description.simulator().await;
+    let section = description.section(simulator.url());
     let setup = Setup::default().short_leases().only_connector("sandbox").connector(&section);
-    (setup.build().await, stand_in)
+    (setup.build().await, simulator)
 }
 
 fn said(output: &Output) -> String {
@@ -31,15 +31,15 @@ fn change(world: &World, change: impl FnOnce(&str) -> String) {
 
 pub async fn check_tries_each_account(description: &Description) {
     // Given an account with its right credential,
-    let (world, stand_in) = world(description).await;
+    let (world, simulator) = world(description).await;
     let output = world.run(&["check"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     for account in ["sandbox", "tested"] {
         assert!(said(&output).contains(&format!("ok      connector {account}\n")), "{}", said(&output));
     }
-    assert!(stand_in.ledger().links.is_empty(), "it is harmless");
+    assert!(simulator.ledger().links.is_empty(), "it is harmless");
     // when it has another beside it, with a wrong one,
-    let wrong = description.section(stand_in.url()).replace(description.account.secret, "wrong-canary");
+    let wrong = description.section(simulator.url()).replace(description.account.secret, "wrong-canary");
     let wrong = wrong.replace("[connectors.tested]", "[connectors.mistaken]");
     change(&world, |configuration| format!("{configuration}\n{wrong}"));
     let output = world.run(&["check"]);
@@ -53,7 +53,7 @@ pub async fn check_tries_each_account(description: &Description) {
 
 pub async fn cancel_takes_a_link_back(description: &Description) {
     // Given a link that nobody has claimed,
-    let (world, stand_in) = world(description).await;
+    let (world, simulator) = world(description).await;
     let _worker = world.start_worker().await;
     world.publish(job("po_1").connector("tested").raw(description.json("po_1").to_string().as_bytes())).await;
     let id = world.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
@@ -63,7 +63,7 @@ pub async fn cancel_takes_a_link_back(description: &Description) {
     // then it is gone at the provider, and the record stays as it was told.
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains(&format!("{id} is cancelled at tested")), "{}", said(&output));
-    let status = stand_in.ledger().links[0].status.clone();
+    let status = simulator.ledger().links[0].status.clone();
     let became = description.statuses.iter().find(|(name, _)| *name == status).map(|(_, became)| became);
     assert_eq!(became, Some(&Became::Ended(PayoutStatus::Cancelled)), "{status}");
     assert_eq!(world.shown("po_1").unwrap()["state"], "created");

@@ -6,7 +6,7 @@ use payout_link_worker::{
     contract::{self, DecodePolicy, Rejection},
     domain::{CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, TraceContext, idempotency_key},
 };
-use provider_simulators::providers::{Operation, Settings, StandIn};
+use provider_simulators::providers::{Operation, ProviderSimulator, Settings};
 use serde_json::Value;
 
 use crate::accounts::Account;
@@ -53,7 +53,7 @@ pub enum Repeat {
 
 /// A connector and its stand-in, without a worker.
 pub struct Tested {
-    pub stand_in: StandIn,
+    pub simulator: ProviderSimulator,
     connectors: Connectors,
 }
 
@@ -61,28 +61,28 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 impl Tested {
     pub async fn start(description: &Description) -> Self {
-        Self::beside(description.stand_in().await, description)
+        Self::beside(description.simulator().await, description)
     }
 
     /// Beside a stand-in that is another than the description's.
-    pub fn beside(stand_in: StandIn, description: &Description) -> Self {
-        let section = description.section(stand_in.url());
-        Self::from(stand_in, &section)
+    pub fn beside(simulator: ProviderSimulator, description: &Description) -> Self {
+        let section = description.section(simulator.url());
+        Self::from(simulator, &section)
     }
 
     /// With a credential that the stand-in does not know.
     pub async fn with_a_wrong_secret(description: &Description) -> Self {
-        let stand_in = description.stand_in().await;
-        let section = description.section(stand_in.url());
-        Self::from(stand_in, &section.replace(description.account.secret, "wrong-canary"))
+        let simulator = description.simulator().await;
+        let section = description.section(simulator.url());
+        Self::from(simulator, &section.replace(description.account.secret, "wrong-canary"))
     }
 
     /// Calls somebody else than the stand-in.
     pub async fn calling(url: &str, description: &Description) -> Self {
-        Self::from(description.stand_in().await, &description.section(url))
+        Self::from(description.simulator().await, &description.section(url))
     }
 
-    fn from(stand_in: StandIn, section: &str) -> Self {
+    fn from(simulator: ProviderSimulator, section: &str) -> Self {
         let file = std::env::temp_dir().join(format!("conformance-{}.toml", uuid::Uuid::new_v4()));
         // As short a lease as the worker of the other stories has.
         let example = [
@@ -94,7 +94,7 @@ impl Tested {
         std::fs::write(&file, format!("{example}\n{section}")).unwrap();
         let config = config::load(Some(&file), std::iter::empty());
         std::fs::remove_file(file).unwrap();
-        Self { stand_in, connectors: config.unwrap().connectors().unwrap() }
+        Self { simulator, connectors: config.unwrap().connectors().unwrap() }
     }
 
     pub fn connector(&self) -> &dyn Connector {
@@ -141,8 +141,8 @@ pub fn rejected(tested: &Tested, job: &Value) -> Option<Rejection> {
 }
 
 impl Description {
-    pub async fn stand_in(&self) -> StandIn {
-        StandIn::start(Settings::new((self.account.provider)())).await.unwrap()
+    pub async fn simulator(&self) -> ProviderSimulator {
+        ProviderSimulator::start(Settings::new((self.account.provider)())).await.unwrap()
     }
 
     /// `[connectors.tested]`, as a worker's configuration has it.

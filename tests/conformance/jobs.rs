@@ -29,7 +29,7 @@ pub async fn every_amount_keeps_its_digits(description: &Description) {
                 (None, Some(expected)) => {
                     seen += 1;
                     tested.created(&decoded(&job)).await;
-                    let ledger = tested.stand_in.ledger();
+                    let ledger = tested.simulator.ledger();
                     let link = ledger.links.last().unwrap();
                     assert_eq!(
                         (link.amount.as_str(), link.currency.as_str()),
@@ -70,7 +70,7 @@ pub async fn what_it_cannot_do_is_refused(description: &Description) {
         let rejection = rejected(&tested, &job).unwrap_or_else(|| panic!("{pointer} {value}"));
         assert_eq!((rejection.code.as_str(), rejection.field.as_deref()), (*code, Some(*field)), "{value}");
     }
-    assert!(tested.stand_in.ledger().calls.is_empty());
+    assert!(tested.simulator.ledger().calls.is_empty());
 }
 
 pub async fn feature_data_has_known_keys_alone(description: &Description) {

@@ -39,7 +39,7 @@ async fn every_request_is_as_documented(description: &Description, documented: &
         tested.created(&decoded(job)).await;
     }
     // then each request is what the document asks for, and has nothing that it does not know.
-    let ledger = tested.stand_in.ledger();
+    let ledger = tested.simulator.ledger();
     assert_eq!(ledger.creates().count(), jobs.len());
     for create in ledger.creates() {
         let sent: Value = serde_json::from_slice(&create.body).unwrap();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use payout_link_worker::domain::{Finding, Outcome, PayoutStatus};
 use provider_simulators::providers::{
-    Duplicates, Fault, Operation, Order, Provider, RevolutClient, RevolutSettings, Settings, StandIn,
+    Duplicates, Fault, FaultRule, Operation, Provider, ProviderSimulator, RevolutClient, RevolutSettings,
+    Settings,
 };
 
 use crate::{
@@ -63,12 +64,12 @@ pub static REVOLUT: Description = Description {
 conformance!(REVOLUT);
 
 async fn tested(provider: RevolutSettings) -> Tested {
-    let stand_in = StandIn::start(Settings::new(Provider::Revolut(provider))).await.unwrap();
-    Tested::beside(stand_in, &REVOLUT)
+    let simulator = ProviderSimulator::start(Settings::new(Provider::Revolut(provider))).await.unwrap();
+    Tested::beside(simulator, &REVOLUT)
 }
 
 fn token_calls(tested: &Tested) -> usize {
-    tested.stand_in.ledger().calls_of(Operation::Token).count()
+    tested.simulator.ledger().calls_of(Operation::Token).count()
 }
 
 /// Many calls that need a token at once ask for one.
@@ -79,11 +80,11 @@ async fn one_refresh_serves_all_who_wait() {
     join_all(jobs.iter().map(|job| tested.created(job))).await;
     assert_eq!(token_calls(&tested), 1);
     // A token that the API does not take any more is replaced once, by whoever comes first.
-    tested.stand_in.forget_tokens();
+    tested.simulator.forget_tokens();
     let jobs: Vec<_> = (10..20).map(|n| REVOLUT.job(&format!("po_{n}"))).collect();
     join_all(jobs.iter().map(|job| tested.created(job))).await;
     assert_eq!(token_calls(&tested), 2);
-    assert_eq!(tested.stand_in.ledger().links.len(), 20);
+    assert_eq!(tested.simulator.ledger().links.len(), 20);
 }
 
 /// A number of seconds that no clock has room for is a long life, not an end of the worker's task.
@@ -101,14 +102,14 @@ async fn a_token_may_be_said_to_live_for_ever() {
 async fn a_401_leads_to_one_refresh_and_one_repeat() {
     let tested = tested(at_once(client())).await;
     tested.created(&REVOLUT.job("po_1")).await;
-    tested.stand_in.order_fault(Order::new(Fault::status(401)).times(1));
+    tested.simulator.inject_fault(FaultRule::new(Fault::status(401)).times(1));
     tested.created(&REVOLUT.job("po_2")).await;
-    assert_eq!((token_calls(&tested), tested.stand_in.ledger().creates().count()), (2, 3));
-    tested.stand_in.order_fault(Order::new(Fault::status(401)).always());
+    assert_eq!((token_calls(&tested), tested.simulator.ledger().creates().count()), (2, 3));
+    tested.simulator.inject_fault(FaultRule::new(Fault::status(401)).always());
     let outcome = tested.create(&REVOLUT.job("po_3")).await;
     assert!(matches!(outcome, Outcome::TryLater { .. }), "{outcome:?}");
-    assert_eq!((token_calls(&tested), tested.stand_in.ledger().creates().count()), (3, 5));
-    assert_eq!(tested.stand_in.ledger().links.len(), 2);
+    assert_eq!((token_calls(&tested), tested.simulator.ledger().creates().count()), (3, 5));
+    assert_eq!(tested.simulator.ledger().links.len(), 2);
 }
 
 /// A job's own token is nobody's to refresh.
@@ -134,7 +135,7 @@ async fn a_token_is_refreshed_ahead_of_its_end() {
         assert_eq!(tested.connector().check().await, Ok(()));
         assert!(given.elapsed() < Duration::from_secs(30), "it is never refreshed");
     }
-    let refused = tested.stand_in.ledger().calls.iter().filter(|call| call.status == Some(401)).count();
+    let refused = tested.simulator.ledger().calls.iter().filter(|call| call.status == Some(401)).count();
     assert_eq!(refused, 0, "it was refreshed before it ended");
 }
 
@@ -147,7 +148,7 @@ async fn a_refresh_that_fails_early_leaves_the_token_in_use() {
     tested.created(&REVOLUT.job("po_1")).await;
     let given = std::time::Instant::now();
     // and no other to be had,
-    tested.stand_in.order_fault(Order::new(Fault::status(500)).on(Operation::Token).always());
+    tested.simulator.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::Token).always());
     // then the calls go on with it, those too that have tried to refresh it.
     while token_calls(&tested) == 1 {
         assert_eq!(tested.connector().check().await, Ok(()));
@@ -160,19 +161,19 @@ async fn a_refresh_that_fails_early_leaves_the_token_in_use() {
 async fn a_token_that_is_not_given_is_no_doubt() {
     let tested = tested(at_once(client())).await;
     for fault in [Fault::Reset, Fault::Silence, Fault::Close] {
-        tested.stand_in.order_fault(Order::new(fault.clone()).on(Operation::Token));
+        tested.simulator.inject_fault(FaultRule::new(fault.clone()).on(Operation::Token));
         let outcome = tested.create(&REVOLUT.job("po_1")).await;
         assert!(matches!(outcome, Outcome::NotSent(_)), "{fault:?}: {outcome:?}");
     }
     for status in [400, 401, 429, 500, 503] {
         let fault = Fault::status_with_retry_after(status, "7");
-        tested.stand_in.order_fault(Order::new(fault).on(Operation::Token));
+        tested.simulator.inject_fault(FaultRule::new(fault).on(Operation::Token));
         match tested.create(&REVOLUT.job("po_1")).await {
             Outcome::TryLater { retry_after, .. } => assert_eq!(retry_after, Some(Duration::from_secs(7))),
             other => panic!("{status}: {other:?}"),
         }
     }
-    assert_eq!(tested.stand_in.ledger().creates().count(), 0);
+    assert_eq!(tested.simulator.ledger().creates().count(), 0);
     tested.created(&REVOLUT.job("po_1")).await;
 }
 
@@ -196,6 +197,6 @@ async fn a_look_up_reads_page_after_page() {
     }
     let Finding::Found(found) = tested.find(&REVOLUT.job("po_first"), None).await else { panic!() };
     assert_eq!(found.connector_payout_id, first.connector_payout_id);
-    assert!(matches!(tested.find(&REVOLUT.job("po_none"), None).await, Finding::NotThere { .. }));
-    assert_eq!(tested.stand_in.ledger().calls_of(Operation::List).count(), 4);
+    assert!(matches!(tested.find(&REVOLUT.job("po_none"), None).await, Finding::NotFound { .. }));
+    assert_eq!(tested.simulator.ledger().calls_of(Operation::List).count(), 4);
 }

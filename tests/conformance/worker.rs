@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use payout_link_worker::domain::idempotency_key;
-use provider_simulators::providers::{Fault, Order, StandIn};
+use provider_simulators::providers::{Fault, FaultRule, ProviderSimulator};
 use serde_json::Value;
 
 use crate::{
@@ -12,9 +12,12 @@ use crate::{
 };
 
 /// A world whose worker knows the connector as `tested`, and its stand-in.
-async fn world(description: &Description) -> (World, StandIn) {
-    let stand_in = description.stand_in().await;
-    (Setup::default().short_leases().connector(&description.section(stand_in.url())).build().await, stand_in)
+async fn world(description: &Description) -> (World, ProviderSimulator) {
+    let simulator = description.simulator().await;
+    (
+        Setup::default().short_leases().connector(&description.section(simulator.url())).build().await,
+        simulator,
+    )
 }
 
 fn for_connector(description: &Description, id: &str) -> Job {
@@ -26,12 +29,12 @@ fn outcomes(shown: &Value) -> Vec<&str> {
 }
 
 pub async fn lost_answers_end_as_the_rule_says(description: &Description) {
-    let (world, stand_in) = world(description).await;
+    let (world, simulator) = world(description).await;
     let _worker = world.start_worker().await;
     // Lost after the work: the link is there, and nobody was told.
     for (number, fault) in [Fault::Reset, Fault::status(500), Fault::Truncated].into_iter().enumerate() {
         let id = format!("after_{number}");
-        stand_in.order_fault(Order::new(fault.clone()).after_the_work());
+        simulator.inject_fault(FaultRule::new(fault.clone()).after_the_work());
         world.publish(for_connector(description, &id)).await;
         let result = world.result_of(&id).await;
         match description.repeat {
@@ -42,21 +45,21 @@ pub async fn lost_answers_end_as_the_rule_says(description: &Description) {
             Repeat::AskedFor | Repeat::SecondLink => {
                 assert_eq!(result.kind(), "payout_link.created", "{fault:?}");
                 let id = result.json()["connector_payout_id"].as_str().unwrap().to_owned();
-                assert!(stand_in.ledger().links.iter().any(|link| link.id == id));
+                assert!(simulator.ledger().links.iter().any(|link| link.id == id));
             }
         }
     }
     // Lost before it: made by a later call, however the provider is asked.
-    stand_in.order_fault(Fault::Reset);
+    simulator.inject_fault(Fault::Reset);
     world.publish(for_connector(description, "before")).await;
     assert_eq!(world.result_of("before").await.kind(), "payout_link.created");
-    assert_eq!(stand_in.ledger().links.len(), 4, "one for each");
+    assert_eq!(simulator.ledger().links.len(), 4, "one for each");
 }
 
 pub async fn a_refusal_is_told_with_the_providers_words(description: &Description) {
-    let (world, stand_in) = world(description).await;
+    let (world, simulator) = world(description).await;
     let _worker = world.start_worker().await;
-    stand_in.order_fault(Fault::status(422));
+    simulator.inject_fault(Fault::status(422));
     world.publish(for_connector(description, "po_1")).await;
     let result = world.result_of("po_1").await;
     assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_REJECTED"));
@@ -74,19 +77,19 @@ pub async fn a_refusal_is_told_with_the_providers_words(description: &Descriptio
 }
 
 pub async fn a_limit_is_waited_for(description: &Description) {
-    let (world, stand_in) = world(description).await;
+    let (world, simulator) = world(description).await;
     let _worker = world.start_worker().await;
-    stand_in.order_fault(Fault::status_with_retry_after(429, "2"));
+    simulator.inject_fault(Fault::status_with_retry_after(429, "2"));
     world.publish(for_connector(description, "po_1")).await;
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    let ledger = stand_in.ledger();
+    let ledger = simulator.ledger();
     let creates: Vec<_> = ledger.creates().collect();
     assert!(creates[1].at - creates[0].at >= Duration::from_secs(2));
     assert_eq!(world.shown("po_1").unwrap()["in_doubt_since"], Value::Null);
 }
 
 pub async fn repeated_jobs_make_one_link(description: &Description) {
-    let (world, stand_in) = world(description).await;
+    let (world, simulator) = world(description).await;
     let _worker = world.start_worker().await;
     for _ in 0..3 {
         world.publish(for_connector(description, "po_1")).await;
@@ -99,7 +102,7 @@ pub async fn repeated_jobs_make_one_link(description: &Description) {
     })
     .await;
     assert!(replayed.iter().all(|result| result.id() == replayed[0].id()));
-    assert_eq!(stand_in.ledger().links.len(), 1);
+    assert_eq!(simulator.ledger().links.len(), 1);
     // The key is one that can be computed from the job alone.
     let shown = world.shown("po_1").unwrap();
     assert_eq!(shown["merchant_payout_id"], "po_1");
@@ -111,10 +114,10 @@ pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description)
     let Some((underway, _)) = underway else { return };
     let ready = description.statuses[0].0;
     // Given two slots, waits that would be slept in them, and two links that are not ready until it is said,
-    let (mut world, stand_in) = world(description).await;
+    let (mut world, simulator) = world(description).await;
     world.set("retry.wait_in_place_ms", 60_000);
     let _worker = world.start_worker().await;
-    stand_in.set_stages(&[underway]);
+    simulator.set_stages(&[underway]);
     for id in ["slow_1", "slow_2"] {
         world.publish(for_connector(description, id)).await;
     }
@@ -125,27 +128,27 @@ pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description)
         };
         world.wait_until_shown(id, "it waits", waits).await;
     }
-    let slow = stand_in.ledger().links;
-    stand_in.set_stages(&[ready]);
+    let slow = simulator.ledger().links;
+    simulator.set_stages(&[ready]);
     world.publish(for_connector(description, "quick")).await;
     assert_eq!(world.result_of("quick").await.kind(), "payout_link.created");
     // and they come to their end, made once each.
-    slow.iter().for_each(|link| stand_in.set_status(&link.id, ready));
+    slow.iter().for_each(|link| simulator.set_status(&link.id, ready));
     for id in ["slow_1", "slow_2"] {
         assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
         assert_eq!(outcomes(&world.wait_until_told(id).await)[0], "underway");
     }
-    assert_eq!(stand_in.ledger().creates().count(), 3);
+    assert_eq!(simulator.ledger().creates().count(), 3);
 }
 
 pub async fn secrets_are_nowhere(description: &Description) {
-    let (world, stand_in) = world(description).await;
+    let (world, simulator) = world(description).await;
     let worker = world.start_worker().await;
     // Given a call that is created, one that is refused, one in doubt, and one with a credential of its own,
     let fates = [None, Some(Fault::status(422)), Some(Fault::status(500)), None];
     for (number, fate) in fates.into_iter().enumerate() {
         let id = format!("po_{number}");
-        fate.into_iter().for_each(|fault| stand_in.order_fault(fault));
+        fate.into_iter().for_each(|fault| simulator.inject_fault(fault));
         let mut job = description.json(&id);
         if number == 3 {
             job["access_token"] = description.access_token.into();
@@ -156,7 +159,7 @@ pub async fn secrets_are_nowhere(description: &Description) {
     }
     // then neither the log nor the database has a credential or a link in the clear.
     let (log, dump) = (worker.log(), world.dump().await);
-    let links = stand_in.ledger().links;
+    let links = simulator.ledger().links;
     assert!(links.len() >= 2);
     for (place, text) in [("log", &log), ("database", &dump)] {
         assert!(!text.contains("canary"), "a credential in the {place}");

@@ -1,6 +1,6 @@
 //! Open records, and a configuration that names another account, or no longer their connector.
 
-use provider_simulators::sandbox::{Fault, Idempotency, Order, Sandbox, Settings};
+use provider_simulators::sandbox::{Fault, FaultRule, Idempotency, Sandbox, Settings};
 use serde_json::Value;
 
 use crate::support::{Setup, TOKEN, World, eventually, job};
@@ -70,7 +70,7 @@ async fn open_records_that_the_configuration_cannot_settle_are_said() {
     // Given open records that were called,
     let mut world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let worker = world.start_worker().await;
-    world.provider.order_fault(Order::new(Fault::status_with_retry_after(429, "600")).times(3));
+    world.provider.inject_fault(FaultRule::new(Fault::status_with_retry_after(429, "600")).times(3));
     for (id, connector) in [("po_1", "sandbox"), ("po_2", "asked"), ("po_3", "asked")] {
         world.publish(job(id).connector(connector)).await;
         let postponed = |shown: &Value| shown["attempts"] == 1 && shown["leased"] == false;

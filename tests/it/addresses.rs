@@ -90,7 +90,7 @@ async fn a_name_that_turns_inwards_is_not_followed_there() {
     scene.arrives("once.example.com").await;
     assert_eq!(scene.dns.asked("once.example.com"), 1);
     // and one that has to be repeated arrives nowhere the second time.
-    scene.merchant.order_fault(Fault::Close);
+    scene.merchant.inject_fault(Fault::Close);
     scene.is_not_posted_to("twice.example.com", NOT_PUBLIC).await;
     assert!(scene.dns.asked("twice.example.com") >= 2);
 }

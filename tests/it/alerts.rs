@@ -1,7 +1,7 @@
 //! Every alert of `docs/alerts.yaml` fires under its fault, and is silent before. The panics are a unit test's
 //! (`metrics::tests`): nothing from outside makes the worker panic.
 
-use provider_simulators::sandbox::{Fault, Order};
+use provider_simulators::sandbox::{Fault, FaultRule};
 use serde_json::json;
 
 use crate::support::{Service, Setup, Worker, World, alerts::rules, eventually, job};
@@ -56,17 +56,17 @@ async fn alerts_about_payouts_and_merchants_fire() {
     let observed = Observed::start(&world).await;
     // A connector that can neither be asked nor called again loses its answer,
     observed.is_silent("PayoutOutcomeUnknown").await;
-    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
     world.publish(job("unknown").connector("mute")).await;
     observed.fires("PayoutOutcomeUnknown").await;
     // another asks to wait,
     observed.is_silent("ConnectorAsksToWait").await;
-    world.provider.order_fault(Fault::status_with_retry_after(429, "1"));
+    world.provider.inject_fault(Fault::status_with_retry_after(429, "1"));
     world.publish(job("later")).await;
     observed.fires("ConnectorAsksToWait").await;
     // a merchant wants no webhook,
     observed.is_silent("WebhookAbandoned").await;
-    world.merchant.order_fault(Fault::status(410));
+    world.merchant.inject_fault(Fault::status(410));
     world.publish(job("gone").with("webhook_url", world.webhook_url())).await;
     observed.fires("WebhookAbandoned").await;
     // a job is rejected, and its reply queue is full,

@@ -61,7 +61,7 @@ async fn a_history_is_audited() {
     let webhook = |id: &str| job(id).with("webhook_url", world.webhook_url()).message_id(id);
     world.publish(webhook("po_1")).await;
     world.wait_until_told("po_1").await;
-    world.provider.order_fault(provider_simulators::sandbox::Fault::status(422));
+    world.provider.inject_fault(provider_simulators::sandbox::Fault::status(422));
     world.publish(webhook("po_2")).await;
     world.wait_until_told("po_2").await;
     world.publish(webhook("po_1").amount(99).message_id("conflict")).await;

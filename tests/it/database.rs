@@ -221,7 +221,7 @@ async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() 
     .await
     .unwrap();
     let worker = world.start_worker().await;
-    world.provider.order_fault(Fault::status(429));
+    world.provider.inject_fault(Fault::status(429));
     world.publish(job("po_1").connector("mute")).await;
     // then it is taken back, the next one calls with a lease of its own, and nothing is in doubt.
     let told = world.wait_until_told("po_1").await;

@@ -106,7 +106,7 @@ async fn a_result_whose_key_is_missing_is_told_once_it_is_back() {
     // Given a payout that is concluded under the first key, and a merchant that was away,
     let mut world = Setup::default().set("webhooks.schedule_seconds", "[600]").build().await;
     let worker = world.start_worker().await;
-    world.merchant.order_fault(Fault::status(500));
+    world.merchant.inject_fault(Fault::status(500));
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     world.result_of("po_1").await;
     let waits = |shown: &serde_json::Value| shown["event"]["webhook_attempts"] == 1;

@@ -1,7 +1,7 @@
 //! How many at once, and who waits for whom.
 
 use payout_link_worker::postgres::migrate;
-use provider_simulators::sandbox::{Fault, Order, Receiver, Sandbox, Settings};
+use provider_simulators::sandbox::{Fault, FaultRule, Receiver, Sandbox, Settings};
 use serde_json::json;
 
 use crate::support::{DEADLINE, Setup, TOKEN, eventually, job};
@@ -12,7 +12,7 @@ async fn a_connector_that_is_out_of_order_is_left_alone_and_holds_up_no_other() 
     let broken = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
     let settings = "calls = { timeout_seconds = 2, breaker_failures = 3, breaker_pause_seconds = 1 }";
     let world = Setup::default().broken_account(&broken, settings).build().await;
-    broken.order_fault(Order::new(Fault::status(500)).always());
+    broken.inject_fault(FaultRule::new(Fault::status(500)).always());
     let worker = world.start_worker().await;
     for number in 0..20 {
         world.publish(job(&format!("broken_{number}")).connector("broken")).await;
@@ -41,7 +41,7 @@ async fn what_is_due_of_a_connector_that_is_out_of_order_is_left_where_it_is() {
         calls = { timeout_seconds = 2, breaker_failures = 1, breaker_pause_seconds = 600 }
     "#;
     let world = Setup::default().broken_account(&broken, settings).build().await;
-    broken.order_fault(Fault::status(500));
+    broken.inject_fault(Fault::status(500));
     let worker = world.start_worker().await;
     world.publish(job("fails").connector("broken")).await;
     worker.says("the connector is out of order and left alone").await;
@@ -55,7 +55,7 @@ async fn what_is_due_of_a_connector_that_is_out_of_order_is_left_where_it_is() {
     };
     eventually("five that are due", async || (waiting().await == 5).then_some(())).await;
     // when the worker goes through what is due (as it must for a job of another, which comes after it by name),
-    world.provider.order_fault(Fault::status_with_retry_after(429, "2"));
+    world.provider.inject_fault(Fault::status_with_retry_after(429, "2"));
     world.publish(job("swept")).await;
     assert_eq!(world.result_of("swept").await.kind(), "payout_link.created");
     // then they were not touched: whoever finds the connector well again has them at once.
@@ -230,8 +230,8 @@ async fn first_webhooks_do_not_wait_behind_retries() {
         Setup::default().set("worker.events_in_flight", 2).set("webhooks.timeout_seconds", 20).build().await;
     let _worker = world.start_worker().await;
     let hanging = Receiver::listen("127.0.0.2:0".parse().unwrap(), &[]).await.unwrap();
-    hanging.order_fault(Fault::status(500));
-    hanging.order_fault(Order::new(Fault::Silence).always());
+    hanging.inject_fault(Fault::status(500));
+    hanging.inject_fault(FaultRule::new(Fault::Silence).always());
     world.publish(job("slow").with("webhook_url", json!(hanging.url()))).await;
     let retried = hanging.until(|received| received.len() == 2);
     tokio::time::timeout(DEADLINE, retried).await.expect("a retry that hangs");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use provider_simulators::sandbox::{Fault, Order, Sandbox, Settings};
+use provider_simulators::sandbox::{Fault, FaultRule, Sandbox, Settings};
 use serde_json::Value;
 
 use crate::support::{Setup, TOKEN, Worker, World, eventually, job};
@@ -53,7 +53,7 @@ async fn metrics_tell_what_became_of_jobs() {
     let world = World::new().await;
     let watched = Watched::start(&world).await;
     // created, and its merchant hears of it the second time; asked for again; asked for otherwise;
-    world.merchant.order_fault(Fault::status(500));
+    world.merchant.inject_fault(Fault::status(500));
     world.publish(job("created").with("webhook_url", world.webhook_url())).await;
     world.result_of("created").await;
     world.publish(job("created")).await;
@@ -65,11 +65,11 @@ async fn metrics_tell_what_became_of_jobs() {
     world.result_of("invalid").await;
     world.result_of("lost").await;
     // refused by the provider, in doubt for ever, and in doubt until it is looked up.
-    world.provider.order_fault(Fault::status(422));
+    world.provider.inject_fault(Fault::status(422));
     world.publish(job("refused")).await;
     world.result_of("refused").await;
     for (id, connector) in [("doubtful", "mute"), ("found", "asked")] {
-        world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+        world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
         world.publish(job(id).connector(connector)).await;
         world.result_of(id).await;
     }
@@ -151,7 +151,7 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
         .await;
     };
     seen("closed", "0").await;
-    broken.order_fault(Order::new(Fault::status(500)).times(2));
+    broken.inject_fault(FaultRule::new(Fault::status(500)).times(2));
     for id in ["fails_1", "fails_2"] {
         world.publish(job(id).connector("broken")).await;
         assert_eq!(world.result_of(id).await.kind(), "payout_link.pending");

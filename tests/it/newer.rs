@@ -44,7 +44,7 @@ async fn a_status_that_nobody_knows_is_kept_as_text_and_fails_nothing() {
         "id": "plink_1", "status": "on\u{1b}hold", "url": "https://pay.example/l/1", "expires_at": null,
     });
     let code = 201.try_into().unwrap();
-    world.provider.order_fault(Fault::Status { code, retry_after: None, body: Some(body.to_string()) });
+    world.provider.inject_fault(Fault::Status { code, retry_after: None, body: Some(body.to_string()) });
     world.publish(job("po_1")).await;
     let result = world.result_of("po_1").await.json();
     assert_eq!(result["payout_status"], "REQUIRES_FULFILLMENT");

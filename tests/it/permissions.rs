@@ -57,7 +57,7 @@ async fn the_roles_rights_are_enough() {
     world.publish(job("po_1").amount(99)).await;
     world.dead_letter().await;
     for (id, fault) in [("po_2", 422), ("po_3", 429), ("po_4", 500)] {
-        world.provider.order_fault(Fault::status(fault));
+        world.provider.inject_fault(Fault::status(fault));
         world.publish(job(id)).await;
         world.result_of(id).await;
     }

@@ -29,7 +29,7 @@ async fn what_is_open_costs_the_others_nothing() {
     world.publish(job("po_held")).await;
     held.arrived().await;
     world.publish(job("po_held").reply_to(&world.reply_queue().await.0)).await;
-    world.provider.order_fault(Fault::status_with_retry_after(503, "1"));
+    world.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
     for number in 0..20 {
         world.publish(job(&format!("po_{number}"))).await;
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Output;
 
 use crate::support::{Setup, TOKEN, WEBHOOK_SECRET, World, eventually, job};
-use provider_simulators::sandbox::{Fault, Order};
+use provider_simulators::sandbox::{Fault, FaultRule};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -155,7 +155,7 @@ async fn cancel_says_what_it_cannot_take_back() {
     // Given a link of a connector that takes none back, and a payout without a link,
     world.publish(job("po_1")).await;
     let id = world.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
-    world.provider.order_fault(Fault::status(422));
+    world.provider.inject_fault(Fault::status(422));
     world.publish(job("refused")).await;
     world.result_of("refused").await;
     // then neither is cancelled, each for its own reason.
@@ -217,11 +217,11 @@ async fn secrets_are_nowhere_in_the_clear() {
     world.result_of("created").await;
     let body = r#"{"error":{"code":"bad","message":"no such mailbox canary-email@example.com"}}"#;
     let refusal = Fault::Status { code: 422.try_into().unwrap(), retry_after: None, body: Some(body.into()) };
-    world.provider.order_fault(refusal);
+    world.provider.inject_fault(refusal);
     world.publish(secret("refused")).await;
     let refused = world.result_of("refused").await;
     assert!(!String::from_utf8_lossy(&refused.body).contains("canary"), "{}", refused.json());
-    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
     world.publish(secret("doubtful")).await;
     world.publish(secret("unauthorised").with("access_token", json!("canary-token"))).await;
     world.publish(secret("created").amount(1)).await;
@@ -233,7 +233,7 @@ async fn secrets_are_nowhere_in_the_clear() {
         world.wait_until_told(id).await;
     }
     let body = "canary-4242 canary-email@example.com".into();
-    world.merchant.order_fault(Fault::Status {
+    world.merchant.inject_fault(Fault::Status {
         code: 500.try_into().unwrap(),
         retry_after: None,
         body: Some(body),

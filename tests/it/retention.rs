@@ -57,7 +57,7 @@ async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
     let world = World::new().await;
     for id in ["po_old", "po_new", "po_due"] {
         let worker = world.start_worker().await;
-        world.provider.order_fault(Fault::status(429));
+        world.provider.inject_fault(Fault::status(429));
         world.publish(job(id)).await;
         world.wait_until_told(id).await;
         worker.stop().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use provider_simulators::sandbox::{Fault, Garbage, Idempotency, Order};
+use provider_simulators::sandbox::{Fault, FaultRule, Garbage, Idempotency};
 use serde_json::{Value, json};
 
 use crate::support::{Setup, World, eventually, job};
@@ -20,7 +20,7 @@ async fn a_refusal_is_final() {
     let _worker = world.start_worker().await;
     for (number, status) in [400, 422].into_iter().enumerate() {
         let id = format!("po_{number}");
-        world.provider.order_fault(Fault::status(status));
+        world.provider.inject_fault(Fault::status(status));
         world.publish(job(&id).with("webhook_url", world.webhook_url())).await;
         let result = world.result_of(&id).await;
         assert_eq!(result.kind(), "payout_link.failed");
@@ -39,8 +39,8 @@ async fn what_the_provider_asks_to_try_later_is_tried_later() {
     // Given a provider that answers 503 with Retry-After, then 429,
     let world = World::new().await;
     let _worker = world.start_worker().await;
-    world.provider.order_fault(Fault::status_with_retry_after(503, "1"));
-    world.provider.order_fault(Fault::status(429));
+    world.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
+    world.provider.inject_fault(Fault::status(429));
     // when a job comes, then it is created by the third call,
     world.publish(job("po_1")).await;
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
@@ -58,7 +58,7 @@ async fn what_the_provider_asks_to_try_later_is_tried_later() {
 async fn a_wait_that_is_too_long_is_written_down_and_survives_a_restart() {
     let world = Setup::default().set("retry.wait_in_place_ms", 100).build().await;
     let worker = world.start_worker().await;
-    world.provider.order_fault(Fault::status_with_retry_after(429, "2"));
+    world.provider.inject_fault(Fault::status_with_retry_after(429, "2"));
     world.publish(job("po_1")).await;
     let postponed = |shown: &Value| shown["attempts"] == 1 && shown["leased"] == false;
     world.wait_until_shown("po_1", "it is written down", postponed).await;
@@ -75,8 +75,8 @@ async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
     let world = World::new().await;
     let worker = world.start_worker().await;
     // Not taken, and not found: a base path that is wrong, or an account that the credential does not see.
-    world.provider.order_fault(Fault::status(401));
-    world.provider.order_fault(Fault::status(404));
+    world.provider.inject_fault(Fault::status(401));
+    world.provider.inject_fault(Fault::status(404));
     world.publish(job("po_1")).await;
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
     let shown = world.wait_until_told("po_1").await;
@@ -108,21 +108,21 @@ async fn what_was_never_sent_is_repeated_until_time_is_up() {
 }
 
 /// Everything that may have been carried out.
-fn doubtful() -> Vec<Order> {
+fn doubtful() -> Vec<FaultRule> {
     vec![
-        Order::new(Fault::status(500)).after_the_work(),
-        Order::new(Fault::status(408)),
-        Order::new(Fault::status(503)),
-        Order::new(Fault::Reset),
-        Order::new(Fault::Reset).after_the_work(),
-        Order::new(Fault::Close).after_the_work(),
-        Order::new(Fault::Truncated).after_the_work(),
-        Order::new(Fault::Silence).after_the_work(),
-        Order::new(Fault::Garbage(Garbage::Html)).after_the_work(),
-        Order::new(Fault::Garbage(Garbage::NotJson)).after_the_work(),
-        Order::new(Fault::Garbage(Garbage::MissingFields)).after_the_work(),
-        Order::new(Fault::Garbage(Garbage::Huge)).after_the_work(),
-        Order::new(Fault::Redirect { location: None }).after_the_work(),
+        FaultRule::new(Fault::status(500)).after_the_work(),
+        FaultRule::new(Fault::status(408)),
+        FaultRule::new(Fault::status(503)),
+        FaultRule::new(Fault::Reset),
+        FaultRule::new(Fault::Reset).after_the_work(),
+        FaultRule::new(Fault::Close).after_the_work(),
+        FaultRule::new(Fault::Truncated).after_the_work(),
+        FaultRule::new(Fault::Silence).after_the_work(),
+        FaultRule::new(Fault::Garbage(Garbage::Html)).after_the_work(),
+        FaultRule::new(Fault::Garbage(Garbage::NotJson)).after_the_work(),
+        FaultRule::new(Fault::Garbage(Garbage::MissingFields)).after_the_work(),
+        FaultRule::new(Fault::Garbage(Garbage::Huge)).after_the_work(),
+        FaultRule::new(Fault::Redirect { location: None }).after_the_work(),
     ]
 }
 
@@ -133,7 +133,7 @@ async fn doubt_with_the_same_key_is_settled_by_a_repeat() {
     for (number, fault) in doubtful().into_iter().enumerate() {
         let id = format!("po_{number}");
         let what = format!("{fault:?}");
-        world.provider.order_fault(fault);
+        world.provider.inject_fault(fault);
         world.publish(job(&id)).await;
         let result = world.result_of(&id).await;
         assert_eq!(result.kind(), "payout_link.created", "{what}");
@@ -149,7 +149,7 @@ async fn doubt_after_the_window_is_not_repeated() {
     // Given a connector whose keys are good for nothing by the time of a repeat,
     let world = Setup::default().set("connectors.sandbox.window_seconds", 1).build().await;
     let _worker = world.start_worker().await;
-    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
     world.publish(job("po_1")).await;
     // then the outcome stays unknown, and is said to be.
     let result = world.result_of("po_1").await;
@@ -166,7 +166,7 @@ async fn doubt_is_settled_by_a_look_up_where_keys_mean_nothing() {
     for (number, fault) in doubtful().into_iter().enumerate() {
         let id = format!("po_{number}");
         let what = format!("{fault:?}");
-        world.provider.order_fault(fault);
+        world.provider.inject_fault(fault);
         world.publish(job(&id).connector("asked")).await;
         let result = world.result_of(&id).await;
         assert_eq!(result.kind(), "payout_link.created", "{what}");
@@ -183,7 +183,7 @@ async fn a_look_up_is_trusted_only_after_the_settle_time() {
     let world = Setup::default().short_leases().build().await;
     world.provider.set_idempotency(Idempotency::Off);
     let _worker = world.start_worker().await;
-    world.provider.order_fault(Order::new(Fault::Reset));
+    world.provider.inject_fault(FaultRule::new(Fault::Reset));
     world.publish(job("po_1").connector("asked")).await;
     // then it is asked early, found not there, and not called again before the settle time (9 s).
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
@@ -198,7 +198,7 @@ async fn a_look_up_is_trusted_only_after_the_settle_time() {
 async fn doubt_that_cannot_be_asked_about_is_left_and_said() {
     let world = World::new().await;
     let _worker = world.start_worker().await;
-    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
     world.publish(job("po_1").connector("mute").with("webhook_url", world.webhook_url())).await;
     let result = world.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.pending");
@@ -214,8 +214,8 @@ async fn doubt_sticks_whatever_comes_after_it() {
     // Given a call in doubt, and a refusal of its repeat,
     let world = World::new().await;
     let _worker = world.start_worker().await;
-    world.provider.order_fault(Order::new(Fault::Reset).after_the_work());
-    world.provider.order_fault(Fault::status(422));
+    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+    world.provider.inject_fault(Fault::status(422));
     world.publish(job("po_1")).await;
     // then the refusal settles nothing: the first call may have been carried out (and was).
     let result = world.result_of("po_1").await;
@@ -227,7 +227,7 @@ async fn doubt_sticks_whatever_comes_after_it() {
 async fn a_key_in_use_is_in_doubt_and_not_refused() {
     let world = World::new().await;
     let _worker = world.start_worker().await;
-    world.provider.order_fault(Fault::status(409));
+    world.provider.inject_fault(Fault::status(409));
     world.publish(job("po_1")).await;
     assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
     assert_eq!(outcomes(&world.wait_until_told("po_1").await), ["create unknown", "create created"]);
@@ -241,7 +241,7 @@ async fn a_result_that_one_full_queue_refuses_reaches_the_others_with_growing_pa
     let _worker = world.start_worker().await;
     let full = world.full_queue().await;
     world.bind_to_results(&full).await;
-    world.merchant.order_fault(Order::new(Fault::status(500)).always());
+    world.merchant.inject_fault(FaultRule::new(Fault::status(500)).always());
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     // when eight seconds and more have passed,
     world.webhooks(9).await;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use provider_simulators::sandbox::{Fault, Order, Receiver};
+use provider_simulators::sandbox::{Fault, FaultRule, Receiver};
 use serde_json::json;
 
 use crate::{
@@ -33,7 +33,7 @@ async fn consumption_goes_on_after_breaks_in_a_backlog() {
         .build()
         .await;
     let proxy = in_front_of_the_broker(&mut world).await;
-    world.provider.order_fault(Order::new(Fault::Slow { milliseconds: 4000 }).always());
+    world.provider.inject_fault(FaultRule::new(Fault::Slow { milliseconds: 4000 }).always());
     let worker = world.start_worker().await;
     for number in 0..JOBS {
         world.publish(job(&format!("po_{number}"))).await;
@@ -112,8 +112,8 @@ async fn a_retry_does_not_wait_behind_a_backlog() {
         .only_connector("sandbox")
         .build()
         .await;
-    world.provider.order_fault(Fault::status_with_retry_after(503, "1"));
-    world.provider.order_fault(Order::new(Fault::Slow { milliseconds: 100 }).always());
+    world.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
+    world.provider.inject_fault(FaultRule::new(Fault::Slow { milliseconds: 100 }).always());
     let _worker = world.start_worker().await;
     world.publish(job("retried")).await;
     eventually("the first call", async || (!world.provider.ledger().calls.is_empty()).then_some(())).await;
@@ -158,7 +158,7 @@ async fn merchants_that_hang_hold_up_no_results() {
         Setup::default().set("worker.events_in_flight", 2).set("webhooks.timeout_seconds", 20).build().await;
     let _worker = world.start_worker().await;
     let hanging = Receiver::start(&[]).await.unwrap();
-    hanging.order_fault(Order::new(Fault::Silence).always());
+    hanging.inject_fault(FaultRule::new(Fault::Silence).always());
     for number in 0..6 {
         world.publish(job(&format!("hangs_{number}")).with("webhook_url", json!(hanging.url()))).await;
     }

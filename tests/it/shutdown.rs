@@ -39,7 +39,7 @@ async fn what_is_under_way_is_finished() {
 async fn what_waits_for_a_retry_is_given_back_at_once() {
     let world = World::new().await;
     let worker = world.start_worker().await;
-    world.provider.order_fault(Fault::status_with_retry_after(429, "1"));
+    world.provider.inject_fault(Fault::status_with_retry_after(429, "1"));
     world.publish(job("po_1")).await;
     let called = world.provider.until(|ledger| !ledger.calls.is_empty());
     tokio::time::timeout(DEADLINE, called).await.unwrap();

@@ -197,7 +197,7 @@ async fn a_worker_that_lives_keeps_its_leases() {
     let second = world.start_worker().await;
     // when that has looked for workers that are gone often enough,
     world.publish(job("po_2").reply_to("gone")).await;
-    world.provider.order_fault(Fault::status_with_retry_after(503, "2"));
+    world.provider.inject_fault(Fault::status_with_retry_after(503, "2"));
     world.publish(job("po_3")).await;
     for id in ["po_2", "po_3"] {
         assert_eq!(world.result_of(id).await.kind(), "payout_link.created");

@@ -2,7 +2,7 @@
 
 use std::{io, net::TcpListener, process::Command, time::Duration};
 
-use provider_simulators::sandbox::{Fault, Garbage, Order, Receiver};
+use provider_simulators::sandbox::{Fault, FaultRule, Garbage, Receiver};
 use serde_json::json;
 
 use crate::support::{Setup, WEBHOOK_SECRET, World, job};
@@ -12,7 +12,7 @@ async fn a_webhook_that_fails_is_posted_again_under_the_same_id() {
     // Given a merchant that fails twice,
     let world = World::new().await;
     let _worker = world.start_worker().await;
-    world.merchant.order_fault(Order::new(Fault::status(500)).times(2));
+    world.merchant.inject_fault(FaultRule::new(Fault::status(500)).times(2));
     // when a payout is done,
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     // then the result does not wait for it,
@@ -32,7 +32,7 @@ async fn a_webhook_that_fails_is_posted_again_under_the_same_id() {
 async fn a_merchant_that_says_410_gets_no_more() {
     let world = World::new().await;
     let _worker = world.start_worker().await;
-    world.merchant.order_fault(Fault::status(410));
+    world.merchant.inject_fault(Fault::status(410));
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     let shown = world.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "abandoned");
@@ -44,7 +44,7 @@ async fn a_merchant_that_says_410_gets_no_more() {
 async fn a_webhook_is_given_up_when_the_schedule_runs_out() {
     let world = Setup::default().set("webhooks.schedule_seconds", "[1]").build().await;
     let _worker = world.start_worker().await;
-    world.merchant.order_fault(Order::new(Fault::status(503)).always());
+    world.merchant.inject_fault(FaultRule::new(Fault::status(503)).always());
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     let shown = world.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "abandoned");
@@ -58,7 +58,7 @@ async fn a_redirect_is_not_followed() {
     let _worker = world.start_worker().await;
     let elsewhere = World::new().await;
     let location = elsewhere.merchant.url().parse().unwrap();
-    world.merchant.order_fault(Fault::Redirect { location: Some(location) });
+    world.merchant.inject_fault(Fault::Redirect { location: Some(location) });
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     let shown = world.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_attempts"], 2);
@@ -69,7 +69,7 @@ async fn a_redirect_is_not_followed() {
 async fn retry_after_of_a_merchant_is_honoured() {
     let world = World::new().await;
     let _worker = world.start_worker().await;
-    world.merchant.order_fault(Fault::status_with_retry_after(429, "3"));
+    world.merchant.inject_fault(Fault::status_with_retry_after(429, "3"));
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     let posts = world.webhooks(2).await;
     assert!(posts[1].at - posts[0].at >= Duration::from_secs(3));
@@ -82,7 +82,7 @@ async fn a_merchant_that_never_answers_holds_up_nobody() {
     let _worker = world.start_worker().await;
     // (the same machine by another address is another host)
     let hanging = Receiver::listen("127.0.0.2:0".parse().unwrap(), &[]).await.unwrap();
-    hanging.order_fault(Order::new(Fault::Silence).always());
+    hanging.inject_fault(FaultRule::new(Fault::Silence).always());
     for number in 0..20 {
         let job = job(&format!("slow_{number}")).with("webhook_url", json!(hanging.url()));
         world.publish(job).await;
@@ -105,7 +105,7 @@ async fn an_endless_answer_is_not_read_to_its_end() {
     world.wait_until_told("po_0").await;
     let before = worker.most_memory();
     // 32 MiB of it, faster than any timeout.
-    world.merchant.order_fault(Fault::Garbage(Garbage::Huge));
+    world.merchant.inject_fault(Fault::Garbage(Garbage::Huge));
     world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
     let shown = world.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered");

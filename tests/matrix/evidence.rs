@@ -9,7 +9,7 @@ use std::{
 use sqlx::Row;
 
 use crate::{
-    history::{DeadLetter, Event, Heard, History, Link, Published, Record, Violation, Webhook},
+    history::{DeadLetter, Event, History, Link, Published, ReceivedMessage, Record, Violation, Webhook},
     kinds::{Kind, Story, in_words},
     point::Place,
     support::{self, World},
@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
             links: self.links(),
             before: self.before.clone(),
             records: self.records().await,
-            heard: self.heard(),
+            messages: self.heard(),
             dead: self.dead.clone(),
             webhooks: posts.collect(),
             waiting: self.waiting,
@@ -170,7 +170,7 @@ impl<'a> Run<'a> {
             });
             return links.collect();
         };
-        let links = self.place.stand_in(account).ledger().links;
+        let links = self.place.simulator(account).ledger().links;
         let links = links.into_iter().filter_map(|link| {
             let is_right = account.is_of(&link, account.money());
             Some(Link {
@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
         links.collect()
     }
 
-    pub fn heard(&self) -> Vec<Heard> {
+    pub fn heard(&self) -> Vec<ReceivedMessage> {
         let replies = self.replies.lock().unwrap().clone();
         let all = replies.into_iter().map(|heard| (true, heard));
         let all = all.chain(self.world.results().into_iter().map(|heard| (false, heard)));
@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
         });
         ours.map(|(is_reply, heard)| {
             let json = heard.json();
-            Heard {
+            ReceivedMessage {
                 is_reply,
                 id: heard.properties.message_id().as_ref().map(ToString::to_string),
                 kind: heard.kind(),
@@ -247,7 +247,7 @@ impl<'a> Run<'a> {
                 amount: row.get(1),
                 state: row.get(2),
                 link_id: row.get(3),
-                in_doubt: row.get(4),
+                is_unknown: row.get(4),
                 leased: row.get(5),
                 due: row.get(6),
                 calls: row.get(7),

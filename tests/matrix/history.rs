@@ -1,7 +1,7 @@
 //! The checker, with the matrix's webhook schedule.
 
 pub use history_checker::{
-    DeadLetter, Event, Heard, History, Link, Published, Record, Rule, Violation, Webhook,
+    DeadLetter, Event, History, Link, Published, ReceivedMessage, Record, Rule, Violation, Webhook,
 };
 
 /// Posts of the schedule, the first included.

@@ -1,7 +1,7 @@
 //! The kinds of job whose every moment is gone through.
 
 use payout_link_worker::domain::{Money, idempotency_key};
-use provider_simulators::sandbox::{Fault, Order};
+use provider_simulators::sandbox::{Fault, FaultRule};
 use serde_json::Value;
 
 use crate::{
@@ -140,14 +140,14 @@ impl Kind {
     }
 
     /// What the connector does to the jobs ahead.
-    pub fn ahead_at_connector(self) -> Option<Order> {
+    pub fn ahead_at_connector(self) -> Option<FaultRule> {
         matches!(self, Self::FullLookUp | Self::FullNever | Self::Narrow)
-            .then(|| Order::new(Fault::Slow { milliseconds: 600 }))
+            .then(|| FaultRule::new(Fault::Slow { milliseconds: 600 }))
     }
 
     /// What the merchant does to them.
-    pub fn ahead_at_merchant(self) -> Option<Order> {
-        (self == Self::MerchantHangs).then(|| Order::new(Fault::Silence))
+    pub fn ahead_at_merchant(self) -> Option<FaultRule> {
+        (self == Self::MerchantHangs).then(|| FaultRule::new(Fault::Silence))
     }
 
     /// Where its connector is a real provider's.
@@ -197,17 +197,17 @@ impl Kind {
     }
 
     /// What the connector does to the payout, if anything.
-    pub fn at_connector(self) -> Option<Order> {
+    pub fn at_connector(self) -> Option<FaultRule> {
         Some(match self {
-            Self::Refused => Order::new(Fault::status(422)).always(),
-            Self::Retried => Order::new(Fault::status_with_retry_after(503, "1")),
+            Self::Refused => FaultRule::new(Fault::status(422)).always(),
+            Self::Retried => FaultRule::new(Fault::status_with_retry_after(503, "1")),
             Self::DoubtSameKey
             | Self::DoubtLookUp
             | Self::DoubtNever
             | Self::HyperswitchDoubt
             | Self::RevolutDoubt
             | Self::RazorpayXDoubt
-            | Self::XenditDoubt => Order::new(Fault::Reset).after_the_work(),
+            | Self::XenditDoubt => FaultRule::new(Fault::Reset).after_the_work(),
             _ => return None,
         })
     }
@@ -221,8 +221,8 @@ impl Kind {
         })
     }
 
-    pub fn at_merchant(self) -> Option<Order> {
-        (self == Self::WebhookFails).then(|| Order::new(Fault::status(503)))
+    pub fn at_merchant(self) -> Option<FaultRule> {
+        (self == Self::WebhookFails).then(|| FaultRule::new(Fault::status(503)))
     }
 
     /// What is published and finished before anything counts.

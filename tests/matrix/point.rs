@@ -7,7 +7,7 @@ use std::{
 };
 
 use provider_simulators::{
-    providers::{Settings, StandIn},
+    providers::{ProviderSimulator, Settings},
     sandbox::Idempotency,
 };
 use serde_json::Value;
@@ -40,18 +40,18 @@ static ACCOUNTS: [&Account; 4] =
 /// A world, and a stand-in of every provider.
 pub struct Place {
     pub world: World,
-    stand_ins: Vec<(&'static Account, StandIn)>,
+    simulators: Vec<(&'static Account, ProviderSimulator)>,
 }
 
 impl Place {
-    pub fn stand_in(&self, account: &Account) -> &StandIn {
-        let found = self.stand_ins.iter().find(|(theirs, _)| theirs.kind == account.kind);
-        found.map(|(_, stand_in)| stand_in).unwrap()
+    pub fn simulator(&self, account: &Account) -> &ProviderSimulator {
+        let found = self.simulators.iter().find(|(theirs, _)| theirs.kind == account.kind);
+        found.map(|(_, simulator)| simulator).unwrap()
     }
 
     /// Where the connector of such jobs answers.
     fn connector_url(&self, kind: Kind) -> &str {
-        kind.account().map_or(self.world.provider.url(), |account| self.stand_in(account).url())
+        kind.account().map_or(self.world.provider.url(), |account| self.simulator(account).url())
     }
 
     /// What the connector does to the payout `id`.
@@ -66,26 +66,26 @@ impl Place {
                 .ahead(id)
                 .into_iter()
                 .filter_map(|id| Some(kind.ahead_at_connector()?.for_reference(kind.reference(&id))));
-            order.into_iter().chain(ahead).for_each(|order| self.world.provider.order_fault(order));
+            order.into_iter().chain(ahead).for_each(|order| self.world.provider.inject_fault(order));
             return;
         };
-        let stand_in = self.stand_in(account);
+        let simulator = self.simulator(account);
         if let Some(stages) = kind.stages() {
-            stand_in.set_stages(stages);
+            simulator.set_stages(stages);
         }
-        order.into_iter().for_each(|order| stand_in.order_fault(order));
+        order.into_iter().for_each(|order| simulator.inject_fault(order));
     }
 }
 
 /// The shortest settings that the configuration allows.
 pub async fn place() -> Place {
     let mut setup = Setup::default();
-    let mut stand_ins = Vec::new();
+    let mut simulators = Vec::new();
     for account in ACCOUNTS {
-        let stand_in = StandIn::start(Settings::new((account.provider)())).await.unwrap();
+        let simulator = ProviderSimulator::start(Settings::new((account.provider)())).await.unwrap();
         let calls = "timeout_seconds = 1, breaker_pause_seconds = 1";
-        setup = setup.connector(&account.section(account.kind, stand_in.url(), calls, 5));
-        stand_ins.push((account, stand_in));
+        setup = setup.connector(&account.section(account.kind, simulator.url(), calls, 5));
+        simulators.push((account, simulator));
     }
     let world = setup
         .set("worker.lease_seconds", 4)
@@ -100,7 +100,7 @@ pub async fn place() -> Place {
         .set("retry.wait_in_place_ms", 2000)
         .build()
         .await;
-    Place { world, stand_ins }
+    Place { world, simulators }
 }
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -111,11 +111,11 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     let id = format!("po-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
     place.order(kind, &id);
     if let Some(order) = kind.at_merchant() {
-        world.merchant.order_fault(order.for_reference(&id));
+        world.merchant.inject_fault(order.for_reference(&id));
     }
     for id in kind.ahead(&id) {
         let order = kind.ahead_at_merchant().map(|order| order.for_reference(id));
-        order.into_iter().for_each(|order| world.merchant.order_fault(order));
+        order.into_iter().for_each(|order| world.merchant.inject_fault(order));
     }
     let proxies = Proxies::start(targets(world, place.connector_url(kind))).await;
     let first = launch(place, kind, &proxies, sweep_interval(kind, point));

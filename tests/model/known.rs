@@ -21,7 +21,7 @@ pub enum CameTo {
     Link(u8),
     Refused,
     NoLink,
-    NotThere,
+    NotFound,
 }
 
 impl Known {
@@ -36,9 +36,9 @@ impl Known {
             last: match self.came_to {
                 CameTo::NothingYet => None,
                 CameTo::Link(number) => Some(Last::Link(link(number))),
-                CameTo::Refused => Some(Last::Refused(error())),
+                CameTo::Refused => Some(Last::Declined(error())),
                 CameTo::NoLink => Some(Last::NoLink { error: error(), retry_after: None }),
-                CameTo::NotThere => Some(Last::NotThere),
+                CameTo::NotFound => Some(Last::NotFound),
             },
             ..Progress::new(at(NOW))
         }
@@ -52,9 +52,9 @@ impl Known {
         self.came_to = match &progress.last {
             None => CameTo::NothingYet,
             Some(Last::Link(link)) => CameTo::Link(number(link)),
-            Some(Last::Refused(_) | Last::AlreadyThere(_) | Last::Ended { .. }) => CameTo::Refused,
+            Some(Last::Declined(_) | Last::AlreadyExists(_) | Last::Ended { .. }) => CameTo::Refused,
             Some(Last::NoLink { .. }) => CameTo::NoLink,
-            Some(Last::NotThere) => CameTo::NotThere,
+            Some(Last::NotFound) => CameTo::NotFound,
         };
     }
 }

@@ -147,7 +147,7 @@ impl Protocol {
     pub fn look_up(&self, world: &mut World, worker: usize) {
         let Doing::Holding { hold, granted_at, mut known, .. } = world.workers[worker].doing else { return };
         let finding = match world.links.len() {
-            0 => Finding::NotThere { status_code: 200 },
+            0 => Finding::NotFound { status_code: 200 },
             _ => Finding::Found(link(0)),
         };
         let mut progress = known.progress();

@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::{DeadLetter, Heard, History, Leak, Link, Published, Rule, Secrets, Webhook, key};
+use crate::{DeadLetter, History, Leak, Link, Published, ReceivedMessage, Rule, Secrets, Webhook, key};
 
 /// Where each part is; what is absent is empty.
 #[derive(Debug, Default)]
@@ -114,19 +114,19 @@ struct CallLine {
 
 /// What a result and a webhook tell, as far as the rules go.
 #[derive(Deserialize, Default)]
-struct Told {
+struct ResultBody {
     merchant_payout_id: Option<String>,
-    payout_link: Option<ToldLink>,
+    payout_link: Option<LinkBody>,
 }
 
 #[derive(Deserialize)]
-struct ToldLink {
+struct LinkBody {
     url: String,
 }
 
 #[derive(Deserialize, Default)]
-struct ToldWebhook {
-    data: Told,
+struct WebhookBody {
+    data: ResultBody,
 }
 
 fn yes() -> bool {
@@ -182,9 +182,9 @@ pub fn read(
         for (number, line) in lines::<ResultLine>(path)? {
             let line = line?;
             let body = text(&line.body);
-            history.leaks.extend(secrets.find(body.as_bytes(), || place(path, number)));
-            let told: Told = serde_json::from_str(&body).unwrap_or_default();
-            history.heard.push(Heard {
+            history.leaks.extend(secrets.find(body.as_bytes(), || location(path, number)));
+            let told: ResultBody = serde_json::from_str(&body).unwrap_or_default();
+            history.messages.push(ReceivedMessage {
                 is_reply: line.reply,
                 id: line.message_id,
                 kind: line.r#type,
@@ -206,8 +206,8 @@ pub fn read(
         for (number, line) in lines::<WebhookLine>(path)? {
             let line = line?;
             let body = text(&line.body);
-            history.leaks.extend(secrets.find(body.as_bytes(), || place(path, number)));
-            let told: ToldWebhook = serde_json::from_str(&body).unwrap_or_default();
+            history.leaks.extend(secrets.find(body.as_bytes(), || location(path, number)));
+            let told: WebhookBody = serde_json::from_str(&body).unwrap_or_default();
             history.webhooks.push(Webhook {
                 id: line.id,
                 key: key(&line.merchant_id, told.data.merchant_payout_id.as_deref().unwrap_or_default()),
@@ -252,7 +252,7 @@ fn text(body: &RawValue) -> String {
     serde_json::from_str(body.get()).unwrap_or_else(|_| body.get().to_owned())
 }
 
-fn place(path: &Path, number: usize) -> String {
+fn location(path: &Path, number: usize) -> String {
     format!("{} line {number}", path.display())
 }
 
@@ -265,8 +265,8 @@ fn lines<T: DeserializeOwned>(
     path: &Path,
 ) -> Result<impl Iterator<Item = (usize, Result<T, FileError>)>, FileError> {
     let lines = open(path)?.lines().enumerate();
-    Ok(lines.filter_map(move |(place, line)| {
-        let number = place + 1;
+    Ok(lines.filter_map(move |(index, line)| {
+        let number = index + 1;
         let line = match line {
             Ok(line) if line.trim().is_empty() => return None,
             Ok(line) => {
@@ -285,7 +285,7 @@ fn search(path: &Path, secrets: &Secrets) -> Result<Vec<Leak>, FileError> {
         reader.read_until(b'\n', &mut line).map_err(|error| FileError::Io(path.to_owned(), error))? > 0
     } {
         number += 1;
-        leaks.extend(secrets.find(&line, || place(path, number)));
+        leaks.extend(secrets.find(&line, || location(path, number)));
     }
     Ok(leaks)
 }

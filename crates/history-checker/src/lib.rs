@@ -85,7 +85,7 @@ pub struct Record {
     /// `open`, `created`, `failed` or `unknown`.
     pub state: String,
     pub link_id: Option<String>,
-    pub in_doubt: bool,
+    pub is_unknown: bool,
     pub leased: bool,
     pub due: bool,
     /// Outcomes of its creating calls, in their order.
@@ -107,7 +107,7 @@ pub struct Event {
 
 /// A message on the results exchange, or on a reply queue.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct ReceivedMessage {
     pub is_reply: bool,
     pub id: Option<String>,
     pub kind: String,
@@ -141,7 +141,7 @@ pub struct Webhook {
 pub struct Leak {
     /// Which of those given, counted from 1: itself it is never repeated.
     pub secret: usize,
-    pub place: String,
+    pub location: String,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -151,7 +151,7 @@ pub struct History {
     /// Records that were concluded before the last jobs of their keys came.
     pub before: Vec<Record>,
     pub records: Vec<Record>,
-    pub heard: Vec<Heard>,
+    pub messages: Vec<ReceivedMessage>,
     pub dead: Vec<DeadLetter>,
     pub webhooks: Vec<Webhook>,
     /// Jobs still in the queue.
@@ -189,7 +189,7 @@ pub struct Overdue {
 pub struct Progress {
     /// Since everything was healed.
     pub after: Duration,
-    /// Results and rejections that were heard, each id once, and events that are finished. It only grows.
+    /// Results and rejections that were message, each id once, and events that are finished. It only grows.
     pub finished: usize,
     /// Jobs, records and events that still need something.
     pub left: usize,

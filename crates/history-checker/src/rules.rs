@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::{Heard, History, Link, Published, Record, Rule, Violation, Webhook, liveness};
+use super::{History, Link, Published, ReceivedMessage, Record, Rule, Violation, Webhook, liveness};
 
 const REJECTED: &str = "payout_link.rejected";
 
@@ -21,8 +21,8 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
     }
     found.refusals(&known);
     found.found.extend(liveness::check(history));
-    for heard in history.heard.iter().filter(|heard| heard.id.is_none()) {
-        found.wrong(true, "R9", || format!("{heard:?} has no id"));
+    for message in history.messages.iter().filter(|message| message.id.is_none()) {
+        found.wrong(true, "R9", || format!("{message:?} has no id"));
     }
     for before in &history.before {
         let after = known.by_key.get(before.key.as_str()).and_then(|of_key| of_key.record);
@@ -30,7 +30,7 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
     }
     found.wrong(history.waiting > 0, "R10", || format!("{} jobs in the queue", history.waiting));
     for leak in &history.leaks {
-        found.wrong(true, "R11", || format!("secret {} stands in {}", leak.secret, leak.place));
+        found.wrong(true, "R11", || format!("secret {} stands in {}", leak.secret, leak.location));
     }
     found.found.sort_by(|one, other| (rank(one), &one.evidence).cmp(&(rank(other), &other.evidence)));
     found.found
@@ -44,12 +44,12 @@ fn rank(violation: &Violation) -> (usize, &'static str) {
 /// The history, sorted by what belongs together.
 struct Known<'a> {
     by_key: HashMap<&'a str, OfKey<'a>>,
-    /// Rejections that were heard, by the message that they answer.
-    rejections: HashMap<Option<&'a str>, Vec<&'a Heard>>,
+    /// Rejections that were message, by the message that they answer.
+    rejections: HashMap<Option<&'a str>, Vec<&'a ReceivedMessage>>,
     dead: HashSet<&'a str>,
     /// Every dead letter, whether it says why or not.
     dead_lettered: HashSet<&'a str>,
-    /// What each message was told, in the order in which it was heard.
+    /// What each message was told, in the order in which it was message.
     told: HashMap<&'a str, Vec<&'a str>>,
     called: Option<&'a HashSet<String>>,
     ambiguous: &'a HashSet<String>,
@@ -62,14 +62,14 @@ struct OfKey<'a> {
     record: Option<&'a Record>,
     jobs: Vec<&'a Published>,
     links: Vec<&'a Link>,
-    results: Vec<&'a Heard>,
+    results: Vec<&'a ReceivedMessage>,
     posts: Vec<&'a Webhook>,
 }
 
 impl<'a> Known<'a> {
     fn of(history: &'a History) -> Self {
         let mut by_key: HashMap<&str, OfKey<'_>> = HashMap::with_capacity(history.published.len());
-        let mut rejections: HashMap<_, Vec<&Heard>> = HashMap::new();
+        let mut rejections: HashMap<_, Vec<&ReceivedMessage>> = HashMap::new();
         for job in &history.published {
             at(&mut by_key, &job.key).jobs.push(job);
         }
@@ -80,14 +80,14 @@ impl<'a> Known<'a> {
             at(&mut by_key, &record.key).record = Some(record);
         }
         let mut told: HashMap<&str, Vec<&str>> = HashMap::new();
-        for heard in &history.heard {
-            if let Some(message_id) = &heard.correlation_id {
-                told.entry(message_id).or_default().push(&heard.kind);
+        for message in &history.messages {
+            if let Some(message_id) = &message.correlation_id {
+                told.entry(message_id).or_default().push(&message.kind);
             }
-            if heard.kind == REJECTED {
-                rejections.entry(heard.correlation_id.as_deref()).or_default().push(heard);
+            if message.kind == REJECTED {
+                rejections.entry(message.correlation_id.as_deref()).or_default().push(message);
             } else {
-                at(&mut by_key, &heard.key).results.push(heard);
+                at(&mut by_key, &message.key).results.push(message);
             }
         }
         for post in &history.webhooks {
@@ -139,7 +139,7 @@ impl Findings {
             let (was_rejected, is_dead) = (known.was_rejected(job), known.is_dead(job));
             let is_recorded = record.is_some() && accepted == Some(job.fingerprint.as_str());
             self.wrong(!(is_recorded || was_rejected && is_dead), "R1", || {
-                format!("{job:?}: record {record:?}, rejection heard {was_rejected}, dead letter {is_dead}")
+                format!("{job:?}: record {record:?}, rejection message {was_rejected}, dead letter {is_dead}")
             });
             let is_accepted = is_recorded || known.was_answered(job);
             let is_rejected = was_rejected || known.dead_lettered.contains(job.message_id.as_str());
@@ -177,11 +177,11 @@ impl Findings {
             "created" => {
                 let is_theirs = links.iter().any(|link| Some(&link.id) == record.link_id.as_ref());
                 self.wrong(!is_theirs, "R3", || format!("{record:?}, and the connector has {links:?}"));
-                let told = of_key.results.iter().filter(|heard| heard.kind == "payout_link.created");
-                for heard in told.filter(|_| links.iter().all(|link| link.url.is_some())) {
-                    let is_known = links.iter().any(|link| link.url == heard.link_url);
+                let told = of_key.results.iter().filter(|message| message.kind == "payout_link.created");
+                for message in told.filter(|_| links.iter().all(|link| link.url.is_some())) {
+                    let is_known = links.iter().any(|link| link.url == message.link_url);
                     self.wrong(!is_known, "R3", || {
-                        format!("{:?} of {record:?} tells another link", heard.id)
+                        format!("{:?} of {record:?} tells another link", message.id)
                     });
                 }
                 self.wrong(event_kind != Some("payout_link.created"), "R3", || format!("{record:?}"));
@@ -206,12 +206,12 @@ impl Findings {
     fn unknown(&mut self, of_key: &OfKey<'_>, record: &Record, event_kind: Option<&str>) {
         let rule = of_key.jobs.iter().map(|job| job.rule).next();
         let no_other_way = match rule {
-            Some(Rule::Never) => record.in_doubt,
+            Some(Rule::Never) => record.is_unknown,
             // Where keys can be repeated, only a refusal of the repeat leaves no other way, or that the key is there
             // already: neither says what came of the first.
             Some(Rule::SameKey) => {
                 let says_no_more = |call: &String| matches!(call.as_str(), "declined" | "already_there");
-                record.in_doubt && record.calls.iter().any(says_no_more)
+                record.is_unknown && record.calls.iter().any(says_no_more)
             }
             Some(Rule::LookUp) | None => false,
         };
@@ -223,20 +223,22 @@ impl Findings {
 
     fn results(&mut self, of_key: &OfKey<'_>, record: &Record) {
         let Some(event) = &record.event else { return };
-        let (of_event, others): (Vec<&Heard>, Vec<&Heard>) =
-            of_key.results.iter().partition(|heard| heard.id.as_ref() == Some(&event.id));
-        self.wrong(of_event.iter().all(|heard| heard.is_reply), "R6", || format!("no result of {event:?}"));
-        let contents: BTreeSet<_> = of_event.iter().map(|heard| (&heard.kind, &heard.body)).collect();
+        let (of_event, others): (Vec<&ReceivedMessage>, Vec<&ReceivedMessage>) =
+            of_key.results.iter().partition(|message| message.id.as_ref() == Some(&event.id));
+        self.wrong(of_event.iter().all(|message| message.is_reply), "R6", || {
+            format!("no result of {event:?}")
+        });
+        let contents: BTreeSet<_> = of_event.iter().map(|message| (&message.kind, &message.body)).collect();
         self.wrong(contents.len() > 1, "R6", || format!("{} results under {event:?}", contents.len()));
         self.wrong(contents.iter().any(|(kind, _)| **kind != event.kind), "R6", || {
             format!("another type than that of {event:?} is told: {contents:?}")
         });
-        for heard in others {
-            self.wrong(true, "R9", || format!("{heard:?} is no repeat of {event:?}"));
+        for message in others {
+            self.wrong(true, "R9", || format!("{message:?} is no repeat of {event:?}"));
         }
-        let is_replied = of_event.iter().any(|heard| heard.is_reply);
+        let is_replied = of_event.iter().any(|message| message.is_reply);
         let answered: HashSet<_> =
-            of_event.iter().filter_map(|heard| heard.correlation_id.as_deref()).collect();
+            of_event.iter().filter_map(|message| message.correlation_id.as_deref()).collect();
         for job in of_key.of_amount(&record.amount) {
             self.wrong(job.wants_reply && !is_replied, "R6", || format!("no reply to {job:?}"));
             let is_answered = answered.contains(job.message_id.as_str());
@@ -266,9 +268,9 @@ impl Findings {
     /// Nothing of a refused job is stored, so the ids of its rejections have to be the same by themselves.
     fn refusals(&mut self, known: &Known<'_>) {
         for (of, repeats) in &known.rejections {
-            let ids: BTreeSet<_> = repeats.iter().map(|heard| &heard.id).collect();
+            let ids: BTreeSet<_> = repeats.iter().map(|message| &message.id).collect();
             self.wrong(ids.len() > 1, "R9", || format!("rejections of {of:?} under {ids:?}"));
-            let bodies: BTreeSet<_> = repeats.iter().map(|heard| &heard.body).collect();
+            let bodies: BTreeSet<_> = repeats.iter().map(|message| &message.body).collect();
             self.wrong(bodies.len() > 1, "R6", || format!("rejections of {of:?} differ"));
         }
     }

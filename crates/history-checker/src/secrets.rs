@@ -7,15 +7,15 @@ use super::Leak;
 pub struct Secrets(Vec<Vec<u8>>);
 
 /// Shorter ones would be found by chance.
-const SHORTEST: usize = 8;
+const MIN_BYTES: usize = 8;
 
 impl Secrets {
     /// Those of at least eight bytes; empty ones are passed over.
     pub fn new(values: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let values: Vec<Vec<u8>> =
             values.into_iter().map(String::into_bytes).filter(|value| !value.is_empty()).collect();
-        match values.iter().position(|value| value.len() < SHORTEST) {
-            Some(place) => Err(format!("secret {} has fewer than {SHORTEST} bytes", place + 1)),
+        match values.iter().position(|value| value.len() < MIN_BYTES) {
+            Some(index) => Err(format!("secret {} has fewer than {MIN_BYTES} bytes", index + 1)),
             None => Ok(Self(values)),
         }
     }
@@ -25,7 +25,7 @@ impl Secrets {
     }
 
     /// Each that stands in the text.
-    pub fn find(&self, text: &[u8], place: impl Fn() -> String) -> Vec<Leak> {
+    pub fn find(&self, text: &[u8], location: impl Fn() -> String) -> Vec<Leak> {
         let stands = |secret: &Vec<u8>| {
             let first = secret[0];
             let mut from = 0;
@@ -38,7 +38,7 @@ impl Secrets {
             false
         };
         let found = self.0.iter().enumerate().filter(|(_, secret)| stands(secret));
-        found.map(|(place_in_list, _)| Leak { secret: place_in_list + 1, place: place() }).collect()
+        found.map(|(index, _)| Leak { secret: index + 1, location: location() }).collect()
     }
 }
 

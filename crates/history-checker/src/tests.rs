@@ -22,8 +22,8 @@ fn job(message_id: &str) -> Published {
     }
 }
 
-fn told(id: &str, kind: &str, correlation_id: &str) -> Heard {
-    Heard {
+fn told(id: &str, kind: &str, correlation_id: &str) -> ReceivedMessage {
+    ReceivedMessage {
         is_reply: false,
         id: Some(id.into()),
         kind: kind.into(),
@@ -66,7 +66,7 @@ fn good() -> History {
         amount: "1250 EUR".into(),
         state: "created".into(),
         link_id: Some("plink_1".into()),
-        in_doubt: false,
+        is_unknown: false,
         leased: false,
         due: false,
         calls: vec!["created".into()],
@@ -78,7 +78,7 @@ fn good() -> History {
         links: vec![link],
         before: vec![record.clone()],
         records: vec![record],
-        heard: vec![told(ID, "payout_link.created", "m-1"), told("refusal-1", REJECTED, "m-2")],
+        messages: vec![told(ID, "payout_link.created", "m-1"), told("refusal-1", REJECTED, "m-2")],
         dead: vec![DeadLetter { message_id: Some("m-2".into()), has_reason: true }],
         webhooks: vec![post()],
         ..History::default()
@@ -96,13 +96,13 @@ fn without_link(state: &str, kind: &str, rule: Rule) -> History {
     let record = &mut history.records[0];
     (record.state, record.link_id) = (state.into(), None);
     record.event.as_mut().unwrap().kind = kind.into();
-    history.heard[0] = told(ID, kind, "m-1");
+    history.messages[0] = told(ID, kind, "m-1");
     history
 }
 
 fn unknown(rule: Rule) -> History {
     let mut history = without_link("unknown", "payout_link.pending", rule);
-    history.records[0].in_doubt = true;
+    history.records[0].is_unknown = true;
     history
 }
 
@@ -120,7 +120,7 @@ fn good_ones_pass() {
     assert_eq!(check(&unknown(Rule::Never), TRIES), []);
     assert_eq!(check(&without_link("failed", "payout_link.failed", Rule::Never), TRIES), []);
     let mut repeated = good();
-    repeated.heard.extend(repeated.heard.clone());
+    repeated.messages.extend(repeated.messages.clone());
     repeated.dead.extend(repeated.dead.clone());
     repeated.webhooks.extend(repeated.webhooks.clone());
     assert_eq!(check(&repeated, TRIES), [], "repeats are allowed");
@@ -131,7 +131,7 @@ fn r1_every_job_is_accounted_for() {
     caught("R1", &good(), |history| history.records.clear());
     caught("R1", &good(), |history| history.dead.clear());
     caught("R1", &good(), |history| history.dead[0].has_reason = false);
-    caught("R1", &good(), |history| drop(history.heard.pop()));
+    caught("R1", &good(), |history| drop(history.messages.pop()));
     caught("R1", &good(), |history| history.published[0].is_valid = false);
     caught("R1", &good(), |history| history.dead[0].message_id = Some("m-1".into()));
 }
@@ -145,7 +145,7 @@ fn r2_one_link_a_key() {
 fn r3_the_link_is_the_connectors() {
     caught("R3", &good(), |history| history.links.clear());
     caught("R3", &good(), |history| history.records[0].link_id = Some("plink_2".into()));
-    caught("R3", &good(), |history| history.heard[0].link_url = Some("https://links.example/2".into()));
+    caught("R3", &good(), |history| history.messages[0].link_url = Some("https://links.example/2".into()));
     caught("R3", &good(), |history| history.links[0].key = "po_2".into());
 }
 
@@ -160,7 +160,7 @@ fn r5_unknown_only_where_nothing_else_is_left_and_never_silently() {
     for rule in [Rule::SameKey, Rule::LookUp] {
         caught("R5", &unknown(Rule::Never), |history| history.published[0].rule = rule);
     }
-    caught("R5", &unknown(Rule::Never), |history| history.records[0].in_doubt = false);
+    caught("R5", &unknown(Rule::Never), |history| history.records[0].is_unknown = false);
     caught("R5", &unknown(Rule::Never), |history| {
         history.records[0].event.as_mut().unwrap().kind = "payout_link.failed".into();
     });
@@ -175,12 +175,12 @@ fn r5_unknown_only_where_nothing_else_is_left_and_never_silently() {
 
 #[test]
 fn r6_a_result_an_event_always_the_same() {
-    caught("R6", &good(), |history| drop(history.heard.remove(0)));
+    caught("R6", &good(), |history| drop(history.messages.remove(0)));
     caught("R6", &good(), |history| {
-        history.heard.push(Heard { body: b"another".to_vec(), ..history.heard[0].clone() });
+        history.messages.push(ReceivedMessage { body: b"another".to_vec(), ..history.messages[0].clone() });
     });
     caught("R6", &good(), |history| {
-        history.heard.push(Heard { body: b"another".to_vec(), ..history.heard[1].clone() });
+        history.messages.push(ReceivedMessage { body: b"another".to_vec(), ..history.messages[1].clone() });
     });
     caught("R6", &good(), |history| history.published[0].wants_reply = true);
     caught("R6", &good(), |history| {
@@ -225,9 +225,9 @@ fn r8_a_conflict_changes_nothing() {
 
 #[test]
 fn r9_repeats_can_be_told() {
-    caught("R9", &good(), |history| history.heard[0].id = None);
-    caught("R9", &good(), |history| history.heard.push(told("event-2", "payout_link.created", "m-1")));
-    caught("R9", &good(), |history| history.heard.push(told("refusal-2", REJECTED, "m-2")));
+    caught("R9", &good(), |history| history.messages[0].id = None);
+    caught("R9", &good(), |history| history.messages.push(told("event-2", "payout_link.created", "m-1")));
+    caught("R9", &good(), |history| history.messages.push(told("refusal-2", REJECTED, "m-2")));
     caught("R9", &good(), |history| history.webhooks[0].id = None);
     caught("R9", &good(), |history| history.webhooks.push(Webhook { id: Some("event-2".into()), ..post() }));
 }
@@ -253,7 +253,7 @@ fn r10_nothing_is_left() {
 fn r11_no_secret_in_any_of_it() {
     let secrets = Secrets::new(["iban-of-ada".to_owned(), "token-of-ours".to_owned()]).unwrap();
     let found = secrets.find(b"{\"message\":\"token-of-ours is wrong\"}", || "a result".into());
-    assert_eq!(found, [Leak { secret: 2, place: "a result".into() }]);
+    assert_eq!(found, [Leak { secret: 2, location: "a result".into() }]);
     assert_eq!(secrets.find(b"iban-of-a", || "a result".into()), []);
     caught("R11", &good(), |history| history.leaks = found);
     assert!(Secrets::new(["short".to_owned()]).is_err());
@@ -264,21 +264,21 @@ fn r11_no_secret_in_any_of_it() {
 fn r12_accepted_or_rejected_never_both() {
     let rejection = told("refusal-2", REJECTED, "m-1");
     // The message of the record, in either order; a dead letter says the same, with a reason or without.
-    caught("R12", &good(), |history| history.heard.push(rejection.clone()));
-    caught("R12", &good(), |history| history.heard.insert(0, rejection.clone()));
+    caught("R12", &good(), |history| history.messages.push(rejection.clone()));
+    caught("R12", &good(), |history| history.messages.insert(0, rejection.clone()));
     for has_reason in [true, false] {
         caught("R12", &good(), |history| {
             history.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason });
         });
     }
-    // Nobody can tell what was heard of which, where there may have been two.
+    // Nobody can tell what was messages of which, where there may have been two.
     let mut two = good();
-    two.heard.push(rejection.clone());
+    two.messages.push(rejection.clone());
     two.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason: true });
     two.ambiguous.insert("m-1".into());
     assert_eq!(check(&two, TRIES), []);
     // A rejected message that is no other's duplicate, and is told of a link.
-    caught("R12", &good(), |history| history.heard.push(told(ID, "payout_link.created", "m-2")));
+    caught("R12", &good(), |history| history.messages.push(told(ID, "payout_link.created", "m-2")));
 }
 
 #[test]

@@ -2,8 +2,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use time::OffsetDateTime;
+
 use super::*;
 use crate::contract::{self, DecodePolicy};
+use crate::{
+    domain::PayoutStatus,
+    http_client::{Answer, HttpSettings},
+};
 
 fn connector(more: &str) -> RazorpayX {
     let settings = format!(

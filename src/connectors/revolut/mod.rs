@@ -8,12 +8,14 @@
 //!
 //! A new link has no URL before it is `active`; until then it is asked for by its id.
 
-mod body;
+mod request;
+mod response;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
@@ -21,55 +23,27 @@ use reqwest::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use secrecy::SecretString;
-use serde::Deserialize;
-use serde_json::{Number, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::Instant;
 use url::Url;
-use uuid::Uuid;
 
+pub(super) use self::settings::KIND;
 use self::{
-    body::FeatureData,
-    tokens::{Identity, NoToken, Token, Tokens},
+    response::{Link, failure},
+    settings::RevolutSettings,
+    tokens::{NoToken, Token, Tokens},
 };
 use super::{
-    Call, Connector, ErrorField, Kind, Settings, Supports,
+    Call, Connector,
     exchange::{
-        OptionalFields, at, identifier, judge, judge_unreadable, link_url, lost, parse, unasked, unreadable,
-        unsettled, with_secret, with_trace,
+        OptionalFields, at, created, judge, judge_unreadable, lost, parse, unasked, unreadable, unsettled,
+        with_secret, with_trace,
     },
-    kind::{read, settle_problem},
 };
 use crate::{
     contract::Rejection,
-    domain::{ConnectorError, CreateLink, CreatedLink, Finding, LookUp, Outcome, PayoutStatus, ReplayRule},
-    http_client::{Answer, CallError, Client, HttpSettings, NoClient},
-    setting_url,
-};
-
-pub(super) const KIND: Kind = Kind {
-    name: "revolut",
-    title: "Revolut Business",
-    needs: &["client_id", "issuer", "private_key", "refresh_token", "accounts"],
-    supports: Supports {
-        currencies: None,
-        // In other currencies the equivalent, which only Revolut knows.
-        amounts: &[("GBP", 100, 250_000)],
-        converts: false,
-        job_fields: &["customer.name or address.billing_address.first_name"],
-        feature_data: &[
-            "account_id",
-            "expiry_period",
-            "payout_methods",
-            "reference",
-            "save_counterparty",
-            "transfer_reason_code",
-        ],
-        expiry: "expiry_period after it was made: P7D, at least P1D, at most P7D",
-        cancels: true,
-    },
-    tells: &[ErrorField::Code, ErrorField::Reason],
-    read: read::<RevolutSettings>,
+    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, ReplayRule},
+    http_client::{Answer, CallError, Client},
 };
 
 /// Two weeks: how far back a repeated `request_id` is known, as documented for transfers.
@@ -77,112 +51,15 @@ const WINDOW: Duration = Duration::from_secs(14 * 86_400);
 /// Links in one answer to a look-up: 1,000 are allowed, and would be more than `max_response_bytes`.
 const PAGE: usize = 100;
 /// Pages of one look-up. A minute has 60 calls at this provider.
-const MOST_PAGES: usize = 20;
+const MAX_PAGES: usize = 20;
 /// What two readings of clocks may be wrong by.
 const MARGIN: Duration = Duration::from_secs(10 * 60);
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RevolutSettings {
-    #[serde(default = "production", deserialize_with = "setting_url::service")]
-    url: Url,
-    client_id: String,
-    /// The domain of the redirect URI that is set up with the certificate.
-    issuer: String,
-    /// PEM, of the certificate that was uploaded.
-    private_key: SecretString,
-    refresh_token: SecretString,
-    /// The account to pay from, by currency.
-    accounts: BTreeMap<String, Uuid>,
-    /// How long after a call "not there" counts. Longer than the timeout.
-    #[serde(default = "ninety_seconds")]
-    settle_seconds: u64,
-    /// For jobs whose `connector_feature_data` does not say otherwise.
-    #[serde(default)]
-    defaults: FeatureData,
-}
-
-fn production() -> Url {
-    #[expect(clippy::expect_used, reason = "a constant")]
-    Url::parse("https://b2b.revolut.com").expect("it is a URL")
-}
-
-fn ninety_seconds() -> u64 {
-    90
-}
-
-impl Settings for RevolutSettings {
-    fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String> {
-        let mut problems: Vec<String> =
-            settle_problem(self.settle_seconds, lease, on_its_way).into_iter().collect();
-        let mut check = |bad: bool, problem: &str| {
-            if bad {
-                problems.push(problem.to_owned());
-            }
-        };
-        check(tokens::private_key(&self.private_key).is_none(), "private_key is not an RSA key in PEM");
-        check(self.client_id.is_empty(), "client_id is empty");
-        check(self.issuer.is_empty() || self.issuer.contains('/'), "issuer is not a domain");
-        check(self.accounts.is_empty(), "accounts has no account");
-        for currency in self.accounts.keys() {
-            let known = crate::domain::Currency::new(currency).is_some();
-            check(!known, &format!("accounts.{currency} is not an ISO 4217 code"));
-        }
-        problems.extend(self.defaults.problem().map(|(key, problem)| format!("defaults.{key}: {problem}")));
-        problems
-    }
-
-    fn url(&self) -> &Url {
-        &self.url
-    }
-
-    fn identity(&self) -> String {
-        self.client_id.clone()
-    }
-
-    fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
-        let http = Client::new(http)?;
-        #[expect(clippy::expect_used, reason = "problems() has read it")]
-        let private_key = tokens::private_key(&self.private_key).expect("an RSA key in PEM");
-        let identity = Identity {
-            client_id: self.client_id.clone(),
-            issuer: self.issuer.clone(),
-            refresh_token: self.refresh_token.clone(),
-            private_key,
-        };
-        let token_url = at(&self.url, &["api", "1.0", "auth", "token"]);
-        let tokens = Tokens::new(http.clone(), token_url, identity);
-        Ok(Box::new(Revolut { tokens, settings: self.clone(), http, optional: OptionalFields::default() }))
-    }
-}
 
 struct Revolut {
     tokens: Tokens,
     settings: RevolutSettings,
     http: Client,
     optional: OptionalFields,
-}
-
-#[derive(Deserialize)]
-struct Link {
-    id: String,
-    state: String,
-    request_id: String,
-    created_at: String,
-    /// With its digits, as it came.
-    amount: Number,
-    currency: String,
-    url: Option<String>,
-    #[serde(default)]
-    expiry_date: Value,
-    #[serde(default)]
-    cancellation_reason: Value,
-}
-
-#[derive(Deserialize)]
-struct Failure {
-    code: i64,
-    message: String,
 }
 
 /// Why the API was not asked, or did not answer.
@@ -244,18 +121,12 @@ impl Revolut {
         };
         let own_credential = call.job.access_token.is_none();
         if answer.status.is_success() {
-            return match parse(&answer).and_then(|link| self.read(link, call, &answer)) {
-                Some(Finding::Found(link)) => Outcome::Created(link),
-                Some(Finding::Underway { connector_payout_id, status_code }) => {
-                    Outcome::Underway { connector_payout_id, status_code }
-                }
-                Some(Finding::Ended { error, .. }) => Outcome::Declined(error),
-                _ => Outcome::Unknown(unreadable(&answer)),
-            };
+            let found = parse(&answer).and_then(|link| self.read(link, call, &answer));
+            return created(found, &answer);
         }
         match failure(&answer) {
             None => judge_unreadable(&answer, own_credential),
-            Some(error) if error.code.as_deref() == Some("3020") => Outcome::AlreadyThere(error),
+            Some(error) if error.code.as_deref() == Some("3020") => Outcome::AlreadyExists(error),
             Some(error) => judge(&answer, error, own_credential),
         }
     }
@@ -283,7 +154,7 @@ impl Revolut {
     /// Reads the list, the newest first, back to where the first call for this record was not made yet.
     async fn search(&self, call: Call<'_>, deadline: Instant) -> Finding {
         let mut before: Option<OffsetDateTime> = None;
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let mut url = self.address(&[]);
             url.query_pairs_mut().append_pair("limit", &PAGE.to_string());
             if let Some(before) = before.and_then(|before| before.format(&Rfc3339).ok()) {
@@ -300,7 +171,7 @@ impl Revolut {
             let Some(links) = parse::<Vec<Link>>(&answer) else {
                 return unsettled(&answer, unreadable(&answer));
             };
-            let Some(last) = links.last() else { return Finding::NotThere { status_code } };
+            let Some(last) = links.last() else { return Finding::NotFound { status_code } };
             let (oldest, whole) = (last.created_at.clone(), links.len() >= PAGE);
             if let Some(ours) = links.into_iter().find(|link| link.request_id == call.idempotency_key) {
                 let found = self.read(ours, call, &answer);
@@ -310,7 +181,7 @@ impl Revolut {
                 return unsettled(&answer, unreadable(&answer));
             };
             if !whole || before_first_call(call, &answer).is_some_and(|since| reached < since) {
-                return Finding::NotThere { status_code };
+                return Finding::NotFound { status_code };
             }
             before = match page_before(reached, before) {
                 Some(next) => Some(next),
@@ -322,48 +193,6 @@ impl Revolut {
         }
         let error = ConnectorError::unanswered("more links since the first call than one look-up reads");
         Finding::Unanswered { error, retry_after: None }
-    }
-
-    /// A link as Revolut has it; `None` where it is not this job's, or its URL cannot be passed on.
-    fn read(&self, link: Link, call: Call<'_>, answer: &Answer) -> Option<Finding> {
-        let (status_code, amount) = (answer.status.as_u16(), call.job.amount);
-        let is_ours = link.request_id == call.idempotency_key
-            && link.currency == amount.currency.as_str()
-            && amount.is_major_units(&link.amount.to_string());
-        if !is_ours {
-            return None;
-        }
-        let connector_payout_id = identifier(link.id)?;
-        let mut unknown_status = None;
-        let ended = match link.state.as_str() {
-            "expired" => Some(PayoutStatus::Expired),
-            "cancelled" => Some(PayoutStatus::Cancelled),
-            "failed" => Some(PayoutStatus::Failed),
-            // No URL yet: the amount is not blocked, or somebody has to approve in the app. Or no URL any more: it was
-            // claimed, which is no failure, and no link to pass on.
-            "created" | "awaiting" | "active" | "processing" | "processed" => None,
-            state => {
-                unknown_status = Some(self.optional.unknown_status(state));
-                None
-            }
-        };
-        if let Some(payout_status) = ended {
-            let message = format!("the link is {}", link.state);
-            let reason = self.optional.text("cancellation_reason", &link.cancellation_reason);
-            let error = ConnectorError::new(status_code, None, &message, reason);
-            return Some(Finding::Ended { error, payout_status, connector_payout_id });
-        }
-        let Some(url) = link.url.filter(|_| link.state == "active" || unknown_status.is_some()) else {
-            return Some(Finding::Underway { connector_payout_id, status_code });
-        };
-        Some(Finding::Found(CreatedLink {
-            url: link_url(&url, false)?,
-            connector_payout_id,
-            payout_status: PayoutStatus::RequiresFulfillment,
-            unknown_status,
-            expires_at: self.optional.time("expiry_date", &link.expiry_date),
-            status_code,
-        }))
     }
 
     async fn cancel(&self, id: &str) -> Result<(), ConnectorError> {
@@ -479,10 +308,4 @@ impl From<Unanswered> for Finding {
             }
         }
     }
-}
-
-/// An error in the provider's own words; `None` where the answer holds none.
-fn failure(answer: &Answer) -> Option<ConnectorError> {
-    let Failure { code, message } = parse(answer)?;
-    Some(ConnectorError::new(answer.status.as_u16(), Some(&code.to_string()), &message, None))
 }

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::connectors::Settings;
 use crate::contract::{self, DecodePolicy};
 
 const GBP: &str = "5d6e7f80-1111-4222-8333-944455566601";
@@ -71,8 +72,8 @@ fn what_a_job_says_goes_before_what_is_configured() {
         (&plain["account_id"], &plain["reference"], &plain["expiry_period"]),
         (&json!(GBP), &json!("Refund"), &json!("P2D"))
     );
-    let described = value(&configured, &job(|job| job["description"] = "Order 7".into()));
-    assert_eq!(described["reference"], "Order 7");
+    let described = value(&configured, &job(|job| job["description"] = "FaultRule 7".into()));
+    assert_eq!(described["reference"], "FaultRule 7");
     let data = json!({ "account_id": OTHER, "reference": "r", "payout_methods": ["revolut", "card"], "expiry_period": "P7D",
         "save_counterparty": true, "transfer_reason_code": "refund" });
     let own = value(&configured, &job(|job| job["connector_feature_data"] = data.to_string().into()));

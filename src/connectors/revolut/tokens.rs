@@ -27,7 +27,7 @@ use crate::{
 /// A token is refreshed so long before its end, or a quarter of its life where that is less.
 const AHEAD: Duration = Duration::from_secs(5 * 60);
 /// Whatever is said: no clock has room for every number.
-const LONGEST: Duration = Duration::from_secs(86_400);
+const MAX_LIFE: Duration = Duration::from_secs(86_400);
 const ASSERTION_LIFETIME: time::Duration = time::Duration::minutes(5);
 /// Two refreshes: an assertion and a token each, and one more of both for calls that were under way meanwhile.
 const MAX_REMEMBERED: usize = 6;
@@ -159,7 +159,7 @@ impl Tokens {
             return Err(NoToken::Refused { error: denied(&answer), retry_after });
         };
         self.remember(access_token.clone());
-        let life = Duration::from_secs(expires_in).min(LONGEST);
+        let life = Duration::from_secs(expires_in).min(MAX_LIFE);
         let ends_at = asked + life;
         tracing::debug!(expires_in_seconds = expires_in, "access token refreshed");
         Ok(Token { secret: access_token, refresh_at: ends_at - AHEAD.min(life / 4), ends_at })

@@ -16,8 +16,8 @@ pub(super) enum Json<'a> {
 }
 
 /// What a job may be at most.
-pub(super) const MOST_BYTES: usize = 256 * 1024;
-const MOST_LEVELS: usize = 32;
+pub(super) const MAX_BYTES: usize = 256 * 1024;
+const MAX_LEVELS: usize = 32;
 
 /// How `serde_json` shows a number that keeps its digits: as an object with this one key. An object of a sender's
 /// with that very key is taken for a number, and refused where none belongs, or where its text is none.
@@ -25,7 +25,7 @@ const NUMBER: &str = "$serde_json::private::Number";
 
 pub(super) fn parse(text: &str) -> Result<Json<'_>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let json = Level(MOST_LEVELS).deserialize(&mut deserializer)?;
+    let json = Level(MAX_LEVELS).deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(json)
 }

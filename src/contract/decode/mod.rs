@@ -62,7 +62,7 @@ pub fn create_link_noting(
     message_id: Option<&str>,
     policy: &DecodePolicy,
 ) -> Result<(CreateLink, Vec<String>), Rejection> {
-    if body.len() > json::MOST_BYTES {
+    if body.len() > json::MAX_BYTES {
         return Err(Rejection::invalid("", message::too_large(body.len())));
     }
     match policy.unknown_fields {
@@ -122,7 +122,7 @@ fn decode(
 /// The identifier of a job that is rejected: the body's own where it can be read. `message_id` stands in only where the body
 /// was read and has none; otherwise it may be another payout's.
 pub fn claimed_identifier(body: &[u8], message_id: Option<&str>) -> Option<String> {
-    let given = std::str::from_utf8(body).ok().filter(|text| text.len() <= json::MOST_BYTES);
+    let given = std::str::from_utf8(body).ok().filter(|text| text.len() <= json::MAX_BYTES);
     let given = given
         .and_then(|text| json::parse(text).ok())
         .and_then(|json| Fields::new(String::new(), json, Unknown::Rejected).ok());

@@ -30,7 +30,7 @@ fn a_secret_is_found_in_every_spelling() {
         // Cut by the provider, at either end.
         ("card 492942057359570", "card [REDACTED]"),
         ("…0573595709 declined", "…[REDACTED] declined"),
-        // Fewer than six characters of it are nobody's.
+        // Fewer than six characters do not identify a secret.
         ("card ending in 5709", "card ending in 5709"),
         ("the account is closed", "the account is closed"),
     ] {
@@ -121,7 +121,7 @@ fn leaks(secret: &str, text: &str) -> Option<String> {
     let lower = text.to_lowercase();
     let runs = letters.windows(RUN).map(String::from_iter);
     let is_grouped = |run: &str| {
-        // Only a run that is of letters and digits can be told from its groups.
+        // Only a run of letters and digits can be found in groups.
         let close = |c: &char| c.is_alphanumeric();
         run.chars().all(|c| c.is_alphanumeric())
             && lower
@@ -177,7 +177,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_redacted_is_never_a_panic(secrets in prop::collection::vec(".{0,12}", 0..4), text in ".{0,80}") {
+    fn no_text_makes_the_redactor_panic(secrets in prop::collection::vec(".{0,12}", 0..4), text in ".{0,80}") {
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         redactor(&secrets).redact(&text);
     }

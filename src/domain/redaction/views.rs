@@ -1,11 +1,11 @@
-//! The spellings that a text can be read in: as it stands, unescaped, and out of base64; each with and without separators.
+//! The decodings of a text: plain, unescaped and from base64, each with and without separators.
 
 use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-/// One character, and which bytes of the text it was read from.
+/// One character, and the bytes of the text that it was decoded from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unit {
     pub(super) letter: char,
@@ -15,17 +15,17 @@ pub(super) struct Unit {
 
 pub(super) struct View {
     pub(super) units: Vec<Unit>,
-    /// Letters and digits alone: card numbers are written in groups.
+    /// The letters and digits alone, because card numbers are written in groups.
     pub(super) compact: Vec<Unit>,
-    /// Whether it reads as text; bytes that were never base64 do not.
+    /// `true` if the decoding is text. Bytes that were never base64 decode to something else.
     pub(super) is_text: bool,
 }
 
-/// JSON within JSON within a form is as deep as an answer is expected to nest them.
+/// The maximum depth of nested escapes: JSON within JSON within a form.
 const MAX_UNESCAPES: usize = 3;
-/// Base64 of what holds base64.
+/// The maximum depth of nested base64.
 const MAX_BASE64: usize = 2;
-/// Four characters are three bytes: no secret is shorter.
+/// The shortest base64 text that is decoded: four characters are three bytes, the shortest secret.
 const MIN_BASE64_CHARS: usize = 4;
 
 pub(super) fn units(text: &str) -> Vec<Unit> {
@@ -62,7 +62,7 @@ fn add(units: Vec<Unit>, is_text: bool, base64_left: usize, views: &mut Vec<View
     }
 }
 
-/// Reads one level of escapes: JSON's, percent-encoding and HTML's. Each makes the text shorter.
+/// Decodes one level of escapes (JSON, percent-encoding, HTML). Each makes the text shorter.
 fn unescaped(units: &[Unit]) -> Vec<Unit> {
     let mut read = Vec::with_capacity(units.len());
     let mut rest = units;
@@ -147,8 +147,8 @@ fn hex(digits: &[Unit]) -> Option<u32> {
     digits.iter().try_fold(0, |number, unit| Some(number * 16 + unit.letter.to_digit(16)?))
 }
 
-/// Reads each stretch of base64's letters from each of the four places that its groups may begin at: it may have been cut, or
-/// stand behind a word. All of the stretch is what is replaced.
+/// Decodes each stretch of base64 letters at each of the four offsets of a group, because the stretch may be truncated or follow
+/// a word. The whole stretch is replaced.
 fn out_of_base64(units: &[Unit]) -> Vec<(Vec<Unit>, bool)> {
     const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
         .with_decode_allow_trailing_bits(true)
@@ -162,7 +162,7 @@ fn out_of_base64(units: &[Unit]) -> Vec<(Vec<Unit>, bool)> {
         }
         let letters: Vec<u8> = stretch.iter().filter_map(|unit| base64_letter(unit.letter)).collect();
         for begin in 0..4 {
-            // One letter more than whole groups is no byte.
+            // A single letter after the last whole group encodes no byte.
             let length = letters.len() - begin;
             let end = letters.len() - usize::from(length % 4 == 1);
             let Ok(bytes) = BASE64.decode(&letters[begin..end]) else { continue };
@@ -175,7 +175,7 @@ fn out_of_base64(units: &[Unit]) -> Vec<(Vec<Unit>, bool)> {
     found
 }
 
-/// Of the standard alphabet, and of the one for URLs.
+/// Maps a letter of the standard or the URL alphabet to the standard alphabet.
 fn base64_letter(letter: char) -> Option<u8> {
     match letter {
         'A'..='Z' | 'a'..='z' | '0'..='9' | '+' | '/' => u8::try_from(letter).ok(),

@@ -1,10 +1,10 @@
-//! The record so far, the connector's replay rule and now: what to do next.
+//! Decides the next step of a record from its progress, the connector's replay rule and the time.
 //!
-//! Nothing that could be paid twice is ever repeated blindly, and doubt sticks: once a call may have been carried
-//! out, only a link or a look-up's reliable "not there" settles it. A later refusal does not (it may come before
-//! the provider looks at its idempotency key), nor does running out of retries.
+//! This module never repeats a call that could pay twice. Once a call may have been carried out, its outcome stays unknown until a
+//! link or a look-up's reliable "not found" resolves it. A later decline does not resolve it, because a provider may decline before
+//! it checks the idempotency key. Exhausted retries do not resolve it either.
 //!
-//! The only file that knows the `backoff` crate (unmaintained, RUSTSEC-2025-0012): its delay policy and no more.
+//! Only this file uses the `backoff` crate (unmaintained, RUSTSEC-2025-0012), and only its delay policy.
 
 mod progress;
 
@@ -16,31 +16,32 @@ use time::OffsetDateTime;
 pub use self::progress::{Last, Progress};
 use super::{AccountId, ConnectorError, CreatedLink, LookUp, PayoutStatus, ReplayRule, Steady};
 
-/// When calls are repeated, and until when.
+/// The limits of retries.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
     pub initial: Duration,
     pub max_interval: Duration,
-    /// A record older than this is not called again.
+    /// The maximum age of a record that is called again.
     pub max_age: Duration,
     pub max_attempts: u32,
-    /// A same-key repeat is not begun this close to the end of the connector's window.
+    /// The safety margin before the end of the same-key window. No retry begins within it.
     pub window_margin: Duration,
-    /// Records last written before this may have been called by a worker whose writes are lost.
+    /// The time before which writes may be lost, after a restore. A record last written before it may have been called.
     pub ask_before_calling_since: Option<OffsetDateTime>,
 }
 
-/// What a decision rests on beside the record.
+/// The inputs of a decision besides the record.
 #[derive(Debug, Clone)]
 pub struct Circumstances {
     /// The database's time.
     pub now: OffsetDateTime,
-    /// Since when the database's clock is known to run steadily.
+    /// The period for which the database's clock is known to run steadily.
     pub steady: Steady,
     /// The account that would be called.
     pub account: AccountId,
 }
 
+/// The next step of a record.
 #[derive(Debug)]
 pub enum Next {
     Call { after: Duration },
@@ -48,22 +49,23 @@ pub enum Next {
     Conclude(Conclusion),
 }
 
-/// How a record ends.
+/// The conclusion of a record.
 #[derive(Debug, Clone)]
 pub enum Conclusion {
     Created(CreatedLink),
-    /// The connector said no.
+    /// The provider declined.
     Rejected {
         error: ConnectorError,
         payout_status: PayoutStatus,
     },
-    /// Nothing happened, for certain, and time is up.
+    /// Nothing was created and retries ran out.
     Unavailable(ConnectorError),
-    /// It may have been carried out and cannot be asked about.
+    /// The provider may have created a link, and no look-up can resolve it.
     Unknown(ConnectorError),
 }
 
 impl ReplayRule {
+    /// Returns the look-up of this rule, if there is one.
     pub fn look_up(self) -> Option<LookUp> {
         match self {
             Self::SameKey { look_up, .. } => look_up,
@@ -73,7 +75,7 @@ impl ReplayRule {
     }
 }
 
-/// Decides. Asked before every call, also of a record that a dead worker left.
+/// Decides the next step. It is called before every call, also for a record that a failed worker left.
 pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, seen: &Circumstances) -> Next {
     let now = seen.now;
     let time_is_up = now - progress.created_at >= policy.max_age || progress.attempts >= policy.max_attempts;
@@ -82,29 +84,29 @@ pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, seen: &
         Some(Last::Ended { error, payout_status }) => {
             Next::Conclude(Conclusion::Rejected { error: error.clone(), payout_status: *payout_status })
         }
-        // A repeat there would be a second link, and "not there" says nothing of the other account.
+        // A retry in another account would create a second link. A look-up there does not see the first account.
         _ if progress.is_elsewhere(seen) => {
             let error =
                 "it may have been created in another account than the connector is configured with now";
             Next::Conclude(Conclusion::Unknown(ConnectorError::new(progress.status_code, None, error, None)))
         }
         _ if progress.connector_payout_id.is_some() => underway(progress, policy, now),
-        _ if progress.in_doubt_since.is_some() => in_doubt(progress, rule, policy, seen, time_is_up),
-        Some(Last::Refused(error)) => {
+        _ if progress.in_doubt_since.is_some() => unknown(progress, rule, policy, seen, time_is_up),
+        Some(Last::Declined(error)) => {
             Next::Conclude(Conclusion::Rejected { error: error.clone(), payout_status: PayoutStatus::Failed })
         }
         // The first call is always made, however long its job waited in the queue.
         _ if time_is_up && progress.attempts > 0 => {
             Next::Conclude(Conclusion::Unavailable(progress.last_error()))
         }
-        Some(Last::NotThere) | None => Next::Call { after: Duration::ZERO },
-        Some(Last::NoLink { .. } | Last::AlreadyThere(_)) => {
+        Some(Last::NotFound) | None => Next::Call { after: Duration::ZERO },
+        Some(Last::NoLink { .. } | Last::AlreadyExists(_)) => {
             Next::Call { after: delay(progress, policy, progress.attempts) }
         }
     }
 }
 
-/// The connector has it: ask until the link is there. A link that never comes is not known to have failed.
+/// Looks the payout up until its link is ready. A link that never becomes ready stays unknown.
 fn underway(progress: &Progress, policy: &RetryPolicy, now: OffsetDateTime) -> Next {
     if now - progress.created_at >= policy.max_age && progress.look_ups > 0 {
         return Next::Conclude(Conclusion::Unknown(progress.last_error()));
@@ -115,7 +117,7 @@ fn underway(progress: &Progress, policy: &RetryPolicy, now: OffsetDateTime) -> N
     }
 }
 
-fn in_doubt(
+fn unknown(
     progress: &Progress,
     rule: ReplayRule,
     policy: &RetryPolicy,
@@ -123,9 +125,9 @@ fn in_doubt(
     time_is_up: bool,
 ) -> Next {
     let now = seen.now;
-    let no_use_to_repeat = matches!(progress.last, Some(Last::Refused(_) | Last::AlreadyThere(_)));
+    let retry_cannot_help = matches!(progress.last, Some(Last::Declined(_) | Last::AlreadyExists(_)));
     if let ReplayRule::SameKey { window, .. } = rule
-        && !no_use_to_repeat
+        && !retry_cannot_help
         && !time_is_up
     {
         let after = match progress.last {
@@ -142,10 +144,10 @@ fn in_doubt(
         return Next::Conclude(Conclusion::Unknown(progress.last_error()));
     };
     match progress.last {
-        None | Some(Last::AlreadyThere(_)) => Next::LookUp { after: Duration::ZERO },
-        // Too early to tell: once more when it can be trusted.
-        // A clock that has stepped would have it wait for as long as the step.
-        Some(Last::NotThere) => {
+        None | Some(Last::AlreadyExists(_)) => Next::LookUp { after: Duration::ZERO },
+        // "Not found" is not reliable yet: look up again after the settle time.
+        // The limit keeps a clock that stepped from extending the wait by the step.
+        Some(Last::NotFound) => {
             let left = (settled - now).try_into().unwrap_or(Duration::ZERO);
             Next::LookUp { after: left.min(look_up.settle) }
         }
@@ -156,17 +158,18 @@ fn in_doubt(
     }
 }
 
-/// Like [`delay`]; and since questions are counted only while a worker holds the record, a quarter of the time that
-/// has passed since the last call at least: what takes a provider's day is not asked about every second.
+/// Returns the wait before the next look-up: [`delay`], but at least a quarter of the time since the last call.
+///
+/// Look-ups are counted only while a worker holds the record. The quarter limits look-ups of a payout that takes a day.
 fn look_up_delay(progress: &Progress, policy: &RetryPolicy, now: OffsetDateTime) -> Duration {
     let passed = now - progress.last_called_at.unwrap_or(progress.created_at);
     let quarter = Duration::try_from(passed / 4).unwrap_or_default().min(policy.max_interval);
     delay(progress, policy, progress.look_ups + 1).max(jittered(quarter, policy.max_interval))
 }
 
-/// The wait before the call after the `count`th: the exponential policy with its jitter, never past
-/// `max_interval`, never before the connector's own Retry-After: unless that is longer than a record is worked on, when
-/// waiting for it would keep quiet what has to be told.
+/// Returns the wait after the `count`th call: exponential with jitter, `max_interval` at most.
+///
+/// It is not shorter than the provider's Retry-After, up to `max_age`: a longer wait would delay the result.
 fn delay(progress: &Progress, policy: &RetryPolicy, count: u32) -> Duration {
     let doubled =
         policy.initial.saturating_mul(1_u32.checked_shl(count.saturating_sub(1)).unwrap_or(u32::MAX));
@@ -174,7 +177,7 @@ fn delay(progress: &Progress, policy: &RetryPolicy, count: u32) -> Duration {
         .max(progress.retry_after().unwrap_or_default().min(policy.max_age))
 }
 
-/// `interval`, up to half of it shorter or longer at random, at most `limit`.
+/// Returns `interval` with a random jitter of up to half of it, `limit` at most.
 pub fn jittered(interval: Duration, limit: Duration) -> Duration {
     ExponentialBackoffBuilder::new()
         .with_initial_interval(interval)
@@ -186,9 +189,9 @@ pub fn jittered(interval: Duration, limit: Duration) -> Duration {
         .min(limit)
 }
 
-/// `interval` and 10 to 20 % of it at random: later, never earlier.
+/// Returns `interval` plus a random 10 to 20 % of it.
 pub fn later(interval: Duration) -> Duration {
-    // 1.15 of it, give or take a twenty-third of that.
+    // 1.15 times the interval, plus or minus a twenty-third of that.
     const ONE_TWENTY_THIRD: f64 = 0.043_478;
     let middle = interval.saturating_mul(23) / 20;
     ExponentialBackoffBuilder::new()

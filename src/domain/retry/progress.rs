@@ -18,17 +18,17 @@ pub struct Progress {
     pub in_doubt_since: Option<OffsetDateTime>,
     /// The account that was called last; `None` also where an earlier version called.
     pub account: Option<AccountId>,
-    /// Known: the connector has made it. It is asked for, never made again.
+    /// The provider's id of the payout, if known. The worker then looks it up and never creates it again.
     pub connector_payout_id: Option<String>,
-    /// Status of the connector's last answer, 0 where it never answered.
+    /// The HTTP status of the provider's last answer, or 0 if it never answered.
     pub status_code: u16,
-    /// Questions asked since this worker took the record.
+    /// Look-ups since this worker claimed the record.
     pub look_ups: u32,
-    /// What the last call came to; `None` for a record just taken.
+    /// The outcome of the last call; `None` for a record just claimed.
     pub last: Option<Last>,
 }
 
-/// What the last call, of either kind, came to.
+/// The outcome of the last call of either kind.
 #[derive(Debug, Clone)]
 pub enum Last {
     Link(CreatedLink),
@@ -36,19 +36,20 @@ pub enum Last {
         error: ConnectorError,
         payout_status: PayoutStatus,
     },
-    Refused(ConnectorError),
-    /// Made under our key, by an earlier call.
-    AlreadyThere(ConnectorError),
-    /// Not carried out, or no answer; `in_doubt_since` tells which.
+    Declined(ConnectorError),
+    /// An earlier call used the key already.
+    AlreadyExists(ConnectorError),
+    /// Not carried out, or not answered. `in_doubt_since` is set if the outcome is unknown.
     NoLink {
         error: ConnectorError,
         retry_after: Option<Duration>,
     },
-    /// Asked, and not there. Where doubt is left, it was too early to tell.
-    NotThere,
+    /// Looked up and not found. If `in_doubt_since` is still set, the settle time had not passed.
+    NotFound,
 }
 
 impl Progress {
+    /// Creates the progress of a new record.
     pub fn new(created_at: OffsetDateTime) -> Self {
         Self {
             created_at,
@@ -64,7 +65,7 @@ impl Progress {
         }
     }
 
-    /// Takes note of what a call came to, at `now`.
+    /// Records the outcome of a create call that ended at `now`.
     pub fn record(&mut self, outcome: Outcome, now: OffsetDateTime) {
         self.last = Some(match outcome {
             Outcome::Created(link) => {
@@ -76,17 +77,17 @@ impl Progress {
             }
             Outcome::Declined(error) => {
                 self.answered(error.status_code);
-                Last::Refused(error)
+                Last::Declined(error)
             }
             Outcome::NotSent(error) => Last::NoLink { error, retry_after: None },
             Outcome::TryLater { error, retry_after } => {
                 self.answered(error.status_code);
                 Last::NoLink { error, retry_after }
             }
-            Outcome::AlreadyThere(error) => {
+            Outcome::AlreadyExists(error) => {
                 self.answered(error.status_code);
                 self.in_doubt_since.get_or_insert(now);
-                Last::AlreadyThere(error)
+                Last::AlreadyExists(error)
             }
             Outcome::Unknown(error) => {
                 self.answered(error.status_code);
@@ -96,7 +97,7 @@ impl Progress {
         });
     }
 
-    /// Takes note of what a look-up came to. `asked.now`: when it was asked.
+    /// Records the outcome of a look-up that began at `asked.now`.
     pub fn record_finding(&mut self, finding: Finding, rule: ReplayRule, asked: &Circumstances) {
         self.look_ups += 1;
         self.last = Some(match finding {
@@ -112,14 +113,14 @@ impl Progress {
                 self.connector_payout_id = Some(connector_payout_id);
                 Last::Ended { error, payout_status }
             }
-            Finding::NotThere { status_code } => {
+            Finding::NotFound { status_code } => {
                 self.answered(status_code);
                 if self.settled_at(rule, asked).is_some_and(|settled| asked.now >= settled) {
-                    // Reliable: nothing was made, so the next call is a first call again.
+                    // Reliable: nothing was created, so the next call counts as a first call.
                     self.in_doubt_since = None;
                     self.first_called_at = None;
                 }
-                Last::NotThere
+                Last::NotFound
             }
             Finding::Unanswered { error, retry_after } => {
                 self.answered(error.status_code);
@@ -141,26 +142,24 @@ impl Progress {
         Last::NoLink { error, retry_after: None }
     }
 
-    /// From when on "not there" is reliable.
+    /// Returns the time from which on "not found" is reliable.
     ///
-    /// A call of a time at which nobody watched the database's clock may be as late as the beginning of the watch: the time
-    /// counts from there. So does that of a call that this worker knows nothing of.
+    /// If the last call was made before this worker watched the database's clock, or is not known, the settle time
+    /// counts from the beginning of the watch.
     pub(super) fn settled_at(&self, rule: ReplayRule, seen: &Circumstances) -> Option<OffsetDateTime> {
         let look_up = rule.look_up()?;
         let is_watched = |called: &OffsetDateTime| (seen.steady.since..=seen.now).contains(called);
         Some(self.last_called_at.filter(is_watched).unwrap_or(seen.steady.since) + look_up.settle)
     }
 
-    /// When the first call was made, where a look-up may leave out what is older. A clock that has stepped since then does not
-    /// tell how long ago that was.
+    /// Returns the time of the first call, so that a look-up can skip older payouts. Returns `None` if the clock has stepped since.
     pub fn first_call_to_narrow_by(&self, seen: &Circumstances) -> Option<OffsetDateTime> {
         self.first_called_at
             .filter(|first| *first <= seen.now && (*first >= seen.steady.since || !seen.steady.after_step))
     }
 
-    /// Takes note that a worker whose writes are lost may have called: the database was restored, or a standby without the
-    /// last writes took over. Returns whether it may have.
-    pub fn doubt_lost_calls(&mut self, policy: &RetryPolicy, now: OffsetDateTime) -> bool {
+    /// Marks the outcome as unknown if a call may be lost after a restore or a failover to a standby. Returns whether it did.
+    pub fn mark_lost_calls_unknown(&mut self, policy: &RetryPolicy, now: OffsetDateTime) -> bool {
         let written_at =
             self.last_called_at.map_or(self.created_at, |called_at| called_at.max(self.created_at));
         let is_lost = policy.ask_before_calling_since.is_some_and(|time| written_at < time);
@@ -172,7 +171,7 @@ impl Progress {
         true
     }
 
-    /// Whether the calls that count were made in another account than the one that would be called now.
+    /// Returns whether an earlier call was made in another account than the configured one.
     pub(super) fn is_elsewhere(&self, seen: &Circumstances) -> bool {
         self.account.as_ref().is_some_and(|account| *account != seen.account)
             && (self.in_doubt_since.is_some() || self.connector_payout_id.is_some())
@@ -181,17 +180,17 @@ impl Progress {
     pub(super) fn last_error(&self) -> ConnectorError {
         match &self.last {
             Some(
-                Last::Refused(error)
-                | Last::AlreadyThere(error)
+                Last::Declined(error)
+                | Last::AlreadyExists(error)
                 | Last::NoLink { error, .. }
                 | Last::Ended { error, .. },
             ) => error.clone(),
             None if self.attempts == 0 => {
-                let error = "a worker may have called whose writes are lost (jobs.ask_before_calling_since)";
+                let error = "an earlier call may be lost, because the record is older than jobs.ask_before_calling_since";
                 ConnectorError::new(0, None, error, None)
             }
-            Some(Last::Link(_) | Last::NotThere) | None => {
-                ConnectorError::new(self.status_code, None, "no answer that settles it", None)
+            Some(Last::Link(_) | Last::NotFound) | None => {
+                ConnectorError::new(self.status_code, None, "no answer resolved the outcome", None)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What follows what: one table for each way out of doubt.
 
-mod doubt;
+mod unknown;
 
 use super::*;
 use crate::domain::{Finding, Outcome};
@@ -92,7 +92,7 @@ fn a_first_call_is_made_however_long_its_job_waited() {
 }
 
 #[test]
-fn without_doubt_the_rule_does_not_matter() {
+fn the_rule_matters_only_for_an_unknown_outcome() {
     for rule in [SAME_KEY, SAME_KEY_OR_ASK, ASK, ReplayRule::Never] {
         for (outcome, soon, late) in [
             (Outcome::Created(link()), "created", "created"),
@@ -107,8 +107,8 @@ fn without_doubt_the_rule_does_not_matter() {
 }
 
 #[test]
-fn doubt_is_settled_as_the_connector_allows() {
-    let doubtful = after(Outcome::Unknown(error(500)));
+fn an_unknown_outcome_is_resolved_by_the_replay_rule() {
+    let unknown = after(Outcome::Unknown(error(500)));
     for (rule, passed, expected) in [
         (SAME_KEY, SECOND, "call"),
         (SAME_KEY, 40 * 60 * SECOND, "call"),
@@ -120,12 +120,12 @@ fn doubt_is_settled_as_the_connector_allows() {
         (ASK, 25 * HOUR, "look up"),
         (ReplayRule::Never, SECOND, "unknown"),
     ] {
-        assert_eq!(step(&doubtful, rule, passed), expected, "{rule:?} after {passed:?}");
+        assert_eq!(step(&unknown, rule, passed), expected, "{rule:?} after {passed:?}");
     }
 }
 
 #[test]
-fn a_record_of_a_worker_that_died_is_in_doubt_and_never_repeated_blindly() {
+fn a_record_of_a_failed_worker_is_unknown_and_never_repeated_blindly() {
     let left = Progress { in_doubt_since: Some(start()), last: None, ..after(Outcome::NotSent(error(0))) };
     for (rule, expected) in [(SAME_KEY, "call"), (ASK, "look up"), (ReplayRule::Never, "unknown")] {
         assert_eq!(step(&left, rule, 46 * SECOND), expected, "{rule:?}");
@@ -133,7 +133,7 @@ fn a_record_of_a_worker_that_died_is_in_doubt_and_never_repeated_blindly() {
 }
 
 #[test]
-fn doubt_sticks() {
+fn an_unknown_outcome_stays_unknown() {
     for later in [Outcome::Declined(error(422)), Outcome::NotSent(error(0)), try_later(None)] {
         let mut progress = after(Outcome::Unknown(error(500)));
         progress.record(later.clone(), start() + 2 * SECOND);
@@ -141,28 +141,28 @@ fn doubt_sticks() {
         assert_eq!(step(&progress, ASK, 3 * SECOND), "look up", "{later:?}");
         assert_eq!(step(&progress, SAME_KEY, 25 * HOUR), "unknown", "{later:?}");
     }
-    // A refusal of the repeat ends in a look-up where there is one, else in not knowing.
-    let mut refused = after(Outcome::Unknown(error(500)));
-    refused.record(Outcome::Declined(error(422)), start() + 2 * SECOND);
-    assert_eq!(step(&refused, SAME_KEY, 3 * SECOND), "unknown");
-    assert_eq!(step(&refused, SAME_KEY_OR_ASK, 3 * SECOND), "look up");
+    // A declined retry is looked up if possible; otherwise it stays unknown.
+    let mut declined = after(Outcome::Unknown(error(500)));
+    declined.record(Outcome::Declined(error(422)), start() + 2 * SECOND);
+    assert_eq!(step(&declined, SAME_KEY, 3 * SECOND), "unknown");
+    assert_eq!(step(&declined, SAME_KEY_OR_ASK, 3 * SECOND), "look up");
     // A link settles it.
-    refused.record(Outcome::Created(link()), start() + 3 * SECOND);
-    assert_eq!(step(&refused, SAME_KEY, 4 * SECOND), "created");
+    declined.record(Outcome::Created(link()), start() + 3 * SECOND);
+    assert_eq!(step(&declined, SAME_KEY, 4 * SECOND), "created");
 }
 
 #[test]
 fn not_there_counts_only_after_the_settle_time() {
     let early = start() + 30 * SECOND;
     let mut progress = after(Outcome::Unknown(error(500)));
-    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &at(early));
+    progress.record_finding(Finding::NotFound { status_code: 200 }, ASK, &at(early));
     assert!(progress.in_doubt_since.is_some());
     let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(early)) else {
         panic!("not asked again")
     };
     assert_eq!(wait, 30 * SECOND);
     // After it, nothing was made: the next call is a first call again, with a window of its own.
-    progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &at(early + wait));
+    progress.record_finding(Finding::NotFound { status_code: 200 }, ASK, &at(early + wait));
     assert_eq!((progress.in_doubt_since, progress.first_called_at), (None, None));
     assert_eq!(step(&progress, ASK, 60 * SECOND), "call");
     assert_eq!(step(&progress, ASK, 25 * HOUR), "unavailable");
@@ -201,7 +201,7 @@ fn a_link_that_is_not_ready_is_asked_for_and_never_made_again() {
     for rule in [SAME_KEY, ASK, ReplayRule::Never] {
         let mut progress = after(underway.clone());
         assert_eq!(step(&progress, rule, SECOND), "look up");
-        progress.record_finding(Finding::NotThere { status_code: 404 }, rule, &at(start() + 2 * HOUR));
+        progress.record_finding(Finding::NotFound { status_code: 404 }, rule, &at(start() + 2 * HOUR));
         assert_eq!(step(&progress, rule, 2 * HOUR), "look up");
         assert_eq!(step(&progress, rule, 25 * HOUR), "unknown");
     }
@@ -214,7 +214,7 @@ fn what_takes_long_is_asked_about_ever_more_rarely() {
     progress.last = None;
     let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(start() + HOUR)) else { panic!() };
     assert_eq!(wait, Duration::ZERO);
-    // Asked a first time after twenty minutes: the next time is minutes away, whoever asks.
+    // The first look-up came after twenty minutes: the next one is minutes away, in any worker.
     let underway = Finding::Underway { connector_payout_id: "plink_1".into(), status_code: 200 };
     progress.record_finding(underway, ASK, &at(start() + HOUR / 3));
     let Next::LookUp { after: wait } = next(&progress, ASK, &policy(), &at(start() + HOUR / 3)) else {
@@ -225,10 +225,10 @@ fn what_takes_long_is_asked_about_ever_more_rarely() {
 
 #[test]
 fn what_is_there_already_is_asked_for_or_left_unknown_and_never_failed() {
-    let there = after(Outcome::AlreadyThere(error(400)));
+    let there = after(Outcome::AlreadyExists(error(400)));
     assert_eq!(step(&there, SAME_KEY_OR_ASK, SECOND), "look up");
     assert_eq!(step(&there, ASK, SECOND), "look up");
-    // A repeat would be told the same.
+    // A retry would get the same answer.
     assert_eq!(step(&there, SAME_KEY, SECOND), "unknown");
     assert_eq!(step(&there, ReplayRule::Never, SECOND), "unknown");
 }
@@ -265,9 +265,9 @@ fn a_connector_cannot_put_a_job_off_beyond_its_age() {
         let progress = after(try_later(Some(asked)));
         let Next::Call { after: wait } = next(&progress, ASK, &policy(), &at(start())) else { panic!() };
         assert_eq!(wait, 24 * HOUR);
-        // Then it is told that there is no link.
-        let told = next(&progress, ASK, &policy(), &at(start() + 24 * HOUR));
-        assert!(matches!(told, Next::Conclude(Conclusion::Unavailable(_))), "{told:?}");
+        // Then the record is concluded as unavailable.
+        let last = next(&progress, ASK, &policy(), &at(start() + 24 * HOUR));
+        assert!(matches!(last, Next::Conclude(Conclusion::Unavailable(_))), "{last:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Answers as the world sends them.
+//! Malformed and unusual answers.
 
 use super::*;
 
@@ -29,13 +29,13 @@ async fn a_status_is_read_whatever_becomes_of_the_body() {
         let server = sends(format!("HTTP/1.1 200 OK\r\n{answer}").into(), then_closes).await;
         let soon = HttpSettings { timeout: Duration::from_millis(500), ..settings() };
         let client = Client::new(soon).unwrap();
-        // Whoever asks for the status has it,
+        // A caller that needs the status gets it,
         let status = client.call_for_status(client.post(&server.url).body("{}")).await.unwrap();
         assert_eq!(status.status.as_u16(), 200);
         assert!(matches!(status.body, BodyEnd::Broken(_)), "{answer:?}: {:?}", status.body);
-        // and whoever needs the body is in doubt.
+        // and for a caller that needs the body the outcome is unknown.
         let answered = client.call(client.post(&server.url).body("{}")).await;
-        assert!(matches!(answered, Err(CallError::InDoubt(_))), "{answer:?}: {answered:?}");
+        assert!(matches!(answered, Err(CallError::Unknown(_))), "{answer:?}: {answered:?}");
     }
     let server = sends(NO_CONTENT.to_vec(), true).await;
     let client = Client::new(settings()).unwrap();
@@ -44,7 +44,7 @@ async fn a_status_is_read_whatever_becomes_of_the_body() {
     // Without a status there is nothing.
     let server = sends(b"HTTP/1.1 2".to_vec(), true).await;
     let status = client.call_for_status(client.get(&server.url)).await;
-    assert!(matches!(status, Err(CallError::InDoubt(_))), "{status:?}");
+    assert!(matches!(status, Err(CallError::Unknown(_))), "{status:?}");
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn heads_are_taken_as_other_clients_take_them() {
     let server = sends(endless.into(), false).await;
     let client = Client::new(settings()).unwrap();
     let answered = client.call(client.get(&server.url)).await;
-    assert!(matches!(answered, Err(CallError::InDoubt(_))), "{answered:?}");
+    assert!(matches!(answered, Err(CallError::Unknown(_))), "{answered:?}");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ fn answered(respond: &mut h2::server::SendResponse<Bytes>) {
     respond.send_response(answer, false).unwrap().send_data("hello".into(), true).unwrap();
 }
 
-/// HTTP/2 over TLS: answers every request, until it is told to close.
+/// HTTP/2 over TLS: answers every request, until it is asked to close.
 async fn http2(stream: TcpStream, acceptor: TlsAcceptor, close: Arc<Notify>) {
     let mut connection = h2::server::handshake(acceptor.accept(stream).await.unwrap()).await.unwrap();
     loop {
@@ -102,7 +102,7 @@ async fn a_connection_that_a_call_timed_out_over_is_not_called_over_again() {
     let url = named(&server, "localhost");
     client.call(client.get(&url)).await.unwrap();
     let late = client.call(client.get(&url).timeout(Duration::from_millis(300))).await;
-    assert!(matches!(late, Err(CallError::InDoubt(ref reason)) if reason == "timed out"), "{late:?}");
+    assert!(matches!(late, Err(CallError::Unknown(ref reason)) if reason == "timed out"), "{late:?}");
     // then the next one is answered, over another.
     client.call(client.get(&url)).await.unwrap();
     assert_eq!(server.connections(), 2);
@@ -116,15 +116,15 @@ async fn a_connection_that_stops_answering_is_found_by_ping() {
     let server = Server::new(move |stream| dumb(stream, acceptor.clone(), Arc::clone(&made))).await;
     let url = named(&server, "localhost");
     client.call(client.get(&url)).await.unwrap();
-    // then it ends before its time, in doubt, and the next one is answered.
-    let Err(CallError::InDoubt(reason)) = client.call(client.get(&url)).await else { panic!("an answer") };
+    // then it ends before its time, unknown, and the next one is answered.
+    let Err(CallError::Unknown(reason)) = client.call(client.get(&url)).await else { panic!("an answer") };
     assert!(reason.contains("keep-alive timed out"), "{reason}");
     client.call(client.get(&url)).await.unwrap();
     assert_eq!(server.connections(), 2);
 }
 
 #[tokio::test]
-async fn a_stream_that_the_server_refuses_was_not_sent_and_any_other_reset_is_in_doubt() {
+async fn a_stream_that_the_server_rejects_was_not_sent_and_any_other_reset_is_unknown() {
     for (reason, is_sent) in [
         (h2::Reason::REFUSED_STREAM, false),
         (h2::Reason::INTERNAL_ERROR, true),
@@ -147,7 +147,7 @@ async fn a_stream_that_the_server_refuses_was_not_sent_and_any_other_reset_is_in
             Err(CallError::NotSent(said)) => {
                 assert!(!is_sent && said.contains("refused"), "{reason}: {said}")
             }
-            Err(CallError::InDoubt(_)) => assert!(is_sent, "{reason}"),
+            Err(CallError::Unknown(_)) => assert!(is_sent, "{reason}"),
             Ok(answer) => panic!("{reason}: {answer:?}"),
         }
     }
@@ -179,7 +179,7 @@ async fn heard_a_request(stream: &mut TlsStream<TcpStream>) {
 }
 
 #[tokio::test]
-async fn a_stream_above_the_last_of_goaway_was_not_sent_and_one_below_is_in_doubt() {
+async fn a_stream_above_the_last_of_goaway_was_not_sent_and_one_below_is_unknown() {
     for (last, error, is_sent) in [(0_u32, 0_u32, false), (0, 2, false), (1, 0, true), (1, 2, true)] {
         let (acceptor, client) = tls(settings());
         let server = Server::new(move |stream| {
@@ -196,7 +196,7 @@ async fn a_stream_above_the_last_of_goaway_was_not_sent_and_one_below_is_in_doub
         .await;
         match client.call(client.post(named(&server, "localhost")).body("{}")).await {
             Err(CallError::NotSent(said)) => assert!(!is_sent, "{last} {error}: {said}"),
-            Err(CallError::InDoubt(said)) => assert!(is_sent, "{last} {error}: {said}"),
+            Err(CallError::Unknown(said)) => assert!(is_sent, "{last} {error}: {said}"),
             Ok(answer) => panic!("{answer:?}"),
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use provider_simulators::providers::{
-    self, ACCESS_TOKEN_LIFETIME, HyperswitchSettings, Provider, RazorpayXSettings, RevolutClient,
-    RevolutSettings, StandIn, XenditSettings,
+    self, ACCESS_TOKEN_LIFETIME, HyperswitchSettings, Provider, ProviderSimulator, RazorpayXSettings,
+    RevolutClient, RevolutSettings, XenditSettings,
 };
 use provider_simulators::sandbox::{Idempotency, Sandbox, Settings};
 use tokio::signal::unix::{SignalKind, signal};
@@ -120,21 +120,21 @@ async fn main() -> anyhow::Result<()> {
     }
     match running {
         Running::Sandbox(sandbox) => sandbox.stop().await,
-        Running::StandIn(stand_in) => stand_in.stop().await,
+        Running::ProviderSimulator(simulator) => simulator.stop().await,
     }
     Ok(())
 }
 
 enum Running {
     Sandbox(Sandbox),
-    StandIn(StandIn),
+    ProviderSimulator(ProviderSimulator),
 }
 
 impl Running {
     fn url(&self) -> &str {
         match self {
             Self::Sandbox(sandbox) => sandbox.url(),
-            Self::StandIn(stand_in) => stand_in.url(),
+            Self::ProviderSimulator(simulator) => simulator.url(),
         }
     }
 }
@@ -165,7 +165,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<Running> {
     if let Some(links_url) = arguments.public_url {
         settings.links_url = links_url;
     }
-    Ok(Running::StandIn(StandIn::start(settings).await?))
+    Ok(Running::ProviderSimulator(ProviderSimulator::start(settings).await?))
 }
 
 fn revolut_client(arguments: &Arguments, refresh_token: String) -> anyhow::Result<RevolutClient> {

@@ -69,15 +69,15 @@ impl Answer {
 
 /// A call refused: its status, and a body in the form of whoever refuses it.
 #[derive(Debug)]
-pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) Value);
+pub(crate) struct ErrorReply(pub(crate) StatusCode, pub(crate) Value);
 
-impl From<Refused> for Reply {
-    fn from(Refused(status, body): Refused) -> Self {
+impl From<ErrorReply> for Reply {
+    fn from(ErrorReply(status, body): ErrorReply) -> Self {
         Self::json(status, &body)
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ErrorReply {
     fn into_response(self) -> Response {
         IntoResponse::into_response(Reply::from(self))
     }

@@ -11,14 +11,14 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::access_log;
-use super::answer::{Refused, Reply};
-use super::desk::{Desk, Order};
+use super::answer::{ErrorReply, Reply};
+use super::injector::{FaultInjector, FaultRule};
 
 /// Faults to order, to see, and to clear.
-pub(crate) fn faults(desk: Arc<Desk>) -> Router {
+pub(crate) fn faults(injector: Arc<FaultInjector>) -> Router {
     Router::new()
-        .route("/control/faults", post(order_fault).get(waiting_faults).delete(clear_faults))
-        .with_state(desk)
+        .route("/control/faults", post(inject_fault).get(waiting_faults).delete(clear_faults))
+        .with_state(injector)
 }
 
 /// The routes with a health check, errors in JSON for what they do not know, and a log.
@@ -33,26 +33,26 @@ pub(crate) fn complete(routes: Router) -> Router {
 }
 
 /// Whatever the content type says: these endpoints are made to be called by hand.
-pub(crate) fn decoded<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Refused> {
+pub(crate) fn decoded<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ErrorReply> {
     serde_json::from_slice(body).map_err(|error| invalid(&error.to_string()))
 }
 
-fn invalid(message: &str) -> Refused {
+fn invalid(message: &str) -> ErrorReply {
     let error = json!({ "error": { "code": "invalid_request", "message": message } });
-    Refused(StatusCode::BAD_REQUEST, error)
+    ErrorReply(StatusCode::BAD_REQUEST, error)
 }
 
-async fn order_fault(State(desk): State<Arc<Desk>>, body: Bytes) -> Result<Reply, Refused> {
-    let order: Order = decoded(&body)?;
-    desk.order(order).map_err(|full| invalid(&full.to_string()))?;
-    Ok(Reply::json(StatusCode::CREATED, &json!({ "data": desk.waiting() })))
+async fn inject_fault(State(injector): State<Arc<FaultInjector>>, body: Bytes) -> Result<Reply, ErrorReply> {
+    let rule: FaultRule = decoded(&body)?;
+    injector.add(rule).map_err(|full| invalid(&full.to_string()))?;
+    Ok(Reply::json(StatusCode::CREATED, &json!({ "data": injector.waiting() })))
 }
 
-async fn waiting_faults(State(desk): State<Arc<Desk>>) -> Reply {
-    Reply::json(StatusCode::OK, &json!({ "data": desk.waiting() }))
+async fn waiting_faults(State(injector): State<Arc<FaultInjector>>) -> Reply {
+    Reply::json(StatusCode::OK, &json!({ "data": injector.waiting() }))
 }
 
-async fn clear_faults(State(desk): State<Arc<Desk>>) -> StatusCode {
-    desk.clear();
+async fn clear_faults(State(injector): State<Arc<FaultInjector>>) -> StatusCode {
+    injector.clear();
     StatusCode::NO_CONTENT
 }

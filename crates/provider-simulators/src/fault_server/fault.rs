@@ -133,12 +133,12 @@ impl Fault {
 
 /// One fault at one moment of one call.
 #[derive(Clone, Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct ActiveFault {
     pub(crate) fault: Fault,
     pub(crate) when: When,
 }
 
-impl Trouble {
+impl ActiveFault {
     /// Does the work and answers the call, as far as the fault lets it.
     pub(super) async fn around(&self, form: &Form, stop: &Stop, work: impl FnOnce() -> Answer) -> Answer {
         match self.when {

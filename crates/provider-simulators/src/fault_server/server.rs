@@ -47,7 +47,7 @@ impl Bound {
     pub(crate) fn serve(self, router: Router, stopper: Stopper) -> Server {
         let stop = stopper.stop();
         let service = router.into_make_service_with_connect_info::<Connection>();
-        let serving = axum::serve(Doorman(self.listener), service)
+        let serving = axum::serve(CuttableListener(self.listener), service)
             .with_graceful_shutdown(async move { stop.requested().await });
         Server { stopper, serving: tokio::spawn(async move { serving.await }) }
     }
@@ -122,8 +122,8 @@ impl Connection {
     }
 }
 
-impl Connected<IncomingStream<'_, Doorman>> for Connection {
-    fn connect_info(stream: IncomingStream<'_, Doorman>) -> Self {
+impl Connected<IncomingStream<'_, CuttableListener>> for Connection {
+    fn connect_info(stream: IncomingStream<'_, CuttableListener>) -> Self {
         Self(stream.io().cut.clone())
     }
 }
@@ -135,9 +135,9 @@ impl fmt::Debug for Connection {
 }
 
 /// Accepts connections and gives each the means to be cut.
-pub(crate) struct Doorman(TcpListener);
+pub(crate) struct CuttableListener(TcpListener);
 
-impl Listener for Doorman {
+impl Listener for CuttableListener {
     type Io = Socket;
     type Addr = SocketAddr;
 

@@ -8,8 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use url::form_urlencoded;
 
-use super::books::Books;
-use crate::fault_server::{Form, Operation, Refused, Reply};
+use super::state::ProviderState;
+use crate::fault_server::{ErrorReply, Form, Operation, Reply};
 
 pub(super) trait Api: Send + Sync + 'static {
     fn form(&self) -> &'static Form;
@@ -20,7 +20,7 @@ pub(super) trait Api: Send + Sync + 'static {
     fn task(&self, method: &Method, path: &[&str]) -> Option<Task>;
 
     /// Reads the request, and refuses one that is not in order.
-    fn job(&self, task: Task, request: &Request) -> Result<Job, Refused>;
+    fn job(&self, task: Task, request: &Request) -> Result<Job, ErrorReply>;
 
     /// From now on no access token that was given is good.
     fn forget_tokens(&self) {}
@@ -68,11 +68,11 @@ impl Task {
 pub(super) struct Job {
     /// What the client calls the link, where the request says so.
     pub(super) reference: Option<String>,
-    pub(super) work: Box<dyn FnOnce(&mut Books) -> Reply + Send>,
+    pub(super) work: Box<dyn FnOnce(&mut ProviderState) -> Reply + Send>,
 }
 
 impl Job {
-    pub(super) fn new(work: impl FnOnce(&mut Books) -> Reply + Send + 'static) -> Self {
+    pub(super) fn new(work: impl FnOnce(&mut ProviderState) -> Reply + Send + 'static) -> Self {
         Self { reference: None, work: Box::new(work) }
     }
 

@@ -11,32 +11,32 @@ use axum::routing::{delete, get, put};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::books::UnknownLink;
-use super::counter::Counter;
-use crate::fault_server::{Refused, Reply, decoded};
+use super::handler::CallHandler;
+use super::state::UnknownLink;
+use crate::fault_server::{ErrorReply, Reply, decoded};
 
-pub(super) fn router(counter: Arc<Counter>) -> Router {
+pub(super) fn router(handler: Arc<CallHandler>) -> Router {
     Router::new()
         .route("/ledger", get(ledger))
         .route("/control/stages", put(set_stages))
         .route("/control/links/{id}", put(set_status))
         .route("/control/tokens", delete(forget_tokens))
-        .with_state(counter)
+        .with_state(handler)
 }
 
-async fn ledger(State(counter): State<Arc<Counter>>) -> Response {
+async fn ledger(State(handler): State<Arc<CallHandler>>) -> Response {
     // Turned into JSON outside the lock: a long ledger must not hold up the calls.
-    let ledger = counter.read(|books| books.ledger.clone());
+    let ledger = handler.read(|state| state.ledger.clone());
     Reply::json(StatusCode::OK, &ledger).into_response()
 }
 
-async fn set_stages(State(counter): State<Arc<Counter>>, body: Bytes) -> Result<StatusCode, Refused> {
-    counter.set_stages(decoded(&body)?)?;
+async fn set_stages(State(handler): State<Arc<CallHandler>>, body: Bytes) -> Result<StatusCode, ErrorReply> {
+    handler.set_stages(decoded(&body)?)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn forget_tokens(State(counter): State<Arc<Counter>>) -> StatusCode {
-    counter.forget_tokens();
+async fn forget_tokens(State(handler): State<Arc<CallHandler>>) -> StatusCode {
+    handler.forget_tokens();
     StatusCode::NO_CONTENT
 }
 
@@ -47,16 +47,16 @@ struct Became {
 }
 
 async fn set_status(
-    State(counter): State<Arc<Counter>>,
+    State(handler): State<Arc<CallHandler>>,
     Path(id): Path<String>,
     body: Bytes,
-) -> Result<StatusCode, Refused> {
+) -> Result<StatusCode, ErrorReply> {
     let Became { status } = decoded(&body)?;
-    counter.set_status(&id, &status)?;
+    handler.set_status(&id, &status)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl From<UnknownLink> for Refused {
+impl From<UnknownLink> for ErrorReply {
     fn from(unknown: UnknownLink) -> Self {
         let error = json!({ "error": { "code": "invalid_request", "message": unknown.to_string() } });
         Self(StatusCode::BAD_REQUEST, error)

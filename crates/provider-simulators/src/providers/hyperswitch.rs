@@ -19,9 +19,9 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::api::{Api, Job, Request, Task, Words, same};
-use super::books::{Books, Link, NewLink};
 use super::fields::{Fields, Problem, boolean, count, currency, object, one_of, pairs, text, whole};
-use crate::fault_server::{Form, Refused, Reply};
+use super::state::{Link, NewLink, ProviderState};
+use crate::fault_server::{ErrorReply, Form, Reply};
 
 /// What the profile behind the key is like.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ impl HyperswitchSettings {
 
 const MERCHANT: &str = "merchant_stand_in";
 const DEFAULT_SESSION_SECONDS: i64 = 900;
-const LONGEST_SESSION_SECONDS: i64 = 7_890_000;
+const MAX_SESSION_SECONDS: i64 = 7_890_000;
 const PRIORITIES: &[&str] = &["instant", "fast", "regular", "wire", "cross_border", "internal"];
 const ENTITIES: &[&str] =
     &["Individual", "Company", "NonProfit", "PublicSector", "NaturalPerson", "lowercase", "Personal"];
@@ -130,7 +130,7 @@ impl Hyperswitch {
         Self { settings, links_url }
     }
 
-    fn create(&self, request: &Request) -> Result<Job, Refused> {
+    fn create(&self, request: &Request) -> Result<Job, ErrorReply> {
         let mut fields = json_fields(request)?;
         let draft = read_create(&mut fields).map_err(wrong)?;
         let asked = fields.end().map_err(wrong)?;
@@ -150,18 +150,18 @@ impl Hyperswitch {
             lifetime: Some(Duration::seconds(draft.session_expiry)),
             request: asked,
         };
-        let job = Job::new(move |books| {
-            if books.is_taken(&new.reference) {
+        let job = Job::new(move |state| {
+            if state.is_taken(&new.reference) {
                 let message =
                     format!("The payout with the specified payout_id '{}' already exists", new.reference);
-                return refused(StatusCode::BAD_REQUEST, "duplicate_request", "HE_01", &message).into();
+                return api_error(StatusCode::BAD_REQUEST, "duplicate_request", "HE_01", &message).into();
             }
-            Reply::json(StatusCode::OK, &view(books.issue(new)))
+            Reply::json(StatusCode::OK, &view(state.issue(new)))
         });
         Ok(job.about(&payout_id))
     }
 
-    fn allows_a_link(&self, asked: &Map<String, Value>) -> Result<(), Refused> {
+    fn allows_a_link(&self, asked: &Map<String, Value>) -> Result<(), ErrorReply> {
         let field = |name: &str| asked.get(name).filter(|value| !value.is_null());
         if field("confirm") == Some(&Value::Bool(true)) {
             return Err(invalid("cannot confirm a payout while creating a payout link"));
@@ -180,7 +180,7 @@ impl Hyperswitch {
         }
         if !test_mode && !self.settings.allowed_domains {
             let message = "Payout link configuration error: allowed_domains are not set in the profile";
-            return Err(refused(StatusCode::BAD_REQUEST, "invalid_request", "IR_06", message));
+            return Err(api_error(StatusCode::BAD_REQUEST, "invalid_request", "IR_06", message));
         }
         Ok(())
     }
@@ -205,16 +205,16 @@ impl Api for Hyperswitch {
         }
     }
 
-    fn job(&self, task: Task, request: &Request) -> Result<Job, Refused> {
+    fn job(&self, task: Task, request: &Request) -> Result<Job, ErrorReply> {
         if !request.header("api-key").is_some_and(|key| same(key, &self.settings.api_key)) {
-            return Err(Refused(StatusCode::UNAUTHORIZED, (FORM.error)(StatusCode::UNAUTHORIZED)));
+            return Err(ErrorReply(StatusCode::UNAUTHORIZED, (FORM.error)(StatusCode::UNAUTHORIZED)));
         }
         match task {
             Task::Create => self.create(request),
             Task::Get(id) => get(id, request),
             Task::List => list(request),
             Task::Cancel(id) => cancel(id, request),
-            Task::Token => Err(Refused(StatusCode::NOT_FOUND, (FORM.error)(StatusCode::NOT_FOUND))),
+            Task::Token => Err(ErrorReply(StatusCode::NOT_FOUND, (FORM.error)(StatusCode::NOT_FOUND))),
         }
     }
 }
@@ -235,7 +235,7 @@ fn read_create(fields: &mut Fields) -> Result<Draft, Problem> {
         amount: fields.required("amount", "an integer of minor units, not below 0", whole(0..=i64::MAX))?,
         currency: fields.required("currency", "an ISO 4217 code", currency)?,
         session_expiry: fields
-            .optional("session_expiry", "0 to 7890000 seconds", whole(0..=LONGEST_SESSION_SECONDS))?
+            .optional("session_expiry", "0 to 7890000 seconds", whole(0..=MAX_SESSION_SECONDS))?
             .unwrap_or(DEFAULT_SESSION_SECONDS),
     };
     fields.optional("confirm", "a boolean", boolean)?;
@@ -298,22 +298,22 @@ fn read_billing(billing: &mut Fields) -> Result<(), Problem> {
     Ok(())
 }
 
-fn get(id: String, request: &Request) -> Result<Job, Refused> {
+fn get(id: String, request: &Request) -> Result<Job, ErrorReply> {
     for (name, value) in request.query() {
         if name != "force_sync" || !matches!(value.as_str(), "true" | "false") {
             return Err(invalid("the only parameter is force_sync, true or false"));
         }
     }
-    Ok(Job::new(move |books| match books.look(&id) {
+    Ok(Job::new(move |state| match state.look(&id) {
         Some(link) => Reply::json(StatusCode::OK, &view(link)),
         None => no_such_payout().into(),
     }))
 }
 
-fn list(request: &Request) -> Result<Job, Refused> {
+fn list(request: &Request) -> Result<Job, ErrorReply> {
     let Page { reference, payout_id, limit, offset } = read_page(json_fields(request)?).map_err(wrong)?;
-    Ok(Job::new(move |books: &mut Books| {
-        let all = books.look_at_all(|link| {
+    Ok(Job::new(move |state: &mut ProviderState| {
+        let all = state.look_at_all(|link| {
             let told = link.request.get("merchant_order_reference_id").and_then(Value::as_str);
             reference.as_deref().is_none_or(|wanted| told == Some(wanted))
                 && payout_id.as_deref().is_none_or(|wanted| link.id == wanted)
@@ -345,7 +345,7 @@ fn read_page(mut fields: Fields) -> Result<Page, Problem> {
     Ok(page)
 }
 
-fn cancel(id: String, request: &Request) -> Result<Job, Refused> {
+fn cancel(id: String, request: &Request) -> Result<Job, ErrorReply> {
     let mut fields = json_fields(request)?;
     let named =
         fields.required("payout_id", "1 to 64 of letters, digits, _ and -", payout_id).map_err(wrong)?;
@@ -353,7 +353,7 @@ fn cancel(id: String, request: &Request) -> Result<Job, Refused> {
     if named != id {
         return Err(invalid("payout_id is not that of the path"));
     }
-    Ok(Job::new(move |books| match books.cancel(&id) {
+    Ok(Job::new(move |state| match state.cancel(&id) {
         Some((link, true)) => Reply::json(StatusCode::OK, &view(link)),
         Some((link, false)) => {
             invalid(&format!("Payout {id} cannot be cancelled for status {}", link.status)).into()
@@ -387,7 +387,7 @@ fn view(link: &Link) -> Value {
     })
 }
 
-fn json_fields(request: &Request) -> Result<Fields, Refused> {
+fn json_fields(request: &Request) -> Result<Fields, ErrorReply> {
     if request.content_type().as_deref() != Some("application/json") {
         return Err(invalid("the content type is application/json"));
     }
@@ -404,21 +404,22 @@ fn connectors(value: &Value) -> Option<()> {
     names.iter().all(|name| name.as_str().is_some_and(|name| CONNECTORS.contains(&name))).then_some(())
 }
 
-fn invalid(message: &str) -> Refused {
-    refused(StatusCode::BAD_REQUEST, "invalid_request", "IR_06", message)
+fn invalid(message: &str) -> ErrorReply {
+    api_error(StatusCode::BAD_REQUEST, "invalid_request", "IR_06", message)
 }
 
-fn no_such_payout() -> Refused {
+fn no_such_payout() -> ErrorReply {
     let message = "Payout does not exist in our records";
-    refused(StatusCode::NOT_FOUND, "invalid_request", "HE_02", message)
+    api_error(StatusCode::NOT_FOUND, "invalid_request", "HE_02", message)
 }
 
-fn refused(status: StatusCode, kind: &str, code: &str, message: &str) -> Refused {
-    Refused(status, json!({ "error": { "type": kind, "message": message, "code": code } }))
+fn api_error(status: StatusCode, kind: &str, code: &str, message: &str) -> ErrorReply {
+    ErrorReply(status, json!({ "error": { "type": kind, "message": message, "code": code } }))
 }
 
-fn wrong(problem: Problem) -> Refused {
-    let bad = |code: &str, message: &str| refused(StatusCode::BAD_REQUEST, "invalid_request", code, message);
+fn wrong(problem: Problem) -> ErrorReply {
+    let bad =
+        |code: &str, message: &str| api_error(StatusCode::BAD_REQUEST, "invalid_request", code, message);
     match problem {
         Problem::NotAnObject => bad("IR_06", "Json deserialize error: expected an object"),
         Problem::Missing(field) => bad("IR_04", &format!("Missing required param: {field}")),

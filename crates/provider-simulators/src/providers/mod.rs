@@ -20,9 +20,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 mod api;
-mod books;
+mod state;
 mod control;
-mod counter;
+mod handler;
 mod fields;
 mod hyperswitch;
 mod pace;
@@ -31,20 +31,20 @@ mod revolut;
 mod revolut_tokens;
 mod xendit;
 
-pub use self::books::{Call, Ledger, Link, UnknownLink};
 pub use self::hyperswitch::HyperswitchSettings;
 pub use self::razorpayx::RazorpayXSettings;
 pub use self::revolut::{ACCESS_TOKEN_LIFETIME, ACCOUNTS, Duplicates, RevolutClient, RevolutSettings};
+pub use self::state::{Call, Ledger, Link, UnknownLink};
 pub use self::xendit::XenditSettings;
-pub use crate::fault_server::{Fault, Garbage, HeldCall, Operation, Order, When};
+pub use crate::fault_server::{Fault, FaultRule, Garbage, HeldCall, Operation, When};
 
 use self::api::Api;
-use self::counter::Counter;
+use self::handler::CallHandler;
 use self::hyperswitch::Hyperswitch;
 use self::razorpayx::RazorpayX;
 use self::revolut::Revolut;
 use self::xendit::Xendit;
-use crate::fault_server::{Bound, Desk, Server, Stopper, complete, faults};
+use crate::fault_server::{Bound, FaultInjector, Server, Stopper, complete, faults};
 
 /// Whose place is taken, and by which credentials it knows its client.
 #[derive(Clone)]
@@ -80,13 +80,13 @@ impl Settings {
 }
 
 /// A running stand-in; dropping it stops it.
-pub struct StandIn {
+pub struct ProviderSimulator {
     url: String,
-    counter: Arc<Counter>,
+    handler: Arc<CallHandler>,
     server: Server,
 }
 
-impl StandIn {
+impl ProviderSimulator {
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let bound = Bound::to(settings.listen).await?;
         let links_url = settings.links_url.trim_end_matches('/').to_owned();
@@ -97,11 +97,11 @@ impl StandIn {
             Provider::RazorpayX(settings) => Box::new(RazorpayX::new(settings, links_url)),
         };
         let stopper = Stopper::new();
-        let desk = Arc::new(Desk::new(api.form(), stopper.stop()));
-        let counter = Arc::new(Counter::new(api, desk.clone(), settings.calls_per_minute));
-        let routes = control::router(counter.clone()).merge(faults(desk));
-        let router = complete(routes.fallback_service(counter::service(counter.clone())));
-        Ok(Self { url: bound.url(), counter, server: bound.serve(router, stopper) })
+        let injector = Arc::new(FaultInjector::new(api.form(), stopper.stop()));
+        let handler = Arc::new(CallHandler::new(api, injector.clone(), settings.calls_per_minute));
+        let routes = control::router(handler.clone()).merge(faults(injector));
+        let router = complete(routes.fallback_service(handler::service(handler.clone())));
+        Ok(Self { url: bound.url(), handler, server: bound.serve(router, stopper) })
     }
 
     /// Where it answers, without a slash at the end.
@@ -116,25 +116,25 @@ impl StandIn {
 
     /// Every call and every link up to now.
     pub fn ledger(&self) -> Ledger {
-        self.counter.read(|books| books.ledger.clone())
+        self.handler.read(|state| state.ledger.clone())
     }
 
     /// Waits until the ledger is as wanted. There is no deadline here: the caller sets one.
     pub async fn until(&self, wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
-        self.counter.until(wanted).await
+        self.handler.until(wanted).await
     }
 
-    /// Orders a fault: `stand_in.order_fault(Order::new(Fault::Reset).times(2).after_the_work())`, or
-    /// `stand_in.order_fault(Fault::status(503))` for the next create alone.
+    /// Orders a fault: `simulator.inject_fault(FaultRule::new(Fault::Reset).times(2).after_the_work())`, or
+    /// `simulator.inject_fault(Fault::status(503))` for the next create alone.
     ///
     /// # Panics
     /// If a thousand orders wait already.
-    pub fn order_fault(&self, order: impl Into<Order>) {
-        self.counter.desk.order(order.into()).expect("orders that are kept within bounds");
+    pub fn inject_fault(&self, order: impl Into<FaultRule>) {
+        self.handler.injector.add(order.into()).expect("orders that are kept within bounds");
     }
 
     pub fn clear_faults(&self) {
-        self.counter.desk.clear();
+        self.handler.injector.clear();
     }
 
     /// Holds the next create before its work: until released, no link is made.
@@ -148,7 +148,7 @@ impl StandIn {
     }
 
     pub fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
-        self.counter.desk.hold_next(operation, when)
+        self.handler.injector.hold_next(operation, when)
     }
 
     /// The statuses that each link made from now on goes through: it is made in the first, and every time that it
@@ -157,14 +157,14 @@ impl StandIn {
     /// # Panics
     /// If there is none, or one that the provider does not have.
     pub fn set_stages(&self, stages: &[&str]) {
-        self.counter
+        self.handler
             .set_stages(stages.iter().map(ToString::to_string).collect())
             .expect("the provider's words");
     }
 
     /// From now on no access token that was given is good: the client has to ask for another.
     pub fn forget_tokens(&self) {
-        self.counter.forget_tokens();
+        self.handler.forget_tokens();
     }
 
     /// What became of a link, known by its id or by our reference.
@@ -172,6 +172,6 @@ impl StandIn {
     /// # Panics
     /// If there is no such link, or the provider has no such status.
     pub fn set_status(&self, link: &str, status: &str) {
-        self.counter.set_status(link, status).expect("a link, and one of the provider's words");
+        self.handler.set_status(link, status).expect("a link, and one of the provider's words");
     }
 }

@@ -11,7 +11,7 @@ pub(super) struct Pace {
 }
 
 /// Where a call stands in its window.
-pub(super) struct Place {
+pub(super) struct WindowUse {
     pub(super) limit: u32,
     pub(super) left: u32,
     /// Seconds until the limit is whole again.
@@ -25,13 +25,13 @@ impl Pace {
     }
 
     /// Counts a call; nothing where there is no limit.
-    pub(super) fn count(&self) -> Option<Place> {
+    pub(super) fn count(&self) -> Option<WindowUse> {
         let limit = self.limit?;
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let (began, calls) = window.filter(|(began, _)| now < *began + WINDOW).unwrap_or((now, 0));
         *window = Some((began, calls.saturating_add(1)));
-        Some(Place {
+        Some(WindowUse {
             limit,
             left: limit.saturating_sub(calls.saturating_add(1)),
             // Rounded up: who waits so long is not early.

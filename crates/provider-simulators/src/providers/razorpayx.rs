@@ -16,9 +16,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::api::{Api, Job, Request, Task, Words, same};
-use super::books::{Books, Link, NewLink};
 use super::fields::{Fields, Problem, boolean, one_of, pairs, text, whole};
-use crate::fault_server::{Form, Refused, Reply};
+use super::state::{Link, NewLink, ProviderState};
+use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]
 pub struct RazorpayXSettings {
@@ -44,8 +44,8 @@ impl RazorpayXSettings {
 
 const PURPOSES: &[&str] = &["refund", "cashback", "payout", "salary", "utility bill", "vendor bill"];
 const CONTACT_TYPES: &[&str] = &["vendor", "customer", "employee", "self"];
-const SHORTEST_LIFE: Duration = Duration::minutes(15);
-const LARGEST_PAGE: usize = 100;
+const MIN_LIFE: Duration = Duration::minutes(15);
+const MAX_PAGE: usize = 100;
 
 static WORDS: Words = Words {
     stages: &["issued"],
@@ -64,9 +64,12 @@ static FORM: Form = Form {
         429 => error("BAD_REQUEST_ERROR", "Request failed. Please try after sometime.", "NA", None),
         400..=499 => error("BAD_REQUEST_ERROR", "The request is invalid", "input_validation_failed", None),
         502 | 504 => error("GATEWAY_ERROR", "The gateway did not answer", "server_error", None),
-        _ => {
-            error("SERVER_ERROR", "We are facing some trouble completing your request", "server_error", None)
-        }
+        _ => error(
+            "SERVER_ERROR",
+            "We are facing some active_fault completing your request",
+            "server_error",
+            None,
+        ),
     },
     link: || {
         json!({
@@ -94,7 +97,7 @@ impl RazorpayX {
         Self { settings, links_url }
     }
 
-    fn create(&self, request: &Request) -> Result<Job, Refused> {
+    fn create(&self, request: &Request) -> Result<Job, ErrorReply> {
         if request.content_type().as_deref() != Some("application/json") {
             return Err(invalid("The content type is application/json", None));
         }
@@ -110,7 +113,7 @@ impl RazorpayX {
             Some(_) if !self.settings.expiry => {
                 return Err(invalid("Expiry is not enabled for this account", Some("expire_by")));
             }
-            Some(Ok(at)) if at >= now + SHORTEST_LIFE => Some(at),
+            Some(Ok(at)) if at >= now + MIN_LIFE => Some(at),
             Some(_) => return Err(invalid("It is at least 15 minutes ahead", Some("expire_by"))),
         };
         let random = Uuid::new_v4().simple().to_string();
@@ -124,7 +127,7 @@ impl RazorpayX {
             url: format!("{}/i/{}", self.links_url, &random[14..]),
             request: asked,
         };
-        let job = Job::new(move |books| Reply::json(StatusCode::OK, &view(books.issue(new))));
+        let job = Job::new(move |state| Reply::json(StatusCode::OK, &view(state.issue(new))));
         Ok(if reference.is_empty() { job } else { job.about(&reference) })
     }
 }
@@ -148,24 +151,24 @@ impl Api for RazorpayX {
         }
     }
 
-    fn job(&self, task: Task, request: &Request) -> Result<Job, Refused> {
+    fn job(&self, task: Task, request: &Request) -> Result<Job, ErrorReply> {
         let (key_id, key_secret) = request.basic().unwrap_or_default();
         if !same(&key_id, &self.settings.key_id) || !same(&key_secret, &self.settings.key_secret) {
-            return Err(Refused(StatusCode::UNAUTHORIZED, (FORM.error)(StatusCode::UNAUTHORIZED)));
+            return Err(ErrorReply(StatusCode::UNAUTHORIZED, (FORM.error)(StatusCode::UNAUTHORIZED)));
         }
         match task {
             Task::Create => self.create(request),
-            Task::Get(id) => Ok(Job::new(move |books| match books.look(&id) {
+            Task::Get(id) => Ok(Job::new(move |state| match state.look(&id) {
                 Some(link) => Reply::json(StatusCode::OK, &view(link)),
                 None => no_such_link().into(),
             })),
             Task::List => list(request),
-            Task::Cancel(id) => Ok(Job::new(move |books| match books.cancel(&id) {
+            Task::Cancel(id) => Ok(Job::new(move |state| match state.cancel(&id) {
                 Some((link, true)) => Reply::json(StatusCode::OK, &view(link)),
                 Some((_, false)) => invalid("Only an issued payout link can be cancelled", None).into(),
                 None => no_such_link().into(),
             })),
-            Task::Token => Err(Refused(StatusCode::NOT_FOUND, (FORM.error)(StatusCode::NOT_FOUND))),
+            Task::Token => Err(ErrorReply(StatusCode::NOT_FOUND, (FORM.error)(StatusCode::NOT_FOUND))),
         }
     }
 }
@@ -207,16 +210,14 @@ fn read_create(fields: &mut Fields) -> Result<Draft, Problem> {
     Ok(draft)
 }
 
-fn list(request: &Request) -> Result<Job, Refused> {
+fn list(request: &Request) -> Result<Job, ErrorReply> {
     let (mut count, mut skip) = (10, 0);
     let (mut from, mut to) = (i64::MIN, i64::MAX);
     let mut wanted: Vec<(String, String)> = Vec::new();
     for (name, value) in request.query() {
         let bad = || invalid("The parameter is not valid", Some(&name));
         match name.as_str() {
-            "count" => {
-                count = value.parse().ok().filter(|n| (1..=LARGEST_PAGE).contains(n)).ok_or_else(bad)?
-            }
+            "count" => count = value.parse().ok().filter(|n| (1..=MAX_PAGE).contains(n)).ok_or_else(bad)?,
             "skip" => skip = value.parse().map_err(|_| bad())?,
             "from" => from = value.parse().map_err(|_| bad())?,
             "to" => to = value.parse().map_err(|_| bad())?,
@@ -229,8 +230,8 @@ fn list(request: &Request) -> Result<Job, Refused> {
         }
     }
     let reference = wanted.iter().find(|(name, _)| name == "receipt").map(|(_, receipt)| receipt.clone());
-    let job = Job::new(move |books: &mut Books| {
-        let found = books.look_at_all(|link| {
+    let job = Job::new(move |state: &mut ProviderState| {
+        let found = state.look_at_all(|link| {
             let told = view(link);
             let has = |name: &str, value: &str| match name.split_once('.') {
                 Some((object, field)) => told[object][field] == value,
@@ -309,13 +310,13 @@ fn contact_id(value: &Value) -> Option<()> {
     (rest.len() == 14 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(())
 }
 
-fn no_such_link() -> Refused {
+fn no_such_link() -> ErrorReply {
     invalid("The id provided does not exist", Some("id"))
 }
 
-fn invalid(description: &str, field: Option<&str>) -> Refused {
+fn invalid(description: &str, field: Option<&str>) -> ErrorReply {
     let body = error("BAD_REQUEST_ERROR", description, "input_validation_failed", field);
-    Refused(StatusCode::BAD_REQUEST, body)
+    ErrorReply(StatusCode::BAD_REQUEST, body)
 }
 
 fn error(code: &str, description: &str, reason: &str, field: Option<&str>) -> Value {
@@ -331,7 +332,7 @@ fn error(code: &str, description: &str, reason: &str, field: Option<&str>) -> Va
     } })
 }
 
-fn wrong(problem: Problem) -> Refused {
+fn wrong(problem: Problem) -> ErrorReply {
     match problem {
         Problem::NotAnObject => invalid("The body is no JSON object", None),
         Problem::Missing(field) => invalid(&format!("The {field} field is required."), Some(&field)),

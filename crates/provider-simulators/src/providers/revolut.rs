@@ -21,11 +21,11 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::api::{Api, Job, Request, Task, Words};
-use super::books::{Books, Link, NewLink};
 use super::fields::{Fields, Problem, boolean, text, uuid};
 use super::revolut_tokens::Tokens;
 pub use super::revolut_tokens::{ACCESS_TOKEN_LIFETIME, RevolutClient};
-use crate::fault_server::{Form, Refused, Reply};
+use super::state::{Link, NewLink, ProviderState};
+use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]
 pub struct RevolutSettings {
@@ -48,7 +48,7 @@ impl RevolutSettings {
 pub enum Duplicates {
     /// 400, code 3020, as the documentation has it for transfers.
     #[default]
-    Refused,
+    ErrorReply,
     /// 201 and the link as it is now; 3020 where the request is another.
     EventContent,
 }
@@ -63,7 +63,7 @@ pub const ACCOUNTS: &[(&str, &str, i64, i64)] = &[
 
 /// How far back a repeated `request_id` is recognised.
 const WINDOW: Duration = Duration::weeks(2);
-const LARGEST_PAGE: usize = 1_000;
+const MAX_PAGE: usize = 1_000;
 const DEFAULT_PAGE: usize = 100;
 const TIMESTAMP: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
@@ -122,7 +122,7 @@ impl Revolut {
         Self { tokens: Tokens::new(settings.client.clone()), settings, links_url }
     }
 
-    fn create(&self, request: &Request) -> Result<Job, Refused> {
+    fn create(&self, request: &Request) -> Result<Job, ErrorReply> {
         if request.content_type().as_deref() != Some("application/json") {
             return Err(invalid("the content type is application/json"));
         }
@@ -152,7 +152,7 @@ impl Revolut {
             request: asked,
         };
         let duplicates = self.settings.duplicates;
-        Ok(Job::new(move |books| issue(books, new, duplicates)).about(&reference))
+        Ok(Job::new(move |state| issue(state, new, duplicates)).about(&reference))
     }
 
     fn read_create(&self, fields: &mut Fields) -> Result<Draft, Problem> {
@@ -196,7 +196,7 @@ impl Api for Revolut {
         }
     }
 
-    fn job(&self, task: Task, request: &Request) -> Result<Job, Refused> {
+    fn job(&self, task: Task, request: &Request) -> Result<Job, ErrorReply> {
         if let Task::Token = task {
             return self.tokens.grant(request);
         }
@@ -205,12 +205,12 @@ impl Api for Revolut {
         }
         match task {
             Task::Create => self.create(request),
-            Task::Get(id) => Ok(Job::new(move |books| match books.look(&id) {
+            Task::Get(id) => Ok(Job::new(move |state| match state.look(&id) {
                 Some(link) => Reply::json(StatusCode::OK, &view(link)),
                 None => bare(StatusCode::NOT_FOUND).into(),
             })),
             Task::List => list(request),
-            Task::Cancel(id) => Ok(Job::new(move |books| match books.cancel(&id) {
+            Task::Cancel(id) => Ok(Job::new(move |state| match state.cancel(&id) {
                 Some((_, true)) => Reply::new(StatusCode::NO_CONTENT, "application/json", ""),
                 Some((_, false)) => invalid("a link that is claimed or over cannot be cancelled").into(),
                 None => bare(StatusCode::NOT_FOUND).into(),
@@ -233,36 +233,34 @@ struct Draft {
     expiry: Duration,
 }
 
-fn issue(books: &mut Books, new: NewLink, duplicates: Duplicates) -> Reply {
+fn issue(state: &mut ProviderState, new: NewLink, duplicates: Duplicates) -> Reply {
     let recent = OffsetDateTime::now_utc() - WINDOW;
-    let mut links = books.ledger.links.iter();
+    let mut links = state.ledger.links.iter();
     match links.find(|link| link.reference == new.reference && link.created_at > recent) {
-        None => Reply::json(StatusCode::CREATED, &view(books.issue(new))),
+        None => Reply::json(StatusCode::CREATED, &view(state.issue(new))),
         Some(link) if duplicates == Duplicates::EventContent && link.request == new.request => {
             Reply::json(StatusCode::CREATED, &view(link))
         }
         Some(_) => {
             let message = format!("Duplicate request: {}", new.reference);
-            refused(StatusCode::BAD_REQUEST, 3020, &message).into()
+            api_error(StatusCode::BAD_REQUEST, 3020, &message).into()
         }
     }
 }
 
-fn list(request: &Request) -> Result<Job, Refused> {
+fn list(request: &Request) -> Result<Job, ErrorReply> {
     let (mut before, mut limit, mut states) = (None, DEFAULT_PAGE, Vec::new());
     for (name, value) in request.query() {
         let bad = || invalid(&format!("{name} is not valid"));
         match name.as_str() {
             "created_before" => before = Some(OffsetDateTime::parse(&value, &Rfc3339).map_err(|_| bad())?),
-            "limit" => {
-                limit = value.parse().ok().filter(|n| (1..=LARGEST_PAGE).contains(n)).ok_or_else(bad)?
-            }
+            "limit" => limit = value.parse().ok().filter(|n| (1..=MAX_PAGE).contains(n)).ok_or_else(bad)?,
             "state" if WORDS.all.contains(&value.as_str()) => states.push(value),
             _ => return Err(bad()),
         }
     }
-    Ok(Job::new(move |books: &mut Books| {
-        let found = books.look_at_all(|link| {
+    Ok(Job::new(move |state: &mut ProviderState| {
+        let found = state.look_at_all(|link| {
             before.is_none_or(|before| microseconds(link.created_at) < before)
                 && (states.is_empty() || states.contains(&link.status))
         });
@@ -359,23 +357,23 @@ fn methods(value: &Value, card: bool) -> Option<()> {
     methods.iter().all(known).then_some(())
 }
 
-fn bare(status: StatusCode) -> Refused {
-    Refused(status, (FORM.error)(status))
+fn bare(status: StatusCode) -> ErrorReply {
+    ErrorReply(status, (FORM.error)(status))
 }
 
-fn invalid(message: &str) -> Refused {
-    refused(StatusCode::BAD_REQUEST, 3000, message)
+fn invalid(message: &str) -> ErrorReply {
+    api_error(StatusCode::BAD_REQUEST, 3000, message)
 }
 
-fn refused(status: StatusCode, code: u32, message: &str) -> Refused {
-    Refused(status, json!({ "code": code, "message": message }))
+fn api_error(status: StatusCode, code: u32, message: &str) -> ErrorReply {
+    ErrorReply(status, json!({ "code": code, "message": message }))
 }
 
-fn wrong(problem: Problem) -> Refused {
+fn wrong(problem: Problem) -> ErrorReply {
     match problem {
         Problem::NotAnObject => invalid("the body is no JSON object"),
         Problem::Missing(field) => {
-            refused(StatusCode::BAD_REQUEST, 3009, &format!("Required '{field}' is missing"))
+            api_error(StatusCode::BAD_REQUEST, 3009, &format!("Required '{field}' is missing"))
         }
         Problem::Wrong { field, rule } => invalid(&format!("{field} is not {rule}")),
         Problem::Unknown(field) => invalid(&format!("{field} is not known")),

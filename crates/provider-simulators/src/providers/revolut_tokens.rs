@@ -17,7 +17,7 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::api::{Job, Request, same};
-use crate::fault_server::{Refused, Reply};
+use crate::fault_server::{ErrorReply, Reply};
 
 /// 40 minutes, less a second as the documentation's example has it.
 pub const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(2399);
@@ -40,7 +40,7 @@ pub struct RevolutClient {
 }
 
 /// What is told may be longer than a clock can count.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+const MAX_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 
 impl RevolutClient {
     /// A public key in PEM, as `openssl rsa -pubout` writes it.
@@ -73,11 +73,11 @@ impl Tokens {
     }
 
     /// A token, made now: an answer that is lost leaves it good all the same.
-    pub(super) fn grant(&self, request: &Request) -> Result<Job, Refused> {
+    pub(super) fn grant(&self, request: &Request) -> Result<Job, ErrorReply> {
         self.check(request)?;
         let token = format!("oa_stand_in_{}", Uuid::new_v4().simple());
         let lifetime = self.client.access_token_lifetime;
-        self.given().insert(token.clone(), Instant::now() + lifetime.min(LONGEST));
+        self.given().insert(token.clone(), Instant::now() + lifetime.min(MAX_LIFETIME));
         let granted = json!({
             "access_token": token,
             "token_type": "bearer",
@@ -86,7 +86,7 @@ impl Tokens {
         Ok(Job::new(move |_| Reply::json(StatusCode::OK, &granted)))
     }
 
-    fn check(&self, request: &Request) -> Result<(), Refused> {
+    fn check(&self, request: &Request) -> Result<(), ErrorReply> {
         if request.content_type().as_deref() != Some("application/x-www-form-urlencoded") {
             return Err(bad("invalid_request", "the body is a form"));
         }
@@ -105,7 +105,7 @@ impl Tokens {
         }
         self.verify(&assertion, OffsetDateTime::now_utc()).map_err(|why| {
             let body = json!({ "error": "unauthorized_client", "error_description": why });
-            Refused(StatusCode::UNAUTHORIZED, body)
+            ErrorReply(StatusCode::UNAUTHORIZED, body)
         })?;
         if !same(&refresh_token, &self.client.refresh_token) {
             return Err(bad("invalid_grant", "the refresh token is not known"));
@@ -150,6 +150,6 @@ fn object(part: &str) -> Result<Value, &'static str> {
     serde_json::from_slice(&bytes).map_err(|_| "the assertion is not JSON")
 }
 
-fn bad(error: &str, description: &str) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, json!({ "error": error, "error_description": description }))
+fn bad(error: &str, description: &str) -> ErrorReply {
+    ErrorReply(StatusCode::BAD_REQUEST, json!({ "error": error, "error_description": description }))
 }

@@ -19,9 +19,9 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::api::{Api, Job, Request, Task, Words, same};
-use super::books::{Link, NewLink};
 use super::fields::{Fields, Problem, text, whole};
-use crate::fault_server::{Form, Refused, Reply};
+use super::state::{Link, NewLink};
+use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]
 pub struct XenditSettings {
@@ -111,7 +111,7 @@ impl Xendit {
         Self { settings, links_url }
     }
 
-    fn create(&self, account: String, request: &Request) -> Result<Job, Refused> {
+    fn create(&self, account: String, request: &Request) -> Result<Job, ErrorReply> {
         let mut fields = read_body(request)?;
         let Draft { external_id, amount } = read_create(&mut fields).map_err(wrong)?;
         let mut asked = fields.end().map_err(wrong)?;
@@ -120,16 +120,16 @@ impl Xendit {
         let id = Uuid::new_v4().to_string();
         let url = format!("{}/web/{id}", self.links_url);
         let reference = external_id.clone();
-        let job = Job::new(move |books| {
-            let mut links = books.ledger.links.iter();
+        let job = Job::new(move |state| {
+            let mut links = state.ledger.links.iter();
             if links.any(|link| link.reference == external_id && is_of(link, &account)) {
                 let message = "a payout with this external_id exists already";
-                return refused("DUPLICATE_PAYOUT_ERROR", message).into();
+                return api_error("DUPLICATE_PAYOUT_ERROR", message).into();
             }
             if amount > balance {
-                return refused("INSUFFICIENT_BALANCE", "the balance is not enough for this payout").into();
+                return api_error("INSUFFICIENT_BALANCE", "the balance is not enough for this payout").into();
             }
-            let link = books.issue(NewLink {
+            let link = state.issue(NewLink {
                 id,
                 reference: external_id,
                 amount: amount.to_string(),
@@ -166,7 +166,7 @@ impl Api for Xendit {
         }
     }
 
-    fn job(&self, task: Task, request: &Request) -> Result<Job, Refused> {
+    fn job(&self, task: Task, request: &Request) -> Result<Job, ErrorReply> {
         let (user, password) = request.basic().unwrap_or_default();
         if !same(&user, &self.settings.secret_key) || !password.is_empty() {
             return Err(bare(StatusCode::UNAUTHORIZED));
@@ -174,14 +174,14 @@ impl Api for Xendit {
         let account = request.header(FOR_USER_ID).unwrap_or_default().to_owned();
         match task {
             Task::Create => self.create(account, request),
-            Task::Get(id) => Ok(Job::new(move |books| match books.look(&id) {
+            Task::Get(id) => Ok(Job::new(move |state| match state.look(&id) {
                 Some(link) if is_of(link, &account) => Reply::json(StatusCode::OK, &view(link)),
                 Some(_) | None => bare(StatusCode::NOT_FOUND).into(),
             })),
-            Task::Cancel(id) => Ok(Job::new(move |books| match books.cancel(&id) {
+            Task::Cancel(id) => Ok(Job::new(move |state| match state.cancel(&id) {
                 Some((link, true)) => Reply::json(StatusCode::OK, &view(link)),
                 Some((_, false)) => {
-                    refused("API_VALIDATION_ERROR", "only a pending payout can be voided").into()
+                    api_error("API_VALIDATION_ERROR", "only a pending payout can be voided").into()
                 }
                 None => bare(StatusCode::NOT_FOUND).into(),
             })),
@@ -205,7 +205,7 @@ fn read_create(fields: &mut Fields) -> Result<Draft, Problem> {
 }
 
 /// JSON, or a form as in the documentation's sample.
-fn read_body(request: &Request) -> Result<Fields, Refused> {
+fn read_body(request: &Request) -> Result<Fields, ErrorReply> {
     match request.content_type().as_deref() {
         Some("application/json") => Fields::of_json(&request.body).map_err(wrong),
         Some("application/x-www-form-urlencoded") => {
@@ -213,7 +213,7 @@ fn read_body(request: &Request) -> Result<Fields, Refused> {
             let fields: Map<String, Value> = form.map(|(name, value)| typed(name, value)).collect();
             Ok(Fields::of(String::new(), fields))
         }
-        _ => Err(refused("API_VALIDATION_ERROR", "the body is JSON or a form")),
+        _ => Err(api_error("API_VALIDATION_ERROR", "the body is JSON or a form")),
     }
 }
 
@@ -251,20 +251,20 @@ fn view(link: &Link) -> Value {
     })
 }
 
-fn bare(status: StatusCode) -> Refused {
-    Refused(status, (FORM.error)(status))
+fn bare(status: StatusCode) -> ErrorReply {
+    ErrorReply(status, (FORM.error)(status))
 }
 
-fn refused(code: &str, message: &str) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, json!({ "error_code": code, "message": message }))
+fn api_error(code: &str, message: &str) -> ErrorReply {
+    ErrorReply(StatusCode::BAD_REQUEST, json!({ "error_code": code, "message": message }))
 }
 
-fn wrong(problem: Problem) -> Refused {
+fn wrong(problem: Problem) -> ErrorReply {
     let message = match problem {
         Problem::NotAnObject => "the body is no JSON object".to_owned(),
         Problem::Missing(field) => format!("{field} is required"),
         Problem::Wrong { field, rule } => format!("{field} is {rule}"),
         Problem::Unknown(field) => format!("{field} is not allowed"),
     };
-    refused("API_VALIDATION_ERROR", &message)
+    api_error("API_VALIDATION_ERROR", &message)
 }

@@ -15,14 +15,14 @@
 //! | 651 · 652 | with half a body, then silence, the work not done · done |
 //! | 661 to 666 | with garbage, the work done: html, not JSON, empty, no URL, an insecure URL, 32 MiB |
 
-use crate::fault_server::{Fault, Garbage, Trouble, When};
+use crate::fault_server::{ActiveFault, Fault, Garbage, When};
 
 const STATUSES: [u16; 13] = [400, 401, 403, 404, 408, 409, 410, 422, 429, 500, 502, 503, 504];
 const ORDINARY: [i64; 2] = [40_000, 50_000];
 const BEYOND_ANY_TIMEOUT_MS: u64 = 60_000;
 
-/// The trouble that an amount stands for, and for how many creates of one reference.
-pub(super) fn trouble(minor_amount: i64) -> Option<(Trouble, u32)> {
+/// The active_fault that an amount stands for, and for how many creates of one reference.
+pub(super) fn fault_of(minor_amount: i64) -> Option<(ActiveFault, u32)> {
     if ORDINARY.contains(&minor_amount) {
         return None;
     }
@@ -36,7 +36,7 @@ pub(super) fn trouble(minor_amount: i64) -> Option<(Trouble, u32)> {
         602 | 612 | 622 | 632 | 642 | 652 | 661..=666 => When::After,
         _ => When::Before,
     };
-    Some((Trouble { fault, when }, times))
+    Some((ActiveFault { fault, when }, times))
 }
 
 fn fault(what: u16) -> Option<Fault> {
@@ -65,7 +65,8 @@ mod tests {
     use super::*;
 
     fn read(minor_amount: i64) -> Option<(&'static str, When, u32)> {
-        trouble(minor_amount).map(|(trouble, times)| (trouble.fault.name(), trouble.when, times))
+        fault_of(minor_amount)
+            .map(|(active_fault, times)| (active_fault.fault.name(), active_fault.when, times))
     }
 
     #[test]

@@ -16,63 +16,63 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::OffsetDateTime;
 
+use super::api_error::ApiError;
 use super::ledger::{Call, Link, LinkStatus, Opening};
-use super::office::Office;
-use super::refusal::Refusal;
 use super::request::{self, Amount, CreateRequest};
-use crate::fault_server::{Answer, Connection, Operation, Reply, Trouble};
+use super::shared::Shared;
+use crate::fault_server::{ActiveFault, Answer, Connection, Operation, Reply};
 
-const LARGEST_BODY_BYTES: usize = 64 * 1024;
-const LONGEST_KEY_BYTES: usize = 255;
+const MAX_BODY_BYTES: usize = 64 * 1024;
+const MAX_KEY_BYTES: usize = 255;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-pub(super) fn router(office: Arc<Office>) -> Router {
+pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/payout-links", post(create).get(list))
         .route("/v1/payout-links/{id}", get(get_one))
         .route("/v1/payout-links/{id}/cancel", post(cancel))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY_BYTES))
-        .with_state(office)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(shared)
 }
 
 async fn create(
-    State(office): State<Arc<Office>>,
+    State(shared): State<Arc<Shared>>,
     ConnectInfo(connection): ConnectInfo<Connection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let visit = Visit::begin(office, Operation::Create, &headers);
+    let visit = Visit::begin(shared, Operation::Create, &headers);
     visit.attend(connection, visit.clone().create(headers, body)).await
 }
 
 async fn get_one(
-    State(office): State<Arc<Office>>,
+    State(shared): State<Arc<Shared>>,
     ConnectInfo(connection): ConnectInfo<Connection>,
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Response {
-    let visit = Visit::begin(office, Operation::Get, &headers);
+    let visit = Visit::begin(shared, Operation::Get, &headers);
     visit.attend(connection, visit.clone().get(headers, id)).await
 }
 
 async fn list(
-    State(office): State<Arc<Office>>,
+    State(shared): State<Arc<Shared>>,
     ConnectInfo(connection): ConnectInfo<Connection>,
     headers: HeaderMap,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Response {
-    let visit = Visit::begin(office, Operation::List, &headers);
+    let visit = Visit::begin(shared, Operation::List, &headers);
     visit.attend(connection, visit.clone().list(headers, query)).await
 }
 
 async fn cancel(
-    State(office): State<Arc<Office>>,
+    State(shared): State<Arc<Shared>>,
     ConnectInfo(connection): ConnectInfo<Connection>,
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Response {
-    let visit = Visit::begin(office, Operation::Cancel, &headers);
+    let visit = Visit::begin(shared, Operation::Cancel, &headers);
     visit.attend(connection, visit.clone().cancel(headers, id)).await
 }
 
@@ -82,34 +82,34 @@ struct ListQuery {
     reference: String,
 }
 
-/// One call on its way through the office.
+/// One call on its way through the shared.
 #[derive(Clone)]
 struct Visit {
-    office: Arc<Office>,
+    shared: Arc<Shared>,
     operation: Operation,
     number: u64,
 }
 
 impl Visit {
     /// Enters the call into the ledger: from here on it has been seen, whatever comes.
-    fn begin(office: Arc<Office>, operation: Operation, headers: &HeaderMap) -> Self {
+    fn begin(shared: Arc<Shared>, operation: Operation, headers: &HeaderMap) -> Self {
         let key =
             headers.get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
-        let number = office.change(|books| books.arrive(operation, key));
-        Self { office, operation, number }
+        let number = shared.change(|state| state.arrive(operation, key));
+        Self { shared, operation, number }
     }
 
     /// Does the work on a task of its own, which outlives a client that goes away.
     async fn attend(
         &self,
         connection: Connection,
-        work: impl Future<Output = Result<Answer, Refusal>> + Send + 'static,
+        work: impl Future<Output = Result<Answer, ApiError>> + Send + 'static,
     ) -> Response {
         let visit = self.clone();
         let answered = tokio::spawn(async move {
             let answer = work.await.unwrap_or_else(Answer::from);
             visit.conclude(&answer);
-            answer.into_response(&connection, &visit.office.desk.stop)
+            answer.into_response(&connection, &visit.shared.injector.stop)
         });
         answered.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
     }
@@ -130,98 +130,102 @@ impl Visit {
     }
 
     fn note(&self, write: impl FnOnce(&mut Call)) {
-        self.office.change(|books| books.call(self.number).map(write));
+        self.shared.change(|state| state.call(self.number).map(write));
     }
 
     async fn create(
         self,
         headers: HeaderMap,
         body: Result<Bytes, BytesRejection>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answer, ApiError> {
         self.authorise(&headers)?;
         let key = idempotency_key(&headers)?;
         let request = create_request(&headers, body)?;
         self.note(|call| call.reference = Some(request.reference.clone()));
-        match self.office.change(|books| books.open(&key, &request)) {
-            Opening::InUse => Err(Refusal::KEY_IN_USE),
-            Opening::OtherRequest => Err(Refusal::KEY_OF_ANOTHER_REQUEST),
+        match self.shared.change(|state| state.open(&key, &request)) {
+            Opening::InUse => Err(ApiError::KEY_IN_USE),
+            Opening::OtherRequest => Err(ApiError::KEY_OF_ANOTHER_REQUEST),
             Opening::Replay(link) => {
-                let trouble = self.trouble_of_create(&request);
-                Ok(self.around(trouble, || self.tell_again(&link)).await)
+                let active_fault = self.fault_of_create(&request);
+                Ok(self.around(active_fault, || self.replay(&link)).await)
             }
             Opening::Fresh => {
-                let _reserved = ReservedKey { office: &self.office, key: &key };
-                let trouble = self.trouble_of_create(&request);
-                Ok(self.around(trouble, || self.issue(&key, request)).await)
+                let _reserved = ReservedKey { shared: &self.shared, key: &key };
+                let active_fault = self.fault_of_create(&request);
+                Ok(self.around(active_fault, || self.issue(&key, request)).await)
             }
         }
     }
 
-    async fn get(self, headers: HeaderMap, id: String) -> Result<Answer, Refusal> {
+    async fn get(self, headers: HeaderMap, id: String) -> Result<Answer, ApiError> {
         self.authorise(&headers)?;
-        let trouble = self.trouble_of_link(&id);
-        Ok(self.around(trouble, || self.show(&id)).await)
+        let active_fault = self.fault_of_link(&id);
+        Ok(self.around(active_fault, || self.show(&id)).await)
     }
 
     async fn list(
         self,
         headers: HeaderMap,
         query: Result<Query<ListQuery>, QueryRejection>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answer, ApiError> {
         self.authorise(&headers)?;
-        let Query(ListQuery { reference }) = query.map_err(|error| Refusal::invalid(error.body_text()))?;
-        let trouble = self.trouble_of_list(&reference);
-        Ok(self.around(trouble, || self.show_all(&reference)).await)
+        let Query(ListQuery { reference }) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
+        let active_fault = self.fault_of_list(&reference);
+        Ok(self.around(active_fault, || self.show_all(&reference)).await)
     }
 
-    async fn cancel(self, headers: HeaderMap, id: String) -> Result<Answer, Refusal> {
+    async fn cancel(self, headers: HeaderMap, id: String) -> Result<Answer, ApiError> {
         self.authorise(&headers)?;
-        let trouble = self.trouble_of_link(&id);
-        Ok(self.around(trouble, || self.withdraw(&id)).await)
+        let active_fault = self.fault_of_link(&id);
+        Ok(self.around(active_fault, || self.withdraw(&id)).await)
     }
 
-    fn authorise(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn authorise(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let bearer =
             headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        if bearer.is_some_and(|token| self.office.knows(token)) { Ok(()) } else { Err(Refusal::UNAUTHORISED) }
+        if bearer.is_some_and(|token| self.shared.knows(token)) {
+            Ok(())
+        } else {
+            Err(ApiError::UNAUTHORISED)
+        }
     }
 
-    fn trouble_of_create(&self, request: &CreateRequest) -> Option<Trouble> {
-        let ordered = self.office.desk.trouble(self.operation, Some(&request.reference));
-        self.noted(ordered.or_else(|| self.office.change(|books| books.trouble_by_amount(request))))
+    fn fault_of_create(&self, request: &CreateRequest) -> Option<ActiveFault> {
+        let ordered = self.shared.injector.take_fault(self.operation, Some(&request.reference));
+        self.noted(ordered.or_else(|| self.shared.change(|state| state.fault_by_amount(request))))
     }
 
-    fn trouble_of_link(&self, id: &str) -> Option<Trouble> {
-        let reference = self.office.read(|books| Some(books.link(id)?.request.reference.clone()));
+    fn fault_of_link(&self, id: &str) -> Option<ActiveFault> {
+        let reference = self.shared.read(|state| Some(state.link(id)?.request.reference.clone()));
         self.note(|call| {
             call.link_id = reference.is_some().then(|| id.to_owned());
             call.reference.clone_from(&reference);
         });
-        self.noted(self.office.desk.trouble(self.operation, reference.as_deref()))
+        self.noted(self.shared.injector.take_fault(self.operation, reference.as_deref()))
     }
 
-    fn trouble_of_list(&self, reference: &str) -> Option<Trouble> {
+    fn fault_of_list(&self, reference: &str) -> Option<ActiveFault> {
         self.note(|call| call.reference = Some(reference.to_owned()));
-        self.noted(self.office.desk.trouble(self.operation, Some(reference)))
+        self.noted(self.shared.injector.take_fault(self.operation, Some(reference)))
     }
 
-    fn noted(&self, trouble: Option<Trouble>) -> Option<Trouble> {
-        self.note(|call| call.fault = trouble.as_ref().map(|trouble| trouble.fault.name()));
-        trouble
+    fn noted(&self, active_fault: Option<ActiveFault>) -> Option<ActiveFault> {
+        self.note(|call| call.fault = active_fault.as_ref().map(|active_fault| active_fault.fault.name()));
+        active_fault
     }
 
-    async fn around(&self, trouble: Option<Trouble>, work: impl FnOnce() -> Answer) -> Answer {
-        self.office.desk.around(trouble, work).await
+    async fn around(&self, active_fault: Option<ActiveFault>, work: impl FnOnce() -> Answer) -> Answer {
+        self.shared.injector.around(active_fault, work).await
     }
 
     fn issue(&self, key: &str, request: CreateRequest) -> Answer {
-        let new = self.office.new_link();
-        let link = self.office.change(|books| books.issue(key, request, new));
+        let new = self.shared.new_link();
+        let link = self.shared.change(|state| state.issue(key, request, new));
         self.note(|call| call.link_id = Some(link.id.clone()));
         Reply::json(StatusCode::CREATED, &IssuedLink::new(&link, false)).into()
     }
 
-    fn tell_again(&self, link: &Link) -> Answer {
+    fn replay(&self, link: &Link) -> Answer {
         self.note(|call| {
             call.link_id = Some(link.id.clone());
             call.replayed = true;
@@ -232,23 +236,23 @@ impl Visit {
     }
 
     fn show(&self, id: &str) -> Answer {
-        self.office.read(|books| match books.link(id) {
+        self.shared.read(|state| match state.link(id) {
             Some(link) => Reply::json(StatusCode::OK, &LinkView::new(link)).into(),
-            None => Refusal::NO_SUCH_LINK.into(),
+            None => ApiError::NO_SUCH_LINK.into(),
         })
     }
 
     fn show_all(&self, reference: &str) -> Answer {
-        self.office.read(|books| {
-            let links: Vec<LinkView<'_>> = books.links_of(reference).into_iter().map(LinkView::new).collect();
+        self.shared.read(|state| {
+            let links: Vec<LinkView<'_>> = state.links_of(reference).into_iter().map(LinkView::new).collect();
             Reply::json(StatusCode::OK, &json!({ "data": links })).into()
         })
     }
 
     fn withdraw(&self, id: &str) -> Answer {
-        match self.office.change(|books| books.end(id, LinkStatus::Cancelled)) {
-            None => Refusal::NO_SUCH_LINK.into(),
-            Some(LinkStatus::Claimed) => Refusal::CLAIMED.into(),
+        match self.shared.change(|state| state.end(id, LinkStatus::Cancelled)) {
+            None => ApiError::NO_SUCH_LINK.into(),
+            Some(LinkStatus::Claimed) => ApiError::CLAIMED.into(),
             Some(LinkStatus::Issued | LinkStatus::Cancelled | LinkStatus::Expired) => self.show(id),
         }
     }
@@ -256,38 +260,38 @@ impl Visit {
 
 /// Frees the key, unless a link was issued under it, however the call ends.
 struct ReservedKey<'a> {
-    office: &'a Office,
+    shared: &'a Shared,
     key: &'a str,
 }
 
 impl Drop for ReservedKey<'_> {
     fn drop(&mut self) {
-        self.office.change(|books| books.abandon(self.key));
+        self.shared.change(|state| state.abandon(self.key));
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<String, Refusal> {
-    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Err(Refusal::NO_KEY) };
+fn idempotency_key(headers: &HeaderMap) -> Result<String, ApiError> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Err(ApiError::NO_KEY) };
     match key.to_str() {
-        Ok(key) if (1..=LONGEST_KEY_BYTES).contains(&key.len()) => Ok(key.to_owned()),
-        _ => Err(Refusal::BAD_KEY),
+        Ok(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => Ok(key.to_owned()),
+        _ => Err(ApiError::BAD_KEY),
     }
 }
 
 fn create_request(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<CreateRequest, Refusal> {
+) -> Result<CreateRequest, ApiError> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.split(';').next().map(str::trim) != Some("application/json") {
-        return Err(Refusal::NOT_JSON);
+        return Err(ApiError::NOT_JSON);
     }
-    let body = body.map_err(|error| Refusal {
+    let body = body.map_err(|error| ApiError {
         status: error.status(),
         code: "invalid_request",
         message: error.body_text().into(),
     })?;
-    request::decode(&body).map_err(Refusal::invalid)
+    request::decode(&body).map_err(ApiError::invalid)
 }
 
 /// The answer to a create. A replay tells the link as it was issued, whatever became of it since.

@@ -13,15 +13,13 @@ pub(super) enum Field {
     AccountNumber,
 }
 
-const LONGEST_HOLDER: usize = 140;
+const MAX_HOLDER: usize = 140;
 
 pub(super) fn check_holder(holder: &str) -> Result<(), Problem> {
     let problem = |message| Err(Problem { field: Field::AccountHolder, message });
     match holder.trim() {
         "" => problem("Enter the name of the account holder."),
-        holder if holder.chars().count() > LONGEST_HOLDER => {
-            problem("Use at most 140 characters for the name.")
-        }
+        holder if holder.chars().count() > MAX_HOLDER => problem("Use at most 140 characters for the name."),
         holder if holder.chars().any(char::is_control) => {
             problem("Use letters, spaces and punctuation only.")
         }

@@ -17,16 +17,16 @@ use serde::Deserialize;
 use super::bank::{self, Problem};
 use super::claim_page::{self, Notice};
 use super::ledger::{Link, LinkStatus};
-use super::office::Office;
+use super::shared::Shared;
 use crate::fault_server::Reply;
 
-const LARGEST_FORM_BYTES: usize = 8 * 1024;
+const MAX_FORM_BYTES: usize = 8 * 1024;
 
-pub(super) fn router(office: Arc<Office>) -> Router {
+pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/l/{token}", get(show).post(claim))
-        .layer(DefaultBodyLimit::max(LARGEST_FORM_BYTES))
-        .with_state(office)
+        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
+        .with_state(shared)
 }
 
 /// What the recipient fills in. A field that is missing is a field left empty.
@@ -52,8 +52,8 @@ impl ClaimForm {
     }
 }
 
-async fn show(State(office): State<Arc<Office>>, Path(token): Path<String>) -> Reply {
-    let Some(link) = find(&office, &token) else { return notice(StatusCode::NOT_FOUND, &Notice::Unknown) };
+async fn show(State(shared): State<Arc<Shared>>, Path(token): Path<String>) -> Reply {
+    let Some(link) = find(&shared, &token) else { return notice(StatusCode::NOT_FOUND, &Notice::Unknown) };
     match link.status() {
         LinkStatus::Issued => form(StatusCode::OK, &link, &ClaimForm::prefilled(&link), &[]),
         LinkStatus::Claimed => notice(StatusCode::OK, &Notice::Claimed(&link)),
@@ -63,11 +63,11 @@ async fn show(State(office): State<Arc<Office>>, Path(token): Path<String>) -> R
 }
 
 async fn claim(
-    State(office): State<Arc<Office>>,
+    State(shared): State<Arc<Shared>>,
     Path(token): Path<String>,
     filled_in: Result<Form<ClaimForm>, FormRejection>,
 ) -> Reply {
-    let Some(link) = find(&office, &token) else { return notice(StatusCode::NOT_FOUND, &Notice::Unknown) };
+    let Some(link) = find(&shared, &token) else { return notice(StatusCode::NOT_FOUND, &Notice::Unknown) };
     let Ok(Form(filled_in)) = filled_in else {
         return notice(StatusCode::BAD_REQUEST, &Notice::Unreadable);
     };
@@ -76,7 +76,7 @@ async fn claim(
         return form(StatusCode::UNPROCESSABLE_ENTITY, &link, &filled_in, &problems);
     }
     // Of two claims at the same moment, one finds the link issued.
-    match office.change(|books| books.end(&link.id, LinkStatus::Claimed)) {
+    match shared.change(|state| state.end(&link.id, LinkStatus::Claimed)) {
         Some(LinkStatus::Issued) => see_the_page_again(&token),
         Some(LinkStatus::Claimed) => notice(StatusCode::CONFLICT, &Notice::ClaimedBefore(&link)),
         Some(LinkStatus::Cancelled) => notice(StatusCode::GONE, &Notice::Cancelled(&link)),
@@ -85,8 +85,8 @@ async fn claim(
     }
 }
 
-fn find(office: &Office, token: &str) -> Option<Link> {
-    office.read(|books| books.link_by_token(token).cloned())
+fn find(shared: &Shared, token: &str) -> Option<Link> {
+    shared.read(|state| state.link_by_token(token).cloned())
 }
 
 /// A redirect, so that reloading the page does not send the form again.

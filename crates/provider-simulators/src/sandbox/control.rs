@@ -11,20 +11,20 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Idempotency;
-use super::office::Office;
-use crate::fault_server::{Refused, Reply, decoded};
+use super::shared::Shared;
+use crate::fault_server::{ErrorReply, Reply, decoded};
 
 /// The ledger and the replay mode.
-pub(super) fn provider(office: Arc<Office>) -> Router {
+pub(super) fn provider(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/ledger", get(ledger))
         .route("/control/mode", get(mode).put(set_mode))
-        .with_state(office)
+        .with_state(shared)
 }
 
-async fn ledger(State(office): State<Arc<Office>>) -> Response {
+async fn ledger(State(shared): State<Arc<Shared>>) -> Response {
     // Turned into JSON outside the lock: a long ledger must not hold up the calls.
-    let ledger = office.read(|books| books.ledger.clone());
+    let ledger = shared.read(|state| state.ledger.clone());
     Reply::json(StatusCode::OK, &ledger).into_response()
 }
 
@@ -34,12 +34,12 @@ struct Mode {
     idempotency: Idempotency,
 }
 
-async fn mode(State(office): State<Arc<Office>>) -> Reply {
-    Reply::json(StatusCode::OK, &Mode { idempotency: office.read(|books| books.idempotency) })
+async fn mode(State(shared): State<Arc<Shared>>) -> Reply {
+    Reply::json(StatusCode::OK, &Mode { idempotency: shared.read(|state| state.idempotency) })
 }
 
-async fn set_mode(State(office): State<Arc<Office>>, body: Bytes) -> Result<Reply, Refused> {
+async fn set_mode(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Reply, ErrorReply> {
     let mode: Mode = decoded(&body)?;
-    office.set_idempotency(mode.idempotency);
+    shared.set_idempotency(mode.idempotency);
     Ok(Reply::json(StatusCode::OK, &mode))
 }

@@ -7,10 +7,10 @@ use time::OffsetDateTime;
 
 use super::amounts;
 use super::request::{Amount, CreateRequest};
-use crate::fault_server::{Operation, Trouble};
+use crate::fault_server::{ActiveFault, Operation};
 
 /// Calls remembered; of more, the oldest are forgotten. Links are never forgotten.
-const MOST_CALLS: usize = 200_000;
+const MAX_CALLS: usize = 200_000;
 
 /// Every call and every link, oldest first.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -149,7 +149,7 @@ pub(super) enum Opening {
 
 /// The ledger with its indexes.
 #[derive(Default)]
-pub(super) struct Books {
+pub(super) struct SandboxState {
     pub(super) ledger: Ledger,
     pub(super) idempotency: Idempotency,
     calls_ever: u64,
@@ -157,7 +157,7 @@ pub(super) struct Books {
     by_id: HashMap<String, usize>,
     by_token: HashMap<String, usize>,
     by_reference: HashMap<String, Vec<usize>>,
-    troubled: HashMap<(String, i64), u32>,
+    faults_injected: HashMap<(String, i64), u32>,
 }
 
 enum KeyUse {
@@ -165,11 +165,11 @@ enum KeyUse {
     Issued(usize),
 }
 
-impl Books {
+impl SandboxState {
     /// Enters a call; its number is its handle from now on.
     pub(super) fn arrive(&mut self, operation: Operation, idempotency_key: Option<String>) -> u64 {
         self.calls_ever += 1;
-        if self.ledger.calls.len() == MOST_CALLS {
+        if self.ledger.calls.len() == MAX_CALLS {
             self.ledger.calls.pop_front();
         }
         self.ledger.calls.push_back(Call {
@@ -189,20 +189,20 @@ impl Books {
     /// The call, unless so many came after it that it is forgotten.
     pub(super) fn call(&mut self, number: u64) -> Option<&mut Call> {
         let newer = usize::try_from(self.calls_ever - number).ok()?;
-        let place = self.ledger.calls.len().checked_sub(newer + 1)?;
-        self.ledger.calls.get_mut(place)
+        let index = self.ledger.calls.len().checked_sub(newer + 1)?;
+        self.ledger.calls.get_mut(index)
     }
 
-    /// The trouble that the amount orders, as long as the reference has not had its share.
-    pub(super) fn trouble_by_amount(&mut self, request: &CreateRequest) -> Option<Trouble> {
+    /// The active_fault that the amount orders, as long as the reference has not had its share.
+    pub(super) fn fault_by_amount(&mut self, request: &CreateRequest) -> Option<ActiveFault> {
         let minor_amount = request.amount.minor_amount;
-        let (trouble, times) = amounts::trouble(minor_amount)?;
-        let had = self.troubled.entry((request.reference.clone(), minor_amount)).or_default();
+        let (active_fault, times) = amounts::fault_of(minor_amount)?;
+        let had = self.faults_injected.entry((request.reference.clone(), minor_amount)).or_default();
         if *had >= times {
             return None;
         }
         *had += 1;
-        Some(trouble)
+        Some(active_fault)
     }
 
     pub(super) fn open(&mut self, key: &str, request: &CreateRequest) -> Opening {
@@ -215,8 +215,8 @@ impl Books {
                 Opening::Fresh
             }
             Some(KeyUse::InProgress(first)) if first == request => Opening::InUse,
-            Some(KeyUse::Issued(place)) if self.ledger.links[*place].request == *request => {
-                Opening::Replay(Box::new(self.ledger.links[*place].clone()))
+            Some(KeyUse::Issued(index)) if self.ledger.links[*index].request == *request => {
+                Opening::Replay(Box::new(self.ledger.links[*index].clone()))
             }
             Some(KeyUse::InProgress(_) | KeyUse::Issued(_)) => Opening::OtherRequest,
         }
@@ -230,12 +230,12 @@ impl Books {
     }
 
     pub(super) fn issue(&mut self, key: &str, request: CreateRequest, new: NewLink) -> Link {
-        let place = self.ledger.links.len();
-        self.by_id.insert(new.id.clone(), place);
-        self.by_token.insert(new.token, place);
-        self.by_reference.entry(request.reference.clone()).or_default().push(place);
+        let index = self.ledger.links.len();
+        self.by_id.insert(new.id.clone(), index);
+        self.by_token.insert(new.token, index);
+        self.by_reference.entry(request.reference.clone()).or_default().push(index);
         if let Some(key_use @ KeyUse::InProgress(_)) = self.keys.get_mut(key) {
-            *key_use = KeyUse::Issued(place);
+            *key_use = KeyUse::Issued(index);
         }
         let link = Link {
             id: new.id,
@@ -251,22 +251,22 @@ impl Books {
     }
 
     pub(super) fn link(&self, id: &str) -> Option<&Link> {
-        self.by_id.get(id).map(|&place| &self.ledger.links[place])
+        self.by_id.get(id).map(|&index| &self.ledger.links[index])
     }
 
     pub(super) fn link_by_token(&self, token: &str) -> Option<&Link> {
-        self.by_token.get(token).map(|&place| &self.ledger.links[place])
+        self.by_token.get(token).map(|&index| &self.ledger.links[index])
     }
 
     pub(super) fn links_of(&self, reference: &str) -> Vec<&Link> {
-        let places = self.by_reference.get(reference).map_or(&[][..], Vec::as_slice);
-        places.iter().map(|&place| &self.ledger.links[place]).collect()
+        let indexes = self.by_reference.get(reference).map_or(&[][..], Vec::as_slice);
+        indexes.iter().map(|&index| &self.ledger.links[index]).collect()
     }
 
     /// Ends an issued link; any other stays as it is. Returns the status before.
     pub(super) fn end(&mut self, id: &str, ended: LinkStatus) -> Option<LinkStatus> {
-        let place = *self.by_id.get(id)?;
-        let link = &mut self.ledger.links[place];
+        let index = *self.by_id.get(id)?;
+        let link = &mut self.ledger.links[index];
         let before = link.status();
         if before == LinkStatus::Issued {
             link.ended = Some(ended);

@@ -12,7 +12,7 @@
 //! | `POST` · `GET /webhooks` | the webhook receiver, where secrets are given for it |
 //!
 //! The API under `/v1` asks for the bearer token; the rest does not, so it is no server for the open network.
-//! Faults come by amount ([`amounts`]) or by order ([`Order`]); orders come first.
+//! Faults come by amount ([`amounts`]) or by order ([`FaultRule`]); orders come first.
 //! Nothing is written to disk, and no token, URL of a link, or bank detail to the log.
 
 use std::io;
@@ -29,9 +29,9 @@ mod claim;
 mod claim_page;
 mod control;
 mod ledger;
-mod office;
+mod shared;
 mod receiver;
-mod refusal;
+mod api_error;
 mod request;
 mod signature;
 
@@ -39,12 +39,12 @@ pub use ledger::{Call, Idempotency, Ledger, Link, LinkStatus};
 pub use receiver::{Received, Receiver};
 pub use request::{Amount, CreateRequest, Recipient};
 
-use office::Office;
+use api_error::ApiError;
 use receiver::Inbox;
-use refusal::Refusal;
+use shared::Shared;
 
-use crate::fault_server::{Bound, Desk, PLAIN, Server, Stopper, complete, faults};
-pub use crate::fault_server::{Fault, Garbage, HeldCall, Operation, Order, When};
+use crate::fault_server::{Bound, FaultInjector, PLAIN, Server, Stopper, complete, faults};
+pub use crate::fault_server::{Fault, FaultRule, Garbage, HeldCall, Operation, When};
 
 /// How a sandbox is to be.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ impl Settings {
 /// A running sandbox; dropping it stops it.
 pub struct Sandbox {
     url: String,
-    office: Arc<Office>,
+    shared: Arc<Shared>,
     server: Server,
 }
 
@@ -88,14 +88,14 @@ impl Sandbox {
         let bound = Bound::to(settings.listen).await?;
         let url = bound.url();
         let stopper = Stopper::new();
-        let desk = Arc::new(Desk::new(&PLAIN, stopper.stop()));
+        let injector = Arc::new(FaultInjector::new(&PLAIN, stopper.stop()));
         let inbox = match settings.webhook_secrets.as_slice() {
             [] => None,
-            secrets => Some(Inbox::new(desk.clone(), secrets)?),
+            secrets => Some(Inbox::new(injector.clone(), secrets)?),
         };
-        let office = Arc::new(Office::new(desk, settings, &url));
-        let router = complete(routes(&office, inbox).fallback(async || Refusal::NO_SUCH_PAGE));
-        Ok(Self { url, office, server: bound.serve(router, stopper) })
+        let shared = Arc::new(Shared::new(injector, settings, &url));
+        let router = complete(routes(&shared, inbox).fallback(async || ApiError::NO_SUCH_PAGE));
+        Ok(Self { url, shared, server: bound.serve(router, stopper) })
     }
 
     /// Where the sandbox answers, without a slash at the end.
@@ -110,25 +110,25 @@ impl Sandbox {
 
     /// Every call and every link up to now.
     pub fn ledger(&self) -> Ledger {
-        self.office.read(|books| books.ledger.clone())
+        self.shared.read(|state| state.ledger.clone())
     }
 
     /// Waits until the ledger is as wanted. There is no deadline here: the caller sets one.
     pub async fn until(&self, wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
-        self.office.until(wanted).await
+        self.shared.until(wanted).await
     }
 
-    /// Orders a fault: `sandbox.order_fault(Order::new(Fault::Reset).times(2).after_the_work())`, or
-    /// `sandbox.order_fault(Fault::status(503))` for the next create alone.
+    /// Orders a fault: `sandbox.inject_fault(FaultRule::new(Fault::Reset).times(2).after_the_work())`, or
+    /// `sandbox.inject_fault(Fault::status(503))` for the next create alone.
     ///
     /// # Panics
     /// If a thousand orders wait already.
-    pub fn order_fault(&self, order: impl Into<Order>) {
-        self.office.desk.order(order.into()).expect("orders that are kept within bounds");
+    pub fn inject_fault(&self, order: impl Into<FaultRule>) {
+        self.shared.injector.add(order.into()).expect("orders that are kept within bounds");
     }
 
     pub fn clear_faults(&self) {
-        self.office.desk.clear();
+        self.shared.injector.clear();
     }
 
     /// Holds the next create before its work: until released, no link is made and its key is in use.
@@ -142,19 +142,19 @@ impl Sandbox {
     }
 
     pub fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
-        self.office.desk.hold_next(operation, when)
+        self.shared.injector.hold_next(operation, when)
     }
 
     pub fn set_idempotency(&self, idempotency: Idempotency) {
-        self.office.set_idempotency(idempotency);
+        self.shared.set_idempotency(idempotency);
     }
 }
 
-fn routes(office: &Arc<Office>, inbox: Option<Arc<Inbox>>) -> Router {
-    let routes = api::router(office.clone())
-        .merge(claim::router(office.clone()))
-        .merge(control::provider(office.clone()))
-        .merge(faults(office.desk.clone()));
+fn routes(shared: &Arc<Shared>, inbox: Option<Arc<Inbox>>) -> Router {
+    let routes = api::router(shared.clone())
+        .merge(claim::router(shared.clone()))
+        .merge(control::provider(shared.clone()))
+        .merge(faults(shared.injector.clone()));
     match inbox {
         Some(inbox) => routes.merge(receiver::router(inbox)),
         None => routes,

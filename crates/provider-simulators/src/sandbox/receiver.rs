@@ -19,16 +19,16 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::refusal::Refusal;
+use super::api_error::ApiError;
 use super::signature::{BadSecret, Verifier};
 use crate::fault_server::{
-    Answer, Bound, Connection, Desk, HeldCall, Operation, Order, PLAIN, Reply, Server, Stopper, When,
-    complete,
+    Answer, Bound, Connection, FaultInjector, FaultRule, HeldCall, Operation, PLAIN, Reply, Server, Stopper,
+    When, complete,
 };
 
 /// Webhooks remembered; of more, the oldest are forgotten.
-const MOST_WEBHOOKS: usize = 10_000;
-const LARGEST_BODY_BYTES: usize = 1024 * 1024;
+const MAX_WEBHOOKS: usize = 10_000;
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// One webhook, from the moment it arrived.
 #[derive(Clone, Debug, Serialize)]
@@ -80,9 +80,9 @@ impl Receiver {
     pub async fn listen(address: SocketAddr, secrets: &[String]) -> io::Result<Self> {
         let bound = Bound::to(address).await?;
         let stopper = Stopper::new();
-        let inbox = Inbox::new(Arc::new(Desk::new(&PLAIN, stopper.stop())), secrets)?;
+        let inbox = Inbox::new(Arc::new(FaultInjector::new(&PLAIN, stopper.stop())), secrets)?;
         let url = format!("{}/webhooks", bound.url());
-        let routes = complete(router(inbox.clone()).fallback(async || Refusal::NO_SUCH_PAGE));
+        let routes = complete(router(inbox.clone()).fallback(async || ApiError::NO_SUCH_PAGE));
         Ok(Self { url, inbox, server: bound.serve(routes, stopper) })
     }
 
@@ -110,34 +110,34 @@ impl Receiver {
     ///
     /// # Panics
     /// If a thousand orders wait already.
-    pub fn order_fault(&self, order: impl Into<Order>) {
+    pub fn inject_fault(&self, order: impl Into<FaultRule>) {
         let order = order.into().on(Operation::Webhook);
-        self.inbox.desk.order(order).expect("orders that are kept within bounds");
+        self.inbox.injector.add(order).expect("orders that are kept within bounds");
     }
 
     pub fn clear_faults(&self) {
-        self.inbox.desk.clear();
+        self.inbox.injector.clear();
     }
 
     /// Holds the answer to the next webhook.
     pub fn hold_next_answer(&self) -> HeldCall {
-        self.inbox.desk.hold_next(Operation::Webhook, When::After)
+        self.inbox.injector.hold_next(Operation::Webhook, When::After)
     }
 }
 
 /// Where webhooks are kept.
 pub(super) struct Inbox {
-    desk: Arc<Desk>,
+    injector: Arc<FaultInjector>,
     verifier: Verifier,
     webhooks: Mutex<VecDeque<Received>>,
     changed: watch::Sender<u64>,
 }
 
 impl Inbox {
-    pub(super) fn new(desk: Arc<Desk>, secrets: &[String]) -> io::Result<Arc<Self>> {
+    pub(super) fn new(injector: Arc<FaultInjector>, secrets: &[String]) -> io::Result<Arc<Self>> {
         let verifier = Verifier::new(secrets)
             .map_err(|bad @ BadSecret| io::Error::new(io::ErrorKind::InvalidInput, bad))?;
-        Ok(Arc::new(Self { desk, verifier, webhooks: Mutex::default(), changed: watch::Sender::new(0) }))
+        Ok(Arc::new(Self { injector, verifier, webhooks: Mutex::default(), changed: watch::Sender::new(0) }))
     }
 
     async fn until(&self, mut wanted: impl FnMut(&[Received]) -> bool) -> Vec<Received> {
@@ -162,7 +162,7 @@ impl Inbox {
     fn keep(&self, webhook: Received) -> u64 {
         let mut webhooks = self.webhooks();
         let number = webhooks.back().map_or(1, |last| last.number + 1);
-        if webhooks.len() == MOST_WEBHOOKS {
+        if webhooks.len() == MAX_WEBHOOKS {
             webhooks.pop_front();
         }
         webhooks.push_back(Received { number, ..webhook });
@@ -196,7 +196,7 @@ pub(super) fn router(inbox: Arc<Inbox>) -> Router {
     Router::new()
         .route("/webhooks", post(receive).get(list))
         .route("/webhooks/{*path}", post(receive))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY_BYTES))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(inbox)
 }
 
@@ -211,9 +211,11 @@ async fn receive(
     let (verified, reference) = (webhook.verified, webhook.reference.clone());
     let number = inbox.keep(webhook);
 
-    let trouble = inbox.desk.trouble(Operation::Webhook, reference.as_deref());
-    inbox.note(number, |webhook| webhook.fault = trouble.as_ref().map(|trouble| trouble.fault.name()));
-    let answer = inbox.desk.around(trouble, || inbox.verdict(verified)).await;
+    let active_fault = inbox.injector.take_fault(Operation::Webhook, reference.as_deref());
+    inbox.note(number, |webhook| {
+        webhook.fault = active_fault.as_ref().map(|active_fault| active_fault.fault.name())
+    });
+    let answer = inbox.injector.around(active_fault, || inbox.verdict(verified)).await;
     inbox.note(number, |webhook| {
         webhook.status = answer.status().map(|status| status.as_u16());
         tracing::info!(
@@ -225,7 +227,7 @@ async fn receive(
             "webhook answered"
         );
     });
-    answer.into_response(&connection, &inbox.desk.stop)
+    answer.into_response(&connection, &inbox.injector.stop)
 }
 
 impl Inbox {

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-const LONGEST_REFERENCE_BYTES: usize = 255;
+const MAX_REFERENCE_BYTES: usize = 255;
 
 /// The body of `POST /v1/payout-links`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -63,8 +63,8 @@ pub(super) fn decode(body: &[u8]) -> Result<CreateRequest, String> {
 
 fn reference<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let reference = String::deserialize(deserializer)?;
-    if reference.is_empty() || reference.len() > LONGEST_REFERENCE_BYTES {
-        return Err(D::Error::custom(format!("a reference has 1 to {LONGEST_REFERENCE_BYTES} bytes")));
+    if reference.is_empty() || reference.len() > MAX_REFERENCE_BYTES {
+        return Err(D::Error::custom(format!("a reference has 1 to {MAX_REFERENCE_BYTES} bytes")));
     }
     Ok(reference)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use provider_simulators::providers::{Provider, Settings, StandIn};
+use provider_simulators::providers::{Provider, ProviderSimulator, Settings};
 use reqwest::{Method, RequestBuilder, redirect};
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
-    pub(crate) stand_in: StandIn,
+    pub(crate) simulator: ProviderSimulator,
     client: reqwest::Client,
     /// The header that the provider knows its client by.
     credential: (&'static str, String),
@@ -22,7 +22,7 @@ impl World {
     }
 
     pub(crate) async fn with(settings: Settings, credential: (&'static str, String)) -> Self {
-        let stand_in = StandIn::start(settings).await.unwrap();
+        let simulator = ProviderSimulator::start(settings).await.unwrap();
         // One that follows nothing and repeats nothing.
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
@@ -30,11 +30,11 @@ impl World {
             .timeout(DEADLINE)
             .build()
             .unwrap();
-        Self { stand_in, client, credential }
+        Self { simulator, client, credential }
     }
 
     pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.stand_in.url()))
+        self.client.request(method, format!("{}{path}", self.simulator.url()))
     }
 
     /// With the credential.
@@ -53,7 +53,7 @@ impl World {
     }
 
     pub(crate) fn links(&self) -> usize {
-        self.stand_in.ledger().links.len()
+        self.simulator.ledger().links.len()
     }
 }
 

@@ -1,6 +1,8 @@
 //! What all stand-ins have in common, shown on one of them: faults in the provider's form, stages, the ledger.
 
-use provider_simulators::providers::{Fault, Garbage, HyperswitchSettings, Operation, Order, Provider, When};
+use provider_simulators::providers::{
+    Fault, FaultRule, Garbage, HyperswitchSettings, Operation, Provider, When,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -17,13 +19,13 @@ fn link(id: &str) -> Value {
 #[tokio::test]
 async fn an_ordered_error_has_the_providers_form() {
     let world = world().await;
-    world.stand_in.order_fault(Fault::status_with_retry_after(429, "7"));
+    world.simulator.inject_fault(Fault::status_with_retry_after(429, "7"));
     let refused = world.post("/payouts/create", &link("a")).await;
     assert_eq!(refused.header("retry-after"), Some("7"));
     assert_eq!(refused.with(429)["error"]["code"], "HE_00");
     assert_eq!(world.links(), 0);
 
-    world.stand_in.order_fault(Order::new(Fault::status(500)).after_the_work());
+    world.simulator.inject_fault(FaultRule::new(Fault::status(500)).after_the_work());
     assert_eq!(world.post("/payouts/create", &link("a")).await.with(500)["error"]["type"], "api");
     assert_eq!(world.links(), 1);
 }
@@ -31,12 +33,12 @@ async fn an_ordered_error_has_the_providers_form() {
 #[tokio::test]
 async fn garbage_looks_like_the_providers_success() {
     let world = world().await;
-    world.stand_in.order_fault(Order::new(Fault::Garbage(Garbage::MissingFields)).after_the_work());
+    world.simulator.inject_fault(FaultRule::new(Fault::Garbage(Garbage::MissingFields)).after_the_work());
     let told = world.post("/payouts/create", &link("a")).await.with(200);
     assert_eq!(told["payout_id"], "a");
     assert!(told["payout_link"].is_object() && told["payout_link"].get("link").is_none());
 
-    world.stand_in.order_fault(Fault::Garbage(Garbage::InsecureUrl));
+    world.simulator.inject_fault(Fault::Garbage(Garbage::InsecureUrl));
     let told = world.post("/payouts/create", &link("b")).await.with(200);
     assert!(told["payout_link"]["link"].as_str().unwrap().starts_with("http://"));
     assert_eq!(world.links(), 1, "the second was never made");
@@ -45,10 +47,10 @@ async fn garbage_looks_like_the_providers_success() {
 #[tokio::test]
 async fn an_answer_is_lost_after_the_work() {
     let world = world().await;
-    world.stand_in.order_fault(Order::new(Fault::Reset).after_the_work());
+    world.simulator.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
     let call = world.call(Method::POST, "/payouts/create").header("content-type", "application/json");
     call.body(link("a").to_string()).send().await.unwrap_err();
-    let ledger = world.stand_in.until(|ledger| ledger.links.len() == 1).await;
+    let ledger = world.simulator.until(|ledger| ledger.links.len() == 1).await;
     let create = ledger.creates().next().unwrap();
     assert_eq!((create.status, create.fault), (None, Some("reset")));
 }
@@ -56,7 +58,7 @@ async fn an_answer_is_lost_after_the_work() {
 #[tokio::test]
 async fn of_two_that_race_for_a_reference_one_makes_the_link() {
     let world = world().await;
-    let held = world.stand_in.hold_next(Operation::Create, When::Before);
+    let held = world.simulator.hold_next(Operation::Create, When::Before);
     let body = link("a");
     let (first, second) = tokio::join!(world.post("/payouts/create", &body), async {
         held.arrived().await;
@@ -72,7 +74,7 @@ async fn of_two_that_race_for_a_reference_one_makes_the_link() {
 #[tokio::test]
 async fn a_link_goes_through_its_stages_one_for_each_look() {
     let world = world().await;
-    world.stand_in.set_stages(&["requires_payout_method_data", "pending", "success"]);
+    world.simulator.set_stages(&["requires_payout_method_data", "pending", "success"]);
     let status = |told: Value| told["status"].as_str().unwrap().to_owned();
     assert_eq!(
         status(world.post("/payouts/create", &link("a")).await.with(200)),

@@ -71,7 +71,7 @@ async fn a_payout_id_that_is_taken_is_an_error_without_the_payout_whatever_the_b
         assert!(message.contains(ID));
     }
     assert_eq!(world.links(), 1);
-    assert_eq!(world.stand_in.ledger().references_seen(), [ID, ID, ID]);
+    assert_eq!(world.simulator.ledger().references_seen(), [ID, ID, ID]);
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_payout_is_cancelled_until_it_has_gone_further() {
     let body = json!({ "payout_id": ID });
     assert_eq!(world.post(&path, &json!({})).await.with(400)["error"]["code"], "IR_04");
     assert_eq!(world.post(&path, &body).await.with(200)["status"], "cancelled");
-    world.stand_in.set_status(ID, "success");
+    world.simulator.set_status(ID, "success");
     assert_eq!(world.post(&path, &body).await.with(400)["error"]["code"], "IR_06");
 }
 

@@ -72,7 +72,7 @@ async fn a_repeat_makes_a_second_link_whatever_its_key() {
         let call = world.call(Method::POST, LINKS).header("x-payout-idempotency", "key-1");
         answer(call.header("content-type", "application/json").body(link().to_string())).await.with(200);
     }
-    assert_eq!(world.stand_in.ledger().links_of("po_1001").len(), 2);
+    assert_eq!(world.simulator.ledger().links_of("po_1001").len(), 2);
 }
 
 #[tokio::test]
@@ -182,11 +182,11 @@ async fn both_halves_of_the_key_count() {
 #[tokio::test]
 async fn an_issued_link_is_cancelled_and_no_other() {
     let world = world().await;
-    world.stand_in.set_stages(&["pending", "issued"]);
+    world.simulator.set_stages(&["pending", "issued"]);
     let made = world.post(LINKS, &link()).await.with(200);
     let path = format!("{LINKS}/{}/cancel", made["id"].as_str().unwrap());
     assert_eq!(world.post(&path, &json!({})).await.status, 400, "it is pending");
-    world.stand_in.set_status("po_1001", "issued");
+    world.simulator.set_status("po_1001", "issued");
     let cancelled = world.post(&path, &json!({})).await.with(200);
     assert_eq!(cancelled["status"], "cancelled");
     assert!(cancelled["cancelled_at"].is_i64());

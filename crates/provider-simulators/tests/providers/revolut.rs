@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use provider_simulators::providers::{
-    ACCESS_TOKEN_LIFETIME, ACCOUNTS, Duplicates, Fault, Operation, Order, Provider, RevolutClient,
+    ACCESS_TOKEN_LIFETIME, ACCOUNTS, Duplicates, Fault, FaultRule, Operation, Provider, RevolutClient,
     RevolutSettings,
 };
 use reqwest::Method;
@@ -72,7 +72,7 @@ async fn a_link_is_created_and_has_a_url_once_it_is_active() {
     let time = |name: &str| OffsetDateTime::parse(active[name].as_str().unwrap(), &Rfc3339).unwrap();
     assert_eq!(time("expiry_date") - time("created_at"), time::Duration::days(7));
 
-    world.stand_in.set_status("pl-1", "processed");
+    world.simulator.set_status("pl-1", "processed");
     let processed = world.get(&path).await.with(200);
     assert!(processed.get("url").is_none() && processed["transaction_id"].is_string());
     assert_eq!(world.get(&format!("{LINKS}/none")).await.with(404)["code"], 3006);
@@ -97,7 +97,7 @@ async fn a_repeated_request_id_is_refused_or_told_as_it_is_set_up() {
 #[tokio::test]
 async fn a_list_is_paged_by_the_time_of_its_last() {
     let world = world().await;
-    world.stand_in.set_stages(&["active"]);
+    world.simulator.set_stages(&["active"]);
     for n in 0..5 {
         world.post(LINKS, &changed(&link(), "request_id", format!("pl-{n}").into())).await.with(201);
     }
@@ -111,7 +111,7 @@ async fn a_list_is_paged_by_the_time_of_its_last() {
         seen.extend(page.iter().map(|link| link["request_id"].as_str().unwrap().to_owned()));
     }
     assert_eq!(seen, ["pl-4", "pl-3", "pl-2", "pl-1", "pl-0"]);
-    world.stand_in.set_status("pl-3", "failed");
+    world.simulator.set_status("pl-3", "failed");
     let failed = world.get(&format!("{LINKS}?state=failed&state=expired")).await.with(200);
     assert_eq!((failed.as_array().unwrap().len(), &failed[0]["request_id"]), (1, &json!("pl-3")));
     for query in ["limit=1001", "limit=0", "state=nonsense", "request_id=pl-1", "created_before=yesterday"] {
@@ -176,7 +176,7 @@ async fn a_link_is_cancelled_until_it_is_claimed() {
     let cancelled = cancel().await;
     assert_eq!((cancelled.status, cancelled.body.as_str()), (204, ""));
     assert_eq!(cancel().await.status, 400);
-    world.stand_in.set_status("pl-1", "processing");
+    world.simulator.set_status("pl-1", "processing");
     assert_eq!(cancel().await.status, 400);
 }
 
@@ -237,7 +237,7 @@ async fn an_access_token_is_given_for_a_signed_assertion_and_ends() {
     assert_eq!((&granted["token_type"], &granted["expires_in"]), (&json!("bearer"), &json!(2399)));
     let access = granted["access_token"].as_str().unwrap();
     assert!(is_good(&world, access).await);
-    world.stand_in.forget_tokens();
+    world.simulator.forget_tokens();
     assert!(!is_good(&world, access).await);
     assert!(is_good(&world, TOKEN).await, "a job's own is not from here");
 
@@ -289,11 +289,11 @@ async fn every_path_asks_for_a_token_and_fails_in_the_providers_form() {
         assert_eq!(answer(call).await.with(401)["code"], 1000);
     }
     for (status, expected) in [(429, 3162), (500, 5000), (503, 5003), (403, 9002)] {
-        world.stand_in.order_fault(Fault::status_with_retry_after(status, "3"));
+        world.simulator.inject_fault(Fault::status_with_retry_after(status, "3"));
         let refused = world.post(LINKS, &link()).await;
         assert_eq!(refused.header("retry-after"), Some("3"));
         assert_eq!(refused.with(status)["code"], expected);
     }
-    world.stand_in.order_fault(Order::new(Fault::status(500)).on(Operation::Token));
+    world.simulator.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::Token));
     assert_eq!(world.links(), 0);
 }

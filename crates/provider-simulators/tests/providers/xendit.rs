@@ -137,9 +137,9 @@ async fn a_pending_payout_is_voided_and_no_other() {
     let world = world().await;
     let id = world.post("/payouts", &payout()).await.with(200)["id"].as_str().unwrap().to_owned();
     let path = format!("/payouts/{id}/void");
-    world.stand_in.set_status(&id, "CLAIMED");
+    world.simulator.set_status(&id, "CLAIMED");
     assert_eq!(world.post(&path, &json!({})).await.status, 400);
-    world.stand_in.set_status(&id, "PENDING");
+    world.simulator.set_status(&id, "PENDING");
     assert_eq!(world.post(&path, &json!({})).await.with(200)["status"], "VOIDED");
 }
 

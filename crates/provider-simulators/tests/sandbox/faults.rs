@@ -5,7 +5,7 @@ use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use provider_simulators::sandbox::{Fault, Garbage, Operation, Order, When};
+use provider_simulators::sandbox::{Fault, FaultRule, Garbage, Operation, When};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, World, answer, read, request};
@@ -63,11 +63,11 @@ async fn a_cut_connection_carries_no_answer_and_the_work_is_done_or_not() {
         // A connection of its own, and then one that has carried answers before.
         for round in 0..10 {
             let key = format!("key-{round}");
-            world.sandbox.order_fault(fault.clone());
+            world.sandbox.inject_fault(fault.clone());
             assert_eq!(create(&world, &key).await.err().as_ref(), Some(&failure));
             assert_eq!(links(&world), round, "{fault:?} before the work");
 
-            world.sandbox.order_fault(Order::new(fault.clone()).after_the_work());
+            world.sandbox.inject_fault(FaultRule::new(fault.clone()).after_the_work());
             assert_eq!(create(&world, &key).await.err().as_ref(), Some(&failure));
             assert_eq!(links(&world), round + 1, "{fault:?} after the work");
 
@@ -88,10 +88,11 @@ async fn a_cut_connection_carries_no_answer_and_the_work_is_done_or_not() {
 #[tokio::test]
 async fn silence_lasts_until_the_client_gives_up() {
     for fault in [Fault::Silence, Fault::Stalled] {
-        for (order, made) in [(Order::new(fault.clone()), 0), (Order::new(fault.clone()).after_the_work(), 1)]
+        for (order, made) in
+            [(FaultRule::new(fault.clone()), 0), (FaultRule::new(fault.clone()).after_the_work(), 1)]
         {
             let world = World::new().await;
-            world.sandbox.order_fault(order);
+            world.sandbox.inject_fault(order);
             let failed = create_within(&world, "key-1", Duration::from_millis(500)).await;
             assert_eq!(failed.err(), Some(Failure::TimedOut), "{fault:?}");
             world.until(|ledger| ledger.calls.len() == 1 && ledger.links.len() == made).await;
@@ -165,10 +166,11 @@ async fn garbage_looks_like_success_and_is_none() {
     for garbage in
         [Garbage::Html, Garbage::NotJson, Garbage::Empty, Garbage::MissingFields, Garbage::InsecureUrl]
     {
-        for order in
-            [Order::new(Fault::Garbage(garbage)), Order::new(Fault::Garbage(garbage)).after_the_work()]
-        {
-            world.sandbox.order_fault(order);
+        for order in [
+            FaultRule::new(Fault::Garbage(garbage)),
+            FaultRule::new(Fault::Garbage(garbage)).after_the_work(),
+        ] {
+            world.sandbox.inject_fault(order);
             let answer = create(&world, &format!("{garbage:?}")).await.unwrap();
             assert_eq!(answer.status, if garbage == Garbage::Html { 200 } else { 201 });
             let link: Option<Value> = serde_json::from_str(&answer.body).ok();
@@ -188,7 +190,7 @@ async fn garbage_looks_like_success_and_is_none() {
 #[tokio::test]
 async fn a_huge_body_is_a_good_link_but_for_its_size() {
     let world = World::new().await;
-    world.sandbox.order_fault(Order::new(Fault::Garbage(Garbage::Huge)).after_the_work());
+    world.sandbox.inject_fault(FaultRule::new(Fault::Garbage(Garbage::Huge)).after_the_work());
     let answer = create(&world, "key-1").await.unwrap();
     assert!(answer.body.len() > 32 * 1024 * 1024);
     assert_eq!(answer.header("content-length"), None);
@@ -246,7 +248,7 @@ async fn orders_are_shown_and_cleared() {
     let world = World::new().await;
     let order = json!({ "count": 3, "on": "create", "reference": "po_1", "when": "after", "fault": "reset" });
     world.order(order.clone()).await;
-    world.sandbox.order_fault(Fault::status_with_retry_after(503, "7"));
+    world.sandbox.inject_fault(Fault::status_with_retry_after(503, "7"));
     let _held = world.sandbox.hold_next(Operation::Get, When::Before);
 
     let shown = world.get("/control/faults").await.json()["data"].clone();
@@ -282,7 +284,7 @@ async fn a_bad_order_is_refused_and_says_why() {
 #[tokio::test]
 async fn stopping_ends_the_calls_that_wait() {
     let world = World::new().await;
-    world.sandbox.order_fault(Fault::Silence);
+    world.sandbox.inject_fault(Fault::Silence);
     let held = world.sandbox.hold_next_call();
     let silent = tokio::spawn(world.create("key-1", &request("po_1", 1)).send());
     world.until(|ledger| ledger.calls.iter().any(|call| call.fault == Some("silence"))).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use provider_simulators::sandbox::{Fault, Order, Receiver, Settings};
+use provider_simulators::sandbox::{Fault, FaultRule, Receiver, Settings};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -88,12 +88,12 @@ async fn a_bad_secret_is_refused_at_the_start() {
 #[tokio::test]
 async fn it_fails_as_ordered() {
     let receiver = Receiver::start(&[secret()]).await.unwrap();
-    receiver.order_fault(Order::new(Fault::status(500)).times(2));
-    receiver.order_fault(Fault::status_with_retry_after(503, "120"));
-    receiver.order_fault(Order::new(Fault::status(410)).for_reference("po_2"));
+    receiver.inject_fault(FaultRule::new(Fault::status(500)).times(2));
+    receiver.inject_fault(Fault::status_with_retry_after(503, "120"));
+    receiver.inject_fault(FaultRule::new(Fault::status(410)).for_reference("po_2"));
     let redirect = Fault::Redirect { location: Some("https://elsewhere.example/".parse().unwrap()) };
-    receiver.order_fault(redirect);
-    receiver.order_fault(Fault::Reset);
+    receiver.inject_fault(redirect);
+    receiver.inject_fault(Fault::Reset);
 
     let post = async |reference| webhook(receiver.url(), KEY, &event(reference)).send().await;
     assert_eq!(post("po_1").await.unwrap().status(), 500);
@@ -113,7 +113,7 @@ async fn it_fails_as_ordered() {
 #[tokio::test]
 async fn a_hanging_receiver_ends_when_it_stops() {
     let receiver = Receiver::start(&[]).await.unwrap();
-    receiver.order_fault(Order::new(Fault::Silence).always());
+    receiver.inject_fault(FaultRule::new(Fault::Silence).always());
     let call = tokio::spawn(client().post(receiver.url()).body("{}").send());
     let arrived = tokio::time::timeout(DEADLINE, receiver.until(|received| received.len() == 1)).await;
     assert_eq!(arrived.unwrap()[0].status, None);

@@ -186,10 +186,10 @@ fn an_empty_string_says_nothing() {
 fn a_stored_request_may_be_larger_than_a_message() {
     let mut job = camel(&whole());
     let filled = |job: &Value| job.to_string().len();
-    let room = super::super::json::MOST_BYTES - filled(&job);
+    let room = super::super::json::MAX_BYTES - filled(&job);
     job["customer"]["name"] = json!("x".repeat(room + "Ada".len()));
-    assert_eq!(filled(&job), super::super::json::MOST_BYTES);
+    assert_eq!(filled(&job), super::super::json::MAX_BYTES);
     let encoded = canonical_request(&decode(&job).unwrap());
-    assert!(encoded.as_bytes().len() > super::super::json::MOST_BYTES);
+    assert!(encoded.as_bytes().len() > super::super::json::MAX_BYTES);
     assert!(same(&stored_request(encoded.as_bytes()).unwrap(), &decode(&job).unwrap()));
 }

@@ -5,7 +5,15 @@ use std::{collections::BTreeMap, net::IpAddr};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Address, BrowserInformation};
+use super::{
+    Hyperswitch, KIND,
+    settings::{MAX_SESSION, SEVEN_DAYS},
+};
+use crate::{
+    connectors::supports::{feature_data, required, unsupported},
+    contract::Rejection,
+    domain::{Address, BrowserInformation, CreateLink, idempotency_uuid},
+};
 
 /// Keys of `connector_feature_data`, under Hyperswitch's own names.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -218,4 +226,69 @@ impl<'a> Browser<'a> {
 
 pub(super) fn expose(secret: &Option<SecretString>) -> Option<&str> {
     secret.as_ref().map(ExposeSecret::expose_secret)
+}
+
+impl Hyperswitch {
+    pub(super) fn body<'a>(
+        &'a self,
+        job: &'a CreateLink,
+        idempotency_key: &str,
+    ) -> Result<CreateBody<'a>, Rejection> {
+        KIND.supports.check(job)?;
+        if job.connector_payout_id.is_some() {
+            let why = "The payout's id at Hyperswitch is derived from merchant_payout_id: leave connector_payout_id out.";
+            return Err(unsupported("connector_payout_id", why));
+        }
+        let (own, defaults) = (feature_data::<FeatureData>(job)?, &self.settings.defaults);
+        let customer = job.customer.as_deref();
+        let customer_id = customer
+            .and_then(|customer| customer.connector_customer_id.as_deref().or(customer.id.as_deref()));
+        let customer_id =
+            required(customer_id, "customer.id", "Hyperswitch makes no payout link without a customer.")?;
+        if customer_id.len() > 255 {
+            return Err(Rejection::invalid("customer.id", "The value is longer than 255 bytes: shorten it."));
+        }
+        let billing = job.address.billing_address.as_deref();
+        Ok(CreateBody {
+            payout_id: payout_id(idempotency_key),
+            merchant_order_reference_id: job.merchant_payout_id.as_str(),
+            amount: job.amount.minor_units(),
+            currency: job.amount.currency.as_str(),
+            payout_link: true,
+            confirm: false,
+            // Else the claimed payout waits for a second call.
+            auto_fulfill: own.auto_fulfill.or(defaults.auto_fulfill).unwrap_or(true),
+            session_expiry: self.session_expiry(&own)?,
+            customer_id,
+            name: customer.and_then(|customer| customer.full_name()),
+            email: customer.and_then(|customer| expose(&customer.email)),
+            phone: customer.and_then(|customer| expose(&customer.phone_number)),
+            phone_country_code: customer.and_then(|customer| customer.phone_country_code.as_deref()),
+            billing: billing.map(Billing::of),
+            description: job.description.as_deref().or(self.settings.description.as_deref()),
+            priority: job.priority.map(|priority| priority.as_str().to_lowercase()),
+            browser_info: job.browser_info.as_deref().map(Browser::of),
+            payout_link_config: own.payout_link_config.or_else(|| defaults.payout_link_config.clone()),
+            entity_type: own.entity_type.or(defaults.entity_type),
+            profile_id: own.profile_id.or_else(|| defaults.profile_id.clone()),
+            return_url: own.return_url.or_else(|| defaults.return_url.clone()),
+            connector: own.connector.or_else(|| defaults.connector.clone()),
+            metadata: own.metadata.or_else(|| defaults.metadata.clone()),
+        })
+    }
+
+    /// Always sent: the answer does not say when its link ends.
+    pub(super) fn session_expiry(&self, own: &FeatureData) -> Result<u32, Rejection> {
+        let seconds = own.session_expiry.or(self.settings.defaults.session_expiry).unwrap_or(SEVEN_DAYS);
+        if !(1..=MAX_SESSION).contains(&seconds) {
+            let message = format!("The value must be 1 to {MAX_SESSION} seconds.");
+            return Err(Rejection::invalid("connector_feature_data.session_expiry", message));
+        }
+        Ok(seconds)
+    }
+}
+
+/// A hyphenated UUID: what older servers ask for and newer ones take.
+pub(super) fn payout_id(idempotency_key: &str) -> String {
+    idempotency_uuid(idempotency_key).hyphenated().to_string()
 }

@@ -1,9 +1,9 @@
-//! Doubt that this worker cannot settle by itself: of another account, of a clock that stepped, of writes that are lost.
+//! Unknown outcomes that this worker cannot resolve by itself: another account, a clock that stepped, lost writes.
 
 use super::*;
 
 #[test]
-fn doubt_of_another_account_stays() {
+fn an_unknown_outcome_in_another_account_stays_unknown() {
     let other = Circumstances {
         account: AccountId::of("sandbox", "https://pay.example", "another"),
         ..at(start() + SECOND)
@@ -19,7 +19,7 @@ fn doubt_of_another_account_stays() {
         (Outcome::Unknown(error(500)), SAME_KEY, "call", "unknown"),
         (Outcome::Unknown(error(500)), SAME_KEY_OR_ASK, "call", "unknown"),
         (Outcome::Unknown(error(500)), ASK, "look up", "unknown"),
-        (Outcome::AlreadyThere(error(400)), SAME_KEY_OR_ASK, "look up", "unknown"),
+        (Outcome::AlreadyExists(error(400)), SAME_KEY_OR_ASK, "look up", "unknown"),
         (underway, ASK, "look up", "unknown"),
         // Certain that nothing happened there.
         (Outcome::NotSent(error(0)), ASK, "call", "call"),
@@ -60,7 +60,7 @@ fn not_there_counts_only_after_a_settle_time_of_a_clock_that_runs_steadily() {
         let seen =
             Circumstances { steady: Steady { since: seconds(since), after_step }, ..at(seconds(asked)) };
         let mut progress = after(Outcome::Unknown(error(500)));
-        progress.record_finding(Finding::NotThere { status_code: 200 }, ASK, &seen);
+        progress.record_finding(Finding::NotFound { status_code: 200 }, ASK, &seen);
         assert_eq!(progress.in_doubt_since.is_none(), is_reliable, "{since} {asked}");
         match next(&progress, ASK, &policy(), &seen) {
             Next::Call { .. } => assert!(is_reliable, "{since} {asked}"),
@@ -108,18 +108,18 @@ fn after_a_restore_what_was_written_before_is_asked_about_before_it_is_called() 
         (Progress { last_called_at: Some(start() + HOUR), ..retried() }, ASK, "call"),
     ] {
         let mut progress = Progress { last: None, ..progress };
-        let is_doubted = progress.doubt_lost_calls(&restored, now);
-        assert_eq!(is_doubted, progress.in_doubt_since.is_some());
+        let is_marked = progress.mark_lost_calls_unknown(&restored, now);
+        assert_eq!(is_marked, progress.in_doubt_since.is_some());
         assert_eq!(step(&progress, rule, 2 * HOUR), first, "{progress:?} {rule:?}");
-        assert!(!Progress::new(start()).doubt_lost_calls(&policy(), now));
+        assert!(!Progress::new(start()).mark_lost_calls_unknown(&policy(), now));
     }
     // "Not there" counts a settle time after this worker began to look at the clock, which is after the restore.
     let mut asked = parked();
-    asked.doubt_lost_calls(&restored, now);
+    asked.mark_lost_calls_unknown(&restored, now);
     let steady = Steady { since: now, after_step: false };
     let seen = |passed| Circumstances { steady, ..at(now + passed) };
-    asked.record_finding(Finding::NotThere { status_code: 200 }, ASK, &seen(59 * SECOND));
+    asked.record_finding(Finding::NotFound { status_code: 200 }, ASK, &seen(59 * SECOND));
     assert!(matches!(next(&asked, ASK, &restored, &seen(59 * SECOND)), Next::LookUp { .. }));
-    asked.record_finding(Finding::NotThere { status_code: 200 }, ASK, &seen(60 * SECOND));
+    asked.record_finding(Finding::NotFound { status_code: 200 }, ASK, &seen(60 * SECOND));
     assert!(matches!(next(&asked, ASK, &restored, &seen(60 * SECOND)), Next::Call { .. }));
 }

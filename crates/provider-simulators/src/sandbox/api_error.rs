@@ -10,13 +10,13 @@ use axum::response::{IntoResponse, Response};
 use crate::fault_server::{Answer, Reply};
 
 /// A call refused, told as `{"error": {"code", "message"}}`.
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) code: &'static str,
     pub(super) message: Cow<'static, str>,
 }
 
-impl Refusal {
+impl ApiError {
     pub(super) const UNAUTHORISED: Self =
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "the bearer token is missing or wrong");
     pub(super) const NO_KEY: Self = Self::new(
@@ -60,23 +60,23 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for Reply {
-    fn from(refusal: Refusal) -> Self {
-        let reply = Self::error(refusal.status, refusal.code, &refusal.message);
-        if refusal.status == StatusCode::UNAUTHORIZED {
+impl From<ApiError> for Reply {
+    fn from(error: ApiError) -> Self {
+        let reply = Self::error(error.status, error.code, &error.message);
+        if error.status == StatusCode::UNAUTHORIZED {
             return reply.with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         reply
     }
 }
 
-impl From<Refusal> for Answer {
-    fn from(refusal: Refusal) -> Self {
-        Self::Reply(refusal.into())
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        Self::Reply(error.into())
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         Reply::from(self).into_response()
     }

@@ -12,27 +12,27 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 
 use super::api::{Api, Job, Request, Task};
-use super::books::{Books, Call, Ledger, UnknownLink};
-use super::pace::{Pace, Place};
-use crate::fault_server::{Answer, Connection, Desk, Reply};
+use super::pace::{Pace, WindowUse};
+use super::state::{Call, Ledger, ProviderState, UnknownLink};
+use crate::fault_server::{Answer, Connection, FaultInjector, Reply};
 
-const LARGEST_BODY_BYTES: usize = 256 * 1024;
+const MAX_BODY_BYTES: usize = 256 * 1024;
 
-pub(super) struct Counter {
-    pub(super) desk: Arc<Desk>,
+pub(super) struct CallHandler {
+    pub(super) injector: Arc<FaultInjector>,
     api: Box<dyn Api>,
     pace: Pace,
-    books: Mutex<Books>,
+    state: Mutex<ProviderState>,
     changed: watch::Sender<()>,
 }
 
 /// Answers every path that nobody else does.
-pub(super) fn service(counter: Arc<Counter>) -> Router {
-    Router::new().fallback(receive).layer(DefaultBodyLimit::max(LARGEST_BODY_BYTES)).with_state(counter)
+pub(super) fn service(handler: Arc<CallHandler>) -> Router {
+    Router::new().fallback(receive).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(handler)
 }
 
 async fn receive(
-    State(counter): State<Arc<Counter>>,
+    State(handler): State<Arc<CallHandler>>,
     ConnectInfo(connection): ConnectInfo<Connection>,
     method: Method,
     uri: Uri,
@@ -40,58 +40,64 @@ async fn receive(
     body: Bytes,
 ) -> Response {
     let path: Vec<&str> = uri.path().trim_start_matches('/').split('/').collect();
-    let Some(task) = counter.api.task(&method, &path) else {
-        return counter.api.form().error(StatusCode::NOT_FOUND).into_response();
+    let Some(task) = handler.api.task(&method, &path) else {
+        return handler.api.form().error(StatusCode::NOT_FOUND).into_response();
     };
     let request = Request { query: uri.query().unwrap_or_default().to_owned(), headers, body };
-    let number = counter.change(|books| books.arrive(task.operation(), request.body.clone()));
+    let number = handler.change(|state| state.arrive(task.operation(), request.body.clone()));
     let answered = tokio::spawn(async move {
-        let answer = counter.answer(number, task, &request).await;
-        counter.conclude(number, &answer);
-        answer.into_response(&connection, &counter.desk.stop)
+        let answer = handler.answer(number, task, &request).await;
+        handler.conclude(number, &answer);
+        answer.into_response(&connection, &handler.injector.stop)
     });
     answered.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-impl Counter {
-    pub(super) fn new(api: Box<dyn Api>, desk: Arc<Desk>, calls_per_minute: Option<u32>) -> Self {
-        let books = Mutex::new(Books::new(api.words()));
-        Self { desk, api, pace: Pace::new(calls_per_minute), books, changed: watch::Sender::new(()) }
+impl CallHandler {
+    pub(super) fn new(
+        api: Box<dyn Api>,
+        injector: Arc<FaultInjector>,
+        calls_per_minute: Option<u32>,
+    ) -> Self {
+        let state = Mutex::new(ProviderState::new(api.words()));
+        Self { injector, api, pace: Pace::new(calls_per_minute), state, changed: watch::Sender::new(()) }
     }
 
     async fn answer(&self, number: u64, task: Task, request: &Request) -> Answer {
-        let place = self.pace.count();
-        if let Some(Place { too_many: true, reset, .. }) = place {
+        let window_use = self.pace.count();
+        if let Some(WindowUse { too_many: true, reset, .. }) = window_use {
             let form = self.api.form();
             let reply = form.wait(form.error(StatusCode::TOO_MANY_REQUESTS), HeaderValue::from(reset));
-            return self.paced(reply, place.as_ref()).into();
+            return self.paced(reply, window_use.as_ref()).into();
         }
         let operation = task.operation();
         let known = match &task {
-            Task::Get(id) | Task::Cancel(id) => self.read(|books| books.reference_of(id)),
+            Task::Get(id) | Task::Cancel(id) => self.read(|state| state.reference_of(id)),
             Task::Create | Task::List | Task::Token => None,
         };
         let Job { reference, work } = match self.api.job(task, request) {
             Ok(job) => job,
-            Err(refused) => return self.paced(refused.into(), place.as_ref()).into(),
+            Err(error) => return self.paced(error.into(), window_use.as_ref()).into(),
         };
         let reference = reference.or(known);
         self.note(number, |call| call.reference.clone_from(&reference));
-        let trouble = self.desk.trouble(operation, reference.as_deref());
-        self.note(number, |call| call.fault = trouble.as_ref().map(|trouble| trouble.fault.name()));
-        let work = || self.paced(self.change(work), place.as_ref()).into();
-        self.desk.around(trouble, work).await
+        let active_fault = self.injector.take_fault(operation, reference.as_deref());
+        self.note(number, |call| {
+            call.fault = active_fault.as_ref().map(|active_fault| active_fault.fault.name())
+        });
+        let work = || self.paced(self.change(work), window_use.as_ref()).into();
+        self.injector.around(active_fault, work).await
     }
 
     /// The reply, with what its provider tells of its limit.
-    fn paced(&self, reply: Reply, place: Option<&Place>) -> Reply {
-        let (Some([limit, left, reset]), Some(place)) = (self.api.pace_headers(), place) else {
+    fn paced(&self, reply: Reply, window_use: Option<&WindowUse>) -> Reply {
+        let (Some([limit, left, reset]), Some(window_use)) = (self.api.pace_headers(), window_use) else {
             return reply;
         };
         reply
-            .with(limit.clone(), HeaderValue::from(place.limit))
-            .with(left.clone(), HeaderValue::from(place.left))
-            .with(reset.clone(), HeaderValue::from(place.reset))
+            .with(limit.clone(), HeaderValue::from(window_use.limit))
+            .with(left.clone(), HeaderValue::from(window_use.left))
+            .with(reset.clone(), HeaderValue::from(window_use.reset))
     }
 
     fn conclude(&self, number: u64, answer: &Answer) {
@@ -108,22 +114,22 @@ impl Counter {
     }
 
     fn note(&self, number: u64, write: impl FnOnce(&mut Call)) {
-        self.change(|books| books.call(number).map(write));
+        self.change(|state| state.call(number).map(write));
     }
 
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Books) -> T) -> T {
-        read(&self.books())
+    pub(super) fn read<T>(&self, read: impl FnOnce(&ProviderState) -> T) -> T {
+        read(&self.state())
     }
 
-    /// Changes the books and wakes who waits for a change.
-    fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
-        let result = change(&mut self.books());
+    /// Changes the state and wakes who waits for a change.
+    fn change<T>(&self, change: impl FnOnce(&mut ProviderState) -> T) -> T {
+        let result = change(&mut self.state());
         self.changed.send_replace(());
         result
     }
 
     pub(super) fn set_stages(&self, stages: Vec<String>) -> Result<(), UnknownLink> {
-        self.change(|books| books.set_stages(stages))
+        self.change(|state| state.set_stages(stages))
     }
 
     pub(super) fn forget_tokens(&self) {
@@ -131,7 +137,7 @@ impl Counter {
     }
 
     pub(super) fn set_status(&self, link: &str, status: &str) -> Result<(), UnknownLink> {
-        self.change(|books| books.set_status(link, status))
+        self.change(|state| state.set_status(link, status))
     }
 
     /// The ledger, as soon as it is as wanted.
@@ -139,15 +145,15 @@ impl Counter {
         // Subscribed before the first look, so that no change falls between look and wait.
         let mut changed = self.changed.subscribe();
         loop {
-            if let Some(ledger) = self.read(|books| wanted(&books.ledger).then(|| books.ledger.clone())) {
+            if let Some(ledger) = self.read(|state| wanted(&state.ledger).then(|| state.ledger.clone())) {
                 return ledger;
             }
-            // Cannot fail: the sender lives as long as the counter.
+            // Cannot fail: the sender lives as long as the handler.
             let _ = changed.changed().await;
         }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ProviderState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

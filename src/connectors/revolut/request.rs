@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use uuid::Uuid;
 
-use super::{KIND, RevolutSettings};
+use super::{KIND, settings::RevolutSettings};
 use crate::{
     connectors::supports::{feature_data, required, unsupported},
     contract::Rejection,
     domain::CreateLink,
 };
 
-const LONGEST_REFERENCE: usize = 100;
+const MAX_REFERENCE: usize = 100;
 
 /// Keys of `connector_feature_data`, under Revolut's own names.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -97,7 +97,7 @@ impl RevolutSettings {
 
     /// What the job says the money is for, else the configured text, else the payout's id where it fits.
     fn reference(&self, job: &CreateLink, idempotency_key: &str) -> Result<String, Rejection> {
-        let fits = |text: &str| text.chars().count() <= LONGEST_REFERENCE;
+        let fits = |text: &str| text.chars().count() <= MAX_REFERENCE;
         if let Some(description) = job.description.as_deref().filter(|text| !text.is_empty()) {
             return match fits(description) {
                 true => Ok(description.to_owned()),
@@ -117,7 +117,7 @@ impl FeatureData {
     /// What is wrong though it can be read: a key, and a sentence.
     pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
         let length = |text: &Option<String>| text.as_ref().map(|text| text.chars().count());
-        if length(&self.reference).is_some_and(|length| !(1..=LONGEST_REFERENCE).contains(&length)) {
+        if length(&self.reference).is_some_and(|length| !(1..=MAX_REFERENCE).contains(&length)) {
             return Some(("reference", "The value must have 1 to 100 characters."));
         }
         if self.expiry_period.as_deref().is_some_and(|period| !is_one_to_seven_days(period)) {

@@ -10,7 +10,7 @@ use super::api::Words;
 use crate::fault_server::Operation;
 
 /// Calls remembered; of more, the oldest are forgotten. Links are never forgotten.
-const MOST_CALLS: usize = 200_000;
+const MAX_CALLS: usize = 200_000;
 
 /// Every call and every link, oldest first.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -97,14 +97,14 @@ pub(super) struct NewLink {
 #[error("there is no such link, or the provider has no such status")]
 pub struct UnknownLink;
 
-pub(super) struct Books {
+pub(super) struct ProviderState {
     pub(super) ledger: Ledger,
     words: &'static Words,
     stages: Vec<String>,
     calls_ever: u64,
 }
 
-impl Books {
+impl ProviderState {
     pub(super) fn new(words: &'static Words) -> Self {
         Self {
             ledger: Ledger::default(),
@@ -117,7 +117,7 @@ impl Books {
     /// Enters a call; its number is its handle from now on.
     pub(super) fn arrive(&mut self, operation: Operation, body: bytes::Bytes) -> u64 {
         self.calls_ever += 1;
-        if self.ledger.calls.len() == MOST_CALLS {
+        if self.ledger.calls.len() == MAX_CALLS {
             self.ledger.calls.pop_front();
         }
         self.ledger.calls.push_back(Call {
@@ -135,8 +135,8 @@ impl Books {
     /// The call, unless so many came after it that it is forgotten.
     pub(super) fn call(&mut self, number: u64) -> Option<&mut Call> {
         let newer = usize::try_from(self.calls_ever - number).ok()?;
-        let place = self.ledger.calls.len().checked_sub(newer + 1)?;
-        self.ledger.calls.get_mut(place)
+        let index = self.ledger.calls.len().checked_sub(newer + 1)?;
+        self.ledger.calls.get_mut(index)
     }
 
     pub(super) fn issue(&mut self, new: NewLink) -> &Link {

@@ -1,4 +1,4 @@
-//! What all handlers of the provider share: its settings, its books, its desk for faults.
+//! What all handlers of the provider share: its settings, its state, its injector for faults.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,31 +10,31 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::ledger::{Books, Idempotency, Ledger, NewLink};
-use crate::fault_server::Desk;
+use super::ledger::{Idempotency, Ledger, NewLink, SandboxState};
+use crate::fault_server::FaultInjector;
 
 const TOKEN_BYTES: usize = 24;
 
-pub(super) struct Office {
-    pub(super) desk: Arc<Desk>,
+pub(super) struct Shared {
+    pub(super) injector: Arc<FaultInjector>,
     token: String,
     public_url: String,
     link_lifetime: Duration,
-    books: Mutex<Books>,
+    state: Mutex<SandboxState>,
     changed: watch::Sender<()>,
 }
 
-impl Office {
-    pub(super) fn new(desk: Arc<Desk>, settings: super::Settings, url: &str) -> Self {
+impl Shared {
+    pub(super) fn new(injector: Arc<FaultInjector>, settings: super::Settings, url: &str) -> Self {
         let public_url = settings.public_url.as_deref().unwrap_or(url).trim_end_matches('/').to_owned();
-        let mut books = Books::default();
-        books.idempotency = settings.idempotency;
+        let mut state = SandboxState::default();
+        state.idempotency = settings.idempotency;
         Self {
-            desk,
+            injector,
             token: settings.token,
             public_url,
             link_lifetime: settings.link_lifetime,
-            books: Mutex::new(books),
+            state: Mutex::new(state),
             changed: watch::Sender::new(()),
         }
     }
@@ -43,19 +43,19 @@ impl Office {
         verify_slices_are_equal(self.token.as_bytes(), token.as_bytes()).is_ok()
     }
 
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Books) -> T) -> T {
-        read(&self.books())
+    pub(super) fn read<T>(&self, read: impl FnOnce(&SandboxState) -> T) -> T {
+        read(&self.state())
     }
 
-    /// Changes the books and wakes who waits for a change.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
-        let result = change(&mut self.books());
+    /// Changes the state and wakes who waits for a change.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut SandboxState) -> T) -> T {
+        let result = change(&mut self.state());
         self.changed.send_replace(());
         result
     }
 
     pub(super) fn set_idempotency(&self, idempotency: Idempotency) {
-        self.change(|books| books.idempotency = idempotency);
+        self.change(|state| state.idempotency = idempotency);
     }
 
     /// The ledger, as soon as it is as wanted.
@@ -63,10 +63,10 @@ impl Office {
         // Subscribed before the first look, so that no change falls between look and wait.
         let mut changed = self.changed.subscribe();
         loop {
-            if let Some(ledger) = self.read(|books| wanted(&books.ledger).then(|| books.ledger.clone())) {
+            if let Some(ledger) = self.read(|state| wanted(&state.ledger).then(|| state.ledger.clone())) {
                 return ledger;
             }
-            // Cannot fail: the sender lives as long as the office.
+            // Cannot fail: the sender lives as long as the shared.
             let _ = changed.changed().await;
         }
     }
@@ -87,7 +87,7 @@ impl Office {
         }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, SandboxState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

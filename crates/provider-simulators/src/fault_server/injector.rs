@@ -1,17 +1,17 @@
-//! The desk where faults are ordered, and where each call asks what befalls it.
+//! The injector where faults are ordered, and where each call asks what befalls it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::answer::Answer;
-use super::fault::{Fault, Operation, Trouble, When};
+use super::fault::{ActiveFault, Fault, Operation, When};
 use super::form::Form;
 use super::hold::HeldCall;
 use super::server::Stop;
 
 /// Orders waiting at one time; one more is refused.
-const MOST_ORDERS: usize = 1_000;
+const MAX_FAULT_RULES: usize = 1_000;
 
 /// A fault for the next calls of a kind.
 ///
@@ -19,7 +19,7 @@ const MOST_ORDERS: usize = 1_000;
 /// all but `fault` may be left out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Order {
+pub struct FaultRule {
     #[serde(default = "once")]
     count: u32,
     #[serde(default)]
@@ -36,7 +36,7 @@ fn once() -> u32 {
     1
 }
 
-impl Order {
+impl FaultRule {
     /// The fault, once, for the next create, before its work is done.
     pub fn new(fault: Fault) -> Self {
         Self { count: once(), on: Operation::default(), reference: None, when: When::default(), fault }
@@ -72,77 +72,81 @@ impl Order {
     }
 }
 
-impl From<Fault> for Order {
+impl From<Fault> for FaultRule {
     fn from(fault: Fault) -> Self {
         Self::new(fault)
     }
 }
 
-/// Too many orders wait already.
+/// Too many rules wait already.
 #[derive(Debug, thiserror::Error)]
-#[error("{MOST_ORDERS} faults are waiting already")]
-pub(crate) struct DeskFull;
+#[error("{MAX_FAULT_RULES} faults are waiting already")]
+pub(crate) struct TooManyFaultRules;
 
-pub(crate) struct Desk {
+pub(crate) struct FaultInjector {
     form: &'static Form,
-    orders: Mutex<Vec<Order>>,
+    rules: Mutex<Vec<FaultRule>>,
     pub(crate) stop: Stop,
 }
 
-impl Desk {
+impl FaultInjector {
     pub(crate) fn new(form: &'static Form, stop: Stop) -> Self {
-        Self { form, orders: Mutex::default(), stop }
+        Self { form, rules: Mutex::default(), stop }
     }
 
-    pub(crate) fn order(&self, order: Order) -> Result<(), DeskFull> {
-        let mut orders = self.orders();
-        if orders.len() >= MOST_ORDERS {
-            return Err(DeskFull);
+    pub(crate) fn add(&self, rule: FaultRule) -> Result<(), TooManyFaultRules> {
+        let mut rules = self.rules();
+        if rules.len() >= MAX_FAULT_RULES {
+            return Err(TooManyFaultRules);
         }
-        if order.count > 0 {
-            orders.push(order);
+        if rule.count > 0 {
+            rules.push(rule);
         }
         Ok(())
     }
 
-    /// Holds the next such call that no earlier order concerns.
+    /// Holds the next such call that no earlier rule concerns.
     pub(crate) fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
         let (held, gate) = HeldCall::new();
-        let order = Order { when, ..Order::new(Fault::Hold(gate)).on(operation) };
-        self.orders().push(order);
+        let rule = FaultRule { when, ..FaultRule::new(Fault::Hold(gate)).on(operation) };
+        self.rules().push(rule);
         held
     }
 
     pub(crate) fn clear(&self) {
-        self.orders().clear();
+        self.rules().clear();
     }
 
-    pub(crate) fn waiting(&self) -> Vec<Order> {
-        self.orders().clone()
+    pub(crate) fn waiting(&self) -> Vec<FaultRule> {
+        self.rules().clone()
     }
 
-    /// What befalls this call: the first order that concerns it, counted down.
-    pub(crate) fn trouble(&self, operation: Operation, reference: Option<&str>) -> Option<Trouble> {
-        let mut orders = self.orders();
-        let place = orders.iter().position(|order| order.concerns(operation, reference))?;
-        let order = &mut orders[place];
-        let trouble = Trouble { fault: order.fault.clone(), when: order.when };
-        order.count -= 1;
-        if order.count == 0 {
-            orders.remove(place);
+    /// What befalls this call: the first rule that concerns it, counted down.
+    pub(crate) fn take_fault(&self, operation: Operation, reference: Option<&str>) -> Option<ActiveFault> {
+        let mut rules = self.rules();
+        let index = rules.iter().position(|rule| rule.concerns(operation, reference))?;
+        let rule = &mut rules[index];
+        let active_fault = ActiveFault { fault: rule.fault.clone(), when: rule.when };
+        rule.count -= 1;
+        if rule.count == 0 {
+            rules.remove(index);
         }
-        Some(trouble)
+        Some(active_fault)
     }
 
-    /// Does the work and answers the call, as far as its trouble lets it.
-    pub(crate) async fn around(&self, trouble: Option<Trouble>, work: impl FnOnce() -> Answer) -> Answer {
-        match trouble {
-            Some(trouble) => trouble.around(self.form, &self.stop, work).await,
+    /// Does the work and answers the call, as far as its active_fault lets it.
+    pub(crate) async fn around(
+        &self,
+        active_fault: Option<ActiveFault>,
+        work: impl FnOnce() -> Answer,
+    ) -> Answer {
+        match active_fault {
+            Some(active_fault) => active_fault.around(self.form, &self.stop, work).await,
             None => work(),
         }
     }
 
-    fn orders(&self) -> MutexGuard<'_, Vec<Order>> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rules(&self) -> MutexGuard<'_, Vec<FaultRule>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,98 @@
+//! The answers of Hyperswitch, and what they mean.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Hyperswitch, request::payout_id};
+use crate::{
+    connectors::{
+        Call,
+        exchange::{link_url, parse},
+        supports::feature_data,
+    },
+    domain::{ConnectorError, CreatedLink, Finding, PayoutStatus},
+    http_client::Answer,
+};
+
+/// What is read of a payout. Its `client_secret` is not.
+#[derive(Deserialize)]
+pub(super) struct Payout {
+    pub(super) payout_id: String,
+    pub(super) merchant_order_reference_id: Option<String>,
+    pub(super) amount: i64,
+    pub(super) currency: String,
+    pub(super) status: String,
+    #[serde(default)]
+    pub(super) created: Value,
+    pub(super) payout_link: Option<PayoutLink>,
+    #[serde(default)]
+    pub(super) error_code: Value,
+    #[serde(default)]
+    pub(super) error_message: Value,
+}
+
+#[derive(Deserialize)]
+pub(super) struct PayoutLink {
+    pub(super) link: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Failure {
+    pub(super) error: FailureDetails,
+}
+
+#[derive(Deserialize)]
+pub(super) struct FailureDetails {
+    pub(super) code: String,
+    pub(super) message: String,
+    pub(super) reason: Option<String>,
+}
+
+impl Hyperswitch {
+    /// A payout as Hyperswitch has it; `None` where it is not this job's, or its link cannot be passed on.
+    pub(super) fn read(&self, payout: Payout, call: Call<'_>, answer: &Answer) -> Option<Finding> {
+        let status_code = answer.status.as_u16();
+        let (job, id) = (call.job, payout_id(call.idempotency_key));
+        let is_ours = payout.payout_id == id
+            && payout.amount == job.amount.minor_units()
+            && payout.currency == job.amount.currency.as_str()
+            && payout.merchant_order_reference_id.is_none_or(|own| own == job.merchant_payout_id.as_str());
+        if !is_ours {
+            return None;
+        }
+        // The contract's, in lower case.
+        let known = PayoutStatus::new(&payout.status.to_uppercase());
+        let unknown_status =
+            if known.is_none() { Some(self.optional.unknown_status(&payout.status)) } else { None };
+        let payout_status = known.unwrap_or(PayoutStatus::RequiresFulfillment);
+        use PayoutStatus::{Cancelled, Expired, Failed, Ineligible, NotPermitted, Reversed};
+        if matches!(payout_status, Cancelled | Expired | Failed | Ineligible | NotPermitted | Reversed) {
+            let message = self.optional.text("error_message", &payout.error_message);
+            let message = message.map_or_else(|| format!("the payout is {}", payout.status), str::to_owned);
+            let code = self.optional.text("error_code", &payout.error_code);
+            let error = ConnectorError::new(status_code, code, &message, None);
+            return Some(Finding::Ended { error, payout_status, connector_payout_id: id });
+        }
+        let Some(link) = payout.payout_link else {
+            return Some(Finding::Underway { connector_payout_id: id, status_code });
+        };
+        let created = self.optional.time("created", &payout.created);
+        let lives = self.session_expiry(&feature_data(job).ok()?).ok()?;
+        Some(Finding::Found(CreatedLink {
+            url: link_url(&link.link, false)?,
+            connector_payout_id: id,
+            payout_status,
+            unknown_status,
+            expires_at: created
+                .and_then(|created| created.checked_add(time::Duration::seconds(lives.into()))),
+            status_code,
+        }))
+    }
+}
+
+/// An error in the provider's own words; `None` where the answer holds none.
+pub(super) fn failure(answer: &Answer) -> Option<ConnectorError> {
+    let Failure { error } = parse(answer)?;
+    let status_code = answer.status.as_u16();
+    Some(ConnectorError::new(status_code, Some(&error.code), &error.message, error.reason.as_deref()))
+}

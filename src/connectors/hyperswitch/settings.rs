@@ -1,0 +1,102 @@
+//! The settings of a Hyperswitch account.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+use super::{Hyperswitch, request::FeatureData};
+use crate::{
+    connectors::{
+        Connector, ErrorField, Kind, Settings, Supports,
+        exchange::OptionalFields,
+        kind::{read, settle_problem},
+    },
+    http_client::{Client, HttpSettings, NoClient},
+    setting_url,
+};
+
+pub(in crate::connectors) const KIND: Kind = Kind {
+    name: "hyperswitch",
+    title: "Hyperswitch (Juspay)",
+    needs: &["api_key"],
+    supports: Supports {
+        currencies: None,
+        amounts: &[],
+        converts: false,
+        job_fields: &["customer.connector_customer_id or customer.id"],
+        feature_data: &[
+            "auto_fulfill",
+            "connector",
+            "entity_type",
+            "metadata",
+            "payout_link_config",
+            "profile_id",
+            "return_url",
+            "session_expiry",
+        ],
+        expiry: "session_expiry seconds after it was made: 7 days, at most 7890000 s",
+        cancels: true,
+    },
+    error_fields: &[ErrorField::Code],
+    read: read::<HyperswitchSettings>,
+};
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HyperswitchSettings {
+    #[serde(default = "production", deserialize_with = "setting_url::service")]
+    pub(super) url: Url,
+    pub(super) api_key: SecretString,
+    /// What the recipient is told where a job has no `description`.
+    pub(super) description: Option<String>,
+    /// How long after a call "not there" counts. Longer than the timeout.
+    #[serde(default = "ninety_seconds")]
+    pub(super) settle_seconds: u64,
+    /// For jobs whose `connector_feature_data` does not say otherwise.
+    #[serde(default)]
+    pub(super) defaults: FeatureData,
+}
+
+fn production() -> Url {
+    #[expect(clippy::expect_used, reason = "a constant")]
+    Url::parse("https://api.hyperswitch.io").expect("it is a URL")
+}
+
+fn ninety_seconds() -> u64 {
+    90
+}
+
+/// Where nobody says how long: the provider's own default of 15 minutes is over before most mails are read.
+pub(super) const SEVEN_DAYS: u32 = 604_800;
+
+/// About three months.
+pub(super) const MAX_SESSION: u32 = 7_890_000;
+
+impl Settings for HyperswitchSettings {
+    fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String> {
+        let mut problems: Vec<String> =
+            settle_problem(self.settle_seconds, lease, on_its_way).into_iter().collect();
+        if !self.defaults.session_expiry.is_none_or(|seconds| (1..=MAX_SESSION).contains(&seconds)) {
+            problems.push(format!("defaults.session_expiry is not 1 to {MAX_SESSION}"));
+        }
+        problems
+    }
+
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
+    fn identity(&self) -> String {
+        self.api_key.expose_secret().to_owned()
+    }
+
+    fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
+        Ok(Box::new(Hyperswitch {
+            http: Client::new(http)?,
+            settings: self.clone(),
+            optional: OptionalFields::default(),
+        }))
+    }
+}

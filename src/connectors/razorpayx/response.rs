@@ -1,0 +1,112 @@
+//! The answers of RazorpayX, and what they mean.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::RazorpayX;
+use crate::{
+    connectors::{
+        Call,
+        exchange::{identifier, link_url, parse},
+    },
+    domain::{ConnectorError, CreatedLink, Finding, PayoutStatus},
+    http_client::Answer,
+};
+
+#[derive(Deserialize)]
+pub(super) struct Link {
+    pub(super) id: String,
+    pub(super) status: String,
+    pub(super) amount: i64,
+    pub(super) currency: String,
+    pub(super) receipt: Option<String>,
+    pub(super) short_url: Option<String>,
+    pub(super) created_at: i64,
+    #[serde(default)]
+    pub(super) expire_by: Value,
+    #[serde(default)]
+    pub(super) expired_at: Value,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Links {
+    pub(super) items: Vec<Link>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Failure {
+    pub(super) error: FailureDetails,
+}
+
+#[derive(Deserialize)]
+pub(super) struct FailureDetails {
+    pub(super) code: String,
+    pub(super) description: String,
+    pub(super) reason: Option<String>,
+}
+
+impl RazorpayX {
+    /// A link as RazorpayX has it; `None` where it is not this job's, or its URL cannot be passed on.
+    pub(super) fn read(&self, link: Link, call: Call<'_>, answer: &Answer) -> Option<Finding> {
+        let (status_code, amount) = (answer.status.as_u16(), call.job.amount);
+        let is_ours = link.receipt.as_deref() == Some(call.idempotency_key)
+            && link.amount == amount.minor_units()
+            && link.currency == amount.currency.as_str();
+        if !is_ours {
+            return None;
+        }
+        let connector_payout_id = identifier(link.id)?;
+        let mut unknown_status = None;
+        let payout_status = match link.status.as_str() {
+            "pending" => PayoutStatus::RequiresConfirmation,
+            // Also after a payout that failed: the recipient tries again.
+            "issued" => PayoutStatus::RequiresFulfillment,
+            "processing" | "queued" => PayoutStatus::Pending,
+            "processed" => PayoutStatus::Success,
+            // One word for both: a link that expired has the time at which it did.
+            "cancelled" if !link.expired_at.is_null() => PayoutStatus::Expired,
+            "cancelled" => PayoutStatus::Cancelled,
+            "expired" => PayoutStatus::Expired,
+            "rejected" => PayoutStatus::Failed,
+            status => {
+                unknown_status = Some(self.optional.unknown_status(status));
+                PayoutStatus::RequiresFulfillment
+            }
+        };
+        if matches!(payout_status, PayoutStatus::Cancelled | PayoutStatus::Expired | PayoutStatus::Failed) {
+            let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
+            return Some(Finding::Ended { error, payout_status, connector_payout_id });
+        }
+        let Some(url) = link.short_url else {
+            return Some(Finding::Underway { connector_payout_id, status_code });
+        };
+        Some(Finding::Found(CreatedLink {
+            url: link_url(&url, false)?,
+            connector_payout_id,
+            payout_status,
+            unknown_status,
+            expires_at: self.optional.unix_time("expire_by", &link.expire_by),
+            status_code,
+        }))
+    }
+}
+
+/// Of several the first that was made: the others were made by somebody who did not look.
+pub(super) fn oldest(links: Vec<Link>, receipt: &str) -> Option<Link> {
+    let ours: Vec<Link> = links.into_iter().filter(|link| link.receipt.as_deref() == Some(receipt)).collect();
+    if ours.len() > 1 {
+        tracing::error!(
+            links = ours.len(),
+            connector.reference = receipt,
+            "RazorpayX has several links with one receipt: cancel all but the oldest"
+        );
+    }
+    ours.into_iter().min_by_key(|link| link.created_at)
+}
+
+/// An error in the provider's own words; `None` where the answer holds none.
+pub(super) fn failure(answer: &Answer) -> Option<ConnectorError> {
+    let Failure { error } = parse(answer)?;
+    let status_code = answer.status.as_u16();
+    Some(ConnectorError::new(status_code, Some(&error.code), &error.description, error.reason.as_deref()))
+}

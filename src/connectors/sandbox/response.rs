@@ -1,0 +1,87 @@
+//! The answers of the sandbox, and what they mean.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Sandbox;
+use crate::{
+    connectors::exchange::{identifier, link_url, parse, unreadable},
+    domain::{ConnectorError, CreatedLink, Finding, PayoutStatus},
+    http_client::Answer,
+};
+
+#[derive(Deserialize)]
+pub(super) struct Link {
+    pub(super) id: String,
+    pub(super) status: String,
+    pub(super) url: String,
+    #[serde(default)]
+    pub(super) expires_at: Value,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Links {
+    pub(super) data: Vec<Link>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Failure {
+    pub(super) error: FailureDetails,
+}
+
+#[derive(Deserialize)]
+pub(super) struct FailureDetails {
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+impl Sandbox {
+    /// Why an answer of success is none. A link that the settings keep from being passed on is said to be one.
+    pub(super) fn unusable(&self, answer: &Answer) -> ConnectorError {
+        let url = parse::<Link>(answer).map(|link| link.url);
+        let is_kept_back =
+            url.is_some_and(|url| link_url(&url, false).is_none() && link_url(&url, true).is_some());
+        if is_kept_back && !self.settings.allows_http_links() {
+            let reason = "the link is http, and allow_http_links is false in this connector's section";
+            return ConnectorError::new(answer.status.as_u16(), None, reason, None);
+        }
+        unreadable(answer)
+    }
+
+    /// A link as the sandbox has it; `None` where it cannot be passed on.
+    pub(super) fn read(&self, link: Link, answer: &Answer) -> Option<Finding> {
+        let status_code = answer.status.as_u16();
+        let connector_payout_id = identifier(link.id)?;
+        let mut unknown_status = None;
+        let payout_status = match link.status.as_str() {
+            "issued" => PayoutStatus::RequiresFulfillment,
+            "claimed" => PayoutStatus::Pending,
+            "cancelled" => PayoutStatus::Cancelled,
+            "expired" => PayoutStatus::Expired,
+            status => {
+                unknown_status = Some(self.optional.unknown_status(status));
+                PayoutStatus::RequiresFulfillment
+            }
+        };
+        if matches!(payout_status, PayoutStatus::Cancelled | PayoutStatus::Expired) {
+            let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
+            return Some(Finding::Ended { error, payout_status, connector_payout_id });
+        }
+        Some(Finding::Found(CreatedLink {
+            url: link_url(&link.url, self.settings.allows_http_links())?,
+            connector_payout_id,
+            payout_status,
+            unknown_status,
+            expires_at: self.optional.time("expires_at", &link.expires_at),
+            status_code,
+        }))
+    }
+}
+
+pub(super) fn failure(answer: &Answer) -> ConnectorError {
+    let status_code = answer.status.as_u16();
+    match parse(answer) {
+        Some(Failure { error }) => ConnectorError::new(status_code, Some(&error.code), &error.message, None),
+        None => ConnectorError::new(status_code, None, &format!("answered {status_code}"), None),
+    }
+}

@@ -1,0 +1,180 @@
+//! Xendit's payout links (Indonesia): `POST /payouts`.
+//!
+//! Sources: docs.xendit.co/docs/integration-payout-links, docs.xendit.co/apidocs/rate-limits and the official SDKs.
+//!
+//! Out of doubt: `external_id` is ours, derived from the record, and unique for an account. A repeat makes the link or
+//! is answered with `DUPLICATE_PAYOUT_ERROR`, without the payout; and nobody can ask by `external_id`. Such an outcome
+//! stays unknown: the recipient has the provider's mail all the same.
+
+mod request;
+mod response;
+mod settings;
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, future::BoxFuture};
+use reqwest::{RequestBuilder, header::CONTENT_TYPE};
+use secrecy::{ExposeSecret, SecretString};
+
+pub(super) use self::settings::KIND;
+use self::{
+    response::{Payout, failure, is_voided, reset},
+    settings::XenditSettings,
+};
+use super::{
+    Call, Connector,
+    exchange::{
+        OptionalFields, at, created, judge, judge_unreadable, lost, parse, unasked, unreadable, unsettled,
+        with_trace,
+    },
+};
+use crate::{
+    contract::Rejection,
+    domain::{ConnectorError, CreateLink, Finding, Outcome, ReplayRule},
+    http_client::Client,
+};
+
+struct Xendit {
+    settings: XenditSettings,
+    http: Client,
+    optional: OptionalFields,
+}
+
+impl Xendit {
+    /// The key is the user, the password is empty.
+    fn request(&self, request: RequestBuilder, key: Option<&SecretString>) -> RequestBuilder {
+        request.basic_auth(key.unwrap_or(&self.settings.api_key).expose_secret(), None::<&str>)
+    }
+
+    fn of_job(&self, request: RequestBuilder, call: Call<'_>) -> RequestBuilder {
+        let request = with_trace(self.request(request, call.job.access_token.as_ref()), call.trace);
+        match self.for_user_id(call.job) {
+            Ok(Some(id)) => request.header("for-user-id", id),
+            _ => request,
+        }
+    }
+
+    async fn create(&self, call: Call<'_>) -> Outcome {
+        let body = match self.body(call.job, call.idempotency_key) {
+            Ok(body) => serde_json::to_vec(&body).unwrap_or_default(),
+            Err(rejection) => return Outcome::Declined(rejection.into()),
+        };
+        let request = self
+            .of_job(self.http.post(at(&self.settings.url, &["payouts"])), call)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body);
+        let answer = match self.http.call(request).await {
+            Ok(answer) => answer,
+            Err(error) => return lost(error),
+        };
+        let own_credential = call.job.access_token.is_none();
+        if answer.status.is_success() {
+            let found = parse(&answer).and_then(|payout| self.read(payout, call, &answer));
+            return created(found, &answer);
+        }
+        let outcome = match failure(&answer) {
+            None => judge_unreadable(&answer, own_credential),
+            // The documentation does not say with which status it comes.
+            Some(error) if error.code.as_deref() == Some("DUPLICATE_PAYOUT_ERROR") => {
+                Outcome::AlreadyExists(error)
+            }
+            Some(error) => judge(&answer, error, own_credential),
+        };
+        match outcome {
+            Outcome::TryLater { error, retry_after } => {
+                Outcome::TryLater { error, retry_after: retry_after.or_else(|| reset(&answer)) }
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn find(&self, call: Call<'_>) -> Finding {
+        let Some(id) = call.connector_payout_id else {
+            let error = ConnectorError::unanswered("Xendit cannot be asked by our reference");
+            return Finding::Unanswered { error, retry_after: None };
+        };
+        let request = self.of_job(self.http.get(at(&self.settings.url, &["payouts", id])), call);
+        let answer = match self.http.call(request).await {
+            Ok(answer) => answer,
+            Err(error) => return unasked(error),
+        };
+        if answer.status.is_success() {
+            let payout = parse(&answer).and_then(|payout| self.read(payout, call, &answer));
+            return payout.unwrap_or_else(|| unsettled(&answer, unreadable(&answer)));
+        }
+        unsettled(&answer, failure(&answer).unwrap_or_else(|| unreadable(&answer)))
+    }
+
+    async fn void(&self, id: &str) -> Result<(), ConnectorError> {
+        let mut request =
+            self.request(self.http.post(at(&self.settings.url, &["payouts", id, "void"])), None);
+        if let Some(id) = &self.settings.defaults.for_user_id {
+            request = request.header("for-user-id", id);
+        }
+        let answer =
+            self.http.call(request).await.map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
+        match parse::<Payout>(&answer) {
+            Some(payout) if answer.status.is_success() && is_voided(&payout.status) => Ok(()),
+            _ => Err(failure(&answer).unwrap_or_else(|| unreadable(&answer))),
+        }
+    }
+
+    async fn try_credential(&self) -> Result<(), String> {
+        // No payout has this id: that it is not there is for whom the key is good to know.
+        let url = at(&self.settings.url, &["payouts", "00000000-0000-4000-8000-000000000000"]);
+        let answer = self
+            .http
+            .call(self.request(self.http.get(url), None))
+            .await
+            .map_err(|error| error.to_string())?;
+        match (answer.status.as_u16(), failure(&answer)) {
+            (200, _) | (404, Some(_)) => Ok(()),
+            (_, error) => {
+                let message = error.unwrap_or_else(|| unreadable(&answer)).message;
+                Err(format!("answered {}: {message}", answer.status))
+            }
+        }
+    }
+}
+
+impl Connector for Xendit {
+    fn replay_rule(&self) -> ReplayRule {
+        ReplayRule::SameKey { window: ReplayRule::NO_END, look_up: None }
+    }
+
+    fn timeout(&self) -> Duration {
+        self.http.timeout()
+    }
+
+    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
+        self.body(job, "").map(drop)
+    }
+
+    fn create_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
+        self.create(call).boxed()
+    }
+
+    fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding> {
+        self.find(call).boxed()
+    }
+
+    fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
+        self.void(connector_payout_id).boxed()
+    }
+
+    fn credentials(&self) -> Vec<SecretString> {
+        vec![self.settings.api_key.clone()]
+    }
+
+    fn unread_fields(&self) -> u64 {
+        self.optional.unread()
+    }
+
+    fn unknown_statuses(&self) -> u64 {
+        self.optional.unknown_statuses()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        self.try_credential().boxed()
+    }
+}

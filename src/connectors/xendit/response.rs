@@ -1,0 +1,111 @@
+//! The answers of Xendit, and what they mean.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::Xendit;
+use crate::{
+    connectors::{
+        Call,
+        exchange::{identifier, link_url, parse},
+    },
+    domain::{ConnectorError, CreatedLink, Finding, PayoutStatus},
+    http_client::{Answer, decimal_seconds},
+};
+
+#[derive(Deserialize)]
+pub(super) struct Payout {
+    pub(super) id: String,
+    pub(super) external_id: Option<String>,
+    pub(super) amount: i64,
+    pub(super) status: String,
+    #[serde(default)]
+    pub(super) expiration_timestamp: Value,
+    pub(super) payout_url: Option<String>,
+    /// As the same are called in the newer of Xendit's dialects.
+    pub(super) reference_id: Option<String>,
+    #[serde(default)]
+    pub(super) expires_at: Value,
+    pub(super) payout_link_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Failure {
+    pub(super) error_code: String,
+    pub(super) message: String,
+}
+
+impl Xendit {
+    /// A payout as Xendit has it; `None` where it is not this job's, or its link cannot be passed on.
+    pub(super) fn read(&self, payout: Payout, call: Call<'_>, answer: &Answer) -> Option<Finding> {
+        let status_code = answer.status.as_u16();
+        let reference = payout.external_id.or(payout.reference_id);
+        let is_ours = reference.as_deref() == Some(call.idempotency_key)
+            && call.job.amount.whole_major_units() == Some(payout.amount);
+        if !is_ours {
+            return None;
+        }
+        let connector_payout_id = identifier(payout.id)?;
+        let expires_at = self
+            .optional
+            .time("expiration_timestamp", &payout.expiration_timestamp)
+            .or_else(|| self.optional.time("expires_at", &payout.expires_at));
+        let is_over = expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc());
+        let mut unknown_status = None;
+        let payout_status = match payout.status.as_str() {
+            "PENDING" | "ISSUED" | "ACTIVE" => PayoutStatus::RequiresFulfillment,
+            "CLAIMED" | "DISBURSING" => PayoutStatus::Pending,
+            "COMPLETED" | "SUCCEEDED" => PayoutStatus::Success,
+            "EXPIRED" => PayoutStatus::Expired,
+            "REVERSED" => PayoutStatus::Reversed,
+            // One word for two things: nobody claimed it in time, or it failed.
+            "FAILED" if is_over => PayoutStatus::Expired,
+            "FAILED" | "LOCKED" => PayoutStatus::Failed,
+            status if is_voided(status) && is_over => PayoutStatus::Expired,
+            status if is_voided(status) => PayoutStatus::Cancelled,
+            status => {
+                unknown_status = Some(self.optional.unknown_status(status));
+                PayoutStatus::RequiresFulfillment
+            }
+        };
+        if matches!(
+            payout_status,
+            PayoutStatus::Failed | PayoutStatus::Expired | PayoutStatus::Cancelled | PayoutStatus::Reversed
+        ) {
+            let message = format!("the payout is {}", payout.status);
+            let error = ConnectorError::new(status_code, None, &message, None);
+            return Some(Finding::Ended { error, payout_status, connector_payout_id });
+        }
+        let Some(url) = payout.payout_url.or(payout.payout_link_url) else {
+            return Some(Finding::Underway { connector_payout_id, status_code });
+        };
+        Some(Finding::Found(CreatedLink {
+            url: link_url(&url, false)?,
+            connector_payout_id,
+            payout_status,
+            unknown_status,
+            expires_at,
+            status_code,
+        }))
+    }
+}
+
+/// In the words of the dialects that Xendit's pages have.
+pub(super) fn is_voided(status: &str) -> bool {
+    matches!(status, "VOIDED" | "VOID" | "CANCELED" | "CANCELLED")
+}
+
+/// Seconds until the limit of calls is whole again.
+pub(super) fn reset(answer: &Answer) -> Option<Duration> {
+    // Documented with decimals: `Rate-Limit-Reset: 58.37`.
+    decimal_seconds(answer.headers.get("rate-limit-reset")?.to_str().ok()?)
+}
+
+/// An error in the provider's own words; `None` where the answer holds none.
+pub(super) fn failure(answer: &Answer) -> Option<ConnectorError> {
+    let Failure { error_code, message } = parse(answer)?;
+    Some(ConnectorError::new(answer.status.as_u16(), Some(&error_code), &message, None))
+}
