@@ -1,8 +1,8 @@
 //! Parses the URLs of the configuration: one parser and one form of error for all of them, before anything connects.
 //!
-//! If two parsers read one URL differently, the password may go to the wrong server. So the host is parsed only here,
-//! by the rules of the URL standard for `http`, and the clients get the result. Anything that would be ignored is an
-//! error. An error contains nothing of the URL but the name of a parameter, because the rest may be a password.
+//! Two parsers could read two hosts from one URL and send the password to the wrong one. So only this module reads the host, by
+//! the rules of the URL standard for `http`, and the clients get it as read. A part that would be ignored is an error. An error
+//! repeats only the name of a parameter, because the rest may be a password.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, de};
 use url::{Host, Url};
 
-/// The form of one kind of URL.
+/// The form of a kind of URL.
 #[derive(Debug)]
 pub struct UrlForm {
     schemes: &'static [&'static str],
@@ -91,7 +91,7 @@ impl fmt::Display for InvalidUrl {
 
 impl std::error::Error for InvalidUrl {}
 
-/// Prefix of every error. Such a text never contains a value.
+/// The beginning of every error. Such a text repeats no value.
 pub const MARK: &str = "the URL ";
 
 const UNESCAPED: &str = "has a character that does not belong there: in a user name, a password and a vhost every special character is percent-encoded (@ is %40, / is %2F, # is %23, ? is %3F, % is %25)";

@@ -1,4 +1,4 @@
-//! What every connector does alike around one call: headers on the way out, and what an answer means.
+//! The parts of a call that all connectors share: headers, and the classification of answers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -52,7 +52,7 @@ pub(super) fn with_trace(request: RequestBuilder, trace: &TraceContext) -> Reque
     })
 }
 
-/// A call that creates and was not answered.
+/// Classifies a create call that was not answered.
 pub(super) fn lost(error: CallError) -> Outcome {
     match error {
         CallError::NotSent(reason) => Outcome::NotSent(ConnectorError::unanswered(&reason)),
@@ -60,12 +60,12 @@ pub(super) fn lost(error: CallError) -> Outcome {
     }
 }
 
-/// A question that was not answered.
+/// Classifies a look-up that was not answered.
 pub(super) fn unasked(error: CallError) -> Finding {
     Finding::Unanswered { error: ConnectorError::unanswered(&error.to_string()), retry_after: None }
 }
 
-/// A question whose answer settles nothing.
+/// Classifies a look-up whose answer resolves nothing.
 pub(super) fn unsettled(answer: &Answer, error: ConnectorError) -> Finding {
     Finding::Unanswered { error, retry_after: answer.retry_after(OffsetDateTime::now_utc()) }
 }
@@ -131,11 +131,11 @@ pub(super) fn judge_unreadable(answer: &Answer, own_credential: bool) -> Outcome
     }
 }
 
-/// A link that may be passed on: an absolute `https` URL (`http` where a stand-in is configured), without
+/// A link that may be passed on: an absolute `https` URL (`http` where that is configured), without
 /// user-info or control characters, 2,048 bytes at most.
 pub(super) fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
     let url = Url::parse(text).ok()?;
-    // As it is written: the parser mends slashes that are missing or turned round.
+    // Checked as written, because the parser corrects missing and reversed slashes.
     let scheme = text.starts_with("https://") || (allow_http && text.starts_with("http://"));
     let sound = scheme
         && !text.contains('\\')
@@ -170,15 +170,13 @@ impl OptionalFields {
         self.unknown_statuses.load(Relaxed)
     }
 
-    /// Counts a status that this version does not know, and returns it as it is kept. It fails nothing: providers add statuses.
+    /// Counts a status that this version does not know, and returns it for the timeline. It is not an error, because providers add statuses.
     pub(super) fn unknown_status(&self, status: &str) -> String {
         self.unknown_statuses.fetch_add(1, Relaxed);
         let status: String =
             status.chars().map(|letter| if is_control(letter) { ' ' } else { letter }).take(64).collect();
         // Without its text, which the account's secrets are not taken out of yet.
-        tracing::warn!(
-            "the connector's status is not known; the link counts as created, the timeline has the status"
-        );
+        tracing::warn!("unknown link status, counted as created (see the timeline for the status)");
         status
     }
 
@@ -216,7 +214,7 @@ impl OptionalFields {
     }
 }
 
-/// The same time in UTC, where the calendar has room for it there and RFC 3339 for its year.
+/// The same time in UTC, if both the calendar and RFC 3339 can represent it.
 fn in_utc(time: OffsetDateTime) -> Option<OffsetDateTime> {
     time.checked_to_offset(UtcOffset::UTC).filter(|time| (0..=9999).contains(&time.year()))
 }

@@ -1,4 +1,4 @@
-//! The kinds of connector there are: a line each.
+//! The connector kinds.
 
 use std::{fmt, time::Duration};
 
@@ -11,14 +11,14 @@ use crate::http_client::{HttpSettings, NoClient};
 /// Every kind, under the name that `kind = "…"` gives in `[connectors.NAME]`.
 pub static KINDS: &[Kind] = &[hyperswitch::KIND, razorpayx::KIND, revolut::KIND, sandbox::KIND, xendit::KIND];
 
-/// One kind of connector: what is told of it, and how its settings are read.
+/// A connector kind.
 pub struct Kind {
     pub name: &'static str,
     pub title: &'static str,
     /// Settings without a default.
     pub needs: &'static [&'static str],
     pub supports: Supports,
-    /// The fields of the provider's errors that merchants are told, beside its message; all others are left out.
+    /// The fields of the provider's errors that are published besides its message.
     pub error_fields: &'static [ErrorField],
     pub read: fn(toml::Value) -> Result<Box<dyn Settings>, toml::de::Error>,
 }
@@ -45,21 +45,26 @@ impl fmt::Debug for Kind {
 
 /// The settings of one account, as `[connectors.NAME]` has them beside `kind` and `calls`. `Debug` shows no secret.
 pub trait Settings: fmt::Debug + Send + Sync {
-    /// Returns what is wrong with them though each can be read; each problem begins with its setting. `lease`: a worker's;
-    /// `on_its_way`: how long a call that was given up may still arrive.
+    /// Returns the problems of the settings. Each begins with the name of its setting.
+    ///
+    /// `lease` is the worker's lease. `on_its_way` is how long an abandoned call may still arrive.
     fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String>;
 
-    /// The provider's URL.
+    /// Returns the provider's URL.
     fn url(&self) -> &Url;
 
-    /// What names the account at the provider, where `account` does not: it need not last longer than a credential. Only its
-    /// digest is kept ([`AccountId`](crate::domain::AccountId)).
+    /// Returns the identity of the account at the provider. It may change with the credential. Only its digest is stored ([`AccountId`](crate::domain::AccountId)).
     fn identity(&self) -> String;
 
+    /// Creates the connector.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the HTTP client cannot be created.
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient>;
 }
 
-/// For [`Kind::read`].
+/// Reads a section, for [`Kind::read`].
 pub(super) fn read<S>(section: toml::Value) -> Result<Box<dyn Settings>, toml::de::Error>
 where
     S: Settings + DeserializeOwned + 'static,
@@ -67,8 +72,10 @@ where
     Ok(Box::new(section.try_into::<S>()?))
 }
 
-/// "Not there" is believed after the settle time: by then no call may be on its way any more. One may begin late in its
-/// lease, and its bytes stay in the kernel for `on_its_way` after it was given up (`TCP_USER_TIMEOUT` in `http`).
+/// Checks that no call can be under way any more after the settle time.
+///
+/// A call may begin late in its lease, and the kernel sends its bytes for `on_its_way` after it was abandoned
+/// (`TCP_USER_TIMEOUT`).
 pub(super) fn settle_problem(settle_seconds: u64, lease: Duration, on_its_way: Duration) -> Option<String> {
     let least = lease + on_its_way;
     (Duration::from_secs(settle_seconds) < least).then(|| {

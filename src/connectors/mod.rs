@@ -1,6 +1,6 @@
-//! Port: providers that make payout links. One file each, and this trait, because there are several of them.
+//! Connectors: the code that calls providers of payout links.
 //!
-//! A connector says what an answer means; it never decides what follows (that is `domain::retry`), never repeats a
+//! A connector classifies the provider's answers. It never decides the next step (`domain::retry` does), never retries a create
 //! call by itself, and never logs a body.
 
 mod exchange;
@@ -33,54 +33,66 @@ use crate::{
     limits::{Breaker, Health, Permits, RateLimit},
 };
 
-/// Everything that a call may need. The idempotency key is the same in every call for one record.
+/// The inputs of a call. The idempotency key is the same in every call for one record.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
     pub job: &'a CreateLink,
     /// 32 characters of `[a-z0-9]`.
     pub idempotency_key: &'a str,
-    /// Known where an earlier call, or a look-up, told it.
+    /// The provider's id of the payout, if an earlier call or look-up returned it.
     pub connector_payout_id: Option<&'a str>,
-    /// When the first call that counts began, where a look-up need not search before it.
+    /// The start of the first call. A look-up need not search before it.
     pub first_called_at: Option<OffsetDateTime>,
     /// By the clock of `first_called_at`, which is the database's and need not be the provider's.
     pub now: OffsetDateTime,
     pub trace: &'a TraceContext,
 }
 
+/// A connector account.
 pub trait Connector: Send + Sync {
-    /// What may be done where the outcome of a call is not known.
+    /// Returns how an unknown outcome is resolved.
     fn replay_rule(&self) -> ReplayRule;
 
-    /// The longest that one call of either kind takes.
+    /// Returns the maximum duration of one call of either kind.
     fn timeout(&self) -> Duration;
 
-    /// Refuses a job that this connector cannot carry out, before it is written down.
+    /// Checks a job before it is stored.
+    ///
+    /// # Errors
+    ///
+    /// Returns a rejection if this connector cannot carry out the job.
     fn supports(&self, job: &CreateLink) -> Result<(), Rejection>;
 
-    /// Asks for a payout link.
+    /// Creates a payout link.
     fn create_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome>;
 
-    /// Asks what became of it: by the connector's id where that is known, else by our reference.
+    /// Looks a payout link up, by the provider's id if known, otherwise by the idempotency key.
     fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding>;
 
-    /// Takes a link back that nobody has claimed yet, with the configured credential. What it comes to is told to the
-    /// person who asked for it; the record is not changed.
+    /// Cancels an unclaimed link with the configured credential. The record is not changed.
+    ///
+    /// # Errors
+    ///
+    /// Returns the provider's error if the link was not cancelled.
     fn cancel_link<'a>(&'a self, _connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
-        let error = ConnectorError::unanswered("this connector cannot take a link back");
+        let error = ConnectorError::unanswered("this connector cannot cancel a link");
         std::future::ready(Err(error)).boxed()
     }
 
-    /// The account's own secrets, configured and fetched: a provider may repeat them in its texts.
+    /// Returns the account's own secrets, because a provider may repeat them in its texts.
     fn credentials(&self) -> Vec<SecretString>;
 
-    /// Optional fields of its answers that were there and could not be read, since the start.
+    /// Returns the number of optional fields that could not be read since the start.
     fn unread_fields(&self) -> u64;
 
-    /// Statuses of links that were not known, since the start.
+    /// Returns the number of unknown link statuses since the start.
     fn unknown_statuses(&self) -> u64;
 
-    /// A harmless call that tells whether it can be reached with its credentials.
+    /// Makes a harmless call to check the URL and the credential.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text for the operator if the check failed.
     fn check(&self) -> BoxFuture<'_, Result<(), String>>;
 }
 
@@ -92,16 +104,15 @@ pub struct Account {
     /// The provider's, by its answers.
     pub clock: Arc<PeerClock>,
     pub connector: Box<dyn Connector>,
-    /// Calls under way at once.
+    /// The permits of concurrent calls.
     pub permits: Permits,
-    /// Calls begun in a minute.
+    /// The rate limit.
     pub rate: RateLimit,
     pub breaker: Breaker,
 }
 
 impl Account {
-    /// Takes out of an error what nobody is told: the account's and the job's secrets, and the fields that are not among
-    /// [`Kind::tells`].
+    /// Removes the account's and the job's secrets from an error, and the fields that are not in [`Kind::error_fields`].
     pub fn redact(&self, error: &mut ConnectorError, job: Option<&CreateLink>) {
         if !self.kind.error_fields.contains(&ErrorField::Code) {
             error.code = None;
@@ -112,12 +123,12 @@ impl Account {
         error.redact(&self.redactor(job));
     }
 
-    /// A text of the connector's for an operator's terminal, without the account's secrets.
+    /// Prepares a text for an operator's terminal: removes the account's secrets and escapes control characters.
     pub fn redact_text(&self, text: &str) -> String {
         escape_control(&self.redactor(None).redact(text)).into_owned()
     }
 
-    /// A provider's word that this version does not know, without the account's and the job's secrets.
+    /// Removes the account's and the job's secrets from a status that this version does not know.
     pub fn redact_status(&self, status: &str, job: &CreateLink) -> String {
         self.redactor(Some(job)).redact(status)
     }
@@ -129,7 +140,7 @@ impl Account {
 }
 
 impl Outcome {
-    /// What it says of the provider.
+    /// Returns the provider's health as this outcome shows it.
     pub fn health(&self) -> Health {
         match self {
             Self::Created(_) | Self::Underway { .. } | Self::Declined(_) | Self::AlreadyExists(_) => {
@@ -173,7 +184,7 @@ impl Connectors {
         }
     }
 
-    /// The one named, or the default where none is.
+    /// Returns the named account, or the default one.
     pub fn choose(&self, name: Option<&str>) -> Option<&Account> {
         self.by_name.get(name.or(self.default.as_deref())?)
     }

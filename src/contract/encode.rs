@@ -1,5 +1,6 @@
-//! A job as JSON in one fixed form, which `decode` turns back into an equal job: what is sealed into the record,
-//! and what two requests are compared by.
+//! Encodes a job as JSON in one fixed form, which `decode` turns back into an equal job.
+//!
+//! The record stores this form encrypted, and two requests are compared by it.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -29,7 +30,7 @@ impl CanonicalRequest {
         &self.json
     }
 
-    /// What two requests are compared by, in two parts.
+    /// Returns the bytes by which two requests are compared, in two parts.
     pub(super) fn meaning(&self) -> [&[u8]; 2] {
         [&self.json[..self.meaning], BRACE]
     }
@@ -68,7 +69,7 @@ impl Serialize for Meaning<'_> {
     }
 }
 
-/// What a retry may carry fresh.
+/// The fields that a retry may change.
 struct Fresh<'a>(&'a CreateLink);
 
 impl Serialize for Fresh<'_> {

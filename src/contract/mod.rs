@@ -1,4 +1,4 @@
-//! JSON to domain and back: the contract's spelling lives here and nowhere else.
+//! Converts between JSON and the domain. Only this module knows the spelling of the contract.
 
 mod rejection;
 mod decode;

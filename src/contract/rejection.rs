@@ -1,7 +1,6 @@
-//! Why a job is rejected: a code, the path of the field, what is wrong and what is expected, what to do. Never a secret's
-//! value.
+//! Rejections: a code, the path of the field, the mistake, the expectation and the remedy. They never contain a value.
 
-/// A job that was rejected; its connector is never called.
+/// The rejection of a job. The worker never calls a provider for a rejected job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     pub code: RejectionCode,

@@ -1,4 +1,4 @@
-//! What leaves: the result of contract section 3 and the webhook body of section 5.
+//! Encodes results (contract, section 3) and webhook bodies (section 5).
 
 use bytes::Bytes;
 use secrecy::ExposeSecret;
@@ -56,7 +56,7 @@ struct ConnectorDetails<'a> {
     reason: Option<&'a str>,
 }
 
-/// A conclusion in the contract's words: how a record ends, as it is stored and told.
+/// A conclusion as it is stored and published.
 pub struct EventContent {
     pub event_type: EventType,
     pub payout_status: PayoutStatus,
@@ -68,7 +68,7 @@ pub struct EventContent {
     pub result: Bytes,
 }
 
-/// The result of a record that is concluded. `connector_payout_id` and `status_code`: the last that were known.
+/// Encodes the result of a concluded record. `connector_payout_id` and `status_code` are the last known ones.
 pub fn conclusion(
     job: &CreateLink,
     conclusion: &Conclusion,
@@ -132,7 +132,7 @@ pub fn conclusion(
     }
 }
 
-/// The result of a job that was rejected: its connector was never called.
+/// Encodes the result of a rejected job.
 pub fn rejection(merchant_payout_id: Option<&str>, rejection: &Rejection) -> Bytes {
     json(&ResultBody {
         merchant_payout_id,
@@ -176,13 +176,13 @@ fn rfc3339(at: OffsetDateTime) -> String {
     in_utc(at).unwrap_or_default()
 }
 
-/// `None`: a time at the calendar's end, for which there is no room in UTC or in RFC 3339.
+/// Returns `None` for a time that UTC or RFC 3339 cannot represent.
 fn in_utc(at: OffsetDateTime) -> Option<String> {
     at.checked_to_offset(time::UtcOffset::UTC)?.format(&Rfc3339).ok()
 }
 
 fn json(body: &impl Serialize) -> Bytes {
-    // Room for a usual one.
+    // The capacity for a usual result.
     let mut json = Vec::with_capacity(512);
     #[expect(
         clippy::expect_used,

@@ -18,17 +18,17 @@ async fn a_connector_that_is_out_of_order_is_left_alone_and_holds_up_no_other() 
         world.publish(job(&format!("broken_{number}")).connector("broken")).await;
     }
     // then it is left alone after its failures, and the other is not held up,
-    worker.says("the connector is out of order and left alone").await;
+    worker.says("circuit breaker opened").await;
     world.publish(job("other").connector("asked")).await;
     assert_eq!(world.result_of("other").await.kind(), "payout_link.created");
     // it is tried with one call at a time,
-    worker.says("one call tries the connector").await;
+    worker.says("circuit breaker half-open").await;
     // and when it works again everything that waited is done, once each.
     broken.clear_faults();
     for number in 0..20 {
         assert_eq!(world.result_of(&format!("broken_{number}")).await.kind(), "payout_link.created");
     }
-    worker.says("the connector works again").await;
+    worker.says("circuit breaker closed").await;
     assert_eq!(broken.ledger().links.len(), 20);
 }
 
@@ -44,7 +44,7 @@ async fn what_is_due_of_a_connector_that_is_out_of_order_is_left_where_it_is() {
     broken.inject_fault(Fault::status(500));
     let worker = world.start_worker().await;
     world.publish(job("fails").connector("broken")).await;
-    worker.says("the connector is out of order and left alone").await;
+    worker.says("circuit breaker opened").await;
     for number in 0..5 {
         world.publish(job(&format!("waits_{number}")).connector("broken")).await;
     }

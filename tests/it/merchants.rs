@@ -180,7 +180,10 @@ async fn interim_answers_without_end_do_not_hold_up_jobs() {
     for number in 0..20 {
         let shown = world.wait_until_told(&format!("flood_{number}")).await;
         assert_eq!(shown["event"]["webhook_state"], "abandoned");
-        assert!(shown["timeline"].to_string().contains("more was sent than an answer may have"), "{shown}");
+        assert!(
+            shown["timeline"].to_string().contains("the peer sent more than an answer may have"),
+            "{shown}"
+        );
     }
     assert!(worker.stop().await.success());
 }

@@ -160,7 +160,7 @@ async fn cancel_says_what_it_cannot_take_back() {
     world.result_of("refused").await;
     // then neither is cancelled, each for its own reason.
     for (payout, reason) in [
-        ("po_1", format!("sandbox does not cancel {id}: this connector cannot take a link back")),
+        ("po_1", format!("sandbox does not cancel {id}: this connector cannot cancel a link")),
         ("refused", "the record is failed: it has no link to cancel".to_owned()),
     ] {
         let output = world.run(&["cancel", payout]);

@@ -1,4 +1,4 @@
-//! A history in files: JSON Lines, one object a line. Unknown fields are passed over, so that what other programs
+//! A history in files: JSON Lines, one object a line. Unknown fields are ignored, so that what other programs
 //! write (the sandbox's ledger, its receiver's list) can be given as it is.
 
 use std::{
@@ -28,6 +28,7 @@ pub struct Files {
     pub logs: Vec<PathBuf>,
 }
 
+/// The reason why a history cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("{0}: {1}")]
@@ -112,7 +113,7 @@ struct CallLine {
     idempotency_key: Option<String>,
 }
 
-/// What a result and a webhook tell, as far as the rules go.
+/// The fields of a result and a webhook that the rules need.
 #[derive(Deserialize, Default)]
 struct ResultBody {
     merchant_payout_id: Option<String>,
@@ -139,6 +140,10 @@ fn create() -> String {
 
 /// Reads all files.
 ///
+/// # Errors
+///
+/// Returns an error if a file cannot be read or names an unknown connector.
+///
 /// `rule`: the replay rule of a connector, by its name; `None` for the default one. `idempotency_key`: what a payout is called
 /// under at its connector, by `merchant_id` and `merchant_payout_id`.
 pub fn read(
@@ -156,7 +161,7 @@ pub fn read(
             let amount = line.amount.map(|money| money.text()).unwrap_or_default();
             let key = key(&line.merchant_id, &id);
             by_reference.insert(idempotency_key(&line.merchant_id, &id), key.clone());
-            // A job that is refused may well name no connector that there is.
+            // A rejected job may name a connector that does not exist.
             let rule = match rule(line.connector.as_deref()) {
                 Some(rule) => rule,
                 None if !line.valid => Rule::Never,
@@ -183,14 +188,14 @@ pub fn read(
             let line = line?;
             let body = text(&line.body);
             history.leaks.extend(secrets.find(body.as_bytes(), || location(path, number)));
-            let told: ResultBody = serde_json::from_str(&body).unwrap_or_default();
+            let result: ResultBody = serde_json::from_str(&body).unwrap_or_default();
             history.messages.push(ReceivedMessage {
                 is_reply: line.reply,
                 id: line.message_id,
                 kind: line.r#type,
-                key: key(&line.merchant_id, told.merchant_payout_id.as_deref().unwrap_or_default()),
+                key: key(&line.merchant_id, result.merchant_payout_id.as_deref().unwrap_or_default()),
                 correlation_id: line.correlation_id,
-                link_url: told.payout_link.map(|link| link.url),
+                link_url: result.payout_link.map(|link| link.url),
                 body: digest(&SHA256, body.as_bytes()).as_ref().to_vec(),
             });
         }
@@ -207,10 +212,10 @@ pub fn read(
             let line = line?;
             let body = text(&line.body);
             history.leaks.extend(secrets.find(body.as_bytes(), || location(path, number)));
-            let told: WebhookBody = serde_json::from_str(&body).unwrap_or_default();
+            let webhook: WebhookBody = serde_json::from_str(&body).unwrap_or_default();
             history.webhooks.push(Webhook {
                 id: line.id,
-                key: key(&line.merchant_id, told.data.merchant_payout_id.as_deref().unwrap_or_default()),
+                key: key(&line.merchant_id, webhook.data.merchant_payout_id.as_deref().unwrap_or_default()),
                 status: line.status,
                 is_verified: line.verified,
                 body: format!("{:?}", digest(&SHA256, body.as_bytes())),

@@ -1,4 +1,4 @@
-//! The checker: what was published, made, told and written down, and every rule of the contract that it breaks.
+//! The history checker: it reads what was published, created, delivered and stored, and finds every broken rule of the contract.
 //!
 //! | rule | says |
 //! | --- | --- |
@@ -13,10 +13,10 @@
 //! | R9 | results and webhooks carry ids that make repeats recognisable |
 //! | R10 | nothing is left open, leased or undelivered when all is quiet |
 //! | R11 | no secret in any of it |
-//! | R12 | a message is accepted or rejected, never both, in whichever order |
+//! | R12 | a message is accepted or rejected, never both, in any order |
 //! | R13 | no record is `unknown` unless a creating call of it reached the provider, or a proxy in front of it |
 //! | R14 | due work is taken up within its bound while its provider is well |
-//! | R15 | once all is healed, every minute finishes something until nothing is left, and nothing is overdue at the end |
+//! | R15 | once all faults are repaired, every minute finishes something until nothing is left, and nothing is overdue at the end |
 //!
 //! R13 to R15 need evidence that only a run can collect (`called`, `overdue`, `progress`, `overdue_at_end`). Without
 //! it they find nothing.
@@ -40,7 +40,7 @@ pub use self::{
     secrets::Secrets,
 };
 
-/// Which way out of doubt a job's connector has.
+/// The replay rule of a job's connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     SameKey,
@@ -73,7 +73,7 @@ pub struct Link {
     pub id: String,
     pub key: String,
     pub amount: String,
-    /// Where the connector tells it.
+    /// The URL, if the provider shows it.
     pub url: Option<String>,
 }
 
@@ -85,6 +85,7 @@ pub struct Record {
     /// `open`, `created`, `failed` or `unknown`.
     pub state: String,
     pub link_id: Option<String>,
+    /// `true` while the outcome of a create call is unknown.
     pub is_unknown: bool,
     pub leased: bool,
     pub due: bool,
@@ -124,7 +125,7 @@ pub struct DeadLetter {
     pub has_reason: bool,
 }
 
-/// A webhook as a merchant got it.
+/// A webhook as a merchant received it.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     pub id: Option<String>,
@@ -139,7 +140,7 @@ pub struct Webhook {
 /// A secret where none may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leak {
-    /// Which of those given, counted from 1: itself it is never repeated.
+    /// The index of the secret, counted from 1. The secret itself is never shown.
     pub secret: usize,
     pub location: String,
 }
@@ -157,15 +158,15 @@ pub struct History {
     /// Jobs still in the queue.
     pub waiting: u32,
     pub leaks: Vec<Leak>,
-    /// Keys with a creating call that reached the provider or a proxy in front of it, answered or not. `None`: nobody
-    /// listened, and R13 is not checked.
+    /// Keys with a creating call that reached the provider or a proxy in front of it, answered or not. `None`: no
+    /// proxy recorded calls, and R13 is not checked.
     pub called: Option<HashSet<String>>,
     /// Message ids under which the queue may have held two messages, of which one may rightly be rejected and one
     /// accepted: R12 leaves them out.
     pub ambiguous: HashSet<String>,
     /// Called records that were due and that no worker took up: the worst sample of each.
     pub overdue: Vec<Overdue>,
-    /// Samples since everything was healed, in their order.
+    /// Samples after the last fault was repaired, in their order.
     pub progress: Vec<Progress>,
     /// Records and events that were due when the run ended.
     pub overdue_at_end: Vec<Overdue>,
@@ -187,9 +188,9 @@ pub struct Overdue {
 /// How far a run had come at one moment after everything was healed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Since everything was healed.
+    /// The time since the last fault was repaired.
     pub after: Duration,
-    /// Results and rejections that were message, each id once, and events that are finished. It only grows.
+    /// Received results and rejections, each id once, and finished events. It only grows.
     pub finished: usize,
     /// Jobs, records and events that still need something.
     pub left: usize,

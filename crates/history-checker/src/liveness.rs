@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{History, Overdue, Progress, Violation};
 
-/// How long a healed system may finish nothing while something is left.
+/// How long a repaired system may finish nothing while something is left.
 const STALL: Duration = Duration::from_secs(60);
 
 pub(super) fn check(history: &History) -> Vec<Violation> {
@@ -38,7 +38,7 @@ fn stalls(samples: &[Progress]) -> Vec<Violation> {
 
 fn stall((from, to): (Progress, Progress)) -> Violation {
     let evidence =
-        format!("nothing was finished from {:?} to {:?} after the heal: {to:?}", from.after, to.after);
+        format!("nothing was finished from {:?} to {:?} after the repair: {to:?}", from.after, to.after);
     wrong("R15", evidence)
 }
 

@@ -19,7 +19,7 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
             found.webhooks(of_key, record);
         }
     }
-    found.refusals(&known);
+    found.rejections(&known);
     found.found.extend(liveness::check(history));
     for message in history.messages.iter().filter(|message| message.id.is_none()) {
         found.wrong(true, "R9", || format!("{message:?} has no id"));
@@ -30,7 +30,7 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
     }
     found.wrong(history.waiting > 0, "R10", || format!("{} jobs in the queue", history.waiting));
     for leak in &history.leaks {
-        found.wrong(true, "R11", || format!("secret {} stands in {}", leak.secret, leak.location));
+        found.wrong(true, "R11", || format!("secret {} is in {}", leak.secret, leak.location));
     }
     found.found.sort_by(|one, other| (rank(one), &one.evidence).cmp(&(rank(other), &other.evidence)));
     found.found
@@ -44,13 +44,13 @@ fn rank(violation: &Violation) -> (usize, &'static str) {
 /// The history, sorted by what belongs together.
 struct Known<'a> {
     by_key: HashMap<&'a str, OfKey<'a>>,
-    /// Rejections that were message, by the message that they answer.
+    /// Received rejections, by the message that they answer.
     rejections: HashMap<Option<&'a str>, Vec<&'a ReceivedMessage>>,
     dead: HashSet<&'a str>,
     /// Every dead letter, whether it says why or not.
     dead_lettered: HashSet<&'a str>,
-    /// What each message was told, in the order in which it was message.
-    told: HashMap<&'a str, Vec<&'a str>>,
+    /// The results of each message, in the order in which they were received.
+    answers: HashMap<&'a str, Vec<&'a str>>,
     called: Option<&'a HashSet<String>>,
     ambiguous: &'a HashSet<String>,
 }
@@ -79,10 +79,10 @@ impl<'a> Known<'a> {
         for record in &history.records {
             at(&mut by_key, &record.key).record = Some(record);
         }
-        let mut told: HashMap<&str, Vec<&str>> = HashMap::new();
+        let mut answers: HashMap<&str, Vec<&str>> = HashMap::new();
         for message in &history.messages {
             if let Some(message_id) = &message.correlation_id {
-                told.entry(message_id).or_default().push(&message.kind);
+                answers.entry(message_id).or_default().push(&message.kind);
             }
             if message.kind == REJECTED {
                 rejections.entry(message.correlation_id.as_deref()).or_default().push(message);
@@ -97,17 +97,17 @@ impl<'a> Known<'a> {
         let dead = dead.filter_map(|dead| dead.message_id.as_deref()).collect();
         let dead_lettered = history.dead.iter().filter_map(|dead| dead.message_id.as_deref()).collect();
         let (called, ambiguous) = (history.called.as_ref(), &history.ambiguous);
-        Self { by_key, rejections, dead, dead_lettered, told, called, ambiguous }
+        Self { by_key, rejections, dead, dead_lettered, answers, called, ambiguous }
     }
 
     fn was_rejected(&self, job: &Published) -> bool {
         self.rejections.contains_key(&Some(job.message_id.as_str()))
     }
 
-    /// What the message was told that only an accepted one is told.
+    /// Returns whether the message got a result that only an accepted job gets.
     fn was_answered(&self, job: &Published) -> bool {
-        let told = self.told.get(job.message_id.as_str());
-        told.is_some_and(|told| told.iter().any(|&kind| kind != REJECTED))
+        let kinds = self.answers.get(job.message_id.as_str());
+        kinds.is_some_and(|kinds| kinds.iter().any(|&kind| kind != REJECTED))
     }
 
     fn is_dead(&self, job: &Published) -> bool {
@@ -131,7 +131,7 @@ impl Findings {
         }
     }
 
-    /// Of several requests under one key one is accepted, with all its repeats; every other is refused.
+    /// Of several requests under one key one is accepted, with all its repeats; every other is rejected.
     fn jobs(&mut self, known: &Known<'_>, of_key: &OfKey<'_>) {
         let record = of_key.record;
         let accepted = of_key.accepted(known);
@@ -139,16 +139,18 @@ impl Findings {
             let (was_rejected, is_dead) = (known.was_rejected(job), known.is_dead(job));
             let is_recorded = record.is_some() && accepted == Some(job.fingerprint.as_str());
             self.wrong(!(is_recorded || was_rejected && is_dead), "R1", || {
-                format!("{job:?}: record {record:?}, rejection message {was_rejected}, dead letter {is_dead}")
+                format!(
+                    "{job:?}: record {record:?}, rejection received {was_rejected}, dead letter {is_dead}"
+                )
             });
             let is_accepted = is_recorded || known.was_answered(job);
             let is_rejected = was_rejected || known.dead_lettered.contains(job.message_id.as_str());
             let is_one_message = !known.ambiguous.contains(&job.message_id);
             self.wrong(is_accepted && is_rejected && is_one_message, "R12", || {
-                let told = known.told.get(job.message_id.as_str());
+                let kinds = known.answers.get(job.message_id.as_str());
                 let dead = known.dead_lettered.contains(job.message_id.as_str());
                 format!(
-                    "{job:?} is both: recorded {is_recorded}, dead letter {dead}, told in this order {told:?}"
+                    "{job:?} is both: recorded {is_recorded}, dead letter {dead}, results in this order {kinds:?}"
                 )
             });
         }
@@ -177,11 +179,11 @@ impl Findings {
             "created" => {
                 let is_theirs = links.iter().any(|link| Some(&link.id) == record.link_id.as_ref());
                 self.wrong(!is_theirs, "R3", || format!("{record:?}, and the connector has {links:?}"));
-                let told = of_key.results.iter().filter(|message| message.kind == "payout_link.created");
-                for message in told.filter(|_| links.iter().all(|link| link.url.is_some())) {
+                let created = of_key.results.iter().filter(|message| message.kind == "payout_link.created");
+                for message in created.filter(|_| links.iter().all(|link| link.url.is_some())) {
                     let is_known = links.iter().any(|link| link.url == message.link_url);
                     self.wrong(!is_known, "R3", || {
-                        format!("{:?} of {record:?} tells another link", message.id)
+                        format!("{:?} of {record:?} has another link", message.id)
                     });
                 }
                 self.wrong(event_kind != Some("payout_link.created"), "R3", || format!("{record:?}"));
@@ -207,8 +209,8 @@ impl Findings {
         let rule = of_key.jobs.iter().map(|job| job.rule).next();
         let no_other_way = match rule {
             Some(Rule::Never) => record.is_unknown,
-            // Where keys can be repeated, only a refusal of the repeat leaves no other way, or that the key is there
-            // already: neither says what came of the first.
+            // Where keys can be repeated, only a declined retry leaves no other way, or a key that exists
+            // already. Neither resolves the first call.
             Some(Rule::SameKey) => {
                 let says_no_more = |call: &String| matches!(call.as_str(), "declined" | "already_there");
                 record.is_unknown && record.calls.iter().any(says_no_more)
@@ -217,7 +219,7 @@ impl Findings {
         };
         self.wrong(!no_other_way, "R5", || format!("{record:?} under {rule:?}"));
         self.wrong(event_kind != Some("payout_link.pending"), "R5", || {
-            format!("{record:?} says nothing of doubt")
+            format!("{record:?} has no payout_link.pending event")
         });
     }
 
@@ -231,7 +233,7 @@ impl Findings {
         let contents: BTreeSet<_> = of_event.iter().map(|message| (&message.kind, &message.body)).collect();
         self.wrong(contents.len() > 1, "R6", || format!("{} results under {event:?}", contents.len()));
         self.wrong(contents.iter().any(|(kind, _)| **kind != event.kind), "R6", || {
-            format!("another type than that of {event:?} is told: {contents:?}")
+            format!("another type than that of {event:?} was published: {contents:?}")
         });
         for message in others {
             self.wrong(true, "R9", || format!("{message:?} is no repeat of {event:?}"));
@@ -265,8 +267,8 @@ impl Findings {
         }
     }
 
-    /// Nothing of a refused job is stored, so the ids of its rejections have to be the same by themselves.
-    fn refusals(&mut self, known: &Known<'_>) {
+    /// Nothing of a rejected job is stored, so its rejections must have equal ids without stored state.
+    fn rejections(&mut self, known: &Known<'_>) {
         for (of, repeats) in &known.rejections {
             let ids: BTreeSet<_> = repeats.iter().map(|message| &message.id).collect();
             self.wrong(ids.len() > 1, "R9", || format!("rejections of {of:?} under {ids:?}"));
@@ -277,7 +279,7 @@ impl Findings {
 }
 
 impl<'a> OfKey<'a> {
-    /// The request that was accepted: the one of the record's amount that was not refused.
+    /// The request that was accepted: the one of the record's amount that was not rejected.
     fn accepted(&self, known: &Known<'_>) -> Option<&'a str> {
         let amount = self.record.map(|record| record.amount.as_str())?;
         let of_amount = || self.of_amount(amount);

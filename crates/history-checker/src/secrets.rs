@@ -1,16 +1,20 @@
-//! R11: secrets are looked for as they stand, wherever none may be.
+//! R11: searches for secrets where none may be.
 
 use super::Leak;
 
-/// Values that may be in nothing that the worker tells, writes or logs.
+/// Values that the worker must never publish, store or log.
 #[derive(Default, Clone)]
 pub struct Secrets(Vec<Vec<u8>>);
 
-/// Shorter ones would be found by chance.
+/// The minimum length of a secret in bytes. Shorter ones would be found by chance.
 const MIN_BYTES: usize = 8;
 
 impl Secrets {
-    /// Those of at least eight bytes; empty ones are passed over.
+    /// Creates a search for secrets of at least eight bytes. Empty ones are ignored.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a secret is shorter.
     pub fn new(values: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let values: Vec<Vec<u8>> =
             values.into_iter().map(String::into_bytes).filter(|value| !value.is_empty()).collect();
@@ -24,7 +28,7 @@ impl Secrets {
         self.0.is_empty()
     }
 
-    /// Each that stands in the text.
+    /// Returns a leak for each secret that the text contains.
     pub fn find(&self, text: &[u8], location: impl Fn() -> String) -> Vec<Leak> {
         let stands = |secret: &Vec<u8>| {
             let first = secret[0];

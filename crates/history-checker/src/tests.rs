@@ -22,7 +22,7 @@ fn job(message_id: &str) -> Published {
     }
 }
 
-fn told(id: &str, kind: &str, correlation_id: &str) -> ReceivedMessage {
+fn result(id: &str, kind: &str, correlation_id: &str) -> ReceivedMessage {
     ReceivedMessage {
         is_reply: false,
         id: Some(id.into()),
@@ -78,7 +78,7 @@ fn good() -> History {
         links: vec![link],
         before: vec![record.clone()],
         records: vec![record],
-        messages: vec![told(ID, "payout_link.created", "m-1"), told("refusal-1", REJECTED, "m-2")],
+        messages: vec![result(ID, "payout_link.created", "m-1"), result("rejection-1", REJECTED, "m-2")],
         dead: vec![DeadLetter { message_id: Some("m-2".into()), has_reason: true }],
         webhooks: vec![post()],
         ..History::default()
@@ -96,7 +96,7 @@ fn without_link(state: &str, kind: &str, rule: Rule) -> History {
     let record = &mut history.records[0];
     (record.state, record.link_id) = (state.into(), None);
     record.event.as_mut().unwrap().kind = kind.into();
-    history.messages[0] = told(ID, kind, "m-1");
+    history.messages[0] = result(ID, kind, "m-1");
     history
 }
 
@@ -226,8 +226,8 @@ fn r8_a_conflict_changes_nothing() {
 #[test]
 fn r9_repeats_can_be_told() {
     caught("R9", &good(), |history| history.messages[0].id = None);
-    caught("R9", &good(), |history| history.messages.push(told("event-2", "payout_link.created", "m-1")));
-    caught("R9", &good(), |history| history.messages.push(told("refusal-2", REJECTED, "m-2")));
+    caught("R9", &good(), |history| history.messages.push(result("event-2", "payout_link.created", "m-1")));
+    caught("R9", &good(), |history| history.messages.push(result("rejection-2", REJECTED, "m-2")));
     caught("R9", &good(), |history| history.webhooks[0].id = None);
     caught("R9", &good(), |history| history.webhooks.push(Webhook { id: Some("event-2".into()), ..post() }));
 }
@@ -262,7 +262,7 @@ fn r11_no_secret_in_any_of_it() {
 
 #[test]
 fn r12_accepted_or_rejected_never_both() {
-    let rejection = told("refusal-2", REJECTED, "m-1");
+    let rejection = result("rejection-2", REJECTED, "m-1");
     // The message of the record, in either order; a dead letter says the same, with a reason or without.
     caught("R12", &good(), |history| history.messages.push(rejection.clone()));
     caught("R12", &good(), |history| history.messages.insert(0, rejection.clone()));
@@ -278,7 +278,7 @@ fn r12_accepted_or_rejected_never_both() {
     two.ambiguous.insert("m-1".into());
     assert_eq!(check(&two, TRIES), []);
     // A rejected message that is no other's duplicate, and is told of a link.
-    caught("R12", &good(), |history| history.messages.push(told(ID, "payout_link.created", "m-2")));
+    caught("R12", &good(), |history| history.messages.push(result(ID, "payout_link.created", "m-2")));
 }
 
 #[test]

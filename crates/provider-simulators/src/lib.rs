@@ -1,7 +1,7 @@
-//! Servers that stand for others in tests, benchmarks and the demo. The product does not depend on them.
+//! Test equipment for tests, benchmarks and the demo. The product does not depend on it.
 //!
-//! `sandbox` is the server of the sandbox connector, with its claim page and a receiver of webhooks. `providers` answers as
-//! the real providers do. `fault_server` is what both share: the ledger of calls and the faults that can be ordered.
+//! `sandbox` is the server of the sandbox connector, with its claim page and a webhook receiver. `providers` simulates the real
+//! providers. Both are built on `fault_server`, an HTTP server with a fault injector.
 
 pub mod fault_server;
 pub mod providers;

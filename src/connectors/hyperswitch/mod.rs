@@ -3,7 +3,7 @@
 //! Sources: its OpenAPI document (`api-reference/v1/openapi_spec_v1.json` in juspay/hyperswitch), its error codes
 //! (api-reference.hyperswitch.io/essentials/error_codes) and its payout link guide (docs.hyperswitch.io).
 //!
-//! Out of doubt: `payout_id` is ours, derived from the record, and unique there without end. A repeat is answered with
+//! Replay rule: `payout_id` is ours, derived from the record, and unique there without end. A repeat is answered with
 //! `HE_01` and never with the payout, which is then asked for by that id.
 
 mod request;

@@ -49,9 +49,9 @@ pub(super) struct HyperswitchSettings {
     #[serde(default = "production", deserialize_with = "setting_url::service")]
     pub(super) url: Url,
     pub(super) api_key: SecretString,
-    /// What the recipient is told where a job has no `description`.
+    /// The description for jobs without one. The recipient sees it.
     pub(super) description: Option<String>,
-    /// How long after a call "not there" counts. Longer than the timeout.
+    /// The settle time: how long after a call "not found" becomes reliable.
     #[serde(default = "ninety_seconds")]
     pub(super) settle_seconds: u64,
     /// For jobs whose `connector_feature_data` does not say otherwise.

@@ -2,7 +2,7 @@
 //!
 //! Sources: razorpay.com/docs/api/x/payout-links and razorpay/markdown-docs.
 //!
-//! Out of doubt: there is no idempotency, and a repeat makes a second link. So before anything is repeated the list is
+//! Replay rule: there is no idempotency, and a repeat makes a second link. So before anything is repeated the list is
 //! asked by `receipt`, which is the record's key, until what may still be under way is certain to show there.
 
 mod request;

@@ -56,9 +56,9 @@ pub(super) struct RazorpayXSettings {
     /// The account that is debited.
     pub(super) account_number: String,
     pub(super) purpose: String,
-    /// What the recipient is told where a job has no `description`.
+    /// The description for jobs without one. The recipient sees it.
     pub(super) description: Option<String>,
-    /// How long after a call "not there" counts. Longer than the timeout.
+    /// The settle time: how long after a call "not found" becomes reliable.
     #[serde(default = "two_minutes")]
     pub(super) settle_seconds: u64,
     /// For jobs whose `connector_feature_data` does not say otherwise.

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-
 use time::OffsetDateTime;
 
 use super::*;

@@ -3,7 +3,7 @@
 //! Source: its OpenAPI document (`yaml/business.yaml` in revolut-engineering/revolut-openapi), which is the reference at
 //! developer.revolut.com/docs/api/business.
 //!
-//! Out of doubt: `request_id` is the record's key, and the documentation asks for the same one in every try for a link.
+//! Replay rule: `request_id` is the record's key, and the documentation asks for the same one in every try for a link.
 //! A repeat that is answered with 3020 is looked up: the list is compared, since nobody can ask by `request_id`.
 //!
 //! A new link has no URL before it is `active`; until then it is asked for by its id.

@@ -60,7 +60,7 @@ pub(super) struct RevolutSettings {
     pub(super) refresh_token: SecretString,
     /// The account to pay from, by currency.
     pub(super) accounts: BTreeMap<String, Uuid>,
-    /// How long after a call "not there" counts. Longer than the timeout.
+    /// The settle time: how long after a call "not found" becomes reliable.
     #[serde(default = "ninety_seconds")]
     pub(super) settle_seconds: u64,
     /// For jobs whose `connector_feature_data` does not say otherwise.

@@ -1,6 +1,6 @@
 //! The sandbox: a provider to try things with (`sandbox-connector` is its server).
 //!
-//! Settings: `url`, `token`, `replay` (`same-key`, `look-up` or `never`: which way out of doubt is exercised),
+//! Settings: `url`, `token`, `replay` (`same-key`, `look-up` or `never`: the replay rule to exercise),
 //! `window_seconds`, `settle_seconds`, `allow_http_links`.
 
 mod request;

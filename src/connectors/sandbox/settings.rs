@@ -27,7 +27,7 @@ pub(in crate::connectors) const KIND: Kind = Kind {
         converts: true,
         job_fields: &[],
         feature_data: &[],
-        expiry: "as its server is told",
+        expiry: "as its server is configured",
         cancels: false,
     },
     error_fields: &[ErrorField::Code],
@@ -51,7 +51,7 @@ pub(super) struct SandboxSettings {
     pub(super) allow_http_links: Option<bool>,
 }
 
-/// Which way out of doubt the sandbox is taken to have.
+/// The replay rule that the sandbox is taken to have.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Replay {

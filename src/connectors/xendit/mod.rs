@@ -2,7 +2,7 @@
 //!
 //! Sources: docs.xendit.co/docs/integration-payout-links, docs.xendit.co/apidocs/rate-limits and the official SDKs.
 //!
-//! Out of doubt: `external_id` is ours, derived from the record, and unique for an account. A repeat makes the link or
+//! Replay rule: `external_id` is ours, derived from the record, and unique for an account. A repeat makes the link or
 //! is answered with `DUPLICATE_PAYOUT_ERROR`, without the payout; and nobody can ask by `external_id`. Such an outcome
 //! stays unknown: the recipient has the provider's mail all the same.
 

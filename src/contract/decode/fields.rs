@@ -24,7 +24,7 @@ pub(super) struct Fields<'a> {
     unknown: Unknown,
 }
 
-/// What becomes of fields that nobody took.
+/// The handling of unknown fields.
 #[derive(Clone)]
 pub(super) enum Unknown {
     Rejected,
@@ -98,7 +98,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What is said of an object where a string belongs. `{"value": "…"}` is the only one that stands for a string.
+    /// Describes an object where a string is expected. `{"value": "…"}` is the only one that stands for a string.
     fn no_object(&self, key: &str) -> String {
         let name = self.path.rsplit('.').next().unwrap_or_default();
         if name == "connector_feature_data" {

@@ -1,4 +1,4 @@
-//! What is said of a message that is no JSON text: why, where, and what would be one. Not a word of it.
+//! Describes a message that is not JSON: the reason, the position and the remedy. It never repeats the message.
 
 use std::str::Utf8Error;
 

@@ -1,7 +1,7 @@
 //! A job from JSON (contract, section 2): both spellings at every depth, numbers or strings, a secret's two forms,
-//! `null` as absent; unknown and repeated fields refused, every refusal with its path.
+//! `null` as absent. Unknown and repeated fields are rejected, and every rejection has its path.
 //!
-//! An empty string equals absent, save where a rule refuses it (`merchant_payout_id`, `webhook_url`): a SecretString
+//! An empty string equals absent, except where a rule rejects it (`merchant_payout_id`, `webhook_url`): a SecretString
 //! that is there and empty is printed as `{}` or `{"value": ""}`, and an `access_token` like that is no credential.
 //! An empty object counts as given. The proto3 JSON mapping also allows `1.0` and `1e3` for an integer; they are
 //! taken where they are whole.
@@ -43,7 +43,7 @@ pub enum UnknownFields {
     Ignore,
 }
 
-/// Decodes a job. `message_id` stands in where it has no `merchant_payout_id`.
+/// Decodes a job. `message_id` replaces a missing `merchant_payout_id`.
 pub fn create_link(
     body: &[u8],
     message_id: Option<&str>,

@@ -1,4 +1,4 @@
-//! One value of a job: what it has to be, and what is said of one that is something else. Never the value itself.
+//! Decodes one value of a job. An error says what is expected and never repeats the value.
 
 use std::borrow::Cow;
 
@@ -116,7 +116,7 @@ pub(super) fn named(json: &Json<'_>, list: PrismEnum) -> Result<Option<String>, 
     }
 }
 
-/// What is said of a name, or a number, that a list does not have.
+/// Describes an unknown name or number of a list.
 pub(super) fn unlisted(list: PrismEnum, given: &str) -> String {
     let expected = match list {
         PrismEnum::Currency => {

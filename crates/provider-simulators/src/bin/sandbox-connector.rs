@@ -108,7 +108,7 @@ async fn main() -> anyhow::Result<()> {
     let running = start(arguments).await.with_context(|| format!("cannot start on {listen}"))?;
     if !listen.ip().is_loopback() {
         tracing::warn!(
-            "listening on {listen}: whoever reaches this address can read the ledger and order faults"
+            "listening on {listen}: anybody who reaches this address can read the ledger and inject faults"
         );
     }
     // Nobody has to read it.

@@ -1,4 +1,4 @@
-//! What a call is answered: a reply, whole or spoilt, or nothing at all.
+//! The answer to a call: a reply, whole or corrupted, or none.
 
 use std::{io, iter};
 
@@ -67,7 +67,7 @@ impl Answer {
     }
 }
 
-/// A call refused: its status, and a body in the form of whoever refuses it.
+/// An error reply: its status, and a body in the form of the API.
 #[derive(Debug)]
 pub(crate) struct ErrorReply(pub(crate) StatusCode, pub(crate) Value);
 

@@ -1,4 +1,4 @@
-//! What every one of these servers has: faults to order, a health check, errors in JSON, a log.
+//! The endpoints of every server: fault rules, a health check, JSON errors and an access log.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::access_log;
 use super::answer::{ErrorReply, Reply};
 use super::injector::{FaultInjector, FaultRule};
 
-/// Faults to order, to see, and to clear.
+/// Returns the routes that add, list and delete fault rules.
 pub(crate) fn faults(injector: Arc<FaultInjector>) -> Router {
     Router::new()
         .route("/control/faults", post(inject_fault).get(waiting_faults).delete(clear_faults))
@@ -32,7 +32,7 @@ pub(crate) fn complete(routes: Router) -> Router {
         .layer(middleware::from_fn(access_log::log))
 }
 
-/// Whatever the content type says: these endpoints are made to be called by hand.
+/// Decodes a JSON body and ignores its content type, because people call these endpoints by hand.
 pub(crate) fn decoded<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ErrorReply> {
     serde_json::from_slice(body).map_err(|error| invalid(&error.to_string()))
 }

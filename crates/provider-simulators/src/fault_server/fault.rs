@@ -1,4 +1,4 @@
-//! Faults: what can go wrong with a call, at which moment, and how often it was ordered.
+//! Faults: the ways in which a call can fail, and when.
 //!
 //! As JSON a fault is its name, or an object with its name as the only key: `"reset"`,
 //! `{"status": {"code": 503, "retry_after": 1}}`, `{"slow": {"milliseconds": 500}}`, `{"garbage": "html"}`.
@@ -65,7 +65,7 @@ pub enum Fault {
     Silence,
     /// TCP reset instead of an answer.
     Reset,
-    /// The connection ends in good order, where an answer should be.
+    /// The connection closes normally, without an answer.
     Close,
     /// Half of the body, then the end of the connection.
     Truncated,
@@ -73,7 +73,7 @@ pub enum Fault {
     Stalled,
     /// An answer that looks like success and is none.
     Garbage(Garbage),
-    /// Waits for a test to let it go on; only in process.
+    /// Waits until a test releases it; only in process.
     #[serde(skip_deserializing)]
     Hold(Gate),
 }
@@ -244,11 +244,11 @@ fn with_body(form: &Form, answer: Option<&Answer>, payload: fn(Bytes) -> Payload
 
 /// The true link, or one made up, with another URL or none.
 fn with_url(form: &Form, answer: Option<&Answer>, url: Option<&str>) -> Reply {
-    let told = match answer {
+    let issued = match answer {
         Some(Answer::Reply(reply)) => serde_json::from_slice(reply.bytes()).ok(),
         Some(Answer::Nothing(_)) | None => None,
     };
-    let mut link: Value = told.unwrap_or_else(form.link);
+    let mut link: Value = issued.unwrap_or_else(form.link);
     let (way, name) = form.url;
     if let Some(Value::Object(around)) = link.pointer_mut(way) {
         match url {

@@ -1,5 +1,4 @@
-//! What the answers of an API look like, so that an error that was ordered, or a link that was never made, still
-//! looks like the API's own.
+//! The form of an API's answers, so that injected errors and links look like the API's own.
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -10,13 +9,13 @@ use super::answer::Reply;
 pub(crate) struct Form {
     /// The status of a create that worked.
     pub(crate) created: StatusCode,
-    /// Where a caller is told how long to wait.
+    /// The header that says how long to wait.
     pub(crate) wait: HeaderName,
-    /// The body of an error that has no cause but its order.
+    /// The body of an injected error.
     pub(crate) error: fn(StatusCode) -> Value,
-    /// A link that looks good and was never made.
+    /// A valid link that was never created.
     pub(crate) link: fn() -> Value,
-    /// Where the link's URL stands: the way there, and its name.
+    /// The JSON pointer to the object with the link's URL, and the field's name.
     pub(crate) url: (&'static str, &'static str),
 }
 
@@ -30,7 +29,7 @@ impl Form {
     }
 }
 
-/// The sandbox's own.
+/// The form of the sandbox.
 pub(crate) static PLAIN: Form = Form {
     created: StatusCode::CREATED,
     wait: RETRY_AFTER,

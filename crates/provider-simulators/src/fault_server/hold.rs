@@ -1,4 +1,4 @@
-//! Calls that a test holds at a known moment and lets go on when it likes.
+//! Calls that a test holds at a known moment and releases later.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl HeldCall {
         waited.expect("the hold was cleared before a call came");
     }
 
-    /// Lets the call go on.
+    /// Releases the call.
     pub fn release(self) {}
 }
 

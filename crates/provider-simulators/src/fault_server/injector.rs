@@ -1,4 +1,4 @@
-//! The injector where faults are ordered, and where each call asks what befalls it.
+//! The fault injector: it holds fault rules and returns the fault of each call.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,10 +10,10 @@ use super::form::Form;
 use super::hold::HeldCall;
 use super::server::Stop;
 
-/// Orders waiting at one time; one more is refused.
+/// The maximum number of pending fault rules.
 const MAX_FAULT_RULES: usize = 1_000;
 
-/// A fault for the next calls of a kind.
+/// A rule that injects a fault into the next calls of a kind.
 ///
 /// As JSON: `{"count": 2, "on": "create", "reference": "po_1001", "when": "after", "fault": "reset"}`;
 /// all but `fault` may be left out.
@@ -37,37 +37,42 @@ fn once() -> u32 {
 }
 
 impl FaultRule {
-    /// The fault, once, for the next create, before its work is done.
+    /// Creates a rule that injects the fault once, into the next create, before its work.
     pub fn new(fault: Fault) -> Self {
         Self { count: once(), on: Operation::default(), reference: None, when: When::default(), fault }
     }
 
+    /// Sets the number of calls.
     #[must_use]
     pub fn times(self, count: u32) -> Self {
         Self { count, ..self }
     }
 
+    /// Applies the rule to every call.
     #[must_use]
     pub fn always(self) -> Self {
         self.times(u32::MAX)
     }
 
+    /// Sets the operation.
     #[must_use]
     pub fn on(self, on: Operation) -> Self {
         Self { on, ..self }
     }
 
+    /// Injects the fault after the work.
     #[must_use]
     pub fn after_the_work(self) -> Self {
         Self { when: When::After, ..self }
     }
 
+    /// Limits the rule to one reference.
     #[must_use]
     pub fn for_reference(self, reference: impl Into<String>) -> Self {
         Self { reference: Some(reference.into()), ..self }
     }
 
-    fn concerns(&self, operation: Operation, reference: Option<&str>) -> bool {
+    fn matches(&self, operation: Operation, reference: Option<&str>) -> bool {
         self.on == operation && (self.reference.is_none() || self.reference.as_deref() == reference)
     }
 }
@@ -78,9 +83,9 @@ impl From<Fault> for FaultRule {
     }
 }
 
-/// Too many rules wait already.
+/// Too many fault rules are pending.
 #[derive(Debug, thiserror::Error)]
-#[error("{MAX_FAULT_RULES} faults are waiting already")]
+#[error("{MAX_FAULT_RULES} fault rules are pending already: delete them with DELETE /control/faults")]
 pub(crate) struct TooManyFaultRules;
 
 pub(crate) struct FaultInjector {
@@ -105,7 +110,7 @@ impl FaultInjector {
         Ok(())
     }
 
-    /// Holds the next such call that no earlier rule concerns.
+    /// Holds the next such call that no earlier rule matches.
     pub(crate) fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
         let (held, gate) = HeldCall::new();
         let rule = FaultRule { when, ..FaultRule::new(Fault::Hold(gate)).on(operation) };
@@ -121,10 +126,10 @@ impl FaultInjector {
         self.rules().clone()
     }
 
-    /// What befalls this call: the first rule that concerns it, counted down.
+    /// Returns the fault of this call: the first rule that matches, and decrements its count.
     pub(crate) fn take_fault(&self, operation: Operation, reference: Option<&str>) -> Option<ActiveFault> {
         let mut rules = self.rules();
-        let index = rules.iter().position(|rule| rule.concerns(operation, reference))?;
+        let index = rules.iter().position(|rule| rule.matches(operation, reference))?;
         let rule = &mut rules[index];
         let active_fault = ActiveFault { fault: rule.fault.clone(), when: rule.when };
         rule.count -= 1;
@@ -134,7 +139,7 @@ impl FaultInjector {
         Some(active_fault)
     }
 
-    /// Does the work and answers the call, as far as its active_fault lets it.
+    /// Does the work and answers the call, as far as its fault allows.
     pub(crate) async fn around(
         &self,
         active_fault: Option<ActiveFault>,

@@ -1,8 +1,7 @@
-//! An HTTP server that goes wrong when it is told to: what the sandbox, its webhook receiver and the stand-ins are
-//! built on.
+//! An HTTP server with a fault injector. The sandbox, its webhook receiver and the provider simulators are built on it.
 //!
-//! `POST` · `GET` · `DELETE /control/faults` orders faults ([`FaultRule`]), shows those that wait, and forgets them.
-//! The control endpoints ask for no token, so none of these is a server for the open network.
+//! `POST` · `GET` · `DELETE /control/faults` adds, lists and deletes fault rules ([`FaultRule`]).
+//! The control endpoints need no token, so do not expose these servers to the open network.
 
 mod access_log;
 mod answer;

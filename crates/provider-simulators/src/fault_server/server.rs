@@ -1,4 +1,4 @@
-//! An HTTP server whose connections can be cut without an answer, and which always ends when told to.
+//! An HTTP server whose connections can be cut without an answer, and which always stops on request.
 
 use std::net::SocketAddr;
 use std::pin::Pin;

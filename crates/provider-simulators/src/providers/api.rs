@@ -1,4 +1,4 @@
-//! What each provider tells of itself: its paths, its words, its rules.
+//! The interface of a provider: its paths, statuses and rules.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::http::header::AUTHORIZATION;
@@ -19,13 +19,13 @@ pub(super) trait Api: Send + Sync + 'static {
     /// What a call at this path (without its query) is about; nothing where there is no such path.
     fn task(&self, method: &Method, path: &[&str]) -> Option<Task>;
 
-    /// Reads the request, and refuses one that is not in order.
+    /// Decodes the request, and rejects an invalid one.
     fn job(&self, task: Task, request: &Request) -> Result<Job, ErrorReply>;
 
     /// From now on no access token that was given is good.
     fn forget_tokens(&self) {}
 
-    /// Where every answer tells of the limit of calls: the limit, what is left of it, seconds until it is whole again.
+    /// Returns the rate limit headers of every answer: the limit, the remaining calls, and the seconds until it resets.
     fn pace_headers(&self) -> Option<&'static [HeaderName; 3]> {
         None
     }
@@ -64,7 +64,7 @@ impl Task {
     }
 }
 
-/// The work for a request that is in order, done at one go between the faults that were ordered for it.
+/// The work of a valid request.
 pub(super) struct Job {
     /// What the client calls the link, where the request says so.
     pub(super) reference: Option<String>,
@@ -116,6 +116,6 @@ impl Request {
     }
 }
 
-pub(super) fn same(told: &str, known: &str) -> bool {
-    verify_slices_are_equal(told.as_bytes(), known.as_bytes()).is_ok()
+pub(super) fn same(given: &str, known: &str) -> bool {
+    verify_slices_are_equal(given.as_bytes(), known.as_bytes()).is_ok()
 }

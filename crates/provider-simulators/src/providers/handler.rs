@@ -1,4 +1,4 @@
-//! Where calls come in: each is entered, read, carried out between the faults ordered for it, and answered.
+//! Handles calls: it records each in the ledger, decodes it, does its work around an injected fault, and answers.
 //!
 //! A call that arrived is carried out to its end even if the client goes away meanwhile, as at a real provider.
 
@@ -89,7 +89,7 @@ impl CallHandler {
         self.injector.around(active_fault, work).await
     }
 
-    /// The reply, with what its provider tells of its limit.
+    /// Adds the provider's rate limit headers to a reply.
     fn paced(&self, reply: Reply, window_use: Option<&WindowUse>) -> Reply {
         let (Some([limit, left, reset]), Some(window_use)) = (self.api.pace_headers(), window_use) else {
             return reply;
@@ -121,7 +121,7 @@ impl CallHandler {
         read(&self.state())
     }
 
-    /// Changes the state and wakes who waits for a change.
+    /// Changes the state and wakes those that wait for a change.
     fn change<T>(&self, change: impl FnOnce(&mut ProviderState) -> T) -> T {
         let result = change(&mut self.state());
         self.changed.send_replace(());

@@ -1,5 +1,4 @@
-//! Stand-ins for real providers of payout links, each as strict as its provider's documentation: for tests of the
-//! connectors, and to show them without an account.
+//! Simulators of real providers, each as strict as its provider's documentation, for tests of the connectors and for demos.
 //!
 //! Each answers its provider's own paths (the file of its name says which, and from where its rules are taken); all
 //! of them have, without asking for a credential:
@@ -7,13 +6,13 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /ledger` | every call and every link, without URLs and personal data |
-//! | `POST` · `GET` · `DELETE /control/faults` | orders faults · shows those waiting · forgets them |
+//! | `POST` · `GET` · `DELETE /control/faults` | adds · lists · deletes fault rules |
 //! | `PUT /control/stages` | `["created", "active"]`: statuses that a link goes through from now on, one for each look |
 //! | `DELETE /control/tokens` | no access token that was given is good any more |
-//! | `PUT /control/links/{id}` | `{"status": "cancelled"}`: what became of a link |
+//! | `PUT /control/links/{id}` | `{"status": "cancelled"}`: sets the status of a link |
 //!
-//! Where the documentation is silent a stand-in takes the view that is harder on its client: a field that it does
-//! not name is refused, a repeated reference is an error and no replay.
+//! Where the documentation is silent, a simulator is strict: it rejects a field that is not documented, and a repeated
+//! reference is an error and not a replay.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,7 +45,7 @@ use self::revolut::Revolut;
 use self::xendit::Xendit;
 use crate::fault_server::{Bound, FaultInjector, Server, Stopper, complete, faults};
 
-/// Whose place is taken, and by which credentials it knows its client.
+/// The simulated provider, with its credentials.
 #[derive(Clone)]
 pub enum Provider {
     Hyperswitch(HyperswitchSettings),
@@ -55,7 +54,7 @@ pub enum Provider {
     RazorpayX(RazorpayXSettings),
 }
 
-/// How a stand-in is to be.
+/// The settings of a simulator.
 #[derive(Clone)]
 pub struct Settings {
     /// Port 0 lets the system choose.
@@ -79,7 +78,7 @@ impl Settings {
     }
 }
 
-/// A running stand-in; dropping it stops it.
+/// A running simulator. Dropping it stops it.
 pub struct ProviderSimulator {
     url: String,
     handler: Arc<CallHandler>,
@@ -87,6 +86,11 @@ pub struct ProviderSimulator {
 }
 
 impl ProviderSimulator {
+    /// Starts a simulator.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the address cannot be bound.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let bound = Bound::to(settings.listen).await?;
         let links_url = settings.links_url.trim_end_matches('/').to_owned();
@@ -124,15 +128,16 @@ impl ProviderSimulator {
         self.handler.until(wanted).await
     }
 
-    /// Orders a fault: `simulator.inject_fault(FaultRule::new(Fault::Reset).times(2).after_the_work())`, or
+    /// Adds a fault rule: `simulator.inject_fault(FaultRule::new(Fault::Reset).times(2).after_the_work())`, or
     /// `simulator.inject_fault(Fault::status(503))` for the next create alone.
     ///
     /// # Panics
-    /// If a thousand orders wait already.
-    pub fn inject_fault(&self, order: impl Into<FaultRule>) {
-        self.handler.injector.add(order.into()).expect("orders that are kept within bounds");
+    /// If a thousand fault rules are pending.
+    pub fn inject_fault(&self, rule: impl Into<FaultRule>) {
+        self.handler.injector.add(rule.into()).expect("fewer than a thousand fault rules");
     }
 
+    /// Deletes all fault rules.
     pub fn clear_faults(&self) {
         self.handler.injector.clear();
     }
@@ -142,7 +147,7 @@ impl ProviderSimulator {
         self.hold_next(Operation::Create, When::Before)
     }
 
-    /// Holds the answer to the next create: the link is made, and nobody has been told.
+    /// Holds the answer to the next create: the link is created, and the client has no answer.
     pub fn hold_next_answer(&self) -> HeldCall {
         self.hold_next(Operation::Create, When::After)
     }
@@ -152,7 +157,7 @@ impl ProviderSimulator {
     }
 
     /// The statuses that each link made from now on goes through: it is made in the first, and every time that it
-    /// is looked at it comes to the next.
+    /// is looked up it moves to the next.
     ///
     /// # Panics
     /// If there is none, or one that the provider does not have.
@@ -167,7 +172,7 @@ impl ProviderSimulator {
         self.handler.forget_tokens();
     }
 
-    /// What became of a link, known by its id or by our reference.
+    /// Sets the status of a link, found by its id or its reference.
     ///
     /// # Panics
     /// If there is no such link, or the provider has no such status.

@@ -10,7 +10,7 @@ pub(super) struct Pace {
     window: Mutex<Option<(Instant, u32)>>,
 }
 
-/// Where a call stands in its window.
+/// The use of a window after a call.
 pub(super) struct WindowUse {
     pub(super) limit: u32,
     pub(super) left: u32,

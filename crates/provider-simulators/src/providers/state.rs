@@ -1,4 +1,4 @@
-//! What a stand-in knows: every call that it got, and every link that it made.
+//! The state of a simulator: its ledger of calls and links.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::api::Words;
 use crate::fault_server::Operation;
 
-/// Calls remembered; of more, the oldest are forgotten. Links are never forgotten.
+/// The maximum number of calls in the ledger. The oldest calls are dropped first; links are never dropped.
 const MAX_CALLS: usize = 200_000;
 
 /// Every call and every link, oldest first.
@@ -59,7 +59,7 @@ pub struct Call {
 #[derive(Clone, Debug, Serialize)]
 pub struct Link {
     pub id: String,
-    /// What the client calls it: the field that stands in for an idempotency key.
+    /// The client's reference, which the provider uses as an idempotency key.
     pub reference: String,
     pub status: String,
     /// As it was sent.
@@ -71,7 +71,7 @@ pub struct Link {
     pub changed_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
-    /// Who knows it may claim the payout: it stands in no log and not in the ledger's JSON.
+    /// A secret: it is neither logged nor in the ledger's JSON.
     #[serde(skip)]
     pub url: String,
     /// All that was asked for, with defaults: personal data too.

@@ -1,7 +1,7 @@
-//! Amounts that order a fault: `SSSNN` minor units, where `SSS` says what and `NN` how often.
+//! Amounts that inject a fault: `SSSNN` minor units, where `SSS` is the fault and `NN` the number of times.
 //!
-//! The first `NN` creates for a reference fare so, the next one works: 50302 is 503 twice. `NN` = 00 means every
-//! time. The round amounts 40000 and 50000 order nothing, since people type them.
+//! The first `NN` creates for a reference fail so, and the next one works: 50302 is 503 twice. `NN` = 00 means every
+//! time. The round amounts 40000 and 50000 inject nothing, because people type them.
 //!
 //! | `SSS` | the create is answered |
 //! | --- | --- |
@@ -21,7 +21,7 @@ const STATUSES: [u16; 13] = [400, 401, 403, 404, 408, 409, 410, 422, 429, 500, 5
 const ORDINARY: [i64; 2] = [40_000, 50_000];
 const BEYOND_ANY_TIMEOUT_MS: u64 = 60_000;
 
-/// The active_fault that an amount stands for, and for how many creates of one reference.
+/// Returns the fault of an amount, and for how many creates of one reference.
 pub(super) fn fault_of(minor_amount: i64) -> Option<(ActiveFault, u32)> {
     if ORDINARY.contains(&minor_amount) {
         return None;
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn other_amounts_order_nothing() {
+    fn other_amounts_inject_nothing() {
         for amount in
             [1, 99, 2_500, 40_000, 41_100, 45_000, 50_000, 60_000, 66_700, 99_999, 5_030_200, i64::MAX]
         {

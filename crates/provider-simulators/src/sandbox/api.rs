@@ -82,7 +82,7 @@ struct ListQuery {
     reference: String,
 }
 
-/// One call on its way through the shared.
+/// One call under way.
 #[derive(Clone)]
 struct Visit {
     shared: Arc<Shared>,
@@ -191,8 +191,8 @@ impl Visit {
     }
 
     fn fault_of_create(&self, request: &CreateRequest) -> Option<ActiveFault> {
-        let ordered = self.shared.injector.take_fault(self.operation, Some(&request.reference));
-        self.noted(ordered.or_else(|| self.shared.change(|state| state.fault_by_amount(request))))
+        let by_rule = self.shared.injector.take_fault(self.operation, Some(&request.reference));
+        self.noted(by_rule.or_else(|| self.shared.change(|state| state.fault_by_amount(request))))
     }
 
     fn fault_of_link(&self, id: &str) -> Option<ActiveFault> {
@@ -294,7 +294,7 @@ fn create_request(
     request::decode(&body).map_err(ApiError::invalid)
 }
 
-/// The answer to a create. A replay tells the link as it was issued, whatever became of it since.
+/// The answer to a create. A replay returns the link as it was issued, and not its present status.
 #[derive(Serialize)]
 struct IssuedLink<'a> {
     id: &'a str,

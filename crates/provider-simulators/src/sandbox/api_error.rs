@@ -1,4 +1,4 @@
-//! The API's own errors, those that nobody ordered.
+//! The API's own errors, which are not injected.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::fault_server::{Answer, Reply};
 
-/// A call refused, told as `{"error": {"code", "message"}}`.
+/// An error, written as `{"error": {"code", "message"}}`.
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) code: &'static str,

@@ -1,4 +1,4 @@
-//! What the provider knows: every call it got, every link it issued, every idempotency key it saw.
+//! The sandbox's ledger of calls, links and idempotency keys.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,7 +9,7 @@ use super::amounts;
 use super::request::{Amount, CreateRequest};
 use crate::fault_server::{ActiveFault, Operation};
 
-/// Calls remembered; of more, the oldest are forgotten. Links are never forgotten.
+/// The maximum number of calls in the ledger. The oldest calls are dropped first; links are never dropped.
 const MAX_CALLS: usize = 200_000;
 
 /// Every call and every link, oldest first.
@@ -56,7 +56,7 @@ pub struct Call {
 #[derive(Clone, Debug)]
 pub struct Link {
     pub id: String,
-    /// Who knows the URL may claim the payout: it stands in no log and not in the ledger's JSON.
+    /// A secret: it is neither logged nor in the ledger's JSON.
     pub url: String,
     pub idempotency_key: String,
     pub request: CreateRequest,
@@ -193,7 +193,7 @@ impl SandboxState {
         self.ledger.calls.get_mut(index)
     }
 
-    /// The active_fault that the amount orders, as long as the reference has not had its share.
+    /// Returns the fault of the amount, until the reference has had its number of faults.
     pub(super) fn fault_by_amount(&mut self, request: &CreateRequest) -> Option<ActiveFault> {
         let minor_amount = request.amount.minor_amount;
         let (active_fault, times) = amounts::fault_of(minor_amount)?;
@@ -222,7 +222,7 @@ impl SandboxState {
         }
     }
 
-    /// Frees a key whose call came to nothing.
+    /// Releases a key whose call created no link.
     pub(super) fn abandon(&mut self, key: &str) {
         if let Some(KeyUse::InProgress(_)) = self.keys.get(key) {
             self.keys.remove(key);

@@ -7,12 +7,12 @@
 //! | `POST /v1/payout-links/{id}/cancel` | the link, cancelled; 409 once it is claimed |
 //! | `GET` · `POST /l/{token}` | the page behind the link's URL · claims the payout |
 //! | `GET /ledger` | every call and every link |
-//! | `POST` · `GET` · `DELETE /control/faults` | orders faults · shows those waiting · forgets them |
+//! | `POST` · `GET` · `DELETE /control/faults` | adds · lists · deletes fault rules |
 //! | `GET` · `PUT /control/mode` | `{"idempotency": "on"}`, or `"off"`: keys are ignored |
 //! | `POST` · `GET /webhooks` | the webhook receiver, where secrets are given for it |
 //!
 //! The API under `/v1` asks for the bearer token; the rest does not, so it is no server for the open network.
-//! Faults come by amount ([`amounts`]) or by order ([`FaultRule`]); orders come first.
+//! Faults are injected by rule ([`FaultRule`]) or by amount ([`amounts`]). Rules come first.
 //! Nothing is written to disk, and no token, URL of a link, or bank detail to the log.
 
 use std::io;
@@ -46,7 +46,7 @@ use shared::Shared;
 use crate::fault_server::{Bound, FaultInjector, PLAIN, Server, Stopper, complete, faults};
 pub use crate::fault_server::{Fault, FaultRule, Garbage, HeldCall, Operation, When};
 
-/// How a sandbox is to be.
+/// The settings of a sandbox.
 #[derive(Clone)]
 pub struct Settings {
     /// Port 0 lets the system choose.
@@ -76,7 +76,7 @@ impl Settings {
     }
 }
 
-/// A running sandbox; dropping it stops it.
+/// A running sandbox. Dropping it stops it.
 pub struct Sandbox {
     url: String,
     shared: Arc<Shared>,
@@ -84,6 +84,11 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    /// Starts a sandbox.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the address cannot be bound, or a webhook secret is invalid.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let bound = Bound::to(settings.listen).await?;
         let url = bound.url();
@@ -118,15 +123,16 @@ impl Sandbox {
         self.shared.until(wanted).await
     }
 
-    /// Orders a fault: `sandbox.inject_fault(FaultRule::new(Fault::Reset).times(2).after_the_work())`, or
+    /// Adds a fault rule: `sandbox.inject_fault(FaultRule::new(Fault::Reset).times(2).after_the_work())`, or
     /// `sandbox.inject_fault(Fault::status(503))` for the next create alone.
     ///
     /// # Panics
-    /// If a thousand orders wait already.
-    pub fn inject_fault(&self, order: impl Into<FaultRule>) {
-        self.shared.injector.add(order.into()).expect("orders that are kept within bounds");
+    /// If a thousand fault rules are pending.
+    pub fn inject_fault(&self, rule: impl Into<FaultRule>) {
+        self.shared.injector.add(rule.into()).expect("fewer than a thousand fault rules");
     }
 
+    /// Deletes all fault rules.
     pub fn clear_faults(&self) {
         self.shared.injector.clear();
     }
@@ -136,7 +142,7 @@ impl Sandbox {
         self.hold_next(Operation::Create, When::Before)
     }
 
-    /// Holds the answer to the next create: the link is made, and nobody has been told.
+    /// Holds the answer to the next create: the link is created, and the client has no answer.
     pub fn hold_next_answer(&self) -> HeldCall {
         self.hold_next(Operation::Create, When::After)
     }
@@ -145,6 +151,7 @@ impl Sandbox {
         self.shared.injector.hold_next(operation, when)
     }
 
+    /// Turns idempotency keys on or off.
     pub fn set_idempotency(&self, idempotency: Idempotency) {
         self.shared.set_idempotency(idempotency);
     }

@@ -106,13 +106,13 @@ impl Receiver {
         self.inbox.until(wanted).await
     }
 
-    /// Orders a fault for the next webhook, or for as many as the order says.
+    /// Adds a fault rule for the next webhooks.
     ///
     /// # Panics
-    /// If a thousand orders wait already.
-    pub fn inject_fault(&self, order: impl Into<FaultRule>) {
-        let order = order.into().on(Operation::Webhook);
-        self.inbox.injector.add(order).expect("orders that are kept within bounds");
+    /// If a thousand fault rules are pending.
+    pub fn inject_fault(&self, rule: impl Into<FaultRule>) {
+        let rule = rule.into().on(Operation::Webhook);
+        self.inbox.injector.add(rule).expect("fewer than a thousand fault rules");
     }
 
     pub fn clear_faults(&self) {

@@ -1,4 +1,4 @@
-//! What all handlers of the provider share: its settings, its state, its injector for faults.
+//! The state that all handlers share: settings, ledger and fault injector.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Shared {
         read(&self.state())
     }
 
-    /// Changes the state and wakes who waits for a change.
+    /// Changes the state and wakes those that wait for a change.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut SandboxState) -> T) -> T {
         let result = change(&mut self.state());
         self.changed.send_replace(());
@@ -66,12 +66,12 @@ impl Shared {
             if let Some(ledger) = self.read(|state| wanted(&state.ledger).then(|| state.ledger.clone())) {
                 return ledger;
             }
-            // Cannot fail: the sender lives as long as the shared.
+            // Cannot fail: the sender lives as long as this struct.
             let _ = changed.changed().await;
         }
     }
 
-    /// An identifier, and a URL that nobody guesses.
+    /// Creates an identifier, and a URL that cannot be guessed.
     pub(super) fn new_link(&self) -> NewLink {
         let mut random = [0; TOKEN_BYTES];
         aws_lc_rs::rand::fill(&mut random).expect("the operating system has random numbers");
