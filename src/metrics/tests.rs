@@ -1,7 +1,6 @@
 use super::*;
 
-#[path = "../../tests/it/support/alerts.rs"]
-mod alerts;
+use test_support::alerts;
 
 fn at_rest() -> Now {
     Now {

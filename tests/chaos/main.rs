@@ -6,10 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-#[allow(dead_code, reason = "shared with the conformance suite, which uses all of it")]
-#[path = "../conformance/accounts.rs"]
-mod accounts;
-mod calls;
+use test_support::{accounts, calls, proxy};
+
 mod cluster;
 mod configuration;
 mod connectors;
@@ -17,7 +15,6 @@ mod faults;
 mod jobs;
 mod overload;
 mod plan;
-mod proxy;
 mod random;
 mod raw;
 mod report;

@@ -5,9 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-#[allow(dead_code, unused_imports, reason = "shared with the stories, which use all of it")]
-#[path = "../it/support/mod.rs"]
-mod support;
+use test_support as support;
+use test_support::accounts;
 
 /// The whole suite for a description, each story a test of its own.
 macro_rules! conformance {
@@ -54,7 +53,6 @@ macro_rules! stories {
     };
 }
 
-mod accounts;
 mod answers;
 mod commands;
 mod description;

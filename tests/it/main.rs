@@ -5,14 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-mod support;
-
-#[allow(dead_code, reason = "shared with chaos, which uses all of it")]
-#[path = "../chaos/calls.rs"]
-mod calls;
-#[allow(dead_code, reason = "shared with chaos, which uses all of it")]
-#[path = "../chaos/proxy.rs"]
-mod proxy;
+use test_support as support;
+use test_support::proxy;
 
 mod accounts;
 mod addresses;

@@ -10,13 +10,9 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-#[allow(dead_code, unused_imports, reason = "shared with the stories, which use all of it")]
-#[path = "../it/support/mod.rs"]
-mod support;
+use test_support as support;
+use test_support::accounts;
 
-#[allow(dead_code, reason = "shared with the conformance suite, which uses all of it")]
-#[path = "../conformance/accounts.rs"]
-mod accounts;
 mod evidence;
 mod history;
 mod kinds;

@@ -58,7 +58,7 @@ impl Service {
     }
 
     fn script(&self, arguments: &[&str]) -> String {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/services");
         let output = Command::new(script)
             .args(arguments)
             .env("SERVICES_DIR", &self.folder)

@@ -1,10 +1,19 @@
-//! The world of a test: a database, queues, a provider, a merchant, and workers.
+//! What the tests share: a test environment of its own for each test, with a database, queues, a provider simulator, a
+//! webhook receiver and workers, all real servers on loopback.
+//!
+//! Nothing here runs in production.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+#![allow(clippy::missing_panics_doc, reason = "in a test a panic is an assertion")]
+
+pub mod accounts;
 pub mod alerts;
 mod broker;
+pub mod calls;
 mod certificates;
 mod dns;
 mod jobs;
+pub mod proxy;
 mod raw;
 mod service;
 mod setup;

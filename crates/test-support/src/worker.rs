@@ -14,9 +14,15 @@ pub struct Worker {
     log: PathBuf,
 }
 
+/// The worker's binary, which Cargo builds beside the test's: `target/PROFILE/deps/TEST`.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join("payout-link-worker")
+}
+
 /// The binary with a configuration and nothing of this process's own settings.
 pub(super) fn command(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_payout-link-worker"));
+    let mut command = Command::new(program());
     command.env_remove("DATABASE_URL").env_remove("AMQP_URL").arg("--config").arg(config);
     command
 }
