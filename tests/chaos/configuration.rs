@@ -3,7 +3,7 @@
 use crate::{
     connectors::{CALLS, CONNECTORS, Connector, ROAMING, STEADY},
     saturation::Variant,
-    world::{FINGERPRINT, SCHEDULE, SEALING, WEBHOOK_SECRET},
+    test_env::{FINGERPRINT, SCHEDULE, SEALING, WEBHOOK_SECRET},
 };
 
 /// Each worker has its own ways to the connectors, by its environment.

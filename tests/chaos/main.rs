@@ -24,7 +24,7 @@ mod services;
 mod upstream;
 mod verdict;
 mod workers;
-mod world;
+mod test_env;
 
 use std::{
     path::{Path, PathBuf},
@@ -36,7 +36,7 @@ use std::{
 use clap::Parser;
 use tokio::{sync::Semaphore, time::sleep_until};
 
-use crate::{workers::WORKERS, world::World};
+use crate::{test_env::TestEnv, workers::WORKERS};
 
 /// Kills and cuts everything that a payout link depends on, for as long as you like, and checks what comes of it.
 #[derive(Parser)]
@@ -90,7 +90,7 @@ async fn main() -> ExitCode {
     let folder = std::env::temp_dir().join(format!("chaos-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     println!("everything is in {}", folder.display());
-    // When it returns, or is left, the world and everything that ran in it has ended.
+    // When it returns, or is left, the test environment and everything that ran in it has ended.
     let ended = tokio::select! {
         ended = run(&arguments, seed, variant, plan, &folder) => ended,
         _ = tokio::signal::ctrl_c() => Err(format!("interrupted; what there is is in {}", folder.display())),
@@ -117,38 +117,38 @@ async fn run(
     plan: Vec<plan::Planned>,
     folder: &Path,
 ) -> Result<bool, String> {
-    let world = World::start(seed, folder, arguments.worker.clone(), variant).await?;
+    let env = TestEnv::start(seed, folder, arguments.worker.clone(), variant).await?;
     for worker in 0..WORKERS {
-        world.fleet.start(worker);
+        env.fleet.start(worker);
     }
     for worker in 0..WORKERS {
-        let ready = async || world.fleet.is_ready(worker).await;
+        let ready = async || env.fleet.is_ready(worker).await;
         services::until("a worker that is ready", Duration::from_secs(60), ready).await?;
     }
     let started = Instant::now();
     println!("{WORKERS} workers are ready");
 
-    let tending = tokio::spawn(tend(world.clone()));
+    let tending = tokio::spawn(tend(env.clone()));
     let length = Duration::from_secs(arguments.minutes * 60);
-    let watching = tokio::spawn(world.samples.clone().watch(variant));
+    let watching = tokio::spawn(env.samples.clone().watch(variant));
     let rate = arguments.rate.unwrap_or(if arguments.saturate { saturation::RATE } else { 31 });
     let backlog = if arguments.saturate { arguments.backlog } else { 0 };
-    let publishing = tokio::spawn(publish(world.clone(), rate, backlog, length));
-    let done = faults::carry_out(&world, plan).await;
+    let publishing = tokio::spawn(publish(env.clone(), rate, backlog, length));
+    let done = faults::carry_out(&env, plan).await;
     publishing.await.unwrap();
     let published_for = started.elapsed();
-    world.heal();
+    env.heal();
     if variant.is_some() {
         // Whose replies nobody reads is no trouble of anybody else: this one stays full to the end.
-        world.upstream.declare_full(saturation::FULL_REPLIES, 8, false).await?;
+        env.upstream.declare_full(saturation::FULL_REPLIES, 8, false).await?;
     }
     println!("all is healed");
-    let quiet = verdict::quiet(&world).await;
+    let quiet = verdict::quiet(&env).await;
     println!("quiet: {quiet:?}");
     tending.abort();
     watching.abort();
 
-    let verdict = verdict::reach(&world, done, quiet, started.elapsed(), published_for).await?;
+    let verdict = verdict::reach(&env, done, quiet, started.elapsed(), published_for).await?;
     println!("\n{}", verdict.report.markdown());
     if let Some(path) = &arguments.report {
         std::fs::write(path, verdict.report.markdown()).map_err(|error| error.to_string())?;
@@ -165,8 +165,8 @@ async fn run(
 
 /// Publishes the backlog at once, then at a steady pace. What faults hold up is published later, and the pace is caught
 /// up with.
-async fn publish(world: Arc<World>, rate: u64, backlog: u64, length: Duration) {
-    let (started, urls) = (Instant::now(), world.webhook_urls());
+async fn publish(env: Arc<TestEnv>, rate: u64, backlog: u64, length: Duration) {
+    let (started, urls) = (Instant::now(), env.webhook_urls());
     let end = started + length;
     let under_way = Arc::new(Semaphore::new(512));
     let mut publishing = tokio::task::JoinSet::new();
@@ -175,14 +175,14 @@ async fn publish(world: Arc<World>, rate: u64, backlog: u64, length: Duration) {
     while Instant::now() < end {
         let paced = u32::try_from(number.saturating_sub(backlog)).unwrap();
         sleep_until((started + pause * paced).into()).await;
-        for message in jobs::case(world.seed, number, &urls, world.variant) {
-            let (world, under_way) = (world.clone(), under_way.clone());
+        for message in jobs::case(env.seed, number, &urls, env.variant) {
+            let (env, under_way) = (env.clone(), under_way.clone());
             let is_now = message.after == 0 && !message.after_conclusion;
             let permit = if is_now { under_way.acquire_owned().await.ok() } else { None };
             publishing.spawn(async move {
                 tokio::time::sleep(Duration::from_secs(message.after)).await;
-                if !message.after_conclusion || world.upstream.concluded(&message.known.key, end).await {
-                    world.upstream.publish(message).await;
+                if !message.after_conclusion || env.upstream.concluded(&message.known.key, end).await {
+                    env.upstream.publish(message).await;
                 }
                 drop(permit);
             });
@@ -196,17 +196,17 @@ async fn publish(world: Arc<World>, rate: u64, backlog: u64, length: Duration) {
 }
 
 /// Restarts workers that end by themselves, takes over webhooks, and says now and then how it goes.
-async fn tend(world: Arc<World>) {
+async fn tend(env: Arc<TestEnv>) {
     let started = Instant::now();
     for round in 0_u64.. {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        world.fleet.tend();
+        env.fleet.tend();
         if round % 15 == 0 {
-            for merchant in &world.merchants {
+            for merchant in &env.merchants {
                 merchant.take_over();
             }
-            let concluded = world.upstream.ear.lock().unwrap().concluded.len();
-            let published = world.upstream.count();
+            let concluded = env.upstream.ear.lock().unwrap().concluded.len();
+            let published = env.upstream.count();
             println!("{:>7} s  {published} jobs published, {concluded} results", started.elapsed().as_secs());
         }
     }

@@ -11,8 +11,8 @@ use crate::{
     samples,
     saturation::{FULL_REPLIES, FULL_RESULTS, Overload},
     services::until,
+    test_env::TestEnv,
     workers::WORKERS,
-    world::World,
 };
 
 /// Between two breaks: the workers connect again, and their local queues are not worked off.
@@ -27,21 +27,21 @@ const USUAL_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// For what needs a majority of nodes that another fault may just have taken.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub async fn strike(world: &World, overload: Overload, lasts: Duration) -> Result<(), String> {
+pub async fn strike(env: &TestEnv, overload: Overload, lasts: Duration) -> Result<(), String> {
     match overload {
         Overload::Breaks(times) => {
-            let ways = || world.fleet.workers.iter().flat_map(|worker| &worker.ways.connectors);
+            let ways = || env.fleet.workers.iter().flat_map(|worker| &worker.ways.connectors);
             ways().for_each(|way| way.set(Mode::Slow(LATE)));
             for _ in 0..times {
                 sleep(BETWEEN_BREAKS).await;
-                cut(world);
+                cut(env);
             }
             sleep(BETWEEN_BREAKS).await;
             ways().for_each(Proxy::heal);
         }
         Overload::Closes(times) => {
             for _ in 0..times {
-                settled("connections that are closed", async || world.cluster.close_all_connections().await)
+                settled("connections that are closed", async || env.cluster.close_all_connections().await)
                     .await?;
                 sleep(BETWEEN_BREAKS).await;
             }
@@ -49,72 +49,68 @@ pub async fn strike(world: &World, overload: Overload, lasts: Duration) -> Resul
         Overload::ConsumerTimeout => {
             // Channels keep the timeout that they were opened with.
             for (timeout, lasts) in [(CONSUMER_TIMEOUT, lasts), (USUAL_CONSUMER_TIMEOUT, Duration::ZERO)] {
-                settled("a consumer timeout", async || world.cluster.consumer_timeout(timeout).await).await?;
-                cut(world);
+                settled("a consumer timeout", async || env.cluster.consumer_timeout(timeout).await).await?;
+                cut(env);
                 sleep(lasts).await;
             }
         }
-        Overload::Kills | Overload::Stops => ends(world, overload == Overload::Kills, lasts).await,
+        Overload::Kills | Overload::Stops => ends(env, overload == Overload::Kills, lasts).await,
         Overload::FreezePostgres => {
-            world.postgres.signal("STOP").await?;
+            env.postgres.signal("STOP").await?;
             sleep(lasts).await;
-            world.postgres.signal("CONT").await?;
+            env.postgres.signal("CONT").await?;
         }
         Overload::PostgresAway => {
-            world.postgres.kill().await?;
+            env.postgres.kill().await?;
             sleep(lasts).await;
-            world.postgres.restart().await?;
+            env.postgres.restart().await?;
         }
         Overload::FullReplies => {
-            settled("a queue that is full", async || {
-                world.upstream.declare_full(FULL_REPLIES, 8, false).await
-            })
-            .await?;
-            sleep(lasts / 2).await;
-            settled("a queue that is emptied", async || world.upstream.relieve(FULL_REPLIES, false).await)
+            settled("a queue that is full", async || env.upstream.declare_full(FULL_REPLIES, 8, false).await)
                 .await?;
             sleep(lasts / 2).await;
-            settled("a queue that is deleted", async || world.upstream.relieve(FULL_REPLIES, true).await)
+            settled("a queue that is emptied", async || env.upstream.relieve(FULL_REPLIES, false).await)
+                .await?;
+            sleep(lasts / 2).await;
+            settled("a queue that is deleted", async || env.upstream.relieve(FULL_REPLIES, true).await)
                 .await?;
         }
         Overload::FullResults => {
-            settled("a queue that is full", async || {
-                world.upstream.declare_full(FULL_RESULTS, 50, true).await
-            })
-            .await?;
+            settled("a queue that is full", async || env.upstream.declare_full(FULL_RESULTS, 50, true).await)
+                .await?;
             sleep(lasts).await;
-            settled("a queue that is deleted", async || world.upstream.relieve(FULL_RESULTS, true).await)
+            settled("a queue that is deleted", async || env.upstream.relieve(FULL_RESULTS, true).await)
                 .await?;
         }
         Overload::CrowdHangs => {
-            world.crowd.iter().for_each(|way| way.set(Mode::Silent));
+            env.crowd.iter().for_each(|way| way.set(Mode::Silent));
             sleep(lasts).await;
-            world.crowd.iter().for_each(Proxy::heal);
+            env.crowd.iter().for_each(Proxy::heal);
         }
-        Overload::Unreadable => unreadable(world, lasts).await?,
+        Overload::Unreadable => unreadable(env, lasts).await?,
         Overload::Rename => {
-            rename(world, true).await?;
+            rename(env, true).await?;
             sleep(lasts).await;
-            rename(world, false).await?;
+            rename(env, false).await?;
         }
     }
     Ok(())
 }
 
 /// Every worker's connections to RabbitMQ.
-fn cut(world: &World) {
-    world.fleet.workers.iter().for_each(|worker| worker.ways.rabbitmq.cut());
+fn cut(env: &TestEnv) {
+    env.fleet.workers.iter().for_each(|worker| worker.ways.rabbitmq.cut());
 }
 
 /// One worker after the other ends and is started again at once.
-async fn ends(world: &World, by_kill: bool, lasts: Duration) {
+async fn ends(env: &TestEnv, by_kill: bool, lasts: Duration) {
     let started = Instant::now();
     for worker in (0..WORKERS).cycle() {
         if by_kill {
-            samples::kill(world, worker).await;
-            world.fleet.start(worker);
+            samples::kill(env, worker).await;
+            env.fleet.start(worker);
         } else {
-            restart(world, worker).await;
+            restart(env, worker).await;
         }
         sleep(BETWEEN_ENDS).await;
         if started.elapsed() > lasts {
@@ -123,12 +119,12 @@ async fn ends(world: &World, by_kill: bool, lasts: Duration) {
     }
 }
 
-async fn unreadable(world: &World, lasts: Duration) -> Result<(), String> {
+async fn unreadable(env: &TestEnv, lasts: Duration) -> Result<(), String> {
     let started = Instant::now();
     for number in 0.. {
-        settled("an unreadable message", async || world.upstream.publish_unreadable().await).await?;
+        settled("an unreadable message", async || env.upstream.publish_unreadable().await).await?;
         let number = started.elapsed().as_millis() as u64 * 1000 + number;
-        world.upstream.publish(Job::oversized(world.seed, number)).await;
+        env.upstream.publish(Job::oversized(env.seed, number)).await;
         sleep(BETWEEN_UNREADABLE).await;
         if started.elapsed() > lasts {
             return Ok(());
@@ -138,12 +134,12 @@ async fn unreadable(world: &World, lasts: Duration) -> Result<(), String> {
 }
 
 /// As an operator does it: the file, then one worker after the other.
-async fn rename(world: &World, renamed: bool) -> Result<(), String> {
-    world.write_configuration(renamed)?;
+async fn rename(env: &TestEnv, renamed: bool) -> Result<(), String> {
+    env.write_configuration(renamed)?;
     for worker in 0..WORKERS {
-        restart(world, worker).await;
+        restart(env, worker).await;
         // A worker that does not become ready is seen by the recovery.
-        let ready = async || world.fleet.is_ready(worker).await;
+        let ready = async || env.fleet.is_ready(worker).await;
         let _ = until("a worker that is ready", Duration::from_secs(20), ready).await;
     }
     Ok(())

@@ -16,7 +16,7 @@ use crate::{
     connectors::{CONNECTORS, ROAMING},
     plan::{Fault, Service},
     saturation::{Overload, Variant},
-    world::World,
+    test_env::TestEnv,
 };
 
 /// Past the due time or the end of a lease: a sweep, the claim, a breaker's pause, a machine that is busy.
@@ -170,7 +170,7 @@ impl Samples {
 
     /// How much is left, and how much is finished; `None` where the database says nothing. `replies`: how many events are
     /// finished but for a reply to a queue that takes none.
-    pub async fn progress(&self, world: &World, healed: Instant) -> Option<(Progress, usize)> {
+    pub async fn progress(&self, env: &TestEnv, healed: Instant) -> Option<(Progress, usize)> {
         let counts = sqlx::query_as::<_, (i64, i64, i64, i64)>(
             "SELECT (SELECT count(*) FROM payout_links WHERE state = 'open'),
                 count(*) FILTER (WHERE due_at IS NOT NULL), count(*) FILTER (WHERE due_at IS NULL),
@@ -180,10 +180,10 @@ impl Samples {
         let counted = timeout(Duration::from_secs(5), counts.fetch_one(&self.pool)).await;
         let (open, due, done, replies) = counted.ok()?.ok()?;
         let (concluded, rejected) = {
-            let ear = world.upstream.ear.lock().unwrap();
+            let ear = env.upstream.ear.lock().unwrap();
             (ear.concluded.len(), ear.rejected.len())
         };
-        let left = (open + due - replies).unsigned_abs() as usize + world.upstream.unanswered();
+        let left = (open + due - replies).unsigned_abs() as usize + env.upstream.unanswered();
         let finished = concluded + rejected + (done + replies).unsigned_abs() as usize;
         let progress = Progress { after: healed.elapsed(), finished, left };
         self.progress.lock().unwrap().push(progress);
@@ -245,12 +245,12 @@ impl Samples {
 }
 
 /// SIGKILL of a worker; how long it takes until all that was open is concluded is timed meanwhile.
-pub async fn kill(world: &World, worker: usize) {
-    let now = world.samples.now().await;
-    world.samples.interrupted(Duration::ZERO);
-    world.fleet.kill(worker);
+pub async fn kill(env: &TestEnv, worker: usize) {
+    let now = env.samples.now().await;
+    env.samples.interrupted(Duration::ZERO);
+    env.fleet.kill(worker);
     if let Some(now) = now {
-        tokio::spawn(world.samples.clone().recovered(now));
+        tokio::spawn(env.samples.clone().recovered(now));
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
     report::Report,
     saturation::FULL_REPLIES,
     services::until,
+    test_env::{SCHEDULE, TestEnv},
     workers::WORKERS,
-    world::{SCHEDULE, World},
 };
 
 pub struct Verdict {
@@ -35,16 +35,16 @@ const PATIENCE_WITH_BACKLOG: Duration = Duration::from_secs(1500);
 const STALL: Duration = Duration::from_secs(75);
 
 /// Waits until nothing is left to be done, and says how long that took; `None` where it never was.
-pub async fn quiet(world: &World) -> Option<Duration> {
+pub async fn quiet(env: &TestEnv) -> Option<Duration> {
     let started = Instant::now();
     let (mut finished, mut since, mut said) = (0, started, started);
     let is_quiet = async || {
-        let seen = world.samples.progress(world, started).await;
+        let seen = env.samples.progress(env, started).await;
         sleep(Duration::from_millis(400)).await;
         if let Some((progress, replies)) = seen {
             // The full reply queue has been nobody's wait.
             if progress.left == 0 && replies > 0 {
-                let _ = world.upstream.relieve(FULL_REPLIES, true).await;
+                let _ = env.upstream.relieve(FULL_REPLIES, true).await;
             }
             if progress.finished > finished || progress.left == 0 {
                 (finished, since) = (progress.finished, Instant::now());
@@ -58,22 +58,22 @@ pub async fn quiet(world: &World) -> Option<Duration> {
             println!("  !! nothing was finished for {STALL:?}: all workers are killed and started again");
             since = Instant::now();
             // If it was full reply queues that held things up, they would do so again.
-            let _ = world.upstream.relieve(FULL_REPLIES, true).await;
+            let _ = env.upstream.relieve(FULL_REPLIES, true).await;
             for worker in 0..WORKERS {
-                world.fleet.kill(worker);
-                world.fleet.start(worker);
+                env.fleet.kill(worker);
+                env.fleet.start(worker);
             }
         }
-        let last = world.upstream.ear.lock().unwrap().last;
+        let last = env.upstream.ear.lock().unwrap().last;
         let is_still = last.is_none_or(|last| last.elapsed() > Duration::from_secs(2));
         seen.is_some_and(|(progress, replies)| progress.left + replies == 0)
             && is_still
-            && world.upstream.waiting().await == Some(0)
+            && env.upstream.waiting().await == Some(0)
     };
-    let patience = if world.variant.is_some() { PATIENCE_WITH_BACKLOG } else { PATIENCE };
+    let patience = if env.variant.is_some() { PATIENCE_WITH_BACKLOG } else { PATIENCE };
     let quiet = until("quiet", patience, is_quiet).await;
     if quiet.is_err() {
-        println!("  !! {} jobs are without an answer", world.upstream.unanswered());
+        println!("  !! {} jobs are without an answer", env.upstream.unanswered());
     }
     quiet.is_ok().then(|| started.elapsed())
 }
@@ -92,7 +92,7 @@ pub fn print(problems: &[String]) {
 }
 
 pub async fn reach(
-    world: &World,
+    env: &TestEnv,
     done: Done,
     quiet: Option<Duration>,
     took: Duration,
@@ -102,26 +102,26 @@ pub async fn reach(
     let mut waiting = 0;
     for _ in 0..3 {
         for worker in 0..WORKERS {
-            world.fleet.stop(worker).await;
+            env.fleet.stop(worker).await;
         }
-        waiting = world.upstream.waiting().await.ok_or("the jobs queue cannot be asked")?;
+        waiting = env.upstream.waiting().await.ok_or("the jobs queue cannot be asked")?;
         if waiting == 0 || quiet.is_none() {
             break;
         }
-        world.fleet.start(0);
-        self::quiet(world).await;
+        env.fleet.start(0);
+        self::quiet(env).await;
     }
     let is_still = async || {
-        let last = world.upstream.ear.lock().unwrap().last;
+        let last = env.upstream.ear.lock().unwrap().last;
         last.is_none_or(|last| last.elapsed() > Duration::from_secs(3))
     };
     until("the last results", Duration::from_secs(60), is_still).await?;
-    world.upstream.stop();
-    for merchant in &world.merchants {
+    env.upstream.stop();
+    for merchant in &env.merchants {
         merchant.take_over();
     }
-    let history = history(world, waiting).await?;
-    let mut problems = logged_panics(world);
+    let history = history(env, waiting).await?;
+    let mut problems = logged_panics(env);
     let by_rule = |violations: &[history_checker::Violation]| {
         violations.iter().fold(BTreeMap::new(), |mut by_rule, violation| {
             *by_rule.entry(violation.rule).or_default() += 1;
@@ -130,7 +130,7 @@ pub async fn reach(
     };
     let violations = history_checker::check(&history, SCHEDULE.len() as u32 + 1);
     problems.extend(violations.iter().map(|found| format!("{}: {}", found.rule, found.evidence)));
-    let surprises = world.fleet.surprises.lock().unwrap().clone();
+    let surprises = env.fleet.surprises.lock().unwrap().clone();
     problems.extend(surprises.iter().cloned());
     problems.extend(done.failures.iter().cloned());
     problems.extend(quiet.is_none().then(|| format!("not quiet within {PATIENCE:?}")));
@@ -139,7 +139,7 @@ pub async fn reach(
         problems.extend((never > 0).then(|| format!("no recovery from {kind}: {never} times")));
     }
     let report = Report {
-        seed: world.seed,
+        seed: env.seed,
         took,
         published: history.published.len(),
         records: history.records.len(),
@@ -150,42 +150,42 @@ pub async fn reach(
         refused: history.dead.iter().map(|dead| &dead.message_id).collect::<HashSet<_>>().len(),
         rate: history.published.len() / (published_for.as_secs() as usize).max(1),
         until_quiet: quiet,
-        repeats: repeats(world, &history),
+        repeats: repeats(env, &history),
         faults: done.recoveries,
-        peak_kilobytes: world.fleet.peak_kilobytes(),
+        peak_kilobytes: env.fleet.peak_kilobytes(),
         surprises,
         violations: violations.len(),
         by_rule: by_rule(&violations),
-        after_kills: world.samples.recoveries(),
-        is_saturated: world.variant.is_some(),
+        after_kills: env.samples.recoveries(),
+        is_saturated: env.variant.is_some(),
     };
     Ok(Verdict { report, problems })
 }
 
-async fn history(world: &World, waiting: u32) -> Result<History, String> {
-    let config = world.configuration()?;
+async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
+    let config = env.configuration()?;
     let pool = postgres::connect(&config.database()).await.map_err(|error| error.to_string())?;
     let keys = config.key_ring().map_err(|error| error.to_string())?;
     let store = Store::new(pool, keys, config.store());
-    let inside = World::secrets_inside();
+    let inside = TestEnv::secrets_inside();
     let records = read_records(&store, None, &inside).await;
     let (records, mut leaks) = records.map_err(|error| error.to_string())?;
-    let logs = world.fleet.logs().map(Path::to_owned).collect();
+    let logs = env.fleet.logs().map(Path::to_owned).collect();
     let files = Files { logs, ..Files::default() };
     let logs = history_checker::read(&files, &inside, |_| None, idempotency_key)
         .map_err(|error| error.to_string())?;
     leaks.extend(logs.leaks);
 
-    let published = world.upstream.published();
+    let published = env.upstream.published();
     let (heard, dead, heard_leaks): (_, Vec<DeadLetter>, _) = {
-        let ear = world.upstream.ear.lock().unwrap();
+        let ear = env.upstream.ear.lock().unwrap();
         (ear.heard.clone(), ear.dead.clone(), ear.leaks.clone())
     };
     leaks.extend(heard_leaks);
     // A webhook does not say whose it is; in this run every id is one merchant's.
     let by_id: HashMap<&str, &str> = published.iter().map(|job| (id(job), job.key.as_str())).collect();
     let mut webhooks: Vec<Webhook> = Vec::new();
-    for merchant in &world.merchants {
+    for merchant in &env.merchants {
         let (seen, leaked) = merchant.webhooks();
         leaks.extend(leaked);
         webhooks.extend(seen.into_iter().map(|post| {
@@ -200,13 +200,13 @@ async fn history(world: &World, waiting: u32) -> Result<History, String> {
         }
     }
     let of = |reference: &str| by_reference.get(reference).cloned();
-    let links: Vec<Link> = world.providers.iter().flat_map(|provider| provider.links(of)).collect();
-    let sent = world.calls.references().into_iter();
-    let arrived = world.providers.iter().flat_map(Provider::references);
+    let links: Vec<Link> = env.providers.iter().flat_map(|provider| provider.links(of)).collect();
+    let sent = env.calls.references().into_iter();
+    let arrived = env.providers.iter().flat_map(Provider::references);
     let called = sent.chain(arrived).filter_map(|reference| Some(of(&reference)?[0].key.clone()));
-    let interrupted = world.samples.unknown_by_interruption().await?;
+    let interrupted = env.samples.unknown_by_interruption().await?;
     let called: HashSet<String> = called.chain(interrupted).collect();
-    let (overdue, progress) = world.samples.all();
+    let (overdue, progress) = env.samples.all();
     Ok(History {
         published: published.clone(),
         links,
@@ -216,11 +216,11 @@ async fn history(world: &World, waiting: u32) -> Result<History, String> {
         webhooks,
         waiting,
         leaks,
-        ambiguous: world.upstream.ambiguous(),
+        ambiguous: env.upstream.ambiguous(),
         called: Some(called),
         overdue,
         progress,
-        overdue_at_end: world.samples.overdue_at_end().await?,
+        overdue_at_end: env.samples.overdue_at_end().await?,
         ..History::default()
     })
 }
@@ -233,8 +233,8 @@ fn merchant_id(job: &Published) -> &str {
     job.key.rsplit_once('/').map_or("", |(merchant_id, _)| merchant_id)
 }
 
-fn logged_panics(world: &World) -> Vec<String> {
-    let logs = world.fleet.logs().filter_map(|log| std::fs::read_to_string(log).ok());
+fn logged_panics(env: &TestEnv) -> Vec<String> {
+    let logs = env.fleet.logs().filter_map(|log| std::fs::read_to_string(log).ok());
     let panics = logs.flat_map(|log| {
         log.lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect::<Vec<_>>()
     });
@@ -242,13 +242,13 @@ fn logged_panics(world: &World) -> Vec<String> {
 }
 
 /// What came twice, and was taken for what it was.
-fn repeats(world: &World, history: &History) -> Vec<(&'static str, u64)> {
-    let ear = world.upstream.ear.lock().unwrap();
+fn repeats(env: &TestEnv, history: &History) -> Vec<(&'static str, u64)> {
+    let ear = env.upstream.ear.lock().unwrap();
     let posts: HashSet<_> = history.webhooks.iter().map(|post| &post.id).collect();
-    let calls = world.providers.iter().map(Provider::repeats);
+    let calls = env.providers.iter().map(Provider::repeats);
     let late: usize = history.records.iter().filter(|record| is_late(record)).count();
     vec![
-        ("messages published again for want of a confirm", world.upstream.repeats()),
+        ("messages published again for want of a confirm", env.upstream.repeats()),
         ("finished jobs that came again and were answered", ear.replayed),
         ("conflicting jobs refused", ear.conflicts),
         ("results heard again under the same id", ear.heard_again() as u64),

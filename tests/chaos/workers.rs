@@ -17,7 +17,7 @@ use crate::{
 
 pub const WORKERS: usize = 3;
 
-/// What a worker knows of the world.
+/// What a worker knows of the test environment.
 pub struct Ways {
     pub postgres: Proxy,
     pub rabbitmq: Proxy,

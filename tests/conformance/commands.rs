@@ -7,11 +7,11 @@ use provider_simulators::providers::ProviderSimulator;
 
 use crate::{
     description::{Became, Description},
-    support::{Setup, World, job},
+    support::{Setup, TestEnv, job},
 };
 
-/// A world whose worker knows the connector as `tested`, and its stand-in.
-async fn world(description: &Description) -> (World, ProviderSimulator) {
+/// A test environment whose worker knows the connector as `tested`, and its stand-in.
+async fn env(description: &Description) -> (TestEnv, ProviderSimulator) {
     let simulator = description.simulator().await;
     let section = description.section(simulator.url());
     let setup = Setup::default().short_leases().only_connector("sandbox").connector(&section);
@@ -22,17 +22,17 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The world's configuration is written anew.
-fn change(world: &World, change: impl FnOnce(&str) -> String) {
-    let file = world.folder.join("worker.toml");
+/// The test environment's configuration is written anew.
+fn change(env: &TestEnv, change: impl FnOnce(&str) -> String) {
+    let file = env.folder.join("worker.toml");
     let changed = change(&std::fs::read_to_string(&file).unwrap());
     std::fs::write(file, changed).unwrap();
 }
 
 pub async fn check_tries_each_account(description: &Description) {
     // Given an account with its right credential,
-    let (world, simulator) = world(description).await;
-    let output = world.run(&["check"]);
+    let (env, simulator) = env(description).await;
+    let output = env.run(&["check"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     for account in ["sandbox", "tested"] {
         assert!(said(&output).contains(&format!("ok      connector {account}\n")), "{}", said(&output));
@@ -41,8 +41,8 @@ pub async fn check_tries_each_account(description: &Description) {
     // when it has another beside it, with a wrong one,
     let wrong = description.section(simulator.url()).replace(description.account.secret, "wrong-canary");
     let wrong = wrong.replace("[connectors.tested]", "[connectors.mistaken]");
-    change(&world, |configuration| format!("{configuration}\n{wrong}"));
-    let output = world.run(&["check"]);
+    change(&env, |configuration| format!("{configuration}\n{wrong}"));
+    let output = env.run(&["check"]);
     // then that one is told, the others are well, and nothing of a credential is shown.
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -53,33 +53,33 @@ pub async fn check_tries_each_account(description: &Description) {
 
 pub async fn cancel_takes_a_link_back(description: &Description) {
     // Given a link that nobody has claimed,
-    let (world, simulator) = world(description).await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1").connector("tested").raw(description.json("po_1").to_string().as_bytes())).await;
-    let id = world.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
-    world.wait_until_told("po_1").await;
+    let (env, simulator) = env(description).await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").connector("tested").raw(description.json("po_1").to_string().as_bytes())).await;
+    let id = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    env.wait_until_told("po_1").await;
     // when it is cancelled,
-    let output = world.run(&["cancel", "po_1"]);
+    let output = env.run(&["cancel", "po_1"]);
     // then it is gone at the provider, and the record stays as it was told.
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains(&format!("{id} is cancelled at tested")), "{}", said(&output));
     let status = simulator.ledger().links[0].status.clone();
     let became = description.statuses.iter().find(|(name, _)| *name == status).map(|(_, became)| became);
     assert_eq!(became, Some(&Became::Ended(PayoutStatus::Cancelled)), "{status}");
-    assert_eq!(world.shown("po_1").unwrap()["state"], "created");
+    assert_eq!(env.shown("po_1").unwrap()["state"], "created");
     // A second time, the provider's refusal is told; and so is what is no link of ours.
-    let output = world.run(&["cancel", "po_1"]);
+    let output = env.run(&["cancel", "po_1"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains(&format!("tested does not cancel {id}: 4")), "{}", said(&output));
     assert!(!said(&output).contains("canary"), "{}", said(&output));
-    let output = world.run(&["cancel", "po_9"]);
+    let output = env.run(&["cancel", "po_9"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains(r#"no record has the id "po_9""#), "{}", said(&output));
 }
 
 pub async fn connectors_says_what_an_account_needs(description: &Description) {
-    let (world, _stand_in) = world(description).await;
-    let output = world.run(&["connectors"]);
+    let (env, _stand_in) = env(description).await;
+    let output = env.run(&["connectors"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let listed = said(&output);
     assert!(!listed.contains("canary"), "{listed}");
@@ -102,8 +102,8 @@ pub async fn connectors_says_what_an_account_needs(description: &Description) {
         assert!(value("required in a job").contains(field), "{field}: {listed}");
     }
     // And of settings: an account without one of them is no account, by name.
-    let file = world.folder.join("less.toml");
-    let whole = std::fs::read_to_string(world.folder.join("worker.toml")).unwrap();
+    let file = env.folder.join("less.toml");
+    let whole = std::fs::read_to_string(env.folder.join("worker.toml")).unwrap();
     for setting in value("required settings").split(", ") {
         std::fs::write(&file, without(&whole, setting)).unwrap();
         let problem = load(Some(&file), std::iter::empty()).unwrap_err().to_string();

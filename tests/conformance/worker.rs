@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use crate::{
     description::{Became, Description, Repeat},
-    support::{Job, Setup, World, eventually, job},
+    support::{Job, Setup, TestEnv, eventually, job},
 };
 
-/// A world whose worker knows the connector as `tested`, and its stand-in.
-async fn world(description: &Description) -> (World, ProviderSimulator) {
+/// A test environment whose worker knows the connector as `tested`, and its stand-in.
+async fn env(description: &Description) -> (TestEnv, ProviderSimulator) {
     let simulator = description.simulator().await;
     (
         Setup::default().short_leases().connector(&description.section(simulator.url())).build().await,
@@ -29,14 +29,14 @@ fn outcomes(shown: &Value) -> Vec<&str> {
 }
 
 pub async fn lost_answers_end_as_the_rule_says(description: &Description) {
-    let (world, simulator) = world(description).await;
-    let _worker = world.start_worker().await;
+    let (env, simulator) = env(description).await;
+    let _worker = env.start_worker().await;
     // Lost after the work: the link is there, and nobody was told.
     for (number, fault) in [Fault::Reset, Fault::status(500), Fault::Truncated].into_iter().enumerate() {
         let id = format!("after_{number}");
         simulator.inject_fault(FaultRule::new(fault.clone()).after_the_work());
-        world.publish(for_connector(description, &id)).await;
-        let result = world.result_of(&id).await;
+        env.publish(for_connector(description, &id)).await;
+        let result = env.result_of(&id).await;
         match description.repeat {
             Repeat::Unknown => {
                 assert_eq!(result.kind(), "payout_link.pending", "{fault:?}");
@@ -51,17 +51,17 @@ pub async fn lost_answers_end_as_the_rule_says(description: &Description) {
     }
     // Lost before it: made by a later call, however the provider is asked.
     simulator.inject_fault(Fault::Reset);
-    world.publish(for_connector(description, "before")).await;
-    assert_eq!(world.result_of("before").await.kind(), "payout_link.created");
+    env.publish(for_connector(description, "before")).await;
+    assert_eq!(env.result_of("before").await.kind(), "payout_link.created");
     assert_eq!(simulator.ledger().links.len(), 4, "one for each");
 }
 
 pub async fn a_refusal_is_told_with_the_providers_words(description: &Description) {
-    let (world, simulator) = world(description).await;
-    let _worker = world.start_worker().await;
+    let (env, simulator) = env(description).await;
+    let _worker = env.start_worker().await;
     simulator.inject_fault(Fault::status(422));
-    world.publish(for_connector(description, "po_1")).await;
-    let result = world.result_of("po_1").await;
+    env.publish(for_connector(description, "po_1")).await;
+    let result = env.result_of("po_1").await;
     assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_REJECTED"));
     let details = &result.json()["error"]["connector_details"];
     assert!(details["code"].is_string() && details["message"].is_string(), "{details}");
@@ -69,42 +69,42 @@ pub async fn a_refusal_is_told_with_the_providers_words(description: &Descriptio
     // One that it does not support is refused before it is written down.
     let mut other = description.json("po_2");
     other["destination_currency"] = "CHF".into();
-    world.publish(for_connector(description, "po_2").raw(other.to_string().as_bytes())).await;
-    let result = world.result_of("po_2").await;
+    env.publish(for_connector(description, "po_2").raw(other.to_string().as_bytes())).await;
+    let result = env.result_of("po_2").await;
     assert_eq!(result.error_code().as_deref(), Some("UNSUPPORTED_BY_CONNECTOR"));
     assert_eq!(result.field().as_deref(), Some("destination_currency"));
-    assert!(world.has_no_record("po_2").await);
+    assert!(env.has_no_record("po_2").await);
 }
 
 pub async fn a_limit_is_waited_for(description: &Description) {
-    let (world, simulator) = world(description).await;
-    let _worker = world.start_worker().await;
+    let (env, simulator) = env(description).await;
+    let _worker = env.start_worker().await;
     simulator.inject_fault(Fault::status_with_retry_after(429, "2"));
-    world.publish(for_connector(description, "po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    env.publish(for_connector(description, "po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     let ledger = simulator.ledger();
     let creates: Vec<_> = ledger.creates().collect();
     assert!(creates[1].at - creates[0].at >= Duration::from_secs(2));
-    assert_eq!(world.shown("po_1").unwrap()["in_doubt_since"], Value::Null);
+    assert_eq!(env.shown("po_1").unwrap()["in_doubt_since"], Value::Null);
 }
 
 pub async fn repeated_jobs_make_one_link(description: &Description) {
-    let (world, simulator) = world(description).await;
-    let _worker = world.start_worker().await;
+    let (env, simulator) = env(description).await;
+    let _worker = env.start_worker().await;
     for _ in 0..3 {
-        world.publish(for_connector(description, "po_1")).await;
+        env.publish(for_connector(description, "po_1")).await;
     }
-    world.result_of("po_1").await;
-    world.publish(for_connector(description, "po_1").correlation_id("again")).await;
+    env.result_of("po_1").await;
+    env.publish(for_connector(description, "po_1").correlation_id("again")).await;
     let replayed = eventually("the last one's answer", async || {
-        let results = world.results_of("po_1");
+        let results = env.results_of("po_1");
         results.iter().any(|result| result.correlation_id().as_deref() == Some("again")).then_some(results)
     })
     .await;
     assert!(replayed.iter().all(|result| result.id() == replayed[0].id()));
     assert_eq!(simulator.ledger().links.len(), 1);
     // The key is one that can be computed from the job alone.
-    let shown = world.shown("po_1").unwrap();
+    let shown = env.shown("po_1").unwrap();
     assert_eq!(shown["merchant_payout_id"], "po_1");
     assert_eq!(idempotency_key("", "po_1").len(), 32);
 }
@@ -114,36 +114,36 @@ pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description)
     let Some((underway, _)) = underway else { return };
     let ready = description.statuses[0].0;
     // Given two slots, waits that would be slept in them, and two links that are not ready until it is said,
-    let (mut world, simulator) = world(description).await;
-    world.set("retry.wait_in_place_ms", 60_000);
-    let _worker = world.start_worker().await;
+    let (mut env, simulator) = env(description).await;
+    env.set("retry.wait_in_place_ms", 60_000);
+    let _worker = env.start_worker().await;
     simulator.set_stages(&[underway]);
     for id in ["slow_1", "slow_2"] {
-        world.publish(for_connector(description, id)).await;
+        env.publish(for_connector(description, id)).await;
     }
     // then their ids are written down and their slots are free,
     for id in ["slow_1", "slow_2"] {
         let waits = |shown: &Value| {
             shown["state"] == "open" && shown["connector_payout_id"].is_string() && shown["leased"] == false
         };
-        world.wait_until_shown(id, "it waits", waits).await;
+        env.wait_until_shown(id, "it waits", waits).await;
     }
     let slow = simulator.ledger().links;
     simulator.set_stages(&[ready]);
-    world.publish(for_connector(description, "quick")).await;
-    assert_eq!(world.result_of("quick").await.kind(), "payout_link.created");
+    env.publish(for_connector(description, "quick")).await;
+    assert_eq!(env.result_of("quick").await.kind(), "payout_link.created");
     // and they come to their end, made once each.
     slow.iter().for_each(|link| simulator.set_status(&link.id, ready));
     for id in ["slow_1", "slow_2"] {
-        assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
-        assert_eq!(outcomes(&world.wait_until_told(id).await)[0], "underway");
+        assert_eq!(env.result_of(id).await.kind(), "payout_link.created");
+        assert_eq!(outcomes(&env.wait_until_told(id).await)[0], "underway");
     }
     assert_eq!(simulator.ledger().creates().count(), 3);
 }
 
 pub async fn secrets_are_nowhere(description: &Description) {
-    let (world, simulator) = world(description).await;
-    let worker = world.start_worker().await;
+    let (env, simulator) = env(description).await;
+    let worker = env.start_worker().await;
     // Given a call that is created, one that is refused, one in doubt, and one with a credential of its own,
     let fates = [None, Some(Fault::status(422)), Some(Fault::status(500)), None];
     for (number, fate) in fates.into_iter().enumerate() {
@@ -153,12 +153,12 @@ pub async fn secrets_are_nowhere(description: &Description) {
         if number == 3 {
             job["access_token"] = description.access_token.into();
         }
-        world.publish(for_connector(description, &id).raw(job.to_string().as_bytes())).await;
-        world.result_of(&id).await;
-        world.wait_until_told(&id).await;
+        env.publish(for_connector(description, &id).raw(job.to_string().as_bytes())).await;
+        env.result_of(&id).await;
+        env.wait_until_told(&id).await;
     }
     // then neither the log nor the database has a credential or a link in the clear.
-    let (log, dump) = (worker.log(), world.dump().await);
+    let (log, dump) = (worker.log(), env.dump().await);
     let links = simulator.ledger().links;
     assert!(links.len() >= 2);
     for (place, text) in [("log", &log), ("database", &dump)] {

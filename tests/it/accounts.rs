@@ -3,88 +3,88 @@
 use provider_simulators::sandbox::{Fault, FaultRule, Idempotency, Sandbox, Settings};
 use serde_json::Value;
 
-use crate::support::{Setup, TOKEN, World, eventually, job};
+use crate::support::{Setup, TOKEN, TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_have_been_made_in_one_account_is_not_made_in_another() {
     for connector in ["sandbox", "asked"] {
         // Given a call that made a link, whose answer was lost with its worker,
-        let mut world = Setup::default().short_leases().build().await;
-        let mut first = world.start_worker().await;
-        let call = world.provider.hold_next_answer();
-        world.publish(job("po_1").connector(connector)).await;
+        let mut env = Setup::default().short_leases().build().await;
+        let mut first = env.start_worker().await;
+        let call = env.provider.hold_next_answer();
+        env.publish(job("po_1").connector(connector)).await;
         call.arrived().await;
         first.kill();
         call.release();
         // when the connector is pointed at another account,
         let another = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
-        world.set(&format!("connectors.{connector}.url"), another.url());
-        let _second = world.start_worker().await;
+        env.set(&format!("connectors.{connector}.url"), another.url());
+        let _second = env.start_worker().await;
         // then nothing is called or believed there, and the outcome is unknown.
-        let result = world.result_of("po_1").await;
+        let result = env.result_of("po_1").await;
         assert_eq!(result.error_code().as_deref(), Some("OUTCOME_UNKNOWN"), "{connector}");
-        assert_eq!(world.provider.ledger().links.len(), 1);
+        assert_eq!(env.provider.ledger().links.len(), 1);
         assert_eq!(another.ledger().calls.len(), 0, "{connector}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_an_earlier_version_are_settled_as_before() {
-    let mut world = World::new().await;
-    world.provider.set_idempotency(Idempotency::Off);
-    let mut first = world.start_worker().await;
-    let call = world.provider.hold_next_answer();
-    world.publish(job("po_1").connector("asked")).await;
+    let mut env = TestEnv::new().await;
+    env.provider.set_idempotency(Idempotency::Off);
+    let mut first = env.start_worker().await;
+    let call = env.provider.hold_next_answer();
+    env.publish(job("po_1").connector("asked")).await;
     call.arrived().await;
     first.kill();
     call.release();
-    sqlx::query("UPDATE payout_links SET account = NULL").execute(&world.pool).await.unwrap();
+    sqlx::query("UPDATE payout_links SET account = NULL").execute(&env.pool).await.unwrap();
     // It does not say which account it called; the name in the section changes nothing then.
-    world.set("connectors.asked.account", "acme");
-    let _second = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(world.provider.ledger().links.len(), 1);
+    env.set("connectors.asked.account", "acme");
+    let _second = env.start_worker().await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.provider.ledger().links.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_may_rotate_where_the_account_has_a_name() {
-    let mut world = Setup::default().set("connectors.asked.account", "acme").build().await;
-    let mut first = world.start_worker().await;
-    let call = world.provider.hold_next_answer();
-    world.publish(job("po_1").connector("asked")).await;
+    let mut env = Setup::default().set("connectors.asked.account", "acme").build().await;
+    let mut first = env.start_worker().await;
+    let call = env.provider.hold_next_answer();
+    env.publish(job("po_1").connector("asked")).await;
     call.arrived().await;
     first.kill();
     call.release();
     // The sandbox takes one token alone: the job is looked up once that is back.
-    world.set("connectors.asked.token", "another token");
-    let second = world.start_worker().await;
+    env.set("connectors.asked.token", "another token");
+    let second = env.start_worker().await;
     second.says("\"outcome\":\"unanswered\"").await;
     second.stop().await;
-    world.set("connectors.asked.token", TOKEN);
-    let _third = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    env.set("connectors.asked.token", TOKEN);
+    let _third = env.start_worker().await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_records_that_the_configuration_cannot_settle_are_said() {
     // Given open records that were called,
-    let mut world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
-    let worker = world.start_worker().await;
-    world.provider.inject_fault(FaultRule::new(Fault::status_with_retry_after(429, "600")).times(3));
+    let mut env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let worker = env.start_worker().await;
+    env.provider.inject_fault(FaultRule::new(Fault::status_with_retry_after(429, "600")).times(3));
     for (id, connector) in [("po_1", "sandbox"), ("po_2", "asked"), ("po_3", "asked")] {
-        world.publish(job(id).connector(connector)).await;
+        env.publish(job(id).connector(connector)).await;
         let postponed = |shown: &Value| shown["attempts"] == 1 && shown["leased"] == false;
-        world.wait_until_shown(id, "it is written down", postponed).await;
+        env.wait_until_shown(id, "it is written down", postponed).await;
     }
     worker.stop().await;
-    assert!(world.run(&["check"]).status.success());
+    assert!(env.run(&["check"]).status.success());
     // when one connector names another account, and the other's has another name,
-    world.set("connectors.asked.account", "another");
-    world.set("jobs.default_connector", "mute");
+    env.set("connectors.asked.account", "another");
+    env.set("jobs.default_connector", "mute");
     let renamed = "UPDATE payout_links SET connector = 'renamed' WHERE connector = 'sandbox'";
-    sqlx::query(renamed).execute(&world.pool).await.unwrap();
+    sqlx::query(renamed).execute(&env.pool).await.unwrap();
     // then `check` says so,
-    let check = world.run(&["check"]);
+    let check = env.run(&["check"]);
     let said = String::from_utf8(check.stdout).unwrap();
     assert!(!check.status.success(), "{said}");
     for problem in [
@@ -94,7 +94,7 @@ async fn open_records_that_the_configuration_cannot_settle_are_said() {
         assert!(said.contains(problem), "{said}");
     }
     // and a worker, when it starts, in its metrics and beside its readiness.
-    let worker = world.start_worker().await;
+    let worker = env.start_worker().await;
     worker.says("open records cannot be concluded with this configuration").await;
     worker.says("jobs.default_connector has changed").await;
     let url = worker.health_url().await;
@@ -115,24 +115,24 @@ async fn open_records_that_the_configuration_cannot_settle_are_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deployments_with_names_share_no_keys_and_a_name_is_fixed_once_there_are_records() {
     // Given two deployments at one provider account,
-    let mut world = Setup::default().set("worker.deployment", "live").build().await;
-    let mut other = Setup::default().set("connectors.sandbox.url", world.provider.url()).build().await;
-    let worker = world.start_worker().await;
+    let mut env = Setup::default().set("worker.deployment", "live").build().await;
+    let mut other = Setup::default().set("connectors.sandbox.url", env.provider.url()).build().await;
+    let worker = env.start_worker().await;
     let _other_worker = other.start_worker().await;
     // when both have a payout of one id, then there are two links.
-    for deployment in [&world, &other] {
+    for deployment in [&env, &other] {
         deployment.publish(job("po_1")).await;
         assert_eq!(deployment.result_of("po_1").await.kind(), "payout_link.created");
     }
-    assert_eq!(world.provider.ledger().links.len(), 2);
+    assert_eq!(env.provider.ledger().links.len(), 2);
     // A name that changes would change the keys of records that are there: the start is refused.
     worker.stop().await;
-    for (deployment, name) in [(&mut world, ""), (&mut other, "staging")] {
+    for (deployment, name) in [(&mut env, ""), (&mut other, "staging")] {
         deployment.set("worker.deployment", name);
         let mut refused = deployment.launch_worker(&[]);
         refused.says("it is part of every idempotency key and cannot change").await;
         assert_eq!(refused.exited().await.code(), Some(1));
     }
-    world.set("worker.deployment", "live");
-    world.start_worker().await;
+    env.set("worker.deployment", "live");
+    env.start_worker().await;
 }

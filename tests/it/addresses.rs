@@ -13,10 +13,10 @@ use provider_simulators::sandbox::{Fault, Receiver};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::support::{Answer, Dns, Setup, Worker, World, addresses, job};
+use crate::support::{Answer, Dns, Setup, TestEnv, Worker, addresses, job};
 
 struct Scene {
-    world: World,
+    env: TestEnv,
     /// At 127.0.0.2.
     merchant: Receiver,
     /// On the same port of 127.0.0.1, where nobody may come.
@@ -43,25 +43,25 @@ impl Scene {
                 counted.fetch_add(1, Ordering::SeqCst);
             }
         });
-        let world = Setup::default()
+        let env = Setup::default()
             .set("webhooks.allowed_networks", "[\"127.0.0.2/32\"]")
             .set("webhooks.dns_servers", format!("[\"{}\"]", dns.address))
             .set("webhooks.schedule_seconds", "[1]")
             .set("webhooks.timeout_seconds", 5)
             .build()
             .await;
-        Self { world, merchant, trespassers, port, dns }
+        Self { env, merchant, trespassers, port, dns }
     }
 
     async fn start_worker(&self) -> Worker {
-        self.world.start_worker().await
+        self.env.start_worker().await
     }
 
     /// Lets a webhook go to this host, and waits for what becomes of it.
     async fn post_to(&self, host: &str) -> Value {
         let url = format!("http://{host}:{}/webhooks", self.port);
-        self.world.publish(job(host).with("webhook_url", json!(url))).await;
-        self.world.wait_until_told(host).await
+        self.env.publish(job(host).with("webhook_url", json!(url))).await;
+        self.env.wait_until_told(host).await
     }
 
     async fn arrives(&self, host: &str) {
@@ -162,7 +162,7 @@ async fn names_that_do_not_resolve_end_within_their_time_and_hold_up_nobody() {
     // Given more names that nobody answers for than the system's resolver would have threads for,
     for number in 0..600 {
         let url = format!("http://silent.{number}.example.com/webhooks");
-        scene.world.publish(job(&format!("silent_{number}")).with("webhook_url", json!(url))).await;
+        scene.env.publish(job(&format!("silent_{number}")).with("webhook_url", json!(url))).await;
     }
     // then another merchant's webhook arrives meanwhile,
     scene.arrives("good.example.com").await;
@@ -252,16 +252,16 @@ async fn no_spelling_of_an_address_leads_inwards() {
     ];
     for (number, host) in spellings.iter().enumerate() {
         let url = format!("http://{host}:{}/webhooks", scene.port);
-        scene.world.publish(job(&format!("odd_{number}")).with("webhook_url", json!(url))).await;
+        scene.env.publish(job(&format!("odd_{number}")).with("webhook_url", json!(url))).await;
     }
     // Given a host of every spelling, then each is refused as a job, or its webhook is given up,
     for (number, host) in spellings.iter().enumerate() {
         let id = format!("odd_{number}");
-        let result = scene.world.result_of(&id).await;
+        let result = scene.env.result_of(&id).await;
         if result.error_code().as_deref() == Some("INVALID_JOB") {
             assert_eq!(result.field().as_deref(), Some("webhook_url"), "{host}");
         } else {
-            let shown = scene.world.wait_until_told(&id).await;
+            let shown = scene.env.wait_until_told(&id).await;
             assert_eq!(shown["event"]["webhook_state"], "abandoned", "{host}: {shown}");
         }
     }

@@ -4,7 +4,7 @@
 use provider_simulators::sandbox::{Fault, FaultRule};
 use serde_json::json;
 
-use crate::support::{Service, Setup, Worker, World, alerts::rules, eventually, job};
+use crate::support::{Service, Setup, TestEnv, Worker, alerts::rules, eventually, job};
 
 /// A worker whose metrics were read at its start.
 struct Observed {
@@ -14,8 +14,8 @@ struct Observed {
 }
 
 impl Observed {
-    async fn start(world: &World) -> Self {
-        let worker = world.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
+    async fn start(env: &TestEnv) -> Self {
+        let worker = env.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
         worker.says("connected to RabbitMQ, consuming").await;
         let url = format!("{}/metrics", worker.health_url().await);
         // Nothing fires at rest.
@@ -52,48 +52,48 @@ async fn scrape(url: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_about_payouts_and_merchants_fire() {
-    let world = World::new().await;
-    let observed = Observed::start(&world).await;
+    let env = TestEnv::new().await;
+    let observed = Observed::start(&env).await;
     // A connector that can neither be asked nor called again loses its answer,
     observed.is_silent("PayoutOutcomeUnknown").await;
-    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
-    world.publish(job("unknown").connector("mute")).await;
+    env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+    env.publish(job("unknown").connector("mute")).await;
     observed.fires("PayoutOutcomeUnknown").await;
     // another asks to wait,
     observed.is_silent("ConnectorAsksToWait").await;
-    world.provider.inject_fault(Fault::status_with_retry_after(429, "1"));
-    world.publish(job("later")).await;
+    env.provider.inject_fault(Fault::status_with_retry_after(429, "1"));
+    env.publish(job("later")).await;
     observed.fires("ConnectorAsksToWait").await;
     // a merchant wants no webhook,
     observed.is_silent("WebhookAbandoned").await;
-    world.merchant.inject_fault(Fault::status(410));
-    world.publish(job("gone").with("webhook_url", world.webhook_url())).await;
+    env.merchant.inject_fault(Fault::status(410));
+    env.publish(job("gone").with("webhook_url", env.webhook_url())).await;
     observed.fires("WebhookAbandoned").await;
     // a job is rejected, and its reply queue is full,
     for alert in ["JobsRejected", "RepliesDropped", "RecordUnreadable"] {
         observed.is_silent(alert).await;
     }
-    let full = world.full_queue().await;
-    world.publish(job("invalid").amount(0).reply_to(&full)).await;
+    let full = env.full_queue().await;
+    env.publish(job("invalid").amount(0).reply_to(&full)).await;
     observed.fires("JobsRejected").await;
     observed.fires("RepliesDropped").await;
     // and a stored result cannot be read any more.
-    world.wait_until_told("gone").await;
+    env.wait_until_told("gone").await;
     for statement in [
         "UPDATE payout_links SET result = '\\x00' WHERE merchant_payout_id = 'gone'",
         "UPDATE events SET published_at = NULL, due_at = now()
          WHERE payout_link_id = (SELECT id FROM payout_links WHERE merchant_payout_id = 'gone')",
     ] {
-        sqlx::query(statement).execute(&world.pool).await.unwrap();
+        sqlx::query(statement).execute(&env.pool).await.unwrap();
     }
     observed.fires("RecordUnreadable").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_alert_about_results_that_no_queue_is_bound_for_fires() {
-    let world = Setup::default().without_listener().build().await;
-    let observed = Observed::start(&world).await;
-    world.publish(job("po_1")).await;
+    let env = Setup::default().without_listener().build().await;
+    let observed = Observed::start(&env).await;
+    env.publish(job("po_1")).await;
     observed.fires("ResultsUnrouted").await;
 }
 
@@ -106,17 +106,17 @@ async fn alerts_about_a_connector_that_is_away_fire() {
         token = "t"
         calls = { timeout_seconds = 2, breaker_failures = 2, breaker_pause_seconds = 600 }
     "#;
-    let world = Setup::default().connector(account).build().await;
-    let observed = Observed::start(&world).await;
+    let env = Setup::default().connector(account).build().await;
+    let observed = Observed::start(&env).await;
     for number in 0..3 {
-        world.publish(job(&format!("po_{number}")).connector("away")).await;
+        env.publish(job(&format!("po_{number}")).connector("away")).await;
     }
     observed.fires("ConnectorOutOfOrder").await;
     // What waits for it for as long as nobody should wait:
     observed.is_silent("RecordsWait").await;
     let aged = "UPDATE payout_links SET due_at = now() - interval '400 seconds' WHERE state = 'open' AND holder IS NULL";
     eventually("a record that waits", async || {
-        let aged = sqlx::query(aged).execute(&world.pool).await.unwrap();
+        let aged = sqlx::query(aged).execute(&env.pool).await.unwrap();
         (aged.rows_affected() > 0).then_some(())
     })
     .await;
@@ -126,12 +126,12 @@ async fn alerts_about_a_connector_that_is_away_fire() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_alert_about_deliveries_that_are_not_taken_fires() {
     // Given a worker that takes two deliveries at once, and a database that holds them up,
-    let world = Setup::default().set("worker.jobs_in_flight", 2).build().await;
-    let observed = Observed::start(&world).await;
-    let mut locked = world.pool.begin().await.unwrap();
+    let env = Setup::default().set("worker.jobs_in_flight", 2).build().await;
+    let observed = Observed::start(&env).await;
+    let mut locked = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links").execute(&mut *locked).await.unwrap();
     for number in 0..20 {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
     // then the others are seen to wait.
     observed.fires("DeliveriesUnread").await;
@@ -141,8 +141,8 @@ async fn the_alert_about_deliveries_that_are_not_taken_fires() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_outage_is_logged_at_its_beginning_and_end_and_its_alerts_fire() {
     let database = Service::start("postgres").await;
-    let world = Setup::default().database(&database.url).build().await;
-    let observed = Observed::start(&world).await;
+    let env = Setup::default().database(&database.url).build().await;
+    let observed = Observed::start(&env).await;
     database.kill();
     observed.fires("DatabaseAway").await;
     observed.fires("NotConsumingOrNotPublishing").await;
@@ -169,35 +169,35 @@ async fn a_database_outage_is_logged_at_its_beginning_and_end_and_its_alerts_fir
     assert!(reason.contains("Connection refused") || reason.contains("Connection reset"), "{reason}");
     let ended: serde_json::Value = serde_json::from_str(&ended[0]).unwrap();
     assert!(ended["outage_seconds"].is_u64(), "{ended}");
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_about_a_broker_that_is_away_fire() {
     let broker = Service::start("rabbitmq").await;
-    let mut world = Setup::default().broker(&broker.url).without_listener().build().await;
-    world.start_worker().await.stop().await;
+    let mut env = Setup::default().broker(&broker.url).without_listener().build().await;
+    env.start_worker().await.stop().await;
     broker.settle();
-    world.reconnect().await;
-    let observed = Observed::start(&world).await;
-    let call = world.provider.hold_next_call();
-    world.publish(job("po_0")).await;
+    env.reconnect().await;
+    let observed = Observed::start(&env).await;
+    let call = env.provider.hold_next_call();
+    env.publish(job("po_0")).await;
     call.arrived().await;
     broker.kill();
     observed.fires("NotConsumingOrNotPublishing").await;
     // The result waits for it, and longer than anything should.
     call.release();
-    world.wait_until_shown("po_0", "concluded", |shown| shown["event"].is_object()).await;
+    env.wait_until_shown("po_0", "concluded", |shown| shown["event"].is_object()).await;
     observed.is_silent("EventsWait").await;
     let aged = "UPDATE events SET due_at = now() - interval '400 seconds' WHERE published_at IS NULL AND holder IS NULL";
     eventually("a result that waits", async || {
-        let aged = sqlx::query(aged).execute(&world.pool).await.unwrap();
+        let aged = sqlx::query(aged).execute(&env.pool).await.unwrap();
         (aged.rows_affected() > 0).then_some(())
     })
     .await;
     observed.fires("EventsWait").await;
-    assert_eq!(world.shown("po_0").unwrap()["event"]["published_at"], json!(null));
+    assert_eq!(env.shown("po_0").unwrap()["event"]["published_at"], json!(null));
     broker.restart();
 }
 

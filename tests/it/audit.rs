@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::{Heard, World, job};
+use crate::support::{Heard, TestEnv, job};
 
-/// The history of a world as docs/reference/history-checker.md has it, a file each.
+/// The history of a test environment as docs/reference/history-checker.md has it, a file each.
 struct Files {
-    world: World,
+    env: TestEnv,
     published: Vec<Value>,
     results: Vec<Value>,
     dead_letters: Vec<Value>,
@@ -19,7 +19,7 @@ struct Files {
 
 impl Files {
     fn path(&self, name: &str) -> PathBuf {
-        self.world.folder.join(name)
+        self.env.folder.join(name)
     }
 
     /// Its exit status, and what it printed.
@@ -41,7 +41,7 @@ impl Files {
         arguments.extend(["--secrets".into(), self.path("secrets").display().to_string()]);
         arguments.extend(["--log".into(), self.path("worker-1.log").display().to_string()]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let output = self.world.run(&arguments);
+        let output = self.env.run(&arguments);
         let said = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(said).unwrap())
     }
@@ -56,19 +56,19 @@ impl Files {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_is_audited() {
     // Given a run with a link, a refusal by the connector, a conflict and a job that is none,
-    let world = World::new().await;
-    let worker = world.start_worker().await;
-    let webhook = |id: &str| job(id).with("webhook_url", world.webhook_url()).message_id(id);
-    world.publish(webhook("po_1")).await;
-    world.wait_until_told("po_1").await;
-    world.provider.inject_fault(provider_simulators::sandbox::Fault::status(422));
-    world.publish(webhook("po_2")).await;
-    world.wait_until_told("po_2").await;
-    world.publish(webhook("po_1").amount(99).message_id("conflict")).await;
-    world.publish(job("po_3").amount(0).message_id("invalid")).await;
-    let dead: Vec<Heard> = [world.dead_letter().await, world.dead_letter().await].into();
-    world.wait_for_results("po_1", 2).await;
-    world.result_of("po_3").await;
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    let webhook = |id: &str| job(id).with("webhook_url", env.webhook_url()).message_id(id);
+    env.publish(webhook("po_1")).await;
+    env.wait_until_told("po_1").await;
+    env.provider.inject_fault(provider_simulators::sandbox::Fault::status(422));
+    env.publish(webhook("po_2")).await;
+    env.wait_until_told("po_2").await;
+    env.publish(webhook("po_1").amount(99).message_id("conflict")).await;
+    env.publish(job("po_3").amount(0).message_id("invalid")).await;
+    let dead: Vec<Heard> = [env.dead_letter().await, env.dead_letter().await].into();
+    env.wait_for_results("po_1", 2).await;
+    env.result_of("po_3").await;
     assert!(worker.stop().await.success());
 
     let published = |message_id: &str, id: &str, amount: i64| {
@@ -83,8 +83,7 @@ async fn a_history_is_audited() {
         };
         heard.iter().map(line).collect::<Vec<Value>>()
     };
-    let ledger =
-        reqwest::get(format!("{}/ledger", world.provider.url())).await.unwrap().bytes().await.unwrap();
+    let ledger = reqwest::get(format!("{}/ledger", env.provider.url())).await.unwrap().bytes().await.unwrap();
     let ledger: Value = serde_json::from_slice(&ledger).unwrap();
     let mut files = Files {
         published: vec![
@@ -93,7 +92,7 @@ async fn a_history_is_audited() {
             published("conflict", "po_1", 99),
             published("invalid", "po_3", 0),
         ],
-        results: lines(world.results()),
+        results: lines(env.results()),
         dead_letters: dead
             .iter()
             .map(|dead| {
@@ -101,10 +100,10 @@ async fn a_history_is_audited() {
                     "reason": dead.header("x-rejected-reason") })
             })
             .collect(),
-        webhooks: world.merchant.received().iter().map(|one| serde_json::to_value(one).unwrap()).collect(),
+        webhooks: env.merchant.received().iter().map(|one| serde_json::to_value(one).unwrap()).collect(),
         ledger: ledger["links"].as_array().unwrap().clone(),
         secrets: "canary-provider-token\nada@example.com\n",
-        world,
+        env,
     };
     // when it is audited as it was, then there is nothing to say;
     let (status, said) = files.audit();

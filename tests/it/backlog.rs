@@ -10,7 +10,7 @@ use provider_simulators::sandbox::Receiver;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Heard, Setup, WEBHOOK_SECRET, World, eventually, job};
+use crate::support::{Heard, Setup, TestEnv, WEBHOOK_SECRET, eventually, job};
 
 /// Events that wait; `BACKLOG=100000` for the size of a long outage.
 fn size() -> usize {
@@ -20,24 +20,24 @@ fn size() -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_results_and_webhooks_drains_beside_new_jobs() {
     const FRESH: usize = 40;
-    let world = Setup::default().set("log.filter", "info").set("database.max_connections", 8).build().await;
-    world.start_worker().await.stop().await;
+    let env = Setup::default().set("log.filter", "info").set("database.max_connections", 8).build().await;
+    env.start_worker().await.stop().await;
     // Given as many results and webhooks as an outage leaves, all of them due,
     let size = size();
     let merchant = Receiver::start(&[WEBHOOK_SECRET.to_owned()]).await.unwrap();
-    pile_up(&world, size, merchant.url()).await;
+    pile_up(&env, size, merchant.url()).await;
     // and new jobs after it,
     for number in 0..FRESH {
-        world.publish(job(&format!("fresh_{number}")).with("webhook_url", world.webhook_url())).await;
+        env.publish(job(&format!("fresh_{number}")).with("webhook_url", env.webhook_url())).await;
     }
     // when a worker comes,
-    let (started, worker) = (Instant::now(), world.start_worker().await);
-    world.webhooks(FRESH).await;
-    let (waited, left) = (started.elapsed(), count(&world, LEFT).await);
+    let (started, worker) = (Instant::now(), env.start_worker().await);
+    env.webhooks(FRESH).await;
+    let (waited, left) = (started.elapsed(), count(&env, LEFT).await);
     // and all of it is told.
     let (mut last, mut since) = (size, Instant::now());
     loop {
-        let left = count(&world, LEFT).await;
+        let left = count(&env, LEFT).await;
         if left == 0 {
             break;
         }
@@ -56,10 +56,10 @@ async fn a_backlog_of_results_and_webhooks_drains_beside_new_jobs() {
         started.elapsed(),
         worker.cpu()
     );
-    let results = || world.results().iter().map(Heard::id).collect::<HashSet<_>>().len();
+    let results = || env.results().iter().map(Heard::id).collect::<HashSet<_>>().len();
     eventually("every result", async || (results() == size + FRESH).then_some(())).await;
     let delivered = "SELECT count(*) FROM events WHERE webhook_state = 'delivered'";
-    assert_eq!(count(&world, delivered).await, size + FRESH);
+    assert_eq!(count(&env, delivered).await, size + FRESH);
     // The new jobs did not wait for the others.
     assert!(left > size / 4, "{left} of {size} were left when the new ones were told");
     assert!(memory < 256, "{memory} MiB");
@@ -68,13 +68,13 @@ async fn a_backlog_of_results_and_webhooks_drains_beside_new_jobs() {
 
 const LEFT: &str = "SELECT count(*) FROM events WHERE due_at IS NOT NULL";
 
-async fn count(world: &World, query: &'static str) -> usize {
-    let count: i64 = sqlx::query_scalar(query).fetch_one(&world.pool).await.unwrap();
+async fn count(env: &TestEnv, query: &'static str) -> usize {
+    let count: i64 = sqlx::query_scalar(query).fetch_one(&env.pool).await.unwrap();
     usize::try_from(count).unwrap()
 }
 
 /// As workers leave them that concluded while nobody could be told.
-async fn pile_up(world: &World, size: usize, webhook_url: &str) {
+async fn pile_up(env: &TestEnv, size: usize, webhook_url: &str) {
     let keys = KeyRing::new(
         &["k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=".into()],
         &"ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=".into(),
@@ -111,7 +111,7 @@ async fn pile_up(world: &World, size: usize, webhook_url: &str) {
         .bind(names)
         .bind(results)
         .bind(webhook_url)
-        .execute(&world.pool)
+        .execute(&env.pool)
         .await
         .unwrap();
     }

@@ -11,7 +11,7 @@ use payout_link_worker::{
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{World, accept as new, job, store, submit};
+use crate::support::{TestEnv, accept as new, job, store, submit};
 
 const JOBS: usize = 8;
 
@@ -130,8 +130,8 @@ async fn compare(pool: &PgPool) {
 /// On one thread all of them stand in the queue before the first is looked at.
 #[tokio::test]
 async fn what_is_written_down_together_is_what_it_is_alone() {
-    let world = World::new().await;
-    let pool = &world.pool;
+    let env = TestEnv::new().await;
+    let pool = &env.pool;
     migrate(pool).await.unwrap();
     let store = store(pool.clone());
     // Given jobs of which no two are alike, written down one by one, and their likes all at once,
@@ -178,9 +178,9 @@ async fn what_is_written_down_together_is_what_it_is_alone() {
 #[tokio::test]
 async fn what_is_new_is_ours_also_where_it_comes_with_what_is_not() {
     // Given a record that is being worked on,
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store(world.pool.clone());
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
     let first = new(&store, "po_1").await;
     // when it comes again together with a new job and that job's twin,
     let accepted = join_all(["po_1", "po_2", "po_2"].map(|id| submit(&store, id))).await;

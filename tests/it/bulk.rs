@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Setup, World, accept, created, eventually, job, pool_of_one, store, store_within, submit,
+    Setup, TestEnv, accept, created, eventually, job, pool_of_one, store, store_within, submit,
     until_a_statement_waits,
 };
 
@@ -33,12 +33,12 @@ async fn rows_of_transactions(pool: &PgPool) -> Vec<i64> {
 }
 
 async fn accept_at_once(limits: BatchLimits, jobs: usize) -> Vec<i64> {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store_within(world.pool.clone(), limits);
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store_within(env.pool.clone(), limits);
     let ids: Vec<String> = (0..jobs).map(|number| format!("po_{number}")).collect();
     join_all(ids.iter().map(|id| accept(&store, id))).await;
-    rows_of_transactions(&world.pool).await
+    rows_of_transactions(&env.pool).await
 }
 
 /// On one thread, all of them stand in the queue before the first is looked at.
@@ -53,10 +53,10 @@ async fn a_batch_has_no_more_rows_and_no_more_bytes_than_it_may() {
 #[tokio::test]
 async fn a_slow_statement_holds_up_no_other_of_its_kind() {
     // Given a job whose key somebody else is just writing down,
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store(world.pool.clone());
-    let mut other = world.pool.begin().await.unwrap();
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
+    let mut other = env.pool.begin().await.unwrap();
     sqlx::query(
         "INSERT INTO payout_links (id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor,
              currency, destination_currency, state, due_at)
@@ -66,7 +66,7 @@ async fn a_slow_statement_holds_up_no_other_of_its_kind() {
     .await
     .unwrap();
     let others = async {
-        until_a_statement_waits(&world.pool, 0.1).await;
+        until_a_statement_waits(&env.pool, 0.1).await;
         // when another comes, then it is accepted while that statement still waits. (After half a minute it is given up,
         // and holds up nobody any more.)
         let accepted = timeout(Duration::from_secs(20), accept(&store, "po_1")).await;
@@ -80,8 +80,8 @@ async fn a_slow_statement_holds_up_no_other_of_its_kind() {
 /// A statement that is made for each number of rows would be planned for each, and all of them kept.
 #[tokio::test]
 async fn batches_of_all_sizes_have_the_same_statements() {
-    let world = World::new().await;
-    let pool = pool_of_one(&world).await;
+    let env = TestEnv::new().await;
+    let pool = pool_of_one(&env).await;
     let store = store(pool.clone());
     let work = async |rows: usize| {
         let ids: Vec<String> = (0..rows).map(|number| format!("po_{rows}_{number}")).collect();
@@ -109,28 +109,27 @@ async fn batches_of_all_sizes_have_the_same_statements() {
 async fn what_is_written_down_together_is_acknowledged_together() {
     const JOBS: usize = 300;
     // Given jobs that a worker has, and cannot write down yet (nor then in another order, which leaves gaps),
-    let mut world = Setup::default().set("database.batches_at_once", 1).build().await;
-    world.start_worker().await.stop().await;
+    let mut env = Setup::default().set("database.batches_at_once", 1).build().await;
+    env.start_worker().await.stop().await;
     for number in 0..JOBS {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
     let (broker, acknowledgements) = counting().await;
     let mut url: url::Url = std::env::var("AMQP_URL").unwrap().parse().unwrap();
     url.set_ip_host(broker.ip()).unwrap();
     url.set_port(Some(broker.port())).unwrap();
-    world.set("broker.url", url);
-    let mut lock = world.pool.begin().await.unwrap();
+    env.set("broker.url", url);
+    let mut lock = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
-    let worker = world.start_worker().await;
-    eventually("all are taken", async || (world.ready(&world.names.jobs_queue).await == 0).then_some(()))
-        .await;
+    let worker = env.start_worker().await;
+    eventually("all are taken", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(())).await;
     assert_eq!(acknowledgements.load(Ordering::SeqCst), 0);
     // when it can,
     lock.commit().await.unwrap();
-    eventually("every result", async || (world.results().len() >= JOBS).then_some(())).await;
+    eventually("every result", async || (env.results().len() >= JOBS).then_some(())).await;
     assert!(worker.stop().await.success());
     // then few frames acknowledge all of them. (Three, where nothing comes between.)
-    assert_eq!(world.ready(&world.names.jobs_queue).await, 0);
+    assert_eq!(env.ready(&env.names.jobs_queue).await, 0);
     let acknowledgements = acknowledgements.load(Ordering::SeqCst);
     assert!((1..JOBS / 2).contains(&acknowledgements), "{acknowledgements} for {JOBS}");
 }

@@ -3,11 +3,11 @@
 use provider_simulators::sandbox::Idempotency;
 use sqlx::Executor;
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job};
 
 /// A clock of the database's own, before the first worker asks for it: `now()` is found in `public` first.
-async fn with_a_clock(world: &World) {
-    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&world.pool).await.unwrap();
+async fn with_a_clock(env: &TestEnv) {
+    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&env.pool).await.unwrap();
     let clock = "
         CREATE TABLE public.clock (ahead interval NOT NULL);
         INSERT INTO public.clock VALUES ('0');
@@ -15,34 +15,34 @@ async fn with_a_clock(world: &World) {
             AS 'SELECT pg_catalog.now() + (SELECT ahead FROM public.clock)';
         CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
             AS 'SELECT pg_catalog.clock_timestamp() + (SELECT ahead FROM public.clock)';";
-    (&world.pool).execute(clock).await.unwrap();
+    (&env.pool).execute(clock).await.unwrap();
     let path = format!("ALTER DATABASE {name} SET search_path = public, pg_catalog");
-    sqlx::query(sqlx::AssertSqlSafe(path)).execute(&world.pool).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(path)).execute(&env.pool).await.unwrap();
 }
 
-async fn step(world: &World, ahead: &str) {
+async fn step(env: &TestEnv, ahead: &str) {
     let step = "UPDATE public.clock SET ahead = $1::text::interval";
-    sqlx::query(step).bind(ahead).execute(&world.pool).await.unwrap();
+    sqlx::query(step).bind(ahead).execute(&env.pool).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_steps_forward_makes_no_second_link() {
     // Given a call that has reached a provider which takes its time,
     let setup = Setup::default().short_leases().set("worker.health_listen", "127.0.0.1:0");
-    let world = setup.build().await;
-    with_a_clock(&world).await;
-    world.provider.set_idempotency(Idempotency::Off);
-    let worker = world.start_worker().await;
-    let call = world.provider.hold_next_call();
-    world.publish(job("po_1").connector("asked")).await;
+    let env = setup.build().await;
+    with_a_clock(&env).await;
+    env.provider.set_idempotency(Idempotency::Off);
+    let worker = env.start_worker().await;
+    let call = env.provider.hold_next_call();
+    env.publish(job("po_1").connector("asked")).await;
     call.arrived().await;
     // when the database's clock steps: the lease seems to be over, and the settle time too,
-    step(&world, "1 hour").await;
+    step(&env, "1 hour").await;
     worker.says("\"outcome\":\"not_there\"").await;
     // then "not there" is not believed, and the link is found that the call makes after all.
     call.release();
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    let ledger = world.provider.ledger();
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    let ledger = env.provider.ledger();
     assert_eq!((ledger.links.len(), ledger.keys_seen().len()), (1, 1));
     worker.says("database clock stepped").await;
     let url = worker.health_url().await;

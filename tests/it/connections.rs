@@ -1,12 +1,12 @@
 //! The store's connections between its batches: kept for the next one, and not from anybody else.
 
-use crate::support::{World, accept, pool_of_one, store, until_a_statement_waits};
+use crate::support::{TestEnv, accept, pool_of_one, store, until_a_statement_waits};
 
 #[tokio::test]
 async fn the_only_connection_is_given_back_when_there_is_nothing_to_do() {
     // Given a pool of one, and a batch that ran on it,
-    let world = World::new().await;
-    let pool = pool_of_one(&world).await;
+    let env = TestEnv::new().await;
+    let pool = pool_of_one(&env).await;
     let store = store(pool.clone());
     accept(&store, "po_1").await;
     // when nothing follows, then somebody else gets it.
@@ -16,13 +16,13 @@ async fn the_only_connection_is_given_back_when_there_is_nothing_to_do() {
 #[tokio::test]
 async fn a_connection_that_a_slow_statement_had_is_given_back() {
     // Given a statement that others of its kind do not wait for any more, on the only connection of a pool,
-    let world = World::new().await;
-    let pool = pool_of_one(&world).await;
+    let env = TestEnv::new().await;
+    let pool = pool_of_one(&env).await;
     let store = store(pool.clone());
-    let mut lock = world.pool.begin().await.unwrap();
+    let mut lock = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     let slow = async {
-        until_a_statement_waits(&world.pool, 0.3).await;
+        until_a_statement_waits(&env.pool, 0.3).await;
         lock.commit().await.unwrap();
     };
     tokio::join!(accept(&store, "po_1"), slow);

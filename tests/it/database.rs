@@ -7,11 +7,11 @@ use provider_simulators::sandbox::Fault;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_class_of_refusal_has_its_consequence() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     let (again, row, stop) = ("try again", "this row", "stop");
     for (code, wanted) in [
         // Connection exceptions.
@@ -47,7 +47,7 @@ async fn each_class_of_refusal_has_its_consequence() {
         ("3F000", stop),
     ] {
         let raise = format!("DO $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$");
-        let error = sqlx::query(AssertSqlSafe(raise)).execute(&world.pool).await.unwrap_err();
+        let error = sqlx::query(AssertSqlSafe(raise)).execute(&env.pool).await.unwrap_err();
         let consequence = match StoreError::from(error) {
             StoreError::Unavailable(_) => again,
             StoreError::Rejected(_) => row,
@@ -61,8 +61,8 @@ async fn each_class_of_refusal_has_its_consequence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_is_tried_again_where_the_database_asks_for_that() {
     // Given a database that refuses the first two of every kind of statement, as one that is busy does,
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
     for (table, verb, code) in [
         ("payout_links", "INSERT", "40001"),
         ("payout_links", "UPDATE", "40P01"),
@@ -81,35 +81,35 @@ async fn a_statement_is_tried_again_where_the_database_asks_for_that() {
             ),
             format!("CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"),
         ] {
-            sqlx::query(AssertSqlSafe(statement)).execute(&world.pool).await.unwrap();
+            sqlx::query(AssertSqlSafe(statement)).execute(&env.pool).await.unwrap();
         }
     }
     // when a job comes,
-    let worker = world.start_worker().await;
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     // then it ends in one link, told once.
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    world.webhooks(1).await;
-    world.wait_until_told("po_1").await;
-    assert_eq!(world.provider.ledger().links.len(), 1);
-    assert_eq!(world.results_of("po_1").len(), 1);
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    env.webhooks(1).await;
+    env.wait_until_told("po_1").await;
+    assert_eq!(env.provider.ledger().links.len(), 1);
+    assert_eq!(env.results_of("po_1").len(), 1);
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_has_become_read_only_is_waited_for() {
-    let world = World::new().await;
-    let worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
     // Given a failover that left the worker with what is a standby now,
-    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&world.pool).await.unwrap();
+    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&env.pool).await.unwrap();
     let read_only = async |is: &str| {
         let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {is}");
-        sqlx::query(AssertSqlSafe(set)).execute(&world.pool).await.unwrap();
-        end_sessions(&world).await;
+        sqlx::query(AssertSqlSafe(set)).execute(&env.pool).await.unwrap();
+        end_sessions(&env).await;
     };
-    sqlx::raw_sql("SET default_transaction_read_only = off").execute(&world.pool).await.unwrap();
+    sqlx::raw_sql("SET default_transaction_read_only = off").execute(&env.pool).await.unwrap();
     read_only("on").await;
-    world.publish(job("po_1")).await;
+    env.publish(job("po_1")).await;
     eventually("the job is refused for it", async || {
         let log = worker.log();
         let refused =
@@ -118,46 +118,46 @@ async fn a_primary_that_has_become_read_only_is_waited_for() {
     })
     .await;
     // when it is a primary again,
-    let mut writer = world.pool.acquire().await.unwrap();
+    let mut writer = env.pool.acquire().await.unwrap();
     sqlx::raw_sql("SET default_transaction_read_only = off").execute(&mut *writer).await.unwrap();
     let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = off");
     sqlx::query(AssertSqlSafe(set)).execute(&mut *writer).await.unwrap();
-    end_sessions(&world).await;
+    end_sessions(&env).await;
     // then the job that waited is done.
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.provider.ledger().links.len(), 1);
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_are_ended_under_load_lose_nothing() {
     const JOBS: usize = 60;
-    let world = World::new().await;
-    let worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
     for number in 0..JOBS {
-        world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
+        env.publish(job(&format!("po_{number}")).with("webhook_url", env.webhook_url())).await;
         if number % 4 == 0 {
-            end_sessions(&world).await;
+            end_sessions(&env).await;
         }
     }
-    world.webhooks(JOBS).await;
+    env.webhooks(JOBS).await;
     for number in 0..JOBS {
-        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
-        world.wait_until_told(&format!("po_{number}")).await;
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+        env.wait_until_told(&format!("po_{number}")).await;
     }
-    assert_eq!(world.provider.ledger().links.len(), JOBS);
+    assert_eq!(env.provider.ledger().links.len(), JOBS);
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
-    let world =
+    let env =
         Setup::default().set("worker.migrate", false).set("worker.max_unfinished_begins", 1).build().await;
-    migrate(&world.pool).await.unwrap();
-    let mut worker = world.start_worker().await;
+    migrate(&env.pool).await.unwrap();
+    let mut worker = env.start_worker().await;
     // Given a table that goes away while the worker runs,
-    rename(&world, "payout_links", "gone").await;
-    world.publish(job("po_1")).await;
+    rename(&env, "payout_links", "gone").await;
+    env.publish(job("po_1")).await;
     // then it stops, and says why,
     assert_eq!(worker.exited().await.code(), Some(1));
     assert!(
@@ -167,46 +167,46 @@ async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
     );
     // it does not even begin when it is started again, as often as that may be,
     for _ in 0..3 {
-        let mut again = world.launch_worker(&[]);
+        let mut again = env.launch_worker(&[]);
         assert_eq!(again.exited().await.code(), Some(1));
         let reason = "tables, columns or privileges are missing: payout_links: SELECT";
         assert!(again.log().contains(reason), "{}", again.log());
     }
     // and the job is taken for nothing but a job when the table is back.
-    rename(&world, "gone", "payout_links").await;
-    let _worker = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    rename(&env, "gone", "payout_links").await;
+    let _worker = env.start_worker().await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_is_older_than_the_worker_stops_the_start() {
     // Given a database that nobody has migrated since the worker was updated,
-    let world = Setup::default().set("worker.migrate", false).build().await;
-    migrate(&world.pool).await.unwrap();
-    sqlx::query("ALTER TABLE payout_links DROP COLUMN took_ms").execute(&world.pool).await.unwrap();
+    let env = Setup::default().set("worker.migrate", false).build().await;
+    migrate(&env.pool).await.unwrap();
+    sqlx::query("ALTER TABLE payout_links DROP COLUMN took_ms").execute(&env.pool).await.unwrap();
     // then nothing is taken, and nobody called whose answer could not be written down.
-    let mut worker = world.launch_worker(&[]);
+    let mut worker = env.launch_worker(&[]);
     assert_eq!(worker.exited().await.code(), Some(1));
     assert!(worker.log().contains("are missing: payout_links.took_ms"), "{}", worker.log());
 }
 
-async fn rename(world: &World, from: &str, to: &str) {
+async fn rename(env: &TestEnv, from: &str, to: &str) {
     let rename = format!("ALTER TABLE {from} RENAME TO {to}");
-    sqlx::query(AssertSqlSafe(rename)).execute(&world.pool).await.unwrap();
+    sqlx::query(AssertSqlSafe(rename)).execute(&env.pool).await.unwrap();
 }
 
 /// All of the worker's, as a restart or a failover does it.
-async fn end_sessions(world: &World) {
+async fn end_sessions(env: &TestEnv) {
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'payout-link-worker'";
-    sqlx::query(end).execute(&world.pool).await.unwrap();
+    sqlx::query(end).execute(&env.pool).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() {
     // Given a payout at a connector that can neither repeat nor be asked, to be tried a second time,
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
     // when the database takes its time to write the second call down, more than the lease has beside the call,
     sqlx::raw_sql(
         "CREATE SEQUENCE written;
@@ -217,21 +217,21 @@ async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() 
          CREATE TRIGGER slow BEFORE UPDATE ON payout_links FOR EACH ROW
              WHEN (OLD.attempts = 1 AND NEW.attempts = 2) EXECUTE FUNCTION slow();",
     )
-    .execute(&world.pool)
+    .execute(&env.pool)
     .await
     .unwrap();
-    let worker = world.start_worker().await;
-    world.provider.inject_fault(Fault::status(429));
-    world.publish(job("po_1").connector("mute")).await;
+    let worker = env.start_worker().await;
+    env.provider.inject_fault(Fault::status(429));
+    env.publish(job("po_1").connector("mute")).await;
     // then it is taken back, the next one calls with a lease of its own, and nothing is in doubt.
-    let told = world.wait_until_told("po_1").await;
+    let told = env.wait_until_told("po_1").await;
     assert_eq!(told["state"], "created", "{told}");
     assert_eq!(told["in_doubt_since"], Value::Null);
     assert_eq!(told["attempts"], 2);
-    let ledger = world.provider.ledger();
+    let ledger = env.provider.ledger();
     assert_eq!((ledger.links.len(), ledger.calls.len()), (1, 2));
     let written: i64 =
-        sqlx::query_scalar("SELECT last_value FROM written").fetch_one(&world.pool).await.unwrap();
+        sqlx::query_scalar("SELECT last_value FROM written").fetch_one(&env.pool).await.unwrap();
     assert_eq!(written, 2, "written down, taken back, and written down again");
     assert!(worker.stop().await.success());
 }

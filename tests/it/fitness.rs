@@ -17,20 +17,20 @@ use tokio::{
 };
 use url::Url;
 
-use crate::support::{World, eventually, job};
+use crate::support::{TestEnv, eventually, job};
 
 /// The line of `check` that is about `what`.
-fn checked(world: &World, what: &str) -> String {
-    let output = world.run(&["check"]);
+fn checked(env: &TestEnv, what: &str) -> String {
+    let output = env.run(&["check"]);
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     said.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
 /// `check` fails with these words, and `run` ends with the same.
-async fn refused(world: &World, words: &str) {
-    let line = checked(world, "  database");
+async fn refused(env: &TestEnv, words: &str) {
+    let line = checked(env, "  database");
     assert!(line.starts_with("failed") && line.contains(words), "{words}: {line}");
-    let mut worker = world.launch_worker(&[]);
+    let mut worker = env.launch_worker(&[]);
     assert_eq!(worker.exited().await.code(), Some(1), "{words}: {}", worker.log());
     let (_, reason) = line.split_once("  database: ").unwrap();
     assert!(worker.log().contains(reason), "{reason}: {}", worker.log());
@@ -63,43 +63,43 @@ fn address(url: &Url) -> SocketAddr {
     format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()).parse().unwrap()
 }
 
-fn database_url(world: &World) -> Url {
+fn database_url(env: &TestEnv) -> Url {
     let mut url: Url = std::env::var("DATABASE_URL").unwrap().parse().unwrap();
-    url.set_path(world.pool.connect_options().get_database().unwrap());
+    url.set_path(env.pool.connect_options().get_database().unwrap());
     url
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ipv6_address_is_connected_to_and_nothing_else_is() {
-    let mut world = World::new().await;
+    let mut env = TestEnv::new().await;
     let mut amqp: Url = std::env::var("AMQP_URL").unwrap().parse().unwrap();
     let (port, trapped) = forwarded(address(&amqp)).await;
     amqp.set_host(Some("[::1]")).unwrap();
     amqp.set_port(Some(port)).unwrap();
-    world.set("broker.url", &amqp);
-    let mut database = database_url(&world);
+    env.set("broker.url", &amqp);
+    let mut database = database_url(&env);
     let (port, trapped_too) = forwarded(address(&database)).await;
     database.set_host(Some("[::1]")).unwrap();
     database.set_port(Some(port)).unwrap();
-    world.set("database.url", &database);
-    assert!(checked(&world, "  broker").starts_with("ok"), "{}", checked(&world, "  broker"));
-    assert!(checked(&world, "  database").starts_with("ok"), "{}", checked(&world, "  database"));
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    env.set("database.url", &database);
+    assert!(checked(&env, "  broker").starts_with("ok"), "{}", checked(&env, "  broker"));
+    assert!(checked(&env, "  database").starts_with("ok"), "{}", checked(&env, "  database"));
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert_eq!((trapped.load(Relaxed), trapped_too.load(Relaxed)), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_names_the_place_and_the_first_cause() {
-    let mut world = World::new().await;
-    world.set("broker.url", "amqp://guest:canary@127.0.0.1:1/%2f");
-    world.set("database.url", "postgres://worker:canary@[::1]:1/payout_links");
-    world.set("connectors.mute.url", "http://127.0.0.1:1/");
+    let mut env = TestEnv::new().await;
+    env.set("broker.url", "amqp://guest:canary@127.0.0.1:1/%2f");
+    env.set("database.url", "postgres://worker:canary@[::1]:1/payout_links");
+    env.set("connectors.mute.url", "http://127.0.0.1:1/");
     for (what, place) in
         [("  broker", "127.0.0.1:1: "), ("  database", "[::1]:1: "), ("  connector mute", "127.0.0.1:1: ")]
     {
-        let line = checked(&world, what);
+        let line = checked(&env, what);
         assert!(line.starts_with("failed") && line.contains(place), "{line}");
         assert!(line.to_lowercase().contains("connection refused") && !line.contains("timed out"), "{line}");
         assert!(!line.contains("canary"), "{line}");
@@ -108,52 +108,52 @@ async fn check_names_the_place_and_the_first_cause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_not_utf8_is_refused() {
-    let mut world = World::new().await;
-    let name = format!("{}_latin", world.pool.connect_options().get_database().unwrap());
+    let mut env = TestEnv::new().await;
+    let name = format!("{}_latin", env.pool.connect_options().get_database().unwrap());
     let make =
         format!("CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
-    world.pool.execute(AssertSqlSafe(make)).await.unwrap();
-    let mut url = database_url(&world);
+    env.pool.execute(AssertSqlSafe(make)).await.unwrap();
+    let mut url = database_url(&env);
     url.set_path(&name);
-    world.set("database.url", &url);
-    refused(&world, "the database's encoding is LATIN1").await;
-    world.pool.execute(AssertSqlSafe(format!("DROP DATABASE {name}"))).await.unwrap();
+    env.set("database.url", &url);
+    refused(&env, "the database's encoding is LATIN1").await;
+    env.pool.execute(AssertSqlSafe(format!("DROP DATABASE {name}"))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_rights_and_too_few_sessions_are_refused() {
-    let mut world = World::new().await;
-    let role = format!("narrow_{}", world.pool.connect_options().get_database().unwrap());
+    let mut env = TestEnv::new().await;
+    let role = format!("narrow_{}", env.pool.connect_options().get_database().unwrap());
     let make = format!("CREATE ROLE {role} LOGIN PASSWORD 'canary'");
-    world.pool.execute(AssertSqlSafe(make)).await.unwrap();
-    let mut url = database_url(&world);
+    env.pool.execute(AssertSqlSafe(make)).await.unwrap();
+    let mut url = database_url(&env);
     url.set_username(&role).unwrap();
     url.set_password(Some("canary")).unwrap();
-    world.set("database.url", &url);
+    env.set("database.url", &url);
     // It may not make the tables,
-    world.pool.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await.unwrap();
-    refused(&world, "this role may not migrate it").await;
+    env.pool.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await.unwrap();
+    refused(&env, "this role may not migrate it").await;
     // nor are there any,
-    world.set("worker.migrate", false);
-    refused(&world, "tables, columns or privileges are missing: payout_links: SELECT").await;
+    env.set("worker.migrate", false);
+    refused(&env, "tables, columns or privileges are missing: payout_links: SELECT").await;
     // nor are they its own to use,
-    postgres::migrate(&world.pool).await.unwrap();
-    refused(&world, "tables, columns or privileges are missing: payout_links: SELECT").await;
+    postgres::migrate(&env.pool).await.unwrap();
+    refused(&env, "tables, columns or privileges are missing: payout_links: SELECT").await;
     // nor, where they are, to change.
     let grant = format!(
         "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; REVOKE UPDATE ON sealing_keys FROM {role}"
     );
-    world.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
-    refused(&world, "privileges are missing: sealing_keys: UPDATE").await;
+    env.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
+    refused(&env, "privileges are missing: sealing_keys: UPDATE").await;
     let grant = format!("GRANT UPDATE ON sealing_keys TO {role}; ALTER ROLE {role} CONNECTION LIMIT 7");
-    world.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
-    refused(&world, "the role's CONNECTION LIMIT is 7, and this worker needs 8 sessions").await;
+    env.pool.execute(sqlx::raw_sql(AssertSqlSafe(grant))).await.unwrap();
+    refused(&env, "the role's CONNECTION LIMIT is 7, and this worker needs 8 sessions").await;
     let raise = format!("ALTER ROLE {role} CONNECTION LIMIT 8");
-    world.pool.execute(AssertSqlSafe(raise)).await.unwrap();
-    assert!(checked(&world, "  database").starts_with("ok"), "{}", checked(&world, "  database"));
-    assert!(world.start_worker().await.stop().await.success());
+    env.pool.execute(AssertSqlSafe(raise)).await.unwrap();
+    assert!(checked(&env, "  database").starts_with("ok"), "{}", checked(&env, "  database"));
+    assert!(env.start_worker().await.stop().await.success());
     let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");
-    world.pool.execute(sqlx::raw_sql(AssertSqlSafe(drop))).await.unwrap();
+    env.pool.execute(sqlx::raw_sql(AssertSqlSafe(drop))).await.unwrap();
 }
 
 /// A PgBouncer.
@@ -168,10 +168,10 @@ impl Drop for Pooler {
 
 impl Pooler {
     /// `None`, said aloud, where there is no PgBouncer.
-    async fn start(world: &World, more: &str) -> Option<(Self, Url)> {
-        let mut url = database_url(world);
+    async fn start(env: &TestEnv, more: &str) -> Option<(Self, Url)> {
+        let mut url = database_url(env);
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let file = world.folder.join(format!("pgbouncer-{port}.ini"));
+        let file = env.folder.join(format!("pgbouncer-{port}.ini"));
         let place = address(&url);
         let password = url.password().map(|password| format!(" password={password}")).unwrap_or_default();
         let configuration = format!(
@@ -211,20 +211,20 @@ async fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_is_not(
             "a connection pooler shares sessions",
         ),
     ] {
-        let mut world = World::new().await;
-        let Some((pooler, url)) = Pooler::start(&world, more).await else { return };
-        world.set("database.url", &url);
-        refused(&world, words).await;
+        let mut env = TestEnv::new().await;
+        let Some((pooler, url)) = Pooler::start(&env, more).await else { return };
+        env.set("database.url", &url);
+        refused(&env, words).await;
         drop(pooler);
     }
-    let mut world = World::new().await;
+    let mut env = TestEnv::new().await;
     let more = "pool_mode = session\nignore_startup_parameters = extra_float_digits";
-    let Some((pooler, url)) = Pooler::start(&world, more).await else { return };
-    world.set("database.url", &url);
-    assert!(checked(&world, "  database").starts_with("ok"), "{}", checked(&world, "  database"));
-    let worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let Some((pooler, url)) = Pooler::start(&env, more).await else { return };
+    env.set("database.url", &url);
+    assert!(checked(&env, "  database").starts_with("ok"), "{}", checked(&env, "  database"));
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert!(worker.stop().await.success());
     drop(pooler);
 }

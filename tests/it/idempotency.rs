@@ -2,19 +2,19 @@
 
 use serde_json::json;
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_finished_job_that_comes_again_gets_the_stored_result() {
     // Given a payout that is finished,
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-    let first = world.result_of("po_1").await;
-    world.webhooks(1).await;
-    world.wait_until_told("po_1").await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    let first = env.result_of("po_1").await;
+    env.webhooks(1).await;
+    env.wait_until_told("po_1").await;
     // when the same request comes again, spelled otherwise and with another reply queue,
-    let (queue, replies) = world.reply_queue().await;
+    let (queue, replies) = env.reply_queue().await;
     let body = json!({
         "destinationCurrency": "EUR",
         "amount": { "currency": "EUR", "minorAmount": "1250" },
@@ -25,7 +25,7 @@ async fn a_finished_job_that_comes_again_gets_the_stored_result() {
         "accessToken": "another",
     });
     let again = job("po_1").raw(body.to_string().as_bytes()).reply_to(&queue).correlation_id("again");
-    world.publish(again).await;
+    env.publish(again).await;
     // then it gets the same result under the same id, flagged as replayed,
     let reply = eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
     assert_eq!(reply.id(), first.id());
@@ -34,28 +34,26 @@ async fn a_finished_job_that_comes_again_gets_the_stored_result() {
     assert_eq!(reply.correlation_id().as_deref(), Some("again"));
     assert_eq!(first.header("x-replayed"), None);
     // and there is no second link and no second webhook.
-    assert_eq!(world.provider.ledger().calls.len(), 1);
-    assert_eq!(world.merchant.received().len(), 1);
+    assert_eq!(env.provider.ledger().calls.len(), 1);
+    assert_eq!(env.merchant.received().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_in_progress_that_comes_again_answers_whoever_asked_last() {
     // Given a payout whose call is under way,
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    let held = world.provider.hold_next_call();
-    world.publish(job("po_1")).await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("po_1")).await;
     held.arrived().await;
     // when the same request comes with a reply queue,
-    let (queue, replies) = world.reply_queue().await;
-    world.publish(job("po_1").reply_to(&queue).correlation_id("second")).await;
-    eventually("the repeat is taken", async || {
-        (world.ready(&world.names.jobs_queue).await == 0).then_some(())
-    })
-    .await;
+    let (queue, replies) = env.reply_queue().await;
+    env.publish(job("po_1").reply_to(&queue).correlation_id("second")).await;
+    eventually("the repeat is taken", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(()))
+        .await;
     eventually("the new reply queue is stored", async || {
         let reply_to: Option<String> =
-            sqlx::query_scalar("SELECT reply_to FROM payout_links").fetch_one(&world.pool).await.unwrap();
+            sqlx::query_scalar("SELECT reply_to FROM payout_links").fetch_one(&env.pool).await.unwrap();
         (reply_to.as_deref() == Some(queue.as_str())).then_some(())
     })
     .await;
@@ -63,56 +61,56 @@ async fn a_job_in_progress_that_comes_again_answers_whoever_asked_last() {
     // then the one call's result goes there.
     let reply = eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
     assert_eq!(reply.correlation_id().as_deref(), Some("second"));
-    assert_eq!(world.provider.ledger().calls.len(), 1);
+    assert_eq!(env.provider.ledger().calls.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_request_under_the_same_key_is_a_conflict() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    let first = world.result_of("po_1").await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    let first = env.result_of("po_1").await;
     // When two fields differ, one of them secret,
     let other = job("po_1")
         .amount(1251)
         .with("customer", json!({ "name": "Ada Example", "email": "canary@example.com" }));
-    world.publish(other).await;
+    env.publish(other).await;
     // then both are named, neither value is told,
-    let conflict = world.wait_for_results("po_1", 2).await.remove(1);
+    let conflict = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!(conflict.kind(), "payout_link.rejected");
     assert_eq!(conflict.error_code().as_deref(), Some("IDEMPOTENCY_CONFLICT"));
     assert_eq!(conflict.field().as_deref(), Some("amount.minor_amount, customer.email"));
     assert!(!String::from_utf8_lossy(&conflict.body).contains("canary"));
     assert_ne!(conflict.id(), first.id());
-    assert_eq!(world.dead_letter().await.header("x-rejected-code").as_deref(), Some("IDEMPOTENCY_CONFLICT"));
+    assert_eq!(env.dead_letter().await.header("x-rejected-code").as_deref(), Some("IDEMPOTENCY_CONFLICT"));
     // and the first is untouched: it can be asked for again.
-    world.publish(job("po_1")).await;
-    let again = world.wait_for_results("po_1", 3).await.remove(2);
+    env.publish(job("po_1")).await;
+    let again = env.wait_for_results("po_1", 3).await.remove(2);
     assert_eq!(again.body, first.body);
-    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert_eq!(env.provider.ledger().links.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_connector_is_another_request() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    world.result_of("po_1").await;
-    world.publish(job("po_1").connector("asked")).await;
-    let conflict = world.wait_for_results("po_1", 2).await.remove(1);
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.result_of("po_1").await;
+    env.publish(job("po_1").connector("asked")).await;
+    let conflict = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!(conflict.field().as_deref(), Some("x-connector"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_merchants_may_use_one_identifier() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1").merchant("m_1")).await;
-    world.publish(job("po_1").merchant("m_2").amount(99)).await;
-    let results = world.wait_for_results("po_1", 2).await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").merchant("m_1")).await;
+    env.publish(job("po_1").merchant("m_2").amount(99)).await;
+    let results = env.wait_for_results("po_1", 2).await;
     assert!(results.iter().all(|result| result.kind() == "payout_link.created"));
     let keys: std::collections::HashSet<_> =
-        world.provider.ledger().links.iter().map(|link| link.idempotency_key.clone()).collect();
+        env.provider.ledger().links.iter().map(|link| link.idempotency_key.clone()).collect();
     assert_eq!(keys.len(), 2);
     assert!(
         keys.iter()
@@ -123,21 +121,21 @@ async fn two_merchants_may_use_one_identifier() {
 #[tokio::test(flavor = "multi_thread")]
 async fn twins_in_one_batch_and_at_two_workers_make_one_link() {
     // Given twins and rivals that wait in the queue before anybody takes them,
-    let world = Setup::default().set("broker.prefetch", 5).build().await;
-    world.start_worker().await.stop().await;
+    let env = Setup::default().set("broker.prefetch", 5).build().await;
+    env.start_worker().await.stop().await;
     for number in 0..30 {
         let id = format!("po_{number}");
-        world.publish(job(&id)).await;
-        world.publish(job(&id)).await;
-        world.publish(job(&id).amount(7777)).await;
+        env.publish(job(&id)).await;
+        env.publish(job(&id)).await;
+        env.publish(job(&id).amount(7777)).await;
     }
     // when two workers take them at once,
-    let workers = [world.launch_worker(&[]), world.launch_worker(&[])];
+    let workers = [env.launch_worker(&[]), env.launch_worker(&[])];
     // then each key has one link, and every message one answer.
     for number in 0..30 {
         let id = format!("po_{number}");
         let results = eventually(&format!("answers to {id}"), async || {
-            let results = world.results_of(&id);
+            let results = env.results_of(&id);
             let conflicts = results.iter().filter(|result| result.error_code().is_some()).count();
             // The two that agree make one result and, where the first was finished by then, one replay.
             (conflicts >= 1 && results.len() > conflicts).then_some(results)
@@ -145,9 +143,8 @@ async fn twins_in_one_batch_and_at_two_workers_make_one_link() {
         .await;
         assert!(results.iter().filter(|result| result.kind() == "payout_link.created").count() >= 1, "{id}");
     }
-    assert_eq!(world.provider.ledger().links.len(), 30);
-    eventually("an empty queue", async || (world.ready(&world.names.jobs_queue).await == 0).then_some(()))
-        .await;
+    assert_eq!(env.provider.ledger().links.len(), 30);
+    eventually("an empty queue", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(())).await;
     for worker in workers {
         assert!(worker.stop().await.success());
     }

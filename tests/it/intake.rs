@@ -2,20 +2,20 @@
 
 use serde_json::json;
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_becomes_one_link_one_result_and_one_webhook() {
     // Given a worker,
-    let world = World::new().await;
-    let worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
     // when a job comes,
     let traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let job = job("po_1").with("webhook_url", world.webhook_url()).merchant("m_1").message_id("msg_1");
-    world.publish(job.header("traceparent", traced)).await;
+    let job = job("po_1").with("webhook_url", env.webhook_url()).merchant("m_1").message_id("msg_1");
+    env.publish(job.header("traceparent", traced)).await;
     // then its result tells of the link that the provider made,
-    let result = world.result_of("po_1").await;
-    let ledger = world.provider.ledger();
+    let result = env.result_of("po_1").await;
+    let ledger = env.provider.ledger();
     assert_eq!(ledger.links.len(), 1);
     assert_eq!(
         result.json(),
@@ -40,32 +40,32 @@ async fn a_job_becomes_one_link_one_result_and_one_webhook() {
     assert_eq!(result.header("x-connector").as_deref(), Some("sandbox"));
     assert_eq!(result.header("traceparent").as_deref(), Some(traced));
     // its webhook carries the same result, signed, under the same id,
-    let webhooks = world.webhooks(1).await;
+    let webhooks = env.webhooks(1).await;
     assert!(webhooks[0].verified);
     assert_eq!(webhooks[0].id, Some(result.id()));
     assert_eq!(webhooks[0].json()["type"], "payout_link.created");
     assert_eq!(webhooks[0].json()["data"], result.json());
     // and the record is at rest, with nothing left in the queue.
-    let shown = world.wait_until_told("po_1").await;
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(shown["state"], "created");
     assert_eq!(shown["attempts"], 1);
     assert!(worker.stop().await.success());
-    assert_eq!(world.ready(&world.names.jobs_queue).await, 0);
+    assert_eq!(env.ready(&env.names.jobs_queue).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_job_names_its_field_and_stays_among_the_dead_letters() {
     // Given a worker and a requester that waits,
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    let (queue, replies) = world.reply_queue().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    let (queue, replies) = env.reply_queue().await;
     // when a job has a currency that there is not, and another one waits behind it,
     let broken = job("po_1").with("amount", json!({ "minor_amount": 5, "currency": "EURO" }));
     let broken = broken.reply_to(&queue).correlation_id("asked").message_id("m1").header("x-mine", "kept");
-    world.publish(&broken).await;
-    world.publish(job("po_2")).await;
+    env.publish(&broken).await;
+    env.publish(job("po_2")).await;
     // then the refusal is published, and replied,
-    let result = world.result_of("po_1").await;
+    let result = env.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.rejected");
     assert_eq!(result.error_code().as_deref(), Some("INVALID_JOB"));
     assert_eq!(result.field().as_deref(), Some("amount.currency"));
@@ -73,22 +73,22 @@ async fn a_refused_job_names_its_field_and_stays_among_the_dead_letters() {
     assert_eq!(result.correlation_id().as_deref(), Some("asked"));
     eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
     // the job is among the dead letters as it was, with the reason,
-    let dead = world.dead_letter().await;
+    let dead = env.dead_letter().await;
     assert_eq!(dead.body, broken.body);
     assert_eq!(dead.header("x-rejected-code").as_deref(), Some("INVALID_JOB"));
     assert!(dead.header("x-rejected-reason").unwrap().contains("amount.currency"));
     assert_eq!(dead.header("x-mine").as_deref(), Some("kept"));
     assert_eq!(dead.correlation_id().as_deref(), Some("asked"));
     // the one behind it went on, and the provider never heard of the first.
-    world.result_of("po_2").await;
-    assert_eq!(world.provider.ledger().links.len(), 1);
-    assert!(world.has_no_record("po_1").await);
+    env.result_of("po_2").await;
+    assert_eq!(env.provider.ledger().links.len(), 1);
+    assert!(env.has_no_record("po_1").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_refusal_is_answered() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
     let refusals = [
         ("not json", job("a").raw(b"{"), "INVALID_JOB", None),
         ("a list", job("b").raw(b"[]"), "INVALID_JOB", None),
@@ -108,189 +108,188 @@ async fn every_kind_of_refusal_is_answered() {
         ),
         ("no amount", job("g").with("amount", json!(null)), "INVALID_JOB", Some("amount")),
         ("too large", job("h").raw(&vec![b' '; 300 * 1024]), "INVALID_JOB", None),
-        ("own queue", job("i").reply_to(&world.names.jobs_queue), "INVALID_JOB", Some("reply_to")),
+        ("own queue", job("i").reply_to(&env.names.jobs_queue), "INVALID_JOB", Some("reply_to")),
         ("NUL in a queue", job("k").reply_to("a\0b"), "INVALID_JOB", Some("reply_to")),
         ("NUL in a merchant", job("l").merchant("a\0b"), "INVALID_JOB", Some("x-merchant-id")),
         ("another content type", job("m").content_type("text/xml"), "INVALID_JOB", Some("content_type")),
     ];
     for (what, job, code, field) in &refusals {
-        world.publish(job.clone().correlation_id(what)).await;
+        env.publish(job.clone().correlation_id(what)).await;
         let result = eventually(what, async || {
-            world.results().into_iter().find(|heard| heard.correlation_id().as_deref() == Some(what))
+            env.results().into_iter().find(|heard| heard.correlation_id().as_deref() == Some(what))
         })
         .await;
         assert_eq!(result.kind(), "payout_link.rejected", "{what}");
         assert_eq!(result.error_code().as_deref(), Some(*code), "{what}");
         assert_eq!(result.field().as_deref(), *field, "{what}");
-        let dead = world.dead_letter().await;
+        let dead = env.dead_letter().await;
         assert_eq!(dead.correlation_id().as_deref(), Some(*what));
         assert_eq!(dead.body, job.body, "{what}");
     }
     // Neither id nor message id: a redelivery could not be told from a second payout.
-    world.publish(job("x").with("merchant_payout_id", json!(null)).correlation_id("nameless")).await;
-    let dead = world.dead_letter().await;
+    env.publish(job("x").with("merchant_payout_id", json!(null)).correlation_id("nameless")).await;
+    let dead = env.dead_letter().await;
     assert_eq!(dead.header("x-rejected-code").as_deref(), Some("MISSING_IDENTIFIER"));
-    assert_eq!(world.provider.ledger().calls.len(), 0);
+    assert_eq!(env.provider.ledger().calls.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_does_not_expire_with_its_job() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
     let mut job = job("po_1").raw(b"broken");
     job.expiration = Some("60000".into());
-    world.publish(&job).await;
-    let dead = world.dead_letter().await;
+    env.publish(&job).await;
+    let dead = env.dead_letter().await;
     assert_eq!(*dead.properties.expiration(), None);
     assert!(dead.header("x-original-expiration").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_message_id_stands_in_for_a_missing_identifier() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("-").with("merchant_payout_id", json!(null)).message_id("msg_7")).await;
-    assert_eq!(world.result_of("msg_7").await.kind(), "payout_link.created");
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("-").with("merchant_payout_id", json!(null)).message_id("msg_7")).await;
+    assert_eq!(env.result_of("msg_7").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requester_gets_its_reply() {
     // Given a requester with a queue of its own,
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    let (queue, replies) = world.reply_queue().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    let (queue, replies) = env.reply_queue().await;
     // when its job names that queue,
-    world.publish(job("po_1").reply_to(&queue).correlation_id("call 1")).await;
+    env.publish(job("po_1").reply_to(&queue).correlation_id("call 1")).await;
     // then the result comes there, and on the exchange, under one id.
     let reply = eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
     assert_eq!(reply.kind(), "payout_link.created");
     assert_eq!(reply.correlation_id().as_deref(), Some("call 1"));
-    assert_eq!(reply.id(), world.result_of("po_1").await.id());
+    assert_eq!(reply.id(), env.result_of("po_1").await.id());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requester_that_has_gone_is_not_waited_for() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1").reply_to("gone").correlation_id("call 1")).await;
-    world.result_of("po_1").await;
-    let shown = world.wait_until_told("po_1").await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").reply_to("gone").correlation_id("call 1")).await;
+    env.result_of("po_1").await;
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(shown["state"], "created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_broker_refuses_is_told_from_what_it_takes() {
     // Given forty jobs, every other one with a requester whose queue takes nothing more,
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
-    let full = world.full_queue().await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    let full = env.full_queue().await;
     let (refused, taken): (Vec<_>, Vec<_>) = (0..40).partition(|number| number % 2 == 0);
     for number in 0..40 {
         let job = job(&format!("po_{number}"));
-        world.publish(if refused.contains(&number) { job.reply_to(&full) } else { job }).await;
+        env.publish(if refused.contains(&number) { job.reply_to(&full) } else { job }).await;
     }
     // when all of it is published together,
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     // then every result is on the exchange once, those of the one half are done,
     for number in taken {
-        world.wait_until_told(&format!("po_{number}")).await;
+        env.wait_until_told(&format!("po_{number}")).await;
     }
     // and those of the other wait for their reply alone.
     eventually("replies that are due", async || {
         let due =
             "SELECT count(*) FROM events WHERE reply_due AND published_at IS NOT NULL AND due_at IS NOT NULL
             AND publish_attempts >= 2";
-        let due: i64 = sqlx::query_scalar(due).fetch_one(&world.pool).await.unwrap();
+        let due: i64 = sqlx::query_scalar(due).fetch_one(&env.pool).await.unwrap();
         (usize::try_from(due).unwrap() == refused.len()).then_some(())
     })
     .await;
     for number in 0..40 {
-        assert_eq!(world.results_of(&format!("po_{number}")).len(), 1);
+        assert_eq!(env.results_of(&format!("po_{number}")).len(), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_no_queue_is_bound_for_is_kept() {
     // Given a results exchange without a queue,
-    let world = Setup::default().without_listener().build().await;
-    let _worker = world.start_worker().await;
+    let env = Setup::default().without_listener().build().await;
+    let _worker = env.start_worker().await;
     // when a job is done,
-    world.publish(job("po_1")).await;
+    env.publish(job("po_1")).await;
     // then its result waits in the unrouted queue.
-    let kept =
-        eventually("the unrouted result", async || world.take(&world.names.unrouted_queue).await).await;
+    let kept = eventually("the unrouted result", async || env.take(&env.names.unrouted_queue).await).await;
     assert_eq!(kept.json()["merchant_payout_id"], "po_1");
     assert_eq!(kept.kind(), "payout_link.created");
-    world.wait_until_told("po_1").await;
+    env.wait_until_told("po_1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_many_results_that_no_queue_is_bound_for_is_kept() {
     const JOBS: usize = 400;
     // Given many jobs whose requesters have queues, and a results exchange that has none,
-    let world = Setup::default().without_listener().build().await;
-    world.start_worker().await.stop().await;
-    let (queue, replies) = world.reply_queue().await;
+    let env = Setup::default().without_listener().build().await;
+    env.start_worker().await.stop().await;
+    let (queue, replies) = env.reply_queue().await;
     for number in 0..JOBS {
-        world.publish(job(&format!("po_{number}")).reply_to(&queue)).await;
+        env.publish(job(&format!("po_{number}")).reply_to(&queue)).await;
     }
     // when all of it is published together,
-    let worker = world.start_worker().await;
+    let worker = env.start_worker().await;
     eventually("every reply", async || (replies.lock().unwrap().len() >= JOBS).then_some(())).await;
     assert!(worker.stop().await.success());
     // then what came back is told from what was routed: every result waits in the unrouted queue.
-    assert_eq!(world.ready(&world.names.unrouted_queue).await as usize, JOBS);
+    assert_eq!(env.ready(&env.names.unrouted_queue).await as usize, JOBS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_share_a_queue() {
-    let world = World::new().await;
-    let (_first, _second) = (world.start_worker().await, world.start_worker().await);
+    let env = TestEnv::new().await;
+    let (_first, _second) = (env.start_worker().await, env.start_worker().await);
     for number in 0..60 {
-        world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
+        env.publish(job(&format!("po_{number}")).with("webhook_url", env.webhook_url())).await;
     }
     for number in 0..60 {
         let id = format!("po_{number}");
-        assert_eq!(world.result_of(&id).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&id).await.kind(), "payout_link.created");
     }
-    world.webhooks(60).await;
-    assert_eq!(world.provider.ledger().links.len(), 60);
+    env.webhooks(60).await;
+    assert_eq!(env.provider.ledger().links.len(), 60);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_the_database_refuses_fails_alone_and_is_told() {
     // Given a database that refuses one row of a batch,
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
     sqlx::query("ALTER TABLE payout_links ADD CONSTRAINT refused CHECK (merchant_payout_id <> 'po_3')")
-        .execute(&world.pool)
+        .execute(&env.pool)
         .await
         .unwrap();
     for number in 0..6 {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
     // when a worker takes the batch,
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     // then the others are created, and that one is rejected at once,
     for number in [0, 1, 2, 4, 5] {
-        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
     }
-    let rejected = world.result_of("po_3").await;
+    let rejected = env.result_of("po_3").await;
     assert_eq!(rejected.kind(), "payout_link.rejected");
-    assert!(world.dead_letter().await.header("x-rejected-reason").unwrap().contains("cannot store this job"));
-    assert_eq!(world.provider.ledger().links.len(), 5);
+    assert!(env.dead_letter().await.header("x-rejected-reason").unwrap().contains("cannot store this job"));
+    assert_eq!(env.provider.ledger().links.len(), 5);
     // and as a new job once the cause is gone.
-    sqlx::query("ALTER TABLE payout_links DROP CONSTRAINT refused").execute(&world.pool).await.unwrap();
-    world.publish(job("po_3")).await;
-    assert_eq!(world.wait_for_results("po_3", 2).await[1].kind(), "payout_link.created");
+    sqlx::query("ALTER TABLE payout_links DROP CONSTRAINT refused").execute(&env.pool).await.unwrap();
+    env.publish(job("po_3")).await;
+    assert_eq!(env.wait_for_results("po_3", 2).await[1].kind(), "payout_link.created");
 }
 
 /// Whoever gives a job a time gets to know when it is over: nothing is dropped in silence.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_expires_before_it_is_taken_is_a_dead_letter() {
     // Given queues, and no worker at them,
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
     // when jobs come whose time is over at once or soon, between others,
     let mut soon = job("po_soon");
     soon.expiration = Some("100".into());
@@ -299,40 +298,39 @@ async fn what_expires_before_it_is_taken_is_a_dead_letter() {
     let mut in_time = job("po_in_time");
     in_time.expiration = Some("3600000".into());
     for job in [&at_once, &soon, &in_time, &job("po_1")] {
-        world.publish(job).await;
+        env.publish(job).await;
     }
     // then those are among the dead letters as they were, and the broker says why;
-    let mut dead = [world.dead_letter().await, world.dead_letter().await];
+    let mut dead = [env.dead_letter().await, env.dead_letter().await];
     dead.sort_by_key(|letter| letter.json()["merchant_payout_id"].to_string());
     for (letter, job) in dead.iter().zip([&at_once, &soon]) {
         assert_eq!(letter.header("x-first-death-reason").as_deref(), Some("expired"));
         assert_eq!(letter.body, job.body);
     }
     // and a worker takes the others.
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     for id in ["po_in_time", "po_1"] {
-        assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(id).await.kind(), "payout_link.created");
     }
-    assert!(world.has_no_record("po_at_once").await && world.has_no_record("po_soon").await);
+    assert!(env.has_no_record("po_at_once").await && env.has_no_record("po_soon").await);
 }
 
 /// The identifier of a message may be another payout's (contract, section 6).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_names_no_payout_but_the_bodys_own() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
     // Given messages under another payout's identifier: one that is no JSON, one whose own identifier is no text,
     let id = json!(12345);
-    world
-        .publish(job("-").raw(b"{\"merchant_payout_id\":\"po_B\"").message_id("po_A").correlation_id("cut"))
+    env.publish(job("-").raw(b"{\"merchant_payout_id\":\"po_B\"").message_id("po_A").correlation_id("cut"))
         .await;
     let number = job("-").with("merchant_payout_id", id).message_id("po_A").correlation_id("number");
-    world.publish(number).await;
+    env.publish(number).await;
     // and one whose own identifier can be read,
-    world.publish(job("po_B").amount(0).message_id("po_A").correlation_id("own")).await;
+    env.publish(job("po_B").amount(0).message_id("po_A").correlation_id("own")).await;
     // then none of the rejections names the other payout.
     for (correlation_id, named) in [("cut", None), ("number", None), ("own", Some("po_B"))] {
-        let rejected = world.answer_to(correlation_id).await;
+        let rejected = env.answer_to(correlation_id).await;
         assert_eq!(rejected.kind(), "payout_link.rejected");
         assert_eq!(
             rejected.json().get("merchant_payout_id").and_then(|id| id.as_str()),

@@ -6,7 +6,7 @@ use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinHandle;
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job};
 
 const FIRST: &str = "k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
 const SECOND: &str = "k2:YW5vdGhlciBzZWFsaW5nIGtleSwgYWxzbyAzMiBieXQ=";
@@ -15,8 +15,8 @@ fn ring(keys: &[&str]) -> String {
     format!("[{}]", keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(", "))
 }
 
-fn said(world: &World, arguments: &[&str]) -> (bool, String) {
-    let output = world.run(arguments);
+fn said(env: &TestEnv, arguments: &[&str]) -> (bool, String) {
+    let output = env.run(arguments);
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(text).unwrap())
 }
@@ -24,135 +24,135 @@ fn said(world: &World, arguments: &[&str]) -> (bool, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_rotated_while_a_worker_runs_and_the_old_one_can_go() {
     // Given a payout concluded under the first key,
-    let mut world = World::new().await;
-    let worker = world.start_worker().await;
-    world.publish(job("po_done")).await;
-    let first = world.result_of("po_done").await;
-    world.wait_until_told("po_done").await;
+    let mut env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_done")).await;
+    let first = env.result_of("po_done").await;
+    env.wait_until_told("po_done").await;
     // one more that is concluded, and one whose call is under way,
-    world.publish(job("po_waits").connector("mute")).await;
-    world.result_of("po_waits").await;
-    let held = world.provider.hold_next_call();
-    world.publish(job("po_open")).await;
+    env.publish(job("po_waits").connector("mute")).await;
+    env.result_of("po_waits").await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("po_open")).await;
     held.arrived().await;
-    let (well, status) = said(&world, &["keys", "status"]);
+    let (well, status) = said(&env, &["keys", "status"]);
     assert!(well && status.contains("request k1 3") && status.contains("result k1 2"), "{status}");
     // when the second key comes first and everything is sealed anew, with the worker still sealing with the first,
-    world.set("keys.sealing", ring(&[SECOND, FIRST]));
-    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    env.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let (well, rotated) = said(&env, &["keys", "rotate"]);
     assert!(well && rotated.contains("3 records read, 5 values encrypted again with k2"), "{rotated}");
-    let (well, status) = said(&world, &["keys", "status"]);
+    let (well, status) = said(&env, &["keys", "status"]);
     assert!(well && status.contains("request k2 3") && status.contains("unused: k1"), "{status}");
     // then that worker's result is sealed with the first,
     held.release();
-    world.result_of("po_open").await;
-    world.wait_until_told("po_open").await;
+    env.result_of("po_open").await;
+    env.wait_until_told("po_open").await;
     worker.stop().await;
-    let (_, status) = said(&world, &["keys", "status"]);
+    let (_, status) = said(&env, &["keys", "status"]);
     assert!(status.contains("result k1 1") && !status.contains("unused"), "{status}");
     // which another run mends, and touches nothing else;
-    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    let (well, rotated) = said(&env, &["keys", "rotate"]);
     assert!(well && rotated.contains(" 1 values sealed anew"), "{rotated}");
     // and with the first key gone a repeat still gets its result.
-    world.set("keys.sealing", ring(&[SECOND]));
-    let _worker = world.start_worker().await;
-    world.publish(job("po_done")).await;
-    let replayed = world.wait_for_results("po_done", 2).await.remove(1);
+    env.set("keys.sealing", ring(&[SECOND]));
+    let _worker = env.start_worker().await;
+    env.publish(job("po_done")).await;
+    let replayed = env.wait_for_results("po_done", 2).await.remove(1);
     assert_eq!((replayed.id(), &replayed.body), (first.id(), &first.body));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_key_is_an_error_of_its_records_alone_and_heals_when_it_is_back() {
     // Given a payout that a worker left open, sealed with the first key,
-    let mut world = World::new().await;
-    let mut worker = world.start_worker().await;
-    let held = world.provider.hold_next_call();
-    world.publish(job("po_1")).await;
+    let mut env = TestEnv::new().await;
+    let mut worker = env.start_worker().await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("po_1")).await;
     held.arrived().await;
     worker.kill();
     held.release();
     // when workers have the second key alone,
-    world.set("keys.sealing", ring(&[SECOND]));
-    let worker = world.start_worker().await;
+    env.set("keys.sealing", ring(&[SECOND]));
+    let worker = env.start_worker().await;
     // then that record is an error that names the key, and others go on.
     worker.says("which is not in the key ring").await;
-    world.publish(job("po_2")).await;
-    world.result_of("po_2").await;
+    env.publish(job("po_2")).await;
+    env.result_of("po_2").await;
     worker.stop().await;
-    assert!(world.results_of("po_1").is_empty());
-    let (well, status) = said(&world, &["keys", "status"]);
+    assert!(env.results_of("po_1").is_empty());
+    let (well, status) = said(&env, &["keys", "status"]);
     assert!(!well && status.contains("missing from the ring: k1"), "{status}");
-    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    let (well, rotated) = said(&env, &["keys", "rotate"]);
     assert!(!well && rotated.contains("sealed with key \"k1\", which is not in the key ring"), "{rotated}");
     // When the key is put back, all of it is sealed anew, with the record still open,
-    world.set("keys.sealing", ring(&[SECOND, FIRST]));
-    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    env.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let (well, rotated) = said(&env, &["keys", "rotate"]);
     assert!(well && rotated.contains(" 1 values sealed anew"), "{rotated}");
     // and once it is due it is finished with the second key alone.
-    world.set("keys.sealing", ring(&[SECOND]));
-    let _worker = world.start_worker().await;
+    env.set("keys.sealing", ring(&[SECOND]));
+    let _worker = env.start_worker().await;
     eventually("the record is due", async || {
         let due =
             sqlx::query("UPDATE payout_links SET due_at = now() WHERE state = 'open' AND holder IS NULL");
-        due.execute(&world.pool).await.unwrap();
-        (!world.results_of("po_1").is_empty()).then_some(())
+        due.execute(&env.pool).await.unwrap();
+        (!env.results_of("po_1").is_empty()).then_some(())
     })
     .await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_whose_key_is_missing_is_told_once_it_is_back() {
     // Given a payout that is concluded under the first key, and a merchant that was away,
-    let mut world = Setup::default().set("webhooks.schedule_seconds", "[600]").build().await;
-    let worker = world.start_worker().await;
-    world.merchant.inject_fault(Fault::status(500));
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-    world.result_of("po_1").await;
+    let mut env = Setup::default().set("webhooks.schedule_seconds", "[600]").build().await;
+    let worker = env.start_worker().await;
+    env.merchant.inject_fault(Fault::status(500));
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.result_of("po_1").await;
     let waits = |shown: &serde_json::Value| shown["event"]["webhook_attempts"] == 1;
-    world.wait_until_shown("po_1", "a post that failed", waits).await;
+    env.wait_until_shown("po_1", "a post that failed", waits).await;
     assert!(worker.stop().await.success());
     // when workers have the second key alone,
-    world.set("keys.sealing", ring(&[SECOND]));
-    make_events_due(&world).await;
-    let mut worker = world.start_worker().await;
+    env.set("keys.sealing", ring(&[SECOND]));
+    make_events_due(&env).await;
+    let mut worker = env.start_worker().await;
     // then that event is an error that names the key, and others are told.
     worker.says("payout_links.result of").await;
-    world.publish(job("po_2").with("webhook_url", world.webhook_url())).await;
-    world.wait_until_told("po_2").await;
+    env.publish(job("po_2").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_told("po_2").await;
     worker.signal("TERM");
     assert!(worker.exited().await.success());
     assert_eq!(worker.log().matches("payout_links.result of").count(), 1, "{}", worker.log());
     // With the key back it is told as well, once it is due.
-    world.set("keys.sealing", ring(&[SECOND, FIRST]));
-    let _worker = world.start_worker().await;
-    make_events_due(&world).await;
-    world.wait_until_told("po_1").await;
-    let heard = world.merchant.received();
+    env.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let _worker = env.start_worker().await;
+    make_events_due(&env).await;
+    env.wait_until_told("po_1").await;
+    let heard = env.merchant.received();
     let of_the_first = heard.iter().filter(|webhook| webhook.reference.as_deref() == Some("po_1"));
     assert_eq!(of_the_first.filter(|webhook| webhook.status.is_some_and(|status| status < 300)).count(), 1);
 }
 
 /// As if their time had come.
-async fn make_events_due(world: &World) {
+async fn make_events_due(env: &TestEnv) {
     let due =
         "UPDATE events SET due_at = now(), webhook_due_at = now() WHERE due_at > now() + interval '1 minute'";
-    assert_eq!(sqlx::query(due).execute(&world.pool).await.unwrap().rows_affected(), 1);
+    assert_eq!(sqlx::query(due).execute(&env.pool).await.unwrap().rows_affected(), 1);
 }
 
 /// Rotation reads a value, and writes it sealed anew: what was changed between is newer than what it has read.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_while_it_is_sealed_anew_is_left_as_it_is_then() {
     // Given a payout concluded under the first key, whose rotation has read it and is held before it writes,
-    let (world, rotating, mut gate) = held_rotation("request").await;
+    let (env, rotating, mut gate) = held_rotation("request").await;
     // when its request is erased meanwhile, and its result is another,
     let erased = "UPDATE payout_links SET request = NULL, result = '\\x00'";
-    sqlx::query(erased).execute(&world.pool).await.unwrap();
+    sqlx::query(erased).execute(&env.pool).await.unwrap();
     sqlx::query("SELECT pg_advisory_unlock(1)").execute(&mut gate).await.unwrap();
     // then that stands,
     let (well, rotated) = rotating.await.unwrap();
     let left: (Option<Vec<u8>>, Vec<u8>) =
-        sqlx::query_as("SELECT request, result FROM payout_links").fetch_one(&world.pool).await.unwrap();
+        sqlx::query_as("SELECT request, result FROM payout_links").fetch_one(&env.pool).await.unwrap();
     assert_eq!(left, (None, vec![0]), "{rotated}");
     // and what does not open is told.
     assert!(!well && rotated.contains("1 values could not be decrypted"), "{rotated}");
@@ -161,33 +161,33 @@ async fn what_changes_while_it_is_sealed_anew_is_left_as_it_is_then() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_broke_off_is_taken_up_where_it_was() {
     // Given a rotation that has sealed a request anew, and whose connection ends before it does the result,
-    let (world, rotating, mut gate) = held_rotation("result").await;
+    let (env, rotating, mut gate) = held_rotation("result").await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    sqlx::query(end).execute(&world.pool).await.unwrap();
+    sqlx::query(end).execute(&env.pool).await.unwrap();
     let (well, rotated) = rotating.await.unwrap();
     assert!(!well, "{rotated}");
-    let (_, status) = said(&world, &["keys", "status"]);
+    let (_, status) = said(&env, &["keys", "status"]);
     assert!(status.contains("request k2 1") && status.contains("result k1 1"), "{status}");
     // when it is run again,
     sqlx::query("DROP TRIGGER wait ON payout_links").execute(&mut gate).await.unwrap();
-    let (well, rotated) = said(&world, &["keys", "rotate"]);
+    let (well, rotated) = said(&env, &["keys", "rotate"]);
     // then it does what is left, and no more.
     assert!(well && rotated.contains(" 1 values sealed anew"), "{rotated}");
-    let (well, status) = said(&world, &["keys", "status"]);
+    let (well, status) = said(&env, &["keys", "status"]);
     assert!(well && status.contains("result k2 1") && status.contains("unused: k1"), "{status}");
 }
 
 /// A payout concluded under the first key, and a rotation to the second that is held before it writes the column, until
 /// the advisory lock of the connection is given back.
-async fn held_rotation(column: &str) -> (Arc<World>, JoinHandle<(bool, String)>, PgConnection) {
-    let mut world = World::new().await;
-    let worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    world.wait_until_told("po_1").await;
+async fn held_rotation(column: &str) -> (Arc<TestEnv>, JoinHandle<(bool, String)>, PgConnection) {
+    let mut env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_told("po_1").await;
     worker.stop().await;
-    world.set("keys.sealing", ring(&[SECOND, FIRST]));
-    let mut gate = PgConnection::connect_with(&world.pool.connect_options()).await.unwrap();
+    env.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let mut gate = PgConnection::connect_with(&env.pool.connect_options()).await.unwrap();
     for statement in [
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
          $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$",
@@ -199,17 +199,17 @@ async fn held_rotation(column: &str) -> (Arc<World>, JoinHandle<(bool, String)>,
     ] {
         sqlx::query(AssertSqlSafe(statement)).execute(&mut gate).await.unwrap();
     }
-    let world = Arc::new(world);
+    let env = Arc::new(env);
     let rotating = tokio::task::spawn_blocking({
-        let world = world.clone();
-        move || said(&world, &["keys", "rotate"])
+        let env = env.clone();
+        move || said(&env, &["keys", "rotate"])
     });
     eventually("the rotation is held", async || {
         let held = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
             WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()";
-        let held: i64 = sqlx::query_scalar(held).fetch_one(&world.pool).await.unwrap();
+        let held: i64 = sqlx::query_scalar(held).fetch_one(&env.pool).await.unwrap();
         (held > 0).then_some(())
     })
     .await;
-    (world, rotating, gate)
+    (env, rotating, gate)
 }

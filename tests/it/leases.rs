@@ -7,23 +7,23 @@ use payout_link_worker::{
     postgres::{EventProgress, StoreError, Unconcluded, WebhookState, migrate},
 };
 
-use crate::support::{World, accept, created, store};
+use crate::support::{TestEnv, accept, created, store};
 
 /// By the database's clock; whoever holds one still believes in it.
-async fn let_leases_run_out(world: &World) {
+async fn let_leases_run_out(env: &TestEnv) {
     let lapse = "UPDATE payout_links SET due_at = now() - interval '1 second'";
-    sqlx::query(lapse).execute(&world.pool).await.unwrap();
+    sqlx::query(lapse).execute(&env.pool).await.unwrap();
 }
 
 /// A worker that was away for longer than its lease comes back with an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_concludes_nothing() {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store(world.pool.clone());
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
     // Given a row whose lease runs out, by the database's clock, while its holder believes in it,
     let mut late = accept(&store, "po_1").await;
-    let_leases_run_out(&world).await;
+    let_leases_run_out(&env).await;
     // and another holder, who finds it in doubt,
     let mut claimed = store.claim("sandbox", 10).await.unwrap();
     assert_eq!(claimed.len(), 1);
@@ -42,22 +42,22 @@ async fn a_late_answer_concludes_nothing() {
     let late: Vec<_> = shown.timeline.iter().filter(|call| call.outcome == "late: created").collect();
     assert_eq!(late.len(), 1);
     assert_eq!(late[0].detail.as_deref(), Some("plink_first"));
-    let events: i64 = sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(&world.pool).await.unwrap();
+    let events: i64 = sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(&env.pool).await.unwrap();
     assert_eq!(events, 1);
 }
 
 /// A merchant was posted to: that is told also where the event was somebody else's by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_post_stands_in_the_timeline() {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store(world.pool.clone());
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
     // Given an event whose lease runs out while its webhook is posted, and another holder,
     let mut link = accept(&store, "po_1").await;
     let told = created(&mut link, "plink_1");
     let event = store.conclude(link, told).await.unwrap();
     let lapse = "UPDATE events SET due_at = now() - interval '1 second'";
-    sqlx::query(lapse).execute(&world.pool).await.unwrap();
+    sqlx::query(lapse).execute(&env.pool).await.unwrap();
     assert_eq!(store.claim_events(10, true).await.unwrap().len(), 1);
     // when the first comes back,
     let post = Attempt {
@@ -92,11 +92,11 @@ async fn a_late_post_stands_in_the_timeline() {
 /// The same while the row is still open: only its present holder may go on with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_holder_cannot_go_on_nor_let_go() {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store(world.pool.clone());
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
     let mut late = accept(&store, "po_1").await;
-    let_leases_run_out(&world).await;
+    let_leases_run_out(&env).await;
     let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
     assert!(matches!(store.renew_for_call(&mut late).await, Err(StoreError::LeaseLost)));
     assert!(matches!(store.postpone(late, Duration::ZERO).await, Err(StoreError::LeaseLost)));
@@ -111,11 +111,11 @@ async fn a_late_holder_cannot_go_on_nor_let_go() {
 /// connector may have forgotten the key), so it may ask, and no longer call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_ran_out_is_not_renewed_for_a_call() {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store(world.pool.clone());
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
     let mut link = accept(&store, "po_1").await;
-    let_leases_run_out(&world).await;
+    let_leases_run_out(&env).await;
     assert!(matches!(store.renew_for_call(&mut link).await, Err(StoreError::LeaseLost)));
     store.renew_for_look_up(&mut link).await.unwrap();
     // Leased again by its question, it may call.
@@ -125,11 +125,11 @@ async fn a_lease_that_ran_out_is_not_renewed_for_a_call() {
 /// A worker that was paused claims its own row again, and both of its tasks write in one statement.
 #[tokio::test]
 async fn two_holders_in_one_batch_are_told_apart() {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store(world.pool.clone());
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
     let mut late = accept(&store, "po_1").await;
-    let_leases_run_out(&world).await;
+    let_leases_run_out(&env).await;
     let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
     // On one thread both stand in the queue before the first is looked at.
     let (refused, renewed) = tokio::join!(store.renew_for_call(&mut late), store.renew_for_call(&mut link));

@@ -11,22 +11,22 @@ async fn a_connector_that_is_out_of_order_is_left_alone_and_holds_up_no_other() 
     // Given two accounts, one of them at a provider that is out of order,
     let broken = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
     let settings = "calls = { timeout_seconds = 2, breaker_failures = 3, breaker_pause_seconds = 1 }";
-    let world = Setup::default().broken_account(&broken, settings).build().await;
+    let env = Setup::default().broken_account(&broken, settings).build().await;
     broken.inject_fault(FaultRule::new(Fault::status(500)).always());
-    let worker = world.start_worker().await;
+    let worker = env.start_worker().await;
     for number in 0..20 {
-        world.publish(job(&format!("broken_{number}")).connector("broken")).await;
+        env.publish(job(&format!("broken_{number}")).connector("broken")).await;
     }
     // then it is left alone after its failures, and the other is not held up,
     worker.says("circuit breaker opened").await;
-    world.publish(job("other").connector("asked")).await;
-    assert_eq!(world.result_of("other").await.kind(), "payout_link.created");
+    env.publish(job("other").connector("asked")).await;
+    assert_eq!(env.result_of("other").await.kind(), "payout_link.created");
     // it is tried with one call at a time,
     worker.says("circuit breaker half-open").await;
     // and when it works again everything that waited is done, once each.
     broken.clear_faults();
     for number in 0..20 {
-        assert_eq!(world.result_of(&format!("broken_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("broken_{number}")).await.kind(), "payout_link.created");
     }
     worker.says("circuit breaker closed").await;
     assert_eq!(broken.ledger().links.len(), 20);
@@ -40,24 +40,24 @@ async fn what_is_due_of_a_connector_that_is_out_of_order_is_left_where_it_is() {
         replay = "never"
         calls = { timeout_seconds = 2, breaker_failures = 1, breaker_pause_seconds = 600 }
     "#;
-    let world = Setup::default().broken_account(&broken, settings).build().await;
+    let env = Setup::default().broken_account(&broken, settings).build().await;
     broken.inject_fault(Fault::status(500));
-    let worker = world.start_worker().await;
-    world.publish(job("fails").connector("broken")).await;
+    let worker = env.start_worker().await;
+    env.publish(job("fails").connector("broken")).await;
     worker.says("circuit breaker opened").await;
     for number in 0..5 {
-        world.publish(job(&format!("waits_{number}")).connector("broken")).await;
+        env.publish(job(&format!("waits_{number}")).connector("broken")).await;
     }
     let waiting = async || {
         let waiting = "SELECT count(*) FROM payout_links
             WHERE connector = 'broken' AND state = 'open' AND holder IS NULL AND attempts = 0 AND due_at <= now()";
-        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap()
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&env.pool).await.unwrap()
     };
     eventually("five that are due", async || (waiting().await == 5).then_some(())).await;
     // when the worker goes through what is due (as it must for a job of another, which comes after it by name),
-    world.provider.inject_fault(Fault::status_with_retry_after(429, "2"));
-    world.publish(job("swept")).await;
-    assert_eq!(world.result_of("swept").await.kind(), "payout_link.created");
+    env.provider.inject_fault(Fault::status_with_retry_after(429, "2"));
+    env.publish(job("swept")).await;
+    assert_eq!(env.result_of("swept").await.kind(), "payout_link.created");
     // then they were not touched: whoever finds the connector well again has them at once.
     assert_eq!(waiting().await, 5);
     assert_eq!(broken.ledger().calls.len(), 1);
@@ -66,59 +66,59 @@ async fn what_is_due_of_a_connector_that_is_out_of_order_is_left_where_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_keep_to_the_connectors_pace_and_hold_up_no_other() {
     // Given an account whose provider takes one call a minute,
-    let world = Setup::default().set("connectors.sandbox.calls.requests_per_minute", 1).build().await;
-    let _worker = world.start_worker().await;
+    let env = Setup::default().set("connectors.sandbox.calls.requests_per_minute", 1).build().await;
+    let _worker = env.start_worker().await;
     for number in 0..5 {
-        world.publish(job(&format!("paced_{number}"))).await;
+        env.publish(job(&format!("paced_{number}"))).await;
     }
     // then one is called, the others wait written down and uncounted,
     eventually("four that wait", async || {
         let waiting: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM payout_links WHERE state = 'open' AND holder IS NULL AND attempts = 0",
         )
-        .fetch_one(&world.pool)
+        .fetch_one(&env.pool)
         .await
         .unwrap();
         (waiting == 4).then_some(())
     })
     .await;
-    let made = || world.provider.ledger().links.len();
+    let made = || env.provider.ledger().links.len();
     eventually("one link", async || (made() == 1).then_some(())).await;
     // and another connector is not held up.
-    world.publish(job("other").connector("asked")).await;
-    assert_eq!(world.result_of("other").await.kind(), "payout_link.created");
+    env.publish(job("other").connector("asked")).await;
+    assert_eq!(env.result_of("other").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connector_that_is_full_holds_up_no_other() {
     // Given a connector that takes one call at a time, and is busy,
-    let world = Setup::default().set("connectors.sandbox.calls.concurrency", 1).build().await;
-    let _worker = world.start_worker().await;
-    let held = world.provider.hold_next_call();
-    world.publish(job("busy")).await;
+    let env = Setup::default().set("connectors.sandbox.calls.concurrency", 1).build().await;
+    let _worker = env.start_worker().await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("busy")).await;
     held.arrived().await;
     // when more jobs come for it, and one for another,
     for number in 0..5 {
-        world.publish(job(&format!("waits_{number}"))).await;
+        env.publish(job(&format!("waits_{number}"))).await;
     }
-    world.publish(job("other").connector("asked")).await;
+    env.publish(job("other").connector("asked")).await;
     // then the other is done meanwhile, and those that wait are written down without a lease,
-    assert_eq!(world.result_of("other").await.kind(), "payout_link.created");
+    assert_eq!(env.result_of("other").await.kind(), "payout_link.created");
     eventually("five that wait", async || {
         let waiting: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM payout_links WHERE state = 'open' AND holder IS NULL AND attempts = 0",
         )
-        .fetch_one(&world.pool)
+        .fetch_one(&env.pool)
         .await
         .unwrap();
         (waiting == 5).then_some(())
     })
     .await;
-    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert_eq!(env.provider.ledger().links.len(), 1);
     // and are done when it is free again.
     held.release();
     for number in 0..5 {
-        assert_eq!(world.result_of(&format!("waits_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("waits_{number}")).await.kind(), "payout_link.created");
     }
 }
 
@@ -127,33 +127,33 @@ async fn a_call_waits_for_no_other_jobs_conclusion() {
     // Given a connector that takes one call at a time, and a job that is called for while somebody locks its record,
     // with leases and statements that outlast the test,
     let long = ["worker.lease_seconds", "connectors.sandbox.settle_seconds", "database.timeout_seconds"];
-    let world = long
+    let env = long
         .iter()
         .fold(Setup::default(), |settings, setting| settings.set(setting, 60))
         .set("connectors.sandbox.calls.concurrency", 1)
         .only_connector("sandbox")
         .build()
         .await;
-    let _worker = world.start_worker().await;
-    let held = world.provider.hold_next_call();
-    world.publish(job("po_1")).await;
+    let _worker = env.start_worker().await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("po_1")).await;
     held.arrived().await;
-    let mut lock = world.pool.begin().await.unwrap();
+    let mut lock = env.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM payout_links FOR UPDATE").execute(&mut *lock).await.unwrap();
     held.release();
     let waits = async || {
         let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'
             AND datname = current_database() AND application_name = 'payout-link-worker')";
-        sqlx::query_scalar::<_, bool>(waits).fetch_one(&world.pool).await.unwrap()
+        sqlx::query_scalar::<_, bool>(waits).fetch_one(&env.pool).await.unwrap()
     };
     eventually("a conclusion that waits", async || waits().await.then_some(())).await;
     // when another comes,
-    world.publish(job("po_2")).await;
+    env.publish(job("po_2")).await;
     // then it is called for and done, and the first still waits.
-    assert_eq!(world.result_of("po_2").await.kind(), "payout_link.created");
+    assert_eq!(env.result_of("po_2").await.kind(), "payout_link.created");
     assert!(waits().await);
     lock.rollback().await.unwrap();
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 /// The sweeper holds every free slot while it looks; what comes just then is not to wait for its next look.
@@ -161,12 +161,12 @@ async fn a_call_waits_for_no_other_jobs_conclusion() {
 async fn a_job_that_comes_while_the_sweeper_looks_waits_a_moment_and_no_more() {
     const JOBS: i64 = 100;
     // Given one of several connectors, with one slot, that the sweeper looks at all the time,
-    let world = Setup::default()
+    let env = Setup::default()
         .set("connectors.sandbox.calls.concurrency", 1)
         .set("worker.sweep_interval_ms", 1)
         .build()
         .await;
-    migrate(&world.pool).await.unwrap();
+    migrate(&env.pool).await.unwrap();
     // and each look takes its time: it passes over many that somebody else has,
     sqlx::query(
         "INSERT INTO payout_links (id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor,
@@ -174,23 +174,23 @@ async fn a_job_that_comes_while_the_sweeper_looks_waits_a_moment_and_no_more() {
          SELECT gen_random_uuid(), 'others', number::text, '', 'sandbox', 1, 'EUR', 'EUR', 'open', now()
          FROM generate_series(1, 8000) AS numbers (number)",
     )
-    .execute(&world.pool)
+    .execute(&env.pool)
     .await
     .unwrap();
-    let mut others = world.pool.begin().await.unwrap();
+    let mut others = env.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM payout_links FOR UPDATE").execute(&mut *others).await.unwrap();
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     // when jobs come one after another,
     for number in 0..JOBS {
         let id = format!("po_{number}");
-        world.publish(job(&id)).await;
-        world.result_of(&id).await;
+        env.publish(job(&id)).await;
+        env.result_of(&id).await;
     }
     // then they are taken in with their call's lease, and not written down for later. (On a busy machine a moment can be
     // too short, now and then.)
     let parked: i64 =
         sqlx::query_scalar("SELECT count(*) FROM payout_links WHERE first_called_at <> created_at")
-            .fetch_one(&world.pool)
+            .fetch_one(&env.pool)
             .await
             .unwrap();
     assert!(parked < JOBS / 4, "{parked} of {JOBS}");
@@ -200,84 +200,82 @@ async fn a_job_that_comes_while_the_sweeper_looks_waits_a_moment_and_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_wait_in_the_queue_while_the_only_connector_is_full() {
     // Given a worker with one connector, one call at a time, and a prefetch of one,
-    let world = Setup::default()
+    let env = Setup::default()
         .set("connectors.sandbox.calls.concurrency", 1)
         .set("broker.prefetch", 1)
         .only_connector("sandbox")
         .build()
         .await;
-    let _worker = world.start_worker().await;
-    let held = world.provider.hold_next_call();
-    world.publish(job("busy")).await;
+    let _worker = env.start_worker().await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("busy")).await;
     held.arrived().await;
     for number in 0..5 {
-        world.publish(job(&format!("waits_{number}"))).await;
+        env.publish(job(&format!("waits_{number}"))).await;
     }
     // then one of them is held by the worker, without a record, and four are still RabbitMQ's.
-    eventually("four in the queue", async || (world.ready(&world.names.jobs_queue).await == 4).then_some(()))
+    eventually("four in the queue", async || (env.ready(&env.names.jobs_queue).await == 4).then_some(()))
         .await;
-    assert!(world.has_no_record("waits_0").await);
+    assert!(env.has_no_record("waits_0").await);
     held.release();
     for number in 0..5 {
-        assert_eq!(world.result_of(&format!("waits_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("waits_{number}")).await.kind(), "payout_link.created");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn first_webhooks_do_not_wait_behind_retries() {
     // Given a worker with two places for events, and a merchant whose retry hangs in one of them,
-    let world =
+    let env =
         Setup::default().set("worker.events_in_flight", 2).set("webhooks.timeout_seconds", 20).build().await;
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     let hanging = Receiver::listen("127.0.0.2:0".parse().unwrap(), &[]).await.unwrap();
     hanging.inject_fault(Fault::status(500));
     hanging.inject_fault(FaultRule::new(Fault::Silence).always());
-    world.publish(job("slow").with("webhook_url", json!(hanging.url()))).await;
+    env.publish(job("slow").with("webhook_url", json!(hanging.url()))).await;
     let retried = hanging.until(|received| received.len() == 2);
     tokio::time::timeout(DEADLINE, retried).await.expect("a retry that hangs");
     // then a fresh webhook is posted all the same.
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-    world.webhooks(1).await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.webhooks(1).await;
 }
 
 /// A receiver that keeps the headers stands in for the provider.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trace_goes_on_to_the_connector_and_the_merchant() {
     let provider = Receiver::start(&[]).await.unwrap();
-    let world = Setup::default().set("connectors.mute.url", provider.url()).build().await;
-    let _worker = world.start_worker().await;
+    let env = Setup::default().set("connectors.mute.url", provider.url()).build().await;
+    let _worker = env.start_worker().await;
     let traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let job = job("po_1").connector("mute").with("webhook_url", world.webhook_url());
-    world.publish(job.header("traceparent", traced).header("tracestate", "a=1")).await;
+    let job = job("po_1").connector("mute").with("webhook_url", env.webhook_url());
+    env.publish(job.header("traceparent", traced).header("tracestate", "a=1")).await;
     // What it answers is no payout link, so the outcome is not known; what it was sent is what counts here.
-    assert_eq!(world.result_of("po_1").await.header("traceparent").as_deref(), Some(traced));
+    assert_eq!(env.result_of("po_1").await.header("traceparent").as_deref(), Some(traced));
     let call = provider.received().remove(0);
     assert_eq!((call.headers["traceparent"].as_str(), call.headers["tracestate"].as_str()), (traced, "a=1"));
     assert_eq!(call.headers["idempotency-key"].len(), 32);
-    assert_eq!(world.webhooks(1).await[0].headers["traceparent"], traced);
+    assert_eq!(env.webhooks(1).await[0].headers["traceparent"], traced);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_takes_no_more_jobs_than_it_may_have_in_flight() {
-    let world = Setup::default().set("worker.jobs_in_flight", 2).set("broker.prefetch", 1).build().await;
-    let _worker = world.start_worker().await;
-    let held = [world.provider.hold_next_call(), world.provider.hold_next_call()];
+    let env = Setup::default().set("worker.jobs_in_flight", 2).set("broker.prefetch", 1).build().await;
+    let _worker = env.start_worker().await;
+    let held = [env.provider.hold_next_call(), env.provider.hold_next_call()];
     for number in 0..10 {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
     // Two are called, one is prefetched, seven wait: for as long as one waits for its permit before it is parked.
-    eventually("seven in the queue", async || {
-        (world.ready(&world.names.jobs_queue).await == 7).then_some(())
-    })
-    .await;
+    eventually("seven in the queue", async || (env.ready(&env.names.jobs_queue).await == 7).then_some(()))
+        .await;
     for call in &held {
         call.arrived().await;
     }
-    assert_eq!(world.provider.ledger().links.len(), 0);
+    assert_eq!(env.provider.ledger().links.len(), 0);
     for call in held {
         call.release();
     }
     for number in 0..10 {
-        world.result_of(&format!("po_{number}")).await;
+        env.result_of(&format!("po_{number}")).await;
     }
 }

@@ -101,14 +101,14 @@ async fn merchant(manner: Manner, host: u8) -> SocketAddr {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
     // Given merchants of every manner, with several webhooks for each,
-    let world = Setup::default()
+    let env = Setup::default()
         .set("webhooks.schedule_seconds", "[]")
         .set("webhooks.timeout_seconds", 5)
         .build()
         .await;
-    let worker = world.start_worker().await;
-    world.publish(job("first").with("webhook_url", world.webhook_url())).await;
-    world.webhooks(1).await;
+    let worker = env.start_worker().await;
+    env.publish(job("first").with("webhook_url", env.webhook_url())).await;
+    env.webhooks(1).await;
     let before = worker.most_memory();
     let manners = [
         (SlowHead, "abandoned", "timed out"),
@@ -131,16 +131,16 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
         let scheme = if matches!(manner, SilentTls | GarbageTls | ClosesInTls) { "https" } else { "http" };
         let url = format!("{scheme}://{}/webhooks", merchant(manner, host).await);
         for number in 0..10 {
-            world.publish(job(&id(manner, number)).with("webhook_url", json!(url))).await;
+            env.publish(job(&id(manner, number)).with("webhook_url", json!(url))).await;
         }
     }
     // then a well-behaved one's webhook arrives,
-    world.publish(job("last").with("webhook_url", world.webhook_url())).await;
-    world.webhooks(2).await;
+    env.publish(job("last").with("webhook_url", env.webhook_url())).await;
+    env.webhooks(2).await;
     // each of theirs ends within its time, for a reason that is told,
     for (manner, state, reason) in manners {
         for number in 0..10 {
-            let shown = world.wait_until_told(&id(manner, number)).await;
+            let shown = env.wait_until_told(&id(manner, number)).await;
             assert_eq!(shown["state"], "created");
             let (said, timeline) = (&shown["event"]["webhook_state"], shown["timeline"].to_string());
             assert!(state.is_empty() || said == state, "{manner:?}: {shown}");
@@ -156,20 +156,20 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn interim_answers_without_end_do_not_hold_up_jobs() {
     // Given webhooks that are under way to a merchant of that kind, more than there are threads,
-    let world = Setup::default().set("webhooks.schedule_seconds", "[]").build().await;
-    let worker = world.start_worker().await;
+    let env = Setup::default().set("webhooks.schedule_seconds", "[]").build().await;
+    let worker = env.start_worker().await;
     let url = format!("http://{}/webhooks", merchant(EndlessInterim, 99).await);
     for number in 0..20 {
-        world.publish(job(&format!("flood_{number}")).with("webhook_url", json!(url))).await;
+        env.publish(job(&format!("flood_{number}")).with("webhook_url", json!(url))).await;
     }
     for number in 0..20 {
-        world.result_of(&format!("flood_{number}")).await;
+        env.result_of(&format!("flood_{number}")).await;
     }
     // then jobs are taken, made and told as ever, no lease is lost and no connection,
     for number in 0..20 {
         let id = format!("po_{number}");
-        world.publish(job(&id)).await;
-        world.wait_until_told(&id).await;
+        env.publish(job(&id)).await;
+        env.wait_until_told(&id).await;
     }
     assert!(
         !worker.log().contains("lease lost") && !worker.log().contains("unavailable"),
@@ -178,7 +178,7 @@ async fn interim_answers_without_end_do_not_hold_up_jobs() {
     );
     // and those webhooks end, for that reason.
     for number in 0..20 {
-        let shown = world.wait_until_told(&format!("flood_{number}")).await;
+        let shown = env.wait_until_told(&format!("flood_{number}")).await;
         assert_eq!(shown["event"]["webhook_state"], "abandoned");
         assert!(
             shown["timeline"].to_string().contains("the peer sent more than an answer may have"),

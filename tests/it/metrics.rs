@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use provider_simulators::sandbox::{Fault, FaultRule, Sandbox, Settings};
 use serde_json::Value;
 
-use crate::support::{Setup, TOKEN, Worker, World, eventually, job};
+use crate::support::{Setup, TOKEN, TestEnv, Worker, eventually, job};
 
 /// A worker that serves health.
 struct Watched {
@@ -14,8 +14,8 @@ struct Watched {
 }
 
 impl Watched {
-    async fn start(world: &World) -> Self {
-        let worker = world.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
+    async fn start(env: &TestEnv) -> Self {
+        let worker = env.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
         worker.says("connected to RabbitMQ, consuming").await;
         Self { url: worker.health_url().await, worker }
     }
@@ -50,30 +50,30 @@ impl Watched {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_tell_what_became_of_jobs() {
     // Given a worker that has had a job of each fate:
-    let world = World::new().await;
-    let watched = Watched::start(&world).await;
+    let env = TestEnv::new().await;
+    let watched = Watched::start(&env).await;
     // created, and its merchant hears of it the second time; asked for again; asked for otherwise;
-    world.merchant.inject_fault(Fault::status(500));
-    world.publish(job("created").with("webhook_url", world.webhook_url())).await;
-    world.result_of("created").await;
-    world.publish(job("created")).await;
-    world.publish(job("created").amount(1)).await;
-    world.wait_for_results("created", 3).await;
+    env.merchant.inject_fault(Fault::status(500));
+    env.publish(job("created").with("webhook_url", env.webhook_url())).await;
+    env.result_of("created").await;
+    env.publish(job("created")).await;
+    env.publish(job("created").amount(1)).await;
+    env.wait_for_results("created", 3).await;
     // not a job, and for nobody;
-    world.publish(job("invalid").amount(0)).await;
-    world.publish(job("lost").connector("nowhere")).await;
-    world.result_of("invalid").await;
-    world.result_of("lost").await;
+    env.publish(job("invalid").amount(0)).await;
+    env.publish(job("lost").connector("nowhere")).await;
+    env.result_of("invalid").await;
+    env.result_of("lost").await;
     // refused by the provider, in doubt for ever, and in doubt until it is looked up.
-    world.provider.inject_fault(Fault::status(422));
-    world.publish(job("refused")).await;
-    world.result_of("refused").await;
+    env.provider.inject_fault(Fault::status(422));
+    env.publish(job("refused")).await;
+    env.result_of("refused").await;
     for (id, connector) in [("doubtful", "mute"), ("found", "asked")] {
-        world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
-        world.publish(job(id).connector(connector)).await;
-        world.result_of(id).await;
+        env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+        env.publish(job(id).connector(connector)).await;
+        env.result_of(id).await;
     }
-    world.wait_until_told("created").await;
+    env.wait_until_told("created").await;
 
     // When all is at rest,
     let measured = eventually("rest", async || {
@@ -140,8 +140,8 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     "#;
     let long = ["worker.lease_seconds", "connectors.sandbox.settle_seconds"];
     let settings = long.iter().fold(Setup::default(), |settings, setting| settings.set(setting, 30));
-    let world = settings.only_connector("sandbox").broken_account(&broken, account).build().await;
-    let watched = Watched::start(&world).await;
+    let env = settings.only_connector("sandbox").broken_account(&broken, account).build().await;
+    let watched = Watched::start(&env).await;
     let seen = async |shown: &str, level: &str| {
         let series = r#"payout_links_connector_breaker_state{connector="broken"}"#;
         eventually(&format!("the breaker is {shown}"), async || {
@@ -153,15 +153,15 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     seen("closed", "0").await;
     broken.inject_fault(FaultRule::new(Fault::status(500)).times(2));
     for id in ["fails_1", "fails_2"] {
-        world.publish(job(id).connector("broken")).await;
-        assert_eq!(world.result_of(id).await.kind(), "payout_link.pending");
+        env.publish(job(id).connector("broken")).await;
+        assert_eq!(env.result_of(id).await.kind(), "payout_link.pending");
     }
     // then it is seen open until there is a call to try it with,
     seen("open", "2").await;
     watched.worker.says(r#""breaker":"open""#).await;
     // half-open while that is under way,
     let held = broken.hold_next_call();
-    world.publish(job("tries").connector("broken")).await;
+    env.publish(job("tries").connector("broken")).await;
     held.arrived().await;
     seen("half-open", "1").await;
     watched.worker.says(r#""breaker":"half-open""#).await;
@@ -169,7 +169,7 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     assert_eq!(taken, "1");
     // and closed when it went well; the others were never anything else.
     held.release();
-    assert_eq!(world.result_of("tries").await.kind(), "payout_link.created");
+    assert_eq!(env.result_of("tries").await.kind(), "payout_link.created");
     seen("closed", "0").await;
     watched.worker.says(r#""breaker":"closed""#).await;
     assert_eq!(watched.measured().await[r#"payout_links_connector_breaker_state{connector="sandbox"}"#], "0");
@@ -188,8 +188,8 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
             calls = {{ timeout_seconds = 2 }}
         "#
     );
-    let world = Setup::default().connector(&account).build().await;
-    let watched = Watched::start(&world).await;
+    let env = Setup::default().connector(&account).build().await;
+    let watched = Watched::start(&env).await;
     let text = watched.metrics().await;
     assert!(text.contains(r#"breaker_state{connector="odd \"\\ name"} 0"#), "{text}");
     // then what is served is what the table has.

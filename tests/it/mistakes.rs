@@ -270,20 +270,20 @@ fn gzip() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mistake_is_answered_with_what_is_wrong_what_is_expected_and_what_to_do() {
-    let world = Setup::default()
+    let env = Setup::default()
         .set("jobs.allow_http_webhooks", false)
         .set("webhooks.allowed_networks", "[]")
         .build()
         .await;
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     let mistakes = mistakes();
     for mistake in &mistakes {
         let job = mistake.job.clone().message_id(mistake.name).correlation_id(mistake.name);
-        world.publish(job).await;
+        env.publish(job).await;
     }
     let mut wrong = Vec::new();
     for mistake in &mistakes {
-        let result = world.answer_to(mistake.name).await;
+        let result = env.answer_to(mistake.name).await;
         let told = &result.json()["error"]["unified_details"];
         let mut expected = json!({
             "code": mistake.code,
@@ -302,13 +302,13 @@ async fn a_mistake_is_answered_with_what_is_wrong_what_is_expected_and_what_to_d
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_without_an_identifier_and_one_under_a_key_in_use_are_told_what_to_do() {
-    let world = Setup::default().build().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    world.result_of("po_1").await;
-    world.publish(job("po_1").amount(1).message_id("conflict")).await;
-    world.publish(job("").with("merchant_payout_id", Value::Null).correlation_id("nameless")).await;
-    let told = async |id: &str| world.answer_to(id).await.json()["error"]["unified_details"].clone();
+    let env = Setup::default().build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.result_of("po_1").await;
+    env.publish(job("po_1").amount(1).message_id("conflict")).await;
+    env.publish(job("").with("merchant_payout_id", Value::Null).correlation_id("nameless")).await;
+    let told = async |id: &str| env.answer_to(id).await.json()["error"]["unified_details"].clone();
     assert_eq!(
         told("conflict").await,
         json!({
@@ -335,8 +335,8 @@ async fn a_job_without_an_identifier_and_one_under_a_key_in_use_are_told_what_to
 /// Every field of a job that holds a secret, with a secret in the wrong form: no answer repeats a run of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_to_a_mistake_shows_what_a_field_holds() {
-    let world = Setup::default().build().await;
-    let worker = world.start_worker().await;
+    let env = Setup::default().build().await;
+    let worker = env.start_worker().await;
     let secret = "canary4929420573595709";
     let jobs = [
         good().with("access_token", json!([secret])),
@@ -355,10 +355,10 @@ async fn no_answer_to_a_mistake_shows_what_a_field_holds() {
         good().connector(secret),
     ];
     for (number, job) in jobs.iter().enumerate() {
-        world.publish(job.clone().message_id(&format!("secret {number}"))).await;
+        env.publish(job.clone().message_id(&format!("secret {number}"))).await;
     }
     for number in 0..jobs.len() {
-        let result = world.answer_to(&format!("secret {number}")).await;
+        let result = env.answer_to(&format!("secret {number}")).await;
         assert_eq!(result.kind(), "payout_link.rejected", "{number}");
         let text = String::from_utf8_lossy(&result.body).into_owned();
         assert!(!text.contains("canary") && !text.contains("492942"), "{number}: {text}");

@@ -7,25 +7,25 @@ use crate::support::{Setup, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_field_is_rejected_or_ignored_and_counted() {
-    let mut world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let mut env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let newer = || job("po_1").with("payout_purpose", json!({ "canary": "x" }));
     // As it comes, it is rejected,
-    let worker = world.start_worker().await;
-    world.publish(newer()).await;
-    let rejected = world.dead_letter().await;
+    let worker = env.start_worker().await;
+    env.publish(newer()).await;
+    let rejected = env.dead_letter().await;
     assert!(rejected.header("x-rejected-reason").unwrap().contains("unknown"));
     worker.stop().await;
     // and where it is to be ignored, it is as if it was not there.
-    world.set("jobs.unknown_fields", "ignore");
-    let worker = world.start_worker().await;
-    world.publish(newer()).await;
+    env.set("jobs.unknown_fields", "ignore");
+    let worker = env.start_worker().await;
+    env.publish(newer()).await;
     let created = eventually("the link", async || {
-        world.results_of("po_1").into_iter().find(|heard| heard.kind() == "payout_link.created")
+        env.results_of("po_1").into_iter().find(|heard| heard.kind() == "payout_link.created")
     })
     .await;
-    world.publish(job("po_1")).await;
+    env.publish(job("po_1")).await;
     let replayed = eventually("the same result again", async || {
-        world.results_of("po_1").into_iter().find(|heard| heard.header("x-replayed").is_some())
+        env.results_of("po_1").into_iter().find(|heard| heard.header("x-replayed").is_some())
     })
     .await;
     assert_eq!(replayed.id(), created.id());
@@ -38,19 +38,19 @@ async fn an_unknown_field_is_rejected_or_ignored_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_that_nobody_knows_is_kept_as_text_and_fails_nothing() {
-    let world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
-    let worker = world.start_worker().await;
+    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let worker = env.start_worker().await;
     let body = json!({
         "id": "plink_1", "status": "on\u{1b}hold", "url": "https://pay.example/l/1", "expires_at": null,
     });
     let code = 201.try_into().unwrap();
-    world.provider.inject_fault(Fault::Status { code, retry_after: None, body: Some(body.to_string()) });
-    world.publish(job("po_1")).await;
-    let result = world.result_of("po_1").await.json();
+    env.provider.inject_fault(Fault::Status { code, retry_after: None, body: Some(body.to_string()) });
+    env.publish(job("po_1")).await;
+    let result = env.result_of("po_1").await.json();
     assert_eq!(result["payout_status"], "REQUIRES_FULFILLMENT");
     assert_eq!(result["payout_link"]["url"], "https://pay.example/l/1");
-    world.wait_until_told("po_1").await;
-    let shown = String::from_utf8(world.run(&["show", "po_1"]).stdout).unwrap();
+    env.wait_until_told("po_1").await;
+    let shown = String::from_utf8(env.run(&["show", "po_1"]).stdout).unwrap();
     assert!(shown.contains("its status \"on hold\" is not known"), "{shown}");
     let metrics = format!("{}/metrics", worker.health_url().await);
     let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();

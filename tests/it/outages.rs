@@ -6,114 +6,114 @@ use serde_json::json;
 
 use crate::{
     proxy::{Kind, Mode, Proxy},
-    support::{Service, Setup, Worker, World, eventually, job},
+    support::{Service, Setup, TestEnv, Worker, eventually, job},
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
     let database = Service::start("postgres").await;
-    let world = Setup::default().database(&database.url).build().await;
-    let worker = world.start_worker().await;
+    let env = Setup::default().database(&database.url).build().await;
+    let worker = env.start_worker().await;
     // Given a call that is under way,
-    let call = world.provider.hold_next_answer();
-    world.publish(job("po_0")).await;
+    let call = env.provider.hold_next_answer();
+    env.publish(job("po_0")).await;
     call.arrived().await;
     // when the database is killed, the call returns, and more jobs come,
     database.kill();
     call.release();
     for number in 1..20 {
-        world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
+        env.publish(job(&format!("po_{number}")).with("webhook_url", env.webhook_url())).await;
     }
     worker.says("sweep failed").await;
     database.restart();
     // then every job ends in one link.
     for number in 0..20 {
-        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
     }
-    world.webhooks(19).await;
-    assert_eq!(world.provider.ledger().links.len(), 20);
+    env.webhooks(19).await;
+    assert_eq!(env.provider.ledger().links.len(), 20);
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     let broker = Service::start("rabbitmq").await;
-    let mut world = Setup::default().broker(&broker.url).without_listener().build().await;
-    world.start_worker().await.stop().await;
+    let mut env = Setup::default().broker(&broker.url).without_listener().build().await;
+    env.start_worker().await.stop().await;
     broker.settle();
-    world.reconnect().await;
-    let worker = world.start_worker().await;
-    let call = world.provider.hold_next_call();
-    world.publish(job("po_0").with("webhook_url", world.webhook_url())).await;
+    env.reconnect().await;
+    let worker = env.start_worker().await;
+    let call = env.provider.hold_next_call();
+    env.publish(job("po_0").with("webhook_url", env.webhook_url())).await;
     call.arrived().await;
     // The webhook does not wait for the broker.
     broker.kill();
     worker.says("RabbitMQ unavailable").await;
     call.release();
-    world.webhooks(1).await;
-    assert_eq!(world.shown("po_0").unwrap()["event"]["published_at"], json!(null));
+    env.webhooks(1).await;
+    assert_eq!(env.shown("po_0").unwrap()["event"]["published_at"], json!(null));
     broker.restart();
     // The result waits for it, and comes when it is back.
     let published = |shown: &serde_json::Value| shown["event"]["published_at"].is_string();
-    world.wait_until_shown("po_0", "published", published).await;
+    env.wait_until_shown("po_0", "published", published).await;
     consuming_again(&worker).await;
-    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert_eq!(env.provider.ledger().links.len(), 1);
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_whose_confirm_never_comes_is_published_again_under_its_id() {
     // Given a worker that hears nothing from the broker any more, while what it says arrives,
-    let (world, broker) = behind_a_proxy("broker", "AMQP_URL").await;
-    let worker = world.start_worker().await;
-    let call = world.provider.hold_next_call();
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    let (env, broker) = behind_a_proxy("broker", "AMQP_URL").await;
+    let worker = env.start_worker().await;
+    let call = env.provider.hold_next_call();
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     call.arrived().await;
     broker.set(Mode::AnswersLost);
     call.release();
     // when its result is published, and the way back is there again,
-    let first = world.result_of("po_1").await;
-    world.webhooks(1).await;
-    assert_eq!(world.shown("po_1").unwrap()["event"]["published_at"], json!(null));
+    let first = env.result_of("po_1").await;
+    env.webhooks(1).await;
+    assert_eq!(env.shown("po_1").unwrap()["event"]["published_at"], json!(null));
     broker.heal();
     // then it is published again, the same, and counts as published only now.
-    world.wait_until_told("po_1").await;
-    let results = world.wait_for_results("po_1", 2).await;
+    env.wait_until_told("po_1").await;
+    let results = env.wait_for_results("po_1", 2).await;
     assert!(results.iter().all(|result| result.id() == first.id() && result.body == first.body));
-    assert_eq!(world.provider.ledger().links.len(), 1);
-    assert_eq!(world.webhooks(1).await.len(), 1);
+    assert_eq!(env.provider.ledger().links.len(), 1);
+    assert_eq!(env.webhooks(1).await.len(), 1);
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_to_the_broker_that_has_fallen_silent_is_noticed_by_its_heartbeat() {
-    let (world, broker) = behind_a_proxy("broker", "AMQP_URL").await;
-    let worker = world.start_worker().await;
+    let (env, broker) = behind_a_proxy("broker", "AMQP_URL").await;
+    let worker = env.start_worker().await;
     // Half-open: nothing is closed, nothing arrives. Nobody publishes, so nothing else could tell.
     broker.set(Mode::Silent);
     worker.says("RabbitMQ unavailable").await;
     broker.heal();
     consuming_again(&worker).await;
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_costs_neither_cpu_nor_memory() {
     // Given a worker that has done its first jobs,
-    let (mut world, broker) = behind_a_proxy("broker", "AMQP_URL").await;
+    let (mut env, broker) = behind_a_proxy("broker", "AMQP_URL").await;
     let database = in_front_of("DATABASE_URL").await;
-    let url = world.pool.connect_options();
+    let url = env.pool.connect_options();
     let url =
         format!("postgres://{}@{}/{}", url.get_username(), database.address(), url.get_database().unwrap());
-    world.set("database.url", url);
-    world.set("log.filter", "info");
-    let worker = world.start_worker().await;
+    env.set("database.url", url);
+    env.set("log.filter", "info");
+    let worker = env.start_worker().await;
     for number in 0..50 {
-        world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
+        env.publish(job(&format!("po_{number}")).with("webhook_url", env.webhook_url())).await;
     }
-    world.webhooks(50).await;
+    env.webhooks(50).await;
     // when the broker, and then the database, are away for `OUTAGE_SECONDS`, with jobs waiting,
     let length = std::env::var("OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     for (service, proxy, sign) in
@@ -132,24 +132,24 @@ async fn an_outage_costs_neither_cpu_nor_memory() {
         proxy.heal();
     }
     for number in 50..60 {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
     for number in 50..60 {
-        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
     }
     assert!(worker.stop().await.success());
 }
 
-/// A world whose workers reach a service through a proxy.
-async fn behind_a_proxy(service: &str, variable: &str) -> (World, Proxy) {
+/// A test environment whose workers reach a service through a proxy.
+async fn behind_a_proxy(service: &str, variable: &str) -> (TestEnv, Proxy) {
     let proxy = in_front_of(variable).await;
     let mut url: url::Url = std::env::var(variable).unwrap().parse().unwrap();
     url.set_host(Some("127.0.0.1")).unwrap();
     url.set_port(Some(proxy.port())).unwrap();
-    let mut world = World::new().await;
-    world.set(&format!("{service}.url"), url);
-    world.set("broker.heartbeat_seconds", 2);
-    (world, proxy)
+    let mut env = TestEnv::new().await;
+    env.set(&format!("{service}.url"), url);
+    env.set("broker.heartbeat_seconds", 2);
+    (env, proxy)
 }
 
 async fn in_front_of(variable: &str) -> Proxy {

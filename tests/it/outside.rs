@@ -10,7 +10,7 @@ use tokio::{
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Authority, Setup, World, eventually, job};
+use crate::support::{Authority, Setup, TestEnv, eventually, job};
 
 /// A server that answers each request with these bytes, then closes the connection or keeps silent.
 async fn answering(answer: Vec<u8>, then_closes: bool) -> SocketAddr {
@@ -53,8 +53,8 @@ fn json_answer(status: u16, headers: &str, body: &Value) -> Vec<u8> {
     format!("{head}{headers}connection: close\r\n\r\n{body}").into_bytes()
 }
 
-/// A world whose connector `odd` answers so.
-async fn world_of(answer: Vec<u8>, settings: &str) -> World {
+/// A test environment whose connector `odd` answers so.
+async fn world_of(answer: Vec<u8>, settings: &str) -> TestEnv {
     let address = answering(answer, true).await;
     let section = format!(
         "\n[connectors.odd]\nkind = \"sandbox\"\nurl = \"http://{address}\"\ntoken = \"sk_live_canary_0042\"\n{settings}\ncalls = {{ timeout_seconds = 5 }}\n"
@@ -75,26 +75,24 @@ async fn what_a_provider_repeats_of_secrets_reaches_nobody() {
         "x".repeat(410)
     );
     let error = json!({ "error": { "code": "denied_sk_live_canary_0042", "message": message, "reason": "sk_live_canary_0042" } });
-    let world = world_of(json_answer(400, "", &error), "").await;
-    let worker = world.start_worker().await;
+    let env = world_of(json_answer(400, "", &error), "").await;
+    let worker = env.start_worker().await;
     let card = json!({ "card": { "card_number": "4929420573595709", "card_exp_month": "01", "card_exp_year": "2030" } });
     // when it refuses a job,
-    let refused = job("po_1")
-        .connector("odd")
-        .with("payout_method_data", card)
-        .with("webhook_url", world.webhook_url());
-    world.publish(refused).await;
-    let result = world.result_of("po_1").await;
-    let webhook = world.webhooks(1).await.remove(0);
-    let shown = world.wait_until_told("po_1").await;
-    let check = world.run(&["check"]);
+    let refused =
+        job("po_1").connector("odd").with("payout_method_data", card).with("webhook_url", env.webhook_url());
+    env.publish(refused).await;
+    let result = env.result_of("po_1").await;
+    let webhook = env.webhooks(1).await.remove(0);
+    let shown = env.wait_until_told("po_1").await;
+    let check = env.run(&["check"]);
     // then none of it is in the result, the webhook, the log, the database, nor on a terminal.
     assert_eq!(result.kind(), "payout_link.failed");
     let texts = [
         ("result", String::from_utf8_lossy(&result.body).into_owned()),
         ("webhook", webhook.body.clone()),
         ("log", worker.log()),
-        ("database", world.dump().await),
+        ("database", env.dump().await),
         ("show", shown.to_string()),
         ("check", String::from_utf8_lossy(&check.stdout).into_owned()),
     ];
@@ -113,14 +111,14 @@ async fn an_identifier_that_cannot_be_passed_on_makes_the_outcome_unknown() {
     for id in ["plink_\u{0}", "plink_\u{1b}[2J\u{7}", &"p".repeat(256)] {
         // Given a provider that makes a link under such an identifier, and cannot be asked,
         let link = json!({ "id": id, "status": "issued", "url": "https://pay.example.com/1" });
-        let world = world_of(json_answer(201, "", &link), "replay = \"never\"").await;
-        let _worker = world.start_worker().await;
-        world.publish(job("po_1").connector("odd")).await;
+        let env = world_of(json_answer(201, "", &link), "replay = \"never\"").await;
+        let _worker = env.start_worker().await;
+        env.publish(job("po_1").connector("odd")).await;
         // then the record ends, as unknown, and nobody is told of the identifier.
-        let result = world.result_of("po_1").await;
+        let result = env.result_of("po_1").await;
         assert_eq!(result.kind(), "payout_link.pending", "{id:?}");
         assert!(!String::from_utf8_lossy(&result.body).contains("plink_"));
-        let shown = world.run(&["show", "po_1"]).stdout;
+        let shown = env.run(&["show", "po_1"]).stdout;
         assert!(!shown.contains(&0x1b) && !shown.contains(&0), "{}", String::from_utf8_lossy(&shown));
     }
 }
@@ -132,11 +130,11 @@ async fn a_link_whose_end_cannot_be_read_is_a_link_without_one_and_is_counted() 
     for expires_at in unreadable {
         // Given a provider that gives such an end,
         let link = json!({ "id": "plink_1", "status": "issued", "url": "https://pay.example.com/1", "expires_at": expires_at });
-        let world = world_of(json_answer(201, "", &link), "replay = \"never\"").await;
-        let worker = world.start_worker().await;
-        world.publish(job("po_1").connector("odd")).await;
+        let env = world_of(json_answer(201, "", &link), "replay = \"never\"").await;
+        let worker = env.start_worker().await;
+        env.publish(job("po_1").connector("odd")).await;
         // then the link is passed on without it,
-        let result = world.result_of("po_1").await;
+        let result = env.result_of("po_1").await;
         assert_eq!(result.kind(), "payout_link.created", "{expires_at}");
         assert_eq!(result.json()["payout_link"], json!({ "url": "https://pay.example.com/1" }));
         // and counted.
@@ -174,15 +172,15 @@ async fn a_webhook_is_delivered_when_its_status_line_is_read() {
         ("space", format!("Expires : x\r\n{whole}"), false, false),
         ("control", format!("Set-Cookie: a=b\x01c; path=/\r\n{whole}"), false, false),
     ];
-    let world = Setup::default().set("webhooks.timeout_seconds", 2).build().await;
-    let _worker = world.start_worker().await;
+    let env = Setup::default().set("webhooks.timeout_seconds", 2).build().await;
+    let _worker = env.start_worker().await;
     for (id, answer, then_closes, _) in &cases {
         let answer = format!("HTTP/1.1 200 OK\r\n{answer}").into_bytes();
         let url = format!("http://{}/webhooks", answering(answer, *then_closes).await);
-        world.publish(job(id).with("webhook_url", json!(url))).await;
+        env.publish(job(id).with("webhook_url", json!(url))).await;
     }
     for (id, _, _, is_broken) in &cases {
-        let shown = world.wait_until_told(id).await;
+        let shown = env.wait_until_told(id).await;
         assert_eq!(shown["event"]["webhook_state"], "delivered", "{id}: {shown}");
         assert_eq!(shown["event"]["webhook_attempts"], 1, "{id}: {shown}");
         let timeline = shown["timeline"].as_array().unwrap();
@@ -221,15 +219,15 @@ async fn resetting(acceptor: TlsAcceptor) -> SocketAddr {
 async fn a_webhook_is_delivered_when_its_status_is_read_over_http2_too() {
     // Given a merchant that resets the stream behind the status,
     let authority = Authority::new("a test's authority");
-    let mut world = World::new().await;
-    let roots = world.folder.join("merchants.pem");
+    let mut env = TestEnv::new().await;
+    let roots = env.folder.join("merchants.pem");
     std::fs::write(&roots, authority.pem()).unwrap();
-    world.set("webhooks.ca_file", roots.display());
+    env.set("webhooks.ca_file", roots.display());
     let merchant = resetting(authority.server(&["127.0.0.1"]).http2()).await;
-    let _worker = world.start_worker().await;
-    world.publish(job("f").with("webhook_url", json!(format!("https://{merchant}/webhooks")))).await;
+    let _worker = env.start_worker().await;
+    env.publish(job("f").with("webhook_url", json!(format!("https://{merchant}/webhooks")))).await;
     // then the webhook is delivered, at once, and the attempt says what became of the body.
-    let shown = world.wait_until_told("f").await;
+    let shown = env.wait_until_told("f").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered", "{shown}");
     assert_eq!(shown["event"]["webhook_attempts"], 1, "{shown}");
     let post = shown["timeline"].as_array().unwrap().iter().find(|attempt| attempt["outcome"] == "delivered");
@@ -243,38 +241,38 @@ async fn a_webhook_is_delivered_when_its_status_is_read_over_http2_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_nobody_can_reach_is_rejected_with_its_field() {
-    let world = Setup::default().set("webhooks.allowed_hosts", "[\"hook.test\"]").build().await;
-    let _worker = world.start_worker().await;
+    let env = Setup::default().set("webhooks.allowed_hosts", "[\"hook.test\"]").build().await;
+    let _worker = env.start_worker().await;
     let long = format!("{}.com", "a".repeat(64));
     let hosts =
         ["localhost", "LOCALHOST.", "printer.local", "a.internal", "a.invalid", "a.onion", &long, "a..com"];
     for host in hosts {
-        world.publish(job(host).with("webhook_url", json!(format!("http://{host}/webhooks")))).await;
+        env.publish(job(host).with("webhook_url", json!(format!("http://{host}/webhooks")))).await;
     }
     for host in hosts {
-        let result = world.result_of(host).await;
+        let result = env.result_of(host).await;
         assert_eq!(result.kind(), "payout_link.rejected", "{host}");
         assert_eq!(result.field().as_deref(), Some("webhook_url"), "{host}");
     }
-    world.publish(job("allowed").with("webhook_url", json!("http://hook.test:1/webhooks"))).await;
-    assert_eq!(world.result_of("allowed").await.kind(), "payout_link.created");
+    env.publish(job("allowed").with("webhook_url", json!("http://hook.test:1/webhooks"))).await;
+    assert_eq!(env.result_of("allowed").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_health_port_has_limits_and_a_database_connection_of_its_own() {
     // Given a worker whose pool is taken to its last connection by a lock,
-    let world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
-    let worker = world.start_worker().await;
+    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let worker = env.start_worker().await;
     let url: url::Url = worker.health_url().await.parse().unwrap();
     let address = (url.host_str().unwrap().to_owned(), url.port().unwrap());
-    let mut locked = world.pool.begin().await.unwrap();
+    let mut locked = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links").execute(&mut *locked).await.unwrap();
     for number in 0..64 {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
     eventually("statements wait for the lock", async || {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        (sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() > 0).then_some(())
+        (sqlx::query_scalar::<_, i64>(waiting).fetch_one(&env.pool).await.unwrap() > 0).then_some(())
     })
     .await;
     // and half requests without end,
@@ -288,7 +286,7 @@ async fn the_health_port_has_limits_and_a_database_connection_of_its_own() {
     let ready = reqwest_text(&format!("{url}health/ready")).await;
     assert!(ready.contains("\"database\":true"), "{ready}");
     let probes = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%probe'";
-    assert_eq!(sqlx::query_scalar::<_, i64>(probes).fetch_one(&world.pool).await.unwrap(), 1);
+    assert_eq!(sqlx::query_scalar::<_, i64>(probes).fetch_one(&env.pool).await.unwrap(), 1);
     // and none of the half requests is left open.
     for mut stream in half {
         let mut answer = Vec::new();

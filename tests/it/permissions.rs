@@ -11,18 +11,18 @@ use payout_link_worker::{postgres, rabbitmq::Names};
 use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use crate::support::{Service, Setup, World, eventually, job};
+use crate::support::{Service, Setup, TestEnv, eventually, job};
 
-/// A role that has what docs/permissions/postgres.sql gives; the URL of the world's database for it.
-async fn role(world: &World) -> (String, url::Url) {
-    postgres::migrate(&world.pool).await.unwrap();
-    let options = world.pool.connect_options();
+/// A role that has what docs/permissions/postgres.sql gives; the URL of the test environment's database for it.
+async fn role(env: &TestEnv) -> (String, url::Url) {
+    postgres::migrate(&env.pool).await.unwrap();
+    let options = env.pool.connect_options();
     let database = options.get_database().unwrap();
     let name = format!("worker_of_{database}");
     let make = format!("CREATE ROLE {name} LOGIN PASSWORD 'canary-role-password'");
-    sqlx::query(AssertSqlSafe(make)).execute(&world.pool).await.unwrap();
+    sqlx::query(AssertSqlSafe(make)).execute(&env.pool).await.unwrap();
     let grants = include_str!("../../docs/permissions/postgres.sql").replace(":\"worker\"", &name);
-    sqlx::raw_sql(AssertSqlSafe(grants)).execute(&world.pool).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(grants)).execute(&env.pool).await.unwrap();
     let mut url: url::Url = std::env::var("DATABASE_URL").unwrap().parse().unwrap();
     url.set_username(&name).unwrap();
     url.set_password(Some("canary-role-password")).unwrap();
@@ -30,15 +30,15 @@ async fn role(world: &World) -> (String, url::Url) {
     (name, url)
 }
 
-async fn drop_role(world: &World, name: &str) {
+async fn drop_role(env: &TestEnv, name: &str) {
     let drop = format!("DROP OWNED BY {name}; DROP ROLE {name}");
-    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&world.pool).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&env.pool).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_roles_rights_are_enough() {
     // Given a worker under that role,
-    let mut world = Setup::default()
+    let mut env = Setup::default()
         .set("worker.migrate", false)
         .set("retention.requests_days", 0)
         .set("retention.events_days", 0)
@@ -46,26 +46,26 @@ async fn the_roles_rights_are_enough() {
         .set("worker.sweep_interval_ms", 50)
         .build()
         .await;
-    let (name, url) = role(&world).await;
-    world.set("database.url", url);
-    let worker = world.start_worker().await;
+    let (name, url) = role(&env).await;
+    env.set("database.url", url);
+    let worker = env.start_worker().await;
     // when it does all that there is to do: a link, a repeat, a conflict, a refusal, a retry, a doubt,
     for answers in [1, 2] {
-        world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-        world.wait_for_results("po_1", answers).await;
+        env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+        env.wait_for_results("po_1", answers).await;
     }
-    world.publish(job("po_1").amount(99)).await;
-    world.dead_letter().await;
+    env.publish(job("po_1").amount(99)).await;
+    env.dead_letter().await;
     for (id, fault) in [("po_2", 422), ("po_3", 429), ("po_4", 500)] {
-        world.provider.inject_fault(Fault::status(fault));
-        world.publish(job(id)).await;
-        world.result_of(id).await;
+        env.provider.inject_fault(Fault::status(fault));
+        env.publish(job(id)).await;
+        env.result_of(id).await;
     }
     // and everything is past its retention,
     let left = "SELECT (SELECT count(*) FROM payout_links WHERE request IS NOT NULL)
         + (SELECT count(*) FROM events) + (SELECT count(*) FROM attempts)";
     eventually("all to be erased", async || {
-        let left: i64 = sqlx::query_scalar(left).fetch_one(&world.pool).await.unwrap();
+        let left: i64 = sqlx::query_scalar(left).fetch_one(&env.pool).await.unwrap();
         (left == 0).then_some(())
     })
     .await;
@@ -74,16 +74,16 @@ async fn the_roles_rights_are_enough() {
     for command in
         [&["keys", "status"][..], &["keys", "rotate"], &["show", "po_1"], &["verify-history", "--help"]]
     {
-        let output = world.run(command);
+        let output = env.run(command);
         assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    drop_role(&world, &name).await;
+    drop_role(&env, &name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_roles_rights_are_no_more_than_enough() {
-    let world = World::new().await;
-    let (name, url) = role(&world).await;
+    let env = TestEnv::new().await;
+    let (name, url) = role(&env).await;
     let mut session = PgConnection::connect(url.as_str()).await.unwrap();
     for statement in [
         "DELETE FROM payout_links",
@@ -102,7 +102,7 @@ async fn the_roles_rights_are_no_more_than_enough() {
         assert_eq!(code, "42501", "{statement}: {refused}");
     }
     session.close().await.unwrap();
-    drop_role(&world, &name).await;
+    drop_role(&env, &name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,19 +119,19 @@ async fn the_brokers_user_can_do_its_work_and_nothing_else() {
         .unwrap();
     assert!(granted.status.success(), "{}", String::from_utf8_lossy(&granted.stderr));
     // Given a worker of that user, with the names of the contract,
-    let mut world = Setup::default().names(Names::default()).broker(&broker.url).build().await;
+    let mut env = Setup::default().names(Names::default()).broker(&broker.url).build().await;
     let mut url: url::Url = broker.url.parse().unwrap();
     url.set_username("worker").unwrap();
     url.set_password(Some("canary-broker-password")).unwrap();
-    world.set("broker.url", &url);
-    let worker = world.start_worker().await;
+    env.set("broker.url", &url);
+    let worker = env.start_worker().await;
     // when it does all that it does there: results, replies, dead letters, what nobody is bound for,
-    let (queue, replies) = world.reply_queue().await;
-    world.publish(job("po_1").reply_to(&queue)).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let (queue, replies) = env.reply_queue().await;
+    env.publish(job("po_1").reply_to(&queue)).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     eventually("the reply", async || (!replies.lock().unwrap().is_empty()).then_some(())).await;
-    world.publish(job("po_2").amount(0)).await;
-    world.dead_letter().await;
+    env.publish(job("po_2").amount(0)).await;
+    env.dead_letter().await;
     assert!(worker.stop().await.success());
     // then that is all that it may.
     let connection = Connection::connect(url.as_str(), ConnectionProperties::default()).await.unwrap();
@@ -166,16 +166,16 @@ async fn the_brokers_user_can_do_its_work_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_with_secrets_that_everybody_may_read_is_said() {
     use std::{fs::Permissions, os::unix::fs::PermissionsExt};
-    let mut world = World::new().await;
-    let file = world.folder.join("fingerprint");
+    let mut env = TestEnv::new().await;
+    let file = env.folder.join("fingerprint");
     std::fs::write(&file, "ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=").unwrap();
-    world.set("keys.fingerprint_file", file.display());
-    let config = world.folder.join("worker.toml");
+    env.set("keys.fingerprint_file", file.display());
+    let config = env.folder.join("worker.toml");
     for (mode, warnings) in [(0o644, 2), (0o640, 0), (0o600, 0)] {
         for file in [&file, &config] {
             std::fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
         }
-        let said = String::from_utf8(world.run(&["check"]).stdout).unwrap();
+        let said = String::from_utf8(env.run(&["check"]).stdout).unwrap();
         assert_eq!(said.matches("it holds secrets, and every user may read it").count(), warnings, "{said}");
         assert!(!said.contains("ZmluZ2Vy"), "{said}");
     }

@@ -11,37 +11,37 @@ use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use uuid::Uuid;
 
-use crate::support::{World, accept, created, eventually, job, store, store_with, submit};
+use crate::support::{TestEnv, accept, created, eventually, job, store, store_with, submit};
 
 /// The planner takes what is open for few rows, as it always has been when it looked last; in an outage it is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_open_costs_the_others_nothing() {
     // Given a history that was analyzed when all of it was concluded,
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
-    fill(&world, CONCLUDED, 1..=20_000).await;
-    sqlx::query("ANALYZE payout_links").execute(&world.pool).await.unwrap();
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    fill(&env, CONCLUDED, 1..=20_000).await;
+    sqlx::query("ANALYZE payout_links").execute(&env.pool).await.unwrap();
     // and 5,000 records since then that wait for a connector that is away,
-    fill(&world, OPEN, 20_001..=25_000).await;
+    fill(&env, OPEN, 20_001..=25_000).await;
     // when jobs of another are worked on, with a retry and a repeat of one that is under way,
-    let worker = world.start_worker().await;
-    let held = world.provider.hold_next_call();
-    world.publish(job("po_held")).await;
+    let worker = env.start_worker().await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("po_held")).await;
     held.arrived().await;
-    world.publish(job("po_held").reply_to(&world.reply_queue().await.0)).await;
-    world.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
+    env.publish(job("po_held").reply_to(&env.reply_queue().await.0)).await;
+    env.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
     for number in 0..20 {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
     for number in 0..20 {
-        world.wait_until_told(&format!("po_{number}")).await;
+        env.wait_until_told(&format!("po_{number}")).await;
     }
     held.release();
-    world.wait_until_told("po_held").await;
+    env.wait_until_told("po_held").await;
     assert!(worker.stop().await.success());
     // then no statement of a job has read the others by the index of open records. The worker counts them once a minute.
     let read = counted(
-        &world,
+        &env,
         "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'payout_links_service_order'",
     );
     let read = read.await;
@@ -60,29 +60,29 @@ const SMALL: [u32; 4] = [0, 1, 3, 400];
 
 async fn a_plan_that_was_made_for(known: u32) {
     // Given a worker whose statements were planned when there was little yet, and the planner knew that,
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
     // (told about a table's settings, a connection plans anew)
-    leave_unanalyzed(&world).await;
-    insert(&world, CONCLUDED, 1..=known).await;
-    sqlx::query("VACUUM (ANALYZE) payout_links, events").execute(&world.pool).await.unwrap();
-    let worker = world.start_worker().await;
+    leave_unanalyzed(&env).await;
+    insert(&env, CONCLUDED, 1..=known).await;
+    sqlx::query("VACUUM (ANALYZE) payout_links, events").execute(&env.pool).await.unwrap();
+    let worker = env.start_worker().await;
     // (whoever looks at the tables is counted among what reads them)
     let jobs = async |numbers: std::ops::Range<usize>| {
         for number in numbers {
             let id = format!("po_{number}");
-            world.publish(job(&id).with("webhook_url", world.webhook_url())).await;
-            world.result_of(&id).await;
-            world.webhooks(number + 1).await;
+            env.publish(job(&id).with("webhook_url", env.webhook_url())).await;
+            env.result_of(&id).await;
+            env.webhooks(number + 1).await;
         }
     };
     jobs(0..8).await;
     // when there is much, and nothing has told it,
-    insert(&world, CONCLUDED, known + 1..=20_000).await;
+    insert(&env, CONCLUDED, known + 1..=20_000).await;
     jobs(8..16).await;
     assert!(worker.stop().await.success());
     // then no statement reads all of it, neither row by row nor along an index.
-    assert!(counted(&world, READ).await < 1_000, "{known}");
+    assert!(counted(&env, READ).await < 1_000, "{known}");
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -99,13 +99,13 @@ async fn a_plan_for_many_rows_that_was_made_for_a_small_table_does_no_harm() {
 }
 
 async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    leave_unanalyzed(&world).await;
-    insert(&world, CONCLUDED, 1..=known).await;
-    sqlx::query("VACUUM (ANALYZE) payout_links, events").execute(&world.pool).await.unwrap();
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    leave_unanalyzed(&env).await;
+    insert(&env, CONCLUDED, 1..=known).await;
+    sqlx::query("VACUUM (ANALYZE) payout_links, events").execute(&env.pool).await.unwrap();
     let settings = DatabaseSettings {
-        url: world.pool.connect_options().to_url_lossy().to_string().into(),
+        url: env.pool.connect_options().to_url_lossy().to_string().into(),
         tls: DatabaseTls::default(),
         max_connections: 6,
         timeout: Duration::from_secs(10),
@@ -169,24 +169,24 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
     let first = accept(&store, "first").await.id;
     jobs(0..4).await;
     let rotated = rotating.reseal(first, 1_000).await.unwrap();
-    insert(&world, CONCLUDED, known + 1..=20_000).await;
+    insert(&env, CONCLUDED, known + 1..=20_000).await;
     jobs(4..8).await;
     let rotated_again = rotating.reseal(rotated.last.unwrap(), 1_000).await.unwrap();
     assert_eq!((rotated.records, rotated_again.records), (48, 48));
     pool.close().await;
-    let read = counted(&world, READ).await;
+    let read = counted(&env, READ).await;
     assert!(read < 1_000, "{read} of {known}");
 }
 
 /// A fifth of ten million, the usual share, would be two million dead rows before anybody looks.
 #[tokio::test]
 async fn tables_that_only_grow_are_vacuumed_by_a_small_share_of_them() {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
     for table in ["payout_links", "events"] {
         let share = "SELECT option_value::float8 FROM pg_class, pg_options_to_table(reloptions)
             WHERE oid = $1::regclass AND option_name = 'autovacuum_vacuum_scale_factor'";
-        let share: f64 = sqlx::query_scalar(share).bind(table).fetch_one(&world.pool).await.unwrap();
+        let share: f64 = sqlx::query_scalar(share).bind(table).fetch_one(&env.pool).await.unwrap();
         assert!(share <= 0.01, "{table}: {share}");
     }
 }
@@ -194,39 +194,39 @@ async fn tables_that_only_grow_are_vacuumed_by_a_small_share_of_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_among_many_is_shown_without_looking_at_the_others() {
     // Given many records of many merchants,
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
-    fill(&world, CONCLUDED, 1..=20_000).await;
-    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&world.pool).await.unwrap();
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    fill(&env, CONCLUDED, 1..=20_000).await;
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&env.pool).await.unwrap();
     let pages =
         "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit FROM pg_statio_user_tables
         WHERE relname = 'payout_links'";
-    let before = counted(&world, pages).await;
+    let before = counted(&env, pages).await;
     // when an operator asks for one by the number that merchants give, which names no merchant,
-    assert_eq!(world.shown("past-12345").unwrap()["merchant_payout_id"], "past-12345");
+    assert_eq!(env.shown("past-12345").unwrap()["merchant_payout_id"], "past-12345");
     // then a few pages are looked at, and not hundreds.
-    assert!(counted(&world, pages).await - before < 50);
+    assert!(counted(&env, pages).await - before < 50);
 }
 
 const CONCLUDED: &str = "'created', 'plink', '\\x00'::bytea, gen_random_uuid(), now(), NULL::timestamptz";
 const OPEN: &str = "'open', NULL, NULL::bytea, NULL::uuid, NULL::timestamptz, now() + interval '1 hour'";
 
 /// Records of another connector, with an event each, an hour old, that nobody analyzes unasked.
-async fn fill(world: &World, state: &str, numbers: std::ops::RangeInclusive<u32>) {
-    leave_unanalyzed(world).await;
-    insert(world, state, numbers).await;
+async fn fill(env: &TestEnv, state: &str, numbers: std::ops::RangeInclusive<u32>) {
+    leave_unanalyzed(env).await;
+    insert(env, state, numbers).await;
 }
 
-async fn leave_unanalyzed(world: &World) {
+async fn leave_unanalyzed(env: &TestEnv) {
     for statement in [
         "ALTER TABLE payout_links SET (autovacuum_enabled = off)",
         "ALTER TABLE events SET (autovacuum_enabled = off)",
     ] {
-        sqlx::query(statement).execute(&world.pool).await.unwrap();
+        sqlx::query(statement).execute(&env.pool).await.unwrap();
     }
 }
 
-async fn insert(world: &World, state: &str, numbers: std::ops::RangeInclusive<u32>) {
+async fn insert(env: &TestEnv, state: &str, numbers: std::ops::RangeInclusive<u32>) {
     let (first, last) = numbers.into_inner();
     // In the order of time, as all ids: what is new comes after them.
     let id = "(lpad(to_hex((extract(epoch FROM now() - interval '1 hour') * 1000)::bigint), 12, '0') || '70008000' ||
@@ -244,17 +244,17 @@ async fn insert(world: &World, state: &str, numbers: std::ops::RangeInclusive<u3
              FROM generate_series({first}, {last}) n"
         ),
     ] {
-        sqlx::query(AssertSqlSafe(statement)).execute(&world.pool).await.unwrap();
+        sqlx::query(AssertSqlSafe(statement)).execute(&env.pool).await.unwrap();
     }
 }
 
 /// What the server has counted, once the workers' connections have ended and told it.
-async fn counted(world: &World, what: &'static str) -> i64 {
+async fn counted(env: &TestEnv, what: &'static str) -> i64 {
     eventually("the counts of connections that have ended", async || {
         let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'payout-link-worker')";
-        let ended: bool = sqlx::query_scalar(ended).fetch_one(&world.pool).await.unwrap();
-        let counted: i64 = sqlx::query_scalar(what).fetch_one(&world.pool).await.unwrap();
+        let ended: bool = sqlx::query_scalar(ended).fetch_one(&env.pool).await.unwrap();
+        let counted: i64 = sqlx::query_scalar(what).fetch_one(&env.pool).await.unwrap();
         ended.then_some(counted)
     })
     .await

@@ -2,57 +2,55 @@
 
 use lapin::types::AMQPValue;
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job};
 
 /// Restarts and reconnects do the same to good jobs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_keeps_coming_back_is_no_poison() {
     // Given a job that was delivered and given back far more often than a begin may fail,
-    let world = Setup::default().set("worker.max_unfinished_begins", 1).build().await;
-    world.start_worker().await.stop().await;
-    world.publish(job("po_1")).await;
+    let env = Setup::default().set("worker.max_unfinished_begins", 1).build().await;
+    env.start_worker().await.stop().await;
+    env.publish(job("po_1")).await;
     for _ in 0..30 {
-        world.deliver_and_give_back().await;
+        env.deliver_and_give_back().await;
     }
     // and one whose publisher says so,
     let count = AMQPValue::LongLongInt(1000);
-    world.publish(job("po_2").value("x-delivery-count", count)).await;
+    env.publish(job("po_2").value("x-delivery-count", count)).await;
     // when a worker finds them, then both are created, and nothing is left of the suspicion.
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     for id in ["po_1", "po_2"] {
-        assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(id).await.kind(), "payout_link.created");
     }
-    no_suspects(&world).await;
-    assert_eq!(world.ready(&world.names.dead_queue).await, 0);
+    no_suspects(&env).await;
+    assert_eq!(env.ready(&env.names.dead_queue).await, 0);
 }
 
 /// Starts worker after worker. Each dies while it waits for the table, with the message begun and not written down.
-async fn let_workers_die(world: &World) {
-    let mut lock = world.pool.begin().await.unwrap();
+async fn let_workers_die(env: &TestEnv) {
+    let mut lock = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
     // (three times it is delivered like any other)
     for begun in [0, 0, 0, 1, 2] {
-        let mut worker = world.start_worker().await;
+        let mut worker = env.start_worker().await;
         eventually("the job is taken", async || {
             let of = "SELECT coalesce(sum(begun), 0)::bigint FROM suspect_messages";
-            let begins: i64 = sqlx::query_scalar(of).fetch_one(&world.pool).await.unwrap();
-            (world.ready(&world.names.jobs_queue).await == 0 && begins == begun).then_some(())
+            let begins: i64 = sqlx::query_scalar(of).fetch_one(&env.pool).await.unwrap();
+            (env.ready(&env.names.jobs_queue).await == 0 && begins == begun).then_some(())
         })
         .await;
         worker.kill();
-        eventually("the job is back", async || {
-            (world.ready(&world.names.jobs_queue).await == 1).then_some(())
-        })
-        .await;
+        eventually("the job is back", async || (env.ready(&env.names.jobs_queue).await == 1).then_some(()))
+            .await;
     }
     lock.commit().await.unwrap();
 }
 
 /// Waits until nothing is left of the suspicion: that is deleted after the message is settled.
-async fn no_suspects(world: &World) {
+async fn no_suspects(env: &TestEnv) {
     eventually("no suspect messages", async || {
         let count: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM suspect_messages").fetch_one(&world.pool).await.unwrap();
+            sqlx::query_scalar("SELECT count(*) FROM suspect_messages").fetch_one(&env.pool).await.unwrap();
         (count == 0).then_some(())
     })
     .await;
@@ -61,56 +59,56 @@ async fn no_suspects(world: &World) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_kills_every_worker_is_taken_for_poison() {
     // Given a message at which worker after worker dies before it has written it down,
-    let world = Setup::default().set("worker.max_unfinished_begins", 2).build().await;
-    world.start_worker().await.stop().await;
-    world.publish(job("po_1").message_id("msg_1")).await;
-    let_workers_die(&world).await;
+    let env = Setup::default().set("worker.max_unfinished_begins", 2).build().await;
+    env.start_worker().await.stop().await;
+    env.publish(job("po_1").message_id("msg_1")).await;
+    let_workers_die(&env).await;
     // when the next worker finds it, then it is rejected, and other jobs go on.
-    let worker = world.start_worker().await;
-    let rejected = world.result_of("po_1").await;
+    let worker = env.start_worker().await;
+    let rejected = env.result_of("po_1").await;
     assert_eq!(rejected.kind(), "payout_link.rejected");
-    let dead = world.dead_letter().await;
+    let dead = env.dead_letter().await;
     assert!(dead.header("x-rejected-reason").unwrap().contains("began 2 times and never ended"));
-    world.publish(job("po_2")).await;
-    assert_eq!(world.result_of("po_2").await.kind(), "payout_link.created");
-    assert_eq!(world.provider.ledger().links.len(), 1);
+    env.publish(job("po_2")).await;
+    assert_eq!(env.result_of("po_2").await.kind(), "payout_link.created");
+    assert_eq!(env.provider.ledger().links.len(), 1);
     // Moved back once its cause is gone it is a new try.
-    world.publish(job("po_1").message_id("msg_1")).await;
-    world.wait_until_shown("po_1", "created", |shown| shown["state"] == "created").await;
-    no_suspects(&world).await;
+    env.publish(job("po_1").message_id("msg_1")).await;
+    env.wait_until_shown("po_1", "created", |shown| shown["state"] == "created").await;
+    no_suspects(&env).await;
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_read_without_a_death_is_rejected_unread() {
     // Given a message at which workers died, the last of them while it read it only to find its record,
-    let world = Setup::default().set("worker.max_unfinished_begins", 2).build().await;
-    world.start_worker().await.stop().await;
-    world.publish(job("po_1").message_id("msg_1")).await;
-    let_workers_die(&world).await;
-    sqlx::query("UPDATE suspect_messages SET begun = 3").execute(&world.pool).await.unwrap();
+    let env = Setup::default().set("worker.max_unfinished_begins", 2).build().await;
+    env.start_worker().await.stop().await;
+    env.publish(job("po_1").message_id("msg_1")).await;
+    let_workers_die(&env).await;
+    sqlx::query("UPDATE suspect_messages SET begun = 3").execute(&env.pool).await.unwrap();
     // when the next worker finds it, then it is rejected without its identifier.
-    let _worker = world.start_worker().await;
-    let rejected = world.answer_to("msg_1").await;
+    let _worker = env.start_worker().await;
+    let rejected = env.answer_to("msg_1").await;
     assert_eq!(rejected.kind(), "payout_link.rejected");
     assert!(rejected.json().get("merchant_payout_id").is_none());
-    assert!(world.provider.ledger().links.is_empty());
+    assert!(env.provider.ledger().links.is_empty());
 }
 
 /// A job that was accepted is never told rejected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_job_was_accepted_is_not_rejected_as_poison() {
     // Given a payout that was created, and the same job again, at which worker after worker dies,
-    let world = Setup::default().set("worker.max_unfinished_begins", 2).build().await;
-    let worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let env = Setup::default().set("worker.max_unfinished_begins", 2).build().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     worker.stop().await;
-    world.publish(job("po_1").message_id("msg_2")).await;
-    let_workers_die(&world).await;
+    env.publish(job("po_1").message_id("msg_2")).await;
+    let_workers_die(&env).await;
     // when the next worker finds it, then it gets the result again.
-    let _worker = world.start_worker().await;
-    assert_eq!(world.answer_to("msg_2").await.kind(), "payout_link.created");
-    assert_eq!(world.ready(&world.names.dead_queue).await, 0);
-    no_suspects(&world).await;
+    let _worker = env.start_worker().await;
+    assert_eq!(env.answer_to("msg_2").await.kind(), "payout_link.created");
+    assert_eq!(env.ready(&env.names.dead_queue).await, 0);
+    no_suspects(&env).await;
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use std::process::Output;
 
-use crate::support::{Setup, TOKEN, WEBHOOK_SECRET, World, eventually, job};
+use crate::support::{Setup, TOKEN, TestEnv, WEBHOOK_SECRET, eventually, job};
 use provider_simulators::sandbox::{Fault, FaultRule};
 
 fn said(output: &Output) -> String {
@@ -13,24 +13,24 @@ fn said(output: &Output) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tells_what_can_be_reached() {
-    let world = World::new().await;
-    let output = world.run(&["check"]);
+    let env = TestEnv::new().await;
+    let output = env.run(&["check"]);
     assert!(output.status.success(), "{}", said(&output));
     for what in ["configuration", "broker", "database", "connector sandbox"] {
         assert!(said(&output).contains(&format!("ok      {what}")), "{what}: {}", said(&output));
     }
-    let world = Setup::default().set("connectors.mute.url", "http://127.0.0.1:1").build().await;
-    let output = world.run(&["check"]);
+    let env = Setup::default().set("connectors.mute.url", "http://127.0.0.1:1").build().await;
+    let output = env.run(&["check"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("failed  connector mute"), "{}", said(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_stops_the_start_and_is_told_without_being_shown() {
-    let mut world = World::new().await;
+    let mut env = TestEnv::new().await;
     let url = std::env::var("AMQP_URL").unwrap().replace("guest:guest", "guest:canary-password");
-    world.set("broker.url", &url);
-    let mut worker = world.launch_worker(&[]);
+    env.set("broker.url", &url);
+    let mut worker = env.launch_worker(&[]);
     assert_eq!(worker.exited().await.code(), Some(1));
     assert!(worker.log().contains("ACCESS_REFUSED"), "{}", worker.log());
     assert!(!worker.log().contains("canary"), "{}", worker.log());
@@ -38,16 +38,16 @@ async fn a_wrong_password_stops_the_start_and_is_told_without_being_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_not_there_stops_the_start_and_one_that_is_away_does_not() {
-    let mut world = World::new().await;
+    let mut env = TestEnv::new().await;
     let url = std::env::var("DATABASE_URL").unwrap();
     let (server, _) = url.rsplit_once('/').unwrap();
     let missing = [("PAYOUT_LINK__DATABASE__URL", format!("{server}/there_is_no_such_database"))];
-    let mut worker = world.launch_worker(&missing);
+    let mut worker = env.launch_worker(&missing);
     assert_eq!(worker.exited().await.code(), Some(1));
     assert!(worker.log().contains("there_is_no_such_database"), "{}", worker.log());
 
-    world.set("database.url", "postgres://worker:canary@127.0.0.1:1/payout_links");
-    let worker = world.launch_worker(&[]);
+    env.set("database.url", "postgres://worker:canary@127.0.0.1:1/payout_links");
+    let worker = env.launch_worker(&[]);
     worker.says("database unavailable at start, will retry").await;
     assert!(!worker.log().contains("canary"), "{}", worker.log());
     assert!(worker.stop().await.success());
@@ -55,11 +55,11 @@ async fn a_database_that_is_not_there_stops_the_start_and_one_that_is_away_does_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_configuration_names_every_setting_that_is_wrong() {
-    let mut world = World::new().await;
-    world.set("broker.prefetsh", 5);
-    world.set("worker.lease_seconds", "soon");
-    world.set("retry.max_attempts", "many");
-    let output = world.run(&["check"]);
+    let mut env = TestEnv::new().await;
+    env.set("broker.prefetsh", 5);
+    env.set("worker.lease_seconds", "soon");
+    env.set("retry.max_attempts", "many");
+    let output = env.run(&["check"]);
     assert_eq!(output.status.code(), Some(2));
     for setting in ["prefetsh", "worker", "retry"] {
         assert!(said(&output).contains(setting), "{setting}: {}", said(&output));
@@ -70,13 +70,13 @@ async fn a_wrong_configuration_names_every_setting_that_is_wrong() {
 /// Every value is a canary: no section, and no mistake in one, may show what it holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn config_says_what_is_given_and_not_what_it_is() {
-    let mut world = World::new().await;
-    let secret = world.folder.join("secret");
+    let mut env = TestEnv::new().await;
+    let secret = env.folder.join("secret");
     std::fs::write(&secret, "postgres://canary:canary@127.0.0.1/canary").unwrap();
-    world.set("database.url_file", secret.display());
-    world.set("broker.url", "amqps://canary:canary@canary/");
-    world.set("webhooks.merchant_secrets.m_1", "[\"whsec_canary\"]");
-    let output = world.run(&["config"]);
+    env.set("database.url_file", secret.display());
+    env.set("broker.url", "amqps://canary:canary@canary/");
+    env.set("webhooks.merchant_secrets.m_1", "[\"whsec_canary\"]");
+    let output = env.run(&["config"]);
     // One of them is wrong, and is told; so is what is given, since that may be asked to find out.
     assert_eq!(output.status.code(), Some(2));
     let said = said(&output);
@@ -94,27 +94,27 @@ async fn config_says_what_is_given_and_not_what_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_with_other_arguments_is_named_and_left_alone() {
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
-    world.publish(job("po_1")).await;
-    let mut worker = world.launch_worker(&[("PAYOUT_LINK__BROKER__DELIVERY_LIMIT", "19".into())]);
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    env.publish(job("po_1")).await;
+    let mut worker = env.launch_worker(&[("PAYOUT_LINK__BROKER__DELIVERY_LIMIT", "19".into())]);
     assert_eq!(worker.exited().await.code(), Some(1));
-    assert!(worker.log().contains(&world.names.jobs_queue), "{}", worker.log());
+    assert!(worker.log().contains(&env.names.jobs_queue), "{}", worker.log());
     assert!(worker.log().contains("x-delivery-limit"), "{}", worker.log());
     eventually("the job is still there", async || {
-        (world.ready(&world.names.jobs_queue).await == 1).then_some(())
+        (env.ready(&env.names.jobs_queue).await == 1).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_publishes_jobs_and_prints_their_results() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    let file = world.folder.join("jobs.jsonl");
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    let file = env.folder.join("jobs.jsonl");
     let jobs = [job("po_1"), job("po_2")].map(|job| String::from_utf8(job.body).unwrap()).join("\n");
     std::fs::write(&file, jobs).unwrap();
-    let output = world.run(&["submit", "--wait", file.to_str().unwrap()]);
+    let output = env.run(&["submit", "--wait", file.to_str().unwrap()]);
     assert!(output.status.success(), "{}", said(&output));
     for id in ["po_1", "po_2"] {
         assert!(said(&output).contains(id), "{}", said(&output));
@@ -123,20 +123,20 @@ async fn submit_publishes_jobs_and_prints_their_results() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn show_has_no_secret() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    world.wait_until_told("po_1").await;
-    let url = world.provider.ledger().links[0].url.clone();
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_told("po_1").await;
+    let url = env.provider.ledger().links[0].url.clone();
     // It is found by each of its ids.
-    let json = world.run(&["show", "--json", "po_1"]);
+    let json = env.run(&["show", "--json", "po_1"]);
     let record: serde_json::Value = serde_json::from_str(said(&json).trim()).unwrap();
     for id in [&record["id"], &record["event"]["id"], &record["connector_payout_id"]] {
-        let output = world.run(&["show", id.as_str().unwrap()]);
+        let output = env.run(&["show", id.as_str().unwrap()]);
         assert!(output.status.success() && said(&output).contains("po_1"), "{id}: {}", said(&output));
     }
     for arguments in [&["show", "po_1"][..], &["show", "--json", "po_1"]] {
-        let output = world.run(arguments);
+        let output = env.run(arguments);
         assert!(output.status.success());
         assert!(said(&output).contains("po_1"));
         assert!(
@@ -145,45 +145,45 @@ async fn show_has_no_secret() {
             said(&output)
         );
     }
-    assert_eq!(world.run(&["show", "po_9"]).status.code(), Some(1));
+    assert_eq!(env.run(&["show", "po_9"]).status.code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_says_what_it_cannot_take_back() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
     // Given a link of a connector that takes none back, and a payout without a link,
-    world.publish(job("po_1")).await;
-    let id = world.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
-    world.provider.inject_fault(Fault::status(422));
-    world.publish(job("refused")).await;
-    world.result_of("refused").await;
+    env.publish(job("po_1")).await;
+    let id = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    env.provider.inject_fault(Fault::status(422));
+    env.publish(job("refused")).await;
+    env.result_of("refused").await;
     // then neither is cancelled, each for its own reason.
     for (payout, reason) in [
         ("po_1", format!("sandbox does not cancel {id}: this connector cannot cancel a link")),
         ("refused", "the record is failed: it has no link to cancel".to_owned()),
     ] {
-        let output = world.run(&["cancel", payout]);
+        let output = env.run(&["cancel", payout]);
         assert_eq!(output.status.code(), Some(1));
         assert!(said(&output).contains(&reason), "{}", said(&output));
     }
-    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert_eq!(env.provider.ledger().links.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_workers_may_start_on_an_empty_database() {
-    let world = World::new().await;
-    let workers = [world.launch_worker(&[]), world.launch_worker(&[]), world.launch_worker(&[])];
+    let env = TestEnv::new().await;
+    let workers = [env.launch_worker(&[]), env.launch_worker(&[]), env.launch_worker(&[])];
     for worker in &workers {
         worker.says("connected to RabbitMQ, consuming").await;
     }
-    assert!(world.run(&["migrate"]).status.success());
+    assert!(env.run(&["migrate"]).status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_follows_what_the_worker_needs() {
-    let world = World::new().await;
-    let worker = world.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
+    let env = TestEnv::new().await;
+    let worker = env.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
     let health = worker.health_url().await;
     let ready = async || {
         let answer = reqwest::get(format!("{health}/health/ready")).await.ok()?;
@@ -196,8 +196,8 @@ async fn readiness_follows_what_the_worker_needs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_nowhere_in_the_clear() {
     use serde_json::json;
-    let world = World::new().await;
-    let worker = world.launch_worker(&[
+    let env = TestEnv::new().await;
+    let worker = env.launch_worker(&[
         ("PAYOUT_LINK__LOG__FILTER", "trace".into()),
         ("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into()),
     ]);
@@ -205,7 +205,7 @@ async fn secrets_are_nowhere_in_the_clear() {
     let health = worker.health_url().await;
     let secret = |id: &str| {
         job(id)
-            .with("webhook_url", world.webhook_url())
+            .with("webhook_url", env.webhook_url())
             .with("customer", json!({ "name": "Ada", "email": "canary-email@example.com", "phone_number": "canary-phone" }))
             .with("payout_method_data", json!({ "card": {
                 "card_number": "canary-4242", "card_exp_month": "canary-12", "card_exp_year": "canary-2030" } }))
@@ -213,41 +213,41 @@ async fn secrets_are_nowhere_in_the_clear() {
             .with("address", json!({ "billing_address": { "line1": "canary-line1", "first_name": "canary-first" } }))
     };
     // Created, refused with the secret repeated by the provider, in doubt, retried, and a conflict.
-    world.publish(secret("created")).await;
-    world.result_of("created").await;
+    env.publish(secret("created")).await;
+    env.result_of("created").await;
     let body = r#"{"error":{"code":"bad","message":"no such mailbox canary-email@example.com"}}"#;
     let refusal = Fault::Status { code: 422.try_into().unwrap(), retry_after: None, body: Some(body.into()) };
-    world.provider.inject_fault(refusal);
-    world.publish(secret("refused")).await;
-    let refused = world.result_of("refused").await;
+    env.provider.inject_fault(refusal);
+    env.publish(secret("refused")).await;
+    let refused = env.result_of("refused").await;
     assert!(!String::from_utf8_lossy(&refused.body).contains("canary"), "{}", refused.json());
-    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
-    world.publish(secret("doubtful")).await;
-    world.publish(secret("unauthorised").with("access_token", json!("canary-token"))).await;
-    world.publish(secret("created").amount(1)).await;
+    env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+    env.publish(secret("doubtful")).await;
+    env.publish(secret("unauthorised").with("access_token", json!("canary-token"))).await;
+    env.publish(secret("created").amount(1)).await;
     // Refused by validation, and a merchant that repeats what it was sent.
-    world.publish(secret("invalid").amount(0)).await;
-    world.result_of("invalid").await;
+    env.publish(secret("invalid").amount(0)).await;
+    env.result_of("invalid").await;
     // (each of the others has had its post when that merchant's turn comes)
     for id in ["created", "refused", "doubtful", "unauthorised"] {
-        world.wait_until_told(id).await;
+        env.wait_until_told(id).await;
     }
     let body = "canary-4242 canary-email@example.com".into();
-    world.merchant.inject_fault(Fault::Status {
+    env.merchant.inject_fault(Fault::Status {
         code: 500.try_into().unwrap(),
         retry_after: None,
         body: Some(body),
     });
-    world.publish(secret("unheard")).await;
-    world.wait_until_told("unheard").await;
-    world.wait_for_results("created", 2).await;
-    world.webhooks(6).await;
+    env.publish(secret("unheard")).await;
+    env.wait_until_told("unheard").await;
+    env.wait_for_results("created", 2).await;
+    env.webhooks(6).await;
 
-    let links: Vec<String> = world.provider.ledger().links.iter().map(|link| link.url.clone()).collect();
-    let (dump, pg_dump, log) = (world.dump().await, world.pg_dump(), worker.log());
+    let links: Vec<String> = env.provider.ledger().links.iter().map(|link| link.url.clone()).collect();
+    let (dump, pg_dump, log) = (env.dump().await, env.pg_dump(), worker.log());
     let shown: String = ["created", "refused", "doubtful", "unauthorised", "unheard"]
         .iter()
-        .map(|id| String::from_utf8(world.run(&["show", id]).stdout).unwrap())
+        .map(|id| String::from_utf8(env.run(&["show", id]).stdout).unwrap())
         .collect();
     let fetch = async |path| reqwest::get(format!("{health}/{path}")).await.unwrap().text().await.unwrap();
     let (ready, metrics) = (fetch("health/ready").await, fetch("metrics").await);
@@ -259,7 +259,7 @@ async fn secrets_are_nowhere_in_the_clear() {
         assert_eq!(line, None);
     }
     // Metrics have nothing at all of a single payout, or of where anything goes.
-    let made = world.provider.ledger().links.into_iter().map(|link| link.id);
+    let made = env.provider.ledger().links.into_iter().map(|link| link.id);
     let ids = ["doubtful", "unauthorised", "invalid", "unheard"].map(str::to_owned).into_iter().chain(made);
     for word in ids.chain(["m_1", "127.0.0.1", "http", "EUR", "@"].map(str::to_owned)) {
         assert!(!metrics.contains(&word), "{word}: {metrics}");
@@ -275,30 +275,30 @@ async fn it_runs_as_nobody_on_a_file_system_that_cannot_be_written_to() {
         eprintln!("NOT tried: only root can take the file system's writes away here");
         return;
     }
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     // Where nobody may look into the folders above it, the program is brought to a place where it may.
-    let program = world.folder.join("payout-link-worker");
+    let program = env.folder.join("payout-link-worker");
     std::fs::copy(env!("CARGO_BIN_EXE_payout-link-worker"), &program).unwrap();
     let confined = "mount --make-rprivate / && for at in $(findmnt --real --noheadings --list --output TARGET); do \
         mount -o remount,bind,ro \"$at\" || exit 9; done; \
         exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --bounding-set=-all \
         sh -c '! touch \"$(dirname \"$0\")/written\" 2>/dev/null || exit 8; exec \"$0\" \"$@\"' \"$0\" \"$@\"";
-    let worker = world.launch_from(&["unshare", "--mount", "sh"], confined, &program);
+    let worker = env.launch_from(&["unshare", "--mount", "sh"], confined, &program);
     worker.says("connected to RabbitMQ, consuming").await;
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-    world.webhooks(1).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.webhooks(1).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_has_as_many_open_files_as_it_may_and_says_where_that_is_little() {
     // Given a shell that gives its programs few, and lets them have more,
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_payout-link-worker"));
     let limited = "ulimit -n 500 && ulimit -Sn 100 && exec \"$0\" \"$@\"";
     // when a worker is started there whose calls could want a thousand,
-    let worker = world.launch_from(&["sh"], limited, program);
+    let worker = env.launch_from(&["sh"], limited, program);
     worker.says("connected to RabbitMQ, consuming").await;
     // then it has all that it may, and tells that it is not enough.
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.id())).unwrap();

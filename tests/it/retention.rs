@@ -3,14 +3,14 @@
 use provider_simulators::sandbox::Fault;
 use serde_json::Value;
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job};
 
-async fn count(world: &World, query: &'static str) -> i64 {
-    sqlx::query_scalar(query).fetch_one(&world.pool).await.unwrap()
+async fn count(env: &TestEnv, query: &'static str) -> i64 {
+    sqlx::query_scalar(query).fetch_one(&env.pool).await.unwrap()
 }
 
-async fn until_none(world: &World, what: &str, query: &'static str) {
-    eventually(what, async || (count(world, query).await == 0).then_some(())).await;
+async fn until_none(env: &TestEnv, what: &str, query: &'static str) {
+    eventually(what, async || (count(env, query).await == 0).then_some(())).await;
 }
 
 const REQUESTS: &str = "SELECT count(*) FROM payout_links WHERE request IS NOT NULL";
@@ -19,79 +19,79 @@ const OLD_ATTEMPTS: &str = "SELECT count(*) FROM attempts WHERE started_at < now
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_kept_for_no_time_is_erased_and_repeats_and_conflicts_are_still_answered() {
     // Given a retention of zero, a payout that is concluded and one whose call is under way,
-    let world = Setup::default().set("retention.requests_days", 0).build().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    let first = world.result_of("po_1").await;
-    let held = world.provider.hold_next_call();
-    world.publish(job("po_2")).await;
+    let env = Setup::default().set("retention.requests_days", 0).build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    let first = env.result_of("po_1").await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("po_2")).await;
     held.arrived().await;
     // when the concluded one's request is erased,
     until_none(
-        &world,
+        &env,
         "the request is erased",
         "SELECT count(*) FROM payout_links WHERE merchant_payout_id = 'po_1' AND request IS NOT NULL",
     )
     .await;
     // then the open one still has its own,
-    assert_eq!(count(&world, REQUESTS).await, 1);
+    assert_eq!(count(&env, REQUESTS).await, 1);
     held.release();
-    world.result_of("po_2").await;
+    env.result_of("po_2").await;
     // the same request gets the stored result,
-    world.publish(job("po_1")).await;
-    let replayed = world.wait_for_results("po_1", 2).await.remove(1);
+    env.publish(job("po_1")).await;
+    let replayed = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!((replayed.id(), &replayed.body), (first.id(), &first.body));
     // another is a conflict, told by what the record has in the clear,
-    world.publish(job("po_1").amount(999)).await;
-    let letter = world.dead_letter().await;
+    env.publish(job("po_1").amount(999)).await;
+    let letter = env.dead_letter().await;
     let reason = letter.header("x-rejected-reason").unwrap_or_default();
     assert!(reason.contains("amount"), "{reason}");
     // and nothing was paid twice.
-    assert_eq!(world.provider.ledger().calls.len(), 2);
+    assert_eq!(env.provider.ledger().calls.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
     // Given three payouts of two attempts each, told: one concluded past every retention, one within, and one long ago
     // whose event is due,
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     for id in ["po_old", "po_new", "po_due"] {
-        let worker = world.start_worker().await;
-        world.provider.inject_fault(Fault::status(429));
-        world.publish(job(id)).await;
-        world.wait_until_told(id).await;
+        let worker = env.start_worker().await;
+        env.provider.inject_fault(Fault::status(429));
+        env.publish(job(id)).await;
+        env.wait_until_told(id).await;
         worker.stop().await;
     }
-    age(&world, "po_old", 91).await;
-    age(&world, "po_new", 6).await;
-    age(&world, "po_due", 91).await;
+    age(&env, "po_old", 91).await;
+    age(&env, "po_new", 6).await;
+    age(&env, "po_due", 91).await;
     sqlx::query(
         "UPDATE events SET published_at = NULL, due_at = now() + interval '1 day'
          WHERE payout_link_id = (SELECT id FROM payout_links WHERE merchant_payout_id = 'po_due')",
     )
-    .execute(&world.pool)
+    .execute(&env.pool)
     .await
     .unwrap();
-    assert_eq!(count(&world, OLD_ATTEMPTS).await, 4);
+    assert_eq!(count(&env, OLD_ATTEMPTS).await, 4);
     // when a worker runs and has erased the old attempts, which it comes to last,
-    let _worker = world.start_worker().await;
-    until_none(&world, "the old attempts are erased", OLD_ATTEMPTS).await;
+    let _worker = env.start_worker().await;
+    until_none(&env, "the old attempts are erased", OLD_ATTEMPTS).await;
     // then old requests and told events are gone too,
     let told = "SELECT count(*) FROM events WHERE due_at IS NULL";
-    assert_eq!((count(&world, REQUESTS).await, count(&world, told).await), (1, 1));
+    assert_eq!((count(&env, REQUESTS).await, count(&env, told).await), (1, 1));
     // the young have all of theirs,
-    let young = world.shown("po_new").unwrap();
+    let young = env.shown("po_new").unwrap();
     assert_eq!(young["timeline"].as_array().map(Vec::len), Some(2));
     assert!(young["event"].is_object());
     // what is not told stays, however old,
-    assert_eq!(count(&world, "SELECT count(*) FROM events WHERE due_at IS NOT NULL").await, 1);
+    assert_eq!(count(&env, "SELECT count(*) FROM events WHERE due_at IS NOT NULL").await, 1);
     // and the records are there for ever.
-    assert_eq!(count(&world, "SELECT count(*) FROM payout_links WHERE result IS NOT NULL").await, 3);
-    assert_eq!(world.shown("po_old").unwrap()["event"], Value::Null);
+    assert_eq!(count(&env, "SELECT count(*) FROM payout_links WHERE result IS NOT NULL").await, 3);
+    assert_eq!(env.shown("po_old").unwrap()["event"], Value::Null);
 }
 
 /// As if the payout had been made so many days ago: times, and the ids, which are times, too.
-async fn age(world: &World, id: &str, days: i32) {
+async fn age(env: &TestEnv, id: &str, days: i32) {
     let aged = |column: &str| {
         format!(
             "encode(substring(int8send((extract(epoch FROM now() - $2 * interval '1 day') * 1000)::bigint) FROM 3), 'hex')
@@ -101,7 +101,7 @@ async fn age(world: &World, id: &str, days: i32) {
     let of_it = "payout_link_id = (SELECT id FROM payout_links WHERE merchant_payout_id = $1)";
     let link = aged("payout_link_id");
     // In one transaction: now() is the same in all three, and ids that were equal still are.
-    let mut aging = world.pool.begin().await.unwrap();
+    let mut aging = env.pool.begin().await.unwrap();
     for statement in [
         format!("UPDATE attempts SET started_at = started_at - $2 * interval '1 day', payout_link_id = ({link})::uuid WHERE {of_it}"),
         format!("UPDATE events SET id = ({})::uuid, payout_link_id = ({link})::uuid WHERE {of_it}", aged("id")),

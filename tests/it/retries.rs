@@ -5,7 +5,7 @@ use std::time::Duration;
 use provider_simulators::sandbox::{Fault, FaultRule, Garbage, Idempotency};
 use serde_json::{Value, json};
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job};
 
 fn outcomes(shown: &Value) -> Vec<String> {
     let calls = shown["timeline"].as_array().unwrap().iter();
@@ -16,13 +16,13 @@ fn outcomes(shown: &Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_final() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
     for (number, status) in [400, 422].into_iter().enumerate() {
         let id = format!("po_{number}");
-        world.provider.inject_fault(Fault::status(status));
-        world.publish(job(&id).with("webhook_url", world.webhook_url())).await;
-        let result = world.result_of(&id).await;
+        env.provider.inject_fault(Fault::status(status));
+        env.publish(job(&id).with("webhook_url", env.webhook_url())).await;
+        let result = env.result_of(&id).await;
         assert_eq!(result.kind(), "payout_link.failed");
         assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_REJECTED"));
         assert_eq!(result.json()["status_code"], status);
@@ -30,24 +30,24 @@ async fn a_refusal_is_final() {
         assert_eq!(result.json()["error"]["connector_details"]["code"], "ordered_fault");
         assert_eq!(result.json()["payout_link"], Value::Null);
     }
-    assert_eq!(world.provider.ledger().calls.len(), 2);
-    assert_eq!(world.webhooks(2).await[0].event_type.as_deref(), Some("payout_link.failed"));
+    assert_eq!(env.provider.ledger().calls.len(), 2);
+    assert_eq!(env.webhooks(2).await[0].event_type.as_deref(), Some("payout_link.failed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_provider_asks_to_try_later_is_tried_later() {
     // Given a provider that answers 503 with Retry-After, then 429,
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
-    world.provider.inject_fault(Fault::status(429));
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
+    env.provider.inject_fault(Fault::status(429));
     // when a job comes, then it is created by the third call,
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    let shown = world.wait_until_told("po_1").await;
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(outcomes(&shown), ["create try_later", "create try_later", "create created"]);
     // all with one key, none in doubt, and not before Retry-After.
-    let ledger = world.provider.ledger();
+    let ledger = env.provider.ledger();
     assert_eq!(ledger.keys_seen().len(), 3);
     assert!(ledger.keys_seen().windows(2).all(|pair| pair[0] == pair[1]));
     assert_eq!(shown["in_doubt_since"], Value::Null);
@@ -56,35 +56,35 @@ async fn what_the_provider_asks_to_try_later_is_tried_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_is_too_long_is_written_down_and_survives_a_restart() {
-    let world = Setup::default().set("retry.wait_in_place_ms", 100).build().await;
-    let worker = world.start_worker().await;
-    world.provider.inject_fault(Fault::status_with_retry_after(429, "2"));
-    world.publish(job("po_1")).await;
+    let env = Setup::default().set("retry.wait_in_place_ms", 100).build().await;
+    let worker = env.start_worker().await;
+    env.provider.inject_fault(Fault::status_with_retry_after(429, "2"));
+    env.publish(job("po_1")).await;
     let postponed = |shown: &Value| shown["attempts"] == 1 && shown["leased"] == false;
-    world.wait_until_shown("po_1", "it is written down", postponed).await;
+    env.wait_until_shown("po_1", "it is written down", postponed).await;
     // A worker that stops and another that starts forget nothing, and do not come before the time.
     worker.stop().await;
-    let _next = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    let calls = world.provider.ledger().calls;
+    let _next = env.start_worker().await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    let calls = env.provider.ledger().calls;
     assert!(calls[1].at - calls[0].at >= Duration::from_secs(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
-    let world = World::new().await;
-    let worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
     // Not taken, and not found: a base path that is wrong, or an account that the credential does not see.
-    world.provider.inject_fault(Fault::status(401));
-    world.provider.inject_fault(Fault::status(404));
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    let shown = world.wait_until_told("po_1").await;
+    env.provider.inject_fault(Fault::status(401));
+    env.provider.inject_fault(Fault::status(404));
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(outcomes(&shown), ["create try_later", "create try_later", "create created"]);
     assert!(worker.log().contains("provider rejected the configured credential"));
     // One that came with the job is the job's own affair.
-    world.publish(job("po_2").with("access_token", json!("not the token"))).await;
-    let result = world.result_of("po_2").await;
+    env.publish(job("po_2").with("access_token", json!("not the token"))).await;
+    let result = env.result_of("po_2").await;
     assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_REJECTED"));
     assert_eq!(result.json()["status_code"], 401);
 }
@@ -93,16 +93,15 @@ async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
 async fn what_was_never_sent_is_repeated_until_time_is_up() {
     // Given a connector that nobody serves,
     let closed = "http://127.0.0.1:1";
-    let world =
-        Setup::default().set("connectors.mute.url", closed).set("retry.max_attempts", 3).build().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1").connector("mute")).await;
+    let env = Setup::default().set("connectors.mute.url", closed).set("retry.max_attempts", 3).build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").connector("mute")).await;
     // then it is certain that nothing happened, whatever its replay rule.
-    let result = world.result_of("po_1").await;
+    let result = env.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.failed");
     assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_UNAVAILABLE"));
     assert_eq!(result.json()["status_code"], 0);
-    let shown = world.shown("po_1").unwrap();
+    let shown = env.shown("po_1").unwrap();
     assert_eq!(outcomes(&shown), ["create not_sent"; 3]);
     assert_eq!(shown["in_doubt_since"], Value::Null);
 }
@@ -128,51 +127,51 @@ fn doubtful() -> Vec<FaultRule> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubt_with_the_same_key_is_settled_by_a_repeat() {
-    let world = Setup::default().short_leases().build().await;
-    let _worker = world.start_worker().await;
+    let env = Setup::default().short_leases().build().await;
+    let _worker = env.start_worker().await;
     for (number, fault) in doubtful().into_iter().enumerate() {
         let id = format!("po_{number}");
         let what = format!("{fault:?}");
-        world.provider.inject_fault(fault);
-        world.publish(job(&id)).await;
-        let result = world.result_of(&id).await;
+        env.provider.inject_fault(fault);
+        env.publish(job(&id)).await;
+        let result = env.result_of(&id).await;
         assert_eq!(result.kind(), "payout_link.created", "{what}");
-        let shown = world.wait_until_told(&id).await;
+        let shown = env.wait_until_told(&id).await;
         assert_eq!(outcomes(&shown), ["create unknown", "create created"], "{what}");
     }
-    let ledger = world.provider.ledger();
+    let ledger = env.provider.ledger();
     assert_eq!(ledger.links.len(), doubtful().len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubt_after_the_window_is_not_repeated() {
     // Given a connector whose keys are good for nothing by the time of a repeat,
-    let world = Setup::default().set("connectors.sandbox.window_seconds", 1).build().await;
-    let _worker = world.start_worker().await;
-    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
-    world.publish(job("po_1")).await;
+    let env = Setup::default().set("connectors.sandbox.window_seconds", 1).build().await;
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+    env.publish(job("po_1")).await;
     // then the outcome stays unknown, and is said to be.
-    let result = world.result_of("po_1").await;
+    let result = env.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.pending");
     assert_eq!(result.error_code().as_deref(), Some("OUTCOME_UNKNOWN"));
-    assert_eq!(world.provider.ledger().calls.len(), 1);
+    assert_eq!(env.provider.ledger().calls.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubt_is_settled_by_a_look_up_where_keys_mean_nothing() {
-    let world = Setup::default().short_leases().build().await;
-    world.provider.set_idempotency(Idempotency::Off);
-    let _worker = world.start_worker().await;
+    let env = Setup::default().short_leases().build().await;
+    env.provider.set_idempotency(Idempotency::Off);
+    let _worker = env.start_worker().await;
     for (number, fault) in doubtful().into_iter().enumerate() {
         let id = format!("po_{number}");
         let what = format!("{fault:?}");
-        world.provider.inject_fault(fault);
-        world.publish(job(&id).connector("asked")).await;
-        let result = world.result_of(&id).await;
+        env.provider.inject_fault(fault);
+        env.publish(job(&id).connector("asked")).await;
+        let result = env.result_of(&id).await;
         assert_eq!(result.kind(), "payout_link.created", "{what}");
     }
     // What was lost before the work was found not to be there, and only then made: never two for one key.
-    let links = world.provider.ledger().links;
+    let links = env.provider.ledger().links;
     let keys: std::collections::HashSet<_> = links.iter().map(|link| &link.request.reference).collect();
     assert_eq!((links.len(), keys.len()), (doubtful().len(), doubtful().len()));
 }
@@ -180,14 +179,14 @@ async fn doubt_is_settled_by_a_look_up_where_keys_mean_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_up_is_trusted_only_after_the_settle_time() {
     // Given a provider that is still working on a call whose connection was lost,
-    let world = Setup::default().short_leases().build().await;
-    world.provider.set_idempotency(Idempotency::Off);
-    let _worker = world.start_worker().await;
-    world.provider.inject_fault(FaultRule::new(Fault::Reset));
-    world.publish(job("po_1").connector("asked")).await;
+    let env = Setup::default().short_leases().build().await;
+    env.provider.set_idempotency(Idempotency::Off);
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(FaultRule::new(Fault::Reset));
+    env.publish(job("po_1").connector("asked")).await;
     // then it is asked early, found not there, and not called again before the settle time (9 s).
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    let calls = world.provider.ledger().calls;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    let calls = env.provider.ledger().calls;
     let creates: Vec<_> = calls.iter().filter(|call| call.idempotency_key.is_some()).collect();
     assert_eq!(creates.len(), 2);
     assert!(creates[1].at - creates[0].at >= Duration::from_secs(8));
@@ -196,79 +195,78 @@ async fn a_look_up_is_trusted_only_after_the_settle_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubt_that_cannot_be_asked_about_is_left_and_said() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
-    world.publish(job("po_1").connector("mute").with("webhook_url", world.webhook_url())).await;
-    let result = world.result_of("po_1").await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+    env.publish(job("po_1").connector("mute").with("webhook_url", env.webhook_url())).await;
+    let result = env.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.pending");
     assert_eq!(result.json()["payout_status"], "PENDING");
     assert_eq!(result.error_code().as_deref(), Some("OUTCOME_UNKNOWN"));
-    assert_eq!(world.webhooks(1).await[0].event_type.as_deref(), Some("payout_link.pending"));
-    assert_eq!(world.provider.ledger().calls.len(), 1);
-    assert_eq!(world.shown("po_1").unwrap()["state"], "unknown");
+    assert_eq!(env.webhooks(1).await[0].event_type.as_deref(), Some("payout_link.pending"));
+    assert_eq!(env.provider.ledger().calls.len(), 1);
+    assert_eq!(env.shown("po_1").unwrap()["state"], "unknown");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doubt_sticks_whatever_comes_after_it() {
     // Given a call in doubt, and a refusal of its repeat,
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
-    world.provider.inject_fault(Fault::status(422));
-    world.publish(job("po_1")).await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+    env.provider.inject_fault(Fault::status(422));
+    env.publish(job("po_1")).await;
     // then the refusal settles nothing: the first call may have been carried out (and was).
-    let result = world.result_of("po_1").await;
+    let result = env.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.pending");
-    assert_eq!(world.provider.ledger().links.len(), 1);
+    assert_eq!(env.provider.ledger().links.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_use_is_in_doubt_and_not_refused() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.provider.inject_fault(Fault::status(409));
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(outcomes(&world.wait_until_told("po_1").await), ["create unknown", "create created"]);
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(Fault::status(409));
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(outcomes(&env.wait_until_told("po_1").await), ["create unknown", "create created"]);
 }
 
 /// A healthy queue gets a result once more with each try for the full one beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_one_full_queue_refuses_reaches_the_others_with_growing_pauses() {
     // Given a full queue beside a healthy one, and a merchant whose webhook comes due every second,
-    let world = Setup::default().set("webhooks.schedule_seconds", "[1,1,1,1,1,1,1,1,1,1,1,1]").build().await;
-    let _worker = world.start_worker().await;
-    let full = world.full_queue().await;
-    world.bind_to_results(&full).await;
-    world.merchant.inject_fault(FaultRule::new(Fault::status(500)).always());
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    let env = Setup::default().set("webhooks.schedule_seconds", "[1,1,1,1,1,1,1,1,1,1,1,1]").build().await;
+    let _worker = env.start_worker().await;
+    let full = env.full_queue().await;
+    env.bind_to_results(&full).await;
+    env.merchant.inject_fault(FaultRule::new(Fault::status(500)).always());
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     // when eight seconds and more have passed,
-    world.webhooks(9).await;
+    env.webhooks(9).await;
     // then it was published after 0, 1, 3 and 7 seconds, each pause up to half shorter or longer.
-    let heard = world.results_of("po_1");
+    let heard = env.results_of("po_1");
     assert!((2..=5).contains(&heard.len()), "{}", heard.len());
     assert!(heard.iter().all(|result| result.id() == heard[0].id()));
     // When the queue is gone the result counts as published.
-    world.delete_queue(&full).await;
+    env.delete_queue(&full).await;
     let published = |shown: &Value| shown["event"]["published_at"].is_string();
-    world.wait_until_shown("po_1", "published", published).await;
+    env.wait_until_shown("po_1", "published", published).await;
 }
 
 /// The same for a rejection, which no event keeps.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_that_one_full_queue_refuses_reaches_the_others_a_few_times() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    let full = world.full_queue().await;
-    world.bind_to_results(&full).await;
-    world.publish(job("po_1").amount(0)).await;
-    let kept = eventually("the rejection in the unrouted queue", async || {
-        world.take(&world.names.unrouted_queue).await
-    })
-    .await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    let full = env.full_queue().await;
+    env.bind_to_results(&full).await;
+    env.publish(job("po_1").amount(0)).await;
+    let kept =
+        eventually("the rejection in the unrouted queue", async || env.take(&env.names.unrouted_queue).await)
+            .await;
     assert_eq!(kept.kind(), "payout_link.rejected");
-    let heard = world.results_of("po_1").len();
+    let heard = env.results_of("po_1").len();
     assert!((2..=5).contains(&heard), "{heard}");
-    world.dead_letter().await;
+    env.dead_letter().await;
 }

@@ -7,17 +7,17 @@ use serde_json::json;
 
 use crate::{
     proxy::{Kind, Proxy},
-    support::{DEADLINE, Setup, World, eventually, job, pool_of_one, store, submit_parked},
+    support::{DEADLINE, Setup, TestEnv, eventually, job, pool_of_one, store, submit_parked},
 };
 
-/// A proxy between a world's workers and its broker.
-async fn in_front_of_the_broker(world: &mut World) -> Proxy {
+/// A proxy between a test environment's workers and its broker.
+async fn in_front_of_the_broker(env: &mut TestEnv) -> Proxy {
     let mut url: url::Url = std::env::var("AMQP_URL").unwrap().parse().unwrap();
     let target: Vec<SocketAddr> = url.socket_addrs(|| Some(5672)).unwrap();
     let proxy = Proxy::start(Kind::to(target)).await;
     url.set_host(Some("127.0.0.1")).unwrap();
     url.set_port(Some(proxy.port())).unwrap();
-    world.set("broker.url", url);
+    env.set("broker.url", url);
     proxy
 }
 
@@ -25,20 +25,20 @@ async fn in_front_of_the_broker(world: &mut World) -> Proxy {
 async fn consumption_goes_on_after_breaks_in_a_backlog() {
     const JOBS: usize = 64;
     // Given a worker whose permits are all taken by a backlog of a connector that is slower than a reconnect,
-    let mut world = Setup::default()
+    let mut env = Setup::default()
         .set("broker.prefetch", 16)
         .set("worker.jobs_in_flight", 16)
         .set("connectors.sandbox.calls.concurrency", 16)
         .only_connector("sandbox")
         .build()
         .await;
-    let proxy = in_front_of_the_broker(&mut world).await;
-    world.provider.inject_fault(FaultRule::new(Fault::Slow { milliseconds: 4000 }).always());
-    let worker = world.start_worker().await;
+    let proxy = in_front_of_the_broker(&mut env).await;
+    env.provider.inject_fault(FaultRule::new(Fault::Slow { milliseconds: 4000 }).always());
+    let worker = env.start_worker().await;
     for number in 0..JOBS {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
-    eventually("every permit is taken", async || (world.provider.ledger().calls.len() == 16).then_some(()))
+    eventually("every permit is taken", async || (env.provider.ledger().calls.len() == 16).then_some(()))
         .await;
     // when its connections break off again and again before it has worked that off,
     for breaks in 1..=4 {
@@ -50,11 +50,11 @@ async fn consumption_goes_on_after_breaks_in_a_backlog() {
     }
     // then every job is created, and none is rejected.
     for number in 0..JOBS {
-        let results = world.wait_for_results(&format!("po_{number}"), 1).await;
+        let results = env.wait_for_results(&format!("po_{number}"), 1).await;
         assert!(results.iter().all(|result| result.kind() == "payout_link.created"));
     }
-    assert_eq!(world.provider.ledger().links.len(), JOBS);
-    assert_eq!(world.ready(&world.names.dead_queue).await, 0);
+    assert_eq!(env.provider.ledger().links.len(), JOBS);
+    assert_eq!(env.ready(&env.names.dead_queue).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,28 +62,28 @@ async fn a_rate_limit_makes_no_outcome_unknown() {
     const JOBS: usize = 30;
     // Given a connector that can neither be asked nor called again, and whose rate limit lets fewer calls through in a lease
     // than there are jobs,
-    let world = Setup::default()
+    let env = Setup::default()
         .short_leases()
         .set("connectors.mute.calls.requests_per_minute", 90)
         .only_connector("mute")
         .set("jobs.default_connector", "mute")
         .build()
         .await;
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     // when the jobs come together, then each is created.
     for number in 0..JOBS {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
     for number in 0..JOBS {
-        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
     }
-    assert_eq!(world.provider.ledger().calls.len(), JOBS);
+    assert_eq!(env.provider.ledger().calls.len(), JOBS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn due_work_is_claimed_in_the_order_of_service() {
-    let world = World::new().await;
-    let pool = pool_of_one(&world).await;
+    let env = TestEnv::new().await;
+    let pool = pool_of_one(&env).await;
     let store = store(pool.clone());
     // Given parked records, retries and unknown outcomes, the last to come due the first to be served,
     for id in ["new", "new_instant", "retry", "retry_fast", "unknown"] {
@@ -106,152 +106,151 @@ async fn due_work_is_claimed_in_the_order_of_service() {
 async fn a_retry_does_not_wait_behind_a_backlog() {
     const JOBS: usize = 60;
     // Given a connector that takes one call at a time, and a job that it asks to come again,
-    let world = Setup::default()
+    let env = Setup::default()
         .set("connectors.sandbox.calls.concurrency", 1)
         .set("retry.wait_in_place_ms", 100)
         .only_connector("sandbox")
         .build()
         .await;
-    world.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
-    world.provider.inject_fault(FaultRule::new(Fault::Slow { milliseconds: 100 }).always());
-    let _worker = world.start_worker().await;
-    world.publish(job("retried")).await;
-    eventually("the first call", async || (!world.provider.ledger().calls.is_empty()).then_some(())).await;
+    env.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
+    env.provider.inject_fault(FaultRule::new(Fault::Slow { milliseconds: 100 }).always());
+    let _worker = env.start_worker().await;
+    env.publish(job("retried")).await;
+    eventually("the first call", async || (!env.provider.ledger().calls.is_empty()).then_some(())).await;
     // when a backlog comes behind it that keeps the connector busy for long,
     for number in 0..JOBS {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
     }
     // then it is created while most of that waits.
-    assert_eq!(world.result_of("retried").await.kind(), "payout_link.created");
-    let made = world.provider.ledger().links.len();
+    assert_eq!(env.result_of("retried").await.kind(), "payout_link.created");
+    let made = env.provider.ledger().links.len();
     assert!(made < JOBS * 2 / 3, "{made} before it");
     for number in 0..JOBS {
-        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_reply_queue_holds_up_nobody() {
     // Given more rejected jobs than the worker takes at once, whose reply queue takes nothing,
-    let world = Setup::default().set("broker.prefetch", 8).set("worker.jobs_in_flight", 8).build().await;
-    world.start_worker().await.stop().await;
-    let full = world.full_queue().await;
+    let env = Setup::default().set("broker.prefetch", 8).set("worker.jobs_in_flight", 8).build().await;
+    env.start_worker().await.stop().await;
+    let full = env.full_queue().await;
     for number in 0..24 {
-        world.publish(job(&format!("bad_{number}")).amount(0).reply_to(&full)).await;
+        env.publish(job(&format!("bad_{number}")).amount(0).reply_to(&full)).await;
     }
     // when a good job comes behind them,
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
     // then it is created, every rejection is published once, and every job is a dead letter.
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     for number in 0..24 {
-        assert_eq!(world.wait_for_results(&format!("bad_{number}"), 1).await.len(), 1);
+        assert_eq!(env.wait_for_results(&format!("bad_{number}"), 1).await.len(), 1);
     }
-    eventually("the dead letters", async || (world.ready(&world.names.dead_queue).await == 24).then_some(()))
+    eventually("the dead letters", async || (env.ready(&env.names.dead_queue).await == 24).then_some(()))
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn merchants_that_hang_hold_up_no_results() {
     // Given a worker with one place for results, and merchants that never answer,
-    let world =
+    let env =
         Setup::default().set("worker.events_in_flight", 2).set("webhooks.timeout_seconds", 20).build().await;
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     let hanging = Receiver::start(&[]).await.unwrap();
     hanging.inject_fault(FaultRule::new(Fault::Silence).always());
     for number in 0..6 {
-        world.publish(job(&format!("hangs_{number}")).with("webhook_url", json!(hanging.url()))).await;
+        env.publish(job(&format!("hangs_{number}")).with("webhook_url", json!(hanging.url()))).await;
     }
     let posted = hanging.until(|received| !received.is_empty());
     tokio::time::timeout(DEADLINE, posted).await.expect("a post that hangs");
     // when others' jobs come, then their results leave, and those of the hanging merchants too.
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     for number in 0..6 {
         let id = format!("hangs_{number}");
-        world.result_of(&id).await;
+        env.result_of(&id).await;
         let published = |shown: &serde_json::Value| shown["event"]["published_at"].is_string();
-        world.wait_until_shown(&id, "published", published).await;
+        env.wait_until_shown(&id, "published", published).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_access_token_and_webhook_url_are_used_from_then_on() {
     // Given a job that waits for its next call,
-    let world = Setup::default().set("connectors.sandbox.calls.requests_per_minute", 6).build().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("first")).await;
-    world.result_of("first").await;
+    let env = Setup::default().set("connectors.sandbox.calls.requests_per_minute", 6).build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("first")).await;
+    env.result_of("first").await;
     let stale = Receiver::start(&[]).await.unwrap();
     let first = job("po_1").with("access_token", json!("stale")).with("webhook_url", json!(stale.url()));
-    world.publish(first).await;
-    world.wait_until_shown("po_1", "parked", |shown| shown["attempts"] == 0).await;
+    env.publish(first).await;
+    env.wait_until_shown("po_1", "parked", |shown| shown["attempts"] == 0).await;
     // when the same comes again with another token and URL,
-    let again = job("po_1")
-        .with("access_token", json!(crate::support::TOKEN))
-        .with("webhook_url", world.webhook_url());
-    world.publish(again).await;
+    let again =
+        job("po_1").with("access_token", json!(crate::support::TOKEN)).with("webhook_url", env.webhook_url());
+    env.publish(again).await;
     // then the token is what the connector is called with (it takes no other), and the webhook goes to the URL.
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    world.webhooks(1).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    env.webhooks(1).await;
     assert!(stale.received().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_is_not_rejected_when_its_connector_is_renamed() {
     // Given a job that was created without naming its connector, and one that named it,
-    let mut world = World::new().await;
-    let worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    world.publish(job("po_2").connector("sandbox")).await;
-    let first = [world.result_of("po_1").await, world.result_of("po_2").await];
+    let mut env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.publish(job("po_2").connector("sandbox")).await;
+    let first = [env.result_of("po_1").await, env.result_of("po_2").await];
     worker.stop().await;
     // when the default is another connector, and that section is gone,
-    let config = std::fs::read_to_string(world.folder.join("worker.toml")).unwrap();
+    let config = std::fs::read_to_string(env.folder.join("worker.toml")).unwrap();
     let renamed = config.replace("[connectors.sandbox]", "[connectors.renamed]");
-    std::fs::write(world.folder.join("worker.toml"), renamed).unwrap();
-    world.set("jobs.default_connector", "asked");
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    world.publish(job("po_2").connector("sandbox")).await;
+    std::fs::write(env.folder.join("worker.toml"), renamed).unwrap();
+    env.set("jobs.default_connector", "asked");
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.publish(job("po_2").connector("sandbox")).await;
     // then both get their result, and a new job for it is rejected.
     for (id, first) in ["po_1", "po_2"].into_iter().zip(first) {
-        let again = world.wait_for_results(id, 2).await.remove(1);
+        let again = env.wait_for_results(id, 2).await.remove(1);
         assert_eq!((again.id(), again.kind()), (first.id(), first.kind()));
         assert_eq!(again.header("x-connector").as_deref(), Some("sandbox"));
     }
-    world.publish(job("po_3").connector("sandbox")).await;
-    assert_eq!(world.result_of("po_3").await.error_code().as_deref(), Some("UNKNOWN_CONNECTOR"));
+    env.publish(job("po_3").connector("sandbox")).await;
+    assert_eq!(env.result_of("po_3").await.error_code().as_deref(), Some("UNKNOWN_CONNECTOR"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_whose_queue_is_gone_is_not_lost() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
     // Given a worker whose dead-letter queue somebody deletes,
-    world.delete_queue(&world.names.dead_queue).await;
+    env.delete_queue(&env.names.dead_queue).await;
     // when a job is rejected, then it is a dead letter all the same.
-    world.publish(job("po_1").amount(0)).await;
-    assert_eq!(world.dead_letter().await.json()["merchant_payout_id"], "po_1");
+    env.publish(job("po_1").amount(0)).await;
+    assert_eq!(env.dead_letter().await.json()["merchant_payout_id"], "po_1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
     // Given a worker that has done its first jobs,
-    let world = World::new().await;
-    let worker = world.start_worker().await;
-    world.publish(job("first")).await;
-    world.result_of("first").await;
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("first")).await;
+    env.result_of("first").await;
     let before = worker.most_memory();
     // when messages come that together are far larger than what it may hold,
     let large = vec![b' '; 8 << 20];
     for number in 0..24 {
-        world.publish(job("large").raw(&large).message_id(&format!("large_{number}"))).await;
+        env.publish(job("large").raw(&large).message_id(&format!("large_{number}"))).await;
     }
     // then each is rejected and a dead letter, and the worker has held a part of them at most.
-    world.publish(job("after")).await;
-    assert_eq!(world.result_of("after").await.kind(), "payout_link.created");
-    eventually("the dead letters", async || (world.ready(&world.names.dead_queue).await == 24).then_some(()))
+    env.publish(job("after")).await;
+    assert_eq!(env.result_of("after").await.kind(), "payout_link.created");
+    eventually("the dead letters", async || (env.ready(&env.names.dead_queue).await == 24).then_some(()))
         .await;
     let more = (worker.most_memory() - before) >> 20;
     assert!(more < 160, "{more} MiB more");
@@ -260,8 +259,8 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_says_what_is_not_taken() {
     // Given a worker that is well,
-    let world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
-    let worker = world.start_worker().await;
+    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let worker = env.start_worker().await;
     let url = format!("{}/health/ready", worker.health_url().await);
     let answer = reqwest::get(url).await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -274,27 +273,27 @@ async fn readiness_says_what_is_not_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_message_is_rejected_by_whoever_gets_it_again() {
     // Given a job that a worker rejects since its configuration has no such connector,
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
-    world.publish(job("po_1").connector("added_later").message_id("msg_1")).await;
-    let first = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.rejected");
-    world.dead_letter().await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    env.publish(job("po_1").connector("added_later").message_id("msg_1")).await;
+    let first = env.start_worker().await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.rejected");
+    env.dead_letter().await;
     first.stop().await;
     // when the same message is delivered again to a worker that has that connector,
     let noted = "SELECT count(*) FROM rejected_messages";
-    let noted: i64 = sqlx::query_scalar(noted).fetch_one(&world.pool).await.unwrap();
+    let noted: i64 = sqlx::query_scalar(noted).fetch_one(&env.pool).await.unwrap();
     assert_eq!(noted, 1);
-    let config = std::fs::read_to_string(world.folder.join("worker.toml")).unwrap();
+    let config = std::fs::read_to_string(env.folder.join("worker.toml")).unwrap();
     let added = config.replace("[connectors.mute]", "[connectors.added_later]");
-    std::fs::write(world.folder.join("worker.toml"), added).unwrap();
+    std::fs::write(env.folder.join("worker.toml"), added).unwrap();
     let again = job("po_1").connector("added_later").message_id("msg_1");
-    world.publish(&again).await;
-    world.deliver_and_give_back().await;
-    let _second = world.start_worker().await;
+    env.publish(&again).await;
+    env.deliver_and_give_back().await;
+    let _second = env.start_worker().await;
     // then it is rejected again, with the same words under the same id, and nothing is created.
-    let results = world.wait_for_results("po_1", 2).await;
+    let results = env.wait_for_results("po_1", 2).await;
     assert_eq!(results[0].id(), results[1].id());
     assert_eq!(results[0].body, results[1].body);
-    assert!(world.has_no_record("po_1").await);
+    assert!(env.has_no_record("po_1").await);
 }

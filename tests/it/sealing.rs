@@ -3,53 +3,53 @@
 use payout_link_worker::postgres::MANY_SEALS;
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::support::{Setup, World, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job};
 
 /// Opens a finished record again, as somebody can who may write to the database, with a change.
-async fn reopen(world: &World, id: &str, change: &str) {
+async fn reopen(env: &TestEnv, id: &str, change: &str) {
     let reopen = format!(
         "UPDATE payout_links SET state = 'open', due_at = now(), holder = NULL, concluded_at = NULL, result = NULL, event_id = NULL,
             connector_payout_id = NULL, payout_status = NULL, attempts = 0, first_called_at = NULL, last_called_at = NULL, {change}
          WHERE merchant_payout_id = '{id}'"
     );
-    assert_eq!(world.pool.execute(AssertSqlSafe(reopen)).await.unwrap().rows_affected(), 1);
+    assert_eq!(env.pool.execute(AssertSqlSafe(reopen)).await.unwrap().rows_affected(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_not_called_for_another_merchant_identifier_or_connector() {
     // Given three payouts that are done, and one that nobody changes,
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
     for id in ["po_1", "po_2", "po_3", "po_4"] {
-        world.publish(job(id)).await;
-        world.wait_until_told(id).await;
+        env.publish(job(id)).await;
+        env.wait_until_told(id).await;
     }
-    let calls = || world.provider.ledger().calls.len();
+    let calls = || env.provider.ledger().calls.len();
     let before = calls();
     // when their records are opened again under another key, or for another connector,
-    reopen(&world, "po_1", "merchant_id = 'mallory'").await;
-    reopen(&world, "po_2", "merchant_payout_id = 'po_mallory'").await;
-    reopen(&world, "po_3", "connector = 'asked'").await;
+    reopen(&env, "po_1", "merchant_id = 'mallory'").await;
+    reopen(&env, "po_2", "merchant_payout_id = 'po_mallory'").await;
+    reopen(&env, "po_3", "connector = 'asked'").await;
     // then nobody is called: they are set aside,
     eventually("the changed records are set aside", async || {
         let aside = "SELECT count(*) FROM payout_links WHERE state = 'open' AND holder IS NULL AND due_at > now() + interval '1 minute'";
-        let aside: i64 = sqlx::query_scalar(aside).fetch_one(&world.pool).await.unwrap();
+        let aside: i64 = sqlx::query_scalar(aside).fetch_one(&env.pool).await.unwrap();
         (aside == 3).then_some(())
     })
     .await;
     assert_eq!(calls(), before);
     // where a record as it was is called under its own key.
-    reopen(&world, "po_4", "merchant_id = ''").await;
-    world.wait_for_results("po_4", 2).await;
+    reopen(&env, "po_4", "merchant_id = ''").await;
+    env.wait_for_results("po_4", 2).await;
     assert_eq!(calls(), before + 1);
-    assert_eq!(world.provider.ledger().links.len(), 4);
+    assert_eq!(env.provider.ledger().links.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_of_an_earlier_version_is_read() {
     // Given a parked record whose id is an earlier version's, which binds nothing: a copy of what its worker wrote.
-    let world = World::new().await;
-    payout_link_worker::postgres::migrate(&world.pool).await.unwrap();
+    let env = TestEnv::new().await;
+    payout_link_worker::postgres::migrate(&env.pool).await.unwrap();
     let key = "c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
     let ring = payout_link_worker::postgres::KeyRing::new(
         &[format!("k1:{key}").into()],
@@ -68,41 +68,41 @@ async fn a_request_of_an_earlier_version_is_read() {
     .bind(id)
     .bind(&[0u8; 32][..])
     .bind(sealed)
-    .execute(&world.pool)
+    .execute(&env.pool)
     .await
     .unwrap();
     // Then this version calls for it.
-    let _worker = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let _worker = env.start_worker().await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_key_has_sealed_is_counted_over_restarts_and_told_long_before_its_limit() {
-    let world = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let recorded = async || -> i64 {
         sqlx::query_scalar("SELECT seals FROM sealing_keys WHERE key_id = 'k1'")
-            .fetch_one(&world.pool)
+            .fetch_one(&env.pool)
             .await
             .unwrap()
     };
     // Three jobs, of which each is a request and a result; in two lives of a worker.
     for (ids, sealed) in [(&["po_1", "po_2"][..], 4), (&["po_3"], 6)] {
-        let worker = world.start_worker().await;
+        let worker = env.start_worker().await;
         for id in ids {
-            world.publish(job(id)).await;
-            world.wait_until_told(id).await;
+            env.publish(job(id)).await;
+            env.wait_until_told(id).await;
         }
         worker.stop().await;
         assert_eq!(recorded().await, sealed);
     }
-    let output = world.run(&["keys", "status"]);
+    let output = env.run(&["keys", "status"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("encrypted with k1 so far: 6 of 4294967296"), "{said}");
     // What `keys rotate` seals counts as well.
     let many = i64::try_from(MANY_SEALS).unwrap();
     let raise = format!("UPDATE sealing_keys SET seals = {many}");
-    world.pool.execute(AssertSqlSafe(raise)).await.unwrap();
-    let worker = world.start_worker().await;
+    env.pool.execute(AssertSqlSafe(raise)).await.unwrap();
+    let worker = env.start_worker().await;
     worker.says("has encrypted many values").await;
     let metrics = format!("{}/metrics", worker.health_url().await);
     eventually("the metric", async || {

@@ -2,34 +2,32 @@
 
 use provider_simulators::sandbox::Fault;
 
-use crate::support::{DEADLINE, Setup, World, eventually, job};
+use crate::support::{DEADLINE, Setup, TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_is_finished() {
     // Given a worker in the middle of a call,
-    let world = World::new().await;
-    let worker = world.start_worker().await;
-    let call = world.provider.hold_next_call();
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    let call = env.provider.hold_next_call();
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     call.arrived().await;
     // when it is told to stop, and a job comes after that,
     worker.signal("TERM");
     worker.says("stopping").await;
-    world.publish(job("po_2")).await;
+    env.publish(job("po_2")).await;
     call.release();
     // then the call's result and webhook still leave, its exit is clean,
     let mut worker = worker;
     assert!(worker.exited().await.success());
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(world.merchant.received().len(), 1);
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.merchant.received().len(), 1);
     // and the late job was left to others, with no record and no lease.
-    assert!(world.has_no_record("po_2").await);
-    eventually("it is in the queue", async || {
-        (world.ready(&world.names.jobs_queue).await == 1).then_some(())
-    })
-    .await;
+    assert!(env.has_no_record("po_2").await);
+    eventually("it is in the queue", async || (env.ready(&env.names.jobs_queue).await == 1).then_some(()))
+        .await;
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM payout_links WHERE holder IS NOT NULL")
-        .fetch_one(&world.pool)
+        .fetch_one(&env.pool)
         .await
         .unwrap();
     assert_eq!(left, 0);
@@ -37,31 +35,31 @@ async fn what_is_under_way_is_finished() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_retry_is_given_back_at_once() {
-    let world = World::new().await;
-    let worker = world.start_worker().await;
-    world.provider.inject_fault(Fault::status_with_retry_after(429, "1"));
-    world.publish(job("po_1")).await;
-    let called = world.provider.until(|ledger| !ledger.calls.is_empty());
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.provider.inject_fault(Fault::status_with_retry_after(429, "1"));
+    env.publish(job("po_1")).await;
+    let called = env.provider.until(|ledger| !ledger.calls.is_empty());
     tokio::time::timeout(DEADLINE, called).await.unwrap();
     assert!(worker.stop().await.success());
-    let shown = world.wait_until_shown("po_1", "given back", |shown| shown["leased"] == false).await;
+    let shown = env.wait_until_shown("po_1", "given back", |shown| shown["leased"] == false).await;
     assert_eq!(shown["state"], "open");
-    let _next = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let _next = env.start_worker().await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_being_written_is_given_back_uncalled() {
     // Given a job whose row waits for a lock, for a connector that can neither repeat nor be asked,
-    let world = World::new().await;
-    let mut worker = world.start_worker().await;
-    let mut lock = world.pool.begin().await.unwrap();
+    let env = TestEnv::new().await;
+    let mut worker = env.start_worker().await;
+    let mut lock = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
-    world.publish(job("po_1").connector("mute")).await;
+    env.publish(job("po_1").connector("mute")).await;
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO payout_links %'";
     eventually("a row that waits", async || {
-        let waiting: i64 = sqlx::query_scalar(waits).fetch_one(&world.pool).await.unwrap();
+        let waiting: i64 = sqlx::query_scalar(waits).fetch_one(&env.pool).await.unwrap();
         (waiting > 0).then_some(())
     })
     .await;
@@ -71,19 +69,19 @@ async fn a_row_that_is_being_written_is_given_back_uncalled() {
     lock.commit().await.unwrap();
     assert!(worker.exited().await.success());
     // then the row is nobody's, no call is counted, and whoever comes next need not doubt.
-    let shown = world.shown("po_1").unwrap();
+    let shown = env.shown("po_1").unwrap();
     assert_eq!((&shown["leased"], &shown["attempts"]), (&false.into(), &0.into()));
-    let _next = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let _next = env.start_worker().await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_grace_period_has_an_end() {
-    let world = Setup::default().set("worker.grace_period_seconds", 1).build().await;
-    let mut worker = world.start_worker().await;
-    let _call = world.provider.hold_next_call();
-    world.publish(job("po_1")).await;
-    eventually("a lease", async || world.shown("po_1").filter(|shown| shown["leased"] == true)).await;
+    let env = Setup::default().set("worker.grace_period_seconds", 1).build().await;
+    let mut worker = env.start_worker().await;
+    let _call = env.provider.hold_next_call();
+    env.publish(job("po_1")).await;
+    eventually("a lease", async || env.shown("po_1").filter(|shown| shown["leased"] == true)).await;
     worker.signal("TERM");
     worker.says("grace period over").await;
     assert!(worker.exited().await.success());
@@ -91,11 +89,11 @@ async fn the_grace_period_has_an_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_leaves_at_once() {
-    let world = World::new().await;
-    let mut worker = world.start_worker().await;
-    let _call = world.provider.hold_next_call();
-    world.publish(job("po_1")).await;
-    eventually("a lease", async || world.shown("po_1").filter(|shown| shown["leased"] == true)).await;
+    let env = TestEnv::new().await;
+    let mut worker = env.start_worker().await;
+    let _call = env.provider.hold_next_call();
+    env.publish(job("po_1")).await;
+    eventually("a lease", async || env.shown("po_1").filter(|shown| shown["leased"] == true)).await;
     worker.signal("INT");
     worker.says("stopping").await;
     worker.signal("INT");
@@ -107,15 +105,13 @@ async fn a_second_signal_leaves_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_are_replaced_under_load_lose_nothing() {
-    let world = World::new().await;
-    let mut worker = world.start_worker().await;
+    let env = TestEnv::new().await;
+    let mut worker = env.start_worker().await;
     for round in 0..3 {
         for number in 0..40 {
-            world
-                .publish(job(&format!("po_{round}_{number}")).with("webhook_url", world.webhook_url()))
-                .await;
+            env.publish(job(&format!("po_{round}_{number}")).with("webhook_url", env.webhook_url())).await;
         }
-        let next = world.start_worker().await;
+        let next = env.start_worker().await;
         let mut last = std::mem::replace(&mut worker, next);
         last.signal("TERM");
         assert!(last.exited().await.success());
@@ -124,16 +120,16 @@ async fn workers_that_are_replaced_under_load_lose_nothing() {
     }
     for round in 0..3 {
         for number in 0..40 {
-            assert_eq!(world.result_of(&format!("po_{round}_{number}")).await.kind(), "payout_link.created");
+            assert_eq!(env.result_of(&format!("po_{round}_{number}")).await.kind(), "payout_link.created");
         }
     }
-    world.webhooks(120).await;
-    assert_eq!(world.provider.ledger().links.len(), 120);
+    env.webhooks(120).await;
+    assert_eq!(env.provider.ledger().links.len(), 120);
     // Nothing was taken over from a lease that had to run out first: nothing was in doubt, nothing called twice.
     let doubtful: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM payout_links WHERE in_doubt_since IS NOT NULL OR attempts <> 1 OR holder IS NOT NULL",
     )
-    .fetch_one(&world.pool)
+    .fetch_one(&env.pool)
     .await
     .unwrap();
     assert_eq!(doubtful, 0);

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::{World, eventually, job};
+use crate::support::{TestEnv, eventually, job};
 
 /// A pipe that nobody reads any more.
 fn closed() -> Stdio {
@@ -26,13 +26,13 @@ fn signal(pid: u32, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_panics_where_standard_output_is_closed_or_full() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    world.wait_until_told("po_1").await;
-    let jobs = world.folder.join("job.json");
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_told("po_1").await;
+    let jobs = env.folder.join("job.json");
     std::fs::write(&jobs, job("po_2").body).unwrap();
-    let published = world.folder.join("published.jsonl");
+    let published = env.folder.join("published.jsonl");
     std::fs::write(&published, "").unwrap();
     let (jobs, published) = (jobs.to_str().unwrap(), published.to_str().unwrap());
     for arguments in [
@@ -47,16 +47,16 @@ async fn no_command_panics_where_standard_output_is_closed_or_full() {
         &["verify-history", "--published", published],
         &["submit", "--wait", jobs],
     ] {
-        let usual = world.run(arguments);
+        let usual = env.run(arguments);
         assert!(!usual.stdout.is_empty(), "{arguments:?}");
         // A reader that has had enough changes nothing.
-        let output = world.command(arguments).stdout(closed()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = env.command(arguments).stdout(closed()).stderr(Stdio::piped()).spawn().unwrap();
         let output = output.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), usual.status.code(), "{arguments:?}: {said}");
         assert!(!said.contains("panicked"), "{arguments:?}: {said}");
         // What cannot be written was not done.
-        let output = world.command(arguments).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = env.command(arguments).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
         let output = output.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
@@ -66,7 +66,7 @@ async fn no_command_panics_where_standard_output_is_closed_or_full() {
     // Nor where nobody can be told why.
     for arguments in [&["show", "po_9"][..], &["show", "po_1"], &["--help"], &["nonsense"]] {
         for (out, err) in [(closed(), closed()), (full(), full())] {
-            let status = world.command(arguments).stdout(out).stderr(err).status().unwrap();
+            let status = env.command(arguments).stdout(out).stderr(err).status().unwrap();
             assert!(matches!(status.code(), Some(0..=2)), "{arguments:?}: {status}");
         }
     }
@@ -75,11 +75,11 @@ async fn no_command_panics_where_standard_output_is_closed_or_full() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_log_cannot_be_written_works_on() {
     for log in [closed, full] {
-        let world = World::new().await;
-        let mut worker = world.command(&["run"]).stdout(Stdio::null()).stderr(log()).spawn().unwrap();
-        let file = world.folder.join("job.json");
+        let env = TestEnv::new().await;
+        let mut worker = env.command(&["run"]).stdout(Stdio::null()).stderr(log()).spawn().unwrap();
+        let file = env.folder.join("job.json");
         std::fs::write(&file, job("po_1").body).unwrap();
-        let output = world.run(&["submit", "--wait", file.to_str().unwrap()]);
+        let output = env.run(&["submit", "--wait", file.to_str().unwrap()]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         signal(worker.id(), "TERM");
         assert_eq!(worker.wait().unwrap().code(), Some(0));
@@ -88,29 +88,29 @@ async fn a_worker_whose_log_cannot_be_written_works_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_ends_a_worker_in_order_and_any_other_command_at_once() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     // A worker ends what is under way first.
-    let mut worker = world.start_worker().await;
-    let call = world.provider.hold_next_call();
-    world.publish(job("po_1")).await;
+    let mut worker = env.start_worker().await;
+    let call = env.provider.hold_next_call();
+    env.publish(job("po_1")).await;
     call.arrived().await;
     signal(worker.id(), "INT");
     worker.says("stopping").await;
     call.release();
     assert_eq!(worker.exited().await.code(), Some(0));
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert!(!worker.log().contains("panicked"), "{}", worker.log());
     // `submit --wait` without a worker would wait for a minute.
-    let file = world.folder.join("job.json");
+    let file = env.folder.join("job.json");
     std::fs::write(&file, job("po_2").body).unwrap();
-    let submitting = world
+    let submitting = env
         .command(&["submit", "--wait", file.to_str().unwrap()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     eventually("the job is in its queue", async || {
-        (world.ready(&world.names.jobs_queue).await == 1).then_some(())
+        (env.ready(&env.names.jobs_queue).await == 1).then_some(())
     })
     .await;
     signal(submitting.id(), "INT");
@@ -121,11 +121,11 @@ async fn ctrl_c_ends_a_worker_in_order_and_any_other_command_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_that_do_not_come_are_counted_and_the_next_step_is_named() {
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
-    let file = world.folder.join("job.json");
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    let file = env.folder.join("job.json");
     std::fs::write(&file, job("po_1").body).unwrap();
-    let output = world.run(&["submit", "--wait", "--timeout", "1", file.to_str().unwrap()]);
+    let output = env.run(&["submit", "--wait", "--timeout", "1", file.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("0 of 1 results came within 1 s"), "{said}");
@@ -134,11 +134,11 @@ async fn results_that_do_not_come_are_counted_and_the_next_step_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_health_port_that_is_taken_is_told_before_anything_else_and_without_a_panic() {
-    let mut world = World::new().await;
+    let mut env = TestEnv::new().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    world.set("worker.health_listen", address);
-    let mut worker = world.launch_worker(&[]);
+    env.set("worker.health_listen", address);
+    let mut worker = env.launch_worker(&[]);
     assert_eq!(worker.exited().await.code(), Some(1));
     let log = worker.log();
     let expected =
@@ -146,7 +146,7 @@ async fn a_health_port_that_is_taken_is_told_before_anything_else_and_without_a_
     assert!(log.contains(&expected), "{log}");
     // Neither RabbitMQ nor the database was asked for anything.
     assert!(!log.contains("panicked") && !log.contains("RabbitMQ"), "{log}");
-    let output = world.run(&["check"]);
+    let output = env.run(&["check"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains(&format!("note    health port: worker.health_listen {address}")), "{said}");
     assert!(output.status.success(), "{said}");

@@ -7,20 +7,20 @@ use payout_link_worker::postgres::migrate;
 use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::support::{Service, Setup, World, eventually, job, store, submit_parked};
+use crate::support::{Service, Setup, TestEnv, eventually, job, store, submit_parked};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_death_before_the_first_call_makes_no_outcome_unknown() {
     // Given a connector that can neither be asked nor called again, and a job whose call is about to be written down,
-    let world = Setup::default()
+    let env = Setup::default()
         .set("worker.lease_seconds", 600)
         .set("connectors.mute.settle_seconds", 700)
         .set("jobs.default_connector", "mute")
         .only_connector("mute")
         .build()
         .await;
-    let mut first = world.start_worker().await;
-    let mut gate = PgConnection::connect_with(&world.pool.connect_options()).await.unwrap();
+    let mut first = env.start_worker().await;
+    let mut gate = PgConnection::connect_with(&env.pool.connect_options()).await.unwrap();
     for statement in [
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
          $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$",
@@ -29,36 +29,36 @@ async fn a_death_before_the_first_call_makes_no_outcome_unknown() {
     ] {
         sqlx::query(statement).execute(&mut gate).await.unwrap();
     }
-    world.publish(job("po_1").connector("mute")).await;
+    env.publish(job("po_1").connector("mute")).await;
     let waiting = "FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objsubid = 1
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     eventually("the write before the call waits", async || {
         let count = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) {waiting}")));
-        let count: i64 = count.fetch_one(&world.pool).await.unwrap();
+        let count: i64 = count.fetch_one(&env.pool).await.unwrap();
         (count > 0).then_some(())
     })
     .await;
     // when its worker dies, and that write with it,
     first.kill();
     let end = AssertSqlSafe(format!("SELECT pg_terminate_backend(pid) {waiting}"));
-    sqlx::query(end).execute(&world.pool).await.unwrap();
+    sqlx::query(end).execute(&env.pool).await.unwrap();
     sqlx::query("DROP TRIGGER wait ON payout_links").execute(&mut gate).await.unwrap();
-    assert!(world.provider.ledger().calls.is_empty());
+    assert!(env.provider.ledger().calls.is_empty());
     // then another worker calls, long before the lease ends.
-    let _second = world.start_worker().await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let _second = env.start_worker().await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_began_no_call_leaves_no_doubt() {
-    let world = World::new().await;
-    migrate(&world.pool).await.unwrap();
-    let store = store(world.pool.clone());
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
     let expire = "UPDATE payout_links SET due_at = now() - interval '1 second'";
     // Given a parked record that was claimed by a worker that died before it called,
     submit_parked(&store, "po_1").await;
     assert_eq!(store.claim("sandbox", 10).await.unwrap().len(), 1);
-    sqlx::query(expire).execute(&world.pool).await.unwrap();
+    sqlx::query(expire).execute(&env.pool).await.unwrap();
     // when another claims it, then its outcome is not in doubt.
     let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
     assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 0));
@@ -66,18 +66,18 @@ async fn a_claim_that_began_no_call_leaves_no_doubt() {
     store.renew_for_call(&mut link).await.unwrap();
     store.postpone(link, Duration::ZERO).await.unwrap();
     drop(store.claim("sandbox", 10).await.unwrap());
-    sqlx::query(expire).execute(&world.pool).await.unwrap();
+    sqlx::query(expire).execute(&env.pool).await.unwrap();
     let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
     assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 1));
     // but not where it was.
     store.renew_for_call(&mut link).await.unwrap();
-    sqlx::query(expire).execute(&world.pool).await.unwrap();
+    sqlx::query(expire).execute(&env.pool).await.unwrap();
     let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
     assert!(link.progress.in_doubt_since.is_some());
     // Nor where the claim was an earlier version's, which does not say.
     store.postpone(link, Duration::ZERO).await.unwrap();
     let earlier = "UPDATE payout_links SET holder = gen_random_uuid(), in_doubt_since = NULL, due_at = now()";
-    sqlx::query(earlier).execute(&world.pool).await.unwrap();
+    sqlx::query(earlier).execute(&env.pool).await.unwrap();
     let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
     assert!(link.progress.in_doubt_since.is_some());
 }
@@ -86,10 +86,10 @@ async fn a_claim_that_began_no_call_leaves_no_doubt() {
 async fn an_answer_in_hand_outlasts_the_lease() {
     // Given a call to a connector that can neither be asked nor called again,
     let database = Service::start("postgres").await;
-    let world = Setup::default().short_leases().database(&database.url).build().await;
-    let worker = world.start_worker().await;
-    let call = world.provider.hold_next_answer();
-    world.publish(job("po_1").connector("mute")).await;
+    let env = Setup::default().short_leases().database(&database.url).build().await;
+    let worker = env.start_worker().await;
+    let call = env.provider.hold_next_answer();
+    env.publish(job("po_1").connector("mute")).await;
     call.arrived().await;
     // when the database is away until long after the lease, and the answer comes meanwhile,
     database.kill();
@@ -99,8 +99,8 @@ async fn an_answer_in_hand_outlasts_the_lease() {
     tokio::time::sleep(Duration::from_secs(12)).await;
     database.restart();
     // then the link is not thrown away.
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(world.provider.ledger().calls.len(), 1);
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.provider.ledger().calls.len(), 1);
     assert!(worker.stop().await.success());
 }
 
@@ -108,16 +108,16 @@ async fn an_answer_in_hand_outlasts_the_lease() {
 async fn an_answer_in_hand_is_not_given_up_before_the_grace_period_has_ended() {
     // Given a worker that is stopped with an answer in hand while the database is away,
     let database = Service::start("postgres").await;
-    let world = Setup::default()
+    let env = Setup::default()
         .set("worker.grace_period_seconds", 60)
         .set("jobs.default_connector", "mute")
         .only_connector("mute")
         .database(&database.url)
         .build()
         .await;
-    let worker = world.start_worker().await;
-    let call = world.provider.hold_next_answer();
-    world.publish(job("po_1")).await;
+    let worker = env.start_worker().await;
+    let call = env.provider.hold_next_answer();
+    env.publish(job("po_1")).await;
     call.arrived().await;
     database.kill();
     call.release();
@@ -129,17 +129,17 @@ async fn an_answer_in_hand_is_not_given_up_before_the_grace_period_has_ended() {
     tokio::time::sleep(Duration::from_secs(7)).await;
     database.restart();
     // then the link is not thrown away.
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_given_up_is_logged() {
     // Given a worker that is stopped with an answer in hand, and a database that does not come back,
     let database = Service::start("postgres").await;
-    let world = Setup::default().set("worker.grace_period_seconds", 3).database(&database.url).build().await;
-    let mut worker = world.start_worker().await;
-    let call = world.provider.hold_next_answer();
-    world.publish(job("po_1")).await;
+    let env = Setup::default().set("worker.grace_period_seconds", 3).database(&database.url).build().await;
+    let mut worker = env.start_worker().await;
+    let call = env.provider.hold_next_answer();
+    env.publish(job("po_1")).await;
     call.arrived().await;
     database.kill();
     call.release();
@@ -150,61 +150,61 @@ async fn an_answer_that_is_given_up_is_logged() {
     // then the log has what is needed to find the link at the provider.
     let log = worker.log();
     let line = log.lines().find(|line| line.contains("conclusion abandoned")).expect("the line");
-    let made = &world.provider.ledger().links[0];
+    let made = &env.provider.ledger().links[0];
     assert!(line.contains(&made.id), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_work_of_a_worker_that_is_gone_is_taken_over_before_its_lease_ends() {
     // Given a worker that dies in the middle of calls, whose leases outlast this test by far,
-    let world = Setup::default()
+    let env = Setup::default()
         .set("worker.lease_seconds", 600)
         .set("connectors.sandbox.settle_seconds", 700)
         .only_connector("sandbox")
         .build()
         .await;
-    let mut first = world.start_worker().await;
+    let mut first = env.start_worker().await;
     let mut held = Vec::new();
     for number in 0..5 {
-        let call = world.provider.hold_next_answer();
-        world.publish(job(&format!("po_{number}"))).await;
+        let call = env.provider.hold_next_answer();
+        env.publish(job(&format!("po_{number}"))).await;
         call.arrived().await;
         held.push(call);
     }
     first.kill();
     drop(held);
     // when another is there, then it calls again under the same keys.
-    let _second = world.start_worker().await;
+    let _second = env.start_worker().await;
     for number in 0..5 {
-        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
     }
-    assert_eq!(world.provider.ledger().links.len(), 5);
+    assert_eq!(env.provider.ledger().links.len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_lives_keeps_its_leases() {
     // Given a worker in the middle of a call, and another beside it,
-    let world = Setup::default()
+    let env = Setup::default()
         .set("worker.lease_seconds", 600)
         .set("connectors.sandbox.settle_seconds", 700)
         .only_connector("sandbox")
         .build()
         .await;
-    let _first = world.start_worker().await;
-    let call = world.provider.hold_next_answer();
-    world.publish(job("po_1")).await;
+    let _first = env.start_worker().await;
+    let call = env.provider.hold_next_answer();
+    env.publish(job("po_1")).await;
     call.arrived().await;
-    let second = world.start_worker().await;
+    let second = env.start_worker().await;
     // when that has looked for workers that are gone often enough,
-    world.publish(job("po_2").reply_to("gone")).await;
-    world.provider.inject_fault(Fault::status_with_retry_after(503, "2"));
-    world.publish(job("po_3")).await;
+    env.publish(job("po_2").reply_to("gone")).await;
+    env.provider.inject_fault(Fault::status_with_retry_after(503, "2"));
+    env.publish(job("po_3")).await;
     for id in ["po_2", "po_3"] {
-        assert_eq!(world.result_of(id).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(id).await.kind(), "payout_link.created");
     }
     // then the call was not made again.
     call.release();
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
-    let ledger = world.provider.ledger();
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    let ledger = env.provider.ledger();
     assert!(!second.log().contains("taken over") && ledger.links.len() == 3, "{}", second.log());
 }

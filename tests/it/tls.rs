@@ -6,11 +6,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::support::{Authority, Certified, Service, Setup, World, eventually, job};
+use crate::support::{Authority, Certified, Service, Setup, TestEnv, eventually, job};
 
 /// The line of `check` that is about `what`.
-fn checked(world: &World, what: &str) -> String {
-    let output = world.run(&["check"]);
+fn checked(env: &TestEnv, what: &str) -> String {
+    let output = env.run(&["check"]);
     let said = String::from_utf8(output.stdout).unwrap();
     let line = said.lines().find(|line| line.contains(what));
     line.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr))).to_owned()
@@ -21,8 +21,8 @@ fn assert_refused(line: &str, reason: &str) {
 }
 
 /// A database takes up its new settings a moment after it is told.
-async fn until_refused(world: &World, reason: &str) {
-    eventually(reason, async || checked(world, "database").contains(reason).then_some(())).await;
+async fn until_refused(env: &TestEnv, reason: &str) {
+    eventually(reason, async || checked(env, "database").contains(reason).then_some(())).await;
 }
 
 fn plain_port(url: &str) -> u16 {
@@ -60,25 +60,25 @@ async fn postgres_is_spoken_to_by_its_certificate() {
         admin.execute(sqlx::AssertSqlSafe(format!("ALTER SYSTEM SET {setting}"))).await.unwrap();
     }
     admin.execute("SELECT pg_reload_conf()").await.unwrap();
-    let mut world = Setup::default().database(&plain).build().await;
-    let folder = world.folder.clone();
+    let mut env = Setup::default().database(&plain).build().await;
+    let folder = env.folder.clone();
     let file = |name: &str| folder.join(name).display().to_string();
     std::fs::write(file("ca.pem"), authority.pem()).unwrap();
     std::fs::write(file("other.pem"), other.pem()).unwrap();
     authority.client("worker").write(&folder, "client");
-    world.set("database.tls.mode", "verify-full");
-    world.set("database.tls.ca_file", file("ca.pem"));
+    env.set("database.tls.mode", "verify-full");
+    env.set("database.tls.ca_file", file("ca.pem"));
 
     // then our certificate has to be shown where the server asks for it,
-    until_refused(&world, "connection requires a valid client certificate").await;
-    world.set("database.tls.client_certificate_file", file("client.pem"));
-    world.set("database.tls.client_key_file", file("client.key"));
-    assert_eq!(checked(&world, "database"), "ok      database");
+    until_refused(&env, "connection requires a valid client certificate").await;
+    env.set("database.tls.client_certificate_file", file("client.pem"));
+    env.set("database.tls.client_key_file", file("client.key"));
+    assert_eq!(checked(&env, "database"), "ok      database");
 
     // and a whole job goes by TLS,
-    let worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    world.wait_until_told("po_1").await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_told("po_1").await;
     let by_tls: Vec<bool> = sqlx::query_scalar(
         "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'payout-link-worker'",
     )
@@ -89,26 +89,26 @@ async fn postgres_is_spoken_to_by_its_certificate() {
     worker.stop().await;
 
     // but not to somebody else's server,
-    world.set("database.tls.ca_file", file("other.pem"));
-    assert_refused(&checked(&world, "database"), "UnknownIssuer");
-    let mut worker = world.launch_worker(&[]);
+    env.set("database.tls.ca_file", file("other.pem"));
+    assert_refused(&checked(&env, "database"), "UnknownIssuer");
+    let mut worker = env.launch_worker(&[]);
     assert_eq!(worker.exited().await.code(), Some(1), "{}", worker.log());
-    world.set("database.tls.ca_file", file("ca.pem"));
+    env.set("database.tls.ca_file", file("ca.pem"));
 
     // nor by another name, unless only the CA counts,
     show_certificate(&mut admin, &authority.server(&["elsewhere.example"])).await;
-    until_refused(&world, "not valid for name").await;
-    world.set("database.tls.mode", "verify-ca");
-    assert_eq!(checked(&world, "database"), "ok      database");
+    until_refused(&env, "not valid for name").await;
+    env.set("database.tls.mode", "verify-ca");
+    assert_eq!(checked(&env, "database"), "ok      database");
 
     // nor after its time.
     show_certificate(&mut admin, &authority.expired(&["127.0.0.1"])).await;
-    until_refused(&world, "certificate expired").await;
+    until_refused(&env, "certificate expired").await;
     // Nor is there a way back to speaking plainly.
     show_certificate(&mut admin, &authority.server(&["127.0.0.1"])).await;
     admin.execute("ALTER SYSTEM SET ssl = off").await.unwrap();
     admin.execute("SELECT pg_reload_conf()").await.unwrap();
-    until_refused(&world, "server does not support TLS").await;
+    until_refused(&env, "server does not support TLS").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,55 +140,55 @@ async fn rabbitmq_is_spoken_to_by_its_certificate() {
         certified.write(&rabbitmq.folder, "tls");
         rabbitmq.ctl(&["eval", "ssl:clear_pem_cache()."]);
     };
-    let mut world = Setup::default().broker(&rabbitmq.url).build().await;
-    let folder = world.folder.clone();
+    let mut env = Setup::default().broker(&rabbitmq.url).build().await;
+    let folder = env.folder.clone();
     let file = |name: &str| folder.join(name).display().to_string();
     std::fs::write(file("ca.pem"), authority.pem()).unwrap();
     std::fs::write(file("other.pem"), other.pem()).unwrap();
     authority.client("guest").write(&folder, "client");
-    world.set("broker.url", format!("amqps://guest:guest@localhost:{port}/%2f"));
-    world.set("broker.tls.ca_file", file("ca.pem"));
+    env.set("broker.url", format!("amqps://guest:guest@localhost:{port}/%2f"));
+    env.set("broker.tls.ca_file", file("ca.pem"));
 
     // then our certificate has to be shown,
     let said = "CertificateRequired";
     eventually(said, async || {
-        let line = checked(&world, "broker");
+        let line = checked(&env, "broker");
         assert!(line.starts_with("failed"), "{line}");
         // The broker has hung up by the time of our first bytes: its alert may be lost to the reset that answers them.
         line.contains(said).then_some(())
     })
     .await;
-    world.set("broker.tls.client_certificate_file", file("client.pem"));
-    world.set("broker.tls.client_key_file", file("client.key"));
-    assert_eq!(checked(&world, "broker"), "ok      broker");
+    env.set("broker.tls.client_certificate_file", file("client.pem"));
+    env.set("broker.tls.client_key_file", file("client.key"));
+    assert_eq!(checked(&env, "broker"), "ok      broker");
 
     // and a whole job goes by TLS, with the certificate in place of a password,
-    world.set("broker.url", format!("amqps://localhost:{port}/%2f?auth_mechanism=external"));
-    let worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    world.wait_until_told("po_1").await;
+    env.set("broker.url", format!("amqps://localhost:{port}/%2f?auth_mechanism=external"));
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_told("po_1").await;
     worker.stop().await;
 
     // but not to somebody else's server: the CA file stands in place of the system's certificates,
-    world.set("broker.tls.ca_file", file("other.pem"));
-    assert_refused(&checked(&world, "broker"), "UnknownIssuer");
-    let mut worker = world.launch_worker(&[]);
+    env.set("broker.tls.ca_file", file("other.pem"));
+    assert_refused(&checked(&env, "broker"), "UnknownIssuer");
+    let mut worker = env.launch_worker(&[]);
     assert_eq!(worker.exited().await.code(), Some(1), "{}", worker.log());
-    world.set("broker.tls.ca_file", file("ca.pem"));
+    env.set("broker.tls.ca_file", file("ca.pem"));
 
     // nor by another name, unless only the CA counts,
     show(&authority.server(&["elsewhere.example"]));
-    assert_refused(&checked(&world, "broker"), "not valid for name");
-    world.set("broker.tls.mode", "verify-ca");
-    assert_eq!(checked(&world, "broker"), "ok      broker");
+    assert_refused(&checked(&env, "broker"), "not valid for name");
+    env.set("broker.tls.mode", "verify-ca");
+    assert_eq!(checked(&env, "broker"), "ok      broker");
     show(&other.server(&["localhost"]));
-    assert_refused(&checked(&world, "broker"), "UnknownIssuer");
+    assert_refused(&checked(&env, "broker"), "UnknownIssuer");
 
     // nor after its time; nor is there a way back to speaking plainly.
     show(&authority.expired(&["localhost"]));
-    assert_refused(&checked(&world, "broker"), "certificate expired");
-    world.set("broker.url", format!("amqps://guest:guest@localhost:{}/%2f", plain_port(&rabbitmq.url)));
-    assert!(checked(&world, "broker").starts_with("failed"));
+    assert_refused(&checked(&env, "broker"), "certificate expired");
+    env.set("broker.url", format!("amqps://guest:guest@localhost:{}/%2f", plain_port(&rabbitmq.url)));
+    assert!(checked(&env, "broker").starts_with("failed"));
 }
 
 /// What each of these servers is refused for.
@@ -208,67 +208,67 @@ fn address(url: &str) -> SocketAddr {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connector_is_called_by_its_certificate() {
     let (authority, other) = (Authority::new("the connector's"), Authority::new("another"));
-    let mut world = World::new().await;
-    let ca_file = world.folder.join("ca.pem");
+    let mut env = TestEnv::new().await;
+    let ca_file = env.folder.join("ca.pem");
     std::fs::write(&ca_file, authority.pem()).unwrap();
-    let provider = address(world.provider.url());
+    let provider = address(env.provider.url());
     // Given connectors whose certificates are not good,
-    world.set("connectors.sandbox.calls.ca_file", ca_file.display());
+    env.set("connectors.sandbox.calls.ca_file", ca_file.display());
     for (certified, reason) in not_good(&authority, &other) {
         let front = certified.in_front_of(provider).await;
-        world.set("connectors.sandbox.url", format!("https://localhost:{}", front.port()));
-        assert_refused(&checked(&world, "connector sandbox"), reason);
+        env.set("connectors.sandbox.url", format!("https://localhost:{}", front.port()));
+        assert_refused(&checked(&env, "connector sandbox"), reason);
     }
     // and one whose is, by the CA file alone,
     let front = authority.server(&["localhost"]).in_front_of(provider).await;
-    world.set("connectors.sandbox.url", format!("https://localhost:{}", front.port()));
-    assert_eq!(checked(&world, "connector sandbox"), "ok      connector sandbox");
-    world.set("connectors.asked.url", format!("https://localhost:{}", front.port()));
-    assert_refused(&checked(&world, "connector asked"), "UnknownIssuer");
+    env.set("connectors.sandbox.url", format!("https://localhost:{}", front.port()));
+    assert_eq!(checked(&env, "connector sandbox"), "ok      connector sandbox");
+    env.set("connectors.asked.url", format!("https://localhost:{}", front.port()));
+    assert_refused(&checked(&env, "connector asked"), "UnknownIssuer");
     // then a job is carried out there.
-    let _worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    assert_eq!(world.result_of("po_1").await.kind(), "payout_link.created");
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merchant_is_posted_to_by_its_certificate() {
     // Given merchants whose certificates are not good, and one whose is,
     let (authority, other) = (Authority::new("the merchants'"), Authority::new("another"));
-    let world = Setup::default()
+    let env = Setup::default()
         .set("webhooks.schedule_seconds", "[]")
         .set("jobs.allow_http_webhooks", false)
         .set("webhooks.allowed_hosts", "[\"localhost\"]")
         .build()
         .await;
-    let ca_file = world.folder.join("ca.pem");
+    let ca_file = env.folder.join("ca.pem");
     std::fs::write(&ca_file, authority.pem()).unwrap();
-    let merchant = address(world.merchant.url());
+    let merchant = address(env.merchant.url());
     let posted_to = async |id: &str, certified: &Certified| {
         let front = certified.in_front_of(merchant).await;
         let url = format!("https://localhost:{}/webhooks", front.port());
-        world.publish(job(id).with("webhook_url", json!(url))).await;
-        world.wait_until_told(id).await
+        env.publish(job(id).with("webhook_url", json!(url))).await;
+        env.wait_until_told(id).await
     };
     // then the first ones' are given up, with the reason in the timeline,
-    let worker = world.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__CA_FILE", ca_file.display().to_string())]);
+    let worker = env.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__CA_FILE", ca_file.display().to_string())]);
     worker.says("connected to RabbitMQ, consuming").await;
     for (certified, reason) in not_good(&authority, &other) {
         let shown = posted_to(reason, &certified).await;
         assert_eq!(shown["event"]["webhook_state"], "abandoned");
         assert!(shown["timeline"].to_string().contains(reason), "{shown}");
     }
-    assert!(world.merchant.received().is_empty());
+    assert!(env.merchant.received().is_empty());
     // and the last one's arrives.
     posted_to("good", &authority.server(&["localhost"])).await;
-    assert!(world.webhooks(1).await[0].verified);
+    assert!(env.webhooks(1).await[0].verified);
     worker.stop().await;
     // Without a CA file it is the system's certificates that count.
-    let worker = world.launch_worker(&[]);
+    let worker = env.launch_worker(&[]);
     let shown = posted_to("not the system's", &authority.server(&["localhost"])).await;
     assert_eq!(shown["event"]["webhook_state"], "abandoned");
     worker.stop().await;
-    let _worker = world.launch_worker(&[("SSL_CERT_FILE", ca_file.display().to_string())]);
+    let _worker = env.launch_worker(&[("SSL_CERT_FILE", ca_file.display().to_string())]);
     posted_to("the system's", &authority.server(&["localhost"])).await;
-    assert_eq!(world.webhooks(2).await.len(), 2);
+    assert_eq!(env.webhooks(2).await.len(), 2);
 }

@@ -5,36 +5,36 @@ use std::{io, net::TcpListener, process::Command, time::Duration};
 use provider_simulators::sandbox::{Fault, FaultRule, Garbage, Receiver};
 use serde_json::json;
 
-use crate::support::{Setup, WEBHOOK_SECRET, World, job};
+use crate::support::{Setup, TestEnv, WEBHOOK_SECRET, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_fails_is_posted_again_under_the_same_id() {
     // Given a merchant that fails twice,
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.merchant.inject_fault(FaultRule::new(Fault::status(500)).times(2));
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(FaultRule::new(Fault::status(500)).times(2));
     // when a payout is done,
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     // then the result does not wait for it,
-    world.result_of("po_1").await;
+    env.result_of("po_1").await;
     // and the third post is taken: same id, same body, a signature of its own time each.
-    let posts = world.webhooks(3).await;
+    let posts = env.webhooks(3).await;
     assert!(posts.iter().all(|post| post.verified && post.id == posts[0].id && post.body == posts[0].body));
     assert!(posts[2].at - posts[1].at >= Duration::from_secs(1), "never earlier than the schedule");
-    let shown = world.wait_until_told("po_1").await;
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered");
     assert_eq!(shown["event"]["webhook_attempts"], 3);
     assert_eq!(shown["state"], "created");
-    assert_eq!(world.results_of("po_1").len(), 1);
+    assert_eq!(env.results_of("po_1").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merchant_that_says_410_gets_no_more() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.merchant.inject_fault(Fault::status(410));
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-    let shown = world.wait_until_told("po_1").await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(Fault::status(410));
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "abandoned");
     assert_eq!(shown["event"]["webhook_attempts"], 1);
     assert_eq!(shown["state"], "created");
@@ -42,11 +42,11 @@ async fn a_merchant_that_says_410_gets_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_is_given_up_when_the_schedule_runs_out() {
-    let world = Setup::default().set("webhooks.schedule_seconds", "[1]").build().await;
-    let _worker = world.start_worker().await;
-    world.merchant.inject_fault(FaultRule::new(Fault::status(503)).always());
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-    let shown = world.wait_until_told("po_1").await;
+    let env = Setup::default().set("webhooks.schedule_seconds", "[1]").build().await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(FaultRule::new(Fault::status(503)).always());
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "abandoned");
     assert_eq!(shown["event"]["webhook_attempts"], 2);
     assert_eq!(shown["state"], "created");
@@ -54,60 +54,60 @@ async fn a_webhook_is_given_up_when_the_schedule_runs_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_not_followed() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    let elsewhere = World::new().await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    let elsewhere = TestEnv::new().await;
     let location = elsewhere.merchant.url().parse().unwrap();
-    world.merchant.inject_fault(Fault::Redirect { location: Some(location) });
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-    let shown = world.wait_until_told("po_1").await;
+    env.merchant.inject_fault(Fault::Redirect { location: Some(location) });
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_attempts"], 2);
     assert!(elsewhere.merchant.received().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_of_a_merchant_is_honoured() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world.merchant.inject_fault(Fault::status_with_retry_after(429, "3"));
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-    let posts = world.webhooks(2).await;
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(Fault::status_with_retry_after(429, "3"));
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    let posts = env.webhooks(2).await;
     assert!(posts[1].at - posts[0].at >= Duration::from_secs(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merchant_that_never_answers_holds_up_nobody() {
     // Given two merchants, one of which never answers,
-    let world = Setup::default().set("webhooks.host_concurrency", 2).build().await;
-    let _worker = world.start_worker().await;
+    let env = Setup::default().set("webhooks.host_concurrency", 2).build().await;
+    let _worker = env.start_worker().await;
     // (the same machine by another address is another host)
     let hanging = Receiver::listen("127.0.0.2:0".parse().unwrap(), &[]).await.unwrap();
     hanging.inject_fault(FaultRule::new(Fault::Silence).always());
     for number in 0..20 {
         let job = job(&format!("slow_{number}")).with("webhook_url", json!(hanging.url()));
-        world.publish(job).await;
+        env.publish(job).await;
     }
     // then the other's webhooks arrive, and every result.
     for number in 0..20 {
-        world.publish(job(&format!("po_{number}")).with("webhook_url", world.webhook_url())).await;
+        env.publish(job(&format!("po_{number}")).with("webhook_url", env.webhook_url())).await;
     }
-    world.webhooks(20).await;
+    env.webhooks(20).await;
     for number in 0..20 {
-        assert_eq!(world.result_of(&format!("slow_{number}")).await.kind(), "payout_link.created");
+        assert_eq!(env.result_of(&format!("slow_{number}")).await.kind(), "payout_link.created");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_answer_is_not_read_to_its_end() {
-    let world = World::new().await;
-    let worker = world.start_worker().await;
-    world.publish(job("po_0").with("webhook_url", world.webhook_url())).await;
-    world.wait_until_told("po_0").await;
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_0").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_told("po_0").await;
     let before = worker.most_memory();
     // 32 MiB of it, faster than any timeout.
-    world.merchant.inject_fault(Fault::Garbage(Garbage::Huge));
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
-    let shown = world.wait_until_told("po_1").await;
+    env.merchant.inject_fault(Fault::Garbage(Garbage::Huge));
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered");
     let more = worker.most_memory() - before;
     assert!(more < 16 * 1024 * 1024, "{more} bytes");
@@ -116,31 +116,31 @@ async fn an_endless_answer_is_not_read_to_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn this_machines_own_name_is_rejected() {
     // Given a worker without exceptions, and a merchant whose name is that of this machine,
-    let world = Setup::default()
+    let env = Setup::default()
         .set("webhooks.allowed_networks", "[]")
         .set("webhooks.schedule_seconds", "[1]")
         .build()
         .await;
-    let _worker = world.start_worker().await;
-    let url = world.merchant.url().replace("127.0.0.1", "localhost");
-    world.publish(job("po_1").with("webhook_url", json!(url))).await;
+    let _worker = env.start_worker().await;
+    let url = env.merchant.url().replace("127.0.0.1", "localhost");
+    env.publish(job("po_1").with("webhook_url", json!(url))).await;
     // then the job is rejected, and nothing is posted.
-    let result = world.result_of("po_1").await;
+    let result = env.result_of("po_1").await;
     assert_eq!(result.error_code().as_deref(), Some("INVALID_JOB"));
     assert_eq!(result.field().as_deref(), Some("webhook_url"));
-    assert!(world.merchant.received().is_empty());
+    assert!(env.merchant.received().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_merchant_has_its_own_secret_and_both_sign_while_it_rotates() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     let old = "whsec_b2xkIHNlY3JldCBvZiBhIG1lcmNoYW50ISE=";
     let new = WEBHOOK_SECRET;
     let secrets = format!("[\"{old}\", \"{new}\"]");
-    let worker = world.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__MERCHANT_SECRETS__M_1", secrets)]);
+    let worker = env.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__MERCHANT_SECRETS__M_1", secrets)]);
     worker.says("connected to RabbitMQ, consuming").await;
-    world.publish(job("po_1").merchant("m_1").with("webhook_url", world.webhook_url())).await;
-    let posts = world.webhooks(1).await;
+    env.publish(job("po_1").merchant("m_1").with("webhook_url", env.webhook_url())).await;
+    let posts = env.webhooks(1).await;
     assert!(posts[0].verified, "the receiver knows the new secret alone");
     assert_eq!(posts[0].headers["webhook-signature"].split(' ').count(), 2);
 }
@@ -148,12 +148,11 @@ async fn each_merchant_has_its_own_secret_and_both_sign_while_it_rotates() {
 /// With the public Standard Webhooks library for Python, in an environment that `scripts/test` may make.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_signature_verifies_with_another_languages_library() {
-    let world = World::new().await;
-    let _worker = world.start_worker().await;
-    world
-        .publish(job("po_1").with("webhook_url", world.webhook_url()).with("description", json!("für Ada")))
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url()).with("description", json!("für Ada")))
         .await;
-    let post = world.webhooks(1).await.remove(0);
+    let post = env.webhooks(1).await.remove(0);
     let script = r#"
 import sys, json
 from standardwebhooks import Webhook
@@ -175,7 +174,7 @@ except Exception:
     });
     let python = std::env::var("WEBHOOK_PYTHON")
         .expect("WEBHOOK_PYTHON: a python with standardwebhooks (scripts/test)");
-    let file = world.folder.join("given.json");
+    let file = env.folder.join("given.json");
     std::fs::write(&file, given.to_string()).unwrap();
     let stdin = std::fs::File::open(file).unwrap();
     let output = Command::new(python).args(["-c", script]).stdin(stdin).output().unwrap();
@@ -190,14 +189,14 @@ except Exception:
 /// Beside the symmetric one, with the example that merchants are given, and its library for ed25519.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_asymmetric_signature_verifies_with_the_public_key_alone() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     // Given a merchant with a secret and a pair of keys (RFC 8032, section 7.1, test 1),
     let pair = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
     let secrets = format!("[\"{WEBHOOK_SECRET}\", \"{pair}\"]");
-    let worker = world.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__MERCHANT_SECRETS__M_1", secrets)]);
+    let worker = env.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__MERCHANT_SECRETS__M_1", secrets)]);
     worker.says("connected to RabbitMQ, consuming").await;
-    world.publish(job("po_1").merchant("m_1").with("webhook_url", world.webhook_url())).await;
-    let post = world.webhooks(1).await.remove(0);
+    env.publish(job("po_1").merchant("m_1").with("webhook_url", env.webhook_url())).await;
+    let post = env.webhooks(1).await.remove(0);
     // then the secret's signature verifies as ever,
     assert!(post.verified);
     // and the pair's by the public key, unless a letter is changed.
@@ -216,7 +215,7 @@ except ValueError:
     let headers =
         ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| (name, &post.headers[name]));
     let headers: std::collections::HashMap<_, _> = headers.into_iter().collect();
-    let file = world.folder.join("given.json");
+    let file = env.folder.join("given.json");
     std::fs::write(&file, json!({ "body": post.body, "headers": headers }).to_string()).unwrap();
     let python = std::env::var("WEBHOOK_PYTHON").expect("WEBHOOK_PYTHON: scripts/test");
     let stdin = std::fs::File::open(file).unwrap();
@@ -228,10 +227,10 @@ except ValueError:
 /// What merchants are given to verify with is told, and nothing else of the keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn public_keys_are_told_and_no_secret() {
-    let mut world = World::new().await;
+    let mut env = TestEnv::new().await;
     let pair = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
-    world.set("webhooks.merchant_secrets.m_1", format!("[\"{pair}\", \"{WEBHOOK_SECRET}\"]"));
-    let output = world.run(&["keys", "public"]);
+    env.set("webhooks.merchant_secrets.m_1", format!("[\"{pair}\", \"{WEBHOOK_SECRET}\"]"));
+    let output = env.run(&["keys", "public"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said, "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=  m_1\n");
 }
@@ -239,7 +238,7 @@ async fn public_keys_are_told_and_no_secret() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_proxy_of_the_environment_hears_of_a_payout() {
     // Given a worker in whose environment everything is told to go through a proxy,
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     proxy.set_nonblocking(true).unwrap();
     let url = format!("http://{}", proxy.local_addr().unwrap());
@@ -248,39 +247,39 @@ async fn no_proxy_of_the_environment_hears_of_a_payout() {
             .map(|name| (name, url.clone()))
             .into();
     environment.extend(["NO_PROXY", "no_proxy"].map(|name| (name, String::new())));
-    let worker = world.launch_worker(&environment);
+    let worker = env.launch_worker(&environment);
     worker.says("connected to RabbitMQ, consuming").await;
     // when a payout is done,
-    world.publish(job("po_1").with("webhook_url", world.webhook_url())).await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     // then neither the connector nor the merchant was spoken to by way of it.
-    let shown = world.wait_until_told("po_1").await;
+    let shown = env.wait_until_told("po_1").await;
     assert_eq!(shown["event"]["webhook_attempts"], 1);
-    assert!(world.merchant.received()[0].verified);
+    assert!(env.merchant.received()[0].verified);
     assert_eq!(proxy.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_merchant_gets_a_secret_of_its_own_from_a_master_secret() {
     // Given a master secret, and a merchant that was handed what is derived from it for it,
-    let mut world = World::new().await;
-    let worker = world.start_worker().await;
+    let mut env = TestEnv::new().await;
+    let worker = env.start_worker().await;
     for merchant in ["m_1", "m_2"] {
-        world.publish(job("po_1").merchant(merchant).with("webhook_url", world.webhook_url())).await;
+        env.publish(job("po_1").merchant(merchant).with("webhook_url", env.webhook_url())).await;
     }
-    assert!(world.webhooks(2).await.iter().all(|post| post.verified));
+    assert!(env.webhooks(2).await.iter().all(|post| post.verified));
     // (without one, merchants share a secret, and the log says so)
     worker.says("merchants share webhooks.secrets").await;
     worker.stop().await;
-    world.set("webhooks.master_secrets", "[\"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"]");
-    let printed = |merchant| String::from_utf8(world.run(&["webhook-secret", merchant]).stdout).unwrap();
+    env.set("webhooks.master_secrets", "[\"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"]");
+    let printed = |merchant| String::from_utf8(env.run(&["webhook-secret", merchant]).stdout).unwrap();
     let (own, others) = (printed("m_1"), printed("m_2"));
     let receiver = Receiver::start(&[own.trim().to_owned()]).await.unwrap();
     assert_ne!(own, others);
     // when webhooks are signed for it and for another,
-    let _worker = world.start_worker().await;
+    let _worker = env.start_worker().await;
     for (id, merchant) in [("po_2", "m_1"), ("po_3", "m_2")] {
-        world.publish(job(id).merchant(merchant).with("webhook_url", json!(receiver.url()))).await;
-        world.wait_until_told(id).await;
+        env.publish(job(id).merchant(merchant).with("webhook_url", json!(receiver.url()))).await;
+        env.wait_until_told(id).await;
     }
     // then it can verify its own alone.
     let posts = receiver.received();

@@ -12,7 +12,7 @@ use crate::{
     history::{DeadLetter, Event, History, Link, Published, ReceivedMessage, Record, Violation, Webhook},
     kinds::{Kind, Story, in_words},
     point::Place,
-    support::{self, World},
+    support::{self, TestEnv},
 };
 
 /// Between two looks at a condition.
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(25);
 
 pub struct Run<'a> {
     pub place: &'a Place,
-    pub world: &'a World,
+    pub env: &'a TestEnv,
     pub kind: Kind,
     pub stories: Vec<Story>,
     pub replies: Arc<Mutex<Vec<support::Heard>>>,
@@ -35,7 +35,7 @@ impl<'a> Run<'a> {
     pub fn new(place: &'a Place, kind: Kind) -> Self {
         Self {
             place,
-            world: &place.world,
+            env: &place.env,
             kind,
             stories: Vec::new(),
             replies: Arc::default(),
@@ -50,7 +50,7 @@ impl<'a> Run<'a> {
         for table in ["payout_links", "events"] {
             let lapse =
                 format!("UPDATE {table} SET due_at = now() WHERE holder IS NOT NULL AND due_at IS NOT NULL");
-            sqlx::query(sqlx::AssertSqlSafe(lapse)).execute(&self.world.pool).await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(lapse)).execute(&self.env.pool).await.unwrap();
         }
     }
 
@@ -107,12 +107,12 @@ impl<'a> Run<'a> {
         records.iter().all(is_heard)
             && self.stories.iter().filter(|story| story.came_late).all(is_answered)
             && rejected.count() >= refusals
-            && self.world.ready(&self.world.names.dead_queue).await as usize >= refusals
-            && self.world.ready(&self.world.names.jobs_queue).await == 0
+            && self.env.ready(&self.env.names.dead_queue).await as usize >= refusals
+            && self.env.ready(&self.env.names.jobs_queue).await == 0
     }
 
     pub async fn history(mut self) -> History {
-        while let Some(dead) = self.world.take(&self.world.names.dead_queue).await {
+        while let Some(dead) = self.env.take(&self.env.names.dead_queue).await {
             self.dead.push(DeadLetter {
                 has_reason: dead.header("x-rejected-code").is_some()
                     && dead.header("x-rejected-reason").is_some(),
@@ -131,7 +131,7 @@ impl<'a> Run<'a> {
             wants_reply: self.kind.wants_reply(),
             came_late: story.came_late,
         });
-        let posts = self.world.merchant.received();
+        let posts = self.env.merchant.received();
         let posts =
             posts.iter().filter(|post| post.reference.as_deref().is_some_and(is_ours)).map(|post| Webhook {
                 id: post.id.clone(),
@@ -159,7 +159,7 @@ impl<'a> Run<'a> {
             self.keys().into_iter().map(|key| (self.kind.reference(key), key)).collect();
         let of_key = |reference: &str| keys.get(reference).map(|key| (*key).to_owned());
         let Some(account) = self.kind.account() else {
-            let links = self.world.provider.ledger().links;
+            let links = self.env.provider.ledger().links;
             let links = links.into_iter().filter_map(|link| {
                 Some(Link {
                     key: of_key(&link.request.reference)?,
@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
     pub fn heard(&self) -> Vec<ReceivedMessage> {
         let replies = self.replies.lock().unwrap().clone();
         let all = replies.into_iter().map(|heard| (true, heard));
-        let all = all.chain(self.world.results().into_iter().map(|heard| (false, heard)));
+        let all = all.chain(self.env.results().into_iter().map(|heard| (false, heard)));
         let ours = all.filter(|(_, heard)| {
             let (correlation, body) = (heard.correlation_id(), String::from_utf8_lossy(&heard.body));
             self.stories.iter().any(|story| {
@@ -215,7 +215,7 @@ impl<'a> Run<'a> {
         let uncalled = "SELECT merchant_payout_id FROM payout_links
              WHERE state = 'unknown' AND attempts = 0 AND merchant_payout_id = ANY($1)";
         let keys: Vec<String> =
-            sqlx::query_scalar(uncalled).bind(&keys).fetch_all(&self.world.pool).await.unwrap();
+            sqlx::query_scalar(uncalled).bind(&keys).fetch_all(&self.env.pool).await.unwrap();
         let evidence = |key| format!("{key} is unknown, and no call of it was begun");
         keys.into_iter().map(|key| Violation { rule: "R5b", evidence: evidence(key) }).collect()
     }
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
              WHERE p.merchant_payout_id = ANY($1) ORDER BY 1",
         )
         .bind(&keys)
-        .fetch_all(&self.world.pool)
+        .fetch_all(&self.env.pool)
         .await
         .unwrap();
         rows.iter()

@@ -33,13 +33,13 @@ use kinds::Kind;
 use plan::Point;
 use point::Outcome;
 
-/// Worlds side by side, unless `MATRIX_WORLDS` says otherwise.
+/// Test environments side by side, unless `MATRIX_WORLDS` says otherwise.
 const LANES: usize = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_or_made_twice_whatever_breaks() {
     let started = Instant::now();
-    let lanes = setting("MATRIX_WORLDS").unwrap_or(LANES);
+    let lanes = setting("MATRIX_ENVIRONMENTS").unwrap_or(LANES);
     let seed = setting("MATRIX_SEED").unwrap_or_else(seed);
     let kinds = Kind::ALL.into_iter().filter(|kind| is_wanted("MATRIX_KIND", kind));
 
@@ -78,7 +78,7 @@ fn seed() -> usize {
 
 type Task = (Kind, Option<Point>);
 
-/// Runs them side by side, a world a lane. Where it goes on, each kind does so beyond its known length until its
+/// Runs them side by side, a test environment a lane. Where it goes on, each kind does so beyond its known length until its
 /// jobs run through.
 async fn all(tasks: VecDeque<Task>, lanes: usize, goes_on: bool) -> Vec<Outcome> {
     let mut last = BTreeMap::new();

@@ -19,7 +19,7 @@ use crate::{
     kinds::Kind,
     plan::{Mode, Point},
     proxy::{Blow, Hit, Proxies, Service, Struck},
-    support::{DEADLINE, Setup, Worker, World},
+    support::{DEADLINE, Setup, TestEnv, Worker},
 };
 
 pub struct Outcome {
@@ -37,9 +37,9 @@ pub struct Outcome {
 static ACCOUNTS: [&Account; 4] =
     [&accounts::HYPERSWITCH, &accounts::REVOLUT, &accounts::RAZORPAYX, &accounts::XENDIT];
 
-/// A world, and a stand-in of every provider.
+/// A test environment, and a stand-in of every provider.
 pub struct Place {
-    pub world: World,
+    pub env: TestEnv,
     simulators: Vec<(&'static Account, ProviderSimulator)>,
 }
 
@@ -51,7 +51,7 @@ impl Place {
 
     /// Where the connector of such jobs answers.
     fn connector_url(&self, kind: Kind) -> &str {
-        kind.account().map_or(self.world.provider.url(), |account| self.simulator(account).url())
+        kind.account().map_or(self.env.provider.url(), |account| self.simulator(account).url())
     }
 
     /// What the connector does to the payout `id`.
@@ -61,12 +61,12 @@ impl Place {
             // Where keys are good for nothing, every blind repeat makes a second link.
             let keys_count = kind.rule() == Rule::SameKey;
             let idempotency = if keys_count { Idempotency::On } else { Idempotency::Off };
-            self.world.provider.set_idempotency(idempotency);
+            self.env.provider.set_idempotency(idempotency);
             let ahead = kind
                 .ahead(id)
                 .into_iter()
                 .filter_map(|id| Some(kind.ahead_at_connector()?.for_reference(kind.reference(&id))));
-            order.into_iter().chain(ahead).for_each(|order| self.world.provider.inject_fault(order));
+            order.into_iter().chain(ahead).for_each(|order| self.env.provider.inject_fault(order));
             return;
         };
         let simulator = self.simulator(account);
@@ -87,7 +87,7 @@ pub async fn place() -> Place {
         setup = setup.connector(&account.section(account.kind, simulator.url(), calls, 5));
         simulators.push((account, simulator));
     }
-    let world = setup
+    let env = setup
         .set("worker.lease_seconds", 4)
         .set("worker.grace_period_seconds", 15)
         .set("connectors.sandbox.calls.timeout_seconds", 1)
@@ -100,24 +100,24 @@ pub async fn place() -> Place {
         .set("retry.wait_in_place_ms", 2000)
         .build()
         .await;
-    Place { world, simulators }
+    Place { env, simulators }
 }
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Without a point, the jobs run through unharmed.
 pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
-    let (world, started) = (&place.world, Instant::now());
+    let (env, started) = (&place.env, Instant::now());
     let id = format!("po-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
     place.order(kind, &id);
     if let Some(order) = kind.at_merchant() {
-        world.merchant.inject_fault(order.for_reference(&id));
+        env.merchant.inject_fault(order.for_reference(&id));
     }
     for id in kind.ahead(&id) {
         let order = kind.ahead_at_merchant().map(|order| order.for_reference(id));
-        order.into_iter().for_each(|order| world.merchant.inject_fault(order));
+        order.into_iter().for_each(|order| env.merchant.inject_fault(order));
     }
-    let proxies = Proxies::start(targets(world, place.connector_url(kind))).await;
+    let proxies = Proxies::start(targets(env, place.connector_url(kind))).await;
     let first = launch(place, kind, &proxies, sweep_interval(kind, point));
     first.says("connected to RabbitMQ, consuming").await;
     proxies.watch_over(first);
@@ -125,7 +125,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     let mut run = Run::new(place, kind);
     let webhook = Value::from(format!("http://{}/webhooks", proxies.address(Service::Merchant)));
     if let Some(first) = kind.first(&id, &webhook) {
-        world.publish(&first.job).await;
+        env.publish(&first.job).await;
         run.stories.push(first);
         run.told(0).await;
         run.before = run.records().await;
@@ -135,7 +135,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         tokio::time::sleep(GLANCE).await;
     }
     let reply_queue = if kind.wants_reply() {
-        let (queue, replies) = world.reply_queue().await;
+        let (queue, replies) = env.reply_queue().await;
         run.replies = replies;
         Some(queue)
     } else {
@@ -145,7 +145,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         kind.stories(&id, &webhook).into_iter().map(|story| story.replied_to(reply_queue.as_deref()));
     proxies.arm(point.into_iter().flat_map(Point::cuts)).await;
     for story in stories {
-        world.publish(&story.job).await;
+        env.publish(&story.job).await;
         run.stories.push(story);
     }
     tokio::select! {
@@ -161,7 +161,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
             // Nobody helps it: what was begun is finished, and another job after it.
             let mut is_done = run.told(kind.refusals()).await;
             let after = kind.after(&id, &webhook).replied_to(reply_queue.as_deref());
-            world.publish(&after.job).await;
+            env.publish(&after.job).await;
             run.stories.push(after);
             is_done &= run.told(kind.refusals()).await;
             let evidence = "the worker did not come to rest by itself".into();
@@ -176,7 +176,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
                 found.extend(stopped(&run, stopping).await);
             }
             run.lapse().await;
-            world.start_worker().await
+            env.start_worker().await
         }
         Some(Blow::KillBefore | Blow::KillAfter) => {
             run.lapse().await;
@@ -191,7 +191,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
             }
             match proxies.survivor() {
                 Some(second) => second,
-                None => world.start_worker().await,
+                None => env.start_worker().await,
             }
         }
     };
@@ -200,12 +200,12 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     for _ in 0..3 {
         worker.signal("TERM");
         found.extend(stopped(&run, worker).await);
-        run.waiting = world.ready(&world.names.jobs_queue).await;
+        run.waiting = env.ready(&env.names.jobs_queue).await;
         if run.waiting == 0 {
             break;
         }
         let heard = run.heard().len();
-        worker = world.start_worker().await;
+        worker = env.start_worker().await;
         run.hears(heard + run.waiting as usize).await;
     }
     let (struck, _) = proxies.told().await;
@@ -244,7 +244,7 @@ fn sweep_interval(kind: Kind, point: Option<&Point>) -> Duration {
     if survives || hangs_on_it { OFTEN } else { SELDOM }
 }
 
-fn targets(world: &World, connector: &str) -> [SocketAddr; 4] {
+fn targets(env: &TestEnv, connector: &str) -> [SocketAddr; 4] {
     let address = |url: &str| -> SocketAddr {
         let url: url::Url = url.parse().unwrap();
         let default = if url.scheme() == "postgres" { 5432 } else { 5672 };
@@ -256,12 +256,12 @@ fn targets(world: &World, connector: &str) -> [SocketAddr; 4] {
         address(&variable("DATABASE_URL")),
         address(&variable("AMQP_URL")),
         address(connector),
-        address(world.merchant.url()),
+        address(env.merchant.url()),
     ]
 }
 
-fn database_url(world: &World) -> String {
-    let options = world.pool.connect_options();
+fn database_url(env: &TestEnv) -> String {
+    let options = env.pool.connect_options();
     let mut url: url::Url = std::env::var("DATABASE_URL").unwrap().parse().unwrap();
     url.set_path(options.get_database().unwrap());
     url.to_string()
@@ -277,11 +277,11 @@ fn launch(place: &Place, kind: Kind, proxies: &Proxies, sweep_interval: Duration
     };
     let connector = format!("PAYOUT_LINK__CONNECTORS__{}__URL", kind.connector().to_uppercase());
     let mut settings = vec![
-        ("PAYOUT_LINK__DATABASE__URL", through(&database_url(&place.world), Service::Postgres)),
+        ("PAYOUT_LINK__DATABASE__URL", through(&database_url(&place.env), Service::Postgres)),
         ("PAYOUT_LINK__BROKER__URL", through(&std::env::var("AMQP_URL").unwrap(), Service::RabbitMq)),
         (connector.as_str(), through(place.connector_url(kind), Service::Connector)),
         ("PAYOUT_LINK__WORKER__SWEEP_INTERVAL_MS", sweep_interval.as_millis().to_string()),
     ];
     settings.extend(kind.settings().iter().map(|(name, value)| (*name, (*value).to_owned())));
-    place.world.launch_worker(&settings)
+    place.env.launch_worker(&settings)
 }

@@ -1,4 +1,4 @@
-//! Everything that a worker says to the world and hears from it, chunk by chunk in one sequence; and what is done to
+//! Everything that a worker says to the test environment and hears from it, chunk by chunk in one sequence; and what is done to
 //! it at a chosen one.
 
 use std::{

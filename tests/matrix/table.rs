@@ -38,7 +38,7 @@ pub fn table(unharmed: &[Outcome], outcomes: &[Outcome], took: Duration, lanes: 
             postgres + rabbitmq + connector + merchant,
         ));
     }
-    lines.push(format!("\n{} s, {lanes} worlds side by side", took.as_secs()));
+    lines.push(format!("\n{} s, {lanes} envs side by side", took.as_secs()));
     lines.join("\n")
 }
 

@@ -4,13 +4,13 @@ use crate::{
     flaws::Flaw,
     known::{CameTo, Known},
     protocol::Protocol,
-    state::{Doing, LEASE, Message, NOW, Prepared, Row, State, Worker, World},
+    state::{Doing, LEASE, Message, NOW, Prepared, Row, State, System, Worker},
 };
 
 impl Protocol {
-    pub fn take(&self, world: &mut World, number: usize) {
-        world.message = Message::Delivered;
-        let worker = &mut world.workers[number];
+    pub fn take(&self, system: &mut System, number: usize) {
+        system.message = Message::Delivered;
+        let worker = &mut system.workers[number];
         (worker.acknowledges, worker.has_delivery) = (false, true);
         if worker.is_deaf {
             return;
@@ -18,45 +18,45 @@ impl Protocol {
         worker.doing = Doing::Waiting;
         if self.is(Flaw::AcknowledgedBeforeCommit) {
             worker.has_delivery = false;
-            world.message = Message::Gone;
+            system.message = Message::Gone;
         }
     }
 
-    pub fn admit(&self, world: &mut World, worker: usize) {
-        world.workers[worker].doing = Doing::Accepting { is_admitted: true };
+    pub fn admit(&self, system: &mut System, worker: usize) {
+        system.workers[worker].doing = Doing::Accepting { is_admitted: true };
         if !self.is(Flaw::LeasedBeforeLetThrough) {
-            self.reserve(world);
+            self.reserve(system);
         }
     }
 
     /// One call a tick at most, where there is a limit.
-    pub fn reserve(&self, world: &mut World) {
+    pub fn reserve(&self, system: &mut System) {
         if self.faults.waits > 0 {
-            world.let_through_at = NOW + 1;
+            system.let_through_at = NOW + 1;
         }
     }
 
-    pub fn accept(&self, world: &mut World, worker: usize) {
-        let Doing::Accepting { is_admitted } = world.workers[worker].doing else { return };
-        world.workers[worker].acknowledges = true;
-        world.workers[worker].doing = match &world.row {
-            None if world.mark => Doing::Nothing,
-            None if is_admitted => self.accept_for_call(world),
+    pub fn accept(&self, system: &mut System, worker: usize) {
+        let Doing::Accepting { is_admitted } = system.workers[worker].doing else { return };
+        system.workers[worker].acknowledges = true;
+        system.workers[worker].doing = match &system.row {
+            None if system.mark => Doing::Nothing,
+            None if is_admitted => self.accept_for_call(system),
             None => {
-                world.row = Some(Row { due_at: Some(NOW), ..Row::NEW });
+                system.row = Some(Row { due_at: Some(NOW), ..Row::NEW });
                 Doing::Nothing
             }
             Some(Row { event: Some(event), .. }) => {
-                world.workers[worker].acknowledges = false;
+                system.workers[worker].acknowledges = false;
                 Doing::Replaying { event: event.id }
             }
             Some(_) => Doing::Nothing,
         };
     }
 
-    fn accept_for_call(&self, world: &mut World) -> Doing {
-        let (hold, now) = (world.next_hold(), Some(NOW));
-        world.row = Some(Row {
+    fn accept_for_call(&self, system: &mut System) -> Doing {
+        let (hold, now) = (system.next_hold(), Some(NOW));
+        system.row = Some(Row {
             attempts: 1,
             first_called_at: now,
             last_called_at: now,
@@ -69,19 +69,19 @@ impl Protocol {
     }
 
     /// In one statement: a record of the key is looked for, and where there is none the rejection is written down.
-    pub fn reject(&self, world: &mut World, worker: usize) {
-        let is_known = world.row.is_some() && !self.is(Flaw::RejectedUnseen);
-        world.workers[worker].doing =
+    pub fn reject(&self, system: &mut System, worker: usize) {
+        let is_known = system.row.is_some() && !self.is(Flaw::RejectedUnseen);
+        system.workers[worker].doing =
             if is_known { Doing::Accepting { is_admitted: false } } else { Doing::Rejecting };
-        world.mark = !is_known && !self.is(Flaw::RejectedUnseen) && !self.is(Flaw::RejectedBesideAWrite);
+        system.mark = !is_known && !self.is(Flaw::RejectedUnseen) && !self.is(Flaw::RejectedBesideAWrite);
     }
 
     /// What was delivered and is not being written down yet is dropped. What is being written down goes on.
-    pub fn end_session(&self, world: &mut World, number: usize) {
-        world.faults.breaks -= 1;
-        let worker = &mut world.workers[number];
+    pub fn end_session(&self, system: &mut System, number: usize) {
+        system.faults.breaks -= 1;
+        let worker = &mut system.workers[number];
         if std::mem::take(&mut worker.has_delivery) {
-            world.message = Message::Ready;
+            system.message = Message::Ready;
         }
         if worker.doing == Doing::Waiting {
             worker.doing = Doing::Nothing;
@@ -91,18 +91,18 @@ impl Protocol {
     }
 
     /// Delivery tags are counted anew in every session.
-    pub fn acknowledge_stale(&self, world: &mut World, number: usize) {
-        let Worker { acknowledges_stale, has_delivery, .. } = &mut world.workers[number];
+    pub fn acknowledge_stale(&self, system: &mut System, number: usize) {
+        let Worker { acknowledges_stale, has_delivery, .. } = &mut system.workers[number];
         *acknowledges_stale = false;
         if self.is(Flaw::StaleAcknowledgement) && std::mem::take(has_delivery) {
-            world.message = Message::Gone;
+            system.message = Message::Gone;
         }
     }
 
-    pub fn claim(&self, world: &mut World, worker: usize) {
-        self.reserve(world);
-        let mut hold = world.next_hold();
-        let Some(row) = &mut world.row else { return };
+    pub fn claim(&self, system: &mut System, worker: usize) {
+        self.reserve(system);
+        let mut hold = system.next_hold();
+        let Some(row) = &mut system.row else { return };
         let may_have_called = row.attempts > 0 && row.holder != row.uncalled_holder;
         row.is_in_doubt |= row.holder.is_some()
             && (may_have_called || self.is(Flaw::EveryClaimDoubts))
@@ -118,14 +118,14 @@ impl Protocol {
             is_in_doubt: row.is_in_doubt,
             ..Known::NOTHING
         };
-        world.workers[worker].doing =
+        system.workers[worker].doing =
             Doing::Holding { hold, granted_at: NOW, known, next: Prepared::LetThrough };
     }
 
     /// Its holder stays: the replay rule and the fences are those of a lease that ran out.
-    pub fn take_over(&self, world: &mut World) {
-        world.faults.takeovers -= 1;
-        let Some(row) = &mut world.row else { return };
+    pub fn take_over(&self, system: &mut System) {
+        system.faults.takeovers -= 1;
+        let Some(row) = &mut system.row else { return };
         row.due_at = Some(NOW);
         if self.is(Flaw::TakenOverWithoutDoubt) {
             row.holder = None;

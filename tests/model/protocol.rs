@@ -14,8 +14,8 @@ use crate::{
     known::Known,
     rules,
     state::{
-        Answer, Doing, Event, Faults, Hold, LEASE, Message, NOW, PACE, Permit, Prepared, Row, State, TICK,
-        TIMEOUT, Tick, Worker, World, at,
+        Answer, Doing, Event, Faults, Hold, LEASE, Message, NOW, PACE, Permit, Prepared, Row, State, System,
+        TICK, TIMEOUT, Tick, Worker, at,
     },
 };
 
@@ -139,123 +139,123 @@ impl Protocol {
 }
 
 impl Model for Protocol {
-    type State = World;
+    type State = System;
     type Action = Step;
 
-    fn init_states(&self) -> Vec<World> {
-        vec![World::new(self.workers, self.faults)]
+    fn init_states(&self) -> Vec<System> {
+        vec![System::new(self.workers, self.faults)]
     }
 
-    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
-        self.choices(world, steps);
+    fn actions(&self, system: &System, steps: &mut Vec<Step>) {
+        self.choices(system, steps);
     }
 
-    fn next_state(&self, before: &World, step: Step) -> Option<World> {
+    fn next_state(&self, before: &System, step: Step) -> Option<System> {
         let mut next = before.clone();
-        let world = &mut next;
+        let system = &mut next;
         match step {
-            Step::Take(worker) => self.take(world, worker),
-            Step::Admit(worker) => self.admit(world, worker),
-            Step::Park(worker) => world.workers[worker].doing = Doing::Accepting { is_admitted: false },
-            Step::Reject(worker) => self.reject(world, worker),
+            Step::Take(worker) => self.take(system, worker),
+            Step::Admit(worker) => self.admit(system, worker),
+            Step::Park(worker) => system.workers[worker].doing = Doing::Accepting { is_admitted: false },
+            Step::Reject(worker) => self.reject(system, worker),
             Step::PublishRejection(worker) => {
-                world.is_rejected = true;
-                (world.workers[worker].doing, world.workers[worker].acknowledges) = (Doing::Nothing, true);
+                system.is_rejected = true;
+                (system.workers[worker].doing, system.workers[worker].acknowledges) = (Doing::Nothing, true);
             }
-            Step::Accept(worker) => self.accept(world, worker),
+            Step::Accept(worker) => self.accept(system, worker),
             Step::Acknowledge(worker) => {
-                let worker = &mut world.workers[worker];
+                let worker = &mut system.workers[worker];
                 worker.acknowledges = false;
                 // What was delivered again meanwhile is not acknowledged by this.
                 if std::mem::take(&mut worker.has_delivery) {
-                    world.message = Message::Gone;
+                    system.message = Message::Gone;
                 }
             }
-            Step::AcknowledgeStale(worker) => self.acknowledge_stale(world, worker),
+            Step::AcknowledgeStale(worker) => self.acknowledge_stale(system, worker),
             Step::Replay(worker) => {
-                let Doing::Replaying { event } = world.workers[worker].doing else { return None };
-                world.hear_result(event);
-                (world.workers[worker].doing, world.workers[worker].acknowledges) = (Doing::Nothing, true);
+                let Doing::Replaying { event } = system.workers[worker].doing else { return None };
+                system.hear_result(event);
+                (system.workers[worker].doing, system.workers[worker].acknowledges) = (Doing::Nothing, true);
             }
-            Step::Claim(worker) => self.claim(world, worker),
+            Step::Claim(worker) => self.claim(system, worker),
             Step::ClaimEvent(worker) => {
-                let hold = world.next_hold();
-                let event = world.row.as_mut()?.event.as_mut()?;
+                let hold = system.next_hold();
+                let event = system.row.as_mut()?.event.as_mut()?;
                 (event.holder, event.due_at) = (Some(hold), Some(NOW + LEASE));
-                world.workers[worker].doing = Doing::EventProgress { event: event.id, hold, tried: None };
+                system.workers[worker].doing = Doing::EventProgress { event: event.id, hold, tried: None };
             }
-            Step::Decide(worker) => self.decide_and_go(world, worker, true),
+            Step::Decide(worker) => self.decide_and_go(system, worker, true),
             Step::ConcludeUnheard(worker) => {
-                world.faults.losses -= 1;
-                self.decide_and_go(world, worker, false);
+                system.faults.losses -= 1;
+                self.decide_and_go(system, worker, false);
             }
-            Step::RenewForCall(worker) => self.renew(world, worker, Prepared::Call),
-            Step::RenewForLookUp(worker) => self.renew(world, worker, Prepared::LookUp),
-            Step::Send(worker) => self.send(world, worker),
-            Step::LookUp(worker) => self.look_up(world, worker),
-            Step::HearAnswer(worker) => self.hear(world, worker),
+            Step::RenewForCall(worker) => self.renew(system, worker, Prepared::Call),
+            Step::RenewForLookUp(worker) => self.renew(system, worker, Prepared::LookUp),
+            Step::Send(worker) => self.send(system, worker),
+            Step::LookUp(worker) => self.look_up(system, worker),
+            Step::HearAnswer(worker) => self.hear(system, worker),
             Step::BreakOff(worker) => {
-                let Doing::Calling { sent_at, .. } = world.workers[worker].doing else { return None };
+                let Doing::Calling { sent_at, .. } = system.workers[worker].doing else { return None };
                 if NOW < sent_at + TIMEOUT {
-                    world.faults.losses -= 1;
+                    system.faults.losses -= 1;
                 }
-                self.hear(world, worker);
+                self.hear(system, worker);
             }
             Step::RecordEvent(worker) => {
-                let Doing::Recording { hold } = world.workers[worker].doing else { return None };
-                world.row.as_mut()?.event = Some(Event::held_by(hold));
-                world.workers[worker].doing = Doing::EventProgress { event: hold, hold, tried: None };
+                let Doing::Recording { hold } = system.workers[worker].doing else { return None };
+                system.row.as_mut()?.event = Some(Event::held_by(hold));
+                system.workers[worker].doing = Doing::EventProgress { event: hold, hold, tried: None };
             }
-            Step::Publish(worker) => self.publish(world, worker, true, true),
+            Step::Publish(worker) => self.publish(system, worker, true, true),
             Step::PublishInVain(worker) => {
-                world.faults.losses -= 1;
-                self.publish(world, worker, false, false);
+                system.faults.losses -= 1;
+                self.publish(system, worker, false, false);
             }
             Step::PublishUnheard(worker) => {
-                world.faults.losses -= 1;
-                self.publish(world, worker, true, false);
+                system.faults.losses -= 1;
+                self.publish(system, worker, true, false);
             }
-            Step::Delivered(worker) => self.delivered(world, worker),
-            Step::CarryOut(place) => self.carry_out(world, place),
+            Step::Delivered(worker) => self.delivered(system, worker),
+            Step::CarryOut(place) => self.carry_out(system, place),
             Step::Refuse(place) | Step::TryLater(place) => {
-                world.faults.noes -= 1;
+                system.faults.noes -= 1;
                 let answer = if step == Step::Refuse(place) { Answer::Refused } else { Answer::TryLater };
-                let request = world.requests.remove(place);
-                world.answer(request.of, answer);
+                let request = system.requests.remove(place);
+                system.answer(request.of, answer);
             }
             Step::Lose(place) => {
-                world.faults.losses -= 1;
-                world.requests.remove(place);
+                system.faults.losses -= 1;
+                system.requests.remove(place);
             }
             Step::Crash(worker) => {
-                world.faults.crashes -= 1;
-                let dead = std::mem::replace(&mut world.workers[worker], Worker::IDLE);
+                system.faults.crashes -= 1;
+                let dead = std::mem::replace(&mut system.workers[worker], Worker::IDLE);
                 if dead.has_delivery {
-                    world.message = Message::Ready;
+                    system.message = Message::Ready;
                 }
             }
-            Step::SessionBreaks(worker) => self.end_session(world, worker),
+            Step::SessionBreaks(worker) => self.end_session(system, worker),
             Step::OtherTakes(worker) => {
-                world.faults.others -= 1;
-                world.workers[worker].permit = Permit::Other;
+                system.faults.others -= 1;
+                system.workers[worker].permit = Permit::Other;
             }
-            Step::OtherEnds(worker) => world.workers[worker].permit = Permit::Free,
+            Step::OtherEnds(worker) => system.workers[worker].permit = Permit::Free,
             Step::OtherReserves => {
-                world.faults.waits -= 1;
-                world.let_through_at += PACE;
+                system.faults.waits -= 1;
+                system.let_through_at += PACE;
             }
-            Step::TakeOver => self.take_over(world),
+            Step::TakeOver => self.take_over(system),
             Step::ReasonAppears => {
-                world.faults.reasons -= 1;
-                world.has_reason = true;
+                system.faults.reasons -= 1;
+                system.has_reason = true;
             }
             Step::TimePasses => {
-                world.faults.pauses -= self.may_time_pass(world)?;
-                world.pass(1);
+                system.faults.pauses -= self.may_time_pass(system)?;
+                system.pass(1);
             }
             Step::EverybodySleeps => {
-                world.faults.pauses -= 1;
-                world.pass(NOW);
+                system.faults.pauses -= 1;
+                system.pass(NOW);
             }
         }
         next.gave_up |= gives_up(before, &next, step);
@@ -270,7 +270,7 @@ impl Model for Protocol {
 }
 
 /// A worker that lives puts an answer away while the record is its own still.
-fn gives_up(before: &World, after: &World, step: Step) -> bool {
+fn gives_up(before: &System, after: &System, step: Step) -> bool {
     let open = after.row.as_ref().filter(|row| row.state == State::Open);
     open.and_then(|row| row.holder).is_some_and(|holder| {
         !matches!(step, Step::Crash(_)) && before.has_link_of(holder) && !after.has_link_of(holder)

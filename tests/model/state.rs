@@ -1,7 +1,7 @@
-//! What the model knows of the world: one key, since keys have nothing to do with each other.
+//! What the model knows of the system: one key, since keys have nothing to do with each other.
 //!
 //! Time goes in ticks. A tick is as long as a call's timeout. It is always [`NOW`]: what happened is ever longer ago,
-//! what is due comes nearer, and so worlds that differ in their age alone are one.
+//! what is due comes nearer, and so systems that differ in their age alone are one.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub fn ticks(duration: Duration) -> Tick {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct World {
+pub struct System {
     pub message: Message,
     pub row: Option<Row>,
     /// On their way to the connector.
@@ -265,7 +265,7 @@ impl Event {
     }
 }
 
-impl World {
+impl System {
     /// A job in the queue, and nothing done.
     pub fn new(workers: usize, faults: Faults) -> Self {
         Self {

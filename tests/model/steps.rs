@@ -7,56 +7,56 @@ use crate::{
     known::{CameTo, Known, link, number},
     protocol::{Protocol, circumstances},
     state::{
-        Answer, Call, Doing, Event, Hold, LEASE, NOW, Permit, Prepared, Request, Row, State, Tick, World, at,
-        ticks,
+        Answer, Call, Doing, Event, Hold, LEASE, NOW, Permit, Prepared, Request, Row, State, System, Tick,
+        at, ticks,
     },
 };
 
 impl Protocol {
-    pub fn decide_and_go(&self, world: &mut World, worker: usize, is_heard: bool) {
-        let Doing::Holding { hold, granted_at, known, next } = world.workers[worker].doing else { return };
+    pub fn decide_and_go(&self, system: &mut System, worker: usize, is_heard: bool) {
+        let Doing::Holding { hold, granted_at, known, next } = system.workers[worker].doing else { return };
         let decided = |next| Doing::Holding { hold, granted_at, known, next };
         let is_let_through = matches!(next, Prepared::LetThrough | Prepared::FirstCall);
-        let waits_until = if is_let_through { NOW } else { world.let_through_at };
+        let waits_until = if is_let_through { NOW } else { system.let_through_at };
         let decision = self.decide(&known);
         if let Next::Call { after } | Next::LookUp { after } = decision {
             let due_at = waits_until.max(NOW + ticks(after));
             if due_at > NOW {
-                return self.postpone(world, worker, due_at);
+                return self.postpone(system, worker, due_at);
             }
             if !is_let_through {
-                self.reserve(world);
+                self.reserve(system);
             }
         }
-        world.workers[worker].doing = match decision {
+        system.workers[worker].doing = match decision {
             Next::Call { .. } => decided(Prepared::CallDecided),
             Next::LookUp { .. } => decided(Prepared::LookUpDecided),
             Next::Conclude(_) if self.is(Flaw::ConclusionGivenUp) && granted_at + LEASE <= NOW => {
                 Doing::Nothing
             }
             Next::Conclude(conclusion) => {
-                let after = self.conclude(world, hold, &known, &conclusion);
+                let after = self.conclude(system, hold, &known, &conclusion);
                 if is_heard { after } else { decided(Prepared::Nothing) }
             }
         };
     }
 
     /// The holder's alone, at any time.
-    fn postpone(&self, world: &mut World, worker: usize, due_at: Tick) {
-        let Doing::Holding { hold, known, .. } = world.workers[worker].doing else { return };
-        if let Some(row) = world.row.as_mut().filter(|row| self.is_held(row, hold)) {
+    fn postpone(&self, system: &mut System, worker: usize, due_at: Tick) {
+        let Doing::Holding { hold, known, .. } = system.workers[worker].doing else { return };
+        if let Some(row) = system.row.as_mut().filter(|row| self.is_held(row, hold)) {
             row.write_down(&known);
             row.is_unsettled = known.is_in_doubt;
             (row.holder, row.uncalled_holder, row.due_at) = (None, None, Some(due_at));
         }
-        world.workers[worker].doing = Doing::Nothing;
+        system.workers[worker].doing = Doing::Nothing;
         if self.is(Flaw::PermitKept) {
-            world.workers[worker].permit = Permit::Lost;
+            system.workers[worker].permit = Permit::Lost;
         }
     }
 
-    fn conclude(&self, world: &mut World, hold: Hold, known: &Known, conclusion: &Conclusion) -> Doing {
-        let Some(row) = world.row.as_mut() else { return Doing::Nothing };
+    fn conclude(&self, system: &mut System, hold: Hold, known: &Known, conclusion: &Conclusion) -> Doing {
+        let Some(row) = system.row.as_mut() else { return Doing::Nothing };
         if !self.is_held(row, hold) {
             // An earlier try was committed and its answer lost, where the row carries our own event.
             let is_ours = row.event.is_some_and(|event| event.id == hold);
@@ -92,14 +92,14 @@ impl Protocol {
             }
     }
 
-    pub fn renew(&self, world: &mut World, worker: usize, next: Prepared) {
-        let Doing::Holding { hold, mut known, .. } = world.workers[worker].doing else { return };
-        let row = world.row.as_mut().filter(|row| self.is_held(row, hold));
+    pub fn renew(&self, system: &mut System, worker: usize, next: Prepared) {
+        let Doing::Holding { hold, mut known, .. } = system.workers[worker].doing else { return };
+        let row = system.row.as_mut().filter(|row| self.is_held(row, hold));
         // A call is begun under a lease that runs still: what it was decided by may be long past.
         let is_stale = |row: &&mut Row| {
             next == Prepared::Call && row.due_at <= Some(NOW) && !self.is(Flaw::StaleDecision)
         };
-        world.workers[worker].doing = match row.filter(|row| !is_stale(row)) {
+        system.workers[worker].doing = match row.filter(|row| !is_stale(row)) {
             None => Doing::Nothing,
             Some(row) => {
                 if next == Prepared::Call {
@@ -120,18 +120,18 @@ impl Protocol {
         };
     }
 
-    pub fn send(&self, world: &mut World, worker: usize) {
-        let Doing::Holding { hold, granted_at, mut known, next } = world.workers[worker].doing else {
+    pub fn send(&self, system: &mut System, worker: usize) {
+        let Doing::Holding { hold, granted_at, mut known, next } = system.workers[worker].doing else {
             return;
         };
         if !self.is_covered(granted_at) {
-            world.workers[worker].doing = Doing::Nothing;
+            system.workers[worker].doing = Doing::Nothing;
             return;
         }
         if next == Prepared::FirstCall {
             if self.is(Flaw::LeasedBeforeLetThrough) {
-                self.reserve(world);
-                let row = world.row.as_mut().filter(|row| self.is_held(row, hold));
+                self.reserve(system);
+                let row = system.row.as_mut().filter(|row| self.is_held(row, hold));
                 row.into_iter().for_each(|row| row.is_unsettled = true);
             }
             known.attempts += 1;
@@ -140,24 +140,24 @@ impl Protocol {
         }
         let key = if self.is(Flaw::NewKeyPerAttempt) { known.attempts } else { 0 };
         let of = Call { hold, attempt: known.attempts };
-        world.requests.push(Request { of, key, sent_at: NOW });
-        world.workers[worker].doing = Doing::Calling { hold, granted_at, known, sent_at: NOW, answer: None };
+        system.requests.push(Request { of, key, sent_at: NOW });
+        system.workers[worker].doing = Doing::Calling { hold, granted_at, known, sent_at: NOW, answer: None };
     }
 
-    pub fn look_up(&self, world: &mut World, worker: usize) {
-        let Doing::Holding { hold, granted_at, mut known, .. } = world.workers[worker].doing else { return };
-        let finding = match world.links.len() {
+    pub fn look_up(&self, system: &mut System, worker: usize) {
+        let Doing::Holding { hold, granted_at, mut known, .. } = system.workers[worker].doing else { return };
+        let finding = match system.links.len() {
             0 => Finding::NotFound { status_code: 200 },
             _ => Finding::Found(link(0)),
         };
         let mut progress = known.progress();
         progress.record_finding(finding, self.rule, &circumstances());
         known.learn(&progress);
-        world.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
+        system.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
     }
 
-    pub fn hear(&self, world: &mut World, worker: usize) {
-        let Doing::Calling { hold, granted_at, mut known, answer, .. } = world.workers[worker].doing else {
+    pub fn hear(&self, system: &mut System, worker: usize) {
+        let Doing::Calling { hold, granted_at, mut known, answer, .. } = system.workers[worker].doing else {
             return;
         };
         let error = || ConnectorError::unanswered("");
@@ -170,44 +170,44 @@ impl Protocol {
         let mut progress = known.progress();
         progress.record(outcome, at(NOW));
         known.learn(&progress);
-        world.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
+        system.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
     }
 
     /// A key is good for the window, counted from what was made under it.
-    pub fn carry_out(&self, world: &mut World, place: usize) {
-        let Request { of, key, .. } = world.requests.remove(place);
+    pub fn carry_out(&self, system: &mut System, place: usize) {
+        let Request { of, key, .. } = system.requests.remove(place);
         let known = match self.rule {
-            ReplayRule::SameKey { window, .. } => world
+            ReplayRule::SameKey { window, .. } => system
                 .links
                 .iter()
                 .position(|(made_under, made_at)| *made_under == key && NOW < made_at + ticks(window)),
             ReplayRule::LookUp(_) | ReplayRule::Never => None,
         };
-        let number = known.unwrap_or(world.links.len());
+        let number = known.unwrap_or(system.links.len());
         if known.is_none() {
-            world.links.push((key, NOW));
+            system.links.push((key, NOW));
         }
-        world.answer(of, Answer::Link(u8::try_from(number).unwrap()));
+        system.answer(of, Answer::Link(u8::try_from(number).unwrap()));
     }
 
-    pub fn publish(&self, world: &mut World, worker: usize, arrives: bool, is_heard: bool) {
-        let Doing::EventProgress { event, hold, .. } = world.workers[worker].doing else { return };
+    pub fn publish(&self, system: &mut System, worker: usize, arrives: bool, is_heard: bool) {
+        let Doing::EventProgress { event, hold, .. } = system.workers[worker].doing else { return };
         if arrives {
             let id = if self.is(Flaw::NewEventId) { 100 + hold } else { event };
-            world.hear_result(id);
+            system.hear_result(id);
         }
         let tried = Some(is_heard || self.is(Flaw::PublishedUnconfirmed));
-        world.workers[worker].doing = Doing::EventProgress { event, hold, tried };
+        system.workers[worker].doing = Doing::EventProgress { event, hold, tried };
     }
 
-    pub fn delivered(&self, world: &mut World, worker: usize) {
-        let Doing::EventProgress { hold, tried, .. } = world.workers[worker].doing else { return };
-        let event = world.row.as_mut().and_then(|row| row.event.as_mut());
+    pub fn delivered(&self, system: &mut System, worker: usize) {
+        let Doing::EventProgress { hold, tried, .. } = system.workers[worker].doing else { return };
+        let event = system.row.as_mut().and_then(|row| row.event.as_mut());
         if let Some(event) = event.filter(|event| event.holder == Some(hold)) {
             event.is_published |= tried == Some(true);
             event.holder = None;
             event.due_at = (!event.is_published).then_some(NOW);
         }
-        world.workers[worker].doing = Doing::Nothing;
+        system.workers[worker].doing = Doing::Nothing;
     }
 }

@@ -19,7 +19,7 @@ mod service;
 mod setup;
 mod store;
 mod worker;
-mod world;
+mod test_env;
 
 pub use self::{
     broker::Heard,
@@ -30,8 +30,8 @@ pub use self::{
     service::Service,
     setup::Setup,
     store::{accept, created, pool_of_one, store, store_with, store_within, submit, submit_parked},
+    test_env::{TOKEN, TestEnv, WEBHOOK_SECRET},
     worker::Worker,
-    world::{TOKEN, WEBHOOK_SECRET, World},
 };
 
 use std::time::Duration;

@@ -1,9 +1,9 @@
-//! How a world differs from the usual one, and what its workers are configured with.
+//! How a test environment differs from the usual one, and what its workers are configured with.
 
 use payout_link_worker::rabbitmq::Names;
 use provider_simulators::sandbox::Sandbox;
 
-use super::{TOKEN, WEBHOOK_SECRET, World};
+use super::{TOKEN, TestEnv, WEBHOOK_SECRET};
 
 #[derive(Default)]
 pub struct Setup {
@@ -81,8 +81,8 @@ impl Setup {
         ))
     }
 
-    pub async fn build(self) -> World {
-        World::build(self).await
+    pub async fn build(self) -> TestEnv {
+        TestEnv::build(self).await
     }
 
     /// The worker's, whose settings go over it by the environment.

@@ -10,7 +10,7 @@ use payout_link_worker::{
 use secrecy::SecretString;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use super::{World, job};
+use super::{TestEnv, job};
 
 pub fn store(pool: PgPool) -> Store {
     store_with(pool, &["k1"])
@@ -36,9 +36,9 @@ fn made(pool: PgPool, names: &[&str], limits: BatchLimits) -> Store {
 }
 
 /// Migrated; whoever has its connection keeps it from all others.
-pub async fn pool_of_one(world: &World) -> PgPool {
-    migrate(&world.pool).await.unwrap();
-    let options = world.pool.connect_options().as_ref().clone();
+pub async fn pool_of_one(env: &TestEnv) -> PgPool {
+    migrate(&env.pool).await.unwrap();
+    let options = env.pool.connect_options().as_ref().clone();
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5));
     pool.connect_with(options).await.unwrap()
 }

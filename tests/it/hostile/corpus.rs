@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use serde_json::{Value, json};
 
-use crate::support::{Job, World, job};
+use crate::support::{Job, TestEnv, job};
 
 /// A message, its code, and where there is one the path that is refused.
 pub(super) type Bad = (Job, &'static str, String);
@@ -264,7 +264,7 @@ pub(super) fn values() -> Vec<Bad> {
 }
 
 /// What stands outside the body.
-pub(super) fn envelopes(world: &World) -> Vec<Bad> {
+pub(super) fn envelopes(env: &TestEnv) -> Vec<Bad> {
     let mut bad = Vec::new();
     let table = || FieldTable::from(BTreeMap::from([("x".into(), AMQPValue::LongInt(1))]));
     let wrong = || {
@@ -294,7 +294,7 @@ pub(super) fn envelopes(world: &World) -> Vec<Bad> {
     for name in ["nobody", "Sandbox", "sandbox ", "../sandbox", "", "'; --"] {
         bad.push((job("po_bad").connector(name), "UNKNOWN_CONNECTOR", "x-connector".into()));
     }
-    let names = &world.names;
+    let names = &env.names;
     for queue in
         [names.jobs_queue.as_str(), names.dead_queue.as_str(), names.unrouted_queue.as_str(), "a\0b", "a\nb"]
     {

@@ -6,58 +6,58 @@ use serde_json::Value;
 
 use self::corpus::{Bad, bodies, envelopes, oddities, values};
 use crate::support::{
-    CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, Setup, World, deep_headers, eventually, job, long, short,
+    CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, Setup, TestEnv, deep_headers, eventually, job, long, short,
 };
 
 /// The bad messages that became records.
-async fn taken_of(world: &World) -> Vec<usize> {
+async fn taken_of(env: &TestEnv) -> Vec<usize> {
     let cases = "SELECT correlation_id FROM payout_links WHERE correlation_id LIKE 'case %'";
-    let cases: Vec<String> = sqlx::query_scalar(cases).fetch_all(&world.pool).await.unwrap();
+    let cases: Vec<String> = sqlx::query_scalar(cases).fetch_all(&env.pool).await.unwrap();
     cases.iter().map(|case| case["case ".len()..].parse().unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_created() {
     // Given a worker, and messages of every bad kind among good jobs,
-    let world = Setup::default()
+    let env = Setup::default()
         .set("jobs.allow_http_webhooks", false)
         .set("webhooks.allowed_networks", "[]")
         .build()
         .await;
-    let worker = world.start_worker().await;
-    world.publish(job("first")).await;
-    world.result_of("first").await;
+    let worker = env.start_worker().await;
+    env.publish(job("first")).await;
+    env.result_of("first").await;
     let before = worker.most_memory();
-    let bad: Vec<Bad> = [bodies(), values(), envelopes(&world)].concat();
+    let bad: Vec<Bad> = [bodies(), values(), envelopes(&env)].concat();
     assert!(bad.len() >= 300, "{}", bad.len());
     let mut good = oddities();
     for (number, (bad, ..)) in bad.iter().enumerate() {
         let mut bad = bad.clone().header("x-case", &number.to_string());
         bad.correlation_id.get_or_insert_with(|| format!("case {number}"));
-        world.publish(bad).await;
+        env.publish(bad).await;
         if number % 5 == 0 {
             let job = job(&format!("good_{number}"));
-            world.publish(&job).await;
+            env.publish(&job).await;
             good.push(job);
         }
     }
     for job in &good[..oddities().len()] {
-        world.publish(job).await;
+        env.publish(job).await;
     }
     // then each bad one is among the dead letters as it was, with its code and its field,
     let mut wrong = Vec::new();
     eventually("the dead letters", async || {
-        let taken = taken_of(&world).await;
+        let taken = taken_of(&env).await;
         assert!(
             taken.is_empty(),
             "taken for good: {:?}",
             taken.iter().map(|case| String::from_utf8_lossy(&bad[*case].0.body)).collect::<Vec<_>>()
         );
-        (world.ready(&world.names.dead_queue).await as usize >= bad.len()).then_some(())
+        (env.ready(&env.names.dead_queue).await as usize >= bad.len()).then_some(())
     })
     .await;
     for _ in &bad {
-        let dead = world.dead_letter().await;
+        let dead = env.dead_letter().await;
         let case: usize = dead.header("x-case").unwrap().parse().unwrap();
         let (job, code, field) = &bad[case];
         let (said, reason) = (dead.header("x-rejected-code"), dead.header("x-rejected-reason").unwrap());
@@ -73,19 +73,17 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
     // and is told, within bounds;
     let refused = |heard: &crate::support::Heard| heard.kind() == "payout_link.rejected";
     eventually("every refusal", async || {
-        (world.results().iter().filter(|heard| refused(heard)).count() >= bad.len()).then_some(())
+        (env.results().iter().filter(|heard| refused(heard)).count() >= bad.len()).then_some(())
     })
     .await;
-    assert!(world.results().iter().all(|heard| heard.body.len() < 4096));
+    assert!(env.results().iter().all(|heard| heard.body.len() < 4096));
     // every good one is created, under the very id that it came with;
     for job in &good {
         let id = job.id();
-        assert_eq!(world.result_of(id).await.kind(), "payout_link.created", "{id:?}");
+        assert_eq!(env.result_of(id).await.kind(), "payout_link.created", "{id:?}");
     }
-    let made: Vec<String> = sqlx::query_scalar("SELECT merchant_payout_id FROM payout_links")
-        .fetch_all(&world.pool)
-        .await
-        .unwrap();
+    let made: Vec<String> =
+        sqlx::query_scalar("SELECT merchant_payout_id FROM payout_links").fetch_all(&env.pool).await.unwrap();
     assert_eq!(made.len(), good.len() + 1, "nothing else became a record");
     // and the worker kept none of it, nor wrote a line that is more than a line.
     let more = worker.most_memory() - before;
@@ -99,12 +97,12 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
     // Given messages whose properties are not text, among good jobs,
-    let world = World::new().await;
-    world.start_worker().await.stop().await;
-    let mut raw = world.raw_publisher();
-    let queue = &world.names.jobs_queue;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    let mut raw = env.raw_publisher();
+    let queue = &env.names.jobs_queue;
     for number in 0..20 {
-        world.publish(job(&format!("po_{number}"))).await;
+        env.publish(job(&format!("po_{number}"))).await;
         match number {
             3 => raw.publish(queue, &job("bad").body, CORRELATION_ID, &short(b"\xff\xfe")),
             9 => raw.publish(
@@ -117,22 +115,22 @@ async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
         }
     }
     // when workers come upon them,
-    let (first, second) = (world.start_worker().await, world.start_worker().await);
+    let (first, second) = (env.start_worker().await, env.start_worker().await);
     // then every good job is created, none refused,
     for number in 0..20 {
-        assert_eq!(world.result_of(&format!("po_{number}")).await.kind(), "payout_link.created", "{number}");
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created", "{number}");
     }
     // the bad ones are rejected and dead letters, which the broker makes of what it has,
     eventually("the broker's dead letters", async || {
-        (world.ready(&world.names.dead_queue).await == 2).then_some(())
+        (env.ready(&env.names.dead_queue).await == 2).then_some(())
     })
     .await;
-    let rejected = world.results_of("bad");
+    let rejected = env.results_of("bad");
     assert_eq!(rejected.len(), 2);
     assert!(rejected.iter().all(|heard| heard.field().as_deref() == Some("properties")), "{rejected:?}");
     // and no connection was lost for them.
-    world.publish(job("after")).await;
-    world.result_of("after").await;
+    env.publish(job("after")).await;
+    env.result_of("after").await;
     for worker in [&first, &second] {
         assert_eq!(worker.log().matches("connected to RabbitMQ, consuming").count(), 1, "{}", worker.log());
     }
@@ -142,10 +140,10 @@ async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
 /// room for the reason of a refusal.
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_of_any_depth_and_size_are_survived() {
-    let world = World::new().await;
-    let mut worker = world.start_worker().await;
-    let mut raw = world.raw_publisher();
-    let queue = &world.names.jobs_queue;
+    let env = TestEnv::new().await;
+    let mut worker = env.start_worker().await;
+    let mut raw = env.raw_publisher();
+    let queue = &env.names.jobs_queue;
     // Given a good job and a bad one with headers thousands of levels deep,
     raw.publish(queue, &job("deep").body, HEADERS, &deep_headers(5000));
     raw.publish(queue, b"bad", HEADERS | MESSAGE_ID, &[deep_headers(5000), short(b"deep and bad")].concat());
@@ -158,15 +156,15 @@ async fn headers_of_any_depth_and_size_are_survived() {
     }
     raw.publish(queue, b"bad", HEADERS | MESSAGE_ID, &[long(&table), short(b"full and bad")].concat());
     // then the good one is created, the others refused and told,
-    assert_eq!(world.result_of("deep").await.kind(), "payout_link.created");
+    assert_eq!(env.result_of("deep").await.kind(), "payout_link.created");
     for id in ["deep and bad", "full and bad"] {
-        assert_eq!(world.answer_to(id).await.error_code().as_deref(), Some("INVALID_JOB"), "{id}");
+        assert_eq!(env.answer_to(id).await.error_code().as_deref(), Some("INVALID_JOB"), "{id}");
     }
     // and kept, by the broker where we have no room for the reason.
-    eventually("the dead letters", async || (world.ready(&world.names.dead_queue).await == 2).then_some(()))
+    eventually("the dead letters", async || (env.ready(&env.names.dead_queue).await == 2).then_some(()))
         .await;
-    world.publish(job("after")).await;
-    world.result_of("after").await;
+    env.publish(job("after")).await;
+    env.result_of("after").await;
     assert!(!worker.log().contains("unavailable"), "{}", worker.log());
     worker.kill();
 }
@@ -174,17 +172,17 @@ async fn headers_of_any_depth_and_size_are_survived() {
 /// A delivery that comes once too often, of a job that was accepted: the record is there, and the refusal would be a lie.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_is_never_refused_for_coming_again() {
-    let world = Setup::default().set("worker.max_unfinished_begins", 1).build().await;
-    let worker = world.start_worker().await;
-    world.publish(job("po_1")).await;
-    let first = world.result_of("po_1").await;
+    let env = Setup::default().set("worker.max_unfinished_begins", 1).build().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    let first = env.result_of("po_1").await;
     worker.stop().await;
-    world.publish(job("po_1")).await;
+    env.publish(job("po_1")).await;
     for _ in 0..4 {
-        world.deliver_and_give_back().await;
+        env.deliver_and_give_back().await;
     }
-    let _worker = world.start_worker().await;
-    let again = world.wait_for_results("po_1", 2).await.remove(1);
+    let _worker = env.start_worker().await;
+    let again = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!((again.id(), again.kind()), (first.id(), first.kind()));
-    assert_eq!(world.ready(&world.names.dead_queue).await, 0);
+    assert_eq!(env.ready(&env.names.dead_queue).await, 0);
 }

@@ -17,7 +17,7 @@ use super::{Heard, Job, Setup, Worker, broker::Upstream, eventually, setup::vari
 pub const TOKEN: &str = "canary-provider-token";
 pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-pub struct World {
+pub struct TestEnv {
     pub provider: Sandbox,
     pub merchant: Receiver,
     pub pool: PgPool,
@@ -31,7 +31,7 @@ pub struct World {
     workers: Mutex<u32>,
 }
 
-impl World {
+impl TestEnv {
     pub async fn new() -> Self {
         Setup::default().build().await
     }
@@ -119,7 +119,7 @@ impl World {
         Worker::start(command, self.folder.join("from-a-script.log"))
     }
 
-    /// A command of the program, with this world's configuration.
+    /// A command of the program, with this test environment's configuration.
     pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = worker::command(&self.folder.join("worker.toml"));
         command.envs(self.settings.iter().cloned()).args(arguments).stdin(Stdio::null());
@@ -226,7 +226,7 @@ impl World {
         self.wait_until_shown(id, &format!("{id} is told"), told).await
     }
 
-    /// A webhook URL of this world's merchant.
+    /// A webhook URL of this test environment's merchant.
     pub fn webhook_url(&self) -> Value {
         self.merchant.url().into()
     }
@@ -294,7 +294,7 @@ impl AsRef<Job> for Job {
     }
 }
 
-impl Drop for World {
+impl Drop for TestEnv {
     /// Clears away, unless the test failed: then everything is left to be looked at.
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -35,7 +35,7 @@ pub const FINGERPRINT: &str = "ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=";
 /// Waits between posts, in seconds.
 pub const SCHEDULE: [u64; 6] = [1, 2, 4, 8, 15, 30];
 
-pub struct World {
+pub struct TestEnv {
     pub seed: u64,
     pub folder: PathBuf,
     pub postgres: Postgres,
@@ -70,7 +70,7 @@ struct Seen {
     last: u64,
 }
 
-impl World {
+impl TestEnv {
     pub async fn start(
         seed: u64,
         folder: &Path,
@@ -111,7 +111,7 @@ impl World {
         let connectors = variant.map_or(&CONNECTORS[..], Variant::connectors);
         let fleet = Fleet::new(folder, worker, &postgres.url, (ways, connectors), &mut taken).await;
         let samples = Arc::new(Samples::new(&postgres.url)?);
-        let world = Self {
+        let env = Self {
             seed,
             folder: folder.to_owned(),
             postgres,
@@ -126,8 +126,8 @@ impl World {
             calls,
             probes: AtomicU64::default(),
         };
-        world.write_configuration(false)?;
-        Ok(Arc::new(world))
+        env.write_configuration(false)?;
+        Ok(Arc::new(env))
     }
 
     /// What workers that start from now on are configured with.
@@ -211,7 +211,7 @@ impl Merchant {
         let new = self.receiver.received().into_iter().filter(|post| post.number > last);
         for post in new.take_while(is_settled) {
             let of = post.id.clone().unwrap_or_default();
-            let leaks = World::secrets_of_results().find(post.body.as_bytes(), || format!("webhook {of}"));
+            let leaks = TestEnv::secrets_of_results().find(post.body.as_bytes(), || format!("webhook {of}"));
             seen.leaks.extend(leaks);
             seen.last = post.number;
             seen.webhooks.push(Webhook {
