@@ -78,7 +78,7 @@ pub fn conclusion(
     let (event_type, payout_status, error) = match conclusion {
         Conclusion::Created(link) => (EventType::Created, link.payout_status, None),
         Conclusion::Rejected { error, payout_status } => {
-            let message = "The connector refused to create the payout link.";
+            let message = "The provider declined to create the payout link.";
             let guidance = "Correct the request and send it under a new merchant_payout_id.";
             (EventType::Failed, *payout_status, Some(("CONNECTOR_REJECTED", message, guidance, error)))
         }
