@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use history_checker::{self, DeadLetter, Files, History, Link, Published, Rule, Webhook};
+use history_checker::{DeadLetter, Files, History, Link, Published, Webhook};
 use payout_link_worker::postgres::{self, Store};
 use payout_link_worker::{cli::read_records, domain::idempotency_key};
 use tokio::time::sleep;
