@@ -65,7 +65,7 @@ pub enum Step {
     Send(usize),
     /// `src/pipeline/create_link.rs::look_up`
     LookUp(usize),
-    /// `src/domain/retry/mod.rs::record`
+    /// `src/domain/retry/progress.rs::record`
     HearAnswer(usize),
     /// `src/http_client/mod.rs::exchange`: the connection broke, or there was no answer in time
     BreakOff(usize),
