@@ -5,7 +5,7 @@
 #   docs/permissions/rabbitmq.sh payout_links_worker [VHOST]
 #
 # The names are those of [broker.names]; where yours are others, change them here. Upstream systems need write on
-# payout_links, whoever reads results needs read on payout_links.results.
+# payout_links, consumers of results need read on payout_links.results.
 set -eu
 
 user=$1

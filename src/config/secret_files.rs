@@ -10,7 +10,7 @@ use super::load::{IN_FILES, Override, in_a_file, overrides, read, set};
 pub fn open_secrets(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let Ok(mut table) = read(file) else { return Vec::new() };
     let mut open: Vec<String> = file
-        .filter(|file| is_world_readable(file) && has_secrets(&table))
+        .filter(|file| is_readable_by_all(file) && has_secrets(&table))
         .map(|file| file.display().to_string())
         .into_iter()
         .collect();
@@ -26,7 +26,7 @@ fn named_files(table: &Table, open: &mut Vec<String>) {
     for (name, value) in table {
         match value {
             Value::Table(section) => named_files(section, open),
-            Value::String(file) if in_a_file(name).1 && is_world_readable(Path::new(file)) => {
+            Value::String(file) if in_a_file(name).1 && is_readable_by_all(Path::new(file)) => {
                 open.push(file.clone());
             }
             _ => {}
@@ -46,13 +46,13 @@ fn has_secrets(table: &Table) -> bool {
 }
 
 #[cfg(unix)]
-fn is_world_readable(file: &Path) -> bool {
+fn is_readable_by_all(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     // A pipe of this process (`/dev/fd/63`) cannot be opened by others.
     std::fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o004 != 0)
 }
 
 #[cfg(not(unix))]
-fn is_world_readable(_: &Path) -> bool {
+fn is_readable_by_all(_: &Path) -> bool {
     false
 }

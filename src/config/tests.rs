@@ -113,7 +113,7 @@ fn every_connector_has_a_page_with_every_setting_and_its_default() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_and_no_value_with_it() {
+fn every_problem_is_reported_at_once_and_no_value_with_it() {
     let text = EXAMPLE
         .replace("prefetch = 512", "prefetsh = 512")
         .replace("lease_seconds = 45", "lease_seconds = \"canary\"")

@@ -33,7 +33,7 @@ pub(super) fn with_secret(
     prefix: &str,
     secret: &SecretString,
 ) -> RequestBuilder {
-    // What no header can carry is left out: the provider says then what it says without a credential.
+    // A credential that no header can carry is left out: the provider answers as it does without one.
     match HeaderValue::try_from(format!("{prefix}{}", secret.expose_secret())) {
         Ok(mut value) => {
             value.set_sensitive(true);
@@ -105,7 +105,7 @@ pub(super) fn created(found: Option<Finding>, answer: &Answer) -> Outcome {
     }
 }
 
-/// What an error that the provider put in words means, where the connector has nothing of its own to say of it.
+/// Judges an error in the provider's own form, unless the connector has judged it.
 ///
 /// `own_credential`: it was called with the configuration's credential, not with the job's `access_token`. A
 /// deployment's mistake must not fail payouts.
@@ -120,7 +120,7 @@ pub(super) fn judge(answer: &Answer, error: ConnectorError, own_credential: bool
     }
 }
 
-/// What an error that cannot be read means: something between us and the provider may have written it.
+/// Judges an error that cannot be read: a gateway before the provider may have written it.
 pub(super) fn judge_unreadable(answer: &Answer, own_credential: bool) -> Outcome {
     let error = unreadable(answer);
     let retry_after = answer.retry_after(OffsetDateTime::now_utc());
@@ -300,7 +300,7 @@ mod tests {
             "http://pay.example/1",
             "javascript:alert(1)",
             "https://",
-            // What the parser would mend.
+            // Forms that the parser would correct.
             "https:/pay.example/1",
             "https:pay.example/1",
             "https:$/pay.example/1",

@@ -1,4 +1,4 @@
-//! What is asked of a job before it is written down, so that nothing is sent that the provider cannot carry out.
+//! Checks that a connector supports a job before the job is accepted, so that no call is made that the provider cannot carry out.
 
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
@@ -9,7 +9,7 @@ use crate::{
     domain::{ConnectorError, CreateLink, did_you_mean},
 };
 
-/// What a kind of connector supports, as far as it is the same for each of its accounts.
+/// The features of a kind of connector that are the same for each of its accounts.
 pub struct Supports {
     /// ISO 4217 codes; `None`: whatever the account has.
     pub currencies: Option<&'static [&'static str]>,
@@ -17,7 +17,7 @@ pub struct Supports {
     pub amounts: &'static [(&'static str, i64, i64)],
     /// Whether `destination_currency` may be another than the amount's.
     pub converts: bool,
-    /// What a job has to have, each with what may stand in for it, in the contract's paths.
+    /// The fields that a job must have, each with its alternatives, as the contract's paths.
     pub job_fields: &'static [&'static str],
     /// Keys of `connector_feature_data`.
     pub feature_data: &'static [&'static str],
@@ -83,7 +83,7 @@ pub(super) fn required<'a>(value: Option<&'a str>, field: &str, why: &str) -> Re
 }
 
 /// A job's `connector_feature_data`: a JSON object of the connector's own keys, all of them optional; no other key,
-/// no value that is not of its key's type. What is told of a bad one holds no value.
+/// no value that is not of its key's type. An error about a bad one holds no value.
 pub(super) fn feature_data<T: DeserializeOwned + Default>(job: &CreateLink) -> Result<T, Rejection> {
     const FIELD: &str = "connector_feature_data";
     let Some(text) = &job.connector_feature_data else { return Ok(T::default()) };
@@ -113,7 +113,7 @@ fn shown(key: &str) -> String {
     key.chars().flat_map(char::escape_default).take(64).collect()
 }
 
-/// What is wrong with one key, in serde's words less the value: only what stands behind `expected` names none.
+/// Describes the error of one key in serde's words, without the value: only the text after `expected` has none.
 fn feature_problem(key: &str, error: &str) -> String {
     let error = error.split(" at line").next().unwrap_or_default();
     let expected = error.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
@@ -147,9 +147,9 @@ mod tests {
         lifetime_seconds: Option<u32>,
     }
 
-    /// What is said of a bad key names its type and never its value.
+    /// An error names the type of a bad key and never its value.
     #[test]
-    fn a_bad_key_is_told_with_what_is_expected() {
+    fn a_bad_key_is_reported_with_what_is_expected() {
         for (data, field, message) in [
             ("canary", "", "The string is not the JSON text of an object, such as \"{}\"."),
             ("[]", "", "The string is not the JSON text of an object, such as \"{}\"."),

@@ -76,12 +76,12 @@ async fn request(stream: &mut TcpStream) -> Option<String> {
 #[tokio::test]
 async fn calls_one_after_another_share_a_connection_and_are_in_origin_form() {
     // Given a server that leaves connections open,
-    let (heard, mut requests) = mpsc::unbounded_channel();
+    let (received, mut requests) = mpsc::unbounded_channel();
     let server = Server::new(move |mut stream| {
-        let heard = heard.clone();
+        let received = received.clone();
         async move {
             while let Some(head) = request(&mut stream).await {
-                heard.send(head).unwrap();
+                received.send(head).unwrap();
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
             }
         }
@@ -143,15 +143,15 @@ async fn of_many_hosts_those_called_last_have_their_connections_left_open() {
 async fn a_connection_that_was_closed_meanwhile_is_not_called_over() {
     // Given a server that closes each connection on request,
     let (close, closed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (told, telling) = (close.clone(), closed.clone());
+    let (close_now, closed_now) = (close.clone(), closed.clone());
     let server = Server::new(move |mut stream| {
-        let (told, telling) = (told.clone(), telling.clone());
+        let (close_now, closed_now) = (close_now.clone(), closed_now.clone());
         async move {
             request(&mut stream).await.unwrap();
             stream.write_all(NO_CONTENT).await.unwrap();
-            told.notified().await;
+            close_now.notified().await;
             drop(stream);
-            telling.notify_one();
+            closed_now.notify_one();
         }
     })
     .await;

@@ -57,7 +57,7 @@ pub async fn cancel_takes_a_link_back(description: &Description) {
     let _worker = env.start_worker().await;
     env.publish(job("po_1").connector("tested").raw(description.json("po_1").to_string().as_bytes())).await;
     let id = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     // when it is cancelled,
     let output = env.run(&["cancel", "po_1"]);
     // then it is gone at the provider, and the record stays as it was told.

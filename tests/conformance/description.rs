@@ -84,7 +84,7 @@ impl Tested {
 
     fn from(simulator: ProviderSimulator, section: &str) -> Self {
         let file = std::env::temp_dir().join(format!("conformance-{}.toml", uuid::Uuid::new_v4()));
-        // As short a lease as the worker of the other stories has.
+        // As short a lease as the worker of the other tests has.
         let example = [
             ("lease_seconds = 45", "lease_seconds = 9"),
             ("\ntimeout_seconds = 30", "\ntimeout_seconds = 5"),

@@ -1,5 +1,5 @@
 //! One suite for every connector, against its provider's stand-in: each answer, each way out of doubt, each edge of
-//! what it takes, directly; and the main stories through the real worker with its real broker and database.
+//! what it takes, directly; and the main tests through the real worker with its real broker and database.
 //!
 //! A connector joins by a file that describes it (`description.rs` says how), and a line here.
 
@@ -8,10 +8,10 @@
 use test_support as support;
 use test_support::accounts;
 
-/// The whole suite for a description, each story a test of its own.
+/// The whole suite for a description, each test a test of its own.
 macro_rules! conformance {
     ($description:expr) => {
-        stories! { $description;
+        scenarios! { $description;
             answers::a_job_becomes_a_link
             answers::every_status_has_its_meaning
             answers::a_link_that_is_not_there_yet_is_asked_for
@@ -30,7 +30,7 @@ macro_rules! conformance {
             jobs::what_it_cannot_do_is_refused
             jobs::feature_data_has_known_keys_alone
             worker::lost_answers_end_as_the_rule_says
-            worker::a_refusal_is_told_with_the_providers_words
+            worker::a_refusal_is_reported_with_the_providers_words
             worker::a_limit_is_waited_for
             worker::repeated_jobs_make_one_link
             worker::a_link_that_takes_its_time_takes_no_slot
@@ -42,7 +42,7 @@ macro_rules! conformance {
     };
 }
 
-macro_rules! stories {
+macro_rules! scenarios {
     ($description:expr; $($module:ident::$story:ident)+) => {
         $(
             #[tokio::test(flavor = "multi_thread")]

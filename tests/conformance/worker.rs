@@ -1,4 +1,4 @@
-//! The main stories, through the real worker.
+//! The main tests, through the real worker.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub async fn lost_answers_end_as_the_rule_says(description: &Description) {
     assert_eq!(simulator.ledger().links.len(), 4, "one for each");
 }
 
-pub async fn a_refusal_is_told_with_the_providers_words(description: &Description) {
+pub async fn a_refusal_is_reported_with_the_providers_words(description: &Description) {
     let (env, simulator) = env(description).await;
     let _worker = env.start_worker().await;
     simulator.inject_fault(Fault::status(422));
@@ -136,7 +136,7 @@ pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description)
     slow.iter().for_each(|link| simulator.set_status(&link.id, ready));
     for id in ["slow_1", "slow_2"] {
         assert_eq!(env.result_of(id).await.kind(), "payout_link.created");
-        assert_eq!(outcomes(&env.wait_until_told(id).await)[0], "underway");
+        assert_eq!(outcomes(&env.wait_until_delivered(id).await)[0], "underway");
     }
     assert_eq!(simulator.ledger().creates().count(), 3);
 }
@@ -155,7 +155,7 @@ pub async fn secrets_are_nowhere(description: &Description) {
         }
         env.publish(for_connector(description, &id).raw(job.to_string().as_bytes())).await;
         env.result_of(&id).await;
-        env.wait_until_told(&id).await;
+        env.wait_until_delivered(&id).await;
     }
     // then neither the log nor the database has a credential or a link in the clear.
     let (log, dump) = (worker.log(), env.dump().await);

@@ -61,7 +61,7 @@ impl Scene {
     async fn post_to(&self, host: &str) -> Value {
         let url = format!("http://{host}:{}/webhooks", self.port);
         self.env.publish(job(host).with("webhook_url", json!(url))).await;
-        self.env.wait_until_told(host).await
+        self.env.wait_until_delivered(host).await
     }
 
     async fn arrives(&self, host: &str) {
@@ -261,7 +261,7 @@ async fn no_spelling_of_an_address_leads_inwards() {
         if result.error_code().as_deref() == Some("INVALID_JOB") {
             assert_eq!(result.field().as_deref(), Some("webhook_url"), "{host}");
         } else {
-            let shown = scene.env.wait_until_told(&id).await;
+            let shown = scene.env.wait_until_delivered(&id).await;
             assert_eq!(shown["event"]["webhook_state"], "abandoned", "{host}: {shown}");
         }
     }

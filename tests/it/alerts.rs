@@ -78,7 +78,7 @@ async fn alerts_about_payouts_and_merchants_fire() {
     observed.fires("JobsRejected").await;
     observed.fires("RepliesDropped").await;
     // and a stored result cannot be read any more.
-    env.wait_until_told("gone").await;
+    env.wait_until_delivered("gone").await;
     for statement in [
         "UPDATE payout_links SET result = '\\x00' WHERE merchant_payout_id = 'gone'",
         "UPDATE events SET published_at = NULL, due_at = now()

@@ -60,10 +60,10 @@ async fn a_history_is_audited() {
     let worker = env.start_worker().await;
     let webhook = |id: &str| job(id).with("webhook_url", env.webhook_url()).message_id(id);
     env.publish(webhook("po_1")).await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     env.provider.inject_fault(provider_simulators::sandbox::Fault::status(422));
     env.publish(webhook("po_2")).await;
-    env.wait_until_told("po_2").await;
+    env.wait_until_delivered("po_2").await;
     env.publish(webhook("po_1").amount(99).message_id("conflict")).await;
     env.publish(job("po_3").amount(0).message_id("invalid")).await;
     let dead: Vec<Heard> = [env.dead_letter().await, env.dead_letter().await].into();

@@ -91,7 +91,7 @@ async fn a_worker_that_sleeps_past_its_lease_changes_nothing_when_it_wakes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_was_not_told_is_told_by_another() {
+async fn an_event_that_was_not_told_is_reported_by_another() {
     // Given a worker that dies between the conclusion and the webhook,
     let env = Setup::default().set("broker.publish_patience_seconds", 5).build().await;
     let mut first = env.start_worker().await;
@@ -102,7 +102,7 @@ async fn an_event_that_was_not_told_is_told_by_another() {
     post.release();
     // then another repeats what was not written down as told, under the same id.
     let _second = env.start_worker().await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     let webhooks = env.merchant.received();
     assert!(webhooks.iter().all(|webhook| webhook.id == webhooks[0].id));
     let results = env.results_of("po_1");

@@ -90,7 +90,7 @@ async fn a_statement_is_tried_again_where_the_database_asks_for_that() {
     // then it ends in one link, told once.
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     env.webhooks(1).await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     assert_eq!(env.provider.ledger().links.len(), 1);
     assert_eq!(env.results_of("po_1").len(), 1);
     assert!(worker.stop().await.success());
@@ -143,7 +143,7 @@ async fn sessions_that_are_ended_under_load_lose_nothing() {
     env.webhooks(JOBS).await;
     for number in 0..JOBS {
         assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
-        env.wait_until_told(&format!("po_{number}")).await;
+        env.wait_until_delivered(&format!("po_{number}")).await;
     }
     assert_eq!(env.provider.ledger().links.len(), JOBS);
     assert!(worker.stop().await.success());
@@ -224,7 +224,7 @@ async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() 
     env.provider.inject_fault(Fault::status(429));
     env.publish(job("po_1").connector("mute")).await;
     // then it is taken back, the next one calls with a lease of its own, and nothing is in doubt.
-    let told = env.wait_until_told("po_1").await;
+    let told = env.wait_until_delivered("po_1").await;
     assert_eq!(told["state"], "created", "{told}");
     assert_eq!(told["in_doubt_since"], Value::Null);
     assert_eq!(told["attempts"], 2);

@@ -12,7 +12,7 @@ async fn a_finished_job_that_comes_again_gets_the_stored_result() {
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     let first = env.result_of("po_1").await;
     env.webhooks(1).await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     // when the same request comes again, spelled otherwise and with another reply queue,
     let (queue, replies) = env.reply_queue().await;
     let body = json!({

@@ -46,7 +46,7 @@ async fn a_job_becomes_one_link_one_result_and_one_webhook() {
     assert_eq!(webhooks[0].json()["type"], "payout_link.created");
     assert_eq!(webhooks[0].json()["data"], result.json());
     // and the record is at rest, with nothing left in the queue.
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["state"], "created");
     assert_eq!(shown["attempts"], 1);
     assert!(worker.stop().await.success());
@@ -174,12 +174,12 @@ async fn a_requester_that_has_gone_is_not_waited_for() {
     let _worker = env.start_worker().await;
     env.publish(job("po_1").reply_to("gone").correlation_id("call 1")).await;
     env.result_of("po_1").await;
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["state"], "created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_broker_refuses_is_told_from_what_it_takes() {
+async fn what_the_broker_refuses_is_reported_from_what_it_takes() {
     // Given forty jobs, every other one with a requester whose queue takes nothing more,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
@@ -193,7 +193,7 @@ async fn what_the_broker_refuses_is_told_from_what_it_takes() {
     let _worker = env.start_worker().await;
     // then every result is on the exchange once, those of the one half are done,
     for number in taken {
-        env.wait_until_told(&format!("po_{number}")).await;
+        env.wait_until_delivered(&format!("po_{number}")).await;
     }
     // and those of the other wait for their reply alone.
     eventually("replies that are due", async || {
@@ -220,7 +220,7 @@ async fn a_result_that_no_queue_is_bound_for_is_kept() {
     let kept = eventually("the unrouted result", async || env.take(&env.names.unrouted_queue).await).await;
     assert_eq!(kept.json()["merchant_payout_id"], "po_1");
     assert_eq!(kept.kind(), "payout_link.created");
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,7 +257,7 @@ async fn two_workers_share_a_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_the_database_refuses_fails_alone_and_is_told() {
+async fn a_row_that_the_database_refuses_fails_alone_and_is_reported() {
     // Given a database that refuses one row of a batch,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;

@@ -28,7 +28,7 @@ async fn keys_are_rotated_while_a_worker_runs_and_the_old_one_can_go() {
     let worker = env.start_worker().await;
     env.publish(job("po_done")).await;
     let first = env.result_of("po_done").await;
-    env.wait_until_told("po_done").await;
+    env.wait_until_delivered("po_done").await;
     // one more that is concluded, and one whose call is under way,
     env.publish(job("po_waits").connector("mute")).await;
     env.result_of("po_waits").await;
@@ -46,7 +46,7 @@ async fn keys_are_rotated_while_a_worker_runs_and_the_old_one_can_go() {
     // then that worker's result is sealed with the first,
     held.release();
     env.result_of("po_open").await;
-    env.wait_until_told("po_open").await;
+    env.wait_until_delivered("po_open").await;
     worker.stop().await;
     let (_, status) = said(&env, &["keys", "status"]);
     assert!(status.contains("result k1 1") && !status.contains("unused"), "{status}");
@@ -102,7 +102,7 @@ async fn a_missing_key_is_an_error_of_its_records_alone_and_heals_when_it_is_bac
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_whose_key_is_missing_is_told_once_it_is_back() {
+async fn a_result_whose_key_is_missing_is_reported_once_it_is_back() {
     // Given a payout that is concluded under the first key, and a merchant that was away,
     let mut env = Setup::default().set("webhooks.schedule_seconds", "[600]").build().await;
     let worker = env.start_worker().await;
@@ -119,7 +119,7 @@ async fn a_result_whose_key_is_missing_is_told_once_it_is_back() {
     // then that event is an error that names the key, and others are told.
     worker.says("payout_links.result of").await;
     env.publish(job("po_2").with("webhook_url", env.webhook_url())).await;
-    env.wait_until_told("po_2").await;
+    env.wait_until_delivered("po_2").await;
     worker.signal("TERM");
     assert!(worker.exited().await.success());
     assert_eq!(worker.log().matches("payout_links.result of").count(), 1, "{}", worker.log());
@@ -127,7 +127,7 @@ async fn a_result_whose_key_is_missing_is_told_once_it_is_back() {
     env.set("keys.sealing", ring(&[SECOND, FIRST]));
     let _worker = env.start_worker().await;
     make_events_due(&env).await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     let heard = env.merchant.received();
     let of_the_first = heard.iter().filter(|webhook| webhook.reference.as_deref() == Some("po_1"));
     assert_eq!(of_the_first.filter(|webhook| webhook.status.is_some_and(|status| status < 300)).count(), 1);
@@ -184,7 +184,7 @@ async fn held_rotation(column: &str) -> (Arc<TestEnv>, JoinHandle<(bool, String)
     let mut env = TestEnv::new().await;
     let worker = env.start_worker().await;
     env.publish(job("po_1")).await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     worker.stop().await;
     env.set("keys.sealing", ring(&[SECOND, FIRST]));
     let mut gate = PgConnection::connect_with(&env.pool.connect_options()).await.unwrap();

@@ -124,7 +124,7 @@ async fn a_lease_that_ran_out_is_not_renewed_for_a_call() {
 
 /// A worker that was paused claims its own row again, and both of its tasks write in one statement.
 #[tokio::test]
-async fn two_holders_in_one_batch_are_told_apart() {
+async fn two_holders_in_one_batch_are_reported_apart() {
     let env = TestEnv::new().await;
     migrate(&env.pool).await.unwrap();
     let store = store(env.pool.clone());

@@ -1,4 +1,4 @@
-//! Stories of the whole worker: the real binary, a real RabbitMQ, a real Postgres, real HTTP servers on loopback.
+//! Tests of the whole worker: the real binary, a real RabbitMQ, a real Postgres, real HTTP servers on loopback.
 //!
 //! Each test has a database and queues of its own. `DATABASE_URL` and `AMQP_URL` name the servers (`scripts/test`
 //! sets them).

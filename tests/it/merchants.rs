@@ -140,7 +140,7 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
     // each of theirs ends within its time, for a reason that is told,
     for (manner, state, reason) in manners {
         for number in 0..10 {
-            let shown = env.wait_until_told(&id(manner, number)).await;
+            let shown = env.wait_until_delivered(&id(manner, number)).await;
             assert_eq!(shown["state"], "created");
             let (said, timeline) = (&shown["event"]["webhook_state"], shown["timeline"].to_string());
             assert!(state.is_empty() || said == state, "{manner:?}: {shown}");
@@ -169,7 +169,7 @@ async fn interim_answers_without_end_do_not_hold_up_jobs() {
     for number in 0..20 {
         let id = format!("po_{number}");
         env.publish(job(&id)).await;
-        env.wait_until_told(&id).await;
+        env.wait_until_delivered(&id).await;
     }
     assert!(
         !worker.log().contains("lease lost") && !worker.log().contains("unavailable"),
@@ -178,7 +178,7 @@ async fn interim_answers_without_end_do_not_hold_up_jobs() {
     );
     // and those webhooks end, for that reason.
     for number in 0..20 {
-        let shown = env.wait_until_told(&format!("flood_{number}")).await;
+        let shown = env.wait_until_delivered(&format!("flood_{number}")).await;
         assert_eq!(shown["event"]["webhook_state"], "abandoned");
         assert!(
             shown["timeline"].to_string().contains("the peer sent more than an answer may have"),

@@ -73,7 +73,7 @@ async fn metrics_tell_what_became_of_jobs() {
         env.publish(job(id).connector(connector)).await;
         env.result_of(id).await;
     }
-    env.wait_until_told("created").await;
+    env.wait_until_delivered("created").await;
 
     // When all is at rest,
     let measured = eventually("rest", async || {
@@ -145,8 +145,8 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     let seen = async |shown: &str, level: &str| {
         let series = r#"payout_links_connector_breaker_state{connector="broken"}"#;
         eventually(&format!("the breaker is {shown}"), async || {
-            let is_told = watched.breaker_in_health("broken").await == shown;
-            (is_told && watched.measured().await[series] == level).then_some(())
+            let is_reported = watched.breaker_in_health("broken").await == shown;
+            (is_reported && watched.measured().await[series] == level).then_some(())
         })
         .await;
     };

@@ -301,7 +301,7 @@ async fn a_mistake_is_answered_with_what_is_wrong_what_is_expected_and_what_to_d
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_without_an_identifier_and_one_under_a_key_in_use_are_told_what_to_do() {
+async fn a_job_without_an_identifier_and_one_under_a_key_in_use_are_reported_what_to_do() {
     let env = Setup::default().build().await;
     let _worker = env.start_worker().await;
     env.publish(job("po_1")).await;

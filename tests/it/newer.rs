@@ -49,7 +49,7 @@ async fn a_status_that_nobody_knows_is_kept_as_text_and_fails_nothing() {
     let result = env.result_of("po_1").await.json();
     assert_eq!(result["payout_status"], "REQUIRES_FULFILLMENT");
     assert_eq!(result["payout_link"]["url"], "https://pay.example/l/1");
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     let shown = String::from_utf8(env.run(&["show", "po_1"]).stdout).unwrap();
     assert!(shown.contains("its status \"on hold\" is not known"), "{shown}");
     let metrics = format!("{}/metrics", worker.health_url().await);

@@ -77,7 +77,7 @@ async fn a_result_whose_confirm_never_comes_is_published_again_under_its_id() {
     assert_eq!(env.shown("po_1").unwrap()["event"]["published_at"], json!(null));
     broker.heal();
     // then it is published again, the same, and counts as published only now.
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     let results = env.wait_for_results("po_1", 2).await;
     assert!(results.iter().all(|result| result.id() == first.id() && result.body == first.body));
     assert_eq!(env.provider.ledger().links.len(), 1);

@@ -84,7 +84,7 @@ async fn what_a_provider_repeats_of_secrets_reaches_nobody() {
     env.publish(refused).await;
     let result = env.result_of("po_1").await;
     let webhook = env.webhooks(1).await.remove(0);
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     let check = env.run(&["check"]);
     // then none of it is in the result, the webhook, the log, the database, nor on a terminal.
     assert_eq!(result.kind(), "payout_link.failed");
@@ -180,14 +180,15 @@ async fn a_webhook_is_delivered_when_its_status_line_is_read() {
         env.publish(job(id).with("webhook_url", json!(url))).await;
     }
     for (id, _, _, is_broken) in &cases {
-        let shown = env.wait_until_told(id).await;
+        let shown = env.wait_until_delivered(id).await;
         assert_eq!(shown["event"]["webhook_state"], "delivered", "{id}: {shown}");
         assert_eq!(shown["event"]["webhook_attempts"], 1, "{id}: {shown}");
         let timeline = shown["timeline"].as_array().unwrap();
         let post = timeline.iter().find(|attempt| attempt["outcome"] == "delivered").unwrap();
         assert_eq!(post["status_code"], 200, "{id}: {shown}");
-        let is_told = post["detail"].as_str().is_some_and(|detail| detail.contains("the body was not read"));
-        assert_eq!(is_told, *is_broken, "{id}: {shown}");
+        let is_reported =
+            post["detail"].as_str().is_some_and(|detail| detail.contains("the body was not read"));
+        assert_eq!(is_reported, *is_broken, "{id}: {shown}");
     }
 }
 
@@ -227,7 +228,7 @@ async fn a_webhook_is_delivered_when_its_status_is_read_over_http2_too() {
     let _worker = env.start_worker().await;
     env.publish(job("f").with("webhook_url", json!(format!("https://{merchant}/webhooks")))).await;
     // then the webhook is delivered, at once, and the attempt says what became of the body.
-    let shown = env.wait_until_told("f").await;
+    let shown = env.wait_until_delivered("f").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered", "{shown}");
     assert_eq!(shown["event"]["webhook_attempts"], 1, "{shown}");
     let post = shown["timeline"].as_array().unwrap().iter().find(|attempt| attempt["outcome"] == "delivered");

@@ -34,10 +34,10 @@ async fn what_is_open_costs_the_others_nothing() {
         env.publish(job(&format!("po_{number}"))).await;
     }
     for number in 0..20 {
-        env.wait_until_told(&format!("po_{number}")).await;
+        env.wait_until_delivered(&format!("po_{number}")).await;
     }
     held.release();
-    env.wait_until_told("po_held").await;
+    env.wait_until_delivered("po_held").await;
     assert!(worker.stop().await.success());
     // then no statement of a job has read the others by the index of open records. The worker counts them once a minute.
     let read = counted(

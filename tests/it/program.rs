@@ -26,7 +26,7 @@ async fn check_tells_what_can_be_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_stops_the_start_and_is_told_without_being_shown() {
+async fn a_wrong_password_stops_the_start_and_is_reported_without_being_shown() {
     let mut env = TestEnv::new().await;
     let url = std::env::var("AMQP_URL").unwrap().replace("guest:guest", "guest:canary-password");
     env.set("broker.url", &url);
@@ -126,7 +126,7 @@ async fn show_has_no_secret() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.publish(job("po_1")).await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     let url = env.provider.ledger().links[0].url.clone();
     // It is found by each of its ids.
     let json = env.run(&["show", "--json", "po_1"]);
@@ -230,7 +230,7 @@ async fn secrets_are_nowhere_in_the_clear() {
     env.result_of("invalid").await;
     // (each of the others has had its post when that merchant's turn comes)
     for id in ["created", "refused", "doubtful", "unauthorised"] {
-        env.wait_until_told(id).await;
+        env.wait_until_delivered(id).await;
     }
     let body = "canary-4242 canary-email@example.com".into();
     env.merchant.inject_fault(Fault::Status {
@@ -239,7 +239,7 @@ async fn secrets_are_nowhere_in_the_clear() {
         body: Some(body),
     });
     env.publish(secret("unheard")).await;
-    env.wait_until_told("unheard").await;
+    env.wait_until_delivered("unheard").await;
     env.wait_for_results("created", 2).await;
     env.webhooks(6).await;
 

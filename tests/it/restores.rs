@@ -21,7 +21,7 @@ async fn a_job_from_before_a_restore_is_asked_about_before_it_is_called() {
     let worker = env.start_worker().await;
     env.publish(job("po_1").connector("asked")).await;
     env.result_of("po_1").await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     worker.stop().await;
     sqlx::query("DELETE FROM payout_links").execute(&env.pool).await.unwrap();
     // when its job is published again, with its time of publication and without,
@@ -60,7 +60,7 @@ async fn a_record_from_before_a_restore_is_asked_about_before_it_is_called() {
     let worker = env.start_worker().await;
     env.publish(job("po_1").connector("asked")).await;
     env.result_of("po_1").await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     worker.stop().await;
     let restored = "UPDATE payout_links SET state = 'open', attempts = 0, first_called_at = NULL, last_called_at = NULL,
         due_at = now(), connector_payout_id = NULL, result = NULL, event_id = NULL, concluded_at = NULL, account = NULL";
@@ -78,7 +78,7 @@ async fn a_fingerprint_key_that_was_changed_makes_no_conflicts() {
     for id in ["po_1", "po_2"] {
         env.publish(job(id)).await;
         env.result_of(id).await;
-        env.wait_until_told(id).await;
+        env.wait_until_delivered(id).await;
     }
     worker.stop().await;
     // With a new key alone the stored request is compared, while it is there.

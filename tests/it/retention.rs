@@ -59,7 +59,7 @@ async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
         let worker = env.start_worker().await;
         env.provider.inject_fault(Fault::status(429));
         env.publish(job(id)).await;
-        env.wait_until_told(id).await;
+        env.wait_until_delivered(id).await;
         worker.stop().await;
     }
     age(&env, "po_old", 91).await;

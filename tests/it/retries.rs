@@ -44,7 +44,7 @@ async fn what_the_provider_asks_to_try_later_is_tried_later() {
     // when a job comes, then it is created by the third call,
     env.publish(job("po_1")).await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(outcomes(&shown), ["create try_later", "create try_later", "create created"]);
     // all with one key, none in doubt, and not before Retry-After.
     let ledger = env.provider.ledger();
@@ -79,7 +79,7 @@ async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
     env.provider.inject_fault(Fault::status(404));
     env.publish(job("po_1")).await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(outcomes(&shown), ["create try_later", "create try_later", "create created"]);
     assert!(worker.log().contains("provider rejected the configured credential"));
     // One that came with the job is the job's own affair.
@@ -136,7 +136,7 @@ async fn doubt_with_the_same_key_is_settled_by_a_repeat() {
         env.publish(job(&id)).await;
         let result = env.result_of(&id).await;
         assert_eq!(result.kind(), "payout_link.created", "{what}");
-        let shown = env.wait_until_told(&id).await;
+        let shown = env.wait_until_delivered(&id).await;
         assert_eq!(outcomes(&shown), ["create unknown", "create created"], "{what}");
     }
     let ledger = env.provider.ledger();
@@ -229,7 +229,7 @@ async fn a_key_in_use_is_in_doubt_and_not_refused() {
     env.provider.inject_fault(Fault::status(409));
     env.publish(job("po_1")).await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
-    assert_eq!(outcomes(&env.wait_until_told("po_1").await), ["create unknown", "create created"]);
+    assert_eq!(outcomes(&env.wait_until_delivered("po_1").await), ["create unknown", "create created"]);
 }
 
 /// A healthy queue gets a result once more with each try for the full one beside it.

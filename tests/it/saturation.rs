@@ -271,7 +271,7 @@ async fn readiness_says_what_is_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rejected_message_is_rejected_by_whoever_gets_it_again() {
+async fn a_rejected_message_is_rejected_by_the_worker_that_gets_it_again() {
     // Given a job that a worker rejects since its configuration has no such connector,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;

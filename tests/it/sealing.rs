@@ -22,7 +22,7 @@ async fn a_request_is_not_called_for_another_merchant_identifier_or_connector() 
     let _worker = env.start_worker().await;
     for id in ["po_1", "po_2", "po_3", "po_4"] {
         env.publish(job(id)).await;
-        env.wait_until_told(id).await;
+        env.wait_until_delivered(id).await;
     }
     let calls = || env.provider.ledger().calls.len();
     let before = calls();
@@ -77,7 +77,7 @@ async fn a_request_of_an_earlier_version_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_key_has_sealed_is_counted_over_restarts_and_told_long_before_its_limit() {
+async fn what_a_key_has_sealed_is_counted_over_restarts_and_reported_long_before_its_limit() {
     let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let recorded = async || -> i64 {
         sqlx::query_scalar("SELECT seals FROM sealing_keys WHERE key_id = 'k1'")
@@ -90,7 +90,7 @@ async fn what_a_key_has_sealed_is_counted_over_restarts_and_told_long_before_its
         let worker = env.start_worker().await;
         for id in ids {
             env.publish(job(id)).await;
-            env.wait_until_told(id).await;
+            env.wait_until_delivered(id).await;
         }
         worker.stop().await;
         assert_eq!(recorded().await, sealed);

@@ -29,7 +29,7 @@ async fn no_command_panics_where_standard_output_is_closed_or_full() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.publish(job("po_1")).await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     let jobs = env.folder.join("job.json");
     std::fs::write(&jobs, job("po_2").body).unwrap();
     let published = env.folder.join("published.jsonl");
@@ -133,7 +133,7 @@ async fn results_that_do_not_come_are_counted_and_the_next_step_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_health_port_that_is_taken_is_told_before_anything_else_and_without_a_panic() {
+async fn a_health_port_that_is_taken_is_reported_before_anything_else_and_without_a_panic() {
     let mut env = TestEnv::new().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

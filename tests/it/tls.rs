@@ -78,7 +78,7 @@ async fn postgres_is_spoken_to_by_its_certificate() {
     // and a whole job goes by TLS,
     let worker = env.start_worker().await;
     env.publish(job("po_1")).await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     let by_tls: Vec<bool> = sqlx::query_scalar(
         "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'payout-link-worker'",
     )
@@ -166,7 +166,7 @@ async fn rabbitmq_is_spoken_to_by_its_certificate() {
     env.set("broker.url", format!("amqps://localhost:{port}/%2f?auth_mechanism=external"));
     let worker = env.start_worker().await;
     env.publish(job("po_1")).await;
-    env.wait_until_told("po_1").await;
+    env.wait_until_delivered("po_1").await;
     worker.stop().await;
 
     // but not to somebody else's server: the CA file stands in place of the system's certificates,
@@ -248,7 +248,7 @@ async fn a_merchant_is_posted_to_by_its_certificate() {
         let front = certified.in_front_of(merchant).await;
         let url = format!("https://localhost:{}/webhooks", front.port());
         env.publish(job(id).with("webhook_url", json!(url))).await;
-        env.wait_until_told(id).await
+        env.wait_until_delivered(id).await
     };
     // then the first ones' are given up, with the reason in the timeline,
     let worker = env.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__CA_FILE", ca_file.display().to_string())]);

@@ -21,7 +21,7 @@ async fn a_webhook_that_fails_is_posted_again_under_the_same_id() {
     let posts = env.webhooks(3).await;
     assert!(posts.iter().all(|post| post.verified && post.id == posts[0].id && post.body == posts[0].body));
     assert!(posts[2].at - posts[1].at >= Duration::from_secs(1), "never earlier than the schedule");
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered");
     assert_eq!(shown["event"]["webhook_attempts"], 3);
     assert_eq!(shown["state"], "created");
@@ -34,7 +34,7 @@ async fn a_merchant_that_says_410_gets_no_more() {
     let _worker = env.start_worker().await;
     env.merchant.inject_fault(Fault::status(410));
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "abandoned");
     assert_eq!(shown["event"]["webhook_attempts"], 1);
     assert_eq!(shown["state"], "created");
@@ -46,7 +46,7 @@ async fn a_webhook_is_given_up_when_the_schedule_runs_out() {
     let _worker = env.start_worker().await;
     env.merchant.inject_fault(FaultRule::new(Fault::status(503)).always());
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "abandoned");
     assert_eq!(shown["event"]["webhook_attempts"], 2);
     assert_eq!(shown["state"], "created");
@@ -60,7 +60,7 @@ async fn a_redirect_is_not_followed() {
     let location = elsewhere.merchant.url().parse().unwrap();
     env.merchant.inject_fault(Fault::Redirect { location: Some(location) });
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["event"]["webhook_attempts"], 2);
     assert!(elsewhere.merchant.received().is_empty());
 }
@@ -102,12 +102,12 @@ async fn an_endless_answer_is_not_read_to_its_end() {
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
     env.publish(job("po_0").with("webhook_url", env.webhook_url())).await;
-    env.wait_until_told("po_0").await;
+    env.wait_until_delivered("po_0").await;
     let before = worker.most_memory();
     // 32 MiB of it, faster than any timeout.
     env.merchant.inject_fault(Fault::Garbage(Garbage::Huge));
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered");
     let more = worker.most_memory() - before;
     assert!(more < 16 * 1024 * 1024, "{more} bytes");
@@ -226,7 +226,7 @@ except ValueError:
 
 /// What merchants are given to verify with is told, and nothing else of the keys.
 #[tokio::test(flavor = "multi_thread")]
-async fn public_keys_are_told_and_no_secret() {
+async fn public_keys_are_reported_and_no_secret() {
     let mut env = TestEnv::new().await;
     let pair = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
     env.set("webhooks.merchant_secrets.m_1", format!("[\"{pair}\", \"{WEBHOOK_SECRET}\"]"));
@@ -252,7 +252,7 @@ async fn no_proxy_of_the_environment_hears_of_a_payout() {
     // when a payout is done,
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     // then neither the connector nor the merchant was spoken to by way of it.
-    let shown = env.wait_until_told("po_1").await;
+    let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["event"]["webhook_attempts"], 1);
     assert!(env.merchant.received()[0].verified);
     assert_eq!(proxy.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -279,7 +279,7 @@ async fn each_merchant_gets_a_secret_of_its_own_from_a_master_secret() {
     let _worker = env.start_worker().await;
     for (id, merchant) in [("po_2", "m_1"), ("po_3", "m_2")] {
         env.publish(job(id).merchant(merchant).with("webhook_url", json!(receiver.url()))).await;
-        env.wait_until_told(id).await;
+        env.wait_until_delivered(id).await;
     }
     // then it can verify its own alone.
     let posts = receiver.received();

@@ -59,7 +59,7 @@ impl<'a> Run<'a> {
     pub async fn told(&self, refusals: usize) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            if self.is_told(refusals).await {
+            if self.is_reported(refusals).await {
                 return true;
             }
             tokio::time::sleep(GLANCE).await;
@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn is_told(&self, refusals: usize) -> bool {
+    async fn is_reported(&self, refusals: usize) -> bool {
         let records = self.records().await;
         let valid = self.stories.iter().filter(|story| story.is_valid);
         let is_done = |record: &Record| {

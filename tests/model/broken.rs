@@ -91,7 +91,7 @@ fn a_result_that_is_not_confirmed_is_lost() {
 }
 
 #[test]
-fn a_new_id_for_every_telling_cannot_be_told_from_another_event() {
+fn a_new_id_for_every_telling_cannot_be_reported_from_another_event() {
     fails(Flaw::NewEventId, same_key(), "R6");
 }
 

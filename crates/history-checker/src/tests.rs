@@ -224,7 +224,7 @@ fn r8_a_conflict_changes_nothing() {
 }
 
 #[test]
-fn r9_repeats_can_be_told() {
+fn r9_repeats_can_be_reported() {
     caught("R9", &good(), |history| history.messages[0].id = None);
     caught("R9", &good(), |history| history.messages.push(result("event-2", "payout_link.created", "m-1")));
     caught("R9", &good(), |history| history.messages.push(result("rejection-2", REJECTED, "m-2")));
@@ -331,7 +331,7 @@ fn r15_progress_until_nothing_is_left() {
 
 /// Requests may differ in what neither record nor ledger shows: of their groups one is accepted, whole.
 #[test]
-fn rivals_of_one_amount_are_told_by_who_was_refused() {
+fn rivals_of_one_amount_are_reported_by_who_was_refused() {
     let mut rivals = good();
     rivals.published[1].amount = "1250 EUR".into();
     assert_eq!(check(&rivals, TRIES), []);

@@ -41,7 +41,7 @@ impl Setup {
         self
     }
 
-    /// Calls, leases and settle times of a few seconds, for stories in which they run out. Otherwise they are long
+    /// Calls, leases and settle times of a few seconds, for tests in which they run out. Otherwise they are long
     /// enough for a machine that stands still in between.
     pub fn short_leases(mut self) -> Self {
         self.short_leases = true;

@@ -221,7 +221,7 @@ impl TestEnv {
     }
 
     /// Waits until nothing is left to be done for a payout: concluded, published, posted.
-    pub async fn wait_until_told(&self, id: &str) -> Value {
+    pub async fn wait_until_delivered(&self, id: &str) -> Value {
         let told = |shown: &Value| shown["event"].is_object() && shown["event"]["due_at"].is_null();
         self.wait_until_shown(id, &format!("{id} is told"), told).await
     }

@@ -1,4 +1,4 @@
-//! What Hyperswitch is sent, and what of it `connector_feature_data` may say.
+//! Builds the requests to Hyperswitch, with the fields that `connector_feature_data` may set.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -202,7 +202,7 @@ impl<'a> Billing<'a> {
 }
 
 impl<'a> Browser<'a> {
-    /// What its types there cannot hold is left out: it decides nothing.
+    /// A value that its type there cannot hold is left out: it decides nothing.
     pub(super) fn of(browser: &'a BrowserInformation) -> Self {
         Self {
             color_depth: browser.color_depth.and_then(|depth| u8::try_from(depth).ok()),

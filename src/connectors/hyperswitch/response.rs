@@ -14,7 +14,7 @@ use crate::{
     http_client::Answer,
 };
 
-/// What is read of a payout. Its `client_secret` is not.
+/// The fields of a payout that are read. `client_secret` is not among them.
 #[derive(Deserialize)]
 pub(super) struct Payout {
     pub(super) payout_id: String,

@@ -1,4 +1,4 @@
-//! What RazorpayX is sent.
+//! Builds the requests to RazorpayX.
 
 use std::collections::BTreeMap;
 
@@ -122,7 +122,7 @@ impl RazorpayX {
 }
 
 impl FeatureData {
-    /// What is wrong though it can be read: a key, and a sentence.
+    /// Returns the first invalid key, and a sentence about it.
     pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
         if self.lifetime_seconds.is_some_and(|seconds| seconds < MIN_LIFE) {
             return Some(("lifetime_seconds", "The value must be 960 or more."));

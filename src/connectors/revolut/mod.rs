@@ -52,7 +52,7 @@ const WINDOW: Duration = Duration::from_secs(14 * 86_400);
 const PAGE: usize = 100;
 /// Pages of one look-up. A minute has 60 calls at this provider.
 const MAX_PAGES: usize = 20;
-/// What two readings of clocks may be wrong by.
+/// The error that two readings of clocks may have.
 const MARGIN: Duration = Duration::from_secs(10 * 60);
 
 struct Revolut {
@@ -274,7 +274,7 @@ impl Connector for Revolut {
     }
 }
 
-/// What the next page is asked before. `created_before` leaves out what was created at that very time, so that a moment later
+/// Returns the time that the next page is requested for. `created_before` leaves out what was created at that very time, so that a moment later
 /// is asked for: links of one time may stand on both sides of a page's edge. `None` where that is no further back.
 fn page_before(reached: OffsetDateTime, before: Option<OffsetDateTime>) -> Option<OffsetDateTime> {
     // Revolut's times have six decimals.

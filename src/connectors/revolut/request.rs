@@ -1,4 +1,4 @@
-//! What is sent for a job.
+//! Builds the requests to Revolut.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
@@ -95,7 +95,7 @@ impl RevolutSettings {
         })
     }
 
-    /// What the job says the money is for, else the configured text, else the payout's id where it fits.
+    /// Returns the job's description, else the configured text, else the payout's id where it fits.
     fn reference(&self, job: &CreateLink, idempotency_key: &str) -> Result<String, Rejection> {
         let fits = |text: &str| text.chars().count() <= MAX_REFERENCE;
         if let Some(description) = job.description.as_deref().filter(|text| !text.is_empty()) {
@@ -114,7 +114,7 @@ impl RevolutSettings {
 }
 
 impl FeatureData {
-    /// What is wrong though it can be read: a key, and a sentence.
+    /// Returns the first invalid key, and a sentence about it.
     pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
         let length = |text: &Option<String>| text.as_ref().map(|text| text.chars().count());
         if length(&self.reference).is_some_and(|length| !(1..=MAX_REFERENCE).contains(&length)) {

@@ -133,7 +133,7 @@ fn what_revolut_does_not_take_is_refused_before_a_call() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_told() {
+fn settings_that_cannot_work_are_reported() {
     let wrong =
         RevolutSettings { issuer: "https://merchant.example".into(), ..settings("settle_seconds = 5") };
     let problems = wrong.problems(Duration::from_secs(30), Duration::from_secs(30)).join("\n");

@@ -26,7 +26,7 @@ use crate::{
 
 /// A token is refreshed so long before its end, or a quarter of its life where that is less.
 const AHEAD: Duration = Duration::from_secs(5 * 60);
-/// Whatever is said: no clock has room for every number.
+/// The longest lifetime that is believed: no clock can represent every number.
 const MAX_LIFE: Duration = Duration::from_secs(86_400);
 const ASSERTION_LIFETIME: time::Duration = time::Duration::minutes(5);
 /// Two refreshes: an assertion and a token each, and one more of both for calls that were under way meanwhile.
@@ -47,7 +47,7 @@ pub(super) struct Tokens {
     identity: Identity,
     http: Client,
     current: Mutex<Option<Token>>,
-    /// What was sent of late, the newest last: a token that was replaced, and an assertion, may still be repeated in an answer.
+    /// Recently sent tokens, the newest last: a token that was replaced, and an assertion, may still be repeated in an answer.
     sent: std::sync::Mutex<VecDeque<SecretString>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the sandbox is sent.
+//! Builds the requests to the sandbox.
 
 use secrecy::ExposeSecret;
 use serde::Serialize;

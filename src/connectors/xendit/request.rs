@@ -1,4 +1,4 @@
-//! What Xendit is sent.
+//! Builds the requests to Xendit.
 
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};

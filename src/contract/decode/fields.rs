@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) type Read<T> = Result<T, Rejection>;
 
-/// An object whose fields are taken out one by one. What is left at the end is unknown.
+/// An object whose fields are taken out one by one. The fields left at the end are unknown.
 pub(super) struct Fields<'a> {
     path: String,
     fields: Vec<(Cow<'a, str>, Json<'a>)>,

@@ -15,7 +15,7 @@ pub(super) enum Json<'a> {
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
-/// What a job may be at most.
+/// The largest message that is decoded, in bytes.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
 const MAX_LEVELS: usize = 32;
 

@@ -25,14 +25,14 @@ use crate::domain::{
     SOURCE_BANKS, WebhookUrl,
 };
 
-/// What the configuration has a say in.
+/// The part of decoding that the configuration decides.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DecodePolicy {
     pub allow_http_webhooks: bool,
     pub unknown_fields: UnknownFields,
 }
 
-/// What a field gets that this version does not know. Prism's messages grow by fields.
+/// How a field is treated that this version does not know. Prism's messages grow by fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownFields {
@@ -139,7 +139,7 @@ fn merchant_payout_id(fields: &mut Fields<'_>, message_id: Option<&str>) -> Read
             None => {
                 return Err(Rejection {
                     code: RejectionCode::MissingIdentifier,
-                    message: "The job has neither merchant_payout_id nor message_id: a redelivery could not be told from a second payout.".into(),
+                    message: "The job has neither merchant_payout_id nor message_id: a redelivery could not be distinguished from a second payout.".into(),
                     field: Some("merchant_payout_id".into()),
                 });
             }

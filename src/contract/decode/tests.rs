@@ -255,7 +255,7 @@ fn unknown_fields_are_rejected_or_ignored_with_their_paths() {
     let key = FingerprintKey::new(&[7; 32]);
     let of = |job: &CreateLink| fingerprint(&canonical_request(job), "a", &key);
     assert_eq!(of(&ignored), of(&decode(&whole()).unwrap()));
-    // What is wrong with a known field is wrong all the same, and a name is cut and shown in ASCII.
+    // A wrong value of a known field is rejected in both modes, and a name is cut and shown in ASCII.
     job["amount"]["minor_amount"] = json!("x");
     assert!(create_link(job.to_string().as_bytes(), None, &IGNORE).is_err());
     let (_, noted) =

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::json::Json;
 use crate::domain::{PrismEnum, did_you_mean};
 
-/// What a value is, with its article.
+/// Names the kind of a value, with its article.
 pub(super) fn kind(json: &Json<'_>) -> &'static str {
     match json {
         Json::Null => "null",

@@ -115,7 +115,7 @@ fn spelling() -> impl Strategy<Value = Spelling> {
     ]
 }
 
-/// What is left of a secret in a text, in any spelling: its longest run of six, if there is one.
+/// Returns a run of six characters of a secret that a text still has, in any spelling.
 fn leaks(secret: &str, text: &str) -> Option<String> {
     let letters: Vec<char> = secret.to_lowercase().chars().collect();
     let lower = text.to_lowercase();

@@ -1,4 +1,4 @@
-//! What follows what: one table for each way out of doubt.
+//! One table of decisions for each replay rule.
 
 mod unknown;
 

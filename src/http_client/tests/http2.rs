@@ -1,4 +1,4 @@
-//! What HTTP/2 alone has: a connection that calls share, PING, GOAWAY, resets.
+//! Tests the parts of HTTP/2 alone: a connection that calls share, PING, GOAWAY, resets.
 
 use futures_util::future::BoxFuture;
 use tokio_rustls::server::TlsStream;
@@ -58,8 +58,8 @@ async fn http2(stream: TcpStream, acceptor: TlsAcceptor, close: Arc<Notify>) {
 async fn over_http2_calls_share_a_connection_until_it_is_closed() {
     // Given a server that speaks HTTP/2 where it is asked to,
     let ((acceptor, client), close) = (tls(settings()), Arc::new(Notify::new()));
-    let told = close.clone();
-    let server = Server::new(move |stream| http2(stream, acceptor.clone(), told.clone())).await;
+    let closing = close.clone();
+    let server = Server::new(move |stream| http2(stream, acceptor.clone(), closing.clone())).await;
     // A root behind the name is nothing that its certificate has.
     let url = named(&server, "localhost.");
     let call = async || {
@@ -86,7 +86,7 @@ async fn dumb(stream: TcpStream, acceptor: TlsAcceptor, made: Arc<AtomicUsize>) 
     while let Some(Ok((_, mut respond))) = connection.accept().await {
         answered(&mut respond);
         if is_dumb {
-            // What was answered has to leave.
+            // The answer has to leave first.
             let _ = timeout(Duration::from_millis(50), connection.accept()).await;
             std::future::pending::<()>().await;
         }

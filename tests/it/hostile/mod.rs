@@ -63,8 +63,8 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
         let (said, reason) = (dead.header("x-rejected-code"), dead.header("x-rejected-reason").unwrap());
         let (path, message) = reason.split_once(": ").unwrap_or(("", &reason));
         let is_bounded = reason.len() < 1000 && !reason.chars().any(char::is_control);
-        let is_told = field == "?" || path == field || path.starts_with(&format!("{field}."));
-        if said.as_deref() != Some(*code) || !is_told || !is_bounded || dead.body != job.body {
+        let is_reported = field == "?" || path == field || path.starts_with(&format!("{field}."));
+        if said.as_deref() != Some(*code) || !is_reported || !is_bounded || dead.body != job.body {
             let body = String::from_utf8_lossy(&job.body[..job.body.len().min(120)]).into_owned();
             wrong.push(format!("case {case}: {said:?} {path:?} {message:?}, not {code} {field:?}: {body}"));
         }

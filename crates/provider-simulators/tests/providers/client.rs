@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 /// Nothing here takes long; what takes longer than this hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-pub(crate) struct World {
+pub(crate) struct TestEnv {
     pub(crate) simulator: ProviderSimulator,
     client: reqwest::Client,
     /// The header that the provider knows its client by.
     credential: (&'static str, String),
 }
 
-impl World {
+impl TestEnv {
     pub(crate) async fn new(provider: Provider, credential: (&'static str, String)) -> Self {
         Self::with(Settings::new(provider), credential).await
     }

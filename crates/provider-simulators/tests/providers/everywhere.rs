@@ -6,10 +6,10 @@ use provider_simulators::providers::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::{World, answer};
+use crate::client::{TestEnv, answer};
 
-async fn world() -> World {
-    World::new(Provider::Hyperswitch(HyperswitchSettings::new("key")), ("api-key", "key".into())).await
+async fn env() -> TestEnv {
+    TestEnv::new(Provider::Hyperswitch(HyperswitchSettings::new("key")), ("api-key", "key".into())).await
 }
 
 fn link(id: &str) -> Value {
@@ -18,99 +18,99 @@ fn link(id: &str) -> Value {
 
 #[tokio::test]
 async fn an_ordered_error_has_the_providers_form() {
-    let world = world().await;
-    world.simulator.inject_fault(Fault::status_with_retry_after(429, "7"));
-    let refused = world.post("/payouts/create", &link("a")).await;
+    let env = env().await;
+    env.simulator.inject_fault(Fault::status_with_retry_after(429, "7"));
+    let refused = env.post("/payouts/create", &link("a")).await;
     assert_eq!(refused.header("retry-after"), Some("7"));
     assert_eq!(refused.with(429)["error"]["code"], "HE_00");
-    assert_eq!(world.links(), 0);
+    assert_eq!(env.links(), 0);
 
-    world.simulator.inject_fault(FaultRule::new(Fault::status(500)).after_the_work());
-    assert_eq!(world.post("/payouts/create", &link("a")).await.with(500)["error"]["type"], "api");
-    assert_eq!(world.links(), 1);
+    env.simulator.inject_fault(FaultRule::new(Fault::status(500)).after_the_work());
+    assert_eq!(env.post("/payouts/create", &link("a")).await.with(500)["error"]["type"], "api");
+    assert_eq!(env.links(), 1);
 }
 
 #[tokio::test]
 async fn garbage_looks_like_the_providers_success() {
-    let world = world().await;
-    world.simulator.inject_fault(FaultRule::new(Fault::Garbage(Garbage::MissingFields)).after_the_work());
-    let told = world.post("/payouts/create", &link("a")).await.with(200);
+    let env = env().await;
+    env.simulator.inject_fault(FaultRule::new(Fault::Garbage(Garbage::MissingFields)).after_the_work());
+    let told = env.post("/payouts/create", &link("a")).await.with(200);
     assert_eq!(told["payout_id"], "a");
     assert!(told["payout_link"].is_object() && told["payout_link"].get("link").is_none());
 
-    world.simulator.inject_fault(Fault::Garbage(Garbage::InsecureUrl));
-    let told = world.post("/payouts/create", &link("b")).await.with(200);
+    env.simulator.inject_fault(Fault::Garbage(Garbage::InsecureUrl));
+    let told = env.post("/payouts/create", &link("b")).await.with(200);
     assert!(told["payout_link"]["link"].as_str().unwrap().starts_with("http://"));
-    assert_eq!(world.links(), 1, "the second was never made");
+    assert_eq!(env.links(), 1, "the second was never made");
 }
 
 #[tokio::test]
 async fn an_answer_is_lost_after_the_work() {
-    let world = world().await;
-    world.simulator.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
-    let call = world.call(Method::POST, "/payouts/create").header("content-type", "application/json");
+    let env = env().await;
+    env.simulator.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+    let call = env.call(Method::POST, "/payouts/create").header("content-type", "application/json");
     call.body(link("a").to_string()).send().await.unwrap_err();
-    let ledger = world.simulator.until(|ledger| ledger.links.len() == 1).await;
+    let ledger = env.simulator.until(|ledger| ledger.links.len() == 1).await;
     let create = ledger.creates().next().unwrap();
     assert_eq!((create.status, create.fault), (None, Some("reset")));
 }
 
 #[tokio::test]
 async fn of_two_that_race_for_a_reference_one_makes_the_link() {
-    let world = world().await;
-    let held = world.simulator.hold_next(Operation::Create, When::Before);
+    let env = env().await;
+    let held = env.simulator.hold_next(Operation::Create, When::Before);
     let body = link("a");
-    let (first, second) = tokio::join!(world.post("/payouts/create", &body), async {
+    let (first, second) = tokio::join!(env.post("/payouts/create", &body), async {
         held.arrived().await;
-        let second = world.post("/payouts/create", &body).await;
+        let second = env.post("/payouts/create", &body).await;
         held.release();
         second
     });
     second.with(200);
     assert_eq!(first.with(400)["error"]["code"], "HE_01");
-    assert_eq!(world.links(), 1);
+    assert_eq!(env.links(), 1);
 }
 
 #[tokio::test]
 async fn a_link_goes_through_its_stages_one_for_each_look() {
-    let world = world().await;
-    world.simulator.set_stages(&["requires_payout_method_data", "pending", "success"]);
+    let env = env().await;
+    env.simulator.set_stages(&["requires_payout_method_data", "pending", "success"]);
     let status = |told: Value| told["status"].as_str().unwrap().to_owned();
     assert_eq!(
-        status(world.post("/payouts/create", &link("a")).await.with(200)),
+        status(env.post("/payouts/create", &link("a")).await.with(200)),
         "requires_payout_method_data"
     );
     for expected in ["pending", "success", "success"] {
-        assert_eq!(status(world.get("/payouts/a").await.with(200)), expected);
+        assert_eq!(status(env.get("/payouts/a").await.with(200)), expected);
     }
 }
 
 #[tokio::test]
 async fn it_is_controlled_over_http_as_well() {
-    let world = world().await;
+    let env = env().await;
     let put = async |path: &str, body: Value| {
-        answer(world.bare(Method::PUT, path).body(body.to_string())).await.status
+        answer(env.bare(Method::PUT, path).body(body.to_string())).await.status
     };
     assert_eq!(put("/control/stages", json!(["pending"])).await, 204);
     assert_eq!(put("/control/stages", json!(["nonsense"])).await, 400);
     assert_eq!(put("/control/stages", json!([])).await, 400);
-    assert_eq!(world.post("/payouts/create", &link("a")).await.with(200)["status"], "pending");
+    assert_eq!(env.post("/payouts/create", &link("a")).await.with(200)["status"], "pending");
     assert_eq!(put("/control/links/a", json!({ "status": "success" })).await, 204);
     assert_eq!(put("/control/links/b", json!({ "status": "success" })).await, 400);
     assert_eq!(put("/control/links/a", json!({ "status": "nonsense" })).await, 400);
 
     let order = json!({ "fault": { "status": { "code": 503 } }, "reference": "a", "on": "get" });
-    answer(world.bare(Method::POST, "/control/faults").body(order.to_string())).await.with(201);
-    assert_eq!(world.get("/payouts/a").await.status, 503);
-    assert_eq!(world.get("/payouts/a").await.with(200)["status"], "success");
+    answer(env.bare(Method::POST, "/control/faults").body(order.to_string())).await.with(201);
+    assert_eq!(env.get("/payouts/a").await.status, 503);
+    assert_eq!(env.get("/payouts/a").await.with(200)["status"], "success");
 }
 
 #[tokio::test]
 async fn the_ledger_tells_of_calls_and_links_without_their_secrets() {
-    let world = world().await;
-    world.post("/payouts/create", &link("a")).await.with(200);
-    world.get("/payouts/a").await.with(200);
-    let told = answer(world.bare(Method::GET, "/ledger")).await;
+    let env = env().await;
+    env.post("/payouts/create", &link("a")).await.with(200);
+    env.get("/payouts/a").await.with(200);
+    let told = answer(env.bare(Method::GET, "/ledger")).await;
     for secret in ["links.example", "cus_secret"] {
         assert!(!told.body.contains(secret), "{}", told.body);
     }
@@ -124,7 +124,7 @@ async fn the_ledger_tells_of_calls_and_links_without_their_secrets() {
 
 #[tokio::test]
 async fn a_path_that_the_provider_does_not_have_is_refused_in_its_form() {
-    let world = world().await;
-    assert_eq!(world.get("/payouts").await.with(404)["error"]["code"], "IR_02");
-    assert_eq!(world.get("/healthz").await.body, "ok");
+    let env = env().await;
+    assert_eq!(env.get("/payouts").await.with(404)["error"]["code"], "IR_02");
+    assert_eq!(env.get("/healthz").await.body, "ok");
 }

@@ -4,17 +4,17 @@ use provider_simulators::providers::{HyperswitchSettings, Provider};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::{World, answer, changed, number};
+use crate::client::{TestEnv, answer, changed, number};
 
 const KEY: &str = "snd_key_of_the_tests";
 const ID: &str = "0f9a2c1e-5f3a-5c88-9a10-7de1c2b3a4f5";
 
-async fn world() -> World {
+async fn env() -> TestEnv {
     with(HyperswitchSettings::new(KEY)).await
 }
 
-async fn with(settings: HyperswitchSettings) -> World {
-    World::new(Provider::Hyperswitch(settings), ("api-key", KEY.into())).await
+async fn with(settings: HyperswitchSettings) -> TestEnv {
+    TestEnv::new(Provider::Hyperswitch(settings), ("api-key", KEY.into())).await
 }
 
 fn link() -> Value {
@@ -34,8 +34,8 @@ fn link() -> Value {
     })
 }
 
-async fn error(world: &World, body: &Value) -> (u16, String, String) {
-    let answer = world.post("/payouts/create", body).await;
+async fn error(env: &TestEnv, body: &Value) -> (u16, String, String) {
+    let answer = env.post("/payouts/create", body).await;
     let error = answer.json()["error"].clone();
     let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
     (answer.status, text("code"), text("message"))
@@ -43,8 +43,8 @@ async fn error(world: &World, body: &Value) -> (u16, String, String) {
 
 #[tokio::test]
 async fn a_link_is_made_and_found_by_our_own_id() {
-    let world = world().await;
-    let made = world.post("/payouts/create", &link()).await.with(200);
+    let env = env().await;
+    let made = env.post("/payouts/create", &link()).await.with(200);
 
     assert_eq!(made["payout_id"], ID);
     assert_eq!(made["status"], "requires_payout_method_data");
@@ -53,39 +53,39 @@ async fn a_link_is_made_and_found_by_our_own_id() {
     assert_eq!(url, format!("https://links.example/payout_link/merchant_stand_in/{ID}?locale=en"));
     assert!(made.get("expires_at").is_none(), "there is no expiry in the answer");
 
-    let got = world.get(&format!("/payouts/{ID}?force_sync=false")).await.with(200);
+    let got = env.get(&format!("/payouts/{ID}?force_sync=false")).await.with(200);
     assert_eq!(got["payout_link"], made["payout_link"]);
     let listed =
-        world.post("/payouts/list", &json!({ "merchant_order_reference_id": "po_1001", "limit": 20 })).await;
+        env.post("/payouts/list", &json!({ "merchant_order_reference_id": "po_1001", "limit": 20 })).await;
     assert_eq!(listed.with(200)["data"][0]["payout_id"], ID);
-    assert_eq!(world.get("/payouts/none").await.with(404)["error"]["code"], "HE_02");
+    assert_eq!(env.get("/payouts/none").await.with(404)["error"]["code"], "HE_02");
 }
 
 #[tokio::test]
 async fn a_payout_id_that_is_taken_is_an_error_without_the_payout_whatever_the_body() {
-    let world = world().await;
-    world.post("/payouts/create", &link()).await.with(200);
+    let env = env().await;
+    env.post("/payouts/create", &link()).await.with(200);
     for again in [link(), changed(&link(), "amount", 1.into())] {
-        let (status, code, message) = error(&world, &again).await;
+        let (status, code, message) = error(&env, &again).await;
         assert_eq!((status, code.as_str()), (400, "HE_01"));
         assert!(message.contains(ID));
     }
-    assert_eq!(world.links(), 1);
-    assert_eq!(world.simulator.ledger().references_seen(), [ID, ID, ID]);
+    assert_eq!(env.links(), 1);
+    assert_eq!(env.simulator.ledger().references_seen(), [ID, ID, ID]);
 }
 
 #[tokio::test]
 async fn without_a_payout_id_each_create_makes_another() {
-    let world = world().await;
+    let env = env().await;
     let body = changed(&link(), "payout_id", Value::Null);
-    let first = world.post("/payouts/create", &body).await.with(200);
-    let second = world.post("/payouts/create", &body).await.with(200);
+    let first = env.post("/payouts/create", &body).await.with(200);
+    let second = env.post("/payouts/create", &body).await.with(200);
     assert_ne!(first["payout_id"], second["payout_id"]);
 }
 
 #[tokio::test]
 async fn every_path_asks_for_the_key() {
-    let world = world().await;
+    let env = env().await;
     for (method, path) in [
         (Method::POST, "/payouts/create"),
         (Method::GET, "/payouts/x"),
@@ -93,7 +93,7 @@ async fn every_path_asks_for_the_key() {
         (Method::POST, "/payouts/x/cancel"),
     ] {
         for credential in [None, Some("wrong")] {
-            let mut call = world.bare(method.clone(), path);
+            let mut call = env.bare(method.clone(), path);
             if let Some(credential) = credential {
                 call = call.header("api-key", credential);
             }
@@ -104,7 +104,7 @@ async fn every_path_asks_for_the_key() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_named() {
-    let world = world().await;
+    let env = env().await;
     let none = Value::Null;
     let cases = [
         ("amount", none.clone(), "IR_04"),
@@ -129,17 +129,17 @@ async fn what_is_wrong_with_a_request_is_named() {
         ("payout_link_config.colour", json!("red"), "IR_06"),
     ];
     for (path, value, expected) in cases {
-        let (status, code, message) = error(&world, &changed(&link(), path, value.clone())).await;
+        let (status, code, message) = error(&env, &changed(&link(), path, value.clone())).await;
         assert_eq!((status, code.as_str()), (400, expected), "{path} {value}: {message}");
         assert!(message.contains(path), "{path}: {message}");
     }
-    assert_eq!(error(&world, &json!([])).await.1, "IR_06");
-    assert_eq!(world.links(), 0);
+    assert_eq!(error(&env, &json!([])).await.1, "IR_06");
+    assert_eq!(env.links(), 0);
 }
 
 #[tokio::test]
 async fn a_link_has_its_preconditions() {
-    let sandbox = world().await;
+    let sandbox = env().await;
     let (_, code, message) = error(&sandbox, &changed(&link(), "confirm", true.into())).await;
     assert_eq!(
         (code.as_str(), message.as_str()),
@@ -161,19 +161,19 @@ async fn a_link_has_its_preconditions() {
 
 #[tokio::test]
 async fn a_payout_is_cancelled_until_it_has_gone_further() {
-    let world = world().await;
-    world.post("/payouts/create", &link()).await.with(200);
+    let env = env().await;
+    env.post("/payouts/create", &link()).await.with(200);
     let path = format!("/payouts/{ID}/cancel");
     let body = json!({ "payout_id": ID });
-    assert_eq!(world.post(&path, &json!({})).await.with(400)["error"]["code"], "IR_04");
-    assert_eq!(world.post(&path, &body).await.with(200)["status"], "cancelled");
-    world.simulator.set_status(ID, "success");
-    assert_eq!(world.post(&path, &body).await.with(400)["error"]["code"], "IR_06");
+    assert_eq!(env.post(&path, &json!({})).await.with(400)["error"]["code"], "IR_04");
+    assert_eq!(env.post(&path, &body).await.with(200)["status"], "cancelled");
+    env.simulator.set_status(ID, "success");
+    assert_eq!(env.post(&path, &body).await.with(400)["error"]["code"], "IR_06");
 }
 
 #[tokio::test]
 async fn a_session_that_is_over_is_expired() {
-    let world = world().await;
-    world.post("/payouts/create", &changed(&link(), "session_expiry", 0.into())).await.with(200);
-    assert_eq!(world.get(&format!("/payouts/{ID}")).await.with(200)["status"], "expired");
+    let env = env().await;
+    env.post("/payouts/create", &changed(&link(), "session_expiry", 0.into())).await.with(200);
+    assert_eq!(env.get(&format!("/payouts/{ID}")).await.with(200)["status"], "expired");
 }

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::client::{World, answer, changed, number};
+use crate::client::{TestEnv, answer, changed, number};
 
 const ACCOUNT: &str = "7878780080316316";
 const LINKS: &str = "/v1/payout-links";
@@ -16,12 +16,12 @@ fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{id}:{secret}")))
 }
 
-async fn world() -> World {
+async fn env() -> TestEnv {
     with(RazorpayXSettings::new("rzp_live_1", "secret")).await
 }
 
-async fn with(settings: RazorpayXSettings) -> World {
-    World::new(Provider::RazorpayX(settings), ("authorization", basic("rzp_live_1", "secret"))).await
+async fn with(settings: RazorpayXSettings) -> TestEnv {
+    TestEnv::new(Provider::RazorpayX(settings), ("authorization", basic("rzp_live_1", "secret"))).await
 }
 
 fn link() -> Value {
@@ -42,8 +42,8 @@ fn link() -> Value {
 
 #[tokio::test]
 async fn a_link_is_issued_and_found_by_its_receipt() {
-    let world = world().await;
-    let made = world.post(LINKS, &link()).await.with(200);
+    let env = env().await;
+    let made = env.post(LINKS, &link()).await.with(200);
     let id = made["id"].as_str().unwrap();
 
     assert!(id.starts_with("poutlk_") && id.len() == 21, "{id}");
@@ -52,38 +52,38 @@ async fn a_link_is_issued_and_found_by_its_receipt() {
         (&json!("payout_link"), &json!("issued"), &json!(259_900))
     );
     assert!(made["short_url"].as_str().unwrap().starts_with("https://links.example/i/"));
-    assert_eq!(world.get(&format!("{LINKS}/{id}")).await.with(200), made);
-    let listed = world.get(&format!("{LINKS}?receipt=po_1001&count=100")).await.with(200);
+    assert_eq!(env.get(&format!("{LINKS}/{id}")).await.with(200), made);
+    let listed = env.get(&format!("{LINKS}?receipt=po_1001&count=100")).await.with(200);
     assert_eq!(
         (&listed["entity"], &listed["count"], &listed["items"][0]),
         (&json!("collection"), &json!(1), &made)
     );
-    assert_eq!(world.get(&format!("{LINKS}?receipt=po_100")).await.with(200)["count"], 0);
+    assert_eq!(env.get(&format!("{LINKS}?receipt=po_100")).await.with(200)["count"], 0);
     assert_eq!(
-        world.get(&format!("{LINKS}/poutlk_none")).await.with(400)["error"]["code"],
+        env.get(&format!("{LINKS}/poutlk_none")).await.with(400)["error"]["code"],
         "BAD_REQUEST_ERROR"
     );
 }
 
 #[tokio::test]
 async fn a_repeat_makes_a_second_link_whatever_its_key() {
-    let world = world().await;
+    let env = env().await;
     for _ in 0..2 {
-        let call = world.call(Method::POST, LINKS).header("x-payout-idempotency", "key-1");
+        let call = env.call(Method::POST, LINKS).header("x-payout-idempotency", "key-1");
         answer(call.header("content-type", "application/json").body(link().to_string())).await.with(200);
     }
-    assert_eq!(world.simulator.ledger().links_of("po_1001").len(), 2);
+    assert_eq!(env.simulator.ledger().links_of("po_1001").len(), 2);
 }
 
 #[tokio::test]
 async fn a_list_comes_in_pages_the_newest_first() {
-    let world = world().await;
+    let env = env().await;
     let mut ids = Vec::new();
     for _ in 0..12 {
-        ids.insert(0, world.post(LINKS, &link()).await.with(200)["id"].clone());
+        ids.insert(0, env.post(LINKS, &link()).await.with(200)["id"].clone());
     }
     let page = async |query: &str| {
-        let page = world.get(&format!("{LINKS}?receipt=po_1001{query}")).await.with(200);
+        let page = env.get(&format!("{LINKS}?receipt=po_1001{query}")).await.with(200);
         page["items"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(page("").await, ids[..10]);
@@ -93,13 +93,13 @@ async fn a_list_comes_in_pages_the_newest_first() {
     assert_eq!(page(&format!("&from={}", now + 60)).await, Vec::<Value>::new());
     assert_eq!(page(&format!("&from={}&to={}", now - 60, now + 60)).await.len(), 10);
     for query in ["count=101", "count=0", "count=x", "reference=x"] {
-        assert_eq!(world.get(&format!("{LINKS}?{query}")).await.status, 400, "{query}");
+        assert_eq!(env.get(&format!("{LINKS}?{query}")).await.status, 400, "{query}");
     }
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_named() {
-    let world = world().await;
+    let env = env().await;
     let none = Value::Null;
     let soon = OffsetDateTime::now_utc().unix_timestamp() + 14 * 60;
     for (path, value) in [
@@ -132,46 +132,46 @@ async fn what_is_wrong_with_a_request_is_named() {
         ("contact.id", json!("cont_1")),
     ] {
         let refused =
-            world.post(LINKS, &changed(&link(), path, value.clone())).await.with(400)["error"].clone();
+            env.post(LINKS, &changed(&link(), path, value.clone())).await.with(400)["error"].clone();
         assert_eq!(
             (&refused["code"], &refused["field"]),
             (&json!("BAD_REQUEST_ERROR"), &json!(path)),
             "{value}: {refused}"
         );
     }
-    assert_eq!(world.links(), 0);
+    assert_eq!(env.links(), 0);
 }
 
 #[tokio::test]
 async fn a_contact_is_known_by_its_id_alone_or_described() {
-    let world = world().await;
+    let env = env().await;
     let known = changed(&link(), "contact", json!({ "id": "cont_Q7x2KabcDEF123" }));
-    assert_eq!(world.post(LINKS, &known).await.with(200)["contact_id"], "cont_Q7x2KabcDEF123");
+    assert_eq!(env.post(LINKS, &known).await.with(200)["contact_id"], "cont_Q7x2KabcDEF123");
     let both = changed(&link(), "contact.id", "cont_Q7x2KabcDEF123".into());
-    world.post(LINKS, &both).await.with(400);
+    env.post(LINKS, &both).await.with(400);
     let unreachable = changed(&link(), "contact", json!({ "name": "Asha Example" }));
-    assert_eq!(world.post(LINKS, &unreachable).await.with(400)["error"]["field"], "contact.contact");
+    assert_eq!(env.post(LINKS, &unreachable).await.with(400)["error"]["field"], "contact.contact");
     let mailed =
         changed(&link(), "contact", json!({ "name": "J. R. Example Jr.", "email": "asha@example.com" }));
-    world.post(LINKS, &mailed).await.with(200);
+    env.post(LINKS, &mailed).await.with(200);
 }
 
 #[tokio::test]
 async fn expiry_is_there_only_where_it_is_enabled() {
     let settings = RazorpayXSettings { expiry: false, ..RazorpayXSettings::new("rzp_live_1", "secret") };
-    let world = with(settings).await;
-    assert_eq!(world.post(LINKS, &link()).await.with(400)["error"]["field"], "expire_by");
-    let made = world.post(LINKS, &changed(&link(), "expire_by", Value::Null)).await.with(200);
+    let env = with(settings).await;
+    assert_eq!(env.post(LINKS, &link()).await.with(400)["error"]["field"], "expire_by");
+    let made = env.post(LINKS, &changed(&link(), "expire_by", Value::Null)).await.with(200);
     assert_eq!(made["expire_by"], Value::Null);
 }
 
 #[tokio::test]
 async fn both_halves_of_the_key_count() {
-    let world = world().await;
+    let env = env().await;
     for credential in
         [None, Some(basic("rzp_live_1", "wrong")), Some(basic("x", "secret")), Some("Bearer secret".into())]
     {
-        let mut call = world.bare(Method::GET, LINKS);
+        let mut call = env.bare(Method::GET, LINKS);
         if let Some(credential) = credential {
             call = call.header("authorization", credential);
         }
@@ -181,13 +181,13 @@ async fn both_halves_of_the_key_count() {
 
 #[tokio::test]
 async fn an_issued_link_is_cancelled_and_no_other() {
-    let world = world().await;
-    world.simulator.set_stages(&["pending", "issued"]);
-    let made = world.post(LINKS, &link()).await.with(200);
+    let env = env().await;
+    env.simulator.set_stages(&["pending", "issued"]);
+    let made = env.post(LINKS, &link()).await.with(200);
     let path = format!("{LINKS}/{}/cancel", made["id"].as_str().unwrap());
-    assert_eq!(world.post(&path, &json!({})).await.status, 400, "it is pending");
-    world.simulator.set_status("po_1001", "issued");
-    let cancelled = world.post(&path, &json!({})).await.with(200);
+    assert_eq!(env.post(&path, &json!({})).await.status, 400, "it is pending");
+    env.simulator.set_status("po_1001", "issued");
+    let cancelled = env.post(&path, &json!({})).await.with(200);
     assert_eq!(cancelled["status"], "cancelled");
     assert!(cancelled["cancelled_at"].is_i64());
 }

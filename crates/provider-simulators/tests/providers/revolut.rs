@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::client::{Answer, World, answer, changed, number};
+use crate::client::{Answer, TestEnv, answer, changed, number};
 
 const TOKEN: &str = "oa_sand_of_the_tests";
 const LINKS: &str = "/api/1.0/payout-links";
@@ -32,12 +32,12 @@ fn client(public_key: Vec<u8>) -> RevolutClient {
     }
 }
 
-async fn world() -> World {
+async fn env() -> TestEnv {
     with(RevolutSettings::new(client(Vec::new()))).await
 }
 
-async fn with(settings: RevolutSettings) -> World {
-    World::new(Provider::Revolut(settings), ("authorization", format!("Bearer {TOKEN}"))).await
+async fn with(settings: RevolutSettings) -> TestEnv {
+    TestEnv::new(Provider::Revolut(settings), ("authorization", format!("Bearer {TOKEN}"))).await
 }
 
 fn link() -> Value {
@@ -51,36 +51,36 @@ fn link() -> Value {
     })
 }
 
-async fn code(world: &World, body: &Value) -> (u16, u64) {
-    let answer = world.post(LINKS, body).await;
+async fn code(env: &TestEnv, body: &Value) -> (u16, u64) {
+    let answer = env.post(LINKS, body).await;
     (answer.status, answer.json()["code"].as_u64().unwrap_or_default())
 }
 
 #[tokio::test]
 async fn a_link_is_created_and_has_a_url_once_it_is_active() {
-    let world = world().await;
-    let made = world.post(LINKS, &link()).await.with(201);
+    let env = env().await;
+    let made = env.post(LINKS, &link()).await.with(201);
     assert_eq!(made["state"], "created");
     assert!(made.get("url").is_none() && made.get("expiry_date").is_none());
     assert_eq!(made["amount"].to_string(), "25.99");
     assert_eq!(made["payout_methods"], json!(["revolut", "bank_account"]));
 
     let path = format!("{LINKS}/{}", made["id"].as_str().unwrap());
-    let active = world.get(&path).await.with(200);
+    let active = env.get(&path).await.with(200);
     assert_eq!(active["state"], "active");
     assert!(active["url"].as_str().unwrap().starts_with("https://links.example/p/"));
     let time = |name: &str| OffsetDateTime::parse(active[name].as_str().unwrap(), &Rfc3339).unwrap();
     assert_eq!(time("expiry_date") - time("created_at"), time::Duration::days(7));
 
-    world.simulator.set_status("pl-1", "processed");
-    let processed = world.get(&path).await.with(200);
+    env.simulator.set_status("pl-1", "processed");
+    let processed = env.get(&path).await.with(200);
     assert!(processed.get("url").is_none() && processed["transaction_id"].is_string());
-    assert_eq!(world.get(&format!("{LINKS}/none")).await.with(404)["code"], 3006);
+    assert_eq!(env.get(&format!("{LINKS}/none")).await.with(404)["code"], 3006);
 }
 
 #[tokio::test]
-async fn a_repeated_request_id_is_refused_or_told_as_it_is_set_up() {
-    let refusing = world().await;
+async fn a_repeated_request_id_is_refused_or_reported_as_it_is_set_up() {
+    let refusing = env().await;
     refusing.post(LINKS, &link()).await.with(201);
     assert_eq!(code(&refusing, &link()).await, (400, 3020));
     assert_eq!(refusing.links(), 1);
@@ -96,32 +96,32 @@ async fn a_repeated_request_id_is_refused_or_told_as_it_is_set_up() {
 
 #[tokio::test]
 async fn a_list_is_paged_by_the_time_of_its_last() {
-    let world = world().await;
-    world.simulator.set_stages(&["active"]);
+    let env = env().await;
+    env.simulator.set_stages(&["active"]);
     for n in 0..5 {
-        world.post(LINKS, &changed(&link(), "request_id", format!("pl-{n}").into())).await.with(201);
+        env.post(LINKS, &changed(&link(), "request_id", format!("pl-{n}").into())).await.with(201);
     }
     let mut seen = Vec::new();
     let mut query = "limit=2".to_owned();
     loop {
-        let page = world.get(&format!("{LINKS}?{query}")).await.with(200);
+        let page = env.get(&format!("{LINKS}?{query}")).await.with(200);
         let page = page.as_array().unwrap().clone();
         let Some(last) = page.last() else { break };
         query = format!("limit=2&created_before={}", last["created_at"].as_str().unwrap());
         seen.extend(page.iter().map(|link| link["request_id"].as_str().unwrap().to_owned()));
     }
     assert_eq!(seen, ["pl-4", "pl-3", "pl-2", "pl-1", "pl-0"]);
-    world.simulator.set_status("pl-3", "failed");
-    let failed = world.get(&format!("{LINKS}?state=failed&state=expired")).await.with(200);
+    env.simulator.set_status("pl-3", "failed");
+    let failed = env.get(&format!("{LINKS}?state=failed&state=expired")).await.with(200);
     assert_eq!((failed.as_array().unwrap().len(), &failed[0]["request_id"]), (1, &json!("pl-3")));
     for query in ["limit=1001", "limit=0", "state=nonsense", "request_id=pl-1", "created_before=yesterday"] {
-        assert_eq!(world.get(&format!("{LINKS}?{query}")).await.status, 400, "{query}");
+        assert_eq!(env.get(&format!("{LINKS}?{query}")).await.status, 400, "{query}");
     }
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_request_has_its_code() {
-    let world = world().await;
+    let env = env().await;
     let none = Value::Null;
     for (field, value, expected) in [
         ("counterparty_name", none.clone(), 3009),
@@ -151,32 +151,32 @@ async fn what_is_wrong_with_a_request_has_its_code() {
         ("idempotency_key", json!("x"), 3000),
     ] {
         assert_eq!(
-            code(&world, &changed(&link(), field, value.clone())).await,
+            code(&env, &changed(&link(), field, value.clone())).await,
             (400, expected),
             "{field} {value}"
         );
     }
-    assert_eq!(world.links(), 0);
+    assert_eq!(env.links(), 0);
     for amount in ["1", "1.00", "2500", "2500.00"] {
         let body = changed(&changed(&link(), "amount", number(amount)), "request_id", amount.into());
-        world.post(LINKS, &body).await.with(201);
+        env.post(LINKS, &body).await.with(201);
     }
     let yen = json!({ "account_id": ACCOUNTS[3].0, "currency": "JPY", "amount": 1250, "counterparty_name": "A",
         "request_id": "yen", "reference": "r", "expiry_period": "P1D", "save_counterparty": true });
-    world.post(LINKS, &yen).await.with(201);
-    assert_eq!(code(&world, &changed(&yen, "amount", number("1250.0"))).await, (400, 3000));
+    env.post(LINKS, &yen).await.with(201);
+    assert_eq!(code(&env, &changed(&yen, "amount", number("1250.0"))).await, (400, 3000));
 }
 
 #[tokio::test]
 async fn a_link_is_cancelled_until_it_is_claimed() {
-    let world = world().await;
-    let made = world.post(LINKS, &link()).await.with(201);
+    let env = env().await;
+    let made = env.post(LINKS, &link()).await.with(201);
     let path = format!("{LINKS}/{}/cancel", made["id"].as_str().unwrap());
-    let cancel = async || answer(world.call(Method::POST, &path)).await;
+    let cancel = async || answer(env.call(Method::POST, &path)).await;
     let cancelled = cancel().await;
     assert_eq!((cancelled.status, cancelled.body.as_str()), (204, ""));
     assert_eq!(cancel().await.status, 400);
-    world.simulator.set_status("pl-1", "processing");
+    env.simulator.set_status("pl-1", "processing");
     assert_eq!(cancel().await.status, 400);
 }
 
@@ -209,7 +209,7 @@ fn claims() -> Value {
     json!({ "iss": "example.com", "sub": "client-1", "aud": "https://revolut.com", "exp": end })
 }
 
-async fn token(world: &World, changes: &[(&str, &str)], assertion: &str) -> Answer {
+async fn token(env: &TestEnv, changes: &[(&str, &str)], assertion: &str) -> Answer {
     let mut form = vec![
         ("grant_type", "refresh_token"),
         ("refresh_token", "oa_refresh"),
@@ -221,36 +221,36 @@ async fn token(world: &World, changes: &[(&str, &str)], assertion: &str) -> Answ
         form.push(*change);
     }
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    let call = world.bare(Method::POST, "/api/1.0/auth/token");
+    let call = env.bare(Method::POST, "/api/1.0/auth/token");
     answer(call.header("content-type", "application/x-www-form-urlencoded").body(body)).await
 }
 
-async fn is_good(world: &World, token: &str) -> bool {
-    answer(world.bare(Method::GET, LINKS).bearer_auth(token)).await.status == 200
+async fn is_good(env: &TestEnv, token: &str) -> bool {
+    answer(env.bare(Method::GET, LINKS).bearer_auth(token)).await.status == 200
 }
 
 #[tokio::test]
 async fn an_access_token_is_given_for_a_signed_assertion_and_ends() {
     let signer = Signer::new();
-    let world = with(RevolutSettings::new(client(signer.public_key()))).await;
-    let granted = token(&world, &[], &signer.assertion()).await.with(200);
+    let env = with(RevolutSettings::new(client(signer.public_key()))).await;
+    let granted = token(&env, &[], &signer.assertion()).await.with(200);
     assert_eq!((&granted["token_type"], &granted["expires_in"]), (&json!("bearer"), &json!(2399)));
     let access = granted["access_token"].as_str().unwrap();
-    assert!(is_good(&world, access).await);
-    world.simulator.forget_tokens();
-    assert!(!is_good(&world, access).await);
-    assert!(is_good(&world, TOKEN).await, "a job's own is not from here");
+    assert!(is_good(&env, access).await);
+    env.simulator.forget_tokens();
+    assert!(!is_good(&env, access).await);
+    assert!(is_good(&env, TOKEN).await, "a job's own is not from here");
 
     let brief = RevolutClient { access_token_lifetime: Duration::ZERO, ..client(signer.public_key()) };
-    let world = with(RevolutSettings::new(brief)).await;
-    let granted = token(&world, &[], &signer.assertion()).await.with(200);
-    assert!(!is_good(&world, granted["access_token"].as_str().unwrap()).await, "it is over at once");
+    let env = with(RevolutSettings::new(brief)).await;
+    let granted = token(&env, &[], &signer.assertion()).await.with(200);
+    assert!(!is_good(&env, granted["access_token"].as_str().unwrap()).await, "it is over at once");
 }
 
 #[tokio::test]
 async fn no_token_is_given_for_anything_else() {
     let (signer, other) = (Signer::new(), Signer::new());
-    let world = with(RevolutSettings::new(client(signer.public_key()))).await;
+    let env = with(RevolutSettings::new(client(signer.public_key()))).await;
     let header = json!({ "alg": "RS256", "typ": "JWT" });
     let over = OffsetDateTime::now_utc().unix_timestamp() - 1;
     let unsigned = signer.assertion().rsplit_once('.').unwrap().0.to_owned() + ".";
@@ -265,7 +265,7 @@ async fn no_token_is_given_for_anything_else() {
         ("it has no end", signer.sign(&header, &changed(&claims(), "exp", Value::Null))),
         ("nonsense", "x".into()),
     ] {
-        assert_eq!(token(&world, &[], &assertion).await.with(401)["error"], "unauthorized_client", "{what}");
+        assert_eq!(token(&env, &[], &assertion).await.with(401)["error"], "unauthorized_client", "{what}");
     }
     for (change, expected) in [
         (("grant_type", "authorization_code"), "unsupported_grant_type"),
@@ -273,27 +273,27 @@ async fn no_token_is_given_for_anything_else() {
         (("client_assertion_type", "jwt"), "invalid_request"),
         (("scope", "PAY"), "invalid_request"),
     ] {
-        let refused = token(&world, &[change], &signer.assertion()).await.with(400);
+        let refused = token(&env, &[change], &signer.assertion()).await.with(400);
         assert_eq!(refused["error"], expected);
     }
 }
 
 #[tokio::test]
 async fn every_path_asks_for_a_token_and_fails_in_the_providers_form() {
-    let world = world().await;
+    let env = env().await;
     for credential in [None, Some("Bearer wrong"), Some(TOKEN)] {
-        let mut call = world.bare(Method::POST, LINKS).body(link().to_string());
+        let mut call = env.bare(Method::POST, LINKS).body(link().to_string());
         if let Some(credential) = credential {
             call = call.header("authorization", credential);
         }
         assert_eq!(answer(call).await.with(401)["code"], 1000);
     }
     for (status, expected) in [(429, 3162), (500, 5000), (503, 5003), (403, 9002)] {
-        world.simulator.inject_fault(Fault::status_with_retry_after(status, "3"));
-        let refused = world.post(LINKS, &link()).await;
+        env.simulator.inject_fault(Fault::status_with_retry_after(status, "3"));
+        let refused = env.post(LINKS, &link()).await;
         assert_eq!(refused.header("retry-after"), Some("3"));
         assert_eq!(refused.with(status)["code"], expected);
     }
-    world.simulator.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::Token));
-    assert_eq!(world.links(), 0);
+    env.simulator.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::Token));
+    assert_eq!(env.links(), 0);
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use crate::client::{World, answer, changed, number};
+use crate::client::{TestEnv, answer, changed, number};
 
 const KEY: &str = "xnd_development_key_of_the_tests";
 
@@ -16,12 +16,12 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
 
-async fn world() -> World {
+async fn env() -> TestEnv {
     with(Settings::new(Provider::Xendit(XenditSettings::new(KEY)))).await
 }
 
-async fn with(settings: Settings) -> World {
-    World::with(settings, ("authorization", basic(KEY, ""))).await
+async fn with(settings: Settings) -> TestEnv {
+    TestEnv::with(settings, ("authorization", basic(KEY, ""))).await
 }
 
 fn payout() -> Value {
@@ -30,8 +30,8 @@ fn payout() -> Value {
 
 #[tokio::test]
 async fn a_payout_is_made_with_a_link_for_three_days() {
-    let world = world().await;
-    let made = world.post("/payouts", &payout()).await.with(200);
+    let env = env().await;
+    let made = env.post("/payouts", &payout()).await.with(200);
 
     assert_eq!(
         (&made["external_id"], &made["amount"], &made["status"]),
@@ -41,36 +41,36 @@ async fn a_payout_is_made_with_a_link_for_three_days() {
     let time = |name: &str| OffsetDateTime::parse(made[name].as_str().unwrap(), &Rfc3339).unwrap();
     assert_eq!(time("expiration_timestamp") - time("created"), Duration::days(3));
     let id = made["id"].as_str().unwrap();
-    assert_eq!(world.get(&format!("/payouts/{id}")).await.with(200), made);
-    assert_eq!(world.get("/payouts/none").await.with(404)["error_code"], "DATA_NOT_FOUND");
+    assert_eq!(env.get(&format!("/payouts/{id}")).await.with(200), made);
+    assert_eq!(env.get("/payouts/none").await.with(404)["error_code"], "DATA_NOT_FOUND");
 }
 
 #[tokio::test]
 async fn an_external_id_that_is_taken_is_an_error_and_cannot_be_asked_about() {
-    let world = world().await;
-    world.post("/payouts", &payout()).await.with(200);
-    let again = world.post("/payouts", &payout()).await.with(400);
+    let env = env().await;
+    env.post("/payouts", &payout()).await.with(200);
+    let again = env.post("/payouts", &payout()).await.with(400);
     assert_eq!(again["error_code"], "DUPLICATE_PAYOUT_ERROR");
     assert!(again.get("id").is_none() && again.get("payout_url").is_none());
-    assert_eq!(world.get("/payouts?external_id=po_1001").await.status, 404);
-    assert_eq!(world.links(), 1);
+    assert_eq!(env.get("/payouts?external_id=po_1001").await.status, 404);
+    assert_eq!(env.links(), 1);
 }
 
 #[tokio::test]
 async fn a_sub_account_has_ids_of_its_own() {
-    let world = world().await;
-    world.post("/payouts", &payout()).await.with(200);
-    let call = world.call(Method::POST, "/payouts").header("for-user-id", "sub_1");
+    let env = env().await;
+    env.post("/payouts", &payout()).await.with(200);
+    let call = env.call(Method::POST, "/payouts").header("for-user-id", "sub_1");
     let call = call.header("content-type", "application/json").body(payout().to_string());
     let id = answer(call).await.with(200)["id"].as_str().unwrap().to_owned();
-    assert_eq!(world.get(&format!("/payouts/{id}")).await.status, 404);
+    assert_eq!(env.get(&format!("/payouts/{id}")).await.status, 404);
 }
 
 #[tokio::test]
 async fn the_body_may_be_a_form() {
-    let world = world().await;
+    let env = env().await;
     let form = |body: &'static str| {
-        let call = world.call(Method::POST, "/payouts");
+        let call = env.call(Method::POST, "/payouts");
         answer(call.header("content-type", "application/x-www-form-urlencoded").body(body))
     };
     assert_eq!(
@@ -78,13 +78,13 @@ async fn the_body_may_be_a_form() {
         "po 1"
     );
     assert_eq!(form("external_id=po+2&amount=2.5&email=ada%40example.com").await.status, 400);
-    let bare = answer(world.call(Method::POST, "/payouts").body(payout().to_string())).await;
+    let bare = answer(env.call(Method::POST, "/payouts").body(payout().to_string())).await;
     assert_eq!(bare.with(400)["error_code"], "API_VALIDATION_ERROR");
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_named() {
-    let world = world().await;
+    let env = env().await;
     for (field, value) in [
         ("external_id", Value::Null),
         ("external_id", json!("")),
@@ -100,16 +100,16 @@ async fn what_is_wrong_with_a_request_is_named() {
         ("email", json!("ada @example.com")),
         ("currency", json!("IDR")),
     ] {
-        let refused = world.post("/payouts", &changed(&payout(), field, value.clone())).await.with(400);
+        let refused = env.post("/payouts", &changed(&payout(), field, value.clone())).await.with(400);
         assert_eq!(refused["error_code"], "API_VALIDATION_ERROR", "{field} {value}");
         assert!(refused["message"].as_str().unwrap().contains(field), "{refused}");
     }
-    assert_eq!(world.links(), 0);
+    assert_eq!(env.links(), 0);
 }
 
 #[tokio::test]
 async fn the_key_is_the_user_and_the_password_is_empty() {
-    let world = world().await;
+    let env = env().await;
     for credential in [
         None,
         Some(basic("wrong", "")),
@@ -117,7 +117,7 @@ async fn the_key_is_the_user_and_the_password_is_empty() {
         Some(format!("Bearer {KEY}")),
         Some(KEY.to_owned()),
     ] {
-        let mut call = world.bare(Method::POST, "/payouts");
+        let mut call = env.bare(Method::POST, "/payouts");
         if let Some(credential) = credential {
             call = call.header("authorization", credential);
         }
@@ -128,34 +128,34 @@ async fn the_key_is_the_user_and_the_password_is_empty() {
 #[tokio::test]
 async fn a_balance_that_is_too_small_refuses() {
     let settings = XenditSettings { balance: 22_999, ..XenditSettings::new(KEY) };
-    let world = with(Settings::new(Provider::Xendit(settings))).await;
-    assert_eq!(world.post("/payouts", &payout()).await.with(400)["error_code"], "INSUFFICIENT_BALANCE");
+    let env = with(Settings::new(Provider::Xendit(settings))).await;
+    assert_eq!(env.post("/payouts", &payout()).await.with(400)["error_code"], "INSUFFICIENT_BALANCE");
 }
 
 #[tokio::test]
 async fn a_pending_payout_is_voided_and_no_other() {
-    let world = world().await;
-    let id = world.post("/payouts", &payout()).await.with(200)["id"].as_str().unwrap().to_owned();
+    let env = env().await;
+    let id = env.post("/payouts", &payout()).await.with(200)["id"].as_str().unwrap().to_owned();
     let path = format!("/payouts/{id}/void");
-    world.simulator.set_status(&id, "CLAIMED");
-    assert_eq!(world.post(&path, &json!({})).await.status, 400);
-    world.simulator.set_status(&id, "PENDING");
-    assert_eq!(world.post(&path, &json!({})).await.with(200)["status"], "VOIDED");
+    env.simulator.set_status(&id, "CLAIMED");
+    assert_eq!(env.post(&path, &json!({})).await.status, 400);
+    env.simulator.set_status(&id, "PENDING");
+    assert_eq!(env.post(&path, &json!({})).await.with(200)["status"], "VOIDED");
 }
 
 #[tokio::test]
 async fn every_answer_tells_of_the_limit_and_one_more_has_to_wait_for_it() {
     let provider = Provider::Xendit(XenditSettings::new(KEY));
-    let world = with(Settings { calls_per_minute: Some(2), ..Settings::new(provider) }).await;
+    let env = with(Settings { calls_per_minute: Some(2), ..Settings::new(provider) }).await;
     for left in ["1", "0"] {
-        let answer = world.post("/payouts", &payout()).await;
+        let answer = env.post("/payouts", &payout()).await;
         assert_eq!(answer.header("rate-limit-limit"), Some("2"));
         assert_eq!(answer.header("rate-limit-remaining"), Some(left));
     }
-    let refused = world.post("/payouts", &payout()).await;
+    let refused = env.post("/payouts", &payout()).await;
     let reset: u64 = refused.header("rate-limit-reset").unwrap().parse().unwrap();
     assert!((1..=60).contains(&reset), "{reset} seconds");
     assert_eq!(refused.header("retry-after"), None);
     assert_eq!(refused.with(429)["error_code"], "RATE_LIMIT_EXCEEDED");
-    assert_eq!(world.links(), 1);
+    assert_eq!(env.links(), 1);
 }

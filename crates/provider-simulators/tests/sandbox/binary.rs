@@ -66,7 +66,7 @@ impl Drop for TokenFile {
 }
 
 #[tokio::test]
-async fn it_prints_its_address_serves_logs_no_secret_and_ends_when_told() {
+async fn it_prints_its_address_serves_logs_no_secret_and_ends_when_reported() {
     let token_file = TokenFile::new();
     let mut program =
         Program::start(&["--listen", "127.0.0.1:0", "--token-file", token_file.0.to_str().unwrap()]);

@@ -7,36 +7,36 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use crate::client::{Answer, TOKEN, World, answer, request};
+use crate::client::{Answer, TOKEN, TestEnv, answer, request};
 
 const IBAN: &str = "DE89 3704 0044 0532 0130 00";
 
 /// A link, and its page's path.
-async fn issue(world: &World, body: &Value) -> String {
-    let link = world.created("key-1", body).await;
-    link["url"].as_str().unwrap().strip_prefix(world.sandbox.url()).unwrap().to_owned()
+async fn issue(env: &TestEnv, body: &Value) -> String {
+    let link = env.created("key-1", body).await;
+    link["url"].as_str().unwrap().strip_prefix(env.sandbox.url()).unwrap().to_owned()
 }
 
-async fn show(world: &World, page: &str) -> Answer {
-    answer(world.client.get(format!("{}{page}", world.sandbox.url()))).await
+async fn show(env: &TestEnv, page: &str) -> Answer {
+    answer(env.client.get(format!("{}{page}", env.sandbox.url()))).await
 }
 
-async fn claim(world: &World, page: &str, holder: &str, account: &str) -> Answer {
+async fn claim(env: &TestEnv, page: &str, holder: &str, account: &str) -> Answer {
     let fields = [("account_holder", holder), ("account_number", account)];
     let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-    let call = world.client.post(format!("{}{page}", world.sandbox.url())).body(body);
+    let call = env.client.post(format!("{}{page}", env.sandbox.url())).body(body);
     answer(call.header("content-type", "application/x-www-form-urlencoded")).await
 }
 
-fn status(world: &World) -> LinkStatus {
-    world.sandbox.ledger().links[0].status()
+fn status(env: &TestEnv) -> LinkStatus {
+    env.sandbox.ledger().links[0].status()
 }
 
 #[tokio::test]
 async fn the_page_shows_the_payout_and_asks_for_the_account() {
-    let world = World::new().await;
-    let page = issue(&world, &request("po_1", 123_450)).await;
-    let shown = show(&world, &page).await;
+    let env = TestEnv::new().await;
+    let page = issue(&env, &request("po_1", 123_450)).await;
+    let shown = show(&env, &page).await;
 
     assert_eq!((shown.status, shown.header("content-type")), (200, Some("text/html; charset=utf-8")));
     for expected in [
@@ -59,9 +59,9 @@ async fn the_page_shows_the_payout_and_asks_for_the_account() {
 
 #[tokio::test]
 async fn the_page_is_kept_from_caches_frames_and_other_sites() {
-    let world = World::new().await;
-    let page = issue(&world, &request("po_1", 1250)).await;
-    let shown = show(&world, &page).await;
+    let env = TestEnv::new().await;
+    let page = issue(&env, &request("po_1", 1250)).await;
+    let shown = show(&env, &page).await;
     let policy = shown.header("content-security-policy").unwrap();
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
     assert_eq!(shown.header("cache-control"), Some("no-store"));
@@ -71,47 +71,47 @@ async fn the_page_is_kept_from_caches_frames_and_other_sites() {
 
 #[tokio::test]
 async fn claiming_makes_the_payout_a_success() {
-    let world = World::new().await;
-    let page = issue(&world, &request("po_1", 1250)).await;
-    let claimed = claim(&world, &page, "Ada Lovelace", IBAN).await;
+    let env = TestEnv::new().await;
+    let page = issue(&env, &request("po_1", 1250)).await;
+    let claimed = claim(&env, &page, "Ada Lovelace", IBAN).await;
     assert_eq!(claimed.status, 303);
     assert_eq!(page, format!("/l/{}", claimed.header("location").unwrap()), "relative to the page");
 
-    let shown = show(&world, &page).await;
+    let shown = show(&env, &page).await;
     assert_eq!(shown.status, 200);
     assert!(shown.body.contains("Payout status: SUCCESS"), "{}", shown.body);
-    let told = world.get("/v1/payout-links?reference=po_1").await.json();
+    let told = env.get("/v1/payout-links?reference=po_1").await.json();
     assert_eq!(
         json!([told["data"][0]["status"], told["data"][0]["payout_status"]]),
         json!(["claimed", "SUCCESS"])
     );
 
-    let ledger = world.get("/ledger").await.body;
-    assert!(!ledger.contains("DE89") && !format!("{:?}", world.sandbox.ledger()).contains("DE89"));
+    let ledger = env.get("/ledger").await.body;
+    assert!(!ledger.contains("DE89") && !format!("{:?}", env.sandbox.ledger()).contains("DE89"));
 }
 
 #[tokio::test]
 async fn a_payout_is_claimed_once() {
-    let world = World::new().await;
-    let page = issue(&world, &request("po_1", 1250)).await;
-    let twins = tokio::join!(claim(&world, &page, "Ada", IBAN), claim(&world, &page, "Bob", IBAN));
+    let env = TestEnv::new().await;
+    let page = issue(&env, &request("po_1", 1250)).await;
+    let twins = tokio::join!(claim(&env, &page, "Ada", IBAN), claim(&env, &page, "Bob", IBAN));
     let mut statuses = [twins.0.status, twins.1.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [303, 409]);
 
-    let again = claim(&world, &page, "Ada", IBAN).await;
+    let again = claim(&env, &page, "Ada", IBAN).await;
     assert!(again.status == 409 && again.body.contains("claimed already"), "{}", again.body);
-    let id = world.sandbox.ledger().links[0].id.clone();
-    let cancel = world.post(&format!("/v1/payout-links/{id}/cancel"), &Value::Null).await;
+    let id = env.sandbox.ledger().links[0].id.clone();
+    let cancel = env.post(&format!("/v1/payout-links/{id}/cancel"), &Value::Null).await;
     assert_eq!((cancel.status, cancel.error_code().as_str()), (409, "already_claimed"));
-    assert_eq!(status(&world), LinkStatus::Claimed);
+    assert_eq!(status(&env), LinkStatus::Claimed);
 }
 
 #[tokio::test]
 async fn bad_details_are_shown_again_with_what_is_wrong() {
-    let world = World::new().await;
-    let page = issue(&world, &request("po_1", 1250)).await;
-    let refused = claim(&world, &page, " ", "DE89 3704 0044 0532 0130 01").await;
+    let env = TestEnv::new().await;
+    let page = issue(&env, &request("po_1", 1250)).await;
+    let refused = claim(&env, &page, " ", "DE89 3704 0044 0532 0130 01").await;
 
     assert_eq!(refused.status, 422);
     for expected in [
@@ -124,54 +124,54 @@ async fn bad_details_are_shown_again_with_what_is_wrong() {
     ] {
         assert!(refused.body.contains(expected), "{expected} is not in {}", refused.body);
     }
-    assert_eq!(claim(&world, &page, "Ada", "").await.status, 422);
-    let not_a_form = world.client.post(format!("{}{page}", world.sandbox.url())).body("{}");
+    assert_eq!(claim(&env, &page, "Ada", "").await.status, 422);
+    let not_a_form = env.client.post(format!("{}{page}", env.sandbox.url())).body("{}");
     assert_eq!(answer(not_a_form).await.status, 400);
-    assert_eq!(status(&world), LinkStatus::Issued);
+    assert_eq!(status(&env), LinkStatus::Issued);
 }
 
 #[tokio::test]
 async fn what_others_wrote_is_escaped() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     let mut body = request("po_1", 1250);
     body["recipient"]["name"] = json!(r#""><script>alert('x')</script>"#);
-    let page = issue(&world, &body).await;
-    let refused = claim(&world, &page, "<b>Ada</b>", r#""><img src=x onerror=alert(1)>"#).await;
-    for page in [show(&world, &page).await, refused] {
+    let page = issue(&env, &body).await;
+    let refused = claim(&env, &page, "<b>Ada</b>", r#""><img src=x onerror=alert(1)>"#).await;
+    for page in [show(&env, &page).await, refused] {
         assert!(!page.body.contains("<script") && !page.body.contains("<img") && !page.body.contains("<b>"));
     }
 }
 
 #[tokio::test]
 async fn a_payout_in_another_currency_says_so() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     let mut body = request("po_1", 5000);
     body["amount"]["currency"] = json!("JPY");
-    let page = issue(&world, &body).await;
-    let shown = show(&world, &page).await.body;
+    let page = issue(&env, &body).await;
+    let shown = show(&env, &page).await.body;
     assert!(shown.contains("JPY 5,000") && shown.contains("Paid out in EUR"), "{shown}");
 }
 
 #[tokio::test]
 async fn links_that_are_over_and_links_that_never_were_have_a_page_too() {
-    let expired = World::with(Settings { link_lifetime: Duration::ZERO, ..Settings::new(TOKEN) }).await;
+    let expired = TestEnv::with(Settings { link_lifetime: Duration::ZERO, ..Settings::new(TOKEN) }).await;
     let page = issue(&expired, &request("po_1", 1250)).await;
     for answer in [show(&expired, &page).await, claim(&expired, &page, "Ada", IBAN).await] {
         assert!(answer.status == 410 && answer.body.contains("has expired"), "{}", answer.body);
     }
 
-    let world = World::new().await;
-    let page = issue(&world, &request("po_1", 1250)).await;
-    let id = world.sandbox.ledger().links[0].id.clone();
-    world.post(&format!("/v1/payout-links/{id}/cancel"), &Value::Null).await;
-    for answer in [show(&world, &page).await, claim(&world, &page, "Ada", "bad").await] {
+    let env = TestEnv::new().await;
+    let page = issue(&env, &request("po_1", 1250)).await;
+    let id = env.sandbox.ledger().links[0].id.clone();
+    env.post(&format!("/v1/payout-links/{id}/cancel"), &Value::Null).await;
+    for answer in [show(&env, &page).await, claim(&env, &page, "Ada", "bad").await] {
         assert!(answer.status == 410 && answer.body.contains("was cancelled"), "{}", answer.body);
     }
-    assert_eq!(status(&world), LinkStatus::Cancelled);
+    assert_eq!(status(&env), LinkStatus::Cancelled);
 
-    for answer in [show(&world, "/l/guessed").await, claim(&world, "/l/guessed", "Ada", IBAN).await] {
+    for answer in [show(&env, "/l/guessed").await, claim(&env, "/l/guessed", "Ada", IBAN).await] {
         assert!(answer.status == 404 && answer.body.contains("no such payout link"), "{}", answer.body);
     }
-    let put = answer(world.call(Method::PUT, &page)).await;
+    let put = answer(env.call(Method::PUT, &page)).await;
     assert_eq!(put.status, 405);
 }

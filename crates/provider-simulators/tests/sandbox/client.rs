@@ -11,12 +11,12 @@ pub(crate) const TOKEN: &str = "token-of-the-tests";
 /// Nothing here takes long; what takes longer than this hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-pub(crate) struct World {
+pub(crate) struct TestEnv {
     pub(crate) sandbox: Sandbox,
     pub(crate) client: reqwest::Client,
 }
 
-impl World {
+impl TestEnv {
     pub(crate) async fn new() -> Self {
         Self::with(Settings::new(TOKEN)).await
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use provider_simulators::sandbox::{Fault, FaultRule, Garbage, Operation, When};
 use serde_json::{Value, json};
 
-use crate::client::{Answer, World, answer, read, request};
+use crate::client::{Answer, TestEnv, answer, read, request};
 
 /// What a client is left with when no whole answer comes.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,17 +38,17 @@ fn cause<'a>(error: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stat
     (*error).source()
 }
 
-async fn create(world: &World, key: &str) -> Result<Answer, Failure> {
-    create_within(world, key, crate::client::DEADLINE).await
+async fn create(env: &TestEnv, key: &str) -> Result<Answer, Failure> {
+    create_within(env, key, crate::client::DEADLINE).await
 }
 
-async fn create_within(world: &World, key: &str, timeout: Duration) -> Result<Answer, Failure> {
-    let response = world.create(key, &request("po_1", 1250)).timeout(timeout).send().await;
+async fn create_within(env: &TestEnv, key: &str, timeout: Duration) -> Result<Answer, Failure> {
+    let response = env.create(key, &request("po_1", 1250)).timeout(timeout).send().await;
     read(response.map_err(|error| Failure::of(&error))?).await.map_err(|error| Failure::of(&error))
 }
 
-fn links(world: &World) -> usize {
-    world.sandbox.ledger().links.len()
+fn links(env: &TestEnv) -> usize {
+    env.sandbox.ledger().links.len()
 }
 
 #[tokio::test]
@@ -59,27 +59,22 @@ async fn a_cut_connection_carries_no_answer_and_the_work_is_done_or_not() {
         (Fault::Truncated, Failure::ClosedInTheBody),
     ];
     for (fault, failure) in expected {
-        let world = World::new().await;
+        let env = TestEnv::new().await;
         // A connection of its own, and then one that has carried answers before.
         for round in 0..10 {
             let key = format!("key-{round}");
-            world.sandbox.inject_fault(fault.clone());
-            assert_eq!(create(&world, &key).await.err().as_ref(), Some(&failure));
-            assert_eq!(links(&world), round, "{fault:?} before the work");
+            env.sandbox.inject_fault(fault.clone());
+            assert_eq!(create(&env, &key).await.err().as_ref(), Some(&failure));
+            assert_eq!(links(&env), round, "{fault:?} before the work");
 
-            world.sandbox.inject_fault(FaultRule::new(fault.clone()).after_the_work());
-            assert_eq!(create(&world, &key).await.err().as_ref(), Some(&failure));
-            assert_eq!(links(&world), round + 1, "{fault:?} after the work");
+            env.sandbox.inject_fault(FaultRule::new(fault.clone()).after_the_work());
+            assert_eq!(create(&env, &key).await.err().as_ref(), Some(&failure));
+            assert_eq!(links(&env), round + 1, "{fault:?} after the work");
 
-            assert_eq!(create(&world, &key).await.unwrap().json()["replayed"], true);
+            assert_eq!(create(&env, &key).await.unwrap().json()["replayed"], true);
         }
-        let creates = world
-            .sandbox
-            .ledger()
-            .creates()
-            .map(|call| (call.status, call.fault))
-            .take(3)
-            .collect::<Vec<_>>();
+        let creates =
+            env.sandbox.ledger().creates().map(|call| (call.status, call.fault)).take(3).collect::<Vec<_>>();
         let told = if failure == Failure::ClosedInTheBody { Some(201) } else { None };
         assert_eq!(creates, [(told, Some(fault.name())), (told, Some(fault.name())), (Some(201), None)]);
     }
@@ -91,78 +86,77 @@ async fn silence_lasts_until_the_client_gives_up() {
         for (order, made) in
             [(FaultRule::new(fault.clone()), 0), (FaultRule::new(fault.clone()).after_the_work(), 1)]
         {
-            let world = World::new().await;
-            world.sandbox.inject_fault(order);
-            let failed = create_within(&world, "key-1", Duration::from_millis(500)).await;
+            let env = TestEnv::new().await;
+            env.sandbox.inject_fault(order);
+            let failed = create_within(&env, "key-1", Duration::from_millis(500)).await;
             assert_eq!(failed.err(), Some(Failure::TimedOut), "{fault:?}");
-            world.until(|ledger| ledger.calls.len() == 1 && ledger.links.len() == made).await;
+            env.until(|ledger| ledger.calls.len() == 1 && ledger.links.len() == made).await;
         }
     }
 }
 
 #[tokio::test]
 async fn slowness_is_a_delay_and_nothing_else() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     for when in ["before", "after"] {
-        world.order(json!({ "fault": { "slow": { "milliseconds": 150 } }, "when": when })).await;
+        env.order(json!({ "fault": { "slow": { "milliseconds": 150 } }, "when": when })).await;
         let start = Instant::now();
-        assert_eq!(create(&world, when).await.unwrap().status, 201);
+        assert_eq!(create(&env, when).await.unwrap().status, 201);
         assert!(start.elapsed() >= Duration::from_millis(150));
     }
 }
 
 #[tokio::test]
 async fn the_work_is_done_even_if_the_client_has_gone() {
-    let world = World::new().await;
-    let held = world.sandbox.hold_next_call();
+    let env = TestEnv::new().await;
+    let held = env.sandbox.hold_next_call();
     tokio::select! {
-        _ = create(&world, "key-1") => panic!("it was held"),
+        _ = create(&env, "key-1") => panic!("it was held"),
         () = held.arrived() => {}
     }
-    assert_eq!(links(&world), 0);
+    assert_eq!(links(&env), 0);
     // Calls of others, in whose time the server learns that the first client has gone.
     for _ in 0..5 {
-        assert_eq!(world.get("/healthz").await.body, "ok");
+        assert_eq!(env.get("/healthz").await.body, "ok");
     }
 
     held.release();
-    world.until(|ledger| ledger.links.len() == 1).await;
-    assert_eq!(create(&world, "key-1").await.unwrap().json()["replayed"], true);
+    env.until(|ledger| ledger.links.len() == 1).await;
+    assert_eq!(create(&env, "key-1").await.unwrap().json()["replayed"], true);
 }
 
 #[tokio::test]
 async fn a_held_answer_is_one_to_work_that_is_done() {
-    let world = World::new().await;
-    let held = world.sandbox.hold_next_answer();
-    let first = tokio::spawn(world.create("key-1", &request("po_1", 1250)).send());
+    let env = TestEnv::new().await;
+    let held = env.sandbox.hold_next_answer();
+    let first = tokio::spawn(env.create("key-1", &request("po_1", 1250)).send());
     held.arrived().await;
-    assert_eq!(links(&world), 1);
-    assert_eq!(create(&world, "key-1").await.unwrap().json()["replayed"], true);
+    assert_eq!(links(&env), 1);
+    assert_eq!(create(&env, "key-1").await.unwrap().json()["replayed"], true);
     held.release();
     assert_eq!(first.await.unwrap().unwrap().status(), 201);
 }
 
 #[tokio::test]
 async fn error_statuses_come_with_and_without_retry_after_and_body() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     let date = "Tue, 01 Dec 2026 00:00:00 GMT";
-    world.order(json!({ "fault": { "status": { "code": 503, "retry_after": 7 } } })).await;
-    world.order(json!({ "fault": { "status": { "code": 429, "retry_after": date } } })).await;
-    world.order(json!({ "fault": { "status": { "code": 500, "body": "oops" } }, "when": "after" })).await;
+    env.order(json!({ "fault": { "status": { "code": 503, "retry_after": 7 } } })).await;
+    env.order(json!({ "fault": { "status": { "code": 429, "retry_after": date } } })).await;
+    env.order(json!({ "fault": { "status": { "code": 500, "body": "oops" } }, "when": "after" })).await;
 
-    let answers =
-        [create(&world, "key-1").await, create(&world, "key-1").await, create(&world, "key-1").await];
+    let answers = [create(&env, "key-1").await, create(&env, "key-1").await, create(&env, "key-1").await];
     let [first, second, third] = answers.map(Result::unwrap);
     assert_eq!((first.status, first.header("retry-after")), (503, Some("7")));
     assert_eq!(first.error_code(), "ordered_fault");
     assert_eq!((second.status, second.header("retry-after")), (429, Some(date)));
     assert_eq!((third.status, third.header("retry-after"), third.body.as_str()), (500, None, "oops"));
-    assert_eq!(links(&world), 1, "the third call did its work");
+    assert_eq!(links(&env), 1, "the third call did its work");
 }
 
 #[tokio::test]
 async fn garbage_looks_like_success_and_is_none() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     for garbage in
         [Garbage::Html, Garbage::NotJson, Garbage::Empty, Garbage::MissingFields, Garbage::InsecureUrl]
     {
@@ -170,8 +164,8 @@ async fn garbage_looks_like_success_and_is_none() {
             FaultRule::new(Fault::Garbage(garbage)),
             FaultRule::new(Fault::Garbage(garbage)).after_the_work(),
         ] {
-            world.sandbox.inject_fault(order);
-            let answer = create(&world, &format!("{garbage:?}")).await.unwrap();
+            env.sandbox.inject_fault(order);
+            let answer = create(&env, &format!("{garbage:?}")).await.unwrap();
             assert_eq!(answer.status, if garbage == Garbage::Html { 200 } else { 201 });
             let link: Option<Value> = serde_json::from_str(&answer.body).ok();
             match garbage {
@@ -184,14 +178,14 @@ async fn garbage_looks_like_success_and_is_none() {
             }
         }
     }
-    assert_eq!(links(&world), 5, "one for each fault after the work");
+    assert_eq!(links(&env), 5, "one for each fault after the work");
 }
 
 #[tokio::test]
 async fn a_huge_body_is_a_good_link_but_for_its_size() {
-    let world = World::new().await;
-    world.sandbox.inject_fault(FaultRule::new(Fault::Garbage(Garbage::Huge)).after_the_work());
-    let answer = create(&world, "key-1").await.unwrap();
+    let env = TestEnv::new().await;
+    env.sandbox.inject_fault(FaultRule::new(Fault::Garbage(Garbage::Huge)).after_the_work());
+    let answer = create(&env, "key-1").await.unwrap();
     assert!(answer.body.len() > 32 * 1024 * 1024);
     assert_eq!(answer.header("content-length"), None);
     assert_eq!(answer.json()["status"], "issued");
@@ -199,71 +193,71 @@ async fn a_huge_body_is_a_good_link_but_for_its_size() {
 
 #[tokio::test]
 async fn a_redirect_is_ordered_with_its_location() {
-    let world = World::new().await;
-    world.order(json!({ "fault": { "redirect": { "location": "https://elsewhere.example/" } } })).await;
-    let answer = create(&world, "key-1").await.unwrap();
+    let env = TestEnv::new().await;
+    env.order(json!({ "fault": { "redirect": { "location": "https://elsewhere.example/" } } })).await;
+    let answer = create(&env, "key-1").await.unwrap();
     assert_eq!((answer.status, answer.header("location")), (307, Some("https://elsewhere.example/")));
 }
 
 #[tokio::test]
 async fn faults_strike_the_calls_they_are_ordered_for_as_often_as_ordered() {
-    let world = World::new().await;
-    let id = world.created("key-1", &request("po_1", 1250)).await["id"].as_str().unwrap().to_owned();
+    let env = TestEnv::new().await;
+    let id = env.created("key-1", &request("po_1", 1250)).await["id"].as_str().unwrap().to_owned();
     let get = format!("/v1/payout-links/{id}");
-    world.order(json!({ "count": 2, "on": "get", "fault": { "status": { "code": 502 } } })).await;
-    world.order(json!({ "on": "list", "reference": "po_1", "fault": { "status": { "code": 504 } } })).await;
-    world.order(json!({ "on": "cancel", "fault": { "status": { "code": 500 } } })).await;
+    env.order(json!({ "count": 2, "on": "get", "fault": { "status": { "code": 502 } } })).await;
+    env.order(json!({ "on": "list", "reference": "po_1", "fault": { "status": { "code": 504 } } })).await;
+    env.order(json!({ "on": "cancel", "fault": { "status": { "code": 500 } } })).await;
 
-    assert_eq!(create(&world, "key-2").await.unwrap().status, 201);
-    let gets = [world.get(&get).await.status, world.get(&get).await.status, world.get(&get).await.status];
+    assert_eq!(create(&env, "key-2").await.unwrap().status, 201);
+    let gets = [env.get(&get).await.status, env.get(&get).await.status, env.get(&get).await.status];
     assert_eq!(gets, [502, 502, 200]);
-    assert_eq!(world.get("/v1/payout-links?reference=po_2").await.status, 200);
-    assert_eq!(world.get("/v1/payout-links?reference=po_1").await.status, 504);
-    assert_eq!(world.post(&format!("{get}/cancel"), &Value::Null).await.status, 500);
-    assert_eq!(world.post(&format!("{get}/cancel"), &Value::Null).await.status, 200);
+    assert_eq!(env.get("/v1/payout-links?reference=po_2").await.status, 200);
+    assert_eq!(env.get("/v1/payout-links?reference=po_1").await.status, 504);
+    assert_eq!(env.post(&format!("{get}/cancel"), &Value::Null).await.status, 500);
+    assert_eq!(env.post(&format!("{get}/cancel"), &Value::Null).await.status, 200);
 }
 
 #[tokio::test]
 async fn faults_by_amount_have_their_count_for_each_reference() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     for reference in ["po_1", "po_2"] {
         let mut statuses = Vec::new();
         for _ in 0..4 {
-            statuses.push(answer(world.create(reference, &request(reference, 50_302))).await.status);
+            statuses.push(answer(env.create(reference, &request(reference, 50_302))).await.status);
         }
         assert_eq!(statuses, [503, 503, 201, 201], "{reference}");
     }
-    let throttled = answer(world.create("key-3", &request("po_3", 42_901))).await;
+    let throttled = answer(env.create("key-3", &request("po_3", 42_901))).await;
     assert_eq!((throttled.status, throttled.header("retry-after")), (429, Some("1")));
     for _ in 0..3 {
-        assert_eq!(answer(world.create("key-4", &request("po_4", 42_200))).await.status, 422);
+        assert_eq!(answer(env.create("key-4", &request("po_4", 42_200))).await.status, 422);
     }
-    let lost = world.create("key-5", &request("po_5", 61_201)).send().await.unwrap_err();
+    let lost = env.create("key-5", &request("po_5", 61_201)).send().await.unwrap_err();
     assert_eq!(Failure::of(&lost), Failure::Reset);
-    assert_eq!(world.created("key-5", &request("po_5", 61_201)).await["replayed"], true);
+    assert_eq!(env.created("key-5", &request("po_5", 61_201)).await["replayed"], true);
 }
 
 #[tokio::test]
 async fn orders_are_shown_and_cleared() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     let order = json!({ "count": 3, "on": "create", "reference": "po_1", "when": "after", "fault": "reset" });
-    world.order(order.clone()).await;
-    world.sandbox.inject_fault(Fault::status_with_retry_after(503, "7"));
-    let _held = world.sandbox.hold_next(Operation::Get, When::Before);
+    env.order(order.clone()).await;
+    env.sandbox.inject_fault(Fault::status_with_retry_after(503, "7"));
+    let _held = env.sandbox.hold_next(Operation::Get, When::Before);
 
-    let shown = world.get("/control/faults").await.json()["data"].clone();
+    let shown = env.get("/control/faults").await.json()["data"].clone();
     assert_eq!(shown[0], order);
     assert_eq!(shown[1]["fault"], json!({ "status": { "code": 503, "retry_after": "7", "body": null } }));
     assert_eq!(shown[2]["fault"], json!({ "hold": null }));
-    let cleared = world.call(reqwest::Method::DELETE, "/control/faults").send().await.unwrap();
+    let cleared = env.call(reqwest::Method::DELETE, "/control/faults").send().await.unwrap();
     assert_eq!(cleared.status(), 204);
-    assert_eq!(world.get("/control/faults").await.json(), json!({ "data": [] }));
-    assert_eq!(create(&world, "key-1").await.unwrap().status, 201);
+    assert_eq!(env.get("/control/faults").await.json(), json!({ "data": [] }));
+    assert_eq!(create(&env, "key-1").await.unwrap().status, 201);
 }
 
 #[tokio::test]
 async fn a_bad_order_is_refused_and_says_why() {
-    let world = World::new().await;
+    let env = TestEnv::new().await;
     let bad = [
         (json!({}), "missing field `fault`"),
         (json!({ "fault": "explode" }), "unknown variant `explode`"),
@@ -275,7 +269,7 @@ async fn a_bad_order_is_refused_and_says_why() {
         (json!({ "fault": "reset", "times": 2 }), "unknown field `times`"),
     ];
     for (order, why) in bad {
-        let answer = world.post("/control/faults", &order).await;
+        let answer = env.post("/control/faults", &order).await;
         assert_eq!((answer.status, answer.error_code().as_str()), (400, "invalid_request"), "{order}");
         assert!(answer.body.contains(why), "{order}: {}", answer.body);
     }
@@ -283,16 +277,16 @@ async fn a_bad_order_is_refused_and_says_why() {
 
 #[tokio::test]
 async fn stopping_ends_the_calls_that_wait() {
-    let world = World::new().await;
-    world.sandbox.inject_fault(Fault::Silence);
-    let held = world.sandbox.hold_next_call();
-    let silent = tokio::spawn(world.create("key-1", &request("po_1", 1)).send());
-    world.until(|ledger| ledger.calls.iter().any(|call| call.fault == Some("silence"))).await;
-    let waiting = tokio::spawn(world.create("key-2", &request("po_2", 1)).send());
+    let env = TestEnv::new().await;
+    env.sandbox.inject_fault(Fault::Silence);
+    let held = env.sandbox.hold_next_call();
+    let silent = tokio::spawn(env.create("key-1", &request("po_1", 1)).send());
+    env.until(|ledger| ledger.calls.iter().any(|call| call.fault == Some("silence"))).await;
+    let waiting = tokio::spawn(env.create("key-2", &request("po_2", 1)).send());
     held.arrived().await;
 
-    let address = world.sandbox.url().strip_prefix("http://").unwrap().to_owned();
-    world.sandbox.stop().await;
+    let address = env.sandbox.url().strip_prefix("http://").unwrap().to_owned();
+    env.sandbox.stop().await;
     assert!(TcpStream::connect(address).is_err(), "when stop returns, nobody listens any more");
     for call in [silent, waiting] {
         assert_eq!(Failure::of(&call.await.unwrap().unwrap_err()), Failure::ClosedBeforeTheAnswer);

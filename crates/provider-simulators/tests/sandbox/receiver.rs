@@ -10,7 +10,7 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::client::{DEADLINE, TOKEN, World, answer, client};
+use crate::client::{DEADLINE, TOKEN, TestEnv, answer, client};
 
 const KEY: &[u8] = b"a secret of twenty-four.";
 
@@ -125,19 +125,19 @@ async fn a_hanging_receiver_ends_when_it_stops() {
 
 #[tokio::test]
 async fn the_sandbox_has_one_where_it_has_secrets() {
-    let none = World::new().await;
+    let none = TestEnv::new().await;
     assert_eq!(none.get("/webhooks").await.status, 404);
 
-    let world = World::with(Settings { webhook_secrets: vec![secret()], ..Settings::new(TOKEN) }).await;
-    world.order(json!({ "on": "webhook", "fault": { "status": { "code": 500 } } })).await;
-    let url = format!("{}/webhooks", world.sandbox.url());
+    let env = TestEnv::with(Settings { webhook_secrets: vec![secret()], ..Settings::new(TOKEN) }).await;
+    env.order(json!({ "on": "webhook", "fault": { "status": { "code": 500 } } })).await;
+    let url = format!("{}/webhooks", env.sandbox.url());
     assert_eq!(answer(webhook(&url, KEY, &event("po_1"))).await.status, 500);
     assert_eq!(answer(webhook(&url, KEY, &event("po_2"))).await.status, 204);
 
-    let listed = world.get("/webhooks").await.json();
+    let listed = env.get("/webhooks").await.json();
     let verified: Vec<&Value> =
         listed["data"].as_array().unwrap().iter().map(|webhook| &webhook["verified"]).collect();
     assert_eq!(verified, [true, true]);
-    let listed = world.get("/webhooks?reference=po_2").await.json();
+    let listed = env.get("/webhooks?reference=po_2").await.json();
     assert_eq!((listed["data"].as_array().unwrap().len(), &listed["data"][0]["status"]), (1, &json!(204)));
 }

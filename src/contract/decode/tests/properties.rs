@@ -1,4 +1,4 @@
-//! Whatever comes: nothing panics, and what is taken is the same after a round.
+//! Properties: no input makes the decoder panic, and an accepted job is the same after encoding and decoding.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -32,7 +32,7 @@ fn an_unknown_outcome_in_another_account_stays_unknown() {
         let unsaid = Progress { account: None, ..called };
         assert_eq!(word(&unsaid, rule, &other), here, "{outcome:?} {rule:?} by an earlier version");
     }
-    // What this account has answered since is believed.
+    // Later answers of this account count.
     let mut found = Progress { account: Some(account()), ..after(Outcome::Unknown(error(500))) };
     found.record(Outcome::Created(link()), start() + SECOND);
     assert_eq!(word(&found, ASK, &other), "another end");
