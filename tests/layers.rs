@@ -10,15 +10,16 @@ use std::{
 /// From the bottom to the top. A module uses modules above its own line only, and of those the ones that are named.
 const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
-    ("tasks", &[]),
+    ("lock", &[]),
+    ("tasks", &["lock"]),
     ("setting_url", &[]),
     ("contract", &["domain"]),
     ("http_client", &["domain"]),
     ("limits", &["domain"]),
     // The ports: they do not know each other.
     ("connectors", &["contract", "domain", "http_client", "limits", "setting_url"]),
-    ("postgres", &["contract", "domain", "setting_url"]),
-    ("rabbitmq", &["domain", "setting_url"]),
+    ("postgres", &["contract", "domain", "lock", "setting_url"]),
+    ("rabbitmq", &["domain", "lock", "setting_url"]),
     ("webhooks", &["domain", "http_client", "limits"]),
     // What joins the ports.
     ("metrics", &["connectors", "contract", "domain", "postgres", "rabbitmq", "tasks"]),

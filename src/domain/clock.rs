@@ -98,7 +98,7 @@ mod tests {
         let steps = samples.iter().map(|(time, at, width)| {
             watch
                 .observe(ClockSample {
-                    time: OffsetDateTime::UNIX_EPOCH + SECOND * 1_000_000 + SECOND.mul_f64(*time),
+                    time: OffsetDateTime::UNIX_EPOCH + SECOND * 1_000_000 + Duration::seconds_f64(*time),
                     asked_at: start + SECOND.mul_f64(*at),
                     answered_at: start + SECOND.mul_f64(*at) + SECOND.mul_f64(*width),
                 })

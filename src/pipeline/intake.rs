@@ -185,7 +185,7 @@ impl Pipeline {
     /// Settles a delivery that has no row in the database.
     pub(super) async fn not_accepted(&self, delivery: &Delivery, error: StoreError) {
         let merchant_payout_id = contract::claimed_identifier(&delivery.body, delivery.message_id());
-        let span = tracing::info_span!("job", merchant.id = merchant_id(delivery), merchant_payout_id);
+        let span = tracing::info_span!("job", merchant.id = logged_merchant_id(delivery), merchant_payout_id);
         self.settle_not_accepted(delivery, error).instrument(span).await;
     }
 
@@ -301,6 +301,11 @@ const ADMISSION: Duration = Duration::from_secs(2);
 
 /// A message that came back this often is processed alone. The count is no evidence: restarts and reconnects raise it too.
 const SUSPICIOUS: u64 = 3;
+
+/// Returns the merchant's id for a log line. An id that is longer than a valid one is left out.
+pub(super) fn logged_merchant_id(delivery: &Delivery) -> &str {
+    Some(merchant_id(delivery)).filter(|id| id.len() <= 255).unwrap_or_default()
+}
 
 pub(super) fn merchant_id(delivery: &Delivery) -> &str {
     delivery.header("x-merchant-id").unwrap_or_default()

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Pipeline,
-    intake::{merchant_id, trace},
+    intake::{logged_merchant_id, merchant_id, trace},
     outbox::Outgoing,
 };
 use crate::{
@@ -129,7 +129,7 @@ impl Pipeline {
         tracing::warn!(
             error.code = code,
             error.field = field,
-            merchant.id = merchant_id(delivery),
+            merchant.id = logged_merchant_id(delivery),
             merchant_payout_id = merchant_payout_id.unwrap_or_default(),
             reason = rejection.message,
             "job rejected"

@@ -65,7 +65,7 @@ const MISTAKES: &[Mistake] = &[
         "lease_seconds = 45",
         "lease_seconds = 20",
         &[
-            "worker.lease_seconds (20) is not 2 above connectors.sandbox.calls.timeout_seconds (30): a lease outlasts a call",
+            "worker.lease_seconds (20) is not 2 above connectors.sandbox.calls.timeout_seconds (30): a lease must outlast a call",
         ],
     ),
     file(

@@ -132,7 +132,7 @@ async fn missing_rights_and_too_few_sessions_are_refused() {
     env.set("database.url", &url);
     // It may not make the tables,
     env.pool.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await.unwrap();
-    refused(&env, "this role may not migrate it").await;
+    refused(&env, "this role may not migrate the database").await;
     // nor are there any,
     env.set("worker.migrate", false);
     refused(&env, "tables, columns or privileges are missing: payout_links: SELECT").await;

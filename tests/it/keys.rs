@@ -52,7 +52,7 @@ async fn keys_are_rotated_while_a_worker_runs_and_the_old_one_can_go() {
     assert!(status.contains("result k1 1") && !status.contains("unused"), "{status}");
     // which another run mends, and touches nothing else;
     let (well, rotated) = said(&env, &["keys", "rotate"]);
-    assert!(well && rotated.contains(" 1 values sealed anew"), "{rotated}");
+    assert!(well && rotated.contains(" 1 values encrypted again"), "{rotated}");
     // and with the first key gone a repeat still gets its result.
     env.set("keys.sealing", ring(&[SECOND]));
     let _worker = env.start_worker().await;
@@ -87,7 +87,7 @@ async fn a_missing_key_is_an_error_of_its_records_alone_and_heals_when_it_is_bac
     // When the key is put back, all of it is sealed anew, with the record still open,
     env.set("keys.sealing", ring(&[SECOND, FIRST]));
     let (well, rotated) = said(&env, &["keys", "rotate"]);
-    assert!(well && rotated.contains(" 1 values sealed anew"), "{rotated}");
+    assert!(well && rotated.contains(" 1 values encrypted again"), "{rotated}");
     // and once it is due it is finished with the second key alone.
     env.set("keys.sealing", ring(&[SECOND]));
     let _worker = env.start_worker().await;
@@ -173,7 +173,7 @@ async fn a_rotation_that_broke_off_is_taken_up_where_it_was() {
     sqlx::query("DROP TRIGGER wait ON payout_links").execute(&mut gate).await.unwrap();
     let (well, rotated) = said(&env, &["keys", "rotate"]);
     // then it does what is left, and no more.
-    assert!(well && rotated.contains(" 1 values sealed anew"), "{rotated}");
+    assert!(well && rotated.contains(" 1 values encrypted again"), "{rotated}");
     let (well, status) = said(&env, &["keys", "status"]);
     assert!(well && status.contains("result k2 1") && status.contains("unused: k1"), "{status}");
 }

@@ -51,9 +51,8 @@ const DIGITS: &str = "The amount in minor units (1250 for EUR 12.50) as a whole 
 const ABOVE_ZERO: &str = "The amount must be 1 or more, in minor units: 1250 for EUR 12.50.";
 const CURRENCY: &str = "The currency is unknown: a code of ISO 4217 in capitals is expected here, such as EUR (docs/reference/jobs.md has \
     all). Did you mean \"EUR\"?";
-const COMPRESSED: &str =
-    "The message is said to be compressed: publish the JSON uncompressed, without a content encoding.";
-const NOT_PUBLIC: &str = "No webhook can be delivered there: the webhook's host is not a public address; name a public host, or \
+const COMPRESSED: &str = "The content encoding says that the message is compressed: publish uncompressed JSON without a content encoding.";
+const NOT_PUBLIC: &str = "No webhook can be delivered to this URL: the webhook's host is not a public address; name a public host, or \
     have the network allowed in webhooks.allowed_networks.";
 
 fn mistakes() -> Vec<Mistake> {
@@ -151,7 +150,7 @@ fn mistakes() -> Vec<Mistake> {
             "webhook to localhost",
             webhook("https://localhost/webhooks"),
             "webhook_url",
-            "No webhook can be delivered there: no public server has the webhook's host: names below localhost are for other \
+            "No webhook can be delivered to this URL: no public server has the webhook's host: names below localhost are for other \
              uses; name a public host, or have it allowed in webhooks.allowed_hosts.",
         ),
         invalid(
@@ -208,7 +207,7 @@ fn mistakes() -> Vec<Mistake> {
             "x-merchant-id 42",
             good().value("x-merchant-id", AMQPValue::LongInt(42)),
             "x-merchant-id",
-            "The header must be a string, and be given once: a number is not a string.",
+            "The header must be a string and occur once: a number is not a string.",
         ),
         invalid(
             "feature data as an object",
@@ -256,7 +255,7 @@ fn mistakes() -> Vec<Mistake> {
         job: good().connector("stripe"),
         code: "UNKNOWN_CONNECTOR",
         field: "x-connector",
-        message: "No connector of this name is configured. Configured are: asked, mute, sandbox.",
+        message: "No connector of this name is configured. Configured connectors: asked, mute, sandbox.",
         guidance: "Name a configured connector in the header x-connector, or have the connector configured, and publish the \
             job again. No payout link was requested.",
     });

@@ -176,7 +176,11 @@ async fn a_file_with_secrets_that_everybody_may_read_is_said() {
             std::fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
         }
         let said = String::from_utf8(env.run(&["check"]).stdout).unwrap();
-        assert_eq!(said.matches("it holds secrets, and every user may read it").count(), warnings, "{said}");
+        assert_eq!(
+            said.matches("the file has secrets and is readable by every user").count(),
+            warnings,
+            "{said}"
+        );
         assert!(!said.contains("ZmluZ2Vy"), "{said}");
     }
 }
