@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "contract",
             "domain",
             "limits",
+            "lock",
             "metrics",
             "postgres",
             "rabbitmq",

@@ -322,7 +322,7 @@ async fn a_job_without_an_identifier_and_one_under_a_key_in_use_are_reported_wha
         told("nameless").await,
         json!({
             "code": "MISSING_IDENTIFIER",
-            "message": "The job has neither merchant_payout_id nor message_id: a redelivery could not be told from a second \
+            "message": "The job has neither merchant_payout_id nor message_id: a redelivery could not be distinguished from a second \
                 payout.",
             "description": "merchant_payout_id",
             "user_guidance_message": "Give each payout a merchant_payout_id of its own and publish the job again. No payout \
