@@ -111,12 +111,15 @@ impl ConnectorSection {
 
     /// Returns the identity of the account.
     pub fn account_id(&self) -> AccountId {
-        let identity = match &self.account {
-            // Never equal to an identity without a configured name.
-            Some(account) => format!("account {account}"),
-            None => format!("identity {}", self.settings.identity()),
-        };
-        AccountId::of(self.kind.name, self.settings.url().as_str(), &identity)
+        match &self.account {
+            // The name stands for the URL too: one account may be called through several addresses. It never equals an
+            // identity without a configured name.
+            Some(account) => AccountId::of(self.kind.name, "", &format!("account {account}")),
+            None => {
+                let identity = format!("identity {}", self.settings.identity());
+                AccountId::of(self.kind.name, self.settings.url().as_str(), &identity)
+            }
+        }
     }
 
     pub(super) fn account(&self, name: &str) -> Result<Account, NoClient> {

@@ -61,7 +61,7 @@ impl Connector {
             Rule::Never => "never",
         };
         format!(
-            "[connectors.{}]\nkind = \"sandbox\"\nurl = \"{url}\"\ntoken = \"{TOKEN}\"\nreplay = \"{replay}\"\n\
+            "[connectors.{}]\nkind = \"sandbox\"\naccount = \"chaos\"\nurl = \"{url}\"\ntoken = \"{TOKEN}\"\nreplay = \"{replay}\"\n\
              settle_seconds = 25\ncalls = {{ {calls} }}\n",
             self.name
         )

@@ -89,6 +89,10 @@ pub async fn place() -> Place {
     }
     let env = setup
         .set("worker.lease_seconds", 4)
+        // Each worker calls the provider through a proxy of its own.
+        .set("connectors.sandbox.account", "matrix")
+        .set("connectors.asked.account", "matrix")
+        .set("connectors.mute.account", "matrix")
         .set("worker.grace_period_seconds", 15)
         .set("connectors.sandbox.calls.timeout_seconds", 1)
         .set("connectors.asked.calls.timeout_seconds", 1)

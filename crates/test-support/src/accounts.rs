@@ -36,7 +36,7 @@ impl Account {
     pub fn section(&self, name: &str, url: &str, calls: &str, settle_seconds: u32) -> String {
         let (kind, settings) = (self.kind, (self.settings)(settle_seconds));
         format!(
-            "[connectors.{name}]\nkind = \"{kind}\"\nurl = \"{url}\"\ncalls = {{ {calls} }}\n{settings}\n"
+            "[connectors.{name}]\nkind = \"{kind}\"\naccount = \"test\"\nurl = \"{url}\"\ncalls = {{ {calls} }}\n{settings}\n"
         )
     }
 }
