@@ -1,4 +1,4 @@
-//! What a job's CPU goes to besides the libraries: decoding, sealing, signing, counting, and a batch in Postgres. `scripts/bench --parts`.
+//! Measures the CPU of a job's own parts: decoding, sealing, signing, counting, and a batch in Postgres. `scripts/bench --parts`.
 
 #![expect(clippy::unwrap_used, reason = "nothing goes on where something fails")]
 

@@ -1,4 +1,4 @@
-//! What the system says of processes, and Postgres of itself.
+//! Reads figures of processes from the system, and of PostgreSQL from itself.
 
 use std::{fs, time::Duration};
 

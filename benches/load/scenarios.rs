@@ -1,4 +1,4 @@
-//! What is measured, and against what.
+//! The scenarios that are measured.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Five jobs for a real connector, at the stand-in for its provider.
+//! Five jobs for a real connector, at the simulator for its provider.
 
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::{
@@ -115,7 +115,7 @@ pub async fn demo(kind: &str, stay: bool) -> anyhow::Result<()> {
         format!("[connectors.{kind}]\nkind = \"{kind}\"\nurl = \"{}\"\n{}", simulator.url(), shown.settings);
     let show = Show { stage: Stage::build(kind, &section).await?, simulator, shown };
     println!("\n  worker     log in {}", show.stage.folder.join("worker.log").display());
-    println!("  connector  {} (a stand-in for {kind}: its links open nowhere)", show.simulator.url());
+    println!("  connector  {} (a simulator for {kind}: its links open nowhere)", show.simulator.url());
     println!("  merchant   {}\n", show.stage.merchant.url());
 
     show.plain_job().await.context("(a)")?;

@@ -1,7 +1,7 @@
 //! The main job, shown: real jobs through RabbitMQ and Postgres to a connector and a merchant.
 //!
 //! `scripts/demo` builds everything, brings the services up, and runs this: six jobs at the sandbox, or with
-//! `--connector KIND` five at the stand-in for that provider. It exits with 0 only if all went as told; `--stay`
+//! `--connector KIND` five at the simulator for that provider. It exits with 0 only if all went as told; `--stay`
 //! leaves everything running for jobs of your own.
 
 mod connector;

@@ -18,7 +18,7 @@ use crate::{
 pub struct ConnectorSection {
     pub kind: &'static Kind,
     pub calls: CallSection,
-    /// The account's name at the provider; it stays the same when credentials change.
+    /// The account's name at the provider; it stays the same when the URL or the credential changes.
     pub account: Option<String>,
     /// The settings of the kind, in the same section.
     pub settings: Box<dyn Settings>,

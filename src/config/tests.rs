@@ -323,3 +323,17 @@ fn a_dump_shows_no_secret() {
     let shown = format!("{:?}", load_text(&text, &[]).unwrap());
     assert!(!shown.contains("canary") && !shown.contains("AAECAw"), "{shown}");
 }
+
+#[test]
+fn a_named_account_is_one_account_at_every_url_and_an_unnamed_one_is_not() {
+    const URL: &str = "PAYOUT_LINK__CONNECTORS__SANDBOX__URL";
+    const ACCOUNT: &str = "PAYOUT_LINK__CONNECTORS__SANDBOX__ACCOUNT";
+    let id = |environment: &[(&str, &str)]| {
+        load_text(EXAMPLE, environment).unwrap().connectors["sandbox"].account_id()
+    };
+    let (first, second) = ((URL, "http://127.0.0.1:9001"), (URL, "http://127.0.0.1:9002"));
+    assert_ne!(id(&[first]), id(&[second]));
+    assert_eq!(id(&[first, (ACCOUNT, "acme")]), id(&[second, (ACCOUNT, "acme")]));
+    assert_ne!(id(&[first, (ACCOUNT, "acme")]), id(&[first, (ACCOUNT, "other")]));
+    assert_ne!(id(&[first, (ACCOUNT, "acme")]), id(&[first]));
+}

@@ -55,7 +55,8 @@ impl Pipeline {
             && !["x-merchant-id", "x-connector"].into_iter().any(|name| delivery.is_unclear(name))
         {
             if delivery.is_redelivered {
-                self.sleep(LATE_WRITE).await;
+                // From the delivery on: suspect messages are processed one by one, and must not wait one by one too.
+                self.sleep(LATE_WRITE.saturating_sub(delivery.received_at.elapsed())).await;
                 if self.is_stopping() || delivery.is_stale() {
                     return;
                 }
@@ -218,7 +219,8 @@ impl Pipeline {
                 pause *= 2;
             }
         };
-        let answered = self.unless_stopped(pin!(answered)).await.unwrap_or(Published::Stopped);
+        // If a stop ended it between the result and the dead letter, the next worker would reject the job once more.
+        let answered = self.until_long_stopped(pin!(answered)).await.unwrap_or(Published::Stopped);
         if answered == Published::Not {
             // Every other delivery that needs a reply would be requeued again and again.
             self.replies_blocked.send_replace(true);

@@ -15,7 +15,7 @@ pub const CALLS: &str = "timeout_seconds = 3, connect_timeout_seconds = 2";
 pub struct Connector {
     pub name: &'static str,
     pub rule: Rule,
-    /// Where it is a real provider's, and a stand-in behind it; else a sandbox.
+    /// Where it is a real provider's, and a simulator behind it; else a sandbox.
     pub account: Option<&'static Account>,
 }
 

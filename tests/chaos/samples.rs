@@ -1,4 +1,4 @@
-//! What is seen from outside while a run goes on: due work that nobody takes up, progress, recovery after a SIGKILL.
+//! Observes a run from outside: due work that nobody takes up, progress, recovery after a SIGKILL.
 //! It looks at the database as an operator does, over a connection of its own that no fault is planned for.
 
 use std::{

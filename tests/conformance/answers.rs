@@ -1,4 +1,4 @@
-//! What each answer means to a connector.
+//! The outcome of each response of a provider.
 
 use payout_link_worker::domain::{ConnectorError, Finding, Outcome, idempotency_key};
 use provider_simulators::providers::{Fault, FaultRule, Garbage, Operation};

@@ -1,4 +1,4 @@
-//! What a person asks of an account from the command line, with the real program.
+//! The commands about a connector account, with the real program.
 
 use std::process::Output;
 
@@ -10,7 +10,7 @@ use crate::{
     support::{Setup, TestEnv, job},
 };
 
-/// A test environment whose worker knows the connector as `tested`, and its stand-in.
+/// A test environment whose worker knows the connector as `tested`, and its simulator.
 async fn env(description: &Description) -> (TestEnv, ProviderSimulator) {
     let simulator = description.simulator().await;
     let section = description.section(simulator.url());

@@ -1,4 +1,4 @@
-//! What the suite has to know of a connector, and a connector beside its stand-in.
+//! The description of a connector for the suite, and a connector beside its simulator.
 
 use payout_link_worker::{
     config,
@@ -51,7 +51,7 @@ pub enum Repeat {
     SecondLink,
 }
 
-/// A connector and its stand-in, without a worker.
+/// A connector and its simulator, without a worker.
 pub struct Tested {
     pub simulator: ProviderSimulator,
     connectors: Connectors,
@@ -64,20 +64,20 @@ impl Tested {
         Self::beside(description.simulator().await, description)
     }
 
-    /// Beside a stand-in that is another than the description's.
+    /// Beside a simulator that is another than the description's.
     pub fn beside(simulator: ProviderSimulator, description: &Description) -> Self {
         let section = description.section(simulator.url());
         Self::from(simulator, &section)
     }
 
-    /// With a credential that the stand-in does not know.
+    /// With a credential that the simulator does not know.
     pub async fn with_a_wrong_secret(description: &Description) -> Self {
         let simulator = description.simulator().await;
         let section = description.section(simulator.url());
         Self::from(simulator, &section.replace(description.account.secret, "wrong-canary"))
     }
 
-    /// Calls somebody else than the stand-in.
+    /// Calls somebody else than the simulator.
     pub async fn calling(url: &str, description: &Description) -> Self {
         Self::from(description.simulator().await, &description.section(url))
     }

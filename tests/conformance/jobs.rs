@@ -1,4 +1,4 @@
-//! What a connector takes, and what it refuses before it is called.
+//! Jobs that a connector accepts, and jobs that it rejects before a call.
 
 use payout_link_worker::{
     contract::RejectionCode,

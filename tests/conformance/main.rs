@@ -1,4 +1,4 @@
-//! One suite for every connector, against its provider's stand-in: each answer, each way out of doubt, each edge of
+//! One suite for every connector, against its provider's simulator: each answer, each way out of doubt, each edge of
 //! what it takes, directly; and the main tests through the real worker with its real broker and database.
 //!
 //! A connector joins by a file that describes it (`description.rs` says how), and a line here.

@@ -1,4 +1,4 @@
-//! What the connectors send, against the providers' own OpenAPI documents, where there are any: Revolut's
+//! Checks the connectors' requests against the providers' own OpenAPI documents, where there are any: Revolut's
 //! (`json/business.json` in revolut-engineering/revolut-openapi) and Hyperswitch's
 //! (`api-reference/v1/openapi_spec_v1.json` in juspay/hyperswitch). They are not shipped here: `REVOLUT_OPENAPI` and
 //! `HYPERSWITCH_OPENAPI` say where they are, and what is not given is said aloud.
@@ -15,7 +15,7 @@ struct Documented {
     beside: &'static [&'static str],
 }
 
-/// A stand-in takes what its authors have read; this is what the provider wrote.
+/// A simulator takes what its authors have read; this is what the provider wrote.
 async fn every_request_is_as_documented(description: &Description, documented: &Documented) {
     let Documented { variable, path, beside } = documented;
     let Ok(file) = std::env::var(variable) else {

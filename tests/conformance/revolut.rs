@@ -34,7 +34,7 @@ pub static REVOLUT: Description = Description {
         ("expired", Ended(PayoutStatus::Expired)),
         ("cancelled", Ended(PayoutStatus::Cancelled)),
         ("failed", Ended(PayoutStatus::Failed)),
-        // Without a URL, as the stand-in has it for all but the active ones.
+        // Without a URL, as the simulator has it for all but the active ones.
         ("new_word", Underway),
     ],
     repeat: Repeat::AskedFor,

@@ -11,7 +11,7 @@ use crate::{
     support::{Job, Setup, TestEnv, eventually, job},
 };
 
-/// A test environment whose worker knows the connector as `tested`, and its stand-in.
+/// A test environment whose worker knows the connector as `tested`, and its simulator.
 async fn env(description: &Description) -> (TestEnv, ProviderSimulator) {
     let simulator = description.simulator().await;
     (

@@ -1,4 +1,4 @@
-//! What an outage has piled up is told, and new jobs do not wait for it.
+//! A backlog of results after an outage is published, and new jobs do not wait for it.
 
 use std::{
     collections::HashSet,

@@ -87,8 +87,8 @@ async fn batches_of_all_sizes_have_the_same_statements() {
         let ids: Vec<String> = (0..rows).map(|number| format!("po_{rows}_{number}")).collect();
         let links = join_all(ids.iter().map(|id| accept(&store, id))).await;
         join_all(links.into_iter().map(async |mut link| {
-            let told = created(&mut link, "plink");
-            store.conclude(link, told).await.unwrap()
+            let reply = created(&mut link, "plink");
+            store.conclude(link, reply).await.unwrap()
         }))
         .await;
     };

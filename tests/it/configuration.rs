@@ -1,4 +1,4 @@
-//! What people get wrong in a configuration, and what they are told: the setting, what is wrong, what is expected. The real
+//! Mistakes in a configuration, and their errors: each names the setting, what is wrong and what is expected. The real
 //! program reads `config.example.toml` with one mistake in it.
 
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What the database refuses: for a moment, to one row, or to all.
+//! Errors of the database: for a moment, for one row, or for all.
 
 use std::time::Duration;
 
@@ -224,10 +224,10 @@ async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() 
     env.provider.inject_fault(Fault::status(429));
     env.publish(job("po_1").connector("mute")).await;
     // then it is taken back, the next one calls with a lease of its own, and nothing is in doubt.
-    let told = env.wait_until_delivered("po_1").await;
-    assert_eq!(told["state"], "created", "{told}");
-    assert_eq!(told["in_doubt_since"], Value::Null);
-    assert_eq!(told["attempts"], 2);
+    let reply = env.wait_until_delivered("po_1").await;
+    assert_eq!(reply["state"], "created", "{reply}");
+    assert_eq!(reply["in_doubt_since"], Value::Null);
+    assert_eq!(reply["attempts"], 2);
     let ledger = env.provider.ledger();
     assert_eq!((ledger.links.len(), ledger.calls.len()), (1, 2));
     let written: i64 =

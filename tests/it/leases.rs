@@ -30,10 +30,10 @@ async fn a_late_answer_concludes_nothing() {
     let mut link = claimed.remove(0).unwrap();
     assert!(link.progress.in_doubt_since.is_some());
     // when both come with an answer, the first holder last,
-    let told = created(&mut link, "plink_second");
-    let event = store.conclude(link, told).await.unwrap();
-    let told = created(&mut late, "plink_first");
-    let refused = store.conclude(late, told).await.unwrap_err().error;
+    let reply = created(&mut link, "plink_second");
+    let event = store.conclude(link, reply).await.unwrap();
+    let reply = created(&mut late, "plink_first");
+    let refused = store.conclude(late, reply).await.unwrap_err().error;
     // then the late one is told so, nothing of the record has changed, and it stands in the timeline.
     assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
     let shown = store.show("po_1").await.unwrap().remove(0);
@@ -54,8 +54,8 @@ async fn a_late_post_stands_in_the_timeline() {
     let store = store(env.pool.clone());
     // Given an event whose lease runs out while its webhook is posted, and another holder,
     let mut link = accept(&store, "po_1").await;
-    let told = created(&mut link, "plink_1");
-    let event = store.conclude(link, told).await.unwrap();
+    let reply = created(&mut link, "plink_1");
+    let event = store.conclude(link, reply).await.unwrap();
     let lapse = "UPDATE events SET due_at = now() - interval '1 second'";
     sqlx::query(lapse).execute(&env.pool).await.unwrap();
     assert_eq!(store.claim_events(10, true).await.unwrap().len(), 1);

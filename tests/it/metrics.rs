@@ -1,4 +1,4 @@
-//! What is seen of a worker from outside while it works: `/metrics`, beside health and the log.
+//! A working worker, seen from outside: `/metrics`, beside health and the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 

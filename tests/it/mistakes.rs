@@ -1,4 +1,4 @@
-//! What people get wrong who publish jobs for the first time, and what they are told. Each answer says what is wrong, what
+//! Mistakes in first jobs, and their rejections. Each rejection says what is wrong, what
 //! is expected and what to do, so that whoever gets it needs no other document.
 
 use lapin::types::AMQPValue;
@@ -283,7 +283,7 @@ async fn a_mistake_is_answered_with_what_is_wrong_what_is_expected_and_what_to_d
     let mut wrong = Vec::new();
     for mistake in &mistakes {
         let result = env.answer_to(mistake.name).await;
-        let told = &result.json()["error"]["unified_details"];
+        let reply = &result.json()["error"]["unified_details"];
         let mut expected = json!({
             "code": mistake.code,
             "message": mistake.message,
@@ -292,8 +292,8 @@ async fn a_mistake_is_answered_with_what_is_wrong_what_is_expected_and_what_to_d
         if !mistake.field.is_empty() {
             expected["description"] = mistake.field.into();
         }
-        if result.kind() != "payout_link.rejected" || *told != expected {
-            wrong.push(format!("{}: {told:#}\nin place of {expected:#}", mistake.name));
+        if result.kind() != "payout_link.rejected" || *reply != expected {
+            wrong.push(format!("{}: {reply:#}\nin place of {expected:#}", mistake.name));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
@@ -307,9 +307,9 @@ async fn a_job_without_an_identifier_and_one_under_a_key_in_use_are_reported_wha
     env.result_of("po_1").await;
     env.publish(job("po_1").amount(1).message_id("conflict")).await;
     env.publish(job("").with("merchant_payout_id", Value::Null).correlation_id("nameless")).await;
-    let told = async |id: &str| env.answer_to(id).await.json()["error"]["unified_details"].clone();
+    let reply = async |id: &str| env.answer_to(id).await.json()["error"]["unified_details"].clone();
     assert_eq!(
-        told("conflict").await,
+        reply("conflict").await,
         json!({
             "code": "IDEMPOTENCY_CONFLICT",
             "message": "Another request was accepted under this key; these fields differ: amount.minor_amount.",
@@ -319,7 +319,7 @@ async fn a_job_without_an_identifier_and_one_under_a_key_in_use_are_reported_wha
         })
     );
     assert_eq!(
-        told("nameless").await,
+        reply("nameless").await,
         json!({
             "code": "MISSING_IDENTIFIER",
             "message": "The job has neither merchant_payout_id nor message_id: a redelivery could not be distinguished from a second \

@@ -1,4 +1,4 @@
-//! What is newer than this version: fields of jobs, statuses of providers.
+//! Fields of jobs and statuses of providers that are newer than this version.
 
 use provider_simulators::sandbox::Fault;
 use serde_json::json;

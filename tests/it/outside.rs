@@ -1,4 +1,4 @@
-//! Whatever comes from outside: providers that repeat secrets or send what nobody can read, merchants whose answers break off.
+//! Input from outside: providers that repeat secrets or send what nobody can read, merchants whose answers break off.
 
 use std::{net::SocketAddr, time::Duration};
 

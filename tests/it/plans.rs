@@ -1,4 +1,4 @@
-//! What the planner makes of statements, and what they read for it: of all that is there, next to nothing.
+//! Query plans: a statement of the hot path reads next to nothing of a large table.
 
 use std::time::Duration;
 
@@ -126,9 +126,9 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
             let late = join_all(ids("late").map(async |id| accept(&store, &id).await)).await;
             let late = late.into_iter().map(async |mut link| {
                 link.lease.holder = Uuid::nil();
-                let told = created(&mut link, "plink");
+                let reply = created(&mut link, "plink");
                 assert!(matches!(
-                    store.conclude(link, told).await,
+                    store.conclude(link, reply).await,
                     Err(Unconcluded { error: StoreError::LeaseLost, .. })
                 ));
             });
@@ -138,11 +138,11 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
                 assert!(matches!(again, Accepted::InProgress));
             }
             let concluded = links.into_iter().map(async |mut link| {
-                let told = created(&mut link, "plink");
-                store.conclude(link, told).await.unwrap()
+                let reply = created(&mut link, "plink");
+                store.conclude(link, reply).await.unwrap()
             });
             let tell = async |event: Box<DueEvent>, published: bool| {
-                let telling = EventProgress {
+                let progress = EventProgress {
                     published,
                     reply_due: false,
                     publish_attempts: 0,
@@ -153,7 +153,7 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
                     publish_after: (!published).then_some(Duration::ZERO),
                     webhook_after: None,
                 };
-                store.delivered(&event, telling).await.unwrap();
+                store.delivered(&event, progress).await.unwrap();
             };
             let events = join_all(concluded).await.into_iter();
             join_all(events.map(async |event| tell(event, false).await)).await;

@@ -95,7 +95,7 @@ async fn a_message_that_cannot_be_read_without_a_death_is_rejected_unread() {
     assert!(env.provider.ledger().links.is_empty());
 }
 
-/// A job that was accepted is never told rejected.
+/// A job that was accepted is never rejected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_job_was_accepted_is_not_rejected_as_poison() {
     // Given a payout that was created, and the same job again, at which worker after worker dies,
@@ -111,4 +111,30 @@ async fn a_message_whose_job_was_accepted_is_not_rejected_as_poison() {
     assert_eq!(env.answer_to("msg_2").await.kind(), "payout_link.created");
     assert_eq!(env.ready(&env.names.dead_queue).await, 0);
     no_suspects(&env).await;
+}
+
+/// Suspect messages are processed one by one. A rejection waits for what an ended session may still write.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_suspects_that_are_rejected_do_not_wait_one_by_one() {
+    const JOBS: usize = 90;
+    // Given many jobs for a connector that is not configured, which came back so often that they are suspect,
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    for number in 0..JOBS {
+        env.publish(job(&format!("po_{number}")).connector("nobody")).await;
+    }
+    eventually("all in the queue", async || {
+        (env.ready(&env.names.jobs_queue).await as usize == JOBS).then_some(())
+    })
+    .await;
+    for _ in 0..4 {
+        env.deliver_and_give_all_back(JOBS).await;
+    }
+    // when a worker finds them, then each is rejected before the first would have waited for the last.
+    let _worker = env.start_worker().await;
+    eventually("every dead letter", async || {
+        (env.ready(&env.names.dead_queue).await as usize == JOBS).then_some(())
+    })
+    .await;
+    assert!(env.provider.ledger().calls.is_empty());
 }

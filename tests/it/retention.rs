@@ -1,4 +1,4 @@
-//! What is done with is erased after its retention, and repeats are still answered.
+//! Finished data is deleted after its retention, and duplicates still get a reply.
 
 use provider_simulators::sandbox::Fault;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What follows each outcome of a connector call.
+//! The step that follows each outcome of a connector call.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a sealed request is bound to, and how much a key has sealed.
+//! A sealed request is bound to its record, and the use of each key is counted.
 
 use payout_link_worker::postgres::MANY_SEALS;
 use sqlx::{AssertSqlSafe, Executor};

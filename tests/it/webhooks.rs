@@ -1,4 +1,4 @@
-//! What merchants get, and what follows when they do not take it.
+//! Webhooks, and the retries of those that a merchant does not accept.
 
 use std::{io, net::TcpListener, process::Command, time::Duration};
 

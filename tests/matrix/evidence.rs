@@ -1,4 +1,4 @@
-//! What can be known of one run from outside: the history that the checker takes.
+//! Collects the evidence of one run from outside: the history that the checker takes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -34,7 +34,7 @@ pub enum Kind {
     WebhookFails,
     /// Several at once.
     Batch,
-    /// At the stand-in of a real provider; and where the answer is lost.
+    /// At the simulator of a real provider; and where the answer is lost.
     Hyperswitch,
     HyperswitchDoubt,
     Revolut,

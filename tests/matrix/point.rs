@@ -37,7 +37,7 @@ pub struct Outcome {
 static ACCOUNTS: [&Account; 4] =
     [&accounts::HYPERSWITCH, &accounts::REVOLUT, &accounts::RAZORPAYX, &accounts::XENDIT];
 
-/// A test environment, and a stand-in of every provider.
+/// A test environment, and a simulator of every provider.
 pub struct Place {
     pub env: TestEnv,
     simulators: Vec<(&'static Account, ProviderSimulator)>,

@@ -1,4 +1,4 @@
-//! What was gone through, to be read.
+//! Prints the table of a run.
 
 use std::time::Duration;
 

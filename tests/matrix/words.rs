@@ -1,4 +1,4 @@
-//! What a chunk is, in words: a statement, a method, a request.
+//! Describes a chunk in words: a statement, a method, a request.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What a worker knows of a record's calls: `domain::Progress`, as far as it matters here.
+//! A worker's knowledge of a record's calls: `domain::Progress`, as far as it matters here.
 
 use payout_link_worker::domain::{ConnectorError, CreatedLink, PayoutStatus, Progress, retry::Last};
 

@@ -1,4 +1,4 @@
-//! What has to hold in every state that can be reached.
+//! The invariants of every reachable state.
 
 use payout_link_worker::domain::ReplayRule;
 use stateright::Model;

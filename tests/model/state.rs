@@ -1,4 +1,4 @@
-//! What the model knows of the system: one key, since keys have nothing to do with each other.
+//! The state of the model: one key, since keys are independent of each other.
 //!
 //! Time goes in ticks. A tick is as long as a call's timeout. It is always [`NOW`]: what happened is ever longer ago,
 //! what is due comes nearer, and so systems that differ in their age alone are one.

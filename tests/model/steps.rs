@@ -1,4 +1,4 @@
-//! What each step does.
+//! The effect of each step.
 
 use payout_link_worker::domain::{Conclusion, ConnectorError, Finding, Outcome, ReplayRule, retry::Next};
 

@@ -1,4 +1,4 @@
-//! An account at each real provider: how its stand-in knows it, how a worker's configuration has it, and a job for it.
+//! An account at each real provider: how its simulator knows it, how a worker's configuration has it, and a job for it.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 pub struct Account {
     pub kind: &'static str,
-    /// Its stand-in, knowing the secret.
+    /// Its simulator, knowing the secret.
     pub provider: fn() -> Provider,
     /// Part of the credential, with "canary" in it.
     pub secret: &'static str,

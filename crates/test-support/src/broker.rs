@@ -198,6 +198,15 @@ impl Upstream {
         Some(())
     }
 
+    /// Delivers this many messages of a queue and gives them all back, as a session does that ends.
+    pub(super) async fn give_all_back(&self, queue: &str, count: usize) {
+        let channel = self.connection.create_channel().await.unwrap();
+        for _ in 0..count {
+            channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap();
+        }
+        channel.close(200, "".into()).await.unwrap();
+    }
+
     /// Messages that are ready in a queue. RabbitMQ says none as well where a quorum queue's leader takes longer than a
     /// quarter of a second to tell (`rabbit_quorum_queue:stat/2`): it is asked again until it is likely to be true.
     pub(super) async fn ready(&self, queue: &str) -> u32 {

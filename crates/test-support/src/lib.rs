@@ -1,4 +1,4 @@
-//! What the tests share: a test environment of its own for each test, with a database, queues, a provider simulator, a
+//! The equipment that the tests share: a test environment of its own for each test, with a database, queues, a provider simulator, a
 //! webhook receiver and workers, all real servers on loopback.
 //!
 //! Nothing here runs in production.

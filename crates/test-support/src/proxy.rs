@@ -1,4 +1,4 @@
-//! What stands between a worker and a service: passes everything, slowly, in one direction only, or not at all.
+//! A proxy between a worker and a service: passes everything, slowly, in one direction only, or not at all.
 
 use std::{
     io::ErrorKind,

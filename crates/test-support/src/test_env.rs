@@ -222,8 +222,8 @@ impl TestEnv {
 
     /// Waits until nothing is left to be done for a payout: concluded, published, posted.
     pub async fn wait_until_delivered(&self, id: &str) -> Value {
-        let told = |shown: &Value| shown["event"].is_object() && shown["event"]["due_at"].is_null();
-        self.wait_until_shown(id, &format!("{id} is told"), told).await
+        let reply = |shown: &Value| shown["event"].is_object() && shown["event"]["due_at"].is_null();
+        self.wait_until_shown(id, &format!("{id} is told"), reply).await
     }
 
     /// A webhook URL of this test environment's merchant.
@@ -252,6 +252,11 @@ impl TestEnv {
     pub async fn deliver_and_give_back(&self) {
         eventually("a job to be delivered", async || self.upstream.give_back(&self.names.jobs_queue).await)
             .await;
+    }
+
+    /// Delivers this many jobs, and gives them all back as a session does that ends.
+    pub async fn deliver_and_give_all_back(&self, count: usize) {
+        self.upstream.give_all_back(&self.names.jobs_queue, count).await;
     }
 
     /// The database as an operator's backup has it. Said aloud where there is no pg_dump to make one.

@@ -1,4 +1,4 @@
-//! The sandbox, or a stand-in for a real provider, as a server of its own.
+//! The sandbox, or a simulator for a real provider, as a server of its own.
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ struct Arguments {
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
 
-    /// Of a stand-in: calls answered within a minute, one more gets the provider's "too many"; no limit unless given
+    /// Of a simulator: calls answered within a minute, one more gets the provider's "too many"; no limit unless given
     #[arg(long, value_name = "NUMBER")]
     calls_per_minute: Option<u32>,
 
@@ -53,7 +53,7 @@ struct Arguments {
     public_key: Option<PathBuf>,
 
     /// Of Revolut: the client's id
-    #[arg(long, default_value = "stand-in-client")]
+    #[arg(long, default_value = "simulator-client")]
     client_id: String,
 
     /// Of Revolut: the domain of the client's redirect URI

@@ -314,8 +314,8 @@ fn list(request: &Request) -> Result<Job, ErrorReply> {
     let Page { reference, payout_id, limit, offset } = read_page(json_fields(request)?).map_err(wrong)?;
     Ok(Job::new(move |state: &mut ProviderState| {
         let all = state.look_at_all(|link| {
-            let told = link.request.get("merchant_order_reference_id").and_then(Value::as_str);
-            reference.as_deref().is_none_or(|wanted| told == Some(wanted))
+            let reply = link.request.get("merchant_order_reference_id").and_then(Value::as_str);
+            reference.as_deref().is_none_or(|wanted| reply == Some(wanted))
                 && payout_id.as_deref().is_none_or(|wanted| link.id == wanted)
         });
         let data: Vec<Value> = all.iter().skip(offset).take(limit).map(|link| view(link)).collect();

@@ -7,7 +7,7 @@
 //! | `POST /v1/payout-links/{id}/cancel` | the link, cancelled, while it is issued |
 //!
 //! `X-Payout-Idempotency` is documented for payouts and not for links: it counts for nothing here. Contact types and
-//! purposes that one can make in the dashboard are not known to this stand-in.
+//! purposes that one can make in the dashboard are not known to this simulator.
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{Method, StatusCode};
@@ -232,10 +232,10 @@ fn list(request: &Request) -> Result<Job, ErrorReply> {
     let reference = wanted.iter().find(|(name, _)| name == "receipt").map(|(_, receipt)| receipt.clone());
     let job = Job::new(move |state: &mut ProviderState| {
         let found = state.look_at_all(|link| {
-            let told = view(link);
+            let reply = view(link);
             let has = |name: &str, value: &str| match name.split_once('.') {
-                Some((object, field)) => told[object][field] == value,
-                None => told[name] == value,
+                Some((object, field)) => reply[object][field] == value,
+                None => reply[name] == value,
             };
             (from..=to).contains(&link.created_at.unix_timestamp())
                 && wanted.iter().all(|(name, value)| has(name, value))

@@ -273,7 +273,7 @@ fn view(link: &Link) -> Value {
     let time = |at: OffsetDateTime| Value::from(at.format(TIMESTAMP).unwrap_or_default());
     let asked = |name: &str| link.request.get(name).filter(|value| !value.is_null()).cloned();
     let default_methods = || json!(["revolut", "bank_account"]);
-    let mut told = json!({
+    let mut reply = json!({
         "id": link.id,
         "state": link.status,
         "created_at": time(link.created_at),
@@ -287,9 +287,9 @@ fn view(link: &Link) -> Value {
         "currency": link.currency,
         "reference": asked("reference"),
     });
-    let fields = told.as_object_mut().unwrap_or_else(|| unreachable!("it is an object"));
+    let fields = reply.as_object_mut().unwrap_or_else(|| unreachable!("it is an object"));
     sometimes(link, asked("transfer_reason_code"), link.expires_at.map(time), fields);
-    told
+    reply
 }
 
 /// Those that are not always there.

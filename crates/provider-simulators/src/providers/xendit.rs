@@ -243,7 +243,7 @@ fn view(link: &Link) -> Value {
         "id": link.id,
         "external_id": link.reference,
         "amount": link.amount.parse::<i64>().unwrap_or_default(),
-        "merchant_name": "Stand-in Store",
+        "merchant_name": "Simulator Store",
         "status": link.status,
         "expiration_timestamp": link.expires_at.map(time),
         "created": time(link.created_at),

@@ -1,4 +1,4 @@
-//! A stand-in and a client for it, for one test.
+//! A simulator and a client for it, for one test.
 
 use std::time::Duration;
 

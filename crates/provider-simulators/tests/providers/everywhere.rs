@@ -1,4 +1,4 @@
-//! What all stand-ins have in common, shown on one of them: faults in the provider's form, stages, the ledger.
+//! The common features of all simulators, shown on one of them: faults in the provider's form, stages, the ledger.
 
 use provider_simulators::providers::{
     Fault, FaultRule, Garbage, HyperswitchSettings, Operation, Provider, When,
@@ -34,13 +34,13 @@ async fn an_ordered_error_has_the_providers_form() {
 async fn garbage_looks_like_the_providers_success() {
     let env = env().await;
     env.simulator.inject_fault(FaultRule::new(Fault::Garbage(Garbage::MissingFields)).after_the_work());
-    let told = env.post("/payouts/create", &link("a")).await.with(200);
-    assert_eq!(told["payout_id"], "a");
-    assert!(told["payout_link"].is_object() && told["payout_link"].get("link").is_none());
+    let reply = env.post("/payouts/create", &link("a")).await.with(200);
+    assert_eq!(reply["payout_id"], "a");
+    assert!(reply["payout_link"].is_object() && reply["payout_link"].get("link").is_none());
 
     env.simulator.inject_fault(Fault::Garbage(Garbage::InsecureUrl));
-    let told = env.post("/payouts/create", &link("b")).await.with(200);
-    assert!(told["payout_link"]["link"].as_str().unwrap().starts_with("http://"));
+    let reply = env.post("/payouts/create", &link("b")).await.with(200);
+    assert!(reply["payout_link"]["link"].as_str().unwrap().starts_with("http://"));
     assert_eq!(env.links(), 1, "the second was never made");
 }
 
@@ -75,7 +75,7 @@ async fn of_two_that_race_for_a_reference_one_makes_the_link() {
 async fn a_link_goes_through_its_stages_one_for_each_look() {
     let env = env().await;
     env.simulator.set_stages(&["requires_payout_method_data", "pending", "success"]);
-    let status = |told: Value| told["status"].as_str().unwrap().to_owned();
+    let status = |reply: Value| reply["status"].as_str().unwrap().to_owned();
     assert_eq!(
         status(env.post("/payouts/create", &link("a")).await.with(200)),
         "requires_payout_method_data"
@@ -110,11 +110,11 @@ async fn the_ledger_tells_of_calls_and_links_without_their_secrets() {
     let env = env().await;
     env.post("/payouts/create", &link("a")).await.with(200);
     env.get("/payouts/a").await.with(200);
-    let told = answer(env.bare(Method::GET, "/ledger")).await;
+    let reply = answer(env.bare(Method::GET, "/ledger")).await;
     for secret in ["links.example", "cus_secret"] {
-        assert!(!told.body.contains(secret), "{}", told.body);
+        assert!(!reply.body.contains(secret), "{}", reply.body);
     }
-    let ledger = told.with(200);
+    let ledger = reply.with(200);
     let calls: Vec<&Value> =
         ledger["calls"].as_array().unwrap().iter().map(|call| &call["operation"]).collect();
     assert_eq!(calls, ["create", "get"]);

@@ -87,11 +87,11 @@ async fn a_repeated_request_id_is_refused_or_reported_as_it_is_set_up() {
 
     let settings =
         RevolutSettings { duplicates: Duplicates::EventContent, ..RevolutSettings::new(client(Vec::new())) };
-    let telling = with(settings).await;
-    let first = telling.post(LINKS, &link()).await.with(201);
-    assert_eq!(telling.post(LINKS, &link()).await.with(201)["id"], first["id"]);
-    assert_eq!(code(&telling, &changed(&link(), "amount", json!(26))).await, (400, 3020));
-    assert_eq!(telling.links(), 1);
+    let progress = with(settings).await;
+    let first = progress.post(LINKS, &link()).await.with(201);
+    assert_eq!(progress.post(LINKS, &link()).await.with(201)["id"], first["id"]);
+    assert_eq!(code(&progress, &changed(&link(), "amount", json!(26))).await, (400, 3020));
+    assert_eq!(progress.links(), 1);
 }
 
 #[tokio::test]

@@ -156,13 +156,16 @@ async fn a_link_is_looked_up_by_id_and_by_reference() {
     let link = env.created("key-1", &request("po 1&x", 1250)).await;
     let id = link["id"].as_str().unwrap();
 
-    let told = env.get(&format!("/v1/payout-links/{id}")).await.json();
-    assert_eq!(told["amount"], json!({ "minor_amount": 1250, "currency": "EUR" }));
-    assert_eq!((&told["id"], &told["url"], &told["status"]), (&link["id"], &link["url"], &json!("issued")));
-    assert_eq!(told["payout_status"], "REQUIRES_FULFILLMENT");
+    let reply = env.get(&format!("/v1/payout-links/{id}")).await.json();
+    assert_eq!(reply["amount"], json!({ "minor_amount": 1250, "currency": "EUR" }));
+    assert_eq!(
+        (&reply["id"], &reply["url"], &reply["status"]),
+        (&link["id"], &link["url"], &json!("issued"))
+    );
+    assert_eq!(reply["payout_status"], "REQUIRES_FULFILLMENT");
 
     let listed = env.get("/v1/payout-links?reference=po+1%26x").await;
-    assert_eq!((listed.status, listed.json()), (200, json!({ "data": [told] })));
+    assert_eq!((listed.status, listed.json()), (200, json!({ "data": [reply] })));
     let none = env.get("/v1/payout-links?reference=po_2").await;
     assert_eq!((none.status, none.json()), (200, json!({ "data": [] })));
     assert_eq!(env.get("/v1/payout-links/plink_none").await.status, 404);
@@ -192,8 +195,8 @@ async fn a_link_expires() {
     let link = env.created("key-1", &request("po_1", 1250)).await;
     assert_eq!(link["status"], "issued");
 
-    let told = env.get(&format!("/v1/payout-links/{}", link["id"].as_str().unwrap())).await.json();
-    assert_eq!((&told["status"], &told["payout_status"]), (&json!("expired"), &json!("EXPIRED")));
+    let reply = env.get(&format!("/v1/payout-links/{}", link["id"].as_str().unwrap())).await.json();
+    assert_eq!((&reply["status"], &reply["payout_status"]), (&json!("expired"), &json!("EXPIRED")));
 }
 
 #[tokio::test]

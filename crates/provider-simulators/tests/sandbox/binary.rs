@@ -27,8 +27,8 @@ impl Program {
 
     /// Tells it to end; whether it ended well, and its log.
     fn terminate(mut self) -> (bool, String) {
-        let told = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
-        assert!(told.success());
+        let reply = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
+        assert!(reply.success());
         let mut log = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         (self.0.wait().unwrap().success(), log)

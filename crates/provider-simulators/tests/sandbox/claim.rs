@@ -80,9 +80,9 @@ async fn claiming_makes_the_payout_a_success() {
     let shown = show(&env, &page).await;
     assert_eq!(shown.status, 200);
     assert!(shown.body.contains("Payout status: SUCCESS"), "{}", shown.body);
-    let told = env.get("/v1/payout-links?reference=po_1").await.json();
+    let reply = env.get("/v1/payout-links?reference=po_1").await.json();
     assert_eq!(
-        json!([told["data"][0]["status"], told["data"][0]["payout_status"]]),
+        json!([reply["data"][0]["status"], reply["data"][0]["payout_status"]]),
         json!(["claimed", "SUCCESS"])
     );
 

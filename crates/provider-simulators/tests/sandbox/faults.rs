@@ -75,8 +75,8 @@ async fn a_cut_connection_carries_no_answer_and_the_work_is_done_or_not() {
         }
         let creates =
             env.sandbox.ledger().creates().map(|call| (call.status, call.fault)).take(3).collect::<Vec<_>>();
-        let told = if failure == Failure::ClosedInTheBody { Some(201) } else { None };
-        assert_eq!(creates, [(told, Some(fault.name())), (told, Some(fault.name())), (Some(201), None)]);
+        let reply = if failure == Failure::ClosedInTheBody { Some(201) } else { None };
+        assert_eq!(creates, [(reply, Some(fault.name())), (reply, Some(fault.name())), (Some(201), None)]);
     }
 }
 

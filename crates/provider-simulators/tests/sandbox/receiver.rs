@@ -104,10 +104,10 @@ async fn it_fails_as_ordered() {
     assert_eq!(post("po_2").await.unwrap().status(), 410);
     assert_eq!(post("po_2").await.unwrap().status(), 204);
 
-    let told: Vec<_> = receiver.received().iter().map(|webhook| (webhook.status, webhook.fault)).collect();
-    assert_eq!(told[0], (Some(500), Some("status")));
-    assert_eq!(told[4], (None, Some("reset")));
-    assert_eq!(told[6], (Some(204), None));
+    let reply: Vec<_> = receiver.received().iter().map(|webhook| (webhook.status, webhook.fault)).collect();
+    assert_eq!(reply[0], (Some(500), Some("status")));
+    assert_eq!(reply[4], (None, Some("reset")));
+    assert_eq!(reply[6], (Some(204), None));
 }
 
 #[tokio::test]
