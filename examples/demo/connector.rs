@@ -124,7 +124,7 @@ pub async fn demo(kind: &str, stay: bool) -> anyhow::Result<()> {
     show.provider_refuses().await.context("(d)")?;
     show.job_is_not_for_it().await.context("(e)")?;
 
-    println!("All five went as told.");
+    println!("All five went as described.");
     if stay {
         stay_up(&show.stage, show.simulator.url(), &show.job("po_mine")).await?;
     }

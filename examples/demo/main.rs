@@ -1,7 +1,7 @@
 //! The main job, shown: real jobs through RabbitMQ and Postgres to a connector and a merchant.
 //!
 //! `scripts/demo` builds everything, brings the services up, and runs this: six jobs at the sandbox, or with
-//! `--connector KIND` five at the simulator for that provider. It exits with 0 only if all went as told; `--stay`
+//! `--connector KIND` five at the simulator for that provider. It exits with 0 only if all went as described; `--stay`
 //! leaves everything running for jobs of your own.
 
 mod connector;
@@ -56,7 +56,7 @@ async fn demo(stay: bool) -> anyhow::Result<()> {
     show.broken_job().await.context("(e)")?;
     show.requester_gets_its_reply().await.context("(f)")?;
 
-    println!("All six went as told.");
+    println!("All six went as described.");
     if stay {
         stay_up(&show.stage, show.provider.url(), &job("po_mine", 4200, None)).await?;
     }
