@@ -1,10 +1,12 @@
 //! How a job becomes a record, and how a record becomes a worker's.
 
+use payout_link_worker::domain::ReplayRule;
+
 use crate::{
     flaws::Flaw,
     known::{CameTo, Known},
     protocol::Protocol,
-    state::{Doing, LEASE, Message, NOW, Prepared, Row, State, System, Worker},
+    state::{Account, Doing, LEASE, Message, NOW, Prepared, Row, State, System, Worker},
 };
 
 impl Protocol {
@@ -41,7 +43,7 @@ impl Protocol {
         system.workers[worker].acknowledges = true;
         system.workers[worker].doing = match &system.row {
             None if system.mark => Doing::Nothing,
-            None if is_admitted => self.accept_for_call(system),
+            None if is_admitted => self.accept_for_call(system, worker),
             None => {
                 system.row = Some(Row { due_at: Some(NOW), ..Row::NEW });
                 Doing::Nothing
@@ -54,18 +56,33 @@ impl Protocol {
         };
     }
 
-    fn accept_for_call(&self, system: &mut System) -> Doing {
+    /// The first call begins with the same write, but where its outcome could never be resolved.
+    fn accept_for_call(&self, system: &mut System, worker: usize) -> Doing {
         let (hold, now) = (system.next_hold(), Some(NOW));
+        let leased = Row { holder: Some(hold), due_at: Some(NOW + LEASE), ..Row::NEW };
+        let is_called_later = self.rule == ReplayRule::Never && !self.is(Flaw::LeasedBeforeLetThrough);
+        if is_called_later && !self.is(Flaw::AcceptedAsCalled) {
+            system.row = Some(Row { uncalled_holder: Some(hold), ..leased });
+            let next = if self.is(Flaw::FirstCallNotWrittenDown) {
+                Prepared::FirstCall
+            } else {
+                Prepared::LetThrough
+            };
+            return Doing::Holding { hold, granted_at: NOW, known: Known::NOTHING, next };
+        }
         system.row = Some(Row {
             attempts: 1,
             first_called_at: now,
             last_called_at: now,
-            holder: Some(hold),
-            due_at: Some(NOW + LEASE),
-            is_unsettled: !self.is(Flaw::LeasedBeforeLetThrough),
-            ..Row::NEW
+            account: self.remembered(system.workers[worker].account),
+            is_unsettled: !self.is(Flaw::LeasedBeforeLetThrough) && !is_called_later,
+            ..leased
         });
         Doing::Holding { hold, granted_at: NOW, known: Known::NOTHING, next: Prepared::FirstCall }
+    }
+
+    pub fn remembered(&self, account: Account) -> Option<Account> {
+        (!self.is(Flaw::AccountForgotten)).then_some(account)
     }
 
     /// In one statement: a record of the key is looked for, and where there is none the rejection is written down.
@@ -116,6 +133,7 @@ impl Protocol {
             first_called_at: row.first_called_at,
             last_called_at: row.last_called_at,
             is_in_doubt: row.is_in_doubt,
+            account: row.account,
             ..Known::NOTHING
         };
         system.workers[worker].doing =
@@ -143,6 +161,7 @@ impl Row {
         first_called_at: None,
         last_called_at: None,
         is_in_doubt: false,
+        account: None,
         holder: None,
         uncalled_holder: None,
         due_at: None,
@@ -157,6 +176,7 @@ impl Known {
         first_called_at: None,
         last_called_at: None,
         is_in_doubt: false,
+        account: None,
         look_ups: 0,
         came_to: CameTo::NothingYet,
     };

@@ -182,3 +182,24 @@ fn a_job_that_is_rejected_beside_a_write_may_get_its_record() {
     let faults = Faults { breaks: 1, reasons: 1, ..NONE };
     fails_with(Flaw::RejectedBesideAWrite, same_key(), 2, faults, "R9");
 }
+
+#[test]
+fn an_accept_that_counts_the_first_call_makes_an_uncalled_outcome_unknown() {
+    let faults = Faults { crashes: 1, ..NONE };
+    fails_with(Flaw::AcceptedAsCalled, ReplayRule::Never, 2, faults, "R5b");
+}
+
+#[test]
+fn a_first_call_without_a_write_of_its_own_makes_a_second_link() {
+    for faults in [Faults { takeovers: 1, ..NONE }, Faults { crashes: 1, ..NONE }] {
+        fails_with(Flaw::FirstCallNotWrittenDown, ReplayRule::Never, 2, faults, "R2");
+    }
+}
+
+#[test]
+fn an_account_that_is_forgotten_makes_a_second_link_in_another_one() {
+    for rule in [same_key(), look_up()] {
+        let faults = Faults { moves: 1, ..NONE };
+        fails_with(Flaw::AccountForgotten, rule, 2, faults, "R2");
+    }
+}

@@ -50,12 +50,16 @@ impl Protocol {
         !system.has_due_work() || self.is(Flaw::NewWorkFirst)
     }
 
-    /// Nobody takes over where an unknown outcome cannot be resolved: the holder may still get its answer.
+    /// Where an unknown outcome cannot be resolved only records without a begun call are taken over: the holder of
+    /// another one may still get its answer.
     fn may_take_over(&self, system: &System) -> bool {
-        let is_leased = system.row.as_ref().is_some_and(|row| {
-            row.state == State::Open && row.holder.is_some() && row.due_at.is_some_and(|due_at| due_at > NOW)
-        });
-        is_leased && (self.rule != ReplayRule::Never || self.is(Flaw::TakenOverWithoutReplay))
+        system.row.as_ref().is_some_and(|row| {
+            let is_leased = row.state == State::Open
+                && row.holder.is_some()
+                && row.due_at.is_some_and(|due_at| due_at > NOW);
+            let is_resolvable = self.rule != ReplayRule::Never || row.holder == row.uncalled_holder;
+            is_leased && (is_resolvable || self.is(Flaw::TakenOverWithoutReplay))
+        })
     }
 
     /// What other jobs do with this worker's permit and session.
@@ -86,6 +90,9 @@ impl Protocol {
         self.steps_of_others(system, number, steps);
         if system.faults.crashes > 0 && (worker.doing != Doing::Nothing || worker.acknowledges) {
             steps.push(Step::Crash(number));
+        }
+        if system.faults.moves > 0 && worker.account == 0 && !system.is_quiet() {
+            steps.push(Step::Move(number));
         }
         match worker.doing {
             Doing::Nothing => {
@@ -122,7 +129,7 @@ impl Protocol {
             }
             Doing::Holding { next: Prepared::Nothing | Prepared::LetThrough, ref known, .. } => {
                 steps.push(Step::Decide(number));
-                if lossy && matches!(self.decide(known), Next::Conclude(_)) {
+                if lossy && matches!(self.decide(known, worker.account), Next::Conclude(_)) {
                     steps.push(Step::ConcludeUnheard(number));
                 }
             }

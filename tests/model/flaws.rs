@@ -54,4 +54,10 @@ pub enum Flaw {
     RejectedUnseen,
     /// A job is rejected after its record was looked for, and nothing keeps another worker from writing it down.
     RejectedBesideAWrite,
+    /// A record that can neither be repeated nor be looked up counts its first call when it is accepted.
+    AcceptedAsCalled,
+    /// The first call of such a record begins without a write of its own.
+    FirstCallNotWrittenDown,
+    /// A record does not remember the account that was called.
+    AccountForgotten,
 }

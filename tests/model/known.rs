@@ -1,8 +1,10 @@
 //! A worker's knowledge of a record's calls: `domain::Progress`, as far as it matters here.
 
-use payout_link_worker::domain::{ConnectorError, CreatedLink, PayoutStatus, Progress, retry::Last};
+use payout_link_worker::domain::{
+    AccountId, ConnectorError, CreatedLink, PayoutStatus, Progress, retry::Last,
+};
 
-use crate::state::{NOW, Tick, at};
+use crate::state::{Account, NOW, Tick, at};
 
 /// `domain::Progress`, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +13,7 @@ pub struct Known {
     pub first_called_at: Option<Tick>,
     pub last_called_at: Option<Tick>,
     pub is_in_doubt: bool,
+    pub account: Option<Account>,
     pub look_ups: u8,
     pub came_to: CameTo,
 }
@@ -32,6 +35,7 @@ impl Known {
             first_called_at: self.first_called_at.map(at),
             last_called_at: self.last_called_at.map(at),
             in_doubt_since: self.is_in_doubt.then(|| at(0)),
+            account: self.account.map(account_id),
             look_ups: self.look_ups.into(),
             last: match self.came_to {
                 CameTo::NothingYet => None,
@@ -57,6 +61,10 @@ impl Known {
             Some(Last::NotFound) => CameTo::NotFound,
         };
     }
+}
+
+pub fn account_id(account: Account) -> AccountId {
+    AccountId::of("sandbox", "https://pay.example", &account.to_string())
 }
 
 /// The connector's `number`-th link.

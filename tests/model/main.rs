@@ -50,6 +50,7 @@ const NONE: Faults = Faults {
     others: 0,
     waits: 0,
     reasons: 0,
+    moves: 0,
 };
 
 /// What may go wrong in one run. All that can happen with it is gone through.
@@ -76,8 +77,17 @@ const SATURATED_AND_CRASHED: [Faults; 3] = [
     Faults { crashes: 1, reasons: 1, ..NONE },
 ];
 
+/// And the configuration of a worker names another account from then on.
+const MOVED: [Faults; 3] = [
+    Faults { moves: 1, ..NONE },
+    Faults { moves: 1, losses: 1, ..NONE },
+    Faults { moves: 1, pauses: 1, ..NONE },
+];
+
 /// Minutes, in a release build: `cargo test --release --test model -- --ignored --nocapture`.
-const MORE: [Faults; 11] = [
+const MORE: [Faults; 13] = [
+    Faults { moves: 1, takeovers: 1, ..NONE },
+    Faults { moves: 2, crashes: 1, ..NONE },
     Faults { others: 2, losses: 1, ..NONE },
     Faults { crashes: 1, takeovers: 1, ..NONE },
     Faults { noes: 1, takeovers: 1, ..NONE },
@@ -145,6 +155,21 @@ fn a_crash_while_everything_is_full() {
 }
 
 #[test]
+fn a_connector_that_names_another_account() {
+    for rule in [same_key(), look_up(), ReplayRule::Never] {
+        MOVED.into_iter().for_each(|faults| prove(rule, 2, faults));
+    }
+}
+
+/// Without a replay rule, too, while no call has begun.
+#[test]
+fn a_record_without_a_begun_call_is_taken_over() {
+    for faults in [Faults { takeovers: 1, crashes: 1, ..NONE }, Faults { takeovers: 1, losses: 1, ..NONE }] {
+        prove(ReplayRule::Never, 2, faults);
+    }
+}
+
+#[test]
 fn three_workers() {
     for rule in [same_key(), look_up(), ReplayRule::Never] {
         prove(rule, 3, Faults { crashes: 1, ..NONE });
@@ -155,7 +180,7 @@ fn three_workers() {
 #[ignore = "minutes"]
 fn more_of_everything() {
     for rule in [same_key(), same_key_or_look_up(), look_up(), ReplayRule::Never] {
-        let all = MORE.into_iter().chain(SATURATED).chain(SATURATED_AND_CRASHED);
+        let all = MORE.into_iter().chain(SATURATED).chain(SATURATED_AND_CRASHED).chain(MOVED);
         all.for_each(|faults| prove(rule, 2, faults));
         prove(rule, 3, Faults { crashes: 1, losses: 1, ..NONE });
     }

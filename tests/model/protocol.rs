@@ -4,18 +4,18 @@
 use std::time::Duration;
 
 use payout_link_worker::domain::{
-    AccountId, Circumstances, LookUp, ReplayRule, Steady,
+    Circumstances, LookUp, ReplayRule, Steady,
     retry::{self, Next, RetryPolicy},
 };
 use stateright::{Model, Property};
 
 use crate::{
     flaws::Flaw,
-    known::Known,
+    known::{Known, account_id},
     rules,
     state::{
-        Answer, Doing, Event, Faults, Hold, LEASE, Message, NOW, PACE, Permit, Prepared, Row, State, System,
-        TICK, TIMEOUT, Tick, Worker, at,
+        Account, Answer, Doing, Event, Faults, Hold, LEASE, Message, NOW, PACE, Permit, Prepared, Row, State,
+        System, TICK, TIMEOUT, Tick, at,
     },
 };
 
@@ -88,6 +88,8 @@ pub enum Step {
     Lose(usize),
     /// SIGKILL, and another worker in its place.
     Crash(usize),
+    /// A restart with a configuration that names another account: `src/domain/retry/progress.rs::is_elsewhere`
+    Move(usize),
     /// `src/rabbitmq/consumer.rs::run` ends: a connection that broke, or a broker that was started again.
     SessionBreaks(usize),
     /// `src/limits/permits.rs::take`, by another job
@@ -105,7 +107,7 @@ pub enum Step {
 }
 
 impl Protocol {
-    pub fn decide(&self, known: &Known) -> Next {
+    pub fn decide(&self, known: &Known, account: Account) -> Next {
         let policy = RetryPolicy {
             initial: Duration::ZERO,
             max_interval: Duration::ZERO,
@@ -121,7 +123,7 @@ impl Protocol {
             }
             rule => rule,
         };
-        retry::next(&known.progress(), rule, &policy, &circumstances())
+        retry::next(&known.progress(), rule, &policy, &circumstances(account))
     }
 
     pub fn is(&self, flaw: Flaw) -> bool {
@@ -229,10 +231,11 @@ impl Model for Protocol {
             }
             Step::Crash(worker) => {
                 system.faults.crashes -= 1;
-                let dead = std::mem::replace(&mut system.workers[worker], Worker::IDLE);
-                if dead.has_delivery {
-                    system.message = Message::Ready;
-                }
+                system.restart(worker, system.workers[worker].account);
+            }
+            Step::Move(worker) => {
+                system.faults.moves -= 1;
+                system.restart(worker, 1);
             }
             Step::SessionBreaks(worker) => self.end_session(system, worker),
             Step::OtherTakes(worker) => {
@@ -273,16 +276,18 @@ impl Model for Protocol {
 fn gives_up(before: &System, after: &System, step: Step) -> bool {
     let open = after.row.as_ref().filter(|row| row.state == State::Open);
     open.and_then(|row| row.holder).is_some_and(|holder| {
-        !matches!(step, Step::Crash(_)) && before.has_link_of(holder) && !after.has_link_of(holder)
+        !matches!(step, Step::Crash(_) | Step::Move(_))
+            && before.has_link_of(holder)
+            && !after.has_link_of(holder)
     })
 }
 
-/// One account, and a clock that always ran steadily.
-pub fn circumstances() -> Circumstances {
+/// A clock that always ran steadily.
+pub fn circumstances(account: Account) -> Circumstances {
     Circumstances {
         now: at(NOW),
         steady: Steady { since: at(0), after_step: false },
-        account: AccountId::of("sandbox", "https://pay.example", "acme"),
+        account: account_id(account),
     }
 }
 

@@ -22,10 +22,8 @@ pub const ALL: [(&str, Rule); 11] = [
     ("R4 a failed record has no link", |_, system| {
         state(system) != Some(State::Failed) || system.links.is_empty()
     }),
-    ("R5 unknown only where there is no other way", |protocol, system| match state(system) {
-        Some(State::Unknown { is_justified }) => {
-            is_justified && !matches!(protocol.rule, ReplayRule::LookUp(_))
-        }
+    ("R5 unknown only where there is no other way", |_, system| match state(system) {
+        Some(State::Unknown { is_justified }) => is_justified,
         _ => true,
     }),
     ("R5b doubt only where a call was begun and its outcome is not written down", |_, system| {

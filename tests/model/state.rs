@@ -35,8 +35,8 @@ pub struct System {
     pub row: Option<Row>,
     /// On their way to the connector.
     pub requests: Vec<Request>,
-    /// Made at the connector: under which key, and when. Their place is their number.
-    pub links: Vec<(u8, Tick)>,
+    /// Made at the connector. Their place is their number.
+    pub links: Vec<Link>,
     /// Ids of the results that the broker has.
     pub results: Vec<Hold>,
     pub workers: Vec<Worker>,
@@ -76,6 +76,8 @@ pub struct Faults {
     pub waits: u8,
     /// Readers find a reason to reject the message.
     pub reasons: u8,
+    /// Workers restart with a configuration that names another account.
+    pub moves: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,6 +98,8 @@ pub struct Row {
     pub first_called_at: Option<Tick>,
     pub last_called_at: Option<Tick>,
     pub is_in_doubt: bool,
+    /// The account that was called last.
+    pub account: Option<Account>,
     pub holder: Option<Hold>,
     /// The claim that has begun no call.
     pub uncalled_holder: Option<Hold>,
@@ -121,10 +125,21 @@ pub struct Event {
     pub due_at: Option<Tick>,
 }
 
+/// An account at the provider. Each knows its own links and keys alone.
+pub type Account = u8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Link {
+    pub key: u8,
+    pub account: Account,
+    pub made_at: Tick,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Request {
     pub of: Call,
     pub key: u8,
+    pub account: Account,
     pub sent_at: Tick,
 }
 
@@ -138,6 +153,8 @@ pub struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Worker {
     pub doing: Doing,
+    /// The account that its configuration names.
+    pub account: Account,
     /// It has a delivery to acknowledge.
     pub acknowledges: bool,
     /// The session that brought that delivery goes on.
@@ -163,6 +180,7 @@ pub enum Permit {
 impl Worker {
     pub const IDLE: Self = Self {
         doing: Doing::Nothing,
+        account: 0,
         acknowledges: false,
         has_delivery: false,
         permit: Permit::Free,
@@ -255,6 +273,7 @@ impl Row {
         self.first_called_at = known.first_called_at;
         self.last_called_at = known.last_called_at.max(self.last_called_at);
         self.is_in_doubt = known.is_in_doubt;
+        self.account = known.account;
     }
 }
 
@@ -313,7 +332,7 @@ impl System {
             row.due_at.iter_mut().chain(event).for_each(until(NOW));
         }
         self.requests.iter_mut().for_each(|request| later(&mut request.sent_at));
-        self.links.iter_mut().for_each(|(_, made_at)| later(made_at));
+        self.links.iter_mut().for_each(|link| later(&mut link.made_at));
         for worker in &mut self.workers {
             if let Doing::Holding { granted_at, known, .. } | Doing::Calling { granted_at, known, .. } =
                 &mut worker.doing
@@ -324,6 +343,14 @@ impl System {
             if let Doing::Calling { sent_at, .. } = &mut worker.doing {
                 until(NOW - TIMEOUT)(sent_at);
             }
+        }
+    }
+
+    /// A worker dies, and another one starts in its place.
+    pub fn restart(&mut self, number: usize, account: Account) {
+        let started = Worker { account, ..Worker::IDLE };
+        if std::mem::replace(&mut self.workers[number], started).has_delivery {
+            self.message = Message::Ready;
         }
     }
 

@@ -7,8 +7,8 @@ use crate::{
     known::{CameTo, Known, link, number},
     protocol::{Protocol, circumstances},
     state::{
-        Answer, Call, Doing, Event, Hold, LEASE, NOW, Permit, Prepared, Request, Row, State, System, Tick,
-        at, ticks,
+        Account, Answer, Call, Doing, Event, LEASE, Link, NOW, Permit, Prepared, Request, Row, State, System,
+        Tick, Worker, at, ticks,
     },
 };
 
@@ -18,7 +18,8 @@ impl Protocol {
         let decided = |next| Doing::Holding { hold, granted_at, known, next };
         let is_let_through = matches!(next, Prepared::LetThrough | Prepared::FirstCall);
         let waits_until = if is_let_through { NOW } else { system.let_through_at };
-        let decision = self.decide(&known);
+        let account = system.workers[worker].account;
+        let decision = self.decide(&known, account);
         if let Next::Call { after } | Next::LookUp { after } = decision {
             let due_at = waits_until.max(NOW + ticks(after));
             if due_at > NOW {
@@ -35,7 +36,7 @@ impl Protocol {
                 Doing::Nothing
             }
             Next::Conclude(conclusion) => {
-                let after = self.conclude(system, hold, &known, &conclusion);
+                let after = self.conclude(system, worker, &conclusion);
                 if is_heard { after } else { decided(Prepared::Nothing) }
             }
         };
@@ -55,7 +56,10 @@ impl Protocol {
         }
     }
 
-    fn conclude(&self, system: &mut System, hold: Hold, known: &Known, conclusion: &Conclusion) -> Doing {
+    fn conclude(&self, system: &mut System, worker: usize, conclusion: &Conclusion) -> Doing {
+        let Worker { doing: Doing::Holding { hold, known, .. }, account, .. } = system.workers[worker] else {
+            return Doing::Nothing;
+        };
         let Some(row) = system.row.as_mut() else { return Doing::Nothing };
         if !self.is_held(row, hold) {
             // An earlier try was committed and its answer lost, where the row carries our own event.
@@ -69,7 +73,7 @@ impl Protocol {
         row.state = match conclusion {
             Conclusion::Created(link) => State::Created { link: number(link) },
             Conclusion::Rejected { .. } | Conclusion::Unavailable(_) => State::Failed,
-            Conclusion::Unknown(_) => State::Unknown { is_justified: self.is_unknowable(known) },
+            Conclusion::Unknown(_) => State::Unknown { is_justified: self.is_unknowable(&known, account) },
         };
         (row.holder, row.uncalled_holder, row.due_at) = (None, None, None);
         if self.is(Flaw::EventApart) {
@@ -80,9 +84,11 @@ impl Protocol {
     }
 
     /// Whether the replay rule leaves no other way.
-    fn is_unknowable(&self, known: &Known) -> bool {
+    fn is_unknowable(&self, known: &Known, account: Account) -> bool {
+        let is_elsewhere = known.account.is_some_and(|called| called != account);
         known.is_in_doubt
             && match self.rule {
+                _ if is_elsewhere => true,
                 ReplayRule::Never => true,
                 ReplayRule::LookUp(_) | ReplayRule::SameKey { look_up: Some(_), .. } => false,
                 ReplayRule::SameKey { window, look_up: None } => {
@@ -93,7 +99,10 @@ impl Protocol {
     }
 
     pub fn renew(&self, system: &mut System, worker: usize, next: Prepared) {
-        let Doing::Holding { hold, mut known, .. } = system.workers[worker].doing else { return };
+        let Worker { doing: Doing::Holding { hold, mut known, .. }, account, .. } = system.workers[worker]
+        else {
+            return;
+        };
         let row = system.row.as_mut().filter(|row| self.is_held(row, hold));
         // A call is begun under a lease that runs still: what it was decided by may be long past.
         let is_stale = |row: &&mut Row| {
@@ -106,6 +115,7 @@ impl Protocol {
                     known.attempts += 1;
                     known.first_called_at.get_or_insert(NOW);
                     known.last_called_at = Some(NOW);
+                    known.account = self.remembered(account);
                 }
                 row.write_down(&known);
                 if next == Prepared::Call {
@@ -121,7 +131,9 @@ impl Protocol {
     }
 
     pub fn send(&self, system: &mut System, worker: usize) {
-        let Doing::Holding { hold, granted_at, mut known, next } = system.workers[worker].doing else {
+        let Worker { doing: Doing::Holding { hold, granted_at, mut known, next }, account, .. } =
+            system.workers[worker]
+        else {
             return;
         };
         if !self.is_covered(granted_at) {
@@ -131,27 +143,31 @@ impl Protocol {
         if next == Prepared::FirstCall {
             if self.is(Flaw::LeasedBeforeLetThrough) {
                 self.reserve(system);
+            }
+            if self.is(Flaw::LeasedBeforeLetThrough) || self.is(Flaw::AcceptedAsCalled) {
                 let row = system.row.as_mut().filter(|row| self.is_held(row, hold));
                 row.into_iter().for_each(|row| row.is_unsettled = true);
             }
             known.attempts += 1;
             known.first_called_at.get_or_insert(granted_at);
             known.last_called_at = Some(granted_at);
+            known.account = self.remembered(account);
         }
         let key = if self.is(Flaw::NewKeyPerAttempt) { known.attempts } else { 0 };
         let of = Call { hold, attempt: known.attempts };
-        system.requests.push(Request { of, key, sent_at: NOW });
+        system.requests.push(Request { of, key, account, sent_at: NOW });
         system.workers[worker].doing = Doing::Calling { hold, granted_at, known, sent_at: NOW, answer: None };
     }
 
     pub fn look_up(&self, system: &mut System, worker: usize) {
         let Doing::Holding { hold, granted_at, mut known, .. } = system.workers[worker].doing else { return };
-        let finding = match system.links.len() {
-            0 => Finding::NotFound { status_code: 200 },
-            _ => Finding::Found(link(0)),
+        let account = system.workers[worker].account;
+        let finding = match system.links.iter().position(|link| link.account == account) {
+            None => Finding::NotFound { status_code: 200 },
+            Some(number) => Finding::Found(link(u8::try_from(number).unwrap())),
         };
         let mut progress = known.progress();
-        progress.record_finding(finding, self.rule, &circumstances());
+        progress.record_finding(finding, self.rule, &circumstances(account));
         known.learn(&progress);
         system.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
     }
@@ -175,17 +191,16 @@ impl Protocol {
 
     /// A key is good for the window, counted from what was made under it.
     pub fn carry_out(&self, system: &mut System, place: usize) {
-        let Request { of, key, .. } = system.requests.remove(place);
+        let Request { of, key, account, .. } = system.requests.remove(place);
         let known = match self.rule {
-            ReplayRule::SameKey { window, .. } => system
-                .links
-                .iter()
-                .position(|(made_under, made_at)| *made_under == key && NOW < made_at + ticks(window)),
+            ReplayRule::SameKey { window, .. } => system.links.iter().position(|link| {
+                (link.key, link.account) == (key, account) && NOW < link.made_at + ticks(window)
+            }),
             ReplayRule::LookUp(_) | ReplayRule::Never => None,
         };
         let number = known.unwrap_or(system.links.len());
         if known.is_none() {
-            system.links.push((key, NOW));
+            system.links.push(Link { key, account, made_at: NOW });
         }
         system.answer(of, Answer::Link(u8::try_from(number).unwrap()));
     }
