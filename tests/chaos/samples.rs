@@ -23,6 +23,8 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(20);
 /// Calls a second of a connector that has no limits.
 const UNLIMITED: u64 = 20;
+/// From a conclusion until its result is published.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 /// At the end of a run nothing may be due for longer.
 const BOUND_AT_END: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -34,18 +36,26 @@ pub struct Samples {
     started: Instant,
     /// The worst of each record.
     overdue: Mutex<HashMap<String, Overdue>>,
+    /// The worst of each event.
+    unpublished: Mutex<HashMap<String, Overdue>>,
     progress: Mutex<Vec<Progress>>,
     /// From each SIGKILL until all records that had been called and were open then were concluded.
     recoveries: Mutex<Vec<Option<Duration>>>,
     trouble: Mutex<HashMap<Part, Trouble>>,
     /// From when to when a worker may have written a call down and not sent it, by the clock of this machine.
     interruptions: Mutex<Vec<(OffsetDateTime, OffsetDateTime)>>,
+    /// From when to when one worker could not conclude what it had in hand, while others could take it over.
+    cut_off: Mutex<Vec<(usize, OffsetDateTime, OffsetDateTime)>>,
 }
 
 /// What due work needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Part {
     Database,
+    /// With its queues and with every worker's way to it.
+    RabbitMq,
+    /// All of them: a dead worker's events are taken over.
+    Workers,
     Connector(&'static str),
 }
 
@@ -62,10 +72,12 @@ impl Samples {
             pool: pool.connect_lazy(database_url).map_err(|error| error.to_string())?,
             started: Instant::now(),
             overdue: Mutex::default(),
+            unpublished: Mutex::default(),
             progress: Mutex::default(),
             recoveries: Mutex::default(),
             trouble: Mutex::default(),
             interruptions: Mutex::default(),
+            cut_off: Mutex::default(),
         })
     }
 
@@ -80,6 +92,10 @@ impl Samples {
     pub fn ends(&self, fault: Fault, lasted: Duration) {
         if cuts_off_postgres(fault) {
             self.interrupted(lasted);
+        }
+        if let Fault::PauseWorker(worker) | Fault::Way(worker, Service::Postgres, _) = fault {
+            let now = OffsetDateTime::now_utc();
+            self.cut_off.lock().unwrap().push((worker, now - lasted, now));
         }
         let mut trouble = self.trouble.lock().unwrap();
         for part in parts(fault) {
@@ -117,17 +133,28 @@ impl Samples {
         Ok(rows.into_iter().map(|(merchant_id, id)| key(&merchant_id, &id)).collect())
     }
 
+    /// Whether the worker lived, awake and with its way to the database, from one time to the other.
+    pub fn lived(&self, env: &TestEnv, worker: usize, from: OffsetDateTime, to: OffsetDateTime) -> bool {
+        let (from, to) = (from - BEFORE_SENDING, to + BEFORE_SENDING);
+        let ends = env.fleet.ends.lock().unwrap();
+        let cut_off = self.cut_off.lock().unwrap();
+        !ends.iter().any(|(ended, at)| *ended == worker && (from..=to).contains(at))
+            && !cut_off.iter().any(|(cut, began, ended)| *cut == worker && *began <= to && *ended >= from)
+    }
+
     /// For how long the connector's provider, all ways to it and the database have been well.
     fn well(&self, connector: &str) -> Duration {
+        self.all_well(|part| {
+            matches!(part, Part::Database) || matches!(part, Part::Connector(name) if *name == connector)
+        })
+    }
+
+    fn all_well(&self, concerns: impl Fn(&Part) -> bool) -> Duration {
         let trouble = self.trouble.lock().unwrap();
-        let of_part = |(part, trouble): (&Part, &Trouble)| {
-            let concerns =
-                matches!(part, Part::Database) || matches!(part, Part::Connector(name) if *name == connector);
-            match trouble {
-                _ if !concerns => None,
-                Trouble { under_way: 0, ended } => ended.map(|ended| ended.elapsed()),
-                Trouble { .. } => Some(Duration::ZERO),
-            }
+        let of_part = |(part, trouble): (&Part, &Trouble)| match trouble {
+            _ if !concerns(part) => None,
+            Trouble { under_way: 0, ended } => ended.map(|ended| ended.elapsed()),
+            Trouble { .. } => Some(Duration::ZERO),
         };
         trouble.iter().filter_map(of_part).min().unwrap_or(self.started.elapsed())
     }
@@ -164,6 +191,24 @@ impl Samples {
             let mut overdue = self.overdue.lock().unwrap();
             let known = overdue.remove(&id);
             overdue.insert(id, known.map_or(sample.clone(), |known| known.worse(sample)));
+        }
+        let oldest: Option<(String, i64)> = sqlx::query_as(
+            "SELECT e.id::text, (extract(epoch FROM now() - p.concluded_at) * 1000)::bigint
+            FROM events e JOIN payout_links p ON p.id = e.payout_link_id
+            WHERE e.due_at IS NOT NULL AND e.published_at IS NULL ORDER BY p.concluded_at LIMIT 1",
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        if let Some((id, milliseconds)) = oldest {
+            let sample = Overdue {
+                what: id.clone(),
+                overdue: Duration::from_millis(milliseconds.unsigned_abs()),
+                well: self.all_well(|part| !matches!(part, Part::Connector(_))),
+                bound: PUBLISHED_WITHIN,
+            };
+            let mut unpublished = self.unpublished.lock().unwrap();
+            let known = unpublished.remove(&id);
+            unpublished.insert(id, known.map_or(sample.clone(), |known| known.worse(sample)));
         }
         Ok(())
     }
@@ -213,6 +258,25 @@ impl Samples {
     pub fn all(&self) -> (Vec<Overdue>, Vec<Progress>) {
         let overdue = self.overdue.lock().unwrap().values().cloned().collect();
         (overdue, self.progress.lock().unwrap().clone())
+    }
+
+    pub fn unpublished(&self) -> Vec<Overdue> {
+        self.unpublished.lock().unwrap().values().cloned().collect()
+    }
+
+    /// When each record was concluded.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn concluded_at(&self) -> Result<HashMap<String, OffsetDateTime>, String> {
+        let rows: Vec<(String, String, OffsetDateTime)> = sqlx::query_as(
+            "SELECT merchant_id, merchant_payout_id, concluded_at FROM payout_links WHERE concluded_at IS NOT NULL",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| error.to_string())?;
+        Ok(rows.into_iter().map(|(merchant_id, id, at)| (key(&merchant_id, &id), at)).collect())
     }
 
     pub fn recoveries(&self) -> Vec<Option<Duration>> {
@@ -274,9 +338,27 @@ fn parts(fault: Fault) -> Vec<Part> {
             vec![Part::Connector(CONNECTORS[place].name)]
         }
         Fault::Overload(Overload::Breaks(_)) => {
-            CONNECTORS.iter().map(|connector| Part::Connector(connector.name)).collect()
+            let connectors = CONNECTORS.iter().map(|connector| Part::Connector(connector.name));
+            connectors.chain([Part::RabbitMq]).collect()
         }
-        Fault::Overload(Overload::Rename) => vec![Part::Connector(ROAMING.name)],
+        Fault::KillNode(_)
+        | Fault::RestartNode(_)
+        | Fault::KillLeader
+        | Fault::KillMajority(_)
+        | Fault::Alarm(_)
+        | Fault::Way(_, Service::RabbitMq, _)
+        | Fault::Overload(Overload::Closes(_) | Overload::ConsumerTimeout | Overload::FullResults) => {
+            vec![Part::RabbitMq]
+        }
+        Fault::KillWorker(_)
+        | Fault::PauseWorker(_)
+        | Fault::RestartWorker(_)
+        | Fault::RollingRestart
+        | Fault::Way(_, Service::Postgres, _)
+        | Fault::Overload(Overload::Kills | Overload::Stops) => vec![Part::Workers],
+        Fault::Overload(Overload::Rename) => {
+            vec![Part::Connector(ROAMING.name), Part::Workers]
+        }
         _ => Vec::new(),
     }
 }

@@ -98,10 +98,10 @@ impl TestEnv {
             if is_saturated { crowd(address(merchants[MERCHANTS].receiver.url())).await } else { Vec::new() };
         let (mut ways, calls) = (Vec::new(), Calls::default());
         let delay = variant.map_or(Duration::ZERO, Variant::delay);
-        for _ in 0..WORKERS {
+        for worker in 0..WORKERS {
             let mut connectors = Vec::new();
             for provider in &providers[..CONNECTORS.len()] {
-                let kind = Kind::provider(address(provider.url()), delay, calls.clone());
+                let kind = Kind::provider(address(provider.url()), delay, calls.of_worker(worker));
                 connectors.push(Proxy::start(kind).await);
             }
             let postgres = Proxy::start(Kind::to(vec![postgres.address])).await;

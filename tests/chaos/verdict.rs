@@ -6,12 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use history_checker::{DeadLetter, Files, History, Link, Published, Webhook};
+use history_checker::{Answered, DeadLetter, Files, History, Link, Published, Webhook};
 use payout_link_worker::postgres::{self, Store};
 use payout_link_worker::{cli::read_records, domain::idempotency_key};
+use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::{
+    calls::Answer,
     connectors::{Provider, references},
     faults::Done,
     report::Report,
@@ -209,7 +211,7 @@ async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
     let (overdue, progress) = env.samples.all();
     Ok(History {
         published: published.clone(),
-        links,
+        links: links.clone(),
         records,
         messages: heard,
         dead,
@@ -221,8 +223,39 @@ async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
         overdue,
         progress,
         overdue_at_end: env.samples.overdue_at_end().await?,
+        answered: answered(env, &links, of).await?,
+        unpublished: env.samples.unpublished(),
         ..History::default()
     })
+}
+
+/// A worker that has waited for longer may have given the call up before its answer came.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
+
+/// Links of the sandboxes whose answers reached a worker that lived on until the record was concluded.
+async fn answered<'a>(
+    env: &TestEnv,
+    links: &[Link],
+    of: impl Fn(&str) -> Option<Vec<&'a Published>>,
+) -> Result<Vec<Answered>, String> {
+    let concluded_at = env.samples.concluded_at().await?;
+    let by_key: HashMap<&str, &Link> = links.iter().map(|link| (link.key.as_str(), link)).collect();
+    let read = |answer: Answer| {
+        let is_readable = serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok();
+        if !matches!(answer.status, 200 | 201) || !is_readable || answer.took > HEARD_WITHIN {
+            return None;
+        }
+        let key = &answer.references.iter().find_map(|reference| of(reference))?[0].key;
+        let link = by_key.get(key.as_str())?;
+        let is_its = String::from_utf8_lossy(&answer.body).contains(&link.id);
+        // Without a conclusion it has lived until now.
+        let until = concluded_at.get(key).copied().unwrap_or_else(OffsetDateTime::now_utc);
+        let is_held = is_its && env.samples.lived(env, answer.worker, answer.at.into(), until);
+        is_held.then(|| Answered { key: key.clone(), link_id: link.id.clone() })
+    };
+    let answered: Vec<Answered> = env.calls.answers().into_iter().filter_map(read).collect();
+    println!("{} answers were in the hands of workers that lived on", answered.len());
+    Ok(answered)
 }
 
 fn id(job: &Published) -> &str {

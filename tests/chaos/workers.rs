@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use time::OffsetDateTime;
+
 use crate::{
     connectors::Connector,
     proxy::Proxy,
@@ -43,6 +45,8 @@ pub struct Fleet {
     pub connectors: &'static [Connector],
     /// Ends that nobody asked for.
     pub surprises: Mutex<Vec<String>>,
+    /// When workers ended or began to stop.
+    pub ends: Mutex<Vec<(usize, OffsetDateTime)>>,
     client: reqwest::Client,
 }
 
@@ -68,6 +72,7 @@ impl Fleet {
             workers: workers.collect(),
             connectors,
             surprises: Mutex::default(),
+            ends: Mutex::default(),
             client: reqwest::Client::builder().timeout(Duration::from_secs(2)).build().unwrap(),
         }
     }
@@ -98,6 +103,7 @@ impl Fleet {
     /// SIGKILL, and its end.
     pub fn kill(&self, place: usize) {
         self.measure(place);
+        self.ended(place);
         if let Some(mut child) = self.workers[place].child.lock().unwrap().take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -111,6 +117,7 @@ impl Fleet {
     /// SIGTERM, and its end; what takes longer than any grace period, or fails, is a surprise.
     pub async fn stop(&self, place: usize) {
         self.measure(place);
+        self.ended(place);
         let Some(mut child) = self.workers[place].child.lock().unwrap().take() else { return };
         signal(child.id(), "TERM").await;
         let ended = until("a worker's end", Duration::from_secs(40), async || {
@@ -136,10 +143,15 @@ impl Fleet {
                 Some(format!("worker {place} ended by itself: {status}"))
             });
             if let Some(ended) = ended {
+                self.ended(place);
                 self.surprise(ended);
                 self.start(place);
             }
         }
+    }
+
+    fn ended(&self, place: usize) {
+        self.ends.lock().unwrap().push((place, OffsetDateTime::now_utc()));
     }
 
     fn surprise(&self, what: String) {

@@ -17,9 +17,11 @@
 //! | R13 | no record is `unknown` unless a creating call of it reached the provider, or a proxy in front of it |
 //! | R14 | due work is taken up within its bound while its provider is well |
 //! | R15 | once all faults are repaired, every minute finishes something until nothing is left, and nothing is overdue at the end |
+//! | R16 | a link whose answer reached a worker that lived on is the link of its record |
+//! | R17 | a result is published within its bound while RabbitMQ, the database and the workers are well: it waits for no merchant and for no requester |
 //!
-//! R13 to R15 need evidence that only a run can collect (`called`, `overdue`, `progress`, `overdue_at_end`). Without
-//! it they find nothing.
+//! R13 to R17 need evidence that only a run can collect (`called`, `overdue`, `progress`, `overdue_at_end`,
+//! `answered`, `unpublished`). Without it they find nothing.
 //!
 //! It shares no code with what it judges: the caller reads the database, and says what the idempotency keys are.
 //! `check` goes through a history once: its cost grows with its length. `docs/reference/history-checker.md` has the
@@ -170,6 +172,17 @@ pub struct History {
     pub progress: Vec<Progress>,
     /// Records and events that were due when the run ended.
     pub overdue_at_end: Vec<Overdue>,
+    /// Links whose answers reached a worker that lived, with its database, until the record was concluded.
+    pub answered: Vec<Answered>,
+    /// Events whose results were not published: the worst sample of each.
+    pub unpublished: Vec<Overdue>,
+}
+
+/// A created link in a worker's hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    pub key: String,
+    pub link_id: String,
 }
 
 /// Something whose `due_at` had passed when it was looked at.

@@ -1,4 +1,4 @@
-//! R14 and R15: work goes on. They judge samples that a run took from outside, with the run's own bounds.
+//! R14, R15 and R17: work goes on. They judge samples that a run took from outside, with the run's own bounds.
 
 use std::time::Duration;
 
@@ -8,11 +8,15 @@ use super::{History, Overdue, Progress, Violation};
 const STALL: Duration = Duration::from_secs(60);
 
 pub(super) fn check(history: &History) -> Vec<Violation> {
-    let late = history.overdue.iter().filter(|overdue| overdue.overdue.min(overdue.well) > overdue.bound);
-    let late = late.map(|overdue| wrong("R14", format!("{overdue:?}")));
+    let overdue = late(&history.overdue).map(|overdue| wrong("R14", format!("{overdue:?}")));
+    let unpublished = late(&history.unpublished).map(|event| wrong("R17", format!("{event:?}")));
     let left = history.overdue_at_end.iter().filter(|overdue| overdue.overdue > overdue.bound);
     let left = left.map(|overdue| wrong("R15", format!("at the end: {overdue:?}")));
-    late.chain(left).chain(stalls(&history.progress)).collect()
+    overdue.chain(unpublished).chain(left).chain(stalls(&history.progress)).collect()
+}
+
+fn late(samples: &[Overdue]) -> impl Iterator<Item = &Overdue> {
+    samples.iter().filter(|overdue| overdue.overdue.min(overdue.well) > overdue.bound)
 }
 
 fn wrong(rule: &'static str, evidence: String) -> Violation {

@@ -1,4 +1,4 @@
-//! R1 to R13, each where its evidence is at hand.
+//! R1 to R13 and R16, each where its evidence is at hand.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -20,6 +20,7 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
         }
     }
     found.rejections(&known);
+    found.answers(&known, history);
     found.found.extend(liveness::check(history));
     for message in history.messages.iter().filter(|message| message.id.is_none()) {
         found.wrong(true, "R9", || format!("{message:?} has no id"));
@@ -264,6 +265,15 @@ impl Findings {
         self.wrong(bodies.len() > 1, "R7", || format!("{} bodies for {event:?}", bodies.len()));
         for post in posts {
             self.wrong(post.id.as_ref() != Some(&event.id), "R9", || format!("{post:?} is not of {event:?}"));
+        }
+    }
+
+    /// A second link under the key is another rule's: here it is enough that one answer was not given up.
+    fn answers(&mut self, known: &Known<'_>, history: &History) {
+        for answer in &history.answered {
+            let record = known.by_key.get(answer.key.as_str()).and_then(|of_key| of_key.record);
+            let is_kept = record.is_some_and(|record| record.state == "created" && record.link_id.is_some());
+            self.wrong(!is_kept, "R16", || format!("{answer:?} was given up: {record:?}"));
         }
     }
 

@@ -342,3 +342,25 @@ fn rivals_of_one_amount_are_reported_by_who_was_refused() {
         history.published.push(Published { fingerprint: "9 EUR".into(), ..job("m-3") });
     });
 }
+
+#[test]
+fn r16_an_answer_in_hand_is_not_given_up() {
+    let mut answered = good();
+    answered.answered = vec![Answered { key: "po_1".into(), link_id: "plink_1".into() }];
+    caught("R16", &answered, |history| history.records[0].state = "unknown".into());
+    caught("R16", &answered, |history| history.records.clear());
+    caught("R16", &unknown(Rule::Never), |history| history.answered = answered.answered);
+}
+
+#[test]
+fn r17_results_wait_for_no_merchant() {
+    let event = |overdue, well| Overdue {
+        what: ID.into(),
+        overdue: Duration::from_secs(overdue),
+        well: Duration::from_secs(well),
+        bound: Duration::from_secs(10),
+    };
+    let mut in_time = good();
+    in_time.unpublished = vec![event(10, 60), event(60, 10)];
+    caught("R17", &in_time, |history| history.unpublished.push(event(11, 11)));
+}

@@ -1,69 +1,151 @@
-//! Which creating calls a worker sent: read on the way to a provider, whatever becomes of them behind it.
+//! Which creating calls a worker sent, read on the way to a provider, and which of their answers reached it.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime},
 };
 
-/// References of creating calls, as they were sent.
+/// Creating calls, as they were sent, and their answers. Clones share them.
 #[derive(Clone, Default)]
-pub struct Calls(Arc<Mutex<HashSet<String>>>);
+pub struct Calls {
+    seen: Arc<Mutex<Seen>>,
+    worker: usize,
+}
+
+#[derive(Default)]
+struct Seen {
+    references: HashSet<String>,
+    answers: Vec<Answer>,
+}
+
+/// A complete answer to a creating call, written to the worker's connection.
+#[derive(Clone)]
+pub struct Answer {
+    pub references: Vec<String>,
+    pub worker: usize,
+    pub at: SystemTime,
+    /// Since the call came by.
+    pub took: Duration,
+    pub status: u16,
+    pub body: Vec<u8>,
+}
 
 /// More than any request of a worker. A stream that does not fit is no such request.
 const MAX_BYTES: usize = 512 * 1024;
 
 impl Calls {
     pub fn references(&self) -> HashSet<String> {
-        self.0.lock().unwrap().clone()
+        self.seen.lock().unwrap().references.clone()
+    }
+
+    pub fn answers(&self) -> Vec<Answer> {
+        self.seen.lock().unwrap().answers.clone()
+    }
+
+    /// The same, on the way of one worker.
+    pub fn of_worker(&self, worker: usize) -> Self {
+        Self { seen: self.seen.clone(), worker }
     }
 }
+
+/// Complete requests of one connection whose answers have not come: references and time.
+pub type Asked = Arc<Mutex<VecDeque<(Vec<String>, Instant)>>>;
 
 /// One connection's requests, as HTTP/1.1 frames them.
 pub struct Reader {
     calls: Calls,
+    asked: Asked,
     unread: Vec<u8>,
 }
 
 impl Reader {
     pub fn new(calls: Calls) -> Self {
-        Self { calls, unread: Vec::new() }
+        Self { calls, asked: Asked::default(), unread: Vec::new() }
+    }
+
+    /// The reader of the other direction.
+    pub fn answers(&self) -> AnswerReader {
+        AnswerReader { calls: self.calls.clone(), asked: self.asked.clone(), unread: Vec::new() }
     }
 
     /// A request counts from its first bytes that name a reference: a part of it may have been carried out.
     pub fn read(&mut self, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
         loop {
-            let length = self.length();
+            let length = length(&self.unread);
             let available = length.unwrap_or(self.unread.len()).min(self.unread.len());
-            self.note(&self.unread[..available]);
+            let references = references(&self.unread[..available]);
             match length {
                 Some(length) if length <= self.unread.len() && length > 0 => {
-                    drop(self.unread.drain(..length))
+                    drop(self.unread.drain(..length));
+                    self.calls.seen.lock().unwrap().references.extend(references.iter().cloned());
+                    self.asked.lock().unwrap().push_back((references, Instant::now()));
                 }
-                _ => break,
+                _ => {
+                    self.calls.seen.lock().unwrap().references.extend(references);
+                    break;
+                }
             }
         }
         if self.unread.len() > MAX_BYTES {
             self.unread.clear();
         }
     }
+}
 
-    /// Of the first request, head and body; `None` before its head is complete.
-    fn length(&self) -> Option<usize> {
-        let head = self.unread.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
-        let text = String::from_utf8_lossy(&self.unread[..head]).to_ascii_lowercase();
-        let body = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-        Some(head + body.unwrap_or(0))
-    }
+/// One connection's answers, in the order of its requests.
+pub struct AnswerReader {
+    calls: Calls,
+    asked: Asked,
+    unread: Vec<u8>,
+}
 
-    /// Look-ups are GET. What is POST and names a reference creates.
-    fn note(&self, request: &[u8]) {
-        if !request.starts_with(b"POST ") {
-            return;
+impl AnswerReader {
+    /// Notes what has been written to the worker. An answer whose length is not declared is no evidence.
+    pub fn wrote(&mut self, bytes: &[u8]) {
+        self.unread.extend_from_slice(bytes);
+        while let Some(length) = length(&self.unread).filter(|length| *length <= self.unread.len()) {
+            let answer: Vec<u8> = self.unread.drain(..length).collect();
+            let Some((references, asked_at)) = self.asked.lock().unwrap().pop_front() else { return };
+            let Some(head) = head(&answer) else { return };
+            let status = answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+            let answer = Answer {
+                references,
+                worker: self.calls.worker,
+                at: SystemTime::now(),
+                took: asked_at.elapsed(),
+                status: status.unwrap_or(0),
+                body: answer[head..].to_vec(),
+            };
+            if !answer.references.is_empty() {
+                self.calls.seen.lock().unwrap().answers.push(answer);
+            }
         }
-        let words = request.split(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'-'));
-        let references = words.filter(|word| word.len() == 32 || word.len() == 36);
-        let references = references.filter_map(|word| String::from_utf8(word.to_vec()).ok());
-        self.calls.0.lock().unwrap().extend(references);
+        if self.unread.len() > MAX_BYTES {
+            self.unread.clear();
+        }
     }
+}
+
+fn head(message: &[u8]) -> Option<usize> {
+    Some(message.windows(4).position(|end| end == b"\r\n\r\n")? + 4)
+}
+
+/// Of the first message, head and body; `None` before its head is complete.
+fn length(message: &[u8]) -> Option<usize> {
+    let head = head(message)?;
+    let text = String::from_utf8_lossy(&message[..head]).to_ascii_lowercase();
+    let body = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    Some(head + body.unwrap_or(0))
+}
+
+/// Look-ups are GET. A POST that names a reference creates.
+fn references(request: &[u8]) -> Vec<String> {
+    if !request.starts_with(b"POST ") {
+        return Vec::new();
+    }
+    let words = request.split(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'-'));
+    let references = words.filter(|word| word.len() == 32 || word.len() == 36);
+    references.filter_map(|word| String::from_utf8(word.to_vec()).ok()).collect()
 }

@@ -18,7 +18,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::calls::{Calls, Reader};
+use crate::calls::{AnswerReader, Calls, Reader};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -178,10 +178,13 @@ async fn carry(
     let _ = server.set_nodelay(true);
     let (client_reads, client_writes) = client.split();
     let (server_reads, server_writes) = server.split();
-    let (delay, mut nobody) = (kind.delay, None);
+    let delay = kind.delay;
+    let mut answers = reader.as_ref().map(Reader::answers);
+    let (mut no_reader, mut no_answers) = (None, None);
     let carried = tokio::try_join!(
-        pump(client_reads, server_writes, delay, reader, control, |mode| mode == Mode::Silent),
-        pump(server_reads, client_writes, delay, &mut nobody, control, |mode| {
+        pump(client_reads, server_writes, delay, Seen(reader, &mut no_answers), control, |mode| mode
+            == Mode::Silent),
+        pump(server_reads, client_writes, delay, Seen(&mut no_reader, &mut answers), control, |mode| {
             matches!(mode, Mode::Silent | Mode::AnswersLost)
         }),
     );
@@ -200,18 +203,21 @@ async fn connect(targets: &[SocketAddr], first: usize) -> std::io::Result<TcpStr
     Err(ErrorKind::ConnectionRefused.into())
 }
 
+/// What is noted of the bytes: when they are read, and when they are written.
+struct Seen<'a>(&'a mut Option<Reader>, &'a mut Option<AnswerReader>);
+
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     delay: Duration,
-    reader: &mut Option<Reader>,
+    seen: Seen<'_>,
     control: &watch::Receiver<Control>,
     swallows: impl Fn(Mode) -> bool,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
-        if let Some(reader) = reader {
+        if let Some(reader) = &mut *seen.0 {
             reader.read(&buffer[..length]);
         }
         let mode = control.borrow().mode;
@@ -224,7 +230,12 @@ async fn pump(
             0 if swallows(mode) => std::future::pending().await,
             0 => return to.shutdown().await,
             _ if swallows(mode) => {}
-            _ => to.write_all(&buffer[..length]).await?,
+            _ => {
+                to.write_all(&buffer[..length]).await?;
+                if let Some(answers) = &mut *seen.1 {
+                    answers.wrote(&buffer[..length]);
+                }
+            }
         }
     }
 }
