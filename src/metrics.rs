@@ -27,6 +27,7 @@
 //! | `payout_links_deliveries_unread` | gauge | | deliveries that wait to be processed |
 //! | `payout_links_oldest_due_record_seconds` | gauge | | for how long the oldest due record has been due |
 //! | `payout_links_oldest_due_event_seconds` | gauge | | the same for events |
+//! | `payout_links_due_work_neglected_seconds` | gauge | | for how long nothing has looked for due work, or due work was not claimed although it could be |
 //! | `payout_links_replies_dropped_total` | counter | | replies to duplicates and rejected jobs that their queue did not accept |
 //! | `payout_links_sealing_key_seals` | gauge | | values that the first key of `keys.sealing` has encrypted, by all workers, as recorded once a minute; its limit is 2³² |
 //! | `payout_links_task_panics` | gauge | `task` | panics of long-lived tasks, each of which is restarted |
@@ -80,6 +81,7 @@ pub struct Metrics {
     deliveries_unread: Gauge,
     oldest_due_record: Gauge,
     oldest_due_event: Gauge,
+    due_work_neglected: Gauge,
     database_up: Gauge,
     open_records: Family<Fixed, Gauge>,
     clock_offsets: Family<Fixed, Gauge>,
@@ -97,6 +99,7 @@ pub struct Now {
     pub deliveries_unread: usize,
     pub oldest_due_record: Duration,
     pub oldest_due_event: Duration,
+    pub due_work_neglected: Duration,
     pub database_up: bool,
     pub open_records: [(&'static str, i64); 3],
     pub database_clock: ClockState,
@@ -130,6 +133,7 @@ impl Metrics {
             deliveries_unread: Gauge::default(),
             oldest_due_record: Gauge::default(),
             oldest_due_event: Gauge::default(),
+            due_work_neglected: Gauge::default(),
             database_up: Gauge::default(),
             open_records: Family::default(),
             clock_offsets: Family::default(),
@@ -246,6 +250,7 @@ impl Metrics {
         self.deliveries_unread.set(whole(now.deliveries_unread));
         self.oldest_due_record.set(seconds(now.oldest_due_record));
         self.oldest_due_event.set(seconds(now.oldest_due_event));
+        self.due_work_neglected.set(seconds(now.due_work_neglected));
         self.database_up.set(now.database_up.into());
         for (account, count) in now.open_records {
             self.open_records.get_or_create(&[("account", account)]).set(count);

@@ -84,6 +84,13 @@ impl Metrics {
         );
         let event = "For how long the oldest due event has been due";
         registry.register_with_unit("oldest_due_event", event, Unit::Seconds, self.oldest_due_event.clone());
+        let neglected = "For how long nothing has looked for due work, or due work was not claimed";
+        registry.register_with_unit(
+            "due_work_neglected",
+            neglected,
+            Unit::Seconds,
+            self.due_work_neglected.clone(),
+        );
         registry.register("database_up", "Whether the database can be used", self.database_up.clone());
         let open = "Open records by the account that they were called in";
         registry.register("open_records", open, self.open_records.clone());

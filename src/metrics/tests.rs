@@ -9,6 +9,7 @@ fn at_rest() -> Now {
         deliveries_unread: 0,
         oldest_due_record: Duration::ZERO,
         oldest_due_event: Duration::ZERO,
+        due_work_neglected: Duration::ZERO,
         database_up: true,
         consuming: true,
         publishing: true,

@@ -247,6 +247,7 @@ impl Pipeline {
             deliveries_unread: unread,
             oldest_due_record,
             oldest_due_event,
+            due_work_neglected: self.neglected(),
             database_up: *self.store.is_up().borrow(),
             consuming,
             publishing: self.publisher.is_up(),

@@ -4,6 +4,7 @@
 use provider_simulators::sandbox::{Fault, FaultRule};
 use serde_json::json;
 
+use crate::clocks::{step, with_a_clock};
 use crate::support::{Service, Setup, TestEnv, Worker, alerts::rules, eventually, job};
 
 /// A worker whose metrics were read at its start.
@@ -199,6 +200,83 @@ async fn alerts_about_a_broker_that_is_away_fire() {
     observed.fires("EventsWait").await;
     assert_eq!(env.shown("po_0").unwrap()["event"]["published_at"], json!(null));
     broker.restart();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alert_about_due_work_that_nobody_looks_for_fires() {
+    // Given a worker that is well,
+    let env = Setup::default().set("database.timeout_seconds", 2).build().await;
+    let observed = Observed::start(&env).await;
+    // when a statement of its sweeper hangs: the rest of the database answers,
+    let mut locked = env.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE events").execute(&mut *locked).await.unwrap();
+    // then the metric and readiness say so, although the database is up.
+    observed.fires("DueWorkNeglected").await;
+    let ready = observed.url.replace("/metrics", "/health/ready");
+    eventually("readiness says that nobody sweeps", async || {
+        let said = reqwest::get(&ready).await.unwrap().text().await.unwrap();
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        (said["sweeping"] == false && said["database"] == true).then_some(())
+    })
+    .await;
+    locked.rollback().await.unwrap();
+    eventually("readiness is back", async || {
+        reqwest::get(&ready).await.unwrap().status().is_success().then_some(())
+    })
+    .await;
+    observed.is_silent("DueWorkNeglected").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_about_what_a_restart_finds_fire() {
+    let mut env = TestEnv::new().await;
+    let observed = Observed::start(&env).await;
+    // A provider has a status that this version does not know.
+    observed.is_silent("StatusUnknown").await;
+    let body =
+        json!({ "id": "plink_1", "status": "on hold", "url": "https://pay.example/l/1", "expires_at": null });
+    let (code, body) = (201.try_into().unwrap(), Some(body.to_string()));
+    env.provider.inject_fault(Fault::Status { code, retry_after: None, body });
+    env.publish(job("po_1")).await;
+    observed.fires("StatusUnknown").await;
+    // A record is open that was called in an account which the section no longer names; the key has encrypted much.
+    env.provider.inject_fault(Fault::status_with_retry_after(429, "600"));
+    env.publish(job("po_2").connector("asked")).await;
+    env.wait_until_shown("po_2", "postponed", |shown| shown["attempts"] == 1 && shown["leased"] == false)
+        .await;
+    for alert in ["OpenRecordsWithoutTheirAccount", "SealingKeyNearItsLimit"] {
+        observed.is_silent(alert).await;
+    }
+    let Observed { worker, first, .. } = observed;
+    worker.stop().await;
+    env.set("connectors.asked.account", "another");
+    let many = "UPDATE sealing_keys SET seals = 1 << 30";
+    sqlx::query(many).execute(&env.pool).await.unwrap();
+    let worker = env.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
+    let url = format!("{}/metrics", worker.health_url().await);
+    let observed = Observed { worker, url, first };
+    observed.fires("OpenRecordsWithoutTheirAccount").await;
+    observed.fires("SealingKeyNearItsLimit").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_about_clocks_fire() {
+    let env = TestEnv::new().await;
+    with_a_clock(&env).await;
+    let observed = Observed::start(&env).await;
+    step(&env, "-1 hour").await;
+    for alert in ["DatabaseClockStepped", "ClocksDiffer"] {
+        observed.fires(alert).await;
+    }
+    // Ahead counts as much as behind.
+    step(&env, "0").await;
+    eventually("the clocks agree again", async || {
+        let now = scrape(&observed.url).await;
+        (!rules().iter().any(|rule| rule.name == "ClocksDiffer" && rule.fires(&now, &now))).then_some(())
+    })
+    .await;
+    step(&env, "1 hour").await;
+    observed.fires("ClocksDiffer").await;
 }
 
 /// The page says what each is for.

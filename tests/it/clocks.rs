@@ -6,7 +6,7 @@ use sqlx::Executor;
 use crate::support::{Setup, TestEnv, eventually, job};
 
 /// A clock of the database's own, before the first worker asks for it: `now()` is found in `public` first.
-async fn with_a_clock(env: &TestEnv) {
+pub async fn with_a_clock(env: &TestEnv) {
     let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&env.pool).await.unwrap();
     let clock = "
         CREATE TABLE public.clock (ahead interval NOT NULL);
@@ -20,7 +20,7 @@ async fn with_a_clock(env: &TestEnv) {
     sqlx::query(sqlx::AssertSqlSafe(path)).execute(&env.pool).await.unwrap();
 }
 
-async fn step(env: &TestEnv, ahead: &str) {
+pub async fn step(env: &TestEnv, ahead: &str) {
     let step = "UPDATE public.clock SET ahead = $1::text::interval";
     sqlx::query(step).bind(ahead).execute(&env.pool).await.unwrap();
 }

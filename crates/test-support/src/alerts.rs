@@ -54,6 +54,7 @@ fn compared(comparison: &str, first: &Samples, last: &Samples) -> Vec<String> {
     let number: f64 = number.and_then(|number| number.parse().ok()).expect("a number at the end");
     let holds = |value: &f64| match operator {
         Some(">") => *value > number,
+        Some("<") => *value < number,
         Some("==") => (*value - number).abs() < f64::EPSILON,
         other => panic!("{comparison}: the operator {other:?} is not evaluated here"),
     };
