@@ -1,7 +1,7 @@
 //! A worker dies, or its database does, around a call: no outcome is unknown without a call, no answer is lost, and the
 //! work is taken over in seconds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use payout_link_worker::postgres::migrate;
 use provider_simulators::sandbox::Fault;
@@ -207,4 +207,48 @@ async fn a_worker_that_lives_keeps_its_leases() {
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     let ledger = env.provider.ledger();
     assert!(!second.log().contains("taken over") && ledger.links.len() == 3, "{}", second.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn called_records_are_concluded_within_seconds_of_a_restart_after_a_sigkill() {
+    const RECORDS: usize = 20;
+    const SETTLE: Duration = Duration::from_secs(10);
+    for (connector, lease, settle_seconds, settle) in
+        [("sandbox", 600, 700, Duration::ZERO), ("asked", 10, SETTLE.as_secs(), SETTLE)]
+    {
+        // Given a worker that dies in the middle of calls that were carried out,
+        let env = Setup::default()
+            .set("worker.lease_seconds", lease)
+            .set(&format!("connectors.{connector}.calls.timeout_seconds"), 4)
+            .set(&format!("connectors.{connector}.settle_seconds"), settle_seconds)
+            .set("jobs.default_connector", connector)
+            .only_connector(connector)
+            .build()
+            .await;
+        let mut first = env.start_worker().await;
+        let mut held = Vec::new();
+        for number in 0..RECORDS {
+            let call = env.provider.hold_next_answer();
+            env.publish(job(&format!("po_{number}"))).await;
+            call.arrived().await;
+            held.push(call);
+        }
+        first.kill();
+        drop(held);
+        // when it is started again,
+        let restarted = Instant::now();
+        let _second = env.start_worker().await;
+        let ready = restarted.elapsed();
+        let open = "SELECT count(*) FROM payout_links WHERE state = 'open'";
+        eventually("no record is open", async || {
+            let open: i64 = sqlx::query_scalar(open).fetch_one(&env.pool).await.unwrap();
+            (open == 0).then_some(())
+        })
+        .await;
+        // then all are concluded within the settle time and three seconds (ten, on a machine that is busy).
+        let took = restarted.elapsed();
+        println!("{connector}: consuming after {ready:.1?}, {RECORDS} records concluded after {took:.1?}");
+        assert!(took < settle + Duration::from_secs(10), "{connector}: {took:?}");
+        assert_eq!(env.provider.ledger().links.len(), RECORDS);
+    }
 }
