@@ -1,19 +1,23 @@
 //! An HTTP server whose connections can be cut without an answer, and which always stops on request.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{fmt, io};
 
-use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 
 /// How long connections may take to finish once the server stops; then they are left to the runtime.
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
@@ -43,27 +47,91 @@ impl Bound {
         format!("http://{address}")
     }
 
-    /// Serves the router until the stopper is dropped.
+    /// Serves the router within [`LIMITS`] until the stopper is dropped.
     pub(crate) fn serve(self, router: Router, stopper: Stopper) -> Server {
         let stop = stopper.stop();
-        let service = router.into_make_service_with_connect_info::<Connection>();
-        let serving = axum::serve(CuttableListener(self.listener), service)
-            .with_graceful_shutdown(async move { stop.requested().await });
-        Server { stopper, serving: tokio::spawn(async move { serving.await }) }
+        Server { stopper, serving: tokio::spawn(serve(self.listener, router, stop, LIMITS)) }
     }
+}
+
+/// Limits of a listener. Bodies are limited where they are read.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Maximum number of connections. One more closes the oldest.
+    max_connections: usize,
+    /// For the head of a request, also of the next one over the same connection.
+    head_timeout: Duration,
+    /// For a connection with all of its requests.
+    connection_timeout: Duration,
+    max_head_bytes: usize,
+}
+
+/// Longer than the worker keeps an unused connection (20 s), so that it never sends into one that is being closed. A
+/// call that a test or an operator holds may last for long.
+const LIMITS: Limits = Limits {
+    max_connections: 8192,
+    head_timeout: Duration::from_secs(60),
+    connection_timeout: Duration::from_secs(30 * 60),
+    max_head_bytes: 64 * 1024,
+};
+
+/// Pause after an error of `accept`, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+
+async fn serve(listener: TcpListener, router: Router, stop: Stop, limits: Limits) {
+    let mut connections = JoinSet::new();
+    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    while let Some(accepted) = stop.or(listener.accept()).await {
+        let Ok((stream, _)) = accepted else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        oldest_first.retain(|connection| !connection.is_finished());
+        while oldest_first.len() >= limits.max_connections.max(1) {
+            if let Some(oldest) = oldest_first.pop_front() {
+                oldest.abort();
+            }
+        }
+        let connection = serve_connection(stream, router.clone(), stop.clone(), limits);
+        oldest_first.push_back(connections.spawn(connection));
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, stop: Stop, limits: Limits) {
+    let connection = Connection(Arc::default());
+    let socket = Socket { stream, cut: connection.0.clone() };
+    let router = router.layer(Extension(ConnectInfo(connection)));
+    let mut serving = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_timeout)
+            .max_buf_size(limits.max_head_bytes)
+            .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+    );
+    // An error of a connection concerns its client only.
+    let served = async {
+        if stop.or(serving.as_mut()).await.is_none() {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    };
+    let _ = timeout(limits.connection_timeout, served).await;
 }
 
 /// A running server; dropping it stops it as well, without waiting for the end.
 pub(crate) struct Server {
     stopper: Stopper,
-    serving: JoinHandle<io::Result<()>>,
+    serving: JoinHandle<()>,
 }
 
 impl Server {
     /// Takes no new connection, ends the calls that wait for something, and lets the others finish.
     pub(crate) async fn stop(mut self) {
         drop(self.stopper);
-        if tokio::time::timeout(GRACE_PERIOD, &mut self.serving).await.is_err() {
+        if timeout(GRACE_PERIOD, &mut self.serving).await.is_err() {
             self.serving.abort();
         }
     }
@@ -122,37 +190,14 @@ impl Connection {
     }
 }
 
-impl Connected<IncomingStream<'_, CuttableListener>> for Connection {
-    fn connect_info(stream: IncomingStream<'_, CuttableListener>) -> Self {
-        Self(stream.io().cut.clone())
-    }
-}
-
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Connection").field(&self.0.get()).finish()
     }
 }
 
-/// Accepts connections and gives each the means to be cut.
-pub(crate) struct CuttableListener(TcpListener);
-
-impl Listener for CuttableListener {
-    type Io = Socket;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Socket, SocketAddr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        (Socket { stream, cut: Arc::default() }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
 /// A TCP stream that fails every operation once it is cut.
-pub(crate) struct Socket {
+struct Socket {
     stream: TcpStream,
     cut: Arc<OnceLock<Cut>>,
 }
@@ -197,5 +242,72 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check()?;
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const SHORT: Limits = Limits {
+        max_connections: 4,
+        head_timeout: Duration::from_millis(200),
+        connection_timeout: Duration::from_millis(500),
+        max_head_bytes: 8192,
+    };
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn start(limits: Limits) -> (SocketAddr, Stopper) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stopper) = (listener.local_addr().unwrap(), Stopper::new());
+        let held = get(async || std::future::pending::<()>().await);
+        let router = Router::new().route("/", get(async || "well")).route("/held", held);
+        tokio::spawn(serve(listener, router, stopper.stop(), limits));
+        (address, stopper)
+    }
+
+    async fn sent(address: SocketAddr, request: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // It may be closed before all of it was written.
+        let _ = stream.write_all(request).await;
+        stream
+    }
+
+    /// Reads until the other side closes.
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut answer = Vec::new();
+        let ended = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+        let _ = ended.expect("the connection ends");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    const WELL: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn time_and_size_of_requests_are_limited() {
+        let (address, _stopper) = start(SHORT).await;
+        assert!(answer(sent(address, WELL).await).await.ends_with("well"));
+        assert_eq!(answer(sent(address, b"GET / HTTP/1.1\r\nhos").await).await, "");
+        assert_eq!(answer(sent(address, b"").await).await, "");
+        assert_eq!(answer(sent(address, b"GET /held HTTP/1.1\r\nhost: a\r\n\r\n").await).await, "");
+        let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(9000));
+        assert!(answer(sent(address, long.as_bytes()).await).await.starts_with("HTTP/1.1 431"));
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_closes_the_oldest() {
+        let limits = Limits { head_timeout: LONG, connection_timeout: LONG, ..SHORT };
+        let (address, _stopper) = start(limits).await;
+        let mut half = Vec::new();
+        for _ in 0..20 {
+            half.push(sent(address, b"GET /").await);
+        }
+        assert!(answer(sent(address, WELL).await).await.ends_with("well"));
+        for stream in half.into_iter().take(16) {
+            assert_eq!(answer(stream).await, "");
+        }
     }
 }
