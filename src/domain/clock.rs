@@ -31,6 +31,26 @@ pub struct Steady {
     pub since: OffsetDateTime,
     /// `true` if the clock stepped at `since`; `false` if the first sample was taken then.
     pub after_step: bool,
+    /// The steps back that were seen so far.
+    pub set_back: Option<SetBack>,
+}
+
+/// How far the other clock was set back while it was watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetBack {
+    /// The sum of the steps.
+    pub by: Duration,
+    /// The latest time that the clock showed before the last of them. A time up to this one may be from before it.
+    pub seen_until: OffsetDateTime,
+}
+
+impl Steady {
+    /// Returns by how much more time may have passed since `time` than the clock shows.
+    pub fn uncounted_since(&self, time: OffsetDateTime) -> Duration {
+        self.set_back
+            .filter(|set_back| time <= set_back.seen_until)
+            .map_or(Duration::ZERO, |set_back| set_back.by)
+    }
 }
 
 /// A watch that compares samples of another clock.
@@ -45,7 +65,7 @@ impl ClockWatch {
     pub fn observe(&mut self, sample: ClockSample) -> Option<Duration> {
         let Some(reference) = self.reference else {
             self.reference = Some(sample);
-            self.steady = Some(Steady { since: sample.time, after_step: false });
+            self.steady = Some(Steady { since: sample.time, after_step: false, set_back: None });
             return None;
         };
         // The order of the two readings is unknown.
@@ -67,8 +87,18 @@ impl ClockWatch {
             }
             return None;
         };
+        let before = self.steady.and_then(|steady| steady.set_back);
+        let set_back = if step.is_negative() {
+            let shown = reference.time + most;
+            Some(SetBack {
+                by: before.map_or(Duration::ZERO, |before| before.by) - step,
+                seen_until: before.map_or(shown, |before| before.seen_until.max(shown)),
+            })
+        } else {
+            before
+        };
         self.reference = Some(sample);
-        self.steady = Some(Steady { since: sample.time, after_step: true });
+        self.steady = Some(Steady { since: sample.time, after_step: true, set_back });
         Some(step)
     }
 
@@ -133,6 +163,7 @@ mod tests {
             Some(Steady {
                 since: OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + seconds),
                 after_step,
+                set_back: None,
             })
         };
         assert_eq!(observed(&[(0., 0., 0.), (500., 500., 0.)]).1.steady(), since(0, false));
@@ -140,5 +171,17 @@ mod tests {
             observed(&[(0., 0., 0.), (900., 500., 0.), (901., 501., 0.)]).1.steady(),
             since(900, true)
         );
+    }
+
+    #[test]
+    fn steps_back_add_up_for_what_is_from_before_them() {
+        let at =
+            |seconds: u64| OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + seconds);
+        let watch = observed(&[(0., 0., 0.), (-590., 10., 0.), (-640., 20., 0.), (9000., 30., 0.)]).1;
+        let steady = watch.steady().expect("samples");
+        for (time, uncounted) in [(0, 660), (10, 660), (11, 0), (9000, 0)] {
+            assert_eq!(steady.uncounted_since(at(time)), Duration::seconds(uncounted), "{time}");
+        }
+        assert_eq!(observed(&[(0., 0., 0.)]).1.steady().expect("one").uncounted_since(at(0)), Duration::ZERO);
     }
 }

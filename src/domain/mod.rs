@@ -21,7 +21,7 @@ mod event;
 
 pub use self::{
     account::AccountId,
-    clock::{ClockSample, ClockWatch, Steady},
+    clock::{ClockSample, ClockWatch, MAX_STEP, SetBack, Steady},
     customer::{Address, BrowserInformation, Customer, CustomerDocument, PayoutAddress},
     event::{EventType, event_time},
     idempotency::{idempotency_key, idempotency_key_of, idempotency_uuid},

@@ -67,7 +67,7 @@ impl Store {
     /// Returns since when the database's clock has run without a step; `now` before the first observation.
     pub fn steady(&self, now: OffsetDateTime) -> Steady {
         let watched = lock(&self.clock.0);
-        watched.watch.steady().unwrap_or(Steady { since: now, after_step: true })
+        watched.watch.steady().unwrap_or(Steady { since: now, after_step: true, set_back: None })
     }
 
     /// Returns the observed state, for metrics.

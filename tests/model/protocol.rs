@@ -286,7 +286,7 @@ fn gives_up(before: &System, after: &System, step: Step) -> bool {
 pub fn circumstances(account: Account) -> Circumstances {
     Circumstances {
         now: at(NOW),
-        steady: Steady { since: at(0), after_step: false },
+        steady: Steady { since: at(0), after_step: false, set_back: None },
         account: account_id(account),
     }
 }

@@ -14,7 +14,7 @@ use backoff::{ExponentialBackoffBuilder, backoff::Backoff};
 use time::OffsetDateTime;
 
 pub use self::progress::{Last, Progress};
-use super::{AccountId, ConnectorError, CreatedLink, LookUp, PayoutStatus, ReplayRule, Steady};
+use super::{AccountId, ConnectorError, CreatedLink, LookUp, MAX_STEP, PayoutStatus, ReplayRule, Steady};
 
 /// The limits of retries.
 #[derive(Debug, Clone)]
@@ -134,9 +134,12 @@ fn unknown(
             None => Duration::ZERO,
             Some(_) => delay(progress, policy, progress.attempts),
         };
-        let window_ends =
-            progress.first_called_at.unwrap_or(progress.created_at) + window - policy.window_margin;
-        if now + after < window_ends {
+        let began = progress.first_called_at.unwrap_or(progress.created_at);
+        // A clock that was set back shows less than the time that has passed. If that happened before this worker
+        // watched the clock, nobody knows by how much.
+        let passed = now + seen.steady.uncounted_since(began) - began;
+        let is_known = passed > -MAX_STEP;
+        if is_known && passed + after + policy.window_margin < window {
             return Next::Call { after };
         }
     }

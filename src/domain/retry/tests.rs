@@ -3,7 +3,7 @@
 mod unknown;
 
 use super::*;
-use crate::domain::{Finding, Outcome};
+use crate::domain::{Finding, Outcome, SetBack};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -31,7 +31,7 @@ fn account() -> AccountId {
 fn at(now: OffsetDateTime) -> Circumstances {
     Circumstances {
         now,
-        steady: Steady { since: start() - 100 * HOUR, after_step: false },
+        steady: Steady { since: start() - 100 * HOUR, after_step: false, set_back: None },
         account: account(),
     }
 }

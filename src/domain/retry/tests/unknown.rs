@@ -57,8 +57,10 @@ fn not_there_counts_only_after_a_settle_time_of_a_clock_that_runs_steadily() {
         (-3600, true, -3540, true),
     ] {
         let seconds = |seconds| start() + time::Duration::seconds(seconds);
-        let seen =
-            Circumstances { steady: Steady { since: seconds(since), after_step }, ..at(seconds(asked)) };
+        let seen = Circumstances {
+            steady: Steady { since: seconds(since), after_step, set_back: None },
+            ..at(seconds(asked))
+        };
         let mut progress = after(Outcome::Unknown(error(500)));
         progress.record_finding(Finding::NotFound { status_code: 200 }, ASK, &seen);
         assert_eq!(progress.in_doubt_since.is_none(), is_reliable, "{since} {asked}");
@@ -82,7 +84,10 @@ fn a_clock_that_stepped_does_not_narrow_a_look_up() {
         (-3600, false, -3500, false),
     ] {
         let seconds = |seconds| start() + time::Duration::seconds(seconds);
-        let seen = Circumstances { steady: Steady { since: seconds(since), after_step }, ..at(seconds(now)) };
+        let seen = Circumstances {
+            steady: Steady { since: seconds(since), after_step, set_back: None },
+            ..at(seconds(now))
+        };
         let first = progress.first_call_to_narrow_by(&seen);
         assert_eq!(first, narrows.then(start), "{since} {after_step} {now}");
     }
@@ -116,10 +121,37 @@ fn after_a_restore_what_was_written_before_is_asked_about_before_it_is_called() 
     // "Not there" counts a settle time after this worker began to look at the clock, which is after the restore.
     let mut asked = parked();
     asked.mark_lost_calls_unknown(&restored, now);
-    let steady = Steady { since: now, after_step: false };
+    let steady = Steady { since: now, after_step: false, set_back: None };
     let seen = |passed| Circumstances { steady, ..at(now + passed) };
     asked.record_finding(Finding::NotFound { status_code: 200 }, ASK, &seen(59 * SECOND));
     assert!(matches!(next(&asked, ASK, &restored, &seen(59 * SECOND)), Next::LookUp { .. }));
     asked.record_finding(Finding::NotFound { status_code: 200 }, ASK, &seen(60 * SECOND));
     assert!(matches!(next(&asked, ASK, &restored, &seen(60 * SECOND)), Next::Call { .. }));
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_lengthen_a_window() {
+    // Called at the start, and ten minutes before its end the window of an hour is too close to it.
+    let mut progress = after(Outcome::Unknown(error(500)));
+    progress.last = None;
+    for (now, back, seen_until, is_called) in [
+        (49, 0, 0, true),
+        (51, 0, 0, false),
+        // Twenty minutes later the clock was set back by as much.
+        (29, 20, 20, true),
+        (31, 20, 20, false),
+        // It was set back before the call, by a day.
+        (49, 1440, -1, true),
+        // It was set back out of sight: the call seems to be in the future.
+        (-1, 0, 0, false),
+    ] {
+        let minutes = |minutes| start() + time::Duration::minutes(minutes);
+        let set_back = SetBack { by: time::Duration::minutes(back), seen_until: minutes(seen_until) };
+        let steady = Steady { since: start() - HOUR, after_step: true, set_back: Some(set_back) };
+        let seen = Circumstances { steady, ..at(minutes(now)) };
+        let is_next = matches!(next(&progress, SAME_KEY, &policy(), &seen), Next::Call { .. });
+        assert_eq!(is_next, is_called, "{now} {back}");
+        let asks = matches!(next(&progress, SAME_KEY_OR_ASK, &policy(), &seen), Next::LookUp { .. });
+        assert_eq!(asks, !is_called, "{now} {back}");
+    }
 }
