@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -182,8 +183,15 @@ impl Pooler {
             url.username(),
         );
         std::fs::write(&file, configuration).unwrap();
-        let mut command = Command::new("pgbouncer");
-        command.arg("-q").args(["-u", "nobody"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        // Debian has it in a folder that is not on every PATH.
+        let installed = std::path::Path::new("/usr/sbin/pgbouncer");
+        let mut command =
+            if installed.exists() { Command::new(installed) } else { Command::new("pgbouncer") };
+        command.arg("-q").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        // It does not run as root, and nobody else may name another account.
+        if std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
+            command.args(["-u", "nobody"]);
+        }
         let pooler = match command.spawn() {
             Ok(child) => Self(child),
             Err(error) => {
