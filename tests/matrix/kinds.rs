@@ -54,6 +54,8 @@ pub enum Kind {
     Narrow,
     /// The one permit for webhooks is taken by a merchant that hangs.
     MerchantHangs,
+    /// As many rejected jobs as the worker takes at once name a reply queue that is full.
+    FullReplies,
 }
 
 /// A job and what is known of it.
@@ -76,7 +78,7 @@ impl Story {
 }
 
 impl Kind {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Plain,
         Self::Duplicate,
         Self::Repeated,
@@ -107,6 +109,7 @@ impl Kind {
         Self::PacedNever,
         Self::Narrow,
         Self::MerchantHangs,
+        Self::FullReplies,
     ];
 
     /// Whether something is full when the job comes.
@@ -121,7 +124,7 @@ impl Kind {
             Self::FullNever => &[("PAYOUT_LINK__CONNECTORS__MUTE__CALLS__CONCURRENCY", "1")],
             // Three at once, and one in 2.2 s.
             Self::PacedNever => &[("PAYOUT_LINK__CONNECTORS__MUTE__CALLS__REQUESTS_PER_MINUTE", "30")],
-            Self::Narrow => {
+            Self::Narrow | Self::FullReplies => {
                 &[("PAYOUT_LINK__WORKER__JOBS_IN_FLIGHT", "1"), ("PAYOUT_LINK__BROKER__PREFETCH", "2")]
             }
             Self::MerchantHangs => &[("PAYOUT_LINK__WEBHOOKS__CONCURRENCY", "1")],
@@ -192,6 +195,11 @@ impl Kind {
         !matches!(self, Self::Rpc | Self::Invalid | Self::DoubtSameKey)
     }
 
+    /// Whether the rejected jobs name a reply queue that takes nothing.
+    pub fn replies_are_refused(self) -> bool {
+        self == Self::FullReplies
+    }
+
     pub fn wants_reply(self) -> bool {
         self == Self::Rpc
     }
@@ -243,6 +251,11 @@ impl Kind {
                 let ids = ["a", "b", "c"].map(|part| format!("{id}-{part}"));
                 ids.iter().map(|id| self.story(id, "one", 1250, webhook)).collect()
             }
+            Self::FullReplies => {
+                let bad = ["a", "b"].map(|part| self.story(&format!("{id}-{part}"), "bad", -5, webhook));
+                let bad = bad.into_iter().map(|story| Story { is_valid: false, ..story });
+                bad.chain([story("one", 1250)]).collect()
+            }
             _ => {
                 let ahead = self.ahead(id).into_iter().map(|id| self.story(&id, "one", 1250, webhook));
                 ahead.chain([story("one", 1250)]).collect()
@@ -257,7 +270,10 @@ impl Kind {
 
     /// Jobs that end among the dead letters.
     pub fn refusals(self) -> usize {
-        usize::from(matches!(self, Self::Conflicting | Self::Rivals | Self::Invalid))
+        match self {
+            Self::FullReplies => 2,
+            _ => usize::from(matches!(self, Self::Conflicting | Self::Rivals | Self::Invalid)),
+        }
     }
 
     fn story(self, id: &str, message: &str, amount: i64, webhook: &Value) -> Story {

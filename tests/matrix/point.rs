@@ -145,8 +145,11 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     } else {
         None
     };
-    let stories =
-        kind.stories(&id, &webhook).into_iter().map(|story| story.replied_to(reply_queue.as_deref()));
+    let full = if kind.replies_are_refused() { Some(env.full_queue().await) } else { None };
+    let stories = kind.stories(&id, &webhook).into_iter().map(|story| {
+        let queue = if story.is_valid { reply_queue.as_deref() } else { full.as_deref() };
+        story.replied_to(queue)
+    });
     proxies.arm(point.into_iter().flat_map(Point::cuts)).await;
     for story in stories {
         env.publish(&story.job).await;
