@@ -10,7 +10,7 @@ use sqlx::Row;
 
 use crate::{
     history::{DeadLetter, Event, History, Link, Published, ReceivedMessage, Record, Violation, Webhook},
-    kinds::{Kind, Story, in_words},
+    kinds::{Kind, PlannedJob, in_words},
     point::Place,
     support::{self, TestEnv},
 };
@@ -23,7 +23,7 @@ pub struct Run<'a> {
     pub place: &'a Place,
     pub env: &'a TestEnv,
     pub kind: Kind,
-    pub stories: Vec<Story>,
+    pub planned_jobs: Vec<PlannedJob>,
     pub replies: Arc<Mutex<Vec<support::Heard>>>,
     pub before: Vec<Record>,
     /// Jobs found in the queue when all workers had stopped.
@@ -37,7 +37,7 @@ impl<'a> Run<'a> {
             place,
             env: &place.env,
             kind,
-            stories: Vec::new(),
+            planned_jobs: Vec::new(),
             replies: Arc::default(),
             before: Vec::new(),
             waiting: 0,
@@ -77,14 +77,14 @@ impl<'a> Run<'a> {
 
     async fn is_reported(&self, refusals: usize) -> bool {
         let records = self.records().await;
-        let valid = self.stories.iter().filter(|story| story.is_valid);
+        let valid = self.planned_jobs.iter().filter(|planned| planned.is_valid);
         let is_done = |record: &Record| {
             record.state != "open"
                 && record.event.as_ref().is_some_and(|event| {
                     !event.due && !event.leased && event.published && event.webhook_state != "pending"
                 })
         };
-        if valid.clone().any(|story| !records.iter().any(|record| record.key == story.key))
+        if valid.clone().any(|planned| !records.iter().any(|record| record.key == planned.key))
             || !records.iter().all(is_done)
         {
             return false;
@@ -95,17 +95,17 @@ impl<'a> Run<'a> {
             heard.iter().any(|heard| heard.id.as_ref() == id)
                 && (!self.kind.wants_reply() || heard.iter().any(|heard| heard.is_reply))
         };
-        let is_answered = |story: &Story| {
-            heard.iter().any(|heard| heard.correlation_id.as_deref() == Some(&story.message_id))
+        let is_answered = |planned: &PlannedJob| {
+            heard.iter().any(|heard| heard.correlation_id.as_deref() == Some(&planned.message_id))
         };
-        let rejected = self.stories.iter().filter(|story| {
+        let rejected = self.planned_jobs.iter().filter(|planned| {
             heard.iter().any(|heard| {
                 heard.kind == "payout_link.rejected"
-                    && heard.correlation_id.as_deref() == Some(&story.message_id)
+                    && heard.correlation_id.as_deref() == Some(&planned.message_id)
             })
         });
         records.iter().all(is_heard)
-            && self.stories.iter().filter(|story| story.came_late).all(is_answered)
+            && self.planned_jobs.iter().filter(|planned| planned.came_late).all(is_answered)
             && rejected.count() >= refusals
             && self.env.ready(&self.env.names.dead_queue).await as usize >= refusals
             && self.env.ready(&self.env.names.jobs_queue).await == 0
@@ -120,16 +120,16 @@ impl<'a> Run<'a> {
             });
         }
         let is_ours = |key: &str| self.keys().contains(key);
-        let published = self.stories.iter().map(|story| Published {
-            message_id: story.message_id.clone(),
-            key: story.key.clone(),
-            fingerprint: story.fingerprint.clone(),
-            amount: story.fingerprint.clone(),
-            is_valid: story.is_valid,
+        let published = self.planned_jobs.iter().map(|planned| Published {
+            message_id: planned.message_id.clone(),
+            key: planned.key.clone(),
+            fingerprint: planned.fingerprint.clone(),
+            amount: planned.fingerprint.clone(),
+            is_valid: planned.is_valid,
             rule: self.kind.rule(),
             wants_webhook: self.kind.wants_webhook(),
             wants_reply: self.kind.wants_reply(),
-            came_late: story.came_late,
+            came_late: planned.came_late,
         });
         let posts = self.env.merchant.received();
         let posts =
@@ -189,9 +189,9 @@ impl<'a> Run<'a> {
         let all = all.chain(self.env.results().into_iter().map(|heard| (false, heard)));
         let ours = all.filter(|(_, heard)| {
             let (correlation, body) = (heard.correlation_id(), String::from_utf8_lossy(&heard.body));
-            self.stories.iter().any(|story| {
-                correlation.as_ref() == Some(&story.message_id)
-                    || body.contains(&format!("\"{}\"", story.key))
+            self.planned_jobs.iter().any(|planned| {
+                correlation.as_ref() == Some(&planned.message_id)
+                    || body.contains(&format!("\"{}\"", planned.key))
             })
         });
         ours.map(|(is_reply, heard)| {
@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
     }
 
     fn keys(&self) -> BTreeSet<&str> {
-        self.stories.iter().map(|story| story.key.as_str()).collect()
+        self.planned_jobs.iter().map(|planned| planned.key.as_str()).collect()
     }
 
     /// Of this run's keys, with their events.

@@ -59,7 +59,7 @@ pub enum Kind {
 }
 
 /// A job and what is known of it.
-pub struct Story {
+pub struct PlannedJob {
     pub job: Job,
     pub key: String,
     pub message_id: String,
@@ -68,7 +68,7 @@ pub struct Story {
     pub came_late: bool,
 }
 
-impl Story {
+impl PlannedJob {
     pub fn replied_to(mut self, queue: Option<&str>) -> Self {
         if let Some(queue) = queue {
             self.job = self.job.reply_to(queue);
@@ -234,38 +234,38 @@ impl Kind {
     }
 
     /// What is published and finished before anything counts.
-    pub fn first(self, id: &str, webhook: &Value) -> Option<Story> {
-        matches!(self, Self::Repeated | Self::Conflicting).then(|| self.story(id, "first", 1250, webhook))
+    pub fn first(self, id: &str, webhook: &Value) -> Option<PlannedJob> {
+        matches!(self, Self::Repeated | Self::Conflicting).then(|| self.planned(id, "first", 1250, webhook))
     }
 
     /// What is published when it counts.
-    pub fn stories(self, id: &str, webhook: &Value) -> Vec<Story> {
-        let story = |message: &str, amount| self.story(id, message, amount, webhook);
+    pub fn planned_jobs(self, id: &str, webhook: &Value) -> Vec<PlannedJob> {
+        let planned = |message: &str, amount| self.planned(id, message, amount, webhook);
         match self {
-            Self::Duplicate => vec![story("one", 1250), story("two", 1250)],
-            Self::Repeated => vec![Story { came_late: true, ..story("again", 1250) }],
-            Self::Conflicting => vec![story("other", 1251)],
-            Self::Rivals => vec![story("one", 1250), story("other", 1251)],
-            Self::Invalid => vec![Story { is_valid: false, ..story("bad", -5) }],
+            Self::Duplicate => vec![planned("one", 1250), planned("two", 1250)],
+            Self::Repeated => vec![PlannedJob { came_late: true, ..planned("again", 1250) }],
+            Self::Conflicting => vec![planned("other", 1251)],
+            Self::Rivals => vec![planned("one", 1250), planned("other", 1251)],
+            Self::Invalid => vec![PlannedJob { is_valid: false, ..planned("bad", -5) }],
             Self::Batch => {
                 let ids = ["a", "b", "c"].map(|part| format!("{id}-{part}"));
-                ids.iter().map(|id| self.story(id, "one", 1250, webhook)).collect()
+                ids.iter().map(|id| self.planned(id, "one", 1250, webhook)).collect()
             }
             Self::FullReplies => {
-                let bad = ["a", "b"].map(|part| self.story(&format!("{id}-{part}"), "bad", -5, webhook));
-                let bad = bad.into_iter().map(|story| Story { is_valid: false, ..story });
-                bad.chain([story("one", 1250)]).collect()
+                let bad = ["a", "b"].map(|part| self.planned(&format!("{id}-{part}"), "bad", -5, webhook));
+                let bad = bad.into_iter().map(|planned| PlannedJob { is_valid: false, ..planned });
+                bad.chain([planned("one", 1250)]).collect()
             }
             _ => {
-                let ahead = self.ahead(id).into_iter().map(|id| self.story(&id, "one", 1250, webhook));
-                ahead.chain([story("one", 1250)]).collect()
+                let ahead = self.ahead(id).into_iter().map(|id| self.planned(&id, "one", 1250, webhook));
+                ahead.chain([planned("one", 1250)]).collect()
             }
         }
     }
 
     /// What is published to see whether a worker works still.
-    pub fn after(self, id: &str, webhook: &Value) -> Story {
-        self.story(&format!("{id}-after"), "after", 1250, webhook)
+    pub fn after(self, id: &str, webhook: &Value) -> PlannedJob {
+        self.planned(&format!("{id}-after"), "after", 1250, webhook)
     }
 
     /// Jobs that end among the dead letters.
@@ -276,7 +276,7 @@ impl Kind {
         }
     }
 
-    fn story(self, id: &str, message: &str, amount: i64, webhook: &Value) -> Story {
+    fn planned(self, id: &str, message: &str, amount: i64, webhook: &Value) -> PlannedJob {
         let message_id = format!("{id}-{message}");
         let (mut job, mut fingerprint) = (job(id).amount(amount), format!("{amount} EUR"));
         if let Some(account) = self.account() {
@@ -289,7 +289,7 @@ impl Kind {
         if self.wants_webhook() {
             job = job.with("webhook_url", webhook.clone());
         }
-        Story {
+        PlannedJob {
             job: job.connector(self.connector()).message_id(&message_id),
             key: id.to_owned(),
             message_id,

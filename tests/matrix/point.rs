@@ -130,7 +130,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     let webhook = Value::from(format!("http://{}/webhooks", proxies.address(Service::Merchant)));
     if let Some(first) = kind.first(&id, &webhook) {
         env.publish(&first.job).await;
-        run.stories.push(first);
+        run.planned_jobs.push(first);
         run.told(0).await;
         run.before = run.records().await;
     }
@@ -146,14 +146,14 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         None
     };
     let full = if kind.replies_are_refused() { Some(env.full_queue().await) } else { None };
-    let stories = kind.stories(&id, &webhook).into_iter().map(|story| {
-        let queue = if story.is_valid { reply_queue.as_deref() } else { full.as_deref() };
-        story.replied_to(queue)
+    let planned_jobs = kind.planned_jobs(&id, &webhook).into_iter().map(|planned| {
+        let queue = if planned.is_valid { reply_queue.as_deref() } else { full.as_deref() };
+        planned.replied_to(queue)
     });
     proxies.arm(point.into_iter().flat_map(Point::cuts)).await;
-    for story in stories {
-        env.publish(&story.job).await;
-        run.stories.push(story);
+    for planned in planned_jobs {
+        env.publish(&planned.job).await;
+        run.planned_jobs.push(planned);
     }
     tokio::select! {
         () = proxies.blows(1) => {}
@@ -169,7 +169,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
             let mut is_done = run.told(kind.refusals()).await;
             let after = kind.after(&id, &webhook).replied_to(reply_queue.as_deref());
             env.publish(&after.job).await;
-            run.stories.push(after);
+            run.planned_jobs.push(after);
             is_done &= run.told(kind.refusals()).await;
             let evidence = "the worker did not come to rest by itself".into();
             found.extend((!is_done).then_some(Violation { rule: "R10", evidence }));
