@@ -175,49 +175,15 @@ impl Pipeline {
     pub(super) async fn publish_reply(
         &self,
         result: &Outgoing<'_>,
-        mut dead_letter: Option<Box<Message>>,
+        dead_letter: Option<Box<Message>>,
     ) -> Published {
         let answered = async {
-            let (started, mut is_published, mut pause) = (Instant::now(), false, PAUSE);
-            loop {
-                let late = started.elapsed() >= PATIENCE;
-                if !is_published {
-                    // A queue that is bound to the results exchange may reject everything. The unrouted queue is the
-                    // worker's own.
-                    let exchange = if late {
-                        self.publish_unrouted(result, CONFIRM).await
-                    } else {
-                        self.publish(result, CONFIRM).await
-                    };
-                    match exchange {
-                        Ok(()) => {
-                            is_published = true;
-                            self.reply_once(result).await;
-                        }
-                        Err(error) => {
-                            tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "result not published, will retry")
-                        }
-                    }
-                }
-                if is_published {
-                    let Some(letter) = &dead_letter else { return Published::Completely };
-                    match self.publish_dead_letter(letter.clone()).await {
-                        Ok(()) => {
-                            dead_letter = None;
-                            continue;
-                        }
-                        Err(error) => {
-                            tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "dead letter not published, will retry")
-                        }
-                    }
-                }
-                if late {
-                    // If the broker does not accept our dead letter, it can dead-letter the message itself.
-                    return if is_published { Published::LeftToTheBroker } else { Published::Not };
-                }
-                sleep(pause.min(PATIENCE.saturating_sub(started.elapsed()))).await;
-                pause *= 2;
+            let published = self.publish_patiently(result, dead_letter).await;
+            // Last, because a queue that takes nothing must not use up the time of the dead letter.
+            if published != Published::Not {
+                self.reply_once(result).await;
             }
+            published
         };
         // If a stop ended it between the result and the dead letter, the next worker would reject the job once more.
         let answered = self.until_long_stopped(pin!(answered)).await.unwrap_or(Published::Stopped);
@@ -226,6 +192,45 @@ impl Pipeline {
             self.replies_blocked.send_replace(true);
         }
         answered
+    }
+
+    async fn publish_patiently(&self, result: &Outgoing<'_>, dead_letter: Option<Box<Message>>) -> Published {
+        let (started, mut is_published, mut is_answered, mut pause) = (Instant::now(), false, true, PAUSE);
+        loop {
+            let late = started.elapsed() >= PATIENCE;
+            if !is_published {
+                // A queue that is bound to the results exchange may reject everything. The unrouted queue is the
+                // worker's own.
+                let exchange = if late {
+                    self.publish_unrouted(result, CONFIRM).await
+                } else {
+                    self.publish(result, CONFIRM).await
+                };
+                match exchange {
+                    Ok(()) => is_published = true,
+                    Err(error) => {
+                        tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "result not published, will retry")
+                    }
+                }
+            }
+            if is_published {
+                let Some(letter) = &dead_letter else { return Published::Completely };
+                match self.publish_dead_letter(letter.clone()).await {
+                    Ok(()) => return Published::Completely,
+                    Err(error) => {
+                        tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "dead letter not published, will retry");
+                        is_answered = !matches!(error, PublishError::Unanswered);
+                    }
+                }
+            }
+            if late {
+                // If the broker does not accept our dead letter, it can dead-letter the message itself, without a
+                // reason. If it is silent, the dead letter is published with its reason after a redelivery.
+                return if is_published && is_answered { Published::LeftToTheBroker } else { Published::Not };
+            }
+            sleep(pause.min(PATIENCE.saturating_sub(started.elapsed()))).await;
+            pause *= 2;
+        }
     }
 
     /// Publishes a dead letter. If no queue accepts it, the topology is declared again, and the letter is published again later.

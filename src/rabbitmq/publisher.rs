@@ -87,6 +87,9 @@ pub enum PublishError {
     /// The broker may or may not have it. Publish it again under the same id.
     #[error("not confirmed: {0}")]
     NotConfirmed(String),
+    /// The same, and the broker said nothing at all: it is blocked, or its connection is silent.
+    #[error("not confirmed: no answer in time")]
+    Unanswered,
 }
 
 /// A publisher that reconnects.
@@ -148,11 +151,11 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError::NotConfirmed`] if no confirm came in time.
+    /// [`PublishError::Unanswered`] if no answer came in time, else [`PublishError::NotConfirmed`].
     pub async fn publish(&self, message: Box<Message>, patience: Duration) -> Result<Route, PublishError> {
         let (answer, answered) = oneshot::channel();
         let lost = |reason: &str| PublishError::NotConfirmed(reason.into());
-        let (deadline, late) = (Instant::now() + patience, |_| lost("no confirm in time"));
+        let (deadline, late) = (Instant::now() + patience, |_| PublishError::Unanswered);
         let permit = timeout_at(deadline, self.queue.reserve()).await.map_err(late)?;
         permit.map_err(|_| lost("the publisher has stopped"))?.send(Publication { message, answer });
         let answer = timeout_at(deadline, answered).await.map_err(late)?;
