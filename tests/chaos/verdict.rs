@@ -247,7 +247,9 @@ async fn answered<'a>(
         }
         let key = &answer.references.iter().find_map(|reference| of(reference))?[0].key;
         let link = by_key.get(key.as_str())?;
-        let is_its = String::from_utf8_lossy(&answer.body).contains(&link.id);
+        // A provider that answers with garbage may name the link, and leave out or change its URL.
+        let body = String::from_utf8_lossy(&answer.body);
+        let is_its = body.contains(&link.id) && link.url.as_ref().is_some_and(|url| body.contains(url));
         // Without a conclusion it has lived until now.
         let until = concluded_at.get(key).copied().unwrap_or_else(OffsetDateTime::now_utc);
         let is_held = is_its && env.samples.lived(env, answer.worker, answer.at.into(), until);
