@@ -259,22 +259,27 @@ async fn the_trace_goes_on_to_the_connector_and_the_merchant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_takes_no_more_jobs_than_it_may_have_in_flight() {
-    let env = Setup::default().set("worker.jobs_in_flight", 2).set("broker.prefetch", 1).build().await;
-    let _worker = env.start_worker().await;
-    let held = [env.provider.hold_next_call(), env.provider.hold_next_call()];
+    // Given a worker that may accept two jobs at once, and a table that somebody else has locked,
+    let env = Setup::default()
+        .set("worker.jobs_in_flight", 2)
+        .set("broker.prefetch", 10)
+        .set("worker.health_listen", "127.0.0.1:0")
+        .build()
+        .await;
+    let worker = env.start_worker().await;
+    let metrics = format!("{}/metrics", worker.health_url().await);
+    let mut other = env.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE payout_links IN ACCESS EXCLUSIVE MODE").execute(&mut *other).await.unwrap();
+    // when ten jobs come, then two are being accepted and eight wait.
     for number in 0..10 {
         env.publish(job(&format!("po_{number}"))).await;
     }
-    // Two are called, one is prefetched, seven wait: for as long as one waits for its permit before it is parked.
-    eventually("seven in the queue", async || (env.ready(&env.names.jobs_queue).await == 7).then_some(()))
-        .await;
-    for call in &held {
-        call.arrived().await;
-    }
-    assert_eq!(env.provider.ledger().links.len(), 0);
-    for call in held {
-        call.release();
-    }
+    eventually("eight that wait", async || {
+        let metrics = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
+        metrics.contains("\npayout_links_deliveries_unread 8\n").then_some(())
+    })
+    .await;
+    other.rollback().await.unwrap();
     for number in 0..10 {
         env.result_of(&format!("po_{number}")).await;
     }

@@ -58,7 +58,10 @@ impl Heard {
 }
 
 pub(super) struct Upstream {
+    url: String,
     connection: Connection,
+    /// Takes messages. A queue that is not there closes the channel, and a race in lapin can then end the connection.
+    taker: tokio::sync::Mutex<Option<Connection>>,
     channel: Channel,
     names: Names,
     heard: Arc<Mutex<Vec<Heard>>>,
@@ -76,7 +79,8 @@ impl Upstream {
             .exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default())
             .await
             .unwrap();
-        let upstream = Self { connection, channel, names, heard: Arc::default() };
+        let (url, taker) = (url.to_owned(), tokio::sync::Mutex::default());
+        let upstream = Self { url, connection, taker, channel, names, heard: Arc::default() };
         if listens {
             let queue = upstream.reply_queue().await;
             upstream.bind_to_results(&queue).await;
@@ -180,13 +184,20 @@ impl Upstream {
 
     /// Takes one message out of a queue, if there is one.
     pub(super) async fn take(&self, queue: &str) -> Option<Heard> {
-        let channel = self.connection.create_channel().await.unwrap();
+        let mut taker = self.taker.lock().await;
+        let connection = match taker.take().filter(|connection| connection.status().connected()) {
+            Some(connection) => connection,
+            None => Connection::connect(&self.url, ConnectionProperties::default()).await.unwrap(),
+        };
+        let channel = connection.create_channel().await.ok()?;
         // A queue that is not there has none either.
-        let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await.ok()??;
-        got.delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
-        let heard = Heard { body: got.delivery.data, properties: got.delivery.properties };
+        let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await.ok()?;
+        if let Some(got) = &got {
+            got.delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
+        }
         channel.close(200, "".into()).await.unwrap();
-        Some(heard)
+        *taker = Some(connection);
+        got.map(|got| Heard { body: got.delivery.data, properties: got.delivery.properties })
     }
 
     /// Delivers the first message of a queue and gives it back, if there is one.
