@@ -8,6 +8,7 @@ use super::{
     Pipeline,
     call_log::{log_attempt, redact, redact_outcome, redact_status},
     timeline,
+    work::{CallPermit, Deliverable, Work},
 };
 use crate::{
     connectors::{Account, Call},
@@ -16,27 +17,18 @@ use crate::{
         Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key_of,
         retry::{self, Next},
     },
-    limits::{Permit, PooledPermit},
     postgres::{DueEvent, StoreError, Unconcluded},
 };
 
-/// An event to deliver, and the permit of its record among those being concluded.
-type Concluded = (Box<DueEvent>, PooledPermit);
-
 impl Pipeline {
     /// Processes a claimed record until it is concluded. Returns `None` if its next step is so far away that the
-    /// record was postponed. `permit` includes one call under the rate limit.
+    /// record was postponed.
     ///
     /// Every step but the call is boxed: thousands of records wait in the call at once, and the future is as large as
     /// its largest step.
-    pub(super) async fn create_link(
-        &self,
-        mut link: Box<OpenLink>,
-        account: &Account,
-        permit: Permit,
-    ) -> Result<Option<Concluded>, StoreError> {
+    pub(super) async fn create_link(&self, work: Work<'_>) -> Result<Option<Deliverable>, StoreError> {
+        let Work { mut link, account, call: mut permit } = work;
         let rule = account.connector.replay_rule();
-        let mut has_rate_permit = true;
         if link.progress.mark_lost_calls_unknown(&self.settings.retry, link.lease.now()) {
             link.call_is_written = false;
         }
@@ -48,15 +40,11 @@ impl Pipeline {
                 Next::Conclude(conclusion) => {
                     // No more calls: the next job need not wait for this conclusion.
                     drop(permit);
-                    return_rate_permit(account, has_rate_permit);
-                    let concluding = self.concluding.take().await;
-                    let event = Box::pin(self.conclude(link, account, &conclusion)).await?;
-                    return Ok(Some((event, concluding)));
+                    return Box::pin(self.conclude(link, account, &conclusion)).await.map(Some);
                 }
                 Next::Call { after } | Next::LookUp { after }
                     if self.is_too_long(after) || (waits_for_its_link(&link) && !after.is_zero()) =>
                 {
-                    return_rate_permit(account, has_rate_permit);
                     return self.postpone(link, after).await;
                 }
                 Next::Call { after } => {
@@ -64,7 +52,7 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(&link, account, &mut has_rate_permit).await {
+                    if let Err(wait) = self.let_through(&link, account, &mut permit).await {
                         return self.postpone(link, wait).await;
                     }
                     if !self.begin_call(&mut link, account).await? {
@@ -77,7 +65,7 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(&link, account, &mut has_rate_permit).await {
+                    if let Err(wait) = self.let_through(&link, account, &mut permit).await {
                         return self.postpone(link, wait).await;
                     }
                     match Box::pin(self.store.renew_for_look_up(&mut link)).await {
@@ -94,7 +82,11 @@ impl Pipeline {
     }
 
     /// Postpones the record. Its attempts are known, so the write is not abandoned before shutdown.
-    async fn postpone(&self, link: Box<OpenLink>, after: Duration) -> Result<Option<Concluded>, StoreError> {
+    async fn postpone(
+        &self,
+        link: Box<OpenLink>,
+        after: Duration,
+    ) -> Result<Option<Deliverable>, StoreError> {
         let id = link.id;
         match self.until_long_stopped(Box::pin(self.store.postpone(link, after))).await {
             Some(postponed) => postponed.map(|()| None),
@@ -106,15 +98,15 @@ impl Pipeline {
     }
 
     /// Waits for the rate limit and the circuit breaker, if that is short and within the lease; otherwise returns how
-    /// long the wait would be. `has_rate_permit`: the rate limit has already admitted the next call.
+    /// long the wait would be.
     async fn let_through(
         &self,
         link: &OpenLink,
         account: &Account,
-        has_rate_permit: &mut bool,
+        permit: &mut CallPermit<'_>,
     ) -> Result<(), Duration> {
         let limit = self.settings.wait_in_place.min(link.lease.left() / 2);
-        if !std::mem::take(has_rate_permit) {
+        if !permit.use_reservation() {
             let wait = account.rate.reserve(std::time::Instant::now(), limit)?;
             self.sleep(wait).await;
         }
@@ -225,7 +217,24 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Concludes a record, and returns its event once it may be published. At most `worker.jobs_in_flight` records are
+    /// between their last call and that.
     async fn conclude(
+        &self,
+        link: Box<OpenLink>,
+        account: &Account,
+        conclusion: &Conclusion,
+    ) -> Result<Deliverable, StoreError> {
+        let _concluding = self.concluding.take().await;
+        let event = self.conclude_in_any_case(link, account, conclusion).await?;
+        tracing::Span::current().record("event.id", tracing::field::display(event.id));
+        let publishing = self.events.take().await;
+        Ok(Deliverable { event, publishing })
+    }
+
+    /// Concludes a record. If the database rejects the provider's values, the record is concluded as unknown without
+    /// them.
+    async fn conclude_in_any_case(
         &self,
         link: Box<OpenLink>,
         account: &Account,
@@ -290,13 +299,6 @@ impl Pipeline {
             }
         }
         Ok(event)
-    }
-}
-
-/// Returns the rate permit that a record was claimed with and did not use.
-fn return_rate_permit(account: &Account, has_rate_permit: bool) {
-    if has_rate_permit {
-        account.rate.give_back(1);
     }
 }
 

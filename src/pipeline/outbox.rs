@@ -11,7 +11,7 @@ use tokio::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::Pipeline;
+use super::{Pipeline, work::Deliverable};
 use crate::{
     contract,
     domain::{Attempt, AttemptKind, EventType, TraceContext, event_time, retry::jittered},
@@ -58,16 +58,18 @@ const TOGETHER: Duration = Duration::from_millis(500);
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(300);
 
 impl Pipeline {
-    /// Delivers an event. The permit `publishing` is released as soon as the result is published, so a slow webhook
-    /// receiver delays no other results.
-    pub(super) async fn deliver(&self, event: Box<DueEvent>, publishing: PooledPermit) {
+    /// Delivers an event. Its permit is released as soon as the result is published, so a slow webhook receiver delays
+    /// no other results.
+    pub(super) async fn deliver(&self, deliverable: Deliverable) {
+        let Deliverable { event, publishing } = deliverable;
         if let Err(error) = self.deliver_event(&event, publishing).await {
             self.report(&error);
         }
     }
 
     /// Delivers an event that the sweeper claimed, in a span of its own.
-    pub(super) async fn deliver_due(&self, event: Box<DueEvent>, publishing: PooledPermit) {
+    pub(super) async fn deliver_due(&self, deliverable: Deliverable) {
+        let event = &deliverable.event;
         let span = tracing::info_span!(
             "event",
             payout_link.id = %event.payout_link_id,
@@ -76,7 +78,7 @@ impl Pipeline {
             connector.name = event.connector,
             event.id = %event.id,
         );
-        self.deliver(event, publishing).instrument(span).await;
+        self.deliver(deliverable).instrument(span).await;
     }
 
     /// Publishes the result and delivers the webhook as far as they are due, then stores the progress. The rest

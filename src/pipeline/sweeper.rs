@@ -11,7 +11,10 @@ use std::{
 
 use futures_util::future::{FutureExt, select, select_all};
 
-use super::{Pipeline, Work};
+use super::{
+    Pipeline,
+    work::{CallPermit, Deliverable, Work},
+};
 use crate::{
     connectors::Account,
     domain::{ReplayRule, retry::jittered},
@@ -210,7 +213,8 @@ async fn sweep_account(
                 let (pipeline, name) = (pipeline.clone(), account.name.clone());
                 pipeline.clone().tasks.spawn(async move {
                     if let Some(account) = pipeline.connectors.choose(Some(&name)) {
-                        pipeline.finish(Work { link, account, permit }).await;
+                        let call = CallPermit::reserved(account, permit);
+                        pipeline.process_record(Work { link, account, call }).await;
                     }
                 });
             }
@@ -237,8 +241,9 @@ async fn sweep_events(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
     for event in events {
         match event {
             Ok(event) => {
-                let (pipeline, publishing) = (pipeline.clone(), pipeline.due_events.take().await);
-                pipeline.clone().tasks.spawn(async move { pipeline.deliver_due(event, publishing).await });
+                let deliverable = Deliverable { event, publishing: pipeline.due_events.take().await };
+                let pipeline = pipeline.clone();
+                pipeline.clone().tasks.spawn(async move { pipeline.deliver_due(deliverable).await });
             }
             Err(error) => pipeline.report(&error),
         }
