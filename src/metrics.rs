@@ -51,8 +51,7 @@ use prometheus_client::{
 use self::series::{CALL_SECONDS, Called, Calls, Connector, End, Fixed};
 use crate::{
     connectors::Account,
-    contract::RejectionCode,
-    domain::{Attempt, EventType},
+    domain::{Attempt, ConclusionCode, EventType, RejectionCode},
     postgres::{Accepted, ClockState, StoreError, WebhookState},
     rabbitmq::{PublishError, Route},
     tasks,
@@ -173,14 +172,14 @@ impl Metrics {
     }
 
     /// Counts a conclusion. `code`: `unified_details.code`, if there is an error.
-    pub fn concluded(&self, account: &Account, event: EventType, code: Option<&'static str>) {
+    pub fn concluded(&self, account: &Account, event: EventType, code: Option<ConclusionCode>) {
         let state = match event {
             EventType::Created => "created",
             EventType::Failed => "failed",
             EventType::Pending => "unknown",
             EventType::Rejected => "rejected",
         };
-        let (connector, code) = (account.name.clone(), code.unwrap_or_default());
+        let (connector, code) = (account.name.clone(), code.map_or("", ConclusionCode::as_str));
         self.concluded.get_or_create(&End { connector, state, code }).inc();
     }
 

@@ -24,10 +24,9 @@ pub use self::{
     supports::Supports,
 };
 use crate::{
-    contract::Rejection,
     domain::{
-        AccountId, ConnectorError, CreateLink, Finding, Outcome, Redactor, ReplayRule, TraceContext,
-        escape_control,
+        AccountId, ConnectorError, CreateLink, Finding, Outcome, Redactor, Rejection, ReplayRule,
+        TraceContext, escape_control,
     },
     http_client::PeerClock,
     limits::{Breaker, Health, Permits, RateLimit},

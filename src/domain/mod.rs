@@ -15,6 +15,8 @@ mod text;
 mod nearest;
 mod payout_link;
 mod outcome;
+mod rejection;
+mod conclusion;
 mod order;
 pub mod retry;
 mod event;
@@ -22,6 +24,7 @@ mod event;
 pub use self::{
     account::AccountId,
     clock::{ClockSample, ClockWatch, MAX_STEP, SetBack, Steady},
+    conclusion::{Conclusion, ConclusionCode},
     customer::{Address, BrowserInformation, Customer, CustomerDocument, PayoutAddress},
     event::{EventType, event_time},
     idempotency::{idempotency_key, idempotency_key_of, idempotency_uuid},
@@ -34,6 +37,7 @@ pub use self::{
     payout_method::{FieldKind, METHODS, MethodField, MethodFields, MethodKind, PayoutMethod, SOURCE_BANKS},
     prism::{Country, PayoutPriority, PayoutStatus, PrismEnum},
     redaction::Redactor,
-    retry::{Circumstances, Conclusion, Progress},
+    rejection::{Rejection, RejectionCode},
+    retry::{Circumstances, Progress},
     text::{escape_control, has_control, is_control},
 };

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use prometheus_client::{encoding::EncodeLabelSet, metrics::info::Info, registry::Unit};
 
 use super::{Metrics, OTHER_FIELDS};
-use crate::{connectors::Account, contract::RejectionCode, domain::AttemptKind};
+use crate::{
+    connectors::Account,
+    domain::{AttemptKind, RejectionCode},
+};
 
 impl Metrics {
     /// Creates every series, so that each one starts at 0.

@@ -295,6 +295,7 @@ impl Pipeline {
         match error_code {
             None => tracing::info!(event.id = %event.id, event.r#type = event_type, "payout link created"),
             Some(code) => {
+                let code = code.as_str();
                 tracing::warn!(event.id = %event.id, event.r#type = event_type, error.code = code, "payout link not created");
             }
         }

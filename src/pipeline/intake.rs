@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     connectors::Account,
-    contract::{self, Rejection, RejectionCode},
-    domain::{EventType, ReplayRule, TraceContext, event_time},
+    contract,
+    domain::{EventType, Rejection, RejectionCode, ReplayRule, TraceContext, event_time},
     postgres::{Accepted, Hold, NewLink, StoreError},
     rabbitmq::Delivery,
 };

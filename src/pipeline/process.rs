@@ -24,7 +24,7 @@ use super::{
     reading::Readable,
     work::{Incoming, Work},
 };
-use crate::{contract::Rejection, rabbitmq::Delivery};
+use crate::{domain::Rejection, rabbitmq::Delivery};
 
 /// Limit of a delivery's wait for its connector. With it, the backlog of a fast connector stays in RabbitMQ and costs no
 /// second write.

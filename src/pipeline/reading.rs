@@ -3,8 +3,8 @@
 use super::{Pipeline, intake::merchant_id};
 use crate::{
     connectors::Account,
-    contract::{self, Rejection, RejectionCode},
-    domain::{CreateLink, did_you_mean},
+    contract,
+    domain::{CreateLink, Rejection, RejectionCode, did_you_mean},
     rabbitmq::Delivery,
 };
 

@@ -17,8 +17,8 @@ use super::{
     outbox::Outgoing,
 };
 use crate::{
-    contract::{self, DecodePolicy, Rejection, UnknownFields},
-    domain::{EventType, TraceContext},
+    contract::{self, DecodePolicy, UnknownFields},
+    domain::{EventType, Rejection, TraceContext},
     postgres::StoreError,
     rabbitmq::{Delivery, Message, PublishError, REJECTED_AT, Route},
 };

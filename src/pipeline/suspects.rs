@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Pipeline, reading::Readable, reject::message_digest, work::Work};
 use crate::{
-    contract::{Rejection, RejectionCode},
+    domain::{Rejection, RejectionCode},
     rabbitmq::Delivery,
 };
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     contract::EventContent,
-    domain::{Attempt, AttemptKind, EventType, Lease, OpenLink, WebhookUrl},
+    domain::{Attempt, AttemptKind, ConclusionCode, EventType, Lease, OpenLink, WebhookUrl},
 };
 
 pub(super) struct Conclude {
@@ -81,7 +81,7 @@ impl Store {
             connector_payout_id: content.connector_payout_id,
             in_doubt_since: link.progress.in_doubt_since,
             status_code: content.status_code.into(),
-            error_code: content.error_code,
+            error_code: content.error_code.map(ConclusionCode::as_str),
             result: self.keys.seal(Column::Result, link.id, &content.result),
             webhook_url: link.job.webhook_url.as_ref().map(|webhook| webhook.url().clone()),
             calls: std::mem::take(&mut link.calls),

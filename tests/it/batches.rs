@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use payout_link_worker::{
     contract,
-    domain::{AccountId, Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
+    domain::{
+        AccountId, Attempt, AttemptKind, ConclusionCode, EventType, OpenLink, PayoutStatus, TraceContext,
+    },
     postgres::{Accepted, Hold, NewLink, Store, migrate},
 };
 use serde_json::{Value, json};
@@ -56,8 +58,8 @@ fn told(link: &mut OpenLink, number: usize) -> contract::EventContent {
     link.begin_written_call();
     let (event_type, payout_status, error_code, outcome) = match number % 3 {
         0 => (EventType::Created, PayoutStatus::RequiresFulfillment, None, "created"),
-        1 => (EventType::Failed, PayoutStatus::Failed, Some("CONNECTOR_ERROR"), "declined"),
-        _ => (EventType::Pending, PayoutStatus::Pending, Some("OUTCOME_UNKNOWN"), "unknown"),
+        1 => (EventType::Failed, PayoutStatus::Failed, Some(ConclusionCode::ConnectorRejected), "declined"),
+        _ => (EventType::Pending, PayoutStatus::Pending, Some(ConclusionCode::OutcomeUnknown), "unknown"),
     };
     if number % 3 == 2 {
         link.progress.in_doubt_since = Some(link.progress.created_at);

@@ -11,8 +11,7 @@ use super::{
 };
 use crate::{
     connectors::supports::{feature_data, required, unsupported},
-    contract::Rejection,
-    domain::{Address, BrowserInformation, CreateLink, idempotency_uuid},
+    domain::{Address, BrowserInformation, CreateLink, Rejection, idempotency_uuid},
 };
 
 /// Keys of `connector_feature_data`, under Hyperswitch's own names.

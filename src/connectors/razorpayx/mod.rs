@@ -31,8 +31,7 @@ use super::{
     },
 };
 use crate::{
-    contract::Rejection,
-    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 

@@ -41,8 +41,7 @@ use super::{
     },
 };
 use crate::{
-    contract::Rejection,
-    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
     http_client::{Answer, CallError, Client},
 };
 

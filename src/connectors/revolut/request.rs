@@ -7,8 +7,7 @@ use uuid::Uuid;
 use super::{KIND, settings::RevolutSettings};
 use crate::{
     connectors::supports::{feature_data, required, unsupported},
-    contract::Rejection,
-    domain::CreateLink,
+    domain::{CreateLink, Rejection},
 };
 
 const MAX_REFERENCE: usize = 100;

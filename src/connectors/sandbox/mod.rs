@@ -29,8 +29,7 @@ use super::{
     exchange::{OptionalFields, judge, lost, parse, unasked, unreadable, unsettled, with_secret, with_trace},
 };
 use crate::{
-    contract::Rejection,
-    domain::{CreateLink, Finding, LookUp, Outcome, ReplayRule},
+    domain::{CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 

@@ -29,8 +29,7 @@ use super::{
     },
 };
 use crate::{
-    contract::Rejection,
-    domain::{ConnectorError, CreateLink, Finding, Outcome, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 
