@@ -6,7 +6,8 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::domain::{
-    Conclusion, ConclusionCode, ConnectorError, CreateLink, EventType, PayoutStatus, Rejection,
+    Conclusion, ConclusionCode, ConnectorError, CreateLink, EventType, PayoutLinkState, PayoutStatus,
+    Rejection,
 };
 
 /// Prism's response, with the one thing that it lacks: the link. Absent fields are left out, save `error`.
@@ -59,6 +60,8 @@ struct ConnectorDetails<'a> {
 
 /// A conclusion as it is stored and published.
 pub struct EventContent {
+    /// The state that the record comes to.
+    pub state: PayoutLinkState,
     pub event_type: EventType,
     pub payout_status: PayoutStatus,
     pub connector_payout_id: Option<String>,
@@ -101,6 +104,7 @@ pub fn conclusion(
         status_code,
     };
     EventContent {
+        state: conclusion.state(),
         event_type: conclusion.event_type(),
         payout_status,
         connector_payout_id: connector_payout_id.map(str::to_owned),

@@ -1,6 +1,6 @@
 //! The conclusion of a record: how the creation of its link ended.
 
-use super::{ConnectorError, CreatedLink, EventType, PayoutStatus};
+use super::{ConnectorError, CreatedLink, EventType, PayoutLinkState, PayoutStatus};
 
 /// The conclusion of a record.
 #[derive(Debug, Clone)]
@@ -24,6 +24,15 @@ pub enum ConclusionCode {
 }
 
 impl Conclusion {
+    /// Returns the state that the record comes to.
+    pub fn state(&self) -> PayoutLinkState {
+        match self {
+            Self::Created(_) => PayoutLinkState::Created,
+            Self::Declined { .. } | Self::Unavailable(_) => PayoutLinkState::Failed,
+            Self::Unknown(_) => PayoutLinkState::Unknown,
+        }
+    }
+
     /// Returns the type of the event that announces it.
     pub fn event_type(&self) -> EventType {
         match self {
@@ -69,6 +78,23 @@ impl ConclusionCode {
             Self::ConnectorRejected => "CONNECTOR_REJECTED",
             Self::ConnectorUnavailable => "CONNECTOR_UNAVAILABLE",
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conclusion_has_the_event_of_its_state() {
+        let error = ConnectorError::unanswered("timed out");
+        for conclusion in [
+            Conclusion::Declined { error: error.clone(), payout_status: PayoutStatus::Expired },
+            Conclusion::Unavailable(error.clone()),
+            Conclusion::Unknown(error),
+        ] {
+            assert_eq!(conclusion.state().event_type(), Some(conclusion.event_type()), "{conclusion:?}");
         }
     }
 }

@@ -17,6 +17,7 @@ mod payout_link;
 mod outcome;
 mod rejection;
 mod conclusion;
+mod state;
 mod order;
 pub mod retry;
 mod event;
@@ -32,12 +33,13 @@ pub use self::{
     money::{Currency, InvalidAmount, Money},
     nearest::{did_you_mean, nearest},
     order::{SERVICE_RANKS, ServiceClass, service_rank},
-    outcome::{ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},
+    outcome::{AttemptOutcome, ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},
     payout_link::{Attempt, AttemptKind, Lease, OpenLink, TraceContext},
     payout_method::{FieldKind, METHODS, MethodField, MethodFields, MethodKind, PayoutMethod, SOURCE_BANKS},
     prism::{Country, PayoutPriority, PayoutStatus, PrismEnum},
     redaction::Redactor,
     rejection::{Rejection, RejectionCode},
     retry::{Circumstances, Progress},
+    state::PayoutLinkState,
     text::{escape_control, has_control, is_control},
 };

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{CreateLink, Progress};
+use super::{AttemptOutcome, CreateLink, Progress};
 
 /// The W3C Trace Context of the job, passed on unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub struct Attempt {
     pub took: Duration,
     /// The HTTP status, or 0 if there was no answer.
     pub status_code: u16,
-    pub outcome: &'static str,
+    pub outcome: AttemptOutcome,
     /// The error, or the provider's id of the payout. Short and free of secrets.
     pub detail: Option<String>,
 }

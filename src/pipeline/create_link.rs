@@ -276,7 +276,7 @@ impl Pipeline {
             progress.connector_payout_id.as_deref(),
             progress.status_code,
         );
-        let error_code = written.error_code;
+        let (state, error_code) = (written.state, written.error_code);
         let answer = UnrecordedConclusion::of(&link, self.idempotency_key(&link));
         let concluding = Box::pin(self.store.conclude(link, written));
         let event = match self.until_abandoned(concluding).await {
@@ -290,7 +290,7 @@ impl Pipeline {
                 return Err((StoreError::Unavailable("the worker is stopped".into()), None));
             }
         };
-        self.metrics.concluded(account, event.event_type, error_code);
+        self.metrics.concluded(account, state, error_code);
         let event_type = event.event_type.as_str();
         match error_code {
             None => tracing::info!(event.id = %event.id, event.r#type = event_type, "payout link created"),
@@ -312,7 +312,7 @@ struct UnrecordedConclusion {
 
 impl UnrecordedConclusion {
     fn of(link: &OpenLink, idempotency_key: String) -> Self {
-        let made = link.calls.iter().rev().find(|call| matches!(call.outcome, "created" | "found"));
+        let made = link.calls.iter().rev().find(|call| call.outcome.has_link());
         Self {
             id: link.id,
             connector_payout_id: made

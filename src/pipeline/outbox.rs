@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Pipeline, work::Deliverable};
 use crate::{
     contract,
-    domain::{Attempt, AttemptKind, EventType, TraceContext, event_time, retry::jittered},
+    domain::{Attempt, AttemptKind, AttemptOutcome, EventType, TraceContext, event_time, retry::jittered},
     limits::PooledPermit,
     postgres::{DueEvent, EventProgress, StoreError, WebhookState},
     rabbitmq::{Properties, PublishError, Route},
@@ -279,17 +279,17 @@ impl Pipeline {
         let number = event.webhook_attempts + 1;
         let (state, again_after, status_code, outcome, detail) = match posted {
             Posted::Delivered { status_code, body } => {
-                (WebhookState::Delivered, None, status_code, "delivered", body)
+                (WebhookState::Delivered, None, status_code, AttemptOutcome::Delivered, body)
             }
             Posted::Gone { status_code } => {
                 tracing::warn!(attempt.number = number, "webhook abandoned: the merchant answered 410 Gone");
-                (WebhookState::Abandoned, None, status_code, "gone", None)
+                (WebhookState::Abandoned, None, status_code, AttemptOutcome::Gone, None)
             }
             Posted::Failed { status_code, error, retry_after } => {
                 match self.webhooks.then(number, retry_after) {
                     Then::Again(after) => {
                         tracing::info!(attempt.number = number, error, "webhook delivery failed, will retry");
-                        (WebhookState::Pending, Some(after), status_code, "failed", Some(error))
+                        (WebhookState::Pending, Some(after), status_code, AttemptOutcome::Failed, Some(error))
                     }
                     Then::GiveUp => {
                         tracing::warn!(
@@ -297,7 +297,7 @@ impl Pipeline {
                             error,
                             "webhook abandoned: the last attempt failed"
                         );
-                        (WebhookState::Abandoned, None, status_code, "failed", Some(error))
+                        (WebhookState::Abandoned, None, status_code, AttemptOutcome::Failed, Some(error))
                     }
                 }
             }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     contract::EventContent,
-    domain::{Attempt, AttemptKind, ConclusionCode, EventType, Lease, OpenLink, WebhookUrl},
+    domain::{Attempt, AttemptKind, ConclusionCode, EventType, Lease, OpenLink, PayoutLinkState, WebhookUrl},
 };
 
 pub(super) struct Conclude {
@@ -29,6 +29,7 @@ pub(super) struct Row {
     holder: Uuid,
     event_id: Uuid,
     event_type: EventType,
+    state: PayoutLinkState,
     payout_status: &'static str,
     connector_payout_id: Option<String>,
     in_doubt_since: Option<OffsetDateTime>,
@@ -77,6 +78,7 @@ impl Store {
             holder: link.lease.holder,
             event_id: Uuid::now_v7(),
             event_type: content.event_type,
+            state: content.state,
             payout_status: content.payout_status.as_str(),
             connector_payout_id: content.connector_payout_id,
             in_doubt_since: link.progress.in_doubt_since,
@@ -229,7 +231,7 @@ impl Conclude {
                 row.holder,
                 row.event_id,
                 row.event_type.as_str(),
-                state(row.event_type),
+                row.state.as_str(),
                 row.payout_status,
                 row.connector_payout_id.as_deref(),
                 row.in_doubt_since,
@@ -267,7 +269,7 @@ impl Conclude {
                 &column(rows, |row| row.holder),
                 &column(rows, |row| row.event_id),
                 &column(rows, |row| row.event_type.as_str()) as &[&str],
-                &column(rows, |row| state(row.event_type)) as &[&str],
+                &column(rows, |row| row.state.as_str()) as &[&str],
                 &column(rows, |row| row.payout_status) as &[&str],
                 &column(rows, |row| row.connector_payout_id.as_deref()) as &[Option<&str>],
                 &column(rows, |row| row.in_doubt_since) as &[Option<OffsetDateTime>],
@@ -322,7 +324,7 @@ impl Conclude {
 fn first_call_took(row: &Row) -> Option<i32> {
     match &row.calls[..] {
         [only]
-            if row.event_type == EventType::Created
+            if row.state == PayoutLinkState::Created
                 && only.number == 1
                 && only.detail == row.connector_payout_id
                 && only.kind == AttemptKind::Create =>
@@ -331,20 +333,4 @@ fn first_call_took(row: &Row) -> Option<i32> {
         }
         _ => None,
     }
-}
-
-/// Returns the state that belongs to the event of a conclusion.
-fn state(event_type: EventType) -> &'static str {
-    match event_type {
-        EventType::Created => "created",
-        EventType::Failed | EventType::Rejected => "failed",
-        EventType::Pending => "unknown",
-    }
-}
-
-/// Returns the event type of a concluded record.
-pub(super) fn event_type(state: &str) -> Option<EventType> {
-    [EventType::Created, EventType::Failed, EventType::Pending]
-        .into_iter()
-        .find(|event| self::state(*event) == state)
 }

@@ -35,7 +35,7 @@ impl Timeline {
         self.started.push(attempt.started_at);
         self.took_ms.push(whole_millis(attempt.took));
         self.status_codes.push(attempt.status_code.into());
-        self.outcomes.push(attempt.outcome);
+        self.outcomes.push(attempt.outcome.as_str());
         self.details.push(attempt.detail.clone());
     }
 

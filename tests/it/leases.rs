@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use payout_link_worker::{
-    domain::{Attempt, AttemptKind},
+    domain::{Attempt, AttemptKind, AttemptOutcome},
     postgres::{EventProgress, StoreError, Unconcluded, WebhookState, migrate},
 };
 
@@ -66,7 +66,7 @@ async fn a_late_post_stands_in_the_timeline() {
         started_at: event.lease.now(),
         took: Duration::from_millis(5),
         status_code: 204,
-        outcome: "delivered",
+        outcome: AttemptOutcome::Delivered,
         detail: None,
     };
     let telling = EventProgress {
