@@ -29,7 +29,7 @@ impl Pipeline {
     pub(super) async fn create_link(&self, work: Work<'_>) -> Result<Option<Deliverable>, StoreError> {
         let Work { mut link, account, call: mut permit } = work;
         let rule = account.connector.replay_rule();
-        if link.progress.mark_lost_calls_unknown(&self.settings.retry, link.lease.now()) {
+        if link.progress.mark_lost_calls_unknown(&self.settings.retry, link.lease.time_at(Instant::now())) {
             link.call_is_written = false;
         }
         loop {
@@ -105,7 +105,7 @@ impl Pipeline {
         account: &Account,
         permit: &mut CallPermit<'_>,
     ) -> Result<(), Duration> {
-        let limit = self.settings.wait_in_place.min(link.lease.left() / 2);
+        let limit = self.settings.wait_in_place.min(link.lease.left_at(Instant::now()) / 2);
         if !permit.use_reservation() {
             let wait = account.rate.reserve(std::time::Instant::now(), limit)?;
             self.sleep(wait).await;
@@ -131,7 +131,7 @@ impl Pipeline {
     }
 
     fn circumstances(&self, link: &OpenLink, account: &Account) -> Circumstances {
-        let now = link.lease.now();
+        let now = link.lease.time_at(Instant::now());
         Circumstances { now, steady: self.store.steady(now), account: account.id.clone() }
     }
 
@@ -169,7 +169,7 @@ impl Pipeline {
 
     async fn call(&self, link: &mut OpenLink, account: &Account) {
         tracing::Span::current().record("attempt.number", link.progress.attempts);
-        let (started_at, started) = (link.lease.now(), Instant::now());
+        let (started_at, started) = (link.lease.time_at(Instant::now()), Instant::now());
         let key = self.idempotency_key(link);
         let deadline = account.connector.timeout() + SLACK;
         let mut outcome = timeout(deadline, account.connector.create_link(call(link, &key)))
@@ -184,12 +184,12 @@ impl Pipeline {
         );
         self.metrics.called(account, &attempt);
         link.calls.push(attempt);
-        let now = link.lease.now();
+        let now = link.lease.time_at(Instant::now());
         link.progress.record(outcome, now);
     }
 
     async fn look_up(&self, link: &mut OpenLink, account: &Account) -> Result<(), StoreError> {
-        let (asked_at, started) = (link.lease.now(), Instant::now());
+        let (asked_at, started) = (link.lease.time_at(Instant::now()), Instant::now());
         let first_called_at = link.progress.first_call_to_narrow_by(&self.circumstances(link, account));
         let key = self.idempotency_key(link);
         let deadline = account.connector.timeout() + SLACK;
@@ -247,7 +247,7 @@ impl Pipeline {
                 // The value that cannot be stored came from the provider.
                 link.calls.iter_mut().for_each(|call| call.detail = None);
                 link.progress.connector_payout_id = None;
-                link.progress.in_doubt_since.get_or_insert(link.lease.now());
+                link.progress.in_doubt_since.get_or_insert(link.lease.time_at(Instant::now()));
                 let error = ConnectorError::new(
                     link.progress.status_code,
                     None,
@@ -344,7 +344,7 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// Returns whether the lease outlasts a whole call.
 fn is_covered(link: &OpenLink, account: &Account) -> bool {
-    link.lease.left() > account.connector.timeout() + SLACK
+    link.lease.left_at(Instant::now()) > account.connector.timeout() + SLACK
 }
 
 fn call<'a>(link: &'a OpenLink, idempotency_key: &'a str) -> Call<'a> {
@@ -353,7 +353,7 @@ fn call<'a>(link: &'a OpenLink, idempotency_key: &'a str) -> Call<'a> {
         idempotency_key,
         connector_payout_id: link.progress.connector_payout_id.as_deref(),
         first_called_at: link.progress.first_called_at,
-        now: link.lease.now(),
+        now: link.lease.time_at(Instant::now()),
         trace: &link.trace,
     }
 }

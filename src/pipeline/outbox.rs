@@ -176,7 +176,7 @@ impl Pipeline {
 
     /// Returns whether the event is so old that its requester no longer waits for the reply.
     fn is_too_old_for_a_reply(&self, event: &DueEvent) -> bool {
-        event.lease.now() - event_time(event.id) >= self.settings.retry.max_age
+        event.lease.time_at(Instant::now()) - event_time(event.id) >= self.settings.retry.max_age
     }
 
     fn publish_pause(&self, attempts: u32) -> Duration {
@@ -264,7 +264,7 @@ impl Pipeline {
             Admitted::Later(after) => return left(Some(after)),
         };
         // A webhook attempt that outlasts the lease could be made twice.
-        if event.lease.left() <= self.webhooks.longest_post() {
+        if event.lease.left_at(Instant::now()) <= self.webhooks.longest_post() {
             return left(Some(Duration::ZERO));
         }
         let post = Post {
@@ -274,7 +274,7 @@ impl Pipeline {
             body: contract::webhook(event.event_type, event_time(event.id), &event.result),
             trace: &event.trace,
         };
-        let (started_at, started) = (event.lease.now(), Instant::now());
+        let (started_at, started) = (event.lease.time_at(Instant::now()), Instant::now());
         let posted = self.webhooks.post(permits, post).await;
         let number = event.webhook_attempts + 1;
         let (state, again_after, status_code, outcome, detail) = match posted {

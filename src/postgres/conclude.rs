@@ -121,7 +121,7 @@ impl Store {
             webhook_attempts: 0,
             lease: Lease {
                 holder: row.holder,
-                granted_at: lease.now(),
+                granted_at: lease.time_at(Instant::now()),
                 asked_at,
                 answered_at: Instant::now(),
                 length: self.settings.event_lease,

@@ -61,7 +61,7 @@ use std::{
 };
 
 use sqlx::PgPool;
-use tokio::time::{sleep, timeout};
+use tokio::time::{self, sleep, timeout};
 use uuid::Uuid;
 
 use self::{
@@ -251,7 +251,7 @@ async fn while_leased<T>(
     write: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let late = || StoreError::Unavailable("the lease expired before the database answered".into());
-    timeout(lease.left(), write).await.unwrap_or_else(|_| Err(late()))
+    timeout(lease.left_at(time::Instant::now()), write).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Converts a duration to milliseconds for the database's interval arithmetic.

@@ -63,7 +63,7 @@ async fn a_late_post_stands_in_the_timeline() {
     let post = Attempt {
         kind: AttemptKind::Post,
         number: 1,
-        started_at: event.lease.now(),
+        started_at: event.lease.granted_at,
         took: Duration::from_millis(5),
         status_code: 204,
         outcome: AttemptOutcome::Delivered,

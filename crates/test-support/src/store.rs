@@ -85,7 +85,7 @@ pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::Even
     link.calls.push(Attempt {
         kind: AttemptKind::Create,
         number: link.progress.attempts,
-        started_at: link.lease.now(),
+        started_at: link.lease.granted_at,
         took: Duration::from_millis(5),
         status_code: 201,
         outcome: AttemptOutcome::Created,
