@@ -14,13 +14,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tasks", &["lock"]),
     ("setting_url", &[]),
     ("contract", &["domain"]),
-    ("http_client", &["domain"]),
-    ("limits", &["domain"]),
+    ("http_client", &["domain", "lock"]),
+    ("limits", &["domain", "lock"]),
     // The ports: they do not know each other.
-    ("connectors", &["contract", "domain", "http_client", "limits", "setting_url"]),
+    ("connectors", &["contract", "domain", "http_client", "limits", "lock", "setting_url"]),
     ("postgres", &["contract", "domain", "lock", "setting_url"]),
     ("rabbitmq", &["domain", "lock", "setting_url"]),
-    ("webhooks", &["domain", "http_client", "limits"]),
+    ("webhooks", &["domain", "http_client", "limits", "lock"]),
     // What joins the ports.
     ("metrics", &["connectors", "contract", "domain", "postgres", "rabbitmq", "tasks"]),
     (
