@@ -9,11 +9,13 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    DueEvent, Store, StoreError, WebhookState,
+    Store,
     batch::{Statement, column},
-    millis,
+    error::StoreError,
+    numbers::{millis, whole_millis},
+    outbox::{DueEvent, WebhookState},
     seal::Column,
-    timeline::{Timeline, whole_millis},
+    timeline::Timeline,
 };
 use crate::{
     contract::EventContent,

@@ -12,9 +12,9 @@ use sqlx::{
 use tokio::time::{sleep, timeout};
 
 use super::{
-    StoreError,
+    error::StoreError,
     fitness::{newer, no_answer, not_connected},
-    millis,
+    numbers::millis,
 };
 use crate::setting_url::DATABASE;
 

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Accepted, Store, StoreError, batch::column, connect::answered, seal::Column};
+use super::{Store, accepted::Accepted, batch::column, connect::answered, error::StoreError, seal::Column};
 use crate::{
     contract::{self, CanonicalRequest},
     domain::{CreateLink, PayoutLinkState},

@@ -7,8 +7,8 @@ use futures_util::TryFutureExt;
 use sqlx::{PgPool, Row, postgres::PgConnectOptions};
 
 use super::{
-    StoreError,
     connect::{MIGRATIONS, PLANNING, answered},
+    error::StoreError,
 };
 
 /// Sessions of a worker besides its pool: one for its presence, one for readiness probes.

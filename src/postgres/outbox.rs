@@ -10,13 +10,14 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Store,
     batch::{Statement, column},
     connect::answered,
-    millis,
+    error::StoreError,
+    leased::while_leased,
+    numbers::{count, millis, whole_millis},
     seal::Column,
-    timeline::{Timeline, count, whole_millis},
-    while_leased,
+    timeline::Timeline,
 };
 use crate::domain::{Attempt, EventType, Lease, TraceContext};
 

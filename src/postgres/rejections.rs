@@ -1,7 +1,7 @@
 //! `note_rejection`, `rejection_of`: remember the rejection of a message, so that every worker rejects it again when
 //! it is delivered again, also under another configuration.
 
-use super::{Store, StoreError, connect::answered};
+use super::{Store, connect::answered, error::StoreError};
 use crate::domain::{Rejection, RejectionCode};
 
 impl Store {

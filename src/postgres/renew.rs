@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Store,
     batch::{Statement, column},
-    millis,
+    error::StoreError,
+    leased::while_leased,
+    numbers::{count, millis},
     seal::Column,
-    timeline::{Timeline, count},
-    while_leased,
+    timeline::Timeline,
 };
 use crate::{
     contract,

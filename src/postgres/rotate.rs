@@ -6,8 +6,9 @@
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Store,
     connect::answered,
+    error::StoreError,
     seal::{Column, OpenError},
 };
 

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, connect::answered};
+use super::{Store, connect::answered, error::StoreError};
 use crate::domain::PayoutLinkState;
 
 /// A record with its event and its attempts. Nothing is decrypted for it.
