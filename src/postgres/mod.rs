@@ -35,11 +35,13 @@ mod claim;
 mod clock;
 mod conclude;
 mod connect;
+mod connect_error;
 mod due;
 mod duplicate;
 mod error;
 mod fitness;
 mod leased;
+mod migrations;
 mod numbers;
 mod renew;
 mod connection_cache;
@@ -79,9 +81,10 @@ pub use self::{
     batch::{BatchLimits, MIN_CONNECTIONS},
     clock::ClockState,
     conclude::Unconcluded,
-    connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate, url_problem},
+    connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
     error::StoreError,
     fitness::{examine, is_fit, schema},
+    migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
     outbox::{DueEvent, EventProgress, WebhookState},
     probe::Probe,
