@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Pipeline,
+    headers::{logged_merchant_id, merchant_id, trace},
     outbox::Outgoing,
     reading::Readable,
     reject::Published,
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     connectors::Account,
     contract,
-    domain::{EventType, Rejection, RejectionCode, ReplayRule, TraceContext, event_time},
+    domain::{EventType, Rejection, RejectionCode, ReplayRule, event_time},
     postgres::{Accepted, Hold, NewLink, StoreError},
     rabbitmq::Delivery,
 };
@@ -244,26 +245,6 @@ fn first_hold(rule: ReplayRule) -> Hold {
     match rule {
         ReplayRule::SameKey { .. } | ReplayRule::LookUp(_) => Hold::BeginCall,
         ReplayRule::Never => Hold::Lease,
-    }
-}
-
-/// Returns the merchant's id for a log line. An id that is longer than a valid one is left out.
-pub(super) fn logged_merchant_id(delivery: &Delivery) -> &str {
-    Some(merchant_id(delivery)).filter(|id| id.len() <= 255).unwrap_or_default()
-}
-
-pub(super) fn merchant_id(delivery: &Delivery) -> &str {
-    delivery.header("x-merchant-id").unwrap_or_default()
-}
-
-pub(super) fn trace(delivery: &Delivery) -> TraceContext {
-    // Passed on unchanged, unless a header cannot carry it.
-    let is_sound =
-        |value: &&str| (1..=512).contains(&value.len()) && value.bytes().all(|b| (b' '..=b'~').contains(&b));
-    let header = |name| delivery.header(name).filter(is_sound);
-    TraceContext {
-        traceparent: header("traceparent").map(str::to_owned),
-        tracestate: header("tracestate").map(str::to_owned),
     }
 }
 

@@ -16,6 +16,7 @@ mod reject;
 mod call_log;
 mod consumption;
 mod create_link;
+mod headers;
 mod ignored_fields;
 mod intake;
 mod monitor;

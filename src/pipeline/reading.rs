@@ -1,6 +1,6 @@
 //! Reads a delivery: its properties, its body, and its connector account. It rejects everything that is invalid.
 
-use super::{Pipeline, intake::merchant_id};
+use super::{Pipeline, headers::merchant_id};
 use crate::{
     connectors::Account,
     contract,

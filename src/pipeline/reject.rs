@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Pipeline,
-    intake::{logged_merchant_id, merchant_id, trace},
+    headers::{logged_merchant_id, merchant_id, trace},
     outbox::Outgoing,
 };
 use crate::{

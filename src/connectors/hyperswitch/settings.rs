@@ -6,7 +6,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Hyperswitch, request::FeatureData};
+use super::{
+    Hyperswitch,
+    request::{FeatureData, MAX_SESSION},
+};
 use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
@@ -67,12 +70,6 @@ fn production() -> Url {
 fn ninety_seconds() -> u64 {
     90
 }
-
-/// Where nobody says how long: the provider's own default of 15 minutes is over before most mails are read.
-pub(super) const SEVEN_DAYS: u32 = 604_800;
-
-/// About three months.
-pub(super) const MAX_SESSION: u32 = 7_890_000;
 
 impl Settings for HyperswitchSettings {
     fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String> {

@@ -18,9 +18,9 @@ use time::Duration;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::api::{Api, Job, Request, Task, Words, same};
+use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem, boolean, count, currency, object, one_of, pairs, text, whole};
-use super::state::{Link, NewLink, ProviderState};
+use super::state::{Link, NewLink, ProviderState, Words};
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 /// What the profile behind the key is like.
