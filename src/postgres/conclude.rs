@@ -183,8 +183,8 @@ macro_rules! update {
                     event_id = new.event_id, took_ms = new.took_ms, due_at = NULL, holder = NULL,
                     concluded_at = now()
                 FROM new
-                -- Only an open row has a holder. Were that said here, the planner might read every open row by the sweeper's
-                -- index in place of these by their ids.
+                -- Only an open row has a holder. With a condition on the state, the planner might read every open row
+                -- by the sweeper's index instead of these rows by their ids.
                 WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
                 RETURNING
                     p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type,
