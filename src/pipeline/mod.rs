@@ -14,17 +14,20 @@
 
 mod reject;
 mod call_log;
+mod clocks;
 mod consumption;
 mod create_link;
 mod headers;
 mod ignored_fields;
 mod intake;
-mod monitor;
+mod key_rotation;
 mod outbox;
+mod placement;
 mod process;
 mod reading;
 mod retention;
 mod seals;
+mod services;
 mod stopping;
 mod suspects;
 mod sweeper;
@@ -32,18 +35,19 @@ mod timeline;
 mod work;
 
 use self::{ignored_fields::IgnoredFields, work::Incoming};
-pub use self::{monitor::Placement, retention::Retention};
+pub use self::{
+    key_rotation::{KeyRotation, KeyRotationSettings, Rotation},
+    placement::Placement,
+    retention::RetentionSettings,
+    sweeper::SweeperSettings,
+};
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{
-    sync::{Notify, RwLock, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{Notify, RwLock, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -54,7 +58,6 @@ use crate::{
     metrics::{Metrics, Now},
     postgres::{Store, StoreError},
     rabbitmq::{Consumer, Names, Publisher},
-    tasks,
     webhooks::Webhooks,
 };
 
@@ -73,13 +76,10 @@ pub struct PipelineSettings {
     pub publish_patience: Duration,
     /// First pause before an event is published again.
     pub publish_pause: Duration,
-    /// Interval between two sweeps for due work.
-    pub sweep_interval: Duration,
-    /// Maximum number of rows in one claim.
-    pub sweep_batch: usize,
+    pub sweeper: SweeperSettings,
+    pub retention: RetentionSettings,
     /// Begins without an end after which a message counts as poison.
     pub max_unfinished_begins: u32,
-    pub retention: Retention,
     pub names: Names,
     /// Name of the deployment, part of every idempotency key unless it is empty.
     pub deployment: String,
@@ -169,38 +169,6 @@ impl Pipeline {
             let incoming = Incoming { delivery, _permit: self.taken_in.take().await };
             self.tasks.spawn(self.clone().process(incoming));
         }
-    }
-
-    /// Starts the services: the sweeper, retention, and the watchers of the database, the clocks and consumption.
-    /// Their handles complete once the pipeline is stopped.
-    pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
-        let pipeline = || self.clone();
-        let (sweep, retain, seals) = (pipeline(), pipeline(), pipeline());
-        let (presence, availability, consumption) = (pipeline(), pipeline(), pipeline());
-        let (clocks, placement) = (pipeline(), pipeline());
-        let until_stopped = |pipeline: Arc<Self>, name, service: fn(Arc<Self>) -> BoxFuture<'static, ()>| {
-            tasks::supervise(name, move || {
-                let pipeline = pipeline.clone();
-                async move {
-                    let service = service(pipeline.clone());
-                    pipeline.unless_stopped(service).await;
-                }
-            })
-        };
-        vec![
-            tasks::supervise("sweeper", move || sweeper::run(sweep.clone())),
-            tasks::supervise("retention", move || retention::run(retain.clone())),
-            tasks::supervise("seals", move || seals::run(seals.clone())),
-            until_stopped(presence, "presence", |this| async move { this.store.be_present().await }.boxed()),
-            until_stopped(availability, "availability", |this| {
-                async move { this.store.watch_availability().await }.boxed()
-            }),
-            until_stopped(clocks, "clocks", |this| async move { this.watch_clocks().await }.boxed()),
-            until_stopped(placement, "placement", |this| async move { this.watch_placement().await }.boxed()),
-            until_stopped(consumption, "consumption", |this| {
-                async move { this.watch_consumption().await }.boxed()
-            }),
-        ]
     }
 
     /// Waits until the database turns out to be unusable, and returns that error.
