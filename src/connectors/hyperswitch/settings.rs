@@ -14,7 +14,7 @@ use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::OptionalFields,
-        kind::{read, settle_problem},
+        kind::{production_url, read, settle_problem},
     },
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
@@ -63,8 +63,7 @@ pub(super) struct HyperswitchSettings {
 }
 
 fn production() -> Url {
-    #[expect(clippy::expect_used, reason = "a constant")]
-    Url::parse("https://api.hyperswitch.io").expect("it is a URL")
+    production_url("https://api.hyperswitch.io")
 }
 
 fn ninety_seconds() -> u64 {

@@ -15,7 +15,7 @@ use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::{OptionalFields, at},
-        kind::{read, settle_problem},
+        kind::{production_url, read, settle_problem},
     },
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
@@ -94,8 +94,7 @@ pub(super) enum PayoutMethod {
 }
 
 fn production() -> Url {
-    #[expect(clippy::expect_used, reason = "a constant")]
-    Url::parse("https://b2b.revolut.com").expect("it is a URL")
+    production_url("https://b2b.revolut.com")
 }
 
 fn ninety_seconds() -> u64 {
