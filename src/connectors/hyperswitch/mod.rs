@@ -9,6 +9,7 @@
 mod request;
 mod response;
 mod settings;
+mod status;
 
 use std::time::Duration;
 

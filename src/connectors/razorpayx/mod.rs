@@ -8,6 +8,7 @@
 mod request;
 mod response;
 mod settings;
+mod status;
 #[cfg(test)]
 mod tests;
 

@@ -8,12 +8,13 @@
 //!
 //! A new link has no URL before it is `active`; until then it is asked for by its id.
 
+mod auth;
 mod request;
 mod response;
 mod settings;
+mod status;
 #[cfg(test)]
 mod tests;
-mod tokens;
 
 use std::time::Duration;
 
@@ -28,9 +29,9 @@ use url::Url;
 
 pub(super) use self::settings::KIND;
 use self::{
+    auth::{NoToken, Token, Tokens},
     response::{Link, failure},
     settings::RevolutSettings,
-    tokens::{NoToken, Token, Tokens},
 };
 use super::{
     Call,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Revolut,
-    tokens::{self, Identity, Tokens},
+    auth::{self, Identity, Tokens},
 };
 use crate::{
     connectors::{
@@ -110,7 +110,7 @@ impl Settings for RevolutSettings {
                 problems.push(problem.to_owned());
             }
         };
-        check(tokens::private_key(&self.private_key).is_none(), "private_key is not an RSA key in PEM");
+        check(auth::private_key(&self.private_key).is_none(), "private_key is not an RSA key in PEM");
         check(self.client_id.is_empty(), "client_id is empty");
         check(self.issuer.is_empty() || self.issuer.contains('/'), "issuer is not a domain");
         check(self.accounts.is_empty(), "accounts has no account");
@@ -133,7 +133,7 @@ impl Settings for RevolutSettings {
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         let http = Client::new(http)?;
         #[expect(clippy::expect_used, reason = "problems() has read it")]
-        let private_key = tokens::private_key(&self.private_key).expect("an RSA key in PEM");
+        let private_key = auth::private_key(&self.private_key).expect("an RSA key in PEM");
         let identity = Identity {
             client_id: self.client_id.clone(),
             issuer: self.issuer.clone(),

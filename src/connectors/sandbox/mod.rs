@@ -6,6 +6,7 @@
 mod request;
 mod response;
 mod settings;
+mod status;
 
 use std::time::Duration;
 

@@ -9,14 +9,16 @@
 mod request;
 mod response;
 mod settings;
+mod status;
 
 use reqwest::{RequestBuilder, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use self::settings::KIND;
 use self::{
-    response::{Payout, failure, is_voided, reset},
+    response::{Payout, failure, reset},
     settings::XenditSettings,
+    status::is_voided,
 };
 use super::{
     Call,
