@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use payout_link_worker::{
     config,
     contract::{self, DecodePolicy, FingerprintKey},
-    domain::{AccountId, Attempt, AttemptKind, CreateLink, EventType},
+    domain::{AccountId, Attempt, AttemptKind, AttemptOutcome, CreateLink, PayoutLinkState},
     metrics::Metrics,
     postgres::{
         Accepted, BatchLimits, Column, Hold, KeyRing, MIGRATIONS, NewLink, Store, StoreSettings, WebhookState,
@@ -95,13 +95,13 @@ fn count(bencher: Bencher) {
         started_at: time::OffsetDateTime::UNIX_EPOCH,
         took: Duration::from_millis(70),
         status_code: 201,
-        outcome: "created",
+        outcome: AttemptOutcome::Created,
         detail: None,
     };
     bencher.bench(|| {
         metrics.accepted(black_box(&Accepted::Parked));
         metrics.called(account, black_box(&call));
-        metrics.concluded(account, EventType::Created, None);
+        metrics.concluded(account, PayoutLinkState::Created, None);
         metrics.published(black_box(&Ok(Route::Queued)));
         metrics.posted(black_box(WebhookState::Delivered));
     });

@@ -51,8 +51,7 @@ use prometheus_client::{
 use self::series::{CALL_SECONDS, Called, Calls, Connector, End, Fixed};
 use crate::{
     connectors::Account,
-    contract::RejectionCode,
-    domain::{Attempt, EventType},
+    domain::{Attempt, ConclusionCode, PayoutLinkState, RejectionCode},
     postgres::{Accepted, ClockState, StoreError, WebhookState},
     rabbitmq::{PublishError, Route},
     tasks,
@@ -173,20 +172,16 @@ impl Metrics {
     }
 
     /// Counts a conclusion. `code`: `unified_details.code`, if there is an error.
-    pub fn concluded(&self, account: &Account, event: EventType, code: Option<&'static str>) {
-        let state = match event {
-            EventType::Created => "created",
-            EventType::Failed => "failed",
-            EventType::Pending => "unknown",
-            EventType::Rejected => "rejected",
-        };
-        let (connector, code) = (account.name.clone(), code.unwrap_or_default());
+    pub fn concluded(&self, account: &Account, state: PayoutLinkState, code: Option<ConclusionCode>) {
+        let state = state.as_str();
+        let (connector, code) = (account.name.clone(), code.map_or("", ConclusionCode::as_str));
         self.concluded.get_or_create(&End { connector, state, code }).inc();
     }
 
     /// Counts an attempt at a connector.
     pub fn called(&self, account: &Account, attempt: &Attempt) {
-        let (connector, kind, outcome) = (account.name.clone(), attempt.kind.as_str(), attempt.outcome);
+        let (connector, kind, outcome) =
+            (account.name.clone(), attempt.kind.as_str(), attempt.outcome.as_str());
         self.durations
             .get_or_create(&Calls { connector: connector.clone(), kind })
             .observe(attempt.took.as_secs_f64());

@@ -14,13 +14,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tasks", &["lock"]),
     ("setting_url", &[]),
     ("contract", &["domain"]),
-    ("http_client", &["domain"]),
-    ("limits", &["domain"]),
+    ("http_client", &["domain", "lock"]),
+    ("limits", &["domain", "lock"]),
     // The ports: they do not know each other.
-    ("connectors", &["contract", "domain", "http_client", "limits", "setting_url"]),
+    ("connectors", &["contract", "domain", "http_client", "limits", "lock", "setting_url"]),
     ("postgres", &["contract", "domain", "lock", "setting_url"]),
     ("rabbitmq", &["domain", "lock", "setting_url"]),
-    ("webhooks", &["domain", "http_client", "limits"]),
+    ("webhooks", &["domain", "http_client", "limits", "lock"]),
     // What joins the ports.
     ("metrics", &["connectors", "contract", "domain", "postgres", "rabbitmq", "tasks"]),
     (
@@ -90,6 +90,48 @@ fn every_module_uses_the_modules_below_it_alone() {
     }
 }
 
+/// Files beside each other do not import each other in a circle: each can be read without the ones that use it. The
+/// root of a module may import from all of its files and is left out.
+#[test]
+fn files_of_one_module_do_not_use_each_other_in_a_circle() {
+    let mut circles = Vec::new();
+    for tree in
+        ["src", "crates/provider-simulators/src", "crates/history-checker/src", "crates/test-support/src"]
+    {
+        look_for_circles(&Path::new(env!("CARGO_MANIFEST_DIR")).join(tree), &mut circles);
+    }
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+fn look_for_circles(folder: &Path, circles: &mut Vec<String>) {
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            look_for_circles(&path, circles);
+            used.entry(name).or_default();
+        } else if !matches!(name.as_str(), "mod" | "lib" | "main" | "tests") {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            used.entry(name).or_default().extend(uses(code, "super::"));
+        }
+    }
+    for start in used.keys() {
+        let (mut reached, mut next) = (BTreeSet::new(), vec![start]);
+        while let Some(name) = next.pop() {
+            for other in used.get(name).into_iter().flatten().filter(|other| used.contains_key(*other)) {
+                if reached.insert(other) {
+                    next.push(other);
+                }
+            }
+        }
+        if reached.contains(start) {
+            circles.push(folder.join(start).display().to_string());
+        }
+    }
+}
+
 /// No file of the product is longer than a reader takes in at once.
 #[test]
 fn no_file_of_the_product_is_longer_than_400_lines() {
@@ -114,7 +156,7 @@ fn read(source: &Path, used: &mut BTreeMap<String, BTreeSet<String>>) {
         }
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let of = used.entry(module.to_owned()).or_default();
-        of.extend(uses(code).into_iter().filter(|other| other != module));
+        of.extend(uses(code, "crate::").into_iter().filter(|other| other != module));
     });
 }
 
@@ -129,11 +171,11 @@ fn files(folder: &Path, each: &mut impl FnMut(&Path, &str)) {
     }
 }
 
-/// The first names of all paths that begin with `crate::`, in and out of `use` trees.
-fn uses(code: &str) -> BTreeSet<String> {
+/// The first names of all paths that begin with `root`, in and out of `use` trees.
+fn uses(code: &str, root: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for (start, _) in code.match_indices("crate::") {
-        let rest = &code[start + "crate::".len()..];
+    for (start, _) in code.match_indices(root) {
+        let rest = &code[start + root.len()..];
         let Some(tree) = rest.strip_prefix('{') else {
             names.insert(name(rest));
             continue;
@@ -168,5 +210,5 @@ fn name(text: &str) -> String {
 #[test]
 fn uses_are_found_in_paths_and_in_trees() {
     let code = "use crate::{a::{b, c}, d, E};\nfn f() { crate::g::h(); }\n";
-    assert_eq!(uses(code), BTreeSet::from(["a", "d", "g"].map(str::to_owned)));
+    assert_eq!(uses(code, "crate::"), BTreeSet::from(["a", "d", "g"].map(str::to_owned)));
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use super::output::say;
 use crate::{
     config::Config,
-    domain::escape_control,
+    domain::{PayoutLinkState, escape_control},
     postgres::{self, Store},
 };
 
@@ -34,7 +34,8 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
             bail!("{} merchants have a record {:?}: select one with --merchant", several.len(), arguments.id)
         }
     };
-    let Some(id) = record.connector_payout_id.as_deref().filter(|_| record.state == "created") else {
+    let Some(id) = record.connector_payout_id.as_deref().filter(|_| record.state == PayoutLinkState::Created)
+    else {
         bail!("the record is {}: it has no link to cancel", record.state);
     };
     let connectors = config.connectors().context("cannot make the client of a connector")?;

@@ -1,15 +1,15 @@
 //! `keys`: counts the values of each sealing key, and encrypts all of them with the first key.
 
-use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Context;
-use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::output::{note, say};
 use crate::{
     config::Config,
-    postgres::{self, MAX_SEALS, Store},
+    pipeline::{KeyRotation, KeyRotationSettings, Rotation},
+    postgres::{self, MAX_SEALS, Rotated, Store},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -22,13 +22,10 @@ pub(super) enum Action {
     Public,
 }
 
-/// A page for counting is only read. A page for rotation is written, and workers have the database to themselves
-/// between two pages.
+/// Records in a page that is counted.
 const COUNTED: u32 = 5000;
-const SEALED: u32 = 500;
-const REST: Duration = Duration::from_millis(20);
+/// Records between two lines of progress.
 const PROGRESS_EVERY: usize = 100_000;
-const PASSES: u32 = 10;
 
 pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<ExitCode> {
     if matches!(action, Action::Public) {
@@ -92,42 +89,32 @@ async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
-    let mut resealed = 0;
-    // Another pass only for locked values.
-    for pass in 1..=PASSES {
-        let (mut seen, mut contended, mut unopened, mut after) = (0, 0, 0, Uuid::nil());
-        loop {
-            let page = store.reseal(after, SEALED).await.context("database")?;
-            for value in &page.unopened {
-                note(format_args!("{} of {}: {}", value.column, value.id, value.error));
-            }
-            let before = seen / PROGRESS_EVERY;
-            seen += page.records;
-            resealed += page.resealed;
-            contended += page.contended;
-            unopened += page.unopened.len();
-            if seen / PROGRESS_EVERY > before {
-                say(format_args!("{seen} records read, {resealed} values encrypted again"))?;
-            }
-            let Some(last) = page.last else { break };
-            after = last;
-            if page.resealed > 0 {
-                sleep(REST).await;
-            }
+    let (mut seen, mut resealed, mut said) = (0, 0, Ok(()));
+    let report = |page: &Rotated| {
+        for value in &page.unopened {
+            note(format_args!("{} of {}: {}", value.column, value.id, value.error));
         }
-        if contended == 0 || pass == PASSES {
-            say(format_args!("{seen} records read, {resealed} values encrypted again with {}", ring[0]))?;
-            if contended > 0 {
-                note(format_args!("{contended} values were in use: run the command again"));
-            }
-            if unopened > 0 {
-                note(format_args!("{unopened} values could not be decrypted and are unchanged"));
-            }
-            store.record_seals().await.context("database")?;
-            let done = contended == 0 && unopened == 0;
-            return Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        let before = seen / PROGRESS_EVERY;
+        seen += page.records;
+        resealed += page.resealed;
+        if seen / PROGRESS_EVERY > before && said.is_ok() {
+            said = say(format_args!("{seen} records read, {resealed} values encrypted again"));
         }
-        sleep(REST * pass).await;
+        if page.last.is_none() {
+            // The next pass counts from zero.
+            seen = 0;
+        }
+    };
+    let rotation =
+        KeyRotation::new(store, KeyRotationSettings::default()).run(report).await.context("database")?;
+    said?;
+    let Rotation { records, resealed, contended, unopened } = rotation;
+    say(format_args!("{records} records read, {resealed} values encrypted again with {}", ring[0]))?;
+    if contended > 0 {
+        note(format_args!("{contended} values were in use: run the command again"));
     }
-    Ok(ExitCode::FAILURE)
+    if unopened > 0 {
+        note(format_args!("{unopened} values could not be decrypted and are unchanged"));
+    }
+    Ok(if rotation.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -34,7 +34,7 @@ use crate::{
     contract::DecodePolicy,
     domain::retry::RetryPolicy,
     http_client::{HttpSettings, NoClient},
-    pipeline::{PipelineSettings, Retention},
+    pipeline::{PipelineSettings, RetentionSettings, SweeperSettings},
     postgres::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
     rabbitmq::BrokerSettings,
     webhooks::{AddressPolicy, SigningKey, WebhookSettings},
@@ -111,6 +111,7 @@ impl Config {
 
     /// Returns the settings of the pipeline.
     pub fn pipeline(&self) -> PipelineSettings {
+        let sweep_interval = Duration::from_millis(self.worker.sweep_interval_ms);
         PipelineSettings {
             decode: DecodePolicy {
                 allow_http_webhooks: self.jobs.allow_http_webhooks,
@@ -129,13 +130,15 @@ impl Config {
             events_in_flight: self.worker.events_in_flight,
             publish_patience: Duration::from_secs(self.broker.publish_patience_seconds),
             publish_pause: Duration::from_secs(self.broker.publish_pause_seconds),
-            sweep_interval: Duration::from_millis(self.worker.sweep_interval_ms),
-            sweep_batch: self.worker.sweep_batch.max(1),
+            sweeper: SweeperSettings { interval: sweep_interval, batch: self.worker.sweep_batch.max(1) },
             max_unfinished_begins: self.worker.max_unfinished_begins.max(1),
-            retention: Retention {
-                requests: self.retention.requests_days,
-                events: self.retention.events_days,
-                attempts: self.retention.attempts_days,
+            retention: RetentionSettings {
+                requests_days: self.retention.requests_days,
+                events_days: self.retention.events_days,
+                attempts_days: self.retention.attempts_days,
+                interval: sweep_interval * RETENTION_SWEEPS,
+                batch: RETENTION_BATCH,
+                pause: RETENTION_PAUSE,
             },
             names: self.broker.names.clone(),
             deployment: self.worker.deployment.clone(),
@@ -197,6 +200,13 @@ impl Config {
         Ok(Connectors::new(accounts?, self.jobs.default_connector.clone()))
     }
 }
+
+/// Interval between two passes of retention, in sweep intervals.
+const RETENTION_SWEEPS: u32 = 10;
+/// Rows in one statement of retention.
+const RETENTION_BATCH: u32 = 500;
+/// Pause between two statements of retention.
+const RETENTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// Open files for the listener, the broker, the standard streams and the runtime.
 const OTHER_FILES: u64 = 64;

@@ -13,7 +13,7 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use url::Url;
 
 use crate::{
-    domain::{ConnectorError, Finding, Outcome, TraceContext, has_control, is_control},
+    domain::{ConnectorError, Finding, Outcome, PayoutStatus, TraceContext, has_control, is_control},
     http_client::{Answer, CallError},
 };
 
@@ -147,6 +147,18 @@ pub(super) fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
     sound.then(|| text.into())
 }
 
+/// Returns whether a payout of this status will never have a usable link.
+pub(super) fn is_over(status: PayoutStatus) -> bool {
+    use PayoutStatus::{Cancelled, Expired, Failed, Ineligible, NotPermitted, Reversed};
+    matches!(status, Cancelled | Expired | Failed | Ineligible | NotPermitted | Reversed)
+}
+
+/// Describes the failed check of a credential. `error`: the provider's own error, if it can be read.
+pub(super) fn not_checked(answer: &Answer, error: Option<ConnectorError>) -> String {
+    let message = error.unwrap_or_else(|| unreadable(answer)).message;
+    format!("answered {}: {message}", answer.status)
+}
+
 /// The provider's identifier of a payout, where it can be passed on: 1 to 255 bytes without control characters.
 pub(super) fn identifier(id: String) -> Option<String> {
     ((1..=255).contains(&id.len()) && !has_control(&id)).then_some(id)
@@ -170,7 +182,15 @@ impl OptionalFields {
         self.unknown_statuses.load(Relaxed)
     }
 
-    /// Counts a status that this version does not know, and returns it for the timeline. It is not an error, because providers add statuses.
+    /// Returns the status of a link, and its word for the timeline if this version does not know it. That is not an
+    /// error, because providers add statuses: the link is there, so it counts as created.
+    pub(super) fn status(&self, word: &str, known: Option<PayoutStatus>) -> (PayoutStatus, Option<String>) {
+        match known {
+            Some(status) => (status, None),
+            None => (PayoutStatus::RequiresFulfillment, Some(self.unknown_status(word))),
+        }
+    }
+
     pub(super) fn unknown_status(&self, status: &str) -> String {
         self.unknown_statuses.fetch_add(1, Relaxed);
         let status: String =

@@ -72,6 +72,12 @@ where
     Ok(Box::new(section.try_into::<S>()?))
 }
 
+/// Parses the URL of a provider's production, which is a constant.
+pub(super) fn production_url(url: &str) -> Url {
+    #[expect(clippy::expect_used, reason = "a constant")]
+    Url::parse(url).expect("it is a URL")
+}
+
 /// Checks that no call can be under way any more after the settle time.
 ///
 /// A call may begin late in its lease, and the kernel sends its bytes for `on_its_way` after it was abandoned

@@ -5,6 +5,7 @@
 
 mod exchange;
 mod kind;
+mod provider;
 mod supports;
 
 mod hyperswitch;
@@ -15,7 +16,7 @@ mod xendit;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
@@ -24,10 +25,9 @@ pub use self::{
     supports::Supports,
 };
 use crate::{
-    contract::Rejection,
     domain::{
-        AccountId, ConnectorError, CreateLink, Finding, Outcome, Redactor, ReplayRule, TraceContext,
-        escape_control,
+        AccountId, ConnectorError, CreateLink, Finding, Outcome, Redactor, Rejection, ReplayRule,
+        TraceContext, escape_control,
     },
     http_client::PeerClock,
     limits::{Breaker, Health, Permits, RateLimit},
@@ -74,10 +74,7 @@ pub trait Connector: Send + Sync {
     /// # Errors
     ///
     /// Returns the provider's error if the link was not cancelled.
-    fn cancel_link<'a>(&'a self, _connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
-        let error = ConnectorError::unanswered("this connector cannot cancel a link");
-        std::future::ready(Err(error)).boxed()
-    }
+    fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>>;
 
     /// Returns the account's own secrets, because a provider may repeat them in its texts.
     fn credentials(&self) -> Vec<SecretString>;

@@ -4,10 +4,7 @@ use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{
-    contract::{Rejection, RejectionCode},
-    domain::{ConnectorError, CreateLink, did_you_mean},
-};
+use crate::domain::{ConnectorError, CreateLink, Rejection, RejectionCode, did_you_mean};
 
 /// The features of a kind of connector that are the same for each of its accounts.
 pub struct Supports {

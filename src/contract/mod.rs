@@ -1,6 +1,5 @@
 //! Converts between JSON and the domain. Only this module knows the spelling of the contract.
 
-mod rejection;
 mod decode;
 mod encode;
 mod fingerprint;
@@ -12,6 +11,5 @@ pub use self::{
     },
     encode::{CanonicalRequest, canonical_request},
     fingerprint::{FingerprintKey, differences, fingerprint},
-    rejection::{Rejection, RejectionCode},
     result::{EventContent, conclusion, rejection, webhook},
 };

@@ -5,8 +5,10 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::Rejection;
-use crate::domain::{Conclusion, ConnectorError, CreateLink, EventType, PayoutStatus};
+use crate::domain::{
+    Conclusion, ConclusionCode, ConnectorError, CreateLink, EventType, PayoutLinkState, PayoutStatus,
+    Rejection,
+};
 
 /// Prism's response, with the one thing that it lacks: the link. Absent fields are left out, save `error`.
 #[derive(Serialize)]
@@ -58,12 +60,14 @@ struct ConnectorDetails<'a> {
 
 /// A conclusion as it is stored and published.
 pub struct EventContent {
+    /// The state that the record comes to.
+    pub state: PayoutLinkState,
     pub event_type: EventType,
     pub payout_status: PayoutStatus,
     pub connector_payout_id: Option<String>,
     pub status_code: u16,
     /// `unified_details.code`, where there is an error.
-    pub error_code: Option<&'static str>,
+    pub error_code: Option<ConclusionCode>,
     /// The result as it is published now and in every replay. JSON; holds the link: a secret.
     pub result: Bytes,
 }
@@ -75,33 +79,7 @@ pub fn conclusion(
     connector_payout_id: Option<&str>,
     status_code: u16,
 ) -> EventContent {
-    let (event_type, payout_status, error) = match conclusion {
-        Conclusion::Created(link) => (EventType::Created, link.payout_status, None),
-        Conclusion::Rejected { error, payout_status } => {
-            let message = "The provider declined to create the payout link.";
-            let guidance = "Correct the request and send it under a new merchant_payout_id.";
-            (EventType::Failed, *payout_status, Some(("CONNECTOR_REJECTED", message, guidance, error)))
-        }
-        Conclusion::Unavailable(error) => {
-            let message =
-                "The connector could not be reached before retries ran out; no payout link was made.";
-            let guidance = "Send it again under a new merchant_payout_id.";
-            (
-                EventType::Failed,
-                PayoutStatus::Failed,
-                Some(("CONNECTOR_UNAVAILABLE", message, guidance, error)),
-            )
-        }
-        Conclusion::Unknown(error) => {
-            let message = "The connector may have created a payout link, and cannot be asked.";
-            let guidance = "Do not pay again before the payout has been looked up at the connector.";
-            (EventType::Pending, PayoutStatus::Pending, Some(("OUTCOME_UNKNOWN", message, guidance, error)))
-        }
-    };
-    let link = match conclusion {
-        Conclusion::Created(link) => Some(link),
-        Conclusion::Rejected { .. } | Conclusion::Unavailable(_) | Conclusion::Unknown(_) => None,
-    };
+    let (link, payout_status) = (conclusion.link(), conclusion.payout_status());
     let connector_payout_id = link.map_or(connector_payout_id, |link| Some(&link.connector_payout_id));
     let body = ResultBody {
         merchant_payout_id: Some(job.merchant_payout_id.as_str()),
@@ -111,24 +89,46 @@ pub fn conclusion(
             url: link.url.expose_secret(),
             expires_at: link.expires_at.and_then(in_utc),
         }),
-        error: error.map(|(code, message, guidance, connector)| ErrorInfo {
-            unified_details: UnifiedDetails {
-                code,
-                message,
-                description: None,
-                user_guidance_message: Some(guidance),
-            },
-            connector_details: Some(connector_details(connector)),
+        error: conclusion.error().map(|(code, error)| {
+            let (message, guidance) = explained(code);
+            ErrorInfo {
+                unified_details: UnifiedDetails {
+                    code: code.as_str(),
+                    message,
+                    description: None,
+                    user_guidance_message: Some(guidance),
+                },
+                connector_details: Some(connector_details(error)),
+            }
         }),
         status_code,
     };
     EventContent {
-        event_type,
+        state: conclusion.state(),
+        event_type: conclusion.event_type(),
         payout_status,
         connector_payout_id: connector_payout_id.map(str::to_owned),
         status_code,
-        error_code: error.map(|(code, ..)| code),
+        error_code: conclusion.error().map(|(code, _)| code),
         result: json(&body),
+    }
+}
+
+/// Returns the message and the guidance of a code.
+fn explained(code: ConclusionCode) -> (&'static str, &'static str) {
+    match code {
+        ConclusionCode::ConnectorRejected => (
+            "The provider declined to create the payout link.",
+            "Correct the request and send it under a new merchant_payout_id.",
+        ),
+        ConclusionCode::ConnectorUnavailable => (
+            "The connector could not be reached before retries ran out; no payout link was made.",
+            "Send it again under a new merchant_payout_id.",
+        ),
+        ConclusionCode::OutcomeUnknown => (
+            "The connector may have created a payout link, and cannot be asked.",
+            "Do not pay again before the payout has been looked up at the connector.",
+        ),
     }
 }
 

@@ -15,6 +15,9 @@ mod text;
 mod nearest;
 mod payout_link;
 mod outcome;
+mod rejection;
+mod conclusion;
+mod state;
 mod order;
 pub mod retry;
 mod event;
@@ -22,6 +25,7 @@ mod event;
 pub use self::{
     account::AccountId,
     clock::{ClockSample, ClockWatch, MAX_STEP, SetBack, Steady},
+    conclusion::{Conclusion, ConclusionCode},
     customer::{Address, BrowserInformation, Customer, CustomerDocument, PayoutAddress},
     event::{EventType, event_time},
     idempotency::{idempotency_key, idempotency_key_of, idempotency_uuid},
@@ -29,11 +33,13 @@ pub use self::{
     money::{Currency, InvalidAmount, Money},
     nearest::{did_you_mean, nearest},
     order::{SERVICE_RANKS, ServiceClass, service_rank},
-    outcome::{ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},
+    outcome::{AttemptOutcome, ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},
     payout_link::{Attempt, AttemptKind, Lease, OpenLink, TraceContext},
     payout_method::{FieldKind, METHODS, MethodField, MethodFields, MethodKind, PayoutMethod, SOURCE_BANKS},
     prism::{Country, PayoutPriority, PayoutStatus, PrismEnum},
     redaction::Redactor,
-    retry::{Circumstances, Conclusion, Progress},
+    rejection::{Rejection, RejectionCode},
+    retry::{Circumstances, Progress},
+    state::PayoutLinkState,
     text::{escape_control, has_control, is_control},
 };

@@ -114,6 +114,108 @@ pub enum Finding {
     },
 }
 
+/// The outcome of an attempt, as the timeline stores it and metrics count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AttemptOutcome {
+    /// [`Outcome::Created`].
+    Created,
+    /// [`Outcome::Underway`] or [`Finding::Underway`].
+    Underway,
+    /// [`Outcome::Declined`].
+    Declined,
+    /// [`Outcome::NotSent`].
+    NotSent,
+    /// [`Outcome::TryLater`].
+    TryLater,
+    /// [`Outcome::AlreadyExists`].
+    AlreadyExists,
+    /// [`Outcome::Unknown`].
+    Unknown,
+    /// [`Finding::Found`].
+    Found,
+    /// [`Finding::Ended`].
+    Ended,
+    /// [`Finding::NotFound`].
+    NotFound,
+    /// [`Finding::Unanswered`].
+    Unanswered,
+    /// The merchant took the webhook.
+    Delivered,
+    /// The merchant wants no further webhook of the event (410).
+    Gone,
+    /// The webhook was not delivered.
+    Failed,
+}
+
+impl AttemptOutcome {
+    /// Every outcome of a `create` attempt.
+    pub const OF_CREATE: &'static [Self] = &[
+        Self::Created,
+        Self::Underway,
+        Self::Declined,
+        Self::NotSent,
+        Self::TryLater,
+        Self::AlreadyExists,
+        Self::Unknown,
+    ];
+    /// Every outcome of a `look_up` attempt.
+    pub const OF_LOOK_UP: &'static [Self] =
+        &[Self::Found, Self::Underway, Self::Ended, Self::NotFound, Self::Unanswered];
+
+    /// Returns the name in the timeline and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Underway => "underway",
+            Self::Declined => "declined",
+            Self::NotSent => "not_sent",
+            Self::TryLater => "try_later",
+            Self::AlreadyExists => "already_there",
+            Self::Unknown => "unknown",
+            Self::Found => "found",
+            Self::Ended => "ended",
+            Self::NotFound => "not_there",
+            Self::Unanswered => "unanswered",
+            Self::Delivered => "delivered",
+            Self::Gone => "gone",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Returns whether the attempt resulted in a link.
+    pub fn has_link(self) -> bool {
+        matches!(self, Self::Created | Self::Found)
+    }
+}
+
+impl Outcome {
+    /// Returns the outcome without its values.
+    pub fn of_attempt(&self) -> AttemptOutcome {
+        match self {
+            Self::Created(_) => AttemptOutcome::Created,
+            Self::Underway { .. } => AttemptOutcome::Underway,
+            Self::Declined(_) => AttemptOutcome::Declined,
+            Self::NotSent(_) => AttemptOutcome::NotSent,
+            Self::TryLater { .. } => AttemptOutcome::TryLater,
+            Self::AlreadyExists(_) => AttemptOutcome::AlreadyExists,
+            Self::Unknown(_) => AttemptOutcome::Unknown,
+        }
+    }
+}
+
+impl Finding {
+    /// Returns the outcome without its values.
+    pub fn of_attempt(&self) -> AttemptOutcome {
+        match self {
+            Self::Found(_) => AttemptOutcome::Found,
+            Self::Underway { .. } => AttemptOutcome::Underway,
+            Self::Ended { .. } => AttemptOutcome::Ended,
+            Self::NotFound { .. } => AttemptOutcome::NotFound,
+            Self::Unanswered { .. } => AttemptOutcome::Unanswered,
+        }
+    }
+}
+
 /// How a connector resolves an unknown outcome. Each connector declares one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayRule {

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{CreateLink, Progress};
+use super::{AttemptOutcome, CreateLink, Progress};
 
 /// The W3C Trace Context of the job, passed on unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,14 +58,15 @@ impl OpenLink {
 }
 
 impl Lease {
-    /// Estimates the database's time without a query. The estimate is never ahead, so that nothing settles too early.
-    pub fn now(&self) -> OffsetDateTime {
-        self.granted_at + self.answered_at.elapsed()
+    /// Estimates the database's time at `now` without a query. The estimate is never ahead, so that nothing settles
+    /// too early.
+    pub fn time_at(&self, now: Instant) -> OffsetDateTime {
+        self.granted_at + now.saturating_duration_since(self.answered_at)
     }
 
-    /// Returns the remaining time of the lease.
-    pub fn left(&self) -> Duration {
-        self.length.saturating_sub(self.asked_at.elapsed())
+    /// Returns the time of the lease that remains at `now`.
+    pub fn left_at(&self, now: Instant) -> Duration {
+        self.length.saturating_sub(now.saturating_duration_since(self.asked_at))
     }
 }
 
@@ -79,7 +80,7 @@ pub struct Attempt {
     pub took: Duration,
     /// The HTTP status, or 0 if there was no answer.
     pub status_code: u16,
-    pub outcome: &'static str,
+    pub outcome: AttemptOutcome,
     /// The error, or the provider's id of the payout. Short and free of secrets.
     pub detail: Option<String>,
 }
@@ -99,6 +100,30 @@ impl AttemptKind {
             Self::Create => "create",
             Self::LookUp => "look_up",
             Self::Post => "post",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_only_underestimates_its_remaining_time_and_the_time_of_the_database() {
+        let asked_at = Instant::now();
+        let second = Duration::from_secs(1);
+        let lease = Lease {
+            holder: Uuid::nil(),
+            granted_at: OffsetDateTime::UNIX_EPOCH,
+            asked_at,
+            answered_at: asked_at + 3 * second,
+            length: 10 * second,
+        };
+        // The claim was granted at some moment of the three seconds before its answer.
+        for (at, left, time) in [(0, 10, 0), (3, 7, 0), (5, 5, 2), (10, 0, 7), (60, 0, 57)] {
+            let now = asked_at + at * second;
+            assert_eq!(lease.left_at(now), left * second, "{at}");
+            assert_eq!(lease.time_at(now), OffsetDateTime::UNIX_EPOCH + time * second, "{at}");
         }
     }
 }

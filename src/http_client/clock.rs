@@ -1,14 +1,13 @@
 //! The offset of peers' clocks, measured by the `Date` of their answers.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Mutex};
 
 use reqwest::header::{AGE, HeaderMap};
 use time::{Duration, OffsetDateTime};
 
 use super::answer::date;
+
+use crate::lock::lock;
 
 /// The maximum number of hosts that are remembered. A further one replaces another.
 const MAX_HOSTS: usize = 64;
@@ -21,7 +20,7 @@ impl PeerClock {
     pub(super) fn observe(&self, host: u64, headers: &HeaderMap, now: OffsetDateTime) {
         // A cache's answer has the time at which it was stored.
         let Some(date) = date(headers).filter(|_| !headers.contains_key(AGE)) else { return };
-        let mut offsets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut offsets = lock(&self.0);
         if offsets.len() >= MAX_HOSTS
             && !offsets.contains_key(&host)
             && let Some(any) = offsets.keys().next().copied()
@@ -36,8 +35,7 @@ impl PeerClock {
     ///
     /// Returns `None` before the first answer with a `Date`.
     pub fn offset(&self) -> Option<Duration> {
-        let mut offsets: Vec<Duration> =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect();
+        let mut offsets: Vec<Duration> = lock(&self.0).values().copied().collect();
         offsets.sort();
         offsets.get(offsets.len().checked_sub(1)? / 2).copied()
     }

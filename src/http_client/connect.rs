@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -32,6 +32,8 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 use url::{Host, Url};
+
+use crate::lock::lock;
 
 /// A boxed error.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -151,7 +153,7 @@ fn tls(roots: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, rustls
 /// Returns the verifier for the system's certificates. These are a few hundred files, read once for all clients.
 fn system(provider: Arc<CryptoProvider>) -> Result<Arc<Verifier>, rustls::Error> {
     static SYSTEM: Mutex<Option<Arc<Verifier>>> = Mutex::new(None);
-    let mut system = SYSTEM.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut system = lock(&SYSTEM);
     let verifier = match &*system {
         Some(verifier) => verifier.clone(),
         None => Arc::new(Verifier::new(provider)?),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
 };
 
@@ -12,6 +12,8 @@ use super::{
     connect::Allowance,
     connection::{Connection, Http1, Http2},
 };
+
+use crate::lock::lock;
 
 /// The maximum idle time of a connection. It is shorter than that of common servers, because a request on a connection that the
 /// server closes has an unknown outcome. That costs more than a handshake.
@@ -107,7 +109,7 @@ impl Pool {
     }
 
     fn idle(&self) -> MutexGuard<'_, IdleConnections> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }
 

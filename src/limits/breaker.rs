@@ -1,9 +1,11 @@
 //! A circuit breaker. It stops the calls to a failing provider for a while, then allows one trial call.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
+
+use crate::lock::lock;
 
 /// The settings of a breaker.
 #[derive(Debug, Clone, Copy)]
@@ -137,7 +139,7 @@ impl Breaker {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -8,7 +8,7 @@ mod rate;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,6 +18,8 @@ pub use self::{
     permits::{Permit, Permits},
     rate::RateLimit,
 };
+
+use crate::lock::lock;
 
 /// One permit of a [`PermitPool`]. Dropping it returns it to the pool.
 #[derive(Debug)]
@@ -81,7 +83,7 @@ impl KeyedPermitPools {
 
     /// Returns the pool of a key.
     pub fn of(&self, key: &str) -> PermitPool {
-        let mut known = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.pools);
         if let Some(pool) = known.get(key) {
             return pool.clone();
         }

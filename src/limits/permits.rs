@@ -5,10 +5,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::sync::{Notify, oneshot};
+
+use crate::lock::lock;
 
 /// A number of permits, shared by new work and due work.
 #[derive(Debug, Clone)]
@@ -141,7 +143,7 @@ impl Inner {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

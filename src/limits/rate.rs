@@ -5,9 +5,11 @@
 //! reserves nothing: the first caller that wakes would take the permit of the one that waits.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
+
+use crate::lock::lock;
 
 /// A limit of calls in any minute, a tenth of them at once; or no limit.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl RateLimit {
 
 impl Limit {
     fn next(&self) -> MutexGuard<'_, Instant> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.next)
     }
 }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use prometheus_client::{encoding::EncodeLabelSet, metrics::info::Info, registry::Unit};
 
 use super::{Metrics, OTHER_FIELDS};
-use crate::{connectors::Account, contract::RejectionCode, domain::AttemptKind};
+use crate::{
+    connectors::Account,
+    domain::{AttemptKind, AttemptOutcome, ConclusionCode, PayoutLinkState, RejectionCode},
+};
 
 impl Metrics {
     /// Creates every series, so that each one starts at 0.
@@ -28,12 +31,17 @@ impl Metrics {
         }
         for Account { name, .. } in accounts {
             for (state, code) in ENDS {
+                let (state, code) = (state.as_str(), code.map_or("", ConclusionCode::as_str));
                 drop(self.concluded.get_or_create(&End { connector: name.clone(), state, code }));
             }
-            for (kind, outcomes) in [(AttemptKind::Create, CREATED), (AttemptKind::LookUp, LOOKED_UP)] {
+            for (kind, outcomes) in [
+                (AttemptKind::Create, AttemptOutcome::OF_CREATE),
+                (AttemptKind::LookUp, AttemptOutcome::OF_LOOK_UP),
+            ] {
                 let kind = kind.as_str();
                 drop(self.durations.get_or_create(&Calls { connector: name.clone(), kind }));
                 for outcome in outcomes {
+                    let outcome = outcome.as_str();
                     drop(self.calls.get_or_create(&Called { connector: name.clone(), kind, outcome }));
                 }
             }
@@ -121,15 +129,12 @@ impl Metrics {
 /// Upper limits of the histogram's buckets: providers answer within a second, or hang until a timeout.
 pub(super) const CALL_SECONDS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-const ENDS: [(&str, &str); 4] = [
-    ("created", ""),
-    ("failed", "CONNECTOR_REJECTED"),
-    ("failed", "CONNECTOR_UNAVAILABLE"),
-    ("unknown", "OUTCOME_UNKNOWN"),
+const ENDS: [(PayoutLinkState, Option<ConclusionCode>); 4] = [
+    (PayoutLinkState::Created, None),
+    (PayoutLinkState::Failed, Some(ConclusionCode::ConnectorRejected)),
+    (PayoutLinkState::Failed, Some(ConclusionCode::ConnectorUnavailable)),
+    (PayoutLinkState::Unknown, Some(ConclusionCode::OutcomeUnknown)),
 ];
-const CREATED: &[&str] =
-    &["created", "underway", "declined", "not_sent", "try_later", "already_there", "unknown"];
-const LOOKED_UP: &[&str] = &["found", "underway", "ended", "not_there", "unanswered"];
 
 /// A label's name and its value.
 pub(super) type Fixed = [(&'static str, &'static str); 1];

@@ -33,7 +33,7 @@ pub(super) fn redact_status(created: &mut CreatedLink, link: &OpenLink, account:
 /// Logs one line for an attempt. A rejected credential of the deployment is an error, because an operator has to
 /// correct it.
 pub(super) fn log_attempt(attempt: &Attempt, credential_rejected: bool) {
-    let (kind, outcome, status) = (attempt.kind.as_str(), attempt.outcome, attempt.status_code);
+    let (kind, outcome, status) = (attempt.kind.as_str(), attempt.outcome.as_str(), attempt.status_code);
     let took_ms = u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX);
     if credential_rejected {
         tracing::error!(
@@ -43,7 +43,7 @@ pub(super) fn log_attempt(attempt: &Attempt, credential_rejected: bool) {
             took_ms,
             "provider rejected the configured credential or address"
         );
-    } else if matches!(outcome, "created" | "found") {
+    } else if attempt.outcome.has_link() {
         tracing::debug!(kind, outcome, http.status = status, took_ms, "connector called");
     } else {
         let reason = attempt.detail.as_deref().unwrap_or_default();

@@ -1,10 +1,10 @@
 //! Pauses consumption while the database is away, or while a reply to a job cannot be published.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     select,
-    sync::watch,
+    sync::watch::{self, error::RecvError},
     time::{sleep, timeout},
 };
 
@@ -13,47 +13,71 @@ use super::Pipeline;
 /// Shorter outages cause no pause, because each pause requeues all deliveries.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The service that decides when jobs may be consumed.
+pub(super) struct Consumption {
+    database: watch::Receiver<bool>,
+    publishing: watch::Receiver<bool>,
+    replies_blocked: watch::Receiver<bool>,
+    pipeline: Arc<Pipeline>,
+}
+
 impl Pipeline {
     /// Returns whether jobs may be consumed, and every change of that.
     pub fn may_consume(&self) -> watch::Receiver<bool> {
         self.may_consume.subscribe()
     }
+}
 
-    /// Decides when jobs may be consumed, for as long as it is polled.
-    pub(super) async fn watch_consumption(&self) {
-        let (mut database, mut replies_blocked) = (self.store.is_up(), self.replies_blocked.subscribe());
-        let mut publishing = self.publisher.watch_up();
-        // The senders live as long as this pipeline and its publisher; an error means that both have ended.
+impl Consumption {
+    pub(super) fn new(pipeline: Arc<Pipeline>) -> Self {
+        Self {
+            database: pipeline.store.is_up(),
+            publishing: pipeline.publisher.watch_up(),
+            replies_blocked: pipeline.replies_blocked.subscribe(),
+            pipeline,
+        }
+    }
+
+    /// Pauses and resumes consumption. The senders live as long as the pipeline and its publisher; an error means that
+    /// both have ended.
+    pub(super) async fn run(mut self) {
+        while self.run_once().await.is_ok() {}
+    }
+
+    /// Waits for a cause to pause, and pauses until it is over. Returns whether consumption was paused: a short outage
+    /// of the database is no cause.
+    async fn run_once(&mut self) -> Result<bool, RecvError> {
+        self.wait_for_a_cause().await?;
+        if !*self.replies_blocked.borrow()
+            && timeout(PATIENCE, self.database.wait_for(|up| *up)).await.is_ok()
+        {
+            return Ok(false);
+        }
+        self.pipeline.may_consume.send_replace(false);
+        self.wait_until_it_is_over().await?;
+        if self.pipeline.replies_blocked.send_replace(false) {
+            // Gives publications time to be confirmed.
+            sleep(PATIENCE).await;
+        }
+        self.pipeline.may_consume.send_replace(true);
+        Ok(true)
+    }
+
+    async fn wait_for_a_cause(&mut self) -> Result<(), RecvError> {
+        select! {
+            away = self.database.wait_for(|up| !up) => away.map(drop),
+            blocked = self.replies_blocked.wait_for(|blocked| *blocked) => blocked.map(drop),
+        }
+    }
+
+    async fn wait_until_it_is_over(&mut self) -> Result<(), RecvError> {
         loop {
-            let stopped = select! {
-                away = async { database.wait_for(|up| !up).await.map(drop) } => away,
-                blocked = async { replies_blocked.wait_for(|blocked| *blocked).await.map(drop) } => blocked,
-            };
-            if stopped.is_err() {
-                return;
+            self.database.wait_for(|up| *up).await?;
+            let blocked = &self.replies_blocked;
+            self.publishing.wait_for(|up| *up || !*blocked.borrow()).await?;
+            if *self.database.borrow() {
+                return Ok(());
             }
-            // A short outage does not count.
-            if !*replies_blocked.borrow() && timeout(PATIENCE, database.wait_for(|up| *up)).await.is_ok() {
-                continue;
-            }
-            self.may_consume.send_replace(false);
-            loop {
-                let back = async {
-                    database.wait_for(|up| *up).await.map(drop)?;
-                    publishing.wait_for(|up| *up || !*replies_blocked.borrow()).await.map(drop)
-                };
-                if back.await.is_err() {
-                    return;
-                }
-                if *database.borrow() {
-                    break;
-                }
-            }
-            if self.replies_blocked.send_replace(false) {
-                // Gives publications time to be confirmed.
-                sleep(PATIENCE).await;
-            }
-            self.may_consume.send_replace(true);
         }
     }
 }

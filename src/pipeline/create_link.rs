@@ -8,6 +8,7 @@ use super::{
     Pipeline,
     call_log::{log_attempt, redact, redact_outcome, redact_status},
     timeline,
+    work::{CallPermit, Deliverable, Work},
 };
 use crate::{
     connectors::{Account, Call},
@@ -16,28 +17,19 @@ use crate::{
         Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key_of,
         retry::{self, Next},
     },
-    limits::{Permit, PooledPermit},
     postgres::{DueEvent, StoreError, Unconcluded},
 };
 
-/// An event to deliver, and the permit of its record among those being concluded.
-type Concluded = (Box<DueEvent>, PooledPermit);
-
 impl Pipeline {
     /// Processes a claimed record until it is concluded. Returns `None` if its next step is so far away that the
-    /// record was postponed. `permit` includes one call under the rate limit.
+    /// record was postponed.
     ///
     /// Every step but the call is boxed: thousands of records wait in the call at once, and the future is as large as
     /// its largest step.
-    pub(super) async fn create_link(
-        &self,
-        mut link: Box<OpenLink>,
-        account: &Account,
-        permit: Permit,
-    ) -> Result<Option<Concluded>, StoreError> {
+    pub(super) async fn create_link(&self, work: Work<'_>) -> Result<Option<Deliverable>, StoreError> {
+        let Work { mut link, account, call: mut permit } = work;
         let rule = account.connector.replay_rule();
-        let mut has_rate_permit = true;
-        if link.progress.mark_lost_calls_unknown(&self.settings.retry, link.lease.now()) {
+        if link.progress.mark_lost_calls_unknown(&self.settings.retry, link.lease.time_at(Instant::now())) {
             link.call_is_written = false;
         }
         loop {
@@ -48,15 +40,11 @@ impl Pipeline {
                 Next::Conclude(conclusion) => {
                     // No more calls: the next job need not wait for this conclusion.
                     drop(permit);
-                    return_rate_permit(account, has_rate_permit);
-                    let concluding = self.concluding.take().await;
-                    let event = Box::pin(self.conclude(link, account, &conclusion)).await?;
-                    return Ok(Some((event, concluding)));
+                    return Box::pin(self.conclude(link, account, &conclusion)).await.map(Some);
                 }
                 Next::Call { after } | Next::LookUp { after }
                     if self.is_too_long(after) || (waits_for_its_link(&link) && !after.is_zero()) =>
                 {
-                    return_rate_permit(account, has_rate_permit);
                     return self.postpone(link, after).await;
                 }
                 Next::Call { after } => {
@@ -64,7 +52,7 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(&link, account, &mut has_rate_permit).await {
+                    if let Err(wait) = self.let_through(&link, account, &mut permit).await {
                         return self.postpone(link, wait).await;
                     }
                     if !self.begin_call(&mut link, account).await? {
@@ -77,7 +65,7 @@ impl Pipeline {
                     if self.is_stopping() {
                         continue;
                     }
-                    if let Err(wait) = self.let_through(&link, account, &mut has_rate_permit).await {
+                    if let Err(wait) = self.let_through(&link, account, &mut permit).await {
                         return self.postpone(link, wait).await;
                     }
                     match Box::pin(self.store.renew_for_look_up(&mut link)).await {
@@ -94,7 +82,11 @@ impl Pipeline {
     }
 
     /// Postpones the record. Its attempts are known, so the write is not abandoned before shutdown.
-    async fn postpone(&self, link: Box<OpenLink>, after: Duration) -> Result<Option<Concluded>, StoreError> {
+    async fn postpone(
+        &self,
+        link: Box<OpenLink>,
+        after: Duration,
+    ) -> Result<Option<Deliverable>, StoreError> {
         let id = link.id;
         match self.until_long_stopped(Box::pin(self.store.postpone(link, after))).await {
             Some(postponed) => postponed.map(|()| None),
@@ -106,15 +98,15 @@ impl Pipeline {
     }
 
     /// Waits for the rate limit and the circuit breaker, if that is short and within the lease; otherwise returns how
-    /// long the wait would be. `has_rate_permit`: the rate limit has already admitted the next call.
+    /// long the wait would be.
     async fn let_through(
         &self,
         link: &OpenLink,
         account: &Account,
-        has_rate_permit: &mut bool,
+        permit: &mut CallPermit<'_>,
     ) -> Result<(), Duration> {
-        let limit = self.settings.wait_in_place.min(link.lease.left() / 2);
-        if !std::mem::take(has_rate_permit) {
+        let limit = self.settings.wait_in_place.min(link.lease.left_at(Instant::now()) / 2);
+        if !permit.use_reservation() {
             let wait = account.rate.reserve(std::time::Instant::now(), limit)?;
             self.sleep(wait).await;
         }
@@ -139,7 +131,7 @@ impl Pipeline {
     }
 
     fn circumstances(&self, link: &OpenLink, account: &Account) -> Circumstances {
-        let now = link.lease.now();
+        let now = link.lease.time_at(Instant::now());
         Circumstances { now, steady: self.store.steady(now), account: account.id.clone() }
     }
 
@@ -177,7 +169,7 @@ impl Pipeline {
 
     async fn call(&self, link: &mut OpenLink, account: &Account) {
         tracing::Span::current().record("attempt.number", link.progress.attempts);
-        let (started_at, started) = (link.lease.now(), Instant::now());
+        let (started_at, started) = (link.lease.time_at(Instant::now()), Instant::now());
         let key = self.idempotency_key(link);
         let deadline = account.connector.timeout() + SLACK;
         let mut outcome = timeout(deadline, account.connector.create_link(call(link, &key)))
@@ -192,12 +184,12 @@ impl Pipeline {
         );
         self.metrics.called(account, &attempt);
         link.calls.push(attempt);
-        let now = link.lease.now();
+        let now = link.lease.time_at(Instant::now());
         link.progress.record(outcome, now);
     }
 
     async fn look_up(&self, link: &mut OpenLink, account: &Account) -> Result<(), StoreError> {
-        let (asked_at, started) = (link.lease.now(), Instant::now());
+        let (asked_at, started) = (link.lease.time_at(Instant::now()), Instant::now());
         let first_called_at = link.progress.first_call_to_narrow_by(&self.circumstances(link, account));
         let key = self.idempotency_key(link);
         let deadline = account.connector.timeout() + SLACK;
@@ -225,7 +217,24 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Concludes a record, and returns its event once it may be published. At most `worker.jobs_in_flight` records are
+    /// between their last call and that.
     async fn conclude(
+        &self,
+        link: Box<OpenLink>,
+        account: &Account,
+        conclusion: &Conclusion,
+    ) -> Result<Deliverable, StoreError> {
+        let _concluding = self.concluding.take().await;
+        let event = self.conclude_in_any_case(link, account, conclusion).await?;
+        tracing::Span::current().record("event.id", tracing::field::display(event.id));
+        let publishing = self.events.take().await;
+        Ok(Deliverable { event, publishing })
+    }
+
+    /// Concludes a record. If the database rejects the provider's values, the record is concluded as unknown without
+    /// them.
+    async fn conclude_in_any_case(
         &self,
         link: Box<OpenLink>,
         account: &Account,
@@ -238,7 +247,7 @@ impl Pipeline {
                 // The value that cannot be stored came from the provider.
                 link.calls.iter_mut().for_each(|call| call.detail = None);
                 link.progress.connector_payout_id = None;
-                link.progress.in_doubt_since.get_or_insert(link.lease.now());
+                link.progress.in_doubt_since.get_or_insert(link.lease.time_at(Instant::now()));
                 let error = ConnectorError::new(
                     link.progress.status_code,
                     None,
@@ -267,7 +276,7 @@ impl Pipeline {
             progress.connector_payout_id.as_deref(),
             progress.status_code,
         );
-        let error_code = written.error_code;
+        let (state, error_code) = (written.state, written.error_code);
         let answer = UnrecordedConclusion::of(&link, self.idempotency_key(&link));
         let concluding = Box::pin(self.store.conclude(link, written));
         let event = match self.until_abandoned(concluding).await {
@@ -281,22 +290,16 @@ impl Pipeline {
                 return Err((StoreError::Unavailable("the worker is stopped".into()), None));
             }
         };
-        self.metrics.concluded(account, event.event_type, error_code);
+        self.metrics.concluded(account, state, error_code);
         let event_type = event.event_type.as_str();
         match error_code {
             None => tracing::info!(event.id = %event.id, event.r#type = event_type, "payout link created"),
             Some(code) => {
+                let code = code.as_str();
                 tracing::warn!(event.id = %event.id, event.r#type = event_type, error.code = code, "payout link not created");
             }
         }
         Ok(event)
-    }
-}
-
-/// Returns the rate permit that a record was claimed with and did not use.
-fn return_rate_permit(account: &Account, has_rate_permit: bool) {
-    if has_rate_permit {
-        account.rate.give_back(1);
     }
 }
 
@@ -309,7 +312,7 @@ struct UnrecordedConclusion {
 
 impl UnrecordedConclusion {
     fn of(link: &OpenLink, idempotency_key: String) -> Self {
-        let made = link.calls.iter().rev().find(|call| matches!(call.outcome, "created" | "found"));
+        let made = link.calls.iter().rev().find(|call| call.outcome.has_link());
         Self {
             id: link.id,
             connector_payout_id: made
@@ -341,7 +344,7 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// Returns whether the lease outlasts a whole call.
 fn is_covered(link: &OpenLink, account: &Account) -> bool {
-    link.lease.left() > account.connector.timeout() + SLACK
+    link.lease.left_at(Instant::now()) > account.connector.timeout() + SLACK
 }
 
 fn call<'a>(link: &'a OpenLink, idempotency_key: &'a str) -> Call<'a> {
@@ -350,7 +353,7 @@ fn call<'a>(link: &'a OpenLink, idempotency_key: &'a str) -> Call<'a> {
         idempotency_key,
         connector_payout_id: link.progress.connector_payout_id.as_deref(),
         first_called_at: link.progress.first_called_at,
-        now: link.lease.now(),
+        now: link.lease.time_at(Instant::now()),
         trace: &link.trace,
     }
 }

@@ -1,145 +1,95 @@
 //! Accepts or rejects a delivery, and settles it only after that. It never waits longer than a few seconds.
 
 use std::{
-    panic::AssertUnwindSafe,
     pin::pin,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{Pipeline, Work, outbox::Outgoing, reading::Readable, reject::Published};
+use super::{
+    Pipeline,
+    headers::{logged_merchant_id, merchant_id, trace},
+    outbox::Outgoing,
+    reading::Readable,
+    reject::Published,
+    work::{CallPermit, Work},
+};
 use crate::{
     connectors::Account,
-    contract::{self, Rejection, RejectionCode},
-    domain::{EventType, ReplayRule, TraceContext, event_time},
-    limits::{Permit, PooledPermit},
+    contract,
+    domain::{EventType, Rejection, RejectionCode, ReplayRule, event_time},
     postgres::{Accepted, Hold, NewLink, StoreError},
     rabbitmq::Delivery,
 };
 
+/// Whether the first call of a job is made at once, and how its row is stored.
+pub(super) struct Admission<'a> {
+    hold: Hold,
+    /// The permit for the first call; `None` for a job that is parked.
+    call: Option<CallPermit<'a>>,
+    lost_call_from: Option<OffsetDateTime>,
+}
+
+/// The database's answer about a job.
+pub(super) struct Stored<'a> {
+    accepted: Result<Accepted, StoreError>,
+    account: &'a Account,
+    call: Option<CallPermit<'a>>,
+}
+
 impl Pipeline {
-    /// Processes one delivery completely. `permit` is its permit among the deliveries being accepted.
-    pub(super) async fn take(self: Arc<Self>, delivery: Box<Delivery>, permit: PooledPermit) {
-        let taken = AssertUnwindSafe(self.take_in(&delivery)).catch_unwind().await;
-        drop(permit);
-        match taken {
-            Ok(Some(work)) => {
-                // A record that waits for a connector does not need the message.
-                drop(delivery);
-                self.finish(work).await;
-            }
-            Ok(None) => {}
-            Err(_) => {
-                tracing::error!("delivery handler panicked, delivery requeued");
-                self.metrics.abandoned("panic");
-                delivery.give_back();
-            }
-        }
-    }
-
-    /// Accepts or rejects a delivery, and settles it. Returns the record if it can be processed at once.
-    ///
-    /// Rare steps are boxed: the future of every waiting job is as large as its largest step.
-    async fn take_in(&self, delivery: &Delivery) -> Option<Work<'_>> {
-        if delivery.is_stale() {
-            return None;
-        }
-        if delivery.deliveries_before() >= SUSPICIOUS {
-            return Box::pin(self.take_suspect(delivery)).await;
-        }
-        if delivery.is_redelivered && Box::pin(self.is_rejected_again(delivery)).await? {
-            return None;
-        }
-        // While a suspect message is processed no other is decoded: a crash is then evidence against the suspect.
-        let readable = {
-            let _no_suspect = self.suspects.read().await;
-            self.read(delivery)
-        };
-        self.process(delivery, readable, ADMISSION).await
-    }
-
-    /// Processes a message that came back several times: alone, and after its begin is stored.
-    async fn take_suspect(&self, delivery: &Delivery) -> Option<Work<'_>> {
-        let _alone = self.suspects.write().await;
-        if delivery.is_stale() {
-            return None;
-        }
-        let digest = super::reject::message_digest(delivery, "suspect");
-        let unfinished = match self.store.begin_suspect(&digest).await {
-            Ok(unfinished) => unfinished,
-            Err(error) => {
-                self.report(&error);
-                return None;
-            }
-        };
-        let work = self.process_suspect(delivery, unfinished).await;
-        // The worker survived it: its next delivery counts from zero.
-        let ended = self.until_long_stopped(Box::pin(self.store.end_suspect(&digest))).await;
-        if let Some(Err(error)) = ended {
-            self.report(&error);
-        }
-        work
-    }
-
-    /// Processes a suspect message. `unfinished`: how often its processing began before without an end.
-    async fn process_suspect(&self, delivery: &Delivery, unfinished: u32) -> Option<Work<'_>> {
-        let limit = self.settings.max_unfinished_begins;
-        if unfinished < limit {
-            if Box::pin(self.is_rejected_again(delivery)).await? {
-                return None;
-            }
-            // It waits for no permit, because all other deliveries wait for it.
-            return self.process(delivery, self.read(delivery), Duration::ZERO).await;
-        }
-        let message = format!(
-            "Processing of this message began {unfinished} times and never ended. Correct the message, or report a \
-             defect of the worker, before publishing it again."
-        );
-        let poison = Rejection { code: RejectionCode::InvalidJob, message, field: None };
-        if unfinished == limit {
-            // Another version may have accepted it before. Finding out requires reading it: once.
-            self.reject_unless_accepted(delivery, &poison).await;
-        } else {
-            self.reject_as(delivery, &poison, None).await;
-        }
-        None
-    }
-
-    async fn process<'a>(
-        &'a self,
+    /// Returns the job that was read. An invalid one is rejected, unless it was accepted before.
+    pub(super) async fn unless_rejected<'a>(
+        &self,
         delivery: &Delivery,
         readable: Result<Readable<'a>, Rejection>,
-        patience: Duration,
-    ) -> Option<Work<'a>> {
-        let Readable { job, account } = match readable {
-            Ok(readable) => readable,
+    ) -> Option<Readable<'a>> {
+        match readable {
+            Ok(job) => Some(job),
             Err(rejection) => {
                 Box::pin(self.reject_unless_accepted(delivery, &rejection)).await;
-                return None;
+                None
             }
-        };
-        // If the pipeline is stopped first, the delivery stays with the broker.
-        let admission = self.admit(account, patience).await?;
+        }
+    }
+
+    /// Admits a job to its first call, or parks it. `None`: the pipeline is stopped, or the delivery's session has
+    /// ended, and the delivery stays with the broker.
+    pub(super) async fn admit<'a>(
+        &self,
+        delivery: &Delivery,
+        job: &Readable<'a>,
+        patience: Duration,
+    ) -> Option<Admission<'a>> {
+        let account = job.account;
+        let call = self.take_call_permit(account, patience).await?;
         if delivery.is_stale() {
             return None;
         }
         let lost_call_from = self.lost_call_from(delivery);
-        let (hold, admitted) = match admission {
-            // A look-up comes first, as for an unknown outcome.
-            Admission::Call(_) if lost_call_from.is_some() => {
-                account.rate.give_back(1);
-                (Hold::Park(Duration::ZERO), None)
-            }
-            Admission::Call(permit) => (first_hold(account.connector.replay_rule()), Some(permit)),
-            Admission::Park => (Hold::Park(Duration::ZERO), None),
+        // A look-up comes first, as for an unknown outcome.
+        let call = call.filter(|_| lost_call_from.is_none());
+        let hold = match call {
+            Some(_) => first_hold(account.connector.replay_rule()),
+            None => Hold::Park(Duration::ZERO),
         };
+        Some(Admission { hold, call, lost_call_from })
+    }
+
+    /// Stores a job. `None`: the pipeline is stopped before the database has answered.
+    pub(super) async fn accept<'a>(
+        &self,
+        delivery: &Delivery,
+        job: Readable<'a>,
+        admission: Admission<'a>,
+    ) -> Option<Stored<'a>> {
+        let Readable { job, account } = job;
+        let Admission { hold, call, lost_call_from } = admission;
         let new = NewLink {
             merchant_id: merchant_id(delivery).to_owned(),
             connector: account.name.to_string(),
@@ -156,10 +106,17 @@ impl Pipeline {
         // returns to the queue. If its row was stored, it is then a duplicate.
         let accepting = self.store.accept(new, || !delivery.is_stale());
         let accepted = self.until_long_stopped(Box::pin(accepting)).await?;
+        Some(Stored { accepted, account, call })
+    }
+
+    /// Settles the delivery of a job that the database has answered about. Returns the record if it can be processed
+    /// at once.
+    pub(super) async fn settle<'a>(&self, delivery: &Delivery, stored: Stored<'a>) -> Option<Work<'a>> {
+        let Stored { accepted, account, call } = stored;
         match accepted.inspect(|accepted| self.metrics.accepted(accepted)) {
             Ok(Accepted::New(link)) => {
                 delivery.acknowledge();
-                return Some(Work { link, account, permit: admitted? });
+                return Some(Work { link, account, call: call? });
             }
             Ok(Accepted::Parked) => {
                 delivery.acknowledge();
@@ -223,32 +180,34 @@ impl Pipeline {
         (published_at < time).then_some(published_at)
     }
 
-    /// Admits a job to its first call: with a permit of its connector, and within the rate limit. If that takes
-    /// longer than `patience`, the job is parked, and claimed in the order of service. `None`: the pipeline is
-    /// stopped.
-    async fn admit(&self, account: &Account, patience: Duration) -> Option<Admission> {
+    /// Takes a permit of a connector, and one call of its rate limit. If that takes longer than `patience`, there is
+    /// none, and the job is claimed in the order of service. `None`: the pipeline is stopped.
+    async fn take_call_permit<'a>(
+        &self,
+        account: &'a Account,
+        patience: Duration,
+    ) -> Option<Option<CallPermit<'a>>> {
         let started = Instant::now();
         // Do not wait for an open circuit breaker, or for a connector whose due records already wait.
         if account.breaker.allowed_calls(started) == 0
             || account.permits.is_saturated()
             || account.rate.wait(started) > patience
         {
-            return Some(Admission::Park);
+            return Some(None);
         }
         let permit = match account.permits.try_take() {
             Some(permit) => permit,
             None => {
                 let waiting = self.unless_stopped(pin!(timeout(patience, account.permits.take()))).await?;
-                let Ok(permit) = waiting else { return Some(Admission::Park) };
+                let Ok(permit) = waiting else { return Some(None) };
                 permit
             }
         };
         let left = patience.saturating_sub(started.elapsed());
-        match account.rate.reserve(Instant::now(), left) {
-            Ok(wait) => self.sleep(wait).await,
-            Err(_) => return Some(Admission::Park),
-        }
-        Some(Admission::Call(permit))
+        let Ok(wait) = account.rate.reserve(Instant::now(), left) else { return Some(None) };
+        let call = CallPermit::reserved(account, permit);
+        self.sleep(wait).await;
+        Some(Some(call))
     }
 
     /// Publishes the stored result again to a duplicate. No second webhook is sent.
@@ -286,39 +245,6 @@ fn first_hold(rule: ReplayRule) -> Hold {
     match rule {
         ReplayRule::SameKey { .. } | ReplayRule::LookUp(_) => Hold::BeginCall,
         ReplayRule::Never => Hold::Lease,
-    }
-}
-
-/// Whether the first call of a job is made at once.
-enum Admission {
-    Call(Permit),
-    Park,
-}
-
-/// Limit of a delivery's wait for its connector. With it, the backlog of a fast connector stays in RabbitMQ and costs no
-/// second write.
-const ADMISSION: Duration = Duration::from_secs(2);
-
-/// A message that came back this often is processed alone. The count is no evidence: restarts and reconnects raise it too.
-const SUSPICIOUS: u64 = 3;
-
-/// Returns the merchant's id for a log line. An id that is longer than a valid one is left out.
-pub(super) fn logged_merchant_id(delivery: &Delivery) -> &str {
-    Some(merchant_id(delivery)).filter(|id| id.len() <= 255).unwrap_or_default()
-}
-
-pub(super) fn merchant_id(delivery: &Delivery) -> &str {
-    delivery.header("x-merchant-id").unwrap_or_default()
-}
-
-pub(super) fn trace(delivery: &Delivery) -> TraceContext {
-    // Passed on unchanged, unless a header cannot carry it.
-    let is_sound =
-        |value: &&str| (1..=512).contains(&value.len()) && value.bytes().all(|b| (b' '..=b'~').contains(&b));
-    let header = |name| delivery.header(name).filter(is_sound);
-    TraceContext {
-        traceparent: header("traceparent").map(str::to_owned),
-        tracestate: header("tracestate").map(str::to_owned),
     }
 }
 

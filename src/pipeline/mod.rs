@@ -1,10 +1,10 @@
 //! Processes jobs: from the delivery to the delivered webhook.
 //!
 //! ```text
-//! delivery ─▶ intake::take ─▶ create_link ─▶ outbox::deliver
-//!                  │ rejected      ▲              ▲
-//!                  ▼               └── sweeper ───┘
-//!            reject::reject         due records and events
+//! delivery ─▶ read ─▶ admit ─▶ accept ─▶ settle ─▶ create_link ─▶ deliver      (process.rs)
+//!              │ invalid                              ▲              ▲
+//!              ▼                                      └── sweeper ───┘
+//!            reject                                due records and events
 //! ```
 //!
 //! A job is stored as a row before it is acknowledged. From then on workers process the row: this worker at once, or
@@ -14,48 +14,50 @@
 
 mod reject;
 mod call_log;
+mod clocks;
 mod consumption;
 mod create_link;
+mod headers;
 mod ignored_fields;
 mod intake;
-mod monitor;
+mod key_rotation;
 mod outbox;
+mod placement;
+mod process;
 mod reading;
 mod retention;
 mod seals;
+mod services;
+mod stopping;
+mod suspects;
 mod sweeper;
 mod timeline;
+mod work;
 
-use self::ignored_fields::IgnoredFields;
-pub use self::{monitor::Placement, retention::Retention};
+use self::{ignored_fields::IgnoredFields, work::Incoming};
+pub use self::{
+    key_rotation::{KeyRotation, KeyRotationSettings, Rotation},
+    placement::Placement,
+    retention::RetentionSettings,
+    sweeper::SweeperSettings,
+};
 
 use std::{
-    pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Either, select},
-};
-use tokio::{
-    sync::{Notify, RwLock, watch},
-    task::JoinHandle,
-    time::sleep,
-};
+use tokio::sync::{Notify, RwLock, watch};
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 use crate::{
-    connectors::{Account, Connectors},
+    connectors::Connectors,
     contract::DecodePolicy,
-    domain::{OpenLink, retry::RetryPolicy},
-    limits::{Permit, PermitPool},
+    domain::retry::RetryPolicy,
+    limits::PermitPool,
     metrics::{Metrics, Now},
     postgres::{Store, StoreError},
     rabbitmq::{Consumer, Names, Publisher},
-    tasks,
     webhooks::Webhooks,
 };
 
@@ -74,13 +76,10 @@ pub struct PipelineSettings {
     pub publish_patience: Duration,
     /// First pause before an event is published again.
     pub publish_pause: Duration,
-    /// Interval between two sweeps for due work.
-    pub sweep_interval: Duration,
-    /// Maximum number of rows in one claim.
-    pub sweep_batch: usize,
+    pub sweeper: SweeperSettings,
+    pub retention: RetentionSettings,
     /// Begins without an end after which a message counts as poison.
     pub max_unfinished_begins: u32,
-    pub retention: Retention,
     pub names: Names,
     /// Name of the deployment, part of every idempotency key unless it is empty.
     pub deployment: String,
@@ -167,53 +166,9 @@ impl Pipeline {
             let Some(delivery) = consumer.next().await else { return };
             // A permit is still free: no other task takes one. A delivery that waits here does not count as in
             // flight.
-            let permit = self.taken_in.take().await;
-            self.tasks.spawn(self.clone().take(delivery, permit));
+            let incoming = Incoming { delivery, _permit: self.taken_in.take().await };
+            self.tasks.spawn(self.clone().process(incoming));
         }
-    }
-
-    /// Starts the services: the sweeper, retention, and the watchers of the database, the clocks and consumption.
-    /// Their handles complete once the pipeline is stopped.
-    pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
-        let pipeline = || self.clone();
-        let (sweep, retain, seals) = (pipeline(), pipeline(), pipeline());
-        let (presence, availability, consumption) = (pipeline(), pipeline(), pipeline());
-        let (clocks, placement) = (pipeline(), pipeline());
-        let until_stopped = |pipeline: Arc<Self>, name, service: fn(Arc<Self>) -> BoxFuture<'static, ()>| {
-            tasks::supervise(name, move || {
-                let pipeline = pipeline.clone();
-                async move {
-                    let service = service(pipeline.clone());
-                    pipeline.unless_stopped(service).await;
-                }
-            })
-        };
-        vec![
-            tasks::supervise("sweeper", move || sweeper::run(sweep.clone())),
-            tasks::supervise("retention", move || retention::run(retain.clone())),
-            tasks::supervise("seals", move || seals::run(seals.clone())),
-            until_stopped(presence, "presence", |this| async move { this.store.be_present().await }.boxed()),
-            until_stopped(availability, "availability", |this| {
-                async move { this.store.watch_availability().await }.boxed()
-            }),
-            until_stopped(clocks, "clocks", |this| async move { this.watch_clocks().await }.boxed()),
-            until_stopped(placement, "placement", |this| async move { this.watch_placement().await }.boxed()),
-            until_stopped(consumption, "consumption", |this| {
-                async move { this.watch_consumption().await }.boxed()
-            }),
-        ]
-    }
-
-    /// Stops the pipeline: nothing new begins. Records that wait for a call are postponed.
-    pub fn stop(&self) {
-        self.stopping.send_replace(true);
-        self.tasks.close();
-    }
-
-    /// Abandons the work that the grace period was too short for. Lost conclusions are logged within [`LAST_LINES`].
-    pub async fn abandon_all(&self) {
-        self.abandoned.send_replace(true);
-        let _ = tokio::time::timeout(LAST_LINES, self.drained()).await;
     }
 
     /// Waits until the database turns out to be unusable, and returns that error.
@@ -224,12 +179,6 @@ impl Pipeline {
             // The sender is this pipeline's own: it cannot be gone.
             Ok(None) | Err(_) => std::future::pending().await,
         }
-    }
-
-    /// Waits until all work is done and the seal count is stored.
-    pub async fn drained(&self) {
-        self.tasks.wait().await;
-        seals::at_the_end(self).await;
     }
 
     /// Returns the number of deliveries being accepted and records being processed.
@@ -263,85 +212,6 @@ impl Pipeline {
         self.health.neglected()
     }
 
-    fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
-    }
-
-    async fn stopped(&self) {
-        // The sender is this pipeline's own: it cannot be gone.
-        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
-    }
-
-    /// Sleeps until the time is over or the pipeline is stopped.
-    async fn sleep(&self, duration: Duration) {
-        // The timer has a resolution of a millisecond and would wait one even for zero.
-        if duration.is_zero() {
-            return;
-        }
-        select(Box::pin(sleep(duration)), Box::pin(self.stopped())).await;
-    }
-
-    /// Awaits a future; returns `None` if the pipeline is stopped first.
-    async fn unless_stopped<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
-        match select(future, pin!(self.stopped())).await {
-            Either::Left((value, _)) => Some(value),
-            Either::Right(_) => None,
-        }
-    }
-
-    /// Awaits a future; returns `None` if the grace period ends first.
-    async fn until_abandoned<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
-        let mut abandoned = self.abandoned.subscribe();
-        // The sender is this pipeline's own: it cannot be gone.
-        match select(future, pin!(abandoned.wait_for(|abandoned| *abandoned))).await {
-            Either::Left((value, _)) => Some(value),
-            Either::Right(_) => None,
-        }
-    }
-
-    /// Awaits a future; returns `None` if the pipeline was stopped more than [`LAST_WORD`] ago. A write needs that
-    /// time: if the worker missed its answer, the row would look as if a call might have begun.
-    async fn until_long_stopped<T>(&self, future: impl Future<Output = T> + Unpin) -> Option<T> {
-        let long_stopped = async {
-            self.stopped().await;
-            sleep(LAST_WORD).await;
-        };
-        match select(future, pin!(long_stopped)).await {
-            Either::Left((value, _)) => Some(value),
-            Either::Right(_) => None,
-        }
-    }
-
-    /// Processes an open record: creates its link, then delivers its event.
-    ///
-    /// Not an `async fn`, because its future would store the arguments twice.
-    fn finish<'a>(&'a self, work: Work<'a>) -> impl Future<Output = ()> + Send + 'a {
-        let Work { link, account, permit } = work;
-        let span = tracing::info_span!(
-            "payout_link",
-            payout_link.id = %link.id,
-            merchant.id = link.merchant_id,
-            merchant_payout_id = link.job.merchant_payout_id.as_str(),
-            connector.name = %account.name,
-            attempt.number = tracing::field::Empty,
-            event.id = tracing::field::Empty,
-        );
-        async move {
-            match self.create_link(link, account, permit).await {
-                Ok(Some((event, concluding))) => {
-                    tracing::Span::current().record("event.id", tracing::field::display(event.id));
-                    let publishing = self.events.take().await;
-                    drop(concluding);
-                    // Boxed: otherwise every record that waits for a connector would need three times the memory.
-                    Box::pin(self.deliver(event, publishing)).await;
-                }
-                Ok(None) => {}
-                Err(error) => self.report(&error),
-            }
-        }
-        .instrument(span)
-    }
-
     /// Logs and counts an error of the store, once. In every case the row becomes due again.
     fn report(&self, error: &StoreError) {
         self.metrics.abandoned_for(error);
@@ -360,16 +230,3 @@ impl Pipeline {
         }
     }
 }
-
-/// A claimed record, ready to be processed.
-struct Work<'a> {
-    link: Box<OpenLink>,
-    account: &'a Account,
-    /// Its permit for the connector. It includes one call under the rate limit.
-    permit: Permit,
-}
-
-/// Time for a write that is under way when the pipeline is stopped.
-const LAST_WORD: Duration = Duration::from_secs(5);
-/// Time for abandoned work to be logged.
-const LAST_LINES: Duration = Duration::from_millis(500);

@@ -11,10 +11,10 @@ use tokio::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::Pipeline;
+use super::{Pipeline, work::Deliverable};
 use crate::{
     contract,
-    domain::{Attempt, AttemptKind, EventType, TraceContext, event_time, retry::jittered},
+    domain::{Attempt, AttemptKind, AttemptOutcome, EventType, TraceContext, event_time, retry::jittered},
     limits::PooledPermit,
     postgres::{DueEvent, EventProgress, StoreError, WebhookState},
     rabbitmq::{Properties, PublishError, Route},
@@ -58,16 +58,18 @@ const TOGETHER: Duration = Duration::from_millis(500);
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(300);
 
 impl Pipeline {
-    /// Delivers an event. The permit `publishing` is released as soon as the result is published, so a slow webhook
-    /// receiver delays no other results.
-    pub(super) async fn deliver(&self, event: Box<DueEvent>, publishing: PooledPermit) {
+    /// Delivers an event. Its permit is released as soon as the result is published, so a slow webhook receiver delays
+    /// no other results.
+    pub(super) async fn deliver(&self, deliverable: Deliverable) {
+        let Deliverable { event, publishing } = deliverable;
         if let Err(error) = self.deliver_event(&event, publishing).await {
             self.report(&error);
         }
     }
 
     /// Delivers an event that the sweeper claimed, in a span of its own.
-    pub(super) async fn deliver_due(&self, event: Box<DueEvent>, publishing: PooledPermit) {
+    pub(super) async fn deliver_due(&self, deliverable: Deliverable) {
+        let event = &deliverable.event;
         let span = tracing::info_span!(
             "event",
             payout_link.id = %event.payout_link_id,
@@ -76,7 +78,7 @@ impl Pipeline {
             connector.name = event.connector,
             event.id = %event.id,
         );
-        self.deliver(event, publishing).instrument(span).await;
+        self.deliver(deliverable).instrument(span).await;
     }
 
     /// Publishes the result and delivers the webhook as far as they are due, then stores the progress. The rest
@@ -174,7 +176,7 @@ impl Pipeline {
 
     /// Returns whether the event is so old that its requester no longer waits for the reply.
     fn is_too_old_for_a_reply(&self, event: &DueEvent) -> bool {
-        event.lease.now() - event_time(event.id) >= self.settings.retry.max_age
+        event.lease.time_at(Instant::now()) - event_time(event.id) >= self.settings.retry.max_age
     }
 
     fn publish_pause(&self, attempts: u32) -> Duration {
@@ -262,7 +264,7 @@ impl Pipeline {
             Admitted::Later(after) => return left(Some(after)),
         };
         // A webhook attempt that outlasts the lease could be made twice.
-        if event.lease.left() <= self.webhooks.longest_post() {
+        if event.lease.left_at(Instant::now()) <= self.webhooks.longest_post() {
             return left(Some(Duration::ZERO));
         }
         let post = Post {
@@ -272,22 +274,22 @@ impl Pipeline {
             body: contract::webhook(event.event_type, event_time(event.id), &event.result),
             trace: &event.trace,
         };
-        let (started_at, started) = (event.lease.now(), Instant::now());
+        let (started_at, started) = (event.lease.time_at(Instant::now()), Instant::now());
         let posted = self.webhooks.post(permits, post).await;
         let number = event.webhook_attempts + 1;
         let (state, again_after, status_code, outcome, detail) = match posted {
             Posted::Delivered { status_code, body } => {
-                (WebhookState::Delivered, None, status_code, "delivered", body)
+                (WebhookState::Delivered, None, status_code, AttemptOutcome::Delivered, body)
             }
             Posted::Gone { status_code } => {
                 tracing::warn!(attempt.number = number, "webhook abandoned: the merchant answered 410 Gone");
-                (WebhookState::Abandoned, None, status_code, "gone", None)
+                (WebhookState::Abandoned, None, status_code, AttemptOutcome::Gone, None)
             }
             Posted::Failed { status_code, error, retry_after } => {
                 match self.webhooks.then(number, retry_after) {
                     Then::Again(after) => {
                         tracing::info!(attempt.number = number, error, "webhook delivery failed, will retry");
-                        (WebhookState::Pending, Some(after), status_code, "failed", Some(error))
+                        (WebhookState::Pending, Some(after), status_code, AttemptOutcome::Failed, Some(error))
                     }
                     Then::GiveUp => {
                         tracing::warn!(
@@ -295,7 +297,7 @@ impl Pipeline {
                             error,
                             "webhook abandoned: the last attempt failed"
                         );
-                        (WebhookState::Abandoned, None, status_code, "failed", Some(error))
+                        (WebhookState::Abandoned, None, status_code, AttemptOutcome::Failed, Some(error))
                     }
                 }
             }

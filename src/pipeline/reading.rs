@@ -1,10 +1,10 @@
 //! Reads a delivery: its properties, its body, and its connector account. It rejects everything that is invalid.
 
-use super::{Pipeline, intake::merchant_id};
+use super::{Pipeline, headers::merchant_id};
 use crate::{
     connectors::Account,
-    contract::{self, Rejection, RejectionCode},
-    domain::{CreateLink, did_you_mean},
+    contract,
+    domain::{CreateLink, Rejection, RejectionCode, did_you_mean},
     rabbitmq::Delivery,
 };
 

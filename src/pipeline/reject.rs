@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use super::{
     Pipeline,
-    intake::{logged_merchant_id, merchant_id, trace},
+    headers::{logged_merchant_id, merchant_id, trace},
     outbox::Outgoing,
 };
 use crate::{
-    contract::{self, DecodePolicy, Rejection, UnknownFields},
-    domain::{EventType, TraceContext},
+    contract::{self, DecodePolicy, UnknownFields},
+    domain::{EventType, Rejection, TraceContext},
     postgres::StoreError,
     rabbitmq::{Delivery, Message, PublishError, REJECTED_AT, Route},
 };

@@ -11,7 +11,10 @@ use std::{
 
 use futures_util::future::{FutureExt, select, select_all};
 
-use super::{Pipeline, Work};
+use super::{
+    Pipeline,
+    work::{CallPermit, Deliverable, Work},
+};
 use crate::{
     connectors::Account,
     domain::{ReplayRule, retry::jittered},
@@ -68,47 +71,6 @@ impl Health {
     }
 }
 
-/// Sweeps until the pipeline is stopped. It sweeps again at once if it found work; otherwise after the sweep
-/// interval, or when a permit becomes free for waiting work.
-pub(super) async fn run(pipeline: Arc<Pipeline>) {
-    let mut sweeper = Sweeper {
-        names: pipeline.connectors.iter().map(name).collect(),
-        unsettled: pipeline.connectors.iter().filter(|account| !can_be_settled(account)).map(name).collect(),
-        absences: Absences::default(),
-        presence_looked_at: None,
-        pipeline: pipeline.clone(),
-    };
-    let mut is_logged = false;
-    while !pipeline.is_stopping() {
-        let swept = match sweeper.sweep().await {
-            Ok(swept) => {
-                is_logged = false;
-                pipeline.health.state().passed_at = Instant::now();
-                swept
-            }
-            Err(error @ StoreError::Unusable(_)) => {
-                pipeline.report(&error);
-                0
-            }
-            Err(error) => {
-                if matches!(error, StoreError::Unavailable(_)) {
-                    pipeline.store.note_failure();
-                }
-                if is_logged {
-                    tracing::debug!(%error, "sweep failed");
-                } else {
-                    tracing::warn!(%error, "sweep failed, will retry");
-                    is_logged = true;
-                }
-                0
-            }
-        };
-        if swept == 0 {
-            sweeper.wait().await;
-        }
-    }
-}
-
 /// Returns whether the replay rule can resolve an unknown outcome. If it cannot, an early claim would conclude the
 /// record while its worker may still be calling.
 fn can_be_settled(account: &Account) -> bool {
@@ -119,18 +81,70 @@ fn name(account: &Account) -> String {
     account.name.to_string()
 }
 
-struct Sweeper {
-    pipeline: Arc<Pipeline>,
+/// Settings of the sweeper.
+#[derive(Debug, Clone, Copy)]
+pub struct SweeperSettings {
+    /// Interval between two sweeps for due work.
+    pub interval: Duration,
+    /// Maximum number of rows in one claim.
+    pub batch: usize,
+}
+
+/// The work that one sweep claimed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Swept {
+    pub(super) records: usize,
+    pub(super) events: usize,
+}
+
+/// The sweeper.
+pub(super) struct Sweeper {
+    settings: SweeperSettings,
     names: Vec<String>,
     /// Connectors whose unknown outcomes cannot be resolved.
     unsettled: Vec<String>,
     absences: Absences,
     presence_looked_at: Option<Instant>,
+    /// A failure is logged once until a sweep succeeds.
+    is_failure_logged: bool,
+    pipeline: Arc<Pipeline>,
 }
 
 impl Sweeper {
+    pub(super) fn new(pipeline: Arc<Pipeline>) -> Self {
+        Self {
+            settings: pipeline.settings.sweeper,
+            names: pipeline.connectors.iter().map(name).collect(),
+            unsettled: pipeline
+                .connectors
+                .iter()
+                .filter(|account| !can_be_settled(account))
+                .map(name)
+                .collect(),
+            absences: Absences::default(),
+            presence_looked_at: None,
+            is_failure_logged: false,
+            pipeline,
+        }
+    }
+
+    /// Sweeps until the pipeline is stopped. It sweeps again at once if it found work; otherwise after the sweep
+    /// interval, or when a permit becomes free for waiting work.
+    pub(super) async fn run(mut self) {
+        while !self.pipeline.is_stopping() {
+            match self.run_once().await {
+                Ok(Swept { records: 0, events: 0 }) => self.wait().await,
+                Ok(_) => {}
+                Err(error) => {
+                    self.report(&error);
+                    self.wait().await;
+                }
+            }
+        }
+    }
+
     /// Claims due work once, and returns how much. The rest stays due for a worker with a free permit.
-    async fn sweep(&mut self) -> Result<usize, StoreError> {
+    async fn run_once(&mut self) -> Result<Swept, StoreError> {
         let pipeline = self.pipeline.clone();
         if self.presence_looked_at.is_none_or(|at| at.elapsed() >= PRESENCE_INTERVAL) {
             self.presence_looked_at = Some(Instant::now());
@@ -138,16 +152,34 @@ impl Sweeper {
         }
         let due = pipeline.store.due_records(&self.names).await?;
         pipeline.health.state().oldest_due_record = due.values().copied().max().unwrap_or_default();
-        let mut swept = 0;
+        let mut records = 0;
         for account in pipeline.connectors.iter() {
-            swept += sweep_account(&pipeline, account, due.contains_key(&*account.name)).await?;
+            let is_due = due.contains_key(&*account.name);
+            records += sweep_account(&pipeline, account, is_due, self.settings.batch).await?;
         }
-        Ok(swept + sweep_events(&pipeline).await?)
+        let events = sweep_events(&pipeline, self.settings.batch).await?;
+        self.is_failure_logged = false;
+        pipeline.health.state().passed_at = Instant::now();
+        Ok(Swept { records, events })
+    }
+
+    fn report(&mut self, error: &StoreError) {
+        match error {
+            StoreError::Unusable(_) => return self.pipeline.report(error),
+            StoreError::Unavailable(_) => self.pipeline.store.note_failure(),
+            StoreError::LeaseLost | StoreError::Inconsistent { .. } | StoreError::Rejected(_) => {}
+        }
+        if self.is_failure_logged {
+            tracing::debug!(%error, "sweep failed");
+        } else {
+            tracing::warn!(%error, "sweep failed, will retry");
+            self.is_failure_logged = true;
+        }
     }
 
     /// Waits until the next sweep.
     async fn wait(&self) {
-        let interval = self.pipeline.settings.sweep_interval;
+        let interval = self.settings.interval;
         let mut pause = jittered(interval, interval * 2);
         let mut free = Vec::new();
         for account in self.pipeline.connectors.iter().filter(|account| account.permits.due_waits()) {
@@ -167,6 +199,7 @@ async fn sweep_account(
     pipeline: &Arc<Pipeline>,
     account: &Account,
     is_due: bool,
+    batch: usize,
 ) -> Result<usize, StoreError> {
     account.permits.set_due_waits(is_due);
     let now = Instant::now();
@@ -176,7 +209,7 @@ async fn sweep_account(
         return Ok(0);
     }
     // While the circuit breaker is open, records stay due; when it is half-open, one is claimed to try the connector.
-    let limit = pipeline.settings.sweep_batch.min(account.breaker.allowed_calls(now));
+    let limit = batch.min(account.breaker.allowed_calls(now));
     // The rate limit first: returning an unused permit would wake the sweeper at once, again and again.
     let reserved = account.rate.reserve_now(now, limit);
     let mut permits = account.permits.take_for_due(reserved);
@@ -210,7 +243,8 @@ async fn sweep_account(
                 let (pipeline, name) = (pipeline.clone(), account.name.clone());
                 pipeline.clone().tasks.spawn(async move {
                     if let Some(account) = pipeline.connectors.choose(Some(&name)) {
-                        pipeline.finish(Work { link, account, permit }).await;
+                        let call = CallPermit::reserved(account, permit);
+                        pipeline.process_record(Work { link, account, call }).await;
                     }
                 });
             }
@@ -225,10 +259,10 @@ async fn sweep_account(
     Ok(claimed)
 }
 
-async fn sweep_events(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
+async fn sweep_events(pipeline: &Arc<Pipeline>, batch: usize) -> Result<usize, StoreError> {
     let oldest = pipeline.store.oldest_due_event().await?;
     pipeline.health.state().oldest_due_event = oldest.unwrap_or_default();
-    let limit = pipeline.due_events.free().min(pipeline.settings.sweep_batch);
+    let limit = pipeline.due_events.free().min(batch);
     if limit == 0 || oldest.is_none() {
         return Ok(0);
     }
@@ -237,11 +271,28 @@ async fn sweep_events(pipeline: &Arc<Pipeline>) -> Result<usize, StoreError> {
     for event in events {
         match event {
             Ok(event) => {
-                let (pipeline, publishing) = (pipeline.clone(), pipeline.due_events.take().await);
-                pipeline.clone().tasks.spawn(async move { pipeline.deliver_due(event, publishing).await });
+                let deliverable = Deliverable { event, publishing: pipeline.due_events.take().await };
+                let pipeline = pipeline.clone();
+                pipeline.clone().tasks.spawn(async move { pipeline.deliver_due(deliverable).await });
             }
             Err(error) => pipeline.report(&error),
         }
     }
     Ok(claimed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_neglect_counts() {
+        let (health, second) = (Health::new(), Duration::from_secs(1));
+        assert!(health.neglected() < second);
+        let since = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        health.state().neglected_since.insert("slow".into(), since(20));
+        assert!((20 * second..21 * second).contains(&health.neglected()));
+        health.state().passed_at = since(30);
+        assert!((30 * second..31 * second).contains(&health.neglected()));
+    }
 }

@@ -8,19 +8,17 @@ use crate::domain::{Attempt, AttemptKind, CreatedLink, Finding, Outcome};
 
 /// Makes the attempt of a `create` call.
 pub(super) fn of_call(outcome: &Outcome, number: u32, started_at: OffsetDateTime, took: Duration) -> Attempt {
-    let (name, status_code, detail) = match outcome {
-        Outcome::Created(link) => ("created", link.status_code, found(link)),
-        Outcome::Underway { connector_payout_id, status_code } => {
-            ("underway", *status_code, connector_payout_id.clone())
-        }
-        Outcome::Declined(error) => ("declined", error.status_code, error.message.clone()),
-        Outcome::NotSent(error) => ("not_sent", error.status_code, error.message.clone()),
-        Outcome::TryLater { error, .. } => ("try_later", error.status_code, error.message.clone()),
-        Outcome::AlreadyExists(error) => ("already_there", error.status_code, error.message.clone()),
-        Outcome::Unknown(error) => ("unknown", error.status_code, error.message.clone()),
+    let (status_code, detail) = match outcome {
+        Outcome::Created(link) => (link.status_code, found(link)),
+        Outcome::Underway { connector_payout_id, status_code } => (*status_code, connector_payout_id.clone()),
+        Outcome::Declined(error)
+        | Outcome::NotSent(error)
+        | Outcome::TryLater { error, .. }
+        | Outcome::AlreadyExists(error)
+        | Outcome::Unknown(error) => (error.status_code, error.message.clone()),
     };
-    let kind = AttemptKind::Create;
-    Attempt { kind, number, started_at, took, status_code, outcome: name, detail: Some(detail) }
+    let (kind, outcome) = (AttemptKind::Create, outcome.of_attempt());
+    Attempt { kind, number, started_at, took, status_code, outcome, detail: Some(detail) }
 }
 
 /// Makes the attempt of a `look_up` call.
@@ -30,17 +28,18 @@ pub(super) fn of_look_up(
     started_at: OffsetDateTime,
     took: Duration,
 ) -> Attempt {
-    let (name, status_code, detail) = match finding {
-        Finding::Found(link) => ("found", link.status_code, Some(found(link))),
+    let (status_code, detail) = match finding {
+        Finding::Found(link) => (link.status_code, Some(found(link))),
         Finding::Underway { connector_payout_id, status_code } => {
-            ("underway", *status_code, Some(connector_payout_id.clone()))
+            (*status_code, Some(connector_payout_id.clone()))
         }
-        Finding::Ended { error, .. } => ("ended", error.status_code, Some(error.message.clone())),
-        Finding::NotFound { status_code } => ("not_there", *status_code, None),
-        Finding::Unanswered { error, .. } => ("unanswered", error.status_code, Some(error.message.clone())),
+        Finding::Ended { error, .. } | Finding::Unanswered { error, .. } => {
+            (error.status_code, Some(error.message.clone()))
+        }
+        Finding::NotFound { status_code } => (*status_code, None),
     };
-    let kind = AttemptKind::LookUp;
-    Attempt { kind, number, started_at, took, status_code, outcome: name, detail }
+    let (kind, outcome) = (AttemptKind::LookUp, finding.of_attempt());
+    Attempt { kind, number, started_at, took, status_code, outcome, detail }
 }
 
 /// Returns the link's id at the provider, and its status if that is unknown.

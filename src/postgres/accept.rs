@@ -8,18 +8,18 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Store,
+    accepted::Accepted,
     batch::{Statement, column},
     duplicate::{Duplicate, Found, Key, find},
-    millis,
+    error::StoreError,
+    numbers::millis,
     record_id::Identity,
     seal::Column,
 };
 use crate::{
     contract,
-    domain::{
-        AccountId, CreateLink, EventType, Lease, OpenLink, Progress, ServiceClass, TraceContext, service_rank,
-    },
+    domain::{AccountId, CreateLink, Lease, OpenLink, Progress, ServiceClass, TraceContext, service_rank},
 };
 
 /// A job that is not stored yet.
@@ -55,20 +55,6 @@ pub enum Hold {
     Lease,
     /// It cannot be called now. The row has no lease and no call, and is due after this time.
     Park(Duration),
-}
-
-/// How a job was accepted.
-pub enum Accepted {
-    /// Stored, with a lease of this worker.
-    New(Box<OpenLink>),
-    /// Stored without a lease.
-    Parked,
-    /// A duplicate of an open record. The result will go to this message's `reply_to`.
-    InProgress,
-    /// A duplicate of a concluded record. Its stored result is published again.
-    Finished { event_id: Uuid, event_type: EventType, connector: String, result: Vec<u8> },
-    /// Another request under the same key. The first is unchanged; these fields differ.
-    Conflict { fields: Vec<String> },
 }
 
 pub(super) struct Accept {

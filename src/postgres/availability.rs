@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Store, StoreError};
+use super::{Store, error::StoreError};
 use crate::lock::lock;
 
 /// A job that is not stored within this time waits for the database.

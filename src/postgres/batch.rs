@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use super::{
-    StoreError,
     connect::answered,
     connection_cache::{CachedConnection, ConnectionCache, IDLE},
+    error::StoreError,
 };
 
 /// One statement for many rows.

@@ -4,7 +4,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, availability::CONCLUSIONS_FIRST, connect::answered, millis, record_id::Identity,
+    Store, availability::CONCLUSIONS_FIRST, connect::answered, error::StoreError, numbers::millis,
+    record_id::Identity,
 };
 use crate::{
     contract,

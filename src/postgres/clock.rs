@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
 
-use super::{Store, StoreError, connect::answered};
+use super::{Store, connect::answered, error::StoreError};
 use crate::{
     domain::{ClockSample, ClockWatch, Steady},
     lock::lock,

@@ -9,15 +9,17 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    DueEvent, Store, StoreError, WebhookState,
+    Store,
     batch::{Statement, column},
-    millis,
+    error::StoreError,
+    numbers::{millis, whole_millis},
+    outbox::{DueEvent, WebhookState},
     seal::Column,
-    timeline::{Timeline, whole_millis},
+    timeline::Timeline,
 };
 use crate::{
     contract::EventContent,
-    domain::{Attempt, AttemptKind, EventType, Lease, OpenLink, WebhookUrl},
+    domain::{Attempt, AttemptKind, ConclusionCode, EventType, Lease, OpenLink, PayoutLinkState, WebhookUrl},
 };
 
 pub(super) struct Conclude {
@@ -29,6 +31,7 @@ pub(super) struct Row {
     holder: Uuid,
     event_id: Uuid,
     event_type: EventType,
+    state: PayoutLinkState,
     payout_status: &'static str,
     connector_payout_id: Option<String>,
     in_doubt_since: Option<OffsetDateTime>,
@@ -77,11 +80,12 @@ impl Store {
             holder: link.lease.holder,
             event_id: Uuid::now_v7(),
             event_type: content.event_type,
+            state: content.state,
             payout_status: content.payout_status.as_str(),
             connector_payout_id: content.connector_payout_id,
             in_doubt_since: link.progress.in_doubt_since,
             status_code: content.status_code.into(),
-            error_code: content.error_code,
+            error_code: content.error_code.map(ConclusionCode::as_str),
             result: self.keys.seal(Column::Result, link.id, &content.result),
             webhook_url: link.job.webhook_url.as_ref().map(|webhook| webhook.url().clone()),
             calls: std::mem::take(&mut link.calls),
@@ -119,7 +123,7 @@ impl Store {
             webhook_attempts: 0,
             lease: Lease {
                 holder: row.holder,
-                granted_at: lease.now(),
+                granted_at: lease.time_at(Instant::now()),
                 asked_at,
                 answered_at: Instant::now(),
                 length: self.settings.event_lease,
@@ -179,8 +183,8 @@ macro_rules! update {
                     event_id = new.event_id, took_ms = new.took_ms, due_at = NULL, holder = NULL,
                     concluded_at = now()
                 FROM new
-                -- Only an open row has a holder. Were that said here, the planner might read every open row by the sweeper's
-                -- index in place of these by their ids.
+                -- Only an open row has a holder. With a condition on the state, the planner might read every open row
+                -- by the sweeper's index instead of these rows by their ids.
                 WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
                 RETURNING
                     p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type,
@@ -229,7 +233,7 @@ impl Conclude {
                 row.holder,
                 row.event_id,
                 row.event_type.as_str(),
-                state(row.event_type),
+                row.state.as_str(),
                 row.payout_status,
                 row.connector_payout_id.as_deref(),
                 row.in_doubt_since,
@@ -267,7 +271,7 @@ impl Conclude {
                 &column(rows, |row| row.holder),
                 &column(rows, |row| row.event_id),
                 &column(rows, |row| row.event_type.as_str()) as &[&str],
-                &column(rows, |row| state(row.event_type)) as &[&str],
+                &column(rows, |row| row.state.as_str()) as &[&str],
                 &column(rows, |row| row.payout_status) as &[&str],
                 &column(rows, |row| row.connector_payout_id.as_deref()) as &[Option<&str>],
                 &column(rows, |row| row.in_doubt_since) as &[Option<OffsetDateTime>],
@@ -322,7 +326,7 @@ impl Conclude {
 fn first_call_took(row: &Row) -> Option<i32> {
     match &row.calls[..] {
         [only]
-            if row.event_type == EventType::Created
+            if row.state == PayoutLinkState::Created
                 && only.number == 1
                 && only.detail == row.connector_payout_id
                 && only.kind == AttemptKind::Create =>
@@ -331,20 +335,4 @@ fn first_call_took(row: &Row) -> Option<i32> {
         }
         _ => None,
     }
-}
-
-/// Returns the state that belongs to the event of a conclusion.
-fn state(event_type: EventType) -> &'static str {
-    match event_type {
-        EventType::Created => "created",
-        EventType::Failed | EventType::Rejected => "failed",
-        EventType::Pending => "unknown",
-    }
-}
-
-/// Returns the event type of a concluded record.
-pub(super) fn event_type(state: &str) -> Option<EventType> {
-    [EventType::Created, EventType::Failed, EventType::Pending]
-        .into_iter()
-        .find(|event| self::state(*event) == state)
 }

@@ -12,7 +12,7 @@ use std::{
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::Instant;
 
-use super::{StoreError, connect::answered};
+use super::{connect::answered, error::StoreError};
 use crate::lock::lock;
 
 /// An idle connection goes back to the pool after this time, because others may need it.

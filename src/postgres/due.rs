@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{Store, StoreError, connect::answered};
+use super::{Store, connect::answered, error::StoreError};
 use crate::domain::SERVICE_RANKS;
 
 impl Store {

@@ -9,10 +9,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Accepted, Store, StoreError, batch::column, conclude, connect::answered, seal::Column};
+use super::{Store, accepted::Accepted, batch::column, connect::answered, error::StoreError, seal::Column};
 use crate::{
     contract::{self, CanonicalRequest},
-    domain::CreateLink,
+    domain::{CreateLink, PayoutLinkState},
 };
 
 /// `merchant_id` and `merchant_payout_id`.
@@ -176,7 +176,8 @@ impl Store {
             .keys
             .open(Column::Result, id, &finished.result)
             .map_err(|error| StoreError::inconsistent("payout_links", "result", id, error))?;
-        let event_type = conclude::event_type(&finished.state).ok_or_else(|| {
+        let state = PayoutLinkState::parse(&finished.state);
+        let event_type = state.and_then(PayoutLinkState::event_type).ok_or_else(|| {
             StoreError::inconsistent("payout_links", "state", id, format!("{:?}", finished.state))
         })?;
         Ok(Accepted::Finished { event_id: finished.event_id, event_type, connector, result })

@@ -1,23 +1,18 @@
 //! Tests whether a worker can work with a database. `run` tests it before it consumes anything, and `check` makes the
 //! same tests.
 
-use std::{io, time::Duration};
-
 use futures_util::TryFutureExt;
-use sqlx::{PgPool, Row, postgres::PgConnectOptions};
+use sqlx::{PgPool, Row};
 
 use super::{
-    StoreError,
-    connect::{MIGRATIONS, PLANNING, answered},
+    connect::{PLANNING, answered},
+    connect_error::{POOLER, PROTOCOL_VIOLATION},
+    error::StoreError,
+    migrations::{MIGRATIONS, newer},
 };
 
 /// Sessions of a worker besides its pool: one for its presence, one for readiness probes.
 const OTHER_SESSIONS: u32 = 2;
-
-const POOLER: &str = "a connection pooler shares sessions, or rejects session settings. Connect to PostgreSQL itself, or to a pooler in session mode (PgBouncer: ignore_startup_parameters = extra_float_digits)";
-
-/// SQLSTATE classes of a pooler's rejections. PostgreSQL itself accepts these statements.
-const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// Tests the server and any pooler in front of it.
 ///
@@ -155,65 +150,6 @@ pub async fn schema(pool: &PgPool, migrates: bool) -> Result<usize, StoreError> 
 }
 
 const MAY_NOT_MIGRATE: &str = "this role may not migrate the database: set worker.migrate = false, and run `payout-link-worker migrate` as the tables' owner";
-
-/// Describes a schema that has a migration unknown to this program.
-pub(super) fn newer(version: i64) -> StoreError {
-    StoreError::Unusable(format!(
-        "the schema has migration {version}, which this version of the worker does not know: it is older than the database"
-    ))
-}
-
-/// Adds host and port to an error of connecting. At the start, an error that waiting does not resolve is a mistake in
-/// the configuration.
-pub(super) fn not_connected(options: &PgConnectOptions, error: sqlx::Error) -> StoreError {
-    let address = address(options);
-    if is_untrusted(&error) {
-        return StoreError::Unusable(format!("{address}: TLS failed: {error}"));
-    }
-    if let sqlx::Error::Database(rejection) = &error
-        && rejection.code().as_deref() == Some(PROTOCOL_VIOLATION)
-    {
-        return StoreError::Unusable(format!("{address}: {}: {POOLER}", rejection.message()));
-    }
-    if let sqlx::Error::Io(cause) = &error {
-        return StoreError::Unavailable(format!("{address}: {}", plainly(cause)));
-    }
-    match StoreError::from(error) {
-        StoreError::Unavailable(reason) => StoreError::Unavailable(format!("{address}: {reason}")),
-        StoreError::Unusable(reason) => StoreError::Unusable(format!("{address}: {reason}")),
-        StoreError::Rejected(reason) => StoreError::Rejected(format!("{address}: {reason}")),
-        other => other,
-    }
-}
-
-pub(super) fn no_answer(options: &PgConnectOptions, within: Duration) -> StoreError {
-    StoreError::Unavailable(format!("{}: no answer within {} s", address(options), within.as_secs()))
-}
-
-fn address(options: &PgConnectOptions) -> String {
-    match options.get_socket() {
-        Some(socket) => socket.display().to_string(),
-        None if options.get_host().contains(':') => {
-            format!("[{}]:{}", options.get_host(), options.get_port())
-        }
-        None => format!("{}:{}", options.get_host(), options.get_port()),
-    }
-}
-
-/// Returns "connection refused" without the number of the error.
-fn plainly(error: &io::Error) -> String {
-    if error.raw_os_error().is_some() { error.kind().to_string() } else { error.to_string() }
-}
-
-/// Tests whether a certificate was rejected, or TLS is missing. At the start that is a mistake in the configuration.
-/// Later the certificate may be in the middle of a change, so the worker waits.
-fn is_untrusted(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Tls(_) => true,
-        sqlx::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
-        _ => false,
-    }
-}
 
 /// Tests whether the tables and this role's privileges are complete, before anything is consumed. Otherwise every job
 /// would fail until it counted as poison; or, worse, a call would be made whose outcome cannot be stored. Columns

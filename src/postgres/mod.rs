@@ -27,6 +27,7 @@
 //! commit.
 
 mod accept;
+mod accepted;
 mod audit;
 mod availability;
 mod batch;
@@ -34,9 +35,14 @@ mod claim;
 mod clock;
 mod conclude;
 mod connect;
+mod connect_error;
 mod due;
 mod duplicate;
+mod error;
 mod fitness;
+mod leased;
+mod migrations;
+mod numbers;
 mod renew;
 mod connection_cache;
 mod open;
@@ -61,8 +67,7 @@ use std::{
 };
 
 use sqlx::PgPool;
-use tokio::time::{sleep, timeout};
-use uuid::Uuid;
+use tokio::time::sleep;
 
 use self::{
     accept::Accept, availability::Availability, batch::Batcher, clock::DatabaseClock, conclude::Conclude,
@@ -70,13 +75,16 @@ use self::{
     worker::WorkerNumber,
 };
 pub use self::{
-    accept::{Accepted, Hold, NewLink},
+    accept::{Hold, NewLink},
+    accepted::Accepted,
     audit::{Audited, AuditedEvent},
     batch::{BatchLimits, MIN_CONNECTIONS},
     clock::ClockState,
     conclude::Unconcluded,
-    connect::{DatabaseSettings, DatabaseTls, MIGRATIONS, connect, migrate, url_problem},
+    connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
+    error::StoreError,
     fitness::{examine, is_fit, schema},
+    migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
     outbox::{DueEvent, EventProgress, WebhookState},
     probe::Probe,
@@ -89,58 +97,7 @@ pub use self::{
     show::Shown,
     worker::Absences,
 };
-use crate::domain::{Lease, retry};
-
-/// An error of the store. The variants differ in what the caller may do next.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The database is away, is restarting, or asked for a retry. The caller may try again.
-    #[error("the database cannot be used right now: {0}")]
-    Unavailable(String),
-    /// The lease expired and the row belongs to another claim. The caller abandons the row.
-    #[error("the lease has expired and the row belongs to another claim")]
-    LeaseLost,
-    /// A stored row cannot be read. The caller reports it.
-    #[error("{table}.{column} of {id}: {reason}")]
-    Inconsistent { table: &'static str, column: &'static str, id: Uuid, reason: String },
-    /// The database rejects the values of this row. The caller reports it.
-    #[error("the database rejected the statement: {0}")]
-    Rejected(String),
-    /// The database is not one that this worker or this role can work with: a table, a column or a privilege is
-    /// missing, or the role is locked out. The worker stops.
-    #[error("the database cannot be used by this worker: {0}")]
-    Unusable(String),
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Database(error) => {
-                let code = error.code().unwrap_or_default();
-                // Connection exceptions, transaction rollbacks (serialization, deadlock), insufficient resources,
-                // operator intervention (restarts), and a primary that became read-only in a failover.
-                let is_transient = ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                    || code == "25006"
-                    || code == "55P03";
-                // Not supported, authorization, database and schema names, syntax and access rules.
-                let is_permanent = ["0A", "28", "3D", "3F", "42"].iter().any(|class| code.starts_with(class));
-                let text = format!("{} ({code})", error.message());
-                match (is_transient, is_permanent) {
-                    (true, _) => Self::Unavailable(text),
-                    (false, true) => Self::Unusable(text),
-                    (false, false) => Self::Rejected(text),
-                }
-            }
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
-            _ => Self::Rejected(error.to_string()),
-        }
-    }
-}
+use crate::domain::retry;
 
 /// Settings of a [`Store`].
 #[derive(Debug, Clone)]
@@ -238,23 +195,3 @@ impl Store {
 /// A shorter outage does not count as one.
 const BLIP: Duration = Duration::from_secs(2);
 const PAUSE_LIMIT: Duration = Duration::from_secs(3);
-
-impl StoreError {
-    fn inconsistent(table: &'static str, column: &'static str, id: Uuid, reason: impl ToString) -> Self {
-        Self::Inconsistent { table, column, id, reason: reason.to_string() }
-    }
-}
-
-/// Awaits a write that is useful only while the lease runs.
-async fn while_leased<T>(
-    lease: &Lease,
-    write: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let late = || StoreError::Unavailable("the lease expired before the database answered".into());
-    timeout(lease.left(), write).await.unwrap_or_else(|_| Err(late()))
-}
-
-/// Converts a duration to milliseconds for the database's interval arithmetic.
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}

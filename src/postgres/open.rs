@@ -1,6 +1,6 @@
 //! `open_records`: counts open records by connector and account.
 
-use super::{Store, StoreError, connect::answered};
+use super::{Store, connect::answered, error::StoreError};
 use crate::domain::AccountId;
 
 /// The number of open records of one connector whose calls went to one account.

@@ -10,13 +10,14 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Store,
     batch::{Statement, column},
     connect::answered,
-    millis,
+    error::StoreError,
+    leased::while_leased,
+    numbers::{count, millis, whole_millis},
     seal::Column,
-    timeline::{Timeline, count, whole_millis},
-    while_leased,
+    timeline::Timeline,
 };
 use crate::domain::{Attempt, EventType, Lease, TraceContext};
 
@@ -292,7 +293,7 @@ impl Statement for Delivered {
         }
         let written = sqlx::query!(
             r#"
-            WITH told AS (
+            WITH written AS (
                 UPDATE events e SET
                     published_at = CASE WHEN published THEN coalesce(published_at, now()) END,
                     reply_due = new.reply_due,
@@ -307,7 +308,7 @@ impl Statement for Delivered {
                         WHEN keeps_lease THEN e.publish_due_at
                         ELSE now() + publish_after_ms * interval '1 millisecond'
                     END,
-                    -- least() passes over what is NULL.
+                    -- least() ignores NULL.
                     due_at = CASE
                         WHEN keeps_lease THEN e.due_at
                         ELSE now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond'
@@ -335,7 +336,7 @@ impl Statement for Delivered {
                     $14::text[], $15::text[]
                 ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail)
             )
-            SELECT id, holder AS "holder!" FROM told
+            SELECT id, holder AS "holder!" FROM written
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),

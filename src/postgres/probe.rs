@@ -8,7 +8,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{DatabaseSettings, StoreError, connect::options};
+use super::{
+    connect::{DatabaseSettings, options},
+    error::StoreError,
+};
 
 /// A connection for readiness probes.
 pub struct Probe {

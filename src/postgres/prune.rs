@@ -7,7 +7,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, connect::answered};
+use super::{Store, connect::answered, error::StoreError};
 
 /// The result of one batch, and where the next one begins. A pass looks at each row once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! `note_rejection`, `rejection_of`: remember the rejection of a message, so that every worker rejects it again when
 //! it is delivered again, also under another configuration.
 
-use super::{Store, StoreError, connect::answered};
-use crate::contract::{Rejection, RejectionCode};
+use super::{Store, connect::answered, error::StoreError};
+use crate::domain::{Rejection, RejectionCode};
 
 impl Store {
     /// Stores a rejection before it is published. Tries until the database answers.
@@ -46,7 +46,7 @@ impl Store {
             })
             .await?;
         Ok(row.and_then(|row| {
-            let code = RejectionCode::ALL.into_iter().find(|code| code.as_str() == row.code)?;
+            let code = RejectionCode::parse(&row.code)?;
             Some(Rejection { code, message: row.message, field: row.field })
         }))
     }

@@ -1,6 +1,6 @@
 //! `remember`: stores a setting that records depend on, and returns its value at the last start.
 
-use super::{Store, StoreError, connect::answered};
+use super::{Store, connect::answered, error::StoreError};
 
 /// The former value of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Store,
     batch::{Statement, column},
-    millis,
+    error::StoreError,
+    leased::while_leased,
+    numbers::{count, millis},
     seal::Column,
-    timeline::{Timeline, count},
-    while_leased,
+    timeline::Timeline,
 };
 use crate::{
     contract,
@@ -175,7 +176,7 @@ impl Statement for Renew {
         };
         let renewed = sqlx::query!(
             r#"
-            WITH kept AS (
+            WITH renewed AS (
                 UPDATE payout_links p SET
                     attempts = new.attempts,
                     first_called_at = CASE WHEN calls THEN coalesce(new.first_called_at, now()) ELSE new.first_called_at END,
@@ -197,7 +198,7 @@ impl Statement for Renew {
                 )
                 -- Only an open row has a holder: see conclude.
                 WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
-                    -- What a call was decided by may be long past where its worker slept: it is decided anew.
+                    -- If the worker slept meanwhile, the facts behind its decision may have changed: it decides anew.
                     AND (NOT new.calls OR p.due_at > now())
                 RETURNING
                     p.id, new.holder,
@@ -206,14 +207,14 @@ impl Statement for Renew {
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT
                     link, kind, number, started_at, took_ms, status_code,
-                    CASE WHEN (link, caller) IN (SELECT id, holder FROM kept) THEN '' ELSE 'late: ' END || outcome,
+                    CASE WHEN (link, caller) IN (SELECT id, holder FROM renewed) THEN '' ELSE 'late: ' END || outcome,
                     detail
                 FROM UNNEST(
                     $11::uuid[], $12::text[], $13::integer[], $14::timestamptz[], $15::integer[], $16::integer[],
                     $17::text[], $18::text[], $19::uuid[]
                 ) AS call (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
             )
-            SELECT id, holder AS "holder!", refreshed, now() AS "now!" FROM kept
+            SELECT id, holder AS "holder!", refreshed, now() AS "now!" FROM renewed
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),

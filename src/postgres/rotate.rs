@@ -6,8 +6,9 @@
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Store,
     connect::answered,
+    error::StoreError,
     seal::{Column, OpenError},
 };
 
@@ -48,6 +49,31 @@ struct Anew {
     ids: Vec<Uuid>,
     old: Vec<Vec<u8>>,
     new: Vec<Vec<u8>>,
+}
+
+/// Updates one column of a page, and returns the number of values. Locked rows are skipped, because waiting for them in
+/// a batch could deadlock.
+macro_rules! put {
+    ($store:ident, $anew:ident, $column:literal) => {{
+        if $anew.ids.is_empty() {
+            return Ok(0);
+        }
+        let put = sqlx::query!(
+            "WITH free AS (
+                SELECT p.id, new.old, new.new
+                FROM payout_links p JOIN UNNEST($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, old, new) ON p.id = ANY (ARRAY[new.id])
+                WHERE p." + $column + " = new.old
+                ORDER BY new.id FOR UPDATE OF p SKIP LOCKED
+             )
+             UPDATE payout_links p SET " + $column + " = free.new FROM free WHERE p.id = ANY (ARRAY[free.id]) AND p." + $column + " = free.old",
+            &$anew.ids,
+            &$anew.old,
+            &$anew.new,
+        )
+        .execute(&$store.pool);
+        let put = answered(&$store.pool, put).await?;
+        usize::try_from(put.rows_affected()).unwrap_or(usize::MAX)
+    }};
 }
 
 impl Store {
@@ -100,47 +126,12 @@ impl Store {
         Ok(rotated)
     }
 
-    /// Updates a page. Locked rows are skipped, because waiting for them in a batch could deadlock.
     async fn put_requests(&self, anew: Anew) -> Result<usize, StoreError> {
-        if anew.ids.is_empty() {
-            return Ok(0);
-        }
-        let put = sqlx::query!(
-            "WITH free AS (
-                SELECT p.id, new.old, new.new
-                FROM payout_links p JOIN UNNEST($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, old, new) ON p.id = ANY (ARRAY[new.id])
-                WHERE p.request = new.old
-                ORDER BY new.id FOR UPDATE OF p SKIP LOCKED
-             )
-             UPDATE payout_links p SET request = free.new FROM free WHERE p.id = ANY (ARRAY[free.id]) AND p.request = free.old",
-            &anew.ids,
-            &anew.old,
-            &anew.new,
-        )
-        .execute(&self.pool);
-        let put = answered(&self.pool, put).await?;
-        Ok(usize::try_from(put.rows_affected()).unwrap_or(usize::MAX))
+        Ok(put!(self, anew, "request"))
     }
 
     async fn put_results(&self, anew: Anew) -> Result<usize, StoreError> {
-        if anew.ids.is_empty() {
-            return Ok(0);
-        }
-        let put = sqlx::query!(
-            "WITH free AS (
-                SELECT p.id, new.old, new.new
-                FROM payout_links p JOIN UNNEST($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, old, new) ON p.id = ANY (ARRAY[new.id])
-                WHERE p.result = new.old
-                ORDER BY new.id FOR UPDATE OF p SKIP LOCKED
-             )
-             UPDATE payout_links p SET result = free.new FROM free WHERE p.id = ANY (ARRAY[free.id]) AND p.result = free.old",
-            &anew.ids,
-            &anew.old,
-            &anew.new,
-        )
-        .execute(&self.pool);
-        let put = answered(&self.pool, put).await?;
-        Ok(usize::try_from(put.rows_affected()).unwrap_or(usize::MAX))
+        Ok(put!(self, anew, "result"))
     }
 
     /// Counts the keys of a page of records. The key ids are stored unencrypted, so nothing is decrypted. An empty

@@ -4,7 +4,7 @@
 //! its count to the key's row once a minute. No job waits for that. A worker that is killed loses at most the count
 //! of one minute.
 
-use super::{Store, StoreError, connect::answered};
+use super::{Store, connect::answered, error::StoreError};
 
 /// Number of values that a key may encrypt.
 pub const MAX_SEALS: u64 = 1 << 32;

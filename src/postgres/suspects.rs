@@ -3,7 +3,7 @@
 //! Before a message that came back several times is decoded, the database counts a begin. The count is removed once
 //! the message is settled. Only begins without an end are evidence; a redelivery alone is not.
 
-use super::{Store, StoreError, connect::answered};
+use super::{Store, connect::answered, error::StoreError};
 
 impl Store {
     /// Counts a begin, and returns the number of earlier begins without an end. Tries until the database answers.

@@ -4,12 +4,11 @@
 //! link, and a first webhook that was delivered. Most jobs have no others. If such a row turns out to belong to
 //! another claim, its attempt is stored after all.
 
-use std::time::Duration;
-
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::numbers::{count, whole_millis};
 use crate::domain::Attempt;
 
 #[derive(Default)]
@@ -35,7 +34,7 @@ impl Timeline {
         self.started.push(attempt.started_at);
         self.took_ms.push(whole_millis(attempt.took));
         self.status_codes.push(attempt.status_code.into());
-        self.outcomes.push(attempt.outcome);
+        self.outcomes.push(attempt.outcome.as_str());
         self.details.push(attempt.detail.clone());
     }
 
@@ -69,13 +68,4 @@ impl Timeline {
         .await?;
         Ok(())
     }
-}
-
-/// Converts a count to PostgreSQL's signed 32 bits.
-pub(super) fn count(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
-}
-
-pub(super) fn whole_millis(took: Duration) -> i32 {
-    i32::try_from(took.as_millis()).unwrap_or(i32::MAX)
 }

@@ -14,7 +14,7 @@ use sqlx::{Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 use uuid::{Builder, Uuid};
 
-use super::{Store, StoreError, connect::answered, millis};
+use super::{Store, connect::answered, error::StoreError, numbers::millis};
 use crate::{domain::SERVICE_RANKS, lock::lock};
 
 /// First half of the key of every worker's advisory lock: "plw1".

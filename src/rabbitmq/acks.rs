@@ -11,7 +11,7 @@ use lapin::{
 };
 use tokio::time::Instant;
 
-use super::{BrokerError, connection::within};
+use super::{deadline::within, error::BrokerError};
 
 /// How a delivery is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,97 +4,22 @@ use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use async_rs::TokioRuntime;
 use lapin::{
-    AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind,
-    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+    AsyncTcpStream, Connection, ConnectionProperties,
     uri::{AMQPScheme, AMQPUri},
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{
-    net::lookup_host,
-    runtime::Handle,
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{net::lookup_host, runtime::Handle, sync::watch, time::sleep};
 use uuid::Uuid;
 
 use super::{
     BrokerSettings,
+    deadline::within,
+    error::BrokerError,
     screen::{self, Screen},
-    tls::{self, BrokerTls},
+    tls::BrokerTls,
     topology,
 };
 use crate::{domain::retry::jittered, setting_url};
-
-/// An error of the broker or of its connection.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum BrokerError {
-    /// The broker is away, is restarting, or closed the connection. Waiting resolves it.
-    #[error("{0}")]
-    Lost(String),
-    /// Credentials, vhost or permissions are wrong. Waiting does not resolve it.
-    #[error("RabbitMQ denied access: {0}")]
-    AccessDenied(String),
-    /// One side does not accept the other's certificate. Waiting does not resolve it.
-    #[error("TLS with RabbitMQ failed: {0}")]
-    Untrusted(String),
-    /// A queue or exchange exists with other arguments. The worker never deletes or redeclares it.
-    #[error(
-        "{what} already exists with other arguments: {said}. Configure another name or the existing arguments, or delete it by hand when it is empty"
-    )]
-    Mismatch { what: String, said: String },
-}
-
-impl BrokerError {
-    pub(super) fn passes(&self) -> bool {
-        matches!(self, Self::Lost(_))
-    }
-}
-
-impl BrokerError {
-    fn at(self, address: &str) -> Self {
-        match self {
-            Self::Lost(reason) => Self::Lost(format!("{address}: {reason}")),
-            Self::AccessDenied(reason) => Self::AccessDenied(format!("{address}: {reason}")),
-            Self::Untrusted(reason) => Self::Untrusted(format!("{address}: {reason}")),
-            mismatch @ Self::Mismatch { .. } => mismatch,
-        }
-    }
-}
-
-impl From<lapin::Error> for BrokerError {
-    fn from(error: lapin::Error) -> Self {
-        match error.kind() {
-            ErrorKind::ProtocolError(error_frame)
-                if matches!(
-                    error_frame.kind(),
-                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
-                        | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
-                ) =>
-            {
-                Self::AccessDenied(error_frame.get_message().to_string())
-            }
-            ErrorKind::IOError(cause) if tls::is_refusal(cause) => Self::Untrusted(cause.to_string()),
-            // "connection refused" without the number of the error.
-            ErrorKind::IOError(cause) if cause.raw_os_error().is_some() => {
-                Self::Lost(cause.kind().to_string())
-            }
-            ErrorKind::IOError(cause) => Self::Lost(cause.to_string()),
-            _ => Self::Lost(error.to_string()),
-        }
-    }
-}
-
-/// Limit of every wait for the broker.
-const DEADLINE: Duration = Duration::from_secs(10);
-
-pub(super) async fn within<T>(
-    operation: impl Future<Output = Result<T, lapin::Error>>,
-) -> Result<T, BrokerError> {
-    timeout(DEADLINE, operation)
-        .await
-        .map_err(|_| BrokerError::Lost("the broker does not answer".into()))?
-        .map_err(Into::into)
-}
 
 /// A connection that is closed when it is dropped.
 ///
@@ -204,10 +129,6 @@ async fn open(
         Ok(AsyncTcpStream::Plain(Screen::new(stream, mark)))
     };
     Connection::connector(uri, screen::runtime(), connect, properties).await
-}
-
-pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
-    within(connection.create_channel()).await
 }
 
 /// Connects, declares the topology, and closes the connection.

@@ -29,7 +29,8 @@ use uuid::Uuid;
 use super::{
     BrokerError, BrokerSettings, Delivery,
     acks::{Acks, Settle},
-    connection::{KeepUp, channel, connect, within},
+    connection::{KeepUp, connect},
+    deadline::{channel, within},
     delivery::{HeldBytes, Withheld},
     screen,
     unread::Unread,

@@ -7,7 +7,9 @@
 mod acks;
 mod connection;
 mod consumer;
+mod deadline;
 mod delivery;
+mod error;
 mod publisher;
 mod screen;
 mod submitter;
@@ -21,9 +23,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 pub use self::{
-    connection::{BrokerError, check, url_problem},
+    connection::{check, url_problem},
     consumer::{Consumer, Stopper, Unsettled},
     delivery::{Delivery, REJECTED_AT},
+    error::BrokerError,
     publisher::{Message, Properties, PublishError, Publisher, Route},
     submitter::{Job, Submitter},
     tls::BrokerTls,

@@ -21,7 +21,8 @@ use tokio::{
 
 use super::{
     BrokerError, BrokerSettings,
-    connection::{KeepUp, channel, connect, within},
+    connection::{KeepUp, connect},
+    deadline::{channel, within},
     topology,
 };
 

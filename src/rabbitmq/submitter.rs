@@ -9,7 +9,8 @@ use lapin::{
 
 use super::{
     BrokerError, BrokerSettings,
-    connection::{Held, channel, connect, within},
+    connection::{Held, connect},
+    deadline::{channel, within},
     publisher::PERSISTENT,
 };
 

@@ -12,8 +12,9 @@ use lapin::{
 };
 
 use super::{
-    BrokerError, BrokerSettings,
-    connection::{channel, within},
+    BrokerSettings,
+    deadline::{channel, within},
+    error::BrokerError,
 };
 
 pub(super) async fn declare(connection: &Connection, settings: &BrokerSettings) -> Result<(), BrokerError> {

@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use crate::{
     domain::retry::jittered,
     limits::{PermitPool, PooledPermit},
+    lock::lock,
 };
 
 /// The number of consecutive attempts without any answer that pauses a host.
@@ -55,7 +56,7 @@ impl Hosts {
     }
 
     pub(super) fn of(&self, host: &str) -> Arc<Host> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = lock(&self.hosts);
         if let Some(host) = hosts.get(host) {
             return host.clone();
         }
@@ -126,7 +127,7 @@ impl Host {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

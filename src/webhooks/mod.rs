@@ -12,7 +12,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -36,6 +36,7 @@ use crate::{
     domain::{TraceContext, retry},
     http_client::{self, BodyEnd, CallError, Client, HttpSettings, StatusAnswer},
     limits::{KeyedPermitPools, PermitPool, PooledPermit},
+    lock::lock,
 };
 
 /// The settings of webhook delivery.
@@ -247,7 +248,7 @@ impl Webhooks {
 
     /// Warns once if two merchants share a secret, because each could sign webhooks to the other.
     fn note_shared(&self, merchant_id: &str) {
-        let mut only = self.only_default.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut only = lock(&self.only_default);
         match &*only {
             Some(None) => *only = Some(Some(merchant_id.to_owned())),
             Some(Some(first)) if first != merchant_id => {

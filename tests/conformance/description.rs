@@ -3,8 +3,10 @@
 use payout_link_worker::{
     config,
     connectors::{Call, Connector, Connectors},
-    contract::{self, DecodePolicy, Rejection},
-    domain::{CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, TraceContext, idempotency_key},
+    contract::{self, DecodePolicy},
+    domain::{
+        CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, Rejection, TraceContext, idempotency_key,
+    },
 };
 use provider_simulators::providers::{Operation, ProviderSimulator, Settings};
 use serde_json::Value;

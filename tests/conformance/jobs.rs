@@ -1,9 +1,6 @@
 //! Jobs that a connector accepts, and jobs that it rejects before a call.
 
-use payout_link_worker::{
-    contract::RejectionCode,
-    domain::{Currency, Money},
-};
+use payout_link_worker::domain::{Currency, Money, RejectionCode};
 use serde_json::{Value, json};
 
 use crate::description::{Description, Tested, decoded, put, rejected};

@@ -5,7 +5,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use payout_link_worker::{
     contract,
-    domain::{AccountId, Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
+    domain::{
+        AccountId, Attempt, AttemptKind, AttemptOutcome, ConclusionCode, OpenLink, PayoutLinkState,
+        PayoutStatus, TraceContext,
+    },
     postgres::{Accepted, Hold, NewLink, Store, migrate},
 };
 use serde_json::{Value, json};
@@ -54,10 +57,20 @@ async fn accept(store: &Store, new: NewLink) -> Option<Box<OpenLink>> {
 /// What came of the `number`th: made, refused, or left in doubt.
 fn told(link: &mut OpenLink, number: usize) -> contract::EventContent {
     link.begin_written_call();
-    let (event_type, payout_status, error_code, outcome) = match number % 3 {
-        0 => (EventType::Created, PayoutStatus::RequiresFulfillment, None, "created"),
-        1 => (EventType::Failed, PayoutStatus::Failed, Some("CONNECTOR_ERROR"), "declined"),
-        _ => (EventType::Pending, PayoutStatus::Pending, Some("OUTCOME_UNKNOWN"), "unknown"),
+    let (state, payout_status, error_code, outcome) = match number % 3 {
+        0 => (PayoutLinkState::Created, PayoutStatus::RequiresFulfillment, None, AttemptOutcome::Created),
+        1 => (
+            PayoutLinkState::Failed,
+            PayoutStatus::Failed,
+            Some(ConclusionCode::ConnectorRejected),
+            AttemptOutcome::Declined,
+        ),
+        _ => (
+            PayoutLinkState::Unknown,
+            PayoutStatus::Pending,
+            Some(ConclusionCode::OutcomeUnknown),
+            AttemptOutcome::Unknown,
+        ),
     };
     if number % 3 == 2 {
         link.progress.in_doubt_since = Some(link.progress.created_at);
@@ -73,7 +86,8 @@ fn told(link: &mut OpenLink, number: usize) -> contract::EventContent {
         detail: Some(format!("detail {number}")),
     });
     contract::EventContent {
-        event_type,
+        state,
+        event_type: state.event_type().unwrap(),
         payout_status,
         connector_payout_id: number.is_multiple_of(3).then(|| format!("plink {number}")),
         status_code,

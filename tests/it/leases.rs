@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use payout_link_worker::{
-    domain::{Attempt, AttemptKind},
+    domain::{Attempt, AttemptKind, AttemptOutcome},
     postgres::{EventProgress, StoreError, Unconcluded, WebhookState, migrate},
 };
 
@@ -63,10 +63,10 @@ async fn a_late_post_stands_in_the_timeline() {
     let post = Attempt {
         kind: AttemptKind::Post,
         number: 1,
-        started_at: event.lease.now(),
+        started_at: event.lease.granted_at,
         took: Duration::from_millis(5),
         status_code: 204,
-        outcome: "delivered",
+        outcome: AttemptOutcome::Delivered,
         detail: None,
     };
     let telling = EventProgress {

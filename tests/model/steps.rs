@@ -72,7 +72,7 @@ impl Protocol {
         }
         row.state = match conclusion {
             Conclusion::Created(link) => State::Created { link: number(link) },
-            Conclusion::Rejected { .. } | Conclusion::Unavailable(_) => State::Failed,
+            Conclusion::Declined { .. } | Conclusion::Unavailable(_) => State::Failed,
             Conclusion::Unknown(_) => State::Unknown { is_justified: self.is_unknowable(&known, account) },
         };
         (row.holder, row.uncalled_holder, row.due_at) = (None, None, None);

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use payout_link_worker::{
     contract,
-    domain::{AccountId, Attempt, AttemptKind, EventType, OpenLink, PayoutStatus, TraceContext},
+    domain::{
+        AccountId, Attempt, AttemptKind, AttemptOutcome, EventType, OpenLink, PayoutLinkState, PayoutStatus,
+        TraceContext,
+    },
     postgres::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreSettings, migrate},
 };
 use secrecy::SecretString;
@@ -82,13 +85,14 @@ pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::Even
     link.calls.push(Attempt {
         kind: AttemptKind::Create,
         number: link.progress.attempts,
-        started_at: link.lease.now(),
+        started_at: link.lease.granted_at,
         took: Duration::from_millis(5),
         status_code: 201,
-        outcome: "created",
+        outcome: AttemptOutcome::Created,
         detail: Some(connector_payout_id.into()),
     });
     contract::EventContent {
+        state: PayoutLinkState::Created,
         event_type: EventType::Created,
         payout_status: PayoutStatus::RequiresFulfillment,
         connector_payout_id: Some(connector_payout_id.into()),

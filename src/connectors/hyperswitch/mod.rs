@@ -9,10 +9,10 @@
 mod request;
 mod response;
 mod settings;
+mod status;
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
     RequestBuilder, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, HeaderName},
@@ -26,15 +26,15 @@ use self::{
     settings::HyperswitchSettings,
 };
 use super::{
-    Call, Connector,
+    Call,
     exchange::{
-        OptionalFields, at, created, judge, judge_unreadable, lost, parse, unasked, unreadable, unsettled,
-        with_secret, with_trace,
+        OptionalFields, at, created, judge, judge_unreadable, lost, not_checked, parse, unasked, unreadable,
+        unsettled, with_secret, with_trace,
     },
+    provider::Provider,
 };
 use crate::{
-    contract::Rejection,
-    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 
@@ -53,6 +53,17 @@ impl Hyperswitch {
             "",
             api_key,
         )
+    }
+}
+
+impl Provider for Hyperswitch {
+    fn replay_rule(&self) -> ReplayRule {
+        let look_up = LookUp { settle: Duration::from_secs(self.settings.settle_seconds) };
+        ReplayRule::SameKey { window: ReplayRule::NO_END, look_up: Some(look_up) }
+    }
+
+    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
+        self.body(job, "").map(drop)
     }
 
     async fn create(&self, call: Call<'_>) -> Outcome {
@@ -134,53 +145,19 @@ impl Hyperswitch {
         match error.as_ref().and_then(|error| error.code.as_deref()) {
             Some("HE_02") => Ok(()),
             _ if answer.status.is_success() => Ok(()),
-            _ => {
-                let message = error.unwrap_or_else(|| unreadable(&answer)).message;
-                Err(format!("answered {}: {message}", answer.status))
-            }
+            _ => Err(not_checked(&answer, error)),
         }
-    }
-}
-
-impl Connector for Hyperswitch {
-    fn replay_rule(&self) -> ReplayRule {
-        let look_up = LookUp { settle: Duration::from_secs(self.settings.settle_seconds) };
-        ReplayRule::SameKey { window: ReplayRule::NO_END, look_up: Some(look_up) }
-    }
-
-    fn timeout(&self) -> Duration {
-        self.http.timeout()
-    }
-
-    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
-        self.body(job, "").map(drop)
-    }
-
-    fn create_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
-        self.create(call).boxed()
-    }
-
-    fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding> {
-        self.find(call).boxed()
-    }
-
-    fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
-        self.cancel(connector_payout_id).boxed()
     }
 
     fn credentials(&self) -> Vec<SecretString> {
         vec![self.settings.api_key.clone()]
     }
 
-    fn unread_fields(&self) -> u64 {
-        self.optional.unread()
+    fn http(&self) -> &Client {
+        &self.http
     }
 
-    fn unknown_statuses(&self) -> u64 {
-        self.optional.unknown_statuses()
-    }
-
-    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
-        self.try_credential().boxed()
+    fn optional(&self) -> &OptionalFields {
+        &self.optional
     }
 }

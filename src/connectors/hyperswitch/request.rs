@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, net::IpAddr};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Hyperswitch, KIND,
-    settings::{MAX_SESSION, SEVEN_DAYS},
-};
+use super::{Hyperswitch, KIND};
 use crate::{
     connectors::supports::{feature_data, required, unsupported},
-    contract::Rejection,
-    domain::{Address, BrowserInformation, CreateLink, idempotency_uuid},
+    domain::{Address, BrowserInformation, CreateLink, Rejection, idempotency_uuid},
 };
+
+/// Where nobody says how long: the provider's own default of 15 minutes is over before most mails are read.
+const SEVEN_DAYS: u32 = 604_800;
+
+/// About three months.
+pub(super) const MAX_SESSION: u32 = 7_890_000;
 
 /// Keys of `connector_feature_data`, under Hyperswitch's own names.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -3,14 +3,14 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Hyperswitch, request::payout_id};
+use super::{Hyperswitch, request::payout_id, status::status};
 use crate::{
     connectors::{
         Call,
-        exchange::{link_url, parse},
+        exchange::{is_over, link_url, parse},
         supports::feature_data,
     },
-    domain::{ConnectorError, CreatedLink, Finding, PayoutStatus},
+    domain::{ConnectorError, CreatedLink, Finding},
     http_client::Answer,
 };
 
@@ -60,13 +60,8 @@ impl Hyperswitch {
         if !is_ours {
             return None;
         }
-        // The contract's, in lower case.
-        let known = PayoutStatus::new(&payout.status.to_uppercase());
-        let unknown_status =
-            if known.is_none() { Some(self.optional.unknown_status(&payout.status)) } else { None };
-        let payout_status = known.unwrap_or(PayoutStatus::RequiresFulfillment);
-        use PayoutStatus::{Cancelled, Expired, Failed, Ineligible, NotPermitted, Reversed};
-        if matches!(payout_status, Cancelled | Expired | Failed | Ineligible | NotPermitted | Reversed) {
+        let (payout_status, unknown_status) = self.optional.status(&payout.status, status(&payout.status));
+        if is_over(payout_status) {
             let message = self.optional.text("error_message", &payout.error_message);
             let message = message.map_or_else(|| format!("the payout is {}", payout.status), str::to_owned);
             let code = self.optional.text("error_code", &payout.error_code);

@@ -6,12 +6,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Hyperswitch, request::FeatureData};
+use super::{
+    Hyperswitch,
+    request::{FeatureData, MAX_SESSION},
+};
 use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::OptionalFields,
-        kind::{read, settle_problem},
+        kind::{production_url, read, settle_problem},
     },
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
@@ -60,19 +63,12 @@ pub(super) struct HyperswitchSettings {
 }
 
 fn production() -> Url {
-    #[expect(clippy::expect_used, reason = "a constant")]
-    Url::parse("https://api.hyperswitch.io").expect("it is a URL")
+    production_url("https://api.hyperswitch.io")
 }
 
 fn ninety_seconds() -> u64 {
     90
 }
-
-/// Where nobody says how long: the provider's own default of 15 minutes is over before most mails are read.
-pub(super) const SEVEN_DAYS: u32 = 604_800;
-
-/// About three months.
-pub(super) const MAX_SESSION: u32 = 7_890_000;
 
 impl Settings for HyperswitchSettings {
     fn problems(&self, lease: Duration, on_its_way: Duration) -> Vec<String> {

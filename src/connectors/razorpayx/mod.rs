@@ -8,12 +8,12 @@
 mod request;
 mod response;
 mod settings;
+mod status;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{RequestBuilder, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -24,15 +24,15 @@ use self::{
     settings::RazorpayXSettings,
 };
 use super::{
-    Call, Connector,
+    Call,
     exchange::{
-        OptionalFields, at, created, judge, judge_unreadable, lost, parse, unasked, unreadable, unsettled,
-        with_trace,
+        OptionalFields, at, created, judge, judge_unreadable, lost, not_checked, parse, unasked, unreadable,
+        unsettled, with_trace,
     },
+    provider::Provider,
 };
 use crate::{
-    contract::Rejection,
-    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 
@@ -57,6 +57,23 @@ impl RazorpayX {
 
     fn own(&self, request: RequestBuilder) -> RequestBuilder {
         request.basic_auth(&self.settings.key_id, Some(self.settings.key_secret.expose_secret()))
+    }
+
+    fn search(&self, call: Call<'_>) -> Url {
+        let mut url = self.links(&[]);
+        url.query_pairs_mut().append_pair("receipt", call.idempotency_key).append_pair("count", "100");
+        // Not narrowed by time: clocks that disagree would leave out a link that is there.
+        url
+    }
+}
+
+impl Provider for RazorpayX {
+    fn replay_rule(&self) -> ReplayRule {
+        ReplayRule::LookUp(LookUp { settle: Duration::from_secs(self.settings.settle_seconds) })
+    }
+
+    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
+        self.body(job, "").map(drop)
     }
 
     async fn create(&self, call: Call<'_>) -> Outcome {
@@ -109,13 +126,6 @@ impl RazorpayX {
         found.unwrap_or_else(|| unsettled(&answer, unreadable(&answer)))
     }
 
-    fn search(&self, call: Call<'_>) -> Url {
-        let mut url = self.links(&[]);
-        url.query_pairs_mut().append_pair("receipt", call.idempotency_key).append_pair("count", "100");
-        // Not narrowed by time: clocks that disagree would leave out a link that is there.
-        url
-    }
-
     async fn cancel(&self, id: &str) -> Result<(), ConnectorError> {
         let request = self.own(self.http.post(self.links(&[id, "cancel"])));
         let answer =
@@ -132,52 +142,19 @@ impl RazorpayX {
         let answer = self.http.call(self.own(self.http.get(url))).await.map_err(|error| error.to_string())?;
         match answer.status.is_success() {
             true => Ok(()),
-            false => {
-                let message = failure(&answer).unwrap_or_else(|| unreadable(&answer)).message;
-                Err(format!("answered {}: {message}", answer.status))
-            }
+            false => Err(not_checked(&answer, failure(&answer))),
         }
-    }
-}
-
-impl Connector for RazorpayX {
-    fn replay_rule(&self) -> ReplayRule {
-        ReplayRule::LookUp(LookUp { settle: Duration::from_secs(self.settings.settle_seconds) })
-    }
-
-    fn timeout(&self) -> Duration {
-        self.http.timeout()
-    }
-
-    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
-        self.body(job, "").map(drop)
-    }
-
-    fn create_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
-        self.create(call).boxed()
-    }
-
-    fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding> {
-        self.find(call).boxed()
-    }
-
-    fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
-        self.cancel(connector_payout_id).boxed()
     }
 
     fn credentials(&self) -> Vec<SecretString> {
         vec![self.settings.key_id.clone().into(), self.settings.key_secret.clone()]
     }
 
-    fn unread_fields(&self) -> u64 {
-        self.optional.unread()
+    fn http(&self) -> &Client {
+        &self.http
     }
 
-    fn unknown_statuses(&self) -> u64 {
-        self.optional.unknown_statuses()
-    }
-
-    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
-        self.try_credential().boxed()
+    fn optional(&self) -> &OptionalFields {
+        &self.optional
     }
 }

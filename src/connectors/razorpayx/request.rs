@@ -9,8 +9,7 @@ use time::OffsetDateTime;
 use super::{KIND, RazorpayX};
 use crate::{
     connectors::supports::{feature_data, required, unsupported},
-    contract::Rejection,
-    domain::CreateLink,
+    domain::{CreateLink, Rejection},
 };
 
 /// 15 minutes are asked for; a minute more, so that a call that takes its time is not too late.

@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::RazorpayX;
+use super::{RazorpayX, status::status};
 use crate::{
     connectors::{
         Call,
-        exchange::{identifier, link_url, parse},
+        exchange::{identifier, is_over, link_url, parse},
     },
-    domain::{ConnectorError, CreatedLink, Finding, PayoutStatus},
+    domain::{ConnectorError, CreatedLink, Finding},
     http_client::Answer,
 };
 
@@ -56,24 +56,9 @@ impl RazorpayX {
             return None;
         }
         let connector_payout_id = identifier(link.id)?;
-        let mut unknown_status = None;
-        let payout_status = match link.status.as_str() {
-            "pending" => PayoutStatus::RequiresConfirmation,
-            // Also after a payout that failed: the recipient tries again.
-            "issued" => PayoutStatus::RequiresFulfillment,
-            "processing" | "queued" => PayoutStatus::Pending,
-            "processed" => PayoutStatus::Success,
-            // One word for both: a link that expired has the time at which it did.
-            "cancelled" if !link.expired_at.is_null() => PayoutStatus::Expired,
-            "cancelled" => PayoutStatus::Cancelled,
-            "expired" => PayoutStatus::Expired,
-            "rejected" => PayoutStatus::Failed,
-            status => {
-                unknown_status = Some(self.optional.unknown_status(status));
-                PayoutStatus::RequiresFulfillment
-            }
-        };
-        if matches!(payout_status, PayoutStatus::Cancelled | PayoutStatus::Expired | PayoutStatus::Failed) {
+        let known = status(&link.status, !link.expired_at.is_null());
+        let (payout_status, unknown_status) = self.optional.status(&link.status, known);
+        if is_over(payout_status) {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }

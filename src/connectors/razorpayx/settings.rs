@@ -11,7 +11,7 @@ use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::OptionalFields,
-        kind::{read, settle_problem},
+        kind::{production_url, read, settle_problem},
     },
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
@@ -67,8 +67,7 @@ pub(super) struct RazorpayXSettings {
 }
 
 fn production() -> Url {
-    #[expect(clippy::expect_used, reason = "a constant")]
-    Url::parse("https://api.razorpay.com").expect("it is a URL")
+    production_url("https://api.razorpay.com")
 }
 
 fn two_minutes() -> u64 {

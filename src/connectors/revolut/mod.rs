@@ -8,16 +8,16 @@
 //!
 //! A new link has no URL before it is `active`; until then it is asked for by its id.
 
+mod auth;
 mod request;
 mod response;
 mod settings;
+mod status;
 #[cfg(test)]
 mod tests;
-mod tokens;
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
     RequestBuilder, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
@@ -29,20 +29,20 @@ use url::Url;
 
 pub(super) use self::settings::KIND;
 use self::{
+    auth::{NoToken, Token, Tokens},
     response::{Link, failure},
     settings::RevolutSettings,
-    tokens::{NoToken, Token, Tokens},
 };
 use super::{
-    Call, Connector,
+    Call,
     exchange::{
-        OptionalFields, at, created, judge, judge_unreadable, lost, parse, unasked, unreadable, unsettled,
-        with_secret, with_trace,
+        OptionalFields, at, created, judge, judge_unreadable, lost, not_checked, parse, unasked, unreadable,
+        unsettled, with_secret, with_trace,
     },
+    provider::Provider,
 };
 use crate::{
-    contract::Rejection,
-    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
     http_client::{Answer, CallError, Client},
 };
 
@@ -105,40 +105,6 @@ impl Revolut {
         self.send(request, call.job.access_token.as_ref(), deadline).await.map_err(Finding::from)
     }
 
-    async fn create(&self, call: Call<'_>) -> Outcome {
-        let body = match self.settings.body(call.job, call.idempotency_key) {
-            Ok(body) => serde_json::to_vec(&body).unwrap_or_default(),
-            Err(rejection) => return Outcome::Declined(rejection.into()),
-        };
-        let request = || {
-            let request = self.http.post(self.address(&[])).header(CONTENT_TYPE, "application/json");
-            with_trace(request, call.trace).body(body.clone())
-        };
-        let answer = match self.send(request, call.job.access_token.as_ref(), self.deadline()).await {
-            Ok(answer) => answer,
-            Err(Unanswered::NoToken(no_token)) => return no_token.into(),
-            Err(Unanswered::Lost(error)) => return lost(error),
-        };
-        let own_credential = call.job.access_token.is_none();
-        if answer.status.is_success() {
-            let found = parse(&answer).and_then(|link| self.read(link, call, &answer));
-            return created(found, &answer);
-        }
-        match failure(&answer) {
-            None => judge_unreadable(&answer, own_credential),
-            Some(error) if error.code.as_deref() == Some("3020") => Outcome::AlreadyExists(error),
-            Some(error) => judge(&answer, error, own_credential),
-        }
-    }
-
-    async fn find(&self, call: Call<'_>) -> Finding {
-        let deadline = self.deadline();
-        match call.connector_payout_id {
-            Some(id) => self.get(id, call, deadline).await,
-            None => self.search(call, deadline).await,
-        }
-    }
-
     async fn get(&self, id: &str, call: Call<'_>, deadline: Instant) -> Finding {
         let answer = match self.ask(self.address(&[id]), call, deadline).await {
             Ok(answer) => answer,
@@ -195,6 +161,56 @@ impl Revolut {
         Finding::Unanswered { error, retry_after: None }
     }
 
+    /// For all that one call takes, an access token too: a lease outlasts it.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.http.timeout()
+    }
+}
+
+impl Provider for Revolut {
+    fn replay_rule(&self) -> ReplayRule {
+        let look_up = LookUp { settle: Duration::from_secs(self.settings.settle_seconds) };
+        ReplayRule::SameKey { window: WINDOW, look_up: Some(look_up) }
+    }
+
+    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
+        self.settings.body(job, "").map(drop)
+    }
+
+    async fn create(&self, call: Call<'_>) -> Outcome {
+        let body = match self.settings.body(call.job, call.idempotency_key) {
+            Ok(body) => serde_json::to_vec(&body).unwrap_or_default(),
+            Err(rejection) => return Outcome::Declined(rejection.into()),
+        };
+        let request = || {
+            let request = self.http.post(self.address(&[])).header(CONTENT_TYPE, "application/json");
+            with_trace(request, call.trace).body(body.clone())
+        };
+        let answer = match self.send(request, call.job.access_token.as_ref(), self.deadline()).await {
+            Ok(answer) => answer,
+            Err(Unanswered::NoToken(no_token)) => return no_token.into(),
+            Err(Unanswered::Lost(error)) => return lost(error),
+        };
+        let own_credential = call.job.access_token.is_none();
+        if answer.status.is_success() {
+            let found = parse(&answer).and_then(|link| self.read(link, call, &answer));
+            return created(found, &answer);
+        }
+        match failure(&answer) {
+            None => judge_unreadable(&answer, own_credential),
+            Some(error) if error.code.as_deref() == Some("3020") => Outcome::AlreadyExists(error),
+            Some(error) => judge(&answer, error, own_credential),
+        }
+    }
+
+    async fn find(&self, call: Call<'_>) -> Finding {
+        let deadline = self.deadline();
+        match call.connector_payout_id {
+            Some(id) => self.get(id, call, deadline).await,
+            None => self.search(call, deadline).await,
+        }
+    }
+
     async fn cancel(&self, id: &str) -> Result<(), ConnectorError> {
         let url = self.address(&[id, "cancel"]);
         let answer = self.send(|| self.http.post(url.clone()), None, self.deadline()).await;
@@ -218,59 +234,20 @@ impl Revolut {
         })?;
         match answer.status.is_success() {
             true => Ok(()),
-            false => {
-                let message = failure(&answer).unwrap_or_else(|| unreadable(&answer)).message;
-                Err(format!("answered {}: {message}", answer.status))
-            }
+            false => Err(not_checked(&answer, failure(&answer))),
         }
-    }
-
-    /// For all that one call takes, an access token too: a lease outlasts it.
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.http.timeout()
-    }
-}
-
-impl Connector for Revolut {
-    fn replay_rule(&self) -> ReplayRule {
-        let look_up = LookUp { settle: Duration::from_secs(self.settings.settle_seconds) };
-        ReplayRule::SameKey { window: WINDOW, look_up: Some(look_up) }
-    }
-
-    fn timeout(&self) -> Duration {
-        self.http.timeout()
-    }
-
-    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
-        self.settings.body(job, "").map(drop)
-    }
-
-    fn create_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
-        self.create(call).boxed()
-    }
-
-    fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding> {
-        self.find(call).boxed()
-    }
-
-    fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
-        self.cancel(connector_payout_id).boxed()
     }
 
     fn credentials(&self) -> Vec<SecretString> {
         self.tokens.secrets()
     }
 
-    fn unread_fields(&self) -> u64 {
-        self.optional.unread()
+    fn http(&self) -> &Client {
+        &self.http
     }
 
-    fn unknown_statuses(&self) -> u64 {
-        self.optional.unknown_statuses()
-    }
-
-    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
-        self.try_credential().boxed()
+    fn optional(&self) -> &OptionalFields {
+        &self.optional
     }
 }
 

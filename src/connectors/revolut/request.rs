@@ -1,40 +1,17 @@
 //! Builds the requests to Revolut.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Number;
 use uuid::Uuid;
 
-use super::{KIND, settings::RevolutSettings};
+use super::{
+    KIND,
+    settings::{FeatureData, MAX_REFERENCE, PayoutMethod, RevolutSettings},
+};
 use crate::{
     connectors::supports::{feature_data, required, unsupported},
-    contract::Rejection,
-    domain::CreateLink,
+    domain::{CreateLink, Rejection},
 };
-
-const MAX_REFERENCE: usize = 100;
-
-/// Keys of `connector_feature_data`, under Revolut's own names.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct FeatureData {
-    account_id: Option<Uuid>,
-    /// ISO 8601: `P1D` to `P7D`.
-    expiry_period: Option<String>,
-    payout_methods: Option<Vec<PayoutMethod>>,
-    /// 1 to 100 characters.
-    reference: Option<String>,
-    save_counterparty: Option<bool>,
-    transfer_reason_code: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum PayoutMethod {
-    Revolut,
-    BankAccount,
-    /// In the UK and the EEA, and not in the sandbox.
-    Card,
-}
 
 #[derive(Serialize)]
 pub(super) struct CreateBody<'a> {
@@ -111,32 +88,6 @@ impl RevolutSettings {
         let id = if fits(id) { id } else { idempotency_key };
         Ok(self.defaults.reference.as_deref().unwrap_or(id).to_owned())
     }
-}
-
-impl FeatureData {
-    /// Returns the first invalid key, and a sentence about it.
-    pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
-        let length = |text: &Option<String>| text.as_ref().map(|text| text.chars().count());
-        if length(&self.reference).is_some_and(|length| !(1..=MAX_REFERENCE).contains(&length)) {
-            return Some(("reference", "The value must have 1 to 100 characters."));
-        }
-        if self.expiry_period.as_deref().is_some_and(|period| !is_one_to_seven_days(period)) {
-            return Some(("expiry_period", "The value must be one of P1D to P7D, in days."));
-        }
-        if self.payout_methods.as_ref().is_some_and(Vec::is_empty) {
-            return Some(("payout_methods", "The list is empty: name a method, or leave the key out."));
-        }
-        if length(&self.transfer_reason_code) == Some(0) {
-            return Some(("transfer_reason_code", "The value is empty: give a code, or leave the key out."));
-        }
-        None
-    }
-}
-
-/// Whole days, as Revolut's own examples have them.
-fn is_one_to_seven_days(period: &str) -> bool {
-    let days = period.strip_prefix('P').and_then(|rest| rest.strip_suffix('D'));
-    days.is_some_and(|days| matches!(days.as_bytes(), [b'1'..=b'7']))
 }
 
 /// A JSON number of exactly these digits.

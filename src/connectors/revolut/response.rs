@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
-use super::Revolut;
+use super::{Revolut, status::status};
 use crate::{
     connectors::{
         Call,
-        exchange::{identifier, link_url, parse},
+        exchange::{identifier, is_over, link_url, parse},
     },
-    domain::{ConnectorError, CreatedLink, Finding, PayoutStatus},
+    domain::{ConnectorError, CreatedLink, Finding},
     http_client::Answer,
 };
 
@@ -46,20 +46,8 @@ impl Revolut {
             return None;
         }
         let connector_payout_id = identifier(link.id)?;
-        let mut unknown_status = None;
-        let ended = match link.state.as_str() {
-            "expired" => Some(PayoutStatus::Expired),
-            "cancelled" => Some(PayoutStatus::Cancelled),
-            "failed" => Some(PayoutStatus::Failed),
-            // No URL yet: the amount is not blocked, or somebody has to approve in the app. Or no URL any more: it was
-            // claimed, which is no failure, and no link to pass on.
-            "created" | "awaiting" | "active" | "processing" | "processed" => None,
-            state => {
-                unknown_status = Some(self.optional.unknown_status(state));
-                None
-            }
-        };
-        if let Some(payout_status) = ended {
+        let (payout_status, unknown_status) = self.optional.status(&link.state, status(&link.state));
+        if is_over(payout_status) {
             let message = format!("the link is {}", link.state);
             let reason = self.optional.text("cancellation_reason", &link.cancellation_reason);
             let error = ConnectorError::new(status_code, None, &message, reason);
@@ -71,7 +59,7 @@ impl Revolut {
         Some(Finding::Found(CreatedLink {
             url: link_url(&url, false)?,
             connector_payout_id,
-            payout_status: PayoutStatus::RequiresFulfillment,
+            payout_status,
             unknown_status,
             expires_at: self.optional.time("expiry_date", &link.expiry_date),
             status_code,

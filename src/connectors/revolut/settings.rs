@@ -3,20 +3,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
 
 use super::{
     Revolut,
-    request::FeatureData,
-    tokens::{self, Identity, Tokens},
+    auth::{self, Identity, Tokens},
 };
 use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::{OptionalFields, at},
-        kind::{read, settle_problem},
+        kind::{production_url, read, settle_problem},
     },
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
@@ -68,9 +67,34 @@ pub(super) struct RevolutSettings {
     pub(super) defaults: FeatureData,
 }
 
+/// Maximum length of a link's reference, in characters.
+pub(super) const MAX_REFERENCE: usize = 100;
+
+/// Keys of `connector_feature_data`, under Revolut's own names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FeatureData {
+    pub(super) account_id: Option<Uuid>,
+    /// ISO 8601: `P1D` to `P7D`.
+    pub(super) expiry_period: Option<String>,
+    pub(super) payout_methods: Option<Vec<PayoutMethod>>,
+    /// 1 to 100 characters.
+    pub(super) reference: Option<String>,
+    pub(super) save_counterparty: Option<bool>,
+    pub(super) transfer_reason_code: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PayoutMethod {
+    Revolut,
+    BankAccount,
+    /// In the UK and the EEA, and not in the sandbox.
+    Card,
+}
+
 fn production() -> Url {
-    #[expect(clippy::expect_used, reason = "a constant")]
-    Url::parse("https://b2b.revolut.com").expect("it is a URL")
+    production_url("https://b2b.revolut.com")
 }
 
 fn ninety_seconds() -> u64 {
@@ -86,7 +110,7 @@ impl Settings for RevolutSettings {
                 problems.push(problem.to_owned());
             }
         };
-        check(tokens::private_key(&self.private_key).is_none(), "private_key is not an RSA key in PEM");
+        check(auth::private_key(&self.private_key).is_none(), "private_key is not an RSA key in PEM");
         check(self.client_id.is_empty(), "client_id is empty");
         check(self.issuer.is_empty() || self.issuer.contains('/'), "issuer is not a domain");
         check(self.accounts.is_empty(), "accounts has no account");
@@ -109,7 +133,7 @@ impl Settings for RevolutSettings {
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
         let http = Client::new(http)?;
         #[expect(clippy::expect_used, reason = "problems() has read it")]
-        let private_key = tokens::private_key(&self.private_key).expect("an RSA key in PEM");
+        let private_key = auth::private_key(&self.private_key).expect("an RSA key in PEM");
         let identity = Identity {
             client_id: self.client_id.clone(),
             issuer: self.issuer.clone(),
@@ -120,4 +144,30 @@ impl Settings for RevolutSettings {
         let tokens = Tokens::new(http.clone(), token_url, identity);
         Ok(Box::new(Revolut { tokens, settings: self.clone(), http, optional: OptionalFields::default() }))
     }
+}
+
+impl FeatureData {
+    /// Returns the first invalid key, and a sentence about it.
+    pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let length = |text: &Option<String>| text.as_ref().map(|text| text.chars().count());
+        if length(&self.reference).is_some_and(|length| !(1..=MAX_REFERENCE).contains(&length)) {
+            return Some(("reference", "The value must have 1 to 100 characters."));
+        }
+        if self.expiry_period.as_deref().is_some_and(|period| !is_one_to_seven_days(period)) {
+            return Some(("expiry_period", "The value must be one of P1D to P7D, in days."));
+        }
+        if self.payout_methods.as_ref().is_some_and(Vec::is_empty) {
+            return Some(("payout_methods", "The list is empty: name a method, or leave the key out."));
+        }
+        if length(&self.transfer_reason_code) == Some(0) {
+            return Some(("transfer_reason_code", "The value is empty: give a code, or leave the key out."));
+        }
+        None
+    }
+}
+
+/// Whole days, as Revolut's own examples have them.
+fn is_one_to_seven_days(period: &str) -> bool {
+    let days = period.strip_prefix('P').and_then(|rest| rest.strip_suffix('D'));
+    days.is_some_and(|days| matches!(days.as_bytes(), [b'1'..=b'7']))
 }

@@ -6,10 +6,10 @@
 mod request;
 mod response;
 mod settings;
+mod status;
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{
     RequestBuilder, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
@@ -25,12 +25,12 @@ use self::{
     settings::{Replay, SandboxSettings},
 };
 use super::{
-    Call, Connector,
+    Call,
     exchange::{OptionalFields, judge, lost, parse, unasked, unreadable, unsettled, with_secret, with_trace},
+    provider::Provider,
 };
 use crate::{
-    contract::Rejection,
-    domain::{CreateLink, Finding, LookUp, Outcome, ReplayRule},
+    domain::{CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 
@@ -54,6 +54,25 @@ impl Sandbox {
         let mut url = self.links.clone();
         url.query_pairs_mut().append_pair("reference", reference);
         url
+    }
+}
+
+impl Provider for Sandbox {
+    fn replay_rule(&self) -> ReplayRule {
+        match self.settings.replay {
+            Replay::SameKey => ReplayRule::SameKey {
+                window: Duration::from_secs(self.settings.window_seconds),
+                look_up: None,
+            },
+            Replay::LookUp => {
+                ReplayRule::LookUp(LookUp { settle: Duration::from_secs(self.settings.settle_seconds) })
+            }
+            Replay::Never => ReplayRule::Never,
+        }
+    }
+
+    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
+        KIND.supports.check(job)
     }
 
     async fn create(&self, call: Call<'_>) -> Outcome {
@@ -103,59 +122,25 @@ impl Sandbox {
             None => unsettled(&answer, unreadable(&answer)),
         }
     }
-}
 
-impl Connector for Sandbox {
-    fn replay_rule(&self) -> ReplayRule {
-        match self.settings.replay {
-            Replay::SameKey => ReplayRule::SameKey {
-                window: Duration::from_secs(self.settings.window_seconds),
-                look_up: None,
-            },
-            Replay::LookUp => {
-                ReplayRule::LookUp(LookUp { settle: Duration::from_secs(self.settings.settle_seconds) })
-            }
-            Replay::Never => ReplayRule::Never,
+    async fn try_credential(&self) -> Result<(), String> {
+        let request = self.request(self.http.get(self.by_reference("check")), None);
+        match self.http.call(request).await {
+            Ok(answer) if answer.status.is_success() => Ok(()),
+            Ok(answer) => Err(format!("answered {}: {}", answer.status, failure(&answer).message)),
+            Err(error) => Err(error.to_string()),
         }
-    }
-
-    fn timeout(&self) -> Duration {
-        self.http.timeout()
-    }
-
-    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
-        KIND.supports.check(job)
-    }
-
-    fn create_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
-        self.create(call).boxed()
-    }
-
-    fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding> {
-        self.find(call).boxed()
     }
 
     fn credentials(&self) -> Vec<SecretString> {
         vec![self.settings.token.clone()]
     }
 
-    fn unread_fields(&self) -> u64 {
-        self.optional.unread()
+    fn http(&self) -> &Client {
+        &self.http
     }
 
-    fn unknown_statuses(&self) -> u64 {
-        self.optional.unknown_statuses()
-    }
-
-    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
-        async {
-            let request = self.request(self.http.get(self.by_reference("check")), None);
-            match self.http.call(request).await {
-                Ok(answer) if answer.status.is_success() => Ok(()),
-                Ok(answer) => Err(format!("answered {}: {}", answer.status, failure(&answer).message)),
-                Err(error) => Err(error.to_string()),
-            }
-        }
-        .boxed()
+    fn optional(&self) -> &OptionalFields {
+        &self.optional
     }
 }

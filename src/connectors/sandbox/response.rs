@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Sandbox;
+use super::{Sandbox, status::status};
 use crate::{
-    connectors::exchange::{identifier, link_url, parse, unreadable},
-    domain::{ConnectorError, CreatedLink, Finding, PayoutStatus},
+    connectors::exchange::{identifier, is_over, link_url, parse, unreadable},
+    domain::{ConnectorError, CreatedLink, Finding},
     http_client::Answer,
 };
 
@@ -52,18 +52,8 @@ impl Sandbox {
     pub(super) fn read(&self, link: Link, answer: &Answer) -> Option<Finding> {
         let status_code = answer.status.as_u16();
         let connector_payout_id = identifier(link.id)?;
-        let mut unknown_status = None;
-        let payout_status = match link.status.as_str() {
-            "issued" => PayoutStatus::RequiresFulfillment,
-            "claimed" => PayoutStatus::Pending,
-            "cancelled" => PayoutStatus::Cancelled,
-            "expired" => PayoutStatus::Expired,
-            status => {
-                unknown_status = Some(self.optional.unknown_status(status));
-                PayoutStatus::RequiresFulfillment
-            }
-        };
-        if matches!(payout_status, PayoutStatus::Cancelled | PayoutStatus::Expired) {
+        let (payout_status, unknown_status) = self.optional.status(&link.status, status(&link.status));
+        if is_over(payout_status) {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }

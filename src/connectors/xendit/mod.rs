@@ -9,28 +9,27 @@
 mod request;
 mod response;
 mod settings;
+mod status;
 
-use std::time::Duration;
-
-use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::{RequestBuilder, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use self::settings::KIND;
 use self::{
-    response::{Payout, failure, is_voided, reset},
+    response::{Payout, failure, reset},
     settings::XenditSettings,
+    status::is_voided,
 };
 use super::{
-    Call, Connector,
+    Call,
     exchange::{
-        OptionalFields, at, created, judge, judge_unreadable, lost, parse, unasked, unreadable, unsettled,
-        with_trace,
+        OptionalFields, at, created, judge, judge_unreadable, lost, not_checked, parse, unasked, unreadable,
+        unsettled, with_trace,
     },
+    provider::Provider,
 };
 use crate::{
-    contract::Rejection,
-    domain::{ConnectorError, CreateLink, Finding, Outcome, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 
@@ -52,6 +51,16 @@ impl Xendit {
             Ok(Some(id)) => request.header("for-user-id", id),
             _ => request,
         }
+    }
+}
+
+impl Provider for Xendit {
+    fn replay_rule(&self) -> ReplayRule {
+        ReplayRule::SameKey { window: ReplayRule::NO_END, look_up: None }
+    }
+
+    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
+        self.body(job, "").map(drop)
     }
 
     async fn create(&self, call: Call<'_>) -> Outcome {
@@ -105,7 +114,7 @@ impl Xendit {
         unsettled(&answer, failure(&answer).unwrap_or_else(|| unreadable(&answer)))
     }
 
-    async fn void(&self, id: &str) -> Result<(), ConnectorError> {
+    async fn cancel(&self, id: &str) -> Result<(), ConnectorError> {
         let mut request =
             self.request(self.http.post(at(&self.settings.url, &["payouts", id, "void"])), None);
         if let Some(id) = &self.settings.defaults.for_user_id {
@@ -129,52 +138,19 @@ impl Xendit {
             .map_err(|error| error.to_string())?;
         match (answer.status.as_u16(), failure(&answer)) {
             (200, _) | (404, Some(_)) => Ok(()),
-            (_, error) => {
-                let message = error.unwrap_or_else(|| unreadable(&answer)).message;
-                Err(format!("answered {}: {message}", answer.status))
-            }
+            (_, error) => Err(not_checked(&answer, error)),
         }
-    }
-}
-
-impl Connector for Xendit {
-    fn replay_rule(&self) -> ReplayRule {
-        ReplayRule::SameKey { window: ReplayRule::NO_END, look_up: None }
-    }
-
-    fn timeout(&self) -> Duration {
-        self.http.timeout()
-    }
-
-    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
-        self.body(job, "").map(drop)
-    }
-
-    fn create_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
-        self.create(call).boxed()
-    }
-
-    fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding> {
-        self.find(call).boxed()
-    }
-
-    fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
-        self.void(connector_payout_id).boxed()
     }
 
     fn credentials(&self) -> Vec<SecretString> {
         vec![self.settings.api_key.clone()]
     }
 
-    fn unread_fields(&self) -> u64 {
-        self.optional.unread()
+    fn http(&self) -> &Client {
+        &self.http
     }
 
-    fn unknown_statuses(&self) -> u64 {
-        self.optional.unknown_statuses()
-    }
-
-    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
-        self.try_credential().boxed()
+    fn optional(&self) -> &OptionalFields {
+        &self.optional
     }
 }

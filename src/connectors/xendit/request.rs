@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{KIND, Xendit};
 use crate::{
     connectors::supports::{feature_data, required, unsupported},
-    contract::Rejection,
-    domain::CreateLink,
+    domain::{CreateLink, Rejection},
 };
 
 /// Keys of `connector_feature_data`.

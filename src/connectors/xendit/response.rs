@@ -6,13 +6,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::Xendit;
+use super::{Xendit, status::status};
 use crate::{
     connectors::{
         Call,
-        exchange::{identifier, link_url, parse},
+        exchange::{identifier, is_over, link_url, parse},
     },
-    domain::{ConnectorError, CreatedLink, Finding, PayoutStatus},
+    domain::{ConnectorError, CreatedLink, Finding},
     http_client::{Answer, decimal_seconds},
 };
 
@@ -53,28 +53,10 @@ impl Xendit {
             .optional
             .time("expiration_timestamp", &payout.expiration_timestamp)
             .or_else(|| self.optional.time("expires_at", &payout.expires_at));
-        let is_over = expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc());
-        let mut unknown_status = None;
-        let payout_status = match payout.status.as_str() {
-            "PENDING" | "ISSUED" | "ACTIVE" => PayoutStatus::RequiresFulfillment,
-            "CLAIMED" | "DISBURSING" => PayoutStatus::Pending,
-            "COMPLETED" | "SUCCEEDED" => PayoutStatus::Success,
-            "EXPIRED" => PayoutStatus::Expired,
-            "REVERSED" => PayoutStatus::Reversed,
-            // One word for two things: nobody claimed it in time, or it failed.
-            "FAILED" if is_over => PayoutStatus::Expired,
-            "FAILED" | "LOCKED" => PayoutStatus::Failed,
-            status if is_voided(status) && is_over => PayoutStatus::Expired,
-            status if is_voided(status) => PayoutStatus::Cancelled,
-            status => {
-                unknown_status = Some(self.optional.unknown_status(status));
-                PayoutStatus::RequiresFulfillment
-            }
-        };
-        if matches!(
-            payout_status,
-            PayoutStatus::Failed | PayoutStatus::Expired | PayoutStatus::Cancelled | PayoutStatus::Reversed
-        ) {
+        let has_expired = expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc());
+        let known = status(&payout.status, has_expired);
+        let (payout_status, unknown_status) = self.optional.status(&payout.status, known);
+        if is_over(payout_status) {
             let message = format!("the payout is {}", payout.status);
             let error = ConnectorError::new(status_code, None, &message, None);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
@@ -91,11 +73,6 @@ impl Xendit {
             status_code,
         }))
     }
-}
-
-/// In the words of the dialects that Xendit's pages have.
-pub(super) fn is_voided(status: &str) -> bool {
-    matches!(status, "VOIDED" | "VOID" | "CANCELED" | "CANCELLED")
 }
 
 /// Seconds until the limit of calls is whole again.

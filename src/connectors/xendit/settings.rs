@@ -11,7 +11,11 @@ use super::{
     request::{FeatureData, is_header},
 };
 use crate::{
-    connectors::{Connector, ErrorField, Kind, Settings, Supports, exchange::OptionalFields, kind::read},
+    connectors::{
+        Connector, ErrorField, Kind, Settings, Supports,
+        exchange::OptionalFields,
+        kind::{production_url, read},
+    },
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
 };
@@ -46,8 +50,7 @@ pub(super) struct XenditSettings {
 }
 
 fn production() -> Url {
-    #[expect(clippy::expect_used, reason = "a constant")]
-    Url::parse("https://api.xendit.co").expect("it is a URL")
+    production_url("https://api.xendit.co")
 }
 
 impl Settings for XenditSettings {

@@ -8,10 +8,7 @@ use super::{
     json::Json,
     values::{integer, kind, named, string, unlisted},
 };
-use crate::{
-    contract::Rejection,
-    domain::{Country, PrismEnum, did_you_mean},
-};
+use crate::domain::{Country, PrismEnum, Rejection, did_you_mean};
 
 pub(super) type Read<T> = Result<T, Rejection>;
 

@@ -18,11 +18,10 @@ use std::rc::Rc;
 use serde::Deserialize;
 
 use self::fields::{Fields, Read, Unknown};
-use super::{Rejection, RejectionCode};
 use crate::domain::{
     Address, BrowserInformation, CreateLink, Currency, Customer, CustomerDocument, FieldKind, METHODS,
     MerchantPayoutId, MethodField, MethodKind, Money, PayoutAddress, PayoutMethod, PayoutPriority, PrismEnum,
-    SOURCE_BANKS, WebhookUrl,
+    Rejection, RejectionCode, SOURCE_BANKS, WebhookUrl,
 };
 
 /// The part of decoding that the configuration decides.

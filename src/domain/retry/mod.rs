@@ -14,7 +14,7 @@ use backoff::{ExponentialBackoffBuilder, backoff::Backoff};
 use time::OffsetDateTime;
 
 pub use self::progress::{Last, Progress};
-use super::{AccountId, ConnectorError, CreatedLink, LookUp, MAX_STEP, PayoutStatus, ReplayRule, Steady};
+use super::{AccountId, Conclusion, ConnectorError, LookUp, MAX_STEP, PayoutStatus, ReplayRule, Steady};
 
 /// The limits of retries.
 #[derive(Debug, Clone)]
@@ -49,21 +49,6 @@ pub enum Next {
     Conclude(Conclusion),
 }
 
-/// The conclusion of a record.
-#[derive(Debug, Clone)]
-pub enum Conclusion {
-    Created(CreatedLink),
-    /// The provider declined.
-    Rejected {
-        error: ConnectorError,
-        payout_status: PayoutStatus,
-    },
-    /// Nothing was created and retries ran out.
-    Unavailable(ConnectorError),
-    /// The provider may have created a link, and no look-up can resolve it.
-    Unknown(ConnectorError),
-}
-
 impl ReplayRule {
     /// Returns the look-up of this rule, if there is one.
     pub fn look_up(self) -> Option<LookUp> {
@@ -82,7 +67,7 @@ pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, seen: &
     match &progress.last {
         Some(Last::Link(link)) => Next::Conclude(Conclusion::Created(link.clone())),
         Some(Last::Ended { error, payout_status }) => {
-            Next::Conclude(Conclusion::Rejected { error: error.clone(), payout_status: *payout_status })
+            Next::Conclude(Conclusion::Declined { error: error.clone(), payout_status: *payout_status })
         }
         // A retry in another account would create a second link. A look-up there does not see the first account.
         _ if progress.is_elsewhere(seen) => {
@@ -93,7 +78,7 @@ pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, seen: &
         _ if progress.connector_payout_id.is_some() => underway(progress, policy, now),
         _ if progress.in_doubt_since.is_some() => unknown(progress, rule, policy, seen, time_is_up),
         Some(Last::Declined(error)) => {
-            Next::Conclude(Conclusion::Rejected { error: error.clone(), payout_status: PayoutStatus::Failed })
+            Next::Conclude(Conclusion::Declined { error: error.clone(), payout_status: PayoutStatus::Failed })
         }
         // The first call is always made, however long its job waited in the queue.
         _ if time_is_up && progress.attempts > 0 => {

@@ -3,7 +3,7 @@
 mod unknown;
 
 use super::*;
-use crate::domain::{Finding, Outcome, SetBack};
+use crate::domain::{CreatedLink, Finding, Outcome, PayoutStatus, SetBack};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -73,7 +73,7 @@ fn step(progress: &Progress, rule: ReplayRule, passed: Duration) -> &'static str
         Next::Call { .. } => "call",
         Next::LookUp { .. } => "look up",
         Next::Conclude(Conclusion::Created(_)) => "created",
-        Next::Conclude(Conclusion::Rejected { .. }) => "rejected",
+        Next::Conclude(Conclusion::Declined { .. }) => "rejected",
         Next::Conclude(Conclusion::Unavailable(_)) => "unavailable",
         Next::Conclude(Conclusion::Unknown(_)) => "unknown",
     }

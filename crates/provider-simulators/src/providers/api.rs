@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use url::form_urlencoded;
 
-use super::state::ProviderState;
+use super::state::{ProviderState, Words};
 use crate::fault_server::{ErrorReply, Form, Operation, Reply};
 
 pub(super) trait Api: Send + Sync + 'static {
@@ -29,17 +29,6 @@ pub(super) trait Api: Send + Sync + 'static {
     fn pace_headers(&self) -> Option<&'static [HeaderName; 3]> {
         None
     }
-}
-
-/// The statuses of a provider's links.
-pub(super) struct Words {
-    /// What a new link goes through by itself: made in the first, and at each look in the next.
-    pub(super) stages: &'static [&'static str],
-    pub(super) all: &'static [&'static str],
-    /// Those of a link that can still be claimed: it may be cancelled, and expires.
-    pub(super) open: &'static [&'static str],
-    pub(super) cancelled: &'static str,
-    pub(super) expired: &'static str,
 }
 
 /// What a call wants. A string is the link's id.

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::api::{Api, Job, Request, Task, Words, same};
+use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem, boolean, one_of, pairs, text, whole};
-use super::state::{Link, NewLink, ProviderState};
+use super::state::{Link, NewLink, ProviderState, Words};
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]

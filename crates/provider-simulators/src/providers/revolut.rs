@@ -20,11 +20,11 @@ use time::macros::format_description;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::api::{Api, Job, Request, Task, Words};
+use super::api::{Api, Job, Request, Task};
 use super::fields::{Fields, Problem, boolean, text, uuid};
 use super::revolut_tokens::Tokens;
 pub use super::revolut_tokens::{ACCESS_TOKEN_LIFETIME, RevolutClient};
-use super::state::{Link, NewLink, ProviderState};
+use super::state::{Link, NewLink, ProviderState, Words};
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]

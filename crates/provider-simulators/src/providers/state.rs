@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use super::api::Words;
 use crate::fault_server::Operation;
 
 /// The maximum number of calls in the ledger. The oldest calls are dropped first; links are never dropped.
@@ -79,6 +78,17 @@ pub struct Link {
     pub request: Map<String, Value>,
     #[serde(skip)]
     upcoming: VecDeque<String>,
+}
+
+/// The statuses of a provider's links.
+pub(super) struct Words {
+    /// What a new link goes through by itself: made in the first, and at each look in the next.
+    pub(super) stages: &'static [&'static str],
+    pub(super) all: &'static [&'static str],
+    /// Those of a link that can still be claimed: it may be cancelled, and expires.
+    pub(super) open: &'static [&'static str],
+    pub(super) cancelled: &'static str,
+    pub(super) expired: &'static str,
 }
 
 /// What a new link is made of.

@@ -18,9 +18,9 @@ use time::{Duration, OffsetDateTime};
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use super::api::{Api, Job, Request, Task, Words, same};
+use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem, text, whole};
-use super::state::{Link, NewLink};
+use super::state::{Link, NewLink, Words};
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]

@@ -12,9 +12,9 @@ use axum::http::header::{
 use axum::http::{HeaderValue, StatusCode};
 use axum::routing::get;
 use axum::{Form, Router};
-use serde::Deserialize;
 
-use super::bank::{self, Problem};
+use super::bank::Problem;
+use super::claim_form::ClaimForm;
 use super::claim_page::{self, Notice};
 use super::ledger::{Link, LinkStatus};
 use super::shared::Shared;
@@ -27,29 +27,6 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/l/{token}", get(show).post(claim))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .with_state(shared)
-}
-
-/// What the recipient fills in. A field that is missing is a field left empty.
-#[derive(Default, Deserialize)]
-pub(super) struct ClaimForm {
-    #[serde(default)]
-    pub(super) account_holder: String,
-    #[serde(default)]
-    pub(super) account_number: String,
-}
-
-impl ClaimForm {
-    /// The form as it is first shown: with the name that the link was made out to.
-    fn prefilled(link: &Link) -> Self {
-        let recipient = link.request.recipient.as_ref();
-        let account_holder = recipient.and_then(|recipient| recipient.name.clone()).unwrap_or_default();
-        Self { account_holder, account_number: String::new() }
-    }
-
-    fn problems(&self) -> Vec<Problem> {
-        let checks = [bank::check_holder(&self.account_holder), bank::check_account(&self.account_number)];
-        checks.into_iter().filter_map(Result::err).collect()
-    }
 }
 
 async fn show(State(shared): State<Arc<Shared>>, Path(token): Path<String>) -> Reply {

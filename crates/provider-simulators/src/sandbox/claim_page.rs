@@ -13,7 +13,7 @@ use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 
 use super::bank::{Field, Problem};
-use super::claim::ClaimForm;
+use super::claim_form::ClaimForm;
 use super::ledger::Link;
 use super::request::Amount;
 

@@ -26,6 +26,7 @@ pub mod amounts;
 mod api;
 mod bank;
 mod claim;
+mod claim_form;
 mod claim_page;
 mod control;
 mod ledger;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{POLICY, decode, with};
-use crate::contract::{RejectionCode, create_link};
+use crate::{contract::create_link, domain::RejectionCode};
 
 /// Each with the exact path that is refused; all are INVALID_JOB.
 #[test]

@@ -2,8 +2,8 @@
 
 use super::{POLICY, same};
 use crate::{
-    contract::{Rejection, create_link},
-    domain::CreateLink,
+    contract::create_link,
+    domain::{CreateLink, Rejection},
 };
 
 fn read(body: &str) -> Result<CreateLink, Rejection> {

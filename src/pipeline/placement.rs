@@ -1,6 +1,6 @@
-//! Watches open records that this configuration cannot conclude, and clocks that differ.
+//! Watches open records that this configuration cannot conclude.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
@@ -11,10 +11,8 @@ use crate::{
     postgres::{OpenRecords, StoreError},
 };
 
-const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
-const PLACEMENT_INTERVAL: Duration = Duration::from_secs(60);
-/// Webhook receivers reject timestamps that are five minutes off (Standard Webhooks), so a warning comes earlier.
-const MAX_OFFSET: time::Duration = time::Duration::seconds(60);
+/// Interval between two counts.
+const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The number of open records, by what the current configuration can do with them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,64 +69,43 @@ impl Placement {
 }
 
 impl Pipeline {
-    /// Counts the open records by account, and logs new problems.
-    ///
-    /// # Errors
-    ///
-    /// As [`crate::postgres::Store::open_records`].
-    pub async fn look_at_placement(&self) -> Result<(), StoreError> {
-        let placement = Placement::of(self.store.open_records().await?, &self.connectors);
-        let before = std::mem::replace(&mut *lock(&self.placement), placement.clone());
+    /// Returns the last count of open records.
+    pub fn placement(&self) -> Placement {
+        lock(&self.placement).clone()
+    }
+}
+
+/// The service that counts open records.
+pub(super) struct PlacementWatch {
+    pipeline: Arc<Pipeline>,
+}
+
+impl PlacementWatch {
+    pub(super) fn new(pipeline: Arc<Pipeline>) -> Self {
+        Self { pipeline }
+    }
+
+    /// Counts for as long as it is polled.
+    pub(super) async fn run(self) {
+        loop {
+            if let Err(error) = self.run_once().await {
+                tracing::debug!(%error, "open records not counted");
+            }
+            sleep(INTERVAL).await;
+        }
+    }
+
+    /// Counts the open records by account, logs new problems, and returns the count.
+    async fn run_once(&self) -> Result<Placement, StoreError> {
+        let Pipeline { store, connectors, placement: last, .. } = &*self.pipeline;
+        let placement = Placement::of(store.open_records().await?, connectors);
+        let before = std::mem::replace(&mut *lock(last), placement.clone());
         for problem in placement.problems() {
             if !before.problems().contains(&problem) {
                 tracing::warn!(problem, "open records cannot be concluded with this configuration");
             }
         }
-        Ok(())
-    }
-
-    pub(super) async fn watch_placement(&self) {
-        loop {
-            if let Err(error) = self.look_at_placement().await {
-                tracing::debug!(%error, "open records not counted");
-            }
-            sleep(PLACEMENT_INTERVAL).await;
-        }
-    }
-
-    /// Returns the last count of open records.
-    pub fn placement(&self) -> Placement {
-        lock(&self.placement).clone()
-    }
-
-    pub(super) async fn watch_clocks(&self) {
-        let mut apart: BTreeMap<String, bool> = BTreeMap::new();
-        loop {
-            if let Err(error) = self.store.look_at_clock().await {
-                tracing::debug!(%error, "the database's clock not read");
-            }
-            let connectors = self.connectors.iter().map(|account| {
-                (format!("the provider of connector {}", account.name), account.clock.offset())
-            });
-            let others = [
-                ("the database".to_owned(), self.store.clock().offset),
-                ("merchants".to_owned(), self.webhooks.clock_offset()),
-            ];
-            for (clock, offset) in others.into_iter().chain(connectors) {
-                let Some(offset) = offset else { continue };
-                let is_apart = offset.abs() > MAX_OFFSET;
-                if apart.insert(clock.clone(), is_apart).unwrap_or(false) == is_apart {
-                    continue;
-                }
-                let offset_seconds = offset.as_seconds_f64();
-                if is_apart {
-                    tracing::warn!(clock, offset_seconds, "clocks differ, synchronize them");
-                } else {
-                    tracing::info!(clock, offset_seconds, "clocks agree again");
-                }
-            }
-            sleep(CLOCK_INTERVAL).await;
-        }
+        Ok(placement)
     }
 }
 

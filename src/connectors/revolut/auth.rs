@@ -2,7 +2,7 @@
 //!
 //! Source: developer.revolut.com/docs/guides/manage-accounts/get-started/make-your-first-api-request.
 
-use std::{collections::VecDeque, sync::PoisonError, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use aws_lc_rs::{rand::SystemRandom, rsa::KeyPair, signature::RSA_PKCS1_SHA256};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -22,6 +22,7 @@ use crate::{
     connectors::exchange::{parse, unreadable},
     domain::{ConnectorError, Outcome},
     http_client::{Answer, CallError, Client},
+    lock::lock,
 };
 
 /// A token is refreshed so long before its end, or a quarter of its life where that is less.
@@ -89,7 +90,7 @@ impl Tokens {
     /// All that may come back in a text of Revolut's.
     pub(super) fn secrets(&self) -> Vec<SecretString> {
         let Identity { client_id, refresh_token, .. } = &self.identity;
-        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = lock(&self.sent);
         [SecretString::from(client_id.as_str()), refresh_token.clone()]
             .into_iter()
             .chain(sent.iter().cloned())
@@ -97,7 +98,7 @@ impl Tokens {
     }
 
     fn remember(&self, secret: SecretString) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = lock(&self.sent);
         sent.push_back(secret);
         if sent.len() > MAX_REMEMBERED {
             sent.pop_front();

@@ -11,16 +11,20 @@
 //! An unknown field is refused. `payout_id` is not in the published schema, yet the server honours it; without one
 //! it makes its own. Codes of the error table: `IR_01` credential, `IR_04` missing, `IR_06` invalid, `IR_07` value.
 
+mod reply;
+mod request;
+
 use axum::http::header::RETRY_AFTER;
 use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use time::Duration;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::api::{Api, Job, Request, Task, Words, same};
-use super::fields::{Fields, Problem, boolean, count, currency, object, one_of, pairs, text, whole};
-use super::state::{Link, NewLink, ProviderState};
+use self::reply::{api_error, invalid, no_such_payout, view, wrong};
+use self::request::{Page, payout_id, read_create, read_page};
+use super::api::{Api, Job, Request, Task, same};
+use super::fields::{Fields, Problem};
+use super::state::{NewLink, ProviderState, Words};
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 /// What the profile behind the key is like.
@@ -42,28 +46,6 @@ impl HyperswitchSettings {
 }
 
 const MERCHANT: &str = "merchant_stand_in";
-const DEFAULT_SESSION_SECONDS: i64 = 900;
-const MAX_SESSION_SECONDS: i64 = 7_890_000;
-const PRIORITIES: &[&str] = &["instant", "fast", "regular", "wire", "cross_border", "internal"];
-const ENTITIES: &[&str] =
-    &["Individual", "Company", "NonProfit", "PublicSector", "NaturalPerson", "lowercase", "Personal"];
-const CONNECTORS: &[&str] = &[
-    "adyen",
-    "adyenplatform",
-    "cybersource",
-    "ebanx",
-    "gigadat",
-    "loonio",
-    "nomupay",
-    "nuvei",
-    "payone",
-    "paypal",
-    "stripe",
-    "wise",
-    "worldpay",
-    "worldpayxml",
-];
-
 static WORDS: Words = Words {
     stages: &["requires_payout_method_data"],
     all: &[
@@ -219,85 +201,6 @@ impl Api for Hyperswitch {
     }
 }
 
-/// The fields that decide something.
-struct Draft {
-    payout_id: Option<String>,
-    payout_link: bool,
-    amount: i64,
-    currency: String,
-    session_expiry: i64,
-}
-
-fn read_create(fields: &mut Fields) -> Result<Draft, Problem> {
-    let draft = Draft {
-        payout_id: fields.optional("payout_id", "1 to 64 of letters, digits, _ and -", payout_id)?,
-        payout_link: fields.optional("payout_link", "a boolean", boolean)?.unwrap_or(false),
-        amount: fields.required("amount", "an integer of minor units, not below 0", whole(0..=i64::MAX))?,
-        currency: fields.required("currency", "an ISO 4217 code", currency)?,
-        session_expiry: fields
-            .optional("session_expiry", "0 to 7890000 seconds", whole(0..=MAX_SESSION_SECONDS))?
-            .unwrap_or(DEFAULT_SESSION_SECONDS),
-    };
-    fields.optional("confirm", "a boolean", boolean)?;
-    fields.optional("auto_fulfill", "a boolean", boolean)?;
-    fields.optional("recurring", "a boolean", boolean)?;
-    fields.optional("customer_id", "1 to 255 characters", text(1..=255))?;
-    for name in ["name", "email", "phone", "phone_country_code", "merchant_order_reference_id", "description"]
-    {
-        fields.optional(name, "at most 255 characters", text(0..=255))?;
-    }
-    for name in ["return_url", "profile_id", "payout_type", "payout_token", "payout_method_id"] {
-        fields.optional(name, "a string", text(0..=2048))?;
-    }
-    fields.optional("business_country", "an ISO 3166-1 alpha-2 code", text(2..=2))?;
-    fields.optional("priority", "one of the priorities", one_of(PRIORITIES))?;
-    fields.optional("entity_type", "one of the entity types", one_of(ENTITIES))?;
-    fields.optional("connector", "names of payout processors", connectors)?;
-    fields.optional("metadata", "at most 50 keys of 40, values of 500 characters", pairs(50, 40, 500))?;
-    for name in ["routing", "browser_info", "payout_method_data"] {
-        fields.optional(name, "an object", object)?;
-    }
-    if let Some(mut customer) = fields.object("customer")? {
-        for name in ["id", "name", "email", "phone", "phone_country_code"] {
-            customer.optional(name, "at most 255 characters", text(0..=255))?;
-        }
-        customer.end()?;
-    }
-    if let Some(mut billing) = fields.object("billing")? {
-        read_billing(&mut billing)?;
-        billing.end()?;
-    }
-    if let Some(mut config) = fields.object("payout_link_config")? {
-        for name in ["payout_link_id", "theme", "logo", "merchant_name"] {
-            config.optional(name, "a string", text(0..=2048))?;
-        }
-        config.optional("form_layout", "tabs or journey", one_of(&["tabs", "journey"]))?;
-        config.optional("test_mode", "a boolean", boolean)?;
-        config.optional("enabled_payment_methods", "a list", |value| value.as_array().map(|_| ()))?;
-        config.end()?;
-    }
-    Ok(draft)
-}
-
-fn read_billing(billing: &mut Fields) -> Result<(), Problem> {
-    billing.optional("email", "at most 255 characters", text(0..=255))?;
-    if let Some(mut address) = billing.object("address")? {
-        let names = ["line1", "line2", "line3", "city", "state", "zip", "first_name", "last_name"];
-        for name in names {
-            address.optional(name, "at most 255 characters", text(0..=255))?;
-        }
-        address.optional("country", "an ISO 3166-1 alpha-2 code", text(2..=2))?;
-        address.end()?;
-    }
-    if let Some(mut phone) = billing.object("phone")? {
-        for name in ["number", "country_code"] {
-            phone.optional(name, "at most 255 characters", text(0..=255))?;
-        }
-        phone.end()?;
-    }
-    Ok(())
-}
-
 fn get(id: String, request: &Request) -> Result<Job, ErrorReply> {
     for (name, value) in request.query() {
         if name != "force_sync" || !matches!(value.as_str(), "true" | "false") {
@@ -324,27 +227,6 @@ fn list(request: &Request) -> Result<Job, ErrorReply> {
     }))
 }
 
-struct Page {
-    reference: Option<String>,
-    payout_id: Option<String>,
-    limit: usize,
-    offset: usize,
-}
-
-fn read_page(mut fields: Fields) -> Result<Page, Problem> {
-    let page = Page {
-        reference: fields.optional("merchant_order_reference_id", "at most 255 characters", text(0..=255))?,
-        payout_id: fields.optional("payout_id", "1 to 64 of letters, digits, _ and -", payout_id)?,
-        limit: fields.optional("limit", "1 to 20", count(1..=20))?.unwrap_or(10),
-        offset: fields.optional("offset", "0 or more", count(0..=i64::MAX))?.unwrap_or(0),
-    };
-    // Marked as required in the schema, which looks like a slip: taken where they are sent.
-    fields.optional("currency", "an ISO 4217 code", currency)?;
-    fields.optional("entity_type", "one of the entity types", one_of(ENTITIES))?;
-    fields.end()?;
-    Ok(page)
-}
-
 fn cancel(id: String, request: &Request) -> Result<Job, ErrorReply> {
     let mut fields = json_fields(request)?;
     let named =
@@ -362,68 +244,9 @@ fn cancel(id: String, request: &Request) -> Result<Job, ErrorReply> {
     }))
 }
 
-fn view(link: &Link) -> Value {
-    let asked = |name: &str| link.request.get(name).cloned().unwrap_or_default();
-    let payout_link = (!link.url.is_empty())
-        .then(|| json!({ "payout_link_id": format!("payout_link_{}", link.id), "link": link.url }));
-    json!({
-        "payout_id": link.id,
-        "merchant_id": MERCHANT,
-        "merchant_order_reference_id": asked("merchant_order_reference_id"),
-        "amount": link.amount.parse::<i64>().unwrap_or_default(),
-        "currency": link.currency,
-        "customer_id": asked("customer_id"),
-        "status": link.status,
-        "client_secret": format!("payout_{}_secret_{}", link.id, Uuid::new_v4().simple()),
-        "created": link.created_at.format(&Rfc3339).unwrap_or_default(),
-        "profile_id": asked("profile_id"),
-        "connector": null,
-        "connector_transaction_id": null,
-        "payout_link": payout_link,
-        "error_code": (link.status == "failed").then_some("processor_declined"),
-        "error_message": (link.status == "failed").then_some("the processor declined the payout"),
-        "unified_code": null,
-        "unified_message": null,
-    })
-}
-
 fn json_fields(request: &Request) -> Result<Fields, ErrorReply> {
     if request.content_type().as_deref() != Some("application/json") {
         return Err(invalid("the content type is application/json"));
     }
     Fields::of_json(&request.body).map_err(wrong)
-}
-
-fn payout_id(value: &Value) -> Option<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    text(1..=64)(value).filter(|id| id.bytes().all(allowed))
-}
-
-fn connectors(value: &Value) -> Option<()> {
-    let names = value.as_array()?;
-    names.iter().all(|name| name.as_str().is_some_and(|name| CONNECTORS.contains(&name))).then_some(())
-}
-
-fn invalid(message: &str) -> ErrorReply {
-    api_error(StatusCode::BAD_REQUEST, "invalid_request", "IR_06", message)
-}
-
-fn no_such_payout() -> ErrorReply {
-    let message = "Payout does not exist in our records";
-    api_error(StatusCode::NOT_FOUND, "invalid_request", "HE_02", message)
-}
-
-fn api_error(status: StatusCode, kind: &str, code: &str, message: &str) -> ErrorReply {
-    ErrorReply(status, json!({ "error": { "type": kind, "message": message, "code": code } }))
-}
-
-fn wrong(problem: Problem) -> ErrorReply {
-    let bad =
-        |code: &str, message: &str| api_error(StatusCode::BAD_REQUEST, "invalid_request", code, message);
-    match problem {
-        Problem::NotAnObject => bad("IR_06", "Json deserialize error: expected an object"),
-        Problem::Missing(field) => bad("IR_04", &format!("Missing required param: {field}")),
-        Problem::Wrong { field, rule } => bad("IR_07", &format!("Invalid value provided: {field}: {rule}")),
-        Problem::Unknown(field) => bad("IR_06", &format!("Json deserialize error: unknown field `{field}`")),
-    }
 }

@@ -1,4 +1,4 @@
-//! Rejections: a code, the path of the field, the mistake, the expectation and the remedy. They never contain a value.
+//! Rejections of jobs: a code, the path of the field, the mistake, the expectation and the remedy. They never contain a value.
 
 /// The rejection of a job. The worker never calls a provider for a rejected job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,7 @@ impl RejectionCode {
         Self::UnsupportedByConnector,
     ];
 
+    /// Returns the code as it is written on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJob => "INVALID_JOB",
@@ -37,6 +38,11 @@ impl RejectionCode {
             Self::UnknownConnector => "UNKNOWN_CONNECTOR",
             Self::UnsupportedByConnector => "UNSUPPORTED_BY_CONNECTOR",
         }
+    }
+
+    /// Parses a code as it is written on the wire.
+    pub fn parse(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == code)
     }
 }
 

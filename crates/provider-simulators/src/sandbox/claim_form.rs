@@ -1,0 +1,30 @@
+//! The form of the claim page.
+
+use serde::Deserialize;
+
+use super::bank::{self, Problem};
+use super::ledger::Link;
+
+/// What the recipient fills in. A field that is missing is a field left empty.
+#[derive(Default, Deserialize)]
+pub(super) struct ClaimForm {
+    #[serde(default)]
+    pub(super) account_holder: String,
+    #[serde(default)]
+    pub(super) account_number: String,
+}
+
+impl ClaimForm {
+    /// The form as it is first shown: with the name that the link was made out to.
+    pub(super) fn prefilled(link: &Link) -> Self {
+        let recipient = link.request.recipient.as_ref();
+        let account_holder = recipient.and_then(|recipient| recipient.name.clone()).unwrap_or_default();
+        Self { account_holder, account_number: String::new() }
+    }
+
+    /// Returns what is wrong with it.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let checks = [bank::check_holder(&self.account_holder), bank::check_account(&self.account_number)];
+        checks.into_iter().filter_map(Result::err).collect()
+    }
+}

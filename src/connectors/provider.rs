@@ -1,0 +1,86 @@
+//! The part of a connector that each provider writes itself. [`Connector`] is the same for all of them.
+
+use std::{future::ready, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use secrecy::SecretString;
+
+use super::{Call, Connector, exchange::OptionalFields};
+use crate::{
+    domain::{ConnectorError, CreateLink, Finding, Outcome, Rejection, ReplayRule},
+    http_client::Client,
+};
+
+/// One account of a provider.
+pub(super) trait Provider: Send + Sync {
+    /// As [`Connector::replay_rule`].
+    fn replay_rule(&self) -> ReplayRule;
+
+    /// As [`Connector::supports`].
+    fn supports(&self, job: &CreateLink) -> Result<(), Rejection>;
+
+    /// As [`Connector::create_link`].
+    fn create(&self, call: Call<'_>) -> impl Future<Output = Outcome> + Send;
+
+    /// As [`Connector::find_link`].
+    fn find(&self, call: Call<'_>) -> impl Future<Output = Finding> + Send;
+
+    /// As [`Connector::cancel_link`].
+    fn cancel(&self, _id: &str) -> impl Future<Output = Result<(), ConnectorError>> + Send {
+        ready(Err(ConnectorError::unanswered("this connector cannot cancel a link")))
+    }
+
+    /// As [`Connector::check`].
+    fn try_credential(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// As [`Connector::credentials`].
+    fn credentials(&self) -> Vec<SecretString>;
+
+    /// Returns the client that calls the provider.
+    fn http(&self) -> &Client;
+
+    /// Returns the reader of optional fields, which counts the unreadable ones.
+    fn optional(&self) -> &OptionalFields;
+}
+
+impl<P: Provider> Connector for P {
+    fn replay_rule(&self) -> ReplayRule {
+        Provider::replay_rule(self)
+    }
+
+    fn timeout(&self) -> Duration {
+        self.http().timeout()
+    }
+
+    fn supports(&self, job: &CreateLink) -> Result<(), Rejection> {
+        Provider::supports(self, job)
+    }
+
+    fn create_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
+        self.create(call).boxed()
+    }
+
+    fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding> {
+        self.find(call).boxed()
+    }
+
+    fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
+        self.cancel(connector_payout_id).boxed()
+    }
+
+    fn credentials(&self) -> Vec<SecretString> {
+        Provider::credentials(self)
+    }
+
+    fn unread_fields(&self) -> u64 {
+        self.optional().unread()
+    }
+
+    fn unknown_statuses(&self) -> u64 {
+        self.optional().unknown_statuses()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        self.try_credential().boxed()
+    }
+}

@@ -1,0 +1,59 @@
+//! Runs the services of the pipeline: each is a struct with its own settings, a loop, and a `run_once` that does the
+//! work and returns counts.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::task::JoinHandle;
+
+use super::{
+    Pipeline, clocks::ClockWatch, consumption::Consumption, placement::PlacementWatch, retention::Retention,
+    seals::SealCounter, sweeper::Sweeper,
+};
+use crate::tasks;
+
+impl Pipeline {
+    /// Starts the services: the sweeper, retention, and the watchers of the database, the clocks and consumption.
+    /// Their handles complete once the pipeline is stopped.
+    pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
+        vec![
+            self.start("sweeper", |pipeline| Sweeper::new(pipeline).run().boxed()),
+            self.start("retention", |pipeline| Retention::new(pipeline).run().boxed()),
+            self.start("seals", |pipeline| SealCounter::new(pipeline).run().boxed()),
+            self.start_until_stopped("presence", |pipeline| {
+                async move { pipeline.store.be_present().await }.boxed()
+            }),
+            self.start_until_stopped("availability", |pipeline| {
+                async move { pipeline.store.watch_availability().await }.boxed()
+            }),
+            self.start_until_stopped("clocks", |pipeline| ClockWatch::new(pipeline).run().boxed()),
+            self.start_until_stopped("placement", |pipeline| PlacementWatch::new(pipeline).run().boxed()),
+            self.start_until_stopped("consumption", |pipeline| Consumption::new(pipeline).run().boxed()),
+        ]
+    }
+
+    /// Starts a service that ends by itself once the pipeline is stopped. It is restarted after a panic.
+    fn start(
+        self: &Arc<Self>,
+        name: &'static str,
+        service: fn(Arc<Self>) -> BoxFuture<'static, ()>,
+    ) -> JoinHandle<()> {
+        let pipeline = self.clone();
+        tasks::supervise(name, move || service(pipeline.clone()))
+    }
+
+    /// Does the same with a service that waits for other events than a stop: a stop interrupts it.
+    fn start_until_stopped(
+        self: &Arc<Self>,
+        name: &'static str,
+        service: fn(Arc<Self>) -> BoxFuture<'static, ()>,
+    ) -> JoinHandle<()> {
+        let pipeline = self.clone();
+        tasks::supervise(name, move || {
+            let pipeline = pipeline.clone();
+            async move {
+                pipeline.unless_stopped(service(pipeline.clone())).await;
+            }
+        })
+    }
+}

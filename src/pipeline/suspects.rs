@@ -1,0 +1,82 @@
+//! Processes messages that came back several times: alone, so that a crash is evidence against them.
+
+use std::time::Duration;
+
+use super::{Pipeline, reading::Readable, reject::message_digest, work::Work};
+use crate::{
+    domain::{Rejection, RejectionCode},
+    rabbitmq::Delivery,
+};
+
+impl Pipeline {
+    /// Reads a delivery while no suspect message is processed: a crash is then evidence against the suspect.
+    pub(super) async fn read_beside_no_suspect(
+        &self,
+        delivery: &Delivery,
+    ) -> Result<Readable<'_>, Rejection> {
+        let _no_suspect = self.suspects.read().await;
+        self.read(delivery)
+    }
+
+    /// Processes a message that came back several times: alone, and after its begin is stored.
+    pub(super) async fn take_suspect(&self, delivery: &Delivery) -> Option<Work<'_>> {
+        let _alone = self.suspects.write().await;
+        if delivery.is_stale() {
+            return None;
+        }
+        let digest = message_digest(delivery, "suspect");
+        let unfinished = match self.store.begin_suspect(&digest).await {
+            Ok(unfinished) => unfinished,
+            Err(error) => {
+                self.report(&error);
+                return None;
+            }
+        };
+        let work = self.process_suspect(delivery, unfinished).await;
+        // The worker survived it: its next delivery counts from zero.
+        let ended = self.until_long_stopped(Box::pin(self.store.end_suspect(&digest))).await;
+        if let Some(Err(error)) = ended {
+            self.report(&error);
+        }
+        work
+    }
+
+    /// Processes a suspect message. `unfinished`: how often its processing began before without an end.
+    async fn process_suspect(&self, delivery: &Delivery, unfinished: u32) -> Option<Work<'_>> {
+        let limit = self.settings.max_unfinished_begins;
+        if unfinished < limit {
+            if Box::pin(self.is_rejected_again(delivery)).await? {
+                return None;
+            }
+            // It waits for no permit, because all other deliveries wait for it.
+            return self.take_read(delivery, self.read(delivery), Duration::ZERO).await;
+        }
+        let poison = poison(unfinished);
+        if unfinished == limit {
+            // Another version may have accepted it before. Finding out requires reading it: once.
+            self.reject_unless_accepted(delivery, &poison).await;
+        } else {
+            self.reject_as(delivery, &poison, None).await;
+        }
+        None
+    }
+}
+
+/// Returns the rejection of a message whose processing began `unfinished` times without an end.
+fn poison(unfinished: u32) -> Rejection {
+    let message = format!(
+        "Processing of this message began {unfinished} times and never ended. Correct the message, or report a \
+         defect of the worker, before publishing it again."
+    );
+    Rejection { code: RejectionCode::InvalidJob, message, field: None }
+}
+
+/// A message that came back this often is processed alone. The count is no evidence: restarts and reconnects raise it too.
+const SUSPICIOUS: u64 = 3;
+
+impl Delivery {
+    /// Returns whether the message came back so often that it is processed alone.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.deliveries_before() >= SUSPICIOUS
+    }
+}
