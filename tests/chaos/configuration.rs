@@ -36,7 +36,7 @@ jobs_in_flight = {jobs_in_flight}
 lease_seconds = 8
 sweep_interval_ms = 500
 grace_period_seconds = 10
-events_in_flight = 64
+events_in_flight = 32
 [database]
 max_connections = 6
 timeout_seconds = 3

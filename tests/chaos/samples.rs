@@ -23,8 +23,9 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(20);
 /// Calls a second of a connector that has no limits.
 const UNLIMITED: u64 = 20;
-/// From a conclusion until its result is published.
-const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
+/// From a conclusion until its result is published: an event's lease (13 s here), where the write that says so was lost
+/// with its database, and ten seconds.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(23);
 /// At the end of a run nothing may be due for longer.
 const BOUND_AT_END: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(180);
