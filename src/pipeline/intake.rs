@@ -175,9 +175,7 @@ impl Pipeline {
     /// Returns the earliest time at which a worker whose writes are lost may have made a call for this message. A
     /// message without a publication time may be of any age.
     fn lost_call_from(&self, delivery: &Delivery) -> Option<OffsetDateTime> {
-        let time = self.settings.retry.ask_before_calling_since?;
-        let published_at = delivery.timestamp().unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        (published_at < time).then_some(published_at)
+        lost_call_from(delivery.timestamp(), self.settings.retry.ask_before_calling_since)
     }
 
     /// Takes a permit of a connector, and one call of its rate limit. If that takes longer than `patience`, there is
@@ -240,6 +238,15 @@ impl Pipeline {
     }
 }
 
+/// Decides [`Pipeline::lost_call_from`]. `since`: writes before this time may be lost.
+fn lost_call_from(
+    published_at: Option<OffsetDateTime>,
+    since: Option<OffsetDateTime>,
+) -> Option<OffsetDateTime> {
+    let published_at = published_at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    (published_at < since?).then_some(published_at)
+}
+
 /// Returns how the row of a job is stored whose connector can be called at once.
 fn first_hold(rule: ReplayRule) -> Hold {
     match rule {
@@ -260,5 +267,47 @@ fn conflict(fields: &[String]) -> Rejection {
         code: RejectionCode::IdempotencyConflict,
         message,
         field: (!fields.is_empty()).then(|| fields.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::domain::LookUp;
+
+    #[test]
+    fn a_call_begins_with_its_row_only_where_a_lost_one_can_be_resolved() {
+        let look_up = LookUp { settle: Duration::from_secs(60) };
+        let same_key = ReplayRule::SameKey { window: ReplayRule::NO_END, look_up: None };
+        assert_eq!(first_hold(same_key), Hold::BeginCall);
+        assert_eq!(first_hold(ReplayRule::LookUp(look_up)), Hold::BeginCall);
+        assert_eq!(first_hold(ReplayRule::Never), Hold::Lease);
+    }
+
+    #[test]
+    fn a_call_may_be_lost_for_a_message_from_before_the_restore_or_of_any_age() {
+        let (before, since, after) = (
+            datetime!(2026-12-01 11:59 UTC),
+            datetime!(2026-12-01 12:00 UTC),
+            datetime!(2026-12-01 12:01 UTC),
+        );
+        assert_eq!(lost_call_from(Some(before), None), None);
+        assert_eq!(lost_call_from(None, None), None);
+        assert_eq!(lost_call_from(Some(before), Some(since)), Some(before));
+        assert_eq!(lost_call_from(Some(since), Some(since)), None);
+        assert_eq!(lost_call_from(Some(after), Some(since)), None);
+        assert_eq!(lost_call_from(None, Some(since)), Some(OffsetDateTime::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn a_conflict_names_the_fields_that_differ_where_they_are_known() {
+        let fields = ["amount.minor_amount".to_owned(), "x-connector".to_owned()];
+        let known = conflict(&fields);
+        assert_eq!(known.field.as_deref(), Some("amount.minor_amount, x-connector"));
+        assert!(known.message.ends_with("these fields differ: amount.minor_amount, x-connector."));
+        let unknown = conflict(&[]);
+        assert_eq!((unknown.code, unknown.field), (RejectionCode::IdempotencyConflict, None));
     }
 }

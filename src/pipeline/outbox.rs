@@ -180,11 +180,7 @@ impl Pipeline {
     }
 
     fn publish_pause(&self, attempts: u32) -> Duration {
-        let doubled = self
-            .settings
-            .publish_pause
-            .saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));
-        jittered(doubled.min(MAX_PUBLISH_PAUSE), MAX_PUBLISH_PAUSE)
+        jittered(doubled(self.settings.publish_pause, attempts), MAX_PUBLISH_PAUSE)
     }
 
     /// Publishes to the results exchange. A result without a queue goes to the unrouted queue.
@@ -309,6 +305,12 @@ impl Pipeline {
     }
 }
 
+/// Returns the pause after the `attempts`th publication that failed.
+fn doubled(first: Duration, attempts: u32) -> Duration {
+    let times = 1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+    first.saturating_mul(times).min(MAX_PUBLISH_PAUSE)
+}
+
 fn published_alone(event: &DueEvent, publication: Publication) -> EventProgress {
     EventProgress {
         published: publication.published,
@@ -343,5 +345,17 @@ fn properties<'a>(result: &Outgoing<'a>) -> Properties<'a> {
             ("traceparent", result.trace.traceparent.as_deref()),
             ("tracestate", result.trace.tracestate.as_deref()),
         ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_between_publications_doubles_up_to_five_minutes() {
+        let seconds = [0, 1, 2, 3, 4, 8, 9, 10, 33, u32::MAX]
+            .map(|attempts| doubled(Duration::from_secs(1), attempts).as_secs());
+        assert_eq!(seconds, [1, 1, 2, 4, 8, 128, 256, 300, 300, 300]);
     }
 }

@@ -130,3 +130,36 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let shown = names[..names.len() - more].join(", ");
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_recognized_with_parameters_and_in_any_case() {
+        for kind in ["application/json", "application/json; charset=utf-8", " Application/JSON ;x"] {
+            assert!(is_json(kind), "{kind:?}");
+        }
+        for kind in ["", "text/plain", "application/jsonl", "application/problem+json"] {
+            assert!(!is_json(kind), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_compression_counts_as_a_content_encoding() {
+        for encoding in ["gzip", " GZIP ", "br", "zstd"] {
+            assert!(is_compressed(encoding), "{encoding:?}");
+        }
+        for encoding in ["", "utf-8", "identity", "binary"] {
+            assert!(!is_compressed(encoding), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_list_of_names_ends_with_a_number() {
+        let names: Vec<String> = (1..=12).map(|number| format!("c{number}")).collect();
+        let listed = |count: usize| listed(names.iter().take(count).map(String::as_str));
+        assert_eq!(listed(2), "c1, c2");
+        assert_eq!(listed(12), "c1, c2, c3, c4, c5, c6, c7, c8, c9, c10 and 2 more");
+    }
+}

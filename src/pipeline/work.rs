@@ -72,3 +72,39 @@ impl Work<'_> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::config::Config;
+
+    /// A connector with one call a minute, and one permit.
+    fn connectors() -> crate::connectors::Connectors {
+        let example = include_str!("../../config.example.toml");
+        let limits = [("CONCURRENCY", "1"), ("REQUESTS_PER_MINUTE", "1")].map(|(name, value)| {
+            (format!("PAYOUT_LINK__CONNECTORS__SANDBOX__CALLS__{name}"), value.to_owned())
+        });
+        Config::from_text(example, limits.into_iter()).unwrap().connectors().unwrap()
+    }
+
+    #[test]
+    fn a_reserved_call_that_is_not_made_is_given_back_with_its_permit() {
+        let connectors = connectors();
+        let account = connectors.choose(Some("sandbox")).unwrap();
+        let take = || {
+            account.rate.reserve(Instant::now(), Duration::ZERO).unwrap();
+            CallPermit::reserved(account, account.permits.try_take().unwrap())
+        };
+        let is_free = || (account.rate.wait(Instant::now()).is_zero(), account.permits.taken() == 0);
+        let unused = take();
+        assert_eq!(is_free(), (false, false));
+        drop(unused);
+        assert_eq!(is_free(), (true, true));
+        let mut used = take();
+        assert!(used.use_reservation() && !used.use_reservation());
+        drop(used);
+        assert_eq!(is_free(), (false, true));
+    }
+}

@@ -123,7 +123,7 @@ impl Upstream {
     /// more than once. Only then does it count as published.
     pub async fn publish(&self, message: Message) {
         let mut known = message.known.clone();
-        // EventContent before it was sent: its answer is owed to this message.
+        // Its result came before it was sent: a replay is owed to this message.
         known.came_late = self.ear.lock().unwrap().concluded.contains_key(&known.key);
         while let Err(channel) = self.try_publish(&message).await {
             *self.repeats.lock().unwrap() += 1;

@@ -180,7 +180,7 @@ async fn a_token_that_is_not_given_is_no_doubt() {
 /// A repeat that is told the link again, in place of 3020.
 #[tokio::test]
 async fn a_repeat_that_is_answered_with_the_link_is_taken() {
-    let provider = RevolutSettings { duplicates: Duplicates::EventContent, ..at_once(client()) };
+    let provider = RevolutSettings { duplicates: Duplicates::SameLink, ..at_once(client()) };
     let tested = tested(provider).await;
     let first = tested.created(&REVOLUT.job("po_1")).await;
     let again = tested.created(&REVOLUT.job("po_1")).await;

@@ -50,7 +50,7 @@ pub enum Duplicates {
     #[default]
     ErrorReply,
     /// 201 and the link as it is now; 3020 where the request is another.
-    EventContent,
+    SameLink,
 }
 
 /// An account: its id, its currency, and the least and most of a link in minor units (£1 to £2,500 or the equivalent).
@@ -238,7 +238,7 @@ fn issue(state: &mut ProviderState, new: NewLink, duplicates: Duplicates) -> Rep
     let mut links = state.ledger.links.iter();
     match links.find(|link| link.reference == new.reference && link.created_at > recent) {
         None => Reply::json(StatusCode::CREATED, &view(state.issue(new))),
-        Some(link) if duplicates == Duplicates::EventContent && link.request == new.request => {
+        Some(link) if duplicates == Duplicates::SameLink && link.request == new.request => {
             Reply::json(StatusCode::CREATED, &view(link))
         }
         Some(_) => {

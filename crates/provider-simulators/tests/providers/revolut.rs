@@ -86,7 +86,7 @@ async fn a_repeated_request_id_is_refused_or_reported_as_it_is_set_up() {
     assert_eq!(refusing.links(), 1);
 
     let settings =
-        RevolutSettings { duplicates: Duplicates::EventContent, ..RevolutSettings::new(client(Vec::new())) };
+        RevolutSettings { duplicates: Duplicates::SameLink, ..RevolutSettings::new(client(Vec::new())) };
     let progress = with(settings).await;
     let first = progress.post(LINKS, &link()).await.with(201);
     assert_eq!(progress.post(LINKS, &link()).await.with(201)["id"], first["id"]);
