@@ -10,6 +10,10 @@ use history_checker::{Event, Leak, Record, Secrets, key};
 const PAGE: i64 = 1000;
 
 /// Reads the records created at `since` or later, and finds secrets stored unencrypted with them.
+///
+/// # Errors
+///
+/// If the database does not answer.
 pub async fn read_records(
     store: &Store,
     since: Option<OffsetDateTime>,

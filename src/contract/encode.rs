@@ -14,6 +14,7 @@ pub struct CanonicalRequest {
     meaning: usize,
 }
 
+/// Encodes a job in its one form.
 pub fn canonical_request(job: &CreateLink) -> CanonicalRequest {
     let mut json = Vec::with_capacity(1024);
     write(&mut json, &Meaning(job));
@@ -26,6 +27,7 @@ pub fn canonical_request(job: &CreateLink) -> CanonicalRequest {
 }
 
 impl CanonicalRequest {
+    /// Returns the JSON.
     pub fn as_bytes(&self) -> &[u8] {
         &self.json
     }

@@ -13,6 +13,7 @@ use crate::domain::CreateLink;
 pub struct FingerprintKey(hmac::Key);
 
 impl FingerprintKey {
+    /// Makes a fingerprint key from 32 random bytes.
     pub fn new(key: &[u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }

@@ -63,6 +63,7 @@ impl MerchantPayoutId {
         }
     }
 
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -92,6 +93,11 @@ pub enum InvalidWebhookUrl {
 impl WebhookUrl {
     const MAX_BYTES: usize = 2048;
 
+    /// Parses a webhook URL. `allow_http`: plain HTTP is accepted too.
+    ///
+    /// # Errors
+    ///
+    /// If it is too long, no absolute `https` URL, or names a host that nobody can reach.
     pub fn new(text: &str, allow_http: bool) -> Result<Self, InvalidWebhookUrl> {
         if text.len() > Self::MAX_BYTES {
             return Err(InvalidWebhookUrl::TooLong);
@@ -114,14 +120,17 @@ impl WebhookUrl {
         Ok(Self(url))
     }
 
+    /// Returns the URL.
     pub fn url(&self) -> &Url {
         &self.0
     }
 
+    /// Converts this into the URL.
     pub fn into_url(self) -> Url {
         self.0
     }
 
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }

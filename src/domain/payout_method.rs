@@ -30,6 +30,7 @@ pub struct PayoutMethod {
     pub fields: Vec<(&'static str, MethodField)>,
 }
 
+/// A value of a payout method.
 pub enum MethodField {
     Secret(SecretString),
     Clear(String),

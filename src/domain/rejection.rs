@@ -21,6 +21,7 @@ pub enum RejectionCode {
 }
 
 impl RejectionCode {
+    /// Every code.
     pub const ALL: [Self; 5] = [
         Self::InvalidJob,
         Self::MissingIdentifier,
@@ -47,6 +48,7 @@ impl RejectionCode {
 }
 
 impl Rejection {
+    /// Rejects an invalid job. `field`: the path of the field that is wrong, empty for the whole message.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         let field = Some(field.into()).filter(|field| !field.is_empty());
         Self { code: RejectionCode::InvalidJob, message: message.into(), field }

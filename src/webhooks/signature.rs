@@ -1,4 +1,4 @@
-//! Standard Webhooks signatures (https://www.standardwebhooks.com): symmetric (`v1`, HMAC-SHA256 with a secret that the
+//! Standard Webhooks signatures (<https://www.standardwebhooks.com>): symmetric (`v1`, HMAC-SHA256 with a secret that the
 //! merchant has too) and asymmetric (`v1a`, ed25519, where the merchant has the public key alone).
 
 use std::sync::Arc;

@@ -43,6 +43,10 @@ pub enum UnknownFields {
 }
 
 /// Decodes a job. `message_id` replaces a missing `merchant_payout_id`.
+///
+/// # Errors
+///
+/// If the job is to be rejected.
 pub fn create_link(
     body: &[u8],
     message_id: Option<&str>,
@@ -75,6 +79,10 @@ pub fn create_link_noting(
 }
 
 /// A request as it was stored: decoded once, by the policy of its day. In its one form it may have outgrown a message.
+///
+/// # Errors
+///
+/// If this version cannot read it: a newer one has stored it.
 pub fn stored_request(body: &[u8]) -> Result<CreateLink, Rejection> {
     let policy = DecodePolicy { allow_http_webhooks: true, ..DecodePolicy::default() };
     // A newer version may have stored fields of which this one would call without. That is left to the newer one.
