@@ -116,7 +116,7 @@ impl Samples {
     ///
     /// # Errors
     ///
-    /// What the database says.
+    /// If the database does not answer.
     pub async fn unknown_by_interruption(&self) -> Result<Vec<String>, String> {
         let (from, to): (Vec<_>, Vec<_>) = self.interruptions.lock().unwrap().iter().copied().unzip();
         let rows: Vec<(String, String)> = sqlx::query_as(
@@ -269,7 +269,7 @@ impl Samples {
     ///
     /// # Errors
     ///
-    /// What the database says.
+    /// If the database does not answer.
     pub async fn concluded_at(&self) -> Result<HashMap<String, OffsetDateTime>, String> {
         let rows: Vec<(String, String, OffsetDateTime)> = sqlx::query_as(
             "SELECT merchant_id, merchant_payout_id, concluded_at FROM payout_links WHERE concluded_at IS NOT NULL",

@@ -203,7 +203,7 @@ async fn connect(targets: &[SocketAddr], first: usize) -> std::io::Result<TcpStr
     Err(ErrorKind::ConnectionRefused.into())
 }
 
-/// What is noted of the bytes: when they are read, and when they are written.
+/// The observers of the bytes: called when bytes are read, and when they are written.
 struct Seen<'a>(&'a mut Option<Reader>, &'a mut Option<AnswerReader>);
 
 async fn pump(

@@ -223,7 +223,7 @@ impl TestEnv {
     /// Waits until nothing is left to be done for a payout: concluded, published, posted.
     pub async fn wait_until_delivered(&self, id: &str) -> Value {
         let reply = |shown: &Value| shown["event"].is_object() && shown["event"]["due_at"].is_null();
-        self.wait_until_shown(id, &format!("{id} is told"), reply).await
+        self.wait_until_shown(id, &format!("{id} has its result"), reply).await
     }
 
     /// A webhook URL of this test environment's merchant.

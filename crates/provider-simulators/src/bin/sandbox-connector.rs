@@ -40,7 +40,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// What the links' URLs begin with; the sandbox's own address, or `https://links.example` where nothing answers
+    /// Prefix of the links' URLs; without it the sandbox's own address, or `https://links.example` where nothing answers
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
 

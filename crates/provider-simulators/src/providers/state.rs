@@ -82,7 +82,7 @@ pub struct Link {
 
 /// The statuses of a provider's links.
 pub(super) struct Words {
-    /// What a new link goes through by itself: made in the first, and at each look in the next.
+    /// The states that a new link passes through: the first at its creation, the next at each look.
     pub(super) stages: &'static [&'static str],
     pub(super) all: &'static [&'static str],
     /// Those of a link that can still be claimed: it may be cancelled, and expires.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::bank::{self, Problem};
 use super::ledger::Link;
 
-/// What the recipient fills in. A field that is missing is a field left empty.
+/// The fields that the recipient fills in. A missing field counts as empty.
 #[derive(Default, Deserialize)]
 pub(super) struct ClaimForm {
     #[serde(default)]
