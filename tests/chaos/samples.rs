@@ -43,7 +43,7 @@ pub struct Samples {
     /// From each SIGKILL until all records that had been called and were open then were concluded.
     recoveries: Mutex<Vec<Option<Duration>>>,
     trouble: Mutex<HashMap<Part, Trouble>>,
-    /// From when to when a worker may have written a call down and not sent it, by the clock of this machine.
+    /// From when to when a worker may have written a call down that no proxy saw, by the clock of this machine.
     interruptions: Mutex<Vec<(OffsetDateTime, OffsetDateTime)>>,
     /// From when to when one worker could not conclude what it had in hand, while others could take it over.
     cut_off: Mutex<Vec<(usize, OffsetDateTime, OffsetDateTime)>>,
@@ -83,7 +83,7 @@ impl Samples {
     }
 
     pub fn begins(&self, fault: Fault) {
-        if matches!(fault, Fault::PauseWorker(_)) {
+        if matches!(fault, Fault::PauseWorker(_)) || resets_calls(fault) {
             self.interrupted(Duration::ZERO);
         }
         let mut trouble = self.trouble.lock().unwrap();
@@ -93,6 +93,9 @@ impl Samples {
     pub fn ends(&self, fault: Fault, lasted: Duration) {
         if cuts_off_postgres(fault) {
             self.interrupted(lasted);
+        }
+        if resets_calls(fault) {
+            self.interrupted(Duration::ZERO);
         }
         if let Fault::PauseWorker(worker) | Fault::Way(worker, Service::Postgres, _) = fault {
             let now = OffsetDateTime::now_utc();
@@ -105,14 +108,14 @@ impl Samples {
         }
     }
 
-    /// A worker is interrupted now, or was for as long as this.
+    /// A worker, or its calls, are interrupted now, or were for as long as this.
     fn interrupted(&self, lasted: Duration) {
         let now = OffsetDateTime::now_utc();
         self.interruptions.lock().unwrap().push((now - lasted - BEFORE_SENDING, now + BEFORE_SENDING));
     }
 
-    /// Records that are unknown and whose last call was written down while a worker was interrupted. That call may not
-    /// have been sent, and nobody can tell: they are no evidence for R13.
+    /// Records that are unknown and whose last call was written down while a worker or its calls were interrupted. That
+    /// call may not have reached a proxy, and nobody can say: they are no evidence for R13.
     ///
     /// # Errors
     ///
@@ -327,6 +330,11 @@ fn cuts_off_postgres(fault: Fault) -> bool {
             | Fault::Way(_, Service::Postgres, _)
             | Fault::Overload(Overload::FreezePostgres | Overload::PostgresAway)
     )
+}
+
+/// It begins or ends with a reset, and what was sent at that moment no proxy has read.
+fn resets_calls(fault: Fault) -> bool {
+    matches!(fault, Fault::Way(_, Service::Connector(_), _))
 }
 
 /// What of due work's needs a fault takes away. One worker that is away leaves it to the others.

@@ -3,14 +3,14 @@
 use std::{
     io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpListener, TcpStream,
+        TcpListener, TcpSocket, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
     sync::watch,
@@ -25,7 +25,7 @@ pub enum Mode {
     Open,
     /// Every chunk is so late.
     Slow(Duration),
-    /// Connections are reset, new ones at once.
+    /// Connections are reset, new ones refused: nobody listens.
     Refuse,
     /// Half-open: what is sent is swallowed, in both directions, and nobody is told.
     Silent,
@@ -42,8 +42,12 @@ struct Control {
 
 pub struct Proxy {
     address: SocketAddr,
+    kind: Kind,
     control: watch::Sender<Control>,
-    listener: JoinHandle<()>,
+    /// None while connections are refused.
+    listener: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps the port while nobody listens: connections to a socket that is bound and does not listen are refused.
+    _port: TcpSocket,
 }
 
 /// What a proxy is and stays.
@@ -75,11 +79,12 @@ impl Proxy {
 
     /// At another address of the loopback interface.
     pub async fn start_at(address: IpAddr, kind: Kind) -> Self {
-        let listener = TcpListener::bind((address, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let port = bind((address, 0).into());
+        let address = port.local_addr().unwrap();
         let control = watch::Sender::new(Control { mode: Mode::Open, cuts: 0 });
-        let heard = control.subscribe();
-        Self { address, control, listener: tokio::spawn(listen(listener, kind, heard)) }
+        let proxy = Self { address, kind, control, listener: Mutex::default(), _port: port };
+        proxy.listens(true);
+        proxy
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -91,6 +96,7 @@ impl Proxy {
     }
 
     pub fn set(&self, mode: Mode) {
+        self.listens(mode != Mode::Refuse);
         self.control.send_modify(|control| {
             control.mode = mode;
             control.cuts += u64::from(mode == Mode::Refuse);
@@ -108,12 +114,31 @@ impl Proxy {
             control.cuts += u64::from(!matches!(control.mode, Mode::Open | Mode::Slow(_)));
             control.mode = Mode::Open;
         });
+        self.listens(true);
     }
+
+    fn listens(&self, listens: bool) {
+        let mut listener = self.listener.lock().unwrap();
+        if !listens {
+            listener.take().inspect(JoinHandle::abort);
+        } else if listener.is_none() {
+            let socket = bind(self.address).listen(1024).unwrap();
+            *listener = Some(tokio::spawn(listen(socket, self.kind.clone(), self.control.subscribe())));
+        }
+    }
+}
+
+/// Several sockets may have the port: the one that keeps it, and the one that listens.
+fn bind(address: SocketAddr) -> TcpSocket {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.listens(false);
     }
 }
 
