@@ -147,12 +147,6 @@ pub(super) fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
     sound.then(|| text.into())
 }
 
-/// Returns whether a payout of this status will never have a usable link.
-pub(super) fn is_over(status: PayoutStatus) -> bool {
-    use PayoutStatus::{Cancelled, Expired, Failed, Ineligible, NotPermitted, Reversed};
-    matches!(status, Cancelled | Expired | Failed | Ineligible | NotPermitted | Reversed)
-}
-
 /// Describes the failed check of a credential. `error`: the provider's own error, if it can be read.
 pub(super) fn not_checked(answer: &Answer, error: Option<ConnectorError>) -> String {
     let message = error.unwrap_or_else(|| unreadable(answer)).message;

@@ -6,7 +6,10 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::{Connector, Supports, hyperswitch, razorpayx, revolut, sandbox, xendit};
-use crate::http_client::{HttpSettings, NoClient};
+use crate::{
+    domain::follow::FollowPolicy,
+    http_client::{HttpSettings, NoClient},
+};
 
 /// Every kind, under the name that `kind = "…"` gives in `[connectors.NAME]`.
 pub static KINDS: &[Kind] = &[hyperswitch::KIND, razorpayx::KIND, revolut::KIND, sandbox::KIND, xendit::KIND];
@@ -20,6 +23,10 @@ pub struct Kind {
     pub supports: Supports,
     /// The fields of the provider's errors that are published besides its message.
     pub error_fields: &'static [ErrorField],
+    /// How links are followed, unless the configuration says otherwise.
+    pub follow: FollowPolicy,
+    /// The maximum number of links that one call asks about.
+    pub links_per_question: usize,
     pub read: fn(toml::Value) -> Result<Box<dyn Settings>, toml::de::Error>,
 }
 
@@ -63,6 +70,16 @@ pub trait Settings: fmt::Debug + Send + Sync {
     /// Returns an error if the HTTP client cannot be created.
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient>;
 }
+
+/// The policy of a provider that announces changes, ends links itself, and may be asked often.
+pub(super) const FOLLOW: FollowPolicy = FollowPolicy {
+    min_interval: Duration::from_secs(60),
+    max_interval: Duration::from_secs(900),
+    expiring: None,
+    cancels_expired: false,
+    confirm_cancel: Duration::ZERO,
+    watch_reversals: Duration::from_secs(7 * 86_400),
+};
 
 /// Reads a section, for [`Kind::read`].
 pub(super) fn read<S>(section: toml::Value) -> Result<Box<dyn Settings>, toml::de::Error>

@@ -17,6 +17,7 @@ mod xendit;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+use reqwest::header::HeaderMap;
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
@@ -26,8 +27,8 @@ pub use self::{
 };
 use crate::{
     domain::{
-        AccountId, ConnectorError, CreateLink, Finding, Outcome, Redactor, Rejection, ReplayRule,
-        TraceContext, escape_control,
+        AccountId, ConnectorError, CreateLink, Finding, LinkAnswer, LinkStatus, Outcome, Redactor, Rejection,
+        ReplayRule, TraceContext, escape_control,
     },
     http_client::PeerClock,
     limits::{Breaker, Health, Permits, RateLimit},
@@ -46,6 +47,49 @@ pub struct Call<'a> {
     /// By the clock of `first_called_at`, which is the database's and need not be the provider's.
     pub now: OffsetDateTime,
     pub trace: &'a TraceContext,
+}
+
+/// A link that the provider is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedLink {
+    pub connector_payout_id: String,
+    /// The provider's id of the payout or transaction that came of the link, once it is known.
+    pub provider_payout_id: Option<String>,
+    /// The status that was announced last.
+    pub status: LinkStatus,
+    pub expires_at: Option<OffsetDateTime>,
+    /// Whether the worker cancelled the link. Some providers have one word for a cancelled and for an expired link.
+    pub is_cancelled: bool,
+}
+
+/// An authentic webhook of a provider. It is a trigger only: the provider is asked about the link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderWebhook {
+    /// The provider's id of the webhook, or a digest of it: equal in every delivery of one webhook.
+    pub dedupe_key: String,
+    /// The provider's name of the event, for operators.
+    pub event_type: String,
+    pub link: LinkReference,
+}
+
+/// How a provider's webhook names its link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkReference {
+    /// The link's own id.
+    ConnectorPayoutId(String),
+    /// The id of the payout or transaction that came of the link.
+    ProviderPayoutId(String),
+    /// The webhook is about no link.
+    None,
+}
+
+/// Why a webhook of a provider is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookProblem {
+    /// It has no proof, a wrong one, or one of another time.
+    NotAuthentic,
+    /// It is authentic and not what the provider documents.
+    Unreadable,
 }
 
 /// A connector account.
@@ -75,6 +119,24 @@ pub trait Connector: Send + Sync {
     ///
     /// Returns the provider's error if the link was not cancelled.
     fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>>;
+
+    /// Asks about links, with the configured credential. Returns one answer for each link, in order.
+    ///
+    /// One call may ask about at most [`Kind::links_per_question`] links.
+    fn ask_about<'a>(&'a self, links: &'a [AskedLink]) -> BoxFuture<'a, Vec<LinkAnswer>>;
+
+    /// Authenticates a webhook of the provider and reads which link it is about.
+    ///
+    /// # Errors
+    ///
+    /// Returns a problem if no secret of `secrets` authenticates the webhook, or if it cannot be read.
+    fn read_webhook(
+        &self,
+        secrets: &[SecretString],
+        headers: &HeaderMap,
+        body: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<ProviderWebhook, WebhookProblem>;
 
     /// Returns the account's own secrets, because a provider may repeat them in its texts.
     fn credentials(&self) -> Vec<SecretString>;

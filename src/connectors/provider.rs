@@ -3,11 +3,13 @@
 use std::{future::ready, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use reqwest::header::HeaderMap;
 use secrecy::SecretString;
+use time::OffsetDateTime;
 
-use super::{Call, Connector, exchange::OptionalFields};
+use super::{AskedLink, Call, Connector, ProviderWebhook, WebhookProblem, exchange::OptionalFields};
 use crate::{
-    domain::{ConnectorError, CreateLink, Finding, Outcome, Rejection, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LinkAnswer, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 
@@ -28,6 +30,28 @@ pub(super) trait Provider: Send + Sync {
     /// As [`Connector::cancel_link`].
     fn cancel(&self, _id: &str) -> impl Future<Output = Result<(), ConnectorError>> + Send {
         ready(Err(ConnectorError::unanswered("this connector cannot cancel a link")))
+    }
+
+    /// As [`Connector::ask_about`].
+    fn ask(&self, links: &[AskedLink]) -> impl Future<Output = Vec<LinkAnswer>> + Send {
+        let error = ConnectorError::unanswered("this connector cannot follow a link");
+        ready(
+            links
+                .iter()
+                .map(|_| LinkAnswer::Unanswered { error: error.clone(), retry_after: None })
+                .collect(),
+        )
+    }
+
+    /// As [`Connector::read_webhook`].
+    fn webhook(
+        &self,
+        _secrets: &[SecretString],
+        _headers: &HeaderMap,
+        _body: &[u8],
+        _now: OffsetDateTime,
+    ) -> Result<ProviderWebhook, WebhookProblem> {
+        Err(WebhookProblem::NotAuthentic)
     }
 
     /// As [`Connector::check`].
@@ -66,6 +90,20 @@ impl<P: Provider> Connector for P {
 
     fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
         self.cancel(connector_payout_id).boxed()
+    }
+
+    fn ask_about<'a>(&'a self, links: &'a [AskedLink]) -> BoxFuture<'a, Vec<LinkAnswer>> {
+        self.ask(links).boxed()
+    }
+
+    fn read_webhook(
+        &self,
+        secrets: &[SecretString],
+        headers: &HeaderMap,
+        body: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<ProviderWebhook, WebhookProblem> {
+        self.webhook(secrets, headers, body, now)
     }
 
     fn credentials(&self) -> Vec<SecretString> {

@@ -14,9 +14,44 @@ pub enum EventType {
     Pending,
     /// The worker rejected the job and did not call the provider.
     Rejected,
+    /// The recipient submitted their details.
+    Claimed,
+    /// The money is on its way.
+    Processing,
+    /// The recipient was paid.
+    Succeeded,
+    /// The link was claimed, and the payout failed for good.
+    PayoutFailed,
+    /// The payout failed, and the link can be claimed again.
+    Reopened,
+    /// The link ends soon and is not claimed. Only where it is configured.
+    Expiring,
+    /// The link was not claimed in time.
+    Expired,
+    /// The link was taken back.
+    Cancelled,
+    /// The recipient was paid, and the money came back.
+    Reversed,
 }
 
 impl EventType {
+    /// Every type.
+    pub const ALL: [Self; 13] = [
+        Self::Created,
+        Self::Failed,
+        Self::Pending,
+        Self::Rejected,
+        Self::Claimed,
+        Self::Processing,
+        Self::Succeeded,
+        Self::PayoutFailed,
+        Self::Reopened,
+        Self::Expiring,
+        Self::Expired,
+        Self::Cancelled,
+        Self::Reversed,
+    ];
+
     /// Returns the type as it is written on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -24,12 +59,21 @@ impl EventType {
             Self::Failed => "payout_link.failed",
             Self::Pending => "payout_link.pending",
             Self::Rejected => "payout_link.rejected",
+            Self::Claimed => "payout_link.claimed",
+            Self::Processing => "payout_link.processing",
+            Self::Succeeded => "payout_link.succeeded",
+            Self::PayoutFailed => "payout_link.payout_failed",
+            Self::Reopened => "payout_link.reopened",
+            Self::Expiring => "payout_link.expiring",
+            Self::Expired => "payout_link.expired",
+            Self::Cancelled => "payout_link.cancelled",
+            Self::Reversed => "payout_link.reversed",
         }
     }
 
     /// Parses a type as it is written on the wire.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Created, Self::Failed, Self::Pending, Self::Rejected].into_iter().find(|t| t.as_str() == name)
+        Self::ALL.into_iter().find(|event_type| event_type.as_str() == name)
     }
 }
 

@@ -19,6 +19,7 @@ mod rejection;
 mod conclusion;
 mod state;
 mod order;
+pub mod follow;
 pub mod retry;
 mod event;
 
@@ -28,6 +29,7 @@ pub use self::{
     conclusion::{Conclusion, ConclusionCode},
     customer::{Address, BrowserInformation, Customer, CustomerDocument, PayoutAddress},
     event::{EventType, event_time},
+    follow::{Followed, LinkAnswer, LinkReport, LinkStatus},
     idempotency::{idempotency_key, idempotency_key_of, idempotency_uuid},
     job::{CreateLink, InvalidIdentifier, InvalidWebhookUrl, MerchantPayoutId, WebhookUrl},
     money::{Currency, InvalidAmount, Money},

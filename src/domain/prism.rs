@@ -174,6 +174,17 @@ impl PayoutStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 
+    /// Returns whether a payout of this status is over, paid or not.
+    pub fn is_over(self) -> bool {
+        self == Self::Success || self.has_no_link()
+    }
+
+    /// Returns whether a payout of this status will never have a usable link.
+    pub fn has_no_link(self) -> bool {
+        use PayoutStatus::{Cancelled, Expired, Failed, Ineligible, NotPermitted, Reversed};
+        matches!(self, Cancelled | Expired | Failed | Ineligible | NotPermitted | Reversed)
+    }
+
     /// Returns the name as it is written on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

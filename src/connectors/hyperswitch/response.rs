@@ -7,7 +7,7 @@ use super::{Hyperswitch, request::payout_id, status::status};
 use crate::{
     connectors::{
         Call,
-        exchange::{is_over, link_url, parse},
+        exchange::{link_url, parse},
         supports::feature_data,
     },
     domain::{ConnectorError, CreatedLink, Finding},
@@ -61,7 +61,7 @@ impl Hyperswitch {
             return None;
         }
         let (payout_status, unknown_status) = self.optional.status(&payout.status, status(&payout.status));
-        if is_over(payout_status) {
+        if payout_status.has_no_link() {
             let message = self.optional.text("error_message", &payout.error_message);
             let message = message.map_or_else(|| format!("the payout is {}", payout.status), str::to_owned);
             let code = self.optional.text("error_code", &payout.error_code);

@@ -14,8 +14,9 @@ use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::OptionalFields,
-        kind::{production_url, read, settle_problem},
+        kind::{FOLLOW, production_url, read, settle_problem},
     },
+    domain::follow::FollowPolicy,
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
 };
@@ -43,6 +44,13 @@ pub(in crate::connectors) const KIND: Kind = Kind {
         cancels: true,
     },
     error_fields: &[ErrorField::Code],
+    follow: FollowPolicy {
+        // It announces neither claims nor the end of a link, and accepts a claim that was submitted before a cancel.
+        cancels_expired: true,
+        confirm_cancel: Duration::from_secs(180),
+        ..FOLLOW
+    },
+    links_per_question: 1,
     read: read::<HyperswitchSettings>,
 };
 

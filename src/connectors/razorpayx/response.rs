@@ -7,7 +7,7 @@ use super::{RazorpayX, status::status};
 use crate::{
     connectors::{
         Call,
-        exchange::{identifier, is_over, link_url, parse},
+        exchange::{identifier, link_url, parse},
     },
     domain::{ConnectorError, CreatedLink, Finding},
     http_client::Answer,
@@ -58,7 +58,7 @@ impl RazorpayX {
         let connector_payout_id = identifier(link.id)?;
         let known = status(&link.status, !link.expired_at.is_null());
         let (payout_status, unknown_status) = self.optional.status(&link.status, known);
-        if is_over(payout_status) {
+        if payout_status.has_no_link() {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }

@@ -11,8 +11,9 @@ use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::OptionalFields,
-        kind::{production_url, read, settle_problem},
+        kind::{FOLLOW, production_url, read, settle_problem},
     },
+    domain::follow::FollowPolicy,
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
 };
@@ -43,6 +44,8 @@ pub(in crate::connectors) const KIND: Kind = Kind {
         cancels: true,
     },
     error_fields: &[ErrorField::Code, ErrorField::Reason],
+    follow: FollowPolicy { max_interval: Duration::from_secs(3600), ..FOLLOW },
+    links_per_question: 1,
     read: read::<RazorpayXSettings>,
 };
 

@@ -7,7 +7,7 @@ use super::{Revolut, status::status};
 use crate::{
     connectors::{
         Call,
-        exchange::{identifier, is_over, link_url, parse},
+        exchange::{identifier, link_url, parse},
     },
     domain::{ConnectorError, CreatedLink, Finding},
     http_client::Answer,
@@ -47,7 +47,7 @@ impl Revolut {
         }
         let connector_payout_id = identifier(link.id)?;
         let (payout_status, unknown_status) = self.optional.status(&link.state, status(&link.state));
-        if is_over(payout_status) {
+        if payout_status.has_no_link() {
             let message = format!("the link is {}", link.state);
             let reason = self.optional.text("cancellation_reason", &link.cancellation_reason);
             let error = ConnectorError::new(status_code, None, &message, reason);

@@ -15,7 +15,7 @@ use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::{OptionalFields, at},
-        kind::{production_url, read, settle_problem},
+        kind::{FOLLOW, production_url, read, settle_problem},
     },
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
@@ -43,6 +43,8 @@ pub(in crate::connectors) const KIND: Kind = Kind {
         cancels: true,
     },
     error_fields: &[ErrorField::Code, ErrorField::Reason],
+    follow: FOLLOW,
+    links_per_question: 1000,
     read: read::<RevolutSettings>,
 };
 

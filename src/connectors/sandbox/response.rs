@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Sandbox, status::status};
 use crate::{
-    connectors::exchange::{identifier, is_over, link_url, parse, unreadable},
+    connectors::exchange::{identifier, link_url, parse, unreadable},
     domain::{ConnectorError, CreatedLink, Finding},
     http_client::Answer,
 };
@@ -53,7 +53,7 @@ impl Sandbox {
         let status_code = answer.status.as_u16();
         let connector_payout_id = identifier(link.id)?;
         let (payout_status, unknown_status) = self.optional.status(&link.status, status(&link.status));
-        if is_over(payout_status) {
+        if payout_status.has_no_link() {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }

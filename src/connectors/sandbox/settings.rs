@@ -11,7 +11,7 @@ use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::{OptionalFields, at},
-        kind::read,
+        kind::{FOLLOW, read},
     },
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
@@ -31,6 +31,8 @@ pub(in crate::connectors) const KIND: Kind = Kind {
         cancels: false,
     },
     error_fields: &[ErrorField::Code],
+    follow: FOLLOW,
+    links_per_question: 1,
     read: read::<SandboxSettings>,
 };
 

@@ -10,7 +10,7 @@ use super::{Xendit, status::status};
 use crate::{
     connectors::{
         Call,
-        exchange::{identifier, is_over, link_url, parse},
+        exchange::{identifier, link_url, parse},
     },
     domain::{ConnectorError, CreatedLink, Finding},
     http_client::{Answer, decimal_seconds},
@@ -56,7 +56,7 @@ impl Xendit {
         let has_expired = expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc());
         let known = status(&payout.status, has_expired);
         let (payout_status, unknown_status) = self.optional.status(&payout.status, known);
-        if is_over(payout_status) {
+        if payout_status.has_no_link() {
             let message = format!("the payout is {}", payout.status);
             let error = ConnectorError::new(status_code, None, &message, None);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });

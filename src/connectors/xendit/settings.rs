@@ -14,8 +14,9 @@ use crate::{
     connectors::{
         Connector, ErrorField, Kind, Settings, Supports,
         exchange::OptionalFields,
-        kind::{production_url, read},
+        kind::{FOLLOW, production_url, read},
     },
+    domain::follow::FollowPolicy,
     http_client::{Client, HttpSettings, NoClient},
     setting_url,
 };
@@ -34,6 +35,8 @@ pub(in crate::connectors) const KIND: Kind = Kind {
         cancels: true,
     },
     error_fields: &[ErrorField::Code],
+    follow: FollowPolicy { max_interval: Duration::from_secs(300), ..FOLLOW },
+    links_per_question: 1,
     read: read::<XenditSettings>,
 };
 
