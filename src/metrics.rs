@@ -12,6 +12,8 @@
 //! | `payout_links_connector_unread_fields_total` | counter | `connector` | optional fields of answers, such as `expires_at`, that could not be read and were left out |
 //! | `payout_links_connector_unknown_statuses_total` | counter | `connector` | links whose status this version does not know; they count as created |
 //! | `payout_links_connector_permits_taken` | gauge | `connector` | of `calls.concurrency`: records being processed |
+//! | `payout_links_link_questions_total` | counter | `connector`, `outcome` | questions about created links: `reported`, `unknown_status` (the provider's word is not known), `not_found`, `unanswered` |
+//! | `payout_links_link_changes_total` | counter | `connector`, `status` | changes of created links that were announced, by the status afterwards |
 //! | `payout_links_results_total` | counter | `outcome` | publications of results: `published`, `unrouted` (no queue is bound for it), `failed` (will be retried) |
 //! | `payout_links_webhooks_total` | counter | `outcome` | webhook attempts: `delivered`, `failed` (will be retried), `abandoned` (the last attempt failed, or 410) |
 //! | `payout_links_abandoned_total` | counter | `reason` | work abandoned after a database error; it becomes due again |
@@ -48,10 +50,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::series::{CALL_SECONDS, Called, Calls, Connector, End, Fixed};
+use self::series::{Asked, CALL_SECONDS, Called, Calls, Changed, Connector, End, Fixed};
 use crate::{
     connectors::Account,
-    domain::{Attempt, ConclusionCode, PayoutLinkState, RejectionCode},
+    domain::{Attempt, ConclusionCode, LinkAnswer, LinkReport, LinkStatus, PayoutLinkState, RejectionCode},
     postgres::{Accepted, ClockState, StoreError, WebhookState},
     rabbitmq::{PublishError, Route},
     tasks,
@@ -70,6 +72,8 @@ pub struct Metrics {
     permits: Family<Connector, Gauge>,
     unread_fields: Family<Connector, Counter>,
     unknown_statuses: Family<Connector, Counter>,
+    questions: Family<Asked, Counter>,
+    link_changes: Family<Changed, Counter>,
     results: Family<Fixed, Counter>,
     webhooks: Family<Fixed, Counter>,
     abandoned: Family<Fixed, Counter>,
@@ -122,6 +126,8 @@ impl Metrics {
             permits: Family::default(),
             unread_fields: Family::default(),
             unknown_statuses: Family::default(),
+            questions: Family::default(),
+            link_changes: Family::default(),
             results: Family::default(),
             webhooks: Family::default(),
             abandoned: Family::default(),
@@ -186,6 +192,23 @@ impl Metrics {
             .get_or_create(&Calls { connector: connector.clone(), kind })
             .observe(attempt.took.as_secs_f64());
         self.calls.get_or_create(&Called { connector, kind, outcome }).inc();
+    }
+
+    /// Counts a question about a link by its answer.
+    pub fn asked(&self, account: &Account, answer: &LinkAnswer) {
+        let outcome = match answer {
+            LinkAnswer::Reported(LinkReport { status: Some(_), .. }) => "reported",
+            LinkAnswer::Reported(_) => "unknown_status",
+            LinkAnswer::NotFound { .. } => "not_found",
+            LinkAnswer::Unanswered { .. } => "unanswered",
+        };
+        self.questions.get_or_create(&Asked { connector: account.name.clone(), outcome }).inc();
+    }
+
+    /// Counts an announced change of a link.
+    pub fn status_changed(&self, account: &Account, status: LinkStatus) {
+        let (connector, status) = (account.name.clone(), status.as_str());
+        self.link_changes.get_or_create(&Changed { connector, status }).inc();
     }
 
     /// Counts a publication of a result.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{tls, wording::problem};
+use super::{follow::FollowSection, tls, wording::problem};
 use crate::{
     connectors::{Account, KINDS, Kind, Settings},
     domain::{AccountId, did_you_mean},
@@ -18,6 +18,7 @@ use crate::{
 pub struct ConnectorSection {
     pub kind: &'static Kind,
     pub calls: CallSection,
+    pub follow: FollowSection,
     /// The account's name at the provider; it stays the same when the URL or the credential changes.
     pub account: Option<String>,
     /// The settings of the kind, in the same section.
@@ -73,13 +74,17 @@ impl ConnectorSection {
             None => CallSection::default(),
             Some(calls) => calls.try_into().map_err(|error| problem(&format!("{path}.calls"), &error))?,
         };
+        let follow = match section.remove("follow") {
+            None => FollowSection::default(),
+            Some(follow) => follow.try_into().map_err(|error| problem(&format!("{path}.follow"), &error))?,
+        };
         let account = match section.remove("account") {
             None => None,
             Some(Value::String(account)) if !account.is_empty() => Some(account),
             Some(_) => return Err(format!("{path}.account is not a string, or is empty")),
         };
         let settings = (kind.read)(Value::Table(section)).map_err(|error| problem(path, &error))?;
-        Ok(Self { kind, calls, account, settings })
+        Ok(Self { kind, calls, follow, account, settings })
     }
 
     pub(super) fn problems(&self, name: &str, lease_seconds: u64) -> Vec<String> {
@@ -96,6 +101,8 @@ impl ConnectorSection {
         }
         problems
             .extend(tls::ca_problem(&format!("connectors.{name}.calls.ca_file"), calls.ca_file.as_deref()));
+        let follow = self.follow.problems(self.kind).into_iter();
+        problems.extend(follow.map(|problem| format!("connectors.{name}.{problem}")));
         let on_its_way = http_client::unacknowledged(Duration::from_secs(self.calls.timeout_seconds));
         let own = self.settings.problems(Duration::from_secs(lease_seconds), on_its_way);
         problems.extend(own.into_iter().map(|problem| format!("connectors.{name}.{problem}")));
@@ -140,6 +147,7 @@ impl ConnectorSection {
             connector: self.settings.connect(http)?,
             permits: Permits::new(self.calls.concurrency),
             rate: RateLimit::new(self.calls.requests_per_minute),
+            follow: self.follow.settings(self.kind),
             breaker: Breaker::new(
                 name,
                 BreakerSettings {

@@ -25,20 +25,21 @@ const SECTIONS: [&str; 10] =
 /// Variables that other programs use too.
 const WELL_KNOWN: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("AMQP_URL", "broker.url")];
 /// Settings whose value may be in a file of its own, named by the setting with `_file`.
-pub(super) const IN_FILES: [&str; 10] = [
+pub(super) const IN_FILES: [&str; 11] = [
     "url",
     "token",
     "sealing",
     "fingerprint",
     "secrets",
     "master_secrets",
+    "webhook_secrets",
     "api_key",
     "key_secret",
     "private_key",
     "refresh_token",
 ];
 /// Secret settings with several values, one a line in their file.
-const LISTS: [&str; 4] = ["sealing", "fingerprint", "secrets", "master_secrets"];
+const LISTS: [&str; 5] = ["sealing", "fingerprint", "secrets", "master_secrets", "webhook_secrets"];
 
 /// Reads the file, if there is one, and overrides it with the environment.
 ///

@@ -5,6 +5,7 @@
 //! bad value stops the start. All problems are reported at once, each with its setting and never with its value.
 
 mod connectors;
+mod follow;
 mod load;
 mod problems;
 mod secret_files;
@@ -21,6 +22,7 @@ use secrecy::SecretString;
 
 pub use self::{
     connectors::{CallSection, ConnectorSection},
+    follow::FollowSection,
     load::{ConfigError, given, load},
     secret_files::open_secrets,
     sections::{

@@ -27,11 +27,12 @@ pub use self::{
 };
 use crate::{
     domain::{
-        AccountId, ConnectorError, CreateLink, Finding, LinkAnswer, LinkStatus, Outcome, Redactor, Rejection,
-        ReplayRule, TraceContext, escape_control,
+        AccountId, ConnectorError, CreateLink, CreatedLink, Finding, LinkAnswer, LinkStatus, NewLinkStatus,
+        Outcome, Redactor, Rejection, ReplayRule, TraceContext, escape_control,
+        follow::{self, FollowPolicy},
     },
     http_client::PeerClock,
-    limits::{Breaker, Health, Permits, RateLimit},
+    limits::{Breaker, Health, PermitPool, Permits, RateLimit},
 };
 
 /// The inputs of a call. The idempotency key is the same in every call for one record.
@@ -168,9 +169,27 @@ pub struct Account {
     /// The rate limit.
     pub rate: RateLimit,
     pub breaker: Breaker,
+    pub follow: FollowSettings,
+}
+
+/// How an account follows its links.
+pub struct FollowSettings {
+    /// Whether links are followed at all.
+    pub enabled: bool,
+    pub policy: FollowPolicy,
+    /// The permits of concurrent questions.
+    pub permits: PermitPool,
+    /// The secrets that authenticate the provider's webhooks.
+    pub webhook_secrets: Vec<SecretString>,
 }
 
 impl Account {
+    /// Returns how a new link is followed.
+    pub fn first_question(&self, link: &CreatedLink, now: OffsetDateTime) -> NewLinkStatus {
+        let ask_after = follow::first_question(&self.follow.policy, link.expires_at, now);
+        NewLinkStatus { expires_at: link.expires_at, ask_after: self.follow.enabled.then_some(ask_after) }
+    }
+
     /// Removes the account's and the job's secrets from an error, and the fields that are not in [`Kind::error_fields`].
     pub fn redact(&self, error: &mut ConnectorError, job: Option<&CreateLink>) {
         if !self.kind.error_fields.contains(&ErrorField::Code) {

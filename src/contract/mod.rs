@@ -4,6 +4,7 @@ mod decode;
 mod encode;
 mod fingerprint;
 mod result;
+mod status_update;
 
 pub use self::{
     decode::{
@@ -12,4 +13,5 @@ pub use self::{
     encode::{CanonicalRequest, canonical_request},
     fingerprint::{FingerprintKey, differences, fingerprint},
     result::{EventContent, conclusion, rejection, webhook},
+    status_update::{StatusUpdate, status_error, status_update},
 };

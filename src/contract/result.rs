@@ -6,8 +6,8 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::domain::{
-    Conclusion, ConclusionCode, ConnectorError, CreateLink, EventType, PayoutLinkState, PayoutStatus,
-    Rejection,
+    Conclusion, ConclusionCode, ConnectorError, CreateLink, EventType, NewLinkStatus, PayoutLinkState,
+    PayoutStatus, Rejection,
 };
 
 /// Prism's response, with the one thing that it lacks: the link. Absent fields are left out, save `error`.
@@ -23,6 +23,10 @@ struct ResultBody<'a> {
     payout_link: Option<PayoutLinkBody<'a>>,
     error: Option<ErrorInfo<'a>>,
     status_code: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    occurred_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -70,14 +74,18 @@ pub struct EventContent {
     pub error_code: Option<ConclusionCode>,
     /// The result as it is published now and in every replay. JSON; holds the link: a secret.
     pub result: Bytes,
+    /// How the link is followed, if it was created and its account follows links.
+    pub link: Option<NewLinkStatus>,
 }
 
-/// Encodes the result of a concluded record. `connector_payout_id` and `status_code` are the last known ones.
+/// Encodes the result of a concluded record. `connector_payout_id` and `status_code` are the last known ones; `now` is
+/// the time of the event.
 pub fn conclusion(
     job: &CreateLink,
     conclusion: &Conclusion,
     connector_payout_id: Option<&str>,
     status_code: u16,
+    now: OffsetDateTime,
 ) -> EventContent {
     let (link, payout_status) = (conclusion.link(), conclusion.payout_status());
     let connector_payout_id = link.map_or(connector_payout_id, |link| Some(&link.connector_payout_id));
@@ -102,6 +110,8 @@ pub fn conclusion(
             }
         }),
         status_code,
+        sequence: Some(1),
+        occurred_at: in_utc(now),
     };
     EventContent {
         state: conclusion.state(),
@@ -111,6 +121,7 @@ pub fn conclusion(
         status_code,
         error_code: conclusion.error().map(|(code, _)| code),
         result: json(&body),
+        link: None,
     }
 }
 
@@ -149,6 +160,8 @@ pub fn rejection(merchant_payout_id: Option<&str>, rejection: &Rejection) -> Byt
             connector_details: None,
         }),
         status_code: 0,
+        sequence: None,
+        occurred_at: None,
     })
 }
 

@@ -29,7 +29,7 @@ pub use self::{
     conclusion::{Conclusion, ConclusionCode},
     customer::{Address, BrowserInformation, Customer, CustomerDocument, PayoutAddress},
     event::{EventType, event_time},
-    follow::{Followed, LinkAnswer, LinkReport, LinkStatus},
+    follow::{Followed, LinkAnswer, LinkReport, LinkStatus, NewLinkStatus},
     idempotency::{idempotency_key, idempotency_key_of, idempotency_uuid},
     job::{CreateLink, InvalidIdentifier, InvalidWebhookUrl, MerchantPayoutId, WebhookUrl},
     money::{Currency, InvalidAmount, Money},

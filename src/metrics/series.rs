@@ -7,7 +7,7 @@ use prometheus_client::{encoding::EncodeLabelSet, metrics::info::Info, registry:
 use super::{Metrics, OTHER_FIELDS};
 use crate::{
     connectors::Account,
-    domain::{AttemptKind, AttemptOutcome, ConclusionCode, PayoutLinkState, RejectionCode},
+    domain::{AttemptKind, AttemptOutcome, ConclusionCode, LinkStatus, PayoutLinkState, RejectionCode},
 };
 
 impl Metrics {
@@ -45,6 +45,13 @@ impl Metrics {
                     drop(self.calls.get_or_create(&Called { connector: name.clone(), kind, outcome }));
                 }
             }
+            for outcome in ["reported", "unknown_status", "not_found", "unanswered"] {
+                drop(self.questions.get_or_create(&Asked { connector: name.clone(), outcome }));
+            }
+            for status in LinkStatus::ALL {
+                let status = status.as_str();
+                drop(self.link_changes.get_or_create(&Changed { connector: name.clone(), status }));
+            }
         }
         self
     }
@@ -71,6 +78,10 @@ impl Metrics {
         registry.register("connector_unread_fields", unread, self.unread_fields.clone());
         let statuses = "Links whose status is not known";
         registry.register("connector_unknown_statuses", statuses, self.unknown_statuses.clone());
+        let questions = "Questions about created links by outcome";
+        registry.register("link_questions", questions, self.questions.clone());
+        let changes = "Announced changes of created links by status";
+        registry.register("link_changes", changes, self.link_changes.clone());
         registry.register("results", "Publications of results by outcome", self.results.clone());
         registry.register("webhooks", "Webhook attempts by outcome", self.webhooks.clone());
         registry.register("abandoned", "Work abandoned after a database error", self.abandoned.clone());
@@ -162,4 +173,16 @@ pub(super) struct Calls {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Connector {
     pub(super) connector: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Asked {
+    pub(super) connector: Arc<str>,
+    pub(super) outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Changed {
+    pub(super) connector: Arc<str>,
+    pub(super) status: &'static str,
 }

@@ -270,12 +270,15 @@ impl Pipeline {
         conclusion: &Conclusion,
     ) -> Result<Box<DueEvent>, (StoreError, Option<Box<OpenLink>>)> {
         let progress = &link.progress;
-        let written = contract::conclusion(
+        let now = link.lease.time_at(Instant::now());
+        let mut written = contract::conclusion(
             &link.job,
             conclusion,
             progress.connector_payout_id.as_deref(),
             progress.status_code,
+            now,
         );
+        written.link = conclusion.link().map(|created| account.first_question(created, now));
         let (state, error_code) = (written.state, written.error_code);
         let answer = UnrecordedConclusion::of(&link, self.idempotency_key(&link));
         let concluding = Box::pin(self.store.conclude(link, written));

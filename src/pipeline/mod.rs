@@ -17,6 +17,7 @@ mod call_log;
 mod clocks;
 mod consumption;
 mod create_link;
+mod follow;
 mod headers;
 mod ignored_fields;
 mod intake;
@@ -108,6 +109,8 @@ pub struct Pipeline {
     suspects: RwLock<()>,
     /// Wakes the sweeper early.
     look_soon: Notify,
+    /// Wakes the followers early.
+    follow_soon: Notify,
     /// A reply could not be published: consumption pauses until results can be published.
     replies_blocked: watch::Sender<bool>,
     may_consume: watch::Sender<bool>,
@@ -144,6 +147,7 @@ impl Pipeline {
             delivering: PermitPool::new(settings.events_in_flight),
             suspects: RwLock::new(()),
             look_soon: Notify::new(),
+            follow_soon: Notify::new(),
             replies_blocked: watch::Sender::new(false),
             may_consume: watch::Sender::new(true),
             health: sweeper::Health::new(),

@@ -50,6 +50,8 @@ struct PostedWebhook {
     attempts: u32,
     again_after: Option<Duration>,
     attempt: Option<Attempt>,
+    /// The webhook of the record's previous event goes first.
+    waits: bool,
 }
 
 /// If a webhook takes longer than this, the publication is stored first.
@@ -112,6 +114,7 @@ impl Pipeline {
             webhook_calls: posted.attempt.into_iter().collect(),
             publish_after: publication.again_after,
             webhook_after: posted.again_after,
+            webhook_waits: posted.waits,
         };
         self.store.delivered(event, progress).await
     }
@@ -246,10 +249,14 @@ impl Pipeline {
             attempts: event.webhook_attempts,
             again_after,
             attempt: None,
+            waits: false,
         };
         let Some(url) = event.webhook_url.as_ref().filter(|_| event.webhook == WebhookState::Pending) else {
             return left(None);
         };
+        if event.webhook_waits {
+            return PostedWebhook { waits: true, ..left(None) };
+        }
         if !event.webhook_is_due {
             return left(Some(event.webhook_due_in));
         }
@@ -301,7 +308,7 @@ impl Pipeline {
         self.metrics.posted(state);
         let (kind, took) = (AttemptKind::Post, started.elapsed());
         let attempt = Attempt { kind, number, started_at, took, status_code, outcome, detail };
-        PostedWebhook { state, attempts: number, again_after, attempt: Some(attempt) }
+        PostedWebhook { state, attempts: number, again_after, attempt: Some(attempt), waits: false }
     }
 }
 
@@ -322,6 +329,7 @@ fn published_alone(event: &DueEvent, publication: Publication) -> EventProgress 
         webhook_calls: Vec::new(),
         publish_after: None,
         webhook_after: None,
+        webhook_waits: false,
     }
 }
 

@@ -7,16 +7,21 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::task::JoinHandle;
 
 use super::{
-    Pipeline, clocks::ClockWatch, consumption::Consumption, placement::PlacementWatch, retention::Retention,
-    seals::SealCounter, sweeper::Sweeper,
+    Pipeline, clocks::ClockWatch, consumption::Consumption, follow::Follower, placement::PlacementWatch,
+    retention::Retention, seals::SealCounter, sweeper::Sweeper,
 };
 use crate::tasks;
 
 impl Pipeline {
-    /// Starts the services: the sweeper, retention, and the watchers of the database, the clocks and consumption.
+    /// Starts the services: the sweeper, a follower for each account, retention, and the watchers of the database, the clocks and consumption.
     /// Their handles complete once the pipeline is stopped.
     pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
-        vec![
+        let accounts = self.connectors.iter().filter(|account| account.follow.enabled);
+        let followers = accounts.map(|account| {
+            let (pipeline, name) = (self.clone(), account.name.clone());
+            tasks::supervise("follower", move || Follower::new(pipeline.clone(), name.clone()).run().boxed())
+        });
+        let services = [
             self.start("sweeper", |pipeline| Sweeper::new(pipeline).run().boxed()),
             self.start("retention", |pipeline| Retention::new(pipeline).run().boxed()),
             self.start("seals", |pipeline| SealCounter::new(pipeline).run().boxed()),
@@ -29,7 +34,8 @@ impl Pipeline {
             self.start_until_stopped("clocks", |pipeline| ClockWatch::new(pipeline).run().boxed()),
             self.start_until_stopped("placement", |pipeline| PlacementWatch::new(pipeline).run().boxed()),
             self.start_until_stopped("consumption", |pipeline| Consumption::new(pipeline).run().boxed()),
-        ]
+        ];
+        services.into_iter().chain(followers).collect()
     }
 
     /// Starts a service that ends by itself once the pipeline is stopped. It is restarted after a panic.

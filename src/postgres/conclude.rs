@@ -11,15 +11,18 @@ use uuid::Uuid;
 use super::{
     Store,
     batch::{Statement, column},
+    due_event::{DueEvent, WebhookState},
     error::StoreError,
     numbers::{millis, whole_millis},
-    outbox::{DueEvent, WebhookState},
     seal::Column,
     timeline::Timeline,
 };
 use crate::{
     contract::EventContent,
-    domain::{Attempt, AttemptKind, ConclusionCode, EventType, Lease, OpenLink, PayoutLinkState, WebhookUrl},
+    domain::{
+        Attempt, AttemptKind, ConclusionCode, EventType, Lease, LinkStatus, NewLinkStatus, OpenLink,
+        PayoutLinkState, WebhookUrl,
+    },
 };
 
 pub(super) struct Conclude {
@@ -35,11 +38,26 @@ pub(super) struct Row {
     payout_status: &'static str,
     connector_payout_id: Option<String>,
     in_doubt_since: Option<OffsetDateTime>,
+    link: Option<NewLinkStatus>,
     status_code: i32,
     error_code: Option<&'static str>,
     result: Vec<u8>,
     webhook_url: Option<Url>,
     calls: Vec<Attempt>,
+}
+
+impl Row {
+    fn link_status(&self) -> Option<&'static str> {
+        self.link.map(|_| LinkStatus::Unclaimed.as_str())
+    }
+
+    fn expires_at(&self) -> Option<OffsetDateTime> {
+        self.link?.expires_at
+    }
+
+    fn ask_after_ms(&self) -> Option<i64> {
+        self.link?.ask_after.map(millis)
+    }
 }
 
 /// A record that could not be concluded.
@@ -84,6 +102,7 @@ impl Store {
             payout_status: content.payout_status.as_str(),
             connector_payout_id: content.connector_payout_id,
             in_doubt_since: link.progress.in_doubt_since,
+            link: content.link,
             status_code: content.status_code.into(),
             error_code: content.error_code.map(ConclusionCode::as_str),
             result: self.keys.seal(Column::Result, link.id, &content.result),
@@ -108,6 +127,7 @@ impl Store {
             merchant_id,
             connector,
             merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
+            sequence: 1,
             result: content.result,
             reply_to: to.reply_to,
             correlation_id: to.correlation_id,
@@ -120,6 +140,7 @@ impl Store {
             webhook_url,
             webhook_is_due: true,
             webhook_due_in: Duration::ZERO,
+            webhook_waits: false,
             webhook_attempts: 0,
             lease: Lease {
                 holder: row.holder,
@@ -173,7 +194,7 @@ macro_rules! update {
             WITH new AS (
                 SELECT * FROM "# + $rows + r#" AS new (
                     id, holder, event_id, type, state, payout_status, connector_payout_id, in_doubt_since,
-                    status_code, error_code, result, webhook_url, took_ms
+                    status_code, error_code, result, webhook_url, took_ms, link_status, expires_at, ask_after_ms
                 )
             ), concluded AS (
                 UPDATE payout_links p SET
@@ -181,7 +202,8 @@ macro_rules! update {
                     connector_payout_id = new.connector_payout_id, in_doubt_since = new.in_doubt_since,
                     status_code = new.status_code, error_code = new.error_code, result = new.result,
                     event_id = new.event_id, took_ms = new.took_ms, due_at = NULL, holder = NULL,
-                    concluded_at = now()
+                    concluded_at = now(), link_status = new.link_status, expires_at = new.expires_at,
+                    follow_due_at = now() + new.ask_after_ms * interval '1 millisecond'
                 FROM new
                 -- Only an open row has a holder. With a condition on the state, the planner might read every open row
                 -- by the sweeper's index instead of these rows by their ids.
@@ -226,7 +248,7 @@ impl Conclude {
             [row] if calls.is_empty() => update!(
                 "(VALUES (
                     $1::uuid, $2::uuid, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8::timestamptz, $9::integer,
-                    $10::text, $11::bytea, $12::text, $13::integer
+                    $10::text, $11::bytea, $12::text, $13::integer, $15::text, $16::timestamptz, $17::bigint
                 ))",
                 "",
                 row.id,
@@ -243,6 +265,9 @@ impl Conclude {
                 row.webhook_url.as_ref().map(Url::as_str),
                 first_call_took(row),
                 millis(self.event_lease),
+                row.link_status(),
+                row.expires_at(),
+                row.ask_after_ms(),
             )
             .fetch_all(connection)
             .await?,
@@ -251,7 +276,7 @@ impl Conclude {
                     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::text[]),
                     unnest($5::text[]), unnest($6::text[]), unnest($7::text[]), unnest($8::timestamptz[]),
                     unnest($9::integer[]), unnest($10::text[]), unnest($11::bytea[]), unnest($12::text[]),
-                    unnest($13::integer[])
+                    unnest($13::integer[]), unnest($24::text[]), unnest($25::timestamptz[]), unnest($26::bigint[])
                 )",
                 ", timeline AS (
                     INSERT INTO attempts (
@@ -290,6 +315,9 @@ impl Conclude {
                 &calls.outcomes as &[&str],
                 &calls.details as &[Option<String>],
                 &calls.callers,
+                &column(rows, Row::link_status) as &[Option<&str>],
+                &column(rows, Row::expires_at) as &[Option<OffsetDateTime>],
+                &column(rows, Row::ask_after_ms) as &[Option<i64>],
             )
             .fetch_all(connection)
             .await?,

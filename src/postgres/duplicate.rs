@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::{Store, accepted::Accepted, batch::column, connect::answered, error::StoreError, seal::Column};
 use crate::{
-    contract::{self, CanonicalRequest},
-    domain::{CreateLink, PayoutLinkState},
+    contract::{self, CanonicalRequest, StatusUpdate},
+    domain::{CreateLink, EventType, PayoutLinkState},
 };
 
 /// `merchant_id` and `merchant_payout_id`.
@@ -37,6 +37,15 @@ struct Finished {
     state: String,
     event_id: Uuid,
     result: Vec<u8>,
+    newest: Option<Newest>,
+}
+
+/// The newest of the later events.
+#[derive(Clone)]
+struct Newest {
+    event_id: Uuid,
+    event_type: EventType,
+    update: StatusUpdate,
 }
 
 /// A job whose key is taken.
@@ -66,7 +75,8 @@ pub(super) async fn find<'a>(
         r#"
         SELECT
             place AS "place!", p.id, request_fingerprint, connector, amount_minor, currency,
-            destination_currency, request, state, event_id, result, created_at
+            destination_currency, request, state, event_id, result, created_at, newest_event_id, newest_event_type,
+            payout_status, occurred_at, sequence, status_error
         FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (merchant_id, merchant_payout_id, place)
         JOIN payout_links p ON p.merchant_payout_id = ANY (ARRAY[wanted.merchant_payout_id])
             AND p.merchant_id = wanted.merchant_id
@@ -80,8 +90,18 @@ pub(super) async fn find<'a>(
     Ok(found
         .into_iter()
         .filter_map(|row| {
+            let newest = row.newest_event_id.zip(row.payout_status).zip(row.occurred_at);
+            let newest = newest.and_then(|((event_id, payout_status), occurred_at)| {
+                let sequence = u32::try_from(row.sequence).unwrap_or_default();
+                let update = StatusUpdate { sequence, payout_status, occurred_at, error: row.status_error };
+                // A type of a later version: the conclusion is the newest event that this version knows.
+                let event_type = EventType::parse(&row.newest_event_type?)?;
+                Some(Newest { event_id, event_type, update })
+            });
             let finished = match (row.event_id, row.result) {
-                (Some(event_id), Some(result)) => Some(Finished { state: row.state, event_id, result }),
+                (Some(event_id), Some(result)) => {
+                    Some(Finished { state: row.state, event_id, result, newest })
+                }
                 _ => None,
             };
             let found = Found {
@@ -176,6 +196,11 @@ impl Store {
             .keys
             .open(Column::Result, id, &finished.result)
             .map_err(|error| StoreError::inconsistent("payout_links", "result", id, error))?;
+        if let Some(Newest { event_id, event_type, update }) = finished.newest {
+            let result = contract::status_update(&result, &update)
+                .ok_or_else(|| StoreError::inconsistent("payout_links", "status_error", id, "not JSON"))?;
+            return Ok(Accepted::Finished { event_id, event_type, connector, result: result.into() });
+        }
         let state = PayoutLinkState::parse(&finished.state);
         let event_type = state.and_then(PayoutLinkState::event_type).ok_or_else(|| {
             StoreError::inconsistent("payout_links", "state", id, format!("{:?}", finished.state))
@@ -219,7 +244,8 @@ impl Store {
         )
         .fetch_one(&self.pool);
         let row = answered(&self.pool, row).await?;
-        let finished = Finished { state: row.state, event_id: row.event_id, result: row.result };
+        let finished =
+            Finished { state: row.state, event_id: row.event_id, result: row.result, newest: None };
         self.finished(first.id, first.connector.clone(), finished)
     }
 

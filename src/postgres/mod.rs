@@ -9,6 +9,7 @@
 //! | `renew_for_call`, `renew_for_look_up` | the next call and its lease are stored before the call begins |
 //! | `postpone` | ends the lease and sets `due_at`; takes back a call that was stored and not made |
 //! | `conclude` | stores the conclusion and its event together, at most once for each record |
+//! | `claim_followed`, `begin_cancel`, `record_answer` | asks about created links: status, events and the next question are stored together |
 //! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
@@ -37,10 +38,13 @@ mod conclude;
 mod connect;
 mod connect_error;
 mod due;
+mod due_event;
 mod duplicate;
 mod error;
 mod fitness;
+mod follow;
 mod leased;
+mod link_status;
 mod migrations;
 mod numbers;
 mod renew;
@@ -71,8 +75,8 @@ use tokio::time::sleep;
 
 use self::{
     accept::Accept, availability::Availability, batch::Batcher, clock::DatabaseClock, conclude::Conclude,
-    connect::answered, connection_cache::ConnectionCache, outbox::Delivered, renew::Renew,
-    worker::WorkerNumber,
+    connect::answered, connection_cache::ConnectionCache, link_status::RecordAnswer, outbox::Delivered,
+    renew::Renew, worker::WorkerNumber,
 };
 pub use self::{
     accept::{Hold, NewLink},
@@ -82,11 +86,13 @@ pub use self::{
     clock::ClockState,
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
+    due_event::{DueEvent, EventProgress, WebhookState},
     error::StoreError,
     fitness::{examine, is_fit, schema},
+    follow::FollowedLink,
+    link_status::AnswerRecord,
     migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
-    outbox::{DueEvent, EventProgress, WebhookState},
     probe::Probe,
     prune::Batch,
     record_id::Identity,
@@ -123,6 +129,7 @@ pub struct Store {
     renewing: Batcher<Renew>,
     concluding: Batcher<Conclude>,
     delivering: Batcher<Delivered>,
+    answering: Batcher<RecordAnswer>,
 }
 
 impl Store {
@@ -135,6 +142,7 @@ impl Store {
             renewing: Batcher::start(Renew { lease: settings.lease }, limits, &lane),
             concluding: Batcher::start(Conclude { event_lease: settings.event_lease }, limits, &lane),
             delivering: Batcher::start(Delivered, limits, &lane),
+            answering: Batcher::start(RecordAnswer, limits, &lane),
             pool,
             worker: WorkerNumber::random(),
             presence_lost_at: Mutex::default(),

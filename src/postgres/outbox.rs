@@ -1,108 +1,27 @@
 //! `claim_events`, `delivered`: claim events that are due, and store how far their delivery has come.
 
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::time::Instant;
-use url::Url;
 use uuid::Uuid;
 
 use super::{
     Store,
     batch::{Statement, column},
     connect::answered,
+    due_event::{DueEvent, EventProgress, WebhookState},
     error::StoreError,
     leased::while_leased,
     numbers::{count, millis, whole_millis},
     seal::Column,
     timeline::Timeline,
 };
-use crate::domain::{Attempt, EventType, Lease, TraceContext};
-
-/// A claimed event; this worker may deliver it while its lease runs.
-pub struct DueEvent {
-    /// UUIDv7: `message_id` of the result and `webhook-id`.
-    pub id: Uuid,
-    pub payout_link_id: Uuid,
-    pub event_type: EventType,
-    pub merchant_id: String,
-    pub connector: String,
-    pub merchant_payout_id: String,
-    /// JSON, identical in every publication. It holds the link, which is a secret.
-    pub result: Bytes,
-    pub reply_to: Option<String>,
-    pub correlation_id: Option<String>,
-    pub trace: TraceContext,
-    pub published: bool,
-    /// The reply is not published yet, because the requester's queue has rejected it so far.
-    pub reply_due: bool,
-    /// Publications that failed so far.
-    pub publish_attempts: u32,
-    /// Time until the next publication; the webhook may be due earlier.
-    pub publish_due_in: Duration,
-    pub webhook: WebhookState,
-    pub webhook_url: Option<Url>,
-    /// Whether the next webhook attempt is due; publishing may be due earlier.
-    pub webhook_is_due: bool,
-    /// Time until the next webhook attempt.
-    pub webhook_due_in: Duration,
-    /// Webhook attempts so far.
-    pub webhook_attempts: u32,
-    pub lease: Lease,
-}
-
-impl fmt::Debug for DueEvent {
-    /// Omits the result, which holds the link, and the webhook's URL, which may hold a secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DueEvent")
-            .field("id", &self.id)
-            .field("type", &self.event_type)
-            .finish_non_exhaustive()
-    }
-}
-
-/// State of an event's webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WebhookState {
-    None,
-    Pending,
-    Delivered,
-    /// The merchant answered 410, or the schedule is exhausted. The payout link's state is not affected.
-    Abandoned,
-}
-
-impl WebhookState {
-    /// Returns the name in the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Pending => "pending",
-            Self::Delivered => "delivered",
-            Self::Abandoned => "abandoned",
-        }
-    }
-}
-
-/// How far the delivery of an event has come.
-#[derive(Debug)]
-pub struct EventProgress {
-    pub published: bool,
-    /// See [`DueEvent::reply_due`].
-    pub reply_due: bool,
-    pub publish_attempts: u32,
-    /// The webhook is still being delivered under the event's lease: only the publication is stored.
-    pub keeps_lease: bool,
-    pub webhook: WebhookState,
-    pub webhook_attempts: u32,
-    /// Webhook attempts since the last write.
-    pub webhook_calls: Vec<Attempt>,
-    /// Time until the next publication, if the result is not published or a reply is due.
-    pub publish_after: Option<Duration>,
-    /// Time until the next webhook attempt, if the webhook is pending.
-    pub webhook_after: Option<Duration>,
-}
+use crate::{
+    contract::{self, StatusUpdate},
+    domain::{Attempt, EventType, Lease, TraceContext},
+};
 
 pub(super) struct Delivered;
 
@@ -140,6 +59,10 @@ impl Store {
                 RETURNING e.*
             )
             SELECT
+                e.sequence AS "sequence!", e.new_payout_status, e.occurred_at, e.error,
+                e.webhook_waits AND EXISTS (
+                    SELECT FROM events before WHERE before.id = e.previous_event_id AND before.webhook_state = 'pending'
+                ) AS "webhook_waits!",
                 e.id AS "id!", e.payout_link_id AS "payout_link_id!", e.type AS "event_type!", e.published_at,
                 e.reply_due AS "reply_due!", e.publish_attempts AS "publish_attempts!", e.webhook_url, e.webhook_state AS "webhook_state!", e.webhook_attempts AS "webhook_attempts!",
                 coalesce(e.webhook_due_at <= now(), false) AS "webhook_is_due!",
@@ -174,6 +97,15 @@ impl Store {
                     .keys
                     .open(Column::Result, row.payout_link_id, sealed)
                     .map_err(|error| inconsistent("payout_links", "result", &error.to_string()))?;
+                let sequence = u32::try_from(row.sequence).unwrap_or_default();
+                let result = match (row.new_payout_status, row.occurred_at) {
+                    (Some(payout_status), Some(occurred_at)) => contract::status_update(
+                        &result,
+                        &StatusUpdate { sequence, payout_status, occurred_at, error: row.error },
+                    )
+                    .ok_or_else(|| inconsistent("events", "error", "not JSON"))?,
+                    _ => result.into(),
+                };
                 Ok(Box::new(DueEvent {
                     id: row.id,
                     payout_link_id: row.payout_link_id,
@@ -182,8 +114,10 @@ impl Store {
                     merchant_id: row.merchant_id,
                     connector: row.connector,
                     merchant_payout_id: row.merchant_payout_id,
-                    result: result.into(),
-                    reply_to: row.reply_to,
+                    sequence,
+                    result,
+                    // Only the requester of the job waits, and only for the conclusion.
+                    reply_to: row.reply_to.filter(|_| sequence <= 1),
                     correlation_id: row.correlation_id,
                     trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
                     published: row.published_at.is_some(),
@@ -205,6 +139,7 @@ impl Store {
                     webhook_due_in: Duration::from_millis(
                         row.webhook_due_in_ms.try_into().unwrap_or_default(),
                     ),
+                    webhook_waits: row.webhook_waits,
                     webhook_attempts: u32::try_from(row.webhook_attempts).unwrap_or_default(),
                     lease: Lease {
                         holder,
@@ -300,8 +235,11 @@ impl Statement for Delivered {
                     publish_attempts = new.publish_attempts,
                     webhook_state = new.webhook_state,
                     webhook_attempts = new.webhook_attempts,
+                    -- The row's current value: the previous webhook may have been finished meanwhile.
+                    webhook_waits = e.webhook_waits AND (keeps_lease OR new.webhook_waits),
                     webhook_due_at = CASE
                         WHEN keeps_lease THEN e.webhook_due_at
+                        WHEN new.webhook_waits THEN now() + CASE WHEN e.webhook_waits THEN $23::bigint ELSE 0 END * interval '1 millisecond'
                         ELSE now() + post_after_ms * interval '1 millisecond'
                     END,
                     publish_due_at = CASE
@@ -311,6 +249,9 @@ impl Statement for Delivered {
                     -- least() ignores NULL.
                     due_at = CASE
                         WHEN keeps_lease THEN e.due_at
+                        WHEN new.webhook_waits THEN now() + least(
+                            publish_after_ms, CASE WHEN e.webhook_waits THEN $23::bigint ELSE 0 END
+                        ) * interval '1 millisecond'
                         ELSE now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond'
                     END,
                     holder = CASE WHEN keeps_lease THEN e.holder END,
@@ -321,13 +262,15 @@ impl Statement for Delivered {
                     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::boolean[]), unnest($4::text[]),
                     unnest($5::integer[]), unnest($6::bigint[]), unnest($7::bigint[]),
                     unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::integer[]),
-                    unnest($19::boolean[]), unnest($20::integer[]), unnest($21::boolean[])
+                    unnest($19::boolean[]), unnest($20::integer[]), unnest($21::boolean[]),
+                    unnest($22::boolean[])
                 ) AS new (
                     id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms,
-                    posted_at, took_ms, status_code, reply_due, publish_attempts, keeps_lease
+                    posted_at, took_ms, status_code, reply_due, publish_attempts, keeps_lease, webhook_waits
                 )
                 WHERE e.id = ANY (ARRAY[new.id]) AND e.holder = new.holder
-                RETURNING new.holder, e.id
+                RETURNING
+                    new.holder, e.id, CASE WHEN e.webhook_state <> 'pending' THEN e.next_event_id END AS next_event_id
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT link, kind, number, started_at, took_ms, status_code, outcome, detail
@@ -336,7 +279,7 @@ impl Statement for Delivered {
                     $14::text[], $15::text[]
                 ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail)
             )
-            SELECT id, holder AS "holder!" FROM written
+            SELECT id, holder AS "holder!", next_event_id FROM written
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),
@@ -359,9 +302,13 @@ impl Statement for Delivered {
             &column(&rows, |row| row.progress.reply_due),
             &column(&rows, |row| count(row.progress.publish_attempts)),
             &column(&rows, |row| row.progress.keeps_lease),
+            &column(&rows, |row| row.progress.webhook_waits),
+            millis(PREVIOUS_WEBHOOK_CHECK),
         )
         .fetch_all(&mut *connection)
         .await?;
+        let next: Vec<Uuid> = written.iter().filter_map(|row| row.next_event_id).collect();
+        wake(connection, &next).await?;
         if written.len() == rows.len() {
             return Ok(rows.iter().map(|_| Ok(())).collect());
         }
@@ -382,4 +329,26 @@ impl Statement for Delivered {
             )
             .collect())
     }
+}
+
+/// A webhook that waits for the previous one looks again after this time, if nobody woke it.
+const PREVIOUS_WEBHOOK_CHECK: Duration = Duration::from_secs(300);
+
+/// Makes webhooks due whose previous webhooks are finished.
+async fn wake(connection: &mut PgConnection, events: &[Uuid]) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    // A statement of its own: only a new snapshot shows an event that was stored meanwhile.
+    sqlx::query!(
+        "UPDATE events SET
+            webhook_waits = false,
+            webhook_due_at = now(),
+            due_at = CASE WHEN holder IS NULL THEN now() ELSE due_at END
+         WHERE id = ANY($1) AND webhook_waits AND webhook_state = 'pending'",
+        events
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

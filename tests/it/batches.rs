@@ -93,6 +93,7 @@ fn told(link: &mut OpenLink, number: usize) -> contract::EventContent {
         status_code,
         error_code,
         result: json!({ "number": number }).to_string().into(),
+        link: None,
     }
 }
 

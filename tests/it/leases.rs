@@ -79,6 +79,7 @@ async fn a_late_post_stands_in_the_timeline() {
         webhook_calls: vec![post],
         publish_after: None,
         webhook_after: None,
+        webhook_waits: false,
     };
     let refused = store.delivered(&event, telling).await.unwrap_err();
     // then it is told so, the event is left as it is, and the post stands in the timeline.

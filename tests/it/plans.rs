@@ -152,6 +152,7 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
                     webhook_calls: Vec::new(),
                     publish_after: (!published).then_some(Duration::ZERO),
                     webhook_after: None,
+                    webhook_waits: false,
                 };
                 store.delivered(&event, progress).await.unwrap();
             };

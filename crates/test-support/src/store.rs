@@ -99,5 +99,6 @@ pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::Even
         status_code: 201,
         error_code: None,
         result: "{}".into(),
+        link: None,
     }
 }

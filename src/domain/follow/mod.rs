@@ -30,10 +30,19 @@ pub struct Followed {
     pub expiring_is_announced: bool,
     /// A request to cancel the link that is not answered yet.
     pub cancel_is_requested: bool,
-    /// When the provider cancelled the link for this worker, and why it was asked to.
+    /// When a worker began to cancel the link, and why. The cancel may have had no effect.
     pub cancelled: Option<(OffsetDateTime, CancelReason)>,
     /// Questions without an answer since the last one.
     pub failures: u32,
+}
+
+/// How a new link is followed.
+#[derive(Debug, Clone, Copy)]
+pub struct NewLinkStatus {
+    /// The end of the link.
+    pub expires_at: Option<OffsetDateTime>,
+    /// Time until the first question; `None`: the account follows no links.
+    pub ask_after: Option<Duration>,
 }
 
 /// Why the worker cancelled a link.
@@ -43,6 +52,21 @@ pub enum CancelReason {
     Expiry,
     /// Somebody asked for it.
     Request,
+}
+
+impl CancelReason {
+    /// Returns the name in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expiry => "expiry",
+            Self::Request => "request",
+        }
+    }
+
+    /// Parses a name in the database.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Expiry, Self::Request].into_iter().find(|reason| reason.as_str() == name)
+    }
 }
 
 /// The provider's answer to the question about a link.
@@ -145,7 +169,7 @@ fn on_report(
         && let Some((cancelled_at, _)) = link.cancelled
         && let left = policy.confirm_cancel.saturating_sub(since(cancelled_at, now))
         && !left.is_zero()
-        && !link.status.is_final()
+        && link.status == LinkStatus::Unclaimed
     {
         return unchanged(link, FollowStep::Ask { after: left });
     }
@@ -160,7 +184,7 @@ fn on_report(
 /// Returns the status that a report means for this link: a link that the worker cancelled at its end has expired, and
 /// one that it cancelled on request is cancelled, whichever of the two the provider says.
 fn meant(reported: LinkStatus, link: &Followed) -> LinkStatus {
-    match (reported, link.cancelled) {
+    match (reported, link.cancelled.filter(|_| link.status == LinkStatus::Unclaimed)) {
         (LinkStatus::Cancelled | LinkStatus::Expired, Some((_, CancelReason::Expiry))) => LinkStatus::Expired,
         (LinkStatus::Cancelled | LinkStatus::Expired, Some((_, CancelReason::Request))) => {
             LinkStatus::Cancelled
@@ -199,10 +223,11 @@ fn changed(
 fn same(link: &Followed, policy: &FollowPolicy, now: OffsetDateTime) -> FollowDecision {
     let is_unclaimed = link.status == LinkStatus::Unclaimed;
     let ends = link.expires_at.filter(|_| is_unclaimed);
-    if is_unclaimed && link.cancel_is_requested && link.cancelled.is_none() {
+    // Also where a cancel has begun before: the provider says that it had no effect.
+    if is_unclaimed && link.cancel_is_requested {
         return unchanged(link, FollowStep::Cancel(CancelReason::Request));
     }
-    if policy.cancels_expired && link.cancelled.is_none() && ends.is_some_and(|end| end <= now) {
+    if policy.cancels_expired && ends.is_some_and(|end| end <= now) {
         return unchanged(link, FollowStep::Cancel(CancelReason::Expiry));
     }
     let is_expiring =

@@ -1,0 +1,241 @@
+//! `record_answer`: stores the provider's answer about a link, its status and its events in one statement.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Store,
+    batch::{Statement, column},
+    error::StoreError,
+    follow::FollowedLink,
+    leased::while_leased,
+    numbers::{count, millis},
+};
+use crate::domain::{LinkStatus, follow::StatusEvent};
+
+pub(super) struct RecordAnswer;
+
+/// The provider's answer about a link, as it is stored.
+#[derive(Debug)]
+pub struct AnswerRecord {
+    /// The status afterwards, and whether it is another one.
+    pub status: LinkStatus,
+    pub has_changed: bool,
+    /// The provider's own word; `None` if it did not answer.
+    pub provider_status: Option<String>,
+    pub provider_payout_id: Option<String>,
+    /// The end of the link, if the provider said it.
+    pub expires_at: Option<OffsetDateTime>,
+    pub expiring_is_announced: bool,
+    /// Questions without an answer since the last one.
+    pub failures: u32,
+    /// Time until the next question; `None`: the link is not asked about any more.
+    pub ask_after: Option<Duration>,
+    /// The events of the change, in order, each with the JSON of its error.
+    pub events: Vec<(StatusEvent, Option<String>)>,
+}
+
+pub(super) struct AnswerRow {
+    id: Uuid,
+    holder: Uuid,
+    answer: AnswerRecord,
+    /// UUIDv7, one for each event.
+    event_ids: Vec<Uuid>,
+}
+
+impl Store {
+    /// Stores the answer and its events, ends the lease, and sets the time of the next question.
+    ///
+    /// A webhook that waits for a retry is brought forward if a later event of its record is stored.
+    ///
+    /// # Errors
+    ///
+    /// `LeaseLost` if the link belongs to another claim; `Unavailable` if the database did not answer while the lease
+    /// ran; `Rejected` if the database does not accept the values. The link becomes due again after its lease.
+    pub async fn record_answer(&self, link: &FollowedLink, answer: AnswerRecord) -> Result<(), StoreError> {
+        let event_ids = answer.events.iter().map(|_| Uuid::now_v7()).collect();
+        let row = Arc::new(AnswerRow { id: link.id, holder: link.lease.holder, answer, event_ids });
+        while_leased(&link.lease, self.patiently(|| self.answering.submit(row.clone()))).await
+    }
+}
+
+impl Statement for RecordAnswer {
+    type Item = Arc<AnswerRow>;
+    type Answer = ();
+
+    fn weight(_: &Arc<AnswerRow>) -> usize {
+        0
+    }
+
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Arc<AnswerRow>],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let (same, changed): (Vec<&AnswerRow>, Vec<&AnswerRow>) =
+            rows.iter().map(AsRef::as_ref).partition(|row| row.event_ids.is_empty());
+        let mut written = without_events(connection, &same).await?;
+        for row in changed {
+            if with_events(connection, row).await? {
+                written.insert((row.id, row.holder));
+            }
+        }
+        Ok(rows
+            .iter()
+            .map(
+                |row| {
+                    if written.contains(&(row.id, row.holder)) { Ok(()) } else { Err(StoreError::LeaseLost) }
+                },
+            )
+            .collect())
+    }
+}
+
+/// Stores the answers that change nothing: most of them.
+async fn without_events(
+    connection: &mut PgConnection,
+    rows: &[&AnswerRow],
+) -> Result<HashSet<(Uuid, Uuid)>, StoreError> {
+    if rows.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let written = sqlx::query!(
+        r#"
+        UPDATE payout_links p SET
+            link_status = new.link_status,
+            provider_status = coalesce(new.provider_status, p.provider_status),
+            provider_payout_id = coalesce(new.provider_payout_id, p.provider_payout_id),
+            expires_at = coalesce(new.expires_at, p.expires_at),
+            expiring_announced = new.expiring_announced,
+            follow_failures = new.failures,
+            asked_at = now(),
+            follow_holder = NULL,
+            follow_due_at = now() + new.ask_after_ms * interval '1 millisecond'
+        FROM (SELECT
+            unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
+            unnest($6::timestamptz[]), unnest($7::boolean[]), unnest($8::integer[]), unnest($9::bigint[])
+        ) AS new (
+            id, holder, link_status, provider_status, provider_payout_id, expires_at, expiring_announced, failures,
+            ask_after_ms
+        )
+        WHERE p.id = ANY (ARRAY[new.id]) AND p.follow_holder = new.holder
+        RETURNING p.id, new.holder AS "holder!"
+        "#,
+        &column(rows, |row| row.id),
+        &column(rows, |row| row.holder),
+        &column(rows, |row| row.answer.status.as_str()) as &[&str],
+        &column(rows, |row| row.answer.provider_status.as_deref()) as &[Option<&str>],
+        &column(rows, |row| row.answer.provider_payout_id.as_deref()) as &[Option<&str>],
+        &column(rows, |row| row.answer.expires_at) as &[Option<OffsetDateTime>],
+        &column(rows, |row| row.answer.expiring_is_announced),
+        &column(rows, |row| count(row.answer.failures)),
+        &column(rows, |row| row.answer.ask_after.map(millis)) as &[Option<i64>],
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(written.into_iter().map(|row| (row.id, row.holder)).collect())
+}
+
+/// Stores an answer with its events: the status, the numbers of the events and the events themselves in one
+/// statement. Returns whether the link still belonged to the claim.
+///
+/// The previous event's row is locked by the update that names the next event in it. Whoever finishes its webhook at
+/// the same time sees that name, and wakes the next webhook.
+async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<bool, StoreError> {
+    let (answer, events) = (&row.answer, &row.answer.events);
+    let Some((newest, newest_error)) = events.last() else { return Ok(false) };
+    let previous: Vec<Option<Uuid>> =
+        std::iter::once(None).chain(row.event_ids.iter().copied().map(Some)).take(events.len()).collect();
+    let next: Vec<Option<Uuid>> =
+        row.event_ids.iter().copied().skip(1).map(Some).chain(std::iter::once(None)).collect();
+    let written = sqlx::query_scalar!(
+        r#"
+        WITH RECURSIVE before AS (
+            SELECT id, coalesce(newest_event_id, event_id) AS event_id, sequence FROM payout_links
+            WHERE id = $1 AND follow_holder = $2
+            FOR UPDATE
+        ), changed AS (
+            UPDATE payout_links p SET
+                link_status = $3,
+                provider_status = coalesce($4, p.provider_status),
+                provider_payout_id = coalesce($5, p.provider_payout_id),
+                expires_at = coalesce($6, p.expires_at),
+                expiring_announced = $7,
+                follow_failures = 0,
+                asked_at = now(),
+                follow_holder = NULL,
+                follow_due_at = now() + $8::bigint * interval '1 millisecond',
+                status_changed_at = CASE WHEN $9 THEN now() ELSE p.status_changed_at END,
+                status_error = $10,
+                payout_status = $11,
+                occurred_at = $12,
+                newest_event_id = $13,
+                newest_event_type = $14,
+                sequence = before.sequence + $15
+            FROM before WHERE p.id = before.id
+            RETURNING p.id, before.event_id, before.sequence
+        ), undelivered AS (
+            SELECT e.id, e.previous_event_id, e.webhook_state FROM events e JOIN changed ON e.id = changed.event_id
+            UNION ALL
+            SELECT e.id, e.previous_event_id, e.webhook_state FROM events e JOIN undelivered ON e.id = undelivered.previous_event_id
+            WHERE undelivered.webhook_state = 'pending'
+        ), brought_forward AS (
+            UPDATE events e SET
+                next_event_id = CASE WHEN e.id = changed.event_id THEN $16 ELSE e.next_event_id END,
+                webhook_due_at = CASE
+                    WHEN e.webhook_state = 'pending' AND e.holder IS NULL THEN now() ELSE e.webhook_due_at
+                END,
+                due_at = CASE WHEN e.webhook_state = 'pending' AND e.holder IS NULL THEN now() ELSE e.due_at END
+            FROM undelivered, changed WHERE e.id = undelivered.id
+            RETURNING e.id, e.webhook_url, e.webhook_state
+        )
+        INSERT INTO events (
+            id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, due_at, sequence, new_payout_status,
+            occurred_at, error, previous_event_id, next_event_id, webhook_waits
+        )
+        SELECT
+            new.id, changed.id, new.type, previous.webhook_url,
+            CASE WHEN previous.webhook_url IS NULL THEN 'none' ELSE 'pending' END,
+            CASE WHEN previous.webhook_url IS NOT NULL THEN now() END,
+            now(), changed.sequence + new.place, new.payout_status, new.occurred_at, new.error,
+            coalesce(new.previous_event_id, changed.event_id), new.next_event_id,
+            previous.webhook_url IS NOT NULL AND (new.place > 1 OR previous.webhook_state = 'pending')
+        FROM changed LEFT JOIN brought_forward previous ON previous.id = changed.event_id
+        CROSS JOIN UNNEST(
+            $17::uuid[], $18::text[], $19::text[], $20::timestamptz[], $21::text[], $22::uuid[], $23::uuid[]
+        ) WITH ORDINALITY AS new (
+            id, type, payout_status, occurred_at, error, previous_event_id, next_event_id, place
+        )
+        RETURNING id
+        "#,
+        row.id,
+        row.holder,
+        answer.status.as_str(),
+        answer.provider_status.as_deref(),
+        answer.provider_payout_id.as_deref(),
+        answer.expires_at,
+        answer.expiring_is_announced,
+        answer.ask_after.map(millis),
+        answer.has_changed,
+        newest_error.as_deref(),
+        newest.payout_status.as_str(),
+        newest.occurred_at,
+        row.event_ids.last().copied(),
+        newest.event_type.as_str(),
+        i32::try_from(events.len()).unwrap_or(i32::MAX),
+        row.event_ids.first().copied(),
+        &row.event_ids,
+        &column(&events.iter().collect::<Vec<_>>(), |(event, _)| event.event_type.as_str()) as &[&str],
+        &column(&events.iter().collect::<Vec<_>>(), |(event, _)| event.payout_status.as_str()) as &[&str],
+        &column(&events.iter().collect::<Vec<_>>(), |(event, _)| event.occurred_at),
+        &column(&events.iter().collect::<Vec<_>>(), |(_, error)| error.as_deref()) as &[Option<&str>],
+        &previous as &[Option<Uuid>],
+        &next as &[Option<Uuid>],
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(!written.is_empty())
+}
