@@ -64,6 +64,14 @@ struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 604_800)]
     link_lifetime_seconds: u64,
 
+    /// Of the sandbox: how long after its claim on the page a payout is paid
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000)]
+    pay_after_ms: u64,
+
+    /// Of the sandbox: claimed links wait for an order at /control/links/ID/change
+    #[arg(long, conflicts_with = "pay_after_ms")]
+    hold_payouts: bool,
+
     /// Of the sandbox: whether idempotency keys count; where they do not, each create makes another link
     #[arg(long, value_enum, default_value = "on")]
     idempotency: Switch,
@@ -195,6 +203,7 @@ fn sandbox(arguments: Arguments, token: String) -> anyhow::Result<Settings> {
             Switch::On => Idempotency::On,
             Switch::Off => Idempotency::Off,
         },
+        pay_after: (!arguments.hold_payouts).then(|| Duration::from_millis(arguments.pay_after_ms)),
         webhook_secrets,
         ..Settings::new(token)
     })

@@ -8,7 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use url::form_urlencoded;
 
-use super::state::{ProviderState, Words};
+use super::link::Words;
+use super::state::ProviderState;
 use crate::fault_server::{ErrorReply, Form, Operation, Reply};
 
 pub(super) trait Api: Send + Sync + 'static {
@@ -31,13 +32,15 @@ pub(super) trait Api: Send + Sync + 'static {
     }
 }
 
-/// What a call wants. A string is the link's id.
+/// What a call wants. A string is the link's id, or its payout's.
 #[derive(Debug)]
 pub(super) enum Task {
     Create,
     Get(String),
     List,
     Cancel(String),
+    /// The payout or transaction behind a link.
+    Payout(String),
     Token,
 }
 
@@ -45,7 +48,7 @@ impl Task {
     pub(super) fn operation(&self) -> Operation {
         match self {
             Self::Create => Operation::Create,
-            Self::Get(_) => Operation::Get,
+            Self::Get(_) | Self::Payout(_) => Operation::Get,
             Self::List => Operation::List,
             Self::Cancel(_) => Operation::Cancel,
             Self::Token => Operation::Token,

@@ -7,19 +7,22 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::handler::CallHandler;
 use super::state::UnknownLink;
 use crate::fault_server::{ErrorReply, Reply, decoded};
+use crate::link_change::LinkChange;
 
 pub(super) fn router(handler: Arc<CallHandler>) -> Router {
     Router::new()
         .route("/ledger", get(ledger))
         .route("/control/stages", put(set_stages))
         .route("/control/links/{id}", put(set_status))
+        .route("/control/links/{id}/change", post(change_link))
+        .route("/control/links/{id}/late-submit", post(late_submit))
         .route("/control/tokens", delete(forget_tokens))
         .with_state(handler)
 }
@@ -54,6 +57,34 @@ async fn set_status(
     let Became { status } = decoded(&body)?;
     handler.set_status(&id, &status)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    to: LinkChange,
+}
+
+/// The link is named by its id or its reference.
+async fn change_link(
+    State(handler): State<Arc<CallHandler>>,
+    Path(link): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, ErrorReply> {
+    let Order { to } = decoded(&body)?;
+    handler.change_link(&link, to).map(|()| StatusCode::NO_CONTENT).map_err(|why| not_possible(&why))
+}
+
+async fn late_submit(
+    State(handler): State<Arc<CallHandler>>,
+    Path(link): Path<String>,
+) -> Result<StatusCode, ErrorReply> {
+    handler.late_submit(&link).map(|()| StatusCode::NO_CONTENT).map_err(|why| not_possible(&why))
+}
+
+fn not_possible(why: &str) -> ErrorReply {
+    let error = json!({ "error": { "code": "not_possible", "message": why } });
+    ErrorReply(StatusCode::CONFLICT, error)
 }
 
 impl From<UnknownLink> for ErrorReply {

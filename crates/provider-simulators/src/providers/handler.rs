@@ -15,6 +15,7 @@ use super::api::{Api, Job, Request, Task};
 use super::pace::{Pace, WindowUse};
 use super::state::{Call, Ledger, ProviderState, UnknownLink};
 use crate::fault_server::{Answer, Connection, FaultInjector, Reply};
+use crate::link_change::LinkChange;
 
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
@@ -73,6 +74,7 @@ impl CallHandler {
         let operation = task.operation();
         let known = match &task {
             Task::Get(id) | Task::Cancel(id) => self.read(|state| state.reference_of(id)),
+            Task::Payout(id) => self.read(|state| Some(state.payout(id)?.0.reference.clone())),
             Task::Create | Task::List | Task::Token => None,
         };
         let Job { reference, work } = match self.api.job(task, request) {
@@ -138,6 +140,14 @@ impl CallHandler {
 
     pub(super) fn set_status(&self, link: &str, status: &str) -> Result<(), UnknownLink> {
         self.change(|state| state.set_status(link, status))
+    }
+
+    pub(super) fn change_link(&self, link: &str, change: LinkChange) -> Result<(), String> {
+        self.change(|state| state.change_link(link, change))
+    }
+
+    pub(super) fn late_submit(&self, link: &str) -> Result<(), String> {
+        self.change(|state| state.late_submit(link))
     }
 
     /// The ledger, as soon as it is as wanted.

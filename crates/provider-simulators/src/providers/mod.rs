@@ -9,7 +9,9 @@
 //! | `POST` · `GET` · `DELETE /control/faults` | adds · lists · deletes fault rules |
 //! | `PUT /control/stages` | `["created", "active"]`: statuses that a link goes through from now on, one for each look |
 //! | `DELETE /control/tokens` | no access token that was given is good any more |
-//! | `PUT /control/links/{id}` | `{"status": "cancelled"}`: sets the status of a link |
+//! | `PUT /control/links/{id}` | `{"status": "cancelled"}`: sets the status of a link, from any other |
+//! | `POST /control/links/{id}/change` | `{"to": "pay"}`: changes a link ([`LinkChange`]); 409 if the provider cannot |
+//! | `POST /control/links/{id}/late-submit` | a form that was opened in time is submitted too late (Hyperswitch) |
 //!
 //! Where the documentation is silent, a simulator is strict: it rejects a field that is not documented, and a repeated
 //! reference is an error and not a replay.
@@ -24,18 +26,20 @@ mod control;
 mod handler;
 mod fields;
 mod hyperswitch;
+mod link;
 mod pace;
 mod razorpayx;
 mod revolut;
-mod revolut_tokens;
 mod xendit;
 
 pub use self::hyperswitch::HyperswitchSettings;
+pub use self::link::{Change, Link, Payout};
 pub use self::razorpayx::RazorpayXSettings;
 pub use self::revolut::{ACCESS_TOKEN_LIFETIME, ACCOUNTS, Duplicates, RevolutClient, RevolutSettings};
-pub use self::state::{Call, Ledger, Link, UnknownLink};
+pub use self::state::{Call, Ledger, UnknownLink};
 pub use self::xendit::XenditSettings;
 pub use crate::fault_server::{Fault, FaultRule, Garbage, HeldCall, Operation, When};
+pub use crate::link_change::LinkChange;
 
 use self::api::Api;
 use self::handler::CallHandler;
@@ -178,5 +182,34 @@ impl ProviderSimulator {
     /// If there is no such link, or the provider has no such status.
     pub fn set_status(&self, link: &str, status: &str) {
         self.handler.set_status(link, status).expect("a link, and one of the provider's words");
+    }
+
+    /// Changes a link, found by its id or its reference (of several links, the newest), as its provider can.
+    ///
+    /// # Errors
+    ///
+    /// Says why the change is not possible. Nothing is changed then.
+    pub fn change(&self, link: &str, change: LinkChange) -> Result<(), String> {
+        self.handler.change_link(link, change)
+    }
+
+    /// Submits the form of a link that was opened in time and comes too late: Hyperswitch takes it even if the payout
+    /// was cancelled meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Says why the provider does not take it. Nothing is changed then.
+    pub fn late_submit(&self, link: &str) -> Result<(), String> {
+        self.handler.late_submit(link)
+    }
+
+    /// Every status that a link entered, oldest first. Empty if there is no such link.
+    pub fn history(&self, link: &str) -> Vec<Change> {
+        self.handler
+            .read(|state| {
+                let place = state.place(link)?;
+                Some(state.ledger.links[place].history.clone())
+            })
+            .unwrap_or_default()
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
+use super::link::{Link, NewLink, Payout, Words};
 use crate::fault_server::Operation;
+use crate::link_change::LinkChange;
 
 /// The maximum number of calls in the ledger. The oldest calls are dropped first; links are never dropped.
 const MAX_CALLS: usize = 200_000;
@@ -52,54 +53,6 @@ pub struct Call {
     /// As it came: with personal data, so for tests in the same process alone.
     #[serde(skip)]
     pub body: bytes::Bytes,
-}
-
-/// A payout link.
-#[derive(Clone, Debug, Serialize)]
-pub struct Link {
-    pub id: String,
-    /// The client's reference, which the provider uses as an idempotency key.
-    pub reference: String,
-    pub status: String,
-    /// As it was sent.
-    pub amount: String,
-    pub currency: String,
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    pub changed_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub expires_at: Option<OffsetDateTime>,
-    /// A secret: it is neither logged nor in the ledger's JSON.
-    #[serde(skip)]
-    pub url: String,
-    /// All that was asked for, with defaults: personal data too.
-    #[serde(skip)]
-    pub request: Map<String, Value>,
-    #[serde(skip)]
-    upcoming: VecDeque<String>,
-}
-
-/// The statuses of a provider's links.
-pub(super) struct Words {
-    /// The states that a new link passes through: the first at its creation, the next at each look.
-    pub(super) stages: &'static [&'static str],
-    pub(super) all: &'static [&'static str],
-    /// Those of a link that can still be claimed: it may be cancelled, and expires.
-    pub(super) open: &'static [&'static str],
-    pub(super) cancelled: &'static str,
-    pub(super) expired: &'static str,
-}
-
-/// What a new link is made of.
-pub(super) struct NewLink {
-    pub(super) id: String,
-    pub(super) reference: String,
-    pub(super) amount: String,
-    pub(super) currency: String,
-    pub(super) lifetime: Option<Duration>,
-    pub(super) url: String,
-    pub(super) request: Map<String, Value>,
 }
 
 /// There is no such link, or no such status.
@@ -150,22 +103,7 @@ impl ProviderState {
     }
 
     pub(super) fn issue(&mut self, new: NewLink) -> &Link {
-        let now = OffsetDateTime::now_utc();
-        let mut upcoming: VecDeque<String> = self.stages.iter().cloned().collect();
-        let status = upcoming.pop_front().unwrap_or_default();
-        self.ledger.links.push(Link {
-            id: new.id,
-            reference: new.reference,
-            status,
-            amount: new.amount,
-            currency: new.currency,
-            created_at: now,
-            changed_at: now,
-            expires_at: new.lifetime.map(|lifetime| now + lifetime),
-            url: new.url,
-            request: new.request,
-            upcoming,
-        });
+        self.ledger.links.push(Link::new(new, &self.stages, self.words));
         &self.ledger.links[self.ledger.links.len() - 1]
     }
 
@@ -184,7 +122,7 @@ impl ProviderState {
         Some(link)
     }
 
-    /// Looks at those that are wanted, the newest first.
+    /// Looks at those that are wanted, the newest first. Those that are wanted no more after the look are left out.
     pub(super) fn look_at_all(&mut self, wanted: impl Fn(&Link) -> bool) -> Vec<&Link> {
         let words = self.words;
         let found = self.ledger.links.iter_mut().rev().filter(|link| wanted(link));
@@ -193,19 +131,46 @@ impl ProviderState {
                 link.go_on(words);
                 &*link
             })
+            .filter(|link| wanted(link))
             .collect()
     }
 
-    /// Cancels a link that can still be claimed: the link as it is now, and whether this call did it.
+    /// A payout with its link.
+    pub(super) fn payout(&self, id: &str) -> Option<(&Link, &Payout)> {
+        let mut links = self.ledger.links.iter();
+        links.find_map(|link| Some((link, link.payouts.iter().find(|payout| payout.id == id)?)))
+    }
+
+    /// Cancels a link, if the provider can: the link as it is now, and whether this call changed it.
     pub(super) fn cancel(&mut self, id: &str) -> Option<(&Link, bool)> {
         let words = self.words;
         let link = self.ledger.links.iter_mut().find(|link| link.id == id)?;
-        let open = words.open.contains(&link.status.as_str());
-        if open {
-            link.turn(words.cancelled);
-            link.upcoming.clear();
-        }
-        Some((link, open))
+        let changed = link.change(LinkChange::Cancel, words).is_ok();
+        Some((link, changed))
+    }
+
+    /// Changes a link, or says why the provider cannot.
+    pub(super) fn change_link(&mut self, link: &str, change: LinkChange) -> Result<(), String> {
+        let words = self.words;
+        self.find(link)?.change(change, words)
+    }
+
+    /// Submits a form that was opened in time and comes too late.
+    pub(super) fn late_submit(&mut self, link: &str) -> Result<(), String> {
+        let words = self.words;
+        self.find(link)?.late_submit(words)
+    }
+
+    /// By its id, or the newest of its reference.
+    fn find(&mut self, link: &str) -> Result<&mut Link, String> {
+        let place = self.place(link).ok_or_else(|| format!("there is no link {link}"))?;
+        Ok(&mut self.ledger.links[place])
+    }
+
+    pub(super) fn place(&self, link: &str) -> Option<usize> {
+        let links = &self.ledger.links;
+        let by_reference = || links.iter().rposition(|known| known.reference == link);
+        links.iter().position(|known| known.id == link).or_else(by_reference)
     }
 
     /// A word that begins with `new_` stands for a status that the provider adds one day.
@@ -223,30 +188,13 @@ impl ProviderState {
 
     pub(super) fn set_status(&mut self, link: &str, status: &str) -> Result<(), UnknownLink> {
         let known = self.knows(status);
+        let words = self.words;
         let mut links = self.ledger.links.iter_mut();
         let link = links
             .find(|known| known.id == link || known.reference == link)
             .filter(|_| known)
             .ok_or(UnknownLink)?;
-        link.turn(status);
-        link.upcoming.clear();
+        link.set(status, words);
         Ok(())
-    }
-}
-
-impl Link {
-    fn go_on(&mut self, words: &Words) {
-        if let Some(next) = self.upcoming.pop_front() {
-            self.turn(&next);
-        }
-        let over = self.expires_at.is_some_and(|expires_at| expires_at <= OffsetDateTime::now_utc());
-        if over && words.open.contains(&self.status.as_str()) {
-            self.turn(words.expired);
-        }
-    }
-
-    fn turn(&mut self, status: &str) {
-        self.status = status.to_owned();
-        self.changed_at = OffsetDateTime::now_utc();
     }
 }

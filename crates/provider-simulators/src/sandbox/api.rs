@@ -17,10 +17,12 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::api_error::ApiError;
-use super::ledger::{Call, Link, LinkStatus, Opening};
+use super::ledger::{Call, Opening};
+use super::link::{Failure, Link, LinkStatus};
 use super::request::{self, Amount, CreateRequest};
 use super::shared::Shared;
 use crate::fault_server::{ActiveFault, Answer, Connection, Operation, Reply};
+use crate::link_change::LinkChange;
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const MAX_KEY_BYTES: usize = 255;
@@ -250,10 +252,16 @@ impl Visit {
     }
 
     fn withdraw(&self, id: &str) -> Answer {
-        match self.shared.change(|state| state.end(id, LinkStatus::Cancelled)) {
+        match self.shared.change(|state| state.end(id, LinkChange::Cancel)) {
             None => ApiError::NO_SUCH_LINK.into(),
-            Some(LinkStatus::Claimed) => ApiError::CLAIMED.into(),
             Some(LinkStatus::Issued | LinkStatus::Cancelled | LinkStatus::Expired) => self.show(id),
+            Some(
+                LinkStatus::Claimed
+                | LinkStatus::Processing
+                | LinkStatus::Paid
+                | LinkStatus::Failed
+                | LinkStatus::Reversed,
+            ) => ApiError::CLAIMED.into(),
         }
     }
 }
@@ -331,7 +339,11 @@ struct LinkView<'a> {
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
     expires_at: OffsetDateTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<Failure>,
 }
 
 impl<'a> LinkView<'a> {
@@ -345,7 +357,9 @@ impl<'a> LinkView<'a> {
             destination_currency: &link.request.destination_currency,
             url: &link.url,
             created_at: link.created_at,
+            updated_at: link.updated_at(),
             expires_at: link.expires_at,
+            failure: link.failure(),
         }
     }
 }

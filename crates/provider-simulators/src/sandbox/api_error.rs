@@ -58,6 +58,11 @@ impl ApiError {
     pub(super) fn invalid(message: String) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code: "invalid_request", message: message.into() }
     }
+
+    /// Of an ordered change.
+    pub(super) fn not_possible(message: String) -> Self {
+        Self { status: StatusCode::CONFLICT, code: "not_possible", message: message.into() }
+    }
 }
 
 impl From<ApiError> for Reply {

@@ -16,9 +16,11 @@ use axum::{Form, Router};
 use super::bank::Problem;
 use super::claim_form::ClaimForm;
 use super::claim_page::{self, Notice};
-use super::ledger::{Link, LinkStatus};
+use super::link::{Link, LinkStatus};
+use super::payouts::{self, Course};
 use super::shared::Shared;
 use crate::fault_server::Reply;
+use crate::link_change::LinkChange;
 
 const MAX_FORM_BYTES: usize = 8 * 1024;
 
@@ -33,7 +35,10 @@ async fn show(State(shared): State<Arc<Shared>>, Path(token): Path<String>) -> R
     let Some(link) = find(&shared, &token) else { return notice(StatusCode::NOT_FOUND, &Notice::Unknown) };
     match link.status() {
         LinkStatus::Issued => form(StatusCode::OK, &link, &ClaimForm::prefilled(&link), &[]),
-        LinkStatus::Claimed => notice(StatusCode::OK, &Notice::Claimed(&link)),
+        LinkStatus::Claimed | LinkStatus::Processing => notice(StatusCode::OK, &Notice::Claimed(&link)),
+        LinkStatus::Paid => notice(StatusCode::OK, &Notice::Paid(&link)),
+        LinkStatus::Failed => notice(StatusCode::OK, &Notice::Failed(&link)),
+        LinkStatus::Reversed => notice(StatusCode::OK, &Notice::Reversed(&link)),
         LinkStatus::Cancelled => notice(StatusCode::GONE, &Notice::Cancelled(&link)),
         LinkStatus::Expired => notice(StatusCode::GONE, &Notice::Expired(&link)),
     }
@@ -53,11 +58,26 @@ async fn claim(
         return form(StatusCode::UNPROCESSABLE_ENTITY, &link, &filled_in, &problems);
     }
     // Of two claims at the same moment, one finds the link issued.
-    match shared.change(|state| state.end(&link.id, LinkStatus::Claimed)) {
-        Some(LinkStatus::Issued) => see_the_page_again(&token),
-        Some(LinkStatus::Claimed) => notice(StatusCode::CONFLICT, &Notice::ClaimedBefore(&link)),
-        Some(LinkStatus::Cancelled) => notice(StatusCode::GONE, &Notice::Cancelled(&link)),
-        Some(LinkStatus::Expired) => notice(StatusCode::GONE, &Notice::Expired(&link)),
+    let claimed = shared.change(|state| {
+        let before = state.end(&link.id, LinkChange::Claim)?;
+        Some((before, state.link(&link.id)?.version()))
+    });
+    match claimed {
+        Some((LinkStatus::Issued, version)) => {
+            let course = Course::of(link.request.amount.minor_amount, &filled_in.account_number);
+            payouts::begin(shared.clone(), link.id, version, course);
+            see_the_page_again(&token)
+        }
+        Some((LinkStatus::Cancelled, _)) => notice(StatusCode::GONE, &Notice::Cancelled(&link)),
+        Some((LinkStatus::Expired, _)) => notice(StatusCode::GONE, &Notice::Expired(&link)),
+        Some((
+            LinkStatus::Claimed
+            | LinkStatus::Processing
+            | LinkStatus::Paid
+            | LinkStatus::Failed
+            | LinkStatus::Reversed,
+            _,
+        )) => notice(StatusCode::CONFLICT, &Notice::ClaimedBefore(&link)),
         None => notice(StatusCode::NOT_FOUND, &Notice::Unknown),
     }
 }

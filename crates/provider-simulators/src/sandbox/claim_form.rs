@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::bank::{self, Problem};
-use super::ledger::Link;
+use super::link::Link;
 
 /// The fields that the recipient fills in. A missing field counts as empty.
 #[derive(Default, Deserialize)]

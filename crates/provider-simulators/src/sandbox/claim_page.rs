@@ -14,7 +14,7 @@ use time::macros::format_description;
 
 use super::bank::{Field, Problem};
 use super::claim_form::ClaimForm;
-use super::ledger::Link;
+use super::link::Link;
 use super::request::Amount;
 
 const STYLE: &str = include_str!("claim.css");
@@ -39,6 +39,9 @@ pub(super) static CONTENT_SECURITY: LazyLock<HeaderValue> = LazyLock::new(|| {
 /// A page without a form.
 pub(super) enum Notice<'a> {
     Claimed(&'a Link),
+    Paid(&'a Link),
+    Failed(&'a Link),
+    Reversed(&'a Link),
     ClaimedBefore(&'a Link),
     Cancelled(&'a Link),
     Expired(&'a Link),
@@ -51,7 +54,25 @@ pub(super) fn notice(notice: &Notice<'_>) -> String {
         Notice::Claimed(link) => (
             "good",
             "Your payout is on its way",
+            "Payout status: PENDING. You can close this page.",
+            Some(link),
+        ),
+        Notice::Paid(link) => (
+            "good",
+            "Your payout has arrived",
             "Payout status: SUCCESS. You can close this page.",
+            Some(link),
+        ),
+        Notice::Failed(link) => (
+            "neutral",
+            "This payout failed",
+            "Payout status: FAILED. Ask the sender of the link for a new one.",
+            Some(link),
+        ),
+        Notice::Reversed(link) => (
+            "neutral",
+            "This payout came back to its sender",
+            "Payout status: REVERSED. Ask the sender of the link for the reason.",
             Some(link),
         ),
         Notice::ClaimedBefore(link) => (

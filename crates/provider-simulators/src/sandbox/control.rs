@@ -1,24 +1,29 @@
-//! The endpoints for people and tests: the ledger and the mode. They ask for no token.
+//! The endpoints for people and tests: the ledger, the mode, and changes of links. They ask for no token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 
+use super::api_error::ApiError;
 use super::ledger::Idempotency;
 use super::shared::Shared;
 use crate::fault_server::{ErrorReply, Reply, decoded};
+use crate::link_change::LinkChange;
 
-/// The ledger and the replay mode.
+/// The ledger, the replay mode, payouts and links.
 pub(super) fn provider(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/ledger", get(ledger))
         .route("/control/mode", get(mode).put(set_mode))
+        .route("/control/payouts", get(payouts).put(set_payouts))
+        .route("/control/links/{id}/change", post(change_link))
         .with_state(shared)
 }
 
@@ -42,4 +47,50 @@ async fn set_mode(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Repl
     let mode: Mode = decoded(&body)?;
     shared.set_idempotency(mode.idempotency);
     Ok(Reply::json(StatusCode::OK, &mode))
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payouts {
+    /// `null`: a claimed link waits for an order.
+    pay_after_ms: Option<u64>,
+}
+
+async fn payouts(State(shared): State<Arc<Shared>>) -> Reply {
+    let pay_after_ms = shared.pay_after().map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+    Reply::json(StatusCode::OK, &Payouts { pay_after_ms })
+}
+
+async fn set_payouts(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Reply, ErrorReply> {
+    let payouts: Payouts = decoded(&body)?;
+    shared.set_pay_after(payouts.pay_after_ms.map(Duration::from_millis));
+    Ok(Reply::json(StatusCode::OK, &payouts))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    to: LinkChange,
+    /// Of an expiry: it comes so much later, and the link's `expires_at` says so.
+    #[serde(default)]
+    after_ms: Option<u64>,
+}
+
+/// The link is named by its id or its reference.
+async fn change_link(
+    State(shared): State<Arc<Shared>>,
+    Path(link): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, Reply> {
+    let order: Order = decoded(&body).map_err(Reply::from)?;
+    if shared.read(|state| state.find_link(&link).is_none()) {
+        return Err(ApiError::NO_SUCH_LINK.into());
+    }
+    let changed = match (order.to, order.after_ms) {
+        (change, None) => shared.change_link(&link, change),
+        (LinkChange::Expire, Some(after)) => shared.expire_after(&link, Duration::from_millis(after)),
+        (_, Some(_)) => return Err(ApiError::invalid("after_ms is for expire only".into()).into()),
+    };
+    changed.map_err(ApiError::not_possible)?;
+    Ok(StatusCode::NO_CONTENT)
 }

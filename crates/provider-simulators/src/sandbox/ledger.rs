@@ -1,13 +1,16 @@
 //! The sandbox's ledger of calls, links and idempotency keys.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::amounts;
-use super::request::{Amount, CreateRequest};
+use super::link::{Failure, Link, LinkStatus, NewLink};
+use super::request::CreateRequest;
 use crate::fault_server::{ActiveFault, Operation};
+use crate::link_change::LinkChange;
 
 /// The maximum number of calls in the ledger. The oldest calls are dropped first; links are never dropped.
 const MAX_CALLS: usize = 200_000;
@@ -52,79 +55,6 @@ pub struct Call {
     pub fault: Option<&'static str>,
 }
 
-/// A payout link.
-#[derive(Clone, Debug)]
-pub struct Link {
-    pub id: String,
-    /// A secret: it is neither logged nor in the ledger's JSON.
-    pub url: String,
-    pub idempotency_key: String,
-    pub request: CreateRequest,
-    pub created_at: OffsetDateTime,
-    pub expires_at: OffsetDateTime,
-    ended: Option<LinkStatus>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LinkStatus {
-    Issued,
-    Claimed,
-    Cancelled,
-    Expired,
-}
-
-impl LinkStatus {
-    /// The status in the payout vocabulary of the results that the worker publishes.
-    pub fn payout_status(self) -> &'static str {
-        match self {
-            Self::Issued => "REQUIRES_FULFILLMENT",
-            Self::Claimed => "SUCCESS",
-            Self::Cancelled => "CANCELLED",
-            Self::Expired => "EXPIRED",
-        }
-    }
-}
-
-impl Link {
-    pub fn status(&self) -> LinkStatus {
-        match self.ended {
-            Some(ended) => ended,
-            None if self.expires_at <= OffsetDateTime::now_utc() => LinkStatus::Expired,
-            None => LinkStatus::Issued,
-        }
-    }
-}
-
-impl Serialize for Link {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Entry<'a> {
-            id: &'a str,
-            reference: &'a str,
-            idempotency_key: &'a str,
-            amount: &'a Amount,
-            status: LinkStatus,
-            payout_status: &'static str,
-            #[serde(with = "time::serde::rfc3339")]
-            created_at: OffsetDateTime,
-            #[serde(with = "time::serde::rfc3339")]
-            expires_at: OffsetDateTime,
-        }
-        let entry = Entry {
-            id: &self.id,
-            reference: &self.request.reference,
-            idempotency_key: &self.idempotency_key,
-            amount: &self.request.amount,
-            status: self.status(),
-            payout_status: self.status().payout_status(),
-            created_at: self.created_at,
-            expires_at: self.expires_at,
-        };
-        entry.serialize(serializer)
-    }
-}
-
 /// Whether idempotency keys count. Where they do not, each create makes another link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -152,6 +82,7 @@ pub(super) enum Opening {
 pub(super) struct SandboxState {
     pub(super) ledger: Ledger,
     pub(super) idempotency: Idempotency,
+    pub(super) pay_after: Option<Duration>,
     calls_ever: u64,
     keys: HashMap<String, KeyUse>,
     by_id: HashMap<String, usize>,
@@ -232,20 +163,12 @@ impl SandboxState {
     pub(super) fn issue(&mut self, key: &str, request: CreateRequest, new: NewLink) -> Link {
         let index = self.ledger.links.len();
         self.by_id.insert(new.id.clone(), index);
-        self.by_token.insert(new.token, index);
+        self.by_token.insert(new.token.clone(), index);
         self.by_reference.entry(request.reference.clone()).or_default().push(index);
         if let Some(key_use @ KeyUse::InProgress(_)) = self.keys.get_mut(key) {
             *key_use = KeyUse::Issued(index);
         }
-        let link = Link {
-            id: new.id,
-            url: new.url,
-            idempotency_key: key.to_owned(),
-            request,
-            created_at: new.created_at,
-            expires_at: new.expires_at,
-            ended: None,
-        };
+        let link = Link::new(new, key, request);
         self.ledger.links.push(link.clone());
         link
     }
@@ -263,23 +186,48 @@ impl SandboxState {
         indexes.iter().map(|&index| &self.ledger.links[index]).collect()
     }
 
-    /// Ends an issued link; any other stays as it is. Returns the status before.
-    pub(super) fn end(&mut self, id: &str, ended: LinkStatus) -> Option<LinkStatus> {
-        let index = *self.by_id.get(id)?;
+    /// Changes a link, found by its id or its reference, or says why the change is not possible.
+    pub(super) fn change_link(
+        &mut self,
+        link: &str,
+        change: LinkChange,
+        failure: Failure,
+    ) -> Result<&Link, String> {
+        let index = self.find(link).ok_or_else(|| format!("there is no payout link {link}"))?;
         let link = &mut self.ledger.links[index];
-        let before = link.status();
-        if before == LinkStatus::Issued {
-            link.ended = Some(ended);
+        link.change(change, failure, OffsetDateTime::now_utc())?;
+        Ok(link)
+    }
+
+    /// Claims or cancels an issued link; any other stays as it is. Returns the status before.
+    pub(super) fn end(&mut self, id: &str, change: LinkChange) -> Option<LinkStatus> {
+        let before = self.link(id)?.status();
+        if before == LinkStatus::Issued && self.change_link(id, change, Failure::ORDERED).is_err() {
+            // It expired between the two looks.
+            return Some(LinkStatus::Expired);
         }
         Some(before)
     }
-}
 
-/// What a new link is made of besides its request.
-pub(super) struct NewLink {
-    pub(super) id: String,
-    pub(super) token: String,
-    pub(super) url: String,
-    pub(super) created_at: OffsetDateTime,
-    pub(super) expires_at: OffsetDateTime,
+    /// Moves the end of a link that nobody claimed yet.
+    pub(super) fn set_end(&mut self, link: &str, expires_at: OffsetDateTime) -> Result<(), String> {
+        let index = self.find(link).ok_or_else(|| format!("there is no payout link {link}"))?;
+        let link = &mut self.ledger.links[index];
+        if link.status() != LinkStatus::Issued {
+            let status = link.status().name();
+            return Err(format!("its end cannot be moved: payout link {} is {status}", link.id));
+        }
+        link.expires_at = expires_at;
+        Ok(())
+    }
+
+    /// By its id, or the newest of its reference.
+    pub(super) fn find_link(&self, link: &str) -> Option<&Link> {
+        self.find(link).map(|index| &self.ledger.links[index])
+    }
+
+    fn find(&self, link: &str) -> Option<usize> {
+        let by_reference = || self.by_reference.get(link)?.last();
+        self.by_id.get(link).or_else(by_reference).copied()
+    }
 }

@@ -9,10 +9,13 @@
 //! | `GET /ledger` | every call and every link |
 //! | `POST` · `GET` · `DELETE /control/faults` | adds · lists · deletes fault rules |
 //! | `GET` · `PUT /control/mode` | `{"idempotency": "on"}`, or `"off"`: keys are ignored |
+//! | `GET` · `PUT /control/payouts` | `{"pay_after_ms": 1000}`, or `null`: a claimed link waits for an order |
+//! | `POST /control/links/{id}/change` | `{"to": "pay"}` changes the link ([`LinkChange`]); 409 if it cannot |
 //! | `POST` · `GET /webhooks` | the webhook receiver, where secrets are given for it |
 //!
 //! The API under `/v1` asks for the bearer token; the rest does not, so it is no server for the open network.
 //! Faults are injected by rule ([`FaultRule`]) or by amount ([`amounts`]). Rules come first.
+//! A payout that was claimed on its page is paid by itself ([`payouts`]).
 //! Nothing is written to disk, and no token, URL of a link, or bank detail to the log.
 
 use std::io;
@@ -30,13 +33,16 @@ mod claim_form;
 mod claim_page;
 mod control;
 mod ledger;
+mod link;
+pub mod payouts;
 mod shared;
 mod receiver;
 mod api_error;
 mod request;
 mod signature;
 
-pub use ledger::{Call, Idempotency, Ledger, Link, LinkStatus};
+pub use ledger::{Call, Idempotency, Ledger};
+pub use link::{Change, Failure, Link, LinkStatus};
 pub use receiver::{Received, Receiver};
 pub use request::{Amount, CreateRequest, Recipient};
 
@@ -46,6 +52,7 @@ use shared::Shared;
 
 use crate::fault_server::{Bound, FaultInjector, PLAIN, Server, Stopper, complete, faults};
 pub use crate::fault_server::{Fault, FaultRule, Garbage, HeldCall, Operation, When};
+pub use crate::link_change::LinkChange;
 
 /// The settings of a sandbox.
 #[derive(Clone)]
@@ -59,12 +66,14 @@ pub struct Settings {
     /// Links of lifetime zero are expired as soon as they are issued.
     pub link_lifetime: Duration,
     pub idempotency: Idempotency,
+    /// How long after its claim on the page a payout is paid; `None`: it waits for an order.
+    pub pay_after: Option<Duration>,
     /// The secrets (`whsec_…`) of a webhook receiver at `/webhooks`; none, no receiver.
     pub webhook_secrets: Vec<String>,
 }
 
 impl Settings {
-    /// Any free port of the loopback interface, links for a week, idempotency keys honoured.
+    /// Any free port of the loopback interface, links for a week, idempotency keys honoured, payouts after a second.
     pub fn new(token: impl Into<String>) -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -72,6 +81,7 @@ impl Settings {
             public_url: None,
             link_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             idempotency: Idempotency::On,
+            pay_after: Some(Duration::from_secs(1)),
             webhook_secrets: Vec::new(),
         }
     }
@@ -155,6 +165,35 @@ impl Sandbox {
     /// Turns idempotency keys on or off.
     pub fn set_idempotency(&self, idempotency: Idempotency) {
         self.shared.set_idempotency(idempotency);
+    }
+
+    /// Changes a link, found by its id or its reference (of several links, the newest). From then on nothing happens to it
+    /// by itself.
+    ///
+    /// # Errors
+    ///
+    /// Says why the change is not possible. Nothing is changed then.
+    pub fn change(&self, link: &str, change: LinkChange) -> Result<(), String> {
+        self.shared.change_link(link, change)
+    }
+
+    /// Lets an unclaimed link expire after this time; its `expires_at` says so.
+    ///
+    /// # Errors
+    ///
+    /// There is no such link, or it is not open.
+    pub fn expire_after(&self, link: &str, time_left: Duration) -> Result<(), String> {
+        self.shared.expire_after(link, time_left)
+    }
+
+    /// Every status that a link entered, oldest first. Empty if there is no such link.
+    pub fn history(&self, link: &str) -> Vec<Change> {
+        self.shared.read(|state| state.find_link(link).map(Link::history)).unwrap_or_default()
+    }
+
+    /// Sets how long after its claim on the page a payout is paid; `None`: it waits for an order.
+    pub fn set_pay_after(&self, pay_after: Option<Duration>) {
+        self.shared.set_pay_after(pay_after);
     }
 }
 

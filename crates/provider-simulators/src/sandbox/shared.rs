@@ -10,8 +10,10 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::ledger::{Idempotency, Ledger, NewLink, SandboxState};
+use super::ledger::{Idempotency, Ledger, SandboxState};
+use super::link::{Failure, NewLink};
 use crate::fault_server::FaultInjector;
+use crate::link_change::LinkChange;
 
 const TOKEN_BYTES: usize = 24;
 
@@ -29,6 +31,7 @@ impl Shared {
         let public_url = settings.public_url.as_deref().unwrap_or(url).trim_end_matches('/').to_owned();
         let mut state = SandboxState::default();
         state.idempotency = settings.idempotency;
+        state.pay_after = settings.pay_after;
         Self {
             injector,
             token: settings.token,
@@ -56,6 +59,39 @@ impl Shared {
 
     pub(super) fn set_idempotency(&self, idempotency: Idempotency) {
         self.change(|state| state.idempotency = idempotency);
+    }
+
+    /// How long after its claim on the page a payout is paid; `None`: it waits for an order.
+    pub(super) fn pay_after(&self) -> Option<Duration> {
+        self.read(|state| state.pay_after)
+    }
+
+    pub(super) fn set_pay_after(&self, pay_after: Option<Duration>) {
+        self.change(|state| state.pay_after = pay_after);
+    }
+
+    /// Changes a link, found by its id or its reference.
+    pub(super) fn change_link(&self, link: &str, change: LinkChange) -> Result<(), String> {
+        self.change(|state| state.change_link(link, change, Failure::ORDERED).map(|_| ()))
+    }
+
+    /// Changes a link unless something else changed it after it had this version.
+    pub(super) fn change_link_at(
+        &self,
+        id: &str,
+        version: usize,
+        change: LinkChange,
+        failure: Failure,
+    ) -> Result<(), String> {
+        self.change(|state| match state.link(id) {
+            Some(link) if link.version() == version => state.change_link(id, change, failure).map(|_| ()),
+            Some(_) | None => Err(format!("payout link {id} was changed meanwhile")),
+        })
+    }
+
+    /// Moves the end of an unclaimed link.
+    pub(super) fn expire_after(&self, link: &str, time_left: Duration) -> Result<(), String> {
+        self.change(|state| state.set_end(link, OffsetDateTime::now_utc() + time_left))
     }
 
     /// The ledger, as soon as it is as wanted.

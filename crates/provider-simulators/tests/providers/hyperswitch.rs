@@ -1,12 +1,12 @@
 //! Hyperswitch: unknown keys, the payout_id that is taken, links that need their preconditions.
 
-use provider_simulators::providers::{HyperswitchSettings, Provider};
+use provider_simulators::providers::{HyperswitchSettings, LinkChange, Provider};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::{TestEnv, answer, changed, number};
 
-const KEY: &str = "snd_key_of_the_tests";
+pub(crate) const KEY: &str = "snd_key_of_the_tests";
 const ID: &str = "0f9a2c1e-5f3a-5c88-9a10-7de1c2b3a4f5";
 
 async fn env() -> TestEnv {
@@ -17,7 +17,7 @@ async fn with(settings: HyperswitchSettings) -> TestEnv {
     TestEnv::new(Provider::Hyperswitch(settings), ("api-key", KEY.into())).await
 }
 
-fn link() -> Value {
+pub(crate) fn link() -> Value {
     json!({
         "payout_id": ID,
         "amount": 2599,
@@ -168,12 +168,53 @@ async fn a_payout_is_cancelled_until_it_has_gone_further() {
     assert_eq!(env.post(&path, &json!({})).await.with(400)["error"]["code"], "IR_04");
     assert_eq!(env.post(&path, &body).await.with(200)["status"], "cancelled");
     env.simulator.set_status(ID, "success");
-    assert_eq!(env.post(&path, &body).await.with(400)["error"]["code"], "IR_06");
+    assert_eq!(env.post(&path, &body).await.with(422)["error"]["code"], "IR_06");
+}
+
+/// Only a visit to the page shows that the link is over.
+#[tokio::test]
+async fn a_session_that_is_over_changes_nothing_in_the_payout() {
+    let env = env().await;
+    env.post("/payouts/create", &changed(&link(), "session_expiry", 0.into())).await.with(200);
+    let status = env.get(&format!("/payouts/{ID}")).await.with(200)["status"].clone();
+    assert_eq!(status, "requires_payout_method_data");
+    assert!(env.simulator.change(ID, LinkChange::Claim).unwrap_err().contains("expired"));
+    env.simulator.late_submit(ID).unwrap();
+    assert_eq!(env.get(&format!("/payouts/{ID}")).await.with(200)["status"], "initiated");
 }
 
 #[tokio::test]
-async fn a_session_that_is_over_is_expired() {
+async fn a_late_submission_overwrites_a_cancellation() {
     let env = env().await;
-    env.post("/payouts/create", &changed(&link(), "session_expiry", 0.into())).await.with(200);
-    assert_eq!(env.get(&format!("/payouts/{ID}")).await.with(200)["status"], "expired");
+    env.post("/payouts/create", &link()).await.with(200);
+    let cancelled = env.post(&format!("/payouts/{ID}/cancel"), &json!({ "payout_id": ID })).await.with(200);
+    assert_eq!(
+        json!([cancelled["status"], cancelled["error_message"]]),
+        json!(["cancelled", "Cancelled by user"])
+    );
+    assert!(env.simulator.change(ID, LinkChange::Claim).is_err());
+    env.simulator.late_submit(ID).unwrap();
+    assert!(env.simulator.late_submit(ID).unwrap_err().contains("is initiated"));
+    env.simulator.change(ID, LinkChange::Pay).unwrap();
+    assert_eq!(env.get(&format!("/payouts/{ID}")).await.with(200)["status"], "success");
+}
+
+#[tokio::test]
+async fn a_payout_at_the_processor_fails_when_it_is_cancelled() {
+    let env = env().await;
+    env.post("/payouts/create", &link()).await.with(200);
+    for change in [LinkChange::Claim, LinkChange::Process] {
+        env.simulator.change(ID, change).unwrap();
+    }
+    let cancel = async || env.post(&format!("/payouts/{ID}/cancel"), &json!({ "payout_id": ID })).await;
+    assert_eq!(cancel().await.with(200)["status"], "failed");
+    assert_eq!(cancel().await.with(422)["error"]["code"], "IR_06");
+}
+
+#[tokio::test]
+async fn a_list_has_no_links() {
+    let env = env().await;
+    env.post("/payouts/create", &link()).await.with(200);
+    let listed = env.post("/payouts/list", &json!({ "payout_id": ID })).await.with(200);
+    assert_eq!(listed["data"][0]["payout_link"], Value::Null);
 }

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
+mod changes;
 mod client;
 mod everywhere;
 mod hyperswitch;
 mod razorpayx;
 mod revolut;
+mod revolut_changes;
 mod xendit;

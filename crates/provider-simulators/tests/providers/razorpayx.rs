@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use provider_simulators::providers::{Provider, RazorpayXSettings};
+use provider_simulators::providers::{LinkChange, Provider, RazorpayXSettings};
 use reqwest::Method;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -10,9 +10,9 @@ use time::OffsetDateTime;
 use crate::client::{TestEnv, answer, changed, number};
 
 const ACCOUNT: &str = "7878780080316316";
-const LINKS: &str = "/v1/payout-links";
+pub(crate) const LINKS: &str = "/v1/payout-links";
 
-fn basic(id: &str, secret: &str) -> String {
+pub(crate) fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{id}:{secret}")))
 }
 
@@ -24,7 +24,7 @@ async fn with(settings: RazorpayXSettings) -> TestEnv {
     TestEnv::new(Provider::RazorpayX(settings), ("authorization", basic("rzp_live_1", "secret"))).await
 }
 
-fn link() -> Value {
+pub(crate) fn link() -> Value {
     json!({
         "account_number": ACCOUNT,
         "contact": { "name": "Asha Example", "contact": "9000012345", "email": "asha@example.com", "type": "customer" },
@@ -190,4 +190,70 @@ async fn an_issued_link_is_cancelled_and_no_other() {
     let cancelled = env.post(&path, &json!({})).await.with(200);
     assert_eq!(cancelled["status"], "cancelled");
     assert!(cancelled["cancelled_at"].is_i64());
+}
+
+#[tokio::test]
+async fn a_payout_that_fails_opens_the_link_again_and_the_next_one_is_another() {
+    let env = env().await;
+    let id = env.post(LINKS, &link()).await.with(200)["id"].as_str().unwrap().to_owned();
+    let shown = async || env.get(&format!("{LINKS}/{id}")).await.with(200);
+    let brief = |link: &Value| json!([link["status"], link["attempt_count"], link["payout_id"]]);
+
+    env.simulator.change("po_1001", LinkChange::Claim).unwrap();
+    let claimed = shown().await;
+    assert_eq!(brief(&claimed), json!(["processing", 1, null]));
+    assert!(env.simulator.change(&id, LinkChange::Fail).unwrap_err().contains("reopen"));
+    env.simulator.change(&id, LinkChange::Reopen).unwrap();
+    let open = shown().await;
+    assert_eq!(brief(&open), json!(["issued", 1, null]));
+    assert_eq!(open["fund_account_id"], claimed["fund_account_id"], "of the last attempt");
+
+    env.simulator.change(&id, LinkChange::Claim).unwrap();
+    env.simulator.change(&id, LinkChange::Pay).unwrap();
+    let paid = shown().await;
+    let payout_id = paid["payout_id"].as_str().unwrap();
+    assert_eq!(brief(&paid), json!(["processed", 2, payout_id]));
+    let listed = env.get(&format!("{LINKS}?receipt=po_1001&status=processed")).await.with(200);
+    assert_eq!(listed["items"][0], paid);
+    let payouts = env.simulator.ledger().links[0].payouts.clone();
+    let statuses: Vec<&str> = payouts.iter().map(|payout| payout.status.as_str()).collect();
+    assert_eq!((statuses, payouts[1].id.as_str()), (vec!["failed", "processed"], payout_id));
+}
+
+#[tokio::test]
+async fn only_the_payout_says_that_it_was_reversed() {
+    let env = env().await;
+    let id = env.post(LINKS, &link()).await.with(200)["id"].as_str().unwrap().to_owned();
+    assert!(env.simulator.change(&id, LinkChange::Reverse).is_err());
+    for change in [LinkChange::Claim, LinkChange::Pay] {
+        env.simulator.change(&id, change).unwrap();
+    }
+    let paid = env.get(&format!("{LINKS}/{id}")).await.with(200);
+    let path = format!("/v1/payouts/{}", paid["payout_id"].as_str().unwrap());
+    let payout = env.get(&path).await.with(200);
+    assert_eq!(json!([payout["entity"], payout["status"]]), json!(["payout", "processed"]));
+    assert!(payout["id"].as_str().unwrap().len() == 19 && !payout.to_string().contains(&id), "{payout}");
+
+    env.simulator.change(&id, LinkChange::Reverse).unwrap();
+    assert_eq!(env.get(&path).await.with(200)["status"], "reversed");
+    assert_eq!(env.get(&format!("{LINKS}/{id}")).await.with(200), paid, "the link says nothing of it");
+    let changes = env.simulator.history(&id);
+    let last = changes.last().unwrap();
+    assert_eq!((last.status.as_str(), last.payout_status.as_deref()), ("processed", Some("reversed")));
+    assert_eq!(env.get("/v1/payouts/pout_none").await.with(400)["error"]["code"], "BAD_REQUEST_ERROR");
+    let bare = answer(env.bare(Method::GET, &path)).await;
+    assert_eq!(bare.status, 401);
+}
+
+#[tokio::test]
+async fn an_expiry_is_ordered_and_moves_the_end() {
+    let env = env().await;
+    let made = env.post(LINKS, &link()).await.with(200);
+    let path = format!("{LINKS}/{}", made["id"].as_str().unwrap());
+    env.simulator.change("po_1001", LinkChange::Expire).unwrap();
+    let expired = env.get(&path).await.with(200);
+    assert_eq!(json!([expired["status"], expired["cancelled_at"]]), json!(["expired", null]));
+    assert!(expired["expired_at"].as_i64() >= expired["expire_by"].as_i64(), "{expired}");
+    assert!(expired["expire_by"].as_i64() < made["expire_by"].as_i64(), "{expired}");
+    assert_eq!(env.post(&format!("{path}/cancel"), &json!({})).await.status, 400);
 }

@@ -18,10 +18,10 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::client::{Answer, TestEnv, answer, changed, number};
 
-const TOKEN: &str = "oa_sand_of_the_tests";
-const LINKS: &str = "/api/1.0/payout-links";
+pub(crate) const TOKEN: &str = "oa_sand_of_the_tests";
+pub(crate) const LINKS: &str = "/api/1.0/payout-links";
 
-fn client(public_key: Vec<u8>) -> RevolutClient {
+pub(crate) fn client(public_key: Vec<u8>) -> RevolutClient {
     RevolutClient {
         client_id: "client-1".into(),
         issuer: "example.com".into(),
@@ -32,15 +32,15 @@ fn client(public_key: Vec<u8>) -> RevolutClient {
     }
 }
 
-async fn env() -> TestEnv {
+pub(crate) async fn env() -> TestEnv {
     with(RevolutSettings::new(client(Vec::new()))).await
 }
 
-async fn with(settings: RevolutSettings) -> TestEnv {
+pub(crate) async fn with(settings: RevolutSettings) -> TestEnv {
     TestEnv::new(Provider::Revolut(settings), ("authorization", format!("Bearer {TOKEN}"))).await
 }
 
-fn link() -> Value {
+pub(crate) fn link() -> Value {
     json!({
         "counterparty_name": "Ada Example",
         "request_id": "pl-1",

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use provider_simulators::providers::{Provider, Settings, XenditSettings};
+use provider_simulators::providers::{LinkChange, Provider, Settings, XenditSettings};
 use reqwest::Method;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
@@ -10,9 +10,9 @@ use time::{Duration, OffsetDateTime};
 
 use crate::client::{TestEnv, answer, changed, number};
 
-const KEY: &str = "xnd_development_key_of_the_tests";
+pub(crate) const KEY: &str = "xnd_development_key_of_the_tests";
 
-fn basic(user: &str, password: &str) -> String {
+pub(crate) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
 
@@ -24,7 +24,7 @@ async fn with(settings: Settings) -> TestEnv {
     TestEnv::with(settings, ("authorization", basic(KEY, ""))).await
 }
 
-fn payout() -> Value {
+pub(crate) fn payout() -> Value {
     json!({ "external_id": "po_1001", "amount": 23000, "email": "ada@example.com" })
 }
 
@@ -140,7 +140,20 @@ async fn a_pending_payout_is_voided_and_no_other() {
     env.simulator.set_status(&id, "CLAIMED");
     assert_eq!(env.post(&path, &json!({})).await.status, 400);
     env.simulator.set_status(&id, "PENDING");
-    assert_eq!(env.post(&path, &json!({})).await.with(200)["status"], "VOIDED");
+    let voided = env.post(&path, &json!({})).await.with(200);
+    assert_eq!((&voided["status"], voided.get("payout_url")), (&json!("VOIDED"), None));
+}
+
+#[tokio::test]
+async fn an_expiry_is_ordered_and_looks_like_a_void_after_the_end() {
+    let env = env().await;
+    let made = env.post("/payouts", &payout()).await.with(200);
+    let id = made["id"].as_str().unwrap();
+    env.simulator.change(id, LinkChange::Expire).unwrap();
+    let expired = env.get(&format!("/payouts/{id}")).await.with(200);
+    assert_eq!(expired["status"], "VOIDED");
+    let end = OffsetDateTime::parse(expired["expiration_timestamp"].as_str().unwrap(), &Rfc3339).unwrap();
+    assert!(end <= OffsetDateTime::now_utc());
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use provider_simulators::sandbox::{LinkStatus, Settings};
+use provider_simulators::sandbox::{LinkChange, LinkStatus, Settings};
 use reqwest::Method;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -70,8 +70,9 @@ async fn the_page_is_kept_from_caches_frames_and_other_sites() {
 }
 
 #[tokio::test]
-async fn claiming_makes_the_payout_a_success() {
+async fn claiming_makes_the_payout_pending_and_then_a_success() {
     let env = TestEnv::new().await;
+    env.sandbox.set_pay_after(None);
     let page = issue(&env, &request("po_1", 1250)).await;
     let claimed = claim(&env, &page, "Ada Lovelace", IBAN).await;
     assert_eq!(claimed.status, 303);
@@ -79,15 +80,81 @@ async fn claiming_makes_the_payout_a_success() {
 
     let shown = show(&env, &page).await;
     assert_eq!(shown.status, 200);
-    assert!(shown.body.contains("Payout status: SUCCESS"), "{}", shown.body);
-    let reply = env.get("/v1/payout-links?reference=po_1").await.json();
-    assert_eq!(
-        json!([reply["data"][0]["status"], reply["data"][0]["payout_status"]]),
-        json!(["claimed", "SUCCESS"])
-    );
+    assert!(shown.body.contains("Payout status: PENDING"), "{}", shown.body);
+    assert_eq!(seen(&env).await, json!(["claimed", "PENDING"]));
+    env.sandbox.change("po_1", LinkChange::Pay).unwrap();
+    assert!(show(&env, &page).await.body.contains("Payout status: SUCCESS"));
+    assert_eq!(seen(&env).await, json!(["paid", "SUCCESS"]));
 
     let ledger = env.get("/ledger").await.body;
     assert!(!ledger.contains("DE89") && !format!("{:?}", env.sandbox.ledger()).contains("DE89"));
+}
+
+/// What the API says of the one link.
+async fn seen(env: &TestEnv) -> Value {
+    let reply = env.get("/v1/payout-links?reference=po_1").await.json();
+    json!([reply["data"][0]["status"], reply["data"][0]["payout_status"]])
+}
+
+/// A link of this amount, claimed with this account, and the statuses that it enters by itself.
+async fn course(minor_amount: i64, account: &str, wanted: &[LinkStatus]) -> (TestEnv, String) {
+    let env = TestEnv::with(Settings { pay_after: Some(Duration::ZERO), ..Settings::new(TOKEN) }).await;
+    let page = issue(&env, &request("po_1", minor_amount)).await;
+    assert_eq!(claim(&env, &page, "Ada", account).await.status, 303);
+    let ledger = env.until(|ledger| ledger.links[0].history().len() > wanted.len()).await;
+    let entered: Vec<LinkStatus> = ledger.links[0].history().iter().map(|change| change.status).collect();
+    assert_eq!(entered[1..], *wanted, "{minor_amount} {account}");
+    (env, page)
+}
+
+#[tokio::test]
+async fn a_claimed_payout_is_paid_by_itself_unless_the_account_or_the_amount_says_otherwise() {
+    course(1250, IBAN, &[LinkStatus::Claimed, LinkStatus::Paid]).await;
+    let came_back = [LinkStatus::Claimed, LinkStatus::Paid, LinkStatus::Reversed];
+    course(1250, "99990003", &came_back).await;
+    let (env, page) = course(70_300, IBAN, &came_back).await;
+    assert!(show(&env, &page).await.body.contains("Payout status: REVERSED"));
+
+    let failed = [LinkStatus::Claimed, LinkStatus::Failed];
+    course(1250, "9999 0001", &failed).await;
+    let (env, page) = course(70_100, IBAN, &failed).await;
+    let shown = show(&env, &page).await;
+    assert!(shown.status == 200 && shown.body.contains("Payout status: FAILED"), "{}", shown.body);
+    let id = env.sandbox.ledger().links[0].id.clone();
+    let reply = env.get(&format!("/v1/payout-links/{id}")).await.json();
+    assert_eq!((&reply["status"], &reply["failure"]["code"]), (&json!("failed"), &json!("account_closed")));
+}
+
+#[tokio::test]
+async fn a_payout_that_is_held_waits_for_an_order() {
+    for (minor_amount, account) in [(1250, "99990002"), (70_200, IBAN)] {
+        let (env, _) = course(minor_amount, account, &[LinkStatus::Claimed]).await;
+        env.sandbox.change("po_1", LinkChange::Process).unwrap();
+        assert_eq!(status(&env), LinkStatus::Processing);
+    }
+    let env = TestEnv::with(Settings { pay_after: None, ..Settings::new(TOKEN) }).await;
+    let page = issue(&env, &request("po_1", 1250)).await;
+    claim(&env, &page, "Ada", IBAN).await;
+    env.sandbox.change("po_1", LinkChange::Fail).unwrap();
+    assert_eq!(status(&env), LinkStatus::Failed);
+}
+
+/// The timer of the first claim must not pay the second one.
+#[tokio::test]
+async fn an_ordered_change_takes_over() {
+    let pay_after = Some(Duration::from_millis(100));
+    let env = TestEnv::with(Settings { pay_after, ..Settings::new(TOKEN) }).await;
+    let page = issue(&env, &request("po_1", 1250)).await;
+    assert_eq!(claim(&env, &page, "Ada", IBAN).await.status, 303);
+    for change in [LinkChange::Reopen, LinkChange::Claim] {
+        env.sandbox.change("po_1", change).unwrap();
+    }
+    // When a link that was claimed later is paid, the timer of the first one is over.
+    let later = env.created("key-2", &request("po_2", 1250)).await;
+    let page = later["url"].as_str().unwrap().strip_prefix(env.sandbox.url()).unwrap().to_owned();
+    assert_eq!(claim(&env, &page, "Ada", IBAN).await.status, 303);
+    env.until(|ledger| ledger.links[1].status() == LinkStatus::Paid).await;
+    assert_eq!(status(&env), LinkStatus::Claimed);
 }
 
 #[tokio::test]

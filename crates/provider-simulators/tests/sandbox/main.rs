@@ -4,6 +4,7 @@
 
 mod api;
 mod binary;
+mod changes;
 mod claim;
 mod client;
 mod faults;

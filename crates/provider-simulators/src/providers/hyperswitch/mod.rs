@@ -6,13 +6,14 @@
 //! | `POST /payouts/create` | 200, the payout; 400 `HE_01` for a `payout_id` that is taken, without the payout |
 //! | `GET /payouts/{id}` | the payout; 404 `HE_02` |
 //! | `POST /payouts/list` | `{size, data, total_count}` |
-//! | `POST /payouts/{id}/cancel` | the payout, cancelled |
+//! | `POST /payouts/{id}/cancel` | the payout, `cancelled`, or `failed` once it is at the processor; 422 `IR_06` if it is over |
 //!
 //! An unknown field is refused. `payout_id` is not in the published schema, yet the server honours it; without one
 //! it makes its own. Codes of the error table: `IR_01` credential, `IR_04` missing, `IR_06` invalid, `IR_07` value.
 
 mod reply;
 mod request;
+mod status;
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{Method, StatusCode};
@@ -20,11 +21,13 @@ use serde_json::{Map, Value, json};
 use time::Duration;
 use uuid::Uuid;
 
-use self::reply::{api_error, invalid, no_such_payout, view, wrong};
+use self::reply::{api_error, invalid, list_view, no_such_payout, view, wrong};
 use self::request::{Page, payout_id, read_create, read_page};
+use self::status::WORDS;
 use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem};
-use super::state::{NewLink, ProviderState, Words};
+use super::link::{NewLink, Words};
+use super::state::ProviderState;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 /// What the profile behind the key is like.
@@ -46,35 +49,6 @@ impl HyperswitchSettings {
 }
 
 const MERCHANT: &str = "merchant_stand_in";
-static WORDS: Words = Words {
-    stages: &["requires_payout_method_data"],
-    all: &[
-        "success",
-        "failed",
-        "cancelled",
-        "initiated",
-        "expired",
-        "reversed",
-        "pending",
-        "ineligible",
-        "not_permitted",
-        "requires_creation",
-        "requires_confirmation",
-        "requires_payout_method_data",
-        "requires_fulfillment",
-        "requires_vendor_account_creation",
-    ],
-    open: &[
-        "requires_creation",
-        "requires_confirmation",
-        "requires_payout_method_data",
-        "requires_fulfillment",
-        "requires_vendor_account_creation",
-    ],
-    cancelled: "cancelled",
-    expired: "expired",
-};
-
 static FORM: Form = Form {
     created: StatusCode::OK,
     wait: RETRY_AFTER,
@@ -196,7 +170,9 @@ impl Api for Hyperswitch {
             Task::Get(id) => get(id, request),
             Task::List => list(request),
             Task::Cancel(id) => cancel(id, request),
-            Task::Token => Err(ErrorReply(StatusCode::NOT_FOUND, (FORM.error)(StatusCode::NOT_FOUND))),
+            Task::Payout(_) | Task::Token => {
+                Err(ErrorReply(StatusCode::NOT_FOUND, (FORM.error)(StatusCode::NOT_FOUND)))
+            }
         }
     }
 }
@@ -221,7 +197,7 @@ fn list(request: &Request) -> Result<Job, ErrorReply> {
             reference.as_deref().is_none_or(|wanted| reply == Some(wanted))
                 && payout_id.as_deref().is_none_or(|wanted| link.id == wanted)
         });
-        let data: Vec<Value> = all.iter().skip(offset).take(limit).map(|link| view(link)).collect();
+        let data: Vec<Value> = all.iter().skip(offset).take(limit).map(|link| list_view(link)).collect();
         let found = json!({ "size": data.len(), "data": data, "total_count": all.len() });
         Reply::json(StatusCode::OK, &found)
     }))
@@ -238,7 +214,8 @@ fn cancel(id: String, request: &Request) -> Result<Job, ErrorReply> {
     Ok(Job::new(move |state| match state.cancel(&id) {
         Some((link, true)) => Reply::json(StatusCode::OK, &view(link)),
         Some((link, false)) => {
-            invalid(&format!("Payout {id} cannot be cancelled for status {}", link.status)).into()
+            let message = format!("Payout {id} cannot be cancelled for status {}", link.status);
+            api_error(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", "IR_06", &message).into()
         }
         None => no_such_payout().into(),
     }))

@@ -6,7 +6,7 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::super::fields::Problem;
-use super::super::state::Link;
+use super::super::link::Link;
 use super::MERCHANT;
 use crate::fault_server::ErrorReply;
 
@@ -29,10 +29,21 @@ pub(super) fn view(link: &Link) -> Value {
         "connector_transaction_id": null,
         "payout_link": payout_link,
         "error_code": (link.status == "failed").then_some("processor_declined"),
-        "error_message": (link.status == "failed").then_some("the processor declined the payout"),
+        "error_message": match link.status.as_str() {
+            "failed" => Some("the processor declined the payout"),
+            "cancelled" => Some("Cancelled by user"),
+            _ => None,
+        },
         "unified_code": null,
         "unified_message": null,
     })
+}
+
+/// In a list a payout has no link.
+pub(super) fn list_view(link: &Link) -> Value {
+    let mut payout = view(link);
+    payout["payout_link"] = Value::Null;
+    payout
 }
 
 pub(super) fn invalid(message: &str) -> ErrorReply {

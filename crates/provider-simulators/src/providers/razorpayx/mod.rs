@@ -5,19 +5,25 @@
 //! | `POST /v1/payout-links` | 200, the link; a repeat makes **another** one, whatever its `receipt` |
 //! | `GET /v1/payout-links/{id}` · `?receipt=…&from=…&count=…` | the link · `{entity, count, items}`, the newest first |
 //! | `POST /v1/payout-links/{id}/cancel` | the link, cancelled, while it is issued |
+//! | `GET /v1/payouts/{id}` | the payout of a claimed link: a `processed` link's `payout_id` names it |
 //!
 //! `X-Payout-Idempotency` is documented for payouts and not for links: it counts for nothing here. Contact types and
 //! purposes that one can make in the dashboard are not known to this simulator.
 
-use axum::http::header::RETRY_AFTER;
+mod reply;
+mod status;
+
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use self::reply::{FORM, invalid, no_such_link, payout_view, view, wrong};
+use self::status::WORDS;
 use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem, boolean, one_of, pairs, text, whole};
-use super::state::{Link, NewLink, ProviderState, Words};
+use super::link::{NewLink, Words};
+use super::state::ProviderState;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]
@@ -46,46 +52,6 @@ const PURPOSES: &[&str] = &["refund", "cashback", "payout", "salary", "utility b
 const CONTACT_TYPES: &[&str] = &["vendor", "customer", "employee", "self"];
 const MIN_LIFE: Duration = Duration::minutes(15);
 const MAX_PAGE: usize = 100;
-
-static WORDS: Words = Words {
-    stages: &["issued"],
-    all: &["pending", "issued", "processing", "queued", "processed", "cancelled", "expired", "rejected"],
-    open: &["issued"],
-    cancelled: "cancelled",
-    expired: "expired",
-};
-
-static FORM: Form = Form {
-    created: StatusCode::OK,
-    wait: RETRY_AFTER,
-    error: |status| match status.as_u16() {
-        401 => error("BAD_REQUEST_ERROR", "The api key provided is invalid", "input_validation_failed", None),
-        404 => error("BAD_REQUEST_ERROR", "The requested URL was not found", "NA", None),
-        429 => error("BAD_REQUEST_ERROR", "Request failed. Please try after sometime.", "NA", None),
-        400..=499 => error("BAD_REQUEST_ERROR", "The request is invalid", "input_validation_failed", None),
-        502 | 504 => error("GATEWAY_ERROR", "The gateway did not answer", "server_error", None),
-        _ => error(
-            "SERVER_ERROR",
-            "We are facing some active_fault completing your request",
-            "server_error",
-            None,
-        ),
-    },
-    link: || {
-        json!({
-            "id": "poutlk_00000000000000",
-            "entity": "payout_link",
-            "status": "issued",
-            "amount": 100,
-            "currency": "INR",
-            "receipt": "none",
-            "short_url": "https://links.example/i/none",
-            "created_at": 1_767_225_600,
-            "expire_by": null,
-        })
-    },
-    url: ("", "short_url"),
-};
 
 pub(super) struct RazorpayX {
     settings: RazorpayXSettings,
@@ -146,6 +112,7 @@ impl Api for RazorpayX {
             ("POST", ["v1", "payout-links"]) => Some(Task::Create),
             ("GET", ["v1", "payout-links"]) => Some(Task::List),
             ("GET", ["v1", "payout-links", id]) => Some(Task::Get((*id).to_owned())),
+            ("GET", ["v1", "payouts", id]) => Some(Task::Payout((*id).to_owned())),
             ("POST", ["v1", "payout-links", id, "cancel"]) => Some(Task::Cancel((*id).to_owned())),
             _ => None,
         }
@@ -166,6 +133,10 @@ impl Api for RazorpayX {
             Task::Cancel(id) => Ok(Job::new(move |state| match state.cancel(&id) {
                 Some((link, true)) => Reply::json(StatusCode::OK, &view(link)),
                 Some((_, false)) => invalid("Only an issued payout link can be cancelled", None).into(),
+                None => no_such_link().into(),
+            })),
+            Task::Payout(id) => Ok(Job::new(move |state| match state.payout(&id) {
+                Some((link, payout)) => Reply::json(StatusCode::OK, &payout_view(link, payout)),
                 None => no_such_link().into(),
             })),
             Task::Token => Err(ErrorReply(StatusCode::NOT_FOUND, (FORM.error)(StatusCode::NOT_FOUND))),
@@ -250,43 +221,6 @@ fn list(request: &Request) -> Result<Job, ErrorReply> {
     })
 }
 
-fn view(link: &Link) -> Value {
-    let asked = |name: &str| link.request.get(name).cloned().unwrap_or_default();
-    let seconds = |at: OffsetDateTime| at.unix_timestamp();
-    let changed_to = |status: &str| (link.status == status).then(|| seconds(link.changed_at));
-    let contact = asked("contact");
-    let suffix = link.id.trim_start_matches("poutlk_");
-    let contact_id = contact["id"].as_str().map_or_else(|| format!("cont_{suffix}"), str::to_owned);
-    let claimed = matches!(link.status.as_str(), "processing" | "processed");
-    json!({
-        "id": link.id,
-        "entity": "payout_link",
-        "contact": {
-            "name": contact["name"],
-            "email": contact["email"],
-            "contact": contact["contact"],
-        },
-        "contact_id": contact_id,
-        "fund_account_id": claimed.then(|| format!("fa_{suffix}")),
-        "payout_id": (link.status == "processed").then(|| format!("pout_{suffix}")),
-        "purpose": asked("purpose"),
-        "status": link.status,
-        "amount": link.amount.parse::<i64>().unwrap_or_default(),
-        "currency": link.currency,
-        "description": asked("description"),
-        "attempt_count": u8::from(claimed),
-        "receipt": asked("receipt"),
-        "notes": link.request.get("notes").cloned().unwrap_or_else(|| json!({})),
-        "short_url": link.url,
-        "send_sms": asked("send_sms").as_bool().unwrap_or(false),
-        "send_email": asked("send_email").as_bool().unwrap_or(false),
-        "created_at": seconds(link.created_at),
-        "cancelled_at": changed_to("cancelled"),
-        "expire_by": asked("expire_by"),
-        "expired_at": changed_to("expired"),
-    })
-}
-
 fn name(value: &Value) -> Option<()> {
     let name = text(3..=50)(value)?;
     let special = |c: char| "’-_/().".contains(c);
@@ -308,37 +242,4 @@ fn email(value: &Value) -> Option<()> {
 fn contact_id(value: &Value) -> Option<()> {
     let rest = value.as_str()?.strip_prefix("cont_")?;
     (rest.len() == 14 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(())
-}
-
-fn no_such_link() -> ErrorReply {
-    invalid("The id provided does not exist", Some("id"))
-}
-
-fn invalid(description: &str, field: Option<&str>) -> ErrorReply {
-    let body = error("BAD_REQUEST_ERROR", description, "input_validation_failed", field);
-    ErrorReply(StatusCode::BAD_REQUEST, body)
-}
-
-fn error(code: &str, description: &str, reason: &str, field: Option<&str>) -> Value {
-    let source = if code == "BAD_REQUEST_ERROR" { "business" } else { "internal" };
-    json!({ "error": {
-        "code": code,
-        "description": description,
-        "source": source,
-        "step": null,
-        "reason": reason,
-        "metadata": {},
-        "field": field,
-    } })
-}
-
-fn wrong(problem: Problem) -> ErrorReply {
-    match problem {
-        Problem::NotAnObject => invalid("The body is no JSON object", None),
-        Problem::Missing(field) => invalid(&format!("The {field} field is required."), Some(&field)),
-        Problem::Wrong { field, rule } => invalid(&format!("The {field} is not {rule}."), Some(&field)),
-        Problem::Unknown(field) => {
-            invalid(&format!("{field} is/are not required and should not be sent"), Some(&field))
-        }
-    }
 }

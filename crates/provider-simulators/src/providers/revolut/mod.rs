@@ -7,24 +7,29 @@
 //! | `POST /api/1.0/payout-links` | 201, the link, without `url` until it is `active`; of a repeat see [`Duplicates`] |
 //! | `GET /api/1.0/payout-links/{id}` · `?created_before=…&limit=…&state=…` | the link · a list, the newest first |
 //! | `POST /api/1.0/payout-links/{id}/cancel` | 204, while nobody has claimed it |
+//! | `GET /api/1.0/transaction/{id}` | the transaction of a claimed link: the link's `transaction_id` names it |
 //!
 //! The accounts that can be debited are [`ACCOUNTS`]. What the token endpoint answers to a bad request is not
 //! documented: here it is OAuth's own form (RFC 6749, 5.2).
 
-use axum::http::header::RETRY_AFTER;
+mod reply;
+mod status;
+mod tokens;
+
 use axum::http::{Method, StatusCode};
-use serde_json::{Map, Value, json};
-use time::format_description::BorrowedFormatItem;
+use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use self::reply::{FORM, api_error, bare, invalid, microseconds, transaction_view, view, wrong};
+use self::status::{WORDS, WORDS_AT_ONCE};
+use self::tokens::Tokens;
+pub use self::tokens::{ACCESS_TOKEN_LIFETIME, RevolutClient};
 use super::api::{Api, Job, Request, Task};
 use super::fields::{Fields, Problem, boolean, text, uuid};
-use super::revolut_tokens::Tokens;
-pub use super::revolut_tokens::{ACCESS_TOKEN_LIFETIME, RevolutClient};
-use super::state::{Link, NewLink, ProviderState, Words};
+use super::link::{NewLink, Words};
+use super::state::ProviderState;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]
@@ -65,52 +70,6 @@ pub const ACCOUNTS: &[(&str, &str, i64, i64)] = &[
 const WINDOW: Duration = Duration::weeks(2);
 const MAX_PAGE: usize = 1_000;
 const DEFAULT_PAGE: usize = 100;
-const TIMESTAMP: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-
-static WORDS: Words = words(&["created", "active"]);
-static WORDS_AT_ONCE: Words = words(&["active"]);
-
-const fn words(stages: &'static [&'static str]) -> Words {
-    Words {
-        stages,
-        all: &["created", "awaiting", "active", "processing", "processed", "expired", "cancelled", "failed"],
-        open: &["created", "awaiting", "active"],
-        cancelled: "cancelled",
-        expired: "expired",
-    }
-}
-
-static FORM: Form = Form {
-    created: StatusCode::CREATED,
-    wait: RETRY_AFTER,
-    error: |status| {
-        let (code, message) = match status.as_u16() {
-            401 => (1000, "The request should be authorized."),
-            403 => (9002, "This action is forbidden."),
-            404 => (3006, "The requested resource was not found."),
-            429 => (3162, "Too many requests."),
-            400..=499 => (3000, "The request is invalid."),
-            503 => (5003, "The service is not available."),
-            _ => (5000, "Something went wrong."),
-        };
-        json!({ "code": code, "message": message })
-    },
-    link: || {
-        json!({
-            "id": "00000000-0000-4000-8000-000000000000",
-            "state": "active",
-            "created_at": "2026-01-01T00:00:00.000000Z",
-            "updated_at": "2026-01-01T00:00:00.000000Z",
-            "request_id": "none",
-            "amount": 1,
-            "currency": "GBP",
-            "url": "https://links.example/p/none",
-        })
-    },
-    url: ("", "url"),
-};
-
 pub(super) struct Revolut {
     settings: RevolutSettings,
     tokens: Tokens,
@@ -191,6 +150,7 @@ impl Api for Revolut {
             ("POST", ["payout-links"]) => Some(Task::Create),
             ("GET", ["payout-links"]) => Some(Task::List),
             ("GET", ["payout-links", id]) => Some(Task::Get((*id).to_owned())),
+            ("GET", ["transaction", id]) => Some(Task::Payout((*id).to_owned())),
             ("POST", ["payout-links", id, "cancel"]) => Some(Task::Cancel((*id).to_owned())),
             _ => None,
         }
@@ -213,6 +173,12 @@ impl Api for Revolut {
             Task::Cancel(id) => Ok(Job::new(move |state| match state.cancel(&id) {
                 Some((_, true)) => Reply::new(StatusCode::NO_CONTENT, "application/json", ""),
                 Some((_, false)) => invalid("a link that is claimed or over cannot be cancelled").into(),
+                None => bare(StatusCode::NOT_FOUND).into(),
+            })),
+            Task::Payout(id) => Ok(Job::new(move |state| match state.payout(&id) {
+                Some((link, transaction)) => {
+                    Reply::json(StatusCode::OK, &transaction_view(link, transaction))
+                }
                 None => bare(StatusCode::NOT_FOUND).into(),
             })),
             Task::Token => Err(bare(StatusCode::NOT_FOUND)),
@@ -269,54 +235,6 @@ fn list(request: &Request) -> Result<Job, ErrorReply> {
     }))
 }
 
-fn view(link: &Link) -> Value {
-    let time = |at: OffsetDateTime| Value::from(at.format(TIMESTAMP).unwrap_or_default());
-    let asked = |name: &str| link.request.get(name).filter(|value| !value.is_null()).cloned();
-    let default_methods = || json!(["revolut", "bank_account"]);
-    let mut reply = json!({
-        "id": link.id,
-        "state": link.status,
-        "created_at": time(link.created_at),
-        "updated_at": time(link.changed_at),
-        "counterparty_name": asked("counterparty_name"),
-        "save_counterparty": asked("save_counterparty").unwrap_or(Value::Bool(false)),
-        "request_id": link.reference,
-        "payout_methods": asked("payout_methods").unwrap_or_else(default_methods),
-        "account_id": asked("account_id"),
-        "amount": asked("amount"),
-        "currency": link.currency,
-        "reference": asked("reference"),
-    });
-    let fields = reply.as_object_mut().unwrap_or_else(|| unreachable!("it is an object"));
-    sometimes(link, asked("transfer_reason_code"), link.expires_at.map(time), fields);
-    reply
-}
-
-/// Those that are not always there.
-fn sometimes(link: &Link, reason: Option<Value>, expiry: Option<Value>, fields: &mut Map<String, Value>) {
-    let status = link.status.as_str();
-    let claimed =
-        matches!(status, "processing" | "processed").then(|| Value::from(Uuid::new_v4().to_string()));
-    let there = [
-        ("url", (status == "active").then(|| link.url.clone().into())),
-        ("expiry_date", expiry.filter(|_| status == "active")),
-        ("transfer_reason_code", reason),
-        ("counterparty_id", claimed.clone()),
-        ("transaction_id", claimed),
-        ("cancellation_reason", (status == "cancelled").then(|| "too_many_name_check_attempts".into())),
-    ];
-    for (name, value) in there {
-        if let Some(value) = value {
-            fields.insert(name.to_owned(), value);
-        }
-    }
-}
-
-/// What is told of a time: who pages by it must not meet the same link again.
-fn microseconds(at: OffsetDateTime) -> OffsetDateTime {
-    at.replace_microsecond(at.microsecond()).unwrap_or(at)
-}
-
 /// A JSON number's own digits.
 fn decimal(value: &Value) -> Option<String> {
     value.as_number().map(ToString::to_string)
@@ -355,27 +273,4 @@ fn methods(value: &Value, card: bool) -> Option<()> {
         _ => false,
     };
     methods.iter().all(known).then_some(())
-}
-
-fn bare(status: StatusCode) -> ErrorReply {
-    ErrorReply(status, (FORM.error)(status))
-}
-
-fn invalid(message: &str) -> ErrorReply {
-    api_error(StatusCode::BAD_REQUEST, 3000, message)
-}
-
-fn api_error(status: StatusCode, code: u32, message: &str) -> ErrorReply {
-    ErrorReply(status, json!({ "code": code, "message": message }))
-}
-
-fn wrong(problem: Problem) -> ErrorReply {
-    match problem {
-        Problem::NotAnObject => invalid("the body is no JSON object"),
-        Problem::Missing(field) => {
-            api_error(StatusCode::BAD_REQUEST, 3009, &format!("Required '{field}' is missing"))
-        }
-        Problem::Wrong { field, rule } => invalid(&format!("{field} is not {rule}")),
-        Problem::Unknown(field) => invalid(&format!("{field} is not known")),
-    }
 }

@@ -9,6 +9,8 @@
 //! The page does not say with which statuses errors come: a duplicate is 400 here, and a client should look at the
 //! code. Bodies are JSON or a form. `external_id` is unique for each account, `for-user-id` naming a sub-account.
 
+mod status;
+
 use axum::http::header::HeaderName;
 use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
@@ -18,9 +20,10 @@ use time::{Duration, OffsetDateTime};
 use url::form_urlencoded;
 use uuid::Uuid;
 
+use self::status::WORDS;
 use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem, text, whole};
-use super::state::{Link, NewLink, Words};
+use super::link::{Link, NewLink, Words};
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]
@@ -48,29 +51,6 @@ static PACE: [HeaderName; 3] = [
     HeaderName::from_static("rate-limit-remaining"),
     HeaderName::from_static("rate-limit-reset"),
 ];
-
-static WORDS: Words = Words {
-    stages: &["PENDING"],
-    // With those of the older API, of the webhook page and of the newer dialect.
-    all: &[
-        "PENDING",
-        "ISSUED",
-        "CLAIMED",
-        "DISBURSING",
-        "COMPLETED",
-        "SUCCEEDED",
-        "FAILED",
-        "LOCKED",
-        "VOIDED",
-        "ACTIVE",
-        "CANCELED",
-        "EXPIRED",
-        "REVERSED",
-    ],
-    open: &["PENDING", "ISSUED"],
-    cancelled: "VOIDED",
-    expired: "VOIDED",
-};
 
 static FORM: Form = Form {
     created: StatusCode::OK,
@@ -185,7 +165,7 @@ impl Api for Xendit {
                 }
                 None => bare(StatusCode::NOT_FOUND).into(),
             })),
-            Task::List | Task::Token => Err(bare(StatusCode::NOT_FOUND)),
+            Task::List | Task::Payout(_) | Task::Token => Err(bare(StatusCode::NOT_FOUND)),
         }
     }
 }
@@ -239,7 +219,7 @@ fn is_of(link: &Link, account: &str) -> bool {
 
 fn view(link: &Link) -> Value {
     let time = |at: OffsetDateTime| at.format(TIMESTAMP).unwrap_or_default();
-    json!({
+    let mut payout = json!({
         "id": link.id,
         "external_id": link.reference,
         "amount": link.amount.parse::<i64>().unwrap_or_default(),
@@ -247,8 +227,12 @@ fn view(link: &Link) -> Value {
         "status": link.status,
         "expiration_timestamp": link.expires_at.map(time),
         "created": time(link.created_at),
-        "payout_url": link.url,
-    })
+    });
+    // A voided payout has no page.
+    if link.status != "VOIDED" {
+        payout["payout_url"] = link.url.clone().into();
+    }
+    payout
 }
 
 fn bare(status: StatusCode) -> ErrorReply {

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use super::api::{Job, Request, same};
+use super::super::api::{Job, Request, same};
 use crate::fault_server::{ErrorReply, Reply};
 
 /// 40 minutes, less a second as the documentation's example has it.

@@ -1,0 +1,264 @@
+//! A payout link at a simulated provider, in the provider's own words, and the rules by which it changes.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use time::{Duration, OffsetDateTime};
+
+use crate::link_change::LinkChange;
+
+/// A payout link.
+#[derive(Clone, Debug, Serialize)]
+pub struct Link {
+    pub id: String,
+    /// The client's reference, which the provider uses as an idempotency key.
+    pub reference: String,
+    pub status: String,
+    /// As it was sent.
+    pub amount: String,
+    pub currency: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub changed_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// What came of it: RazorpayX's payouts, one for each claim, and Revolut's transaction. Oldest first.
+    pub payouts: Vec<Payout>,
+    /// Oldest first. It begins with the creation.
+    pub history: Vec<Change>,
+    /// A secret: it is neither logged nor in the ledger's JSON.
+    #[serde(skip)]
+    pub url: String,
+    /// All that was asked for, with defaults: personal data too.
+    #[serde(skip)]
+    pub request: Map<String, Value>,
+    #[serde(skip)]
+    pub(super) upcoming: VecDeque<String>,
+    /// Its end was moved after its creation.
+    #[serde(skip)]
+    pub(super) moved_end: bool,
+    /// It was cancelled by its owner and not by the provider itself.
+    #[serde(skip)]
+    pub(super) is_taken_back: bool,
+}
+
+/// A payout or transaction that a claim led to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Payout {
+    pub id: String,
+    pub status: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub changed_at: OffsetDateTime,
+    /// Who is paid, as the provider calls them: RazorpayX's fund account, Revolut's counterparty.
+    #[serde(skip)]
+    pub(super) recipient_id: String,
+    #[serde(skip)]
+    pub(super) is_live: bool,
+}
+
+/// One entry of a link's history: the statuses that it and its payout had from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    pub status: String,
+    pub payout_status: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+/// What a new link is made of.
+pub(super) struct NewLink {
+    pub(super) id: String,
+    pub(super) reference: String,
+    pub(super) amount: String,
+    pub(super) currency: String,
+    pub(super) lifetime: Option<Duration>,
+    pub(super) url: String,
+    pub(super) request: Map<String, Value>,
+}
+
+/// The statuses of a provider's links, and how they change.
+pub(super) struct Words {
+    /// The states that a new link passes through: the first at its creation, the next at each look.
+    pub(super) stages: &'static [&'static str],
+    pub(super) all: &'static [&'static str],
+    /// Those of a link that expires by itself when its end has passed.
+    pub(super) open: &'static [&'static str],
+    pub(super) expired: &'static str,
+    /// The effect of a change, or why the provider cannot make it.
+    pub(super) effect: fn(&Link, LinkChange) -> Result<Effect, &'static str>,
+    /// The effect of a form that was opened in time and is submitted too late.
+    pub(super) late_submit: fn(&Link) -> Result<Effect, &'static str>,
+    /// What a link of this status says of the payout behind it.
+    pub(super) behind: fn(&str) -> Option<Behind>,
+    /// New ids of a payout and of its recipient.
+    pub(super) payout_ids: fn() -> (String, String),
+}
+
+/// The effect of a change on a link.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Effect {
+    /// The link's next status; `None`: the link itself does not show the change.
+    pub(super) status: Option<&'static str>,
+    /// The next status of the payout behind it, where the link does not say it.
+    pub(super) payout: Option<&'static str>,
+}
+
+impl Effect {
+    pub(super) fn to(status: &'static str) -> Self {
+        Self { status: Some(status), payout: None }
+    }
+}
+
+/// The payout behind a link of some status.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Behind {
+    pub(super) status: &'static str,
+    /// The payout goes on; else it is over with this status.
+    pub(super) is_live: bool,
+    /// There is a payout in any case; else only where one began before.
+    pub(super) begins: bool,
+}
+
+/// Of a provider whose links are closed when they are cancelled or over.
+pub(super) fn no_late_submit(_: &Link) -> Result<Effect, &'static str> {
+    Err("this provider takes no late submission")
+}
+
+/// Of a provider that shows nothing behind its links.
+pub(super) fn nothing_behind(_: &str) -> Option<Behind> {
+    None
+}
+
+pub(super) fn no_payout_ids() -> (String, String) {
+    Default::default()
+}
+
+impl Link {
+    pub(super) fn new(new: NewLink, stages: &[String], words: &Words) -> Self {
+        let now = OffsetDateTime::now_utc();
+        let mut upcoming: VecDeque<String> = stages.iter().cloned().collect();
+        let status = upcoming.pop_front().unwrap_or_default();
+        let mut link = Self {
+            id: new.id,
+            reference: new.reference,
+            status: String::new(),
+            amount: new.amount,
+            currency: new.currency,
+            created_at: now,
+            changed_at: now,
+            expires_at: new.lifetime.map(|lifetime| now + lifetime),
+            payouts: Vec::new(),
+            history: Vec::new(),
+            url: new.url,
+            request: new.request,
+            upcoming,
+            moved_end: false,
+            is_taken_back: false,
+        };
+        link.turn(&status, words, now);
+        link
+    }
+
+    /// The payout of the last claim.
+    pub(super) fn payout(&self) -> Option<&Payout> {
+        self.payouts.last()
+    }
+
+    pub(super) fn is_over(&self, now: OffsetDateTime) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+
+    /// A look at the link, which brings it to its next stage. Returns whether it changed.
+    pub(super) fn go_on(&mut self, words: &Words) -> bool {
+        let (entered, now) = (self.history.len(), OffsetDateTime::now_utc());
+        if let Some(next) = self.upcoming.pop_front() {
+            self.turn(&next, words, now);
+        }
+        if self.is_over(now) && words.open.contains(&self.status.as_str()) {
+            self.turn(words.expired, words, now);
+        }
+        self.history.len() > entered
+    }
+
+    pub(super) fn change(&mut self, change: LinkChange, words: &Words) -> Result<(), String> {
+        let effect = (words.effect)(self, change).map_err(|why| self.not_possible(change.name(), why))?;
+        let now = OffsetDateTime::now_utc();
+        if change == LinkChange::Expire && !self.is_over(now) {
+            self.expires_at = Some(now);
+            self.moved_end = true;
+        }
+        self.is_taken_back |= change == LinkChange::Cancel;
+        self.have(effect, words, now);
+        Ok(())
+    }
+
+    pub(super) fn late_submit(&mut self, words: &Words) -> Result<(), String> {
+        let effect = (words.late_submit)(self).map_err(|why| self.not_possible("a late submission", why))?;
+        self.have(effect, words, OffsetDateTime::now_utc());
+        Ok(())
+    }
+
+    /// Sets the status, from wherever.
+    pub(super) fn set(&mut self, status: &str, words: &Words) {
+        self.upcoming.clear();
+        self.turn(status, words, OffsetDateTime::now_utc());
+    }
+
+    fn not_possible(&self, change: &str, why: &str) -> String {
+        format!("{change} is not possible: link {} is {}: {why}", self.id, self.status)
+    }
+
+    fn have(&mut self, effect: Effect, words: &Words, now: OffsetDateTime) {
+        self.upcoming.clear();
+        if let (Some(status), Some(payout)) = (effect.payout, self.payouts.last_mut()) {
+            status.clone_into(&mut payout.status);
+            (payout.changed_at, payout.is_live) = (now, false);
+            if effect.status.is_none() {
+                self.enter(now);
+            }
+        }
+        if let Some(status) = effect.status {
+            self.turn(status, words, now);
+        }
+    }
+
+    fn turn(&mut self, status: &str, words: &Words, now: OffsetDateTime) {
+        status.clone_into(&mut self.status);
+        self.changed_at = now;
+        if let Some(behind) = (words.behind)(status) {
+            self.turn_payout(behind, words, now);
+        }
+        self.enter(now);
+    }
+
+    fn turn_payout(&mut self, behind: Behind, words: &Words, now: OffsetDateTime) {
+        let last = self.payouts.last_mut().filter(|last| last.is_live || last.status == behind.status);
+        match last {
+            Some(last) => {
+                behind.status.clone_into(&mut last.status);
+                (last.changed_at, last.is_live) = (now, behind.is_live);
+            }
+            None if behind.begins => {
+                let (id, recipient_id) = (words.payout_ids)();
+                self.payouts.push(Payout {
+                    id,
+                    status: behind.status.to_owned(),
+                    created_at: now,
+                    changed_at: now,
+                    recipient_id,
+                    is_live: behind.is_live,
+                });
+            }
+            None => {}
+        }
+    }
+
+    fn enter(&mut self, at: OffsetDateTime) {
+        let payout_status = self.payout().map(|payout| payout.status.clone());
+        self.history.push(Change { status: self.status.clone(), payout_status, at });
+    }
+}
