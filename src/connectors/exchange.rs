@@ -185,13 +185,17 @@ impl OptionalFields {
         }
     }
 
-    pub(super) fn unknown_status(&self, status: &str) -> String {
+    /// Counts a status that this version does not know, and returns its word.
+    pub(super) fn unknown_status(&self, word: &str) -> String {
         self.unknown_statuses.fetch_add(1, Relaxed);
-        let status: String =
-            status.chars().map(|letter| if is_control(letter) { ' ' } else { letter }).take(64).collect();
         // Without its text, which the account's secrets are not taken out of yet.
-        tracing::warn!("unknown link status, counted as created (see the timeline for the status)");
-        status
+        tracing::warn!("unknown link status, the link counts as open (see the timeline for the status)");
+        Self::shown(word)
+    }
+
+    /// Returns a provider's word as operators see it: at most 64 characters, none of them a control character.
+    pub(super) fn shown(word: &str) -> String {
+        word.chars().map(|letter| if is_control(letter) { ' ' } else { letter }).take(64).collect()
     }
 
     /// A time in RFC 3339, with its zone.

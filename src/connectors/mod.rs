@@ -5,7 +5,9 @@
 
 mod exchange;
 mod kind;
+mod proof;
 mod provider;
+mod question;
 mod supports;
 
 mod hyperswitch;

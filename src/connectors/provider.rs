@@ -32,15 +32,21 @@ pub(super) trait Provider: Send + Sync {
         ready(Err(ConnectorError::unanswered("this connector cannot cancel a link")))
     }
 
+    /// Asks about one link.
+    fn ask_one(&self, _link: &AskedLink) -> impl Future<Output = LinkAnswer> + Send {
+        let error = ConnectorError::unanswered("this connector cannot follow a link");
+        ready(LinkAnswer::Unanswered { error, retry_after: None })
+    }
+
     /// As [`Connector::ask_about`].
     fn ask(&self, links: &[AskedLink]) -> impl Future<Output = Vec<LinkAnswer>> + Send {
-        let error = ConnectorError::unanswered("this connector cannot follow a link");
-        ready(
-            links
-                .iter()
-                .map(|_| LinkAnswer::Unanswered { error: error.clone(), retry_after: None })
-                .collect(),
-        )
+        async move {
+            let mut answers = Vec::with_capacity(links.len());
+            for link in links {
+                answers.push(self.ask_one(link).await);
+            }
+            answers
+        }
     }
 
     /// As [`Connector::read_webhook`].

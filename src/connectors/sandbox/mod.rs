@@ -7,12 +7,13 @@ mod request;
 mod response;
 mod settings;
 mod status;
+mod webhook;
 
 use std::time::Duration;
 
 use reqwest::{
     RequestBuilder, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap},
 };
 use secrecy::SecretString;
 use time::OffsetDateTime;
@@ -21,16 +22,19 @@ use url::Url;
 pub(super) use self::settings::KIND;
 use self::{
     request::create_body,
-    response::{Links, failure},
+    response::{Link, Links, failure},
     settings::{Replay, SandboxSettings},
 };
 use super::{
-    Call,
-    exchange::{OptionalFields, judge, lost, parse, unasked, unreadable, unsettled, with_secret, with_trace},
+    AskedLink, Call, ProviderWebhook, WebhookProblem,
+    exchange::{
+        OptionalFields, at, judge, lost, parse, unasked, unreadable, unsettled, with_secret, with_trace,
+    },
     provider::Provider,
+    question::{about_another, inconclusive, is_about, unheard},
 };
 use crate::{
-    domain::{CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LinkAnswer, LookUp, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 
@@ -121,6 +125,54 @@ impl Provider for Sandbox {
             },
             None => unsettled(&answer, unreadable(&answer)),
         }
+    }
+
+    async fn cancel(&self, id: &str) -> Result<(), ConnectorError> {
+        let request = self.request(self.http.post(at(&self.links, &[id, "cancel"])), None);
+        let answer =
+            self.http.call(request).await.map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
+        if !answer.status.is_success() {
+            return Err(failure(&answer));
+        }
+        // The answer is the link as it is, also of one that was over before.
+        match parse::<Link>(&answer) {
+            Some(link) if link.id == id && link.status == "cancelled" => Ok(()),
+            Some(link) if link.id == id => {
+                let reason = format!("the link is {}", link.status);
+                Err(ConnectorError::new(answer.status.as_u16(), None, &reason, None))
+            }
+            _ => Err(unreadable(&answer)),
+        }
+    }
+
+    async fn ask_one(&self, asked: &AskedLink) -> LinkAnswer {
+        let url = at(&self.links, &[&asked.connector_payout_id]);
+        let answer = match self.http.call(self.request(self.http.get(url), None)).await {
+            Ok(answer) => answer,
+            Err(error) => return unheard(&error),
+        };
+        if answer.status.is_success() {
+            return match parse::<Link>(&answer) {
+                Some(link) if is_about(asked, &link.id) => LinkAnswer::Reported(self.report(&link, &answer)),
+                Some(_) => about_another(&answer),
+                None => inconclusive(&answer, None),
+            };
+        }
+        let error = failure(&answer);
+        if answer.status == StatusCode::NOT_FOUND && error.code.as_deref() == Some("not_found") {
+            return LinkAnswer::NotFound { status_code: answer.status.as_u16() };
+        }
+        inconclusive(&answer, Some(error))
+    }
+
+    fn webhook(
+        &self,
+        secrets: &[SecretString],
+        headers: &HeaderMap,
+        body: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<ProviderWebhook, WebhookProblem> {
+        webhook::read(secrets, headers, body, now)
     }
 
     async fn try_credential(&self) -> Result<(), String> {

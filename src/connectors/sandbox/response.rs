@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Sandbox, status::status};
 use crate::{
     connectors::exchange::{identifier, link_url, parse, unreadable},
-    domain::{ConnectorError, CreatedLink, Finding},
+    domain::{ConnectorError, CreatedLink, Finding, LinkReport},
     http_client::Answer,
 };
 
@@ -17,6 +17,11 @@ pub(super) struct Link {
     pub(super) url: String,
     #[serde(default)]
     pub(super) expires_at: Value,
+    #[serde(default)]
+    pub(super) updated_at: Value,
+    /// Why the payout failed: a code and a message.
+    #[serde(default)]
+    pub(super) failure: Value,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +57,8 @@ impl Sandbox {
     pub(super) fn read(&self, link: Link, answer: &Answer) -> Option<Finding> {
         let status_code = answer.status.as_u16();
         let connector_payout_id = identifier(link.id)?;
-        let (payout_status, unknown_status) = self.optional.status(&link.status, status(&link.status));
+        let known = status(&link.status).map(|(_, payout_status)| payout_status);
+        let (payout_status, unknown_status) = self.optional.status(&link.status, known);
         if payout_status.has_no_link() {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
@@ -65,6 +71,21 @@ impl Sandbox {
             expires_at: self.optional.time("expires_at", &link.expires_at),
             status_code,
         }))
+    }
+
+    /// A link as the sandbox reports it.
+    pub(super) fn report(&self, link: &Link, answer: &Answer) -> LinkReport {
+        let report = self.optional.report(&link.status, status(&link.status), answer);
+        let details =
+            self.optional.read("failure", &link.failure, |value| FailureDetails::deserialize(value).ok());
+        LinkReport {
+            occurred_at: self.optional.time("updated_at", &link.updated_at),
+            expires_at: self.optional.time("expires_at", &link.expires_at),
+            error: details.map(|FailureDetails { code, message }| {
+                ConnectorError::new(report.status_code, Some(&code), &message, None)
+            }),
+            ..report
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub(in crate::connectors) const KIND: Kind = Kind {
         job_fields: &[],
         feature_data: &[],
         expiry: "as its server is configured",
-        cancels: false,
+        cancels: true,
     },
     error_fields: &[ErrorField::Code],
     follow: FOLLOW,

@@ -1,14 +1,21 @@
 //! The statuses of the sandbox's links.
 
-use crate::domain::PayoutStatus;
+use crate::{
+    connectors::question::Meaning,
+    domain::{LinkStatus, PayoutStatus},
+};
 
-/// Returns the status that a word of the sandbox means; `None` for a word that this version does not know.
-pub(super) fn status(word: &str) -> Option<PayoutStatus> {
+/// Returns the meaning of a word of the sandbox; `None` for a word that this version does not know.
+pub(super) fn status(word: &str) -> Option<Meaning> {
     Some(match word {
-        "issued" => PayoutStatus::RequiresFulfillment,
-        "claimed" => PayoutStatus::Pending,
-        "cancelled" => PayoutStatus::Cancelled,
-        "expired" => PayoutStatus::Expired,
+        "issued" => (LinkStatus::Unclaimed, PayoutStatus::RequiresFulfillment),
+        "claimed" => (LinkStatus::Claimed, PayoutStatus::Pending),
+        "processing" => (LinkStatus::Processing, PayoutStatus::Pending),
+        "paid" => (LinkStatus::Succeeded, PayoutStatus::Success),
+        "failed" => (LinkStatus::PayoutFailed, PayoutStatus::Failed),
+        "cancelled" => (LinkStatus::Cancelled, PayoutStatus::Cancelled),
+        "expired" => (LinkStatus::Expired, PayoutStatus::Expired),
+        "reversed" => (LinkStatus::Reversed, PayoutStatus::Reversed),
         _ => return None,
     })
 }
@@ -19,14 +26,18 @@ mod tests {
 
     #[test]
     fn every_word_has_its_status() {
-        for (word, expected) in [
-            ("issued", Some(PayoutStatus::RequiresFulfillment)),
-            ("claimed", Some(PayoutStatus::Pending)),
-            ("cancelled", Some(PayoutStatus::Cancelled)),
-            ("expired", Some(PayoutStatus::Expired)),
-            ("frozen", None),
+        for (word, link, payout) in [
+            ("issued", LinkStatus::Unclaimed, PayoutStatus::RequiresFulfillment),
+            ("claimed", LinkStatus::Claimed, PayoutStatus::Pending),
+            ("processing", LinkStatus::Processing, PayoutStatus::Pending),
+            ("paid", LinkStatus::Succeeded, PayoutStatus::Success),
+            ("failed", LinkStatus::PayoutFailed, PayoutStatus::Failed),
+            ("cancelled", LinkStatus::Cancelled, PayoutStatus::Cancelled),
+            ("expired", LinkStatus::Expired, PayoutStatus::Expired),
+            ("reversed", LinkStatus::Reversed, PayoutStatus::Reversed),
         ] {
-            assert_eq!(status(word), expected, "{word}");
+            assert_eq!(status(word), Some((link, payout)), "{word}");
         }
+        assert_eq!(status("frozen"), None);
     }
 }
