@@ -166,7 +166,7 @@ fn a_cancelled_link_that_expired_is_expired() {
         trace: &trace,
     };
     let answer = Answer {
-        status: reqwest::StatusCode::OK,
+        status: StatusCode::OK,
         headers: Default::default(),
         body: Default::default(),
         cut: false,
