@@ -84,7 +84,9 @@ impl Xendit {
     pub(super) fn report(&self, payout: &Payout, asked: &AskedLink, answer: &Answer) -> LinkReport {
         let expires_at = self.end(payout);
         let occurred_at = self.optional.time("updated", &payout.updated);
-        let now = answer.date().unwrap_or_else(OffsetDateTime::now_utc);
+        // By Xendit's clock, which says no fractions of a second.
+        let date = answer.date().and_then(|date| date.checked_add(time::Duration::SECOND));
+        let now = date.unwrap_or_else(OffsetDateTime::now_utc);
         let circumstances = Circumstances {
             // By when it changed, where Xendit says so: a link that was voided in time is not over.
             is_over: expires_at.or(asked.expires_at).is_some_and(|end| end <= occurred_at.unwrap_or(now)),

@@ -5,7 +5,7 @@ use crate::{
     domain::{LinkStatus, PayoutStatus},
 };
 
-/// What is known of a link beside Xendit's word, which has several meanings.
+/// The facts that decide between several meanings of one word of Xendit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Circumstances {
     /// The end of the link has passed.
