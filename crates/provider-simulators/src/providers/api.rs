@@ -10,7 +10,7 @@ use url::form_urlencoded;
 
 use super::link::Words;
 use super::state::ProviderState;
-use super::webhook::Webhooks;
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Operation, Reply};
 
 pub(super) trait Api: Send + Sync + 'static {

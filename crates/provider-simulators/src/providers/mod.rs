@@ -31,7 +31,7 @@ mod link;
 mod pace;
 mod razorpayx;
 mod revolut;
-mod webhook;
+mod webhooks;
 mod xendit;
 
 pub use self::hyperswitch::HyperswitchSettings;

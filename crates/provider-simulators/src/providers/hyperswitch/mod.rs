@@ -30,7 +30,7 @@ use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem};
 use super::link::{NewLink, Words};
 use super::state::ProviderState;
-use super::webhook::Webhooks;
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 /// What the profile behind the key is like.

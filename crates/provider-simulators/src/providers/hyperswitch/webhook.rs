@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
 use super::super::link::Change;
-use super::super::webhook::{Message, Webhooks};
+use super::super::webhooks::{Message, Webhooks};
 use super::MERCHANT;
 use super::reply::view;
 use crate::announce::{Headers, Signable, hmac_hex};

@@ -26,7 +26,7 @@ use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem, boolean, one_of, pairs, text, whole};
 use super::link::{NewLink, Words};
 use super::state::ProviderState;
-use super::webhook::Webhooks;
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]

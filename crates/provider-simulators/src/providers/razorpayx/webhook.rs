@@ -4,7 +4,7 @@ use aws_lc_rs::hmac::HMAC_SHA256;
 use serde_json::{Value, json};
 
 use super::super::link::Change;
-use super::super::webhook::{Message, Webhooks};
+use super::super::webhooks::{Message, Webhooks};
 use super::reply::{payout_view, view};
 use crate::announce::{Headers, Signable, hmac_hex};
 

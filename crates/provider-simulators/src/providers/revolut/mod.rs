@@ -32,7 +32,7 @@ use super::api::{Api, Job, Request, Task};
 use super::fields::{Fields, Problem, boolean, text, uuid};
 use super::link::{NewLink, Words};
 use super::state::ProviderState;
-use super::webhook::Webhooks;
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::link::Change;
-use super::super::webhook::{Message, Webhooks};
+use super::super::webhooks::{Message, Webhooks};
 use super::reply::timestamp;
 use crate::announce::{Headers, Signable, hmac_hex};
 

@@ -26,7 +26,7 @@ use self::webhook::WEBHOOKS;
 use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem, text, whole};
 use super::link::{Link, NewLink, Words};
-use super::webhook::Webhooks;
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::super::link::Change;
-use super::super::webhook::{Message, Webhooks};
+use super::super::webhooks::{Message, Webhooks};
 use crate::announce::{Headers, Signable};
 
 pub(super) static WEBHOOKS: Webhooks = Webhooks { events, body, headers };
