@@ -188,6 +188,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<Running> {
     let mut settings = providers::Settings::new(provider);
     settings.listen = arguments.listen;
     settings.calls_per_minute = arguments.calls_per_minute;
+    settings.announce = announce;
     if let Some(links_url) = arguments.public_url {
         settings.links_url = links_url;
     }
