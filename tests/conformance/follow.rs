@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use payout_link_worker::{
-    connectors::{AskedLink, Kind},
+    connectors::{AskedLink, Kind, LinkReference, ProviderWebhook, WebhookProblem},
     domain::{LinkAnswer, LinkReport, LinkStatus, PayoutStatus},
 };
-use provider_simulators::providers::{Fault, FaultRule, Garbage, LinkChange, Operation};
+use provider_simulators::{
+    providers::{Announce, Behaviour, Fault, FaultRule, Garbage, LinkChange, Operation},
+    sandbox::{Received, Receiver},
+};
+use secrecy::SecretString;
+use time::OffsetDateTime;
 
 use crate::description::{Description, Tested};
 
@@ -195,4 +200,74 @@ pub async fn a_link_that_is_not_there_is_not_found(description: &Description) {
     let answers = tested.connector().ask_about(&[absent, there]).await;
     assert!(matches!(answers[0], LinkAnswer::NotFound { .. }), "{answers:?}");
     assert!(matches!(answers[1], LinkAnswer::Reported(_)), "{answers:?}");
+}
+
+const SECRET: &str = "webhook-secret-canary";
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The webhooks about one link that was claimed and paid, and the link.
+async fn announced(tested: &Tested, id: &str, description: &Description, behaviour: Behaviour) -> Announced {
+    let receiver = Receiver::start(&[]).await.unwrap();
+    let link = tested.followed(&description.job(id)).await;
+    tested.simulator.announce(Some(Announce::to(receiver.url(), SECRET).with(behaviour)));
+    tested.simulator.change(&link.connector_payout_id, LinkChange::Claim).unwrap();
+    tested.simulator.change(&link.connector_payout_id, LinkChange::Pay).unwrap();
+    // Each of them announces a payment, with or without a claim before it.
+    let count = 1 + behaviour.repeat as usize;
+    let received = receiver.until(|received| received.len() >= count);
+    let received = tokio::time::timeout(DEADLINE, received).await.expect("a webhook");
+    tested.simulator.announce(None);
+    Announced { link, received }
+}
+
+struct Announced {
+    link: AskedLink,
+    received: Vec<Received>,
+}
+
+fn read(tested: &Tested, secrets: &[&str], webhook: &Received) -> Result<ProviderWebhook, WebhookProblem> {
+    let secrets: Vec<SecretString> = secrets.iter().map(|secret| (*secret).into()).collect();
+    let header = |(name, value): (&String, &String)| {
+        (name.parse::<reqwest::header::HeaderName>().unwrap(), value.parse().unwrap())
+    };
+    let headers = webhook.headers.iter().map(header).collect();
+    let now = OffsetDateTime::now_utc();
+    tested.connector().read_webhook(&secrets, &headers, webhook.body.as_bytes(), now)
+}
+
+pub async fn webhooks_of_the_provider_name_their_link(description: &Description) {
+    let tested = Tested::start(description).await;
+    let behaviour = Behaviour { repeat: 1, ..Behaviour::default() };
+    let Announced { link, received } = announced(&tested, "po_1", description, behaviour).await;
+    let expected = LinkReference::ConnectorPayoutId(link.connector_payout_id.clone());
+    let webhooks: Vec<ProviderWebhook> =
+        received.iter().map(|webhook| read(&tested, &["old", SECRET], webhook).unwrap()).collect();
+    assert!(webhooks.iter().any(|webhook| webhook.link == expected), "{webhooks:?}");
+    // A repeated webhook is known as such.
+    assert_eq!(webhooks[0].dedupe_key, webhooks[1].dedupe_key, "{webhooks:?}");
+    for secrets in [&[][..], &["old"], &[""]] {
+        assert_eq!(read(&tested, secrets, &received[0]), Err(WebhookProblem::NotAuthentic), "{secrets:?}");
+    }
+}
+
+pub async fn webhooks_without_the_providers_proof_are_refused(description: &Description) {
+    let tested = Tested::start(description).await;
+    let signs_a_time = description.account.kind == "revolut";
+    for (number, (behaviour, is_accepted)) in [
+        (Behaviour { unsigned: true, ..Behaviour::default() }, false),
+        (Behaviour { wrong_secret: true, ..Behaviour::default() }, false),
+        (Behaviour { old_timestamp: true, ..Behaviour::default() }, !signs_a_time),
+        // The provider is asked, whatever the webhook says of the link.
+        (Behaviour { old_status: true, ..Behaviour::default() }, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let announced = announced(&tested, &format!("po_{number}"), description, behaviour).await;
+        let read = read(&tested, &[SECRET], &announced.received[0]);
+        match is_accepted {
+            true => assert!(read.is_ok(), "{behaviour:?}: {read:?}"),
+            false => assert_eq!(read, Err(WebhookProblem::NotAuthentic), "{behaviour:?}"),
+        }
+    }
 }

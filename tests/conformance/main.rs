@@ -32,6 +32,8 @@ macro_rules! conformance {
             follow::a_link_is_cancelled_in_no_status_but_an_open_one
             follow::nothing_follows_from_a_question_without_an_answer
             follow::a_link_that_is_not_there_is_not_found
+            follow::webhooks_of_the_provider_name_their_link
+            follow::webhooks_without_the_providers_proof_are_refused
             jobs::every_amount_keeps_its_digits
             jobs::what_is_missing_is_named
             jobs::what_it_cannot_do_is_refused
@@ -71,4 +73,5 @@ mod worker;
 mod hyperswitch;
 mod razorpayx;
 mod revolut;
+mod sandbox;
 mod xendit;
