@@ -275,3 +275,36 @@ async fn a_question_has_an_end() {
     assert!(answers[..8].iter().all(is_reached), "{answers:?}");
     assert_eq!(answers.iter().filter(|answer| is_reached(answer)).count(), 8);
 }
+
+/// When links were created is a guess. A link that is not where it was looked for is asked about by its id.
+#[tokio::test]
+async fn links_that_are_older_or_younger_than_they_seem_are_found() {
+    let tested = tested(at_once(client())).await;
+    let mut links = Vec::new();
+    for number in 0..3 {
+        let link = tested.followed(&REVOLUT.job(&format!("po_{number}"))).await;
+        let expires_at = link.expires_at.map(|end| end - Duration::from_secs(86_400));
+        links.push(AskedLink { expires_at, ..link });
+    }
+    let answers = tested.connector().ask_about(&links).await;
+    assert!(answers.iter().all(|answer| matches!(answer, LinkAnswer::Reported(_))), "{answers:?}");
+    let ledger = tested.simulator.ledger();
+    assert_eq!((ledger.calls_of(Operation::List).count(), ledger.calls_of(Operation::Get).count()), (1, 3));
+}
+
+/// Links with long names make a list longer than an answer may be.
+#[tokio::test]
+async fn a_list_that_is_too_long_is_asked_for_in_shorter_pages() {
+    let tested = tested(at_once(client())).await;
+    let mut links = Vec::new();
+    for number in 0..90 {
+        let mut job = REVOLUT.json(&format!("po_{number}"));
+        job["customer"]["name"] = "é".repeat(250).into();
+        job["description"] = "é".repeat(100).into();
+        links.push(tested.followed(&crate::description::decoded(&job)).await);
+    }
+    let answers = tested.connector().ask_about(&links).await;
+    assert!(answers.iter().all(|answer| matches!(answer, LinkAnswer::Reported(_))), "{answers:?}");
+    let ledger = tested.simulator.ledger();
+    assert_eq!((ledger.calls_of(Operation::List).count(), ledger.calls_of(Operation::Get).count()), (3, 0));
+}
