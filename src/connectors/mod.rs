@@ -116,7 +116,8 @@ pub trait Connector: Send + Sync {
     /// Looks a payout link up, by the provider's id if known, otherwise by the idempotency key.
     fn find_link<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Finding>;
 
-    /// Cancels an unclaimed link with the configured credential. The record is not changed.
+    /// Cancels an unclaimed link with the configured credential. The record is not changed. A link that is cancelled
+    /// already counts as cancelled.
     ///
     /// # Errors
     ///

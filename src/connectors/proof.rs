@@ -91,6 +91,8 @@ pub(super) fn body_digest(body: &[u8]) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use reqwest::header::HeaderName;
+
     use super::*;
     use crate::connectors::ProviderWebhook;
 
@@ -104,18 +106,54 @@ pub(super) mod tests {
     impl Delivery {
         pub(in crate::connectors) fn new(headers: &[(&str, &str)], body: &str) -> Self {
             let header = |(name, value): &(&str, &str)| {
-                let name: reqwest::header::HeaderName = name.parse().unwrap();
+                let name: HeaderName = name.parse().unwrap();
                 (name, value.parse().unwrap())
             };
             Self { headers: headers.iter().map(header).collect(), body: body.into() }
         }
     }
 
+    /// The signed example deliveries of a provider, each with the name of its event.
+    pub(in crate::connectors) struct Deliveries {
+        secret: String,
+        pub(in crate::connectors) all: Vec<(String, Delivery)>,
+    }
+
+    impl Deliveries {
+        pub(in crate::connectors) fn of(fixture: &str) -> Self {
+            let fixture: serde_json::Value = serde_json::from_str(fixture).unwrap();
+            let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+            let delivery = |delivery: &serde_json::Value| {
+                let headers: Vec<(&str, &str)> = delivery["headers"]
+                    .as_object()
+                    .unwrap()
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
+                    .collect();
+                (text(&delivery["event"]), Delivery::new(&headers, delivery["body"].as_str().unwrap()))
+            };
+            let all = fixture["deliveries"].as_array().unwrap().iter().map(delivery).collect();
+            Self { secret: text(&fixture["secret"]), all }
+        }
+
+        pub(in crate::connectors) fn reader(&self, read: Read) -> Reader {
+            Reader { read, secret: self.secret.clone(), now: OffsetDateTime::UNIX_EPOCH }
+        }
+    }
+
+    /// The signature of a message, in hexadecimal digits.
+    pub(in crate::connectors) fn signed(algorithm: hmac::Algorithm, secret: &str, message: &[u8]) -> String {
+        let tag = hmac::sign(&hmac::Key::new(algorithm, secret.as_bytes()), message);
+        tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(in crate::connectors) type Read =
+        fn(&[SecretString], &HeaderMap, &[u8], OffsetDateTime) -> Result<ProviderWebhook, WebhookProblem>;
+
     /// A provider's reader of webhooks, with its secret and its time.
     pub(in crate::connectors) struct Reader {
-        pub(in crate::connectors) read:
-            fn(&[SecretString], &HeaderMap, &[u8], OffsetDateTime) -> Result<ProviderWebhook, WebhookProblem>,
-        pub(in crate::connectors) secret: &'static str,
+        pub(in crate::connectors) read: Read,
+        pub(in crate::connectors) secret: String,
         pub(in crate::connectors) now: OffsetDateTime,
     }
 
@@ -125,7 +163,7 @@ pub(super) mod tests {
             delivery: &Delivery,
         ) -> Result<ProviderWebhook, WebhookProblem> {
             // The right secret is not the first one: they rotate.
-            self.with(&["another-secret", self.secret], delivery)
+            self.with(&["another-secret", &self.secret], delivery)
         }
 
         fn with(&self, keys: &[&str], delivery: &Delivery) -> Result<ProviderWebhook, WebhookProblem> {
@@ -146,10 +184,9 @@ pub(super) mod tests {
                 changed.headers.remove(*proof);
                 refused(&changed, "a header is missing");
                 let mut changed = delivery.clone();
-                changed.headers.append(
-                    reqwest::header::HeaderName::from_bytes(proof.as_bytes()).unwrap(),
-                    delivery.headers[*proof].clone(),
-                );
+                changed
+                    .headers
+                    .append(proof.parse::<HeaderName>().unwrap(), delivery.headers[*proof].clone());
                 refused(&changed, "a header is there twice");
                 let value = delivery.headers[*proof].to_str().unwrap();
                 for (place, digit) in
@@ -158,10 +195,7 @@ pub(super) mod tests {
                     let other = if digit == '0' { "1" } else { "0" };
                     let text = format!("{}{other}{}", &value[..place], &value[place + 1..]);
                     let mut changed = delivery.clone();
-                    changed.headers.insert(
-                        reqwest::header::HeaderName::from_bytes(proof.as_bytes()).unwrap(),
-                        text.parse().unwrap(),
-                    );
+                    changed.headers.insert(proof.parse::<HeaderName>().unwrap(), text.parse().unwrap());
                     refused(&changed, &text);
                 }
             }

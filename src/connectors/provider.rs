@@ -1,6 +1,6 @@
 //! The part of a connector that each provider writes itself. [`Connector`] is the same for all of them.
 
-use std::{future::ready, time::Duration};
+use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use reqwest::header::HeaderMap;
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{AskedLink, Call, Connector, ProviderWebhook, WebhookProblem, exchange::OptionalFields};
 use crate::{
-    domain::{ConnectorError, CreateLink, Finding, LinkAnswer, Outcome, Rejection, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LinkAnswer, LinkStatus, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 
@@ -27,16 +27,11 @@ pub(super) trait Provider: Send + Sync {
     /// As [`Connector::find_link`].
     fn find(&self, call: Call<'_>) -> impl Future<Output = Finding> + Send;
 
-    /// As [`Connector::cancel_link`].
-    fn cancel(&self, _id: &str) -> impl Future<Output = Result<(), ConnectorError>> + Send {
-        ready(Err(ConnectorError::unanswered("this connector cannot cancel a link")))
-    }
+    /// Cancels a link. One that is cancelled already may be refused.
+    fn cancel(&self, id: &str) -> impl Future<Output = Result<(), ConnectorError>> + Send;
 
     /// Asks about one link.
-    fn ask_one(&self, _link: &AskedLink) -> impl Future<Output = LinkAnswer> + Send {
-        let error = ConnectorError::unanswered("this connector cannot follow a link");
-        ready(LinkAnswer::Unanswered { error, retry_after: None })
-    }
+    fn ask_one(&self, link: &AskedLink) -> impl Future<Output = LinkAnswer> + Send;
 
     /// As [`Connector::ask_about`].
     fn ask(&self, links: &[AskedLink]) -> impl Future<Output = Vec<LinkAnswer>> + Send {
@@ -52,13 +47,11 @@ pub(super) trait Provider: Send + Sync {
     /// As [`Connector::read_webhook`].
     fn webhook(
         &self,
-        _secrets: &[SecretString],
-        _headers: &HeaderMap,
-        _body: &[u8],
-        _now: OffsetDateTime,
-    ) -> Result<ProviderWebhook, WebhookProblem> {
-        Err(WebhookProblem::NotAuthentic)
-    }
+        secrets: &[SecretString],
+        headers: &HeaderMap,
+        body: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<ProviderWebhook, WebhookProblem>;
 
     /// As [`Connector::check`].
     fn try_credential(&self) -> impl Future<Output = Result<(), String>> + Send;
@@ -95,7 +88,7 @@ impl<P: Provider> Connector for P {
     }
 
     fn cancel_link<'a>(&'a self, connector_payout_id: &'a str) -> BoxFuture<'a, Result<(), ConnectorError>> {
-        self.cancel(connector_payout_id).boxed()
+        cancel(self, connector_payout_id).boxed()
     }
 
     fn ask_about<'a>(&'a self, links: &'a [AskedLink]) -> BoxFuture<'a, Vec<LinkAnswer>> {
@@ -126,5 +119,25 @@ impl<P: Provider> Connector for P {
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         self.try_credential().boxed()
+    }
+}
+
+/// Cancels a link, or finds that it is cancelled: the answer to an earlier call may be lost.
+async fn cancel(provider: &impl Provider, id: &str) -> Result<(), ConnectorError> {
+    let Err(refusal) = provider.cancel(id).await else { return Ok(()) };
+    // Nobody documents how the cancellation of a link that is over is refused.
+    if !matches!(refusal.status_code, 400 | 403..=428 | 430..=499) {
+        return Err(refusal);
+    }
+    let asked = AskedLink {
+        connector_payout_id: id.to_owned(),
+        provider_payout_id: None,
+        status: LinkStatus::Unclaimed,
+        expires_at: None,
+        is_cancelled: false,
+    };
+    match provider.ask_one(&asked).await {
+        LinkAnswer::Reported(report) if report.status == Some(LinkStatus::Cancelled) => Ok(()),
+        _ => Err(refusal),
     }
 }

@@ -2,10 +2,11 @@
 
 use payout_link_worker::{
     config,
-    connectors::{Call, Connector, Connectors},
+    connectors::{AskedLink, Call, Connector, Connectors},
     contract::{self, DecodePolicy},
     domain::{
-        CreateLink, CreatedLink, Finding, Outcome, PayoutStatus, Rejection, TraceContext, idempotency_key,
+        CreateLink, CreatedLink, Finding, LinkAnswer, LinkStatus, Outcome, PayoutStatus, Rejection,
+        TraceContext, idempotency_key,
     },
 };
 use provider_simulators::providers::{Operation, ProviderSimulator, Settings};
@@ -19,6 +20,8 @@ pub struct Description {
     pub access_token: &'static str,
     /// The provider's statuses, and what they are to the worker.
     pub statuses: &'static [(&'static str, Became)],
+    /// The same statuses of a link that is followed, unclaimed before.
+    pub follow: &'static [(&'static str, LinkStatus, PayoutStatus)],
     pub repeat: Repeat,
     /// Where its question by our reference goes, if there is one.
     pub asks: Option<Operation>,
@@ -110,6 +113,25 @@ impl Tested {
     /// By our reference, or by the connector's id.
     pub async fn find(&self, job: &CreateLink, connector_payout_id: Option<&str>) -> Finding {
         self.connector().find_link(call(job, &key(job), connector_payout_id)).await
+    }
+
+    /// Asks about one link.
+    pub async fn ask(&self, link: &AskedLink) -> LinkAnswer {
+        let answers = self.connector().ask_about(std::slice::from_ref(link)).await;
+        let [answer] = <[LinkAnswer; 1]>::try_from(answers).unwrap();
+        answer
+    }
+
+    /// A new link, as the worker asks about it at first.
+    pub async fn followed(&self, job: &CreateLink) -> AskedLink {
+        let link = self.created(job).await;
+        AskedLink {
+            connector_payout_id: link.connector_payout_id,
+            provider_payout_id: None,
+            status: LinkStatus::Unclaimed,
+            expires_at: link.expires_at,
+            is_cancelled: false,
+        }
     }
 
     /// A link that is made.

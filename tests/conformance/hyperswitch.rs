@@ -1,6 +1,6 @@
 //! Hyperswitch, as the suite sees it.
 
-use payout_link_worker::domain::PayoutStatus;
+use payout_link_worker::domain::{LinkStatus, PayoutStatus};
 use provider_simulators::providers::Operation;
 
 use crate::{
@@ -30,6 +30,26 @@ pub static HYPERSWITCH: Description = Description {
         ("ineligible", Ended(PayoutStatus::Ineligible)),
         ("not_permitted", Ended(PayoutStatus::NotPermitted)),
         ("new_word", Link(PayoutStatus::RequiresFulfillment)),
+    ],
+    follow: &[
+        ("requires_payout_method_data", LinkStatus::Unclaimed, PayoutStatus::RequiresPayoutMethodData),
+        ("requires_creation", LinkStatus::Claimed, PayoutStatus::RequiresCreation),
+        ("requires_confirmation", LinkStatus::Claimed, PayoutStatus::RequiresConfirmation),
+        ("requires_fulfillment", LinkStatus::Claimed, PayoutStatus::RequiresFulfillment),
+        (
+            "requires_vendor_account_creation",
+            LinkStatus::Claimed,
+            PayoutStatus::RequiresVendorAccountCreation,
+        ),
+        ("initiated", LinkStatus::Processing, PayoutStatus::Initiated),
+        ("pending", LinkStatus::Processing, PayoutStatus::Pending),
+        ("success", LinkStatus::Succeeded, PayoutStatus::Success),
+        ("failed", LinkStatus::PayoutFailed, PayoutStatus::Failed),
+        ("ineligible", LinkStatus::PayoutFailed, PayoutStatus::Ineligible),
+        ("not_permitted", LinkStatus::PayoutFailed, PayoutStatus::NotPermitted),
+        ("cancelled", LinkStatus::Cancelled, PayoutStatus::Cancelled),
+        ("expired", LinkStatus::Expired, PayoutStatus::Expired),
+        ("reversed", LinkStatus::Reversed, PayoutStatus::Reversed),
     ],
     repeat: Repeat::AskedFor,
     asks: Some(Operation::Get),

@@ -25,6 +25,15 @@ macro_rules! conformance {
             answers::credentials_are_tried
             answers::the_jobs_own_credential_goes_first
             answers::a_link_is_taken_back
+            follow::every_status_is_reported
+            follow::a_link_is_followed_until_its_money_comes_back
+            follow::a_payout_that_fails_is_reported
+            follow::an_end_is_reported_by_the_provider_alone
+            follow::a_link_is_cancelled_in_no_status_but_an_open_one
+            follow::nothing_follows_from_a_question_without_an_answer
+            follow::a_link_that_is_not_there_is_not_found
+            follow::webhooks_of_the_provider_name_their_link
+            follow::webhooks_without_the_providers_proof_are_refused
             jobs::every_amount_keeps_its_digits
             jobs::what_is_missing_is_named
             jobs::what_it_cannot_do_is_refused
@@ -56,6 +65,7 @@ macro_rules! scenarios {
 mod answers;
 mod commands;
 mod description;
+mod follow;
 mod jobs;
 mod openapi;
 mod worker;
@@ -63,4 +73,5 @@ mod worker;
 mod hyperswitch;
 mod razorpayx;
 mod revolut;
+mod sandbox;
 mod xendit;

@@ -1,6 +1,6 @@
 //! RazorpayX, as the suite sees it.
 
-use payout_link_worker::domain::PayoutStatus;
+use payout_link_worker::domain::{LinkStatus, PayoutStatus};
 use provider_simulators::providers::Operation;
 
 use crate::{
@@ -24,6 +24,16 @@ static RAZORPAYX: Description = Description {
         ("expired", Ended(PayoutStatus::Expired)),
         ("rejected", Ended(PayoutStatus::Failed)),
         ("new_word", Link(PayoutStatus::RequiresFulfillment)),
+    ],
+    follow: &[
+        ("pending", LinkStatus::Unclaimed, PayoutStatus::RequiresConfirmation),
+        ("issued", LinkStatus::Unclaimed, PayoutStatus::RequiresFulfillment),
+        ("processing", LinkStatus::Processing, PayoutStatus::Pending),
+        ("queued", LinkStatus::Processing, PayoutStatus::Pending),
+        ("processed", LinkStatus::Succeeded, PayoutStatus::Success),
+        ("cancelled", LinkStatus::Cancelled, PayoutStatus::Cancelled),
+        ("expired", LinkStatus::Expired, PayoutStatus::Expired),
+        ("rejected", LinkStatus::PayoutFailed, PayoutStatus::Failed),
     ],
     repeat: Repeat::SecondLink,
     asks: Some(Operation::List),

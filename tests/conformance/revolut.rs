@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use payout_link_worker::domain::{Finding, Outcome, PayoutStatus};
+use payout_link_worker::{
+    connectors::AskedLink,
+    domain::{Finding, LinkAnswer, LinkStatus, Outcome, PayoutStatus},
+};
 use provider_simulators::providers::{
-    Duplicates, Fault, FaultRule, Operation, Provider, ProviderSimulator, RevolutClient, RevolutSettings,
-    Settings,
+    Duplicates, Fault, FaultRule, LinkChange, Operation, Provider, ProviderSimulator, RevolutClient,
+    RevolutSettings, Settings,
 };
 
 use crate::{
@@ -36,6 +39,16 @@ pub static REVOLUT: Description = Description {
         ("failed", Ended(PayoutStatus::Failed)),
         // Without a URL, as the simulator has it for all but the active ones.
         ("new_word", Underway),
+    ],
+    follow: &[
+        ("created", LinkStatus::Unclaimed, PayoutStatus::Initiated),
+        ("awaiting", LinkStatus::Unclaimed, PayoutStatus::RequiresConfirmation),
+        ("active", LinkStatus::Unclaimed, PayoutStatus::RequiresFulfillment),
+        ("processing", LinkStatus::Processing, PayoutStatus::Pending),
+        ("processed", LinkStatus::Succeeded, PayoutStatus::Success),
+        ("expired", LinkStatus::Expired, PayoutStatus::Expired),
+        ("cancelled", LinkStatus::Cancelled, PayoutStatus::Cancelled),
+        ("failed", LinkStatus::PayoutFailed, PayoutStatus::Failed),
     ],
     repeat: Repeat::AskedFor,
     asks: Some(Operation::List),
@@ -199,4 +212,99 @@ async fn a_look_up_reads_page_after_page() {
     assert_eq!(found.connector_payout_id, first.connector_payout_id);
     assert!(matches!(tested.find(&REVOLUT.job("po_none"), None).await, Finding::NotFound { .. }));
     assert_eq!(tested.simulator.ledger().calls_of(Operation::List).count(), 4);
+}
+
+/// One list answers for many links. Those that changed are asked for by their ids, or listed where they are many.
+#[tokio::test]
+async fn one_list_follows_many_links() {
+    let tested = tested(at_once(client())).await;
+    let mut links = Vec::new();
+    for number in 0..120 {
+        links.push(tested.followed(&REVOLUT.job(&format!("po_{number}"))).await);
+    }
+    let calls = || {
+        let ledger = tested.simulator.ledger();
+        (ledger.calls_of(Operation::List).count(), ledger.calls_of(Operation::Get).count())
+    };
+    let count = async |status: LinkStatus| {
+        let answers = tested.connector().ask_about(&links).await;
+        let is_so = |answer: &&LinkAnswer| matches!(answer, LinkAnswer::Reported(report) if report.status == Some(status));
+        assert_eq!(answers.len(), links.len());
+        answers.iter().filter(is_so).count()
+    };
+    // 100,000 bytes hold 97 links.
+    assert_eq!(count(LinkStatus::Unclaimed).await, 120);
+    assert_eq!(calls(), (2, 0));
+    let pay = |number: usize| {
+        let id = &links[number].connector_payout_id;
+        tested.simulator.change(id, LinkChange::Pay).unwrap();
+    };
+    pay(3);
+    pay(100);
+    assert_eq!(count(LinkStatus::Succeeded).await, 2);
+    assert_eq!(calls(), (4, 2));
+    (10..60).for_each(pay);
+    assert_eq!(count(LinkStatus::Succeeded).await, 52);
+    assert_eq!(calls(), (6, 2));
+    // A limit ends the question: nobody is asked again at once.
+    let fault = Fault::status_with_retry_after(429, "7");
+    tested.simulator.inject_fault(FaultRule::new(fault).on(Operation::List).always());
+    assert_eq!(count(LinkStatus::Unclaimed).await, 0);
+    assert_eq!(calls(), (7, 2));
+}
+
+/// A question makes eight calls at most. The links that it does not reach are asked about another time.
+#[tokio::test]
+async fn a_question_has_an_end() {
+    let tested = tested(at_once(client())).await;
+    let mut links = Vec::new();
+    for number in 0..20 {
+        let link = tested.followed(&REVOLUT.job(&format!("po_{number}"))).await;
+        tested.simulator.change(&link.connector_payout_id, LinkChange::Pay).unwrap();
+        let LinkAnswer::Reported(report) = tested.ask(&link).await else { panic!() };
+        links.push(AskedLink {
+            status: LinkStatus::Succeeded,
+            provider_payout_id: report.provider_payout_id,
+            ..link
+        });
+    }
+    let before = tested.simulator.ledger().calls.len();
+    let answers = tested.connector().ask_about(&links).await;
+    assert_eq!(tested.simulator.ledger().calls.len() - before, 8);
+    let is_reached = |answer: &LinkAnswer| matches!(answer, LinkAnswer::Reported(_));
+    assert!(answers[..8].iter().all(is_reached), "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| is_reached(answer)).count(), 8);
+}
+
+/// When links were created is a guess. A link that is not where it was looked for is asked about by its id.
+#[tokio::test]
+async fn links_that_are_older_or_younger_than_they_seem_are_found() {
+    let tested = tested(at_once(client())).await;
+    let mut links = Vec::new();
+    for number in 0..3 {
+        let link = tested.followed(&REVOLUT.job(&format!("po_{number}"))).await;
+        let expires_at = link.expires_at.map(|end| end - Duration::from_secs(86_400));
+        links.push(AskedLink { expires_at, ..link });
+    }
+    let answers = tested.connector().ask_about(&links).await;
+    assert!(answers.iter().all(|answer| matches!(answer, LinkAnswer::Reported(_))), "{answers:?}");
+    let ledger = tested.simulator.ledger();
+    assert_eq!((ledger.calls_of(Operation::List).count(), ledger.calls_of(Operation::Get).count()), (1, 3));
+}
+
+/// Links with long names make a list longer than an answer may be.
+#[tokio::test]
+async fn a_list_that_is_too_long_is_asked_for_in_shorter_pages() {
+    let tested = tested(at_once(client())).await;
+    let mut links = Vec::new();
+    for number in 0..90 {
+        let mut job = REVOLUT.json(&format!("po_{number}"));
+        job["customer"]["name"] = "é".repeat(250).into();
+        job["description"] = "é".repeat(100).into();
+        links.push(tested.followed(&crate::description::decoded(&job)).await);
+    }
+    let answers = tested.connector().ask_about(&links).await;
+    assert!(answers.iter().all(|answer| matches!(answer, LinkAnswer::Reported(_))), "{answers:?}");
+    let ledger = tested.simulator.ledger();
+    assert_eq!((ledger.calls_of(Operation::List).count(), ledger.calls_of(Operation::Get).count()), (3, 0));
 }

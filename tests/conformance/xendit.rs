@@ -1,6 +1,6 @@
 //! Xendit, as the suite sees it.
 
-use payout_link_worker::domain::PayoutStatus;
+use payout_link_worker::domain::{LinkStatus, PayoutStatus};
 
 use crate::{
     accounts,
@@ -28,6 +28,21 @@ static XENDIT: Description = Description {
         ("EXPIRED", Ended(PayoutStatus::Expired)),
         ("REVERSED", Ended(PayoutStatus::Reversed)),
         ("NEW_WORD", Link(PayoutStatus::RequiresFulfillment)),
+    ],
+    follow: &[
+        ("PENDING", LinkStatus::Unclaimed, PayoutStatus::RequiresFulfillment),
+        ("ISSUED", LinkStatus::Unclaimed, PayoutStatus::RequiresFulfillment),
+        ("ACTIVE", LinkStatus::Unclaimed, PayoutStatus::RequiresFulfillment),
+        ("CLAIMED", LinkStatus::Processing, PayoutStatus::Pending),
+        ("DISBURSING", LinkStatus::Processing, PayoutStatus::Pending),
+        ("COMPLETED", LinkStatus::Succeeded, PayoutStatus::Success),
+        ("SUCCEEDED", LinkStatus::Succeeded, PayoutStatus::Success),
+        ("FAILED", LinkStatus::PayoutFailed, PayoutStatus::Failed),
+        ("LOCKED", LinkStatus::PayoutFailed, PayoutStatus::Failed),
+        ("VOIDED", LinkStatus::Cancelled, PayoutStatus::Cancelled),
+        ("CANCELED", LinkStatus::Cancelled, PayoutStatus::Cancelled),
+        ("EXPIRED", LinkStatus::Expired, PayoutStatus::Expired),
+        ("REVERSED", LinkStatus::Reversed, PayoutStatus::Reversed),
     ],
     repeat: Repeat::Unknown,
     asks: None,

@@ -10,14 +10,16 @@ mod request;
 mod response;
 mod settings;
 mod status;
+mod webhook;
 
 use std::time::Duration;
 
 use reqwest::{
     RequestBuilder, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE, HeaderName},
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName},
 };
 use secrecy::SecretString;
+use time::OffsetDateTime;
 
 pub(super) use self::settings::KIND;
 use self::{
@@ -26,15 +28,16 @@ use self::{
     settings::HyperswitchSettings,
 };
 use super::{
-    Call,
+    AskedLink, Call, ProviderWebhook, WebhookProblem,
     exchange::{
         OptionalFields, at, created, judge, judge_unreadable, lost, not_checked, parse, unasked, unreadable,
         unsettled, with_secret, with_trace,
     },
     provider::Provider,
+    question::{about_another, inconclusive, is_about, unheard},
 };
 use crate::{
-    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LinkAnswer, LookUp, Outcome, Rejection, ReplayRule},
     http_client::Client,
 };
 
@@ -129,8 +132,51 @@ impl Provider for Hyperswitch {
             self.http.call(request).await.map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
         match parse::<Payout>(&answer) {
             Some(payout) if answer.status.is_success() && payout.status == "cancelled" => Ok(()),
+            // Asked to cancel a payout that it has already, the processor may refuse: that payout has failed.
+            Some(payout) if answer.status.is_success() => {
+                let reason = format!("the payout is {}", payout.status);
+                Err(ConnectorError::new(answer.status.as_u16(), None, &reason, None))
+            }
             _ => Err(failure(&answer).unwrap_or_else(|| unreadable(&answer))),
         }
+    }
+
+    async fn ask_one(&self, asked: &AskedLink) -> LinkAnswer {
+        let mut url = at(&self.settings.url, &["payouts", &asked.connector_payout_id]);
+        // A webhook of the processor's may be lost: a payout that is there is asked for.
+        let asks_processor = asked.status.is_under_way();
+        url.set_query(Some(if asks_processor { "force_sync=true" } else { "force_sync=false" }));
+        let answer = match self.http.call(self.request(self.http.get(url), None)).await {
+            Ok(answer) => answer,
+            Err(error) => return unheard(&error),
+        };
+        if answer.status.is_success() {
+            return match parse::<Payout>(&answer) {
+                Some(payout) if is_about(asked, &payout.payout_id) => {
+                    LinkAnswer::Reported(self.report(&payout, &answer))
+                }
+                Some(_) => about_another(&answer),
+                None => inconclusive(&answer, None),
+            };
+        }
+        match failure(&answer) {
+            Some(error)
+                if answer.status == StatusCode::NOT_FOUND && error.code.as_deref() == Some("HE_02") =>
+            {
+                LinkAnswer::NotFound { status_code: answer.status.as_u16() }
+            }
+            error => inconclusive(&answer, error),
+        }
+    }
+
+    fn webhook(
+        &self,
+        secrets: &[SecretString],
+        headers: &HeaderMap,
+        body: &[u8],
+        _now: OffsetDateTime,
+    ) -> Result<ProviderWebhook, WebhookProblem> {
+        webhook::read(secrets, headers, body)
     }
 
     async fn try_credential(&self) -> Result<(), String> {

@@ -10,7 +10,7 @@ use crate::{
         exchange::{link_url, parse},
         supports::feature_data,
     },
-    domain::{ConnectorError, CreatedLink, Finding},
+    domain::{ConnectorError, CreatedLink, Finding, LinkReport},
     http_client::Answer,
 };
 
@@ -56,16 +56,17 @@ impl Hyperswitch {
         let is_ours = payout.payout_id == id
             && payout.amount == job.amount.minor_units()
             && payout.currency == job.amount.currency.as_str()
-            && payout.merchant_order_reference_id.is_none_or(|own| own == job.merchant_payout_id.as_str());
+            && payout
+                .merchant_order_reference_id
+                .as_deref()
+                .is_none_or(|own| own == job.merchant_payout_id.as_str());
         if !is_ours {
             return None;
         }
-        let (payout_status, unknown_status) = self.optional.status(&payout.status, status(&payout.status));
+        let known = status(&payout.status).map(|(_, payout_status)| payout_status);
+        let (payout_status, unknown_status) = self.optional.status(&payout.status, known);
         if payout_status.has_no_link() {
-            let message = self.optional.text("error_message", &payout.error_message);
-            let message = message.map_or_else(|| format!("the payout is {}", payout.status), str::to_owned);
-            let code = self.optional.text("error_code", &payout.error_code);
-            let error = ConnectorError::new(status_code, code, &message, None);
+            let error = self.reason(&payout, answer);
             return Some(Finding::Ended { error, payout_status, connector_payout_id: id });
         }
         let Some(link) = payout.payout_link else {
@@ -82,6 +83,21 @@ impl Hyperswitch {
                 .and_then(|created| created.checked_add(time::Duration::seconds(lives.into()))),
             status_code,
         }))
+    }
+
+    /// A payout as Hyperswitch reports it. It dates nothing but the creation, and does not say when its link ends.
+    pub(super) fn report(&self, payout: &Payout, answer: &Answer) -> LinkReport {
+        let report = self.optional.report(&payout.status, status(&payout.status), answer);
+        let error = report.payout_status.has_no_link().then(|| self.reason(payout, answer));
+        LinkReport { error, ..report }
+    }
+
+    /// Why a payout is over without being paid.
+    fn reason(&self, payout: &Payout, answer: &Answer) -> ConnectorError {
+        let message = self.optional.text("error_message", &payout.error_message);
+        let message = message.map_or_else(|| format!("the payout is {}", payout.status), str::to_owned);
+        let code = self.optional.text("error_code", &payout.error_code);
+        ConnectorError::new(answer.status.as_u16(), code, &message, None)
     }
 }
 

@@ -11,28 +11,36 @@ mod settings;
 mod status;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::time::Duration;
 
-use reqwest::{RequestBuilder, header::CONTENT_TYPE};
+use reqwest::{
+    RequestBuilder, StatusCode,
+    header::{CONTENT_TYPE, HeaderMap},
+};
 use secrecy::{ExposeSecret, SecretString};
+use time::OffsetDateTime;
 use url::Url;
 
 pub(super) use self::settings::KIND;
 use self::{
-    response::{Link, Links, failure, oldest},
+    response::{Link, Links, Payout, failure, oldest},
     settings::RazorpayXSettings,
 };
 use super::{
-    Call,
+    AskedLink, Call, ProviderWebhook, WebhookProblem,
     exchange::{
         OptionalFields, at, created, judge, judge_unreadable, lost, not_checked, parse, unasked, unreadable,
         unsettled, with_trace,
     },
     provider::Provider,
+    question::{about_another, inconclusive, is_about, unheard},
 };
 use crate::{
-    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
+    domain::{
+        ConnectorError, CreateLink, Finding, LinkAnswer, LinkStatus, LookUp, Outcome, Rejection, ReplayRule,
+    },
     http_client::Client,
 };
 
@@ -64,6 +72,45 @@ impl RazorpayX {
         url.query_pairs_mut().append_pair("receipt", call.idempotency_key).append_pair("count", "100");
         // Not narrowed by time: clocks that disagree would leave out a link that is there.
         url
+    }
+
+    async fn ask_about_link(&self, asked: &AskedLink) -> LinkAnswer {
+        let request = self.own(self.http.get(self.links(&[&asked.connector_payout_id])));
+        let answer = match self.http.call(request).await {
+            Ok(answer) => answer,
+            Err(error) => return unheard(&error),
+        };
+        if answer.status.is_success() {
+            return match parse::<Link>(&answer) {
+                Some(link) if is_about(asked, &link.id) => LinkAnswer::Reported(self.report(&link, &answer)),
+                Some(_) => about_another(&answer),
+                None => inconclusive(&answer, None),
+            };
+        }
+        let error = failure(&answer);
+        if error.as_ref().is_some_and(is_not_there) {
+            return LinkAnswer::NotFound { status_code: answer.status.as_u16() };
+        }
+        inconclusive(&answer, error)
+    }
+
+    /// Asks about the payout that came of a processed link. That it is not there says nothing about the link.
+    async fn ask_about_payout(&self, payout_id: &str) -> LinkAnswer {
+        let url = at(&self.settings.url, &["v1", "payouts", payout_id]);
+        let answer = match self.http.call(self.own(self.http.get(url))).await {
+            Ok(answer) => answer,
+            Err(error) => return unheard(&error),
+        };
+        if !answer.status.is_success() {
+            return inconclusive(&answer, failure(&answer));
+        }
+        match parse::<Payout>(&answer) {
+            Some(payout) if payout.id == payout_id => {
+                LinkAnswer::Reported(self.report_of_payout(payout, &answer))
+            }
+            Some(_) => about_another(&answer),
+            None => inconclusive(&answer, None),
+        }
     }
 }
 
@@ -131,9 +178,29 @@ impl Provider for RazorpayX {
         let answer =
             self.http.call(request).await.map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
         match parse::<Link>(&answer) {
-            Some(link) if answer.status.is_success() && link.status == "cancelled" => Ok(()),
+            Some(link) if answer.status.is_success() && link.id == id && link.status == "cancelled" => Ok(()),
             _ => Err(failure(&answer).unwrap_or_else(|| unreadable(&answer))),
         }
+    }
+
+    async fn ask_one(&self, asked: &AskedLink) -> LinkAnswer {
+        match &asked.provider_payout_id {
+            // The link stays processed whatever happens to its money.
+            Some(payout_id) if asked.status == LinkStatus::Succeeded => {
+                self.ask_about_payout(payout_id).await
+            }
+            _ => self.ask_about_link(asked).await,
+        }
+    }
+
+    fn webhook(
+        &self,
+        secrets: &[SecretString],
+        headers: &HeaderMap,
+        body: &[u8],
+        _now: OffsetDateTime,
+    ) -> Result<ProviderWebhook, WebhookProblem> {
+        webhook::read(secrets, headers, body)
     }
 
     async fn try_credential(&self) -> Result<(), String> {
@@ -157,4 +224,11 @@ impl Provider for RazorpayX {
     fn optional(&self) -> &OptionalFields {
         &self.optional
     }
+}
+
+/// Returns whether an error says that there is no such link. The status of that answer is not documented.
+fn is_not_there(error: &ConnectorError) -> bool {
+    let is_missing = error.message == "The id provided does not exist";
+    error.status_code == StatusCode::NOT_FOUND.as_u16()
+        || (error.status_code == StatusCode::BAD_REQUEST.as_u16() && is_missing)
 }

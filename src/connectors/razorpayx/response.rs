@@ -3,13 +3,16 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{RazorpayX, status::status};
+use super::{
+    RazorpayX,
+    status::{status, status_of_payout},
+};
 use crate::{
     connectors::{
         Call,
         exchange::{identifier, link_url, parse},
     },
-    domain::{ConnectorError, CreatedLink, Finding},
+    domain::{ConnectorError, CreatedLink, Finding, LinkReport, LinkStatus},
     http_client::Answer,
 };
 
@@ -26,6 +29,18 @@ pub(super) struct Link {
     pub(super) expire_by: Value,
     #[serde(default)]
     pub(super) expired_at: Value,
+    #[serde(default)]
+    pub(super) cancelled_at: Value,
+    /// Documented from `processed` on.
+    #[serde(default)]
+    pub(super) payout_id: Value,
+}
+
+/// The payout that came of a link.
+#[derive(Deserialize)]
+pub(super) struct Payout {
+    pub(super) id: String,
+    pub(super) status: String,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +71,7 @@ impl RazorpayX {
             return None;
         }
         let connector_payout_id = identifier(link.id)?;
-        let known = status(&link.status, !link.expired_at.is_null());
+        let known = status(&link.status, !link.expired_at.is_null()).map(|(_, payout_status)| payout_status);
         let (payout_status, unknown_status) = self.optional.status(&link.status, known);
         if payout_status.has_no_link() {
             let error = ConnectorError::new(status_code, None, &format!("the link is {}", link.status), None);
@@ -74,6 +89,38 @@ impl RazorpayX {
             status_code,
         }))
     }
+
+    /// A link as RazorpayX reports it. It dates an end, and neither a claim nor a payment.
+    pub(super) fn report(&self, link: &Link, answer: &Answer) -> LinkReport {
+        let known = status(&link.status, !link.expired_at.is_null());
+        let report = self.optional.report(&link.status, known, answer);
+        let occurred_at = match report.status {
+            Some(LinkStatus::Expired) => self.optional.unix_time("expired_at", &link.expired_at),
+            Some(LinkStatus::Cancelled) => self.optional.unix_time("cancelled_at", &link.cancelled_at),
+            _ => None,
+        };
+        let payout_id = self.optional.text("payout_id", &link.payout_id);
+        LinkReport {
+            occurred_at,
+            // It may be moved in the dashboard.
+            expires_at: self.optional.unix_time("expire_by", &link.expire_by),
+            provider_payout_id: payout_id.and_then(|id| identifier(id.to_owned())),
+            error: failed(&report, &link.status),
+            ..report
+        }
+    }
+
+    /// A link that is processed, as the payout behind it reports it.
+    pub(super) fn report_of_payout(&self, payout: Payout, answer: &Answer) -> LinkReport {
+        let report = self.optional.report(&payout.status, status_of_payout(&payout.status), answer);
+        LinkReport { error: failed(&report, &payout.status), provider_payout_id: Some(payout.id), ..report }
+    }
+}
+
+/// Why a payout failed: RazorpayX's word is all that it says.
+fn failed(report: &LinkReport, word: &str) -> Option<ConnectorError> {
+    let reason = || ConnectorError::new(report.status_code, None, &format!("the payout is {word}"), None);
+    (report.status == Some(LinkStatus::PayoutFailed)).then(reason)
 }
 
 /// Of several the first that was made: the others were made by somebody who did not look.

@@ -165,12 +165,8 @@ fn a_cancelled_link_that_expired_is_expired() {
         now: OffsetDateTime::UNIX_EPOCH,
         trace: &trace,
     };
-    let answer = Answer {
-        status: reqwest::StatusCode::OK,
-        headers: Default::default(),
-        body: Default::default(),
-        cut: false,
-    };
+    let answer =
+        Answer { status: StatusCode::OK, headers: Default::default(), body: Default::default(), cut: false };
     for (status, expired_at, expected) in [
         // As in Razorpay's own sample of payout_link.expired.
         ("cancelled", json!(1_794_214_800), PayoutStatus::Expired),

@@ -9,18 +9,20 @@
 //! A new link has no URL before it is `active`; until then it is asked for by its id.
 
 mod auth;
+mod follow;
 mod request;
 mod response;
 mod settings;
 mod status;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::time::Duration;
 
 use reqwest::{
     RequestBuilder, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap},
 };
 use secrecy::SecretString;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -34,7 +36,7 @@ use self::{
     settings::RevolutSettings,
 };
 use super::{
-    Call,
+    AskedLink, Call, ProviderWebhook, WebhookProblem,
     exchange::{
         OptionalFields, at, created, judge, judge_unreadable, lost, not_checked, parse, unasked, unreadable,
         unsettled, with_secret, with_trace,
@@ -42,7 +44,7 @@ use super::{
     provider::Provider,
 };
 use crate::{
-    domain::{ConnectorError, CreateLink, Finding, LookUp, Outcome, Rejection, ReplayRule},
+    domain::{ConnectorError, CreateLink, Finding, LinkAnswer, LookUp, Outcome, Rejection, ReplayRule},
     http_client::{Answer, CallError, Client},
 };
 
@@ -60,6 +62,8 @@ struct Revolut {
     settings: RevolutSettings,
     http: Client,
     optional: OptionalFields,
+    /// Links in one answer to a question.
+    page: usize,
 }
 
 /// Why the API was not asked, or did not answer.
@@ -100,13 +104,13 @@ impl Revolut {
         }
     }
 
-    async fn ask(&self, url: Url, call: Call<'_>, deadline: Instant) -> Result<Answer, Finding> {
+    async fn read_at(&self, url: Url, call: Call<'_>, deadline: Instant) -> Result<Answer, Finding> {
         let request = || with_trace(self.http.get(url.clone()), call.trace);
         self.send(request, call.job.access_token.as_ref(), deadline).await.map_err(Finding::from)
     }
 
     async fn get(&self, id: &str, call: Call<'_>, deadline: Instant) -> Finding {
-        let answer = match self.ask(self.address(&[id]), call, deadline).await {
+        let answer = match self.read_at(self.address(&[id]), call, deadline).await {
             Ok(answer) => answer,
             Err(unanswered) => return unanswered,
         };
@@ -126,7 +130,7 @@ impl Revolut {
             if let Some(before) = before.and_then(|before| before.format(&Rfc3339).ok()) {
                 url.query_pairs_mut().append_pair("created_before", &before);
             }
-            let answer = match self.ask(url, call, deadline).await {
+            let answer = match self.read_at(url, call, deadline).await {
                 Ok(answer) => answer,
                 Err(unanswered) => return unanswered,
             };
@@ -221,6 +225,24 @@ impl Provider for Revolut {
         }
     }
 
+    async fn ask_one(&self, link: &AskedLink) -> LinkAnswer {
+        self.ask_alone(link, self.deadline()).await
+    }
+
+    async fn ask(&self, links: &[AskedLink]) -> Vec<LinkAnswer> {
+        self.ask_all(links).await
+    }
+
+    fn webhook(
+        &self,
+        secrets: &[SecretString],
+        headers: &HeaderMap,
+        body: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<ProviderWebhook, WebhookProblem> {
+        webhook::read(secrets, headers, body, now)
+    }
+
     async fn try_credential(&self) -> Result<(), String> {
         let mut url = self.address(&[]);
         url.query_pairs_mut().append_pair("limit", "1");
@@ -267,6 +289,13 @@ fn before_first_call(call: Call<'_>, answer: &Answer) -> Option<OffsetDateTime> 
 }
 
 impl Unanswered {
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NoToken(NoToken::Refused { retry_after, .. }) => *retry_after,
+            Self::NoToken(NoToken::Unanswered(_)) | Self::Lost(_) => None,
+        }
+    }
+
     fn into_error(self) -> ConnectorError {
         match self {
             Self::NoToken(NoToken::Unanswered(error) | NoToken::Refused { error, .. }) => error,

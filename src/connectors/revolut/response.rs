@@ -3,13 +3,16 @@
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
-use super::{Revolut, status::status};
+use super::{
+    Revolut,
+    status::{status, status_at_creation, status_of_transaction},
+};
 use crate::{
     connectors::{
         Call,
         exchange::{identifier, link_url, parse},
     },
-    domain::{ConnectorError, CreatedLink, Finding},
+    domain::{ConnectorError, CreatedLink, Finding, LinkReport},
     http_client::Answer,
 };
 
@@ -27,6 +30,20 @@ pub(super) struct Link {
     pub(super) expiry_date: Value,
     #[serde(default)]
     pub(super) cancellation_reason: Value,
+    #[serde(default)]
+    pub(super) updated_at: Value,
+    /// There once the link is claimed.
+    #[serde(default)]
+    pub(super) transaction_id: Value,
+}
+
+/// The transaction that came of a link.
+#[derive(Deserialize)]
+pub(super) struct Transaction {
+    pub(super) id: String,
+    pub(super) state: String,
+    #[serde(default)]
+    pub(super) updated_at: Value,
 }
 
 #[derive(Deserialize)]
@@ -45,12 +62,11 @@ impl Revolut {
         if !is_ours {
             return None;
         }
-        let connector_payout_id = identifier(link.id)?;
-        let (payout_status, unknown_status) = self.optional.status(&link.state, status(&link.state));
+        let connector_payout_id = identifier(link.id.clone())?;
+        let (payout_status, unknown_status) =
+            self.optional.status(&link.state, status_at_creation(&link.state));
         if payout_status.has_no_link() {
-            let message = format!("the link is {}", link.state);
-            let reason = self.optional.text("cancellation_reason", &link.cancellation_reason);
-            let error = ConnectorError::new(status_code, None, &message, reason);
+            let error = self.reason(&link, answer);
             return Some(Finding::Ended { error, payout_status, connector_payout_id });
         }
         let Some(url) = link.url.filter(|_| link.state == "active" || unknown_status.is_some()) else {
@@ -64,6 +80,36 @@ impl Revolut {
             expires_at: self.optional.time("expiry_date", &link.expiry_date),
             status_code,
         }))
+    }
+
+    /// A link as Revolut reports it.
+    pub(super) fn report(&self, link: &Link, answer: &Answer) -> LinkReport {
+        let report = self.optional.report(&link.state, status(&link.state), answer);
+        let transaction_id = self.optional.text("transaction_id", &link.transaction_id);
+        LinkReport {
+            occurred_at: self.optional.time("updated_at", &link.updated_at),
+            expires_at: self.optional.time("expiry_date", &link.expiry_date),
+            provider_payout_id: transaction_id.and_then(|id| identifier(id.to_owned())),
+            error: report.payout_status.has_no_link().then(|| self.reason(link, answer)),
+            ..report
+        }
+    }
+
+    /// A link that is processed, as the transaction behind it reports it.
+    pub(super) fn report_of_transaction(&self, transaction: Transaction, answer: &Answer) -> LinkReport {
+        let known = status_of_transaction(&transaction.state);
+        let report = self.optional.report(&transaction.state, known, answer);
+        LinkReport {
+            occurred_at: self.optional.time("updated_at", &transaction.updated_at),
+            provider_payout_id: Some(transaction.id),
+            ..report
+        }
+    }
+
+    /// Why a link is over without being paid.
+    fn reason(&self, link: &Link, answer: &Answer) -> ConnectorError {
+        let reason = self.optional.text("cancellation_reason", &link.cancellation_reason);
+        ConnectorError::new(answer.status.as_u16(), None, &format!("the link is {}", link.state), reason)
     }
 }
 

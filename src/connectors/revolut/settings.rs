@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Revolut,
     auth::{self, Identity, Tokens},
+    follow::page_size,
 };
 use crate::{
     connectors::{
@@ -133,6 +134,7 @@ impl Settings for RevolutSettings {
     }
 
     fn connect(&self, http: HttpSettings) -> Result<Box<dyn Connector>, NoClient> {
+        let page = page_size(http.max_response_bytes);
         let http = Client::new(http)?;
         #[expect(clippy::expect_used, reason = "problems() has read it")]
         let private_key = auth::private_key(&self.private_key).expect("an RSA key in PEM");
@@ -144,7 +146,8 @@ impl Settings for RevolutSettings {
         };
         let token_url = at(&self.url, &["api", "1.0", "auth", "token"]);
         let tokens = Tokens::new(http.clone(), token_url, identity);
-        Ok(Box::new(Revolut { tokens, settings: self.clone(), http, optional: OptionalFields::default() }))
+        let optional = OptionalFields::default();
+        Ok(Box::new(Revolut { tokens, settings: self.clone(), http, optional, page }))
     }
 }
 

@@ -52,32 +52,33 @@ pub(super) fn read(
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::hmac;
     use serde_json::json;
 
     use super::*;
-    use crate::connectors::proof::tests::{Delivery, Reader};
+    use crate::connectors::proof::tests::{Delivery, Reader, signed};
 
     const SECRET: &str = "sandbox-webhook-secret";
     const SIGNED_AT: i64 = 1_795_000_060;
 
     /// A delivery of this body, signed as the sandbox does.
     fn delivery(body: &str) -> Delivery {
-        let key = hmac::Key::new(HMAC_SHA256, SECRET.as_bytes());
-        let tag = hmac::sign(&key, format!("{SIGNED_AT}.{body}").as_bytes());
-        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature = signed(HMAC_SHA256, SECRET, format!("{SIGNED_AT}.{body}").as_bytes());
         Delivery::new(
             &[
                 ("sandbox-timestamp", &SIGNED_AT.to_string()),
                 ("sandbox-event-id", "evt_header"),
-                ("sandbox-signature", &format!("v1={hex}")),
+                ("sandbox-signature", &format!("v1={signature}")),
             ],
             body,
         )
     }
 
     fn reader() -> Reader {
-        Reader { read, secret: SECRET, now: OffsetDateTime::from_unix_timestamp(SIGNED_AT).unwrap() }
+        Reader {
+            read,
+            secret: SECRET.to_owned(),
+            now: OffsetDateTime::from_unix_timestamp(SIGNED_AT).unwrap(),
+        }
     }
 
     #[test]

@@ -10,9 +10,14 @@ mod request;
 mod response;
 mod settings;
 mod status;
+mod webhook;
 
-use reqwest::{RequestBuilder, header::CONTENT_TYPE};
+use reqwest::{
+    RequestBuilder, StatusCode,
+    header::{CONTENT_TYPE, HeaderMap},
+};
 use secrecy::{ExposeSecret, SecretString};
+use time::OffsetDateTime;
 
 pub(super) use self::settings::KIND;
 use self::{
@@ -21,16 +26,17 @@ use self::{
     status::is_voided,
 };
 use super::{
-    Call,
+    AskedLink, Call, ProviderWebhook, WebhookProblem,
     exchange::{
         OptionalFields, at, created, judge, judge_unreadable, lost, not_checked, parse, unasked, unreadable,
         unsettled, with_trace,
     },
     provider::Provider,
+    question::{about_another, inconclusive, is_about, unheard},
 };
 use crate::{
-    domain::{ConnectorError, CreateLink, Finding, Outcome, Rejection, ReplayRule},
-    http_client::Client,
+    domain::{ConnectorError, CreateLink, Finding, LinkAnswer, Outcome, Rejection, ReplayRule},
+    http_client::{Answer, Client},
 };
 
 struct Xendit {
@@ -50,6 +56,15 @@ impl Xendit {
         match self.for_user_id(call.job) {
             Ok(Some(id)) => request.header("for-user-id", id),
             _ => request,
+        }
+    }
+
+    /// With the configured credential and sub-account.
+    fn own(&self, request: RequestBuilder) -> RequestBuilder {
+        let request = self.request(request, None);
+        match &self.settings.defaults.for_user_id {
+            Some(id) => request.header("for-user-id", id),
+            None => request,
         }
     }
 }
@@ -115,17 +130,46 @@ impl Provider for Xendit {
     }
 
     async fn cancel(&self, id: &str) -> Result<(), ConnectorError> {
-        let mut request =
-            self.request(self.http.post(at(&self.settings.url, &["payouts", id, "void"])), None);
-        if let Some(id) = &self.settings.defaults.for_user_id {
-            request = request.header("for-user-id", id);
-        }
+        let request = self.own(self.http.post(at(&self.settings.url, &["payouts", id, "void"])));
         let answer =
             self.http.call(request).await.map_err(|error| ConnectorError::unanswered(&error.to_string()))?;
         match parse::<Payout>(&answer) {
             Some(payout) if answer.status.is_success() && is_voided(&payout.status) => Ok(()),
             _ => Err(failure(&answer).unwrap_or_else(|| unreadable(&answer))),
         }
+    }
+
+    async fn ask_one(&self, asked: &AskedLink) -> LinkAnswer {
+        let url = at(&self.settings.url, &["payouts", &asked.connector_payout_id]);
+        let answer = match self.http.call(self.own(self.http.get(url))).await {
+            Ok(answer) => answer,
+            Err(error) => return unheard(&error),
+        };
+        if answer.status.is_success() {
+            return match parse::<Payout>(&answer) {
+                Some(payout) if is_about(asked, &payout.id) => {
+                    LinkAnswer::Reported(self.report(&payout, asked, &answer))
+                }
+                Some(_) => about_another(&answer),
+                None => inconclusive(&answer, None),
+            };
+        }
+        match failure(&answer) {
+            Some(_) if answer.status == StatusCode::NOT_FOUND => {
+                LinkAnswer::NotFound { status_code: answer.status.as_u16() }
+            }
+            error => with_reset(inconclusive(&answer, error), &answer),
+        }
+    }
+
+    fn webhook(
+        &self,
+        secrets: &[SecretString],
+        headers: &HeaderMap,
+        body: &[u8],
+        _now: OffsetDateTime,
+    ) -> Result<ProviderWebhook, WebhookProblem> {
+        webhook::read(secrets, headers, body)
     }
 
     async fn try_credential(&self) -> Result<(), String> {
@@ -152,5 +196,15 @@ impl Provider for Xendit {
 
     fn optional(&self) -> &OptionalFields {
         &self.optional
+    }
+}
+
+/// Xendit says with a header of its own when it may be asked again.
+fn with_reset(unanswered: LinkAnswer, answer: &Answer) -> LinkAnswer {
+    match unanswered {
+        LinkAnswer::Unanswered { error, retry_after } if error.status_code == 429 => {
+            LinkAnswer::Unanswered { error, retry_after: retry_after.or_else(|| reset(answer)) }
+        }
+        unanswered => unanswered,
     }
 }

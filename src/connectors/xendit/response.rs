@@ -6,13 +6,16 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{Xendit, status::status};
+use super::{
+    Xendit,
+    status::{Circumstances, status},
+};
 use crate::{
     connectors::{
-        Call,
+        AskedLink, Call,
         exchange::{identifier, link_url, parse},
     },
-    domain::{ConnectorError, CreatedLink, Finding},
+    domain::{ConnectorError, CreatedLink, Finding, LinkReport, LinkStatus},
     http_client::{Answer, decimal_seconds},
 };
 
@@ -30,6 +33,11 @@ pub(super) struct Payout {
     #[serde(default)]
     pub(super) expires_at: Value,
     pub(super) payout_link_url: Option<String>,
+    #[serde(default)]
+    pub(super) updated: Value,
+    /// Of a payout that failed, as the sibling product has it.
+    #[serde(default)]
+    pub(super) failure_code: Value,
 }
 
 #[derive(Deserialize)]
@@ -42,19 +50,17 @@ impl Xendit {
     /// A payout as Xendit has it; `None` where it is not this job's, or its link cannot be passed on.
     pub(super) fn read(&self, payout: Payout, call: Call<'_>, answer: &Answer) -> Option<Finding> {
         let status_code = answer.status.as_u16();
-        let reference = payout.external_id.or(payout.reference_id);
-        let is_ours = reference.as_deref() == Some(call.idempotency_key)
+        let reference = payout.external_id.as_deref().or(payout.reference_id.as_deref());
+        let is_ours = reference == Some(call.idempotency_key)
             && call.job.amount.whole_major_units() == Some(payout.amount);
         if !is_ours {
             return None;
         }
+        let expires_at = self.end(&payout);
         let connector_payout_id = identifier(payout.id)?;
-        let expires_at = self
-            .optional
-            .time("expiration_timestamp", &payout.expiration_timestamp)
-            .or_else(|| self.optional.time("expires_at", &payout.expires_at));
-        let has_expired = expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc());
-        let known = status(&payout.status, has_expired);
+        let is_over = expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc());
+        let circumstances = Circumstances { is_over, ..Circumstances::default() };
+        let known = status(&payout.status, circumstances).map(|(_, payout_status)| payout_status);
         let (payout_status, unknown_status) = self.optional.status(&payout.status, known);
         if payout_status.has_no_link() {
             let message = format!("the payout is {}", payout.status);
@@ -72,6 +78,34 @@ impl Xendit {
             expires_at,
             status_code,
         }))
+    }
+
+    /// A payout as Xendit reports it.
+    pub(super) fn report(&self, payout: &Payout, asked: &AskedLink, answer: &Answer) -> LinkReport {
+        let expires_at = self.end(payout);
+        let occurred_at = self.optional.time("updated", &payout.updated);
+        // By Xendit's clock, which says no fractions of a second.
+        let date = answer.date().and_then(|date| date.checked_add(time::Duration::SECOND));
+        let now = date.unwrap_or_else(OffsetDateTime::now_utc);
+        let circumstances = Circumstances {
+            // By when it changed, where Xendit says so: a link that was voided in time is not over.
+            is_over: expires_at.or(asked.expires_at).is_some_and(|end| end <= occurred_at.unwrap_or(now)),
+            is_voided: asked.is_cancelled,
+            is_claimed: asked.status.is_under_way(),
+        };
+        let known = status(&payout.status, circumstances);
+        let report = self.optional.report(&payout.status, known, answer);
+        let failed = || {
+            let code = self.optional.text("failure_code", &payout.failure_code);
+            ConnectorError::new(report.status_code, code, &format!("the payout is {}", payout.status), None)
+        };
+        let error = (report.status == Some(LinkStatus::PayoutFailed)).then(failed);
+        LinkReport { occurred_at, expires_at, error, ..report }
+    }
+
+    fn end(&self, payout: &Payout) -> Option<OffsetDateTime> {
+        let end = self.optional.time("expiration_timestamp", &payout.expiration_timestamp);
+        end.or_else(|| self.optional.time("expires_at", &payout.expires_at))
     }
 }
 

@@ -1,21 +1,36 @@
 //! The statuses of Xendit's payouts, in the words of the dialects that its pages have.
 
-use crate::domain::PayoutStatus;
+use crate::{
+    connectors::question::Meaning,
+    domain::{LinkStatus, PayoutStatus},
+};
 
-/// Returns the status that a word of Xendit means; `None` for a word that this version does not know. `is_over`: the
-/// payout's link has expired.
-pub(super) fn status(word: &str, is_over: bool) -> Option<PayoutStatus> {
+/// The facts that decide between several meanings of one word of Xendit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Circumstances {
+    /// The end of the link has passed.
+    pub(super) is_over: bool,
+    /// The worker voided it.
+    pub(super) is_voided: bool,
+    /// A recipient claimed it.
+    pub(super) is_claimed: bool,
+}
+
+/// Returns the meaning of a word of Xendit; `None` for a word that this version does not know.
+pub(super) fn status(word: &str, circumstances: Circumstances) -> Option<Meaning> {
+    let Circumstances { is_over, is_voided: by_worker, is_claimed } = circumstances;
     Some(match word {
-        "PENDING" | "ISSUED" | "ACTIVE" => PayoutStatus::RequiresFulfillment,
-        "CLAIMED" | "DISBURSING" => PayoutStatus::Pending,
-        "COMPLETED" | "SUCCEEDED" => PayoutStatus::Success,
-        "EXPIRED" => PayoutStatus::Expired,
-        "REVERSED" => PayoutStatus::Reversed,
+        "PENDING" | "ISSUED" | "ACTIVE" => (LinkStatus::Unclaimed, PayoutStatus::RequiresFulfillment),
+        "CLAIMED" | "DISBURSING" => (LinkStatus::Processing, PayoutStatus::Pending),
+        "COMPLETED" | "SUCCEEDED" => (LinkStatus::Succeeded, PayoutStatus::Success),
+        "EXPIRED" => (LinkStatus::Expired, PayoutStatus::Expired),
+        "REVERSED" => (LinkStatus::Reversed, PayoutStatus::Reversed),
         // One word for two things: nobody claimed it in time, or it failed.
-        "FAILED" if is_over => PayoutStatus::Expired,
-        "FAILED" | "LOCKED" => PayoutStatus::Failed,
-        _ if is_voided(word) && is_over => PayoutStatus::Expired,
-        _ if is_voided(word) => PayoutStatus::Cancelled,
+        "FAILED" if is_over && !is_claimed => (LinkStatus::Expired, PayoutStatus::Expired),
+        "FAILED" | "LOCKED" => (LinkStatus::PayoutFailed, PayoutStatus::Failed),
+        // And again: nobody claimed it in time, or it was voided.
+        _ if is_voided(word) && is_over && !by_worker => (LinkStatus::Expired, PayoutStatus::Expired),
+        _ if is_voided(word) => (LinkStatus::Cancelled, PayoutStatus::Cancelled),
         _ => return None,
     })
 }
@@ -31,23 +46,54 @@ mod tests {
 
     #[test]
     fn every_word_has_its_status() {
-        for (word, open, over) in [
-            ("PENDING", PayoutStatus::RequiresFulfillment, PayoutStatus::RequiresFulfillment),
-            ("ISSUED", PayoutStatus::RequiresFulfillment, PayoutStatus::RequiresFulfillment),
-            ("ACTIVE", PayoutStatus::RequiresFulfillment, PayoutStatus::RequiresFulfillment),
-            ("CLAIMED", PayoutStatus::Pending, PayoutStatus::Pending),
-            ("DISBURSING", PayoutStatus::Pending, PayoutStatus::Pending),
-            ("COMPLETED", PayoutStatus::Success, PayoutStatus::Success),
-            ("SUCCEEDED", PayoutStatus::Success, PayoutStatus::Success),
-            ("EXPIRED", PayoutStatus::Expired, PayoutStatus::Expired),
-            ("REVERSED", PayoutStatus::Reversed, PayoutStatus::Reversed),
-            ("FAILED", PayoutStatus::Failed, PayoutStatus::Expired),
-            ("LOCKED", PayoutStatus::Failed, PayoutStatus::Failed),
-            ("VOIDED", PayoutStatus::Cancelled, PayoutStatus::Expired),
-            ("CANCELLED", PayoutStatus::Cancelled, PayoutStatus::Expired),
+        use PayoutStatus::{Cancelled, Expired, Failed, Pending, RequiresFulfillment, Reversed, Success};
+        for (word, (link, payout), (over_link, over_payout)) in [
+            (
+                "PENDING",
+                (LinkStatus::Unclaimed, RequiresFulfillment),
+                (LinkStatus::Unclaimed, RequiresFulfillment),
+            ),
+            (
+                "ISSUED",
+                (LinkStatus::Unclaimed, RequiresFulfillment),
+                (LinkStatus::Unclaimed, RequiresFulfillment),
+            ),
+            (
+                "ACTIVE",
+                (LinkStatus::Unclaimed, RequiresFulfillment),
+                (LinkStatus::Unclaimed, RequiresFulfillment),
+            ),
+            ("CLAIMED", (LinkStatus::Processing, Pending), (LinkStatus::Processing, Pending)),
+            ("DISBURSING", (LinkStatus::Processing, Pending), (LinkStatus::Processing, Pending)),
+            ("COMPLETED", (LinkStatus::Succeeded, Success), (LinkStatus::Succeeded, Success)),
+            ("SUCCEEDED", (LinkStatus::Succeeded, Success), (LinkStatus::Succeeded, Success)),
+            ("EXPIRED", (LinkStatus::Expired, Expired), (LinkStatus::Expired, Expired)),
+            ("REVERSED", (LinkStatus::Reversed, Reversed), (LinkStatus::Reversed, Reversed)),
+            ("FAILED", (LinkStatus::PayoutFailed, Failed), (LinkStatus::Expired, Expired)),
+            ("LOCKED", (LinkStatus::PayoutFailed, Failed), (LinkStatus::PayoutFailed, Failed)),
+            ("VOIDED", (LinkStatus::Cancelled, Cancelled), (LinkStatus::Expired, Expired)),
+            ("VOID", (LinkStatus::Cancelled, Cancelled), (LinkStatus::Expired, Expired)),
+            ("CANCELED", (LinkStatus::Cancelled, Cancelled), (LinkStatus::Expired, Expired)),
+            ("CANCELLED", (LinkStatus::Cancelled, Cancelled), (LinkStatus::Expired, Expired)),
         ] {
-            assert_eq!((status(word, false), status(word, true)), (Some(open), Some(over)), "{word}");
+            let over = Circumstances { is_over: true, ..Circumstances::default() };
+            assert_eq!(status(word, Circumstances::default()), Some((link, payout)), "{word}");
+            assert_eq!(status(word, over), Some((over_link, over_payout)), "{word}");
         }
-        assert_eq!(status("FROZEN", true), None);
+        assert_eq!(status("FROZEN", Circumstances::default()), None);
+    }
+
+    #[test]
+    fn a_word_of_two_meanings_is_read_by_what_is_known_of_the_link() {
+        let over = Circumstances { is_over: true, ..Circumstances::default() };
+        for (word, circumstances, expected) in [
+            ("FAILED", Circumstances { is_claimed: true, ..over }, LinkStatus::PayoutFailed),
+            ("FAILED", Circumstances { is_voided: true, ..over }, LinkStatus::Expired),
+            ("VOIDED", Circumstances { is_voided: true, ..over }, LinkStatus::Cancelled),
+            ("CANCELED", Circumstances { is_voided: true, ..over }, LinkStatus::Cancelled),
+        ] {
+            let (link_status, _) = status(word, circumstances).unwrap();
+            assert_eq!(link_status, expected, "{word} {circumstances:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
+use provider_simulators::Announce;
 use provider_simulators::providers::{
     self, ACCESS_TOKEN_LIFETIME, HyperswitchSettings, Provider, ProviderSimulator, RazorpayXSettings,
     RevolutClient, RevolutSettings, XenditSettings,
@@ -83,6 +84,22 @@ struct Arguments {
     /// A file of such secrets, one a line; repeatable
     #[arg(long, value_name = "FILE")]
     webhook_secret_file: Vec<PathBuf>,
+
+    /// Where changes of links are announced, as the provider's own webhooks
+    #[arg(long, value_name = "URL")]
+    announce_url: Option<String>,
+
+    /// A secret of these webhooks; the first one signs, Revolut signs with each; repeatable
+    #[arg(long, value_name = "SECRET", requires = "announce_url")]
+    announce_secret: Vec<String>,
+
+    /// A file of such secrets, one a line; repeatable
+    #[arg(long, value_name = "FILE", requires = "announce_url")]
+    announce_secret_file: Vec<PathBuf>,
+
+    /// How these webhooks differ from what one would wish, as JSON: {"repeat": 1, "reorder": true}
+    #[arg(long, value_name = "JSON", requires = "announce_url")]
+    announce_behaviour: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -148,6 +165,7 @@ impl Running {
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<Running> {
+    let announce = announce(&arguments)?;
     let token = match (&arguments.token, &arguments.token_file) {
         (Some(token), _) => token.clone(),
         (None, Some(file)) => read(file)?,
@@ -156,7 +174,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<Running> {
     anyhow::ensure!(!token.is_empty(), "the token is empty");
     let provider = match arguments.provider {
         ProviderName::Sandbox => {
-            return Ok(Running::Sandbox(Sandbox::start(sandbox(arguments, token)?).await?));
+            return Ok(Running::Sandbox(Sandbox::start(sandbox(arguments, token, announce)?).await?));
         }
         ProviderName::Hyperswitch => Provider::Hyperswitch(HyperswitchSettings::new(token)),
         ProviderName::Xendit => Provider::Xendit(XenditSettings::new(token)),
@@ -170,6 +188,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<Running> {
     let mut settings = providers::Settings::new(provider);
     settings.listen = arguments.listen;
     settings.calls_per_minute = arguments.calls_per_minute;
+    settings.announce = announce;
     if let Some(links_url) = arguments.public_url {
         settings.links_url = links_url;
     }
@@ -190,7 +209,19 @@ fn revolut_client(arguments: &Arguments, refresh_token: String) -> anyhow::Resul
     })
 }
 
-fn sandbox(arguments: Arguments, token: String) -> anyhow::Result<Settings> {
+fn announce(arguments: &Arguments) -> anyhow::Result<Option<Announce>> {
+    let Some(url) = arguments.announce_url.clone() else { return Ok(None) };
+    let mut secrets = arguments.announce_secret.clone();
+    for file in &arguments.announce_secret_file {
+        secrets.extend(read(file)?.lines().map(str::to_owned));
+    }
+    anyhow::ensure!(!secrets.is_empty(), "give --announce-secret or --announce-secret-file");
+    let behaviour = arguments.announce_behaviour.as_deref().map(serde_json::from_str).transpose();
+    let behaviour = behaviour.context("--announce-behaviour is not valid")?.unwrap_or_default();
+    Ok(Some(Announce { url, secrets, behaviour }))
+}
+
+fn sandbox(arguments: Arguments, token: String, announce: Option<Announce>) -> anyhow::Result<Settings> {
     let mut webhook_secrets = arguments.webhook_secret;
     for file in &arguments.webhook_secret_file {
         webhook_secrets.extend(read(file)?.split_whitespace().map(str::to_owned));
@@ -204,6 +235,7 @@ fn sandbox(arguments: Arguments, token: String) -> anyhow::Result<Settings> {
             Switch::Off => Idempotency::Off,
         },
         pay_after: (!arguments.hold_payouts).then(|| Duration::from_millis(arguments.pay_after_ms)),
+        announce,
         webhook_secrets,
         ..Settings::new(token)
     })

@@ -21,4 +21,4 @@ pub(crate) use control::{complete, decoded, faults};
 pub(crate) use fault::ActiveFault;
 pub(crate) use form::{Form, PLAIN};
 pub(crate) use injector::FaultInjector;
-pub(crate) use server::{Bound, Connection, Server, Stopper};
+pub(crate) use server::{Bound, Connection, Server, Stop, Stopper};

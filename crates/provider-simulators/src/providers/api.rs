@@ -10,12 +10,15 @@ use url::form_urlencoded;
 
 use super::link::Words;
 use super::state::ProviderState;
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Operation, Reply};
 
 pub(super) trait Api: Send + Sync + 'static {
     fn form(&self) -> &'static Form;
 
     fn words(&self) -> &'static Words;
+
+    fn webhooks(&self) -> &'static Webhooks;
 
     /// What a call at this path (without its query) is about; nothing where there is no such path.
     fn task(&self, method: &Method, path: &[&str]) -> Option<Task>;

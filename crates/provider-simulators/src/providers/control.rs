@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::handler::CallHandler;
 use super::state::UnknownLink;
+use crate::announce::Announce;
 use crate::fault_server::{ErrorReply, Reply, decoded};
 use crate::link_change::LinkChange;
 
@@ -23,6 +24,7 @@ pub(super) fn router(handler: Arc<CallHandler>) -> Router {
         .route("/control/links/{id}", put(set_status))
         .route("/control/links/{id}/change", post(change_link))
         .route("/control/links/{id}/late-submit", post(late_submit))
+        .route("/control/announce", put(announce).delete(announce_no_more))
         .route("/control/tokens", delete(forget_tokens))
         .with_state(handler)
 }
@@ -36,6 +38,17 @@ async fn ledger(State(handler): State<Arc<CallHandler>>) -> Response {
 async fn set_stages(State(handler): State<Arc<CallHandler>>, body: Bytes) -> Result<StatusCode, ErrorReply> {
     handler.set_stages(decoded(&body)?)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn announce(State(handler): State<Arc<CallHandler>>, body: Bytes) -> Result<StatusCode, ErrorReply> {
+    let target: Announce = decoded(&body)?;
+    handler.set_target(Some(target));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn announce_no_more(State(handler): State<Arc<CallHandler>>) -> StatusCode {
+    handler.set_target(None);
+    StatusCode::NO_CONTENT
 }
 
 async fn forget_tokens(State(handler): State<Arc<CallHandler>>) -> StatusCode {

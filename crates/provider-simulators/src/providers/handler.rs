@@ -2,7 +2,7 @@
 //!
 //! A call that arrived is carried out to its end even if the client goes away meanwhile, as at a real provider.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::api::{Api, Job, Request, Task};
 use super::pace::{Pace, WindowUse};
 use super::state::{Call, Ledger, ProviderState, UnknownLink};
+use crate::announce::{Announce, Announced, Announcer, Log};
 use crate::fault_server::{Answer, Connection, FaultInjector, Reply};
 use crate::link_change::LinkChange;
 
@@ -25,6 +26,7 @@ pub(super) struct CallHandler {
     pace: Pace,
     state: Mutex<ProviderState>,
     changed: watch::Sender<()>,
+    announcer: Announcer,
 }
 
 /// Answers every path that nobody else does.
@@ -55,13 +57,17 @@ async fn receive(
 }
 
 impl CallHandler {
+    /// `log` is this struct itself.
     pub(super) fn new(
         api: Box<dyn Api>,
         injector: Arc<FaultInjector>,
         calls_per_minute: Option<u32>,
+        log: Weak<dyn Log>,
     ) -> Self {
         let state = Mutex::new(ProviderState::new(api.words()));
-        Self { injector, api, pace: Pace::new(calls_per_minute), state, changed: watch::Sender::new(()) }
+        let announcer = Announcer::new(api.webhooks().headers, injector.stop.clone(), log);
+        let pace = Pace::new(calls_per_minute);
+        Self { injector, api, pace, state, changed: watch::Sender::new(()), announcer }
     }
 
     async fn answer(&self, number: u64, task: Task, request: &Request) -> Answer {
@@ -123,11 +129,25 @@ impl CallHandler {
         read(&self.state())
     }
 
-    /// Changes the state and wakes those that wait for a change.
+    /// Changes the state, announces what came of it, and wakes those that wait for a change.
     fn change<T>(&self, change: impl FnOnce(&mut ProviderState) -> T) -> T {
-        let result = change(&mut self.state());
+        let mut state = self.state();
+        let result = change(&mut state);
+        let entered = std::mem::take(&mut state.entered);
+        if !entered.is_empty() && self.announcer.is_on() {
+            let webhooks = self.api.webhooks();
+            for (link, entry) in entered {
+                let announcements = webhooks.announcements(&state.ledger.links[link], entry);
+                announcements.into_iter().for_each(|announcement| self.announcer.announce(announcement));
+            }
+        }
+        drop(state);
         self.changed.send_replace(());
         result
+    }
+
+    pub(super) fn set_target(&self, announce: Option<Announce>) {
+        self.announcer.set_target(announce);
     }
 
     pub(super) fn set_stages(&self, stages: Vec<String>) -> Result<(), UnknownLink> {
@@ -165,5 +185,11 @@ impl CallHandler {
 
     fn state(&self) -> MutexGuard<'_, ProviderState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for CallHandler {
+    fn announced(&self, announced: Announced) {
+        self.change(|state| state.announced(announced));
     }
 }

@@ -172,16 +172,15 @@ impl Link {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 
-    /// A look at the link, which brings it to its next stage. Returns whether it changed.
-    pub(super) fn go_on(&mut self, words: &Words) -> bool {
-        let (entered, now) = (self.history.len(), OffsetDateTime::now_utc());
+    /// A look at the link, which brings it to its next stage.
+    pub(super) fn go_on(&mut self, words: &Words) {
+        let now = OffsetDateTime::now_utc();
         if let Some(next) = self.upcoming.pop_front() {
             self.turn(&next, words, now);
         }
         if self.is_over(now) && words.open.contains(&self.status.as_str()) {
             self.turn(words.expired, words, now);
         }
-        self.history.len() > entered
     }
 
     pub(super) fn change(&mut self, change: LinkChange, words: &Words) -> Result<(), String> {
@@ -200,6 +199,17 @@ impl Link {
         let effect = (words.late_submit)(self).map_err(|why| self.not_possible("a late submission", why))?;
         self.have(effect, words, OffsetDateTime::now_utc());
         Ok(())
+    }
+
+    /// The link as it was at an entry of its history.
+    pub(super) fn as_of(&self, change: &Change) -> Self {
+        let mut link = self.clone();
+        link.status.clone_from(&change.status);
+        link.changed_at = change.at;
+        if let (Some(payout), Some(status)) = (link.payouts.last_mut(), &change.payout_status) {
+            payout.status.clone_from(status);
+        }
+        link
     }
 
     /// Sets the status, from wherever.

@@ -8,6 +8,7 @@
 //! | `GET /ledger` | every call and every link, without URLs and personal data |
 //! | `POST` · `GET` · `DELETE /control/faults` | adds · lists · deletes fault rules |
 //! | `PUT /control/stages` | `["created", "active"]`: statuses that a link goes through from now on, one for each look |
+//! | `PUT` · `DELETE /control/announce` | announces changes from now on ([`Announce`]), as the provider does · no more |
 //! | `DELETE /control/tokens` | no access token that was given is good any more |
 //! | `PUT /control/links/{id}` | `{"status": "cancelled"}`: sets the status of a link, from any other |
 //! | `POST /control/links/{id}/change` | `{"to": "pay"}`: changes a link ([`LinkChange`]); 409 if the provider cannot |
@@ -18,7 +19,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 mod api;
 mod state;
@@ -30,6 +31,7 @@ mod link;
 mod pace;
 mod razorpayx;
 mod revolut;
+mod webhooks;
 mod xendit;
 
 pub use self::hyperswitch::HyperswitchSettings;
@@ -40,6 +42,7 @@ pub use self::state::{Call, Ledger, UnknownLink};
 pub use self::xendit::XenditSettings;
 pub use crate::fault_server::{Fault, FaultRule, Garbage, HeldCall, Operation, When};
 pub use crate::link_change::LinkChange;
+pub use crate::{Announce, Announced, Behaviour, Fate};
 
 use self::api::Api;
 use self::handler::CallHandler;
@@ -68,6 +71,8 @@ pub struct Settings {
     pub links_url: String,
     /// Calls that are answered within a minute; one more gets the provider's own "too many". No limit unless given.
     pub calls_per_minute: Option<u32>,
+    /// Where changes of links are announced; nowhere unless given.
+    pub announce: Option<Announce>,
 }
 
 impl Settings {
@@ -78,6 +83,7 @@ impl Settings {
             provider,
             links_url: "https://links.example".into(),
             calls_per_minute: None,
+            announce: None,
         }
     }
 }
@@ -106,7 +112,10 @@ impl ProviderSimulator {
         };
         let stopper = Stopper::new();
         let injector = Arc::new(FaultInjector::new(api.form(), stopper.stop()));
-        let handler = Arc::new(CallHandler::new(api, injector.clone(), settings.calls_per_minute));
+        let handler = Arc::new_cyclic(|handler: &Weak<CallHandler>| {
+            CallHandler::new(api, injector.clone(), settings.calls_per_minute, handler.clone())
+        });
+        handler.set_target(settings.announce);
         let routes = control::router(handler.clone()).merge(faults(injector));
         let router = complete(routes.fallback_service(handler::service(handler.clone())));
         Ok(Self { url: bound.url(), handler, server: bound.serve(router, stopper) })
@@ -201,6 +210,11 @@ impl ProviderSimulator {
     /// Says why the provider does not take it. Nothing is changed then.
     pub fn late_submit(&self, link: &str) -> Result<(), String> {
         self.handler.late_submit(link)
+    }
+
+    /// Announces changes of links there from now on, as the provider does; `None`: nowhere. What was held back is sent first.
+    pub fn announce(&self, announce: Option<Announce>) {
+        self.handler.set_target(announce);
     }
 
     /// Every status that a link entered, oldest first. Empty if there is no such link.

@@ -6,10 +6,11 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::link::{Link, NewLink, Payout, Words};
+use crate::announce::Announced;
 use crate::fault_server::Operation;
 use crate::link_change::LinkChange;
 
-/// The maximum number of calls in the ledger. The oldest calls are dropped first; links are never dropped.
+/// The maximum number of calls, and of announcements, in the ledger. The oldest are dropped first; links are never dropped.
 const MAX_CALLS: usize = 200_000;
 
 /// Every call and every link, oldest first.
@@ -17,6 +18,8 @@ const MAX_CALLS: usize = 200_000;
 pub struct Ledger {
     pub calls: VecDeque<Call>,
     pub links: Vec<Link>,
+    /// The webhooks that were sent, oldest first.
+    pub announcements: VecDeque<Announced>,
 }
 
 impl Ledger {
@@ -64,6 +67,8 @@ pub(super) struct ProviderState {
     pub(super) ledger: Ledger,
     words: &'static Words,
     stages: Vec<String>,
+    /// Entries of links' histories that were not announced yet: the places of the link and of the entry.
+    pub(super) entered: Vec<(usize, usize)>,
     calls_ever: u64,
 }
 
@@ -73,6 +78,7 @@ impl ProviderState {
             ledger: Ledger::default(),
             words,
             stages: words.stages.iter().map(ToString::to_string).collect(),
+            entered: Vec::new(),
             calls_ever: 0,
         }
     }
@@ -103,8 +109,26 @@ impl ProviderState {
     }
 
     pub(super) fn issue(&mut self, new: NewLink) -> &Link {
+        let place = self.ledger.links.len();
         self.ledger.links.push(Link::new(new, &self.stages, self.words));
-        &self.ledger.links[self.ledger.links.len() - 1]
+        self.entered.push((place, 0));
+        &self.ledger.links[place]
+    }
+
+    /// Alters a link, and notes the entries that its history gained.
+    fn alter<T>(&mut self, place: usize, alter: impl FnOnce(&mut Link, &Words) -> T) -> T {
+        let link = &mut self.ledger.links[place];
+        let entered = link.history.len();
+        let result = alter(link, self.words);
+        self.entered.extend((entered..link.history.len()).map(|entry| (place, entry)));
+        result
+    }
+
+    pub(super) fn announced(&mut self, announced: Announced) {
+        if self.ledger.announcements.len() == MAX_CALLS {
+            self.ledger.announcements.pop_front();
+        }
+        self.ledger.announcements.push_back(announced);
     }
 
     pub(super) fn is_taken(&self, reference: &str) -> bool {
@@ -117,22 +141,22 @@ impl ProviderState {
 
     /// Looks at a link, which brings it to its next stage.
     pub(super) fn look(&mut self, id: &str) -> Option<&Link> {
-        let link = self.ledger.links.iter_mut().find(|link| link.id == id)?;
-        link.go_on(self.words);
-        Some(link)
+        let place = self.place_of(id)?;
+        self.alter(place, Link::go_on);
+        Some(&self.ledger.links[place])
     }
 
     /// Looks at those that are wanted, the newest first. Those that are wanted no more after the look are left out.
     pub(super) fn look_at_all(&mut self, wanted: impl Fn(&Link) -> bool) -> Vec<&Link> {
-        let words = self.words;
-        let found = self.ledger.links.iter_mut().rev().filter(|link| wanted(link));
-        found
-            .map(|link| {
-                link.go_on(words);
-                &*link
-            })
-            .filter(|link| wanted(link))
-            .collect()
+        let mut found = Vec::new();
+        for place in (0..self.ledger.links.len()).rev() {
+            if wanted(&self.ledger.links[place]) {
+                self.alter(place, Link::go_on);
+                found.push(place);
+            }
+        }
+        let links = found.into_iter().map(|place| &self.ledger.links[place]);
+        links.filter(|link| wanted(link)).collect()
     }
 
     /// A payout with its link.
@@ -143,34 +167,35 @@ impl ProviderState {
 
     /// Cancels a link, if the provider can: the link as it is now, and whether this call changed it.
     pub(super) fn cancel(&mut self, id: &str) -> Option<(&Link, bool)> {
-        let words = self.words;
-        let link = self.ledger.links.iter_mut().find(|link| link.id == id)?;
-        let changed = link.change(LinkChange::Cancel, words).is_ok();
-        Some((link, changed))
+        let place = self.place_of(id)?;
+        let changed = self.alter(place, |link, words| link.change(LinkChange::Cancel, words)).is_ok();
+        Some((&self.ledger.links[place], changed))
     }
 
     /// Changes a link, or says why the provider cannot.
     pub(super) fn change_link(&mut self, link: &str, change: LinkChange) -> Result<(), String> {
-        let words = self.words;
-        self.find(link)?.change(change, words)
+        let place = self.find(link)?;
+        self.alter(place, |link, words| link.change(change, words))
     }
 
     /// Submits a form that was opened in time and comes too late.
     pub(super) fn late_submit(&mut self, link: &str) -> Result<(), String> {
-        let words = self.words;
-        self.find(link)?.late_submit(words)
+        let place = self.find(link)?;
+        self.alter(place, Link::late_submit)
+    }
+
+    fn find(&self, link: &str) -> Result<usize, String> {
+        self.place(link).ok_or_else(|| format!("there is no link {link}"))
     }
 
     /// By its id, or the newest of its reference.
-    fn find(&mut self, link: &str) -> Result<&mut Link, String> {
-        let place = self.place(link).ok_or_else(|| format!("there is no link {link}"))?;
-        Ok(&mut self.ledger.links[place])
+    pub(super) fn place(&self, link: &str) -> Option<usize> {
+        let by_reference = || self.ledger.links.iter().rposition(|known| known.reference == link);
+        self.place_of(link).or_else(by_reference)
     }
 
-    pub(super) fn place(&self, link: &str) -> Option<usize> {
-        let links = &self.ledger.links;
-        let by_reference = || links.iter().rposition(|known| known.reference == link);
-        links.iter().position(|known| known.id == link).or_else(by_reference)
+    fn place_of(&self, id: &str) -> Option<usize> {
+        self.ledger.links.iter().position(|known| known.id == id)
     }
 
     /// A word that begins with `new_` stands for a status that the provider adds one day.
@@ -188,13 +213,10 @@ impl ProviderState {
 
     pub(super) fn set_status(&mut self, link: &str, status: &str) -> Result<(), UnknownLink> {
         let known = self.knows(status);
-        let words = self.words;
-        let mut links = self.ledger.links.iter_mut();
-        let link = links
-            .find(|known| known.id == link || known.reference == link)
-            .filter(|_| known)
-            .ok_or(UnknownLink)?;
-        link.set(status, words);
+        let mut links = self.ledger.links.iter();
+        let place = links.position(|known| known.id == link || known.reference == link);
+        let place = place.filter(|_| known).ok_or(UnknownLink)?;
+        self.alter(place, |link, words| link.set(status, words));
         Ok(())
     }
 }

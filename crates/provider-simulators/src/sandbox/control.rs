@@ -8,12 +8,13 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use serde::{Deserialize, Serialize};
 
 use super::api_error::ApiError;
 use super::ledger::Idempotency;
 use super::shared::Shared;
+use crate::announce::Announce;
 use crate::fault_server::{ErrorReply, Reply, decoded};
 use crate::link_change::LinkChange;
 
@@ -23,6 +24,7 @@ pub(super) fn provider(shared: Arc<Shared>) -> Router {
         .route("/ledger", get(ledger))
         .route("/control/mode", get(mode).put(set_mode))
         .route("/control/payouts", get(payouts).put(set_payouts))
+        .route("/control/announce", put(announce).delete(announce_no_more))
         .route("/control/links/{id}/change", post(change_link))
         .with_state(shared)
 }
@@ -65,6 +67,17 @@ async fn set_payouts(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<R
     let payouts: Payouts = decoded(&body)?;
     shared.set_pay_after(payouts.pay_after_ms.map(Duration::from_millis));
     Ok(Reply::json(StatusCode::OK, &payouts))
+}
+
+async fn announce(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<StatusCode, ErrorReply> {
+    let target: Announce = decoded(&body)?;
+    shared.set_target(Some(target));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn announce_no_more(State(shared): State<Arc<Shared>>) -> StatusCode {
+    shared.set_target(None);
+    StatusCode::NO_CONTENT
 }
 
 #[derive(Deserialize)]

@@ -1,18 +1,19 @@
 //! The sandbox's ledger of calls, links and idempotency keys.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::amounts;
-use super::link::{Failure, Link, LinkStatus, NewLink};
+use super::link::{Change, Failure, Link, LinkStatus, NewLink};
 use super::request::CreateRequest;
+use crate::announce::Announced;
 use crate::fault_server::{ActiveFault, Operation};
 use crate::link_change::LinkChange;
 
-/// The maximum number of calls in the ledger. The oldest calls are dropped first; links are never dropped.
+/// The maximum number of calls, and of announcements, in the ledger. The oldest are dropped first; links are never dropped.
 const MAX_CALLS: usize = 200_000;
 
 /// Every call and every link, oldest first.
@@ -20,6 +21,8 @@ const MAX_CALLS: usize = 200_000;
 pub struct Ledger {
     pub calls: VecDeque<Call>,
     pub links: Vec<Link>,
+    /// The webhooks that were sent, oldest first.
+    pub announcements: VecDeque<Announced>,
 }
 
 impl Ledger {
@@ -83,12 +86,23 @@ pub(super) struct SandboxState {
     pub(super) ledger: Ledger,
     pub(super) idempotency: Idempotency,
     pub(super) pay_after: Option<Duration>,
+    /// Changes that were not announced yet.
+    pub(super) entered: Vec<Entered>,
+    /// The ends of the links that can be claimed.
+    ends: BTreeSet<(OffsetDateTime, usize)>,
     calls_ever: u64,
     keys: HashMap<String, KeyUse>,
     by_id: HashMap<String, usize>,
     by_token: HashMap<String, usize>,
     by_reference: HashMap<String, Vec<usize>>,
     faults_injected: HashMap<(String, i64), u32>,
+}
+
+/// A link entered a status.
+pub(super) struct Entered {
+    pub(super) index: usize,
+    pub(super) before: LinkStatus,
+    pub(super) change: Change,
 }
 
 enum KeyUse {
@@ -169,6 +183,7 @@ impl SandboxState {
             *key_use = KeyUse::Issued(index);
         }
         let link = Link::new(new, key, request);
+        self.ends.insert((link.expires_at, index));
         self.ledger.links.push(link.clone());
         link
     }
@@ -194,9 +209,47 @@ impl SandboxState {
         failure: Failure,
     ) -> Result<&Link, String> {
         let index = self.find(link).ok_or_else(|| format!("there is no payout link {link}"))?;
+        self.alter(index, |link| link.change(change, failure, OffsetDateTime::now_utc()))?;
+        Ok(&self.ledger.links[index])
+    }
+
+    /// Writes the expiry of every link whose end has passed into its history. Returns when the next end comes.
+    pub(super) fn settle(&mut self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        while let Some(&(expires_at, index)) = self.ends.first() {
+            if expires_at > now {
+                return Some(expires_at);
+            }
+            self.alter(index, |link| link.settle(now));
+            // The loop ends even if it did not expire.
+            self.ends.remove(&(expires_at, index));
+        }
+        None
+    }
+
+    pub(super) fn next_end(&self) -> Option<OffsetDateTime> {
+        self.ends.first().map(|(expires_at, _)| *expires_at)
+    }
+
+    /// Alters a link, and notes the statuses that it entered and when it will be over.
+    fn alter<T>(&mut self, index: usize, alter: impl FnOnce(&mut Link) -> T) -> T {
         let link = &mut self.ledger.links[index];
-        link.change(change, failure, OffsetDateTime::now_utc())?;
-        Ok(link)
+        self.ends.remove(&(link.expires_at, index));
+        let entered = link.version();
+        let result = alter(link);
+        for step in link.entries().windows(2).skip(entered.saturating_sub(1)) {
+            self.entered.push(Entered { index, before: step[0].status, change: step[1] });
+        }
+        if link.is_open() {
+            self.ends.insert((link.expires_at, index));
+        }
+        result
+    }
+
+    pub(super) fn announced(&mut self, announced: Announced) {
+        if self.ledger.announcements.len() == MAX_CALLS {
+            self.ledger.announcements.pop_front();
+        }
+        self.ledger.announcements.push_back(announced);
     }
 
     /// Claims or cancels an issued link; any other stays as it is. Returns the status before.
@@ -212,13 +265,14 @@ impl SandboxState {
     /// Moves the end of a link that nobody claimed yet.
     pub(super) fn set_end(&mut self, link: &str, expires_at: OffsetDateTime) -> Result<(), String> {
         let index = self.find(link).ok_or_else(|| format!("there is no payout link {link}"))?;
-        let link = &mut self.ledger.links[index];
-        if link.status() != LinkStatus::Issued {
-            let status = link.status().name();
-            return Err(format!("its end cannot be moved: payout link {} is {status}", link.id));
-        }
-        link.expires_at = expires_at;
-        Ok(())
+        self.alter(index, |link| {
+            if link.status() != LinkStatus::Issued {
+                let status = link.status().name();
+                return Err(format!("its end cannot be moved: payout link {} is {status}", link.id));
+            }
+            link.expires_at = expires_at;
+            Ok(())
+        })
     }
 
     /// By its id, or the newest of its reference.

@@ -146,16 +146,24 @@ impl Link {
         self.failure
     }
 
+    /// The history as it is written: an expiry that is due may be missing.
+    pub(super) fn entries(&self) -> &[Change] {
+        &self.history
+    }
+
+    /// Whether the last entry is that it can be claimed.
+    pub(super) fn is_open(&self) -> bool {
+        self.history.last().is_some_and(|entered| entered.status == LinkStatus::Issued)
+    }
+
     /// Number of statuses that it entered.
     pub(super) fn version(&self) -> usize {
         self.history.len()
     }
 
-    /// Writes an expiry into the history, if the link's end has passed and nobody claimed it. Returns whether it did.
-    pub(super) fn settle(&mut self, now: OffsetDateTime) -> bool {
-        let expiry = self.expiry(now);
-        self.history.extend(expiry);
-        expiry.is_some()
+    /// Writes an expiry into the history, if the link's end has passed and nobody claimed it.
+    pub(super) fn settle(&mut self, now: OffsetDateTime) {
+        self.history.extend(self.expiry(now));
     }
 
     /// Makes a change, or says why it is not possible. `failure` is why it fails, if it does.

@@ -11,6 +11,7 @@
 //! | `GET` · `PUT /control/mode` | `{"idempotency": "on"}`, or `"off"`: keys are ignored |
 //! | `GET` · `PUT /control/payouts` | `{"pay_after_ms": 1000}`, or `null`: a claimed link waits for an order |
 //! | `POST /control/links/{id}/change` | `{"to": "pay"}` changes the link ([`LinkChange`]); 409 if it cannot |
+//! | `PUT` · `DELETE /control/announce` | announces changes from now on ([`Announce`]) · no more |
 //! | `POST` · `GET /webhooks` | the webhook receiver, where secrets are given for it |
 //!
 //! The API under `/v1` asks for the bearer token; the rest does not, so it is no server for the open network.
@@ -20,7 +21,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -40,6 +41,7 @@ mod receiver;
 mod api_error;
 mod request;
 mod signature;
+mod webhook;
 
 pub use ledger::{Call, Idempotency, Ledger};
 pub use link::{Change, Failure, Link, LinkStatus};
@@ -53,6 +55,7 @@ use shared::Shared;
 use crate::fault_server::{Bound, FaultInjector, PLAIN, Server, Stopper, complete, faults};
 pub use crate::fault_server::{Fault, FaultRule, Garbage, HeldCall, Operation, When};
 pub use crate::link_change::LinkChange;
+pub use crate::{Announce, Announced, Behaviour, Fate};
 
 /// The settings of a sandbox.
 #[derive(Clone)]
@@ -68,6 +71,8 @@ pub struct Settings {
     pub idempotency: Idempotency,
     /// How long after its claim on the page a payout is paid; `None`: it waits for an order.
     pub pay_after: Option<Duration>,
+    /// Where changes of links are announced; nowhere unless given.
+    pub announce: Option<Announce>,
     /// The secrets (`whsec_…`) of a webhook receiver at `/webhooks`; none, no receiver.
     pub webhook_secrets: Vec<String>,
 }
@@ -82,6 +87,7 @@ impl Settings {
             link_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             idempotency: Idempotency::On,
             pay_after: Some(Duration::from_secs(1)),
+            announce: None,
             webhook_secrets: Vec::new(),
         }
     }
@@ -109,7 +115,13 @@ impl Sandbox {
             [] => None,
             secrets => Some(Inbox::new(injector.clone(), secrets)?),
         };
-        let shared = Arc::new(Shared::new(injector, settings, &url));
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
+            Shared::new(injector.clone(), settings, &url, shared.clone())
+        });
+        tokio::spawn({
+            let (shared, stop) = (shared.clone(), injector.stop.clone());
+            async move { stop.or(shared.expire_links()).await }
+        });
         let router = complete(routes(&shared, inbox).fallback(async || ApiError::NO_SUCH_PAGE));
         Ok(Self { url, shared, server: bound.serve(router, stopper) })
     }
@@ -189,6 +201,11 @@ impl Sandbox {
     /// Every status that a link entered, oldest first. Empty if there is no such link.
     pub fn history(&self, link: &str) -> Vec<Change> {
         self.shared.read(|state| state.find_link(link).map(Link::history)).unwrap_or_default()
+    }
+
+    /// Announces changes of links there from now on; `None`: nowhere. What was held back is sent first.
+    pub fn announce(&self, announce: Option<Announce>) {
+        self.shared.set_target(announce);
     }
 
     /// Sets how long after its claim on the page a payout is paid; `None`: it waits for an order.

@@ -1,17 +1,19 @@
 //! The state that all handlers share: settings, ledger and fault injector.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::ledger::{Idempotency, Ledger, SandboxState};
 use super::link::{Failure, NewLink};
+use super::webhook;
+use crate::announce::{Announce, Announced, Announcer, Log};
 use crate::fault_server::FaultInjector;
 use crate::link_change::LinkChange;
 
@@ -24,14 +26,25 @@ pub(super) struct Shared {
     link_lifetime: Duration,
     state: Mutex<SandboxState>,
     changed: watch::Sender<()>,
+    announcer: Announcer,
+    /// A link's end comes before all others that were known.
+    earlier_end: Notify,
 }
 
 impl Shared {
-    pub(super) fn new(injector: Arc<FaultInjector>, settings: super::Settings, url: &str) -> Self {
+    /// `log` is this struct itself.
+    pub(super) fn new(
+        injector: Arc<FaultInjector>,
+        settings: super::Settings,
+        url: &str,
+        log: Weak<dyn Log>,
+    ) -> Self {
         let public_url = settings.public_url.as_deref().unwrap_or(url).trim_end_matches('/').to_owned();
         let mut state = SandboxState::default();
         state.idempotency = settings.idempotency;
         state.pay_after = settings.pay_after;
+        let announcer = Announcer::new(webhook::headers, injector.stop.clone(), log);
+        announcer.set_target(settings.announce);
         Self {
             injector,
             token: settings.token,
@@ -39,6 +52,8 @@ impl Shared {
             link_lifetime: settings.link_lifetime,
             state: Mutex::new(state),
             changed: watch::Sender::new(()),
+            announcer,
+            earlier_end: Notify::new(),
         }
     }
 
@@ -50,11 +65,44 @@ impl Shared {
         read(&self.state())
     }
 
-    /// Changes the state and wakes those that wait for a change.
+    /// Changes the state, announces what came of it, and wakes those that wait for a change.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut SandboxState) -> T) -> T {
-        let result = change(&mut self.state());
+        let mut state = self.state();
+        let next_end = state.next_end();
+        let result = change(&mut state);
+        let entered = std::mem::take(&mut state.entered);
+        if !entered.is_empty() && self.announcer.is_on() {
+            for entered in entered {
+                let link = &state.ledger.links[entered.index];
+                self.announcer.announce(webhook::announcement(link, entered.before, entered.change));
+            }
+        }
+        if state.next_end().is_some_and(|end| next_end.is_none_or(|known| end < known)) {
+            self.earlier_end.notify_one();
+        }
+        drop(state);
         self.changed.send_replace(());
         result
+    }
+
+    pub(super) fn set_target(&self, announce: Option<Announce>) {
+        self.announcer.set_target(announce);
+    }
+
+    /// Lets links expire when their end comes, for as long as the sandbox runs.
+    pub(super) async fn expire_links(&self) {
+        loop {
+            let now = OffsetDateTime::now_utc();
+            match self.read(SandboxState::next_end) {
+                Some(end) if end <= now => drop(self.change(|state| state.settle(now))),
+                Some(end) => {
+                    let time_left = Duration::try_from(end - now).unwrap_or_default();
+                    // A change of its end, or another link with an earlier one, ends the pause.
+                    let _ = tokio::time::timeout(time_left, self.earlier_end.notified()).await;
+                }
+                None => self.earlier_end.notified().await,
+            }
+        }
     }
 
     pub(super) fn set_idempotency(&self, idempotency: Idempotency) {
@@ -125,5 +173,11 @@ impl Shared {
 
     fn state(&self) -> MutexGuard<'_, SandboxState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for Shared {
+    fn announced(&self, announced: Announced) {
+        self.change(|state| state.announced(announced));
     }
 }

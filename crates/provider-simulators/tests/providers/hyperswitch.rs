@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::client::{TestEnv, answer, changed, number};
 
 pub(crate) const KEY: &str = "snd_key_of_the_tests";
-const ID: &str = "0f9a2c1e-5f3a-5c88-9a10-7de1c2b3a4f5";
+pub(crate) const ID: &str = "0f9a2c1e-5f3a-5c88-9a10-7de1c2b3a4f5";
 
 async fn env() -> TestEnv {
     with(HyperswitchSettings::new(KEY)).await

@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use provider_simulators::sandbox::Receiver;
 use uuid::Uuid;
 
-use crate::client::{TOKEN, answer, client, request};
+use crate::client::{DEADLINE, TOKEN, answer, client, request};
 
 /// A running program that does not outlive its test.
 struct Program(Child);
@@ -95,8 +96,55 @@ fn it_wants_a_token_and_good_secrets() {
         &["--token", "x", "--token-file", "y"],
         &["--token-file", "/nonexistent"],
         &["--token", "x", "--listen", "127.0.0.1:0", "--webhook-secret", "no-secret"],
+        &["--token", "x", "--listen", "127.0.0.1:0", "--announce-url", "http://127.0.0.1:1"],
+        &["--token", "x", "--announce-secret", "y"],
+        &[
+            "--token",
+            "x",
+            "--announce-url",
+            "http://a",
+            "--announce-secret",
+            "y",
+            "--announce-behaviour",
+            "z",
+        ],
+        &["--token", "x", "--hold-payouts", "--pay-after-ms", "1"],
     ] {
         let output = command(arguments).output().unwrap();
         assert!(!output.status.success() && !output.stderr.is_empty(), "{arguments:?}");
     }
+}
+
+#[tokio::test]
+async fn it_announces_what_becomes_of_a_link_that_is_claimed() {
+    let recipient = Receiver::start(&[]).await.unwrap();
+    let mut program = Program::start(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--token",
+        TOKEN,
+        "--pay-after-ms",
+        "1",
+        "--announce-url",
+        recipient.url(),
+        "--announce-secret",
+        "secret-1",
+        "--announce-behaviour",
+        r#"{"repeat": 1}"#,
+    ]);
+    let url = program.address();
+    let create = client().post(format!("{url}/v1/payout-links")).bearer_auth(TOKEN);
+    let create = create.header("idempotency-key", "key-1").header("content-type", "application/json");
+    let link = answer(create.body(request("po_1", 1250).to_string())).await.json();
+    let claim = client().post(link["url"].as_str().unwrap());
+    let claim = claim.header("content-type", "application/x-www-form-urlencoded");
+    let claim = claim.body("account_holder=Ada&account_number=0532013000");
+    assert_eq!(answer(claim).await.status, 303);
+
+    let received = recipient.until(|received| received.len() == 4);
+    let received = tokio::time::timeout(DEADLINE, received).await.expect("four webhooks");
+    let statuses: Vec<_> = received.iter().map(|webhook| webhook.json()["link"]["status"].clone()).collect();
+    assert_eq!(statuses, ["claimed", "claimed", "paid", "paid"]);
+    let (ended_well, log) = program.terminate();
+    assert!(ended_well && !log.contains("secret-1"), "{log}");
 }

@@ -14,6 +14,7 @@
 mod reply;
 mod request;
 mod status;
+mod webhook;
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{Method, StatusCode};
@@ -24,10 +25,12 @@ use uuid::Uuid;
 use self::reply::{api_error, invalid, list_view, no_such_payout, view, wrong};
 use self::request::{Page, payout_id, read_create, read_page};
 use self::status::WORDS;
+use self::webhook::WEBHOOKS;
 use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem};
 use super::link::{NewLink, Words};
 use super::state::ProviderState;
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 /// What the profile behind the key is like.
@@ -149,6 +152,10 @@ impl Api for Hyperswitch {
 
     fn words(&self) -> &'static Words {
         &WORDS
+    }
+
+    fn webhooks(&self) -> &'static Webhooks {
+        &WEBHOOKS
     }
 
     fn task(&self, method: &Method, path: &[&str]) -> Option<Task> {

@@ -12,6 +12,7 @@
 
 mod reply;
 mod status;
+mod webhook;
 
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -20,10 +21,12 @@ use uuid::Uuid;
 
 use self::reply::{FORM, invalid, no_such_link, payout_view, view, wrong};
 use self::status::WORDS;
+use self::webhook::WEBHOOKS;
 use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem, boolean, one_of, pairs, text, whole};
 use super::link::{NewLink, Words};
 use super::state::ProviderState;
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]
@@ -105,6 +108,10 @@ impl Api for RazorpayX {
 
     fn words(&self) -> &'static Words {
         &WORDS
+    }
+
+    fn webhooks(&self) -> &'static Webhooks {
+        &WEBHOOKS
     }
 
     fn task(&self, method: &Method, path: &[&str]) -> Option<Task> {

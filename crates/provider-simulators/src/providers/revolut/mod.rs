@@ -15,6 +15,7 @@
 mod reply;
 mod status;
 mod tokens;
+mod webhook;
 
 use axum::http::{Method, StatusCode};
 use serde_json::Value;
@@ -26,10 +27,12 @@ use self::reply::{FORM, api_error, bare, invalid, microseconds, transaction_view
 use self::status::{WORDS, WORDS_AT_ONCE};
 use self::tokens::Tokens;
 pub use self::tokens::{ACCESS_TOKEN_LIFETIME, RevolutClient};
+use self::webhook::WEBHOOKS;
 use super::api::{Api, Job, Request, Task};
 use super::fields::{Fields, Problem, boolean, text, uuid};
 use super::link::{NewLink, Words};
 use super::state::ProviderState;
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]
@@ -141,6 +144,10 @@ impl Api for Revolut {
 
     fn words(&self) -> &'static Words {
         if self.settings.at_once { &WORDS_AT_ONCE } else { &WORDS }
+    }
+
+    fn webhooks(&self) -> &'static Webhooks {
+        &WEBHOOKS
     }
 
     fn task(&self, method: &Method, path: &[&str]) -> Option<Task> {

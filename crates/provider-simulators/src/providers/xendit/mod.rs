@@ -10,6 +10,7 @@
 //! code. Bodies are JSON or a form. `external_id` is unique for each account, `for-user-id` naming a sub-account.
 
 mod status;
+mod webhook;
 
 use axum::http::header::HeaderName;
 use axum::http::{Method, StatusCode};
@@ -21,9 +22,11 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use self::status::WORDS;
+use self::webhook::WEBHOOKS;
 use super::api::{Api, Job, Request, Task, same};
 use super::fields::{Fields, Problem, text, whole};
 use super::link::{Link, NewLink, Words};
+use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
 #[derive(Clone)]
@@ -131,6 +134,10 @@ impl Api for Xendit {
 
     fn words(&self) -> &'static Words {
         &WORDS
+    }
+
+    fn webhooks(&self) -> &'static Webhooks {
+        &WEBHOOKS
     }
 
     fn pace_headers(&self) -> Option<&'static [HeaderName; 3]> {

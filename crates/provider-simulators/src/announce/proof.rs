@@ -1,0 +1,43 @@
+//! The proof of a webhook: what is signed, and the headers that come of it.
+
+use std::fmt::Write;
+
+use aws_lc_rs::hmac;
+use time::OffsetDateTime;
+
+/// What a provider's proof is made of.
+pub(crate) struct Signable<'a> {
+    pub(crate) secrets: &'a [String],
+    pub(crate) event_id: &'a str,
+    /// When this webhook is sent.
+    pub(crate) at: OffsetDateTime,
+    pub(crate) body: &'a [u8],
+}
+
+impl Signable<'_> {
+    /// The secret that signs.
+    pub(crate) fn secret(&self) -> &str {
+        self.secrets.first().map(String::as_str).unwrap_or_default()
+    }
+}
+
+/// The headers of one webhook besides its content type.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Headers {
+    pub(crate) plain: Vec<(&'static str, String)>,
+    /// Left out of an unsigned webhook.
+    pub(crate) proof: Vec<(&'static str, String)>,
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hmac_hex(algorithm: hmac::Algorithm, secret: &str, parts: &[&[u8]]) -> String {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(algorithm, secret.as_bytes()));
+    for part in parts {
+        context.update(part);
+    }
+    context.sign().as_ref().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
