@@ -11,7 +11,7 @@ use crate::{
     limits::PermitPool,
 };
 
-/// How links are followed. What is left out has the default of the kind.
+/// How links are followed. Each setting without a value has the default of the kind.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FollowSection {

@@ -209,8 +209,11 @@ impl Pipeline {
             answers = timeout(account.connector.timeout() + SLACK, asking).await.unwrap_or_default();
         }
         answers.resize_with(questions.len(), || unanswered("timed out"));
-        for answer in &mut answers {
+        // Once for the call, however many links it was about.
+        if let Some(answer) = answers.iter().max_by_key(|answer| matches!(health(answer), Health::Works)) {
             account.breaker.record(health(answer), std::time::Instant::now());
+        }
+        for answer in &mut answers {
             redact(account, answer);
             self.metrics.asked(account, answer);
         }

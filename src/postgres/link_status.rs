@@ -142,8 +142,8 @@ async fn without_events(
 /// Stores an answer with its events: the status, the numbers of the events and the events themselves in one
 /// statement. Returns whether the link still belonged to the claim.
 ///
-/// The previous event's row is locked by the update that names the next event in it. Whoever finishes its webhook at
-/// the same time sees that name, and wakes the next webhook.
+/// The update of the previous event's row names the next event in it and locks it. A worker that finishes its webhook
+/// at the same time sees that name, and wakes the next webhook.
 async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<bool, StoreError> {
     let (answer, events) = (&row.answer, &row.answer.events);
     let Some((newest, newest_error)) = events.last() else { return Ok(false) };

@@ -1,6 +1,7 @@
 //! From the queue to the record, the result and the webhook; and what is refused on the way.
 
 use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::support::{Setup, TestEnv, eventually, job};
 
@@ -29,8 +30,12 @@ async fn a_job_becomes_one_link_one_result_and_one_webhook() {
             },
             "error": null,
             "status_code": 201,
+            "sequence": 1,
+            "occurred_at": result.json()["occurred_at"],
         })
     );
+    let occurred_at = result.json()["occurred_at"].as_str().unwrap().to_owned();
+    OffsetDateTime::parse(&occurred_at, &Rfc3339).expect("a time of RFC 3339");
     assert_eq!(result.kind(), "payout_link.created");
     assert_eq!(result.correlation_id().as_deref(), Some("msg_1"));
     assert_eq!(result.properties.content_type().as_ref().unwrap().as_str(), "application/json");

@@ -21,6 +21,7 @@ mod configuration;
 mod crashes;
 mod database;
 mod fitness;
+mod follow;
 mod hostile;
 mod idempotency;
 mod intake;

@@ -63,7 +63,7 @@ async fn a_record_from_before_a_restore_is_asked_about_before_it_is_called() {
     env.wait_until_delivered("po_1").await;
     worker.stop().await;
     let restored = "UPDATE payout_links SET state = 'open', attempts = 0, first_called_at = NULL, last_called_at = NULL,
-        due_at = now(), connector_payout_id = NULL, result = NULL, event_id = NULL, concluded_at = NULL, account = NULL";
+        due_at = now(), connector_payout_id = NULL, result = NULL, event_id = NULL, concluded_at = NULL, account = NULL, follow_due_at = NULL";
     sqlx::query(restored).execute(&env.pool).await.unwrap();
     env.set("jobs.ask_before_calling_since", OffsetDateTime::now_utc().format(&Rfc3339).unwrap());
     let _worker = env.start_worker().await;

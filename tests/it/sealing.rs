@@ -9,7 +9,8 @@ use crate::support::{Setup, TestEnv, eventually, job};
 async fn reopen(env: &TestEnv, id: &str, change: &str) {
     let reopen = format!(
         "UPDATE payout_links SET state = 'open', due_at = now(), holder = NULL, concluded_at = NULL, result = NULL, event_id = NULL,
-            connector_payout_id = NULL, payout_status = NULL, attempts = 0, first_called_at = NULL, last_called_at = NULL, {change}
+            connector_payout_id = NULL, payout_status = NULL, attempts = 0, first_called_at = NULL, last_called_at = NULL,
+            follow_due_at = NULL, {change}
          WHERE merchant_payout_id = '{id}'"
     );
     assert_eq!(env.pool.execute(AssertSqlSafe(reopen)).await.unwrap().rows_affected(), 1);

@@ -1,0 +1,220 @@
+//! A created link is followed until it is paid or over: each change is an event of the same record.
+
+use std::time::Duration;
+
+use provider_simulators::sandbox::{Fault, FaultRule, LinkChange, Operation, Received};
+use serde_json::Value;
+
+use crate::support::{Setup, TestEnv, eventually, job};
+
+/// Asks every second.
+fn dense() -> Setup {
+    Setup::default()
+        .set("connectors.sandbox.follow.min_interval_seconds", 1)
+        .set("connectors.sandbox.follow.max_interval_seconds", 1)
+}
+
+fn kind(webhook: &Received) -> String {
+    body(webhook)["type"].as_str().unwrap().trim_start_matches("payout_link.").to_owned()
+}
+
+fn body(webhook: &Received) -> Value {
+    serde_json::from_str(&webhook.body).unwrap()
+}
+
+fn link_of(env: &TestEnv, reference: usize) -> String {
+    env.provider.ledger().links[reference].id.clone()
+}
+
+async fn changes(env: &TestEnv, link: &str, changes: &[LinkChange], types: &[&str]) -> Vec<Received> {
+    let mut seen = env.merchant.received().len();
+    for change in changes {
+        env.provider.change(link, *change).unwrap();
+        seen = eventually("the change is announced", async || {
+            let count = env.merchant.received().len();
+            (count > seen).then_some(count)
+        })
+        .await;
+    }
+    let webhooks = env.webhooks(types.len()).await;
+    assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), types);
+    webhooks
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_announced_once_and_in_order() {
+    // Given a created link,
+    let env = dense().build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    let created = env.result_of("po_1").await.json();
+    env.wait_until_delivered("po_1").await;
+    let link = link_of(&env, 0);
+    // when it is claimed, processed, paid and reversed,
+    let webhooks = changes(
+        &env,
+        &link,
+        &[LinkChange::Claim, LinkChange::Process, LinkChange::Pay],
+        &["created", "claimed", "processing", "succeeded"],
+    )
+    .await;
+    // then each webhook is verified and numbered, and states the status that it stands for.
+    for (place, (webhook, status)) in
+        webhooks.iter().zip(["REQUIRES_FULFILLMENT", "PENDING", "PENDING", "SUCCESS"]).enumerate()
+    {
+        let data = &body(webhook)["data"];
+        assert!(webhook.verified);
+        assert_eq!((&data["sequence"], &data["payout_status"]), (&(place + 1).into(), &status.into()));
+        assert_eq!(data["payout_link"], created["payout_link"]);
+        assert!(data["occurred_at"].is_string());
+    }
+    // The results are the same, each under the webhook's id.
+    let results = env.wait_for_results("po_1", 4).await;
+    for webhook in &webhooks {
+        let result = results.iter().find(|result| Some(result.id()) == webhook.id).unwrap();
+        assert_eq!(result.json(), body(webhook)["data"]);
+        assert_eq!(result.kind(), body(webhook)["type"]);
+    }
+    // A duplicate of the job is answered with the newest event.
+    let (queue, replies) = env.reply_queue().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url()).reply_to(&queue)).await;
+    let reply = eventually("a reply", async || replies.lock().unwrap().first().cloned()).await;
+    assert_eq!((reply.kind(), reply.id()), ("payout_link.succeeded".into(), results[3].id()));
+    assert_eq!(reply.header("x-replayed").as_deref(), Some("true"));
+    assert_eq!(reply.json(), results[3].json());
+    assert_eq!(env.merchant.received().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_nobody_saw_is_announced_before_the_payment() {
+    let env = dense().build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.result_of("po_1").await;
+    let link = link_of(&env, 0);
+    // Two changes between two questions.
+    env.provider.inject_fault(FaultRule::new(Fault::status(503)).on(Operation::Get).times(1));
+    env.provider.change(&link, LinkChange::Claim).unwrap();
+    env.provider.change(&link, LinkChange::Pay).unwrap();
+    let webhooks = env.webhooks(3).await;
+    assert_eq!(kind(&webhooks[2]), "succeeded");
+    assert_eq!(webhooks.iter().map(|webhook| body(webhook)["data"]["sequence"].clone()).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_waits_for_the_one_before_it_and_brings_its_retry_forward() {
+    // Given a merchant that fails, and whose next attempt is an hour away,
+    let env = dense().set("webhooks.schedule_seconds", "[3600]").build().await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(FaultRule::new(Fault::status(500)).times(1));
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_shown("po_1", "a failed webhook", |shown| shown["event"]["webhook_attempts"] == 1).await;
+    // when the link is claimed,
+    env.provider.change(&link_of(&env, 0), LinkChange::Claim).unwrap();
+    // then the first webhook is delivered at once, and the second after it.
+    let webhooks = env.webhooks(3).await;
+    assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "created", "claimed"]);
+    assert_eq!(webhooks[0].id, webhooks[1].id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_is_abandoned_lets_the_next_one_go() {
+    let env = dense().build().await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(FaultRule::new(Fault::status(410)).times(1));
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_delivered("po_1").await;
+    env.provider.change(&link_of(&env, 0), LinkChange::Claim).unwrap();
+    let webhooks = env.webhooks(2).await;
+    assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "claimed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_of_a_link_go_one_at_a_time() {
+    // Given a merchant that is slow to answer the first webhook,
+    let env = dense().build().await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(FaultRule::new(Fault::Slow { milliseconds: 4000 }).times(1));
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.result_of("po_1").await;
+    // when the link is claimed and paid meanwhile,
+    let link = link_of(&env, 0);
+    env.provider.change(&link, LinkChange::Claim).unwrap();
+    env.provider.change(&link, LinkChange::Pay).unwrap();
+    env.wait_for_results("po_1", 3).await;
+    // then its webhooks wait for each other.
+    let webhooks = env.webhooks(3).await;
+    assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "claimed", "succeeded"]);
+    assert!(webhooks[1].at - webhooks[0].at >= Duration::from_secs(3), "after the answer to the first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_expires_is_announced_at_its_end() {
+    // Given an account that asks about a link at most every hour,
+    let env = Setup::default().set("connectors.sandbox.follow.min_interval_seconds", 2).build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.result_of("po_1").await;
+    // when the end is moved to a time that only the provider knows,
+    env.provider.expire_after(&link_of(&env, 0), Duration::from_secs(6)).unwrap();
+    // then the expiry is announced when it has happened.
+    let webhooks = env.webhooks(2).await;
+    assert_eq!(kind(&webhooks[1]), "expired");
+    assert_eq!(body(&webhooks[1])["data"]["payout_status"], "EXPIRED");
+    eventually("the provider is not asked any more", async || {
+        let due = "SELECT count(*) FROM payout_links WHERE follow_due_at IS NOT NULL";
+        let due: i64 = sqlx::query_scalar(due).fetch_one(&env.pool).await.unwrap();
+        (due == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payout_that_fails_says_why() {
+    let env = dense().build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.result_of("po_1").await;
+    env.wait_until_delivered("po_1").await;
+    let link = link_of(&env, 0);
+    let webhooks =
+        changes(&env, &link, &[LinkChange::Claim, LinkChange::Fail], &["created", "claimed", "payout_failed"])
+            .await;
+    let error = &body(&webhooks[2])["data"]["error"];
+    assert_eq!(error["unified_details"]["code"], "PAYOUT_FAILED");
+    assert!(error["connector_details"]["message"].is_string(), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_loses_no_change_and_announces_none_twice() {
+    // Given a worker that is killed while it asks,
+    let env = dense().short_leases().build().await;
+    let mut first = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.result_of("po_1").await;
+    env.wait_until_delivered("po_1").await;
+    let asking = env.provider.hold_next(Operation::Get, provider_simulators::sandbox::When::After);
+    env.provider.change(&link_of(&env, 0), LinkChange::Claim).unwrap();
+    asking.arrived().await;
+    first.kill();
+    drop(asking);
+    // when another one runs,
+    let _second = env.start_worker().await;
+    // then the change is announced, once.
+    let webhooks = env.webhooks(2).await;
+    assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "claimed"]);
+    env.provider.change(&link_of(&env, 0), LinkChange::Pay).unwrap();
+    let webhooks = env.webhooks(3).await;
+    assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "claimed", "succeeded"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_follows_no_links_asks_nothing() {
+    let env = dense().set("connectors.sandbox.follow.enabled", false).build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_delivered("po_1").await;
+    let due = "SELECT count(*) FROM payout_links WHERE follow_due_at IS NOT NULL";
+    let due: i64 = sqlx::query_scalar(due).fetch_one(&env.pool).await.unwrap();
+    assert_eq!(due, 0);
+}
