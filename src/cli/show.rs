@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Any id of the record: merchant_payout_id, record id, event id or connector_payout_id
+    /// Any id of the record: merchant_payout_id, record id, event id, connector_payout_id or provider_payout_id
     id: String,
     /// Print JSON, one object a line
     #[arg(long)]
@@ -75,7 +75,16 @@ fn shown(record: &Shown, deployment: &str) -> String {
     line("unknown since", &at(record.in_doubt_since));
     line(if record.leased { "leased until" } else { "due" }, &at(record.due_at));
     line("concluded", &at(record.concluded_at));
-    if let Some(event) = &record.event {
+    if let Some(link) = &record.link {
+        line("link", &link.status);
+        line("provider status", link.provider_status.as_deref().unwrap_or_default());
+        line("provider_payout_id", link.provider_payout_id.as_deref().unwrap_or_default());
+        line("expires", &at(link.expires_at));
+        line("asked", &at(link.asked_at));
+        line("ask again", &at(link.ask_at));
+        line("cancel requested", &at(link.cancel_requested_at));
+    }
+    for event in record.event.iter().chain(&record.later_events) {
         line("event", &format!("{} {}", event.r#type, event.id));
         line("published", &at(event.published_at));
         line("webhook", &format!("{}, {} attempts", event.webhook_state, event.webhook_attempts));

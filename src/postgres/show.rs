@@ -35,14 +35,44 @@ pub struct Shown {
     pub created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
     pub concluded_at: Option<OffsetDateTime>,
+    /// The event of the conclusion.
     pub event: Option<ShownEvent>,
+    /// What became of a created link.
+    pub link: Option<ShownLink>,
+    /// The later events, in order.
+    pub later_events: Vec<ShownEvent>,
     pub timeline: Vec<ShownAttempt>,
 }
 
-/// The event of a [`Shown`] record.
+/// The created link of a [`Shown`] record.
+#[derive(Debug, Serialize)]
+pub struct ShownLink {
+    /// The status that was announced last.
+    pub status: String,
+    /// The provider's own word.
+    pub provider_status: Option<String>,
+    /// The provider's id of the payout or transaction that came of the link.
+    pub provider_payout_id: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// When the provider was asked last.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub asked_at: Option<OffsetDateTime>,
+    /// When the provider is asked next; empty if it is not asked any more.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub ask_at: Option<OffsetDateTime>,
+    /// Questions without an answer since the last one.
+    pub failures: i32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub cancel_requested_at: Option<OffsetDateTime>,
+}
+
+/// An event of a [`Shown`] record.
 #[derive(Debug, Serialize)]
 pub struct ShownEvent {
     pub id: Uuid,
+    /// Counted from 1.
+    pub sequence: i32,
     pub r#type: String,
     #[serde(with = "time::serde::rfc3339::option")]
     pub published_at: Option<OffsetDateTime>,
@@ -68,8 +98,8 @@ pub struct ShownAttempt {
 }
 
 impl Store {
-    /// Reads the records that have this id: record id, event id, `merchant_payout_id` or `connector_payout_id`. There may be
-    /// several, because several merchants may use one `merchant_payout_id`.
+    /// Reads the records that have this id: record id, event id, `merchant_payout_id`, `connector_payout_id` or the
+    /// provider's id of the payout that came of the link. There may be several, because several merchants may use one `merchant_payout_id`.
     ///
     /// # Errors
     ///
@@ -82,13 +112,16 @@ impl Store {
                 state, payout_status, connector_payout_id, p.status_code, error_code, attempts, in_doubt_since,
                 p.due_at, p.holder IS NOT NULL AS "leased!", created_at, concluded_at,
                 e.id AS "event_id?", e.type AS "type?", published_at, webhook_state AS "webhook_state?",
-                webhook_attempts AS "webhook_attempts?", e.due_at AS event_due_at
+                webhook_attempts AS "webhook_attempts?", e.due_at AS event_due_at,
+                p.link_status, p.provider_status, p.provider_payout_id, p.expires_at, p.asked_at, p.follow_due_at,
+                p.follow_failures, p.cancel_requested_at
             FROM payout_links p LEFT JOIN events e ON e.id = p.event_id
             WHERE p.id IN (
                 SELECT id FROM payout_links WHERE id = $1
                 UNION ALL SELECT payout_link_id FROM events WHERE id = $1
                 UNION ALL SELECT id FROM payout_links WHERE merchant_payout_id = $2
                 UNION ALL SELECT id FROM payout_links WHERE connector_payout_id = $2
+                UNION ALL SELECT id FROM payout_links WHERE provider_payout_id = $2
             )
             ORDER BY created_at
             "#,
@@ -120,8 +153,20 @@ impl Store {
                 leased: row.leased,
                 created_at: row.created_at,
                 concluded_at: row.concluded_at,
+                link: row.link_status.map(|status| ShownLink {
+                    status,
+                    provider_status: row.provider_status,
+                    provider_payout_id: row.provider_payout_id,
+                    expires_at: row.expires_at,
+                    asked_at: row.asked_at,
+                    ask_at: row.follow_due_at,
+                    failures: row.follow_failures,
+                    cancel_requested_at: row.cancel_requested_at,
+                }),
+                later_events: self.later_events(row.id).await?,
                 event: row.event_id.map(|id| ShownEvent {
                     id,
+                    sequence: 1,
                     r#type: row.r#type.unwrap_or_default(),
                     published_at: row.published_at,
                     webhook_state: row.webhook_state.unwrap_or_default(),
@@ -132,6 +177,17 @@ impl Store {
             });
         }
         Ok(shown)
+    }
+
+    async fn later_events(&self, payout_link_id: Uuid) -> Result<Vec<ShownEvent>, StoreError> {
+        let events = sqlx::query_as!(
+            ShownEvent,
+            "SELECT id, sequence, type, published_at, webhook_state, webhook_attempts, due_at FROM events
+             WHERE payout_link_id = $1 AND sequence > 1 ORDER BY sequence",
+            payout_link_id
+        )
+        .fetch_all(&self.pool);
+        answered(&self.pool, events).await
     }
 
     async fn timeline(&self, payout_link_id: Uuid) -> Result<Vec<ShownAttempt>, StoreError> {
@@ -148,6 +204,9 @@ impl Store {
             UNION ALL
             SELECT 'post', 1, e.posted_at, e.took_ms, e.status_code, 'delivered', NULL
             FROM payout_links p JOIN events e ON e.id = p.event_id WHERE p.id = $1 AND e.took_ms IS NOT NULL
+            UNION ALL
+            SELECT 'post', 1, posted_at, took_ms, status_code, 'delivered', NULL
+            FROM events WHERE payout_link_id = $1 AND sequence > 1 AND took_ms IS NOT NULL
             ORDER BY 3, 2
             "#,
             payout_link_id

@@ -98,7 +98,10 @@ async fn a_claim_that_nobody_saw_is_announced_before_the_payment() {
     env.provider.change(&link, LinkChange::Pay).unwrap();
     let webhooks = env.webhooks(3).await;
     assert_eq!(kind(&webhooks[2]), "succeeded");
-    assert_eq!(webhooks.iter().map(|webhook| body(webhook)["data"]["sequence"].clone()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(
+        webhooks.iter().map(|webhook| body(webhook)["data"]["sequence"].clone()).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,9 +180,13 @@ async fn a_payout_that_fails_says_why() {
     env.result_of("po_1").await;
     env.wait_until_delivered("po_1").await;
     let link = link_of(&env, 0);
-    let webhooks =
-        changes(&env, &link, &[LinkChange::Claim, LinkChange::Fail], &["created", "claimed", "payout_failed"])
-            .await;
+    let webhooks = changes(
+        &env,
+        &link,
+        &[LinkChange::Claim, LinkChange::Fail],
+        &["created", "claimed", "payout_failed"],
+    )
+    .await;
     let error = &body(&webhooks[2])["data"]["error"];
     assert_eq!(error["unified_details"]["code"], "PAYOUT_FAILED");
     assert!(error["connector_details"]["message"].is_string(), "{error}");
