@@ -20,8 +20,10 @@ const ALL: [LinkChange; 8] = [
     LinkChange::Reverse,
 ];
 
-/// How a link comes into each status, and which changes lead on from there.
-const TABLE: [(LinkStatus, &[LinkChange], &[(LinkChange, LinkStatus)]); 8] = {
+/// A status, how a link comes into it, and which changes lead on from there.
+type Row = (LinkStatus, &'static [LinkChange], &'static [(LinkChange, LinkStatus)]);
+
+const TABLE: [Row; 8] = {
     use LinkChange::{Cancel, Claim, Expire, Fail, Pay, Process, Reopen, Reverse};
     use LinkStatus as To;
     [
