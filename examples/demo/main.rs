@@ -1,6 +1,6 @@
 //! The main job, shown: real jobs through RabbitMQ and Postgres to a connector and a merchant.
 //!
-//! `scripts/demo` builds everything, brings the services up, and runs this: six jobs at the sandbox, or with
+//! `scripts/demo` builds everything, brings the services up, and runs this: seven jobs at the sandbox, or with
 //! `--connector KIND` five at the simulator for that provider. It exits with 0 only if all went as described; `--stay`
 //! leaves everything running for jobs of your own.
 
@@ -42,7 +42,9 @@ async fn demo(stay: bool) -> anyhow::Result<()> {
     let provider = Sandbox::start(Settings::new(&token)).await?;
     let url = provider.url();
     let section = format!(
-        "[connectors.sandbox]\nkind = \"sandbox\"\nurl = \"{url}\"\ntoken = \"{token}\"\nallow_http_links = true"
+        "[connectors.sandbox]\nkind = \"sandbox\"\nurl = \"{url}\"\ntoken = \"{token}\"\nallow_http_links = true
+[connectors.sandbox.follow]
+min_interval_seconds = 1"
     );
     let show = Show { stage: Stage::build("sandbox", &section).await?, provider };
     println!("\n  worker     log in {}", show.stage.folder.join("worker.log").display());
@@ -55,8 +57,9 @@ async fn demo(stay: bool) -> anyhow::Result<()> {
     show.provider_says_503_twice().await.context("(d)")?;
     show.broken_job().await.context("(e)")?;
     show.requester_gets_its_reply().await.context("(f)")?;
+    show.link_is_claimed().await.context("(g)")?;
 
-    println!("All six went as described.");
+    println!("All seven went as described.");
     if stay {
         stay_up(&show.stage, show.provider.url(), &job("po_mine", 4200, None)).await?;
     }
@@ -76,7 +79,7 @@ async fn stay_up(stage: &Stage, provider: &str, job: &Value) -> anyhow::Result<(
     Ok(())
 }
 
-/// The six jobs at the sandbox.
+/// The jobs at the sandbox.
 struct Show {
     stage: Stage,
     provider: Sandbox,
@@ -158,6 +161,31 @@ impl Show {
         let result: Value = serde_json::from_slice(&reply.data)?;
         expect(&result, "merchant_payout_id", "po_1004")?;
         shown("reply", &result);
+        Ok(())
+    }
+
+    async fn link_is_claimed(&self) -> anyhow::Result<()> {
+        told("(g) a link is claimed as in a browser: the merchant hears of each status, in order");
+        self.stage.publish(&job("po_1005", 1999, Some(self.stage.merchant.url())), None, "g").await?;
+        let result = self.stage.result("g").await?;
+        let url = result["payout_link"]["url"].as_str().context("no link")?;
+        let page = reqwest::get(url).await?;
+        ensure!(page.status().is_success(), "the link's page answers {}", page.status());
+        let details = "account_holder=Ada+Example&account_number=DE89370400440532013000";
+        let client = reqwest::Client::new();
+        let claim = client.post(url).header("content-type", "application/x-www-form-urlencoded");
+        let claimed = claim.body(details).send().await?;
+        ensure!(claimed.status().is_success(), "the claim was answered with {}", claimed.status());
+        let types = ["payout_link.created", "payout_link.claimed", "payout_link.succeeded"];
+        for (webhook, event_type) in self.stage.webhooks("po_1005", types.len()).await?.iter().zip(types) {
+            let data = &webhook.json()["data"];
+            ensure!(webhook.verified, "the webhook's signature does not verify: {:?}", webhook.problem);
+            ensure!(webhook.event_type.as_deref() == Some(event_type), "{:?} came first", webhook.event_type);
+            shown(
+                "webhook",
+                &json!({ "type": event_type, "sequence": data["sequence"], "payout_status": data["payout_status"], "signature": "verified" }),
+            );
+        }
         Ok(())
     }
 }

@@ -172,6 +172,15 @@ allowed_networks = ["127.0.0.0/8"]
         received.into_iter().find(of).context("no webhook")
     }
 
+    /// The first webhooks of a payout, in the order in which they came.
+    pub async fn webhooks(&self, reference: &str, count: usize) -> anyhow::Result<Vec<Received>> {
+        let of = |received: &Received| received.reference.as_deref() == Some(reference);
+        let all_there =
+            |received: &[Received]| received.iter().filter(|received| of(received)).count() >= count;
+        let received = timeout(PATIENCE, self.merchant.until(all_there)).await.context("no webhook")?;
+        Ok(received.into_iter().filter(of).collect())
+    }
+
     pub async fn dead_letter(&self) -> anyhow::Result<Vec<u8>> {
         let deadline = Instant::now() + PATIENCE;
         let options = BasicGetOptions { no_ack: true };
