@@ -3,8 +3,9 @@
 //! Each account has a follower of its own, so that the links of one account never delay another's. New and due jobs go
 //! first: while some wait for the account, only every tenth round asks.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
 
 use super::Pipeline;
@@ -28,6 +29,8 @@ const MAX_LINKS: usize = 1000;
 const ROUNDS_WITH_JOBS: u32 = 10;
 /// Tolerance of a call's own timeout.
 const SLACK: Duration = Duration::from_secs(1);
+/// Answers of one call that are stored at once.
+const CONCURRENT_WRITES: usize = 64;
 /// Calls for one link in one claim: a question, a cancel, and a question whether it had an effect.
 const MAX_QUESTIONS: u32 = 2;
 
@@ -63,10 +66,12 @@ impl Follower {
     async fn run_once(&mut self) -> Result<usize, StoreError> {
         let pipeline = self.pipeline.clone();
         let Some(account) = pipeline.connectors.choose(Some(&self.name)) else { return Ok(0) };
-        let now = std::time::Instant::now();
-        if self.makes_way(account) {
+        if self.makes_way(account)
+            || self.pipeline.unless_stopped(pin!(account.follow.permits.wait_until_free())).await.is_none()
+        {
             return Ok(0);
         }
+        let now = std::time::Instant::now();
         let calls = account.follow.permits.free().min(account.breaker.allowed_calls(now));
         let reserved = account.rate.reserve_now(now, calls);
         let each = account.kind.links_per_question;
@@ -124,7 +129,9 @@ impl Pipeline {
     async fn follow(&self, connector: &str, links: Vec<FollowedLink>, _permit: PooledPermit) {
         let Some(account) = self.connectors.choose(Some(connector)) else { return };
         let answers = self.ask(account, &links).await;
-        for (link, answer) in links.into_iter().zip(answers) {
+        let answered = stream::iter(links.into_iter().zip(answers));
+        // At once: their writes share statements.
+        let followed = answered.for_each_concurrent(CONCURRENT_WRITES, async |(link, answer)| {
             let span = tracing::info_span!(
                 "followed_link",
                 payout_link.id = %link.id,
@@ -136,7 +143,8 @@ impl Pipeline {
             if let Err(error) = followed.await {
                 self.report(&error);
             }
-        }
+        });
+        followed.await;
     }
 
     /// Decides what follows from an answer about a link, cancels the link if that is next, and stores the result.

@@ -73,3 +73,8 @@ pub static HYPERSWITCH: Description = Description {
 };
 
 conformance!(HYPERSWITCH);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_past_its_end_is_cancelled_and_confirmed() {
+    crate::worker::a_link_past_its_end_is_cancelled_and_confirmed().await;
+}

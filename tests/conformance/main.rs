@@ -42,6 +42,7 @@ macro_rules! conformance {
             worker::a_refusal_is_reported_with_the_providers_words
             worker::a_limit_is_waited_for
             worker::repeated_jobs_make_one_link
+            worker::a_claimed_link_is_followed_until_it_is_paid
             worker::a_link_that_takes_its_time_takes_no_slot
             worker::secrets_are_nowhere
             commands::check_tries_each_account

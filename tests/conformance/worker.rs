@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use payout_link_worker::domain::idempotency_key;
-use provider_simulators::providers::{Fault, FaultRule, ProviderSimulator};
+use provider_simulators::providers::{Fault, FaultRule, LinkChange, ProviderSimulator};
 use serde_json::Value;
 
 use crate::{
@@ -167,4 +167,66 @@ pub async fn secrets_are_nowhere(description: &Description) {
             assert!(!link.url.is_empty() && !text.contains(&link.url), "a link in the {place}");
         }
     }
+}
+
+/// A test environment whose worker asks about links every second.
+async fn following(description: &Description) -> (TestEnv, ProviderSimulator) {
+    let simulator = description.simulator().await;
+    let env = Setup::default()
+        .short_leases()
+        .connector(&description.section(simulator.url()))
+        .set("connectors.tested.follow.min_interval_seconds", 1)
+        .set("connectors.tested.follow.max_interval_seconds", 1)
+        .set("connectors.tested.follow.confirm_cancel_seconds", 2)
+        .build()
+        .await;
+    (env, simulator)
+}
+
+async fn types(env: &TestEnv, id: &str, last: &str) -> Vec<String> {
+    let results = eventually(last, async || {
+        let results = env.results_of(id);
+        results.iter().any(|result| result.kind() == last).then_some(results)
+    })
+    .await;
+    let mut numbered: Vec<(u64, String)> =
+        results.iter().map(|result| (result.json()["sequence"].as_u64().unwrap(), result.kind())).collect();
+    numbered.sort();
+    assert!(numbered.iter().map(|(number, _)| *number).eq(1..=numbered.len() as u64), "{numbered:?}");
+    numbered.into_iter().map(|(_, kind)| kind.trim_start_matches("payout_link.").to_owned()).collect()
+}
+
+pub async fn a_claimed_link_is_followed_until_it_is_paid(description: &Description) {
+    let (env, simulator) = following(description).await;
+    let _worker = env.start_worker().await;
+    env.publish(for_connector(description, "po_1")).await;
+    let link = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    simulator.change(&link, LinkChange::Claim).unwrap();
+    types(&env, "po_1", "payout_link.claimed").await;
+    simulator.change(&link, LinkChange::Pay).unwrap();
+    let types = types(&env, "po_1", "payout_link.succeeded").await;
+    assert_eq!((types[0].as_str(), types[1].as_str()), ("created", "claimed"));
+    assert_eq!(types.iter().filter(|kind| *kind == "claimed").count(), 1, "{types:?}");
+}
+
+/// Hyperswitch never ends a link: the worker cancels it after its end, and believes a claim that was on its way.
+pub async fn a_link_past_its_end_is_cancelled_and_confirmed() {
+    let description = &crate::hyperswitch::HYPERSWITCH;
+    let (env, simulator) = following(description).await;
+    let _worker = env.start_worker().await;
+    let ends_soon = |id: &str| {
+        let mut job = description.json(id);
+        job["connector_feature_data"] = r#"{"session_expiry": 2}"#.into();
+        for_connector(description, id).raw(job.to_string().as_bytes())
+    };
+    env.publish(ends_soon("po_1")).await;
+    assert_eq!(types(&env, "po_1", "payout_link.expired").await, ["created", "expired"]);
+    // A page that was opened in time is submitted after the cancel.
+    env.publish(ends_soon("po_2")).await;
+    let link = env.result_of("po_2").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    eventually("the late submission", async || simulator.late_submit(&link).ok()).await;
+    types(&env, "po_2", "payout_link.processing").await;
+    simulator.change(&link, LinkChange::Pay).unwrap();
+    let types = types(&env, "po_2", "payout_link.succeeded").await;
+    assert_eq!(types, ["created", "claimed", "processing", "succeeded"]);
 }
