@@ -10,6 +10,7 @@
 //! | `postpone` | ends the lease and sets `due_at`; takes back a call that was stored and not made |
 //! | `conclude` | stores the conclusion and its event together, at most once for each record |
 //! | `claim_followed`, `begin_cancel`, `record_answer` | asks about created links: status, events and the next question are stored together |
+//! | `request_cancel`, `cancel_state` | a request to cancel a link stays in its record until its answer is stored |
 //! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
@@ -32,6 +33,7 @@ mod accepted;
 mod audit;
 mod availability;
 mod batch;
+mod cancel;
 mod claim;
 mod clock;
 mod conclude;
@@ -83,6 +85,7 @@ pub use self::{
     accepted::Accepted,
     audit::{Audited, AuditedEvent},
     batch::{BatchLimits, MIN_CONNECTIONS},
+    cancel::CancelState,
     clock::ClockState,
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
