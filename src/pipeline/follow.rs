@@ -276,6 +276,9 @@ impl Pipeline {
                 .collect(),
         };
         self.store.record_answer(link, record).await?;
+        if has_events || link.followed.cancel_is_requested {
+            self.answer_soon.notify_one();
+        }
         if has_events {
             self.metrics.status_changed(account, status);
             self.look_soon.notify_one();
