@@ -110,8 +110,10 @@ impl Upstream {
     pub async fn clear_away(self) {
         let names = &self.names;
         let heard = self.heard_queue();
-        for queue in [&heard, &names.jobs_queue, &names.dead_queue, &names.unrouted_queue] {
-            self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+        let (cancel, status) = (names.cancel_queue(), names.status_queue());
+        for queue in [&heard, &names.jobs_queue, &names.dead_queue, &names.unrouted_queue, &*cancel, &*status]
+        {
+            self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
         }
         for exchange in
             [&names.jobs_exchange, &names.results_exchange, &names.dead_exchange, &names.unrouted_exchange]

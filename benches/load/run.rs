@@ -179,6 +179,7 @@ impl Place {
             dead_queue: format!("{name}.create.dead"),
             unrouted_exchange: format!("{name}.unrouted"),
             unrouted_queue: format!("{name}.results.unrouted"),
+            ..Names::default()
         };
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir(&folder).unwrap();

@@ -11,10 +11,10 @@ set -eu
 user=$1
 vhost=${2:-/}
 # It declares its exchanges and queues at every connect,
-configure='^payout_links(\.(create(\.dead)?|results(\.unrouted)?|dead|unrouted))?$'
+configure='^payout_links(\.(create(\.dead)?|cancel|status|results(\.unrouted)?|dead|unrouted))?$'
 # binds the queues, publishes results, dead letters and, by the default exchange, replies, but no jobs,
-write='^(payout_links\.(create(\.dead)?|results(\.unrouted)?|dead|unrouted)|amq\.default)$'
-# and reads jobs alone: neither dead letters nor results. (A binding reads the exchange.)
-read='^payout_links(\.(create|dead|unrouted))?$'
+write='^(payout_links\.(create(\.dead)?|cancel|status|results(\.unrouted)?|dead|unrouted)|amq\.default)$'
+# and reads jobs and messages about links alone: neither dead letters nor results. (A binding reads the exchange.)
+read='^payout_links(\.(create|cancel|status|dead|unrouted))?$'
 
 ${RABBITMQCTL:-rabbitmqctl} set_permissions -p "$vhost" "$user" "$configure" "$write" "$read"

@@ -1,14 +1,20 @@
-//! `cancel`: cancels a link at its provider, for an operator. It never changes the record.
+//! `cancel`: takes an unclaimed link back, for an operator. A worker cancels it, so that its record and its merchant
+//! hear of it.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
+use tokio::time::sleep;
 
 use super::output::say;
 use crate::{
     config::Config,
-    domain::{PayoutLinkState, escape_control},
-    postgres::{self, Store},
+    connectors::Account,
+    domain::{LinkStatus, PayoutLinkState, escape_control},
+    postgres::{self, CancelState, Store},
 };
 
 #[derive(Debug, clap::Args)]
@@ -18,7 +24,13 @@ pub(super) struct Arguments {
     /// x-merchant-id, if several merchants use the same merchant_payout_id
     #[arg(long, value_name = "ID")]
     merchant: Option<String>,
+    /// How long to wait for a worker that carries it out
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout_seconds: u64,
 }
+
+/// Pause between two looks at the record.
+const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let pool = postgres::connect(&config.database()).await.context("database")?;
@@ -34,7 +46,8 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
             bail!("{} merchants have a record {:?}: select one with --merchant", several.len(), arguments.id)
         }
     };
-    let Some(id) = record.connector_payout_id.as_deref().filter(|_| record.state == PayoutLinkState::Created)
+    let Some(link) =
+        record.connector_payout_id.as_deref().filter(|_| record.state == PayoutLinkState::Created)
     else {
         bail!("the record is {}: it has no link to cancel", record.state);
     };
@@ -42,11 +55,42 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     let Some(account) = connectors.choose(Some(&record.connector)) else {
         bail!("[connectors.{}] is not configured any more", record.connector);
     };
-    match account.connector.cancel_link(id).await {
+    if !account.follow.enabled {
+        return cancel_directly(account, link).await;
+    }
+    store.request_cancel(record.id).await.context("database")?;
+    let (started, patience) = (Instant::now(), Duration::from_secs(arguments.timeout_seconds));
+    loop {
+        match store.cancel_state(record.id).await.context("database")? {
+            CancelState { status: LinkStatus::Cancelled, .. } => {
+                say(format_args!("{} is cancelled at {}", escape_control(link), account.name))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            CancelState { status: LinkStatus::Unclaimed, is_requested: true } => {}
+            // It was claimed, and can be claimed again.
+            CancelState { status: LinkStatus::Unclaimed, is_requested: false } => {
+                bail!("the link was claimed meanwhile and can be claimed again: repeat the command")
+            }
+            CancelState { status, .. } => bail!("the link is {status}: it cannot be cancelled"),
+        }
+        if started.elapsed() >= patience {
+            bail!(
+                "the cancel is requested, and no worker has carried it out yet. The request stays. Check that a worker \
+                 runs and that {} answers, then repeat the command. Some providers confirm a cancel after minutes",
+                account.name
+            );
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Cancels a link of an account that follows none: no worker would carry it out. The record does not change.
+async fn cancel_directly(account: &Account, link: &str) -> anyhow::Result<ExitCode> {
+    match account.connector.cancel_link(link).await {
         Ok(()) => {
             say(format_args!(
-                "{} is cancelled at {}; no result or webhook is sent",
-                escape_control(id),
+                "{} is cancelled at {}; no result or webhook is sent, because the account does not follow its links",
+                escape_control(link),
                 account.name
             ))?;
             Ok(ExitCode::SUCCESS)
@@ -58,7 +102,12 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
                 Some(error.status_code).filter(|status| *status != 0).map(|status| format!("{status} "));
             let code = error.code.map(|code| format!("{code}: "));
             let (status, code) = (status.unwrap_or_default(), code.unwrap_or_default());
-            bail!("{} does not cancel {}: {status}{code}{}", account.name, escape_control(id), error.message)
+            bail!(
+                "{} does not cancel {}: {status}{code}{}",
+                account.name,
+                escape_control(link),
+                error.message
+            )
         }
     }
 }

@@ -8,7 +8,8 @@ mod status_update;
 
 pub use self::{
     decode::{
-        DecodePolicy, UnknownFields, claimed_identifier, create_link, create_link_noting, stored_request,
+        DecodePolicy, UnknownFields, claimed_identifier, create_link, create_link_noting, link_request,
+        stored_request,
     },
     encode::{CanonicalRequest, canonical_request},
     fingerprint::{FingerprintKey, differences, fingerprint},

@@ -18,6 +18,7 @@ mod outcome;
 mod rejection;
 mod conclusion;
 mod state;
+mod link_request;
 mod order;
 pub mod follow;
 pub mod retry;
@@ -32,6 +33,7 @@ pub use self::{
     follow::{Followed, LinkAnswer, LinkReport, LinkStatus, NewLinkStatus},
     idempotency::{idempotency_key, idempotency_key_of, idempotency_uuid},
     job::{CreateLink, InvalidIdentifier, InvalidWebhookUrl, MerchantPayoutId, WebhookUrl},
+    link_request::{LinkRequest, LinkRequestAnswer, LinkRequestKind, link_request_answer},
     money::{Currency, InvalidAmount, Money},
     nearest::{did_you_mean, nearest},
     order::{SERVICE_RANKS, ServiceClass, service_rank},

@@ -18,16 +18,25 @@ pub enum RejectionCode {
     IdempotencyConflict,
     UnknownConnector,
     UnsupportedByConnector,
+    /// A message about a link names no record of its merchant.
+    NotFound,
+    /// The link is claimed or over.
+    NotCancellable,
+    /// A message about a link could not be carried out in time.
+    ConnectorUnavailable,
 }
 
 impl RejectionCode {
     /// Every code.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::InvalidJob,
         Self::MissingIdentifier,
         Self::IdempotencyConflict,
         Self::UnknownConnector,
         Self::UnsupportedByConnector,
+        Self::NotFound,
+        Self::NotCancellable,
+        Self::ConnectorUnavailable,
     ];
 
     /// Returns the code as it is written on the wire.
@@ -38,6 +47,9 @@ impl RejectionCode {
             Self::IdempotencyConflict => "IDEMPOTENCY_CONFLICT",
             Self::UnknownConnector => "UNKNOWN_CONNECTOR",
             Self::UnsupportedByConnector => "UNSUPPORTED_BY_CONNECTOR",
+            Self::NotFound => "NOT_FOUND",
+            Self::NotCancellable => "NOT_CANCELLABLE",
+            Self::ConnectorUnavailable => "CONNECTOR_UNAVAILABLE",
         }
     }
 
@@ -71,6 +83,15 @@ impl Rejection {
             }
             (RejectionCode::UnknownConnector, _) => {
                 "Name a configured connector in the header x-connector, or have the connector configured, and publish the job again. No payout link was requested."
+            }
+            (RejectionCode::NotFound, _) => {
+                "Correct merchant_payout_id or the header x-merchant-id, and publish the message again. A job that is not accepted yet is not found."
+            }
+            (RejectionCode::NotCancellable, _) => {
+                "Nothing can be taken back. Ask for the status of the payout link, and decide by that."
+            }
+            (RejectionCode::ConnectorUnavailable, _) => {
+                "Publish the message again once the provider answers. Nothing is known to have changed."
             }
             (RejectionCode::UnsupportedByConnector, _) => {
                 "Change the field that the description names to what the connector supports, or name another connector in the header x-connector, and publish the job again. No payout link was requested."

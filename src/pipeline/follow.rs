@@ -160,7 +160,7 @@ impl Pipeline {
             let FollowStep::Cancel(reason) = decision.then else {
                 return self.record_answer(account, &link, answer, decision).await;
             };
-            if question > MAX_QUESTIONS || !self.may_call(account, &link) {
+            if question > MAX_QUESTIONS || !self.may_call(account) {
                 let then = FollowStep::Ask { after: account.follow.policy.min_interval };
                 return self.record_answer(account, &link, answer, FollowDecision { then, ..decision }).await;
             }
@@ -170,12 +170,16 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Returns whether another call fits into the lease and the account's limits. Reserves it then.
-    fn may_call(&self, account: &Account, link: &FollowedLink) -> bool {
-        let two_calls = 2 * (account.connector.timeout() + SLACK);
-        !self.is_stopping()
-            && link.lease.left_at(Instant::now()) > two_calls
-            && account.rate.reserve_now(std::time::Instant::now(), 2) == 2
+    /// Returns whether two more calls fit into the account's limits. Reserves them then.
+    fn may_call(&self, account: &Account) -> bool {
+        if self.is_stopping() {
+            return false;
+        }
+        let reserved = account.rate.reserve_now(std::time::Instant::now(), 2);
+        if reserved < 2 {
+            account.rate.give_back(reserved);
+        }
+        reserved == 2
     }
 
     /// Cancels a link at the provider. Its answer counts for nothing: the provider is asked whether it had an effect.
@@ -186,7 +190,6 @@ impl Pipeline {
         reason: CancelReason,
     ) -> Result<(), StoreError> {
         self.store.begin_cancel(link, reason).await?;
-        link.followed.cancelled = Some((link.lease.time_at(Instant::now()), reason));
         let cancelling = account.connector.cancel_link(&link.connector_payout_id);
         let cancelled = timeout(account.connector.timeout() + SLACK, cancelling)
             .await
@@ -281,6 +284,9 @@ impl Pipeline {
                 .collect(),
         };
         self.store.record_answer(link, record).await?;
+        if has_events || link.followed.cancel_is_requested {
+            self.answer_soon.notify_one();
+        }
         if has_events {
             self.metrics.status_changed(account, status);
             self.look_soon.notify_one();

@@ -22,6 +22,7 @@ mod headers;
 mod ignored_fields;
 mod intake;
 mod key_rotation;
+mod link_requests;
 mod outbox;
 mod placement;
 mod process;
@@ -111,6 +112,8 @@ pub struct Pipeline {
     look_soon: Notify,
     /// Wakes the followers early.
     follow_soon: Notify,
+    /// Wakes the service that answers link requests early.
+    answer_soon: Notify,
     /// A reply could not be published: consumption pauses until results can be published.
     replies_blocked: watch::Sender<bool>,
     may_consume: watch::Sender<bool>,
@@ -148,6 +151,7 @@ impl Pipeline {
             suspects: RwLock::new(()),
             look_soon: Notify::new(),
             follow_soon: Notify::new(),
+            answer_soon: Notify::new(),
             replies_blocked: watch::Sender::new(false),
             may_consume: watch::Sender::new(true),
             health: sweeper::Health::new(),

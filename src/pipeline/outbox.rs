@@ -220,7 +220,7 @@ impl Pipeline {
     }
 
     /// Publishes to `reply_to`. A queue that no longer exists is not an error.
-    async fn reply(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
+    pub(super) async fn reply(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
         let Some(reply_to) = result.reply_to else { return Ok(()) };
         let routed =
             self.publisher.publish(message(result, "", reply_to), self.settings.publish_patience).await?;

@@ -24,7 +24,10 @@ use super::{
     reading::Readable,
     work::{Incoming, Work},
 };
-use crate::{domain::Rejection, rabbitmq::Delivery};
+use crate::{
+    domain::{LinkRequestKind, Rejection},
+    rabbitmq::{Delivery, Source},
+};
 
 /// Limit of a delivery's wait for its connector. With it, the backlog of a fast connector stays in RabbitMQ and costs no
 /// second write.
@@ -53,6 +56,15 @@ impl Pipeline {
     /// Rare steps are boxed: the future of every waiting job is as large as its largest step.
     async fn take(&self, delivery: &Delivery) -> Option<Work<'_>> {
         if delivery.is_stale() {
+            return None;
+        }
+        let request = match delivery.source {
+            Source::Jobs => None,
+            Source::Cancel => Some(LinkRequestKind::Cancel),
+            Source::Status => Some(LinkRequestKind::Status),
+        };
+        if let Some(kind) = request {
+            Box::pin(self.take_link_request(delivery, kind)).await;
             return None;
         }
         if delivery.is_suspect() {

@@ -15,12 +15,8 @@ pub(super) struct Readable<'a> {
 }
 
 impl Pipeline {
-    pub(super) fn read(&self, delivery: &Delivery) -> Result<Readable<'_>, Rejection> {
-        let invalid = |field: &str, message: &str| Rejection {
-            code: RejectionCode::InvalidJob,
-            message: message.to_owned(),
-            field: Some(field.to_owned()),
-        };
+    /// Checks the properties of a delivery: a job, or a message about a link.
+    pub(super) fn read_properties(&self, delivery: &Delivery) -> Result<(), Rejection> {
         if delivery.is_unreadable {
             return Err(invalid(
                 "properties",
@@ -71,6 +67,11 @@ impl Pipeline {
                 "The reply queue is one of the worker's own queues: use a queue of your own.",
             ));
         }
+        Ok(())
+    }
+
+    pub(super) fn read(&self, delivery: &Delivery) -> Result<Readable<'_>, Rejection> {
+        self.read_properties(delivery)?;
         let (job, ignored) =
             contract::create_link_noting(&delivery.body, delivery.message_id(), &self.settings.decode)?;
         self.ignored_fields.count(ignored, &self.metrics);
@@ -108,6 +109,10 @@ impl Pipeline {
         };
         Rejection { code: RejectionCode::UnknownConnector, message, field: Some("x-connector".to_owned()) }
     }
+}
+
+fn invalid(field: &str, message: &str) -> Rejection {
+    Rejection { code: RejectionCode::InvalidJob, message: message.to_owned(), field: Some(field.to_owned()) }
 }
 
 fn is_json(content_type: &str) -> bool {

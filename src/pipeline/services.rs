@@ -7,13 +7,13 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::task::JoinHandle;
 
 use super::{
-    Pipeline, clocks::ClockWatch, consumption::Consumption, follow::Follower, placement::PlacementWatch,
-    retention::Retention, seals::SealCounter, sweeper::Sweeper,
+    Pipeline, clocks::ClockWatch, consumption::Consumption, follow::Follower, link_requests::LinkRequests,
+    placement::PlacementWatch, retention::Retention, seals::SealCounter, sweeper::Sweeper,
 };
 use crate::tasks;
 
 impl Pipeline {
-    /// Starts the services: the sweeper, a follower for each account, retention, and the watchers of the database, the clocks and consumption.
+    /// Starts the services: the sweeper, a follower for each account, the answers to link requests, retention, and the watchers of the database, the clocks and consumption.
     /// Their handles complete once the pipeline is stopped.
     pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
         let accounts = self.connectors.iter().filter(|account| account.follow.enabled);
@@ -23,6 +23,7 @@ impl Pipeline {
         });
         let services = [
             self.start("sweeper", |pipeline| Sweeper::new(pipeline).run().boxed()),
+            self.start("link_requests", |pipeline| LinkRequests::new(pipeline).run().boxed()),
             self.start("retention", |pipeline| Retention::new(pipeline).run().boxed()),
             self.start("seals", |pipeline| SealCounter::new(pipeline).run().boxed()),
             self.start_until_stopped("presence", |pipeline| {

@@ -157,6 +157,11 @@ impl Store {
         }
     }
 
+    /// Returns the newest event of a record; `None` if it is not concluded.
+    pub(super) fn replayed(&self, found: Found) -> Result<Option<Accepted>, StoreError> {
+        found.finished.map(|finished| self.finished(found.id, found.connector, finished)).transpose()
+    }
+
     pub(super) async fn duplicate(
         &self,
         first: Found,

@@ -95,23 +95,34 @@ impl Store {
             .collect())
     }
 
-    /// Stores that this worker begins to cancel a link, before it calls the provider.
+    /// Stores that this worker begins to cancel a link, before it calls the provider. Renews the lease for two calls: the
+    /// cancel, and the question whether it had an effect.
     ///
     /// # Errors
     ///
     /// `LeaseLost` if the link belongs to another claim, or any other [`StoreError`].
-    pub async fn begin_cancel(&self, link: &FollowedLink, reason: CancelReason) -> Result<(), StoreError> {
-        let cancelled = sqlx::query!(
-            "UPDATE payout_links SET cancelled_at = now(), cancelled_because = $3
-             WHERE id = $1 AND follow_holder = $2",
+    pub async fn begin_cancel(
+        &self,
+        link: &mut FollowedLink,
+        reason: CancelReason,
+    ) -> Result<(), StoreError> {
+        let (asked_at, length) = (Instant::now(), self.settings.lease * 2);
+        let cancelled = sqlx::query_scalar!(
+            r#"UPDATE payout_links SET
+                cancelled_at = now(), cancelled_because = $3,
+                follow_due_at = now() + $4::bigint * interval '1 millisecond'
+             WHERE id = $1 AND follow_holder = $2
+             RETURNING now() AS "now!""#,
             link.id,
             link.lease.holder,
             reason.as_str(),
+            millis(length),
         )
-        .execute(&self.pool);
-        match answered(&self.pool, cancelled).await?.rows_affected() {
-            0 => Err(StoreError::LeaseLost),
-            _ => Ok(()),
-        }
+        .fetch_optional(&self.pool);
+        let granted_at = answered(&self.pool, cancelled).await?.ok_or(StoreError::LeaseLost)?;
+        link.followed.cancelled = Some((granted_at, reason));
+        let holder = link.lease.holder;
+        link.lease = Lease { holder, granted_at, asked_at, answered_at: Instant::now(), length };
+        Ok(())
     }
 }

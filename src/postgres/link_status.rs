@@ -49,6 +49,8 @@ pub(super) struct AnswerRow {
 impl Store {
     /// Stores the answer and its events, ends the lease, and sets the time of the next question.
     ///
+    /// A request to cancel the link is answered once the link is not unclaimed, or can be claimed again.
+    ///
     /// A webhook that waits for a retry is brought forward if a later event of its record is stored.
     ///
     /// # Errors
@@ -112,6 +114,7 @@ async fn without_events(
             expiring_announced = new.expiring_announced,
             follow_failures = new.failures,
             asked_at = now(),
+            cancel_requested_at = CASE WHEN new.link_status = 'unclaimed' THEN p.cancel_requested_at END,
             follow_holder = NULL,
             follow_due_at = now() + new.ask_after_ms * interval '1 millisecond'
         FROM (SELECT
@@ -166,6 +169,7 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<b
                 expiring_announced = $7,
                 follow_failures = 0,
                 asked_at = now(),
+                cancel_requested_at = CASE WHEN $3 = 'unclaimed' AND NOT $9 THEN p.cancel_requested_at END,
                 follow_holder = NULL,
                 follow_due_at = now() + $8::bigint * interval '1 millisecond',
                 status_changed_at = CASE WHEN $9 THEN now() ELSE p.status_changed_at END,

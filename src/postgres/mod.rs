@@ -10,6 +10,8 @@
 //! | `postpone` | ends the lease and sets `due_at`; takes back a call that was stored and not made |
 //! | `conclude` | stores the conclusion and its event together, at most once for each record |
 //! | `claim_followed`, `begin_cancel`, `record_answer` | asks about created links: status, events and the next question are stored together |
+//! | `request_cancel`, `cancel_state` | a request to cancel a link stays in its record until its answer is stored |
+//! | `accept_link_request`, `carry_out_link_requests`, `claim_link_answers`, `finish_link_request` | a message about a link is stored before it is acknowledged, and answered at least once |
 //! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
@@ -32,6 +34,7 @@ mod accepted;
 mod audit;
 mod availability;
 mod batch;
+mod cancel;
 mod claim;
 mod clock;
 mod conclude;
@@ -44,6 +47,7 @@ mod error;
 mod fitness;
 mod follow;
 mod leased;
+mod link_requests;
 mod link_status;
 mod migrations;
 mod numbers;
@@ -83,6 +87,7 @@ pub use self::{
     accepted::Accepted,
     audit::{Audited, AuditedEvent},
     batch::{BatchLimits, MIN_CONNECTIONS},
+    cancel::CancelState,
     clock::ClockState,
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
@@ -90,6 +95,7 @@ pub use self::{
     error::StoreError,
     fitness::{examine, is_fit, schema},
     follow::FollowedLink,
+    link_requests::{AnsweredRequest, NewLinkRequest},
     link_status::AnswerRecord,
     migrations::{MIGRATIONS, migrate},
     open::OpenRecords,

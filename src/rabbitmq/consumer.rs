@@ -1,4 +1,4 @@
-//! Consumes deliveries within the prefetch. The task that takes a delivery settles it, after its job is accounted
+//! Consumes jobs within the prefetch, and a few cancel and status messages beside them. The task that takes a delivery settles it, after its job is accounted
 //! for.
 //!
 //! The session always reads its consumer and its channel. Deliveries that are not taken yet wait in [`Unread`], and
@@ -13,9 +13,9 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use futures_util::{StreamExt, future::OptionFuture};
+use futures_util::{StreamExt, future::OptionFuture, stream};
 use lapin::{
-    BasicProperties, Event,
+    BasicProperties, Channel, Event,
     message::Delivery as Message,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
@@ -27,7 +27,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    BrokerError, BrokerSettings, Delivery,
+    BrokerError, BrokerSettings, Delivery, Source,
     acks::{Acks, Settle},
     connection::{KeepUp, connect},
     deadline::{channel, within},
@@ -36,7 +36,7 @@ use super::{
     unread::Unread,
 };
 
-/// A consumer of the jobs queue that reconnects.
+/// A consumer of the queues of jobs, cancel messages and status messages that reconnects.
 pub struct Consumer {
     unread: Arc<Unread>,
     up: watch::Receiver<bool>,
@@ -162,16 +162,21 @@ impl Session<'_> {
         let connection = connect(self.settings, "consume").await?;
         let mut events = Box::pin(connection.events_listener());
         let channel = channel(&connection).await?;
-        // Per consumer. Without it the whole queue could be delivered into memory.
-        within(channel.basic_qos(self.settings.prefetch, BasicQosOptions::default())).await?;
-        let queue = self.settings.names.jobs_queue.as_str();
-        let consuming = channel.basic_consume(
-            queue.into(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        let mut consumer = within(consuming).await?;
+        let names = &self.settings.names;
+        let queue = names.jobs_queue.as_str();
+        // One channel for all: one connection, and one order of acknowledgements.
+        let consumers = [
+            consume(&channel, queue, self.settings.prefetch).await?,
+            consume(&channel, &names.cancel_queue(), MAX_REQUESTS).await?,
+            consume(&channel, &names.status_queue(), MAX_REQUESTS).await?,
+        ];
+        let consumer_tags = consumers.each_ref().map(lapin::Consumer::tag);
+        let mut messages =
+            stream::select_all(consumers.into_iter().zip(SOURCES).map(|(consumer, source)| {
+                // A consumer that ends is said: the others would go on without it.
+                let ended = stream::once(std::future::ready(None));
+                consumer.map(Some).chain(ended).map(move |message| (source, message)).boxed()
+            }));
         self.up.send_replace(true);
         tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
 
@@ -180,10 +185,14 @@ impl Session<'_> {
         let (mut tags, mut taking) = (Vec::new(), true);
         loop {
             tokio::select! {
-                message = consumer.next(), if taking => match message {
-                    Some(Ok(message)) => self.unread.push(self.delivery(message, connection.mark, &settle)),
-                    Some(Err(error)) => return Err(error.into()),
-                    None => return Err(BrokerError::Lost("the broker cancelled the consumer".into())),
+                message = messages.next(), if taking => match message {
+                    Some((source, Some(Ok(message)))) => {
+                        self.unread.push(self.delivery(source, message, connection.mark, &settle));
+                    }
+                    Some((_, Some(Err(error)))) => return Err(error.into()),
+                    Some((_, None)) | None => {
+                        return Err(BrokerError::Lost("the broker cancelled the consumer".into()));
+                    }
                 },
                 _ = settled.recv_many(&mut tags, usize::MAX) => acks.settle(&mut tags).await?,
                 Some(()) = OptionFuture::from(acks.due().map(sleep_until)) => acks.send_due().await?,
@@ -200,7 +209,9 @@ impl Session<'_> {
                     let wanted = *stop.borrow_and_update();
                     if wanted >= Stop::Cancel && taking {
                         taking = false;
-                        within(channel.basic_cancel(consumer.tag(), BasicCancelOptions::default())).await?;
+                        for tag in &consumer_tags {
+                            within(channel.basic_cancel(tag.clone(), BasicCancelOptions::default())).await?;
+                        }
                     }
                     if wanted == Stop::Close {
                         break;
@@ -219,6 +230,7 @@ impl Session<'_> {
 
     fn delivery(
         &self,
+        source: Source,
         message: Message,
         mark: Uuid,
         settle: &mpsc::UnboundedSender<(u64, Settle)>,
@@ -227,6 +239,7 @@ impl Session<'_> {
         let properties = if is_unreadable { BasicProperties::default() } else { message.properties };
         let (body, withheld, held_bytes) = self.bounded(message.data);
         Box::new(Delivery {
+            source,
             body: body.into(),
             withheld,
             properties,
@@ -256,6 +269,19 @@ impl Session<'_> {
     }
 }
 
+/// Begins to consume a queue. The prefetch is the consumer's own: without it the whole queue could be delivered into
+/// memory.
+async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<lapin::Consumer, BrokerError> {
+    within(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let consuming =
+        channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
+    within(consuming).await
+}
+
+/// The queues in the order in which they are consumed.
+const SOURCES: [Source; 3] = [Source::Jobs, Source::Cancel, Source::Status];
+/// Maximum number of unacknowledged deliveries of cancel messages, and of status messages: few, so that they delay no jobs.
+const MAX_REQUESTS: u16 = 16;
 /// Maximum size of a job in bytes (contract, section 2).
 const MAX_JOB: usize = 256 * 1024;
 /// Maximum total of larger bodies in memory, in bytes. Beyond it the broker dead-letters the message itself.

@@ -23,8 +23,20 @@ use super::{Message, acks::Settle, connection::FRAME, publisher::PERSISTENT};
 /// The header of a dead letter with the time of its rejection: RFC 3339, UTC.
 pub const REJECTED_AT: &str = "x-rejected-at";
 
-/// One delivery of a job. If it is dropped unsettled, it stays with the broker.
+/// The queue that a delivery came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Jobs.
+    Jobs,
+    /// Messages that cancel a link.
+    Cancel,
+    /// Messages that ask for the status of a link.
+    Status,
+}
+
+/// One delivery of a message. If it is dropped unsettled, it stays with the broker.
 pub struct Delivery {
+    pub source: Source,
     /// The body; empty if it was withheld.
     pub body: Bytes,
     /// The size and digest of a body that is too large to hold.

@@ -17,7 +17,7 @@ mod tls;
 mod topology;
 mod unread;
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use serde::Deserialize;
 pub use self::{
     connection::{check, url_problem},
     consumer::{Consumer, Stopper, Unsettled},
-    delivery::{Delivery, REJECTED_AT},
+    delivery::{Delivery, REJECTED_AT, Source},
     error::BrokerError,
     publisher::{Message, Properties, PublishError, Publisher, Route},
     submitter::{Job, Submitter},
@@ -66,6 +66,12 @@ pub struct Names {
     /// The exchange for results without a queue.
     pub unrouted_exchange: String,
     pub unrouted_queue: String,
+    /// Messages that cancel a link; `None`: named after the jobs exchange, as a second deployment's have to be.
+    pub cancel_queue: Option<String>,
+    pub cancel_routing_key: String,
+    /// Messages that ask for the status of a link; `None`: named after the jobs exchange.
+    pub status_queue: Option<String>,
+    pub status_routing_key: String,
 }
 
 impl Default for Names {
@@ -79,6 +85,10 @@ impl Default for Names {
             dead_queue: "payout_links.create.dead".into(),
             unrouted_exchange: "payout_links.unrouted".into(),
             unrouted_queue: "payout_links.results.unrouted".into(),
+            cancel_queue: None,
+            cancel_routing_key: "cancel".into(),
+            status_queue: None,
+            status_routing_key: "status".into(),
         }
     }
 }
@@ -87,5 +97,21 @@ impl Names {
     /// Returns whether a queue is one of the worker's own, which a job's `reply_to` may not name.
     pub fn is_own_queue(&self, queue: &str) -> bool {
         [&self.jobs_queue, &self.dead_queue, &self.unrouted_queue].into_iter().any(|own| own == queue)
+            || self.cancel_queue() == queue
+            || self.status_queue() == queue
+    }
+
+    /// Returns the queue of messages that cancel a link.
+    pub fn cancel_queue(&self) -> Cow<'_, str> {
+        self.named(self.cancel_queue.as_deref(), "cancel")
+    }
+
+    /// Returns the queue of messages that ask for the status of a link.
+    pub fn status_queue(&self) -> Cow<'_, str> {
+        self.named(self.status_queue.as_deref(), "status")
+    }
+
+    fn named<'a>(&'a self, queue: Option<&'a str>, kind: &str) -> Cow<'a, str> {
+        queue.map_or_else(|| format!("{}.{kind}", self.jobs_exchange).into(), Into::into)
     }
 }

@@ -1,8 +1,8 @@
 //! Declares the exchanges and queues at every connection. They are durable, and declaring them is idempotent.
 //!
 //! The results exchange has no arguments, so that a consumer may declare it as in the contract. A result without a
-//! queue is returned to the publisher, which publishes it to the unrouted queue. The arguments of the jobs queue mean
-//! the same from RabbitMQ 3.10 to 4.x.
+//! queue is returned to the publisher, which publishes it to the unrouted queue. The arguments of the jobs queue, and
+//! of the queues of cancel and status messages, mean the same from RabbitMQ 3.10 to 4.x.
 
 use lapin::{
     Channel, Connection, ErrorKind, ExchangeKind,
@@ -43,10 +43,14 @@ pub(super) async fn declare(connection: &Connection, settings: &BrokerSettings) 
         ("x-delivery-limit", number(settings.delivery_limit)),
     ];
     queue(channel, &names.jobs_queue, &jobs).await?;
+    queue(channel, &names.cancel_queue(), &jobs).await?;
+    queue(channel, &names.status_queue(), &jobs).await?;
 
     bind(channel, &names.dead_queue, &names.dead_exchange, "").await?;
     bind(channel, &names.unrouted_queue, &names.unrouted_exchange, "").await?;
     bind(channel, &names.jobs_queue, &names.jobs_exchange, &names.jobs_routing_key).await?;
+    bind(channel, &names.cancel_queue(), &names.jobs_exchange, &names.cancel_routing_key).await?;
+    bind(channel, &names.status_queue(), &names.jobs_exchange, &names.status_routing_key).await?;
     within(channel.close(200, "declared".into())).await
 }
 

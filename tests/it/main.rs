@@ -27,6 +27,7 @@ mod idempotency;
 mod intake;
 mod keys;
 mod leases;
+mod link_requests;
 mod limits;
 mod merchants;
 mod metrics;

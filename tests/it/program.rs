@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Output;
 
 use crate::support::{Setup, TOKEN, TestEnv, WEBHOOK_SECRET, eventually, job};
-use provider_simulators::sandbox::{Fault, FaultRule};
+use provider_simulators::sandbox::{Fault, FaultRule, LinkChange, LinkStatus as Status};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -149,25 +149,74 @@ async fn show_has_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cancel_takes_a_link_back_and_its_merchant_hears_of_it() {
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.result_of("po_1").await;
+    // Given nobody who carries it out, then the command says so, and the request stays.
+    assert!(worker.stop().await.success());
+    let output = env.run(&["cancel", "--timeout-seconds", "0", "po_1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("no worker has carried it out yet"), "{}", said(&output));
+    // When a worker runs again, then the link is cancelled, and both ways of publishing say so.
+    let _worker = env.start_worker().await;
+    let output = env.run(&["cancel", "po_1"]);
+    assert!(
+        output.status.success() && said(&output).contains("is cancelled at sandbox"),
+        "{}",
+        said(&output)
+    );
+    let results = env.wait_for_results("po_1", 2).await;
+    assert_eq!(results[1].kind(), "payout_link.cancelled");
+    assert_eq!(results[1].json()["payout_status"], "CANCELLED");
+    let webhooks = env.webhooks(2).await;
+    assert_eq!(webhooks[1].event_type.as_deref(), Some("payout_link.cancelled"));
+    let link = &env.provider.ledger().links[0].id;
+    assert_eq!(env.provider.history(link).last().map(|change| change.status), Some(Status::Cancelled));
+    // A second request finds it done, and no request is left in the record.
+    assert!(env.run(&["cancel", "po_1"]).status.success());
+    let left = "SELECT count(*) FROM payout_links WHERE cancel_requested_at IS NOT NULL";
+    assert_eq!(sqlx::query_scalar::<_, i64>(left).fetch_one(&env.pool).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cancel_says_what_it_cannot_take_back() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
-    // Given a link of a connector that takes none back, and a payout without a link,
+    // Given a link that was claimed, and a payout without a link,
     env.publish(job("po_1")).await;
     let id = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    env.provider.change(&id, LinkChange::Claim).unwrap();
     env.provider.inject_fault(Fault::status(422));
     env.publish(job("refused")).await;
     env.result_of("refused").await;
     // then neither is cancelled, each for its own reason.
     for (payout, reason) in [
-        ("po_1", format!("sandbox does not cancel {id}: this connector cannot cancel a link")),
-        ("refused", "the record is failed: it has no link to cancel".to_owned()),
+        ("po_1", "the link is claimed: it cannot be cancelled"),
+        ("refused", "the record is failed: it has no link to cancel"),
     ] {
         let output = env.run(&["cancel", payout]);
         assert_eq!(output.status.code(), Some(1));
-        assert!(said(&output).contains(&reason), "{}", said(&output));
+        assert!(said(&output).contains(reason), "{}", said(&output));
     }
-    assert_eq!(env.provider.ledger().links.len(), 1);
+    let history: Vec<Status> = env.provider.history(&id).iter().map(|change| change.status).collect();
+    assert!(!history.contains(&Status::Cancelled), "{history:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_asks_the_provider_itself_where_no_worker_follows_links() {
+    let env = Setup::default().set("connectors.sandbox.follow.enabled", false).build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    let id = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    let output = env.run(&["cancel", "po_1"]);
+    assert!(
+        output.status.success() && said(&output).contains("no result or webhook is sent"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(env.provider.history(&id).last().map(|change| change.status), Some(Status::Cancelled));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,6 +151,11 @@ impl Upstream {
 
     /// Publishes into the jobs queue, and waits for the broker's confirm.
     pub(super) async fn publish(&self, job: &Job) {
+        self.publish_to("", &self.names.jobs_queue, job).await;
+    }
+
+    /// Publishes to an exchange, and waits for the broker's confirm.
+    pub(super) async fn publish_to(&self, exchange: &str, routing_key: &str, job: &Job) {
         let mut headers = job.table.clone();
         for (name, value) in &job.headers {
             headers.insert(name.as_str().into(), AMQPValue::LongString(value.as_str().into()));
@@ -171,11 +176,10 @@ impl Upstream {
         if let Some(expiration) = &job.expiration {
             properties = properties.with_expiration(expiration.as_str().into());
         }
-        let queue = self.names.jobs_queue.as_str();
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let confirm = self
             .channel
-            .basic_publish("".into(), queue.into(), options, &job.body, properties)
+            .basic_publish(exchange.into(), routing_key.into(), options, &job.body, properties)
             .await
             .unwrap();
         let confirmation = confirm.await.unwrap();
@@ -241,8 +245,9 @@ impl Upstream {
 
     pub(super) async fn delete_topology(&self) {
         let names = &self.names;
-        for queue in [&names.jobs_queue, &names.dead_queue, &names.unrouted_queue] {
-            let _ = self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+        let (cancel, status) = (names.cancel_queue(), names.status_queue());
+        for queue in [&names.jobs_queue, &names.dead_queue, &names.unrouted_queue, &*cancel, &*status] {
+            let _ = self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
         }
         for exchange in
             [&names.jobs_exchange, &names.results_exchange, &names.dead_exchange, &names.unrouted_exchange]

@@ -57,6 +57,7 @@ impl TestEnv {
             dead_queue: format!("{name}.create.dead"),
             unrouted_exchange: format!("{name}.unrouted"),
             unrouted_queue: format!("{name}.results.unrouted"),
+            ..Names::default()
         });
         let upstream = Upstream::connect(&amqp_url, names.clone(), !setup.deaf).await;
         let provider = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
@@ -138,6 +139,11 @@ impl TestEnv {
 
     pub async fn publish(&self, job: impl AsRef<Job>) {
         self.upstream.publish(job.as_ref()).await;
+    }
+
+    /// Publishes to the jobs exchange with another routing key than a job's.
+    pub async fn publish_to(&self, routing_key: &str, message: impl AsRef<Job>) {
+        self.upstream.publish_to(&self.names.jobs_exchange, routing_key, message.as_ref()).await;
     }
 
     pub fn results(&self) -> Vec<Heard> {

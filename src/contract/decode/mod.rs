@@ -8,6 +8,7 @@
 
 mod fields;
 mod json;
+mod link_request;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::rc::Rc;
 use serde::Deserialize;
 
 use self::fields::{Fields, Read, Unknown};
+pub use self::link_request::link_request;
 use crate::domain::{
     Address, BrowserInformation, CreateLink, Currency, Customer, CustomerDocument, FieldKind, METHODS,
     MerchantPayoutId, MethodField, MethodKind, Money, PayoutAddress, PayoutMethod, PayoutPriority, PrismEnum,

@@ -1,0 +1,56 @@
+//! `request_cancel`, `cancel_state`: asks the workers to cancel a link, and reads what became of it.
+
+use uuid::Uuid;
+
+use super::{Store, connect::answered, error::StoreError};
+use crate::domain::LinkStatus;
+
+/// What is known of a link that is to be cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CancelState {
+    pub status: LinkStatus,
+    /// Whether the request waits for the provider's answer.
+    pub is_requested: bool,
+}
+
+impl Store {
+    /// Stores the request to cancel a created link, and makes the link due at once. Changes nothing if the link is not
+    /// unclaimed any more, or if a request waits already.
+    ///
+    /// A worker that asks about the link at this moment does not know of the request: its answer is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn request_cancel(&self, id: Uuid) -> Result<(), StoreError> {
+        let requested = sqlx::query!(
+            "UPDATE payout_links SET cancel_requested_at = now(), follow_due_at = now(), follow_holder = NULL
+             WHERE id = $1 AND state = 'created' AND coalesce(link_status, 'unclaimed') = 'unclaimed'
+                AND cancel_requested_at IS NULL",
+            id
+        )
+        .execute(&self.pool);
+        answered(&self.pool, requested).await?;
+        Ok(())
+    }
+
+    /// Reads what became of a request to cancel a link.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn cancel_state(&self, id: Uuid) -> Result<CancelState, StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT link_status, cancel_requested_at IS NOT NULL AS "is_requested!" FROM payout_links WHERE id = $1"#,
+            id
+        )
+        .fetch_one(&self.pool);
+        let row = answered(&self.pool, row).await?;
+        // A link of an earlier version: nothing was announced after its creation.
+        let status = row.link_status.map_or(Some(LinkStatus::Unclaimed), |name| LinkStatus::parse(&name));
+        let status = status.ok_or_else(|| {
+            StoreError::inconsistent("payout_links", "link_status", id, "a later version wrote it")
+        })?;
+        Ok(CancelState { status, is_requested: row.is_requested })
+    }
+}
