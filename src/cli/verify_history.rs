@@ -109,10 +109,10 @@ impl Arguments {
                 rules.extend(of);
             }
         };
-        without(&self.results, &["R1", "R6"]);
+        without(&self.results, &["R1", "R6", "R18", "R20", "R21", "R22"]);
         without(&self.dead_letters, &["R1"]);
-        without(&self.ledger, &["R2", "R3", "R4"]);
-        without(&self.webhooks, &["R7"]);
+        without(&self.ledger, &["R2", "R3", "R4", "R21", "R22"]);
+        without(&self.webhooks, &["R7", "R19"]);
         without(&self.secrets, &["R11"]);
         rules.sort_unstable();
         rules.dedup();

@@ -144,6 +144,9 @@ impl Provider {
                 let links = sandbox.ledger().links.into_iter().map(|link| Link {
                     key: key(&of(&link.request.reference), &link.request.reference),
                     amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
+                    history: Some(
+                        link.history().iter().map(|change| change.status.name().to_owned()).collect(),
+                    ),
                     id: link.id,
                     url: Some(link.url),
                 });
@@ -156,6 +159,7 @@ impl Provider {
                     Link {
                         key: key(&jobs, &link.reference),
                         amount: asked.map_or_else(|| link.amount.clone(), |job| job.amount.clone()),
+                        history: None,
                         id: link.id,
                         url: Some(link.url),
                     }

@@ -214,8 +214,11 @@ impl Merchant {
             let leaks = TestEnv::secrets_of_results().find(post.body.as_bytes(), || format!("webhook {of}"));
             seen.leaks.extend(leaks);
             seen.last = post.number;
+            let sequence = post.json()["data"]["sequence"].as_u64();
             seen.webhooks.push(Webhook {
                 key: self.key_of(&post),
+                kind: post.event_type.clone().unwrap_or_default(),
+                sequence: sequence.and_then(|sequence| sequence.try_into().ok()),
                 id: post.id,
                 status: post.status,
                 is_verified: post.verified,

@@ -367,6 +367,7 @@ impl Ear {
             key,
             correlation_id: properties.correlation_id().as_ref().map(ToString::to_string),
             link_url: text(&body["payout_link"]["url"]),
+            sequence: body["sequence"].as_u64().and_then(|sequence| sequence.try_into().ok()),
             body: digest(&SHA256, &delivery.data).as_ref().to_vec(),
         });
     }

@@ -136,6 +136,8 @@ impl<'a> Run<'a> {
             posts.iter().filter(|post| post.reference.as_deref().is_some_and(is_ours)).map(|post| Webhook {
                 id: post.id.clone(),
                 key: post.reference.clone().unwrap_or_default(),
+                kind: post.event_type.clone().unwrap_or_default(),
+                sequence: sequence(&post.json()["data"]),
                 status: post.status,
                 is_verified: post.verified,
                 body: post.body.clone(),
@@ -164,6 +166,7 @@ impl<'a> Run<'a> {
                 Some(Link {
                     key: of_key(&link.request.reference)?,
                     amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
+                    history: None,
                     id: link.id,
                     url: Some(link.url),
                 })
@@ -176,6 +179,7 @@ impl<'a> Run<'a> {
             Some(Link {
                 key: of_key(&link.reference)?,
                 amount: if is_right { in_words(account.money()) } else { link.amount },
+                history: None,
                 id: link.id,
                 url: Some(link.url),
             })
@@ -203,6 +207,7 @@ impl<'a> Run<'a> {
                 key: json["merchant_payout_id"].as_str().unwrap_or_default().to_owned(),
                 correlation_id: heard.correlation_id(),
                 link_url: json["payout_link"]["url"].as_str().map(str::to_owned),
+                sequence: sequence(&json),
                 body: heard.body,
             }
         })
@@ -234,7 +239,7 @@ impl<'a> Run<'a> {
                     ORDER BY started_at),
                 e.id::text, e.type, e.published_at IS NOT NULL, e.due_at IS NOT NULL, e.holder IS NOT NULL,
                 e.webhook_state, e.webhook_attempts
-             FROM payout_links p LEFT JOIN events e ON e.payout_link_id = p.id
+             FROM payout_links p LEFT JOIN events e ON e.id = p.event_id
              WHERE p.merchant_payout_id = ANY($1) ORDER BY 1",
         )
         .bind(&keys)
@@ -263,4 +268,8 @@ impl<'a> Run<'a> {
             })
             .collect()
     }
+}
+
+fn sequence(result: &serde_json::Value) -> Option<u32> {
+    result["sequence"].as_u64().and_then(|sequence| sequence.try_into().ok())
 }

@@ -102,6 +102,12 @@ struct LinkLine {
     reference: String,
     amount: Money,
     url: Option<String>,
+    history: Option<Vec<ChangeLine>>,
+}
+
+#[derive(Deserialize)]
+struct ChangeLine {
+    status: String,
 }
 
 /// As the sandbox's ledger has them.
@@ -118,6 +124,7 @@ struct CallLine {
 struct ResultBody {
     merchant_payout_id: Option<String>,
     payout_link: Option<LinkBody>,
+    sequence: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +134,8 @@ struct LinkBody {
 
 #[derive(Deserialize, Default)]
 struct WebhookBody {
+    #[serde(default)]
+    r#type: String,
     data: ResultBody,
 }
 
@@ -196,6 +205,7 @@ pub fn read(
                 key: key(&line.merchant_id, result.merchant_payout_id.as_deref().unwrap_or_default()),
                 correlation_id: line.correlation_id,
                 link_url: result.payout_link.map(|link| link.url),
+                sequence: result.sequence,
                 body: digest(&SHA256, body.as_bytes()).as_ref().to_vec(),
             });
         }
@@ -216,6 +226,8 @@ pub fn read(
             history.webhooks.push(Webhook {
                 id: line.id,
                 key: key(&line.merchant_id, webhook.data.merchant_payout_id.as_deref().unwrap_or_default()),
+                kind: webhook.r#type,
+                sequence: webhook.data.sequence,
                 status: line.status,
                 is_verified: line.verified,
                 body: format!("{:?}", digest(&SHA256, body.as_bytes())),
@@ -227,7 +239,10 @@ pub fn read(
             let line = line?;
             // A reference that no published job accounts for is a key of its own: a link without a record.
             let key = by_reference.get(&line.reference).cloned().unwrap_or(line.reference);
-            history.links.push(Link { id: line.id, key, amount: line.amount.text(), url: line.url });
+            let entered =
+                line.history.map(|changes| changes.into_iter().map(|change| change.status).collect());
+            let amount = line.amount.text();
+            history.links.push(Link { id: line.id, key, amount, url: line.url, history: entered });
         }
     }
     if let Some(path) = &files.calls {

@@ -19,9 +19,15 @@
 //! | R15 | once all faults are repaired, every minute finishes something until nothing is left, and nothing is overdue at the end |
 //! | R16 | a link whose answer reached a worker that lived on is the link of its record |
 //! | R17 | a result is published within its bound while RabbitMQ, the database and the workers are well: it waits for no merchant and for no requester |
+//! | R18 | the sequences of a record's results have no gap, and no sequence has two ids |
+//! | R19 | the webhooks of a record arrive in sequence, repeats aside |
+//! | R20 | nothing follows a final status, but `succeeded` after `cancelled` or `expired`, and `reversed` after `succeeded` |
+//! | R21 | each change at the provider is announced at most once and in its order, and the last status of every link is announced |
+//! | R22 | no cancelled or expired link is announced as paid without the provider saying so |
 //!
 //! R13 to R17 need evidence that only a run can collect (`called`, `overdue`, `progress`, `overdue_at_end`,
-//! `answered`, `unpublished`). Without it they find nothing.
+//! `answered`, `unpublished`), and so does the last status of R21 (`asked_later`). R21 and R22 need the history of each
+//! link. Without it they find nothing.
 //!
 //! It shares no code with what it judges: the caller reads the database, and says what the idempotency keys are.
 //! `check` goes through a history once: its cost grows with its length. `docs/reference/history-checker.md` has the
@@ -31,6 +37,7 @@ mod files;
 mod liveness;
 mod rules;
 mod secrets;
+mod statuses;
 #[cfg(test)]
 mod tests;
 
@@ -77,9 +84,11 @@ pub struct Link {
     pub amount: String,
     /// The URL, if the provider shows it.
     pub url: Option<String>,
+    /// Every status that it entered, the first one included, in the words of events or of the sandbox.
+    pub history: Option<Vec<String>>,
 }
 
-/// A row of the database, with its event.
+/// A row of the database, with its first event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub key: String,
@@ -108,6 +117,13 @@ pub struct Event {
     pub webhook_attempts: u32,
 }
 
+/// An event that came after the first one of its record.
+#[derive(Debug, Clone)]
+pub struct LaterEvent {
+    pub key: String,
+    pub event: Event,
+}
+
 /// A message on the results exchange, or on a reply queue.
 #[derive(Debug, Clone)]
 pub struct ReceivedMessage {
@@ -117,6 +133,8 @@ pub struct ReceivedMessage {
     pub key: String,
     pub correlation_id: Option<String>,
     pub link_url: Option<String>,
+    /// The event's number in its record, from 1; `None` is the first.
+    pub sequence: Option<u32>,
     /// The body, or anything that is the same only where the body is: a digest.
     pub body: Vec<u8>,
 }
@@ -132,6 +150,10 @@ pub struct DeadLetter {
 pub struct Webhook {
     pub id: Option<String>,
     pub key: String,
+    /// The event's type.
+    pub kind: String,
+    /// The event's number in its record, from 1; `None` is the first.
+    pub sequence: Option<u32>,
     /// What it was answered, where it was.
     pub status: Option<u16>,
     pub is_verified: bool,
@@ -156,7 +178,13 @@ pub struct History {
     pub records: Vec<Record>,
     pub messages: Vec<ReceivedMessage>,
     pub dead: Vec<DeadLetter>,
+    /// In the order in which they arrived.
     pub webhooks: Vec<Webhook>,
+    /// The later events that the database has. Empty, if nobody read them: R6, R7 and R10 judge the first events alone.
+    pub later: Vec<LaterEvent>,
+    /// Keys with links whose next question is not due yet, so that their last statuses may be unannounced. `None`: nobody
+    /// knows, and R21 judges no last status.
+    pub asked_later: Option<HashSet<String>>,
     /// Jobs still in the queue.
     pub waiting: u32,
     pub leaks: Vec<Leak>,

@@ -1,8 +1,11 @@
-//! R1 to R13 and R16, each where its evidence is at hand.
+//! R1 to R13 and R16, each where its evidence is at hand. `statuses` has the rules of what follows a creation.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::{History, Link, Published, ReceivedMessage, Record, Rule, Violation, Webhook, liveness};
+use super::{
+    Event, History, Link, Published, ReceivedMessage, Record, Rule, Violation, Webhook, liveness,
+    statuses::Followed,
+};
 
 const REJECTED: &str = "payout_link.rejected";
 
@@ -18,6 +21,16 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
             found.results(of_key, record);
             found.webhooks(of_key, record);
         }
+        let asked_later = history.asked_later.as_ref();
+        let followed = Followed {
+            key: of_key.key,
+            is_created: of_key.record.is_some_and(|record| record.state == "created"),
+            results: &of_key.results,
+            posts: &of_key.posts,
+            links: &of_key.links,
+            is_asked_later: asked_later.map(|asked_later| asked_later.contains(of_key.key)),
+        };
+        found.found.extend(followed.check());
     }
     found.rejections(&known);
     found.answers(&known, history);
@@ -65,6 +78,7 @@ struct OfKey<'a> {
     links: Vec<&'a Link>,
     results: Vec<&'a ReceivedMessage>,
     posts: Vec<&'a Webhook>,
+    later: Vec<&'a Event>,
 }
 
 impl<'a> Known<'a> {
@@ -93,6 +107,9 @@ impl<'a> Known<'a> {
         }
         for post in &history.webhooks {
             at(&mut by_key, &post.key).posts.push(post);
+        }
+        for later in &history.later {
+            at(&mut by_key, &later.key).later.push(&later.event);
         }
         let dead = history.dead.iter().filter(|dead| dead.has_reason);
         let dead = dead.filter_map(|dead| dead.message_id.as_deref()).collect();
@@ -180,8 +197,7 @@ impl Findings {
             "created" => {
                 let is_theirs = links.iter().any(|link| Some(&link.id) == record.link_id.as_ref());
                 self.wrong(!is_theirs, "R3", || format!("{record:?}, and the connector has {links:?}"));
-                let created = of_key.results.iter().filter(|message| message.kind == "payout_link.created");
-                for message in created.filter(|_| links.iter().all(|link| link.url.is_some())) {
+                for message in of_key.results.iter().filter(|_| links.iter().all(|link| link.url.is_some())) {
                     let is_known = links.iter().any(|link| link.url == message.link_url);
                     self.wrong(!is_known, "R3", || {
                         format!("{:?} of {record:?} has another link", message.id)
@@ -200,10 +216,11 @@ impl Findings {
             }
             _ => self.wrong(true, "R10", || format!("{record:?} is open")),
         }
-        let event_is_left = record.event.as_ref().is_none_or(|event| {
-            event.due || event.leased || !event.published || event.webhook_state == "pending"
-        });
+        let event_is_left = record.event.as_ref().is_none_or(Event::is_left);
         self.wrong(record.due || record.leased || event_is_left, "R10", || format!("{record:?}"));
+        for event in of_key.later.iter().filter(|event| event.is_left()) {
+            self.wrong(true, "R10", || format!("{event:?} of {}", record.key));
+        }
     }
 
     fn unknown(&mut self, of_key: &OfKey<'_>, record: &Record, event_kind: Option<&str>) {
@@ -226,22 +243,27 @@ impl Findings {
 
     fn results(&mut self, of_key: &OfKey<'_>, record: &Record) {
         let Some(event) = &record.event else { return };
-        let (of_event, others): (Vec<&ReceivedMessage>, Vec<&ReceivedMessage>) =
-            of_key.results.iter().partition(|message| message.id.as_ref() == Some(&event.id));
-        self.wrong(of_event.iter().all(|message| message.is_reply), "R6", || {
-            format!("no result of {event:?}")
-        });
-        let contents: BTreeSet<_> = of_event.iter().map(|message| (&message.kind, &message.body)).collect();
-        self.wrong(contents.len() > 1, "R6", || format!("{} results under {event:?}", contents.len()));
-        self.wrong(contents.iter().any(|(kind, _)| **kind != event.kind), "R6", || {
-            format!("another type than that of {event:?} was published: {contents:?}")
-        });
-        for message in others {
-            self.wrong(true, "R9", || format!("{message:?} is no repeat of {event:?}"));
+        for event in of_key.later.iter().copied().chain([event]) {
+            self.results_of(of_key, event);
         }
-        let is_replied = of_event.iter().any(|message| message.is_reply);
+        let mut contents: HashMap<Option<&str>, BTreeSet<_>> = HashMap::new();
+        for message in &of_key.results {
+            let is_later = message.sequence.is_some_and(|sequence| sequence > 1);
+            self.wrong(!is_later && message.id.as_ref() != Some(&event.id), "R9", || {
+                format!("{message:?} is no repeat of {event:?}")
+            });
+            let of_id = contents.entry(message.id.as_deref()).or_default();
+            of_id.insert((message.sequence, &message.kind, &message.body));
+        }
+        for (id, contents) in contents.iter().filter(|(_, contents)| contents.len() > 1) {
+            self.wrong(true, "R6", || {
+                format!("{} results of {} under the id {id:?}", contents.len(), record.key)
+            });
+        }
+        // A duplicate is answered with the newest event, whichever that is.
+        let is_replied = of_key.results.iter().any(|message| message.is_reply);
         let answered: HashSet<_> =
-            of_event.iter().filter_map(|message| message.correlation_id.as_deref()).collect();
+            of_key.results.iter().filter_map(|message| message.correlation_id.as_deref()).collect();
         for job in of_key.of_amount(&record.amount) {
             self.wrong(job.wants_reply && !is_replied, "R6", || format!("no reply to {job:?}"));
             let is_answered = answered.contains(job.message_id.as_str());
@@ -249,23 +271,50 @@ impl Findings {
         }
     }
 
+    fn results_of(&mut self, of_key: &OfKey<'_>, event: &Event) {
+        let of_event = || of_key.results.iter().filter(|message| message.id.as_ref() == Some(&event.id));
+        self.wrong(of_event().all(|message| message.is_reply), "R6", || format!("no result of {event:?}"));
+        for message in of_event().filter(|message| message.kind != event.kind) {
+            self.wrong(true, "R6", || {
+                format!("another type than that of {event:?} was published: {}", message.kind)
+            });
+        }
+    }
+
     fn webhooks(&mut self, of_key: &OfKey<'_>, record: &Record) {
         let Some(event) = &record.event else { return };
-        let posts = &of_key.posts;
         // A webhook_url does not make another request: of repeats, the first accepted decides.
         let mut jobs = of_key.of_amount(&record.amount).peekable();
         let is_wanted = jobs.peek().is_some() && jobs.all(|job| job.wants_webhook);
-        let gave_up = event.webhook_state == "abandoned"
-            && (posts.iter().any(|post| post.status == Some(410)) || event.webhook_attempts >= self.tries);
-        let is_taken =
-            posts.iter().any(|post| post.is_verified && post.status.is_some_and(|status| status / 100 == 2));
-        let is_owed = (is_wanted && !gave_up) || event.webhook_state == "delivered";
-        self.wrong(is_owed && !is_taken, "R7", || format!("no webhook of {event:?}: {posts:?}"));
-        let bodies: BTreeSet<&str> = posts.iter().map(|post| post.body.as_str()).collect();
-        self.wrong(bodies.len() > 1, "R7", || format!("{} bodies for {event:?}", bodies.len()));
-        for post in posts {
-            self.wrong(post.id.as_ref() != Some(&event.id), "R9", || format!("{post:?} is not of {event:?}"));
+        for event in of_key.later.iter().copied().chain([event]) {
+            self.webhooks_of(of_key, event, is_wanted);
         }
+        let mut bodies: HashMap<Option<&str>, BTreeSet<&str>> = HashMap::new();
+        for post in &of_key.posts {
+            let is_later = post.sequence.is_some_and(|sequence| sequence > 1);
+            // Where results were received, each later webhook is of one of them.
+            let is_known = match is_later {
+                true => of_key.results.is_empty() || of_key.results.iter().any(|result| result.id == post.id),
+                false => post.id.as_ref() == Some(&event.id),
+            };
+            self.wrong(!is_known, "R9", || format!("{post:?} is not of {event:?}"));
+            bodies.entry(post.id.as_deref()).or_default().insert(&post.body);
+        }
+        for (id, bodies) in bodies.iter().filter(|(_, bodies)| bodies.len() > 1) {
+            self.wrong(true, "R7", || {
+                format!("{} bodies of webhooks of {} under the id {id:?}", bodies.len(), record.key)
+            });
+        }
+    }
+
+    fn webhooks_of(&mut self, of_key: &OfKey<'_>, event: &Event, is_wanted: bool) {
+        let of_event = || of_key.posts.iter().filter(|post| post.id.as_ref() == Some(&event.id));
+        let gave_up = event.webhook_state == "abandoned"
+            && (of_event().any(|post| post.status == Some(410)) || event.webhook_attempts >= self.tries);
+        let is_taken =
+            of_event().any(|post| post.is_verified && post.status.is_some_and(|status| status / 100 == 2));
+        let is_owed = (is_wanted && !gave_up) || event.webhook_state == "delivered";
+        self.wrong(is_owed && !is_taken, "R7", || format!("no webhook of {event:?}: {:?}", of_key.posts));
     }
 
     /// A second link under the key is another rule's: here it is enough that one answer was not given up.
@@ -285,6 +334,12 @@ impl Findings {
             let bodies: BTreeSet<_> = repeats.iter().map(|message| &message.body).collect();
             self.wrong(bodies.len() > 1, "R6", || format!("rejections of {of:?} differ"));
         }
+    }
+}
+
+impl Event {
+    fn is_left(&self) -> bool {
+        self.due || self.leased || !self.published || self.webhook_state == "pending"
     }
 }
 

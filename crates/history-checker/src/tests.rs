@@ -30,6 +30,7 @@ fn result(id: &str, kind: &str, correlation_id: &str) -> ReceivedMessage {
         key: "po_1".into(),
         correlation_id: Some(correlation_id.into()),
         link_url: (kind == "payout_link.created").then(|| "https://links.example/1".into()),
+        sequence: None,
         body: kind.into(),
     }
 }
@@ -38,6 +39,8 @@ fn post() -> Webhook {
     Webhook {
         id: Some(ID.into()),
         key: "po_1".into(),
+        kind: "payout_link.created".into(),
+        sequence: Some(1),
         status: Some(204),
         is_verified: true,
         body: "{}".into(),
@@ -60,6 +63,7 @@ fn good() -> History {
         key: "po_1".into(),
         amount: "1250 EUR".into(),
         url: Some("https://links.example/1".into()),
+        history: None,
     };
     let record = Record {
         key: "po_1".into(),
@@ -363,4 +367,150 @@ fn r17_results_wait_for_no_merchant() {
     let mut in_time = good();
     in_time.unpublished = vec![event(10, 60), event(60, 10)];
     caught("R17", &in_time, |history| history.unpublished.push(event(11, 11)));
+}
+
+const CLAIMED: &str = "payout_link.claimed";
+const SUCCEEDED: &str = "payout_link.succeeded";
+
+/// The good one, and its link's changes after the creation.
+fn followed(kinds: &[&str]) -> History {
+    let mut history = good();
+    history.links[0].history = Some(vec!["issued".into()]);
+    history.asked_later = Some(HashSet::new());
+    for (sequence, kind) in (2..).zip(kinds) {
+        announce(&mut history, sequence, kind);
+        let word = kind.trim_start_matches("payout_link.");
+        history.links[0].history.as_mut().unwrap().push(word.into());
+    }
+    history
+}
+
+fn announce(history: &mut History, sequence: u32, kind: &str) {
+    let id = format!("event-1-{sequence}");
+    let link_url = good().messages[0].link_url.clone();
+    history.messages.push(ReceivedMessage { sequence: Some(sequence), link_url, ..result(&id, kind, "m-1") });
+    history.webhooks.push(Webhook {
+        id: Some(id.clone()),
+        kind: kind.into(),
+        sequence: Some(sequence),
+        body: kind.into(),
+        ..post()
+    });
+    let event = Event { id, kind: kind.into(), ..history.records[0].event.clone().unwrap() };
+    history.later.push(LaterEvent { key: "po_1".into(), event });
+}
+
+fn changes(history: &mut History) -> &mut Vec<String> {
+    history.links[0].history.as_mut().unwrap()
+}
+
+#[test]
+fn later_events_are_judged_as_the_first_one_is() {
+    let paid = followed(&[CLAIMED, SUCCEEDED]);
+    let mut repeated = paid.clone();
+    repeated.messages.extend(paid.messages.clone());
+    repeated.webhooks.extend(paid.webhooks.clone());
+    assert_eq!(check(&repeated, TRIES), [], "repeats are allowed");
+    caught("R3", &paid, |history| history.messages[2].link_url = Some("https://links.example/2".into()));
+    caught("R6", &paid, |history| drop(history.messages.remove(2)));
+    caught("R6", &paid, |history| {
+        history.messages.push(ReceivedMessage { body: b"another".to_vec(), ..history.messages[2].clone() });
+    });
+    caught("R7", &paid, |history| drop(history.webhooks.remove(2)));
+    caught("R7", &paid, |history| history.webhooks[1].status = Some(503));
+    caught("R7", &paid, |history| {
+        history.webhooks.push(Webhook { body: "[]".into(), ..history.webhooks[1].clone() });
+    });
+    caught("R9", &paid, |history| history.webhooks[1].id = Some("another".into()));
+    caught("R10", &paid, |history| history.later[0].event.published = false);
+    // A duplicate is answered with the newest event.
+    let mut late = paid.clone();
+    late.published.push(Published { came_late: true, ..job("m-3") });
+    late.messages.push(ReceivedMessage { correlation_id: Some("m-3".into()), ..paid.messages[3].clone() });
+    assert_eq!(check(&late, TRIES), []);
+}
+
+#[test]
+fn r18_sequences_have_no_gap_and_one_id() {
+    let paid = followed(&[CLAIMED, SUCCEEDED]);
+    caught("R18", &paid, |history| {
+        history.messages.retain(|message| message.kind != CLAIMED);
+    });
+    caught("R18", &paid, |history| history.messages[3].sequence = Some(4));
+    caught("R18", &paid, |history| history.messages[3].sequence = Some(2));
+    caught("R18", &paid, |history| history.messages[3].sequence = None);
+    caught("R18", &paid, |history| history.webhooks[2].sequence = Some(2));
+}
+
+#[test]
+fn r19_webhooks_arrive_in_sequence() {
+    let paid = followed(&[CLAIMED, SUCCEEDED]);
+    caught("R19", &paid, |history| history.webhooks.swap(1, 2));
+    caught("R19", &paid, |history| history.webhooks.rotate_left(1));
+    let mut repeated = paid.clone();
+    repeated.webhooks.push(paid.webhooks[0].clone());
+    assert_eq!(check(&repeated, TRIES), [], "a repeat may come later");
+}
+
+#[test]
+fn r20_nothing_follows_a_final_status() {
+    let after = |kinds: &[&str], next: &str| {
+        let mut history = followed(kinds);
+        let sequence = history.messages.iter().filter_map(|message| message.sequence).max().unwrap_or(1) + 1;
+        announce(&mut history, sequence, next);
+        changes(&mut history).push(next.trim_start_matches("payout_link.").into());
+        check(&history, TRIES)
+    };
+    for last in ["payout_link.payout_failed", "payout_link.reversed"] {
+        let found = after(&[CLAIMED, last], SUCCEEDED);
+        assert!(found.iter().any(|violation| violation.rule == "R20"), "{last}: {found:?}");
+    }
+    for last in ["payout_link.cancelled", "payout_link.expired"] {
+        assert_eq!(after(&[last], SUCCEEDED), []);
+        let found = after(&[last], CLAIMED);
+        assert!(found.iter().any(|violation| violation.rule == "R20"), "{last}: {found:?}");
+    }
+    assert_eq!(after(&[CLAIMED, SUCCEEDED], "payout_link.reversed"), []);
+    let found = after(&[CLAIMED, SUCCEEDED], "payout_link.payout_failed");
+    assert!(found.iter().any(|violation| violation.rule == "R20"), "{found:?}");
+    // The warning changes nothing.
+    let mut warned = followed(&[]);
+    announce(&mut warned, 2, "payout_link.expiring");
+    assert_eq!(check(&warned, TRIES), []);
+}
+
+#[test]
+fn r21_each_change_at_most_once_and_the_last_one_always() {
+    let paid = followed(&[CLAIMED, SUCCEEDED]);
+    // Announced twice, in another order, without a change, and not at all.
+    caught("R21", &paid, |history| announce(history, 4, SUCCEEDED));
+    caught("R21", &paid, |history| changes(history).swap(1, 2));
+    caught("R21", &paid, |history| changes(history).truncate(2));
+    caught("R21", &paid, |history| changes(history).push("reversed".into()));
+    caught("R21", &followed(&[]), |history| changes(history).push("claimed".into()));
+    // The question comes later; nobody knows when it comes.
+    let mut later = paid.clone();
+    changes(&mut later).push("reversed".into());
+    later.asked_later = Some(HashSet::from(["po_1".to_owned()]));
+    assert_eq!(check(&later, TRIES), []);
+    assert_eq!(check(&History { asked_later: None, ..later }, TRIES), []);
+    // Passed unseen, reopened and claimed again, and a claim that the provider has no word for.
+    let mut unseen = paid.clone();
+    *changes(&mut unseen) =
+        ["issued", "claimed", "issued", "claimed", "processing", "paid"].map(str::to_owned).into();
+    assert_eq!(check(&unseen, TRIES), []);
+    *changes(&mut unseen) = ["issued", "paid"].map(str::to_owned).into();
+    assert_eq!(check(&unseen, TRIES), []);
+    // The worker cancels links at their end, where the provider does not.
+    let mut ended = followed(&["payout_link.expired"]);
+    changes(&mut ended)[1] = "cancelled".into();
+    assert_eq!(check(&ended, TRIES), []);
+}
+
+#[test]
+fn r22_no_cancelled_link_is_paid_without_the_provider() {
+    let late = followed(&["payout_link.cancelled", SUCCEEDED]);
+    caught("R22", &late, |history| changes(history).truncate(2));
+    let paid = followed(&[CLAIMED, SUCCEEDED]);
+    caught("R22", &paid, |history| *changes(history) = ["issued", "cancelled"].map(str::to_owned).into());
 }

@@ -1,0 +1,146 @@
+//! R18 to R22: what is announced of a link after its creation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Link, ReceivedMessage, Violation, Webhook};
+
+/// What is known of one record's link.
+pub(super) struct Followed<'a> {
+    pub key: &'a str,
+    pub is_created: bool,
+    pub results: &'a [&'a ReceivedMessage],
+    pub posts: &'a [&'a Webhook],
+    pub links: &'a [&'a Link],
+    /// Whether its next question is due later. `None`: nobody knows, and its last status is not judged.
+    pub is_asked_later: Option<bool>,
+}
+
+/// An announced status: expired and cancelled are one, because a link that the worker cancelled at its end has expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Unclaimed,
+    Claimed,
+    Processing,
+    Succeeded,
+    PayoutFailed,
+    Over,
+    Reversed,
+}
+
+impl Followed<'_> {
+    pub(super) fn check(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        self.sequences(&mut found);
+        self.order_of_webhooks(&mut found);
+        let kinds = self.kinds();
+        for (before, after) in kinds.values().zip(kinds.values().skip(1)) {
+            if !may_follow(before, after) {
+                found.push(self.wrong("R20", format!("{after} follows {before}")));
+            }
+        }
+        self.ledger(&kinds, &mut found);
+        found
+    }
+
+    fn wrong(&self, rule: &'static str, evidence: String) -> Violation {
+        Violation { rule, evidence: format!("{}: {evidence}", self.key) }
+    }
+
+    fn sequences(&self, found: &mut Vec<Violation>) {
+        let mut ids: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
+        let of_results = self.results.iter().map(|message| (message.sequence, message.id.as_deref()));
+        let published: BTreeSet<u32> = of_results.clone().map(|(sequence, _)| number(sequence)).collect();
+        let of_posts = self.posts.iter().map(|post| (post.sequence, post.id.as_deref()));
+        for (sequence, id) in of_results.chain(of_posts) {
+            ids.entry(number(sequence)).or_default().extend(id);
+        }
+        for (sequence, ids) in ids.iter().filter(|(_, ids)| ids.len() > 1) {
+            found.push(self.wrong("R18", format!("sequence {sequence} has the ids {ids:?}")));
+        }
+        let is_whole = (1..).zip(&published).all(|(expected, sequence)| expected == *sequence);
+        if !is_whole {
+            found.push(self.wrong("R18", format!("results have the sequences {published:?}")));
+        }
+    }
+
+    fn order_of_webhooks(&self, found: &mut Vec<Violation>) {
+        let mut first_arrivals: Vec<u32> = Vec::new();
+        for post in self.posts {
+            let sequence = number(post.sequence);
+            if !first_arrivals.contains(&sequence) {
+                first_arrivals.push(sequence);
+            }
+        }
+        if !first_arrivals.is_sorted() {
+            found.push(self.wrong("R19", format!("webhooks arrived in the order {first_arrivals:?}")));
+        }
+    }
+
+    /// The types of the record's events by their sequences. The warning before the end changes nothing.
+    fn kinds(&self) -> BTreeMap<u32, &str> {
+        let results = self.results.iter().map(|message| (message.sequence, message.kind.as_str()));
+        let posts = self.posts.iter().map(|post| (post.sequence, post.kind.as_str()));
+        let named = results.chain(posts).filter_map(|(sequence, kind)| {
+            let kind = kind.strip_prefix("payout_link.")?;
+            (kind != "expiring").then_some((number(sequence), kind))
+        });
+        named.collect()
+    }
+
+    fn ledger(&self, kinds: &BTreeMap<u32, &str>, found: &mut Vec<Violation>) {
+        let [link] = self.links else { return };
+        let Some(history) = link.history.as_deref().filter(|_| self.is_created) else { return };
+        let entered: Vec<Status> = history.iter().filter_map(|word| status(word)).collect();
+        let announced: Vec<Status> = kinds.range(2..).filter_map(|(_, kind)| status(kind)).collect();
+        let evidence = || format!("the provider says {history:?}, and announced is {kinds:?}");
+        if !is_part_of(&announced, entered.get(1..).unwrap_or_default()) {
+            found.push(self.wrong("R21", evidence()));
+        }
+        let last = announced.last().copied().unwrap_or(Status::Unclaimed);
+        if self.is_asked_later == Some(false) && entered.last().is_some_and(|entered| *entered != last) {
+            found.push(self.wrong("R21", format!("the last status is not announced: {}", evidence())));
+        }
+        let was_over = entered.contains(&Status::Over) || announced.contains(&Status::Over);
+        if was_over && announced.contains(&Status::Succeeded) && !entered.contains(&Status::Succeeded) {
+            found.push(self.wrong("R22", evidence()));
+        }
+    }
+}
+
+/// Events of versions that do not number them are the first of their records.
+fn number(sequence: Option<u32>) -> u32 {
+    sequence.unwrap_or(1)
+}
+
+/// Whether each announced status was entered, in this order: statuses that were passed unseen may be left out.
+fn is_part_of(announced: &[Status], entered: &[Status]) -> bool {
+    let mut rest = entered.iter();
+    announced.iter().all(|status| {
+        // A provider may have no word for a claim that led to a payout.
+        let is_implied = *status == Status::Claimed && !entered.contains(&Status::Claimed);
+        is_implied || rest.any(|entered| entered == status)
+    })
+}
+
+fn may_follow(before: &str, after: &str) -> bool {
+    match before {
+        "failed" | "pending" | "payout_failed" | "reversed" => false,
+        "cancelled" | "expired" => after == "succeeded",
+        "succeeded" => after == "reversed",
+        _ => after != "created",
+    }
+}
+
+/// Of an event, or of the sandbox's ledger.
+fn status(word: &str) -> Option<Status> {
+    Some(match word {
+        "issued" | "unclaimed" | "reopened" => Status::Unclaimed,
+        "claimed" => Status::Claimed,
+        "processing" => Status::Processing,
+        "paid" | "succeeded" => Status::Succeeded,
+        "failed" | "payout_failed" => Status::PayoutFailed,
+        "cancelled" | "expired" => Status::Over,
+        "reversed" => Status::Reversed,
+        _ => return None,
+    })
+}
