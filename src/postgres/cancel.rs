@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{Store, connect::answered, error::StoreError};
 use crate::domain::LinkStatus;
 
-/// What is known of a link that is to be cancelled.
+/// The state of a link that is to be cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CancelState {
     pub status: LinkStatus,

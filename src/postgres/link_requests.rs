@@ -1,5 +1,7 @@
 //! `accept_link_request`, `carry_out_link_requests`, `claim_link_answers`, `finish_link_request`: messages that cancel a
 //! link or ask for its status wait in a table of their own until their answer is known.
+//!
+//! Records are found by `= ANY (ARRAY[…])`, so that no plan reads all of them.
 
 use std::time::Duration;
 
@@ -59,7 +61,7 @@ impl Store {
             let stored = sqlx::query_scalar!(
                 r#"
                 WITH record AS (
-                    SELECT id FROM payout_links WHERE merchant_payout_id = $3 AND merchant_id = $2
+                    SELECT id FROM payout_links WHERE merchant_payout_id = ANY (ARRAY[$3]) AND merchant_id = $2
                 ), stored AS (
                     INSERT INTO link_requests (
                         id, payout_link_id, kind, refresh, reason, reply_to, correlation_id, traceparent, tracestate
@@ -103,7 +105,7 @@ impl Store {
                 FROM link_requests GROUP BY payout_link_id
             ), waiting AS (
                 SELECT p.id, requested.cancels AND coalesce(p.link_status, 'unclaimed') = 'unclaimed' AS cancels
-                FROM requested JOIN payout_links p ON p.id = requested.payout_link_id
+                FROM requested JOIN payout_links p ON p.id = ANY (ARRAY[requested.payout_link_id])
                 WHERE p.state = 'created' AND p.connector = ANY ($1) AND (
                     (
                         requested.cancels AND coalesce(p.link_status, 'unclaimed') = 'unclaimed'
@@ -142,11 +144,11 @@ impl Store {
         let rows = sqlx::query!(
             r#"
             WITH settled AS (
-                SELECT r.id, p.state <> 'open' AND (
+                SELECT r.id, r.payout_link_id, p.state <> 'open' AND (
                     p.state <> 'created' OR NOT r.refresh
                     OR (greatest(p.asked_at, p.concluded_at) >= r.requested_at AND p.follow_failures = 0)
                 ) AS is_known
-                FROM link_requests r JOIN payout_links p ON p.id = r.payout_link_id
+                FROM link_requests r JOIN payout_links p ON p.id = ANY (ARRAY[r.payout_link_id])
                 WHERE r.due_at <= now() AND (
                     r.requested_at < now() - $2::bigint * interval '1 millisecond'
                     OR p.state IN ('failed', 'unknown')
@@ -165,7 +167,7 @@ impl Store {
             )
             UPDATE link_requests r SET due_at = now() + $4::bigint * interval '1 millisecond'
             FROM settled, payout_links p
-            WHERE r.id = settled.id AND p.id = r.payout_link_id
+            WHERE r.id = settled.id AND p.id = ANY (ARRAY[settled.payout_link_id])
             RETURNING
                 r.id, r.kind, r.reply_to, r.correlation_id, r.traceparent, r.tracestate, settled.is_known AS "is_known!",
                 p.merchant_id, p.merchant_payout_id, p.connector, p.state, p.link_status
@@ -231,7 +233,7 @@ impl Store {
             WITH finished AS (DELETE FROM link_requests WHERE id = $1 RETURNING payout_link_id, kind)
             UPDATE payout_links p SET cancel_requested_at = NULL
             FROM finished
-            WHERE $2 AND finished.kind = 'cancel' AND p.id = finished.payout_link_id AND NOT EXISTS (
+            WHERE $2 AND finished.kind = 'cancel' AND p.id = ANY (ARRAY[finished.payout_link_id]) AND NOT EXISTS (
                 SELECT FROM link_requests other
                 WHERE other.payout_link_id = p.id AND other.kind = 'cancel' AND other.id <> $1
             )
