@@ -375,3 +375,23 @@ fn redact(account: &Account, answer: &mut LinkAnswer) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_follower_that_works_is_woken_after_it_and_no_other_is() {
+        let example = include_str!("../../config.example.toml");
+        let wakes =
+            FollowWakes::new(&Config::from_text(example, std::iter::empty()).unwrap().connectors().unwrap());
+        wakes.wake("sandbox");
+        wakes.wake("sandbox");
+        assert!(wakes.woken("another").now_or_never().is_none());
+        assert!(wakes.woken("sandbox").now_or_never().is_some());
+        assert!(wakes.woken("sandbox").now_or_never().is_none());
+    }
+}
