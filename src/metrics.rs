@@ -14,6 +14,7 @@
 //! | `payout_links_connector_permits_taken` | gauge | `connector` | of `calls.concurrency`: records being processed |
 //! | `payout_links_link_questions_total` | counter | `connector`, `outcome` | questions about created links: `reported`, `unknown_status` (the provider's word is not known), `not_found`, `unanswered` |
 //! | `payout_links_link_changes_total` | counter | `connector`, `status` | changes of created links that were announced, by the status afterwards |
+//! | `payout_links_provider_webhooks_total` | counter | `connector`, `outcome` | webhooks of providers: `accepted` (the provider is asked about the link), `duplicate`, `unknown_link` (the account has other links), `unreadable` (authentic, and not what the provider documents), `not_authentic`, `unavailable` (not stored; the provider sends it again) |
 //! | `payout_links_results_total` | counter | `outcome` | publications of results: `published`, `unrouted` (no queue is bound for it), `failed` (will be retried) |
 //! | `payout_links_webhooks_total` | counter | `outcome` | webhook attempts: `delivered`, `failed` (will be retried), `abandoned` (the last attempt failed, or 410) |
 //! | `payout_links_abandoned_total` | counter | `reason` | work abandoned after a database error; it becomes due again |
@@ -74,6 +75,7 @@ pub struct Metrics {
     unknown_statuses: Family<Connector, Counter>,
     questions: Family<Asked, Counter>,
     link_changes: Family<Changed, Counter>,
+    provider_webhooks: Family<Asked, Counter>,
     results: Family<Fixed, Counter>,
     webhooks: Family<Fixed, Counter>,
     abandoned: Family<Fixed, Counter>,
@@ -128,6 +130,7 @@ impl Metrics {
             unknown_statuses: Family::default(),
             questions: Family::default(),
             link_changes: Family::default(),
+            provider_webhooks: Family::default(),
             results: Family::default(),
             webhooks: Family::default(),
             abandoned: Family::default(),
@@ -209,6 +212,11 @@ impl Metrics {
     pub fn status_changed(&self, account: &Account, status: LinkStatus) {
         let (connector, status) = (account.name.clone(), status.as_str());
         self.link_changes.get_or_create(&Changed { connector, status }).inc();
+    }
+
+    /// Counts a webhook of a provider by its outcome.
+    pub fn provider_webhook(&self, account: &Account, outcome: &'static str) {
+        self.provider_webhooks.get_or_create(&Asked { connector: account.name.clone(), outcome }).inc();
     }
 
     /// Counts a publication of a result.

@@ -18,6 +18,10 @@ GRANT SELECT, INSERT, DELETE ON attempts TO :"worker";
 GRANT SELECT, INSERT, UPDATE, DELETE ON suspect_messages TO :"worker";
 -- Deleted after an hour.
 GRANT SELECT, INSERT, DELETE ON rejected_messages TO :"worker";
+-- Deleted after a week.
+GRANT SELECT, INSERT, DELETE ON provider_webhooks TO :"worker";
+-- Deleted when they are answered.
+GRANT SELECT, INSERT, UPDATE, DELETE ON link_requests TO :"worker";
 -- How much each sealing key has encrypted.
 GRANT SELECT, INSERT, UPDATE ON sealing_keys TO :"worker";
 -- Settings that records depend on.

@@ -27,7 +27,13 @@ pub(super) async fn run(config: &Config, open_secrets: &[String]) -> anyhow::Res
     }
     report("broker", rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string()))?;
     if let Some(listen) = config.worker.health_listen {
-        say(health_port(listen).await)?;
+        say(port("health port", "worker.health_listen", listen).await)?;
+    }
+    if let Some(listen) = config.worker.provider_webhooks_listen {
+        say(port("provider webhooks port", "worker.provider_webhooks_listen", listen).await)?;
+    }
+    if let Some(warning) = config.provider_webhooks_warning() {
+        say(format_args!("warning {warning}"))?;
     }
     let connectors = config.connectors()?;
     match database(config).await {
@@ -67,14 +73,12 @@ pub(super) async fn run(config: &Config, open_secrets: &[String]) -> anyhow::Res
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Tests the health port. A port in use is not a failure, because a worker may run with this configuration.
-async fn health_port(listen: SocketAddr) -> String {
+/// Tests a port. A port in use is not a failure, because a worker may run with this configuration.
+async fn port(name: &str, setting: &str, listen: SocketAddr) -> String {
     match TcpListener::bind(listen).await {
-        Ok(_) => "ok      health port".to_owned(),
+        Ok(_) => format!("ok      {name}"),
         Err(error) => {
-            format!(
-                "note    health port: worker.health_listen {listen}: {error}; correct only if a worker runs there"
-            )
+            format!("note    {name}: {setting} {listen}: {error}; correct only if a worker runs there")
         }
     }
 }

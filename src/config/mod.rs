@@ -188,7 +188,8 @@ impl Config {
     pub fn open_files(&self) -> u64 {
         let calls = self.connectors.values().map(|section| section.calls.concurrency).sum::<usize>();
         let called = 2 * (calls + self.webhooks.concurrency);
-        called as u64 + u64::from(self.database.max_connections) + OTHER_FILES
+        let inbound = if self.worker.provider_webhooks_listen.is_some() { INBOUND_FILES } else { 0 };
+        called as u64 + u64::from(self.database.max_connections) + inbound + OTHER_FILES
     }
 
     /// Makes the configured connector accounts.
@@ -210,5 +211,7 @@ const RETENTION_BATCH: u32 = 500;
 /// Pause between two statements of retention.
 const RETENTION_PAUSE: Duration = Duration::from_millis(100);
 
-/// Open files for the listener, the broker, the standard streams and the runtime.
+/// Open files for the webhooks of providers: their connections, and those to the database.
+const INBOUND_FILES: u64 = 130;
+/// Open files for the health listener, the broker, the standard streams and the runtime.
 const OTHER_FILES: u64 = 64;

@@ -97,6 +97,15 @@ impl Config {
         problems
     }
 
+    /// Returns a warning if webhooks of providers are received and none can be authentic.
+    pub fn provider_webhooks_warning(&self) -> Option<&'static str> {
+        let has_secrets =
+            self.connectors.values().any(|connector| !connector.follow.webhook_secrets.is_empty());
+        (self.worker.provider_webhooks_listen.is_some() && !has_secrets).then_some(
+            "worker.provider_webhooks_listen is set, and no connector has follow.webhook_secrets: every webhook is answered 401",
+        )
+    }
+
     fn webhook_secrets(&self) -> impl Iterator<Item = (String, &Vec<SecretString>)> {
         let merchants = self.webhooks.merchant_secrets.iter();
         std::iter::once(("webhooks.secrets".to_owned(), &self.webhooks.secrets))

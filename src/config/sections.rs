@@ -34,6 +34,8 @@ pub struct WorkerSection {
     pub migrate: bool,
     /// Address of `/health/live`, `/health/ready` and `/metrics`; none are served if it is empty.
     pub health_listen: Option<SocketAddr>,
+    /// Address of `/connectors/ACCOUNT/webhooks`, for the webhooks of providers; it is not served if it is empty.
+    pub provider_webhooks_listen: Option<SocketAddr>,
 }
 
 impl Default for WorkerSection {
@@ -49,6 +51,7 @@ impl Default for WorkerSection {
             max_unfinished_begins: 5,
             migrate: true,
             health_listen: None,
+            provider_webhooks_listen: None,
         }
     }
 }

@@ -48,6 +48,9 @@ impl Metrics {
             for outcome in ["reported", "unknown_status", "not_found", "unanswered"] {
                 drop(self.questions.get_or_create(&Asked { connector: name.clone(), outcome }));
             }
+            for outcome in PROVIDER_WEBHOOKS {
+                drop(self.provider_webhooks.get_or_create(&Asked { connector: name.clone(), outcome }));
+            }
             for status in LinkStatus::ALL {
                 let status = status.as_str();
                 drop(self.link_changes.get_or_create(&Changed { connector: name.clone(), status }));
@@ -82,6 +85,8 @@ impl Metrics {
         registry.register("link_questions", questions, self.questions.clone());
         let changes = "Announced changes of created links by status";
         registry.register("link_changes", changes, self.link_changes.clone());
+        let webhooks = "Webhooks of providers by outcome";
+        registry.register("provider_webhooks", webhooks, self.provider_webhooks.clone());
         registry.register("results", "Publications of results by outcome", self.results.clone());
         registry.register("webhooks", "Webhook attempts by outcome", self.webhooks.clone());
         registry.register("abandoned", "Work abandoned after a database error", self.abandoned.clone());
@@ -146,6 +151,9 @@ const ENDS: [(PayoutLinkState, Option<ConclusionCode>); 4] = [
     (PayoutLinkState::Failed, Some(ConclusionCode::ConnectorUnavailable)),
     (PayoutLinkState::Unknown, Some(ConclusionCode::OutcomeUnknown)),
 ];
+
+const PROVIDER_WEBHOOKS: [&str; 6] =
+    ["accepted", "duplicate", "unknown_link", "unreadable", "not_authentic", "unavailable"];
 
 /// A label's name and its value.
 pub(super) type Fixed = [(&'static str, &'static str); 1];

@@ -3,14 +3,17 @@
 //! Each account has a follower of its own, so that the links of one account never delay another's. New and due jobs go
 //! first: while some wait for the account, only every tenth round asks.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::pending, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::Pipeline;
 use crate::{
-    connectors::{Account, AskedLink},
+    connectors::{Account, AskedLink, Connectors},
     contract,
     domain::{
         ConnectorError, LinkAnswer, LinkReport,
@@ -33,6 +36,35 @@ const SLACK: Duration = Duration::from_secs(1);
 const CONCURRENT_WRITES: usize = 64;
 /// Calls for one link in one claim: a question, a cancel, and a question whether it had an effect.
 const MAX_QUESTIONS: u32 = 2;
+
+/// Wakes the follower of an account early. A follower that does not wait at that moment looks once more before it does,
+/// so no wake-up is lost.
+pub(super) struct FollowWakes(BTreeMap<Arc<str>, Notify>);
+
+impl FollowWakes {
+    pub(super) fn new(connectors: &Connectors) -> Self {
+        Self(connectors.iter().map(|account| (account.name.clone(), Notify::new())).collect())
+    }
+
+    /// Wakes the account's follower: the only task that waits.
+    pub(super) fn wake(&self, account: &str) {
+        if let Some(follower) = self.0.get(account) {
+            follower.notify_one();
+        }
+    }
+
+    /// Wakes every follower.
+    pub(super) fn wake_all(&self) {
+        self.0.values().for_each(Notify::notify_one);
+    }
+
+    async fn woken(&self, account: &str) {
+        match self.0.get(account) {
+            Some(follower) => follower.notified().await,
+            None => pending().await,
+        }
+    }
+}
 
 /// The service that follows the links of one account.
 pub(super) struct Follower {
@@ -116,7 +148,7 @@ impl Follower {
 
     async fn wait(&self) {
         let pause = self.pipeline.sleep(jittered(INTERVAL, INTERVAL * 2));
-        let woken = self.pipeline.follow_soon.notified();
+        let woken = self.pipeline.follow_soon.woken(&self.name);
         tokio::select! {
             () = pause => {}
             () = woken => {}
@@ -283,7 +315,9 @@ impl Pipeline {
                 })
                 .collect(),
         };
-        self.store.record_answer(link, record).await?;
+        if self.store.record_answer(link, record).await? {
+            self.follow_soon.wake(&account.name);
+        }
         if has_events || link.followed.cancel_is_requested {
             self.answer_soon.notify_one();
         }
@@ -339,5 +373,25 @@ fn redact(account: &Account, answer: &mut LinkAnswer) {
         LinkAnswer::NotFound { status_code } => {
             tracing::warn!(http.status = status_code, "link not found at the provider, will ask again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_follower_that_works_is_woken_after_it_and_no_other_is() {
+        let example = include_str!("../../config.example.toml");
+        let wakes =
+            FollowWakes::new(&Config::from_text(example, std::iter::empty()).unwrap().connectors().unwrap());
+        wakes.wake("sandbox");
+        wakes.wake("sandbox");
+        assert!(wakes.woken("another").now_or_never().is_none());
+        assert!(wakes.woken("sandbox").now_or_never().is_some());
+        assert!(wakes.woken("sandbox").now_or_never().is_none());
     }
 }

@@ -151,7 +151,7 @@ impl LinkRequests {
     async fn run_once(&mut self) -> Result<usize, StoreError> {
         let pipeline = &self.pipeline;
         if pipeline.store.carry_out_link_requests(&self.connectors).await? > 0 {
-            pipeline.follow_soon.notify_waiters();
+            pipeline.follow_soon.wake_all();
         }
         let max_age = pipeline.settings.retry.max_age;
         let requests = pipeline.store.claim_link_answers(&self.connectors, max_age).await?;

@@ -25,6 +25,7 @@ mod key_rotation;
 mod link_requests;
 mod outbox;
 mod placement;
+mod provider_webhooks;
 mod process;
 mod reading;
 mod retention;
@@ -36,10 +37,11 @@ mod sweeper;
 mod timeline;
 mod work;
 
-use self::{ignored_fields::IgnoredFields, work::Incoming};
+use self::{follow::FollowWakes, ignored_fields::IgnoredFields, work::Incoming};
 pub use self::{
     key_rotation::{KeyRotation, KeyRotationSettings, Rotation},
     placement::Placement,
+    provider_webhooks::{WebhookIntake, WebhookOutcome},
     retention::RetentionSettings,
     sweeper::SweeperSettings,
 };
@@ -110,8 +112,8 @@ pub struct Pipeline {
     suspects: RwLock<()>,
     /// Wakes the sweeper early.
     look_soon: Notify,
-    /// Wakes the followers early.
-    follow_soon: Notify,
+    /// Wakes the follower of an account early.
+    follow_soon: FollowWakes,
     /// Wakes the service that answers link requests early.
     answer_soon: Notify,
     /// A reply could not be published: consumption pauses until results can be published.
@@ -140,6 +142,7 @@ impl Pipeline {
             store,
             publisher,
             metrics: Metrics::new(connectors.iter()),
+            follow_soon: FollowWakes::new(&connectors),
             ignored_fields: IgnoredFields::default(),
             connectors,
             webhooks,
@@ -150,7 +153,6 @@ impl Pipeline {
             delivering: PermitPool::new(settings.events_in_flight),
             suspects: RwLock::new(()),
             look_soon: Notify::new(),
-            follow_soon: Notify::new(),
             answer_soon: Notify::new(),
             replies_blocked: watch::Sender::new(false),
             may_consume: watch::Sender::new(true),

@@ -20,7 +20,7 @@ pub struct RetentionSettings {
     pub events_days: u32,
     /// Retention of attempts in days.
     pub attempts_days: u32,
-    /// Interval between two passes. A pass that finds nothing costs three index probes.
+    /// Interval between two passes. A pass that finds nothing costs four index probes.
     pub interval: Duration,
     /// Maximum number of rows in one statement, which takes the database a few milliseconds.
     pub batch: u32,
@@ -28,12 +28,16 @@ pub struct RetentionSettings {
     pub pause: Duration,
 }
 
+/// Retention of providers' webhooks in days: longer than any provider repeats one.
+const PROVIDER_WEBHOOKS_DAYS: u32 = 7;
+
 /// The rows that one pass deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Deleted {
     pub(super) requests: usize,
     pub(super) events: usize,
     pub(super) attempts: usize,
+    pub(super) provider_webhooks: usize,
 }
 
 /// The retention service.
@@ -47,6 +51,7 @@ enum Rows {
     Requests,
     Events,
     Attempts,
+    ProviderWebhooks,
 }
 
 impl Retention {
@@ -58,9 +63,15 @@ impl Retention {
     pub(super) async fn run(self) {
         while !self.pipeline.is_stopping() {
             match self.run_once().await {
-                Ok(Deleted { requests: 0, events: 0, attempts: 0 }) => {}
-                Ok(Deleted { requests, events, attempts }) => {
-                    tracing::debug!(requests, events, attempts, "rows past their retention deleted");
+                Ok(deleted) if deleted == Deleted::default() => {}
+                Ok(Deleted { requests, events, attempts, provider_webhooks }) => {
+                    tracing::debug!(
+                        requests,
+                        events,
+                        attempts,
+                        provider_webhooks,
+                        "rows past their retention deleted"
+                    );
                 }
                 Err(error @ StoreError::Unavailable(_)) => {
                     tracing::debug!(%error, "retention failed, will retry");
@@ -78,6 +89,7 @@ impl Retention {
             requests: self.delete(Rows::Requests).await?,
             events: self.delete(Rows::Events).await?,
             attempts: self.delete(Rows::Attempts).await?,
+            provider_webhooks: self.delete(Rows::ProviderWebhooks).await?,
         })
     }
 
@@ -104,6 +116,9 @@ impl Retention {
             }
             Rows::Attempts => {
                 store.delete_attempts(before(now, settings.attempts_days), after, settings.batch).await
+            }
+            Rows::ProviderWebhooks => {
+                store.delete_provider_webhooks(before(now, PROVIDER_WEBHOOKS_DAYS), settings.batch).await
             }
         }
     }

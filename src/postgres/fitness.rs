@@ -170,7 +170,10 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('suspect_messages', 'DELETE'),
             ('rejected_messages', 'SELECT'), ('rejected_messages', 'INSERT'), ('rejected_messages', 'DELETE'),
             ('remembered_settings', 'SELECT'), ('remembered_settings', 'INSERT'), ('remembered_settings', 'UPDATE'),
-            ('sealing_keys', 'SELECT'), ('sealing_keys', 'INSERT'), ('sealing_keys', 'UPDATE')
+            ('sealing_keys', 'SELECT'), ('sealing_keys', 'INSERT'), ('sealing_keys', 'UPDATE'),
+            ('provider_webhooks', 'SELECT'), ('provider_webhooks', 'INSERT'), ('provider_webhooks', 'DELETE'),
+            ('link_requests', 'SELECT'), ('link_requests', 'INSERT'), ('link_requests', 'UPDATE'),
+            ('link_requests', 'DELETE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
         UNION ALL
@@ -179,7 +182,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('payout_links', 'took_ms'), ('events', 'took_ms'), ('payout_links', 'service_rank'),
             ('payout_links', 'uncalled_holder'), ('payout_links', 'fresh_webhook_url'),
             ('payout_links', 'refreshed_at'), ('payout_links', 'account'), ('events', 'publish_attempts'), ('events', 'reply_due'),
-            ('events', 'publish_due_at')
+            ('events', 'publish_due_at'), ('payout_links', 'link_status'), ('events', 'sequence'),
+            ('payout_links', 'ask_again')
         ) AS migrated (name, added)
         WHERE NOT EXISTS (
             SELECT FROM pg_attribute

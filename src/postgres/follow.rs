@@ -44,7 +44,7 @@ impl Store {
                 FOR UPDATE SKIP LOCKED
             )
             UPDATE payout_links p SET
-                follow_holder = $3, follow_due_at = now() + $4::bigint * interval '1 millisecond'
+                follow_holder = $3, follow_due_at = now() + $4::bigint * interval '1 millisecond', ask_again = false
             FROM due WHERE p.id = ANY (ARRAY[due.id])
             RETURNING
                 p.id, merchant_id, merchant_payout_id, connector_payout_id AS "connector_payout_id!",

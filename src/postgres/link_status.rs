@@ -1,6 +1,6 @@
 //! `record_answer`: stores the provider's answer about a link, its status and its events in one statement.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -47,7 +47,8 @@ pub(super) struct AnswerRow {
 }
 
 impl Store {
-    /// Stores the answer and its events, ends the lease, and sets the time of the next question.
+    /// Stores the answer and its events, ends the lease, and sets the time of the next question. Returns whether that
+    /// is now, because a webhook of the provider came during the lease: the answer may be older.
     ///
     /// A request to cancel the link is answered once the link is not unclaimed, or can be claimed again.
     ///
@@ -57,7 +58,7 @@ impl Store {
     ///
     /// `LeaseLost` if the link belongs to another claim; `Unavailable` if the database did not answer while the lease
     /// ran; `Rejected` if the database does not accept the values. The link becomes due again after its lease.
-    pub async fn record_answer(&self, link: &FollowedLink, answer: AnswerRecord) -> Result<(), StoreError> {
+    pub async fn record_answer(&self, link: &FollowedLink, answer: AnswerRecord) -> Result<bool, StoreError> {
         let event_ids = answer.events.iter().map(|_| Uuid::now_v7()).collect();
         let row = Arc::new(AnswerRow { id: link.id, holder: link.lease.holder, answer, event_ids });
         while_leased(&link.lease, self.patiently(|| self.answering.submit(row.clone()))).await
@@ -66,7 +67,7 @@ impl Store {
 
 impl Statement for RecordAnswer {
     type Item = Arc<AnswerRow>;
-    type Answer = ();
+    type Answer = bool;
 
     fn weight(_: &Arc<AnswerRow>) -> usize {
         0
@@ -76,33 +77,30 @@ impl Statement for RecordAnswer {
         &self,
         connection: &mut PgConnection,
         rows: &[Arc<AnswerRow>],
-    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
         let (same, changed): (Vec<&AnswerRow>, Vec<&AnswerRow>) =
             rows.iter().map(AsRef::as_ref).partition(|row| row.event_ids.is_empty());
         let mut written = without_events(connection, &same).await?;
         for row in changed {
-            if with_events(connection, row).await? {
-                written.insert((row.id, row.holder));
+            if let Some(asks_again) = with_events(connection, row).await? {
+                written.insert((row.id, row.holder), asks_again);
             }
         }
         Ok(rows
             .iter()
-            .map(
-                |row| {
-                    if written.contains(&(row.id, row.holder)) { Ok(()) } else { Err(StoreError::LeaseLost) }
-                },
-            )
+            .map(|row| written.get(&(row.id, row.holder)).copied().ok_or(StoreError::LeaseLost))
             .collect())
     }
 }
 
-/// Stores the answers that change nothing: most of them.
+/// Stores the answers that change nothing: most of them. Returns the links that still belonged to the claim, each with
+/// whether it is asked about again at once.
 async fn without_events(
     connection: &mut PgConnection,
     rows: &[&AnswerRow],
-) -> Result<HashSet<(Uuid, Uuid)>, StoreError> {
+) -> Result<HashMap<(Uuid, Uuid), bool>, StoreError> {
     if rows.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     let written = sqlx::query!(
         r#"
@@ -116,7 +114,8 @@ async fn without_events(
             asked_at = now(),
             cancel_requested_at = CASE WHEN new.link_status = 'unclaimed' THEN p.cancel_requested_at END,
             follow_holder = NULL,
-            follow_due_at = now() + new.ask_after_ms * interval '1 millisecond'
+            follow_due_at =
+                CASE WHEN p.ask_again THEN now() ELSE now() + new.ask_after_ms * interval '1 millisecond' END
         FROM (SELECT
             unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
             unnest($6::timestamptz[]), unnest($7::boolean[]), unnest($8::integer[]), unnest($9::bigint[])
@@ -125,7 +124,7 @@ async fn without_events(
             ask_after_ms
         )
         WHERE p.id = ANY (ARRAY[new.id]) AND p.follow_holder = new.holder
-        RETURNING p.id, new.holder AS "holder!"
+        RETURNING p.id, new.holder AS "holder!", p.ask_again
         "#,
         &column(rows, |row| row.id),
         &column(rows, |row| row.holder),
@@ -139,17 +138,17 @@ async fn without_events(
     )
     .fetch_all(connection)
     .await?;
-    Ok(written.into_iter().map(|row| (row.id, row.holder)).collect())
+    Ok(written.into_iter().map(|row| ((row.id, row.holder), row.ask_again)).collect())
 }
 
 /// Stores an answer with its events: the status, the numbers of the events and the events themselves in one
-/// statement. Returns whether the link still belonged to the claim.
+/// statement. Returns whether the link is asked about again at once, if it still belonged to the claim.
 ///
 /// The update of the previous event's row names the next event in it and locks it. A worker that finishes its webhook
 /// at the same time sees that name, and wakes the next webhook.
-async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<bool, StoreError> {
+async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<Option<bool>, StoreError> {
     let (answer, events) = (&row.answer, &row.answer.events);
-    let Some((newest, newest_error)) = events.last() else { return Ok(false) };
+    let Some((newest, newest_error)) = events.last() else { return Ok(None) };
     let previous: Vec<Option<Uuid>> =
         std::iter::once(None).chain(row.event_ids.iter().copied().map(Some)).take(events.len()).collect();
     let next: Vec<Option<Uuid>> =
@@ -171,7 +170,8 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<b
                 asked_at = now(),
                 cancel_requested_at = CASE WHEN $3 = 'unclaimed' AND NOT $9 THEN p.cancel_requested_at END,
                 follow_holder = NULL,
-                follow_due_at = now() + $8::bigint * interval '1 millisecond',
+                follow_due_at =
+                    CASE WHEN p.ask_again THEN now() ELSE now() + $8::bigint * interval '1 millisecond' END,
                 status_changed_at = CASE WHEN $9 THEN now() ELSE p.status_changed_at END,
                 status_error = $10,
                 payout_status = $11,
@@ -180,7 +180,7 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<b
                 newest_event_type = $14,
                 sequence = before.sequence + $15
             FROM before WHERE p.id = before.id
-            RETURNING p.id, before.event_id, before.sequence
+            RETURNING p.id, before.event_id, before.sequence, p.ask_again
         ), undelivered AS (
             SELECT e.id, e.previous_event_id, e.webhook_state FROM events e JOIN changed ON e.id = changed.event_id
             UNION ALL
@@ -195,25 +195,26 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<b
                 due_at = CASE WHEN e.webhook_state = 'pending' AND e.holder IS NULL THEN now() ELSE e.due_at END
             FROM undelivered, changed WHERE e.id = undelivered.id
             RETURNING e.id, e.webhook_url, e.webhook_state
+        ), announced AS (
+            INSERT INTO events (
+                id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, due_at, sequence, new_payout_status,
+                occurred_at, error, previous_event_id, next_event_id, webhook_waits
+            )
+            SELECT
+                new.id, changed.id, new.type, previous.webhook_url,
+                CASE WHEN previous.webhook_url IS NULL THEN 'none' ELSE 'pending' END,
+                CASE WHEN previous.webhook_url IS NOT NULL THEN now() END,
+                now(), changed.sequence + new.place, new.payout_status, new.occurred_at, new.error,
+                coalesce(new.previous_event_id, changed.event_id), new.next_event_id,
+                previous.webhook_url IS NOT NULL AND (new.place > 1 OR previous.webhook_state = 'pending')
+            FROM changed LEFT JOIN brought_forward previous ON previous.id = changed.event_id
+            CROSS JOIN UNNEST(
+                $17::uuid[], $18::text[], $19::text[], $20::timestamptz[], $21::text[], $22::uuid[], $23::uuid[]
+            ) WITH ORDINALITY AS new (
+                id, type, payout_status, occurred_at, error, previous_event_id, next_event_id, place
+            )
         )
-        INSERT INTO events (
-            id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, due_at, sequence, new_payout_status,
-            occurred_at, error, previous_event_id, next_event_id, webhook_waits
-        )
-        SELECT
-            new.id, changed.id, new.type, previous.webhook_url,
-            CASE WHEN previous.webhook_url IS NULL THEN 'none' ELSE 'pending' END,
-            CASE WHEN previous.webhook_url IS NOT NULL THEN now() END,
-            now(), changed.sequence + new.place, new.payout_status, new.occurred_at, new.error,
-            coalesce(new.previous_event_id, changed.event_id), new.next_event_id,
-            previous.webhook_url IS NOT NULL AND (new.place > 1 OR previous.webhook_state = 'pending')
-        FROM changed LEFT JOIN brought_forward previous ON previous.id = changed.event_id
-        CROSS JOIN UNNEST(
-            $17::uuid[], $18::text[], $19::text[], $20::timestamptz[], $21::text[], $22::uuid[], $23::uuid[]
-        ) WITH ORDINALITY AS new (
-            id, type, payout_status, occurred_at, error, previous_event_id, next_event_id, place
-        )
-        RETURNING id
+        SELECT ask_again FROM changed
         "#,
         row.id,
         row.holder,
@@ -239,7 +240,7 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<b
         &previous as &[Option<Uuid>],
         &next as &[Option<Uuid>],
     )
-    .fetch_all(connection)
+    .fetch_optional(connection)
     .await?;
-    Ok(!written.is_empty())
+    Ok(written)
 }

@@ -12,6 +12,7 @@
 //! | `claim_followed`, `begin_cancel`, `record_answer` | asks about created links: status, events and the next question are stored together |
 //! | `request_cancel`, `cancel_state` | a request to cancel a link stays in its record until its answer is stored |
 //! | `accept_link_request`, `carry_out_link_requests`, `claim_link_answers`, `finish_link_request` | a message about a link is stored before it is acknowledged, and answered at least once |
+//! | `record_webhook` | a provider's webhook is stored once, and its link is due to be asked about |
 //! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
@@ -20,7 +21,7 @@
 //! | `be_present`, `take_over_leases` | makes the leases of workers that are gone due at once |
 //! | `note_rejection`, `rejection_of` | a rejected message is rejected again when it is delivered again |
 //! | `begin_suspect`, `end_suspect` | evidence that a message brings workers down |
-//! | `erase_requests`, `delete_events`, `delete_attempts` | deletes one batch of rows that are past their retention |
+//! | `erase_requests`, `delete_events`, `delete_attempts`, `delete_provider_webhooks` | deletes one batch of rows that are past their retention |
 //! | `audit_page` | reads a page of records for the history checker, without decrypting anything |
 //! | `record_seals`, `seals` | how many values each sealing key has encrypted |
 //! | `reseal`, `count_keys` | encrypts a page of records with the ring's first key; counts values by key |
@@ -57,6 +58,7 @@ mod open;
 mod outbox;
 mod probe;
 mod compression;
+mod provider_webhooks;
 mod prune;
 mod record_id;
 mod rejections;
@@ -100,6 +102,7 @@ pub use self::{
     migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
     probe::Probe,
+    provider_webhooks::{ProviderWebhooks, WebhookLink, WebhookRecord, WebhookStored},
     prune::Batch,
     record_id::Identity,
     remembered::Remembered,

@@ -1,4 +1,4 @@
-//! `erase_requests`, `delete_events`, `delete_attempts`: delete rows that are past their retention, a small batch at
+//! `erase_requests`, `delete_events`, `delete_attempts`, `delete_provider_webhooks`: delete rows that are past their retention, a small batch at
 //! a time.
 //!
 //! Locked rows are skipped, never waited for. The record and its sealed result are never deleted: replays and
@@ -98,6 +98,30 @@ impl Store {
         .fetch_all(&self.pool);
         let deleted = answered(&self.pool, deleted).await?;
         Ok(Batch { rows: deleted.len(), last: deleted.into_iter().max() })
+    }
+
+    /// Deletes at most `limit` webhooks of providers from before `cut_off`. A repeat after that leads to one more
+    /// question.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn delete_provider_webhooks(
+        &self,
+        cut_off: OffsetDateTime,
+        limit: u32,
+    ) -> Result<Batch, StoreError> {
+        let deleted = sqlx::query!(
+            "DELETE FROM provider_webhooks
+             WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM provider_webhooks WHERE received_at < $1 ORDER BY received_at LIMIT $2
+             ))",
+            cut_off,
+            i64::from(limit),
+        )
+        .execute(&self.pool);
+        let deleted = answered(&self.pool, deleted).await?;
+        Ok(Batch { rows: usize::try_from(deleted.rows_affected()).unwrap_or(usize::MAX), last: None })
     }
 }
 

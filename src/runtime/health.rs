@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context;
 use axum::{
     Json, Router,
     extract::State,
@@ -14,14 +13,14 @@ use axum::{
     routing::get,
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     metrics,
     pipeline::Pipeline,
     postgres::Probe,
     rabbitmq::Unsettled,
-    runtime::listener::{ListenerLimits, serve},
+    runtime::listener::{self, ListenerLimits, Server, serve},
     tasks,
 };
 
@@ -33,17 +32,6 @@ const LIMITS: ListenerLimits = ListenerLimits {
     max_head_bytes: 16 * 1024,
     max_body_bytes: 1024,
 };
-
-/// The health server. It serves until it is dropped.
-pub struct Health(Option<AbortHandle>);
-
-impl Drop for Health {
-    fn drop(&mut self) {
-        if let Some(server) = &self.0 {
-            server.abort();
-        }
-    }
-}
 
 #[derive(Clone)]
 struct Watched {
@@ -62,9 +50,7 @@ const NEGLECTED: Duration = Duration::from_secs(30);
 ///
 /// If the address cannot be bound.
 pub async fn bind(listen: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
-    let Some(listen) = listen else { return Ok(None) };
-    let listener = TcpListener::bind(listen).await;
-    listener.map(Some).with_context(|| format!("worker.health_listen: cannot listen on {listen}"))
+    listener::bind("worker.health_listen", listen).await
 }
 
 /// Starts the server.
@@ -78,8 +64,8 @@ pub fn start(
     consuming: watch::Receiver<bool>,
     unsettled: Unsettled,
     database: Probe,
-) -> anyhow::Result<Health> {
-    let Some(listener) = listener else { return Ok(Health(None)) };
+) -> anyhow::Result<Server> {
+    let Some(listener) = listener else { return Ok(Server::default()) };
     tracing::info!(address = %listener.local_addr()?, "health endpoint listening");
     let router = Router::new()
         .route("/health/live", get(async || "live"))
@@ -91,8 +77,7 @@ pub fn start(
             unsettled,
             database: Arc::new(database),
         });
-    let server = tokio::spawn(serve(listener, router, LIMITS));
-    Ok(Health(Some(server.abort_handle())))
+    Ok(Server::of(tokio::spawn(serve(listener, router, LIMITS))))
 }
 
 async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {

@@ -1,7 +1,8 @@
 //! Serves HTTP within limits of time, size and connections, because the port may be reachable for anyone.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+use anyhow::Context;
 use axum::{Router, extract::DefaultBodyLimit};
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -10,7 +11,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -25,6 +26,36 @@ pub struct ListenerLimits {
     pub connection_timeout: Duration,
     pub max_head_bytes: usize,
     pub max_body_bytes: usize,
+}
+
+/// A server of a listener, if there is one. It serves until this is dropped.
+#[derive(Default)]
+pub struct Server(Option<AbortHandle>);
+
+impl Server {
+    /// Makes the server of a task that serves.
+    pub fn of(task: JoinHandle<()>) -> Self {
+        Self(Some(task.abort_handle()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            server.abort();
+        }
+    }
+}
+
+/// Binds the address of a setting, if it has one.
+///
+/// # Errors
+///
+/// If the address cannot be bound.
+pub async fn bind(setting: &str, listen: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(listen) = listen else { return Ok(None) };
+    let listener = TcpListener::bind(listen).await;
+    listener.map(Some).with_context(|| format!("{setting}: cannot listen on {listen}"))
 }
 
 /// Pause after an error of `accept`, such as too many open files.
@@ -67,8 +98,6 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: ListenerLim
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

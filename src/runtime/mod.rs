@@ -3,6 +3,7 @@
 pub mod file_limit;
 pub mod health;
 pub mod listener;
+pub mod provider_webhooks;
 pub mod run;
 pub mod shutdown;
 pub mod telemetry;

@@ -17,6 +17,7 @@ use crate::{
     rabbitmq::{BrokerError, Consumer, Publisher, Stopper},
     runtime::file_limit,
     runtime::health,
+    runtime::provider_webhooks,
     runtime::shutdown::Signals,
     webhooks::Webhooks,
 };
@@ -38,6 +39,10 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
         );
     }
     let health_listener = health::bind(config.worker.health_listen).await?;
+    let webhooks_listener = provider_webhooks::bind(config.worker.provider_webhooks_listen).await?;
+    if let Some(warning) = config.provider_webhooks_warning() {
+        tracing::warn!("{warning}");
+    }
     let (publisher, mut publishing) = Publisher::start(config.broker());
     // Concurrently with the database: it reads the system's certificates.
     let settings = config.webhooks();
@@ -69,6 +74,8 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     let stopper = consumer.stopper();
     let probe = postgres::Probe::new(&config.database())?;
     let health = health::start(health_listener, &pipeline, consumer.is_up(), consumer.unsettled(), probe)?;
+    let store = postgres::ProviderWebhooks::new(&config.database())?;
+    let provider_webhooks = provider_webhooks::start(webhooks_listener, &pipeline, store)?;
     let mut taking = tokio::spawn(pipeline.clone().take_jobs(consumer));
     tracing::info!("worker started");
 
@@ -99,7 +106,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
             true
         }
     };
-    drop(health);
+    drop((health, provider_webhooks));
     match failed {
         Some(error) => Err(error),
         // Abandoned work still uses connections, so closing them would wait in vain.

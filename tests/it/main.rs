@@ -38,6 +38,7 @@ mod outside;
 mod permissions;
 mod plans;
 mod poison;
+mod provider_webhooks;
 mod program;
 mod readme;
 mod restores;

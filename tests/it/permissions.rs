@@ -8,7 +8,7 @@ use lapin::{
     types::FieldTable,
 };
 use payout_link_worker::{postgres, rabbitmq::Names};
-use provider_simulators::sandbox::Fault;
+use provider_simulators::sandbox::{Announce, Fault, LinkChange};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{Service, Setup, TestEnv, eventually, job};
@@ -44,6 +44,8 @@ async fn the_roles_rights_are_enough() {
         .set("retention.events_days", 0)
         .set("retention.attempts_days", 0)
         .set("worker.sweep_interval_ms", 50)
+        .set("worker.provider_webhooks_listen", "127.0.0.1:0")
+        .set("connectors.sandbox.follow.webhook_secrets", r#"["canary-inbound-secret"]"#)
         .build()
         .await;
     let (name, url) = role(&env).await;
@@ -61,9 +63,21 @@ async fn the_roles_rights_are_enough() {
         env.publish(job(id)).await;
         env.result_of(id).await;
     }
+    // a change that its provider announces,
+    let webhooks = format!("{}/connectors/sandbox/webhooks", worker.provider_webhooks_url().await);
+    env.provider.announce(Some(Announce::to(webhooks, "canary-inbound-secret")));
+    let link = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    env.provider.change(&link, LinkChange::Claim).unwrap();
+    eventually("the change", async || {
+        let results = env.results_of("po_1");
+        results.iter().any(|result| result.kind() == "payout_link.claimed").then_some(())
+    })
+    .await;
+    let old = "UPDATE provider_webhooks SET received_at = now() - interval '8 days'";
+    assert_eq!(sqlx::query(old).execute(&env.pool).await.unwrap().rows_affected(), 1);
     // and everything is past its retention,
     let left = "SELECT (SELECT count(*) FROM payout_links WHERE request IS NOT NULL)
-        + (SELECT count(*) FROM events) + (SELECT count(*) FROM attempts)";
+        + (SELECT count(*) FROM events) + (SELECT count(*) FROM attempts) + (SELECT count(*) FROM provider_webhooks)";
     eventually("all to be erased", async || {
         let left: i64 = sqlx::query_scalar(left).fetch_one(&env.pool).await.unwrap();
         (left == 0).then_some(())
@@ -89,6 +103,7 @@ async fn the_roles_rights_are_no_more_than_enough() {
         "DELETE FROM payout_links",
         "TRUNCATE events",
         "UPDATE attempts SET outcome = 'created'",
+        "UPDATE provider_webhooks SET connector = 'another'",
         "DROP TABLE attempts",
         "ALTER TABLE payout_links DISABLE TRIGGER ALL",
         "CREATE TABLE mine (id integer)",

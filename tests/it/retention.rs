@@ -90,6 +90,26 @@ async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
     assert_eq!(env.shown("po_old").unwrap()["event"], Value::Null);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_of_providers_are_deleted_after_a_week() {
+    let env = Setup::default().set("worker.sweep_interval_ms", 20).build().await;
+    let worker = env.start_worker().await;
+    sqlx::query(
+        "INSERT INTO provider_webhooks (connector, digest, event_type, received_at)
+         SELECT 'sandbox', int4send(number), 'event', now() - number * interval '1 minute'
+         FROM generate_series(1, 7 * 1440 + 1200) number",
+    )
+    .execute(&env.pool)
+    .await
+    .unwrap();
+    // More than two batches are past it.
+    let old = "SELECT count(*) FROM provider_webhooks WHERE received_at < now() - interval '7 days'";
+    until_none(&env, "the old webhooks are deleted", old).await;
+    let left = count(&env, "SELECT count(*) FROM provider_webhooks").await;
+    assert!((10_000..=10_080).contains(&left), "{left}");
+    worker.stop().await;
+}
+
 /// As if the payout had been made so many days ago: times, and the ids, which are times, too.
 async fn age(env: &TestEnv, id: &str, days: i32) {
     let aged = |column: &str| {

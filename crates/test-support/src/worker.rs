@@ -50,9 +50,18 @@ impl Worker {
 
     /// Where it serves health, which was left to it: `worker.health_listen` has port 0.
     pub async fn health_url(&self) -> String {
-        let address = eventually("the worker serves health", async || {
+        self.url_of("health endpoint listening").await
+    }
+
+    /// Where it takes webhooks of providers, which was left to it: `worker.provider_webhooks_listen` has port 0.
+    pub async fn provider_webhooks_url(&self) -> String {
+        self.url_of("provider webhooks endpoint listening").await
+    }
+
+    async fn url_of(&self, listening: &str) -> String {
+        let address = eventually(listening, async || {
             let log = self.log();
-            let line = log.lines().find(|line| line.contains("health endpoint listening"))?;
+            let line = log.lines().find(|line| line.contains(listening))?;
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             Some(line["address"].as_str().unwrap().to_owned())
         });

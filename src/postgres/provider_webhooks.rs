@@ -1,0 +1,153 @@
+//! `record_webhook`: stores a provider's webhook once, and makes its link due to be asked about, in one statement.
+//!
+//! It has connections of its own. Webhooks come from outside: however many there are, jobs never wait for them.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use sqlx::{
+    AssertSqlSafe, Executor, PgPool,
+    pool::PoolConnection,
+    postgres::{PgPoolOptions, Postgres},
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    connect::{DatabaseSettings, PLANNING, options},
+    error::StoreError,
+};
+
+/// Stores the webhooks of providers.
+pub struct ProviderWebhooks {
+    pool: PgPool,
+}
+
+/// A provider's webhook, as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct WebhookRecord<'a> {
+    /// The connector's name in the configuration.
+    pub connector: &'a str,
+    /// Equal in every delivery of one webhook.
+    pub dedupe_key: &'a str,
+    pub event_type: &'a str,
+    /// The link's id at the provider, or the id of the payout that came of it.
+    pub link: WebhookLink<'a>,
+}
+
+/// How a webhook names its link.
+#[derive(Debug, Clone, Copy)]
+pub enum WebhookLink<'a> {
+    ConnectorPayoutId(&'a str),
+    ProviderPayoutId(&'a str),
+}
+
+/// What became of a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookStored {
+    /// The link is due to be asked about.
+    Accepted,
+    /// It was stored before. Nothing has changed.
+    Duplicate,
+    /// It is stored, and its link is not ours.
+    UnknownLink,
+}
+
+/// Connections. A statement takes a millisecond or two.
+const CONNECTIONS: u32 = 2;
+/// Limit for connecting and the answer together: the provider has its answer within a second.
+const PATIENCE: Duration = Duration::from_millis(800);
+/// Limit of the statement in the server: a connection is soon free again.
+const STATEMENT_MS: u64 = 600;
+const IDLE: Duration = Duration::from_secs(120);
+
+impl ProviderWebhooks {
+    /// Makes a store of webhooks. It connects at the first webhook.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unusable`] if the URL cannot be read.
+    pub fn new(settings: &DatabaseSettings) -> Result<Self, StoreError> {
+        let options = options(settings)?.application_name("payout-link-worker provider webhooks");
+        let limit = STATEMENT_MS.to_string();
+        let limits = [("lock_timeout", &*limit), ("statement_timeout", &limit)];
+        let own: String =
+            limits.iter().chain(PLANNING).map(|(name, value)| format!("SET {name} = '{value}';")).collect();
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(PATIENCE)
+            .idle_timeout(IDLE)
+            .after_connect(move |connection, _| {
+                let own = own.clone();
+                Box::pin(async move { connection.execute(sqlx::raw_sql(AssertSqlSafe(own))).await.map(drop) })
+            })
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// Stores a webhook and makes its link due, also a link that is not asked about any more. While a worker asks about
+    /// the link, it is asked about once more after that.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`, within a second. The webhook may be stored then, if only the answer was lost.
+    pub async fn record_webhook(&self, webhook: WebhookRecord<'_>) -> Result<WebhookStored, StoreError> {
+        let deadline = Instant::now() + PATIENCE;
+        let late = |_| StoreError::Unavailable("the database does not answer".into());
+        let mut connection = timeout_at(deadline, self.pool.acquire()).await.map_err(late)??;
+        match timeout_at(deadline, record(&mut connection, webhook)).await {
+            Ok(stored) => stored,
+            Err(elapsed) => {
+                // It is in the middle of a statement: the next webhook would wait for that.
+                connection.close_on_drop();
+                Err(late(elapsed))
+            }
+        }
+    }
+}
+
+async fn record(
+    connection: &mut PoolConnection<Postgres>,
+    webhook: WebhookRecord<'_>,
+) -> Result<WebhookStored, StoreError> {
+    let (connector_payout_id, provider_payout_id) = match webhook.link {
+        WebhookLink::ConnectorPayoutId(id) => (Some(id), None),
+        WebhookLink::ProviderPayoutId(id) => (None, Some(id)),
+    };
+    let key = digest::digest(&digest::SHA256, webhook.dedupe_key.as_bytes());
+    // A link that is locked by a worker's answer is read again after it: whether it has a holder counts from then.
+    let stored = sqlx::query!(
+        r#"
+        WITH link AS (
+            SELECT id FROM payout_links
+            WHERE connector_payout_id = $4 AND connector = $1 AND state = 'created'
+            UNION ALL
+            SELECT id FROM payout_links
+            WHERE provider_payout_id = $5 AND connector = $1 AND state = 'created'
+        ), webhook AS (
+            INSERT INTO provider_webhooks (connector, digest, event_type, payout_link_id)
+            VALUES ($1, $2, $3, (SELECT id FROM link LIMIT 1))
+            ON CONFLICT DO NOTHING
+            RETURNING payout_link_id
+        ), due AS (
+            UPDATE payout_links p SET
+                follow_due_at = CASE WHEN p.follow_holder IS NULL THEN now() ELSE p.follow_due_at END,
+                ask_again = p.follow_holder IS NOT NULL
+            FROM webhook WHERE p.id = ANY (ARRAY[webhook.payout_link_id])
+            RETURNING p.id
+        )
+        SELECT EXISTS (SELECT FROM webhook) AS "is_new!", EXISTS (SELECT FROM due) AS "has_link!"
+        "#,
+        webhook.connector,
+        key.as_ref(),
+        webhook.event_type,
+        connector_payout_id,
+        provider_payout_id,
+    )
+    .fetch_one(&mut **connection)
+    .await?;
+    Ok(match (stored.is_new, stored.has_link) {
+        (false, _) => WebhookStored::Duplicate,
+        (true, true) => WebhookStored::Accepted,
+        (true, false) => WebhookStored::UnknownLink,
+    })
+}
