@@ -10,8 +10,9 @@ use crate::{
 const NOWHERE: &str = "http://127.0.0.1:1";
 
 pub fn ordinary(steady_url: &str) -> String {
-    let connectors: String = CONNECTORS.iter().map(|connector| connector.section(NOWHERE, CALLS)).collect();
-    configuration(512, 256, &(connectors + &STEADY.section(steady_url, CALLS)))
+    let connectors: String =
+        CONNECTORS.iter().map(|connector| connector.section_with_recipients(NOWHERE, CALLS)).collect();
+    configuration(512, 256, &(connectors + &STEADY.section_with_recipients(steady_url, CALLS)))
 }
 
 /// With the limits of `saturation.rs`, and the connector that is renamed under its name of the moment.

@@ -37,6 +37,9 @@ pub static STEADY: Connector = Connector { name: "steady", rule: Rule::SameKey, 
 
 /// Whose section is renamed while records are open: no other fault is planned for it.
 pub static ROAMING: Connector = Connector { name: "roaming", rule: Rule::SameKey, account: None };
+/// Of a sandbox's links, whose recipients are quick. The longest interval leaves the machine to the rest of the run.
+const FOLLOW: &str = "min_interval_seconds = 1\nmax_interval_seconds = 20";
+
 /// What it is called for a while.
 pub const RENAMED: &str = "renamed";
 
@@ -47,6 +50,15 @@ pub const LINKS: &str = "https://links.chaos.example";
 impl Connector {
     pub fn variable(&self) -> String {
         format!("PAYOUT_LINK__CONNECTORS__{}__URL", self.name.to_uppercase())
+    }
+
+    /// `[connectors.NAME]`, and `[connectors.NAME.follow]` where recipients claim.
+    pub fn section_with_recipients(&self, url: &str, calls: &str) -> String {
+        let section = self.section(url, calls);
+        match self.account {
+            Some(_) => section,
+            None => format!("{section}[connectors.{}.follow]\n{FOLLOW}\n", self.name),
+        }
     }
 
     /// `[connectors.NAME]`

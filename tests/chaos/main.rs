@@ -17,6 +17,7 @@ mod overload;
 mod plan;
 mod random;
 mod raw;
+mod recipients;
 mod report;
 mod samples;
 mod saturation;
@@ -36,7 +37,7 @@ use std::{
 use clap::Parser;
 use tokio::{sync::Semaphore, time::sleep_until};
 
-use crate::{test_env::TestEnv, workers::WORKERS};
+use crate::{recipients::Recipients, test_env::TestEnv, workers::WORKERS};
 
 /// Kills and cuts everything that a payout link depends on, for as long as you like, and checks what comes of it.
 #[derive(Parser)]
@@ -134,8 +135,14 @@ async fn run(
     let rate = arguments.rate.unwrap_or(if arguments.saturate { saturation::RATE } else { 31 });
     let backlog = if arguments.saturate { arguments.backlog } else { 0 };
     let publishing = tokio::spawn(publish(env.clone(), rate, backlog, length));
+    // Where everything is full, accounts have no calls left for questions every second.
+    let recipients = variant.is_none().then(|| tokio::spawn(Recipients::act(env.clone())));
     let done = faults::carry_out(&env, plan).await;
     publishing.await.unwrap();
+    env.recipients.stop();
+    if let Some(recipients) = recipients {
+        recipients.await.unwrap();
+    }
     let published_for = started.elapsed();
     env.heal();
     if variant.is_some() {

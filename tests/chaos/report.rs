@@ -8,6 +8,10 @@ pub struct Report {
     pub took: Duration,
     pub published: usize,
     pub records: usize,
+    /// Links that recipients claimed, or that expired or were cancelled at the provider.
+    pub changed_links: usize,
+    /// Events after the first ones of their records.
+    pub later_events: usize,
     pub states: BTreeMap<String, usize>,
     pub refused: usize,
     pub rate: usize,
@@ -36,6 +40,8 @@ impl Report {
         for (state, count) in &self.states {
             row(&format!("… {state}"), count.to_string());
         }
+        row("links that changed after their creation", self.changed_links.to_string());
+        row("… events of these changes", self.later_events.to_string());
         row("jobs refused", self.refused.to_string());
         row("faults", faults.to_string());
         for (what, count) in &self.repeats {

@@ -2,12 +2,12 @@
 //! It looks at the database as an operator does, over a connection of its own that no fault is planned for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use history_checker::{Overdue, Progress, key};
+use history_checker::{Event, LaterEvent, Overdue, Progress, key};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
@@ -26,6 +26,8 @@ const UNLIMITED: u64 = 20;
 /// From a conclusion until its result is published: an event's lease (13 s here), where the write that says so was lost
 /// with its database, and ten seconds.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(23);
+/// A link that is asked about later than this at the end of a run is not waited for.
+const ASKED_WITHIN: Duration = Duration::from_secs(60);
 /// At the end of a run nothing may be due for longer.
 const BOUND_AT_END: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -196,10 +198,15 @@ impl Samples {
             let known = overdue.remove(&id);
             overdue.insert(id, known.map_or(sample.clone(), |known| known.worse(sample)));
         }
+        // A later event is as old as its id says.
         let oldest: Option<(String, i64)> = sqlx::query_as(
-            "SELECT e.id::text, (extract(epoch FROM now() - p.concluded_at) * 1000)::bigint
-            FROM events e JOIN payout_links p ON p.id = e.payout_link_id
-            WHERE e.due_at IS NOT NULL AND e.published_at IS NULL ORDER BY p.concluded_at LIMIT 1",
+            "SELECT e.id::text, (extract(epoch FROM now() - began.at) * 1000)::bigint
+            FROM events e JOIN payout_links p ON p.id = e.payout_link_id CROSS JOIN LATERAL (
+                SELECT CASE WHEN e.sequence = 1 THEN p.concluded_at ELSE to_timestamp(
+                    ('x0000' || left(replace(e.id::text, '-', ''), 12))::bit(64)::bigint / 1000.0
+                ) END AS at
+            ) AS began
+            WHERE e.due_at IS NOT NULL AND e.published_at IS NULL ORDER BY began.at LIMIT 1",
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -281,6 +288,48 @@ impl Samples {
         .await
         .map_err(|error| error.to_string())?;
         Ok(rows.into_iter().map(|(merchant_id, id, at)| (key(&merchant_id, &id), at)).collect())
+    }
+
+    /// The events that came after the first ones of their records.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    pub async fn later(&self) -> Result<Vec<LaterEvent>, String> {
+        type Row = (String, String, String, String, bool, bool, bool, String, i32);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT merchant_id, merchant_payout_id, e.id::text, e.type, e.published_at IS NOT NULL,
+                e.due_at IS NOT NULL, e.holder IS NOT NULL, e.webhook_state, e.webhook_attempts
+            FROM events e JOIN payout_links p ON p.id = e.payout_link_id WHERE e.sequence > 1",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| error.to_string())?;
+        let later = rows.into_iter().map(
+            |(merchant_id, merchant_payout_id, id, kind, published, due, leased, webhook_state, attempts)| {
+                let webhook_attempts = attempts.unsigned_abs();
+                let event = Event { id, kind, published, due, leased, webhook_state, webhook_attempts };
+                LaterEvent { key: key(&merchant_id, &merchant_payout_id), event }
+            },
+        );
+        Ok(later.collect())
+    }
+
+    /// Keys with links that are asked about so much later that no run waits for it: a reversal.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    pub async fn asked_later(&self) -> Result<HashSet<String>, String> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT merchant_id, merchant_payout_id FROM payout_links
+            WHERE follow_due_at > now() + $1 * interval '1 second'",
+        )
+        .bind(ASKED_WITHIN.as_secs_f64())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| error.to_string())?;
+        Ok(rows.into_iter().map(|(merchant_id, id)| key(&merchant_id, &id)).collect())
     }
 
     pub fn recoveries(&self) -> Vec<Option<Duration>> {

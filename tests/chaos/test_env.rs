@@ -22,6 +22,7 @@ use crate::{
     jobs::{self, CANARY},
     plan::MERCHANTS,
     proxy::{Kind, Proxy},
+    recipients::Recipients,
     samples::Samples,
     saturation::{self, Variant},
     services::Postgres,
@@ -50,6 +51,7 @@ pub struct TestEnv {
     /// How the system is full; `None` in the ordinary mode.
     pub variant: Option<Variant>,
     pub samples: Arc<Samples>,
+    pub recipients: Recipients,
     /// Creating calls on the ways to the providers.
     pub calls: Calls,
     probes: AtomicU64,
@@ -123,6 +125,7 @@ impl TestEnv {
             crowd,
             variant,
             samples,
+            recipients: Recipients::default(),
             calls,
             probes: AtomicU64::default(),
         };

@@ -46,6 +46,8 @@ pub struct Ear {
     pub leaks: Vec<Leak>,
     /// When each record's first result was heard.
     pub concluded: HashMap<String, Instant>,
+    /// The sequence and type of each record's newest event.
+    pub newest: HashMap<String, (u64, String)>,
     /// Messages whose rejection was heard.
     pub rejected: HashSet<String>,
     pub replayed: u64,
@@ -359,6 +361,11 @@ impl Ear {
             self.rejected.extend(properties.correlation_id().as_ref().map(ToString::to_string));
         } else {
             self.concluded.entry(key.clone()).or_insert_with(Instant::now);
+            let sequence = body["sequence"].as_u64().unwrap_or(1);
+            let newest = self.newest.entry(key.clone()).or_default();
+            if newest.0 < sequence {
+                *newest = (sequence, kind.clone());
+            }
         }
         self.heard.push(ReceivedMessage {
             is_reply: queue == REPLIES,

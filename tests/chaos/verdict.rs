@@ -16,6 +16,7 @@ use crate::{
     calls::Answer,
     connectors::{Provider, references},
     faults::Done,
+    recipients::Recipients,
     report::Report,
     saturation::FULL_REPLIES,
     services::until,
@@ -70,12 +71,14 @@ pub async fn quiet(env: &TestEnv) -> Option<Duration> {
         let is_still = last.is_none_or(|last| last.elapsed() > Duration::from_secs(2));
         seen.is_some_and(|(progress, replies)| progress.left + replies == 0)
             && is_still
+            && Recipients::unannounced(env).is_empty()
             && env.upstream.waiting().await == Some(0)
     };
     let patience = if env.variant.is_some() { PATIENCE_WITH_BACKLOG } else { PATIENCE };
     let quiet = until("quiet", patience, is_quiet).await;
     if quiet.is_err() {
         println!("  !! {} jobs are without an answer", env.upstream.unanswered());
+        println!("  !! the last statuses of {:?} are not announced", Recipients::unannounced(env));
     }
     quiet.is_ok().then(|| started.elapsed())
 }
@@ -145,6 +148,8 @@ pub async fn reach(
         took,
         published: history.published.len(),
         records: history.records.len(),
+        changed_links: env.recipients.count(),
+        later_events: history.later.len(),
         states: history.records.iter().fold(BTreeMap::new(), |mut states, record| {
             *states.entry(record.state.clone()).or_default() += 1;
             states
@@ -216,6 +221,8 @@ async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
         messages: heard,
         dead,
         webhooks,
+        later: env.samples.later().await?,
+        asked_later: Some(env.samples.asked_later().await?),
         waiting,
         leaks,
         ambiguous: env.upstream.ambiguous(),

@@ -115,9 +115,10 @@ fn number(sequence: Option<u32>) -> u32 {
 /// Whether each announced status was entered, in this order: statuses that were passed unseen may be left out.
 fn is_part_of(announced: &[Status], entered: &[Status]) -> bool {
     let mut rest = entered.iter();
+    let was_paid = entered.iter().any(|status| matches!(status, Status::Processing | Status::Succeeded));
     announced.iter().all(|status| {
         // A provider may have no word for a claim that led to a payout.
-        let is_implied = *status == Status::Claimed && !entered.contains(&Status::Claimed);
+        let is_implied = *status == Status::Claimed && was_paid && !entered.contains(&Status::Claimed);
         is_implied || rest.any(|entered| entered == status)
     })
 }

@@ -488,6 +488,7 @@ fn r21_each_change_at_most_once_and_the_last_one_always() {
     caught("R21", &paid, |history| changes(history).truncate(2));
     caught("R21", &paid, |history| changes(history).push("reversed".into()));
     caught("R21", &followed(&[]), |history| changes(history).push("claimed".into()));
+    caught("R21", &followed(&[CLAIMED, "payout_link.expired"]), |history| drop(changes(history).remove(1)));
     // The question comes later; nobody knows when it comes.
     let mut later = paid.clone();
     changes(&mut later).push("reversed".into());

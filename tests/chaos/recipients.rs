@@ -1,0 +1,148 @@
+//! Recipients: they claim some of the sandboxes' links, and others expire or are cancelled at the provider.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use payout_link_worker::domain::idempotency_key;
+use provider_simulators::sandbox::{LinkChange, LinkStatus, Sandbox};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+
+use crate::{connectors::Provider, random::Random, test_env::TestEnv};
+
+/// Of a hundred links.
+const CLAIMED: u64 = 20;
+const EXPIRED: u64 = 5;
+const CANCELLED: u64 = 3;
+/// A stream of chance of its own.
+const STREAM: u64 = 0x00C1_A1ED;
+
+#[derive(Default)]
+pub struct Recipients {
+    /// Links that were changed: their sandboxes, by the keys of their records.
+    changed: Mutex<HashMap<String, usize>>,
+    stop: watch::Sender<bool>,
+}
+
+/// What becomes of a link: each change, so long after the one before.
+type Course = Vec<(Duration, Option<LinkChange>)>;
+
+impl Recipients {
+    /// Changes links of concluded records until it is stopped, and returns when all that was begun is over.
+    ///
+    /// A record must be concluded: the link of an open one may still be looked up, and one that is claimed already is
+    /// no link any more.
+    pub async fn act(env: Arc<TestEnv>) {
+        let (mut seen, mut acting, mut stop) =
+            (HashSet::new(), JoinSet::new(), env.recipients.stop.subscribe());
+        let mut random = Random::new(env.seed, STREAM);
+        while !*stop.borrow() {
+            let new: Vec<String> = {
+                let ear = env.upstream.ear.lock().unwrap();
+                ear.concluded.keys().filter(|key| !seen.contains(*key)).cloned().collect()
+            };
+            for key in new {
+                if let Some(course) = course(&mut random) {
+                    acting.spawn(follow_course(env.clone(), key.clone(), course));
+                }
+                seen.insert(key);
+            }
+            while acting.try_join_next().is_some() {}
+            tokio::select! {
+                () = sleep(Duration::from_millis(500)) => {}
+                _ = stop.changed() => {}
+            }
+        }
+        while let Some(acted) = acting.join_next().await {
+            acted.unwrap();
+        }
+    }
+
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    pub fn count(&self) -> usize {
+        self.changed.lock().unwrap().len()
+    }
+
+    /// Changed links of created records whose last statuses are not published yet.
+    pub fn unannounced(env: &TestEnv) -> Vec<String> {
+        let changed = env.recipients.changed.lock().unwrap().clone();
+        let ear = env.upstream.ear.lock().unwrap();
+        let missing = changed.into_iter().filter_map(|(key, place)| {
+            let sandbox = sandbox(env, place)?;
+            let entered = sandbox.history(&reference(&key)).last()?.status;
+            let newest = ear.newest.get(&key)?;
+            let is_followed = !matches!(newest.1.as_str(), "payout_link.failed" | "payout_link.pending");
+            (is_followed && newest.1 != announced_as(entered)).then_some(key)
+        });
+        missing.collect()
+    }
+}
+
+fn course(random: &mut Random) -> Option<Course> {
+    use LinkChange::{Cancel, Claim, Fail, Pay, Process, Reopen};
+    let chance = random.between(0, 100);
+    let mut soon = || Duration::from_millis(random.between(0, 4000));
+    let changes: &[Option<LinkChange>] = match chance {
+        // Most are paid; a few fail, can be claimed again, or change faster than anybody asks.
+        0..12 => &[Some(Claim), Some(Pay)],
+        12..16 => &[Some(Claim), Some(Process), Some(Pay)],
+        16..18 => &[Some(Claim), Some(Fail)],
+        18..CLAIMED => &[Some(Claim), Some(Reopen), Some(Claim), Some(Pay)],
+        _ if chance < CLAIMED + EXPIRED => &[None],
+        _ if chance < CLAIMED + EXPIRED + CANCELLED => &[Some(Cancel)],
+        _ => return None,
+    };
+    Some(changes.iter().map(|change| (soon(), *change)).collect())
+}
+
+/// A change of `None` is an end that comes soon.
+async fn follow_course(env: Arc<TestEnv>, key: String, course: Course) {
+    let reference = reference(&key);
+    let place = (0..env.providers.len())
+        .find(|&place| sandbox(&env, place).is_some_and(|sandbox| !sandbox.history(&reference).is_empty()));
+    // Other providers' records, and those without a link.
+    let Some((place, sandbox)) = place.and_then(|place| Some((place, sandbox(&env, place)?))) else { return };
+    env.recipients.changed.lock().unwrap().insert(key, place);
+    for (after, change) in course {
+        sleep(after).await;
+        match change {
+            Some(change) => sandbox.change(&reference, change).unwrap(),
+            None => {
+                sandbox.expire_after(&reference, Duration::from_secs(1)).unwrap();
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn sandbox(env: &TestEnv, place: usize) -> Option<&Sandbox> {
+    match env.providers.get(place)? {
+        Provider::Sandbox(sandbox) => Some(sandbox),
+        Provider::ProviderSimulator(..) => None,
+    }
+}
+
+fn reference(key: &str) -> String {
+    let (merchant_id, id) = key.rsplit_once('/').unwrap_or(("", key));
+    idempotency_key(merchant_id, id)
+}
+
+/// The type of the event that is the newest once the status is announced. No course ends with a link that can be
+/// claimed again.
+fn announced_as(status: LinkStatus) -> &'static str {
+    match status {
+        LinkStatus::Issued => "payout_link.created",
+        LinkStatus::Claimed => "payout_link.claimed",
+        LinkStatus::Processing => "payout_link.processing",
+        LinkStatus::Paid => "payout_link.succeeded",
+        LinkStatus::Failed => "payout_link.payout_failed",
+        LinkStatus::Cancelled => "payout_link.cancelled",
+        LinkStatus::Expired => "payout_link.expired",
+        LinkStatus::Reversed => "payout_link.reversed",
+    }
+}
