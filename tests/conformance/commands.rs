@@ -15,7 +15,14 @@ async fn env(description: &Description) -> (TestEnv, ProviderSimulator) {
     let simulator = description.simulator().await;
     let section = description.section(simulator.url());
     let setup = Setup::default().short_leases().only_connector("sandbox").connector(&section);
-    (setup.build().await, simulator)
+    (
+        setup
+            // A provider's default may be minutes.
+            .set("connectors.tested.follow.confirm_cancel_seconds", 1)
+            .build()
+            .await,
+        simulator,
+    )
 }
 
 fn said(output: &Output) -> String {
