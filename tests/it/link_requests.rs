@@ -117,12 +117,12 @@ async fn an_invalid_message_is_dead_lettered_with_its_field() {
     let _worker = env.start_worker().await;
     created(&env, "po_1").await;
     let requester = Requester::new(&env).await;
-    let with_name = json!({ "merchant_payout_id": "po_1", "reson": "typing" });
+    let with_name = json!({ "merchant_payout_id": "po_1", "reasons": "typing" });
     for (kind, body, code, field) in [
         ("cancel", id("po_9"), "NOT_FOUND", "merchant_payout_id"),
         ("status", id("po_9"), "NOT_FOUND", "merchant_payout_id"),
         ("cancel", json!({}), "INVALID_JOB", "merchant_payout_id"),
-        ("cancel", with_name, "INVALID_JOB", "reson"),
+        ("cancel", with_name, "INVALID_JOB", "reasons"),
         ("status", json!({ "merchant_payout_id": "po_1", "refresh": 1 }), "INVALID_JOB", "refresh"),
     ] {
         let message_id = format!("{kind} {body}");
