@@ -13,7 +13,7 @@ pub struct LinkRequest {
     pub refresh: bool,
 }
 
-/// What a message wants of a link.
+/// The kind of a message about a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkRequestKind {
     Cancel,

@@ -3,21 +3,18 @@
 //! Each account has a follower of its own, so that the links of one account never delay another's. New and due jobs go
 //! first: while some wait for the account, only every tenth round asks.
 
-use std::{collections::BTreeMap, future::pending, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::Pipeline;
 use crate::{
-    connectors::{Account, AskedLink, Connectors},
+    connectors::{Account, AskedLink},
     contract,
     domain::{
         ConnectorError, LinkAnswer, LinkReport,
-        follow::{self, CancelReason, FollowDecision, FollowStep},
+        follow::{self, CancelReason, FollowDecision, FollowStep, StatusEvent},
         retry::jittered,
     },
     limits::{Health, PooledPermit},
@@ -34,37 +31,8 @@ const ROUNDS_WITH_JOBS: u32 = 10;
 const SLACK: Duration = Duration::from_secs(1);
 /// Answers of one call that are stored at once.
 const CONCURRENT_WRITES: usize = 64;
-/// Calls for one link in one claim: a question, a cancel, and a question whether it had an effect.
-const MAX_QUESTIONS: u32 = 2;
-
-/// Wakes the follower of an account early. A follower that does not wait at that moment looks once more before it does,
-/// so no wake-up is lost.
-pub(super) struct FollowWakes(BTreeMap<Arc<str>, Notify>);
-
-impl FollowWakes {
-    pub(super) fn new(connectors: &Connectors) -> Self {
-        Self(connectors.iter().map(|account| (account.name.clone(), Notify::new())).collect())
-    }
-
-    /// Wakes the account's follower: the only task that waits.
-    pub(super) fn wake(&self, account: &str) {
-        if let Some(follower) = self.0.get(account) {
-            follower.notify_one();
-        }
-    }
-
-    /// Wakes every follower.
-    pub(super) fn wake_all(&self) {
-        self.0.values().for_each(Notify::notify_one);
-    }
-
-    async fn woken(&self, account: &str) {
-        match self.0.get(account) {
-            Some(follower) => follower.notified().await,
-            None => pending().await,
-        }
-    }
-}
+/// Cancels of one link in one claim. After each, the provider is asked whether it had an effect.
+const MAX_CANCELS: u32 = 2;
 
 /// The service that follows the links of one account.
 pub(super) struct Follower {
@@ -186,13 +154,13 @@ impl Pipeline {
         mut link: FollowedLink,
         mut answer: LinkAnswer,
     ) -> Result<(), StoreError> {
-        for question in 1.. {
+        for cancels in 0.. {
             let now = link.lease.time_at(Instant::now());
             let decision = follow::next(&link.followed, &answer, &account.follow.policy, now);
             let FollowStep::Cancel(reason) = decision.then else {
                 return self.record_answer(account, &link, answer, decision).await;
             };
-            if question > MAX_QUESTIONS || !self.may_call(account) {
+            if cancels >= MAX_CANCELS || !self.may_call(account) {
                 let then = FollowStep::Ask { after: account.follow.policy.min_interval };
                 return self.record_answer(account, &link, answer, FollowDecision { then, ..decision }).await;
             }
@@ -298,6 +266,7 @@ impl Pipeline {
             tracing::info!(link.status = status.as_str(), events = types.join(" "), "link status changed");
         }
         let has_events = !events.is_empty();
+        let events = self.without_secrets(account, link, events).await?;
         let record = AnswerRecord {
             status,
             has_changed: status != link.followed.status,
@@ -307,13 +276,7 @@ impl Pipeline {
             expiring_is_announced,
             failures: if is_answered { 0 } else { link.followed.failures.saturating_add(1) },
             ask_after,
-            events: events
-                .into_iter()
-                .map(|event| {
-                    let error = event.error.as_ref().map(contract::status_error);
-                    (event, error)
-                })
-                .collect(),
+            events,
         };
         if self.store.record_answer(link, record).await? {
             self.follow_soon.wake(&account.name);
@@ -327,7 +290,35 @@ impl Pipeline {
         }
         Ok(())
     }
+
+    /// Encodes the errors of events without the job's secrets, which a provider may repeat. Once the request is erased,
+    /// nobody knows the secrets: then only the code is left.
+    async fn without_secrets(
+        &self,
+        account: &Account,
+        link: &FollowedLink,
+        events: Vec<StatusEvent>,
+    ) -> Result<Vec<(StatusEvent, Option<String>)>, StoreError> {
+        let mut encoded = Vec::with_capacity(events.len());
+        for mut event in events {
+            if let Some(error) = &mut event.error {
+                match self.store.job_of(link, &account.name).await? {
+                    Some(job) => account.redact(error, Some(&job)),
+                    None => {
+                        ERASED.clone_into(&mut error.message);
+                        error.reason = None;
+                    }
+                }
+            }
+            let error = event.error.as_ref().map(contract::status_error);
+            encoded.push((event, error));
+        }
+        Ok(encoded)
+    }
 }
+
+/// Replaces a provider's text that cannot be searched for the job's secrets.
+const ERASED: &str = "the provider's text is left out, because the request is erased";
 
 fn question(link: &FollowedLink) -> AskedLink {
     AskedLink {
@@ -357,10 +348,8 @@ fn health(answer: &LinkAnswer) -> Health {
 fn redact(account: &Account, answer: &mut LinkAnswer) {
     match answer {
         LinkAnswer::Reported(report) => {
+            // Its error waits for the job's secrets: a text is redacted once, before it is cut.
             report.provider_status = account.redact_text(&report.provider_status);
-            if let Some(error) = &mut report.error {
-                account.redact(error, None);
-            }
         }
         LinkAnswer::Unanswered { error, .. } => {
             account.redact(error, None);
@@ -373,25 +362,5 @@ fn redact(account: &Account, answer: &mut LinkAnswer) {
         LinkAnswer::NotFound { status_code } => {
             tracing::warn!(http.status = status_code, "link not found at the provider, will ask again");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-    use crate::config::Config;
-
-    #[test]
-    fn a_follower_that_works_is_woken_after_it_and_no_other_is() {
-        let example = include_str!("../../config.example.toml");
-        let wakes =
-            FollowWakes::new(&Config::from_text(example, std::iter::empty()).unwrap().connectors().unwrap());
-        wakes.wake("sandbox");
-        wakes.wake("sandbox");
-        assert!(wakes.woken("another").now_or_never().is_none());
-        assert!(wakes.woken("sandbox").now_or_never().is_some());
-        assert!(wakes.woken("sandbox").now_or_never().is_none());
     }
 }

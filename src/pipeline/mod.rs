@@ -18,6 +18,7 @@ mod clocks;
 mod consumption;
 mod create_link;
 mod follow;
+mod follow_wakes;
 mod headers;
 mod ignored_fields;
 mod intake;
@@ -37,7 +38,7 @@ mod sweeper;
 mod timeline;
 mod work;
 
-use self::{follow::FollowWakes, ignored_fields::IgnoredFields, work::Incoming};
+use self::{follow_wakes::FollowWakes, ignored_fields::IgnoredFields, work::Incoming};
 pub use self::{
     key_rotation::{KeyRotation, KeyRotationSettings, Rotation},
     placement::Placement,

@@ -3,8 +3,11 @@
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Store, connect::answered, error::StoreError, numbers::millis};
-use crate::domain::{AccountId, Followed, Lease, LinkStatus, follow::CancelReason};
+use super::{Store, connect::answered, error::StoreError, numbers::millis, record_id::Identity};
+use crate::{
+    contract,
+    domain::{AccountId, CreateLink, Followed, Lease, LinkStatus, follow::CancelReason},
+};
 
 /// A created link that this worker may ask about while its lease runs.
 #[derive(Debug, Clone)]
@@ -124,5 +127,25 @@ impl Store {
         let holder = link.lease.holder;
         link.lease = Lease { holder, granted_at, asked_at, answered_at: Instant::now(), length };
         Ok(())
+    }
+
+    /// Returns the job of a link, for the secrets that a provider's text may repeat; `None` if its request is erased or
+    /// cannot be decrypted.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost` and `Inconsistent`.
+    pub async fn job_of(
+        &self,
+        link: &FollowedLink,
+        connector: &str,
+    ) -> Result<Option<CreateLink>, StoreError> {
+        let request = sqlx::query_scalar!("SELECT request FROM payout_links WHERE id = $1", link.id)
+            .fetch_optional(&self.pool);
+        let Some(sealed) = answered(&self.pool, request).await?.flatten() else { return Ok(None) };
+        let (merchant_id, merchant_payout_id) = (&*link.merchant_id, &*link.merchant_payout_id);
+        let identity = Identity { merchant_id, merchant_payout_id, connector };
+        let request = self.keys.open_request(link.id, identity, &sealed).ok();
+        Ok(request.and_then(|request| contract::stored_request(&request).ok()))
     }
 }

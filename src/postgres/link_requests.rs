@@ -231,7 +231,7 @@ impl Store {
         let finished = sqlx::query!(
             r#"
             WITH finished AS (DELETE FROM link_requests WHERE id = $1 RETURNING payout_link_id, kind)
-            UPDATE payout_links p SET cancel_requested_at = NULL
+            UPDATE payout_links p SET cancel_requested_at = NULL, cancelled_at = NULL, cancelled_because = NULL
             FROM finished
             WHERE $2 AND finished.kind = 'cancel' AND p.id = ANY (ARRAY[finished.payout_link_id]) AND NOT EXISTS (
                 SELECT FROM link_requests other

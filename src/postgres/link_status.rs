@@ -169,6 +169,10 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<O
                 follow_failures = 0,
                 asked_at = now(),
                 cancel_requested_at = CASE WHEN $3 = 'unclaimed' AND NOT $9 THEN p.cancel_requested_at END,
+                -- The cancel had no effect. Otherwise a later end of the link would count as its effect.
+                cancelled_at = CASE WHEN $9 AND $3 NOT IN ('cancelled', 'expired') THEN NULL ELSE p.cancelled_at END,
+                cancelled_because =
+                    CASE WHEN $9 AND $3 NOT IN ('cancelled', 'expired') THEN NULL ELSE p.cancelled_because END,
                 follow_holder = NULL,
                 follow_due_at =
                     CASE WHEN p.ask_again THEN now() ELSE now() + $8::bigint * interval '1 millisecond' END,

@@ -41,7 +41,7 @@ pub enum WebhookLink<'a> {
     ProviderPayoutId(&'a str),
 }
 
-/// What became of a webhook.
+/// The outcome of storing a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookStored {
     /// The link is due to be asked about.

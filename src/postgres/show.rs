@@ -37,7 +37,7 @@ pub struct Shown {
     pub concluded_at: Option<OffsetDateTime>,
     /// The event of the conclusion.
     pub event: Option<ShownEvent>,
-    /// What became of a created link.
+    /// The link, if one was created.
     pub link: Option<ShownLink>,
     /// The later events, in order.
     pub later_events: Vec<ShownEvent>,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use provider_simulators::sandbox::{Fault, FaultRule, LinkChange, Operation, Received};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Setup, TestEnv, eventually, job};
+use crate::support::{Heard, Setup, TestEnv, eventually, job};
 
 /// Asks every second.
 fn dense() -> Setup {
@@ -190,6 +190,67 @@ async fn a_payout_that_fails_says_why() {
     let error = &body(&webhooks[2])["data"]["error"];
     assert_eq!(error["unified_details"]["code"], "PAYOUT_FAILED");
     assert!(error["connector_details"]["message"].is_string(), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_repeats_no_secret_of_the_job() {
+    // Given jobs with a secret that stands in the provider's text, of which one is erased,
+    let env = dense().build().await;
+    let _worker = env.start_worker().await;
+    let address = json!({ "billing_address": { "city": "because it was ordered" } });
+    for id in ["po_1", "po_2"] {
+        let job = job(id).with("address", address.clone()).with("webhook_url", env.webhook_url());
+        env.publish(job).await;
+        env.wait_until_delivered(id).await;
+    }
+    let erase = "UPDATE payout_links SET request = NULL WHERE merchant_payout_id = 'po_2'";
+    sqlx::query(erase).execute(&env.pool).await.unwrap();
+    // when their payouts fail,
+    for link in [link_of(&env, 0), link_of(&env, 1)] {
+        env.provider.change(&link, LinkChange::Claim).unwrap();
+        env.provider.change(&link, LinkChange::Fail).unwrap();
+    }
+    // then the text is redacted, or left out where nobody knows the secrets any more.
+    let message = async |id: &str| {
+        let results = eventually("the failure", async || {
+            let failed = |result: &Heard| result.kind() == "payout_link.payout_failed";
+            env.results_of(id).into_iter().find(failed)
+        });
+        results.await.json()["error"]["connector_details"]["message"].as_str().unwrap().to_owned()
+    };
+    let redacted = message("po_1").await;
+    assert!(redacted.starts_with("the payout failed") && !redacted.contains("ordered"), "{redacted}");
+    let erased = message("po_2").await;
+    assert!(erased.contains("left out") && !erased.contains("ordered"), "{erased}");
+    assert!(!env.pg_dump().contains("because it was ordered"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_without_effect_does_not_explain_a_later_end() {
+    // Given a cancel that came after a claim,
+    let env = dense().build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_delivered("po_1").await;
+    let link = link_of(&env, 0);
+    env.provider.inject_fault(FaultRule::new(Fault::status(503)).on(Operation::Cancel).always());
+    let begin = "UPDATE payout_links SET cancel_requested_at = now(), follow_due_at = now()";
+    sqlx::query(begin).execute(&env.pool).await.unwrap();
+    eventually("a cancel has begun", async || {
+        let begun = "SELECT count(*) FROM payout_links WHERE cancelled_at IS NOT NULL";
+        let begun: i64 = sqlx::query_scalar(begun).fetch_one(&env.pool).await.unwrap();
+        (begun == 1).then_some(())
+    })
+    .await;
+    // when the link is claimed, opened again, and expires,
+    let webhooks = changes(
+        &env,
+        &link,
+        &[LinkChange::Claim, LinkChange::Reopen, LinkChange::Expire],
+        &["created", "claimed", "reopened", "expired"],
+    );
+    // then it has expired.
+    webhooks.await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

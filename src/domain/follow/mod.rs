@@ -113,7 +113,7 @@ pub struct StatusEvent {
     pub error: Option<ConnectorError>,
 }
 
-/// What follows from an answer.
+/// The decision after an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowDecision {
     /// The status afterwards.
