@@ -1,8 +1,9 @@
 //! Turns CreateLink jobs from RabbitMQ into payout links.
 //!
 //! Every accepted job ends as `created`, `failed` or `unknown`, even if a worker, RabbitMQ, PostgreSQL or the network
-//! fails while it is processed. Each (`merchant_id`, `merchant_payout_id`) has one record, one result and one webhook,
-//! and a retry never creates a second link.
+//! fails while it is processed. Each (`merchant_id`, `merchant_payout_id`) has one record with one conclusion, and a retry
+//! never creates a second link. A created link is followed until it is paid or over; each change is one more event of
+//! its record, with a result and a webhook.
 //!
 //! ```text
 //!             RabbitMQ                       the worker                       PostgreSQL
@@ -25,6 +26,9 @@
 //! lease runs. If the worker dies, the lease expires, and any worker may claim the row. A call whose outcome is unknown is
 //! resolved by the connector's replay rule: repeat it with the same idempotency key, look the link up, or conclude as
 //! `unknown`.
+//!
+//! A follower for each connector account asks the provider about created links that are due (`pipeline::follow`). It
+//! stores status and events in one statement, and the events are delivered as above.
 //!
 //! # Layers
 //!

@@ -10,6 +10,9 @@
 //! A job is stored as a row before it is acknowledged. From then on workers process the row: this worker at once, or
 //! any worker once the row is due. Recovery has no code path of its own: the sweeper calls the same functions.
 //!
+//! A created link is asked about by the follower of its account (`follow.rs`). Its changes become events, which are
+//! delivered by the same functions.
+//!
 //! The pipeline never acknowledges a delivery that is not accounted for, and never begins a call that is not stored.
 
 mod reject;

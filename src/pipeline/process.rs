@@ -10,6 +10,8 @@
 //! | `create_link` | `create_link.rs` | a record whose next call is far away is postponed |
 //! | `deliver` | `outbox.rs` | what is not published or delivered becomes due again |
 //!
+//! A message that cancels a link or asks for its status leaves the column after `read` (`link_requests.rs`).
+//!
 //! The sweeper enters with `process_record` and `deliver`, so recovery has no code path of its own. A permit is part of
 //! the value that needs it ([`Incoming`], [`Work`], [`Deliverable`](super::work::Deliverable)), and is free again once
 //! that value is dropped.
