@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use provider_simulators::sandbox::{Fault, LinkChange, LinkStatus};
+use provider_simulators::sandbox::{Fault, LinkChange, LinkStatus, Operation, When};
 use serde_json::{Value, json};
 
 use crate::support::{Heard, Job, Setup, TestEnv, eventually, job};
@@ -207,4 +207,31 @@ async fn a_request_that_nobody_carries_out_is_answered_too() {
     assert_eq!(answer.error_code().as_deref(), Some("CONNECTOR_UNAVAILABLE"));
     assert_eq!(requester.ask("status", "s_2", id("po_1")).await.kind(), "payout_link.created");
     until_none_waits(&env).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_during_a_cancel_loses_neither_it_nor_its_answer() {
+    // Given a cancel that the provider has carried out, and whose worker dies before its answer,
+    let env = Setup::default().short_leases().build().await;
+    let mut first = env.start_worker().await;
+    let link = created(&env, "po_1").await;
+    env.wait_until_delivered("po_1").await;
+    let requester = Requester::new(&env).await;
+    let cancelling = env.provider.hold_next(Operation::Cancel, When::After);
+    requester.send("cancel", "c_1", &id("po_1")).await;
+    cancelling.arrived().await;
+    first.kill();
+    drop(cancelling);
+    assert!(was_cancelled(&env, &link));
+    // when another worker runs,
+    let _second = env.start_worker().await;
+    // then the requester has its answer, and the merchant hears of it, once.
+    assert_eq!(requester.answer_to("c_1").await.kind(), "payout_link.cancelled");
+    let webhooks = env.webhooks(2).await;
+    assert_eq!(webhooks[1].event_type.as_deref(), Some("payout_link.cancelled"));
+    until_none_waits(&env).await;
+    assert_eq!(
+        env.results_of("po_1").iter().filter(|result| result.kind() == "payout_link.cancelled").count(),
+        1
+    );
 }
