@@ -1,5 +1,5 @@
-//! Consumes jobs within the prefetch, and a few cancel and status messages beside them. The task that takes a delivery settles it, after its job is accounted
-//! for.
+//! Consumes jobs within the prefetch, and a few cancel and status messages beside them. The task that takes a delivery
+//! settles it, after its job is accounted for.
 //!
 //! The session always reads its consumer and its channel. Deliveries that are not taken yet wait in [`Unread`], and
 //! are dropped with their session. Nothing here blocks on a full queue.
@@ -173,7 +173,7 @@ impl Session<'_> {
         let consumer_tags = consumers.each_ref().map(lapin::Consumer::tag);
         let mut messages =
             stream::select_all(consumers.into_iter().zip(SOURCES).map(|(consumer, source)| {
-                // A consumer that ends is said: the others would go on without it.
+                // The end of one consumer ends the session: the others would go on without it.
                 let ended = stream::once(std::future::ready(None));
                 consumer.map(Some).chain(ended).map(move |message| (source, message)).boxed()
             }));
@@ -280,7 +280,8 @@ async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<lapin:
 
 /// The queues in the order in which they are consumed.
 const SOURCES: [Source; 3] = [Source::Jobs, Source::Cancel, Source::Status];
-/// Maximum number of unacknowledged deliveries of cancel messages, and of status messages: few, so that they delay no jobs.
+/// Maximum number of unacknowledged deliveries of cancel messages, and of status messages: few, so that they delay no
+/// jobs.
 const MAX_REQUESTS: u16 = 16;
 /// Maximum size of a job in bytes (contract, section 2).
 const MAX_JOB: usize = 256 * 1024;
