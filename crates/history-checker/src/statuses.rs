@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Link, ReceivedMessage, Violation, Webhook};
 
-/// What is known of one record's link.
+/// The evidence about one record's link.
 pub(super) struct Followed<'a> {
     pub key: &'a str,
     pub is_created: bool,

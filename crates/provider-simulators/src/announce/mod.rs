@@ -93,7 +93,7 @@ pub struct Announced {
     /// The link's status that is announced, in the provider's words.
     pub link_status: String,
     pub fate: Fate,
-    /// What the recipient answered; nothing if it did not.
+    /// The HTTP status that the recipient answered; `None` if it did not answer.
     pub status: Option<u16>,
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use aws_lc_rs::hmac;
 use time::OffsetDateTime;
 
-/// What a provider's proof is made of.
+/// The parts of a provider's proof.
 pub(crate) struct Signable<'a> {
     pub(crate) secrets: &'a [String],
     pub(crate) event_id: &'a str,

@@ -15,7 +15,7 @@ pub(super) struct Webhooks {
     pub(super) headers: fn(&Signable<'_>) -> Headers,
 }
 
-/// What a body is made of.
+/// The values of a body.
 pub(super) struct Message<'a> {
     pub(super) event: &'static str,
     pub(super) event_id: &'a str,

@@ -16,7 +16,7 @@ use super::link::Failure;
 use super::shared::Shared;
 use crate::link_change::LinkChange;
 
-/// What happens to a claimed link by itself.
+/// The course of a claimed link without orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Course {
     Pays,
