@@ -22,6 +22,8 @@ GRANT SELECT, INSERT, DELETE ON rejected_messages TO :"worker";
 GRANT SELECT, INSERT, DELETE ON provider_webhooks TO :"worker";
 -- Deleted when they are answered.
 GRANT SELECT, INSERT, UPDATE, DELETE ON link_requests TO :"worker";
+-- Append-only: who did what with a command, and why. A trigger refuses changes, to the owner as well.
+GRANT SELECT, INSERT ON operator_actions TO :"worker";
 -- How much each sealing key has encrypted.
 GRANT SELECT, INSERT, UPDATE ON sealing_keys TO :"worker";
 -- Settings that records depend on.

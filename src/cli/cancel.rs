@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, bail};
 use tokio::time::sleep;
 
-use super::{exit::ExitStatus, output::say};
+use serde_json::json;
+
+use super::{actor::Act, exit::ExitStatus, output::say};
 use crate::{
     config::Config,
     connectors::Account,
@@ -27,6 +29,8 @@ pub(super) struct Arguments {
     /// How long to wait for a worker that carries it out
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout_seconds: u64,
+    #[command(flatten)]
+    act: Act,
 }
 
 /// Pause between two looks at the record.
@@ -58,10 +62,15 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     let Some(account) = connectors.choose(Some(&record.connector)) else {
         bail!("[connectors.{}] is not configured any more", record.connector);
     };
+    let operator = arguments.act.operator();
     if !account.follow.enabled {
+        // Before the call: an act that is not recorded is not carried out.
+        let details = json!({"connector_payout_id": link, "asked": "provider"});
+        let recorded = store.record_action(&operator, "cancel", Some(record.id), &details).await;
+        recorded.context("database")?;
         return cancel_directly(account, link).await;
     }
-    store.request_cancel(record.id).await.context("database")?;
+    store.request_cancel(record.id, &operator).await.context("database")?;
     let (started, patience) = (Instant::now(), Duration::from_secs(arguments.timeout_seconds));
     loop {
         match store.cancel_state(record.id).await.context("database")? {

@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod verify_history;
+mod actor;
 mod cancel;
 mod check;
 mod connectors;

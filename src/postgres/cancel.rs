@@ -1,8 +1,14 @@
 //! `request_cancel`, `cancel_state`: asks the workers to cancel a link, and reads what became of it.
 
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{Store, connect::answered, error::StoreError};
+use super::{
+    Store,
+    connect::answered,
+    error::StoreError,
+    operator_actions::{self, Operator},
+};
 use crate::domain::LinkStatus;
 
 /// The state of a link that is to be cancelled.
@@ -22,16 +28,23 @@ impl Store {
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`.
-    pub async fn request_cancel(&self, id: Uuid) -> Result<(), StoreError> {
-        let requested = sqlx::query!(
-            "UPDATE payout_links SET cancel_requested_at = now(), follow_due_at = now(), follow_holder = NULL
-             WHERE id = $1 AND state = 'created' AND coalesce(link_status, 'unclaimed') = 'unclaimed'
-                AND cancel_requested_at IS NULL",
-            id
-        )
-        .execute(&self.pool);
-        answered(&self.pool, requested).await?;
-        Ok(())
+    pub async fn request_cancel(&self, id: Uuid, operator: &Operator) -> Result<(), StoreError> {
+        let requested = async {
+            let mut transaction = self.pool.begin().await?;
+            let requested = sqlx::query!(
+                "UPDATE payout_links SET cancel_requested_at = now(), follow_due_at = now(), follow_holder = NULL
+                 WHERE id = $1 AND state = 'created' AND coalesce(link_status, 'unclaimed') = 'unclaimed'
+                    AND cancel_requested_at IS NULL",
+                id
+            )
+            .execute(&mut *transaction)
+            .await?;
+            if requested.rows_affected() > 0 {
+                operator_actions::write(&mut transaction, operator, "cancel", Some(id), &json!({})).await?;
+            }
+            transaction.commit().await
+        };
+        answered(&self.pool, requested).await
     }
 
     /// Reads what became of a request to cancel a link.

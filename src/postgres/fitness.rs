@@ -173,7 +173,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('sealing_keys', 'SELECT'), ('sealing_keys', 'INSERT'), ('sealing_keys', 'UPDATE'),
             ('provider_webhooks', 'SELECT'), ('provider_webhooks', 'INSERT'), ('provider_webhooks', 'DELETE'),
             ('link_requests', 'SELECT'), ('link_requests', 'INSERT'), ('link_requests', 'UPDATE'),
-            ('link_requests', 'DELETE')
+            ('link_requests', 'DELETE'),
+            ('operator_actions', 'SELECT'), ('operator_actions', 'INSERT')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
         UNION ALL

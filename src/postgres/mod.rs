@@ -23,6 +23,7 @@
 //! | `begin_suspect`, `end_suspect` | evidence that a message brings workers down |
 //! | `erase_requests`, `delete_events`, `delete_attempts`, `delete_provider_webhooks` | deletes one batch of rows that are past their retention |
 //! | `audit_page` | reads a page of records for the history checker, without decrypting anything |
+//! | `record_action`, `actions_of` | what operators did, who and why; acts with an effect here are stored in its transaction |
 //! | `record_seals`, `seals` | how many values each sealing key has encrypted |
 //! | `show` | reads one record for an operator, without decrypting anything ([`Reader`]) |
 //! | `reseal`, `count_keys` | encrypts a page of records with the ring's first key; counts values by key |
@@ -56,6 +57,7 @@ mod numbers;
 mod renew;
 mod connection_cache;
 mod open;
+mod operator_actions;
 mod outbox;
 mod probe;
 mod compression;
@@ -103,6 +105,7 @@ pub use self::{
     link_status::AnswerRecord,
     migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
+    operator_actions::{Operator, OperatorAction},
     probe::Probe,
     provider_webhooks::{ProviderWebhooks, WebhookLink, WebhookRecord, WebhookStored},
     prune::Batch,

@@ -66,7 +66,7 @@ pub async fn cancel_takes_a_link_back(description: &Description) {
     let id = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
     env.wait_until_delivered("po_1").await;
     // when it is cancelled,
-    let output = env.run(&["cancel", "po_1"]);
+    let output = env.run(&["cancel", "--reason", "wrong amount", "po_1"]);
     // then it is gone at the provider, and the record stays as it was told.
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains(&format!("{id} is cancelled at tested")), "{}", said(&output));
@@ -75,10 +75,10 @@ pub async fn cancel_takes_a_link_back(description: &Description) {
     assert_eq!(became, Some(&Became::Ended(PayoutStatus::Cancelled)), "{status}");
     assert_eq!(env.shown("po_1").unwrap()["state"], "created");
     // A second time it is cancelled already; and a record of nobody's has no link.
-    let output = env.run(&["cancel", "po_1"]);
+    let output = env.run(&["cancel", "--reason", "wrong amount", "po_1"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(!said(&output).contains("canary"), "{}", said(&output));
-    let output = env.run(&["cancel", "po_9"]);
+    let output = env.run(&["cancel", "--reason", "wrong amount", "po_9"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains(r#"no record has the id "po_9""#), "{}", said(&output));
 }

@@ -7,11 +7,14 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use payout_link_worker::{postgres, rabbitmq::Names};
+use payout_link_worker::{
+    postgres::{self, Operator},
+    rabbitmq::Names,
+};
 use provider_simulators::sandbox::{Announce, Fault, LinkChange};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use crate::support::{Service, Setup, TestEnv, eventually, job};
+use crate::support::{Service, Setup, TestEnv, eventually, job, store};
 
 /// A role that has what docs/permissions/postgres.sql gives; the URL of the test environment's database for it.
 async fn role(env: &TestEnv) -> (String, url::Url) {
@@ -104,6 +107,9 @@ async fn the_roles_rights_are_no_more_than_enough() {
         "TRUNCATE events",
         "UPDATE attempts SET outcome = 'created'",
         "UPDATE provider_webhooks SET connector = 'another'",
+        "UPDATE operator_actions SET reason = 'another'",
+        "DELETE FROM operator_actions",
+        "TRUNCATE operator_actions",
         "DROP TABLE attempts",
         "ALTER TABLE payout_links DISABLE TRIGGER ALL",
         "CREATE TABLE mine (id integer)",
@@ -118,6 +124,36 @@ async fn the_roles_rights_are_no_more_than_enough() {
     }
     session.close().await.unwrap();
     drop_role(&env, &name).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_operators_did_cannot_be_changed_by_the_owner_of_the_table_either() {
+    // Given an act of an operator,
+    let env = TestEnv::new().await;
+    postgres::migrate(&env.pool).await.unwrap();
+    let operator = Operator { actor: "ada".into(), reason: "seen at the provider".into() };
+    let (store, record) = (store(env.pool.clone()), uuid::Uuid::now_v7());
+    let details = serde_json::json!({"to": "created"});
+    store.record_action(&operator, "resolve", Some(record), &details).await.unwrap();
+    // when its owner, who may do everything else, changes it,
+    for statement in [
+        "UPDATE operator_actions SET reason = 'another'",
+        "DELETE FROM operator_actions",
+        "TRUNCATE operator_actions",
+        "SET session_replication_role = replica; DELETE FROM operator_actions",
+    ] {
+        // then it is refused,
+        let refused = sqlx::raw_sql(statement).execute(&env.pool).await.unwrap_err();
+        assert!(refused.to_string().contains("append-only"), "{statement}: {refused}");
+    }
+    // and the act is as it was.
+    let actions = store.actions_of(record).await.unwrap();
+    let [action] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(
+        (&*action.actor, &*action.reason, &*action.command),
+        ("ada", "seen at the provider", "resolve")
+    );
+    assert_eq!(action.details, details);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -156,12 +156,12 @@ async fn cancel_takes_a_link_back_and_its_merchant_hears_of_it() {
     env.result_of("po_1").await;
     // Given nobody who carries it out, then the command says so, and the request stays.
     assert!(worker.stop().await.success());
-    let output = env.run(&["cancel", "--timeout-seconds", "0", "po_1"]);
+    let output = env.run(&["cancel", "--reason", "wrong amount", "--timeout-seconds", "0", "po_1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("no worker has carried it out yet"), "{}", said(&output));
     // When a worker runs again, then the link is cancelled, and both ways of publishing say so.
     let _worker = env.start_worker().await;
-    let output = env.run(&["cancel", "po_1"]);
+    let output = env.run(&["cancel", "--reason", "wrong amount", "po_1"]);
     assert!(
         output.status.success() && said(&output).contains("is cancelled at sandbox"),
         "{}",
@@ -175,7 +175,7 @@ async fn cancel_takes_a_link_back_and_its_merchant_hears_of_it() {
     let link = &env.provider.ledger().links[0].id;
     assert_eq!(env.provider.history(link).last().map(|change| change.status), Some(Status::Cancelled));
     // A second request finds it done, and no request is left in the record.
-    assert!(env.run(&["cancel", "po_1"]).status.success());
+    assert!(env.run(&["cancel", "--reason", "wrong amount", "po_1"]).status.success());
     let left = "SELECT count(*) FROM payout_links WHERE cancel_requested_at IS NOT NULL";
     assert_eq!(sqlx::query_scalar::<_, i64>(left).fetch_one(&env.pool).await.unwrap(), 0);
 }
@@ -196,7 +196,7 @@ async fn cancel_says_what_it_cannot_take_back() {
         ("po_1", "the link is claimed: it cannot be cancelled"),
         ("refused", "the record is failed: it has no link to cancel"),
     ] {
-        let output = env.run(&["cancel", payout]);
+        let output = env.run(&["cancel", "--reason", "wrong amount", payout]);
         assert_eq!(output.status.code(), Some(1));
         assert!(said(&output).contains(reason), "{}", said(&output));
     }
@@ -210,7 +210,7 @@ async fn cancel_asks_the_provider_itself_where_no_worker_follows_links() {
     let _worker = env.start_worker().await;
     env.publish(job("po_1")).await;
     let id = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
-    let output = env.run(&["cancel", "po_1"]);
+    let output = env.run(&["cancel", "--reason", "wrong amount", "po_1"]);
     assert!(
         output.status.success() && said(&output).contains("no result or webhook is sent"),
         "{}",

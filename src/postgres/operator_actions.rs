@@ -1,0 +1,92 @@
+//! `record_action`, `actions_of`: what operators did, who and why. Rows are never changed or deleted.
+
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, connect::answered, error::StoreError};
+
+/// Who acts, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    pub actor: String,
+    pub reason: String,
+}
+
+/// An act of an operator.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OperatorAction {
+    pub id: Uuid,
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    pub actor: String,
+    pub reason: String,
+    /// The command, such as `resolve`.
+    pub command: String,
+    /// `None`: the act is about no single record.
+    pub payout_link_id: Option<Uuid>,
+    /// Arguments and effect, without secrets.
+    pub details: Value,
+}
+
+impl Store {
+    /// Stores an act whose effect is outside the database. Other acts are stored in the transaction of their effect.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn record_action(
+        &self,
+        operator: &Operator,
+        command: &str,
+        payout_link_id: Option<Uuid>,
+        details: &Value,
+    ) -> Result<(), StoreError> {
+        let recorded = async {
+            let mut connection = self.pool.acquire().await?;
+            write(&mut connection, operator, command, payout_link_id, details).await
+        };
+        answered(&self.pool, recorded).await
+    }
+
+    /// Reads the acts about a record, in order.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn actions_of(&self, payout_link_id: Uuid) -> Result<Vec<OperatorAction>, StoreError> {
+        let actions = sqlx::query_as!(
+            OperatorAction,
+            "SELECT id, at, actor, reason, command, payout_link_id, details FROM operator_actions
+             WHERE payout_link_id = $1 ORDER BY id",
+            payout_link_id
+        )
+        .fetch_all(&self.pool);
+        answered(&self.pool, actions).await
+    }
+}
+
+/// Stores an act in the caller's transaction.
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    operator: &Operator,
+    command: &str,
+    payout_link_id: Option<Uuid>,
+    details: &Value,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO operator_actions (id, actor, reason, command, payout_link_id, details)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        Uuid::now_v7(),
+        operator.actor,
+        operator.reason,
+        command,
+        payout_link_id,
+        details,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
