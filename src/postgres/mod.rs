@@ -25,7 +25,7 @@
 //! | `audit_page` | reads a page of records for the history checker, without decrypting anything |
 //! | `record_action`, `actions_of` | what operators did, who and why; acts with an effect here are stored in its transaction |
 //! | `record_seals`, `seals` | how many values each sealing key has encrypted |
-//! | `show` | reads one record for an operator, without decrypting anything ([`Reader`]) |
+//! | `show`, `list`, `count` | read records for an operator, without decrypting anything ([`Reader`]) |
 //! | `reseal`, `count_keys` | encrypts a page of records with the ring's first key; counts values by key |
 //!
 //! This module never keeps a transaction open across a network call. Every write that depends on a lease names its
@@ -47,9 +47,11 @@ mod due;
 mod due_event;
 mod duplicate;
 mod error;
+mod filter;
 mod fitness;
 mod follow;
 mod leased;
+mod list;
 mod link_requests;
 mod link_status;
 mod migrations;
@@ -99,10 +101,12 @@ pub use self::{
     connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
     due_event::{DueEvent, EventProgress, WebhookState},
     error::StoreError,
+    filter::{OVERDUE_SECONDS, RecordFilter},
     fitness::{examine, is_fit, schema},
     follow::FollowedLink,
     link_requests::{AnsweredRequest, NewLinkRequest},
     link_status::AnswerRecord,
+    list::{Counted, Listed, Page, PageRequest},
     migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
     operator_actions::{Operator, OperatorAction},
