@@ -7,11 +7,13 @@ mod check;
 mod connectors;
 mod exit;
 mod filter;
+mod findings;
 mod keys;
 mod list;
 mod records;
 mod output;
 mod show;
+mod status;
 mod submit;
 mod table;
 
@@ -94,6 +96,8 @@ enum Command {
     List(list::Arguments),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
+    /// Show what is wrong now, the worst first; exit status 1 if something needs a person
+    Status(status::Arguments),
     /// Print the webhook secrets of a merchant, derived from webhooks.master_secrets
     WebhookSecret {
         /// The merchant's x-merchant-id
@@ -106,7 +110,7 @@ enum Command {
 impl Command {
     /// Returns whether the command only reads the database, and needs no keys and no connectors.
     fn only_reads(&self) -> bool {
-        matches!(self, Self::List(_) | Self::Show(_))
+        matches!(self, Self::List(_) | Self::Show(_) | Self::Status(_))
     }
 }
 
@@ -165,6 +169,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Show(arguments) => show::run(&config, output, &arguments).await.map(ExitCode::from),
+            Command::Status(arguments) => status::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),
             Command::VerifyHistory(arguments) => verify_history::run(&config, &arguments).await,
         }

@@ -26,7 +26,7 @@ pub struct RecordFilter {
     /// Minor units of `currency`.
     pub max_amount: Option<i64>,
     pub currency: Option<String>,
-    /// Open, called before, and not unknown.
+    /// Open, called before, not unknown, and not in its first call.
     pub is_retrying: bool,
     /// Open, and due for longer than [`OVERDUE_SECONDS`].
     pub is_overdue: bool,
@@ -97,11 +97,17 @@ impl RecordFilter {
     /// made without the values.
     pub(super) fn push_way(&self, statement: &mut QueryBuilder<Postgres>, way: Way) {
         match way {
-            Way::All => drop(statement.push("true")),
-            Way::Failed => drop(statement.push("state = 'failed'")),
-            Way::Unknown => drop(statement.push("state = 'unknown'")),
+            Way::All => {
+                statement.push("true");
+            }
+            Way::Failed => {
+                statement.push("state = 'failed'");
+            }
+            Way::Unknown => {
+                statement.push("state = 'unknown'");
+            }
             Way::Error => {
-                drop(statement.push("error_code = ").push_bind(self.error_code.map(ConclusionCode::as_str)))
+                statement.push("error_code = ").push_bind(self.error_code.map(ConclusionCode::as_str));
             }
             Way::Link => {
                 let status = self.link_status.map_or("", LinkStatus::as_str);
@@ -154,7 +160,7 @@ impl RecordFilter {
             statement.push(" AND amount_minor <= ").push_bind(amount);
         }
         if self.is_retrying {
-            statement.push(" AND state = 'open' AND attempts > 0 AND in_doubt_since IS NULL");
+            statement.push(RETRYING);
         }
         if self.is_overdue {
             let overdue = " AND state = 'open' AND due_at < now() - interval '1 second' * ";
@@ -165,6 +171,10 @@ impl RecordFilter {
         }
     }
 }
+
+/// A record in its first call has a lease and one attempt.
+const RETRYING: &str =
+    " AND state = 'open' AND attempts > 0 AND in_doubt_since IS NULL AND (attempts > 1 OR NOT leased)";
 
 /// Returns whether few links have a status, so that it has an index: what a payout rarely comes to.
 fn is_rare(status: LinkStatus) -> bool {

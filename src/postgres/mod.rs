@@ -25,7 +25,7 @@
 //! | `audit_page` | reads a page of records for the history checker, without decrypting anything |
 //! | `record_action`, `actions_of` | what operators did, who and why; acts with an effect here are stored in its transaction |
 //! | `record_seals`, `seals` | how many values each sealing key has encrypted |
-//! | `show`, `list`, `count` | read records for an operator, without decrypting anything ([`Reader`]) |
+//! | `show`, `list`, `count`, `status` | read records for an operator, without decrypting anything ([`Reader`]) |
 //! | `reseal`, `count_keys` | encrypts a page of records with the ring's first key; counts values by key |
 //!
 //! This module never keeps a transaction open across a network call. Every write that depends on a lease names its
@@ -73,6 +73,7 @@ mod rotate;
 mod seal;
 mod seal_count;
 mod show;
+mod status;
 mod suspects;
 mod timeline;
 mod worker;
@@ -120,6 +121,9 @@ pub use self::{
     seal::{Column, KeyError, KeyRing, OpenError},
     seal_count::{MANY_SEALS, MAX_SEALS},
     show::Shown,
+    status::{
+        AccountStatus, DatabaseStatus, EventStatus, HostStatus, LastAttempts, Pile, STATUS_SCAN, SeenWorkers,
+    },
     worker::Absences,
 };
 use crate::domain::retry;

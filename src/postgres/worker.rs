@@ -18,7 +18,9 @@ use super::{Store, connect::answered, error::StoreError, numbers::millis};
 use crate::{domain::SERVICE_RANKS, lock::lock};
 
 /// First half of the key of every worker's advisory lock: "plw1".
-const LOCK_CLASS: i32 = 0x706c_7731;
+pub(super) const LOCK_CLASS: i32 = 0x706c_7731;
+/// The name of the session that holds it. Every role may read it, and so which versions run.
+const PRESENCE: &str = concat!("payout-link-worker presence ", env!("CARGO_PKG_VERSION"));
 /// For this time after a start the database does not show which workers are gone: they reconnect.
 const AFTER_START: Duration = Duration::from_secs(10);
 /// Interval between two tests of the worker's own session.
@@ -80,7 +82,7 @@ impl Store {
 
     async fn hold_lock(&self, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
         let lost = |_| sqlx::Error::PoolTimedOut;
-        let options = options.clone().application_name("payout-link-worker presence");
+        let options = options.clone().application_name(PRESENCE);
         let mut connection =
             timeout(PATIENCE, PgConnection::connect_with(&options)).await.map_err(lost)??;
         // The server detects a machine that is gone within ten seconds or so. Set by a statement, because a pooler

@@ -57,6 +57,13 @@ pub(super) const FRAME: u32 = 128 * 1024;
 
 /// Opens a connection of the given name, and declares the topology.
 pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<Held, BrokerError> {
+    let connection = connect_only(settings, purpose).await?;
+    topology::declare(&connection, settings).await?;
+    Ok(connection)
+}
+
+/// Opens a connection of the given name, and changes nothing at the broker.
+pub(super) async fn connect_only(settings: &BrokerSettings, purpose: &str) -> Result<Held, BrokerError> {
     let uri = address(settings)?;
     let (host, port) = (&uri.authority.host, uri.authority.port);
     let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
@@ -73,9 +80,7 @@ pub(super) async fn connect(settings: &BrokerSettings, purpose: &str) -> Result<
         let stopped = |_| Err(lapin::Error::from(std::io::Error::from(std::io::ErrorKind::Interrupted)));
         connecting.await.unwrap_or_else(stopped)
     };
-    let connection = within(connected).await.map_err(|error| error.at(&address))?;
-    topology::declare(&connection, settings).await?;
-    Ok(connection)
+    within(connected).await.map_err(|error| error.at(&address))
 }
 
 /// Returns the broker's URL with its defaults.

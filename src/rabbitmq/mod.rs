@@ -7,6 +7,7 @@
 mod acks;
 mod connection;
 mod consumer;
+mod counts;
 mod deadline;
 mod delivery;
 mod error;
@@ -25,6 +26,7 @@ use serde::Deserialize;
 pub use self::{
     connection::{check, url_problem},
     consumer::{Consumer, Stopper, Unsettled},
+    counts::{QueueCounts, queue_counts},
     delivery::{Delivery, REJECTED_AT, Source},
     error::BrokerError,
     publisher::{Message, Properties, PublishError, Publisher, Route},
