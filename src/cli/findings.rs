@@ -34,7 +34,7 @@ pub(super) struct Finding {
     pub(super) next: String,
 }
 
-/// What is known beside the database's status.
+/// Facts beside the database's status.
 #[derive(Debug, Default)]
 pub(super) struct Known<'a> {
     /// Messages in the worker's queues; `None`: the broker was not asked, or did not answer.
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_comes_first_and_the_last_attempts_are_told() {
+    fn the_worst_comes_first_with_the_last_attempts() {
         let attempts = LastAttempts {
             connector: "xendit".into(),
             kind: "create".into(),

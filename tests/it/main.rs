@@ -33,6 +33,7 @@ mod merchants;
 mod metrics;
 mod mistakes;
 mod newer;
+mod on_call;
 mod outages;
 mod outside;
 mod permissions;
