@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with_all = ["after", "oldest_first"])]
     count: bool,
     /// Rows that are looked at, at most. A larger number finds rare records in one page, and takes longer
-    #[arg(long, default_value_t = 50_000, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    #[arg(long, default_value_t = 10_000, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     scan: u32,
 }
 

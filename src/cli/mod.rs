@@ -5,11 +5,13 @@ mod actor;
 mod cancel;
 mod check;
 mod connectors;
+mod context;
 mod exit;
 mod filter;
 mod findings;
 mod keys;
 mod list;
+mod manual;
 mod records;
 mod output;
 mod show;
@@ -28,11 +30,14 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use secrecy::ExposeSecret;
 
-use self::output::{Output, say};
+use self::{
+    context::Context,
+    output::{Output, say},
+};
 use crate::{
     config::{self, Config},
     postgres,
@@ -66,6 +71,12 @@ pub struct Arguments {
     /// The configuration file; without it all settings come from the environment
     #[arg(long, short, global = true, env = "PAYOUT_LINK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The deployment: a context of the file of contexts, in place of --config
+    #[arg(long, global = true, env = "PAYOUT_LINK_CONTEXT", value_name = "NAME", conflicts_with = "config")]
+    context: Option<String>,
+    /// The file of contexts; without it payout-link-worker/contexts.toml in $XDG_CONFIG_HOME or ~/.config
+    #[arg(long, global = true, env = "PAYOUT_LINK_CONTEXTS", value_name = "FILE")]
+    contexts: Option<PathBuf>,
     /// The form of what is printed; commands without a table or an object print text in any case
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
     output: Format,
@@ -103,14 +114,36 @@ enum Command {
         /// The merchant's x-merchant-id
         merchant_id: String,
     },
+    /// Print the completion script of a shell
+    Completions(manual::Completions),
+    /// Print the man page, or write a page for each command
+    Man(manual::Man),
     /// Check a deployment's history against the invariants, and print each violation
     VerifyHistory(verify_history::Arguments),
+}
+
+impl Arguments {
+    /// Reads the context that is asked for.
+    fn context(&self) -> Result<Option<Context>, Ended> {
+        let Some(name) = &self.context else { return Ok(None) };
+        let Some(file) = self.contexts.clone().or_else(Context::default_file) else {
+            return Err(ExitStatus::WrongUse.because("there is no file of contexts: name it with --contexts"));
+        };
+        let context = Context::read(&file, name)?;
+        context.refuses_overrides(environment())?;
+        Ok(Some(context))
+    }
 }
 
 impl Command {
     /// Returns whether the command only reads the database, and needs no keys and no connectors.
     fn only_reads(&self) -> bool {
         matches!(self, Self::List(_) | Self::Show(_) | Self::Status(_))
+    }
+
+    /// Returns whether an operator changes something with it. A production context asks for its name first.
+    fn acts(&self) -> bool {
+        matches!(self, Self::Migrate | Self::Cancel(_) | Self::Submit(_) | Self::Keys(keys::Action::Rotate))
     }
 }
 
@@ -121,7 +154,13 @@ impl Command {
 /// If the command fails for another reason than a wrong command line or configuration. [`status_of`] tells its exit
 /// status.
 pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let file = arguments.config.as_deref();
+    match &arguments.command {
+        Command::Completions(arguments) => return manual::completions(arguments).map(ExitCode::from),
+        Command::Man(arguments) => return manual::man(arguments).map(ExitCode::from),
+        _ => {}
+    }
+    let context = arguments.context()?;
+    let file = context.as_ref().map(|context| context.config.as_path()).or(arguments.config.as_deref());
     if matches!(arguments.command, Command::Config) {
         print_given(file)?;
     }
@@ -144,6 +183,9 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         note(problem);
         return Ok(ExitStatus::WrongUse.into());
     }
+    if let Some(context) = context.as_ref().filter(|_| arguments.command.acts()) {
+        context.confirm()?;
+    }
     let output = Output::new(arguments.output);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -164,7 +206,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Cancel(arguments) => cancel::run(&config, &arguments).await,
-            Command::Config => Ok(ExitCode::SUCCESS),
+            Command::Config | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),

@@ -1,9 +1,10 @@
-//! `show`: prints a record, its event and its timeline. It never decrypts anything.
+//! `show`: prints a record and the timeline of all that happened to it. It never decrypts anything.
 
 use std::fmt::Write;
 
 use anyhow::Context;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
 
 use super::{
     exit::ExitStatus,
@@ -11,17 +12,21 @@ use super::{
 };
 use crate::{
     config::Config,
-    domain::{escape_control, idempotency_key_of},
-    postgres::{Reader, Shown},
+    domain::{escape_control, idempotency_key_of, idempotency_uuid},
+    postgres::{Reader, Search, Shown, ShownEvent},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Any id of the record: merchant_payout_id, record id, event id, connector_payout_id or provider_payout_id
+    /// Any id of the record: merchant_payout_id, record id, event id, connector_payout_id, provider_payout_id, or the
+    /// idempotency key of its calls
     id: String,
     /// Print JSON, one object a line: the same as --output jsonl
     #[arg(long)]
     json: bool,
+    /// Records that are searched for an idempotency key, the newest first: it is not stored
+    #[arg(long, default_value_t = 100_000, value_name = "RECORDS")]
+    scan: u32,
 }
 
 pub(super) async fn run(
@@ -30,15 +35,41 @@ pub(super) async fn run(
     arguments: &Arguments,
 ) -> anyhow::Result<ExitStatus> {
     let output = if arguments.json { output.with(Format::Jsonl) } else { output };
+    let deployment = &config.worker.deployment;
     let reader = Reader::connect(&config.database()).await.context("database")?;
-    let records = reader.show(&arguments.id).await.context("database")?;
+    let mut records = reader.show(&arguments.id).await.context("database")?;
+    if records.is_empty() && may_be_a_key(&arguments.id) {
+        let is_it = |merchant_id: &str, merchant_payout_id: &str| {
+            let key = idempotency_key_of(deployment, merchant_id, merchant_payout_id);
+            key == arguments.id || idempotency_uuid(&key).to_string() == arguments.id.to_ascii_lowercase()
+        };
+        match reader.find(arguments.scan, is_it).await.context("database")? {
+            Search::Found(id) => records = reader.show(&id.to_string()).await.context("database")?,
+            Search::NotThere => {}
+            Search::Stopped => {
+                return Err(ExitStatus::NothingFound
+                    .because(format!(
+                        "no record has the id {:?}, and none of the newest {} has it as its idempotency key: --scan with \
+                         a larger number searches more",
+                        arguments.id, arguments.scan
+                    ))
+                    .into());
+            }
+        }
+    }
     if records.is_empty() {
         return Err(ExitStatus::NothingFound
             .because(format!("no record has the id {:?}", arguments.id))
             .into());
     }
-    output.objects(&records, |record| shown(record, &config.worker.deployment))?;
+    output.objects(&records, |record| shown(record, deployment))?;
     Ok(ExitStatus::Done)
+}
+
+/// Returns whether a text has the form of an idempotency key, or of the UUID that some providers get in its place.
+fn may_be_a_key(text: &str) -> bool {
+    let is_key = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'));
+    is_key || Uuid::parse_str(text).is_ok_and(|id| id.get_version_num() == 8)
 }
 
 fn shown(record: &Shown, deployment: &str) -> String {
@@ -49,8 +80,6 @@ fn shown(record: &Shown, deployment: &str) -> String {
             let _ = writeln!(text, "  {name:<20} {}", escape_control(value));
         }
     };
-    let at =
-        |time: Option<OffsetDateTime>| time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
     line("id", &record.id.to_string());
     line("merchant_id", &record.merchant_id);
     line("connector", &record.connector);
@@ -62,7 +91,7 @@ fn shown(record: &Shown, deployment: &str) -> String {
     line("created", &at(Some(record.created_at)));
     line("unknown since", &at(record.in_doubt_since));
     line(if record.leased { "leased until" } else { "due" }, &at(record.due_at));
-    line("concluded", &at(record.concluded_at));
+    line("leased by worker", record.worker.as_deref().unwrap_or_default());
     if let Some(link) = &record.link {
         line("link", &link.status);
         line("provider status", link.provider_status.as_deref().unwrap_or_default());
@@ -78,18 +107,71 @@ fn shown(record: &Shown, deployment: &str) -> String {
         line("webhook", &format!("{}, {} attempts", event.webhook_state, event.webhook_attempts));
         line("event due", &at(event.due_at));
     }
-    for call in &record.timeline {
-        let _ = writeln!(
-            text,
-            "  {} {} {} {} {} ({} ms) {}",
-            at(Some(call.started_at)),
-            call.kind,
-            call.number,
-            call.outcome,
-            call.status_code,
-            call.took_ms,
-            escape_control(call.detail.as_deref().unwrap_or_default())
-        );
+    text.push_str("  timeline\n");
+    for (time, entry) in timeline(record) {
+        let _ = writeln!(text, "    {} {}", at(Some(time)), escape_control(&entry));
     }
     text
+}
+
+fn at(time: Option<OffsetDateTime>) -> String {
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+/// Returns what happened to a record, in the order of time.
+fn timeline(record: &Shown) -> Vec<(OffsetDateTime, String)> {
+    let mut all = vec![(record.created_at, "accepted".to_owned())];
+    let mut push = |time: Option<OffsetDateTime>, entry: String| all.extend(time.map(|time| (time, entry)));
+    push(record.refreshed_at, "duplicate with fresh secrets received".into());
+    push(record.in_doubt_since, "outcome of the call unknown".into());
+    push(record.concluded_at, format!("concluded: {}", record.state));
+    for call in &record.timeline {
+        let detail = call.detail.as_deref().unwrap_or_default();
+        let status = if call.status_code == 0 { String::new() } else { format!(" {}", call.status_code) };
+        let entry =
+            format!("{} {} {}{status} ({} ms) {detail}", call.kind, call.number, call.outcome, call.took_ms);
+        push(Some(call.started_at), entry.trim_end().to_owned());
+    }
+    for ShownEvent { r#type, id, published_at, .. } in record.event.iter().chain(&record.later_events) {
+        push(*published_at, format!("published: {type} {id}"));
+    }
+    if let Some(link) = &record.link {
+        push(link.status_changed_at, format!("link is {}", link.status));
+        push(link.cancel_requested_at, "cancel requested".into());
+        let because = link.cancelled_because.as_deref().unwrap_or_default();
+        push(link.cancelled_at, format!("cancel at the provider began, because of {because}"));
+    }
+    for webhook in &record.provider_webhooks {
+        push(Some(webhook.received_at), format!("provider webhook received: {}", webhook.event_type));
+    }
+    for request in &record.link_requests {
+        let reason = request.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        push(
+            Some(request.requested_at),
+            format!("{} requested by message, not answered yet{reason}", request.kind),
+        );
+    }
+    for action in &record.operator_actions {
+        let details = match &action.details {
+            serde_json::Value::Object(details) if details.is_empty() => String::new(),
+            details => format!(" {details}"),
+        };
+        let entry =
+            format!("operator {}: {}{details}, because: {}", action.actor, action.command, action.reason);
+        push(Some(action.at), entry);
+    }
+    all.sort_by_key(|(time, _)| *time);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_an_idempotency_key_is_recognized() {
+        let key = idempotency_key_of("", "", "po_1001");
+        assert!(may_be_a_key(&key) && may_be_a_key(&idempotency_uuid(&key).to_string()));
+        assert!(!may_be_a_key("po_1001") && !may_be_a_key(&Uuid::new_v4().to_string()));
+    }
 }

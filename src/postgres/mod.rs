@@ -73,6 +73,7 @@ mod rotate;
 mod seal;
 mod seal_count;
 mod show;
+mod shown;
 mod status;
 mod suspects;
 mod timeline;
@@ -120,7 +121,8 @@ pub use self::{
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
     seal_count::{MANY_SEALS, MAX_SEALS},
-    show::Shown,
+    show::Search,
+    shown::{Shown, ShownAttempt, ShownEvent},
     status::{
         AccountStatus, DatabaseStatus, EventStatus, HostStatus, LastAttempts, Pile, STATUS_SCAN, SeenWorkers,
     },

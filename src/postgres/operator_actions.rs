@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, connect::answered, error::StoreError};
+use super::{Store, connect::answered, error::StoreError, reader::Reader};
 
 /// Who acts, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,17 @@ impl Store {
         answered(&self.pool, recorded).await
     }
 
+    /// Reads the acts about a record, in order.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn actions_of(&self, payout_link_id: Uuid) -> Result<Vec<OperatorAction>, StoreError> {
+        self.reader().actions_of(payout_link_id).await
+    }
+}
+
+impl Reader {
     /// Reads the acts about a record, in order.
     ///
     /// # Errors

@@ -1,101 +1,14 @@
 //! `show`: reads a record for an operator, without its secrets.
 
-use serde::{Serialize, Serializer};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{connect::answered, error::StoreError, reader::Reader};
+use super::{
+    connect::answered,
+    error::StoreError,
+    reader::Reader,
+    shown::{Shown, ShownAttempt, ShownEvent, ShownLink, ShownRequest, ShownWebhook},
+};
 use crate::domain::PayoutLinkState;
-
-/// A record with its event and its attempts. Nothing is decrypted for it.
-#[derive(Debug, Serialize)]
-pub struct Shown {
-    pub id: Uuid,
-    pub merchant_id: String,
-    pub merchant_payout_id: String,
-    pub connector: String,
-    /// Minor units of `currency`.
-    pub amount_minor: i64,
-    pub currency: String,
-    pub destination_currency: String,
-    #[serde(serialize_with = "as_text")]
-    pub state: PayoutLinkState,
-    pub payout_status: Option<String>,
-    pub connector_payout_id: Option<String>,
-    pub status_code: i32,
-    pub error_code: Option<String>,
-    /// `create` attempts begun.
-    pub attempts: i32,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub in_doubt_since: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub due_at: Option<OffsetDateTime>,
-    pub leased: bool,
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub concluded_at: Option<OffsetDateTime>,
-    /// The event of the conclusion.
-    pub event: Option<ShownEvent>,
-    /// The link, if one was created.
-    pub link: Option<ShownLink>,
-    /// The later events, in order.
-    pub later_events: Vec<ShownEvent>,
-    pub timeline: Vec<ShownAttempt>,
-}
-
-/// The created link of a [`Shown`] record.
-#[derive(Debug, Serialize)]
-pub struct ShownLink {
-    /// The status that was announced last.
-    pub status: String,
-    /// The provider's own word.
-    pub provider_status: Option<String>,
-    /// The provider's id of the payout or transaction that came of the link.
-    pub provider_payout_id: Option<String>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub expires_at: Option<OffsetDateTime>,
-    /// When the provider was asked last.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub asked_at: Option<OffsetDateTime>,
-    /// When the provider is asked next; empty if it is not asked any more.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub ask_at: Option<OffsetDateTime>,
-    /// Questions without an answer since the last one.
-    pub failures: i32,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub cancel_requested_at: Option<OffsetDateTime>,
-}
-
-/// An event of a [`Shown`] record.
-#[derive(Debug, Serialize)]
-pub struct ShownEvent {
-    pub id: Uuid,
-    /// Counted from 1.
-    pub sequence: i32,
-    pub r#type: String,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub published_at: Option<OffsetDateTime>,
-    pub webhook_state: String,
-    pub webhook_attempts: i32,
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub due_at: Option<OffsetDateTime>,
-}
-
-/// One attempt of a [`Shown`] record.
-#[derive(Debug, Serialize)]
-pub struct ShownAttempt {
-    /// `create`, `look_up` or `post`.
-    pub kind: String,
-    pub number: i32,
-    #[serde(with = "time::serde::rfc3339")]
-    pub started_at: OffsetDateTime,
-    pub took_ms: i32,
-    pub status_code: i32,
-    /// As text: a later version may write outcomes that this one does not know, and marks those of lost claims as late.
-    pub outcome: String,
-    pub detail: Option<String>,
-}
 
 impl Reader {
     /// Reads the records that have this id: record id, event id, `merchant_payout_id`, `connector_payout_id` or the
@@ -110,11 +23,11 @@ impl Reader {
             SELECT
                 p.id, merchant_id, merchant_payout_id, connector, amount_minor, currency, destination_currency,
                 state, payout_status, connector_payout_id, p.status_code, error_code, attempts, in_doubt_since,
-                p.due_at, p.holder IS NOT NULL AS "leased!", created_at, concluded_at,
+                p.due_at, p.holder, created_at, concluded_at, first_called_at, last_called_at, refreshed_at,
                 e.id AS "event_id?", e.type AS "type?", published_at, webhook_state AS "webhook_state?",
                 webhook_attempts AS "webhook_attempts?", e.due_at AS event_due_at,
                 p.link_status, p.provider_status, p.provider_payout_id, p.expires_at, p.asked_at, p.follow_due_at,
-                p.follow_failures, p.cancel_requested_at
+                p.follow_failures, p.cancel_requested_at, p.cancelled_at, p.cancelled_because, p.status_changed_at
             FROM payout_links p LEFT JOIN events e ON e.id = p.event_id
             WHERE p.id IN (
                 SELECT id FROM payout_links WHERE id = $1
@@ -150,7 +63,11 @@ impl Reader {
                 attempts: row.attempts,
                 in_doubt_since: row.in_doubt_since,
                 due_at: row.due_at,
-                leased: row.leased,
+                leased: row.holder.is_some(),
+                worker: row.holder.and_then(worker_of),
+                first_called_at: row.first_called_at,
+                last_called_at: row.last_called_at,
+                refreshed_at: row.refreshed_at,
                 created_at: row.created_at,
                 concluded_at: row.concluded_at,
                 link: row.link_status.map(|status| ShownLink {
@@ -162,6 +79,9 @@ impl Reader {
                     ask_at: row.follow_due_at,
                     failures: row.follow_failures,
                     cancel_requested_at: row.cancel_requested_at,
+                    cancelled_at: row.cancelled_at,
+                    cancelled_because: row.cancelled_because,
+                    status_changed_at: row.status_changed_at,
                 }),
                 later_events: self.later_events(row.id).await?,
                 event: row.event_id.map(|id| ShownEvent {
@@ -174,6 +94,9 @@ impl Reader {
                     due_at: row.event_due_at,
                 }),
                 timeline: self.timeline(row.id).await?,
+                provider_webhooks: self.provider_webhooks_of(row.id).await?,
+                link_requests: self.link_requests_of(row.id).await?,
+                operator_actions: self.actions_of(row.id).await?,
             });
         }
         Ok(shown)
@@ -214,8 +137,71 @@ impl Reader {
         .fetch_all(&self.pool)
         .await?)
     }
+
+    async fn provider_webhooks_of(&self, payout_link_id: Uuid) -> Result<Vec<ShownWebhook>, StoreError> {
+        let webhooks = sqlx::query_as!(
+            ShownWebhook,
+            "SELECT event_type, received_at FROM provider_webhooks WHERE payout_link_id = $1 ORDER BY received_at",
+            payout_link_id
+        )
+        .fetch_all(&self.pool);
+        answered(&self.pool, webhooks).await
+    }
+
+    async fn link_requests_of(&self, payout_link_id: Uuid) -> Result<Vec<ShownRequest>, StoreError> {
+        let requests = sqlx::query_as!(
+            ShownRequest,
+            "SELECT kind, reason, requested_at FROM link_requests WHERE payout_link_id = $1 ORDER BY id",
+            payout_link_id
+        )
+        .fetch_all(&self.pool);
+        answered(&self.pool, requests).await
+    }
+
+    /// Looks for the record whose merchant and identifier satisfy a test, among the newest `scan` records.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn find(&self, scan: u32, is_it: impl Fn(&str, &str) -> bool) -> Result<Search, StoreError> {
+        let (mut before, mut left) = (Uuid::max(), scan);
+        while left > 0 {
+            let page = left.min(SEARCH_PAGE);
+            let rows = sqlx::query!(
+                "SELECT id, merchant_id, merchant_payout_id FROM payout_links WHERE id < $1 ORDER BY id DESC LIMIT $2",
+                before,
+                i64::from(page)
+            )
+            .fetch_all(&self.pool);
+            let rows = answered(&self.pool, rows).await?;
+            if let Some(row) = rows.iter().find(|row| is_it(&row.merchant_id, &row.merchant_payout_id)) {
+                return Ok(Search::Found(row.id));
+            }
+            match rows.last() {
+                Some(last) if rows.len() == page as usize => before = last.id,
+                Some(_) | None => return Ok(Search::NotThere),
+            }
+            left -= page;
+        }
+        Ok(Search::Stopped)
+    }
 }
 
-fn as_text<S: Serializer>(state: &PayoutLinkState, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(state.as_str())
+/// What a search among records came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    Found(Uuid),
+    /// No record satisfies the test.
+    NotThere,
+    /// There are more records than were looked at.
+    Stopped,
+}
+
+/// Records that are read at once.
+const SEARCH_PAGE: u32 = 10_000;
+
+/// Returns the number of the worker that made a claim.
+fn worker_of(holder: Uuid) -> Option<String> {
+    let number = u32::try_from(holder.as_u128() >> 96).unwrap_or_default();
+    (holder.get_version_num() == 8).then(|| format!("{number:08x}"))
 }

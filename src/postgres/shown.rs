@@ -1,0 +1,140 @@
+//! The values of `show`: a record as an operator sees it.
+
+use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::operator_actions::OperatorAction;
+use crate::domain::PayoutLinkState;
+
+/// A record with its events, its attempts and what else happened to it. Nothing is decrypted for it.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    pub id: Uuid,
+    pub merchant_id: String,
+    pub merchant_payout_id: String,
+    pub connector: String,
+    /// Minor units of `currency`.
+    pub amount_minor: i64,
+    pub currency: String,
+    pub destination_currency: String,
+    #[serde(serialize_with = "as_text")]
+    pub state: PayoutLinkState,
+    pub payout_status: Option<String>,
+    pub connector_payout_id: Option<String>,
+    pub status_code: i32,
+    pub error_code: Option<String>,
+    /// `create` attempts begun.
+    pub attempts: i32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub in_doubt_since: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub due_at: Option<OffsetDateTime>,
+    pub leased: bool,
+    /// The number of the worker that has claimed it, in hexadecimal. An earlier version has none.
+    pub worker: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub first_called_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_called_at: Option<OffsetDateTime>,
+    /// When a duplicate brought a fresh access token, browser information or webhook URL.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub refreshed_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub concluded_at: Option<OffsetDateTime>,
+    /// The event of the conclusion.
+    pub event: Option<ShownEvent>,
+    /// The link, if one was created.
+    pub link: Option<ShownLink>,
+    /// The later events, in order.
+    pub later_events: Vec<ShownEvent>,
+    pub timeline: Vec<ShownAttempt>,
+    /// Authenticated webhooks of the provider about its link, as long as retention keeps them.
+    pub provider_webhooks: Vec<ShownWebhook>,
+    /// Messages about its link that wait for their answer.
+    pub link_requests: Vec<ShownRequest>,
+    pub operator_actions: Vec<OperatorAction>,
+}
+
+/// A provider's webhook about the link of a [`Shown`] record.
+#[derive(Debug, Serialize)]
+pub struct ShownWebhook {
+    pub event_type: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub received_at: OffsetDateTime,
+}
+
+/// A message about the link of a [`Shown`] record.
+#[derive(Debug, Serialize)]
+pub struct ShownRequest {
+    /// `cancel` or `status`.
+    pub kind: String,
+    pub reason: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub requested_at: OffsetDateTime,
+}
+
+/// The created link of a [`Shown`] record.
+#[derive(Debug, Serialize)]
+pub struct ShownLink {
+    /// The status that was announced last.
+    pub status: String,
+    /// The provider's own word.
+    pub provider_status: Option<String>,
+    /// The provider's id of the payout or transaction that came of the link.
+    pub provider_payout_id: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// When the provider was asked last.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub asked_at: Option<OffsetDateTime>,
+    /// When the provider is asked next; empty if it is not asked any more.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub ask_at: Option<OffsetDateTime>,
+    /// Questions without an answer since the last one.
+    pub failures: i32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub cancel_requested_at: Option<OffsetDateTime>,
+    /// When a worker began to cancel it at the provider, and why.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub cancelled_at: Option<OffsetDateTime>,
+    pub cancelled_because: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub status_changed_at: Option<OffsetDateTime>,
+}
+
+/// An event of a [`Shown`] record.
+#[derive(Debug, Serialize)]
+pub struct ShownEvent {
+    pub id: Uuid,
+    /// Counted from 1.
+    pub sequence: i32,
+    pub r#type: String,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub published_at: Option<OffsetDateTime>,
+    pub webhook_state: String,
+    pub webhook_attempts: i32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub due_at: Option<OffsetDateTime>,
+}
+
+/// One attempt of a [`Shown`] record.
+#[derive(Debug, Serialize)]
+pub struct ShownAttempt {
+    /// `create`, `look_up` or `post`.
+    pub kind: String,
+    pub number: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    pub took_ms: i32,
+    pub status_code: i32,
+    /// As text: a later version may write outcomes that this one does not know, and marks those of lost claims as late.
+    pub outcome: String,
+    pub detail: Option<String>,
+}
+
+fn as_text<S: Serializer>(state: &PayoutLinkState, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.as_str())
+}
