@@ -4,7 +4,7 @@ use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    postgres::{DatabaseStatus, STATUS_SCAN},
+    postgres::{DatabaseStatus, OVERDUE_SECONDS, STATUS_SCAN},
     rabbitmq::QueueCounts,
 };
 
@@ -47,6 +47,7 @@ pub(super) struct Known<'a> {
 
 /// An open record whose outcome is unknown is resolved by the replay rule: within minutes, if the provider answers.
 const UNKNOWN_LIMIT: Duration = Duration::minutes(15);
+const OVERDUE: Duration = Duration::seconds(OVERDUE_SECONDS as i64);
 /// As the alerts `RecordsWait` and `EventsWait`.
 const DUE_LIMIT: Duration = Duration::minutes(5);
 /// As the alert `ClocksDiffer`.
@@ -162,12 +163,13 @@ fn waiting_records(status: &DatabaseStatus, now: OffsetDateTime, all: &mut Vec<F
         let said: Vec<String> = account.last_attempts.iter().take(3).map(said).collect();
         let said =
             if said.is_empty() { String::new() } else { format!("; the last attempts: {}", said.join(", ")) };
-        if account.overdue > 0 {
+        // The count looks at the records that are served first; the time is of all.
+        if account.overdue > 0 || by_age(account.due_since, OVERDUE, now) == Severity::Act {
             let text = format!("records of {connector} have been due for more than a minute{said}");
             let next = format!("list --overdue --oldest-first --connector {connector}");
             all.push(
                 finding(by_age(account.due_since, DUE_LIMIT, now), "overdue_records", text, next)
-                    .counted(account.overdue)
+                    .counted(account.overdue.max(1))
                     .since(account.due_since),
             );
         } else if account.retrying > 0 {

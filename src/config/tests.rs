@@ -337,3 +337,34 @@ fn a_named_account_is_one_account_at_every_url_and_an_unnamed_one_is_not() {
     assert_ne!(id(&[first, (ACCOUNT, "acme")]), id(&[first, (ACCOUNT, "other")]));
     assert_ne!(id(&[first, (ACCOUNT, "acme")]), id(&[first]));
 }
+
+#[test]
+fn reading_needs_the_database_alone_and_reports_what_it_needs() {
+    let load = |text: &str| {
+        let file = std::env::temp_dir().join(format!("reading-{}.toml", uuid::Uuid::new_v4()));
+        std::fs::write(&file, text).unwrap();
+        let config = load_for_reading(Some(&file), std::iter::empty());
+        std::fs::remove_file(&file).unwrap();
+        config
+    };
+    // Secrets that this user may not read are left out; what can be read is there.
+    let config = load(
+        "[database]\nurl = \"postgres://localhost/payouts\"\n[worker]\ndeployment = \"live\"\n\
+         [keys]\nsealing_file = \"/nonexistent\"\n[broker]\nurl = \"amqp://localhost\"\n[webhooks]\nnonsense = 1\n",
+    )
+    .unwrap();
+    assert_eq!(config.worker.deployment, "live");
+    assert!(config.keys.sealing.is_empty() && config.broker.url.is_some());
+    for (text, problem) in [
+        ("", "database.url is missing"),
+        ("[database]\nurl = \"postgres://localhost/x\"\nurll = 1\n", "database.urll"),
+        ("[database]\nurl = \"postgres://localhost/x\"\n[wroker]\n", "unknown section [wroker]"),
+        (
+            "[database]\nurl = \"postgres://localhost/x\"\n[worker]\nlease_seconds = \"a\"\n",
+            "worker.lease_seconds",
+        ),
+    ] {
+        let problems = load(text).unwrap_err().to_string();
+        assert!(problems.contains(problem), "{text}: {problems}");
+    }
+}

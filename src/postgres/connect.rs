@@ -116,7 +116,7 @@ pub(super) async fn pool(settings: &DatabaseSettings, access: Access) -> Result<
         Ok(Err(error)) => return Err(not_connected(&options, error)),
         Err(_) => return Err(no_answer(&options, settings.timeout)),
     }
-    Ok(PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.timeout)
         .after_connect({
@@ -127,13 +127,18 @@ pub(super) async fn pool(settings: &DatabaseSettings, access: Access) -> Result<
             }
         })
         // In place of the pool's own tests, which have no time limit.
-        .test_before_acquire(false)
-        .before_acquire(move |connection, found| {
+        .test_before_acquire(false);
+    // A command reads once and ends: its connections are fresh.
+    if access == Access::Reads {
+        return Ok(pool.connect_lazy_with(options));
+    }
+    Ok(pool
+        .before_acquire(|connection, found| {
             // Tested when it is returned: a test before every statement would cost a round trip.
             let is_fresh = found.idle_for < FRESH;
-            Box::pin(async move { Ok(is_fresh || is_there(connection, access).await?) })
+            Box::pin(async move { Ok(is_fresh || is_there(connection).await?) })
         })
-        .after_release(move |connection, _| Box::pin(is_there(connection, access)))
+        .after_release(|connection, _| Box::pin(is_there(connection)))
         .connect_lazy_with(options))
 }
 
@@ -168,16 +173,13 @@ fn own_settings(settings: &DatabaseSettings, access: Access) -> String {
     all.map(|(name, value)| format!("SET {name} = '{value}';")).collect()
 }
 
-/// Tests whether the server still answers, and accepts writes if they are needed. A connection in the middle of a
-/// statement fails the test. A primary that was demoted answers and fails the test, so that the next connection may
-/// reach the new primary.
-async fn is_there(connection: &mut PgConnection, access: Access) -> Result<bool, sqlx::Error> {
-    let asked = sqlx::query_scalar(match access {
-        Access::Writes => "SELECT current_setting('transaction_read_only') = 'off'",
-        Access::Reads => "SELECT true",
-    });
-    let fits = timeout(PING, asked.fetch_one(connection)).await;
-    Ok(matches!(fits, Ok(Ok(true))))
+/// Tests whether the server still answers and accepts writes. A connection in the middle of a statement fails the
+/// test. A primary that was demoted answers and fails the test, so that the next connection may reach the new
+/// primary.
+async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let asked = sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'");
+    let writable = timeout(PING, asked.fetch_one(connection)).await;
+    Ok(matches!(writable, Ok(Ok(true))))
 }
 
 const PING: Duration = Duration::from_secs(2);

@@ -114,7 +114,9 @@ impl RecordFilter {
                 statement.push("link_status = '").push(status).push("'");
             }
             Way::Merchant => {
-                statement.push("state <> 'open' AND merchant_id = ").push_bind(self.merchant_id.clone());
+                statement
+                    .push("payout_status IS NOT NULL AND state <> 'open' AND merchant_id = ")
+                    .push_bind(self.merchant_id.clone());
             }
             Way::Open => {
                 statement.push("state = 'open'");

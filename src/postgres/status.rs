@@ -9,7 +9,7 @@ use super::{
 use crate::domain::SERVICE_RANKS;
 
 /// Rows of one kind that are looked at, at most. A count that reaches it means "at least".
-pub const STATUS_SCAN: i64 = 10_000;
+pub const STATUS_SCAN: i64 = 2_000;
 
 /// A number of records or events, and since when the oldest of them waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -250,10 +250,12 @@ impl Reader {
                 count(*) FILTER (WHERE webhook_state = 'pending' AND webhook_attempts > 0) AS "failing!",
                 min(due_at) FILTER (WHERE due_at <= now()) AS due_since
             FROM (
-                SELECT published_at, webhook_state, webhook_attempts, due_at,
-                    to_timestamp(('x' || left(encode(uuid_send(id), 'hex'), 12))::bit(48)::bigint / 1000.0) AS at
+                SELECT id, published_at, webhook_state, webhook_attempts, due_at
                 FROM events WHERE due_at IS NOT NULL ORDER BY due_at LIMIT $1
             ) AS looked
+            CROSS JOIN LATERAL (
+                SELECT to_timestamp(('x' || left(encode(uuid_send(id), 'hex'), 12))::bit(48)::bigint / 1000.0) AS at
+            ) AS time
             "#,
             STATUS_SCAN,
         )
@@ -263,14 +265,13 @@ impl Reader {
             Pile,
             r#"
             SELECT count(*) AS "count!", min(at) AS oldest
-            FROM (
-                SELECT webhook_state,
-                    to_timestamp(('x' || left(encode(uuid_send(id), 'hex'), 12))::bit(48)::bigint / 1000.0) AS at
-                FROM events ORDER BY id DESC LIMIT $1
-            ) AS looked
+            FROM (SELECT id, webhook_state FROM events ORDER BY id DESC LIMIT $1) AS looked
+            CROSS JOIN LATERAL (
+                SELECT to_timestamp(('x' || left(encode(uuid_send(id), 'hex'), 12))::bit(48)::bigint / 1000.0) AS at
+            ) AS time
             WHERE webhook_state = 'abandoned' AND at > now() - interval '1 day'
             "#,
-            STATUS_SCAN,
+            ABANDONED_OF,
         )
         .fetch_one(&self.pool);
         Ok(EventStatus {
@@ -289,11 +290,14 @@ impl Reader {
             SELECT host AS "host!", count(*) AS "failing!", max(webhook_attempts) AS "max_attempts!",
                 min(at) AS "oldest!", min(webhook_due_at) AS next
             FROM (
-                SELECT substring(webhook_url from '^[^:]+://(?:[^/@?#]*@)?([^/?#]+)') AS host, webhook_state,
-                    webhook_attempts, webhook_due_at,
-                    to_timestamp(('x' || left(encode(uuid_send(id), 'hex'), 12))::bit(48)::bigint / 1000.0) AS at
+                SELECT id, webhook_url, webhook_state, webhook_attempts, webhook_due_at
                 FROM events WHERE due_at IS NOT NULL ORDER BY due_at LIMIT $1
             ) AS looked
+            CROSS JOIN LATERAL (
+                SELECT
+                    to_timestamp(('x' || left(encode(uuid_send(id), 'hex'), 12))::bit(48)::bigint / 1000.0) AS at,
+                    substring(webhook_url from '^[^:]+://(?:[^/@?#]*@)?([^/?#]+)') AS host
+            ) AS read
             WHERE webhook_state = 'pending' AND webhook_attempts > 0 AND host IS NOT NULL
             GROUP BY host ORDER BY 2 DESC, 1 LIMIT $2
             "#,
@@ -348,6 +352,8 @@ impl Reader {
 
 /// Records of an account whose last attempts are read.
 const ATTEMPTS_OF: i64 = 20;
+/// Newest events that are searched for abandoned webhooks.
+const ABANDONED_OF: i64 = 5_000;
 /// Hosts that are shown, those with the most failing webhooks.
 const HOSTS: i64 = 10;
 /// Records whose keys are read.
