@@ -5,7 +5,9 @@ mod cancel;
 mod check;
 mod connectors;
 mod exit;
+mod filter;
 mod keys;
+mod list;
 mod records;
 mod output;
 mod show;
@@ -87,6 +89,8 @@ enum Command {
     /// Count the values of each sealing key, or encrypt all of them with the first key
     #[command(subcommand)]
     Keys(keys::Action),
+    /// List the records that match conditions, or count them
+    List(list::Arguments),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
     /// Print the webhook secrets of a merchant, derived from webhooks.master_secrets
@@ -101,7 +105,7 @@ enum Command {
 impl Command {
     /// Returns whether the command only reads the database, and needs no keys and no connectors.
     fn only_reads(&self) -> bool {
-        matches!(self, Self::Show(_))
+        matches!(self, Self::List(_) | Self::Show(_))
     }
 }
 
@@ -158,6 +162,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Config => Ok(ExitCode::SUCCESS),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Keys(action) => keys::run(&config, &action).await,
+            Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Show(arguments) => show::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),
             Command::VerifyHistory(arguments) => verify_history::run(&config, &arguments).await,

@@ -24,7 +24,7 @@
 //! | `erase_requests`, `delete_events`, `delete_attempts`, `delete_provider_webhooks` | deletes one batch of rows that are past their retention |
 //! | `audit_page` | reads a page of records for the history checker, without decrypting anything |
 //! | `record_seals`, `seals` | how many values each sealing key has encrypted |
-//! | `show` | reads one record for an operator, without decrypting anything ([`Reader`]) |
+//! | `show`, `list`, `count` | read records for an operator, without decrypting anything ([`Reader`]) |
 //! | `reseal`, `count_keys` | encrypts a page of records with the ring's first key; counts values by key |
 //!
 //! This module never keeps a transaction open across a network call. Every write that depends on a lease names its
@@ -46,9 +46,11 @@ mod due;
 mod due_event;
 mod duplicate;
 mod error;
+mod filter;
 mod fitness;
 mod follow;
 mod leased;
+mod list;
 mod link_requests;
 mod link_status;
 mod migrations;
@@ -97,10 +99,12 @@ pub use self::{
     connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
     due_event::{DueEvent, EventProgress, WebhookState},
     error::StoreError,
+    filter::{OVERDUE_SECONDS, RecordFilter},
     fitness::{examine, is_fit, schema},
     follow::FollowedLink,
     link_requests::{AnsweredRequest, NewLinkRequest},
     link_status::AnswerRecord,
+    list::{Counted, Listed, Page, PageRequest},
     migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
     probe::Probe,
