@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             cli::note(format_args!("{error:#}"));
-            ExitCode::FAILURE
+            cli::status_of(&error).into()
         }
     }
 }

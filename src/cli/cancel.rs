@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use tokio::time::sleep;
 
-use super::output::say;
+use super::{exit::ExitStatus, output::say};
 use crate::{
     config::Config,
     connectors::Account,
@@ -35,13 +35,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let pool = postgres::connect(&config.database()).await.context("database")?;
     let store = Store::new(pool, config.key_ring()?, config.store());
-    let mut records = store.show(&arguments.id).await.context("database")?;
+    let mut records = store.reader().show(&arguments.id).await.context("database")?;
     if let Some(merchant) = &arguments.merchant {
         records.retain(|record| record.merchant_id == *merchant);
     }
     let record = match records.as_slice() {
         [record] => record,
-        [] => bail!("no record has the id {:?}", arguments.id),
+        [] => {
+            let reason = format!("no record has the id {:?}", arguments.id);
+            return Err(ExitStatus::NothingFound.because(reason).into());
+        }
         several => {
             bail!("{} merchants have a record {:?}: select one with --merchant", several.len(), arguments.id)
         }

@@ -4,13 +4,21 @@ mod verify_history;
 mod cancel;
 mod check;
 mod connectors;
+mod exit;
+mod filter;
 mod keys;
+mod list;
 mod records;
 mod output;
 mod show;
 mod submit;
+mod table;
 
-pub use self::records::read_records;
+pub use self::{
+    exit::{Ended, ExitStatus, status_of},
+    output::{Format, note},
+    records::read_records,
+};
 
 use std::{
     path::{Path, PathBuf},
@@ -21,8 +29,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use secrecy::ExposeSecret;
 
-pub use self::output::note;
-use self::output::say;
+use self::output::{Output, say};
 use crate::{
     config::{self, Config},
     postgres,
@@ -47,7 +54,8 @@ Examples:
 Configuration: a TOML file (config.example.toml has every setting), environment variables over it
 (PAYOUT_LINK__SECTION__KEY, and DATABASE_URL, AMQP_URL).
 
-Exit status: 0 success; 1 failure, with the reason on stderr; 2 the command line or the configuration is wrong.
+Exit status: 0 done; 1 failed, with the reason on stderr; 2 the command line or the configuration is wrong;
+3 done in part, or differences found; 4 nothing found; 5 refused by a rule, nothing was changed.
 If a reader such as head closes standard output, the status does not change. If standard output cannot be written, it is 1.
 Ctrl-C shuts `run` down with status 0. It ends every other command at once, by SIGINT (130 in a shell)."
 )]
@@ -55,6 +63,9 @@ pub struct Arguments {
     /// The configuration file; without it all settings come from the environment
     #[arg(long, short, global = true, env = "PAYOUT_LINK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The form of what is printed; commands without a table or an object print text in any case
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    output: Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -78,6 +89,8 @@ enum Command {
     /// Count the values of each sealing key, or encrypt all of them with the first key
     #[command(subcommand)]
     Keys(keys::Action),
+    /// List the records that match conditions, or count them
+    List(list::Arguments),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
     /// Print the webhook secrets of a merchant, derived from webhooks.master_secrets
@@ -89,20 +102,29 @@ enum Command {
     VerifyHistory(verify_history::Arguments),
 }
 
-/// The configuration or the command line is wrong.
-const MISUSE: u8 = 2;
+impl Command {
+    /// Returns whether the command only reads the database, and needs no keys and no connectors.
+    fn only_reads(&self) -> bool {
+        matches!(self, Self::List(_) | Self::Show(_))
+    }
+}
 
 /// Runs a command, and returns its exit code.
 ///
 /// # Errors
 ///
-/// If the command fails for another reason than a wrong command line or configuration.
+/// If the command fails for another reason than a wrong command line or configuration. [`status_of`] tells its exit
+/// status.
 pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let file = arguments.config.as_deref();
     if matches!(arguments.command, Command::Config) {
         print_given(file)?;
     }
-    let config = match config::load(file, environment()) {
+    let loaded = match arguments.command.only_reads() {
+        true => config::load_for_reading(file, environment()),
+        false => config::load(file, environment()),
+    };
+    let config = match loaded {
         Ok(config) => config,
         Err(_) if matches!(arguments.command, Command::Connectors) => {
             connectors::run(None)?;
@@ -110,13 +132,14 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Err(error) => {
             note(error);
-            return Ok(ExitCode::from(MISUSE));
+            return Ok(ExitStatus::WrongUse.into());
         }
     };
     if let Err(problem) = telemetry::start(&config.log) {
         note(problem);
-        return Ok(ExitCode::from(MISUSE));
+        return Ok(ExitStatus::WrongUse.into());
     }
+    let output = Output::new(arguments.output);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -139,7 +162,8 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Config => Ok(ExitCode::SUCCESS),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Keys(action) => keys::run(&config, &action).await,
-            Command::Show(arguments) => show::run(&config, &arguments).await,
+            Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
+            Command::Show(arguments) => show::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),
             Command::VerifyHistory(arguments) => verify_history::run(&config, &arguments).await,
         }

@@ -1,56 +1,44 @@
 //! `show`: prints a record, its event and its timeline. It never decrypts anything.
 
-use std::{fmt::Write, process::ExitCode};
+use std::fmt::Write;
 
 use anyhow::Context;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::output::{note, say};
+use super::{
+    exit::ExitStatus,
+    output::{Format, Output},
+};
 use crate::{
     config::Config,
-    domain::{escape_control, idempotency_key_of, is_control},
-    postgres::{self, Shown, Store},
+    domain::{escape_control, idempotency_key_of},
+    postgres::{Reader, Shown},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Any id of the record: merchant_payout_id, record id, event id, connector_payout_id or provider_payout_id
     id: String,
-    /// Print JSON, one object a line
+    /// Print JSON, one object a line: the same as --output jsonl
     #[arg(long)]
     json: bool,
 }
 
-pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let pool = postgres::connect(&config.database()).await.context("database")?;
-    let store = Store::new(pool, config.key_ring()?, config.store());
-    let records = store.show(&arguments.id).await.context("database")?;
+pub(super) async fn run(
+    config: &Config,
+    output: Output,
+    arguments: &Arguments,
+) -> anyhow::Result<ExitStatus> {
+    let output = if arguments.json { output.with(Format::Jsonl) } else { output };
+    let reader = Reader::connect(&config.database()).await.context("database")?;
+    let records = reader.show(&arguments.id).await.context("database")?;
     if records.is_empty() {
-        note(format_args!("no record has the id {:?}", arguments.id));
-        return Ok(ExitCode::FAILURE);
+        return Err(ExitStatus::NothingFound
+            .because(format!("no record has the id {:?}", arguments.id))
+            .into());
     }
-    for record in &records {
-        if arguments.json {
-            say(escape_json(&serde_json::to_string(record)?))?;
-        } else {
-            say(shown(record, &config.worker.deployment).trim_end())?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Escapes control characters. JSON itself escapes C0 only; the others occur in strings only.
-fn escape_json(json: &str) -> String {
-    let mut escaped = String::with_capacity(json.len());
-    for letter in json.chars() {
-        if is_control(letter) {
-            // Writing to a String cannot fail.
-            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
-        } else {
-            escaped.push(letter);
-        }
-    }
-    escaped
+    output.objects(&records, |record| shown(record, &config.worker.deployment))?;
+    Ok(ExitStatus::Done)
 }
 
 fn shown(record: &Shown, deployment: &str) -> String {
@@ -104,17 +92,4 @@ fn shown(record: &Shown, deployment: &str) -> String {
         );
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_has_no_control_character_and_says_the_same() {
-        let text = "plink_\u{1b}[2J\u{9b}\u{202e}\u{7f}é";
-        let escaped = escape_json(&serde_json::to_string(text).unwrap());
-        assert!(!escaped.chars().any(is_control), "{escaped:?}");
-        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
-    }
 }

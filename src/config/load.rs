@@ -50,7 +50,34 @@ pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
-    build(read(file)?, environment)
+    build(read(file)?, environment, Scope::All)
+}
+
+/// Reads what a command needs that only reads the database: `[database]`, `[worker]` and `[log]`. The other sections
+/// are read if they can be. So an operator needs neither keys nor the files of the worker's secrets.
+///
+/// # Errors
+///
+/// [`ConfigError`] with every problem of the needed sections.
+pub fn load_for_reading(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    build(read(file)?, environment, Scope::Reading)
+}
+
+/// The sections that have to be complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    All,
+    Reading,
+}
+
+impl Scope {
+    fn needs(self, section: &str) -> bool {
+        // An unknown section is reported in any case: it may be a misspelt one that is needed.
+        self == Self::All || matches!(section, "worker" | "database" | "log") || !SECTIONS.contains(&section)
+    }
 }
 
 impl Config {
@@ -63,13 +90,14 @@ impl Config {
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        build(parse(text).map_err(|problem| ConfigError(vec![problem]))?, environment)
+        build(parse(text).map_err(|problem| ConfigError(vec![problem]))?, environment, Scope::All)
     }
 }
 
 fn build(
     mut table: Table,
     environment: impl Iterator<Item = (String, String)>,
+    scope: Scope,
 ) -> Result<Config, ConfigError> {
     let environment: Vec<(String, String)> = environment.collect();
     let mut problems: Vec<String> =
@@ -80,20 +108,35 @@ fn build(
         }
     }
     let mut config = Config::default();
-    read_files(&mut table, "", &mut problems);
+    let (needed, others) = table.into_iter().partition(|(name, _)| scope.needs(name));
+    read_sections(needed, &mut config, &mut problems);
+    for (name, section) in others {
+        read_if_possible(name, section, &mut config);
+    }
+    // An unreadable section is missing now; reporting that too would hide the cause.
+    if problems.is_empty() {
+        problems = match scope {
+            Scope::All => config.problems(),
+            Scope::Reading => config.problems_for_reading(),
+        };
+    }
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+}
 
+fn read_sections(mut table: Table, config: &mut Config, problems: &mut Vec<String>) {
+    read_files(&mut table, "", problems);
     let mut sections: BTreeMap<String, Value> = table.into_iter().collect();
-    take(&mut sections, "worker", &mut config.worker, &mut problems);
-    take(&mut sections, "database", &mut config.database, &mut problems);
-    take(&mut sections, "broker", &mut config.broker, &mut problems);
-    take(&mut sections, "keys", &mut config.keys, &mut problems);
-    take(&mut sections, "jobs", &mut config.jobs, &mut problems);
-    take(&mut sections, "retry", &mut config.retry, &mut problems);
-    take(&mut sections, "webhooks", &mut config.webhooks, &mut problems);
-    take(&mut sections, "retention", &mut config.retention, &mut problems);
-    take(&mut sections, "log", &mut config.log, &mut problems);
+    take(&mut sections, "worker", &mut config.worker, problems);
+    take(&mut sections, "database", &mut config.database, problems);
+    take(&mut sections, "broker", &mut config.broker, problems);
+    take(&mut sections, "keys", &mut config.keys, problems);
+    take(&mut sections, "jobs", &mut config.jobs, problems);
+    take(&mut sections, "retry", &mut config.retry, problems);
+    take(&mut sections, "webhooks", &mut config.webhooks, problems);
+    take(&mut sections, "retention", &mut config.retention, problems);
+    take(&mut sections, "log", &mut config.log, problems);
     let mut connectors: BTreeMap<String, Table> = BTreeMap::new();
-    take(&mut sections, "connectors", &mut connectors, &mut problems);
+    take(&mut sections, "connectors", &mut connectors, problems);
     for (name, section) in connectors {
         match ConnectorSection::read(&format!("connectors.{name}"), section) {
             Ok(connector) => drop(config.connectors.insert(name, connector)),
@@ -104,11 +147,16 @@ fn build(
         let meant = did_you_mean(unknown, SECTIONS);
         format!("unknown section [{unknown}], expected one of {}.{meant}", SECTIONS.join(", "))
     }));
-    // An unreadable section is missing now; reporting that too would hide the cause.
+}
+
+/// Reads a section that is not needed. If a file of its secrets cannot be read, it keeps its defaults.
+fn read_if_possible(name: String, section: Value, config: &mut Config) {
+    let table = Table::from_iter([(name, section)]);
+    let mut problems = Vec::new();
+    read_files(&mut table.clone(), "", &mut problems);
     if problems.is_empty() {
-        problems = config.problems();
+        read_sections(table, config, &mut problems);
     }
-    if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
 }
 
 /// Returns the settings that are given, and where; never their values. All others have their defaults.

@@ -23,7 +23,7 @@ use secrecy::SecretString;
 pub use self::{
     connectors::{CallSection, ConnectorSection},
     follow::FollowSection,
-    load::{ConfigError, given, load},
+    load::{ConfigError, given, load, load_for_reading},
     secret_files::open_secrets,
     sections::{
         BrokerSection, DatabaseSection, JobsSection, KeysSection, LogFormat, LogSection, RetentionSection,

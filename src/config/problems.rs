@@ -97,6 +97,26 @@ impl Config {
         problems
     }
 
+    /// Returns the problems that keep a command from reading the database.
+    pub(super) fn problems_for_reading(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        match &self.database.url {
+            None => problems.push("database.url is missing (or DATABASE_URL)".to_owned()),
+            Some(url) => {
+                problems.extend(postgres::url_problem(url).map(|problem| format!("database.url: {problem}")));
+            }
+        }
+        if self.database.max_connections == 0 {
+            problems.push("database.max_connections is 0".to_owned());
+        }
+        if self.database.timeout_seconds == 0 {
+            problems.push("database.timeout_seconds is 0: every statement would time out".to_owned());
+        }
+        problems.extend(filter_problem(&self.log.filter));
+        problems.extend(self.database.tls_problems());
+        problems
+    }
+
     /// Returns a warning if webhooks of providers are received and none can be authentic.
     pub fn provider_webhooks_warning(&self) -> Option<&'static str> {
         let has_secrets =

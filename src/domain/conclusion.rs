@@ -72,6 +72,9 @@ impl Conclusion {
 }
 
 impl ConclusionCode {
+    /// Every code.
+    pub const ALL: [Self; 3] = [Self::ConnectorRejected, Self::ConnectorUnavailable, Self::OutcomeUnknown];
+
     /// Returns the code as it is written on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

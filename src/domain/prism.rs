@@ -152,7 +152,8 @@ pub enum PayoutStatus {
 }
 
 impl PayoutStatus {
-    const ALL: [Self; 14] = [
+    /// Every status.
+    pub const ALL: [Self; 14] = [
         Self::Success,
         Self::Failed,
         Self::Cancelled,

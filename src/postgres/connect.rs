@@ -91,7 +91,25 @@ const BAD_PARAMETER: &str = "a parameter has a value that cannot be read";
 ///
 /// `Unusable` if the configuration is wrong; `Unavailable` if the database does not answer.
 pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> {
-    let options = options(settings)?.application_name("payout-link-worker").disable_statement_logging();
+    pool(settings, Access::Writes).await
+}
+
+/// What a pool's sessions may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A session on a server that accepts no writes is closed.
+    Writes,
+    /// The session refuses every write; a standby will do.
+    Reads,
+}
+
+/// Connects a pool; see [`connect`].
+pub(super) async fn pool(settings: &DatabaseSettings, access: Access) -> Result<PgPool, StoreError> {
+    let name = match access {
+        Access::Writes => "payout-link-worker",
+        Access::Reads => "payout-link-worker operator",
+    };
+    let options = options(settings)?.application_name(name).disable_statement_logging();
     // One connection first: a pool retries until its timeout, and reports only that.
     match timeout(settings.timeout, options.connect()).await {
         Ok(Ok(connection)) => drop(timeout(PING, connection.close()).await),
@@ -102,7 +120,7 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.timeout)
         .after_connect({
-            let own = own_settings(settings);
+            let own = own_settings(settings, access);
             move |connection, _| {
                 let own = own.clone();
                 Box::pin(async move { connection.execute(sqlx::raw_sql(AssertSqlSafe(own))).await.map(drop) })
@@ -110,12 +128,12 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
         })
         // In place of the pool's own tests, which have no time limit.
         .test_before_acquire(false)
-        .before_acquire(|connection, found| {
+        .before_acquire(move |connection, found| {
             // Tested when it is returned: a test before every statement would cost a round trip.
             let is_fresh = found.idle_for < FRESH;
-            Box::pin(async move { Ok(is_fresh || is_there(connection).await?) })
+            Box::pin(async move { Ok(is_fresh || is_there(connection, access).await?) })
         })
-        .after_release(|connection, _| Box::pin(is_there(connection)))
+        .after_release(move |connection, _| Box::pin(is_there(connection, access)))
         .connect_lazy_with(options))
 }
 
@@ -134,24 +152,32 @@ pub(super) const PLANNING: &[(&str, &str)] = &[
 ];
 
 /// Sets the session up by statements: a pooler in session mode accepts no settings at the start of a session.
-fn own_settings(settings: &DatabaseSettings) -> String {
+fn own_settings(settings: &DatabaseSettings, access: Access) -> String {
     let limit = millis(settings.timeout).to_string();
+    // A server that accepts no writes has set this itself; a worker must see that.
+    let refuses_writes = match access {
+        Access::Writes => None,
+        Access::Reads => Some(("default_transaction_read_only", "on")),
+    };
     let limits = [
         ("lock_timeout", &*limit),
         ("statement_timeout", &limit),
         ("idle_in_transaction_session_timeout", &limit),
     ];
-    let all = limits.iter().chain(PLANNING);
+    let all = limits.into_iter().chain(PLANNING.iter().copied()).chain(refuses_writes);
     all.map(|(name, value)| format!("SET {name} = '{value}';")).collect()
 }
 
-/// Tests whether the server still answers and accepts writes. A connection in the middle of a statement fails the
-/// test. A primary that was demoted answers and fails the test, so that the next connection may reach the new
-/// primary.
-async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let asked = sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'");
-    let writable = timeout(PING, asked.fetch_one(connection)).await;
-    Ok(matches!(writable, Ok(Ok(true))))
+/// Tests whether the server still answers, and accepts writes if they are needed. A connection in the middle of a
+/// statement fails the test. A primary that was demoted answers and fails the test, so that the next connection may
+/// reach the new primary.
+async fn is_there(connection: &mut PgConnection, access: Access) -> Result<bool, sqlx::Error> {
+    let asked = sqlx::query_scalar(match access {
+        Access::Writes => "SELECT current_setting('transaction_read_only') = 'off'",
+        Access::Reads => "SELECT true",
+    });
+    let fits = timeout(PING, asked.fetch_one(connection)).await;
+    Ok(matches!(fits, Ok(Ok(true))))
 }
 
 const PING: Duration = Duration::from_secs(2);

@@ -24,6 +24,7 @@
 //! | `erase_requests`, `delete_events`, `delete_attempts`, `delete_provider_webhooks` | deletes one batch of rows that are past their retention |
 //! | `audit_page` | reads a page of records for the history checker, without decrypting anything |
 //! | `record_seals`, `seals` | how many values each sealing key has encrypted |
+//! | `show`, `list`, `count` | read records for an operator, without decrypting anything ([`Reader`]) |
 //! | `reseal`, `count_keys` | encrypts a page of records with the ring's first key; counts values by key |
 //!
 //! This module never keeps a transaction open across a network call. Every write that depends on a lease names its
@@ -45,9 +46,11 @@ mod due;
 mod due_event;
 mod duplicate;
 mod error;
+mod filter;
 mod fitness;
 mod follow;
 mod leased;
+mod list;
 mod link_requests;
 mod link_status;
 mod migrations;
@@ -60,6 +63,7 @@ mod probe;
 mod compression;
 mod provider_webhooks;
 mod prune;
+mod reader;
 mod record_id;
 mod rejections;
 mod remembered;
@@ -95,15 +99,18 @@ pub use self::{
     connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
     due_event::{DueEvent, EventProgress, WebhookState},
     error::StoreError,
+    filter::{OVERDUE_SECONDS, RecordFilter},
     fitness::{examine, is_fit, schema},
     follow::FollowedLink,
     link_requests::{AnsweredRequest, NewLinkRequest},
     link_status::AnswerRecord,
+    list::{Counted, Listed, Page, PageRequest},
     migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
     probe::Probe,
     provider_webhooks::{ProviderWebhooks, WebhookLink, WebhookRecord, WebhookStored},
     prune::Batch,
+    reader::Reader,
     record_id::Identity,
     remembered::Remembered,
     rotate::{KeyCount, Rotated, Unopened},
@@ -191,6 +198,11 @@ impl Store {
                 answer => return answer,
             }
         }
+    }
+
+    /// Returns a reader over the same pool.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.pool.clone())
     }
 
     /// Makes one round trip to the database.

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, connect::answered, error::StoreError};
+use super::{connect::answered, error::StoreError, reader::Reader};
 use crate::domain::PayoutLinkState;
 
 /// A record with its event and its attempts. Nothing is decrypted for it.
@@ -97,7 +97,7 @@ pub struct ShownAttempt {
     pub detail: Option<String>,
 }
 
-impl Store {
+impl Reader {
     /// Reads the records that have this id: record id, event id, `merchant_payout_id`, `connector_payout_id` or the
     /// provider's id of the payout that came of the link. There may be several, because several merchants may use one `merchant_payout_id`.
     ///

@@ -36,7 +36,7 @@ async fn a_late_answer_concludes_nothing() {
     let refused = store.conclude(late, reply).await.unwrap_err().error;
     // then the late one is told so, nothing of the record has changed, and it stands in the timeline.
     assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
-    let shown = store.show("po_1").await.unwrap().remove(0);
+    let shown = store.reader().show("po_1").await.unwrap().remove(0);
     assert_eq!(shown.connector_payout_id.as_deref(), Some("plink_second"));
     assert_eq!(shown.event.unwrap().id, event.id);
     let late: Vec<_> = shown.timeline.iter().filter(|call| call.outcome == "late: created").collect();
@@ -84,7 +84,7 @@ async fn a_late_post_stands_in_the_timeline() {
     let refused = store.delivered(&event, telling).await.unwrap_err();
     // then it is told so, the event is left as it is, and the post stands in the timeline.
     assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
-    let shown = store.show("po_1").await.unwrap().remove(0);
+    let shown = store.reader().show("po_1").await.unwrap().remove(0);
     assert!(shown.event.unwrap().due_at.is_some());
     let posts: Vec<_> = shown.timeline.iter().filter(|call| call.kind == "post").collect();
     assert_eq!((posts.len(), posts[0].status_code), (1, 204));
@@ -139,7 +139,7 @@ async fn two_holders_in_one_batch_are_reported_apart() {
     let (first, second) = (created(&mut late, "plink_first"), created(&mut link, "plink_second"));
     let (refused, event) = tokio::join!(store.conclude(late, first), store.conclude(link, second));
     assert!(matches!(refused, Err(Unconcluded { error: StoreError::LeaseLost, .. })), "{refused:?}");
-    let shown = store.show("po_1").await.unwrap().remove(0);
+    let shown = store.reader().show("po_1").await.unwrap().remove(0);
     assert_eq!(shown.event.unwrap().id, event.unwrap().id);
     assert_eq!(shown.connector_payout_id.as_deref(), Some("plink_second"));
     let outcomes: Vec<&str> = shown.timeline.iter().map(|call| call.outcome.as_str()).collect();

@@ -145,7 +145,7 @@ async fn show_has_no_secret() {
             said(&output)
         );
     }
-    assert_eq!(env.run(&["show", "po_9"]).status.code(), Some(1));
+    assert_eq!(env.run(&["show", "po_9"]).status.code(), Some(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,192 @@
+//! Lays out a table of text: aligned columns that fit the terminal, coloured if wanted.
+
+use crate::domain::escape_control;
+
+/// A column of a [`Table`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Column {
+    title: &'static str,
+    /// May be cut so that the table fits the terminal. An id that someone copies is never cut.
+    shrinks: bool,
+    aligns_right: bool,
+}
+
+impl Column {
+    /// Makes a column whose values are always complete.
+    pub(super) const fn new(title: &'static str) -> Self {
+        Self { title, shrinks: false, aligns_right: false }
+    }
+
+    /// Lets the column's values be cut on a narrow terminal.
+    pub(super) const fn shrinks(self) -> Self {
+        Self { shrinks: true, ..self }
+    }
+
+    /// Aligns the column's values to the right: for numbers.
+    pub(super) const fn number(self) -> Self {
+        Self { aligns_right: true, ..self }
+    }
+}
+
+/// How much attention a value needs. It decides the colour alone, so nothing is lost without colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Tone {
+    #[default]
+    Plain,
+    Good,
+    Warning,
+    Bad,
+}
+
+impl Tone {
+    fn colour(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Good => Some("32"),
+            Self::Warning => Some("33"),
+            Self::Bad => Some("31"),
+        }
+    }
+}
+
+/// A value of a [`Table`], escaped.
+#[derive(Debug, Clone)]
+pub(super) struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    pub(super) fn new(text: impl AsRef<str>) -> Self {
+        Self { text: escape_control(text.as_ref()).into_owned(), tone: Tone::Plain }
+    }
+
+    pub(super) fn tone(self, tone: Tone) -> Self {
+        Self { tone, ..self }
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::new(text)
+    }
+}
+
+/// Rows under titles.
+#[derive(Debug)]
+pub(super) struct Table<'a> {
+    columns: &'a [Column],
+    rows: Vec<Vec<Cell>>,
+}
+
+/// Between two columns.
+const GAP: &str = "  ";
+/// A column is not cut below this width.
+const MIN_WIDTH: usize = 8;
+
+impl<'a> Table<'a> {
+    pub(super) fn new(columns: &'a [Column], rows: Vec<Vec<Cell>>) -> Self {
+        Self { columns, rows }
+    }
+
+    /// Returns the table as lines. `width`: the terminal's columns.
+    pub(super) fn text(&self, width: Option<usize>, colour: bool) -> String {
+        let widths = self.widths(width);
+        let mut text = String::new();
+        let titles: Vec<Cell> = self.columns.iter().map(|column| Cell::new(column.title)).collect();
+        for row in std::iter::once(&titles).chain(&self.rows) {
+            let mut line = String::new();
+            for ((cell, column), width) in row.iter().zip(self.columns).zip(&widths) {
+                let shown = cut(&cell.text, *width);
+                let padding = " ".repeat(width.saturating_sub(shown.chars().count()));
+                let shown = match cell.tone.colour().filter(|_| colour) {
+                    Some(code) => format!("\u{1b}[{code}m{shown}\u{1b}[0m"),
+                    None => shown,
+                };
+                let (before, after) = if column.aligns_right { (&*padding, "") } else { ("", &*padding) };
+                line.extend([before, &shown, after, GAP]);
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Returns the width of each column: that of its longest value, less if the table is too wide and the column may
+    /// be cut. The widest one is cut first.
+    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
+        let longest = |index: usize, title: &str| {
+            let cells = self.rows.iter().filter_map(|row| row.get(index));
+            cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0).max(title.chars().count())
+        };
+        let mut widths: Vec<usize> =
+            self.columns.iter().enumerate().map(|(index, column)| longest(index, column.title)).collect();
+        let Some(limit) = limit else { return widths };
+        let gaps = GAP.len() * self.columns.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > limit {
+            let may_shrink = widths.iter_mut().zip(self.columns).filter(|(width, column)| {
+                column.shrinks && **width > MIN_WIDTH.max(column.title.chars().count())
+            });
+            let Some((widest, _)) = may_shrink.max_by_key(|(width, _)| **width) else { break };
+            *widest -= 1;
+        }
+        widths
+    }
+}
+
+/// Cuts a text to a width; the last character says so.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut shown: String = text.chars().take(width.saturating_sub(1)).collect();
+    shown.push('…');
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLUMNS: [Column; 3] =
+        [Column::new("ID"), Column::new("AMOUNT").number(), Column::new("ERROR").shrinks()];
+
+    fn table() -> Table<'static> {
+        let row = |id: &str, amount: &str, error: &str| vec![id.into(), amount.into(), error.into()];
+        Table::new(
+            &COLUMNS,
+            vec![
+                row("po_1", "12.50", "DECLINED"),
+                row("po_1000", "1250.00", "the provider says a long sentence\u{1b}[2J"),
+            ],
+        )
+    }
+
+    #[test]
+    fn columns_are_aligned_and_control_characters_written_out() {
+        let text = table().text(None, false);
+        assert_eq!(
+            text,
+            "ID        AMOUNT  ERROR\n\
+             po_1       12.50  DECLINED\n\
+             po_1000  1250.00  the provider says a long sentence\\u{1b}[2J\n"
+        );
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_and_ids_stay_complete() {
+        let text = table().text(Some(30), false);
+        assert!(text.lines().all(|line| line.chars().count() <= 30), "{text}");
+        assert!(text.contains("po_1000  1250.00  the provide…"), "{text}");
+        // It cannot become narrower than its complete columns.
+        assert!(table().text(Some(5), false).contains("po_1000"));
+    }
+
+    #[test]
+    fn colours_are_written_only_if_wanted() {
+        let row = vec![Cell::new("po_1").tone(Tone::Bad)];
+        let table = Table::new(&COLUMNS[..1], vec![row]);
+        assert!(table.text(None, true).contains("\u{1b}[31mpo_1\u{1b}[0m"));
+        assert!(!table.text(None, false).contains('\u{1b}'));
+    }
+}
