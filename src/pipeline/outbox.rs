@@ -121,7 +121,10 @@ impl Pipeline {
             webhook_after: posted.again_after,
             webhook_waits: posted.waits,
         };
-        self.store.delivered(event, progress).await
+        if self.store.delivered(event, progress).await? {
+            self.look_soon.notify_one();
+        }
+        Ok(())
     }
 
     async fn publish_event(&self, event: &DueEvent) -> Publication {
