@@ -13,7 +13,7 @@ use provider_simulators::providers::{
 };
 use serde_json::{Value, json};
 
-use crate::{expect, shown, stage::Stage, stay_up, told};
+use crate::{expect, shown, stage::Stage, stay_up, title};
 
 /// What a kind needs to be shown.
 struct Shown {
@@ -23,7 +23,7 @@ struct Shown {
     settings: String,
     /// Of a job, beside its id.
     job: Value,
-    /// Whether a lost answer can be settled there; else it is said to be unknown.
+    /// Whether a lost answer can be resolved there. Otherwise the outcome is unknown.
     is_settled: bool,
 }
 
@@ -145,7 +145,7 @@ impl Show {
     }
 
     async fn plain_job(&self) -> anyhow::Result<()> {
-        told("(a) a plain job");
+        title("(a) a plain job");
         let mut job = self.job("po_1001");
         job["webhook_url"] = self.stage.merchant.url().into();
         self.stage.publish(&job, None, "a").await?;
@@ -159,7 +159,7 @@ impl Show {
     }
 
     async fn same_job_again(&self) -> anyhow::Result<()> {
-        told("(b) the same job again: no second link");
+        title("(b) the same job again: no second link");
         self.stage.publish(&self.job("po_1001"), None, "b").await?;
         let result = self.stage.result("b").await?;
         shown("link", &result["payout_link"]["url"]);
@@ -170,7 +170,7 @@ impl Show {
     }
 
     async fn answer_is_lost(&self) -> anyhow::Result<()> {
-        told("(c) the link is made and the answer is lost: no second link");
+        title("(c) the link is created and the answer is lost: no second link");
         self.simulator.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
         self.stage.publish(&self.job("po_1002"), None, "c").await?;
         let result = self.stage.result("c").await?;
@@ -191,7 +191,7 @@ impl Show {
     }
 
     async fn provider_refuses(&self) -> anyhow::Result<()> {
-        told("(d) the provider refuses: told with its own words");
+        title("(d) the provider declines: the result has its code and message");
         self.simulator.inject_fault(Fault::status(422));
         self.stage.publish(&self.job("po_1003"), None, "d").await?;
         let result = self.stage.result("d").await?;
@@ -201,7 +201,7 @@ impl Show {
     }
 
     async fn job_is_not_for_it(&self) -> anyhow::Result<()> {
-        told("(e) a job that it cannot carry out: refused before any call");
+        title("(e) a job that the provider does not support: rejected before any call");
         let mut other = self.job("po_1004");
         other["destination_currency"] = "CHF".into();
         self.stage.publish(&other, None, "e").await?;

@@ -1,6 +1,6 @@
 //! The main job, shown: real jobs through RabbitMQ and Postgres to a connector and a merchant.
 //!
-//! `scripts/demo` builds everything, brings the services up, and runs this: seven jobs at the sandbox, or with
+//! `scripts/demo` builds everything, brings the services up, and runs this: eight cases at the sandbox, or with
 //! `--connector KIND` five at the simulator for that provider. It exits with 0 only if all went as described; `--stay`
 //! leaves everything running for jobs of your own.
 
@@ -58,8 +58,9 @@ min_interval_seconds = 1"
     show.broken_job().await.context("(e)")?;
     show.requester_gets_its_reply().await.context("(f)")?;
     show.link_is_claimed().await.context("(g)")?;
+    show.link_is_taken_back().await.context("(h)")?;
 
-    println!("All seven went as described.");
+    println!("All eight went as described.");
     if stay {
         stay_up(&show.stage, show.provider.url(), &job("po_mine", 4200, None)).await?;
     }
@@ -87,7 +88,7 @@ struct Show {
 
 impl Show {
     async fn plain_job(&self) -> anyhow::Result<()> {
-        told("(a) a plain job of EUR 12.50");
+        title("(a) a plain job of EUR 12.50");
         self.stage.publish(&job("po_1001", 1250, Some(self.stage.merchant.url())), None, "a").await?;
         let result = self.stage.result("a").await?;
         expect(&result, "payout_status", "REQUIRES_FULFILLMENT")?;
@@ -96,12 +97,12 @@ impl Show {
         let webhook = self.stage.webhook("po_1001").await?;
         ensure!(webhook.verified, "the webhook's signature does not verify: {:?}", webhook.problem);
         shown("webhook", &json!({ "id": webhook.id, "type": webhook.event_type, "signature": "verified" }));
-        ensure!(webhook.json()["data"] == result, "the webhook tells something else");
+        ensure!(webhook.json()["data"] == result, "the webhook has other data than the result");
         Ok(())
     }
 
     async fn same_job_again(&self) -> anyhow::Result<()> {
-        told("(b) the same job again: no second link");
+        title("(b) the same job again: no second link");
         self.stage.publish(&job("po_1001", 1250, Some(self.stage.merchant.url())), None, "b").await?;
         let result = self.stage.result("b").await?;
         shown("link", &result["payout_link"]["url"]);
@@ -112,7 +113,7 @@ impl Show {
     }
 
     async fn same_id_other_amount(&self) -> anyhow::Result<()> {
-        told("(c) the same id with another amount: a conflict");
+        title("(c) the same id with another amount: a conflict");
         self.stage.publish(&job("po_1001", 9900, None), None, "c").await?;
         let result = self.stage.result("c").await?;
         expect(&result["error"]["unified_details"], "code", "IDEMPOTENCY_CONFLICT")?;
@@ -121,7 +122,7 @@ impl Show {
     }
 
     async fn provider_says_503_twice(&self) -> anyhow::Result<()> {
-        told("(d) a connector that answers 503 twice: retried, then created");
+        title("(d) a connector that answers 503 twice: retried, then created");
         self.provider.inject_fault(FaultRule::new(Fault::status_with_retry_after(503, "1")).times(2));
         self.stage.publish(&job("po_1002", 1250, Some(self.stage.merchant.url())), None, "d").await?;
         let result = self.stage.result("d").await?;
@@ -134,14 +135,14 @@ impl Show {
     }
 
     async fn broken_job(&self) -> anyhow::Result<()> {
-        told("(e) a broken job: refused with its field named, and kept");
+        title("(e) a job with a wrong currency: rejected, with the name of the field");
         let mut broken = job("po_1003", 1250, None);
         broken["amount"]["currency"] = "EURO".into();
         self.stage.publish(&broken, None, "e").await?;
         let result = self.stage.result("e").await?;
         expect(&result["error"]["unified_details"], "description", "amount.currency")?;
         shown("error", &result["error"]["unified_details"]);
-        // The conflict of (c) is the first of the dead letters, this one the second.
+        // The first dead letter is the conflict of (c), the second one is this job.
         for reference in ["po_1001", "po_1003"] {
             let dead: Value = serde_json::from_slice(&self.stage.dead_letter().await?)?;
             expect(&dead, "merchant_payout_id", reference)?;
@@ -151,7 +152,7 @@ impl Show {
     }
 
     async fn requester_gets_its_reply(&self) -> anyhow::Result<()> {
-        told("(f) an RPC-style job: the reply comes to its own queue");
+        title("(f) a job with reply_to: the result also goes to that queue");
         let (queue, mut replies) = listen(&self.stage.channel, None).await?;
         self.stage.publish(&job("po_1004", 700, None), Some(&queue), "call 7").await?;
         let reply =
@@ -165,7 +166,7 @@ impl Show {
     }
 
     async fn link_is_claimed(&self) -> anyhow::Result<()> {
-        told("(g) a link is claimed as in a browser: the merchant hears of each status, in order");
+        title("(g) the recipient claims a link: the merchant gets a webhook for each status, in order");
         self.stage.publish(&job("po_1005", 1999, Some(self.stage.merchant.url())), None, "g").await?;
         let result = self.stage.result("g").await?;
         let url = result["payout_link"]["url"].as_str().context("no link")?;
@@ -177,13 +178,46 @@ impl Show {
         let claimed = claim.body(details).send().await?;
         ensure!(claimed.status().is_success(), "the claim was answered with {}", claimed.status());
         let types = ["payout_link.created", "payout_link.claimed", "payout_link.succeeded"];
-        for (webhook, event_type) in self.stage.webhooks("po_1005", types.len()).await?.iter().zip(types) {
+        self.webhooks_are("po_1005", &types).await
+    }
+
+    async fn link_is_taken_back(&self) -> anyhow::Result<()> {
+        title("(h) a message cancels an unclaimed link: the answer and a webhook say so");
+        self.stage.publish(&job("po_1006", 2500, Some(self.stage.merchant.url())), None, "h").await?;
+        let result = self.stage.result("h").await?;
+        let url = result["payout_link"]["url"].as_str().context("no link")?;
+        let (queue, mut replies) = listen(&self.stage.channel, None).await?;
+        let cancel = json!({ "merchant_payout_id": "po_1006", "reason": "paid by bank transfer" });
+        self.stage.send("cancel", &cancel, Some(&queue), "cancel 1").await?;
+        let reply =
+            timeout(PATIENCE, replies.next()).await.context("no reply")?.context("the queue is gone")??;
+        let answer: Value = serde_json::from_slice(&reply.data)?;
+        expect(&answer, "merchant_payout_id", "po_1006")?;
+        expect(&answer, "payout_status", "CANCELLED")?;
+        shown("answer", &json!({ "payout_status": answer["payout_status"], "sequence": answer["sequence"] }));
+        let claim =
+            reqwest::Client::new().post(url).header("content-type", "application/x-www-form-urlencoded");
+        let claimed =
+            claim.body("account_holder=Ada+Example&account_number=DE89370400440532013000").send().await?;
+        ensure!(!claimed.status().is_success(), "the cancelled link was claimed");
+        shown("a claim now", &json!(claimed.status().to_string()));
+        self.webhooks_are("po_1006", &["payout_link.created", "payout_link.cancelled"]).await
+    }
+
+    /// Checks the webhooks of a payout, in their order.
+    async fn webhooks_are(&self, reference: &str, types: &[&str]) -> anyhow::Result<()> {
+        for (webhook, event_type) in self.stage.webhooks(reference, types.len()).await?.iter().zip(types) {
             let data = &webhook.json()["data"];
             ensure!(webhook.verified, "the webhook's signature does not verify: {:?}", webhook.problem);
             ensure!(webhook.event_type.as_deref() == Some(event_type), "{:?} came first", webhook.event_type);
             shown(
                 "webhook",
-                &json!({ "type": event_type, "sequence": data["sequence"], "payout_status": data["payout_status"], "signature": "verified" }),
+                &json!({
+                    "type": event_type,
+                    "sequence": data["sequence"],
+                    "payout_status": data["payout_status"],
+                    "signature": "verified",
+                }),
             );
         }
         Ok(())
@@ -209,7 +243,7 @@ fn expect(value: &Value, field: &str, expected: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn told(text: &str) {
+fn title(text: &str) {
     println!("{text}");
 }
 

@@ -40,6 +40,7 @@ pub struct Stage {
 }
 
 struct Names {
+    jobs_exchange: String,
     jobs: String,
     results: String,
     dead: String,
@@ -72,6 +73,7 @@ impl Stage {
         let webhook_secret = format!("whsec_{}", random(32)?);
         let merchant = Receiver::start(std::slice::from_ref(&webhook_secret)).await?;
         let names = Names {
+            jobs_exchange: run.clone(),
             jobs: format!("{run}.create"),
             results: format!("{run}.results"),
             dead: format!("{run}.dead"),
@@ -126,9 +128,21 @@ allowed_networks = ["127.0.0.0/8"]
         Ok(Self { merchant, channel, results, names, binary, folder, _connection, _worker })
     }
 
+    /// Publishes a job.
     pub async fn publish(
         &self,
         job: &Value,
+        reply_to: Option<&str>,
+        correlation: &str,
+    ) -> anyhow::Result<()> {
+        self.send("create", job, reply_to, correlation).await
+    }
+
+    /// Publishes a message to the exchange of jobs.
+    pub async fn send(
+        &self,
+        routing_key: &str,
+        message: &Value,
         reply_to: Option<&str>,
         correlation: &str,
     ) -> anyhow::Result<()> {
@@ -141,11 +155,15 @@ allowed_networks = ["127.0.0.0/8"]
             properties = properties.with_reply_to(queue.into());
         }
         let (body, options) =
-            (job.to_string(), BasicPublishOptions { mandatory: true, ..Default::default() });
-        let queue = self.names.jobs.as_str();
-        let confirm =
-            self.channel.basic_publish("".into(), queue.into(), options, body.as_bytes(), properties).await?;
-        ensure!(confirm.await?.is_ack(), "the broker did not take the job");
+            (message.to_string(), BasicPublishOptions { mandatory: true, ..Default::default() });
+        let exchange = self.names.jobs_exchange.as_str();
+        let confirm = self
+            .channel
+            .basic_publish(exchange.into(), routing_key.into(), options, body.as_bytes(), properties)
+            .await?;
+        let confirm = confirm.await?;
+        ensure!(confirm.is_ack(), "RabbitMQ did not accept the message");
+        ensure!(confirm.take_message().is_none(), "no queue is bound to {routing_key:?}");
         Ok(())
     }
 

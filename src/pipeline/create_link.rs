@@ -17,6 +17,7 @@ use crate::{
         Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key_of,
         retry::{self, Next},
     },
+    limits::Lane,
     postgres::{DueEvent, StoreError, Unconcluded},
 };
 
@@ -229,7 +230,7 @@ impl Pipeline {
         let event = self.conclude_in_any_case(link, account, conclusion).await?;
         tracing::Span::current().record("event.id", tracing::field::display(event.id));
         let publishing = self.events.take().await;
-        Ok(Deliverable { event, publishing })
+        Ok(Deliverable { event, publishing, lane: Lane::New })
     }
 
     /// Concludes a record. If the database rejects the provider's values, the record is concluded as unknown without

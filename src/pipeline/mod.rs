@@ -62,7 +62,7 @@ use crate::{
     connectors::Connectors,
     contract::DecodePolicy,
     domain::retry::RetryPolicy,
-    limits::PermitPool,
+    limits::{LanePool, PermitPool},
     metrics::{Metrics, Now},
     postgres::{Store, StoreError},
     rabbitmq::{Consumer, Names, Publisher},
@@ -111,7 +111,7 @@ pub struct Pipeline {
     /// The same for events that are due again: first publications never wait behind them.
     due_events: PermitPool,
     /// Permits for webhooks that are being delivered, or wait for a permit of their host.
-    delivering: PermitPool,
+    delivering: LanePool,
     /// Held exclusively while a suspect message is processed.
     suspects: RwLock<()>,
     /// Wakes the sweeper early.
@@ -154,7 +154,7 @@ impl Pipeline {
             concluding: PermitPool::new(settings.jobs_in_flight),
             events: PermitPool::new(settings.events_in_flight.div_ceil(2)),
             due_events: PermitPool::new(settings.events_in_flight.div_ceil(2)),
-            delivering: PermitPool::new(settings.events_in_flight),
+            delivering: LanePool::new(settings.events_in_flight),
             suspects: RwLock::new(()),
             look_soon: Notify::new(),
             answer_soon: Notify::new(),

@@ -15,7 +15,7 @@ use super::{Pipeline, work::Deliverable};
 use crate::{
     contract,
     domain::{Attempt, AttemptKind, AttemptOutcome, EventType, TraceContext, event_time, retry::jittered},
-    limits::PooledPermit,
+    limits::{Lane, PooledPermit},
     postgres::{DueEvent, EventProgress, StoreError, WebhookState},
     rabbitmq::{Properties, PublishError, Route},
     webhooks::{Admitted, Post, Posted, Then},
@@ -63,8 +63,8 @@ impl Pipeline {
     /// Delivers an event. Its permit is released as soon as the result is published, so a slow webhook receiver delays
     /// no other results.
     pub(super) async fn deliver(&self, deliverable: Deliverable) {
-        let Deliverable { event, publishing } = deliverable;
-        if let Err(error) = self.deliver_event(&event, publishing).await {
+        let Deliverable { event, publishing, lane } = deliverable;
+        if let Err(error) = self.deliver_event(&event, publishing, lane).await {
             self.report(&error);
         }
     }
@@ -85,11 +85,16 @@ impl Pipeline {
 
     /// Publishes the result and delivers the webhook as far as they are due, then stores the progress. The rest
     /// becomes due again under the same id.
-    async fn deliver_event(&self, event: &DueEvent, publishing: PooledPermit) -> Result<(), StoreError> {
+    async fn deliver_event(
+        &self,
+        event: &DueEvent,
+        publishing: PooledPermit,
+        lane: Lane,
+    ) -> Result<(), StoreError> {
         // The result is published first: its recipient should not wait for the webhook.
         let mut post_event = pin!(async {
             yield_now().await;
-            self.post_event(event).await
+            self.post_event(event, lane).await
         });
         let publish_event = async {
             let publication = self.publish_event(event).await;
@@ -116,7 +121,10 @@ impl Pipeline {
             webhook_after: posted.again_after,
             webhook_waits: posted.waits,
         };
-        self.store.delivered(event, progress).await
+        if self.store.delivered(event, progress).await? {
+            self.look_soon.notify_one();
+        }
+        Ok(())
     }
 
     async fn publish_event(&self, event: &DueEvent) -> Publication {
@@ -243,7 +251,7 @@ impl Pipeline {
         }
     }
 
-    async fn post_event(&self, event: &DueEvent) -> PostedWebhook {
+    async fn post_event(&self, event: &DueEvent, lane: Lane) -> PostedWebhook {
         let left = |again_after| PostedWebhook {
             state: event.webhook,
             attempts: event.webhook_attempts,
@@ -261,8 +269,8 @@ impl Pipeline {
             return left(Some(event.webhook_due_in));
         }
         // A webhook that waits for a permit of its host holds no permit that another needs.
-        let Some(_delivering) = self.delivering.try_take() else { return left(Some(NO_PERMIT_DELAY)) };
-        let permits = match self.webhooks.admit(&event.merchant_id, url).await {
+        let Some(_delivering) = self.delivering.try_take(lane) else { return left(Some(NO_PERMIT_DELAY)) };
+        let permits = match self.webhooks.admit(&event.merchant_id, url, lane).await {
             Admitted::Yes(permits) => permits,
             Admitted::Later(after) => return left(Some(after)),
         };

@@ -14,18 +14,13 @@ use time::OffsetDateTime;
 use super::Pipeline;
 use crate::{
     connectors::{Account, LinkReference, ProviderWebhook, WebhookProblem},
-    limits::PermitPool,
     postgres::{ProviderWebhooks, StoreError, WebhookLink, WebhookRecord, WebhookStored},
 };
-
-/// Webhooks that are being stored at once. One more is not taken, and its provider sends it again.
-const MAX_STORING: usize = 32;
 
 /// Takes the webhooks of providers.
 pub struct WebhookIntake {
     pipeline: Arc<Pipeline>,
     store: ProviderWebhooks,
-    storing: PermitPool,
     is_failure_logged: AtomicBool,
 }
 
@@ -61,12 +56,7 @@ impl WebhookOutcome {
 
 impl WebhookIntake {
     pub fn new(pipeline: Arc<Pipeline>, store: ProviderWebhooks) -> Self {
-        Self {
-            pipeline,
-            store,
-            storing: PermitPool::new(MAX_STORING),
-            is_failure_logged: AtomicBool::new(false),
-        }
+        Self { pipeline, store, is_failure_logged: AtomicBool::new(false) }
     }
 
     /// Returns whether there is such an account.
@@ -80,7 +70,7 @@ impl WebhookIntake {
         let now = OffsetDateTime::now_utc();
         let read = account.connector.read_webhook(&account.follow.webhook_secrets, headers, body, now);
         let outcome = match read {
-            Ok(webhook) => self.store(account, &webhook).await,
+            Ok(webhook) => self.store(account, webhook).await,
             Err(WebhookProblem::NotAuthentic) => WebhookOutcome::NotAuthentic,
             Err(WebhookProblem::Unreadable) => WebhookOutcome::Unreadable,
         };
@@ -94,17 +84,16 @@ impl WebhookIntake {
     }
 
     /// Stores an authentic webhook, and wakes the follower.
-    async fn store(&self, account: &Account, webhook: &ProviderWebhook) -> WebhookOutcome {
-        let link = match &webhook.link {
+    async fn store(&self, account: &Account, webhook: ProviderWebhook) -> WebhookOutcome {
+        let link = match webhook.link {
             LinkReference::ConnectorPayoutId(id) => WebhookLink::ConnectorPayoutId(id),
             LinkReference::ProviderPayoutId(id) => WebhookLink::ProviderPayoutId(id),
             LinkReference::None => return WebhookOutcome::UnknownLink,
         };
-        let Some(_permit) = self.storing.try_take() else { return WebhookOutcome::Unavailable };
         let stored = self.store.record_webhook(WebhookRecord {
-            connector: &account.name,
-            dedupe_key: &webhook.dedupe_key,
-            event_type: &webhook.event_type,
+            connector: account.name.clone(),
+            dedupe_key: webhook.dedupe_key,
+            event_type: webhook.event_type,
             link,
         });
         let stored = match stored.await {

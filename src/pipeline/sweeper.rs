@@ -18,6 +18,7 @@ use super::{
 use crate::{
     connectors::Account,
     domain::{ReplayRule, retry::jittered},
+    limits::Lane,
     lock::lock,
     postgres::{Absences, StoreError},
 };
@@ -271,7 +272,8 @@ async fn sweep_events(pipeline: &Arc<Pipeline>, batch: usize) -> Result<usize, S
     for event in events {
         match event {
             Ok(event) => {
-                let deliverable = Deliverable { event, publishing: pipeline.due_events.take().await };
+                let publishing = pipeline.due_events.take().await;
+                let deliverable = Deliverable { event, publishing, lane: Lane::Due };
                 let pipeline = pipeline.clone();
                 pipeline.clone().tasks.spawn(async move { pipeline.deliver_due(deliverable).await });
             }

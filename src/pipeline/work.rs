@@ -3,7 +3,7 @@
 use crate::{
     connectors::Account,
     domain::OpenLink,
-    limits::{Permit, PooledPermit},
+    limits::{Lane, Permit, PooledPermit},
     postgres::DueEvent,
     rabbitmq::Delivery,
 };
@@ -35,6 +35,8 @@ pub(super) struct Deliverable {
     pub(super) event: Box<DueEvent>,
     /// Its permit among the events being published: free as soon as the result is published.
     pub(super) publishing: PooledPermit,
+    /// The permits that its webhook may take.
+    pub(super) lane: Lane,
 }
 
 impl<'a> CallPermit<'a> {

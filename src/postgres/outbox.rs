@@ -172,13 +172,13 @@ impl Store {
         Ok(())
     }
 
-    /// Stores how far publishing and delivering have come.
+    /// Stores how far publishing and delivering have come. Returns whether the next webhook of the record is due now.
     ///
     /// # Errors
     ///
     /// `LeaseLost` if the event belongs to another claim; `Unavailable` if the database did not answer while the
     /// lease ran. The event becomes due again under the same id.
-    pub async fn delivered(&self, event: &DueEvent, progress: EventProgress) -> Result<(), StoreError> {
+    pub async fn delivered(&self, event: &DueEvent, progress: EventProgress) -> Result<bool, StoreError> {
         let row = Arc::new(DeliveredRow {
             id: event.id,
             payout_link_id: event.payout_link_id,
@@ -206,7 +206,7 @@ impl DeliveredRow {
 
 impl Statement for Delivered {
     type Item = Arc<DeliveredRow>;
-    type Answer = ();
+    type Answer = bool;
 
     fn weight(_: &Arc<DeliveredRow>) -> usize {
         0
@@ -216,7 +216,7 @@ impl Statement for Delivered {
         &self,
         connection: &mut PgConnection,
         rows: &[Arc<DeliveredRow>],
-    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
         let rows: Vec<&DeliveredRow> = rows.iter().map(AsRef::as_ref).collect();
         let mut posts = Timeline::default();
         // Attempts that the event itself describes are left out: they would add nine columns for the rows of every job.
@@ -309,12 +309,16 @@ impl Statement for Delivered {
         .await?;
         let next: Vec<Uuid> = written.iter().filter_map(|row| row.next_event_id).collect();
         wake(connection, &next).await?;
+        let has_next = |row: &&DeliveredRow| {
+            !next.is_empty()
+                && written.iter().any(|written| written.id == row.id && written.next_event_id.is_some())
+        };
         if written.len() == rows.len() {
-            return Ok(rows.iter().map(|_| Ok(())).collect());
+            return Ok(rows.iter().map(|row| Ok(has_next(row))).collect());
         }
-        let written: HashSet<(Uuid, Uuid)> = written.into_iter().map(|row| (row.id, row.holder)).collect();
+        let held: HashSet<(Uuid, Uuid)> = written.iter().map(|row| (row.id, row.holder)).collect();
         let mut late = Timeline::default();
-        for row in rows.iter().filter(|row| !written.contains(&(row.id, row.holder))) {
+        for row in rows.iter().filter(|row| !held.contains(&(row.id, row.holder))) {
             if let Some(post) = row.first_webhook_call() {
                 late.push(row.payout_link_id, row.holder, post);
             }
@@ -322,11 +326,13 @@ impl Statement for Delivered {
         late.write(connection, "").await?;
         Ok(rows
             .iter()
-            .map(
-                |row| {
-                    if written.contains(&(row.id, row.holder)) { Ok(()) } else { Err(StoreError::LeaseLost) }
-                },
-            )
+            .map(|row| {
+                if held.contains(&(row.id, row.holder)) {
+                    Ok(has_next(row))
+                } else {
+                    Err(StoreError::LeaseLost)
+                }
+            })
             .collect())
     }
 }

@@ -1,8 +1,11 @@
 //! `record_webhook`: stores a provider's webhook once, and makes its link due to be asked about, in one statement.
 //!
 //! It has connections of its own. Webhooks come from outside: however many there are, jobs never wait for them.
+//!
+//! The answer to a webhook and the work for it have limits of their own. A statement that is late keeps its connection
+//! until the database has ended it. Otherwise each late one would leave a session behind, and be replaced by another.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::digest;
 use sqlx::{
@@ -10,35 +13,37 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgPoolOptions, Postgres},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     connect::{DatabaseSettings, PLANNING, options},
     error::StoreError,
 };
+use crate::limits::PermitPool;
 
 /// Stores the webhooks of providers.
 pub struct ProviderWebhooks {
     pool: PgPool,
+    storing: PermitPool,
 }
 
 /// A provider's webhook, as it is stored.
-#[derive(Debug, Clone, Copy)]
-pub struct WebhookRecord<'a> {
+#[derive(Debug)]
+pub struct WebhookRecord {
     /// The connector's name in the configuration.
-    pub connector: &'a str,
+    pub connector: Arc<str>,
     /// Equal in every delivery of one webhook.
-    pub dedupe_key: &'a str,
-    pub event_type: &'a str,
+    pub dedupe_key: String,
+    pub event_type: String,
     /// The link's id at the provider, or the id of the payout that came of it.
-    pub link: WebhookLink<'a>,
+    pub link: WebhookLink,
 }
 
 /// How a webhook names its link.
-#[derive(Debug, Clone, Copy)]
-pub enum WebhookLink<'a> {
-    ConnectorPayoutId(&'a str),
-    ProviderPayoutId(&'a str),
+#[derive(Debug)]
+pub enum WebhookLink {
+    ConnectorPayoutId(String),
+    ProviderPayoutId(String),
 }
 
 /// The outcome of storing a webhook.
@@ -54,10 +59,16 @@ pub enum WebhookStored {
 
 /// Connections. A statement takes a millisecond or two.
 const CONNECTIONS: u32 = 2;
-/// Limit for connecting and the answer together: the provider has its answer within a second.
+/// Webhooks that are being stored at once. One more is not taken, and its provider sends it again.
+const MAX_STORING: usize = 32;
+/// Limit of the answer: the provider has it within a second.
 const PATIENCE: Duration = Duration::from_millis(800);
+/// Limit for connecting.
+const CONNECT: Duration = Duration::from_secs(3);
 /// Limit of the statement in the server: a connection is soon free again.
 const STATEMENT_MS: u64 = 600;
+/// Limit of the statement if the server does not answer at all.
+const SILENCE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(120);
 
 impl ProviderWebhooks {
@@ -74,14 +85,14 @@ impl ProviderWebhooks {
             limits.iter().chain(PLANNING).map(|(name, value)| format!("SET {name} = '{value}';")).collect();
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
-            .acquire_timeout(PATIENCE)
+            .acquire_timeout(CONNECT)
             .idle_timeout(IDLE)
             .after_connect(move |connection, _| {
                 let own = own.clone();
                 Box::pin(async move { connection.execute(sqlx::raw_sql(AssertSqlSafe(own))).await.map(drop) })
             })
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, storing: PermitPool::new(MAX_STORING) })
     }
 
     /// Stores a webhook and makes its link due, also a link that is not asked about any more. While a worker asks about
@@ -90,28 +101,55 @@ impl ProviderWebhooks {
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`, within a second. The webhook may be stored then, if only the answer was lost.
-    pub async fn record_webhook(&self, webhook: WebhookRecord<'_>) -> Result<WebhookStored, StoreError> {
-        let deadline = Instant::now() + PATIENCE;
-        let late = |_| StoreError::Unavailable("the database does not answer".into());
-        let mut connection = timeout_at(deadline, self.pool.acquire()).await.map_err(late)??;
-        match timeout_at(deadline, record(&mut connection, webhook)).await {
-            Ok(stored) => stored,
-            Err(elapsed) => {
-                // It is in the middle of a statement: the next webhook would wait for that.
-                connection.close_on_drop();
-                Err(late(elapsed))
-            }
+    pub async fn record_webhook(&self, webhook: WebhookRecord) -> Result<WebhookStored, StoreError> {
+        let Some(storing) = self.storing.try_take() else {
+            return Err(StoreError::Unavailable("too many webhooks wait for the database".into()));
+        };
+        let (pool, deadline) = (self.pool.clone(), Instant::now() + PATIENCE);
+        let stored = tokio::spawn(async move {
+            let _storing = storing;
+            store(&pool, webhook, deadline).await
+        });
+        match timeout_at(deadline, stored).await {
+            Ok(Ok(stored)) => stored,
+            // The task panicked.
+            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
+            Err(_) => Err(late()),
+        }
+    }
+}
+
+fn late() -> StoreError {
+    StoreError::Unavailable("the database does not answer".into())
+}
+
+/// Stores a webhook, unless the deadline is over before a connection is free.
+async fn store(
+    pool: &PgPool,
+    webhook: WebhookRecord,
+    deadline: Instant,
+) -> Result<WebhookStored, StoreError> {
+    let mut connection = pool.acquire().await?;
+    if Instant::now() >= deadline {
+        return Err(late());
+    }
+    match timeout(SILENCE, record(&mut connection, &webhook)).await {
+        Ok(stored) => stored,
+        Err(_) => {
+            // It is in the middle of a statement: the next webhook would wait for that.
+            connection.close_on_drop();
+            Err(late())
         }
     }
 }
 
 async fn record(
     connection: &mut PoolConnection<Postgres>,
-    webhook: WebhookRecord<'_>,
+    webhook: &WebhookRecord,
 ) -> Result<WebhookStored, StoreError> {
-    let (connector_payout_id, provider_payout_id) = match webhook.link {
-        WebhookLink::ConnectorPayoutId(id) => (Some(id), None),
-        WebhookLink::ProviderPayoutId(id) => (None, Some(id)),
+    let (connector_payout_id, provider_payout_id) = match &webhook.link {
+        WebhookLink::ConnectorPayoutId(id) => (Some(id.as_str()), None),
+        WebhookLink::ProviderPayoutId(id) => (None, Some(id.as_str())),
     };
     let key = digest::digest(&digest::SHA256, webhook.dedupe_key.as_bytes());
     // A link that is locked by a worker's answer is read again after it: whether it has a holder counts from then.
@@ -137,7 +175,7 @@ async fn record(
         )
         SELECT EXISTS (SELECT FROM webhook) AS "is_new!", EXISTS (SELECT FROM due) AS "has_link!"
         "#,
-        webhook.connector,
+        &*webhook.connector,
         key.as_ref(),
         webhook.event_type,
         connector_payout_id,

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     domain::retry::jittered,
-    limits::{PermitPool, PooledPermit},
+    limits::{Lane, LanePermit, LanePool},
     lock::lock,
 };
 
@@ -35,7 +35,7 @@ pub(super) struct Hosts {
 /// One host. The pause applies to the host, because a pause of each webhook would cost a write.
 #[derive(Debug)]
 pub(super) struct Host {
-    permits: PermitPool,
+    permits: LanePool,
     state: Mutex<State>,
 }
 
@@ -64,7 +64,7 @@ impl Hosts {
             hosts.retain(|_, host| host.permits.taken() > 0 || host.state().failures > 0);
         }
         let made = Arc::new(Host {
-            permits: PermitPool::new(self.each),
+            permits: LanePool::new(self.each),
             state: Mutex::new(State {
                 failures: 0,
                 paused_until: None,
@@ -78,8 +78,8 @@ impl Hosts {
 }
 
 impl Host {
-    pub(super) async fn take(&self) -> PooledPermit {
-        self.permits.take().await
+    pub(super) async fn take(&self, lane: Lane) -> LanePermit {
+        self.permits.take(lane).await
     }
 
     /// Allows an attempt, or returns the delay if the host is paused. After the pause one webhook tries the host.

@@ -35,7 +35,7 @@ use self::{
 use crate::{
     domain::{TraceContext, retry},
     http_client::{self, BodyEnd, CallError, Client, HttpSettings, StatusAnswer},
-    limits::{KeyedPermitPools, PermitPool, PooledPermit},
+    limits::{KeyedPermitPools, Lane, LanePermit, LanePool},
     lock::lock,
 };
 
@@ -69,7 +69,7 @@ pub struct WebhookSettings {
 pub struct Webhooks {
     client: Client,
     settings: WebhookSettings,
-    all: PermitPool,
+    all: LanePool,
     hosts: Hosts,
     merchants: KeyedPermitPools,
     /// The first merchant whose webhook was signed with the default keys. `None` after the warning about a second one.
@@ -116,7 +116,7 @@ pub enum Admitted {
 /// One webhook's permits: of its host, of its merchant, and of all.
 pub struct Permits {
     host: Arc<Host>,
-    _permits: [PooledPermit; 3],
+    _permits: [LanePermit; 3],
 }
 
 /// The next step after a failed attempt.
@@ -145,7 +145,7 @@ impl Webhooks {
         let resolver = CheckedResolver::new(settings.addresses.clone(), &settings.dns_servers)?;
         Ok(Self {
             client: Client::with_resolver(resolver, settings.http.clone())?,
-            all: PermitPool::new(settings.concurrency),
+            all: LanePool::new(settings.concurrency),
             hosts: Hosts::new(settings.host_concurrency),
             merchants: KeyedPermitPools::new(settings.merchant_concurrency),
             only_default: Mutex::new(Some(None)),
@@ -163,10 +163,10 @@ impl Webhooks {
     }
 
     /// Waits briefly for the permits of an attempt, or returns when to try again.
-    pub async fn admit(&self, merchant_id: &str, url: &Url) -> Admitted {
+    pub async fn admit(&self, merchant_id: &str, url: &Url, lane: Lane) -> Admitted {
         let host = self.hosts.of(url.host_str().unwrap_or_default());
         let merchant = self.merchants.of(merchant_id);
-        let permits = async { [host.take().await, merchant.take().await, self.all.take().await] };
+        let permits = async { [host.take(lane).await, merchant.take(lane).await, self.all.take(lane).await] };
         let Ok(permits) = timeout(self.settings.patience, permits).await else {
             return Admitted::Later(host.put_off(Instant::now()));
         };

@@ -105,6 +105,23 @@ async fn a_claim_that_nobody_saw_is_announced_before_the_payment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_next_webhook_of_a_link_does_not_wait_for_a_sweep() {
+    // Given a worker that looks for due work every ten minutes,
+    let env = dense().set("worker.sweep_interval_ms", 600_000).build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.result_of("po_1").await;
+    let link = link_of(&env, 0);
+    // when a link is claimed and paid between two questions,
+    env.provider.inject_fault(FaultRule::new(Fault::status(503)).on(Operation::Get).times(1));
+    env.provider.change(&link, LinkChange::Claim).unwrap();
+    env.provider.change(&link, LinkChange::Pay).unwrap();
+    // then the webhook of the payment follows that of the claim at once.
+    let webhooks = env.webhooks(3).await;
+    assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "claimed", "succeeded"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_waits_for_the_one_before_it_and_brings_its_retry_forward() {
     // Given a merchant that fails, and whose next attempt is an hour away,
     let env = dense().set("webhooks.schedule_seconds", "[3600]").build().await;

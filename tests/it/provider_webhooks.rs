@@ -284,20 +284,18 @@ async fn a_webhook_that_cannot_be_stored_is_answered_within_a_second_and_accepte
     env.set("database.url", &url);
     let inbound = Inbound::start(env).await;
     let link = inbound.link("po_1").await;
-    let timed = async |number: usize| {
+    let in_time = async |number: usize| {
         let started = Instant::now();
         let status = inbound.announce(&format!("evt_{number}"), &link).await;
         assert!(started.elapsed() < SECOND + SLACK, "{:?}", started.elapsed());
-        (status, started.elapsed())
+        status
     };
-    let in_time = async |number: usize| timed(number).await.0;
     // when somebody has locked the table,
     let mut other = inbound.env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN ACCESS EXCLUSIVE MODE").execute(&mut *other).await.unwrap();
-    // then none of many webhooks is accepted, in time, over two sessions, and most do not even wait.
-    let answers = join_all((0..100).map(timed)).await;
-    assert!(answers.iter().all(|(status, _)| *status == StatusCode::SERVICE_UNAVAILABLE), "{answers:?}");
-    assert!(answers.iter().filter(|(_, took)| *took < SECOND / 2).count() > 50, "{answers:?}");
+    // then none of many webhooks is accepted, in time, over two sessions.
+    let answers = join_all((0..100).map(in_time)).await;
+    assert!(answers.iter().all(|status| *status == StatusCode::SERVICE_UNAVAILABLE), "{answers:?}");
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND application_name = 'payout-link-worker provider webhooks'";
     let sessions = inbound.count(sessions).await;
@@ -318,7 +316,13 @@ async fn a_webhook_that_cannot_be_stored_is_answered_within_a_second_and_accepte
         })
         .await;
     }
-    assert_eq!(inbound.stored().await, 3);
+    // Each is stored once. A webhook of before may have been stored after its 503: its provider sends it again.
+    let stored = inbound.stored().await;
+    assert!(stored >= 3, "{stored}");
+    for number in 0..3 {
+        assert_eq!(in_time(number).await, StatusCode::OK);
+    }
+    assert_eq!(inbound.stored().await, stored);
 }
 
 #[tokio::test(flavor = "multi_thread")]

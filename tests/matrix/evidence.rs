@@ -1,7 +1,7 @@
 //! Collects the evidence of one run from outside: the history that the checker takes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -28,6 +28,10 @@ pub struct Run<'a> {
     pub before: Vec<Record>,
     /// Jobs found in the queue when all workers had stopped.
     pub waiting: u32,
+    /// Changes of the link that have to be announced by now.
+    pub announced: usize,
+    /// The reply queue of the message that cancels the link, and the answers in it.
+    pub cancel: Option<(String, Arc<Mutex<Vec<support::Heard>>>)>,
     dead: Vec<DeadLetter>,
 }
 
@@ -41,6 +45,8 @@ impl<'a> Run<'a> {
             replies: Arc::default(),
             before: Vec::new(),
             waiting: 0,
+            announced: 0,
+            cancel: None,
             dead: Vec::new(),
         }
     }
@@ -52,6 +58,8 @@ impl<'a> Run<'a> {
                 format!("UPDATE {table} SET due_at = now() WHERE holder IS NOT NULL AND due_at IS NOT NULL");
             sqlx::query(sqlx::AssertSqlSafe(lapse)).execute(&self.env.pool).await.unwrap();
         }
+        let asked = "UPDATE payout_links SET follow_due_at = now() WHERE follow_holder IS NOT NULL";
+        sqlx::query(asked).execute(&self.env.pool).await.unwrap();
     }
 
     /// Until all is quiet and everybody has heard: whether that came in time. What is missing is for the checker to
@@ -86,6 +94,7 @@ impl<'a> Run<'a> {
         };
         if valid.clone().any(|planned| !records.iter().any(|record| record.key == planned.key))
             || !records.iter().all(is_done)
+            || !self.is_announced().await
         {
             return false;
         }
@@ -151,6 +160,7 @@ impl<'a> Run<'a> {
             dead: self.dead.clone(),
             webhooks: posts.collect(),
             waiting: self.waiting,
+            asked_later: Some(HashSet::new()),
             ..History::default()
         }
     }
@@ -166,7 +176,9 @@ impl<'a> Run<'a> {
                 Some(Link {
                     key: of_key(&link.request.reference)?,
                     amount: format!("{} {}", link.request.amount.minor_amount, link.request.amount.currency),
-                    history: None,
+                    history: Some(
+                        link.history().iter().map(|change| change.status.name().to_owned()).collect(),
+                    ),
                     id: link.id,
                     url: Some(link.url),
                 })

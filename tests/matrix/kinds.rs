@@ -56,6 +56,13 @@ pub enum Kind {
     MerchantHangs,
     /// As many rejected jobs as the worker takes at once name a reply queue that is full.
     FullReplies,
+    /// The link is claimed and paid, and the provider announces both.
+    ClaimAnnounced,
+    /// The link is claimed, and the worker finds that by asking.
+    ClaimAsked,
+    CancelledByMessage,
+    Expired,
+    Reversed,
 }
 
 /// A job and what is known of it.
@@ -78,7 +85,7 @@ impl PlannedJob {
 }
 
 impl Kind {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 36] = [
         Self::Plain,
         Self::Duplicate,
         Self::Repeated,
@@ -110,14 +117,19 @@ impl Kind {
         Self::Narrow,
         Self::MerchantHangs,
         Self::FullReplies,
+        Self::ClaimAnnounced,
+        Self::ClaimAsked,
+        Self::CancelledByMessage,
+        Self::Expired,
+        Self::Reversed,
     ];
 
     /// Whether something is full when the job comes.
     pub fn is_saturated(self) -> bool {
-        !self.settings().is_empty()
+        !self.settings().is_empty() && self.course().is_none()
     }
 
-    /// The settings of a worker that make it full.
+    /// The settings of a worker that make it full, or ask about links more often.
     pub fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::FullLookUp => &[("PAYOUT_LINK__CONNECTORS__ASKED__CALLS__CONCURRENCY", "1")],
@@ -128,6 +140,10 @@ impl Kind {
                 &[("PAYOUT_LINK__WORKER__JOBS_IN_FLIGHT", "1"), ("PAYOUT_LINK__BROKER__PREFETCH", "2")]
             }
             Self::MerchantHangs => &[("PAYOUT_LINK__WEBHOOKS__CONCURRENCY", "1")],
+            // A question that was not answered is repeated after this time.
+            _ if self.course().is_some() => {
+                &[("PAYOUT_LINK__CONNECTORS__SANDBOX__FOLLOW__MIN_INTERVAL_SECONDS", "5")]
+            }
             _ => &[],
         }
     }
@@ -235,7 +251,8 @@ impl Kind {
 
     /// What is published and finished before anything counts.
     pub fn first(self, id: &str, webhook: &Value) -> Option<PlannedJob> {
-        matches!(self, Self::Repeated | Self::Conflicting).then(|| self.planned(id, "first", 1250, webhook))
+        let has_first = matches!(self, Self::Repeated | Self::Conflicting) || self.course().is_some();
+        has_first.then(|| self.planned(id, "first", 1250, webhook))
     }
 
     /// What is published when it counts.
@@ -256,6 +273,7 @@ impl Kind {
                 let bad = bad.into_iter().map(|planned| PlannedJob { is_valid: false, ..planned });
                 bad.chain([planned("one", 1250)]).collect()
             }
+            _ if self.course().is_some() => Vec::new(),
             _ => {
                 let ahead = self.ahead(id).into_iter().map(|id| self.planned(&id, "one", 1250, webhook));
                 ahead.chain([planned("one", 1250)]).collect()

@@ -14,6 +14,7 @@ use test_support as support;
 use test_support::accounts;
 
 mod evidence;
+mod follow;
 mod history;
 mod kinds;
 mod plan;

@@ -1,7 +1,7 @@
 //! One point: a worker behind the proxies is struck at it, whoever is left goes on, and the checker looks.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     accounts::{self, Account},
     evidence::{GLANCE, Run},
+    follow::SECRET,
     history::{self, Record, Rule, Violation},
     kinds::Kind,
     plan::{Mode, Point},
@@ -40,6 +41,8 @@ static ACCOUNTS: [&Account; 4] =
 /// A test environment, and a simulator of every provider.
 pub struct Place {
     pub env: TestEnv,
+    /// Where its workers take the webhooks of providers, one worker after the other.
+    pub webhooks_port: u16,
     simulators: Vec<(&'static Account, ProviderSimulator)>,
 }
 
@@ -87,7 +90,10 @@ pub async fn place() -> Place {
         setup = setup.connector(&account.section(account.kind, simulator.url(), calls, 5));
         simulators.push((account, simulator));
     }
+    let webhooks_port = free_port();
     let env = setup
+        .set("worker.provider_webhooks_listen", format!("127.0.0.1:{webhooks_port}"))
+        .set("connectors.sandbox.follow.webhook_secrets", serde_json::json!([SECRET]))
         .set("worker.lease_seconds", 4)
         // Each worker calls the provider through a proxy of its own.
         .set("connectors.sandbox.account", "matrix")
@@ -104,7 +110,15 @@ pub async fn place() -> Place {
         .set("retry.wait_in_place_ms", 2000)
         .build()
         .await;
-    Place { env, simulators }
+    Place { env, webhooks_port, simulators }
+}
+
+/// A port that nobody else is given by chance: it is below those that the system gives away.
+fn free_port() -> u16 {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports =
+        std::iter::repeat_with(|| 20_000 + u16::try_from(uuid::Uuid::new_v4().as_u128() % 10_000).unwrap());
+    ports.find(is_free).unwrap()
 }
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -132,6 +146,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         env.publish(&first.job).await;
         run.planned_jobs.push(first);
         run.told(0).await;
+        run.prepare(&id).await;
         run.before = run.records().await;
     }
     // What a start brings with it is over.
@@ -155,6 +170,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         env.publish(&planned.job).await;
         run.planned_jobs.push(planned);
     }
+    run.change(&id).await;
     tokio::select! {
         () = proxies.blows(1) => {}
         _ = run.told(kind.refusals()) => {}
@@ -183,7 +199,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
                 found.extend(stopped(&run, stopping).await);
             }
             run.lapse().await;
-            env.start_worker().await
+            start(place, kind).await
         }
         Some(Blow::KillBefore | Blow::KillAfter) => {
             run.lapse().await;
@@ -198,7 +214,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
             }
             match proxies.survivor() {
                 Some(second) => second,
-                None => env.start_worker().await,
+                None => start(place, kind).await,
             }
         }
     };
@@ -212,11 +228,12 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
             break;
         }
         let heard = run.heard().len();
-        worker = env.start_worker().await;
+        worker = start(place, kind).await;
         run.hears(heard + run.waiting as usize).await;
     }
     let (struck, _) = proxies.told().await;
     found.extend(run.unknown_and_uncalled().await);
+    found.extend(run.unannounced().await);
     found.extend(history::check(&run.history().await));
     let mode = point.map(|point| point.mode);
     Outcome { kind, mode, struck, passed, violations: found, took: started.elapsed() }
@@ -238,6 +255,10 @@ async fn stopped(run: &Run<'_>, mut worker: Worker) -> Vec<Violation> {
     evidence.extend(
         records.iter().filter(is_left).map(|left| format!("left leased by a worker that stopped: {left:?}")),
     );
+    let held = run.held_follows().await;
+    if held > 0 {
+        evidence.push(format!("{held} links are asked about by a worker that stopped"));
+    }
     evidence.into_iter().map(|evidence| Violation { rule: "R10", evidence }).collect()
 }
 
@@ -272,6 +293,16 @@ fn database_url(env: &TestEnv) -> String {
     let mut url: url::Url = std::env::var("DATABASE_URL").unwrap().parse().unwrap();
     url.set_path(options.get_database().unwrap());
     url.to_string()
+}
+
+/// A worker that nothing happens to.
+async fn start(place: &Place, kind: Kind) -> Worker {
+    let asks_often = kind.settings().iter().filter(|_| kind.course().is_some());
+    let settings: Vec<(&str, String)> =
+        asks_often.map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let worker = place.env.launch_worker(&settings);
+    worker.says("connected to RabbitMQ, consuming").await;
+    worker
 }
 
 /// One that is to be struck: it knows the services by their proxies alone.
