@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod verify_history;
+mod acting;
 mod actor;
 mod cancel;
 mod check;
@@ -13,7 +14,10 @@ mod keys;
 mod list;
 mod manual;
 mod records;
+mod look_up;
 mod output;
+mod resolve;
+mod retry;
 mod show;
 mod status;
 mod submit;
@@ -22,7 +26,7 @@ mod table;
 pub use self::{
     exit::{Ended, ExitStatus, status_of},
     output::{Format, note},
-    records::read_records,
+    records::{read_actions, read_records},
 };
 
 use std::{
@@ -105,6 +109,12 @@ enum Command {
     Keys(keys::Action),
     /// List the records that match conditions, or count them
     List(list::Arguments),
+    /// Ask the provider about a payout now; the record changes as the rules say
+    LookUp(look_up::Arguments),
+    /// End an unknown record as created or as not created; the provider is asked first
+    Resolve(resolve::Arguments),
+    /// Have failed records tried again under the same idempotency key
+    Retry(retry::Arguments),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
     /// Show what is wrong now, the worst first; exit status 1 if something needs a person
@@ -210,6 +220,11 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
+            Command::LookUp(arguments) => look_up::run(&config, output, &arguments).await.map(ExitCode::from),
+            Command::Resolve(arguments) => {
+                resolve::run(&config, output, &arguments).await.map(ExitCode::from)
+            }
+            Command::Retry(arguments) => retry::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Show(arguments) => show::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Status(arguments) => status::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),

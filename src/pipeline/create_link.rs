@@ -273,10 +273,11 @@ impl Pipeline {
         let progress = &link.progress;
         let now = link.lease.time_at(Instant::now());
         let mut written = contract::conclusion(
-            &link.job,
+            link.job.merchant_payout_id.as_str(),
             conclusion,
             progress.connector_payout_id.as_deref(),
             progress.status_code,
+            link.last_sequence + 1,
             now,
         );
         written.link = conclusion.link().map(|created| account.first_question(created, now));

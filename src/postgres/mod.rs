@@ -13,6 +13,8 @@
 //! | `request_cancel`, `cancel_state` | a request to cancel a link stays in its record until its answer is stored |
 //! | `accept_link_request`, `carry_out_link_requests`, `claim_link_answers`, `finish_link_request` | a message about a link is stored before it is acknowledged, and answered at least once |
 //! | `record_webhook` | a provider's webhook is stored once, and its link is due to be asked about |
+//! | `hasten`, `hasten_question` | an operator wants a record to be looked up, or a link to be asked about, at once |
+//! | `acted`, `resolve`, `reopen` | an operator ends an unknown record, or has a failed one tried again: once, if it is as it was seen |
 //! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
@@ -33,6 +35,7 @@
 //! commit.
 
 mod accept;
+mod acted;
 mod accepted;
 mod audit;
 mod availability;
@@ -41,6 +44,7 @@ mod cancel;
 mod claim;
 mod clock;
 mod conclude;
+mod conclude_again;
 mod connect;
 mod connect_error;
 mod due;
@@ -50,6 +54,7 @@ mod error;
 mod filter;
 mod fitness;
 mod follow;
+mod hasten;
 mod leased;
 mod list;
 mod link_requests;
@@ -57,6 +62,7 @@ mod link_status;
 mod migrations;
 mod numbers;
 mod renew;
+mod resolve;
 mod connection_cache;
 mod open;
 mod operator_actions;
@@ -95,7 +101,8 @@ use self::{
 pub use self::{
     accept::{Hold, NewLink},
     accepted::Accepted,
-    audit::{Audited, AuditedEvent},
+    acted::ActedRecord,
+    audit::{Audited, AuditedAction, AuditedEarlier, AuditedEvent},
     batch::{BatchLimits, MIN_CONNECTIONS},
     cancel::CancelState,
     clock::ClockState,
@@ -118,6 +125,7 @@ pub use self::{
     reader::Reader,
     record_id::Identity,
     remembered::Remembered,
+    resolve::{Acted, NewAct},
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
     seal_count::{MANY_SEALS, MAX_SEALS},

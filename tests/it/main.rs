@@ -34,6 +34,7 @@ mod metrics;
 mod mistakes;
 mod newer;
 mod on_call;
+mod operators;
 mod outages;
 mod outside;
 mod permissions;
