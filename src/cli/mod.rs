@@ -5,8 +5,10 @@ mod acting;
 mod actor;
 mod cancel;
 mod check;
+mod confirm;
 mod connectors;
 mod context;
+mod dead_letters;
 mod exit;
 mod filter;
 mod findings;
@@ -128,6 +130,9 @@ enum Command {
     Completions(manual::Completions),
     /// Print the man page, or write a page for each command
     Man(manual::Man),
+    /// Look after rejected messages and unrouted results, without losing one
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Action),
     /// Check a deployment's history against the invariants, and print each violation
     VerifyHistory(verify_history::Arguments),
 }
@@ -153,7 +158,17 @@ impl Command {
 
     /// Returns whether an operator changes something with it. A production context asks for its name first.
     fn acts(&self) -> bool {
-        matches!(self, Self::Migrate | Self::Cancel(_) | Self::Submit(_) | Self::Keys(keys::Action::Rotate))
+        matches!(
+            self,
+            Self::Migrate
+                | Self::Cancel(_)
+                | Self::Submit(_)
+                | Self::LookUp(_)
+                | Self::Resolve(_)
+                | Self::Retry(_)
+                | Self::Keys(keys::Action::Rotate)
+                | Self::DeadLetters(dead_letters::Action::Requeue(_) | dead_letters::Action::Delete(_))
+        )
     }
 }
 
@@ -218,6 +233,9 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Cancel(arguments) => cancel::run(&config, &arguments).await,
             Command::Config | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
+            Command::DeadLetters(action) => {
+                dead_letters::run(&config, output, &action).await.map(ExitCode::from)
+            }
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::LookUp(arguments) => look_up::run(&config, output, &arguments).await.map(ExitCode::from),

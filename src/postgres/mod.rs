@@ -16,6 +16,7 @@
 //! | `hasten`, `hasten_question` | an operator wants a record to be looked up, or a link to be asked about, at once |
 //! | `acted`, `resolve`, `reopen` | an operator ends an unknown record, or has a failed one tried again: once, if it is as it was seen |
 //! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
+//! | `lock_acts`, `last_act` | two operators do not act on the same messages at once, and know of each other |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
 //! | `remember` | stores a setting that records depend on, and returns the former value |
@@ -37,6 +38,7 @@
 mod accept;
 mod acted;
 mod accepted;
+mod acts;
 mod audit;
 mod availability;
 mod batch;
@@ -102,6 +104,7 @@ pub use self::{
     accept::{Hold, NewLink},
     accepted::Accepted,
     acted::ActedRecord,
+    acts::ActLock,
     audit::{Audited, AuditedAction, AuditedEarlier, AuditedEvent},
     batch::{BatchLimits, MIN_CONNECTIONS},
     cancel::CancelState,
