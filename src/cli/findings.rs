@@ -4,7 +4,7 @@ use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    postgres::{DatabaseStatus, OVERDUE_SECONDS, STATUS_SCAN},
+    postgres::{DatabaseStatus, OVERDUE_SECONDS, Pause, STATUS_SCAN},
     rabbitmq::QueueCounts,
 };
 
@@ -59,6 +59,7 @@ pub(super) fn findings(status: &DatabaseStatus, known: &Known<'_>, now: OffsetDa
     let mut all = Vec::new();
     unknown_payouts(status, now, &mut all);
     workers(status, &mut all);
+    paused(status, &mut all);
     keys_and_accounts(status, known, &mut all);
     waiting_records(status, now, &mut all);
     undelivered(status, now, &mut all);
@@ -131,6 +132,22 @@ fn workers(status: &DatabaseStatus, all: &mut Vec<Finding>) {
     }
 }
 
+fn paused(status: &DatabaseStatus, all: &mut Vec<Finding>) {
+    for Pause { kind, name, paused_at, actor, reason } in &status.pauses {
+        let target = format!("{kind} {name}");
+        let target = target.trim_end();
+        let text = format!("{target} is paused by {actor}: {reason}");
+        all.push(
+            finding(Severity::Watch, "paused", text, format!("resume {target}")).since(Some(*paused_at)),
+        );
+    }
+}
+
+/// Returns whether an operator has paused an account's calls.
+fn is_paused(status: &DatabaseStatus, connector: &str) -> bool {
+    status.pauses.iter().any(|pause| pause.kind == "account" && pause.name == connector)
+}
+
 fn keys_and_accounts(status: &DatabaseStatus, known: &Known<'_>, all: &mut Vec<Finding>) {
     if let Some(ring) = &known.sealing_keys {
         let missing: Vec<&str> = status.sealing_keys.iter().map(String::as_str).collect();
@@ -167,8 +184,13 @@ fn waiting_records(status: &DatabaseStatus, now: OffsetDateTime, all: &mut Vec<F
         if account.overdue > 0 || by_age(account.due_since, OVERDUE, now) == Severity::Act {
             let text = format!("records of {connector} have been due for more than a minute{said}");
             let next = format!("list --overdue --oldest-first --connector {connector}");
+            // Records of a paused account wait because an operator wants it.
+            let severity = match is_paused(status, connector) {
+                true => Severity::Watch,
+                false => by_age(account.due_since, DUE_LIMIT, now),
+            };
             all.push(
-                finding(by_age(account.due_since, DUE_LIMIT, now), "overdue_records", text, next)
+                finding(severity, "overdue_records", text, next)
                     .counted(account.overdue.max(1))
                     .since(account.due_since),
             );
@@ -271,6 +293,7 @@ mod tests {
         DatabaseStatus {
             unknown: Pile::default(),
             accounts: Vec::new(),
+            pauses: Vec::new(),
             events: EventStatus::default(),
             hosts: Vec::new(),
             workers: Some(vec![worker(Some("0.2.0"))]),
@@ -364,6 +387,28 @@ mod tests {
             (Act, "unrouted_results"),
         ];
         assert_eq!(names(&of(account()), &known), expected);
+    }
+
+    #[test]
+    fn records_of_a_paused_account_need_nobody() {
+        let pause = Pause {
+            kind: "account".into(),
+            name: "xendit".into(),
+            paused_at: NOW,
+            actor: "ada".into(),
+            reason: "maintenance".into(),
+        };
+        let status = DatabaseStatus {
+            accounts: vec![AccountStatus { overdue: 1, due_since: ago(6), ..account() }],
+            pauses: vec![pause],
+            ..well()
+        };
+        let all = findings(&status, &Known::default(), NOW);
+        assert_eq!(
+            (all[0].text.as_str(), all[0].next.as_str()),
+            ("account xendit is paused by ada: maintenance", "resume account xendit")
+        );
+        assert!(all.iter().all(|finding| finding.severity == Severity::Watch));
     }
 
     #[test]
