@@ -4,7 +4,12 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{
-    connect::answered, error::StoreError, filter::OVERDUE_SECONDS, reader::Reader, worker::LOCK_CLASS,
+    connect::answered,
+    error::StoreError,
+    filter::OVERDUE_SECONDS,
+    pauses::{self, Pause},
+    reader::Reader,
+    worker::LOCK_CLASS,
 };
 use crate::domain::SERVICE_RANKS;
 
