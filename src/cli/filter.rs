@@ -27,7 +27,6 @@ pub(super) struct Where {
 
 impl Where {
     /// Returns whether no condition is given.
-    #[expect(dead_code, reason = "commands that act on many records ask for it")]
     pub(super) fn is_empty(&self) -> bool {
         self.conditions.iter().all(|text| text.trim().is_empty())
     }
@@ -37,7 +36,6 @@ impl Where {
     /// # Errors
     ///
     /// [`ExitStatus::WrongUse`] with the condition that is wrong, and what it may be.
-    #[expect(dead_code, reason = "commands that act on many records ask for it")]
     pub(super) fn filter(&self) -> Result<RecordFilter, Ended> {
         read(&self.conditions.join(" "))
     }
@@ -233,7 +231,7 @@ fn minor_units(name: &str, text: &str) -> Result<i64, String> {
 }
 
 /// Splits text at blanks that are not in double quotes.
-fn words(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut is_quoted) = (Vec::new(), None::<String>, false);
     for letter in text.chars() {
         match letter {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    postgres::{DatabaseStatus, OVERDUE_SECONDS, STATUS_SCAN},
+    postgres::{DatabaseStatus, OVERDUE_SECONDS, Pause, STATUS_SCAN},
     rabbitmq::QueueCounts,
 };
 
@@ -59,6 +59,7 @@ pub(super) fn findings(status: &DatabaseStatus, known: &Known<'_>, now: OffsetDa
     let mut all = Vec::new();
     unknown_payouts(status, now, &mut all);
     workers(status, &mut all);
+    paused(status, &mut all);
     keys_and_accounts(status, known, &mut all);
     waiting_records(status, now, &mut all);
     undelivered(status, now, &mut all);
@@ -131,6 +132,22 @@ fn workers(status: &DatabaseStatus, all: &mut Vec<Finding>) {
     }
 }
 
+fn paused(status: &DatabaseStatus, all: &mut Vec<Finding>) {
+    for Pause { kind, name, paused_at, actor, reason } in &status.pauses {
+        let target = format!("{kind} {name}");
+        let target = target.trim_end();
+        let text = format!("{target} is paused by {actor}: {reason}");
+        all.push(
+            finding(Severity::Watch, "paused", text, format!("resume {target}")).since(Some(*paused_at)),
+        );
+    }
+}
+
+/// Returns whether an operator has paused an account's calls.
+fn is_paused(status: &DatabaseStatus, connector: &str) -> bool {
+    status.pauses.iter().any(|pause| pause.kind == "account" && pause.name == connector)
+}
+
 fn keys_and_accounts(status: &DatabaseStatus, known: &Known<'_>, all: &mut Vec<Finding>) {
     if let Some(ring) = &known.sealing_keys {
         let missing: Vec<&str> = status.sealing_keys.iter().map(String::as_str).collect();
@@ -167,8 +184,13 @@ fn waiting_records(status: &DatabaseStatus, now: OffsetDateTime, all: &mut Vec<F
         if account.overdue > 0 || by_age(account.due_since, OVERDUE, now) == Severity::Act {
             let text = format!("records of {connector} have been due for more than a minute{said}");
             let next = format!("list --overdue --oldest-first --connector {connector}");
+            // Records of a paused account wait because an operator wants it.
+            let severity = match is_paused(status, connector) {
+                true => Severity::Watch,
+                false => by_age(account.due_since, DUE_LIMIT, now),
+            };
             all.push(
-                finding(by_age(account.due_since, DUE_LIMIT, now), "overdue_records", text, next)
+                finding(severity, "overdue_records", text, next)
                     .counted(account.overdue.max(1))
                     .since(account.due_since),
             );
@@ -251,145 +273,4 @@ fn count(length: usize) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-    use crate::postgres::{AccountStatus, EventStatus, HostStatus, LastAttempts, Pile, SeenWorkers};
-
-    const NOW: OffsetDateTime = datetime!(2026-11-29 06:00 UTC);
-
-    fn ago(minutes: i64) -> Option<OffsetDateTime> {
-        Some(NOW - Duration::minutes(minutes))
-    }
-
-    fn worker(version: Option<&str>) -> SeenWorkers {
-        SeenWorkers { version: version.map(str::to_owned), count: 2 }
-    }
-
-    fn well() -> DatabaseStatus {
-        DatabaseStatus {
-            unknown: Pile::default(),
-            accounts: Vec::new(),
-            events: EventStatus::default(),
-            hosts: Vec::new(),
-            workers: Some(vec![worker(Some("0.2.0"))]),
-            sealing_keys: vec!["k1".into()],
-            clock_offset_ms: 20,
-        }
-    }
-
-    fn account() -> AccountStatus {
-        AccountStatus {
-            connector: "xendit".into(),
-            open: 3,
-            retrying: 0,
-            unknown: 0,
-            unknown_since: None,
-            overdue: 0,
-            due_since: None,
-            last_attempts: Vec::new(),
-        }
-    }
-
-    fn names(status: &DatabaseStatus, known: &Known<'_>) -> Vec<(Severity, &'static str)> {
-        findings(status, known, NOW).iter().map(|finding| (finding.severity, finding.name)).collect()
-    }
-
-    #[test]
-    fn a_deployment_that_works_has_no_finding() {
-        let known = Known {
-            queues: Some(QueueCounts { jobs: 1000, dead_letters: 0, unrouted: 0 }),
-            accounts: Some(vec!["xendit"]),
-            sealing_keys: Some(vec!["k1".into()]),
-        };
-        assert_eq!(names(&DatabaseStatus { accounts: vec![account()], ..well() }, &known), []);
-        // A standby does not show its workers.
-        assert_eq!(names(&DatabaseStatus { workers: None, ..well() }, &known), []);
-    }
-
-    #[test]
-    fn each_trouble_has_its_finding_and_its_severity() {
-        use Severity::{Act, Watch};
-        let of = |account: AccountStatus| DatabaseStatus { accounts: vec![account], ..well() };
-        let events = |events: EventStatus| DatabaseStatus { events, ..well() };
-        let pile = |oldest| Pile { count: 1, oldest };
-        let host =
-            HostStatus { host: "m.example".into(), failing: 4, max_attempts: 2, oldest: NOW, next: None };
-        for (status, expected) in [
-            (DatabaseStatus { unknown: pile(ago(1)), ..well() }, (Act, "unknown_payouts")),
-            (
-                of(AccountStatus { unknown: 1, unknown_since: ago(1), ..account() }),
-                (Watch, "unresolved_calls"),
-            ),
-            (
-                of(AccountStatus { unknown: 1, unknown_since: ago(16), ..account() }),
-                (Act, "unresolved_calls"),
-            ),
-            (of(AccountStatus { overdue: 1, due_since: ago(2), ..account() }), (Watch, "overdue_records")),
-            (of(AccountStatus { overdue: 1, due_since: ago(6), ..account() }), (Act, "overdue_records")),
-            (of(AccountStatus { retrying: 1, ..account() }), (Watch, "retrying_records")),
-            (DatabaseStatus { workers: Some(vec![]), ..well() }, (Act, "no_workers")),
-            (
-                DatabaseStatus { workers: Some(vec![worker(None), worker(Some("0.2.0"))]), ..well() },
-                (Watch, "mixed_versions"),
-            ),
-            (
-                events(EventStatus { unpublished: pile(ago(2)), ..EventStatus::default() }),
-                (Watch, "unpublished_results"),
-            ),
-            (
-                events(EventStatus { unpublished: pile(ago(6)), ..EventStatus::default() }),
-                (Act, "unpublished_results"),
-            ),
-            (events(EventStatus { due_since: ago(6), ..EventStatus::default() }), (Act, "events_wait")),
-            (
-                events(EventStatus { abandoned_webhooks: pile(ago(6)), ..EventStatus::default() }),
-                (Act, "abandoned_webhooks"),
-            ),
-            (DatabaseStatus { hosts: vec![host], ..well() }, (Watch, "failing_host")),
-            (DatabaseStatus { clock_offset_ms: -61_000, ..well() }, (Act, "clocks_differ")),
-        ] {
-            assert_eq!(names(&status, &Known::default()), [expected]);
-        }
-        let known = Known {
-            queues: Some(QueueCounts { jobs: 0, dead_letters: 2, unrouted: 1 }),
-            accounts: Some(vec!["sandbox"]),
-            sealing_keys: Some(vec!["k2".into()]),
-        };
-        let expected = [
-            (Act, "missing_keys"),
-            (Act, "missing_account"),
-            (Act, "dead_letters"),
-            (Act, "unrouted_results"),
-        ];
-        assert_eq!(names(&of(account()), &known), expected);
-    }
-
-    #[test]
-    fn the_worst_comes_first_with_the_last_attempts() {
-        let attempts = LastAttempts {
-            connector: "xendit".into(),
-            kind: "create".into(),
-            outcome: "try_later".into(),
-            status_code: 503,
-            count: 20,
-            detail: Some("maintenance".into()),
-        };
-        let status = DatabaseStatus {
-            unknown: Pile { count: STATUS_SCAN, oldest: ago(600) },
-            accounts: vec![AccountStatus { retrying: 3, last_attempts: vec![attempts], ..account() }],
-            workers: Some(Vec::new()),
-            ..well()
-        };
-        let all = findings(&status, &Known::default(), NOW);
-        let names: Vec<&str> = all.iter().map(|finding| finding.name).collect();
-        assert_eq!(names, ["unknown_payouts", "no_workers", "retrying_records"]);
-        assert!(!all[0].complete);
-        assert!(
-            all[2].text.ends_with("the last attempts: 20 × create try_later 503 (maintenance)"),
-            "{}",
-            all[2].text
-        );
-    }
-}
+mod tests;

@@ -1,19 +1,27 @@
 //! The command line: one file for each command.
 
 mod verify_history;
+mod acting;
 mod actor;
+mod bulk;
 mod cancel;
 mod check;
+mod confirm;
 mod connectors;
 mod context;
+mod dead_letters;
 mod exit;
 mod filter;
 mod findings;
 mod keys;
 mod list;
 mod manual;
+mod pause;
 mod records;
+mod look_up;
 mod output;
+mod resolve;
+mod retry;
 mod show;
 mod status;
 mod submit;
@@ -22,7 +30,7 @@ mod table;
 pub use self::{
     exit::{Ended, ExitStatus, status_of},
     output::{Format, note},
-    records::read_records,
+    records::{read_actions, read_records},
 };
 
 use std::{
@@ -94,7 +102,7 @@ enum Command {
     Check,
     /// List the kinds of connector, their requirements and features, and the configured accounts
     Connectors,
-    /// Cancel an unclaimed link at its provider
+    /// Cancel unclaimed links at their provider
     Cancel(cancel::Arguments),
     /// List the settings that are given, and where; never their values
     Config,
@@ -105,6 +113,18 @@ enum Command {
     Keys(keys::Action),
     /// List the records that match conditions, or count them
     List(list::Arguments),
+    /// Ask the provider about a payout now; the record changes as the rules say
+    LookUp(look_up::Arguments),
+    /// Pause consumption, the calls of one account, or the creations of one merchant, in all workers
+    #[command(subcommand)]
+    Pause(pause::Target),
+    /// End a pause
+    #[command(subcommand)]
+    Resume(pause::Target),
+    /// End an unknown record as created or as not created; the provider is asked first
+    Resolve(resolve::Arguments),
+    /// Have failed records tried again under the same idempotency key
+    Retry(retry::Arguments),
     /// Show a record, its event and its timeline, without secrets
     Show(show::Arguments),
     /// Show what is wrong now, the worst first; exit status 1 if something needs a person
@@ -118,6 +138,9 @@ enum Command {
     Completions(manual::Completions),
     /// Print the man page, or write a page for each command
     Man(manual::Man),
+    /// Look after rejected messages and unrouted results, without losing one
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Action),
     /// Check a deployment's history against the invariants, and print each violation
     VerifyHistory(verify_history::Arguments),
 }
@@ -143,7 +166,19 @@ impl Command {
 
     /// Returns whether an operator changes something with it. A production context asks for its name first.
     fn acts(&self) -> bool {
-        matches!(self, Self::Migrate | Self::Cancel(_) | Self::Submit(_) | Self::Keys(keys::Action::Rotate))
+        matches!(
+            self,
+            Self::Migrate
+                | Self::Cancel(_)
+                | Self::Submit(_)
+                | Self::LookUp(_)
+                | Self::Pause(_)
+                | Self::Resume(_)
+                | Self::Resolve(_)
+                | Self::Retry(_)
+                | Self::Keys(keys::Action::Rotate)
+                | Self::DeadLetters(dead_letters::Action::Requeue(_) | dead_letters::Action::Delete(_))
+        )
     }
 }
 
@@ -205,11 +240,21 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 connectors::run(Some(&config))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Cancel(arguments) => cancel::run(&config, &arguments).await,
             Command::Config | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
+            Command::Cancel(arguments) => cancel::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
+            Command::DeadLetters(action) => {
+                dead_letters::run(&config, output, &action).await.map(ExitCode::from)
+            }
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
+            Command::LookUp(arguments) => look_up::run(&config, output, &arguments).await.map(ExitCode::from),
+            Command::Pause(target) => pause::pause(&config, &target).await.map(ExitCode::from),
+            Command::Resume(target) => pause::resume(&config, &target).await.map(ExitCode::from),
+            Command::Resolve(arguments) => {
+                resolve::run(&config, output, &arguments).await.map(ExitCode::from)
+            }
+            Command::Retry(arguments) => retry::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Show(arguments) => show::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Status(arguments) => status::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),

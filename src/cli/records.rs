@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::postgres::{Audited, Store, StoreError};
-use history_checker::{Event, Leak, Record, Secrets, key};
+use crate::postgres::{Audited, AuditedEvent, Store, StoreError};
+use history_checker::{EarlierEvent, Event, Leak, OperatorAction, Record, Secrets, key};
 
 /// Size of a page. Its rows are in memory twice.
 const PAGE: i64 = 1000;
@@ -35,6 +35,27 @@ pub async fn read_records(
     }
 }
 
+/// Reads the acts of operators that conclude records again, and the events of the conclusions before them. `since`: as
+/// for [`read_records`].
+///
+/// # Errors
+///
+/// If the database does not answer.
+pub async fn read_actions(
+    store: &Store,
+    since: Option<OffsetDateTime>,
+) -> Result<(Vec<OperatorAction>, Vec<EarlierEvent>), StoreError> {
+    let actions = store.audit_actions(since).await?.into_iter().map(|action| OperatorAction {
+        key: key(&action.merchant_id, &action.merchant_payout_id),
+        command: action.command,
+    });
+    let earlier = store.audit_earlier(since).await?.into_iter().map(|earlier| EarlierEvent {
+        key: key(&earlier.merchant_id, &earlier.merchant_payout_id),
+        event: event(earlier.event),
+    });
+    Ok((actions.collect(), earlier.collect()))
+}
+
 fn record(audited: Audited) -> Record {
     Record {
         key: key(&audited.merchant_id, &audited.merchant_payout_id),
@@ -45,14 +66,18 @@ fn record(audited: Audited) -> Record {
         leased: audited.leased,
         due: audited.due,
         calls: audited.calls,
-        event: audited.event.map(|event| Event {
-            id: event.id.to_string(),
-            kind: event.r#type,
-            published: event.published,
-            due: event.due,
-            leased: event.leased,
-            webhook_state: event.webhook_state,
-            webhook_attempts: event.webhook_attempts.unsigned_abs(),
-        }),
+        event: audited.event.map(event),
+    }
+}
+
+fn event(audited: AuditedEvent) -> Event {
+    Event {
+        id: audited.id.to_string(),
+        kind: audited.r#type,
+        published: audited.published,
+        due: audited.due,
+        leased: audited.leased,
+        webhook_state: audited.webhook_state,
+        webhook_attempts: audited.webhook_attempts.unsigned_abs(),
     }
 }

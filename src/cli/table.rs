@@ -33,7 +33,6 @@ impl Column {
 pub(super) enum Tone {
     #[default]
     Plain,
-    Good,
     Warning,
     Bad,
 }
@@ -42,7 +41,6 @@ impl Tone {
     fn colour(self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
-            Self::Good => Some("32"),
             Self::Warning => Some("33"),
             Self::Bad => Some("31"),
         }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::output::say;
-use super::records::read_records;
+use super::records::{read_actions, read_records};
 use crate::{
     config::Config,
     domain::{ReplayRule, idempotency_key_of},
@@ -77,6 +77,7 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     let store = Store::new(pool, config.key_ring()?, config.store());
     let (records, leaks) = read_records(&store, arguments.since, &secrets).await.context("database")?;
     history.records = records;
+    (history.actions, history.earlier) = read_actions(&store, arguments.since).await.context("database")?;
     history.leaks.extend(leaks);
 
     let tries = u32::try_from(config.webhooks.schedule_seconds.len()).unwrap_or(u32::MAX).saturating_add(1);

@@ -6,8 +6,8 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::domain::{
-    Conclusion, ConclusionCode, ConnectorError, CreateLink, EventType, NewLinkStatus, PayoutLinkState,
-    PayoutStatus, Rejection,
+    Conclusion, ConclusionCode, ConnectorError, EventType, NewLinkStatus, PayoutLinkState, PayoutStatus,
+    Rejection,
 };
 
 /// Prism's response, with the one thing that it lacks: the link. Absent fields are left out, save `error`.
@@ -78,19 +78,20 @@ pub struct EventContent {
     pub link: Option<NewLinkStatus>,
 }
 
-/// Encodes the result of a concluded record. `connector_payout_id` and `status_code` are the last known ones; `now` is
-/// the time of the event.
+/// Encodes the result of a concluded record. `connector_payout_id` and `status_code` are the last known ones; `sequence` is
+/// the number of the event, and `now` its time.
 pub fn conclusion(
-    job: &CreateLink,
+    merchant_payout_id: &str,
     conclusion: &Conclusion,
     connector_payout_id: Option<&str>,
     status_code: u16,
+    sequence: u32,
     now: OffsetDateTime,
 ) -> EventContent {
     let (link, payout_status) = (conclusion.link(), conclusion.payout_status());
     let connector_payout_id = link.map_or(connector_payout_id, |link| Some(&link.connector_payout_id));
     let body = ResultBody {
-        merchant_payout_id: Some(job.merchant_payout_id.as_str()),
+        merchant_payout_id: Some(merchant_payout_id),
         payout_status: Some(payout_status.as_str()),
         connector_payout_id,
         payout_link: link.map(|link| PayoutLinkBody {
@@ -106,11 +107,11 @@ pub fn conclusion(
                     description: None,
                     user_guidance_message: Some(guidance),
                 },
-                connector_details: Some(connector_details(error)),
+                connector_details: error.map(connector_details),
             }
         }),
         status_code,
-        sequence: Some(1),
+        sequence: Some(sequence),
         occurred_at: in_utc(now),
     };
     EventContent {
@@ -139,6 +140,10 @@ fn explained(code: ConclusionCode) -> (&'static str, &'static str) {
         ConclusionCode::OutcomeUnknown => (
             "The connector may have created a payout link, and cannot be asked.",
             "Do not pay again before the payout has been looked up at the connector.",
+        ),
+        ConclusionCode::NotCreated => (
+            "An operator found that the connector created no payout link.",
+            "Send it again under a new merchant_payout_id.",
         ),
     }
 }

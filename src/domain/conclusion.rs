@@ -13,6 +13,8 @@ pub enum Conclusion {
     Unavailable(ConnectorError),
     /// The provider may have created a link, and no look-up can resolve it.
     Unknown(ConnectorError),
+    /// An operator found that the provider created nothing.
+    NotCreated,
 }
 
 /// `unified_details.code` of a conclusion without a link.
@@ -21,6 +23,7 @@ pub enum ConclusionCode {
     ConnectorRejected,
     ConnectorUnavailable,
     OutcomeUnknown,
+    NotCreated,
 }
 
 impl Conclusion {
@@ -28,7 +31,7 @@ impl Conclusion {
     pub fn state(&self) -> PayoutLinkState {
         match self {
             Self::Created(_) => PayoutLinkState::Created,
-            Self::Declined { .. } | Self::Unavailable(_) => PayoutLinkState::Failed,
+            Self::Declined { .. } | Self::Unavailable(_) | Self::NotCreated => PayoutLinkState::Failed,
             Self::Unknown(_) => PayoutLinkState::Unknown,
         }
     }
@@ -37,7 +40,7 @@ impl Conclusion {
     pub fn event_type(&self) -> EventType {
         match self {
             Self::Created(_) => EventType::Created,
-            Self::Declined { .. } | Self::Unavailable(_) => EventType::Failed,
+            Self::Declined { .. } | Self::Unavailable(_) | Self::NotCreated => EventType::Failed,
             Self::Unknown(_) => EventType::Pending,
         }
     }
@@ -47,7 +50,7 @@ impl Conclusion {
         match self {
             Self::Created(link) => link.payout_status,
             Self::Declined { payout_status, .. } => *payout_status,
-            Self::Unavailable(_) => PayoutStatus::Failed,
+            Self::Unavailable(_) | Self::NotCreated => PayoutStatus::Failed,
             Self::Unknown(_) => PayoutStatus::Pending,
         }
     }
@@ -56,24 +59,26 @@ impl Conclusion {
     pub fn link(&self) -> Option<&CreatedLink> {
         match self {
             Self::Created(link) => Some(link),
-            Self::Declined { .. } | Self::Unavailable(_) | Self::Unknown(_) => None,
+            Self::Declined { .. } | Self::Unavailable(_) | Self::Unknown(_) | Self::NotCreated => None,
         }
     }
 
-    /// Returns the code and the provider's error, if there is no link.
-    pub fn error(&self) -> Option<(ConclusionCode, &ConnectorError)> {
+    /// Returns the code and the provider's error, if there is no link. An operator's finding has no error of the provider.
+    pub fn error(&self) -> Option<(ConclusionCode, Option<&ConnectorError>)> {
         match self {
             Self::Created(_) => None,
-            Self::Declined { error, .. } => Some((ConclusionCode::ConnectorRejected, error)),
-            Self::Unavailable(error) => Some((ConclusionCode::ConnectorUnavailable, error)),
-            Self::Unknown(error) => Some((ConclusionCode::OutcomeUnknown, error)),
+            Self::Declined { error, .. } => Some((ConclusionCode::ConnectorRejected, Some(error))),
+            Self::Unavailable(error) => Some((ConclusionCode::ConnectorUnavailable, Some(error))),
+            Self::Unknown(error) => Some((ConclusionCode::OutcomeUnknown, Some(error))),
+            Self::NotCreated => Some((ConclusionCode::NotCreated, None)),
         }
     }
 }
 
 impl ConclusionCode {
     /// Every code.
-    pub const ALL: [Self; 3] = [Self::ConnectorRejected, Self::ConnectorUnavailable, Self::OutcomeUnknown];
+    pub const ALL: [Self; 4] =
+        [Self::ConnectorRejected, Self::ConnectorUnavailable, Self::OutcomeUnknown, Self::NotCreated];
 
     /// Returns the code as it is written on the wire.
     pub fn as_str(self) -> &'static str {
@@ -81,6 +86,7 @@ impl ConclusionCode {
             Self::ConnectorRejected => "CONNECTOR_REJECTED",
             Self::ConnectorUnavailable => "CONNECTOR_UNAVAILABLE",
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
+            Self::NotCreated => "NOT_CREATED",
         }
     }
 }
@@ -96,6 +102,7 @@ mod tests {
             Conclusion::Declined { error: error.clone(), payout_status: PayoutStatus::Expired },
             Conclusion::Unavailable(error.clone()),
             Conclusion::Unknown(error),
+            Conclusion::NotCreated,
         ] {
             assert_eq!(conclusion.state().event_type(), Some(conclusion.event_type()), "{conclusion:?}");
         }

@@ -26,6 +26,8 @@ pub struct OpenLink {
     pub connector: String,
     pub job: Box<CreateLink>,
     pub progress: Progress,
+    /// Number of the record's last event; 0 if it has none. Only a record that is tried again has one.
+    pub last_sequence: u32,
     pub lease: Lease,
     /// `true` if the row already counts the next call, because the insert of a new record counts its first call.
     pub call_is_written: bool,

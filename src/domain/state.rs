@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::EventType;
 
-/// The state of a record, as its row has it. A record begins open and is concluded once: no other state ever changes.
+/// The state of a record, as its row has it. A record begins open and a worker concludes it. Only an
+/// operator's act changes a conclusion: it ends an unknown record, or opens a failed one again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PayoutLinkState {
     /// The creation of the link is not concluded.

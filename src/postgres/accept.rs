@@ -177,6 +177,7 @@ impl Store {
             connector: row.connector.clone(),
             job,
             progress: Progress::new(created_at),
+            last_sequence: 0,
             lease: Lease {
                 holder: row.holder,
                 granted_at: created_at,

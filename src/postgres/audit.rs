@@ -39,7 +39,83 @@ pub struct AuditedEvent {
     pub webhook_attempts: i32,
 }
 
+/// An act of an operator after which a record is concluded again.
+#[derive(Debug)]
+pub struct AuditedAction {
+    pub merchant_id: String,
+    pub merchant_payout_id: String,
+    pub command: String,
+}
+
+/// The event of a conclusion that another one followed.
+#[derive(Debug)]
+pub struct AuditedEarlier {
+    pub merchant_id: String,
+    pub merchant_payout_id: String,
+    pub event: AuditedEvent,
+}
+
 impl Store {
+    /// Reads the acts of operators that conclude records again, about records created at `since` or later. They are few.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn audit_actions(
+        &self,
+        since: Option<OffsetDateTime>,
+    ) -> Result<Vec<AuditedAction>, StoreError> {
+        let actions = sqlx::query_as!(
+            AuditedAction,
+            "SELECT p.merchant_id, p.merchant_payout_id, a.command
+             FROM operator_actions a JOIN payout_links p ON p.id = ANY (ARRAY[a.payout_link_id])
+             WHERE (a.command = 'retry' OR a.details->>'to' IS NOT NULL)
+                AND coalesce(p.created_at >= $1, true)
+             ORDER BY a.id",
+            since
+        )
+        .fetch_all(&self.pool);
+        answered(&self.pool, actions).await
+    }
+
+    /// Reads the events of conclusions that others followed, of records created at `since` or later, in order. They are few.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn audit_earlier(
+        &self,
+        since: Option<OffsetDateTime>,
+    ) -> Result<Vec<AuditedEarlier>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            SELECT
+                p.merchant_id, p.merchant_payout_id, e.id, e.type, e.published_at IS NOT NULL AS "published!",
+                e.due_at IS NOT NULL AS "due!", e.holder IS NOT NULL AS "leased!", e.webhook_state, e.webhook_attempts
+            FROM events e JOIN payout_links p ON p.id = ANY (ARRAY[e.payout_link_id])
+            WHERE e.earlier_result IS NOT NULL AND coalesce(p.created_at >= $1, true)
+            ORDER BY e.payout_link_id, e.sequence
+            "#,
+            since
+        )
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
+        let earlier = rows.into_iter().map(|row| AuditedEarlier {
+            merchant_id: row.merchant_id,
+            merchant_payout_id: row.merchant_payout_id,
+            event: AuditedEvent {
+                id: row.id,
+                r#type: row.r#type,
+                published: row.published,
+                due: row.due,
+                leased: row.leased,
+                webhook_state: row.webhook_state,
+                webhook_attempts: row.webhook_attempts,
+            },
+        });
+        Ok(earlier.collect())
+    }
+
     /// Reads at most `limit` records in the order of their ids, beginning after `after`.
     ///
     /// # Errors

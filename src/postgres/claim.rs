@@ -40,6 +40,7 @@ impl Store {
                 CROSS JOIN LATERAL (
                     SELECT id FROM payout_links
                     WHERE state = 'open' AND connector = $1 AND service_rank = rank AND due_at <= now()
+                        AND merchant_id <> ALL (ARRAY(SELECT name FROM pauses WHERE kind = 'merchant'))
                         AND (holder IS NULL OR $6 AND pg_postmaster_start_time() < now() - $7::bigint * interval '1 millisecond')
                     ORDER BY due_at LIMIT $2
                     FOR UPDATE SKIP LOCKED
@@ -59,7 +60,8 @@ impl Store {
             RETURNING
                 p.id, merchant_id, merchant_payout_id, connector, request, attempts, first_called_at,
                 last_called_at, in_doubt_since, account, connector_payout_id, status_code, traceparent, tracestate,
-                created_at, now() AS "now!"
+                created_at, retried_at, attempts_before,
+                CASE WHEN newest_event_id IS NOT NULL THEN sequence END AS last_sequence, now() AS "now!"
             "#,
             connector,
             i64::try_from(limit).unwrap_or(i64::MAX),
@@ -102,7 +104,9 @@ impl Store {
                     connector: row.connector,
                     job: Box::new(job),
                     progress: Progress {
+                        opened_at: row.retried_at.unwrap_or(row.created_at),
                         attempts: u32::try_from(row.attempts).unwrap_or_default(),
+                        attempts_before: u32::try_from(row.attempts_before).unwrap_or_default(),
                         first_called_at: row.first_called_at,
                         last_called_at: row.last_called_at,
                         in_doubt_since: row.in_doubt_since,
@@ -111,6 +115,10 @@ impl Store {
                         status_code: u16::try_from(row.status_code).unwrap_or_default(),
                         ..Progress::new(row.created_at)
                     },
+                    last_sequence: row
+                        .last_sequence
+                        .and_then(|last| u32::try_from(last).ok())
+                        .unwrap_or_default(),
                     lease: Lease {
                         holder,
                         granted_at: row.now,

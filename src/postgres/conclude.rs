@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     Store,
     batch::{Statement, column},
+    conclude_again::{NextConclusion, Recipient, conclude_leased},
     due_event::{DueEvent, WebhookState},
     error::StoreError,
     numbers::{millis, whole_millis},
@@ -44,9 +45,36 @@ pub(super) struct Row {
     result: Vec<u8>,
     webhook_url: Option<Url>,
     calls: Vec<Attempt>,
+    /// Number of the record's last event; 0 if this is the first conclusion.
+    last_sequence: u32,
 }
 
 impl Row {
+    fn is_again(&self) -> bool {
+        self.last_sequence > 0
+    }
+
+    /// Returns the row as a conclusion that follows another one.
+    fn next(&self, event_lease_ms: i64) -> NextConclusion<'_> {
+        NextConclusion {
+            id: self.id,
+            event_id: self.event_id,
+            event_type: self.event_type.as_str(),
+            state: self.state.as_str(),
+            payout_status: self.payout_status,
+            connector_payout_id: self.connector_payout_id.as_deref(),
+            in_doubt_since: self.in_doubt_since,
+            status_code: self.status_code,
+            error_code: self.error_code,
+            result: &self.result,
+            link_status: self.link_status(),
+            expires_at: self.expires_at(),
+            ask_after_ms: self.ask_after_ms(),
+            webhook_url: self.webhook_url.as_ref().map(Url::as_str),
+            lease: Some((self.holder, event_lease_ms)),
+        }
+    }
+
     fn link_status(&self) -> Option<&'static str> {
         self.link.map(|_| LinkStatus::Unclaimed.as_str())
     }
@@ -68,13 +96,6 @@ pub struct Unconcluded {
     pub error: StoreError,
     /// The record, unchanged.
     pub link: Box<OpenLink>,
-}
-
-/// The recipient of the result, read together with the conclusion: a duplicate may have changed it until then.
-pub(super) struct Recipient {
-    reply_to: Option<String>,
-    correlation_id: Option<String>,
-    webhook_url: Option<String>,
 }
 
 impl Store {
@@ -108,6 +129,7 @@ impl Store {
             result: self.keys.seal(Column::Result, link.id, &content.result),
             webhook_url: link.job.webhook_url.as_ref().map(|webhook| webhook.url().clone()),
             calls: std::mem::take(&mut link.calls),
+            last_sequence: link.last_sequence,
         });
         let concluding = self.patiently(|| self.concluding.submit(row.clone()));
         let to = match self.availability.watch_in_hand(concluding).await {
@@ -127,7 +149,7 @@ impl Store {
             merchant_id,
             connector,
             merchant_payout_id: job.merchant_payout_id.as_str().to_owned(),
-            sequence: 1,
+            sequence: row.last_sequence + 1,
             result: content.result,
             reply_to: to.reply_to,
             correlation_id: to.correlation_id,
@@ -140,7 +162,7 @@ impl Store {
             webhook_url,
             webhook_is_due: true,
             webhook_due_in: Duration::ZERO,
-            webhook_waits: false,
+            webhook_waits: to.webhook_waits,
             webhook_attempts: 0,
             lease: Lease {
                 holder: row.holder,
@@ -168,14 +190,24 @@ impl Statement for Conclude {
     ) -> Result<Vec<Result<Recipient, StoreError>>, StoreError> {
         // By event, not by row: a worker that lost a row and claimed it again may write both conclusions at once.
         let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
-        let mut recipients = self.update(connection, &rows).await?;
+        let (again, first): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.is_again());
+        let mut recipients = HashMap::new();
+        if !first.is_empty() {
+            recipients = self.update(connection, &first).await?;
+        }
+        for row in again {
+            let (next, mut calls) = (row.next(millis(self.event_lease)), Timeline::default());
+            row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
+            let concluded = conclude_leased(connection, row.holder, &next, &calls).await?;
+            recipients.extend(concluded.map(|to| (row.event_id, to)));
+        }
         if recipients.len() < rows.len() {
             let missing: Vec<&Row> =
                 rows.iter().copied().filter(|row| !recipients.contains_key(&row.event_id)).collect();
             recipients.extend(self.concluded_before(connection, &missing).await?);
             let mut late = Timeline::default();
             for row in missing.iter().filter(|row| !recipients.contains_key(&row.event_id)) {
-                if first_call_took(row).is_some() {
+                if first_call_took(row).is_some() || row.is_again() {
                     row.calls.iter().for_each(|call| late.push(row.id, row.holder, call));
                 }
             }
@@ -228,7 +260,8 @@ macro_rules! update {
         )
         .map(|row| {
             let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
-            (row.event_id, Recipient { reply_to, correlation_id, webhook_url: row.webhook_url })
+            let webhook_url = row.webhook_url;
+            (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits: false })
         })
     };
 }
@@ -339,12 +372,14 @@ impl Conclude {
         )
         .fetch_all(connection)
         .await?;
+        let again: Vec<Uuid> = rows.iter().filter(|row| row.is_again()).map(|row| row.event_id).collect();
         Ok(concluded
             .into_iter()
             .map(|row| {
                 let webhook_url = row.fresh_webhook_url;
                 let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
-                (row.event_id, Recipient { reply_to, correlation_id, webhook_url })
+                let webhook_waits = again.contains(&row.event_id);
+                (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits })
             })
             .collect())
     }

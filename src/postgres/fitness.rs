@@ -174,7 +174,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('provider_webhooks', 'SELECT'), ('provider_webhooks', 'INSERT'), ('provider_webhooks', 'DELETE'),
             ('link_requests', 'SELECT'), ('link_requests', 'INSERT'), ('link_requests', 'UPDATE'),
             ('link_requests', 'DELETE'),
-            ('operator_actions', 'SELECT'), ('operator_actions', 'INSERT')
+            ('operator_actions', 'SELECT'), ('operator_actions', 'INSERT'),
+            ('pauses', 'SELECT'), ('pauses', 'INSERT'), ('pauses', 'DELETE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
         UNION ALL
@@ -184,7 +185,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('payout_links', 'uncalled_holder'), ('payout_links', 'fresh_webhook_url'),
             ('payout_links', 'refreshed_at'), ('payout_links', 'account'), ('events', 'publish_attempts'), ('events', 'reply_due'),
             ('events', 'publish_due_at'), ('payout_links', 'link_status'), ('events', 'sequence'),
-            ('payout_links', 'ask_again')
+            ('payout_links', 'ask_again'),
+            ('payout_links', 'retried_at'), ('events', 'earlier_result')
         ) AS migrated (name, added)
         WHERE NOT EXISTS (
             SELECT FROM pg_attribute

@@ -66,7 +66,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 async fn drop_invalid_indexes(connection: &mut PgConnection) -> Result<(), StoreError> {
     let invalid: Vec<String> = sqlx::query_scalar(
         "SELECT indexrelid::regclass::text FROM pg_index
-         WHERE indrelid = to_regclass('payout_links') AND NOT indisvalid",
+         WHERE NOT indisvalid AND indrelid IN (
+             to_regclass('payout_links'), to_regclass('events'), to_regclass('provider_webhooks')
+         )",
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -13,7 +13,11 @@
 //! | `request_cancel`, `cancel_state` | a request to cancel a link stays in its record until its answer is stored |
 //! | `accept_link_request`, `carry_out_link_requests`, `claim_link_answers`, `finish_link_request` | a message about a link is stored before it is acknowledged, and answered at least once |
 //! | `record_webhook` | a provider's webhook is stored once, and its link is due to be asked about |
+//! | `hasten`, `hasten_question` | an operator wants a record to be looked up, or a link to be asked about, at once |
+//! | `acted`, `resolve`, `reopen` | an operator ends an unknown record, or has a failed one tried again: once, if it is as it was seen |
+//! | `pauses`, `pause`, `resume` | what operators have paused; a paused merchant's records are not claimed |
 //! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
+//! | `lock_acts`, `last_act` | two operators do not act on the same messages at once, and know of each other |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
 //! | `remember` | stores a setting that records depend on, and returns the former value |
@@ -33,7 +37,9 @@
 //! commit.
 
 mod accept;
+mod acted;
 mod accepted;
+mod acts;
 mod audit;
 mod availability;
 mod batch;
@@ -41,6 +47,7 @@ mod cancel;
 mod claim;
 mod clock;
 mod conclude;
+mod conclude_again;
 mod connect;
 mod connect_error;
 mod due;
@@ -50,6 +57,7 @@ mod error;
 mod filter;
 mod fitness;
 mod follow;
+mod hasten;
 mod leased;
 mod list;
 mod link_requests;
@@ -57,9 +65,11 @@ mod link_status;
 mod migrations;
 mod numbers;
 mod renew;
+mod resolve;
 mod connection_cache;
 mod open;
 mod operator_actions;
+mod pauses;
 mod outbox;
 mod probe;
 mod compression;
@@ -95,7 +105,9 @@ use self::{
 pub use self::{
     accept::{Hold, NewLink},
     accepted::Accepted,
-    audit::{Audited, AuditedEvent},
+    acted::ActedRecord,
+    acts::ActLock,
+    audit::{Audited, AuditedAction, AuditedEarlier, AuditedEvent},
     batch::{BatchLimits, MIN_CONNECTIONS},
     cancel::CancelState,
     clock::ClockState,
@@ -112,12 +124,14 @@ pub use self::{
     migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
     operator_actions::{Operator, OperatorAction},
+    pauses::{Pause, PauseKind, Pauses},
     probe::Probe,
     provider_webhooks::{ProviderWebhooks, WebhookLink, WebhookRecord, WebhookStored},
     prune::Batch,
     reader::Reader,
     record_id::Identity,
     remembered::Remembered,
+    resolve::{Acted, NewAct},
     rotate::{KeyCount, Rotated, Unopened},
     seal::{Column, KeyError, KeyRing, OpenError},
     seal_count::{MANY_SEALS, MAX_SEALS},

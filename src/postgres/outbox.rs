@@ -72,7 +72,8 @@ impl Store {
                 coalesce(
                     ceil(extract(epoch FROM greatest(e.publish_due_at - now(), interval '0')) * 1000), 0
                 )::bigint AS "publish_due_in_ms!",
-                p.merchant_id, p.merchant_payout_id, p.connector, p.result, p.reply_to, p.correlation_id,
+                p.merchant_id, p.merchant_payout_id, p.connector, coalesce(e.earlier_result, p.result) AS result,
+                p.reply_to, p.reply_sequence, p.correlation_id,
                 p.traceparent, p.tracestate, now() AS "now!"
             FROM taken e JOIN payout_links p ON p.id = ANY (ARRAY[e.payout_link_id])
             "#,
@@ -117,7 +118,7 @@ impl Store {
                     sequence,
                     result,
                     // Only the requester of the job waits, and only for the conclusion.
-                    reply_to: row.reply_to.filter(|_| sequence <= 1),
+                    reply_to: row.reply_to.filter(|_| row.sequence == row.reply_sequence),
                     correlation_id: row.correlation_id,
                     trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
                     published: row.published_at.is_some(),

@@ -123,7 +123,52 @@ impl Store {
         let due = requests.ids.len() + results.ids.len();
         rotated.resealed = self.put_requests(requests).await? + self.put_results(results).await?;
         rotated.contended = due - rotated.resealed;
+        if let Some(last) = rotated.last {
+            self.reseal_earlier_results(after, last, &mut rotated).await?;
+        }
         Ok(rotated)
+    }
+
+    /// Encrypts the results of earlier conclusions again, for the records of a page. They are few.
+    async fn reseal_earlier_results(
+        &self,
+        after: Uuid,
+        last: Uuid,
+        rotated: &mut Rotated,
+    ) -> Result<(), StoreError> {
+        let current = self.keys.current_prefix();
+        let rows = sqlx::query!(
+            r#"SELECT id, payout_link_id, earlier_result AS "earlier_result!" FROM events
+             WHERE earlier_result IS NOT NULL AND payout_link_id > $1 AND payout_link_id <= $2
+                AND substring(earlier_result FOR $3) <> $4"#,
+            after,
+            last,
+            i32::try_from(current.len()).unwrap_or(i32::MAX),
+            &current,
+        )
+        .fetch_all(&self.pool);
+        for row in answered(&self.pool, rows).await? {
+            let clear = match self.keys.open(Column::Result, row.payout_link_id, &row.earlier_result) {
+                Ok(clear) => clear,
+                Err(error) => {
+                    let column = Column::Result.as_str();
+                    rotated.unopened.push(Unopened { id: row.payout_link_id, column, error });
+                    continue;
+                }
+            };
+            let put = sqlx::query!(
+                "UPDATE events SET earlier_result = $2 WHERE id = $1 AND earlier_result = $3",
+                row.id,
+                self.keys.seal(Column::Result, row.payout_link_id, &clear),
+                row.earlier_result,
+            )
+            .execute(&self.pool);
+            match answered(&self.pool, put).await?.rows_affected() {
+                0 => rotated.contended += 1,
+                _ => rotated.resealed += 1,
+            }
+        }
+        Ok(())
     }
 
     async fn put_requests(&self, anew: Anew) -> Result<usize, StoreError> {
@@ -150,6 +195,9 @@ impl Store {
                 SELECT 'request' AS name, request AS value FROM page
                 UNION ALL
                 SELECT 'result', result FROM page
+                UNION ALL
+                SELECT 'result', e.earlier_result FROM page JOIN events e
+                    ON e.payout_link_id = ANY (ARRAY[page.id]) AND e.earlier_result IS NOT NULL
             )
             SELECT
                 name AS "column!",

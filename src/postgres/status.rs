@@ -4,7 +4,12 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{
-    connect::answered, error::StoreError, filter::OVERDUE_SECONDS, reader::Reader, worker::LOCK_CLASS,
+    connect::answered,
+    error::StoreError,
+    filter::OVERDUE_SECONDS,
+    pauses::{self, Pause},
+    reader::Reader,
+    worker::LOCK_CLASS,
 };
 use crate::domain::SERVICE_RANKS;
 
@@ -95,6 +100,8 @@ pub struct DatabaseStatus {
     /// Concluded as unknown.
     pub unknown: Pile,
     pub accounts: Vec<AccountStatus>,
+    /// Everything that operators have paused.
+    pub pauses: Vec<Pause>,
     pub events: EventStatus,
     pub hosts: Vec<HostStatus>,
     /// `None`: a standby does not show them.
@@ -116,6 +123,7 @@ impl Reader {
             clock_offset_ms: self.clock_offset_ms().await?,
             unknown: self.concluded_unknown().await?,
             accounts: self.account_status().await?,
+            pauses: pauses::read(&self.pool).await?.iter().cloned().collect(),
             events: self.event_status().await?,
             hosts: self.host_status().await?,
             workers: self.seen_workers().await?,

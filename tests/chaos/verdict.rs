@@ -8,7 +8,10 @@ use std::{
 
 use history_checker::{Answered, DeadLetter, Files, History, Link, Published, Webhook};
 use payout_link_worker::postgres::{self, Store};
-use payout_link_worker::{cli::read_records, domain::idempotency_key};
+use payout_link_worker::{
+    cli::{read_actions, read_records},
+    domain::idempotency_key,
+};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
@@ -177,6 +180,7 @@ async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
     let inside = TestEnv::secrets_inside();
     let records = read_records(&store, None, &inside).await;
     let (records, mut leaks) = records.map_err(|error| error.to_string())?;
+    let (actions, earlier) = read_actions(&store, None).await.map_err(|error| error.to_string())?;
     let logs = env.fleet.logs().map(Path::to_owned).collect();
     let files = Files { logs, ..Files::default() };
     let logs = history_checker::read(&files, &inside, |_| None, idempotency_key)
@@ -222,6 +226,8 @@ async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
         dead,
         webhooks,
         later: env.samples.later().await?,
+        actions,
+        earlier,
         asked_later: Some(env.samples.asked_later().await?),
         waiting,
         leaks,

@@ -72,7 +72,9 @@ impl Protocol {
         }
         row.state = match conclusion {
             Conclusion::Created(link) => State::Created { link: number(link) },
-            Conclusion::Declined { .. } | Conclusion::Unavailable(_) => State::Failed,
+            Conclusion::Declined { .. } | Conclusion::Unavailable(_) | Conclusion::NotCreated => {
+                State::Failed
+            }
             Conclusion::Unknown(_) => State::Unknown { is_justified: self.is_unknowable(&known, account) },
         };
         (row.holder, row.uncalled_holder, row.due_at) = (None, None, None);

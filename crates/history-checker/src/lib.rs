@@ -24,6 +24,7 @@
 //! | R20 | nothing follows a final status, but `succeeded` after `cancelled` or `expired`, and `reversed` after `succeeded` |
 //! | R21 | each change at the provider is announced at most once and in its order, and the last status of every link is announced |
 //! | R22 | no cancelled or expired link is announced as paid without the provider saying so |
+//! | R23 | a record is concluded again by an operator's act alone, and each such act concludes it once |
 //!
 //! R13 to R17 need evidence that only a run can collect (`called`, `overdue`, `progress`, `overdue_at_end`,
 //! `answered`, `unpublished`), and so does the last status of R21 (`asked_later`). R21 and R22 need the history of each
@@ -88,7 +89,7 @@ pub struct Link {
     pub history: Option<Vec<String>>,
 }
 
-/// A row of the database, with its first event.
+/// A row of the database, with the event of its conclusion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub key: String,
@@ -120,6 +121,20 @@ pub struct Event {
 /// An event that came after the first one of its record.
 #[derive(Debug, Clone)]
 pub struct LaterEvent {
+    pub key: String,
+    pub event: Event,
+}
+
+/// An operator's act after which a record is concluded again: `resolve`, `retry`, or a `look-up` that found a link.
+#[derive(Debug, Clone)]
+pub struct OperatorAction {
+    pub key: String,
+    pub command: String,
+}
+
+/// The event of a conclusion that another one of the same record followed.
+#[derive(Debug, Clone)]
+pub struct EarlierEvent {
     pub key: String,
     pub event: Event,
 }
@@ -182,6 +197,10 @@ pub struct History {
     pub webhooks: Vec<Webhook>,
     /// The later events that the database has. Empty, if nobody read them: R6, R7 and R10 judge the first events alone.
     pub later: Vec<LaterEvent>,
+    /// The events of conclusions that others followed: those of one record in their order.
+    pub earlier: Vec<EarlierEvent>,
+    /// What operators did, as far as it concludes records again.
+    pub actions: Vec<OperatorAction>,
     /// Keys with links whose next question is not due yet, so that their last statuses may be unannounced. `None`: nobody
     /// knows, and R21 judges no last status.
     pub asked_later: Option<HashSet<String>>,

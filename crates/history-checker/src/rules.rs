@@ -20,6 +20,7 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
             found.record(&known, of_key, record);
             found.results(of_key, record);
             found.webhooks(of_key, record);
+            found.operators(of_key, record);
         }
         let asked_later = history.asked_later.as_ref();
         let followed = Followed {
@@ -28,6 +29,8 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
             results: &of_key.results,
             posts: &of_key.posts,
             links: &of_key.links,
+            conclusions: of_key.conclusions(),
+            actions: of_key.actions.len(),
             is_asked_later: asked_later.map(|asked_later| asked_later.contains(of_key.key)),
         };
         found.found.extend(followed.check());
@@ -39,8 +42,10 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
         found.wrong(true, "R9", || format!("{message:?} has no id"));
     }
     for before in &history.before {
-        let after = known.by_key.get(before.key.as_str()).and_then(|of_key| of_key.record);
-        found.wrong(after != Some(before), "R8", || format!("{before:?} became {after:?}"));
+        let of_key = known.by_key.get(before.key.as_str());
+        let after = of_key.and_then(|of_key| of_key.record);
+        let is_acted_on = of_key.is_some_and(|of_key| !of_key.actions.is_empty());
+        found.wrong(after != Some(before) && !is_acted_on, "R8", || format!("{before:?} became {after:?}"));
     }
     found.wrong(history.waiting > 0, "R10", || format!("{} jobs in the queue", history.waiting));
     for leak in &history.leaks {
@@ -79,6 +84,8 @@ struct OfKey<'a> {
     results: Vec<&'a ReceivedMessage>,
     posts: Vec<&'a Webhook>,
     later: Vec<&'a Event>,
+    earlier: Vec<&'a Event>,
+    actions: Vec<&'a str>,
 }
 
 impl<'a> Known<'a> {
@@ -110,6 +117,12 @@ impl<'a> Known<'a> {
         }
         for later in &history.later {
             at(&mut by_key, &later.key).later.push(&later.event);
+        }
+        for earlier in &history.earlier {
+            at(&mut by_key, &earlier.key).earlier.push(&earlier.event);
+        }
+        for action in &history.actions {
+            at(&mut by_key, &action.key).actions.push(&action.command);
         }
         let dead = history.dead.iter().filter(|dead| dead.has_reason);
         let dead = dead.filter_map(|dead| dead.message_id.as_deref()).collect();
@@ -197,7 +210,11 @@ impl Findings {
             "created" => {
                 let is_theirs = links.iter().any(|link| Some(&link.id) == record.link_id.as_ref());
                 self.wrong(!is_theirs, "R3", || format!("{record:?}, and the connector has {links:?}"));
-                for message in of_key.results.iter().filter(|_| links.iter().all(|link| link.url.is_some())) {
+                let of_link = |message: &&&ReceivedMessage| {
+                    message.sequence.unwrap_or(1) >= of_key.conclusions()
+                        && links.iter().all(|link| link.url.is_some())
+                };
+                for message in of_key.results.iter().filter(of_link) {
                     let is_known = links.iter().any(|link| link.url == message.link_url);
                     self.wrong(!is_known, "R3", || {
                         format!("{:?} of {record:?} has another link", message.id)
@@ -218,7 +235,7 @@ impl Findings {
         }
         let event_is_left = record.event.as_ref().is_none_or(Event::is_left);
         self.wrong(record.due || record.leased || event_is_left, "R10", || format!("{record:?}"));
-        for event in of_key.later.iter().filter(|event| event.is_left()) {
+        for event in of_key.later.iter().chain(&of_key.earlier).filter(|event| event.is_left()) {
             self.wrong(true, "R10", || format!("{event:?} of {}", record.key));
         }
     }
@@ -243,15 +260,17 @@ impl Findings {
 
     fn results(&mut self, of_key: &OfKey<'_>, record: &Record) {
         let Some(event) = &record.event else { return };
-        for event in of_key.later.iter().copied().chain([event]) {
+        for event in of_key.later.iter().chain(&of_key.earlier).copied().chain([event]) {
             self.results_of(of_key, event);
         }
         let mut contents: HashMap<Option<&str>, BTreeSet<_>> = HashMap::new();
         for message in &of_key.results {
-            let is_later = message.sequence.is_some_and(|sequence| sequence > 1);
-            self.wrong(!is_later && message.id.as_ref() != Some(&event.id), "R9", || {
-                format!("{message:?} is no repeat of {event:?}")
-            });
+            let expected = of_key.concluded_with(message.sequence, event);
+            self.wrong(
+                expected.is_some_and(|expected| message.id.as_ref() != Some(&expected.id)),
+                "R9",
+                || format!("{message:?} is no repeat of {event:?}"),
+            );
             let of_id = contents.entry(message.id.as_deref()).or_default();
             of_id.insert((message.sequence, &message.kind, &message.body));
         }
@@ -286,16 +305,15 @@ impl Findings {
         // A webhook_url does not make another request: of repeats, the first accepted decides.
         let mut jobs = of_key.of_amount(&record.amount).peekable();
         let is_wanted = jobs.peek().is_some() && jobs.all(|job| job.wants_webhook);
-        for event in of_key.later.iter().copied().chain([event]) {
+        for event in of_key.later.iter().chain(&of_key.earlier).copied().chain([event]) {
             self.webhooks_of(of_key, event, is_wanted);
         }
         let mut bodies: HashMap<Option<&str>, BTreeSet<&str>> = HashMap::new();
         for post in &of_key.posts {
-            let is_later = post.sequence.is_some_and(|sequence| sequence > 1);
             // Where results were received, each later webhook is of one of them.
-            let is_known = match is_later {
-                true => of_key.results.is_empty() || of_key.results.iter().any(|result| result.id == post.id),
-                false => post.id.as_ref() == Some(&event.id),
+            let is_known = match of_key.concluded_with(post.sequence, event) {
+                None => of_key.results.is_empty() || of_key.results.iter().any(|result| result.id == post.id),
+                Some(expected) => post.id.as_ref() == Some(&expected.id),
             };
             self.wrong(!is_known, "R9", || format!("{post:?} is not of {event:?}"));
             bodies.entry(post.id.as_deref()).or_default().insert(&post.body);
@@ -315,6 +333,14 @@ impl Findings {
             of_event().any(|post| post.is_verified && post.status.is_some_and(|status| status / 100 == 2));
         let is_owed = (is_wanted && !gave_up) || event.webhook_state == "delivered";
         self.wrong(is_owed && !is_taken, "R7", || format!("no webhook of {event:?}: {:?}", of_key.posts));
+    }
+
+    /// Each act of an operator leads to one more conclusion, and nothing else does.
+    fn operators(&mut self, of_key: &OfKey<'_>, record: &Record) {
+        let (earlier, actions) = (&of_key.earlier, &of_key.actions);
+        self.wrong(earlier.len() != actions.len() && record.state != "open", "R23", || {
+            format!("{record:?} was concluded {} times before, after the acts {actions:?}", earlier.len())
+        });
     }
 
     /// A second link under the key is another rule's: here it is enough that one answer was not given up.
@@ -344,6 +370,20 @@ impl Event {
 }
 
 impl<'a> OfKey<'a> {
+    /// The number of conclusions, and the number of the last one's event: none but the last has later events.
+    fn conclusions(&self) -> u32 {
+        u32::try_from(self.earlier.len()).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// The event of the conclusion that has this number; `None` for a later event. `last`: that of the last one.
+    fn concluded_with<'b>(&'b self, sequence: Option<u32>, last: &'b Event) -> Option<&'b Event> {
+        let place = usize::try_from(sequence.unwrap_or(1).max(1) - 1).unwrap_or(usize::MAX);
+        match self.earlier.get(place) {
+            Some(earlier) => Some(earlier),
+            None => (place == self.earlier.len()).then_some(last),
+        }
+    }
+
     /// The request that was accepted: the one of the record's amount that was not rejected.
     fn accepted(&self, known: &Known<'_>) -> Option<&'a str> {
         let amount = self.record.map(|record| record.amount.as_str())?;

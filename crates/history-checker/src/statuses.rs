@@ -11,6 +11,10 @@ pub(super) struct Followed<'a> {
     pub results: &'a [&'a ReceivedMessage],
     pub posts: &'a [&'a Webhook],
     pub links: &'a [&'a Link],
+    /// The number of the event of the last conclusion.
+    pub conclusions: u32,
+    /// Acts of operators, each of which leads to one more conclusion.
+    pub actions: usize,
     /// Whether its next question is due later. `None`: nobody knows, and its last status is not judged.
     pub is_asked_later: Option<bool>,
 }
@@ -33,8 +37,11 @@ impl Followed<'_> {
         self.sequences(&mut found);
         self.order_of_webhooks(&mut found);
         let kinds = self.kinds();
+        let mut actions = self.actions;
         for (before, after) in kinds.values().zip(kinds.values().skip(1)) {
-            if !may_follow(before, after) {
+            if actions > 0 && is_concluded_again(before, after) {
+                actions -= 1;
+            } else if !may_follow(before, after) {
                 found.push(self.wrong("R20", format!("{after} follows {before}")));
             }
         }
@@ -91,7 +98,8 @@ impl Followed<'_> {
         let [link] = self.links else { return };
         let Some(history) = link.history.as_deref().filter(|_| self.is_created) else { return };
         let entered: Vec<Status> = history.iter().filter_map(|word| status(word)).collect();
-        let announced: Vec<Status> = kinds.range(2..).filter_map(|(_, kind)| status(kind)).collect();
+        let announced: Vec<Status> =
+            kinds.range(self.conclusions + 1..).filter_map(|(_, kind)| status(kind)).collect();
         let evidence = || format!("the provider says {history:?}, and announced is {kinds:?}");
         if !is_part_of(&announced, entered.get(1..).unwrap_or_default()) {
             found.push(self.wrong("R21", evidence()));
@@ -121,6 +129,15 @@ fn is_part_of(announced: &[Status], entered: &[Status]) -> bool {
         let is_implied = *status == Status::Claimed && was_paid && !entered.contains(&Status::Claimed);
         is_implied || rest.any(|entered| entered == status)
     })
+}
+
+/// Whether an operator's act leads from one conclusion to another.
+fn is_concluded_again(before: &str, after: &str) -> bool {
+    match before {
+        "pending" => matches!(after, "created" | "failed"),
+        "failed" => matches!(after, "created" | "failed" | "pending"),
+        _ => false,
+    }
 }
 
 fn may_follow(before: &str, after: &str) -> bool {

@@ -515,3 +515,66 @@ fn r22_no_cancelled_link_is_paid_without_the_provider() {
     let paid = followed(&[CLAIMED, SUCCEEDED]);
     caught("R22", &paid, |history| *changes(history) = ["issued", "cancelled"].map(str::to_owned).into());
 }
+
+/// An unknown payout that an operator resolved as not created and had tried again: three conclusions, with the last one's
+/// link claimed.
+fn concluded_again() -> History {
+    let mut history = good();
+    let kinds = ["payout_link.pending", "payout_link.failed", "payout_link.created", CLAIMED];
+    let last = history.records[0].event.take().unwrap();
+    let event =
+        |place: usize| Event { id: format!("event-{place}"), kind: kinds[place - 1].into(), ..last.clone() };
+    history.records[0].event = Some(event(3));
+    history.earlier = [1, 2].map(|place| EarlierEvent { key: "po_1".into(), event: event(place) }).into();
+    history.later = vec![LaterEvent { key: "po_1".into(), event: event(4) }];
+    history.actions = ["resolve", "retry"]
+        .map(|command| OperatorAction { key: "po_1".into(), command: command.into() })
+        .into();
+    let rejection = history.messages.pop().unwrap();
+    history.messages.clear();
+    history.webhooks.clear();
+    for (number, kind) in (1..).zip(kinds) {
+        let id = format!("event-{number}");
+        let link_url = (number >= 3).then(|| "https://links.example/1".into());
+        history.messages.push(ReceivedMessage {
+            sequence: Some(number),
+            link_url,
+            ..result(&id, kind, "m-1")
+        });
+        history.webhooks.push(Webhook {
+            id: Some(id),
+            kind: kind.into(),
+            sequence: Some(number),
+            body: kind.into(),
+            ..post()
+        });
+    }
+    history.messages.push(rejection);
+    history.links[0].history = Some(vec!["issued".into(), "claimed".into()]);
+    history
+}
+
+#[test]
+fn r23_a_record_is_concluded_again_by_an_act_of_an_operator_alone() {
+    let again = concluded_again();
+    for rule in ["R20", "R23"] {
+        caught(rule, &again, |history| history.actions.clear());
+        caught(rule, &again, |history| drop(history.actions.pop()));
+    }
+    caught("R23", &again, |history| history.actions.push(history.actions[0].clone()));
+    // The events of the former conclusions are published and delivered as any other.
+    caught("R6", &again, |history| drop(history.messages.remove(0)));
+    caught("R7", &again, |history| drop(history.webhooks.remove(1)));
+    caught("R9", &again, |history| history.messages[1].id = Some("another".into()));
+    caught("R9", &again, |history| history.webhooks[0].id = Some("another".into()));
+    caught("R10", &again, |history| history.earlier[1].event.due = true);
+    // An act excuses nothing else.
+    caught("R20", &again, |history| {
+        history.messages[2].kind = "payout_link.succeeded".into();
+        history.webhooks[2].kind = "payout_link.succeeded".into();
+    });
+    caught("R2", &again, |history| {
+        history.links.push(Link { id: "plink_2".into(), ..history.links[0].clone() })
+    });
+    caught("R3", &again, |history| history.messages[2].link_url = None);
+}

@@ -7,13 +7,17 @@
 //! Only this file uses the `backoff` crate (unmaintained, RUSTSEC-2025-0012), and only its delay policy.
 
 mod progress;
+mod reopen;
 
 use std::time::Duration;
 
 use backoff::{ExponentialBackoffBuilder, backoff::Backoff};
 use time::OffsetDateTime;
 
-pub use self::progress::{Last, Progress};
+pub use self::{
+    progress::{Last, Progress},
+    reopen::{Concluded, NotReopened, Reopening, reopen},
+};
 use super::{AccountId, Conclusion, ConnectorError, LookUp, MAX_STEP, PayoutStatus, ReplayRule, Steady};
 
 /// The limits of retries.
@@ -63,7 +67,8 @@ impl ReplayRule {
 /// Decides the next step. It is called before every call, also for a record that a failed worker left.
 pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, seen: &Circumstances) -> Next {
     let now = seen.now;
-    let time_is_up = now - progress.created_at >= policy.max_age || progress.attempts >= policy.max_attempts;
+    let attempts = progress.attempts_since_opened();
+    let time_is_up = now - progress.opened_at >= policy.max_age || attempts >= policy.max_attempts;
     match &progress.last {
         Some(Last::Link(link)) => Next::Conclude(Conclusion::Created(link.clone())),
         Some(Last::Ended { error, payout_status }) => {
@@ -81,19 +86,17 @@ pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, seen: &
             Next::Conclude(Conclusion::Declined { error: error.clone(), payout_status: PayoutStatus::Failed })
         }
         // The first call is always made, however long its job waited in the queue.
-        _ if time_is_up && progress.attempts > 0 => {
-            Next::Conclude(Conclusion::Unavailable(progress.last_error()))
-        }
+        _ if time_is_up && attempts > 0 => Next::Conclude(Conclusion::Unavailable(progress.last_error())),
         Some(Last::NotFound) | None => Next::Call { after: Duration::ZERO },
         Some(Last::NoLink { .. } | Last::AlreadyExists(_)) => {
-            Next::Call { after: delay(progress, policy, progress.attempts) }
+            Next::Call { after: delay(progress, policy, attempts) }
         }
     }
 }
 
 /// Looks the payout up until its link is ready. A link that never becomes ready stays unknown.
 fn underway(progress: &Progress, policy: &RetryPolicy, now: OffsetDateTime) -> Next {
-    if now - progress.created_at >= policy.max_age && progress.look_ups > 0 {
+    if now - progress.opened_at >= policy.max_age && progress.look_ups > 0 {
         return Next::Conclude(Conclusion::Unknown(progress.last_error()));
     }
     match progress.last {
@@ -117,7 +120,7 @@ fn unknown(
     {
         let after = match progress.last {
             None => Duration::ZERO,
-            Some(_) => delay(progress, policy, progress.attempts),
+            Some(_) => delay(progress, policy, progress.attempts_since_opened()),
         };
         let began = progress.first_called_at.unwrap_or(progress.created_at);
         // A clock that was set back shows less than the time that has passed. If that happened before this worker

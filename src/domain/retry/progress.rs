@@ -11,8 +11,12 @@ use crate::domain::{AccountId, ConnectorError, CreatedLink, Finding, Outcome, Pa
 #[derive(Debug, Clone)]
 pub struct Progress {
     pub created_at: OffsetDateTime,
+    /// When the record was created or tried again: the limits of retries count from here.
+    pub opened_at: OffsetDateTime,
     /// Calls begun.
     pub attempts: u32,
+    /// Calls begun before the record was tried again.
+    pub attempts_before: u32,
     pub first_called_at: Option<OffsetDateTime>,
     pub last_called_at: Option<OffsetDateTime>,
     pub in_doubt_since: Option<OffsetDateTime>,
@@ -53,7 +57,9 @@ impl Progress {
     pub fn new(created_at: OffsetDateTime) -> Self {
         Self {
             created_at,
+            opened_at: created_at,
             attempts: 0,
+            attempts_before: 0,
             first_called_at: None,
             last_called_at: None,
             in_doubt_since: None,
@@ -175,6 +181,11 @@ impl Progress {
     pub(super) fn is_elsewhere(&self, seen: &Circumstances) -> bool {
         self.account.as_ref().is_some_and(|account| *account != seen.account)
             && (self.in_doubt_since.is_some() || self.connector_payout_id.is_some())
+    }
+
+    /// Returns the calls begun since the record was created or tried again.
+    pub(super) fn attempts_since_opened(&self) -> u32 {
+        self.attempts.saturating_sub(self.attempts_before)
     }
 
     pub(super) fn last_error(&self) -> ConnectorError {

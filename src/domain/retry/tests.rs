@@ -76,6 +76,7 @@ fn step(progress: &Progress, rule: ReplayRule, passed: Duration) -> &'static str
         Next::Conclude(Conclusion::Declined { .. }) => "rejected",
         Next::Conclude(Conclusion::Unavailable(_)) => "unavailable",
         Next::Conclude(Conclusion::Unknown(_)) => "unknown",
+        Next::Conclude(Conclusion::NotCreated) => "not created",
     }
 }
 

@@ -1,0 +1,125 @@
+//! `acted`: reads records that an operator wants to act on.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, connect::answered, error::StoreError, record_id::Identity};
+use crate::{
+    contract,
+    domain::{AccountId, CreateLink, PayoutLinkState, TraceContext, retry::Concluded},
+};
+
+/// A record as an operator's act finds it. The act counts only if the record has not changed until it is stored.
+#[derive(Debug)]
+pub struct ActedRecord {
+    pub id: Uuid,
+    pub merchant_id: String,
+    pub merchant_payout_id: String,
+    /// The connector's name in the configuration.
+    pub connector: String,
+    pub concluded: Concluded,
+    pub last_called_at: Option<OffsetDateTime>,
+    /// HTTP status of the provider's last answer, or 0.
+    pub status_code: u16,
+    pub link_status: Option<String>,
+    /// The newest event; `None` before the first conclusion.
+    pub last_event: Option<Uuid>,
+    /// Its number in the record.
+    pub last_sequence: u32,
+    /// The request; `None` if it is erased or cannot be decrypted.
+    pub job: Option<Box<CreateLink>>,
+    pub trace: TraceContext,
+    /// When the record is due; `None` unless it is open.
+    pub due_at: Option<OffsetDateTime>,
+    pub is_leased: bool,
+    /// When the provider was asked about the link last.
+    pub asked_at: Option<OffsetDateTime>,
+    /// Questions about the link without an answer since the last one.
+    pub follow_failures: i32,
+    /// The database's time.
+    pub now: OffsetDateTime,
+}
+
+impl ActedRecord {
+    /// Returns the state of the record.
+    pub fn state(&self) -> PayoutLinkState {
+        self.concluded.state
+    }
+}
+
+impl Store {
+    /// Reads the records that have this id: record id, event id, `merchant_payout_id`, `connector_payout_id` or the
+    /// provider's id of the payout that came of the link. Several merchants may use one `merchant_payout_id`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn acted(&self, id: &str) -> Result<Vec<ActedRecord>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            SELECT
+                id, merchant_id, merchant_payout_id, connector, account, state, connector_payout_id, link_status,
+                status_code, attempts, first_called_at, last_called_at, in_doubt_since, request,
+                coalesce(newest_event_id, event_id) AS last_event, sequence, traceparent, tracestate,
+                due_at,
+                holder IS NOT NULL AS "is_leased!", asked_at, follow_failures, now() AS "now!"
+            FROM payout_links p
+            WHERE p.id IN (
+                SELECT id FROM payout_links WHERE id = $1
+                UNION ALL SELECT payout_link_id FROM events WHERE id = $1
+                UNION ALL SELECT id FROM payout_links WHERE merchant_payout_id = $2
+                UNION ALL SELECT id FROM payout_links WHERE connector_payout_id = $2
+                UNION ALL SELECT id FROM payout_links WHERE provider_payout_id = $2
+            )
+            ORDER BY created_at
+            "#,
+            Uuid::parse_str(id).ok(),
+            id
+        )
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
+        rows.into_iter()
+            .map(|row| {
+                let state = PayoutLinkState::parse(&row.state).ok_or_else(|| {
+                    StoreError::inconsistent("payout_links", "state", row.id, format!("{:?}", row.state))
+                })?;
+                let identity = Identity {
+                    merchant_id: &row.merchant_id,
+                    merchant_payout_id: &row.merchant_payout_id,
+                    connector: &row.connector,
+                };
+                let opened =
+                    row.request.as_deref().map(|sealed| self.keys.open_request(row.id, identity, sealed));
+                let job =
+                    opened.and_then(Result::ok).and_then(|request| contract::stored_request(&request).ok());
+                Ok(ActedRecord {
+                    id: row.id,
+                    concluded: Concluded {
+                        state,
+                        attempts: u32::try_from(row.attempts).unwrap_or_default(),
+                        first_called_at: row.first_called_at,
+                        in_doubt_since: row.in_doubt_since,
+                        account: row.account.as_deref().map(AccountId::stored),
+                        connector_payout_id: row.connector_payout_id,
+                        has_request: job.is_some(),
+                    },
+                    merchant_id: row.merchant_id,
+                    merchant_payout_id: row.merchant_payout_id,
+                    connector: row.connector,
+                    last_called_at: row.last_called_at,
+                    status_code: u16::try_from(row.status_code).unwrap_or_default(),
+                    link_status: row.link_status,
+                    last_event: row.last_event,
+                    last_sequence: u32::try_from(row.sequence).unwrap_or_default(),
+                    job: job.map(Box::new),
+                    trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
+                    due_at: row.due_at,
+                    is_leased: row.is_leased,
+                    asked_at: row.asked_at,
+                    follow_failures: row.follow_failures,
+                    now: row.now,
+                })
+            })
+            .collect()
+    }
+}
