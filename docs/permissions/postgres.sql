@@ -24,6 +24,8 @@ GRANT SELECT, INSERT, DELETE ON provider_webhooks TO :"worker";
 GRANT SELECT, INSERT, UPDATE, DELETE ON link_requests TO :"worker";
 -- Append-only: who did what with a command, and why. A trigger refuses changes, to the owner as well.
 GRANT SELECT, INSERT ON operator_actions TO :"worker";
+-- What operators have paused.
+GRANT SELECT, INSERT, DELETE ON pauses TO :"worker";
 -- How much each sealing key has encrypted.
 GRANT SELECT, INSERT, UPDATE ON sealing_keys TO :"worker";
 -- Settings that records depend on.

@@ -1,28 +1,30 @@
-//! `cancel`: takes an unclaimed link back, for an operator. A worker cancels it, so that its record and its merchant
+//! `cancel`: takes unclaimed links back, for an operator. A worker cancels them, so that their records and their merchants
 //! hear of it.
 
-use std::{
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use tokio::time::sleep;
 
-use serde_json::json;
-
-use super::{actor::Act, exit::ExitStatus, output::say};
+use super::{
+    acting::{Acting, Reports},
+    actor::Act,
+    bulk::{Kind, Many},
+    exit::ExitStatus,
+    output::Output,
+};
 use crate::{
     config::Config,
     connectors::Account,
     domain::{LinkStatus, PayoutLinkState, escape_control},
-    postgres::{self, CancelState, Store},
+    postgres::{ActedRecord, CancelState, Operator},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Any id of the record: merchant_payout_id, record id, event id or connector_payout_id
-    id: String,
+    /// Any ids of records: merchant_payout_id, record id, event id or connector_payout_id
+    ids: Vec<String>,
     /// x-merchant-id, if several merchants use the same merchant_payout_id
     #[arg(long, value_name = "ID")]
     merchant: Option<String>,
@@ -30,62 +32,112 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout_seconds: u64,
     #[command(flatten)]
+    many: Many,
+    #[command(flatten)]
     act: Act,
 }
 
 /// Pause between two looks at the record.
 const PAUSE: Duration = Duration::from_millis(200);
 
-pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let pool = postgres::connect(&config.database()).await.context("database")?;
-    let store = Store::new(pool, config.key_ring()?, config.store());
-    let mut records = store.reader().show(&arguments.id).await.context("database")?;
-    if let Some(merchant) = &arguments.merchant {
-        records.retain(|record| record.merchant_id == *merchant);
+const KIND: Kind = Kind {
+    command: "cancel",
+    narrow: |filter| {
+        if *filter.link_status.get_or_insert(LinkStatus::Unclaimed) != LinkStatus::Unclaimed {
+            return Err("only unclaimed links are cancelled");
+        }
+        if filter.states.is_empty() {
+            filter.states = vec![PayoutLinkState::Created];
+        }
+        Ok(())
+    },
+};
+
+/// The answer to a request.
+enum Requested<'a> {
+    /// The account follows no links: the provider was asked directly.
+    Cancelled(String),
+    /// A worker cancels the link.
+    Waits { link: String, account: &'a Account },
+}
+
+pub(super) async fn run(
+    config: &Config,
+    output: Output,
+    arguments: &Arguments,
+) -> anyhow::Result<ExitStatus> {
+    let acting = Acting::open(config).await?;
+    let ids = arguments.many.ids(&acting, &KIND, &arguments.ids).await?;
+    let (operator, mut pace) = (arguments.act.operator(), arguments.many.pace());
+    let (mut reports, mut waiting) = (Reports::new(output), Vec::new());
+    for id in &ids {
+        pace.wait().await;
+        match acting.select(id, arguments.merchant.as_deref()).await {
+            Err(error) => reports.add(id, None, Err(error))?,
+            Ok(record) => match request(&acting, &record, &operator).await {
+                Ok(Requested::Waits { link, account }) => waiting.push((id, record, link, account)),
+                Ok(Requested::Cancelled(message)) => reports.add(id, Some(&record), Ok(message))?,
+                Err(error) => reports.add(id, Some(&record), Err(error))?,
+            },
+        }
     }
-    let record = match records.as_slice() {
-        [record] => record,
-        [] => {
-            let reason = format!("no record has the id {:?}", arguments.id);
-            return Err(ExitStatus::NothingFound.because(reason).into());
-        }
-        several => {
-            bail!("{} merchants have a record {:?}: select one with --merchant", several.len(), arguments.id)
-        }
+    let deadline = Instant::now() + Duration::from_secs(arguments.timeout_seconds);
+    for (id, record, link, account) in waiting {
+        let cancelled = until_cancelled(&acting, &record, &link, account, deadline).await;
+        reports.add(id, Some(&record), cancelled)?;
+    }
+    reports.end()
+}
+
+/// Requests the cancel of a link, or cancels it at the provider if its account follows none.
+async fn request<'a>(
+    acting: &'a Acting,
+    record: &ActedRecord,
+    operator: &Operator,
+) -> anyhow::Result<Requested<'a>> {
+    let link = record.concluded.connector_payout_id.as_deref();
+    let Some(link) = link.filter(|_| record.state() == PayoutLinkState::Created) else {
+        let reason = format!("the record is {}: it has no link to cancel", record.state());
+        return Err(acting.refused(record, reason).await);
     };
-    let Some(link) =
-        record.connector_payout_id.as_deref().filter(|_| record.state == PayoutLinkState::Created)
-    else {
-        bail!("the record is {}: it has no link to cancel", record.state);
-    };
-    let connectors = config.connectors().context("cannot make the client of a connector")?;
-    let Some(account) = connectors.choose(Some(&record.connector)) else {
-        bail!("[connectors.{}] is not configured any more", record.connector);
-    };
-    let operator = arguments.act.operator();
+    let account = acting.account(record)?;
     if !account.follow.enabled {
         // Before the call: an act that is not recorded is not carried out.
         let details = json!({"connector_payout_id": link, "asked": "provider"});
-        let recorded = store.record_action(&operator, "cancel", Some(record.id), &details).await;
+        let recorded = acting.store.record_action(operator, "cancel", Some(record.id), &details).await;
         recorded.context("database")?;
-        return cancel_directly(account, link).await;
+        return cancel_directly(account, link).await.map(Requested::Cancelled);
     }
-    store.request_cancel(record.id, &operator).await.context("database")?;
-    let (started, patience) = (Instant::now(), Duration::from_secs(arguments.timeout_seconds));
+    acting.store.request_cancel(record.id, operator).await.context("database")?;
+    Ok(Requested::Waits { link: link.to_owned(), account })
+}
+
+/// Waits until a worker has carried the cancel out.
+async fn until_cancelled(
+    acting: &Acting,
+    record: &ActedRecord,
+    link: &str,
+    account: &Account,
+    deadline: Instant,
+) -> anyhow::Result<String> {
     loop {
-        match store.cancel_state(record.id).await.context("database")? {
+        match acting.store.cancel_state(record.id).await.context("database")? {
             CancelState { status: LinkStatus::Cancelled, .. } => {
-                say(format_args!("{} is cancelled at {}", escape_control(link), account.name))?;
-                return Ok(ExitCode::SUCCESS);
+                return Ok(format!("{} is cancelled at {}", escape_control(link), account.name));
             }
             CancelState { status: LinkStatus::Unclaimed, is_requested: true } => {}
             // It was claimed, and can be claimed again.
             CancelState { status: LinkStatus::Unclaimed, is_requested: false } => {
-                bail!("the link was claimed meanwhile and can be claimed again: repeat the command")
+                let reason = "the link was claimed meanwhile and can be claimed again: repeat the command";
+                return Err(acting.refused(record, reason.to_owned()).await);
             }
-            CancelState { status, .. } => bail!("the link is {status}: it cannot be cancelled"),
+            CancelState { status, .. } => {
+                return Err(acting
+                    .refused(record, format!("the link is {status}: it cannot be cancelled"))
+                    .await);
+            }
         }
-        if started.elapsed() >= patience {
+        if Instant::now() >= deadline {
             bail!(
                 "the cancel is requested, and no worker has carried it out yet. The request stays. Check that a worker \
                  runs and that {} answers, then repeat the command. Some providers confirm a cancel after minutes",
@@ -97,16 +149,13 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
 }
 
 /// Cancels a link of an account that follows none: no worker would carry it out. The record does not change.
-async fn cancel_directly(account: &Account, link: &str) -> anyhow::Result<ExitCode> {
+async fn cancel_directly(account: &Account, link: &str) -> anyhow::Result<String> {
     match account.connector.cancel_link(link).await {
-        Ok(()) => {
-            say(format_args!(
-                "{} is cancelled at {}; no result or webhook is sent, because the account does not follow its links",
-                escape_control(link),
-                account.name
-            ))?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Ok(()) => Ok(format!(
+            "{} is cancelled at {}; no result or webhook is sent, because the account does not follow its links",
+            escape_control(link),
+            account.name
+        )),
         Err(mut error) => {
             account.redact(&mut error, None);
             // 0: no request was made, or no answer came.

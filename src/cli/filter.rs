@@ -27,7 +27,6 @@ pub(super) struct Where {
 
 impl Where {
     /// Returns whether no condition is given.
-    #[expect(dead_code, reason = "commands that act on many records ask for it")]
     pub(super) fn is_empty(&self) -> bool {
         self.conditions.iter().all(|text| text.trim().is_empty())
     }
@@ -37,7 +36,6 @@ impl Where {
     /// # Errors
     ///
     /// [`ExitStatus::WrongUse`] with the condition that is wrong, and what it may be.
-    #[expect(dead_code, reason = "commands that act on many records ask for it")]
     pub(super) fn filter(&self) -> Result<RecordFilter, Ended> {
         read(&self.conditions.join(" "))
     }

@@ -3,6 +3,7 @@
 mod verify_history;
 mod acting;
 mod actor;
+mod bulk;
 mod cancel;
 mod check;
 mod confirm;
@@ -15,6 +16,7 @@ mod findings;
 mod keys;
 mod list;
 mod manual;
+mod pause;
 mod records;
 mod look_up;
 mod output;
@@ -100,7 +102,7 @@ enum Command {
     Check,
     /// List the kinds of connector, their requirements and features, and the configured accounts
     Connectors,
-    /// Cancel an unclaimed link at its provider
+    /// Cancel unclaimed links at their provider
     Cancel(cancel::Arguments),
     /// List the settings that are given, and where; never their values
     Config,
@@ -113,6 +115,12 @@ enum Command {
     List(list::Arguments),
     /// Ask the provider about a payout now; the record changes as the rules say
     LookUp(look_up::Arguments),
+    /// Pause consumption, the calls of one account, or the creations of one merchant, in all workers
+    #[command(subcommand)]
+    Pause(pause::Target),
+    /// End a pause
+    #[command(subcommand)]
+    Resume(pause::Target),
     /// End an unknown record as created or as not created; the provider is asked first
     Resolve(resolve::Arguments),
     /// Have failed records tried again under the same idempotency key
@@ -166,6 +174,8 @@ impl Command {
                 | Self::LookUp(_)
                 | Self::Resolve(_)
                 | Self::Retry(_)
+                | Self::Pause(_)
+                | Self::Resume(_)
                 | Self::Keys(keys::Action::Rotate)
                 | Self::DeadLetters(dead_letters::Action::Requeue(_) | dead_letters::Action::Delete(_))
         )
@@ -230,8 +240,8 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 connectors::run(Some(&config))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Cancel(arguments) => cancel::run(&config, &arguments).await,
             Command::Config | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
+            Command::Cancel(arguments) => cancel::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::DeadLetters(action) => {
                 dead_letters::run(&config, output, &action).await.map(ExitCode::from)
@@ -239,6 +249,8 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::LookUp(arguments) => look_up::run(&config, output, &arguments).await.map(ExitCode::from),
+            Command::Pause(target) => pause::pause(&config, &target).await.map(ExitCode::from),
+            Command::Resume(target) => pause::resume(&config, &target).await.map(ExitCode::from),
             Command::Resolve(arguments) => {
                 resolve::run(&config, output, &arguments).await.map(ExitCode::from)
             }

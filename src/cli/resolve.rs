@@ -11,6 +11,7 @@ use url::Url;
 use super::{
     acting::{Acting, Reports, described},
     actor::Act,
+    bulk::{Kind, Many},
     exit::ExitStatus,
     output::Output,
 };
@@ -25,7 +26,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The unknown record: merchant_payout_id, record id or event id
-    id: String,
+    id: Option<String>,
     #[command(flatten)]
     finding: FindingArguments,
     /// The link's URL, if the provider does not say it
@@ -38,8 +39,21 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ID")]
     merchant: Option<String>,
     #[command(flatten)]
+    many: Many,
+    #[command(flatten)]
     act: Act,
 }
+
+const KIND: Kind = Kind {
+    command: "resolve",
+    narrow: |filter| match filter.states[..] {
+        [] | [PayoutLinkState::Unknown] => {
+            filter.states = vec![PayoutLinkState::Unknown];
+            Ok(())
+        }
+        _ => Err("only unknown records are resolved"),
+    },
+};
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
@@ -70,13 +84,26 @@ pub(super) async fn run(
     arguments: &Arguments,
 ) -> anyhow::Result<ExitStatus> {
     let acting = Acting::open(config).await?;
-    let record = acting.select(&arguments.id, arguments.merchant.as_deref()).await?;
-    let mut reports = Reports::new(output);
-    let acted = match &arguments.finding.created {
-        Some(id) => resolve_created(&acting, &record, id, arguments).await,
-        None => resolve_not_created(&acting, &record, arguments.force, &arguments.act.operator()).await,
-    };
-    reports.add(&arguments.id, Some(&record), acted)?;
+    if arguments.many.is_given() && arguments.finding.created.is_some() {
+        let reason = "--created names the link of one record: give its id, not --where";
+        return Err(ExitStatus::WrongUse.because(reason).into());
+    }
+    let ids = arguments.many.ids(&acting, &KIND, arguments.id.as_slice()).await?;
+    let (operator, mut reports) = (arguments.act.operator(), Reports::new(output));
+    let mut pace = arguments.many.pace();
+    for id in &ids {
+        pace.wait().await;
+        match acting.select(id, arguments.merchant.as_deref()).await {
+            Ok(record) => {
+                let acted = match &arguments.finding.created {
+                    Some(link) => resolve_created(&acting, &record, link, arguments).await,
+                    None => resolve_not_created(&acting, &record, arguments.force, &operator).await,
+                };
+                reports.add(id, Some(&record), acted)?;
+            }
+            Err(error) => reports.add(id, None, Err(error))?,
+        }
+    }
     reports.end()
 }
 

@@ -6,26 +6,42 @@ use serde_json::json;
 use super::{
     acting::{Acting, Reports},
     actor::Act,
+    bulk::{Kind, Many},
     exit::ExitStatus,
     output::Output,
 };
 use crate::{
     config::Config,
-    domain::retry::{Reopening, reopen},
+    domain::{
+        PayoutLinkState,
+        retry::{Reopening, reopen},
+    },
     postgres::{Acted, ActedRecord, NewAct, Operator},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Ids of failed records: merchant_payout_id, record id or event id
-    #[arg(required = true)]
     ids: Vec<String>,
     /// x-merchant-id, if several merchants use the same merchant_payout_id
     #[arg(long, value_name = "ID")]
     merchant: Option<String>,
     #[command(flatten)]
+    many: Many,
+    #[command(flatten)]
     act: Act,
 }
+
+const KIND: Kind = Kind {
+    command: "retry",
+    narrow: |filter| match filter.states[..] {
+        [] | [PayoutLinkState::Failed] => {
+            filter.states = vec![PayoutLinkState::Failed];
+            Ok(())
+        }
+        _ => Err("only failed records are tried again"),
+    },
+};
 
 pub(super) async fn run(
     config: &Config,
@@ -33,8 +49,11 @@ pub(super) async fn run(
     arguments: &Arguments,
 ) -> anyhow::Result<ExitStatus> {
     let acting = Acting::open(config).await?;
+    let ids = arguments.many.ids(&acting, &KIND, &arguments.ids).await?;
     let (operator, mut reports) = (arguments.act.operator(), Reports::new(output));
-    for id in &arguments.ids {
+    let mut pace = arguments.many.pace();
+    for id in &ids {
+        pace.wait().await;
         match acting.select(id, arguments.merchant.as_deref()).await {
             Ok(record) => {
                 let acted = retry(config, &acting, &record, &operator).await;

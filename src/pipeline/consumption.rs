@@ -1,4 +1,5 @@
-//! Pauses consumption while the database is away, or while a reply to a job cannot be published.
+//! Pauses consumption while the database is away, while a reply to a job cannot be published, or while an operator wants
+//! it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,6 +10,7 @@ use tokio::{
 };
 
 use super::Pipeline;
+use crate::postgres::{PauseKind, Pauses};
 
 /// Shorter outages cause no pause, because each pause requeues all deliveries.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -18,6 +20,7 @@ pub(super) struct Consumption {
     database: watch::Receiver<bool>,
     publishing: watch::Receiver<bool>,
     replies_blocked: watch::Receiver<bool>,
+    pauses: watch::Receiver<Pauses>,
     pipeline: Arc<Pipeline>,
 }
 
@@ -34,6 +37,7 @@ impl Consumption {
             database: pipeline.store.is_up(),
             publishing: pipeline.publisher.watch_up(),
             replies_blocked: pipeline.replies_blocked.subscribe(),
+            pauses: pipeline.watch_pauses(),
             pipeline,
         }
     }
@@ -49,6 +53,7 @@ impl Consumption {
     async fn run_once(&mut self) -> Result<bool, RecvError> {
         self.wait_for_a_cause().await?;
         if !*self.replies_blocked.borrow()
+            && !is_paused(&self.pauses.borrow())
             && timeout(PATIENCE, self.database.wait_for(|up| *up)).await.is_ok()
         {
             return Ok(false);
@@ -67,6 +72,7 @@ impl Consumption {
         select! {
             away = self.database.wait_for(|up| !up) => away.map(drop),
             blocked = self.replies_blocked.wait_for(|blocked| *blocked) => blocked.map(drop),
+            paused = self.pauses.wait_for(is_paused) => paused.map(drop),
         }
     }
 
@@ -75,9 +81,14 @@ impl Consumption {
             self.database.wait_for(|up| *up).await?;
             let blocked = &self.replies_blocked;
             self.publishing.wait_for(|up| *up || !*blocked.borrow()).await?;
+            self.pauses.wait_for(|pauses| !is_paused(pauses)).await?;
             if *self.database.borrow() {
                 return Ok(());
             }
         }
     }
+}
+
+fn is_paused(pauses: &Pauses) -> bool {
+    pauses.has(PauseKind::Consumption, "")
 }

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     Pipeline,
     call_log::{log_attempt, redact, redact_outcome, redact_status},
+    pauses::PAUSED_AGAIN_AFTER,
     timeline,
     work::{CallPermit, Deliverable, Work},
 };
@@ -106,6 +107,9 @@ impl Pipeline {
         account: &Account,
         permit: &mut CallPermit<'_>,
     ) -> Result<(), Duration> {
+        if self.is_creation_paused(&account.name, &link.merchant_id) {
+            return Err(PAUSED_AGAIN_AFTER);
+        }
         let limit = self.settings.wait_in_place.min(link.lease.left_at(Instant::now()) / 2);
         if !permit.use_reservation() {
             let wait = account.rate.reserve(std::time::Instant::now(), limit)?;

@@ -66,6 +66,9 @@ impl Follower {
     async fn run_once(&mut self) -> Result<usize, StoreError> {
         let pipeline = self.pipeline.clone();
         let Some(account) = pipeline.connectors.choose(Some(&self.name)) else { return Ok(0) };
+        if pipeline.is_account_paused(&self.name) {
+            return Ok(0);
+        }
         if self.makes_way(account)
             || self.pipeline.unless_stopped(pin!(account.follow.permits.wait_until_free())).await.is_none()
         {
@@ -172,7 +175,7 @@ impl Pipeline {
 
     /// Returns whether two more calls fit into the account's limits. Reserves them then.
     fn may_call(&self, account: &Account) -> bool {
-        if self.is_stopping() {
+        if self.is_stopping() || self.is_account_paused(&account.name) {
             return false;
         }
         let reserved = account.rate.reserve_now(std::time::Instant::now(), 2);

@@ -67,7 +67,10 @@ impl Pipeline {
         patience: Duration,
     ) -> Option<Admission<'a>> {
         let account = job.account;
-        let call = self.take_call_permit(account, patience).await?;
+        let call = match self.is_creation_paused(&account.name, merchant_id(delivery)) {
+            true => None,
+            false => self.take_call_permit(account, patience).await?,
+        };
         if delivery.is_stale() {
             return None;
         }

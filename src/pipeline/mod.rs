@@ -28,6 +28,7 @@ mod intake;
 mod key_rotation;
 mod link_requests;
 mod outbox;
+mod pauses;
 mod placement;
 mod provider_webhooks;
 mod process;
@@ -64,7 +65,7 @@ use crate::{
     domain::retry::RetryPolicy,
     limits::{LanePool, PermitPool},
     metrics::{Metrics, Now},
-    postgres::{Store, StoreError},
+    postgres::{Pauses, Store, StoreError},
     rabbitmq::{Consumer, Names, Publisher},
     webhooks::Webhooks,
 };
@@ -123,6 +124,8 @@ pub struct Pipeline {
     /// A reply could not be published: consumption pauses until results can be published.
     replies_blocked: watch::Sender<bool>,
     may_consume: watch::Sender<bool>,
+    /// What operators have paused.
+    pauses: watch::Sender<Pauses>,
     health: sweeper::Health,
     placement: Mutex<Placement>,
     tasks: TaskTracker,
@@ -160,6 +163,7 @@ impl Pipeline {
             answer_soon: Notify::new(),
             replies_blocked: watch::Sender::new(false),
             may_consume: watch::Sender::new(true),
+            pauses: watch::Sender::new(Pauses::default()),
             health: sweeper::Health::new(),
             placement: Mutex::default(),
             tasks: TaskTracker::new(),

@@ -8,7 +8,8 @@ use tokio::task::JoinHandle;
 
 use super::{
     Pipeline, clocks::ClockWatch, consumption::Consumption, follow::Follower, link_requests::LinkRequests,
-    placement::PlacementWatch, retention::Retention, seals::SealCounter, sweeper::Sweeper,
+    pauses::PauseWatch, placement::PlacementWatch, retention::Retention, seals::SealCounter,
+    sweeper::Sweeper,
 };
 use crate::tasks;
 
@@ -33,6 +34,7 @@ impl Pipeline {
                 async move { pipeline.store.watch_availability().await }.boxed()
             }),
             self.start_until_stopped("clocks", |pipeline| ClockWatch::new(pipeline).run().boxed()),
+            self.start_until_stopped("pauses", |pipeline| PauseWatch::new(pipeline).run().boxed()),
             self.start_until_stopped("placement", |pipeline| PlacementWatch::new(pipeline).run().boxed()),
             self.start_until_stopped("consumption", |pipeline| Consumption::new(pipeline).run().boxed()),
         ];

@@ -151,7 +151,10 @@ impl Sweeper {
             self.presence_looked_at = Some(Instant::now());
             pipeline.store.take_over_leases(&self.names, &self.unsettled, &mut self.absences).await?;
         }
-        let due = pipeline.store.due_records(&self.names).await?;
+        // A paused account's records wait: they are not overdue.
+        let is_running = |name: &&String| !pipeline.is_account_paused(name);
+        let running: Vec<String> = self.names.iter().filter(is_running).cloned().collect();
+        let due = pipeline.store.due_records(&running).await?;
         pipeline.health.state().oldest_due_record = due.values().copied().max().unwrap_or_default();
         let mut records = 0;
         for account in pipeline.connectors.iter() {

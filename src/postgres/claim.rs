@@ -40,6 +40,7 @@ impl Store {
                 CROSS JOIN LATERAL (
                     SELECT id FROM payout_links
                     WHERE state = 'open' AND connector = $1 AND service_rank = rank AND due_at <= now()
+                        AND merchant_id <> ALL (ARRAY(SELECT name FROM pauses WHERE kind = 'merchant'))
                         AND (holder IS NULL OR $6 AND pg_postmaster_start_time() < now() - $7::bigint * interval '1 millisecond')
                     ORDER BY due_at LIMIT $2
                     FOR UPDATE SKIP LOCKED

@@ -174,7 +174,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('provider_webhooks', 'SELECT'), ('provider_webhooks', 'INSERT'), ('provider_webhooks', 'DELETE'),
             ('link_requests', 'SELECT'), ('link_requests', 'INSERT'), ('link_requests', 'UPDATE'),
             ('link_requests', 'DELETE'),
-            ('operator_actions', 'SELECT'), ('operator_actions', 'INSERT')
+            ('operator_actions', 'SELECT'), ('operator_actions', 'INSERT'),
+            ('pauses', 'SELECT'), ('pauses', 'INSERT'), ('pauses', 'DELETE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
         UNION ALL

@@ -15,6 +15,7 @@
 //! | `record_webhook` | a provider's webhook is stored once, and its link is due to be asked about |
 //! | `hasten`, `hasten_question` | an operator wants a record to be looked up, or a link to be asked about, at once |
 //! | `acted`, `resolve`, `reopen` | an operator ends an unknown record, or has a failed one tried again: once, if it is as it was seen |
+//! | `pauses`, `pause`, `resume` | what operators have paused; a paused merchant's records are not claimed |
 //! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
 //! | `lock_acts`, `last_act` | two operators do not act on the same messages at once, and know of each other |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
@@ -68,6 +69,7 @@ mod resolve;
 mod connection_cache;
 mod open;
 mod operator_actions;
+mod pauses;
 mod outbox;
 mod probe;
 mod compression;
@@ -122,6 +124,7 @@ pub use self::{
     migrations::{MIGRATIONS, migrate},
     open::OpenRecords,
     operator_actions::{Operator, OperatorAction},
+    pauses::{Pause, PauseKind, Pauses},
     probe::Probe,
     provider_webhooks::{ProviderWebhooks, WebhookLink, WebhookRecord, WebhookStored},
     prune::Batch,

@@ -88,7 +88,9 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
     // While the database is away, only `database` is false.
     let sweeping = !database || watched.pipeline.neglected() < NEGLECTED;
     let tasks = tasks::all_run();
-    let is_ready = consuming && publishing && database && reading && sweeping && tasks;
+    // An operator's pause is no failure.
+    let consumes = consuming || watched.pipeline.is_consumption_paused();
+    let is_ready = consumes && publishing && database && reading && sweeping && tasks;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // An open circuit breaker does not affect readiness, because other connectors still work.
     let connectors: BTreeMap<&str, &str> =
@@ -103,6 +105,7 @@ async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
         "sweeping": sweeping,
         "tasks": tasks,
         "connectors": connectors,
+        "paused": watched.pipeline.paused(),
         "open_records": {
             "other_account": placement.other_account,
             "no_connector": placement.no_connector,

@@ -69,6 +69,10 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     if let Err(error) = pipeline.store.look_at_clock().await {
         tracing::debug!(%error, "database clock not read");
     }
+    // Before the first job: a pause may be older than this worker.
+    if let Err(error) = pipeline.look_at_pauses().await {
+        tracing::warn!(%error, "pauses not read, will retry");
+    }
     let services = pipeline.start_services();
     let (consumer, mut consuming) = Consumer::start(config.broker(), pipeline.may_consume());
     let stopper = consumer.stopper();

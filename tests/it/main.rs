@@ -38,6 +38,7 @@ mod on_call;
 mod operators;
 mod outages;
 mod outside;
+mod pauses;
 mod permissions;
 mod plans;
 mod poison;

@@ -197,7 +197,7 @@ async fn cancel_says_what_it_cannot_take_back() {
         ("refused", "the record is failed: it has no link to cancel"),
     ] {
         let output = env.run(&["cancel", "--reason", "wrong amount", payout]);
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(5));
         assert!(said(&output).contains(reason), "{}", said(&output));
     }
     let history: Vec<Status> = env.provider.history(&id).iter().map(|change| change.status).collect();

@@ -1,0 +1,159 @@
+//! Selects many records for a command that acts: a preview, a confirmation, and a rate.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::{
+    acting::Acting,
+    confirm::confirm,
+    exit::{Ended, ExitStatus},
+    filter::Where,
+    output::note,
+};
+use crate::{
+    domain::escape_control,
+    postgres::{Listed, PageRequest, RecordFilter},
+};
+
+/// The options of a command that can act on many records.
+#[derive(Debug, clap::Args)]
+pub(super) struct Many {
+    #[command(flatten)]
+    conditions: Where,
+    /// Act on so many of the records that match, at most; the oldest come first
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+    /// Acts a second, at most
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+    /// Act on the records that match without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+/// The records that an act can be about.
+pub(super) struct Kind {
+    /// The command.
+    pub(super) command: &'static str,
+    /// Narrows the conditions to records that the command can act on; `Err`: they exclude all of these.
+    pub(super) narrow: fn(&mut RecordFilter) -> Result<(), &'static str>,
+}
+
+/// Rows that are looked at for a count or a page.
+const SCAN: u32 = 200_000;
+/// Records of a preview.
+const SAMPLE: usize = 5;
+
+impl Many {
+    /// Returns whether records are selected by conditions.
+    pub(super) fn is_given(&self) -> bool {
+        !self.conditions.is_empty()
+    }
+
+    /// Returns the ids to act on: those of the command line, or those of the records that match, after a preview and a
+    /// confirmation.
+    pub(super) async fn ids(
+        &self,
+        acting: &Acting,
+        kind: &Kind,
+        given: &[String],
+    ) -> anyhow::Result<Vec<String>> {
+        match (given.is_empty(), self.is_given()) {
+            (false, false) => return Ok(given.to_vec()),
+            (true, true) => {}
+            (false, true) => return Err(wrong("give ids or --where, not both").into()),
+            (true, false) => return Err(wrong("give an id, or conditions with --where").into()),
+        }
+        let mut filter = self.conditions.filter()?;
+        (kind.narrow)(&mut filter).map_err(wrong)?;
+        let found = self.find(acting, &filter).await?;
+        if found.is_empty() {
+            return Err(ExitStatus::NothingFound.because("no record matches").into());
+        }
+        self.preview(acting, kind, &filter, &found).await?;
+        confirm(&format!("{} {} records?", kind.command, found.len()), self.yes)?;
+        Ok(found.iter().map(|record| record.id.to_string()).collect())
+    }
+
+    /// Finds the records that match, the oldest first, at most `limit`.
+    async fn find(&self, acting: &Acting, filter: &RecordFilter) -> anyhow::Result<Vec<Listed>> {
+        let (mut found, mut after) = (Vec::new(), None::<Uuid>);
+        let limit = self.limit as usize;
+        while found.len() < limit {
+            let request = PageRequest {
+                newest_first: false,
+                after,
+                limit: u32::try_from(limit - found.len()).unwrap_or(u32::MAX),
+                scan: SCAN,
+            };
+            let page = acting.store.reader().list(filter, request).await.context("database")?;
+            found.extend(page.records);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    async fn preview(
+        &self,
+        acting: &Acting,
+        kind: &Kind,
+        filter: &RecordFilter,
+        found: &[Listed],
+    ) -> anyhow::Result<()> {
+        let counted = acting.store.reader().count(filter, SCAN).await.context("database")?;
+        let at_least = if counted.is_complete { "" } else { "at least " };
+        let count = counted.count.max(found.len() as u64);
+        note(format_args!(
+            "{} acts on {} of {at_least}{count} records that match, the oldest first:",
+            kind.command,
+            found.len()
+        ));
+        for record in found.iter().take(SAMPLE) {
+            note(format_args!(
+                "  {} {} {} {} {} {} {} {}",
+                record.created_at.format(&Rfc3339).unwrap_or_default(),
+                escape_control(&record.merchant_payout_id),
+                escape_control(&record.merchant_id),
+                escape_control(&record.connector),
+                record.amount_minor,
+                escape_control(&record.currency),
+                record.state,
+                record.error_code.as_deref().unwrap_or_default()
+            ));
+        }
+        if found.len() > SAMPLE {
+            note(format_args!("  and {} more", found.len() - SAMPLE));
+        }
+        Ok(())
+    }
+
+    /// Returns what keeps the acts to the rate.
+    pub(super) fn pace(&self) -> Pace {
+        Pace { interval: Duration::from_secs(1) / self.rate, next: Instant::now() }
+    }
+}
+
+/// Keeps acts to a rate.
+pub(super) struct Pace {
+    interval: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    /// Waits until the next act may begin.
+    pub(super) async fn wait(&mut self) {
+        sleep_until(self.next).await;
+        self.next = Instant::now() + self.interval;
+    }
+}
+
+fn wrong(reason: &str) -> Ended {
+    ExitStatus::WrongUse.because(reason)
+}

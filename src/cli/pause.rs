@@ -1,0 +1,79 @@
+//! `pause`, `resume`: stops and resumes consumption, the calls of one connector account, or the creations of one merchant,
+//! in all workers.
+
+use anyhow::Context;
+use time::format_description::well_known::Rfc3339;
+
+use super::{acting::Acting, actor::Act, exit::ExitStatus, output::say};
+use crate::{config::Config, domain::escape_control, postgres::PauseKind};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Target {
+    /// Consumption of jobs, cancel messages and status messages
+    Consumption(TargetOf),
+    /// Every call of one connector account
+    Account(Named),
+    /// The creation of links for one merchant; its jobs are accepted and wait
+    Merchant(Named),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TargetOf {
+    #[command(flatten)]
+    act: Act,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Named {
+    /// The account's name in the configuration, or the merchant's x-merchant-id
+    name: String,
+    #[command(flatten)]
+    act: Act,
+}
+
+impl Target {
+    fn parts(&self) -> (PauseKind, &str, &Act) {
+        match self {
+            Self::Consumption(target) => (PauseKind::Consumption, "", &target.act),
+            Self::Account(named) => (PauseKind::Account, &named.name, &named.act),
+            Self::Merchant(named) => (PauseKind::Merchant, &named.name, &named.act),
+        }
+    }
+}
+
+pub(super) async fn pause(config: &Config, target: &Target) -> anyhow::Result<ExitStatus> {
+    let (acting, (kind, name, act)) = (Acting::open(config).await?, target.parts());
+    if kind == PauseKind::Account && acting.connectors.choose(Some(name)).is_none() {
+        let reason = format!("[connectors.{name}] is not configured");
+        return Err(ExitStatus::NothingFound.because(reason).into());
+    }
+    let what = described(kind, name);
+    if acting.store.pause(kind, name, &act.operator()).await.context("database")? {
+        say(format_args!("{what} is paused; running workers see it within two seconds"))?;
+        return Ok(ExitStatus::Done);
+    }
+    let pauses = acting.store.pauses().await.context("database")?;
+    let by = pauses.get(kind, name).map(|pause| {
+        let at = pause.paused_at.format(&Rfc3339).unwrap_or_default();
+        format!(", by {} at {at}: {}", escape_control(&pause.actor), escape_control(&pause.reason))
+    });
+    say(format_args!("{what} is paused already{}", by.unwrap_or_default()))?;
+    Ok(ExitStatus::Done)
+}
+
+pub(super) async fn resume(config: &Config, target: &Target) -> anyhow::Result<ExitStatus> {
+    let (acting, (kind, name, act)) = (Acting::open(config).await?, target.parts());
+    let what = described(kind, name);
+    if acting.store.resume(kind, name, &act.operator()).await.context("database")? {
+        say(format_args!("{what} is resumed; running workers see it within two seconds"))?;
+        return Ok(ExitStatus::Done);
+    }
+    Err(ExitStatus::NothingFound.because(format_args!("{what} is not paused")).into())
+}
+
+fn described(kind: PauseKind, name: &str) -> String {
+    match kind {
+        PauseKind::Consumption => "consumption".to_owned(),
+        PauseKind::Account | PauseKind::Merchant => format!("{} {}", kind.as_str(), escape_control(name)),
+    }
+}

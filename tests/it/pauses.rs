@@ -1,0 +1,132 @@
+//! Operators pause consumption, one account, or one merchant: all workers see it, and stay ready.
+
+use std::process::Output;
+
+use provider_simulators::sandbox::{Fault, LinkChange};
+use serde_json::Value;
+
+use crate::support::{Setup, TestEnv, eventually, job};
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn act(env: &TestEnv, command: &[&str]) {
+    let output = env.run(&[command, &["--reason", "maintenance"]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// Waits until a worker sees these pauses, and returns its readiness.
+async fn ready_with(url: &str, paused: &[&str]) -> (u16, Value) {
+    eventually("the worker sees the pauses", async || {
+        let answer = reqwest::get(format!("{url}/health/ready")).await.ok()?;
+        let status = answer.status().as_u16();
+        let state: Value = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
+        (state["paused"] == serde_json::json!(paused)).then_some((status, state))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_account_makes_no_calls() {
+    // Given an account with a followed link, an unknown record, and another account,
+    let env = Setup::default()
+        .set("worker.health_listen", "127.0.0.1:0")
+        .set("connectors.sandbox.follow.min_interval_seconds", 1)
+        .set("connectors.sandbox.follow.max_interval_seconds", 1)
+        .build()
+        .await;
+    let worker = env.start_worker().await;
+    let url = worker.health_url().await;
+    env.publish(job("followed")).await;
+    env.result_of("followed").await;
+    let link = env.provider.ledger().links[0].id.clone();
+    // when the account is paused,
+    act(&env, &["pause", "account", "sandbox"]);
+    let (status, _) = ready_with(&url, &["account sandbox"]).await;
+    assert_eq!(status, 200);
+    // (a question that began before has its answer)
+    let calls = || env.provider.ledger().calls.len();
+    env.publish(job("other").connector("mute")).await;
+    env.result_of("other").await;
+    let before = calls();
+    // then its jobs are accepted and wait, and its links are not asked about, while the other account goes on.
+    env.publish(job("po_1")).await;
+    env.wait_until_shown("po_1", "the job is accepted", |shown| shown["state"] == "open").await;
+    env.provider.change(&link, LinkChange::Claim).unwrap();
+    for number in 0..5 {
+        let id = format!("other_{number}");
+        env.publish(job(&id).connector("mute")).await;
+        env.result_of(&id).await;
+    }
+    assert_eq!(calls(), before + 5);
+    assert_eq!(env.shown("po_1").unwrap()["attempts"], 0);
+    // A second pause tells who made the first. After the end of the pause both go on.
+    let again = env.run(&["pause", "account", "sandbox", "--reason", "again"]);
+    assert!(again.status.success() && said(&again).contains("maintenance"), "{}", said(&again));
+    act(&env, &["resume", "account", "sandbox"]);
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    assert_eq!(env.wait_for_results("followed", 2).await[1].kind(), "payout_link.claimed");
+    let nothing = env.run(&["resume", "account", "sandbox", "--reason", "again"]);
+    assert_eq!(nothing.status.code(), Some(4), "{}", said(&nothing));
+    let acts = "SELECT string_agg(command, ' ' ORDER BY id) FROM operator_actions WHERE details->>'name' = 'sandbox'";
+    let acts: String = sqlx::query_scalar(acts).fetch_one(&env.pool).await.unwrap();
+    assert_eq!(acts, "pause resume");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_a_paused_merchant_wait_and_those_of_others_do_not() {
+    // Given a merchant with a record that will be called again,
+    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let worker = env.start_worker().await;
+    let url = worker.health_url().await;
+    act(&env, &["pause", "merchant", "m1"]);
+    ready_with(&url, &["merchant m1"]).await;
+    env.provider.inject_fault(Fault::status(429));
+    // when it and another merchant send jobs,
+    env.publish(job("po_1").merchant("m1")).await;
+    env.wait_until_shown("po_1", "the job is accepted", |shown| shown["state"] == "open").await;
+    for number in 0..5 {
+        let id = format!("other_{number}");
+        env.publish(job(&id).merchant("m2")).await;
+        assert_eq!(env.result_of(&id).await.kind(), "payout_link.created");
+    }
+    // then its job waits until the end of the pause.
+    assert_eq!(env.shown("po_1").unwrap()["attempts"], 0);
+    act(&env, &["resume", "merchant", "m1"]);
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_consumption_is_paused_jobs_stay_in_the_queue() {
+    // Given a pause that is older than the worker,
+    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    assert!(env.run(&["migrate"]).status.success());
+    act(&env, &["pause", "consumption"]);
+    let worker = env.launch_worker(&[]);
+    let url = worker.health_url().await;
+    // then the worker consumes nothing, and is ready.
+    let (status, state) = ready_with(&url, &["consumption"]).await;
+    assert_eq!((status, &state["consuming"]), (200, &false.into()), "{state}");
+    env.publish(job("po_1")).await;
+    eventually("the job is in the queue", async || {
+        (env.ready(&env.names.jobs_queue).await == 1).then_some(())
+    })
+    .await;
+    assert!(env.has_no_record("po_1").await);
+    // When consumption is resumed and paused again, then jobs are taken in between only.
+    act(&env, &["resume", "consumption"]);
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    act(&env, &["pause", "consumption"]);
+    let consuming = async || {
+        let answer = reqwest::get(format!("{url}/health/ready")).await.unwrap();
+        serde_json::from_slice::<Value>(&answer.bytes().await.unwrap()).unwrap()["consuming"].clone()
+    };
+    eventually("consumption is paused", async || (consuming().await == false).then_some(())).await;
+    env.publish(job("po_2")).await;
+    eventually("the job is in the queue", async || {
+        (env.ready(&env.names.jobs_queue).await == 1).then_some(())
+    })
+    .await;
+    assert!(env.has_no_record("po_2").await);
+}
