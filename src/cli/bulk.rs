@@ -1,9 +1,6 @@
 //! Selects many records for a command that acts: a preview, a confirmation, and a rate.
 
-use std::{
-    io::{BufRead, IsTerminal, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::Context;
 use time::format_description::well_known::Rfc3339;
@@ -12,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     acting::Acting,
+    confirm::confirm,
     exit::{Ended, ExitStatus},
     filter::Where,
     output::note,
@@ -77,9 +75,7 @@ impl Many {
             return Err(ExitStatus::NothingFound.because("no record matches").into());
         }
         self.preview(acting, kind, &filter, &found).await?;
-        if !self.yes {
-            confirm(kind, found.len())?;
-        }
+        confirm(&format!("{} {} records?", kind.command, found.len()), self.yes)?;
         Ok(found.iter().map(|record| record.id.to_string()).collect())
     }
 
@@ -160,18 +156,4 @@ impl Pace {
 
 fn wrong(reason: &str) -> Ended {
     ExitStatus::WrongUse.because(reason)
-}
-
-/// Asks the person at the terminal. Without a terminal the act is refused.
-fn confirm(kind: &Kind, count: usize) -> Result<(), Ended> {
-    let refused = |reason: &str| ExitStatus::Refused.because(format_args!("nothing was done: {reason}"));
-    if !std::io::stdin().is_terminal() {
-        return Err(refused("--yes acts on these records without asking"));
-    }
-    let _ = write!(std::io::stderr(), "{} {count} records? Type yes: ", kind.command);
-    let mut answer = String::new();
-    match std::io::stdin().lock().read_line(&mut answer) {
-        Ok(_) if answer.trim() == "yes" => Ok(()),
-        _ => Err(refused("it was not confirmed")),
-    }
 }

@@ -176,6 +176,8 @@ impl Command {
                 | Self::Resume(_)
                 | Self::Resolve(_)
                 | Self::Retry(_)
+                | Self::Pause(_)
+                | Self::Resume(_)
                 | Self::Keys(keys::Action::Rotate)
                 | Self::DeadLetters(dead_letters::Action::Requeue(_) | dead_letters::Action::Delete(_))
         )
