@@ -3,6 +3,8 @@
 mod decode;
 mod encode;
 mod fingerprint;
+mod masked;
+mod patch;
 mod result;
 mod status_update;
 
@@ -13,6 +15,8 @@ pub use self::{
     },
     encode::{CanonicalRequest, canonical_request},
     fingerprint::{FingerprintKey, differences, fingerprint},
+    masked::{MASKED, Outline, masked, outline},
+    patch::{PatchError, merge_patch},
     result::{EventContent, conclusion, rejection, webhook},
     status_update::{StatusUpdate, status_error, status_update},
 };

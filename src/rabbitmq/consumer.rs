@@ -18,7 +18,7 @@ use lapin::{
     BasicProperties, Channel, Event,
     message::Delivery as Message,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{AMQPValue, FieldTable},
+    types::FieldTable,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -172,7 +172,7 @@ impl Session<'_> {
         ];
         let consumer_tags = consumers.each_ref().map(lapin::Consumer::tag);
         let mut messages =
-            stream::select_all(consumers.into_iter().zip(SOURCES).map(|(consumer, source)| {
+            stream::select_all(consumers.into_iter().zip(Source::ALL).map(|(consumer, source)| {
                 // The end of one consumer ends the session: the others would go on without it.
                 let ended = stream::once(std::future::ready(None));
                 consumer.map(Some).chain(ended).map(move |message| (source, message)).boxed()
@@ -235,7 +235,7 @@ impl Session<'_> {
         mark: Uuid,
         settle: &mpsc::UnboundedSender<(u64, Settle)>,
     ) -> Box<Delivery> {
-        let is_unreadable = is_marked(&message.properties, mark);
+        let is_unreadable = screen::is_marked(&message.properties, mark);
         let properties = if is_unreadable { BasicProperties::default() } else { message.properties };
         let (body, withheld, held_bytes) = self.bounded(message.data);
         Box::new(Delivery {
@@ -278,8 +278,6 @@ async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<lapin:
     within(consuming).await
 }
 
-/// The queues in the order in which they are consumed.
-const SOURCES: [Source; 3] = [Source::Jobs, Source::Cancel, Source::Status];
 /// Maximum number of unacknowledged deliveries of cancel messages, and of status messages: few, so that they delay no
 /// jobs.
 const MAX_REQUESTS: u16 = 16;
@@ -287,8 +285,3 @@ const MAX_REQUESTS: u16 = 16;
 const MAX_JOB: usize = 256 * 1024;
 /// Maximum total of larger bodies in memory, in bytes. Beyond it the broker dead-letters the message itself.
 const MAX_OVERSIZED: usize = 32 << 20;
-
-fn is_marked(properties: &BasicProperties, mark: Uuid) -> bool {
-    let value = properties.headers().as_ref().and_then(|headers| headers.inner().get(screen::MARK));
-    matches!(value, Some(AMQPValue::LongString(text)) if text.as_bytes() == mark.to_string().as_bytes())
-}

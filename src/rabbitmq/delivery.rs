@@ -18,10 +18,18 @@ use lapin::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::mpsc;
 
-use super::{Message, acks::Settle, connection::FRAME, publisher::PERSISTENT};
+use super::{
+    Message,
+    acks::Settle,
+    connection::FRAME,
+    properties::{header, is_own_pseudo_queue, republishable},
+    publisher::PERSISTENT,
+};
 
 /// The header of a dead letter with the time of its rejection: RFC 3339, UTC.
 pub const REJECTED_AT: &str = "x-rejected-at";
+/// The header of a dead letter with the [`Source`] of the message.
+pub(super) const REJECTED_FROM: &str = "x-rejected-from";
 
 /// The queue that a delivery came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +40,25 @@ pub enum Source {
     Cancel,
     /// Messages that ask for the status of a link.
     Status,
+}
+
+impl Source {
+    pub const ALL: [Self; 3] = [Self::Jobs, Self::Cancel, Self::Status];
+
+    /// Returns the name in headers and on the command line. It is the routing key of the contract, whatever the
+    /// configuration names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Jobs => "create",
+            Self::Cancel => "cancel",
+            Self::Status => "status",
+        }
+    }
+
+    /// Returns the source of a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.as_str() == name)
+    }
 }
 
 /// One delivery of a message. If it is dropped unsettled, it stays with the broker.
@@ -138,18 +165,7 @@ impl Delivery {
 
     /// Returns a header that is a string.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let value = self
-            .properties
-            .headers()
-            .as_ref()?
-            .inner()
-            .iter()
-            .find(|(key, _)| key.as_str().eq_ignore_ascii_case(name))?;
-        match value.1 {
-            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
-            AMQPValue::ShortString(text) => Some(text.as_str()),
-            _ => None,
-        }
+        header(&self.properties, name)
     }
 
     /// Returns the `message_id` property.
@@ -205,6 +221,7 @@ impl Delivery {
         };
         add("x-rejected-code", code);
         add("x-rejected-reason", reason);
+        add(REJECTED_FROM, self.source.as_str());
         // It also distinguishes a dead letter that was moved back from the rejected message.
         let now = OffsetDateTime::now_utc();
         add(REJECTED_AT, &now.format(&Rfc3339).unwrap_or_default());
@@ -244,12 +261,6 @@ impl Delivery {
     }
 }
 
-/// Replaces the reply-to of an AMQP 1.0 sender: RabbitMQ closes the channel of a publisher that sends it without a
-/// consumer there.
-fn is_own_pseudo_queue(reply_to: &ShortString) -> bool {
-    reply_to.as_str() == "amq.rabbitmq.reply-to"
-}
-
 /// Maximum size of the headers, which go in one frame with the other properties and ours.
 const MAX_HEADER_BYTES: usize = FRAME as usize - 8 * 1024;
 
@@ -267,25 +278,4 @@ fn size(value: &AMQPValue) -> usize {
         AMQPValue::FieldTable(table) => 4 + table.inner().iter().map(sized).sum::<usize>(),
         _ => 8,
     }
-}
-
-/// Copies the properties without those that must not be published again. lapin cannot remove one.
-fn republishable(properties: BasicProperties) -> BasicProperties {
-    let mut copied = BasicProperties::default();
-    macro_rules! copy {
-        ($($property:ident $with:ident),*) => {
-            $(if let Some(value) = properties.$property().clone() {
-                copied = copied.$with(value);
-            })*
-        };
-    }
-    copy!(
-        content_type with_content_type, content_encoding with_content_encoding, priority with_priority,
-        correlation_id with_correlation_id, message_id with_message_id, timestamp with_timestamp,
-        kind with_type, app_id with_app_id, cluster_id with_cluster_id
-    );
-    if let Some(reply_to) = properties.reply_to().clone().filter(|reply_to| !is_own_pseudo_queue(reply_to)) {
-        copied = copied.with_reply_to(reply_to);
-    }
-    copied
 }

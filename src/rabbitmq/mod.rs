@@ -11,6 +11,9 @@ mod counts;
 mod deadline;
 mod delivery;
 mod error;
+mod letter;
+mod letters;
+mod properties;
 mod publisher;
 mod screen;
 mod submitter;
@@ -29,6 +32,8 @@ pub use self::{
     counts::{QueueCounts, queue_counts},
     delivery::{Delivery, REJECTED_AT, Source},
     error::BrokerError,
+    letter::Letter,
+    letters::Letters,
     publisher::{Message, Properties, PublishError, Publisher, Route},
     submitter::{Job, Submitter},
     tls::BrokerTls,

@@ -16,12 +16,18 @@ use std::{
 
 use async_rs::{Runtime, Tokio, TokioRuntime, traits::Reactor, util::RuntimeParts};
 use futures_util::{AsyncRead, AsyncWrite, Stream};
-use lapin::{AsyncTcpStream, protocol::basic::parse_properties};
+use lapin::{AsyncTcpStream, BasicProperties, protocol::basic::parse_properties, types::AMQPValue};
 use uuid::Uuid;
 
 /// The header that marks unreadable properties. Its value is specific to the connection, so no publisher can write
 /// it.
-pub(super) const MARK: &str = "x-unreadable-properties";
+const MARK: &str = "x-unreadable-properties";
+
+/// Returns whether the properties of a message on a connection were replaced by its mark.
+pub(super) fn is_marked(properties: &BasicProperties, mark: Uuid) -> bool {
+    let value = properties.headers().as_ref().and_then(|headers| headers.inner().get(MARK));
+    matches!(value, Some(AMQPValue::LongString(text)) if text.as_bytes() == mark.to_string().as_bytes())
+}
 
 /// lapin's runtime, over streams of this module.
 pub(super) type ScreenedRuntime = Runtime<RuntimeParts<Tokio, Screened>>;

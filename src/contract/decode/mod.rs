@@ -10,6 +10,7 @@ mod fields;
 mod json;
 mod link_request;
 mod message;
+mod repeats;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 use self::fields::{Fields, Read, Unknown};
 pub use self::link_request::link_request;
+pub(super) use self::repeats::{repeats_a_field, snake_case};
 use crate::domain::{
     Address, BrowserInformation, CreateLink, Currency, Customer, CustomerDocument, FieldKind, METHODS,
     MerchantPayoutId, MethodField, MethodKind, Money, PayoutAddress, PayoutMethod, PayoutPriority, PrismEnum,
