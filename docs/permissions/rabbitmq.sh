@@ -4,6 +4,9 @@
 #   rabbitmqctl add_user payout_links_worker '…'
 #   docs/permissions/rabbitmq.sh payout_links_worker [VHOST]
 #
+# With `operator` as the third argument, the user may also read dead letters and unrouted results and publish jobs: for
+# `payout-link-worker dead-letters` and `submit`.
+#
 # The names are those of [broker.names]; where yours are others, change them here. Upstream systems need write on
 # payout_links, consumers of results need read on payout_links.results.
 set -eu
@@ -16,5 +19,9 @@ configure='^payout_links(\.(create(\.dead)?|cancel|status|results(\.unrouted)?|d
 write='^(payout_links\.(create(\.dead)?|cancel|status|results(\.unrouted)?|dead|unrouted)|amq\.default)$'
 # and reads jobs and messages about links alone: neither dead letters nor results. (A binding reads the exchange.)
 read='^payout_links(\.(create|cancel|status|dead|unrouted))?$'
+if [ "${3:-worker}" = operator ]; then
+    write='^(payout_links(\.(create(\.dead)?|cancel|status|results(\.unrouted)?|dead|unrouted))?|amq\.default)$'
+    read='^payout_links(\.(create(\.dead)?|cancel|status|results\.unrouted|dead|unrouted))?$'
+fi
 
 ${RABBITMQCTL:-rabbitmqctl} set_permissions -p "$vhost" "$user" "$configure" "$write" "$read"

@@ -233,7 +233,7 @@ fn minor_units(name: &str, text: &str) -> Result<i64, String> {
 }
 
 /// Splits text at blanks that are not in double quotes.
-fn words(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut is_quoted) = (Vec::new(), None::<String>, false);
     for letter in text.chars() {
         match letter {

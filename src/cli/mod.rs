@@ -4,8 +4,10 @@ mod verify_history;
 mod actor;
 mod cancel;
 mod check;
+mod confirm;
 mod connectors;
 mod context;
+mod dead_letters;
 mod exit;
 mod filter;
 mod findings;
@@ -118,6 +120,9 @@ enum Command {
     Completions(manual::Completions),
     /// Print the man page, or write a page for each command
     Man(manual::Man),
+    /// Look after rejected messages and unrouted results, without losing one
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Action),
     /// Check a deployment's history against the invariants, and print each violation
     VerifyHistory(verify_history::Arguments),
 }
@@ -208,6 +213,9 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Cancel(arguments) => cancel::run(&config, &arguments).await,
             Command::Config | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
+            Command::DeadLetters(action) => {
+                dead_letters::run(&config, output, &action).await.map(ExitCode::from)
+            }
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Show(arguments) => show::run(&config, output, &arguments).await.map(ExitCode::from),

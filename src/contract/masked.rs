@@ -89,12 +89,16 @@ pub fn outline(body: &[u8]) -> Outline {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     };
+    let inner = |value: Option<Value>, name: &str| match value {
+        Some(Value::Object(fields)) => field(&fields, name),
+        _ => None,
+    };
     let amount = field(&fields, "amount");
-    let of_amount = |name| amount.as_ref().and_then(Value::as_object).and_then(|amount| field(amount, name));
     Outline {
         merchant_payout_id: field(&fields, "merchant_payout_id").and_then(short),
-        minor_amount: of_amount("minor_amount").and_then(short),
-        currency: of_amount("currency").and_then(short),
+        minor_amount: inner(amount.clone(), "minor_amount").and_then(short),
+        currency: inner(amount.clone(), "currency").and_then(short),
+        error_code: inner(inner(field(&fields, "error"), "unified_details"), "code").and_then(short),
         is_job: amount.is_some()
             || ["address", "destination_currency"].into_iter().any(|name| field(&fields, name).is_some()),
         is_cancel: field(&fields, "reason").is_some(),
@@ -108,6 +112,8 @@ pub struct Outline {
     pub merchant_payout_id: Option<String>,
     pub minor_amount: Option<String>,
     pub currency: Option<String>,
+    /// Of a result.
+    pub error_code: Option<String>,
     /// It has a field that only a job has.
     pub is_job: bool,
     /// It has a field that only a message has that cancels a link.

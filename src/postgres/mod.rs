@@ -14,6 +14,7 @@
 //! | `accept_link_request`, `carry_out_link_requests`, `claim_link_answers`, `finish_link_request` | a message about a link is stored before it is acknowledged, and answered at least once |
 //! | `record_webhook` | a provider's webhook is stored once, and its link is due to be asked about |
 //! | `claim_events`, `delivered` | the same for events: claim them, and store what was published and delivered |
+//! | `lock_acts`, `last_act` | two operators do not act on the same messages at once, and know of each other |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
 //! | `remember` | stores a setting that records depend on, and returns the former value |
@@ -34,6 +35,7 @@
 
 mod accept;
 mod accepted;
+mod acts;
 mod audit;
 mod availability;
 mod batch;
@@ -95,6 +97,7 @@ use self::{
 pub use self::{
     accept::{Hold, NewLink},
     accepted::Accepted,
+    acts::ActLock,
     audit::{Audited, AuditedEvent},
     batch::{BatchLimits, MIN_CONNECTIONS},
     cancel::CancelState,

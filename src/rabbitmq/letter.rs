@@ -129,6 +129,11 @@ impl Letter {
         }
     }
 
+    /// Returns when an operator published it again.
+    pub fn requeued_at(&self) -> Option<OffsetDateTime> {
+        self.header(REQUEUED_AT).and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok())
+    }
+
     /// Returns how often operators published it again.
     pub fn requeued_count(&self) -> u32 {
         self.header(REQUEUED_COUNT).and_then(|count| count.parse().ok()).unwrap_or_default()

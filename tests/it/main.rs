@@ -20,6 +20,7 @@ mod connections;
 mod configuration;
 mod crashes;
 mod database;
+mod dead_letters;
 mod fitness;
 mod follow;
 mod hostile;

@@ -1,0 +1,271 @@
+//! Acts on letters: preview, confirmation, and then one letter after another.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::json;
+use tokio::{
+    signal,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    list,
+    row::Row,
+    select::{Queue, Reading, Selection},
+};
+use crate::{
+    cli::{
+        ExitStatus,
+        actor::Act,
+        confirm::confirm,
+        note,
+        output::Output,
+        table::{Cell, Column, Tone},
+    },
+    config::Config,
+    postgres::{self, Operator, Store},
+    rabbitmq::{Letter, Route},
+};
+
+/// How many, how fast, and who does it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Acting {
+    /// Act on every letter of the queue
+    #[arg(long)]
+    all: bool,
+    /// Act at once, without a preview and a question
+    #[arg(long)]
+    yes: bool,
+    /// Maximum number of letters; the oldest are first
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Maximum number of letters a second
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    #[command(flatten)]
+    act: Act,
+}
+
+/// What happens to one letter.
+pub(super) enum Plan {
+    /// It is published again, then removed.
+    Publish { exchange: String, routing_key: String, body: Option<Vec<u8>> },
+    /// It is removed.
+    Remove,
+}
+
+/// What happened to one letter.
+#[derive(Debug, Serialize)]
+struct Report {
+    id: String,
+    merchant_id: String,
+    merchant_payout_id: String,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+}
+
+const COLUMNS: [Column; 5] = [
+    Column::new("ID"),
+    Column::new("MERCHANT"),
+    Column::new("PAYOUT"),
+    Column::new("OUTCOME"),
+    Column::new("REASON").shrinks(),
+];
+
+const SAMPLE: usize = 5;
+const REFUSED: &str = "refused";
+
+/// Does what `plan` says to every selected letter. `plan` returns why a letter is refused.
+pub(super) async fn run(
+    config: &Config,
+    output: Output,
+    (command, verb): (&'static str, &'static str),
+    (selection, acting): (&Selection, &Acting),
+    plan: impl Fn(&Letter, &Row) -> Result<Plan, String>,
+) -> anyhow::Result<ExitStatus> {
+    if !selection.is_narrowed() && !acting.all {
+        return Err(ExitStatus::WrongUse.because("select letters by id or --where, or add --all").into());
+    }
+    let pool = postgres::connect(&config.database()).await.context("database")?;
+    let store = Store::new(pool, config.key_ring()?, config.store());
+    let lock = store.lock_acts("letters").await.context("database")?;
+    if let Some(last) = store.last_act(command).await.context("database")? {
+        let (actor, reason) = (last.actor, last.reason);
+        note(format_args!("within the last hour {actor} ran {command}: {reason}"));
+    }
+    let Some(lock) = lock else {
+        return Err(ExitStatus::Refused.because("another operator is acting on letters now").into());
+    };
+    let only = match acting.yes {
+        true => None,
+        false => {
+            let Some(ids) = preview(config, output, verb, selection, acting, &plan).await? else {
+                return Ok(ExitStatus::NothingFound);
+            };
+            Some(ids)
+        }
+    };
+    let mut reading = selection.open(config).await?.only(only);
+    let mut reports = Vec::new();
+    let operator = acting.act.operator();
+    let acted = act_on_all(
+        &mut reading,
+        &store,
+        &operator,
+        command,
+        (selection.queue, acting, verb),
+        &plan,
+        &mut reports,
+    )
+    .await;
+    let given_back = reading.give_back().await;
+    output.rows(&COLUMNS, &reports, |report| {
+        let tone = if report.outcome == REFUSED { Tone::Bad } else { Tone::Plain };
+        let texts = [&report.id, &report.merchant_id, &report.merchant_payout_id].map(Cell::new);
+        texts.into_iter().chain([Cell::new(report.outcome).tone(tone), Cell::new(&report.reason)]).collect()
+    })?;
+    let done = reports.iter().filter(|report| report.outcome != REFUSED).count();
+    note(format_args!("{done} of {} letters {verb}", reports.len()));
+    if let Err(error) = acted.and(given_back) {
+        note(format_args!(
+            "{error:#}. A letter that is not reported may be {verb} and still be in its queue"
+        ));
+        return Ok(if done > 0 { ExitStatus::InPart } else { ExitStatus::Failed });
+    }
+    // The session ends with the program in any case.
+    let _ = lock.end().await;
+    Ok(match (reports.len(), done) {
+        (0, _) => ExitStatus::NothingFound,
+        (_, 0) => ExitStatus::Refused,
+        (all, done) if done < all => ExitStatus::InPart,
+        _ => ExitStatus::Done,
+    })
+}
+
+/// Shows how many letters would be acted on, and some of them, and asks. Returns their ids. No letter is held while it
+/// waits for the answer.
+async fn preview(
+    config: &Config,
+    output: Output,
+    verb: &str,
+    selection: &Selection,
+    acting: &Acting,
+    plan: &impl Fn(&Letter, &Row) -> Result<Plan, String>,
+) -> anyhow::Result<Option<BTreeSet<String>>> {
+    let mut reading = selection.open(config).await?;
+    let (mut ids, mut sample, mut refused, mut count) = (BTreeSet::new(), Vec::new(), Vec::new(), 0);
+    while acting.limit.is_none_or(|limit| count < limit)
+        && let Some((letter, row)) = reading.next().await?
+    {
+        count += 1;
+        ids.insert(row.id.clone());
+        if let Err(reason) = plan(&letter, &row) {
+            refused.push(format!("{}: {reason}", row.id));
+        }
+        if sample.len() < SAMPLE {
+            sample.push(row);
+        }
+    }
+    reading.give_back().await?;
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    list::print(output, &sample)?;
+    note(format_args!("{count} letters would be {verb}, {} of them refused", refused.len()));
+    refused.iter().take(SAMPLE).for_each(note);
+    confirm("Continue?", false)?;
+    Ok(Some(ids))
+}
+
+async fn act_on_all(
+    reading: &mut Reading<'_>,
+    store: &Store,
+    operator: &Operator,
+    command: &str,
+    (queue, acting, verb): (Queue, &Acting, &'static str),
+    plan: &impl Fn(&Letter, &Row) -> Result<Plan, String>,
+    reports: &mut Vec<Report>,
+) -> anyhow::Result<()> {
+    let mut pace = acting.rate.map(|rate| interval(Duration::from_secs(1) / rate));
+    if let Some(pace) = &mut pace {
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    let mut interrupted = std::pin::pin!(signal::ctrl_c());
+    while acting.limit.is_none_or(|limit| reports.len() < limit) {
+        if let Some(pace) = &mut pace {
+            tokio::select! {
+                _ = pace.tick() => {}
+                _ = &mut interrupted => anyhow::bail!("interrupted"),
+            }
+        }
+        let Some((letter, row)) = reading.next().await? else { break };
+        let reason = match plan(&letter, &row) {
+            Err(reason) => reason,
+            Ok(plan) => {
+                // Before the act: one that is not recorded is not carried out.
+                record(store, operator, command, queue, &row, &plan).await?;
+                carry_out(reading, &letter, operator, &plan).await?
+            }
+        };
+        let outcome = if reason.is_empty() { verb } else { REFUSED };
+        reports.push(Report {
+            id: row.id,
+            merchant_id: row.merchant_id,
+            merchant_payout_id: row.merchant_payout_id,
+            outcome,
+            reason,
+        });
+        // Polled once: an interrupt ends the work between two letters.
+        if futures_util::FutureExt::now_or_never(&mut interrupted).is_some() {
+            anyhow::bail!("interrupted");
+        }
+    }
+    Ok(())
+}
+
+/// Acts on one letter, and returns why it was refused; nothing if it was not.
+async fn carry_out(
+    reading: &mut Reading<'_>,
+    letter: &Letter,
+    operator: &Operator,
+    plan: &Plan,
+) -> anyhow::Result<String> {
+    if let Plan::Publish { exchange, routing_key, body } = plan {
+        let to = (exchange.as_str(), routing_key.as_str());
+        let published = reading.letters.publish_again(letter, body.as_deref(), &operator.actor, to).await;
+        if published.context("broker")? == Route::Returned {
+            return Ok(format!("no queue is bound to {exchange} with the routing key {routing_key}"));
+        }
+    }
+    // Only now: a crash before this line leaves a duplicate, never a loss.
+    reading.letters.remove(letter).await.context("broker")?;
+    Ok(String::new())
+}
+
+async fn record(
+    store: &Store,
+    operator: &Operator,
+    command: &str,
+    queue: Queue,
+    row: &Row,
+    plan: &Plan,
+) -> anyhow::Result<()> {
+    let link = store.link_of(&row.merchant_id, &row.merchant_payout_id).await.context("database")?;
+    let (to, patched) = match plan {
+        Plan::Publish { routing_key, body, .. } => (Some(routing_key), body.is_some()),
+        Plan::Remove => (None, false),
+    };
+    let details = json!({
+        "queue": match queue { Queue::Jobs => "jobs", Queue::Results => "results" },
+        "letter": row.id,
+        "code": row.code,
+        "merchant_id": row.merchant_id,
+        "merchant_payout_id": row.merchant_payout_id,
+        "to": to,
+        "patched": patched,
+    });
+    store.record_action(operator, command, link, &details).await.context("database")
+}

@@ -1,0 +1,390 @@
+//! `dead-letters`: operators look at rejected messages and publish them again, and none is lost.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    process::{Output, Stdio},
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use crate::support::{Heard, Job, Setup, TestEnv, eventually, job};
+
+const CANARIES: [&str; 3] = ["canary-name", "canary@example.com", "canary-url"];
+
+/// A job that is rejected for its amount, with secrets.
+fn bad(id: &str) -> Job {
+    job(id)
+        .amount(0)
+        .message_id(&format!("message-{id}"))
+        .merchant("m_1")
+        .header("x-private", "canary-name")
+        .with("customer", json!({ "name": "canary-name", "email": "canary@example.com" }))
+        .with("webhook_url", json!("https://merchant.example/canary-url"))
+}
+
+/// Has a worker reject these jobs, and stops it.
+async fn rejected(env: &TestEnv, jobs: impl IntoIterator<Item = Job>) {
+    let worker = env.start_worker().await;
+    for job in jobs {
+        let id = job.id().to_owned();
+        env.publish(job).await;
+        env.result_of(&id).await;
+    }
+    assert!(worker.stop().await.success());
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs `dead-letters`, and returns its rows.
+fn rows(env: &TestEnv, arguments: &[&str]) -> Vec<Value> {
+    let mut all = vec!["--output", "json", "dead-letters"];
+    all.extend(arguments);
+    let output = env.run(&all);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)))
+}
+
+fn payouts(rows: &[Value]) -> Vec<&str> {
+    rows.iter().map(|row| row["merchant_payout_id"].as_str().unwrap()).collect()
+}
+
+fn status(env: &TestEnv, arguments: &[&str]) -> i32 {
+    let mut all = vec!["dead-letters"];
+    all.extend(arguments);
+    env.run(&all).status.code().unwrap()
+}
+
+async fn actions(env: &TestEnv) -> Vec<(String, String, String)> {
+    sqlx::query_as("SELECT command, actor, reason FROM operator_actions ORDER BY id")
+        .fetch_all(&env.pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_at_letters_loses_none_and_shows_no_secret() {
+    // Given rejected jobs with secrets,
+    let env = TestEnv::new().await;
+    rejected(&env, (0..5).map(|number| bad(&format!("po_{number}")))).await;
+    let all = ["po_0", "po_1", "po_2", "po_3", "po_4"];
+    // when an operator looks at them more often than RabbitMQ 4 returns a letter by default,
+    for _ in 0..3 {
+        assert_eq!(payouts(&rows(&env, &["list"])), all);
+    }
+    assert_eq!(payouts(&rows(&env, &["list", "--limit", "2"])), all[..2]);
+    let listed = rows(&env, &["list", "--where", "code=INVALID_JOB", "--where", "merchant=m_1", "po_3"]);
+    assert_eq!(payouts(&listed), ["po_3"]);
+    assert_eq!(
+        (&listed[0]["kind"], &listed[0]["code"], &listed[0]["currency"]),
+        (&json!("create"), &json!("INVALID_JOB"), &json!("EUR"))
+    );
+    assert_eq!(listed[0]["reason"].as_str().unwrap().split(':').next(), Some("amount.minor_amount"));
+    assert_eq!(status(&env, &["list", "--where", "code=NOT_FOUND"]), 4);
+    let id = listed[0]["id"].as_str().unwrap();
+    let shown = rows(&env, &["show", id]);
+    assert_eq!(shown[0]["body"]["merchant_payout_id"], "po_3");
+    assert_eq!(shown[0]["body"]["amount"]["minor_amount"], 0);
+    assert_eq!(shown[0]["body"]["customer"]["name"], "[REDACTED]");
+    assert_eq!(shown[0]["headers"]["x-private"], "[REDACTED]");
+    // then no secret is printed in any form,
+    for form in ["text", "json", "jsonl"] {
+        for command in ["list", "show"] {
+            let printed = text(&env.run(&["--output", form, "dead-letters", command]));
+            assert!(printed.contains("po_4"), "{printed}");
+            CANARIES.iter().for_each(|canary| assert!(!printed.contains(canary), "{printed}"));
+        }
+    }
+    // and all letters are where they were, in their order.
+    for id in all {
+        assert_eq!(env.dead_letter().await.json()["merchant_payout_id"], id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_corrected_and_published_again() {
+    // Given fifty rejected jobs, and one for another reason,
+    let env = TestEnv::new().await;
+    rejected(
+        &env,
+        (0..50)
+            .map(|number| bad(&format!("po_{number}")))
+            .chain([bad("po_50").with("description", json!(1))]),
+    )
+    .await;
+    let patch = env.folder.join("patch.json");
+    std::fs::write(&patch, r#"{"amount": {"minor_amount": 990}, "webhook_url": null}"#).unwrap();
+    let patch = patch.to_str().unwrap();
+    let requeue = |more: &[&str]| {
+        let arguments =
+            ["--output", "json", "dead-letters", "requeue", "--reason", "amount was 0", "--actor", "ada"];
+        env.run(&[&arguments[..], &["--where", "code=INVALID_JOB"], more].concat())
+    };
+    // then nothing happens without a correction, or without a confirmation,
+    assert_eq!(requeue(&["--yes"]).status.code(), Some(5));
+    let asked = requeue(&["--patch", patch]);
+    assert_eq!(asked.status.code(), Some(5));
+    assert!(text(&asked).contains("51 letters would be requeued, 1 of them refused"), "{}", text(&asked));
+    assert_eq!(rows(&env, &["list"]).len(), 51);
+    assert!(actions(&env).await.is_empty());
+    // but with both,
+    let worker = env.start_worker().await;
+    let output = requeue(&["--patch", patch, "--yes"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let reports: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(reports.iter().filter(|report| report["outcome"] == "requeued").count(), 50);
+    let refused = reports.iter().find(|report| report["outcome"] == "refused").unwrap();
+    assert!(refused["reason"].as_str().unwrap().contains("description"), "{refused}");
+    for number in 0..50 {
+        let results = env.wait_for_results(&format!("po_{number}"), 2).await;
+        assert_eq!(results[1].kind(), "payout_link.created");
+    }
+    assert_eq!(env.wait_until_delivered("po_7").await["amount_minor"], 990);
+    // and the one that no patch corrects is left, and each act is recorded with its reason.
+    assert_eq!(payouts(&rows(&env, &["list"])), ["po_50"]);
+    let actions = actions(&env).await;
+    assert_eq!(actions.len(), 50);
+    assert_eq!(actions[0], ("dead-letters requeue".into(), "ada".into(), "amount was 0".into()));
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_returns_to_the_queue_of_its_kind_and_says_who_did_it() {
+    // Given a letter of each kind: two messages about a link are alike,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(bad("po_1")).await;
+    env.result_of("po_1").await;
+    for kind in ["cancel", "status"] {
+        let message = job("po_2").raw(br#"{"merchant_payout_id": "po_2"}"#).message_id(kind);
+        env.publish_to(kind, message).await;
+        env.answer_to(kind).await;
+    }
+    assert!(worker.stop().await.success());
+    let kinds: Vec<Value> = rows(&env, &["list"]).iter().map(|row| row["kind"].clone()).collect();
+    assert_eq!(kinds, ["create", "cancel", "status"]);
+    // when all are published again,
+    let requeue = ["requeue", "--all", "--yes", "--force", "--reason", "test", "--actor", "ada"];
+    assert_eq!(status(&env, &requeue), 0);
+    // then each is in its own queue, as it was, and with who did it.
+    let names = &env.names;
+    for (queue, message_id) in [
+        (names.jobs_queue.as_str(), "message-po_1"),
+        (&*names.cancel_queue(), "cancel"),
+        (&*names.status_queue(), "status"),
+    ] {
+        let again = env.take(queue).await.unwrap();
+        assert_eq!(again.id(), message_id);
+        assert_eq!(again.header("x-requeued-by").as_deref(), Some("ada"));
+        assert_eq!(again.header("x-requeued-count").as_deref(), Some("1"));
+        assert!(again.header("x-requeued-at").is_some() && again.header("x-rejected-at").is_some());
+        assert!(again.header("x-rejected-code").is_none());
+        if message_id == "message-po_1" {
+            assert_eq!(again.body, bad("po_1").body);
+            assert_eq!(again.header("x-private").as_deref(), Some("canary-name"));
+        }
+    }
+    assert!(rows_or_none(&env).is_empty());
+}
+
+fn rows_or_none(env: &TestEnv) -> Vec<Value> {
+    let output = env.run(&["--output", "json", "dead-letters", "list"]);
+    assert_eq!(output.status.code(), Some(4));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_is_rejected_again_is_not_published_for_ever() {
+    // Given a worker that rejects a letter again at once,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(bad("po_1")).await;
+    env.result_of("po_1").await;
+    // when it is published again slowly enough for that,
+    let requeue = ["requeue", "--all", "--yes", "--force", "--rate", "1", "--reason", "test"];
+    assert_eq!(status(&env, &requeue), 0);
+    // then that happens once, and its count says so.
+    env.wait_for_results("po_1", 2).await;
+    let listed = eventually("the letter", async || {
+        let output = env.run(&["--output", "json", "dead-letters", "list"]);
+        serde_json::from_slice::<Vec<Value>>(&output.stdout).ok().filter(|rows| !rows.is_empty())
+    })
+    .await;
+    assert_eq!((listed.len(), &listed[0]["requeued_count"]), (1, &json!(1)));
+    assert_eq!(env.results_of("po_1").len(), 2);
+}
+
+/// Between a program and RabbitMQ: swallows everything from the first `basic.ack` on.
+async fn without_acknowledgements(target: SocketAddr) -> (SocketAddr, watch::Receiver<bool>) {
+    // A method frame of 13 bytes: class 60, method 80.
+    const ACK: [u8; 8] = [0, 0, 0, 13, 0, 60, 0, 80];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (swallowed, seen) = watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(target).await.unwrap();
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                (client.into_split(), server.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            let swallowed = swallowed.clone();
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 * 1024];
+                while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
+                    if buffer[..length].windows(ACK.len()).any(|bytes| bytes == ACK) {
+                        swallowed.send_replace(true);
+                        std::future::pending::<()>().await;
+                    }
+                    to_server.write_all(&buffer[..length]).await.unwrap();
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_publication_and_removal_makes_a_duplicate_and_no_loss() {
+    // Given a letter, and an operator whose program is killed after RabbitMQ confirmed the message,
+    let env = TestEnv::new().await;
+    let patch = env.folder.join("patch.json");
+    std::fs::write(&patch, r#"{"amount": {"minor_amount": 990}, "webhook_url": null}"#).unwrap();
+    rejected(&env, [bad("po_1")]).await;
+    let url: url::Url = std::env::var("AMQP_URL").unwrap().parse().unwrap();
+    let target = (url.host_str().unwrap(), url.port().unwrap());
+    let target = tokio::net::lookup_host(target).await.unwrap().next().unwrap();
+    let (address, mut seen) = without_acknowledgements(target).await;
+    let mut through = url.clone();
+    through.set_port(Some(address.port())).unwrap();
+    through.set_host(Some("127.0.0.1")).unwrap();
+    let requeue =
+        ["dead-letters", "requeue", "po_1", "--yes", "--reason", "fixed", "--patch", patch.to_str().unwrap()];
+    let mut killed = env
+        .command(&requeue)
+        .env("PAYOUT_LINK__BROKER__URL", through.as_str())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    tokio::time::timeout(crate::support::DEADLINE, seen.wait_for(|seen| *seen)).await.unwrap().unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // then the letter is still there, and the job in its queue;
+    let _worker = env.start_worker().await;
+    let created = env.wait_for_results("po_1", 2).await.remove(1);
+    assert_eq!(created.kind(), "payout_link.created");
+    eventually("the letter", async || (env.ready(&env.names.dead_queue).await == 1).then_some(())).await;
+    // and when it is published again, the worker answers it as a duplicate: there is one link.
+    assert_eq!(env.run(&requeue).status.code(), Some(0));
+    let replayed = env.wait_for_results("po_1", 3).await.remove(2);
+    assert_eq!((replayed.kind().as_str(), replayed.id()), ("payout_link.created", created.id()));
+    assert_eq!(replayed.header("x-replayed").as_deref(), Some("true"));
+    assert_eq!(env.provider.ledger().links.len(), 1);
+    assert!(rows_or_none(&env).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn originals_are_exported_to_a_file_of_the_owner_alone_and_deleted() {
+    let env = TestEnv::new().await;
+    rejected(&env, [bad("po_1"), bad("po_2")]).await;
+    let file = env.folder.join("letters.jsonl");
+    let to = file.to_str().unwrap();
+    let export = ["dead-letters", "export", "--to", to, "--reason", "ticket 7"];
+    // When letters are exported,
+    let output = env.run(&export);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("with their secrets"), "{}", text(&output));
+    // then the file has the messages as they were, for its owner alone, and another export does not replace it.
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let exported: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(exported.len(), 2);
+    assert_eq!(exported[0]["body"].as_str().unwrap().as_bytes(), bad("po_1").body);
+    assert_eq!(exported[0]["headers"]["x-private"], "canary-name");
+    assert_eq!(env.run(&export).status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
+    // When one is deleted,
+    assert_eq!(status(&env, &["delete", "po_1", "--reason", "test"]), 5);
+    assert_eq!(status(&env, &["delete", "--yes", "--reason", "test"]), 2);
+    assert_eq!(status(&env, &["delete", "po_1", "--yes", "--reason", "ticket 8"]), 0);
+    assert_eq!(status(&env, &["delete", "po_1", "--yes", "--reason", "ticket 8"]), 4);
+    // then the other one is left, and the database says who did what.
+    assert_eq!(payouts(&rows(&env, &["list"])), ["po_2"]);
+    let actions = actions(&env).await;
+    let acts: Vec<(&str, &str)> =
+        actions.iter().map(|(command, _, reason)| (command.as_str(), reason.as_str())).collect();
+    assert!(acts.contains(&("dead-letters export", "ticket 7")), "{acts:?}");
+    assert_eq!(acts.last(), Some(&("dead-letters delete", "ticket 8")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_nobody_received_are_published_once_a_queue_is_bound() {
+    // Given results for which no queue was bound,
+    let env = Setup::default().without_listener().build().await;
+    let worker = env.start_worker().await;
+    for id in ["po_1", "po_2"] {
+        env.publish(job(id)).await;
+        env.wait_until_delivered(id).await;
+    }
+    assert!(worker.stop().await.success());
+    let listed = rows(&env, &["list", "--queue", "results"]);
+    assert_eq!(payouts(&listed), ["po_1", "po_2"]);
+    assert_eq!(listed[0]["kind"], "payout_link.created");
+    let shown = text(&env.run(&["dead-letters", "show", "--queue", "results"]));
+    assert!(shown.contains("[REDACTED]") && !shown.contains("http"), "{shown}");
+    // then they stay while there is none,
+    let requeue = ["requeue", "--queue", "results", "--all", "--yes", "--reason", "queue bound"];
+    assert_eq!(status(&env, &requeue), 5);
+    assert_eq!(rows(&env, &["list", "--queue", "results"]).len(), 2);
+    // and go there with their ids once there is one.
+    let (queue, heard) = env.reply_queue().await;
+    env.bind_to_results(&queue).await;
+    assert_eq!(status(&env, &requeue), 0);
+    let heard: Vec<Heard> = eventually("the results", async || {
+        let heard = heard.lock().unwrap().clone();
+        (heard.len() == 2).then_some(heard)
+    })
+    .await;
+    let ids: Vec<String> = heard.iter().map(Heard::id).collect();
+    assert_eq!(ids, [listed[0]["message_id"].as_str().unwrap(), listed[1]["message_id"].as_str().unwrap()]);
+    assert_eq!(status(&env, &["list", "--queue", "results"]), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_operator_is_refused_and_hears_of_the_first() {
+    let env = TestEnv::new().await;
+    rejected(&env, [bad("po_1"), bad("po_2")]).await;
+    // Given an operator who is acting on letters,
+    let mut first = env.pool.acquire().await.unwrap();
+    let lock = "SELECT pg_try_advisory_lock(hashtextextended('operator acts: letters', 0))";
+    assert!(sqlx::query_scalar::<_, bool>(lock).fetch_one(&mut *first).await.unwrap());
+    let delete = |id, actor| {
+        env.run(&["dead-letters", "delete", id, "--yes", "--reason", "made by mistake", "--actor", actor])
+    };
+    // then a second one is refused, and nothing is changed.
+    let refused = delete("po_1", "grace");
+    assert_eq!(refused.status.code(), Some(5), "{}", text(&refused));
+    assert_eq!(rows(&env, &["list"]).len(), 2);
+    // When the first one has finished, the second one hears of it.
+    drop(first.detach());
+    eventually("the lock", async || delete("po_1", "ada").status.success().then_some(())).await;
+    let second = delete("po_2", "grace");
+    assert!(second.status.success());
+    assert!(text(&second).contains("ada ran dead-letters delete: made by mistake"), "{}", text(&second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_letters_could_be_deleted_by_looking_is_not_looked_at() {
+    let mut env = TestEnv::new().await;
+    env.set("broker.letter_delivery_limit", 0);
+    rejected(&env, [bad("po_1")]).await;
+    let refused = env.run(&["dead-letters", "list"]);
+    assert_eq!(refused.status.code(), Some(5));
+    assert!(text(&refused).contains("--delivery-limit-is-set"), "{}", text(&refused));
+    assert_eq!(payouts(&rows(&env, &["list", "--delivery-limit-is-set"])), ["po_1"]);
+}
