@@ -28,3 +28,5 @@ GRANT SELECT, INSERT ON operator_actions TO :"worker";
 GRANT SELECT, INSERT, UPDATE ON sealing_keys TO :"worker";
 -- Settings that records depend on.
 GRANT SELECT, INSERT, UPDATE ON remembered_settings TO :"worker";
+-- Hosts of merchants that operators paused.
+GRANT SELECT, INSERT, DELETE ON paused_webhook_hosts TO :"worker";

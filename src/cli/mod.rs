@@ -20,6 +20,7 @@ mod show;
 mod status;
 mod submit;
 mod table;
+mod webhooks;
 
 pub use self::{
     exit::{Ended, ExitStatus, status_of},
@@ -120,6 +121,9 @@ enum Command {
     Completions(manual::Completions),
     /// Print the man page, or write a page for each command
     Man(manual::Man),
+    /// Look after merchants' webhooks: list hosts, deliver again, pause and resume a host
+    #[command(subcommand)]
+    Webhooks(webhooks::Action),
     /// Look after rejected messages and unrouted results, without losing one
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
@@ -143,12 +147,24 @@ impl Arguments {
 impl Command {
     /// Returns whether the command only reads the database, and needs no keys and no connectors.
     fn only_reads(&self) -> bool {
-        matches!(self, Self::List(_) | Self::Show(_) | Self::Status(_))
+        match self {
+            Self::Webhooks(action) => action.only_reads(),
+            _ => matches!(self, Self::List(_) | Self::Show(_) | Self::Status(_)),
+        }
     }
 
     /// Returns whether an operator changes something with it. A production context asks for its name first.
     fn acts(&self) -> bool {
-        matches!(self, Self::Migrate | Self::Cancel(_) | Self::Submit(_) | Self::Keys(keys::Action::Rotate))
+        match self {
+            Self::DeadLetters(action) => action.acts(),
+            Self::Webhooks(action) => !action.only_reads(),
+            _ => {
+                matches!(
+                    self,
+                    Self::Migrate | Self::Cancel(_) | Self::Submit(_) | Self::Keys(keys::Action::Rotate)
+                )
+            }
+        }
     }
 }
 
@@ -213,6 +229,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Cancel(arguments) => cancel::run(&config, &arguments).await,
             Command::Config | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
+            Command::Webhooks(action) => webhooks::run(&config, output, &action).await.map(ExitCode::from),
             Command::DeadLetters(action) => {
                 dead_letters::run(&config, output, &action).await.map(ExitCode::from)
             }

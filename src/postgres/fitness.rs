@@ -174,6 +174,7 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('provider_webhooks', 'SELECT'), ('provider_webhooks', 'INSERT'), ('provider_webhooks', 'DELETE'),
             ('link_requests', 'SELECT'), ('link_requests', 'INSERT'), ('link_requests', 'UPDATE'),
             ('link_requests', 'DELETE'),
+            ('paused_webhook_hosts', 'SELECT'), ('paused_webhook_hosts', 'INSERT'), ('paused_webhook_hosts', 'DELETE'),
             ('operator_actions', 'SELECT'), ('operator_actions', 'INSERT')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE

@@ -69,6 +69,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     if let Err(error) = pipeline.store.look_at_clock().await {
         tracing::debug!(%error, "database clock not read");
     }
+    pipeline.learn_paused_hosts().await;
     let services = pipeline.start_services();
     let (consumer, mut consuming) = Consumer::start(config.broker(), pipeline.may_consume());
     let stopper = consumer.stopper();
