@@ -129,6 +129,11 @@ impl Kind {
         !self.settings().is_empty() && self.course().is_none()
     }
 
+    /// Whether a run takes longer than that of a single job.
+    pub fn is_long(self) -> bool {
+        !self.settings().is_empty()
+    }
+
     /// The settings of a worker that make it full, or ask about links more often.
     pub fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {

@@ -114,15 +114,21 @@ fn is_a_moment_of_its_own(mode: Mode, hit: &Hit) -> bool {
     is_asked || !hit.words.ends_with(PING)
 }
 
-/// Of each mode, kind and service one, or as many as are wanted: the seed says which. A kind that runs while something
-/// is full takes longer: without a wanted number it has one point of every third mode.
+/// A sample, or as many points as are wanted: the seed says which. The sample has one point of each mode, kind and every
+/// second service. A kind that runs while something is full, or whose link changes, takes longer: it has one point of
+/// every third mode.
 pub fn sample(points: Vec<Point>, wanted: Option<usize>, seed: usize) -> Vec<Point> {
     let mut groups: BTreeMap<_, Vec<Point>> = BTreeMap::new();
     let is_in_turn = |point: &Point| {
-        !point.kind.is_saturated() || (point.mode as usize + point.kind as usize + seed).is_multiple_of(3)
+        let turn = point.mode as usize + point.kind as usize + seed;
+        if point.kind.is_long() {
+            turn.is_multiple_of(3)
+        } else {
+            (turn + point.service as usize).is_multiple_of(2)
+        }
     };
     for point in points.into_iter().filter(|point| wanted.is_some() || is_in_turn(point)) {
-        let service = (!point.kind.is_saturated()).then_some(point.service);
+        let service = (!point.kind.is_long()).then_some(point.service);
         groups.entry((point.mode, point.kind, service)).or_default().push(point);
     }
     let turn = |group: &Vec<Point>, turn: usize| {
