@@ -134,12 +134,12 @@ fn workers(status: &DatabaseStatus, all: &mut Vec<Finding>) {
 
 fn paused(status: &DatabaseStatus, all: &mut Vec<Finding>) {
     for Pause { kind, name, paused_at, actor, reason } in &status.pauses {
-        let target = format!("{kind} {name}");
-        let target = target.trim_end();
-        let text = format!("{target} is paused by {actor}: {reason}");
-        all.push(
-            finding(Severity::Watch, "paused", text, format!("resume {target}")).since(Some(*paused_at)),
-        );
+        let (target, next) = match kind.as_str() {
+            "webhook_host" => (format!("webhooks to {name}"), format!("webhooks resume-host {name}")),
+            _ => (format!("{kind} {name}"), format!("resume {kind} {name}")),
+        };
+        let text = format!("paused: {}, by {actor}: {reason}", target.trim_end());
+        all.push(finding(Severity::Watch, "paused", text, next.trim_end()).since(Some(*paused_at)));
     }
 }
 

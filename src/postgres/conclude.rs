@@ -92,7 +92,6 @@ impl Row {
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Unconcluded {
-    /// Why.
     pub error: StoreError,
     /// The record, unchanged.
     pub link: Box<OpenLink>,
@@ -106,8 +105,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `LeaseLost` if the record belongs to another claim or is concluded; `Rejected` if the database does not accept
-    /// the values.
+    /// `LeaseLost` if the record belongs to another claim or is concluded; `Rejected` if a value is not accepted.
     pub async fn conclude(
         &self,
         mut link: Box<OpenLink>,
@@ -163,6 +161,7 @@ impl Store {
             webhook_is_due: true,
             webhook_due_in: Duration::ZERO,
             webhook_waits: to.webhook_waits,
+            redelivered_after: 0,
             webhook_attempts: 0,
             lease: Lease {
                 holder: row.holder,
@@ -376,8 +375,8 @@ impl Conclude {
         Ok(concluded
             .into_iter()
             .map(|row| {
-                let webhook_url = row.fresh_webhook_url;
-                let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
+                let (reply_to, correlation_id, webhook_url) =
+                    (row.reply_to, row.correlation_id, row.fresh_webhook_url);
                 let webhook_waits = again.contains(&row.event_id);
                 (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits })
             })

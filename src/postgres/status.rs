@@ -123,7 +123,7 @@ impl Reader {
             clock_offset_ms: self.clock_offset_ms().await?,
             unknown: self.concluded_unknown().await?,
             accounts: self.account_status().await?,
-            pauses: pauses::read(&self.pool).await?.iter().cloned().collect(),
+            pauses: self.all_pauses().await?,
             events: self.event_status().await?,
             hosts: self.host_status().await?,
             workers: self.seen_workers().await?,
@@ -247,6 +247,20 @@ impl Reader {
         )
         .fetch_all(&self.pool);
         answered(&self.pool, read).await
+    }
+
+    /// Reads what is paused: consumption, accounts, merchants, and the hosts of webhooks.
+    async fn all_pauses(&self) -> Result<Vec<Pause>, StoreError> {
+        let hosts = sqlx::query_as!(
+            Pause,
+            r#"SELECT 'webhook_host' AS "kind!", host AS name, paused_at, actor, reason FROM paused_webhook_hosts
+               ORDER BY paused_at, host LIMIT $1"#,
+            STATUS_SCAN,
+        )
+        .fetch_all(&self.pool);
+        let mut all: Vec<Pause> = pauses::read(&self.pool).await?.iter().cloned().collect();
+        all.extend(answered(&self.pool, hosts).await?);
+        Ok(all)
     }
 
     async fn event_status(&self) -> Result<EventStatus, StoreError> {

@@ -45,6 +45,7 @@ mod poison;
 mod provider_webhooks;
 mod program;
 mod readme;
+mod redelivery;
 mod restores;
 mod retention;
 mod retries;

@@ -121,7 +121,7 @@ fn records_of_a_paused_account_need_nobody() {
     let all = findings(&status, &Known::default(), NOW);
     assert_eq!(
         (all[0].text.as_str(), all[0].next.as_str()),
-        ("account xendit is paused by ada: maintenance", "resume account xendit")
+        ("paused: account xendit, by ada: maintenance", "resume account xendit")
     );
     assert!(all.iter().all(|finding| finding.severity == Severity::Watch));
 }
