@@ -65,7 +65,7 @@ pub(super) async fn run(
     reports.end()
 }
 
-/// Opens one record again, and returns what the operator is told.
+/// Opens one record again, and returns the report of it.
 pub(super) async fn retry(
     config: &Config,
     acting: &Acting,

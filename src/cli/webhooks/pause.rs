@@ -34,7 +34,7 @@ pub(super) async fn pause(
     match store.pause_host(host, &arguments.act.operator()).await.context("database")? {
         None => {
             output.text(format_args!(
-                "{host} is paused: within 5 seconds no worker begins a webhook to it. What is due waits, and no attempt of \
+                "{host} is paused: within 5 seconds no worker begins a webhook to it. Due webhooks wait, and no attempt of \
                  its schedule is used up"
             ))?;
             Ok(ExitStatus::Done)
