@@ -30,3 +30,5 @@ GRANT SELECT, INSERT, DELETE ON pauses TO :"worker";
 GRANT SELECT, INSERT, UPDATE ON sealing_keys TO :"worker";
 -- Settings that records depend on.
 GRANT SELECT, INSERT, UPDATE ON remembered_settings TO :"worker";
+-- Hosts of merchants that operators paused.
+GRANT SELECT, INSERT, DELETE ON paused_webhook_hosts TO :"worker";

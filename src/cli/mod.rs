@@ -19,6 +19,7 @@ mod manual;
 mod pause;
 mod records;
 mod look_up;
+mod results;
 mod output;
 mod resolve;
 mod retry;
@@ -26,6 +27,7 @@ mod show;
 mod status;
 mod submit;
 mod table;
+mod webhooks;
 
 pub use self::{
     exit::{Ended, ExitStatus, status_of},
@@ -138,6 +140,12 @@ enum Command {
     Completions(manual::Completions),
     /// Print the man page, or write a page for each command
     Man(manual::Man),
+    /// Look after merchants' webhooks: list hosts, deliver again, pause and resume a host
+    #[command(subcommand)]
+    Webhooks(webhooks::Action),
+    /// Publish results again, for a consumer that lost its queue
+    #[command(subcommand)]
+    Results(results::Action),
     /// Look after rejected messages and unrouted results, without losing one
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
@@ -161,24 +169,31 @@ impl Arguments {
 impl Command {
     /// Returns whether the command only reads the database, and needs no keys and no connectors.
     fn only_reads(&self) -> bool {
-        matches!(self, Self::List(_) | Self::Show(_) | Self::Status(_))
+        match self {
+            Self::Webhooks(action) => action.only_reads(),
+            _ => matches!(self, Self::List(_) | Self::Show(_) | Self::Status(_)),
+        }
     }
 
     /// Returns whether an operator changes something with it. A production context asks for its name first.
     fn acts(&self) -> bool {
-        matches!(
-            self,
-            Self::Migrate
-                | Self::Cancel(_)
-                | Self::Submit(_)
-                | Self::LookUp(_)
-                | Self::Pause(_)
-                | Self::Resume(_)
-                | Self::Resolve(_)
-                | Self::Retry(_)
-                | Self::Keys(keys::Action::Rotate)
-                | Self::DeadLetters(dead_letters::Action::Requeue(_) | dead_letters::Action::Delete(_))
-        )
+        match self {
+            Self::DeadLetters(action) => action.acts(),
+            Self::Results(_) => true,
+            Self::Webhooks(action) => !action.only_reads(),
+            _ => matches!(
+                self,
+                Self::Migrate
+                    | Self::Cancel(_)
+                    | Self::Submit(_)
+                    | Self::LookUp(_)
+                    | Self::Pause(_)
+                    | Self::Resume(_)
+                    | Self::Resolve(_)
+                    | Self::Retry(_)
+                    | Self::Keys(keys::Action::Rotate)
+            ),
+        }
     }
 }
 
@@ -243,6 +258,8 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Config | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
             Command::Cancel(arguments) => cancel::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
+            Command::Webhooks(action) => webhooks::run(&config, output, &action).await.map(ExitCode::from),
+            Command::Results(action) => results::run(&config, output, &action).await.map(ExitCode::from),
             Command::DeadLetters(action) => {
                 dead_letters::run(&config, output, &action).await.map(ExitCode::from)
             }

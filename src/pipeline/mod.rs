@@ -23,6 +23,7 @@ mod create_link;
 mod follow;
 mod follow_wakes;
 mod headers;
+mod host_pauses;
 mod ignored_fields;
 mod intake;
 mod key_rotation;

@@ -297,7 +297,7 @@ impl Pipeline {
                 (WebhookState::Abandoned, None, status_code, AttemptOutcome::Gone, None)
             }
             Posted::Failed { status_code, error, retry_after } => {
-                match self.webhooks.then(number, retry_after) {
+                match self.webhooks.then(number.saturating_sub(event.redelivered_after), retry_after) {
                     Then::Again(after) => {
                         tracing::info!(attempt.number = number, error, "webhook delivery failed, will retry");
                         (WebhookState::Pending, Some(after), status_code, AttemptOutcome::Failed, Some(error))

@@ -30,6 +30,7 @@ impl Pipeline {
             self.start_until_stopped("presence", |pipeline| {
                 async move { pipeline.store.be_present().await }.boxed()
             }),
+            self.start_until_stopped("host_pauses", |pipeline| pipeline.watch_paused_hosts().boxed()),
             self.start_until_stopped("availability", |pipeline| {
                 async move { pipeline.store.watch_availability().await }.boxed()
             }),

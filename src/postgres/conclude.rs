@@ -163,6 +163,7 @@ impl Store {
             webhook_is_due: true,
             webhook_due_in: Duration::ZERO,
             webhook_waits: to.webhook_waits,
+            redelivered_after: 0,
             webhook_attempts: 0,
             lease: Lease {
                 holder: row.holder,

@@ -41,6 +41,8 @@ pub struct DueEvent {
     pub webhook_waits: bool,
     /// Webhook attempts so far.
     pub webhook_attempts: u32,
+    /// Those of them before the last redelivery by an operator: the schedule began anew after them.
+    pub redelivered_after: u32,
     pub lease: Lease,
 }
 

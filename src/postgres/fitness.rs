@@ -175,7 +175,8 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('link_requests', 'SELECT'), ('link_requests', 'INSERT'), ('link_requests', 'UPDATE'),
             ('link_requests', 'DELETE'),
             ('operator_actions', 'SELECT'), ('operator_actions', 'INSERT'),
-            ('pauses', 'SELECT'), ('pauses', 'INSERT'), ('pauses', 'DELETE')
+            ('pauses', 'SELECT'), ('pauses', 'INSERT'), ('pauses', 'DELETE'),
+            ('paused_webhook_hosts', 'SELECT'), ('paused_webhook_hosts', 'INSERT'), ('paused_webhook_hosts', 'DELETE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE
         UNION ALL

@@ -65,6 +65,7 @@ impl Store {
                 ) AS "webhook_waits!",
                 e.id AS "id!", e.payout_link_id AS "payout_link_id!", e.type AS "event_type!", e.published_at,
                 e.reply_due AS "reply_due!", e.publish_attempts AS "publish_attempts!", e.webhook_url, e.webhook_state AS "webhook_state!", e.webhook_attempts AS "webhook_attempts!",
+                e.redelivered_after AS "redelivered_after!",
                 coalesce(e.webhook_due_at <= now(), false) AS "webhook_is_due!",
                 coalesce(
                     ceil(extract(epoch FROM greatest(e.webhook_due_at - now(), interval '0')) * 1000), 0
@@ -141,6 +142,7 @@ impl Store {
                         row.webhook_due_in_ms.try_into().unwrap_or_default(),
                     ),
                     webhook_waits: row.webhook_waits,
+                    redelivered_after: u32::try_from(row.redelivered_after).unwrap_or_default(),
                     webhook_attempts: u32::try_from(row.webhook_attempts).unwrap_or_default(),
                     lease: Lease {
                         holder,

@@ -126,7 +126,7 @@ impl Store {
 }
 
 /// Returns the smallest UUIDv7 of a moment.
-fn first_id_of(moment: OffsetDateTime) -> Uuid {
+pub(super) fn first_id_of(moment: OffsetDateTime) -> Uuid {
     let millis = u128::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     Uuid::from_u128(millis << 80)
 }

@@ -73,6 +73,7 @@ pub async fn run(config: &Config, mut signals: Signals) -> anyhow::Result<()> {
     if let Err(error) = pipeline.look_at_pauses().await {
         tracing::warn!(%error, "pauses not read, will retry");
     }
+    pipeline.learn_paused_hosts().await;
     let services = pipeline.start_services();
     let (consumer, mut consuming) = Consumer::start(config.broker(), pipeline.may_consume());
     let stopper = consumer.stopper();

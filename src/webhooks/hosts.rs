@@ -1,7 +1,7 @@
 //! Merchants' hosts: the concurrency limit of each, and a pause for a host that does not answer.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ const HANGS: Duration = Duration::from_secs(2);
 const UNTIL_IT_TIMES_OUT: Duration = Duration::from_secs(15);
 /// The delay of a webhook whose host has no free permit.
 const BUSY: Duration = Duration::from_secs(2);
+/// The delay of a webhook whose host an operator paused. Resuming it makes its webhooks due.
+const PAUSED_BY_OPERATOR: Duration = Duration::from_secs(60);
 /// The number of hosts above which idle hosts without failures are forgotten.
 const KNOWN_HOSTS: usize = 4096;
 
@@ -30,6 +32,8 @@ const KNOWN_HOSTS: usize = 4096;
 pub(super) struct Hosts {
     each: usize,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
+    /// Those that operators paused.
+    paused: Mutex<HashSet<String>>,
 }
 
 /// One host. The pause applies to the host, because a pause of each webhook would cost a write.
@@ -52,7 +56,16 @@ struct State {
 
 impl Hosts {
     pub(super) fn new(each: usize) -> Self {
-        Self { each, hosts: Mutex::default() }
+        Self { each, hosts: Mutex::default(), paused: Mutex::default() }
+    }
+
+    pub(super) fn set_paused(&self, hosts: Vec<String>) {
+        *lock(&self.paused) = hosts.into_iter().collect();
+    }
+
+    /// Returns the delay of a webhook if an operator paused the host.
+    pub(super) fn is_open(&self, host: &str) -> Result<(), Duration> {
+        if lock(&self.paused).contains(host) { Err(later(PAUSED_BY_OPERATOR)) } else { Ok(()) }
     }
 
     pub(super) fn of(&self, host: &str) -> Arc<Host> {

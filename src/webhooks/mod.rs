@@ -164,7 +164,11 @@ impl Webhooks {
 
     /// Waits briefly for the permits of an attempt, or returns when to try again.
     pub async fn admit(&self, merchant_id: &str, url: &Url, lane: Lane) -> Admitted {
-        let host = self.hosts.of(url.host_str().unwrap_or_default());
+        let name = url.host_str().unwrap_or_default();
+        if let Err(after) = self.hosts.is_open(name) {
+            return Admitted::Later(after);
+        }
+        let host = self.hosts.of(name);
         let merchant = self.merchants.of(merchant_id);
         let permits = async { [host.take(lane).await, merchant.take(lane).await, self.all.take(lane).await] };
         let Ok(permits) = timeout(self.settings.patience, permits).await else {
@@ -175,6 +179,11 @@ impl Webhooks {
             Ok(()) => Admitted::Yes(Permits { host, _permits: permits }),
             Err(after) => Admitted::Later(after),
         }
+    }
+
+    /// Sends no webhook to these hosts from now on, and to all others again.
+    pub fn set_paused_hosts(&self, hosts: Vec<String>) {
+        self.hosts.set_paused(hosts);
     }
 
     /// Returns how far merchants' clocks are ahead of this worker's, or `None` before the first answer.

@@ -45,6 +45,8 @@ mod poison;
 mod provider_webhooks;
 mod program;
 mod readme;
+mod redelivery;
+mod republish;
 mod restores;
 mod retention;
 mod retries;

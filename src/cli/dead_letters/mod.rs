@@ -26,6 +26,16 @@ pub(super) enum Action {
     Delete(delete::Arguments),
 }
 
+impl Action {
+    /// Returns whether it changes a queue, or reveals secrets.
+    pub(super) fn acts(&self) -> bool {
+        match self {
+            Self::List(_) | Self::Show(_) => false,
+            Self::Requeue(_) | Self::Export(_) | Self::Delete(_) => true,
+        }
+    }
+}
+
 pub(super) async fn run(config: &Config, output: Output, action: &Action) -> anyhow::Result<ExitStatus> {
     match action {
         Action::List(arguments) => list::run(config, output, arguments).await,

@@ -1,13 +1,23 @@
 //! A letter as a row: everything that is no secret.
 
+use clap::ValueEnum;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::select::Queue;
 use crate::{
     contract::outline,
     rabbitmq::{Letter, Names, Source},
 };
+
+/// A queue of the worker that an operator looks after.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Queue {
+    /// Rejected messages: jobs, and messages about links
+    #[default]
+    Jobs,
+    /// Results for which no queue was bound
+    Results,
+}
 
 /// A letter without its content.
 #[derive(Debug, Serialize)]

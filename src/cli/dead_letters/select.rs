@@ -3,10 +3,9 @@
 use std::{collections::BTreeSet, str::FromStr};
 
 use anyhow::Context;
-use clap::ValueEnum;
 use time::OffsetDateTime;
 
-use super::row::Row;
+use super::row::{Queue, Row};
 use crate::{
     cli::{
         ExitStatus,
@@ -16,16 +15,6 @@ use crate::{
     config::Config,
     rabbitmq::{Letter, Letters, Names, Source},
 };
-
-/// A queue of the worker that an operator looks after.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Queue {
-    /// Rejected messages: jobs, and messages about links
-    #[default]
-    Jobs,
-    /// Results for which no queue was bound
-    Results,
-}
 
 /// Which letters of which queue.
 #[derive(Debug, clap::Args)]

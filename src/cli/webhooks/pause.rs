@@ -1,0 +1,68 @@
+//! `webhooks pause-host`, `webhooks resume-host`.
+
+use anyhow::Context;
+use url::Host;
+
+use crate::{
+    cli::{ExitStatus, actor::Act, output::Output},
+    config::Config,
+    postgres::{self, Store},
+};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Arguments {
+    /// The host of webhook URLs, without a port
+    #[arg(value_parser = host)]
+    host: String,
+    #[command(flatten)]
+    act: Act,
+}
+
+/// Reads a host as URLs write it, so that it equals theirs.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    Host::parse(text).map(|host| host.to_string()).map_err(|_| {
+        "a host is expected, such as hooks.merchant.example, without a scheme, a port or a path".to_owned()
+    })
+}
+
+pub(super) async fn pause(
+    config: &Config,
+    output: Output,
+    arguments: &Arguments,
+) -> anyhow::Result<ExitStatus> {
+    let (store, host) = (open(config).await?, &arguments.host);
+    match store.pause_host(host, &arguments.act.operator()).await.context("database")? {
+        None => {
+            output.text(format_args!(
+                "{host} is paused: within 5 seconds no worker begins a webhook to it. Due webhooks wait, and no attempt of \
+                 its schedule is used up"
+            ))?;
+            Ok(ExitStatus::Done)
+        }
+        Some(before) => {
+            let reason = format!("{host} is paused already, by {}: {}", before.actor, before.reason);
+            Err(ExitStatus::Refused.because(reason).into())
+        }
+    }
+}
+
+pub(super) async fn resume(
+    config: &Config,
+    output: Output,
+    arguments: &Arguments,
+) -> anyhow::Result<ExitStatus> {
+    let (store, host) = (open(config).await?, &arguments.host);
+    let resumed = store.resume_host(host, &arguments.act.operator()).await.context("database")?;
+    let Some(due) = resumed else {
+        return Err(ExitStatus::NothingFound.because(format!("{host} is not paused")).into());
+    };
+    output.text(format_args!(
+        "{host} is not paused any more; {due} webhooks that waited are due in 5 seconds"
+    ))?;
+    Ok(ExitStatus::Done)
+}
+
+pub(super) async fn open(config: &Config) -> anyhow::Result<Store> {
+    let pool = postgres::connect(&config.database()).await.context("database")?;
+    Ok(Store::new(pool, config.key_ring()?, config.store()))
+}
