@@ -19,6 +19,7 @@ mod manual;
 mod pause;
 mod records;
 mod look_up;
+mod results;
 mod output;
 mod resolve;
 mod retry;
@@ -142,6 +143,9 @@ enum Command {
     /// Look after merchants' webhooks: list hosts, deliver again, pause and resume a host
     #[command(subcommand)]
     Webhooks(webhooks::Action),
+    /// Publish results again, for a consumer that lost its queue
+    #[command(subcommand)]
+    Results(results::Action),
     /// Look after rejected messages and unrouted results, without losing one
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
@@ -175,6 +179,7 @@ impl Command {
     fn acts(&self) -> bool {
         match self {
             Self::DeadLetters(action) => action.acts(),
+            Self::Results(_) => true,
             Self::Webhooks(action) => !action.only_reads(),
             _ => matches!(
                 self,
@@ -254,6 +259,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Cancel(arguments) => cancel::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Webhooks(action) => webhooks::run(&config, output, &action).await.map(ExitCode::from),
+            Command::Results(action) => results::run(&config, output, &action).await.map(ExitCode::from),
             Command::DeadLetters(action) => {
                 dead_letters::run(&config, output, &action).await.map(ExitCode::from)
             }

@@ -20,6 +20,7 @@
 //! | `lock_acts`, `last_act` | two operators do not act on the same messages at once, and know of each other |
 //! | `redeliver`, `webhook_events` | finished webhooks become due again under the same ids; publications are not touched |
 //! | `pause_host`, `resume_host`, `paused_hosts`, `webhook_hosts` | no webhook goes to a host that an operator paused |
+//! | `stored_events`, `count_stored_events` | reads the results of published events, to publish them again |
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
 //! | `remember` | stores a setting that records depend on, and returns the former value |
@@ -86,6 +87,7 @@ mod rotate;
 mod seal;
 mod seal_count;
 mod show;
+mod stored_events;
 mod shown;
 mod status;
 mod suspects;
@@ -145,6 +147,7 @@ pub use self::{
     status::{
         AccountStatus, DatabaseStatus, EventStatus, HostStatus, LastAttempts, Pile, STATUS_SCAN, SeenWorkers,
     },
+    stored_events::{EventRange, StoredEvent},
     webhook_hosts::WebhookHost,
     worker::Absences,
 };

@@ -13,18 +13,20 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgPoolOptions, Postgres},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     connect::{DatabaseSettings, PLANNING, options},
     error::StoreError,
 };
-use crate::limits::PermitPool;
 
 /// Stores the webhooks of providers.
 pub struct ProviderWebhooks {
     pool: PgPool,
-    storing: PermitPool,
+    storing: Arc<Semaphore>,
 }
 
 /// A provider's webhook, as it is stored.
@@ -92,7 +94,7 @@ impl ProviderWebhooks {
                 Box::pin(async move { connection.execute(sqlx::raw_sql(AssertSqlSafe(own))).await.map(drop) })
             })
             .connect_lazy_with(options);
-        Ok(Self { pool, storing: PermitPool::new(MAX_STORING) })
+        Ok(Self { pool, storing: Arc::new(Semaphore::new(MAX_STORING)) })
     }
 
     /// Stores a webhook and makes its link due, also a link that is not asked about any more. While a worker asks about
@@ -102,7 +104,7 @@ impl ProviderWebhooks {
     ///
     /// Any [`StoreError`] but `LeaseLost`, within a second. The webhook may be stored then, if only the answer was lost.
     pub async fn record_webhook(&self, webhook: WebhookRecord) -> Result<WebhookStored, StoreError> {
-        let Some(storing) = self.storing.try_take() else {
+        let Ok(storing) = self.storing.clone().try_acquire_owned() else {
             return Err(StoreError::Unavailable("too many webhooks wait for the database".into()));
         };
         let (pool, deadline) = (self.pool.clone(), Instant::now() + PATIENCE);

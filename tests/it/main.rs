@@ -46,6 +46,7 @@ mod provider_webhooks;
 mod program;
 mod readme;
 mod redelivery;
+mod republish;
 mod restores;
 mod retention;
 mod retries;

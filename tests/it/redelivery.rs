@@ -66,9 +66,9 @@ async fn what_was_skipped_while_a_host_was_gone_is_delivered_again_under_the_sam
     assert!(output.status.success(), "{}", text(&output));
     // then the two are delivered under their ids, and results and records are as they were.
     let posts = env.webhooks(5).await;
-    for (again, first) in [(3, 0), (4, 1)] {
-        assert_eq!((&posts[again].id, &posts[again].body), (&posts[first].id, &posts[first].body));
-        assert!(posts[again].verified);
+    for first in &posts[..2] {
+        let again = posts[3..].iter().find(|post| post.id == first.id).unwrap();
+        assert!(again.verified && again.body == first.body);
     }
     for id in ["po_1", "po_2"] {
         wait_for_webhook(&env, id, "delivered", 2).await;

@@ -12,8 +12,8 @@ use tokio::{
 
 use super::{
     list,
-    row::Row,
-    select::{Queue, Reading, Selection},
+    row::{Queue, Row},
+    select::{Reading, Selection},
 };
 use crate::{
     cli::{

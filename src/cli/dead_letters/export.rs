@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    row::Row,
-    select::{Queue, Selection},
+    row::{Queue, Row},
+    select::Selection,
 };
 use crate::{
     cli::{ExitStatus, actor::Act, note, output::Output},

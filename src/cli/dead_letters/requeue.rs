@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{
     act::{self, Acting, Plan},
-    row::Row,
-    select::{Queue, Selection, source},
+    row::{Queue, Row},
+    select::{Selection, source},
 };
 use crate::{
     cli::{ExitStatus, output::Output},

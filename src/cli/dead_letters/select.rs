@@ -5,8 +5,7 @@ use std::{collections::BTreeSet, str::FromStr};
 use anyhow::Context;
 use time::OffsetDateTime;
 
-pub(super) use super::row::Queue;
-use super::row::Row;
+use super::row::{Queue, Row};
 use crate::{
     cli::{
         ExitStatus,

@@ -1,0 +1,79 @@
+//! `results republish`: a consumer that lost its queue gets the results of a range of time again.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::support::{Heard, TestEnv, eventually, job};
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn republish(env: &TestEnv, more: &[&str]) -> Output {
+    let all = [
+        "--output",
+        "json",
+        "results",
+        "republish",
+        "--from",
+        "1h",
+        "--reason",
+        "queue lost",
+        "--actor",
+        "ada",
+    ];
+    env.run(&[&all[..], more].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_of_a_range_are_published_again_under_their_ids_and_nothing_else_happens() {
+    // Given results of two merchants, one with a reply and a webhook,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    let (queue, replies) = env.reply_queue().await;
+    env.publish(job("po_1").merchant("m_1").reply_to(&queue).with("webhook_url", env.webhook_url())).await;
+    env.publish(job("po_2").merchant("m_2")).await;
+    for id in ["po_1", "po_2"] {
+        env.wait_until_delivered(id).await;
+    }
+    let first = env.result_of("po_1").await;
+    let before = env.shown("po_1").unwrap();
+    let to = "2100-01-01";
+    // then nothing happens without a confirmation, and nothing of another range.
+    assert_eq!(republish(&env, &["--to", to]).status.code(), Some(5));
+    assert_eq!(republish(&env, &["--to", "30m", "--yes"]).status.code(), Some(4));
+    assert_eq!((env.results().len(), replies.lock().unwrap().len()), (2, 1));
+    // When the results of one merchant are published again,
+    let output = republish(&env, &["--to", to, "--merchant", "m_1", "--yes"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&done["published"], &done["last_event"]), (&json!(1), &json!(first.id())));
+    // then it is the same result, marked as a replay, on the exchange alone.
+    let again: Heard = env.wait_for_results("po_1", 2).await.remove(1);
+    assert_eq!((again.id(), &again.body, again.kind()), (first.id(), &first.body, first.kind()));
+    assert_eq!(again.properties.timestamp(), first.properties.timestamp());
+    assert_eq!((again.header("x-replayed"), first.header("x-replayed")), (Some("true".into()), None));
+    // With --replies, the requester gets it as well.
+    assert!(republish(&env, &["--to", to, "--yes", "--replies", "--rate", "1"]).status.success());
+    eventually("the reply", async || (replies.lock().unwrap().len() == 2).then_some(())).await;
+    env.wait_for_results("po_1", 3).await;
+    env.wait_for_results("po_2", 2).await;
+    // No webhook was sent, the record is as it was, and the act is recorded.
+    assert_eq!(env.merchant.received().len(), 1);
+    assert_eq!(env.shown("po_1").unwrap(), before);
+    let acts = "SELECT count(*) FROM operator_actions WHERE command = 'results republish' AND actor = 'ada'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(acts).fetch_one(&env.pool).await.unwrap(), 2);
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_published_while_no_queue_is_bound() {
+    let env = crate::support::Setup::default().without_listener().build().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_delivered("po_1").await;
+    let refused = republish(&env, &["--to", "2100-01-01", "--yes"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused).contains("bind it first"), "{}", text(&refused));
+}
