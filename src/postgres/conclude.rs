@@ -376,9 +376,8 @@ impl Conclude {
         Ok(concluded
             .into_iter()
             .map(|row| {
-                let webhook_url = row.fresh_webhook_url;
                 let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
-                let webhook_waits = again.contains(&row.event_id);
+                let (webhook_url, webhook_waits) = (row.fresh_webhook_url, again.contains(&row.event_id));
                 (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits })
             })
             .collect())
