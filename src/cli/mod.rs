@@ -10,6 +10,7 @@ mod confirm;
 mod connectors;
 mod context;
 mod dead_letters;
+mod erase;
 mod exit;
 mod filter;
 mod findings;
@@ -117,6 +118,8 @@ enum Command {
     List(list::Arguments),
     /// Ask the provider about a payout now; the record changes as the rules say
     LookUp(look_up::Arguments),
+    /// Erase a person's data from concluded records; ids, amounts and states stay
+    Erase(erase::Arguments),
     /// Pause consumption, the calls of one account, or the creations of one merchant, in all workers
     #[command(subcommand)]
     Pause(pause::Target),
@@ -187,6 +190,7 @@ impl Command {
                     | Self::Cancel(_)
                     | Self::Submit(_)
                     | Self::LookUp(_)
+                    | Self::Erase(_)
                     | Self::Pause(_)
                     | Self::Resume(_)
                     | Self::Resolve(_)
@@ -266,6 +270,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Keys(action) => keys::run(&config, &action).await,
             Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::LookUp(arguments) => look_up::run(&config, output, &arguments).await.map(ExitCode::from),
+            Command::Erase(arguments) => erase::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Pause(target) => pause::pause(&config, &target).await.map(ExitCode::from),
             Command::Resume(target) => pause::resume(&config, &target).await.map(ExitCode::from),
             Command::Resolve(arguments) => {

@@ -65,7 +65,7 @@ pub(super) async fn run(
     reports.end()
 }
 
-/// Opens one record again, and returns the report of it.
+/// Opens one record again, and returns the message for the operator.
 pub(super) async fn retry(
     config: &Config,
     acting: &Acting,

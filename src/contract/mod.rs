@@ -18,5 +18,5 @@ pub use self::{
     masked::{MASKED, Outline, masked, outline},
     patch::{PatchError, merge_patch},
     result::{EventContent, conclusion, rejection, webhook},
-    status_update::{StatusUpdate, status_error, status_update},
+    status_update::{StatusUpdate, anonymous, status_error, status_update},
 };

@@ -53,6 +53,17 @@ pub fn status_error(error: &ConnectorError) -> String {
     .to_string()
 }
 
+/// Returns a result without the link and the provider's texts, for a record whose person's data are erased. Returns `None`
+/// if `result` is no JSON object.
+pub fn anonymous(result: &[u8]) -> Option<Vec<u8>> {
+    let mut result: Map<String, Value> = serde_json::from_slice(result).ok()?;
+    result.remove("payout_link");
+    if let Some(Value::Object(error)) = result.get_mut("error") {
+        error.remove("connector_details");
+    }
+    serde_json::to_vec(&result).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;

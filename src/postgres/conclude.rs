@@ -375,9 +375,8 @@ impl Conclude {
         Ok(concluded
             .into_iter()
             .map(|row| {
-                let (reply_to, correlation_id, webhook_url) =
-                    (row.reply_to, row.correlation_id, row.fresh_webhook_url);
-                let webhook_waits = again.contains(&row.event_id);
+                let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
+                let (webhook_url, webhook_waits) = (row.fresh_webhook_url, again.contains(&row.event_id));
                 (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits })
             })
             .collect())

@@ -28,6 +28,7 @@
 //! | `be_present`, `take_over_leases` | makes the leases of workers that are gone due at once |
 //! | `note_rejection`, `rejection_of` | a rejected message is rejected again when it is delivered again |
 //! | `begin_suspect`, `end_suspect` | evidence that a message brings workers down |
+//! | `erase` | removes a person's data from one record, when an operator wants it |
 //! | `erase_requests`, `delete_events`, `delete_attempts`, `delete_provider_webhooks` | deletes one batch of rows that are past their retention |
 //! | `audit_page` | reads a page of records for the history checker, without decrypting anything |
 //! | `record_action`, `actions_of` | what operators did, who and why; acts with an effect here are stored in its transaction |
@@ -56,6 +57,7 @@ mod connect_error;
 mod due;
 mod due_event;
 mod duplicate;
+mod erase;
 mod error;
 mod filter;
 mod fitness;
@@ -120,6 +122,7 @@ pub use self::{
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
     due_event::{DueEvent, EventProgress, WebhookState},
+    erase::Erased,
     error::StoreError,
     filter::{OVERDUE_SECONDS, RecordFilter},
     fitness::{examine, is_fit, schema},

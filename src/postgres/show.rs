@@ -28,7 +28,12 @@ impl Reader {
                 webhook_attempts AS "webhook_attempts?", e.due_at AS event_due_at,
                 p.link_status, p.provider_status, p.provider_payout_id, p.expires_at, p.asked_at, p.follow_due_at,
                 p.follow_failures, p.cancel_requested_at, p.cancelled_at, p.cancelled_because, p.status_changed_at
-            FROM payout_links p LEFT JOIN events e ON e.id = p.event_id
+            -- After an operator's act, event_id is a later event or none. Each event names the one before it.
+            FROM payout_links p LEFT JOIN events e ON e.id = coalesce(
+                (SELECT previous_event_id FROM events WHERE payout_link_id = p.id AND sequence = 2),
+                CASE WHEN p.sequence = 1 THEN coalesce(p.event_id, p.newest_event_id) END,
+                p.event_id
+            ) AND e.sequence = 1
             WHERE p.id IN (
                 SELECT id FROM payout_links WHERE id = $1
                 UNION ALL SELECT payout_link_id FROM events WHERE id = $1
@@ -126,7 +131,10 @@ impl Reader {
             FROM payout_links WHERE id = $1 AND took_ms IS NOT NULL
             UNION ALL
             SELECT 'post', 1, e.posted_at, e.took_ms, e.status_code, 'delivered', NULL
-            FROM payout_links p JOIN events e ON e.id = p.event_id WHERE p.id = $1 AND e.took_ms IS NOT NULL
+            FROM payout_links p JOIN events e ON e.sequence = 1 AND e.id = coalesce(
+                (SELECT previous_event_id FROM events WHERE payout_link_id = p.id AND sequence = 2), p.event_id
+            )
+            WHERE p.id = $1 AND e.took_ms IS NOT NULL
             UNION ALL
             SELECT 'post', 1, posted_at, took_ms, status_code, 'delivered', NULL
             FROM events WHERE payout_link_id = $1 AND sequence > 1 AND took_ms IS NOT NULL

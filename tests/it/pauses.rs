@@ -34,6 +34,8 @@ async fn a_paused_account_makes_no_calls() {
         .set("worker.health_listen", "127.0.0.1:0")
         .set("connectors.sandbox.follow.min_interval_seconds", 1)
         .set("connectors.sandbox.follow.max_interval_seconds", 1)
+        .set("connectors.mute.follow.min_interval_seconds", 1)
+        .set("connectors.mute.follow.max_interval_seconds", 1)
         .build()
         .await;
     let worker = env.start_worker().await;
@@ -45,22 +47,21 @@ async fn a_paused_account_makes_no_calls() {
     act(&env, &["pause", "account", "sandbox"]);
     let (status, _) = ready_with(&url, &["account sandbox"]).await;
     assert_eq!(status, 200);
-    // (a question that began before has its answer)
-    let calls = || env.provider.ledger().calls.len();
-    env.publish(job("other").connector("mute")).await;
-    env.result_of("other").await;
-    let before = calls();
-    // then its jobs are accepted and wait, and its links are not asked about, while the other account goes on.
+    // then its jobs are accepted and wait, unclaimed, and its links are not asked about,
     env.publish(job("po_1")).await;
-    env.wait_until_shown("po_1", "the job is accepted", |shown| shown["state"] == "open").await;
+    let waits = env.wait_until_shown("po_1", "the job is accepted", |shown| shown["state"] == "open").await;
     env.provider.change(&link, LinkChange::Claim).unwrap();
-    for number in 0..5 {
-        let id = format!("other_{number}");
-        env.publish(job(&id).connector("mute")).await;
-        env.result_of(&id).await;
+    // while those of the other account are, again and again.
+    env.publish(job("other").connector("mute")).await;
+    let other = env.result_of("other").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    for (number, change) in [(2, LinkChange::Claim), (3, LinkChange::Process), (4, LinkChange::Pay)] {
+        env.provider.change(&other, change).unwrap();
+        env.wait_for_results("other", number).await;
     }
-    assert_eq!(calls(), before + 5);
-    assert_eq!(env.shown("po_1").unwrap()["attempts"], 0);
+    let shown = env.shown("po_1").unwrap();
+    assert_eq!((&shown["attempts"], &shown["due_at"]), (&0.into(), &waits["due_at"]));
+    assert_eq!(env.results_of("followed").len(), 1);
+    assert_eq!(env.provider.ledger().links.len(), 2);
     // A second pause tells who made the first. After the end of the pause both go on.
     let again = env.run(&["pause", "account", "sandbox", "--reason", "again"]);
     assert!(again.status.success() && said(&again).contains("maintenance"), "{}", said(&again));
@@ -76,7 +77,7 @@ async fn a_paused_account_makes_no_calls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_of_a_paused_merchant_wait_and_those_of_others_do_not() {
-    // Given a merchant with a record that will be called again,
+    // Given a paused merchant, at an account whose first call is to be repeated,
     let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let worker = env.start_worker().await;
     let url = worker.health_url().await;
@@ -85,14 +86,19 @@ async fn jobs_of_a_paused_merchant_wait_and_those_of_others_do_not() {
     env.provider.inject_fault(Fault::status(429));
     // when it and another merchant send jobs,
     env.publish(job("po_1").merchant("m1")).await;
-    env.wait_until_shown("po_1", "the job is accepted", |shown| shown["state"] == "open").await;
+    let waits = env.wait_until_shown("po_1", "the job is accepted", |shown| shown["state"] == "open").await;
     for number in 0..5 {
         let id = format!("other_{number}");
         env.publish(job(&id).merchant("m2")).await;
         assert_eq!(env.result_of(&id).await.kind(), "payout_link.created");
     }
-    // then its job waits until the end of the pause.
-    assert_eq!(env.shown("po_1").unwrap()["attempts"], 0);
+    // then its job waits, unclaimed, until the end of the pause. The pause is shown.
+    let shown = env.shown("po_1").unwrap();
+    assert_eq!((&shown["attempts"], &shown["due_at"]), (&0.into(), &waits["due_at"]));
+    let status = env.run(&["status", "--output", "json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let findings = status["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|finding| finding["name"] == "paused"), "{status}");
     act(&env, &["resume", "merchant", "m1"]);
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
