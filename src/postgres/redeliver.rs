@@ -134,7 +134,7 @@ impl Store {
             let found = sqlx::query!(
                 r#"
                 SELECT e.id, e.webhook_state = 'pending' OR (e.holder IS NOT NULL AND e.due_at > now()) AS "is_pending!",
-                    EXISTS (SELECT FROM payout_links p WHERE p.id = e.payout_link_id AND p.result IS NOT NULL) AS "is_readable!"
+                    EXISTS (SELECT FROM payout_links p WHERE p.id = e.payout_link_id AND coalesce(e.earlier_result, p.result) IS NOT NULL) AS "is_readable!"
                 FROM events e WHERE e.id = ANY($1) AND e.webhook_url IS NOT NULL ORDER BY e.id FOR UPDATE
                 "#,
                 events

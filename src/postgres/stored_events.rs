@@ -71,8 +71,8 @@ impl Store {
             r#"
             SELECT
                 e.id, e.type AS event_type, e.sequence, e.new_payout_status, e.occurred_at, e.error, p.id AS link,
-                p.merchant_id, p.merchant_payout_id, p.connector, p.result, p.reply_to, p.correlation_id,
-                p.traceparent, p.tracestate
+                p.merchant_id, p.merchant_payout_id, p.connector, coalesce(e.earlier_result, p.result) AS result,
+                p.reply_to, p.reply_sequence, p.correlation_id, p.traceparent, p.tracestate
             FROM events e JOIN payout_links p ON p.id = e.payout_link_id
             WHERE e.id >= $1 AND e.id < $2 AND e.id > $4 AND e.published_at IS NOT NULL
                 AND ($3::text IS NULL OR p.merchant_id = $3)
@@ -113,7 +113,7 @@ impl Store {
                     merchant_payout_id: row.merchant_payout_id,
                     connector: row.connector,
                     result,
-                    reply_to: row.reply_to.filter(|_| sequence <= 1),
+                    reply_to: row.reply_to.filter(|_| row.sequence == row.reply_sequence),
                     correlation_id: row.correlation_id,
                     trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
                 })

@@ -155,7 +155,7 @@ impl Run<'_> {
         sqlx::query_scalar(held).bind(self.names()).fetch_one(&self.env.pool).await.unwrap()
     }
 
-    /// What is not announced, delivered or answered at the end.
+    /// Returns a violation if the changes are not announced, delivered or answered at the end.
     pub async fn unannounced(&self) -> Vec<Violation> {
         if self.is_announced().await {
             return Vec::new();
