@@ -6,10 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use payout_link_worker::cli::read_actions;
 use sqlx::Row;
 
 use crate::{
-    history::{DeadLetter, Event, History, Link, Published, ReceivedMessage, Record, Violation, Webhook},
+    history::{
+        DeadLetter, EarlierEvent, Event, History, Link, OperatorAction, Published, ReceivedMessage, Record,
+        Violation, Webhook,
+    },
     kinds::{Kind, PlannedJob, in_words},
     point::Place,
     support::{self, TestEnv},
@@ -121,6 +125,7 @@ impl<'a> Run<'a> {
     }
 
     pub async fn history(mut self) -> History {
+        let (actions, earlier) = self.acts().await;
         while let Some(dead) = self.env.take(&self.env.names.dead_queue).await {
             self.dead.push(DeadLetter {
                 has_reason: dead.header("x-rejected-code").is_some()
@@ -161,6 +166,8 @@ impl<'a> Run<'a> {
             webhooks: posts.collect(),
             waiting: self.waiting,
             asked_later: Some(HashSet::new()),
+            actions,
+            earlier,
             ..History::default()
         }
     }
@@ -235,6 +242,17 @@ impl<'a> Run<'a> {
             sqlx::query_scalar(uncalled).bind(&keys).fetch_all(&self.env.pool).await.unwrap();
         let evidence = |key| format!("{key} is unknown, and no call of it was begun");
         keys.into_iter().map(|key| Violation { rule: "R5b", evidence: evidence(key) }).collect()
+    }
+
+    /// What operators did to the records, and the events of the conclusions before that.
+    async fn acts(&self) -> (Vec<OperatorAction>, Vec<EarlierEvent>) {
+        let store = support::store(self.env.pool.clone());
+        let (actions, earlier) = read_actions(&store, None).await.unwrap();
+        let keys = self.keys();
+        (
+            actions.into_iter().filter(|action| keys.contains(action.key.as_str())).collect(),
+            earlier.into_iter().filter(|event| keys.contains(event.key.as_str())).collect(),
+        )
     }
 
     fn keys(&self) -> BTreeSet<&str> {

@@ -1,7 +1,8 @@
 //! The checker, with the matrix's webhook schedule.
 
 pub use history_checker::{
-    DeadLetter, Event, History, Link, Published, ReceivedMessage, Record, Rule, Violation, Webhook,
+    DeadLetter, EarlierEvent, Event, History, Link, OperatorAction, Published, ReceivedMessage, Record, Rule,
+    Violation, Webhook,
 };
 
 /// Posts of the schedule, the first included.

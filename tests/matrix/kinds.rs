@@ -63,6 +63,10 @@ pub enum Kind {
     CancelledByMessage,
     Expired,
     Reversed,
+    /// An operator has a failed record tried again.
+    RetriedByOperator,
+    /// An operator ends an unknown record as created.
+    ResolvedByOperator,
 }
 
 /// A job and what is known of it.
@@ -85,7 +89,7 @@ impl PlannedJob {
 }
 
 impl Kind {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::Plain,
         Self::Duplicate,
         Self::Repeated,
@@ -122,6 +126,8 @@ impl Kind {
         Self::CancelledByMessage,
         Self::Expired,
         Self::Reversed,
+        Self::RetriedByOperator,
+        Self::ResolvedByOperator,
     ];
 
     /// Whether something is full when the job comes.
@@ -188,7 +194,11 @@ impl Kind {
     pub fn rule(self) -> Rule {
         match self {
             Self::DoubtLookUp | Self::PlainLookUp | Self::FullLookUp => Rule::LookUp,
-            Self::DoubtNever | Self::PlainNever | Self::FullNever | Self::PacedNever => Rule::Never,
+            Self::DoubtNever
+            | Self::PlainNever
+            | Self::FullNever
+            | Self::PacedNever
+            | Self::ResolvedByOperator => Rule::Never,
             // A repeat is refused there, and says no more.
             Self::Xendit | Self::XenditDoubt => Rule::SameKey,
             // However they take a repeat, they can be asked.
@@ -229,10 +239,12 @@ impl Kind {
     pub fn at_connector(self) -> Option<FaultRule> {
         Some(match self {
             Self::Refused => FaultRule::new(Fault::status(422)).always(),
+            Self::RetriedByOperator => FaultRule::new(Fault::status(422)),
             Self::Retried => FaultRule::new(Fault::status_with_retry_after(503, "1")),
             Self::DoubtSameKey
             | Self::DoubtLookUp
             | Self::DoubtNever
+            | Self::ResolvedByOperator
             | Self::HyperswitchDoubt
             | Self::RevolutDoubt
             | Self::RazorpayXDoubt

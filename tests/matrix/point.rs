@@ -268,7 +268,10 @@ const SELDOM: Duration = Duration::from_secs(30);
 /// Looking for what is due is noise in the sequence, except where a repeat hangs on it.
 fn sweep_interval(kind: Kind, point: Option<&Point>) -> Duration {
     let survives = point.is_some_and(|point| matches!(point.first.blow, Blow::Reset | Blow::Silence));
-    let hangs_on_it = matches!(kind, Kind::WebhookFails | Kind::RevolutUnderway) || kind.is_saturated();
+    let hangs_on_it = matches!(
+        kind,
+        Kind::WebhookFails | Kind::RevolutUnderway | Kind::RetriedByOperator | Kind::ResolvedByOperator
+    ) || kind.is_saturated();
     if survives || hangs_on_it { OFTEN } else { SELDOM }
 }
 
