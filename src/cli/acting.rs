@@ -26,7 +26,7 @@ pub(super) struct Acting {
     deployment: String,
 }
 
-/// What became of one record, as it is printed.
+/// The outcome of one record, as it is printed.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) merchant_payout_id: String,

@@ -66,7 +66,7 @@ struct FindingArguments {
     not_created: bool,
 }
 
-/// What the provider said before an act.
+/// The provider's answer before an act.
 #[derive(Debug, Default)]
 struct Said {
     /// In one word, for the act's details.

@@ -61,7 +61,7 @@ pub(super) struct Arguments {
     act: Act,
 }
 
-/// What was done.
+/// The outcome of a run.
 #[derive(Debug, Default, Serialize)]
 struct Republished {
     published: u64,

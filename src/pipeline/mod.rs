@@ -125,7 +125,7 @@ pub struct Pipeline {
     /// A reply could not be published: consumption pauses until results can be published.
     replies_blocked: watch::Sender<bool>,
     may_consume: watch::Sender<bool>,
-    /// What operators have paused.
+    /// Operators' pauses.
     pauses: watch::Sender<Pauses>,
     health: sweeper::Health,
     placement: Mutex<Placement>,

@@ -18,7 +18,7 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// Any [`StoreError`] but `LeaseLost`. What was read before is kept.
+    /// Any [`StoreError`] but `LeaseLost`. The pauses of the last look stay in force.
     pub async fn look_at_pauses(&self) -> Result<(), StoreError> {
         let pauses = self.store.pauses().await?;
         self.pauses.send_if_modified(|known| {

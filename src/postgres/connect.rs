@@ -94,7 +94,7 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgPool, StoreError> 
     pool(settings, Access::Writes).await
 }
 
-/// What a pool's sessions may do.
+/// The rights of a pool's sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// A session on a server that accepts no writes is closed.

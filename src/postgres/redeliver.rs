@@ -49,7 +49,7 @@ pub struct WebhookEvent {
     pub last_error: Option<String>,
 }
 
-/// What became of one event that is to be delivered again.
+/// The outcome of one event that is to be delivered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redelivery {
     /// It is due now.

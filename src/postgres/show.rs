@@ -195,7 +195,7 @@ impl Reader {
     }
 }
 
-/// What a search among records came to.
+/// The outcome of a search among records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
     Found(Uuid),

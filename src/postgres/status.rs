@@ -94,7 +94,7 @@ pub struct SeenWorkers {
     pub count: i64,
 }
 
-/// What the database shows.
+/// The state that the database shows.
 #[derive(Debug, Clone, Serialize)]
 pub struct DatabaseStatus {
     /// Concluded as unknown.

@@ -244,7 +244,7 @@ impl<'a> Run<'a> {
         keys.into_iter().map(|key| Violation { rule: "R5b", evidence: evidence(key) }).collect()
     }
 
-    /// What operators did to the records, and the events of the conclusions before that.
+    /// Returns operators' acts on the records, and the events of the conclusions before them.
     async fn acts(&self) -> (Vec<OperatorAction>, Vec<EarlierEvent>) {
         let store = support::store(self.env.pool.clone());
         let (actions, earlier) = read_actions(&store, None).await.unwrap();

@@ -199,7 +199,7 @@ pub struct History {
     pub later: Vec<LaterEvent>,
     /// The events of conclusions that others followed: those of one record in their order.
     pub earlier: Vec<EarlierEvent>,
-    /// What operators did, as far as it concludes records again.
+    /// Operators' acts that conclude records again.
     pub actions: Vec<OperatorAction>,
     /// Keys with links whose next question is not due yet, so that their last statuses may be unannounced. `None`: nobody
     /// knows, and R21 judges no last status.
