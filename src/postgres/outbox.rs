@@ -175,7 +175,8 @@ impl Store {
         Ok(())
     }
 
-    /// Stores how far publishing and delivering have come. Returns whether the next webhook of the record is due now.
+    /// Stores how far publishing and delivering have come. Returns whether a webhook of the record is due now: the next
+    /// one, or this one if it waited for a previous webhook that was finished meanwhile.
     ///
     /// # Errors
     ///
@@ -273,7 +274,8 @@ impl Statement for Delivered {
                 )
                 WHERE e.id = ANY (ARRAY[new.id]) AND e.holder = new.holder
                 RETURNING
-                    new.holder, e.id, CASE WHEN e.webhook_state <> 'pending' THEN e.next_event_id END AS next_event_id
+                    new.holder, e.id, CASE WHEN e.webhook_state <> 'pending' THEN e.next_event_id END AS next_event_id,
+                    new.webhook_waits AND NOT e.webhook_waits AS previous_is_finished
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT link, kind, number, started_at, took_ms, status_code, outcome, detail
@@ -282,7 +284,7 @@ impl Statement for Delivered {
                     $14::text[], $15::text[]
                 ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail)
             )
-            SELECT id, holder AS "holder!", next_event_id FROM written
+            SELECT id, holder AS "holder!", next_event_id, previous_is_finished AS "previous_is_finished!" FROM written
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),
@@ -312,12 +314,14 @@ impl Statement for Delivered {
         .await?;
         let next: Vec<Uuid> = written.iter().filter_map(|row| row.next_event_id).collect();
         wake(connection, &next).await?;
-        let has_next = |row: &&DeliveredRow| {
-            !next.is_empty()
-                && written.iter().any(|written| written.id == row.id && written.next_event_id.is_some())
-        };
+        let due_now: HashSet<Uuid> = written
+            .iter()
+            .filter(|row| row.next_event_id.is_some() || row.previous_is_finished)
+            .map(|row| row.id)
+            .collect();
+        let is_due_now = |row: &&DeliveredRow| due_now.contains(&row.id);
         if written.len() == rows.len() {
-            return Ok(rows.iter().map(|row| Ok(has_next(row))).collect());
+            return Ok(rows.iter().map(|row| Ok(is_due_now(row))).collect());
         }
         let held: HashSet<(Uuid, Uuid)> = written.iter().map(|row| (row.id, row.holder)).collect();
         let mut late = Timeline::default();
@@ -331,7 +335,7 @@ impl Statement for Delivered {
             .iter()
             .map(|row| {
                 if held.contains(&(row.id, row.holder)) {
-                    Ok(has_next(row))
+                    Ok(is_due_now(row))
                 } else {
                     Err(StoreError::LeaseLost)
                 }

@@ -7,7 +7,7 @@ use payout_link_worker::{
     postgres::{EventProgress, StoreError, Unconcluded, WebhookState, migrate},
 };
 
-use crate::support::{TestEnv, accept, created, store};
+use crate::support::{TestEnv, accept, created, eventually, store};
 
 /// By the database's clock; whoever holds one still believes in it.
 async fn let_leases_run_out(env: &TestEnv) {
@@ -88,6 +88,51 @@ async fn a_late_post_stands_in_the_timeline() {
     assert!(shown.event.unwrap().due_at.is_some());
     let posts: Vec<_> = shown.timeline.iter().filter(|call| call.kind == "post").collect();
     assert_eq!((posts.len(), posts[0].status_code), (1, 204));
+}
+
+/// Two webhooks of a record are claimed together; the first one is finished before the second one's worker stores that it
+/// waits for it. Nobody else would look at the second one before the next sweep.
+#[tokio::test]
+async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
+    // Given two webhooks of a record that one worker has claimed,
+    let mut link = accept(&store, "po_1").await;
+    let reply = created(&mut link, "plink_1");
+    store.conclude(link, reply).await.unwrap();
+    let second = "WITH first AS (UPDATE events SET holder = NULL, due_at = now(), webhook_state = 'pending', webhook_due_at = now(),
+            webhook_url = 'https://merchant.example/', next_event_id = gen_random_uuid() RETURNING *)
+        INSERT INTO events (id, payout_link_id, sequence, previous_event_id, webhook_waits, type, due_at, webhook_state,
+            webhook_due_at, webhook_url, new_payout_status, occurred_at)
+        SELECT next_event_id, payout_link_id, 2, id, true, 'payout_link.claimed', due_at + interval '1 millisecond', webhook_state,
+            webhook_due_at, webhook_url, 'PAYOUT_STATUS_PENDING', now() FROM first";
+    sqlx::raw_sql(second).execute(&env.pool).await.unwrap();
+    let claimed = eventually("both events are due", async || {
+        let claimed = store.claim_events(10, true).await.unwrap();
+        (!claimed.is_empty()).then_some(claimed)
+    })
+    .await;
+    let [first, second] = &claimed.into_iter().map(Result::unwrap).collect::<Vec<_>>()[..] else { panic!("not two") };
+    assert_eq!((first.webhook_waits, second.webhook_waits), (false, true));
+    // when the first webhook is finished before the second one's wait is stored,
+    let progress = |webhook, webhook_waits| EventProgress {
+        published: true,
+        reply_due: false,
+        publish_attempts: 0,
+        keeps_lease: false,
+        webhook,
+        webhook_attempts: 0,
+        webhook_calls: Vec::new(),
+        publish_after: None,
+        webhook_after: None,
+        webhook_waits,
+    };
+    assert!(store.delivered(first, progress(WebhookState::Abandoned, false)).await.unwrap());
+    // then the worker learns that the second one is due, and finds it.
+    assert!(store.delivered(second, progress(WebhookState::Pending, true)).await.unwrap());
+    let again = store.claim_events(10, true).await.unwrap().remove(0).unwrap();
+    assert_eq!((again.id, again.webhook_waits), (second.id, false));
 }
 
 /// The same while the row is still open: only its present holder may go on with it.
