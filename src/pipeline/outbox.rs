@@ -270,7 +270,8 @@ impl Pipeline {
         }
         // A webhook that waits for a permit of its host holds no permit that another needs.
         let Some(_delivering) = self.delivering.try_take(lane) else { return left(Some(NO_PERMIT_DELAY)) };
-        let permits = match self.webhooks.admit(&event.merchant_id, url, lane).await {
+        let most = event.lease.left_at(Instant::now()).saturating_sub(self.webhooks.longest_post());
+        let permits = match self.webhooks.admit(&event.merchant_id, url, lane, most).await {
             Admitted::Yes(permits) => permits,
             Admitted::Later(after) => return left(Some(after)),
         };

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     domain::retry::jittered,
-    limits::{Lane, LanePermit, LanePool},
+    limits::{Lane, LanePermit, LanePool, PermitPool, PooledPermit},
     lock::lock,
 };
 
@@ -24,6 +24,8 @@ const UNTIL_IT_TIMES_OUT: Duration = Duration::from_secs(15);
 const BUSY: Duration = Duration::from_secs(2);
 /// The delay of a webhook whose host an operator paused. Resuming it makes its webhooks due.
 const PAUSED_BY_OPERATOR: Duration = Duration::from_secs(60);
+/// The number of webhooks that may wait for a permit of a host, for each permit.
+const WAITS: usize = 8;
 /// The number of hosts above which idle hosts without failures are forgotten.
 const KNOWN_HOSTS: usize = 4096;
 
@@ -40,6 +42,8 @@ pub(super) struct Hosts {
 #[derive(Debug)]
 pub(super) struct Host {
     permits: LanePool,
+    /// Those that may wait for a permit. More of them would use up the places of webhooks to other hosts.
+    waits: PermitPool,
     state: Mutex<State>,
 }
 
@@ -78,6 +82,7 @@ impl Hosts {
         }
         let made = Arc::new(Host {
             permits: LanePool::new(self.each),
+            waits: PermitPool::new(self.each.saturating_mul(WAITS)),
             state: Mutex::new(State {
                 failures: 0,
                 paused_until: None,
@@ -93,6 +98,16 @@ impl Hosts {
 impl Host {
     pub(super) async fn take(&self, lane: Lane) -> LanePermit {
         self.permits.take(lane).await
+    }
+
+    /// Takes a place among the webhooks that wait for a permit, if one is free.
+    pub(super) fn try_wait(&self) -> Option<PooledPermit> {
+        self.waits.try_take()
+    }
+
+    /// Returns whether the host has answered an attempt within this time, with any status.
+    pub(super) fn has_answered_within(&self, time: Duration) -> bool {
+        self.state().last_answer.elapsed() < time
     }
 
     /// Allows an attempt, or returns the delay if the host is paused. After the pause one webhook tries the host.
@@ -175,6 +190,17 @@ mod tests {
         assert_eq!(host.pass(now + 2 * FIRST_PAUSE + SECOND), Ok(()));
         host.record(true, now + 2 * FIRST_PAUSE + SECOND);
         assert_eq!(host.pass(now + 2 * FIRST_PAUSE + SECOND), Ok(()));
+    }
+
+    #[test]
+    fn a_bounded_number_of_webhooks_waits_for_a_host() {
+        let hosts = Hosts::new(2);
+        let (slow, other) = (hosts.of("slow.example"), hosts.of("other.example"));
+        let waiting: Vec<_> = (0..2 * WAITS).filter_map(|_| slow.try_wait()).collect();
+        assert_eq!(waiting.len(), 2 * WAITS);
+        assert!(slow.try_wait().is_none() && other.try_wait().is_some());
+        drop(waiting);
+        assert!(slow.try_wait().is_some());
     }
 
     #[test]

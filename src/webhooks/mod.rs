@@ -12,6 +12,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -58,7 +59,7 @@ pub struct WebhookSettings {
     pub host_concurrency: usize,
     /// The maximum number of concurrent attempts of one merchant, to all its hosts.
     pub merchant_concurrency: usize,
-    /// The maximum wait for a permit before an attempt is postponed.
+    /// The maximum wait for a permit before an attempt is postponed. While the host answers, it is six times as long.
     pub patience: Duration,
     pub addresses: AddressPolicy,
     /// The DNS servers; the system's if empty.
@@ -162,18 +163,33 @@ impl Webhooks {
         self.settings.addresses.check(url)
     }
 
-    /// Waits briefly for the permits of an attempt, or returns when to try again.
-    pub async fn admit(&self, merchant_id: &str, url: &Url, lane: Lane) -> Admitted {
+    /// Waits briefly for the permits of an attempt, or returns when to try again. While the host answers, it waits longer,
+    /// and about `most` at most.
+    pub async fn admit(&self, merchant_id: &str, url: &Url, lane: Lane, most: Duration) -> Admitted {
         let name = url.host_str().unwrap_or_default();
         if let Err(after) = self.hosts.is_open(name) {
             return Admitted::Later(after);
         }
         let host = self.hosts.of(name);
         let merchant = self.merchants.of(merchant_id);
-        let permits = async { [host.take(lane).await, merchant.take(lane).await, self.all.take(lane).await] };
-        let Ok(permits) = timeout(self.settings.patience, permits).await else {
-            return Admitted::Later(host.put_off(Instant::now()));
+        let Some(waiting) = host.try_wait() else { return Admitted::Later(host.put_off(Instant::now())) };
+        let patience = self.settings.patience;
+        let most = most.min(patience * LONGEST_WAIT);
+        let started = Instant::now();
+        let permits = {
+            let mut permits =
+                pin!(async { [host.take(lane).await, merchant.take(lane).await, self.all.take(lane).await] });
+            loop {
+                if let Ok(permits) = timeout(patience, &mut permits).await {
+                    break permits;
+                }
+                // A webhook to a host that answers is next soon. To postpone it would cost three writes.
+                if started.elapsed() + patience > most || !host.has_answered_within(patience) {
+                    return Admitted::Later(host.put_off(Instant::now()));
+                }
+            }
         };
+        drop(waiting);
         // After the wait, because the host may have been paused meanwhile.
         match host.pass(Instant::now()) {
             Ok(()) => Admitted::Yes(Permits { host, _permits: permits }),
@@ -282,6 +298,9 @@ impl Webhooks {
         }
     }
 }
+
+/// The maximum wait for a permit, in units of `patience`.
+const LONGEST_WAIT: u32 = 6;
 
 /// Decides by the status line alone, because the merchant has accepted the webhook by then.
 fn judge(answer: &StatusAnswer) -> Posted {

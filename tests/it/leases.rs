@@ -113,7 +113,9 @@ async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
         (!claimed.is_empty()).then_some(claimed)
     })
     .await;
-    let [first, second] = &claimed.into_iter().map(Result::unwrap).collect::<Vec<_>>()[..] else { panic!("not two") };
+    let [first, second] = &claimed.into_iter().map(Result::unwrap).collect::<Vec<_>>()[..] else {
+        panic!("not two")
+    };
     assert_eq!((first.webhook_waits, second.webhook_waits), (false, true));
     // when the first webhook is finished before the second one's wait is stored,
     let progress = |webhook, webhook_waits| EventProgress {

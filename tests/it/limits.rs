@@ -240,6 +240,25 @@ async fn first_webhooks_do_not_wait_behind_retries() {
     env.webhooks(1).await;
 }
 
+/// To postpone a webhook costs three writes, so a webhook waits while its merchant answers one after another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_waits_for_its_turn_at_a_merchant_that_answers() {
+    // Given a worker that looks for due work every ten minutes, and a merchant that answers one webhook at a time,
+    let env = Setup::default()
+        .set("worker.sweep_interval_ms", 600_000)
+        .set("webhooks.host_concurrency", 1)
+        .set("webhooks.host_patience_ms", 500)
+        .build()
+        .await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(FaultRule::new(Fault::Slow { milliseconds: 300 }).always());
+    // when five webhooks come at once, then none of them is left to the next sweep.
+    for number in 0..5 {
+        env.publish(job(&format!("po_{number}")).with("webhook_url", env.webhook_url())).await;
+    }
+    env.webhooks(5).await;
+}
+
 /// A receiver that keeps the headers stands in for the provider.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trace_goes_on_to_the_connector_and_the_merchant() {
