@@ -25,7 +25,7 @@ const BUSY: Duration = Duration::from_secs(2);
 /// The delay of a webhook whose host an operator paused. Resuming it makes its webhooks due.
 const PAUSED_BY_OPERATOR: Duration = Duration::from_secs(60);
 /// The number of webhooks that may wait for a permit of a host, for each permit.
-const WAITS: usize = 8;
+const WAITS: usize = 16;
 /// The number of hosts above which idle hosts without failures are forgotten.
 const KNOWN_HOSTS: usize = 4096;
 
@@ -105,9 +105,9 @@ impl Host {
         self.waits.try_take()
     }
 
-    /// Returns whether the host has answered an attempt within this time, with any status.
-    pub(super) fn has_answered_within(&self, time: Duration) -> bool {
-        self.state().last_answer.elapsed() < time
+    /// Returns whether the host has answered no attempt lately, with whatever status.
+    pub(super) fn hangs(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.state().last_answer) > HANGS
     }
 
     /// Allows an attempt, or returns the delay if the host is paused. After the pause one webhook tries the host.
@@ -127,8 +127,7 @@ impl Host {
 
     /// Returns the delay of a webhook that found no permit.
     pub(super) fn put_off(&self, now: Instant) -> Duration {
-        let hangs = now.saturating_duration_since(self.state().last_answer) > HANGS;
-        later(if hangs { UNTIL_IT_TIMES_OUT } else { BUSY })
+        later(if self.hangs(now) { UNTIL_IT_TIMES_OUT } else { BUSY })
     }
 
     /// Records whether an attempt was answered, with any status.

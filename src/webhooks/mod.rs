@@ -184,7 +184,7 @@ impl Webhooks {
                     break permits;
                 }
                 // A webhook to a host that answers is next soon. To postpone it would cost three writes.
-                if started.elapsed() + patience > most || !host.has_answered_within(patience) {
+                if started.elapsed() + patience > most || host.hangs(Instant::now()) {
                     return Admitted::Later(host.put_off(Instant::now()));
                 }
             }
