@@ -268,6 +268,7 @@ impl Metrics {
     }
 
     /// Returns every metric as OpenMetrics text.
+    #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "writing to a String cannot fail")]
     pub fn text<'a>(&self, now: &Now, accounts: impl Iterator<Item = &'a Account>) -> String {
         self.jobs_in_flight.set(whole(now.jobs_in_flight));
         self.events_in_flight.set(whole(now.events_in_flight));
@@ -302,7 +303,6 @@ impl Metrics {
             statuses.inner().store(account.connector.unknown_statuses(), Relaxed);
         }
         let mut written = String::new();
-        #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
         text::encode(&mut written, &self.registry).expect("metrics are text");
         written
     }

@@ -73,12 +73,12 @@ pub trait Settings: fmt::Debug + Send + Sync {
 
 /// The policy of a provider that announces changes, ends links itself, and may be asked often.
 pub(super) const FOLLOW: FollowPolicy = FollowPolicy {
-    min_interval: Duration::from_secs(60),
-    max_interval: Duration::from_secs(900),
+    min_interval: Duration::from_mins(1),
+    max_interval: Duration::from_mins(15),
     expiring: None,
     cancels_expired: false,
     confirm_cancel: Duration::ZERO,
-    watch_reversals: Duration::from_secs(7 * 86_400),
+    watch_reversals: Duration::from_hours(7 * 24),
 };
 
 /// Reads a section, for [`Kind::read`].

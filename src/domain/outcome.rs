@@ -35,7 +35,7 @@ pub struct ConnectorError {
 
 impl ReplayRule {
     /// The window of a key that does not expire. It is longer than any record is processed.
-    pub const NO_END: Duration = Duration::from_secs(10 * 366 * 86_400);
+    pub const NO_END: Duration = Duration::from_hours(10 * 366 * 24);
 }
 
 impl ConnectorError {

@@ -40,7 +40,7 @@ pub enum BodyEnd {
 }
 
 /// The maximum wait, which clocks and databases can represent.
-const MAX_WAIT: Duration = Duration::from_secs(10 * 366 * 86_400);
+const MAX_WAIT: Duration = Duration::from_hours(10 * 366 * 24);
 
 impl Answer {
     /// Reads `Retry-After`; see [`retry_after`].

@@ -237,7 +237,7 @@ impl Pipeline {
         match error {
             StoreError::LeaseLost => tracing::warn!("lease lost, abandoned"),
             StoreError::Unavailable(_) => {
-                tracing::warn!(%error, "abandoned after a database error; will be retried when the lease expires")
+                tracing::warn!(%error, "abandoned after a database error; will be retried when the lease expires");
             }
             StoreError::Inconsistent { .. } | StoreError::Rejected(_) => {
                 tracing::error!(%error, "abandoned after a database error; will be retried when the lease expires");

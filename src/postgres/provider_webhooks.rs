@@ -71,7 +71,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 const STATEMENT_MS: u64 = 600;
 /// Limit of the statement if the server does not answer at all.
 const SILENCE: Duration = Duration::from_secs(3);
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 
 impl ProviderWebhooks {
     /// Makes a store of webhooks. It connects at the first webhook.

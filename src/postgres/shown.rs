@@ -135,6 +135,7 @@ pub struct ShownAttempt {
     pub detail: Option<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
 fn as_text<S: Serializer>(state: &PayoutLinkState, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(state.as_str())
 }

@@ -149,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_beyond_the_limit_close_the_oldest_and_keep_no_probe_out() {
-        let patient = Duration::from_secs(60);
+        let patient = Duration::from_mins(1);
         let address =
             start(ListenerLimits { head_timeout: patient, connection_timeout: patient, ..LIMITS }).await;
         let mut half = Vec::new();

@@ -73,8 +73,16 @@ pub struct Webhooks {
     all: LanePool,
     hosts: Hosts,
     merchants: KeyedPermitPools,
-    /// The first merchant whose webhook was signed with the default keys. `None` after the warning about a second one.
-    only_default: Mutex<Option<Option<String>>>,
+    default_keys_use: Mutex<DefaultKeysUse>,
+}
+
+/// Which merchants' webhooks the default keys have signed.
+enum DefaultKeysUse {
+    Nobodys,
+    /// One merchant's alone, with its id.
+    Of(String),
+    /// Those of several, and the warning was logged.
+    Warned,
 }
 
 /// One webhook to deliver.
@@ -149,7 +157,7 @@ impl Webhooks {
             all: LanePool::new(settings.concurrency),
             hosts: Hosts::new(settings.host_concurrency),
             merchants: KeyedPermitPools::new(settings.merchant_concurrency),
-            only_default: Mutex::new(Some(None)),
+            default_keys_use: Mutex::new(DefaultKeysUse::Nobodys),
             settings,
         })
     }
@@ -273,16 +281,16 @@ impl Webhooks {
 
     /// Warns once if two merchants share a secret, because each could sign webhooks to the other.
     fn note_shared(&self, merchant_id: &str) {
-        let mut only = lock(&self.only_default);
-        match &*only {
-            Some(None) => *only = Some(Some(merchant_id.to_owned())),
-            Some(Some(first)) if first != merchant_id => {
+        let mut seen = lock(&self.default_keys_use);
+        match &*seen {
+            DefaultKeysUse::Nobodys => *seen = DefaultKeysUse::Of(merchant_id.to_owned()),
+            DefaultKeysUse::Of(first) if first != merchant_id => {
                 tracing::warn!(
                     "merchants share webhooks.secrets, so each can sign webhooks to the others: set webhooks.master_secrets"
                 );
-                *only = None;
+                *seen = DefaultKeysUse::Warned;
             }
-            Some(Some(_)) | None => {}
+            DefaultKeysUse::Of(_) | DefaultKeysUse::Warned => {}
         }
     }
 

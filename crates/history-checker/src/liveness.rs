@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{History, Overdue, Progress, Violation};
 
 /// How long a repaired system may finish nothing while something is left.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 
 pub(super) fn check(history: &History) -> Vec<Violation> {
     let overdue = late(&history.overdue).map(|overdue| wrong("R14", format!("{overdue:?}")));

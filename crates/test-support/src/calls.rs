@@ -8,6 +8,7 @@ use std::{
 
 /// Creating calls, as they were sent, and their answers. Clones share them.
 #[derive(Clone, Default)]
+#[must_use]
 pub struct Calls {
     seen: Arc<Mutex<Seen>>,
     worker: usize,

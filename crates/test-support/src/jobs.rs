@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 /// A message for the jobs queue.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Job {
     pub body: Vec<u8>,
     pub message_id: Option<String>,

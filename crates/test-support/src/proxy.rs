@@ -78,6 +78,7 @@ impl Proxy {
     }
 
     /// At another address of the loopback interface.
+    #[expect(clippy::unused_async, reason = "it spawns, so it needs a runtime")]
     pub async fn start_at(address: IpAddr, kind: Kind) -> Self {
         let port = bind((address, 0).into());
         let address = port.local_addr().unwrap();

@@ -6,6 +6,7 @@ use provider_simulators::sandbox::Sandbox;
 use super::{TOKEN, TestEnv, WEBHOOK_SECRET};
 
 #[derive(Default)]
+#[must_use]
 pub struct Setup {
     pub(super) settings: Vec<(String, String)>,
     pub(super) database_url: Option<String>,

@@ -33,7 +33,7 @@ fn made(pool: PgPool, names: &[&str], limits: BatchLimits) -> Store {
     let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let keys: Vec<SecretString> = names.iter().map(|name| format!("{name}:{key}").into()).collect();
     let keys = KeyRing::new(&keys, &key.into()).unwrap();
-    let lease = Duration::from_secs(600);
+    let lease = Duration::from_mins(10);
     let settings = StoreSettings { lease, event_lease: lease, batches: limits };
     Store::new(pool, keys, settings)
 }

@@ -265,7 +265,7 @@ impl TestEnv {
         self.upstream.give_all_back(&self.names.jobs_queue, count).await;
     }
 
-    /// The database as an operator's backup has it. Said aloud where there is no pg_dump to make one.
+    /// The database as an operator's backup has it. Said aloud where there is no `pg_dump` to make one.
     pub fn pg_dump(&self) -> String {
         let mut url: url::Url = self.admin_url.parse().unwrap();
         url.set_path(&self.database);

@@ -109,11 +109,11 @@ mod tests {
     use super::*;
     use crate::domain::LookUp;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
     const SETTLE: LookUp = LookUp { settle: Duration::from_secs(90) };
-    const SAME_KEY: ReplayRule = ReplayRule::SameKey { window: Duration::from_secs(86_400), look_up: None };
+    const SAME_KEY: ReplayRule = ReplayRule::SameKey { window: Duration::from_hours(24), look_up: None };
     const SAME_KEY_OR_ASK: ReplayRule =
-        ReplayRule::SameKey { window: Duration::from_secs(86_400), look_up: Some(SETTLE) };
+        ReplayRule::SameKey { window: Duration::from_hours(24), look_up: Some(SETTLE) };
     const ASK: ReplayRule = ReplayRule::LookUp(SETTLE);
 
     fn now() -> OffsetDateTime {
@@ -142,7 +142,7 @@ mod tests {
             max_interval: HOUR,
             max_age: HOUR,
             max_attempts: 1,
-            window_margin: Duration::from_secs(600),
+            window_margin: Duration::from_mins(10),
             ask_before_calling_since: None,
         };
         reopen(record, rule, &policy, &account(), now())

@@ -260,8 +260,9 @@ fn with_url(form: &Form, answer: Option<&Answer>, url: Option<&str>) -> Reply {
 }
 
 mod status_code {
-    use super::*;
+    use super::{Deserialize, Deserializer, Serializer, StatusCode, de};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
     pub(crate) fn serialize<S: Serializer>(code: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u16(code.as_u16())
     }
@@ -277,8 +278,9 @@ mod status_code {
 
 /// A header's value, given as a string or a whole number.
 mod header_text {
-    use super::*;
+    use super::{Deserialize, Deserializer, HeaderValue, Serialize, Serializer, Value, de};
 
+    #[expect(clippy::ref_option, reason = "serde calls it")]
     pub(crate) fn serialize<S: Serializer>(
         value: &Option<HeaderValue>,
         serializer: S,

@@ -84,7 +84,7 @@ impl Settings {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             token: token.into(),
             public_url: None,
-            link_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            link_lifetime: Duration::from_hours(7 * 24),
             idempotency: Idempotency::On,
             pay_after: Some(Duration::from_secs(1)),
             announce: None,

@@ -73,10 +73,19 @@ pub struct Receiver {
 
 impl Receiver {
     /// On any free port of the loopback interface. Without secrets nothing verifies and everything is taken.
+    ///
+    /// # Errors
+    ///
+    /// If no port is free or a secret cannot be decoded.
     pub async fn start(secrets: &[String]) -> io::Result<Self> {
         Self::listen((Ipv4Addr::LOCALHOST, 0).into(), secrets).await
     }
 
+    /// Starts at an address.
+    ///
+    /// # Errors
+    ///
+    /// If the address is in use or a secret cannot be decoded.
     pub async fn listen(address: SocketAddr, secrets: &[String]) -> io::Result<Self> {
         let bound = Bound::to(address).await?;
         let stopper = Stopper::new();
@@ -213,7 +222,7 @@ async fn receive(
 
     let active_fault = inbox.injector.take_fault(Operation::Webhook, reference.as_deref());
     inbox.note(number, |webhook| {
-        webhook.fault = active_fault.as_ref().map(|active_fault| active_fault.fault.name())
+        webhook.fault = active_fault.as_ref().map(|active_fault| active_fault.fault.name());
     });
     let answer = inbox.injector.around(active_fault, || inbox.verdict(verified)).await;
     inbox.note(number, |webhook| {

@@ -40,7 +40,7 @@ pub struct RevolutClient {
 }
 
 /// What is told may be longer than a clock can count.
-const MAX_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+const MAX_LIFETIME: Duration = Duration::from_hours(365 * 24);
 
 impl RevolutClient {
     /// A public key in PEM, as `openssl rsa -pubout` writes it.
