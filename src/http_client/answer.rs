@@ -12,7 +12,9 @@ use time::OffsetDateTime;
 /// A whole answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
+    /// The HTTP status.
     pub status: StatusCode,
+    /// The headers, at most as many as the client reads.
     pub headers: HeaderMap,
     /// The body, decompressed if its encoding is known.
     pub body: Bytes,
@@ -23,8 +25,11 @@ pub struct Answer {
 /// A status line with headers. The body may be incomplete.
 #[derive(Debug, Clone)]
 pub struct StatusAnswer {
+    /// The HTTP status.
     pub status: StatusCode,
+    /// The headers, at most as many as the client reads.
     pub headers: HeaderMap,
+    /// How the reading of the body ended.
     pub body: BodyEnd,
 }
 

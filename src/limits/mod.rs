@@ -75,7 +75,9 @@ impl PermitPool {
 /// New work, or due work that waited in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
+    /// Work for a job that just arrived.
     New,
+    /// Work that was stored before and became due.
     Due,
 }
 

@@ -36,6 +36,7 @@ pub struct WebhookRecord {
     pub connector: Arc<str>,
     /// Equal in every delivery of one webhook.
     pub dedupe_key: String,
+    /// The provider's name of the event.
     pub event_type: String,
     /// The link's id at the provider, or the id of the payout that came of it.
     pub link: WebhookLink,
@@ -44,7 +45,9 @@ pub struct WebhookRecord {
 /// How a webhook names its link.
 #[derive(Debug)]
 pub enum WebhookLink {
+    /// The link's own id.
     ConnectorPayoutId(String),
+    /// The id of the payout or transaction that came of the link.
     ProviderPayoutId(String),
 }
 

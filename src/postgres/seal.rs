@@ -39,7 +39,9 @@ pub struct KeyRing {
 /// The column of a sealed value.
 #[derive(Debug, Clone, Copy)]
 pub enum Column {
+    /// `payout_links.request`: the job.
     Request,
+    /// `result` of a record or event: it holds the link.
     Result,
 }
 
@@ -61,6 +63,7 @@ impl Column {
 
 /// A key ring that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum KeyError {
     #[error("the key ring is empty")]
     Empty,
@@ -76,6 +79,7 @@ pub enum KeyError {
 
 /// A sealed value that cannot be decrypted.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum OpenError {
     #[error("sealed with key {0:?}, which is not in the key ring")]
     UnknownKey(String),

@@ -24,7 +24,9 @@ pub struct ListenerLimits {
     pub head_timeout: Duration,
     /// Limit of a connection with all of its requests.
     pub connection_timeout: Duration,
+    /// Maximum size of a request's line and headers, in bytes.
     pub max_head_bytes: usize,
+    /// Maximum size of a request's body, in bytes.
     pub max_body_bytes: usize,
 }
 

@@ -53,14 +53,17 @@ pub struct WebhookSettings {
     pub schedule: Vec<Duration>,
     /// The maximum of a merchant's Retry-After that is honoured.
     pub retry_after_limit: Duration,
+    /// The settings of the client.
     pub http: HttpSettings,
     /// The maximum number of concurrent attempts, in total and to one host.
     pub concurrency: usize,
+    /// The maximum number of concurrent attempts to one host.
     pub host_concurrency: usize,
     /// The maximum number of concurrent attempts of one merchant, to all its hosts.
     pub merchant_concurrency: usize,
     /// The maximum wait for a permit before an attempt is postponed. While the host answers, it is six times as long.
     pub patience: Duration,
+    /// Which hosts may be reached.
     pub addresses: AddressPolicy,
     /// The DNS servers; the system's if empty.
     pub dns_servers: Vec<SocketAddr>,
@@ -89,34 +92,45 @@ enum DefaultKeysUse {
 pub struct Post<'a> {
     /// `webhook-id`: the event's.
     pub id: Uuid,
+    /// `x-merchant-id` of the job; it chooses the keys.
     pub merchant_id: &'a str,
+    /// Where the webhook goes.
     pub url: &'a Url,
     /// The same in every attempt.
     pub body: Bytes,
+    /// Sent as `traceparent` and `tracestate`.
     pub trace: &'a TraceContext,
 }
 
 /// The outcome of an attempt.
 #[derive(Debug)]
 pub enum Posted {
+    /// The merchant answered with a 2xx status.
     Delivered {
+        /// The HTTP status of the answer.
         status_code: u16,
         /// The reason why the body of the answer was not read to its end.
         body: Option<String>,
     },
     /// The merchant answered 410: it wants no further attempt.
     Gone {
+        /// The HTTP status of the answer.
         status_code: u16,
     },
+    /// There was no answer, or another one.
     Failed {
+        /// The HTTP status, or 0 if there was no answer.
         status_code: u16,
+        /// The reason, without the body of the answer.
         error: String,
+        /// The wait that the merchant asked for.
         retry_after: Option<Duration>,
     },
 }
 
 /// The permission to attempt a delivery now.
 pub enum Admitted {
+    /// Attempt it, and keep the permits until it is over.
     Yes(Permits),
     /// The host is paused, or every permit is in use. This does not count as an attempt.
     Later(Duration),
@@ -131,12 +145,15 @@ pub struct Permits {
 /// The next step after a failed attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Then {
+    /// Attempt it again after this time.
     Again(Duration),
+    /// The schedule is exhausted, or the merchant wants no further attempt.
     GiveUp,
 }
 
 /// The webhook client cannot be created.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum NoClient {
     #[error(transparent)]
     Http(#[from] http_client::NoClient),

@@ -48,6 +48,7 @@ fn stall((from, to): (Progress, Progress)) -> Violation {
 
 /// The worst of two samples of one thing: the one that R14 judges harder.
 impl Overdue {
+    /// Returns the one of the two that exceeds its bound by more.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         let excess = |overdue: &Self| overdue.overdue.min(overdue.well).saturating_sub(overdue.bound);

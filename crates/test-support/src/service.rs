@@ -5,8 +5,11 @@ use std::{
     process::Command,
 };
 
+/// A server that one test alone uses.
 pub struct Service {
+    /// The URL for a client.
     pub url: String,
+    /// The folder with its data and logs.
     pub folder: PathBuf,
     name: &'static str,
 }

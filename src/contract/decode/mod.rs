@@ -31,7 +31,9 @@ use crate::domain::{
 /// The part of decoding that the configuration decides.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DecodePolicy {
+    /// Whether a `webhook_url` may be `http://`.
     pub allow_http_webhooks: bool,
+    /// What happens to a job with unknown fields.
     pub unknown_fields: UnknownFields,
 }
 

@@ -35,8 +35,10 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 pub struct Received {
     /// Counted from 1.
     pub number: u64,
+    /// When it arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+    /// The path that it was sent to.
     pub path: String,
     /// The `webhook-id`.
     pub id: Option<String>,
@@ -46,14 +48,17 @@ pub struct Received {
     pub event_type: Option<String>,
     /// The `data.merchant_payout_id` that the body names.
     pub reference: Option<String>,
+    /// Whether its signature is right.
     pub verified: bool,
     /// Why it is not verified.
     pub problem: Option<&'static str>,
+    /// The headers, by their names in lower case.
     pub headers: BTreeMap<String, String>,
     /// Byte for byte where it is UTF-8.
     pub body: String,
     /// What it was answered; nothing before the answer, and for one that got none.
     pub status: Option<u16>,
+    /// The name of the fault that struck it.
     pub fault: Option<&'static str>,
 }
 
@@ -124,6 +129,7 @@ impl Receiver {
         self.inbox.injector.add(rule).expect("fewer than a thousand fault rules");
     }
 
+    /// Removes the faults that have not struck.
     pub fn clear_faults(&self) {
         self.inbox.injector.clear();
     }
