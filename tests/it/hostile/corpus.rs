@@ -114,7 +114,6 @@ pub(super) fn bodies() -> Vec<Bad> {
 }
 
 /// Values of fields: of another type, and at and past every limit.
-#[expect(clippy::too_many_lines, reason = "a table")]
 pub(super) fn values() -> Vec<Bad> {
     let mut bad = Vec::new();
     for amount in [
