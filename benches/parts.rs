@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use payout_link_worker::{
     config,
     contract::{self, DecodePolicy, FingerprintKey},
-    domain::{AccountId, Attempt, AttemptKind, AttemptOutcome, CreateLink, PayoutLinkState},
+    domain::{AccountId, Attempt, AttemptKind, AttemptOutcome, CreateLink, PayoutLinkState, TraceContext},
     metrics::Metrics,
     postgres::{
         Accepted, BatchLimits, Column, Hold, KeyRing, MIGRATIONS, NewLink, Store, StoreSettings, WebhookState,
@@ -138,7 +138,7 @@ fn accept_batch(bencher: Bencher, jobs: u64) {
             job: Box::new(contract::create_link(body.as_bytes(), None, &POLICY).unwrap()),
             reply_to: None,
             correlation_id: None,
-            trace: Default::default(),
+            trace: TraceContext::default(),
             hold: Hold::Lease,
             account: AccountId::of("sandbox", "https://pay.example", "acme"),
             lost_call_from: None,

@@ -99,17 +99,29 @@ pub struct Metrics {
 
 /// Values that are read at a scrape, not counted.
 pub struct Now {
+    /// Accepted jobs that this worker processes.
     pub jobs_in_flight: usize,
+    /// Events that this worker delivers.
     pub events_in_flight: usize,
+    /// Deliveries that wait to be processed.
     pub deliveries_unread: usize,
+    /// How long the oldest due record has waited.
     pub oldest_due_record: Duration,
+    /// How long the oldest due event has waited.
     pub oldest_due_event: Duration,
+    /// How long nothing has looked for due work, or due work was not claimed although it could be.
     pub due_work_neglected: Duration,
+    /// Whether the last statement was answered.
     pub database_up: bool,
+    /// Open records by where they were called: `current`, `other`, `missing`.
     pub open_records: [(&'static str, i64); 3],
+    /// The database's clock beside the worker's.
     pub database_clock: ClockState,
+    /// How far the merchants' clocks are ahead of the worker's, by their answers.
     pub merchants_clock: Option<time::Duration>,
+    /// Whether RabbitMQ delivers jobs.
     pub consuming: bool,
+    /// Whether the worker has a connection to publish on.
     pub publishing: bool,
 }
 
@@ -268,6 +280,7 @@ impl Metrics {
     }
 
     /// Returns every metric as OpenMetrics text.
+    #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "writing to a String cannot fail")]
     pub fn text<'a>(&self, now: &Now, accounts: impl Iterator<Item = &'a Account>) -> String {
         self.jobs_in_flight.set(whole(now.jobs_in_flight));
         self.events_in_flight.set(whole(now.events_in_flight));
@@ -302,7 +315,6 @@ impl Metrics {
             statuses.inner().store(account.connector.unknown_statuses(), Relaxed);
         }
         let mut written = String::new();
-        #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
         text::encode(&mut written, &self.registry).expect("metrics are text");
         written
     }

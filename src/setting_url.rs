@@ -71,6 +71,7 @@ pub const SERVICE: UrlForm = UrlForm {
 
 /// A parsed URL.
 pub struct SettingUrl {
+    /// The URL, with its credentials.
     pub url: Url,
     /// The host for a client: an IPv6 address without brackets. `None` for a socket in the file system.
     pub host: Option<String>,

@@ -160,7 +160,7 @@ fn pages(folder: &Path) -> Vec<std::path::PathBuf> {
             {
                 all.extend(pages(&path));
             }
-        } else if name.ends_with(".md") {
+        } else if path.extension().is_some_and(|extension| extension == "md") {
             all.push(path);
         }
     }

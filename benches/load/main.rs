@@ -53,7 +53,9 @@ struct Arguments {
 async fn main() {
     let arguments = Arguments::parse();
     if arguments.list {
-        SCENARIOS.iter().for_each(|scenario| println!("{:<18} {}", scenario.name, scenario.about));
+        for scenario in SCENARIOS {
+            println!("{:<18} {}", scenario.name, scenario.about);
+        }
         return;
     }
     let chosen = chosen(&arguments.scenarios);

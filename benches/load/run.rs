@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Without anything new for so long, something is wrong.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 
 /// The first jobs of a paced run find nothing warm: they are made and not counted.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -59,7 +59,7 @@ pub async fn run(scenario: &'static Scenario, arguments: &Arguments) -> Figures 
     let mut published = Vec::new();
     match scenario.rate {
         Some(rate) => {
-            published = pace(&upstream, rate, (0..jobs).map(|job| body(job, &stubs)), started).await
+            published = pace(&upstream, rate, (0..jobs).map(|job| body(job, &stubs)), started).await;
         }
         None if jobs == 0 => sleep(Duration::from_secs(30)).await,
         None => {
@@ -85,8 +85,9 @@ pub async fn run(scenario: &'static Scenario, arguments: &Arguments) -> Figures 
             place.folder.display()
         );
     }
-    let took = started.elapsed() - from;
-    let (worker_cpu, all_cpu) = (cpu_of(&workers) - cpu_before, machine::all_cpu() - all_before);
+    let took = started.elapsed().saturating_sub(from);
+    let (worker_cpu, all_cpu) =
+        (cpu_of(&workers).saturating_sub(cpu_before), machine::all_cpu().saturating_sub(all_before));
     let memory = workers.iter().map(|worker| machine::peak_memory(worker.id())).fold(0.0, f64::max);
     workers.drain(..).for_each(stop);
     // Sessions that have ended have added up what they did.

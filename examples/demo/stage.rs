@@ -124,8 +124,16 @@ allowed_networks = ["127.0.0.0/8"]
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         wait_for_worker(&folder).await?;
         let results = listen(&channel, Some(&names.results)).await?.1.into();
-        let (_connection, _worker) = (connection, worker);
-        Ok(Self { merchant, channel, results, names, binary, folder, _connection, _worker })
+        Ok(Self {
+            merchant,
+            channel,
+            results,
+            names,
+            binary,
+            folder,
+            _connection: connection,
+            _worker: worker,
+        })
     }
 
     /// Publishes a job.

@@ -44,8 +44,8 @@ fn line(text: &str, max: usize) -> Result<String, String> {
 
 /// Returns the login name, or the user's number where there is no name, as in a container.
 fn login_name() -> String {
-    let named = ["USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok());
-    let name = named.filter_map(|name| actor(&name).ok()).next();
+    let mut named = ["USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok());
+    let name = named.find_map(|name| actor(&name).ok());
     name.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 

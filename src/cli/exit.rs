@@ -38,7 +38,9 @@ impl From<ExitStatus> for ExitCode {
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct Ended {
+    /// The status that the program exits with.
     pub status: ExitStatus,
+    /// The line for the operator on standard error.
     pub reason: String,
 }
 

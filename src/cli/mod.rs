@@ -1,5 +1,7 @@
 //! The command line: one file for each command.
 
+#![expect(clippy::doc_markdown, reason = "a doc comment of an argument is its help text, without marks")]
+
 mod verify_history;
 mod acting;
 mod actor;
@@ -78,6 +80,7 @@ Exit status: 0 done; 1 failed, with the reason on stderr; 2 the command line or 
 If a reader such as head closes standard output, the status does not change. If standard output cannot be written, it is 1.
 Ctrl-C shuts `run` down with status 0. It ends every other command at once, by SIGINT (130 in a shell)."
 )]
+#[expect(missing_docs, reason = "a doc comment here would be its help text")]
 pub struct Arguments {
     /// The configuration file; without it all settings come from the environment
     #[arg(long, short, global = true, env = "PAYOUT_LINK_CONFIG", value_name = "FILE")]

@@ -16,8 +16,11 @@ use crate::{
 /// One connector account.
 #[derive(Debug)]
 pub struct ConnectorSection {
+    /// The connector kind that `kind = "…"` names.
     pub kind: &'static Kind,
+    /// Limits of its calls.
     pub calls: CallSection,
+    /// How its links are followed.
     pub follow: FollowSection,
     /// The account's name at the provider; it stays the same when the URL or the credential changes.
     pub account: Option<String>,
@@ -29,10 +32,13 @@ pub struct ConnectorSection {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CallSection {
+    /// Maximum number of calls under way at once.
     pub concurrency: usize,
+    /// Limit of the connection alone, TLS included.
     pub connect_timeout_seconds: u64,
     /// Limit of the whole call, from the name resolution to the last byte.
     pub timeout_seconds: u64,
+    /// Maximum size of an answer's body, in bytes.
     pub max_response_bytes: usize,
     /// Maximum number of calls begun in any minute.
     pub requests_per_minute: Option<u32>,

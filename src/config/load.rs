@@ -336,7 +336,7 @@ fn read_files(table: &mut Table, path: &str, problems: &mut Vec<String>) {
             Ok(text) if beside.is_some_and(|value| value.as_str() != Some(text.trim())) => {
                 problems.push(format!(
                     "{path}{setting} and {name} are both given, with different values: remove one of them"
-                ))
+                ));
             }
             Ok(text) if LISTS.contains(&setting) => {
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

@@ -45,15 +45,25 @@ use crate::{
 /// The configuration of a worker.
 #[derive(Debug, Default)]
 pub struct Config {
+    /// `[worker]`: identity, leases and limits of the process.
     pub worker: WorkerSection,
+    /// `[database]`: PostgreSQL.
     pub database: DatabaseSection,
+    /// `[broker]`: RabbitMQ.
     pub broker: BrokerSection,
+    /// `[keys]`: encryption and fingerprints.
     pub keys: KeysSection,
+    /// `[jobs]`: decoding and routing.
     pub jobs: JobsSection,
+    /// `[retry]`: repeated calls.
     pub retry: RetrySection,
+    /// `[connectors.NAME]`: one account for each name.
     pub connectors: BTreeMap<String, ConnectorSection>,
+    /// `[webhooks]`: signatures and delivery.
     pub webhooks: WebhooksSection,
+    /// `[retention]`: when stored data is deleted.
     pub retention: RetentionSection,
+    /// `[log]`: form and filter of the log.
     pub log: LogSection,
 }
 

@@ -72,6 +72,7 @@ pub struct DatabaseSection {
     pub batch_bytes: usize,
     /// Maximum number of concurrent batches of one kind.
     pub batches_at_once: usize,
+    /// TLS; each setting replaces what the URL says.
     pub tls: TlsSection,
 }
 
@@ -96,7 +97,9 @@ pub struct BrokerSection {
     /// `amqp://user:password@host:port/vhost`; the vhost `/` is written `%2f`. `?frame_max=` sets the maximum size of
     /// a frame in bytes (default 131072): a message's properties and headers go in one frame.
     pub url: Option<SecretString>,
+    /// RabbitMQ closes a connection that is silent for two of these periods.
     pub heartbeat_seconds: u64,
+    /// Limit of a connection with its TLS and login.
     pub connect_timeout_seconds: u64,
     /// Maximum number of unacknowledged deliveries.
     pub prefetch: u16,
@@ -112,7 +115,9 @@ pub struct BrokerSection {
     pub letter_delivery_limit: u32,
     /// Maximum length of the unrouted queue.
     pub unrouted_limit: u32,
+    /// Names of exchanges, queues and routing keys.
     pub names: Names,
+    /// Certificates of an `amqps://` connection.
     pub tls: TlsSection,
 }
 
@@ -152,6 +157,7 @@ pub struct KeysSection {
 pub struct JobsSection {
     /// The connector for jobs without `x-connector`.
     pub default_connector: Option<String>,
+    /// Whether a `webhook_url` may be `http://`; otherwise such a job is rejected.
     pub allow_http_webhooks: bool,
     /// `reject` or `ignore`.
     pub unknown_fields: UnknownFields,
@@ -164,9 +170,13 @@ pub struct JobsSection {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetrySection {
+    /// The first pause, in milliseconds; each further one is longer.
     pub initial_ms: u64,
+    /// Maximum pause between two calls.
     pub max_interval_seconds: u64,
+    /// Age at which a record without an outcome is concluded.
     pub max_age_seconds: u64,
+    /// Maximum number of `create` calls for one record.
     pub max_attempts: u32,
     /// A wait up to this long is slept in place; for a longer one the record is postponed.
     pub wait_in_place_ms: u64,
@@ -199,9 +209,13 @@ pub struct WebhooksSection {
     pub merchant_secrets: BTreeMap<String, Vec<SecretString>>,
     /// Pauses after the first attempt, the second, …
     pub schedule_seconds: Vec<u64>,
+    /// Maximum of a merchant's Retry-After that is honoured.
     pub retry_after_limit_seconds: u64,
+    /// Limit of one attempt, from the name resolution to the end of the answer.
     pub timeout_seconds: u64,
+    /// Limit of the connection alone, TLS included.
     pub connect_timeout_seconds: u64,
+    /// Maximum size of an answer's body, in bytes.
     pub max_response_bytes: usize,
     /// PEM; replaces the system's certificates.
     pub ca_file: Option<PathBuf>,
@@ -213,8 +227,10 @@ pub struct WebhooksSection {
     pub merchant_concurrency: usize,
     /// Limit of a webhook's wait for a permit; after that it is postponed.
     pub host_patience_ms: u64,
+    /// Networks that webhooks may reach although they are not public.
     #[serde(deserialize_with = "wording::networks")]
     pub allowed_networks: Vec<IpNet>,
+    /// Hosts that webhooks may reach although their addresses are not public.
     pub allowed_hosts: Vec<String>,
     /// `ADDRESS:PORT`; the system's servers if it is empty.
     #[serde(deserialize_with = "wording::addresses")]
@@ -280,7 +296,9 @@ pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
     #[default]
     Auto,
+    /// One line with colours, for a terminal.
     Human,
+    /// One JSON object a line, for a log system.
     Json,
 }
 

@@ -15,15 +15,20 @@ use crate::{postgres::DatabaseTls, rabbitmq::BrokerTls};
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsSection {
+    /// How far the connection is checked; the URL's mode if empty.
     pub mode: Option<TlsMode>,
+    /// PEM; replaces the system's certificates.
     pub ca_file: Option<PathBuf>,
+    /// PEM of the certificate that the worker shows; needs `client_key_file`.
     pub client_certificate_file: Option<PathBuf>,
+    /// PEM of its private key.
     pub client_key_file: Option<PathBuf>,
 }
 
 /// The TLS modes of libpq (<https://www.postgresql.org/docs/current/libpq-ssl.html>, table 34.1). `amqps` has the last two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "libpq's modes by libpq's names")]
 pub enum TlsMode {
     Disable,
     Prefer,

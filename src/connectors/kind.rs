@@ -16,10 +16,13 @@ pub static KINDS: &[Kind] = &[hyperswitch::KIND, razorpayx::KIND, revolut::KIND,
 
 /// A connector kind.
 pub struct Kind {
+    /// The name in the configuration: `revolut`.
     pub name: &'static str,
+    /// The provider's own name, for people.
     pub title: &'static str,
     /// Settings without a default.
     pub needs: &'static [&'static str],
+    /// The jobs that it can carry out.
     pub supports: Supports,
     /// The fields of the provider's errors that are published besides its message.
     pub error_fields: &'static [ErrorField],
@@ -27,18 +30,21 @@ pub struct Kind {
     pub follow: FollowPolicy,
     /// The maximum number of links that one call asks about.
     pub links_per_question: usize,
+    /// Reads the settings of an account from its section.
     pub read: fn(toml::Value) -> Result<Box<dyn Settings>, toml::de::Error>,
 }
 
 /// A field of a provider's error, beside its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorField {
+    /// The provider's code.
     Code,
     /// Only where it is documented as one of a list of words.
     Reason,
 }
 
 impl Kind {
+    /// Looks up a kind by its name in the configuration.
     pub fn named(name: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.name == name)
     }
@@ -73,12 +79,12 @@ pub trait Settings: fmt::Debug + Send + Sync {
 
 /// The policy of a provider that announces changes, ends links itself, and may be asked often.
 pub(super) const FOLLOW: FollowPolicy = FollowPolicy {
-    min_interval: Duration::from_secs(60),
-    max_interval: Duration::from_secs(900),
+    min_interval: Duration::from_mins(1),
+    max_interval: Duration::from_mins(15),
     expiring: None,
     cancels_expired: false,
     confirm_cancel: Duration::ZERO,
-    watch_reversals: Duration::from_secs(7 * 86_400),
+    watch_reversals: Duration::from_hours(7 * 24),
 };
 
 /// Reads a section, for [`Kind::read`].

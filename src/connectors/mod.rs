@@ -40,6 +40,7 @@ use crate::{
 /// The inputs of a call. The idempotency key is the same in every call for one record.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
+    /// The request, with its secrets.
     pub job: &'a CreateLink,
     /// 32 characters of `[a-z0-9]`.
     pub idempotency_key: &'a str,
@@ -49,17 +50,20 @@ pub struct Call<'a> {
     pub first_called_at: Option<OffsetDateTime>,
     /// By the clock of `first_called_at`, which is the database's and need not be the provider's.
     pub now: OffsetDateTime,
+    /// Sent to providers that continue a trace.
     pub trace: &'a TraceContext,
 }
 
 /// A link that the provider is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AskedLink {
+    /// The provider's id of the link.
     pub connector_payout_id: String,
     /// The provider's id of the payout or transaction that came of the link, once it is known.
     pub provider_payout_id: Option<String>,
     /// The status that was announced last.
     pub status: LinkStatus,
+    /// The end of the link, as the provider said it last.
     pub expires_at: Option<OffsetDateTime>,
     /// Whether the worker cancelled the link. Some providers have one word for a cancelled and for an expired link.
     pub is_cancelled: bool,
@@ -72,6 +76,7 @@ pub struct ProviderWebhook {
     pub dedupe_key: String,
     /// The provider's name of the event, for operators.
     pub event_type: String,
+    /// The link that the provider has to be asked about.
     pub link: LinkReference,
 }
 
@@ -161,17 +166,23 @@ pub trait Connector: Send + Sync {
 
 /// A connector as the configuration names it, with its limits.
 pub struct Account {
+    /// `NAME` of `[connectors.NAME]`, stored with each record.
     pub name: Arc<str>,
+    /// The kind of the connector.
     pub kind: &'static Kind,
+    /// The identity of the account at the provider.
     pub id: AccountId,
     /// The provider's, by its answers.
     pub clock: Arc<PeerClock>,
+    /// Makes the calls.
     pub connector: Box<dyn Connector>,
     /// The permits of concurrent calls.
     pub permits: Permits,
     /// The rate limit.
     pub rate: RateLimit,
+    /// Stops calls to a provider that fails.
     pub breaker: Breaker,
+    /// How its links are followed.
     pub follow: FollowSettings,
 }
 
@@ -179,6 +190,7 @@ pub struct Account {
 pub struct FollowSettings {
     /// Whether links are followed at all.
     pub enabled: bool,
+    /// When the provider is asked about a link.
     pub policy: FollowPolicy,
     /// The permits of concurrent questions.
     pub permits: PermitPool,
@@ -239,6 +251,7 @@ impl Outcome {
 }
 
 impl Finding {
+    /// Returns the state of the provider that this finding shows to the circuit breaker.
     pub fn health(&self) -> Health {
         match self {
             Self::Found(_) | Self::Underway { .. } | Self::Ended { .. } | Self::NotFound { .. } => {
@@ -252,12 +265,14 @@ impl Finding {
     }
 }
 
+/// Every configured account.
 pub struct Connectors {
     by_name: BTreeMap<Arc<str>, Account>,
     default: Option<String>,
 }
 
 impl Connectors {
+    /// Collects the accounts; `default` is the account of jobs without `x-connector`.
     pub fn new(accounts: impl IntoIterator<Item = Account>, default: Option<String>) -> Self {
         Self {
             by_name: accounts.into_iter().map(|account| (account.name.clone(), account)).collect(),
@@ -270,6 +285,7 @@ impl Connectors {
         self.by_name.get(name.or(self.default.as_deref())?)
     }
 
+    /// Returns the accounts in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Account> {
         self.by_name.values()
     }

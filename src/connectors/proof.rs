@@ -29,7 +29,9 @@ pub(super) fn check_signature(
 ) -> Result<(), WebhookProblem> {
     let is_signed = usable(secrets).any(|secret| {
         let mut context = hmac::Context::with_key(&hmac::Key::new(algorithm, secret));
-        message.iter().for_each(|part| context.update(part));
+        for part in message {
+            context.update(part);
+        }
         let expected = context.sign();
         signatures
             .iter()

@@ -20,6 +20,7 @@ pub struct Supports {
     pub feature_data: &'static [&'static str],
     /// When its links end.
     pub expiry: &'static str,
+    /// Whether an unclaimed link can be cancelled.
     pub cancels: bool,
 }
 

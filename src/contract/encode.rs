@@ -97,6 +97,7 @@ impl<M: SerializeMap> Fields<M> {
         self.field(name, value)
     }
 
+    #[expect(clippy::ref_option, reason = "`as_ref` in every line would hide the list of fields")]
     fn secret(&mut self, name: &'static str, value: &Option<SecretString>) -> Result<(), M::Error> {
         self.field(name, value.as_ref().map(ExposeSecret::expose_secret))
     }

@@ -58,7 +58,7 @@ fn leaves(job: &CreateLink) -> BTreeMap<String, Value> {
                 left.extend(fields.into_iter().map(|(name, value)| {
                     let path = if path.is_empty() { name } else { format!("{path}.{name}") };
                     (path, value)
-                }))
+                }));
             }
             leaf => drop(leaves.insert(path, leaf)),
         }

@@ -109,8 +109,11 @@ pub fn outline(body: &[u8]) -> Outline {
 /// Values of a message that are no secrets; absent where they cannot be read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outline {
+    /// The identifier, if the body has one that can be read.
     pub merchant_payout_id: Option<String>,
+    /// The amount in minor units, with the digits as they were written.
     pub minor_amount: Option<String>,
+    /// The currency as it was written.
     pub currency: Option<String>,
     /// Of a result.
     pub error_code: Option<String>,

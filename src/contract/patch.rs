@@ -7,6 +7,7 @@ use super::decode::repeats_a_field;
 /// The reason why a message cannot be patched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
+    /// The body is not JSON.
     #[error("the message is not JSON")]
     NotJson,
     /// Only one of the two would be left, and nobody chose which.

@@ -66,9 +66,13 @@ struct ConnectorDetails<'a> {
 pub struct EventContent {
     /// The state that the record comes to.
     pub state: PayoutLinkState,
+    /// The type: `type` and routing key of the result.
     pub event_type: EventType,
+    /// The status in Prism's words.
     pub payout_status: PayoutStatus,
+    /// The provider's id of the payout, once it is known.
     pub connector_payout_id: Option<String>,
+    /// The HTTP status of the provider's last answer, or 0.
     pub status_code: u16,
     /// `unified_details.code`, where there is an error.
     pub error_code: Option<ConclusionCode>,

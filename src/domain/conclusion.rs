@@ -8,7 +8,12 @@ pub enum Conclusion {
     /// The provider created the link.
     Created(CreatedLink),
     /// The provider declined.
-    Declined { error: ConnectorError, payout_status: PayoutStatus },
+    Declined {
+        /// The provider's reason.
+        error: ConnectorError,
+        /// The final status of the payout.
+        payout_status: PayoutStatus,
+    },
     /// Nothing was created and retries ran out.
     Unavailable(ConnectorError),
     /// The provider may have created a link, and no look-up can resolve it.
@@ -20,9 +25,13 @@ pub enum Conclusion {
 /// `unified_details.code` of a conclusion without a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConclusionCode {
+    /// The provider declined the payout.
     ConnectorRejected,
+    /// Nothing was created, and retries ran out.
     ConnectorUnavailable,
+    /// A call may have created a link, and no replay rule tells.
     OutcomeUnknown,
+    /// An operator resolved the record as not created.
     NotCreated,
 }
 

@@ -9,12 +9,15 @@ use super::Country;
 /// They are boxed because few jobs have them and thousands of jobs wait for an answer at once.
 #[derive(Debug, Default)]
 pub struct PayoutAddress {
+    /// Where goods would go; passed on to providers that ask for it.
     pub shipping_address: Option<Box<Address>>,
+    /// Where the recipient lives; some providers require it.
     pub billing_address: Option<Box<Address>>,
 }
 
 /// A postal address with contact details.
 #[derive(Debug, Default)]
+#[expect(missing_docs, reason = "Prism's fields by Prism's names, passed on as they are")]
 pub struct Address {
     pub first_name: Option<SecretString>,
     pub last_name: Option<SecretString>,
@@ -32,6 +35,7 @@ pub struct Address {
 
 /// The recipient of a payout.
 #[derive(Debug, Default)]
+#[expect(missing_docs, reason = "Prism's fields by Prism's names, passed on as they are")]
 pub struct Customer {
     pub name: Option<String>,
     pub first_name: Option<String>,
@@ -71,11 +75,13 @@ fn joined(parts: [Option<&str>; 2]) -> Option<String> {
 pub struct CustomerDocument {
     /// `CPF`, `CNPJ`, `PSN` or `OTHER`.
     pub document_type: Option<&'static str>,
+    /// The number as it stands on the document.
     pub document_number: Option<SecretString>,
 }
 
 /// The recipient's browser, as the merchant saw it.
 #[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "Prism's fields by Prism's names, passed on as they are")]
 pub struct BrowserInformation {
     pub color_depth: Option<u32>,
     pub screen_height: Option<u32>,

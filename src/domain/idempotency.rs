@@ -27,7 +27,8 @@ pub fn idempotency_key_of(deployment: &str, merchant_id: &str, merchant_payout_i
     for five in digest.as_ref()[..20].chunks_exact(5) {
         let bits = five.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
         for digit in (0..8).rev() {
-            key.push(char::from(ALPHABET[(bits >> (5 * digit)) as usize & 31]));
+            let index = u8::try_from(bits >> (5 * digit) & 31).unwrap_or_default();
+            key.push(char::from(ALPHABET[usize::from(index)]));
         }
     }
     key

@@ -12,24 +12,37 @@ use super::{
 /// Prism's CreateLink request (contract, section 2), decoded. `Debug` shows no secret.
 #[derive(Debug)]
 pub struct CreateLink {
+    /// The merchant's identifier of the payout: one record for each.
     pub merchant_payout_id: MerchantPayoutId,
+    /// The addresses of the recipient.
     pub address: PayoutAddress,
     /// JSON text for the connector. Each connector documents its keys.
     pub connector_feature_data: Option<SecretString>,
+    /// Where the payout goes, if the merchant knows it already.
     pub payout_method_data: Option<PayoutMethod>,
+    /// A quote that the provider has given.
     pub connector_quote_id: Option<String>,
+    /// The provider's payout that this link is for, if one exists.
     pub connector_payout_id: Option<String>,
+    /// The amount that the recipient gets.
     pub amount: Money,
+    /// The currency of the payout; connectors do not convert.
     pub destination_currency: Currency,
+    /// The recipient.
     pub customer: Option<Box<Customer>>,
+    /// How fast the payout has to arrive.
     pub priority: Option<PayoutPriority>,
+    /// The recipient's account as the provider stores it.
     pub connector_payout_method_id: Option<String>,
+    /// Where the webhooks go; without it there are none.
     pub webhook_url: Option<WebhookUrl>,
+    /// The recipient's browser, for the checks of some providers.
     pub browser_info: Option<Box<BrowserInformation>>,
     /// Replaces the configured credential for this job.
     pub access_token: Option<SecretString>,
     /// The purpose of the payout as the recipient sees it, 255 bytes at most.
     pub description: Option<String>,
+    /// The account that the payout is paid from.
     pub source_bank_data: Option<PayoutMethod>,
 }
 
@@ -39,6 +52,7 @@ pub struct MerchantPayoutId(String);
 
 /// The reason why an identifier is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum InvalidIdentifier {
     #[error("the identifier is empty: 1 to 255 bytes are expected")]
     Empty,
@@ -77,6 +91,7 @@ pub struct WebhookUrl(Url);
 
 /// The reason why a webhook URL is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum InvalidWebhookUrl {
     #[error("the URL is longer than 2,048 bytes as it is called: shorten it")]
     TooLong,

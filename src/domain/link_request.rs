@@ -5,7 +5,9 @@ use super::{LinkStatus, MerchantPayoutId, PayoutLinkState, Rejection, RejectionC
 /// A message about a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkRequest {
+    /// The record that the message is about.
     pub merchant_payout_id: MerchantPayoutId,
+    /// What is wanted.
     pub kind: LinkRequestKind,
     /// Why the link is cancelled, for operators.
     pub reason: Option<String>,
@@ -16,7 +18,9 @@ pub struct LinkRequest {
 /// The kind of a message about a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkRequestKind {
+    /// Cancel the link, if nobody has claimed it.
     Cancel,
+    /// Publish the newest event of the record again.
     Status,
 }
 
@@ -40,6 +44,7 @@ impl LinkRequestKind {
 pub enum LinkRequestAnswer {
     /// The newest event of the record.
     NewestEvent,
+    /// The reason why there is no event.
     Rejected(Rejection),
 }
 

@@ -31,6 +31,7 @@ impl Currency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Money {
     minor_amount: i64,
+    /// The currency, which says how many decimals the minor units are.
     pub currency: Currency,
 }
 

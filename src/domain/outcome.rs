@@ -10,13 +10,17 @@ use super::{PayoutStatus, Redactor, redaction, text};
 /// A payout link as the provider made it.
 #[derive(Debug, Clone)]
 pub struct CreatedLink {
+    /// The provider's id of the payout.
     pub connector_payout_id: String,
+    /// The status in Prism's words.
     pub payout_status: PayoutStatus,
     /// The provider's own status, if this version does not know it. The timeline shows it.
     pub unknown_status: Option<String>,
     /// A secret: anybody who has the URL can claim the payout.
     pub url: SecretString,
+    /// The end of the link; `None` if the provider does not say it.
     pub expires_at: Option<OffsetDateTime>,
+    /// The HTTP status of the answer.
     pub status_code: u16,
 }
 
@@ -28,14 +32,17 @@ pub struct CreatedLink {
 pub struct ConnectorError {
     /// The HTTP status of the answer, or 0 if there was none.
     pub status_code: u16,
+    /// The provider's code, as it came.
     pub code: Option<String>,
+    /// The provider's text for people, or what prevented an answer.
     pub message: String,
+    /// A more exact code, where the provider has one.
     pub reason: Option<String>,
 }
 
 impl ReplayRule {
     /// The window of a key that does not expire. It is longer than any record is processed.
-    pub const NO_END: Duration = Duration::from_secs(10 * 366 * 86_400);
+    pub const NO_END: Duration = Duration::from_hours(10 * 366 * 24);
 }
 
 impl ConnectorError {
@@ -75,13 +82,23 @@ pub enum Outcome {
     /// The provider created the link.
     Created(CreatedLink),
     /// The provider created the payout, but its link is not ready. The worker looks it up by this id and never creates it again.
-    Underway { connector_payout_id: String, status_code: u16 },
+    Underway {
+        /// The provider's id of the payout.
+        connector_payout_id: String,
+        /// The HTTP status of the answer.
+        status_code: u16,
+    },
     /// The provider declined, for a reason that a retry does not change.
     Declined(ConnectorError),
     /// The request was not sent, so nothing was created.
     NotSent(ConnectorError),
     /// The provider did nothing, for a reason that may change (429, 503 with Retry-After, the configured credential).
-    TryLater { error: ConnectorError, retry_after: Option<Duration> },
+    TryLater {
+        /// Why nothing was done.
+        error: ConnectorError,
+        /// The wait that the provider asked for.
+        retry_after: Option<Duration>,
+    },
     /// The provider has the key already, but does not say for which payout. The outcome is looked up or stays unknown.
     AlreadyExists(ConnectorError),
     /// The provider may have created the link.
@@ -93,23 +110,32 @@ pub enum Outcome {
 pub enum Finding {
     /// The link exists.
     Found(CreatedLink),
+    /// The payout exists, and its link is not ready.
     Underway {
+        /// The provider's id of the payout.
         connector_payout_id: String,
+        /// The HTTP status of the answer.
         status_code: u16,
     },
     /// The payout exists and will never have a usable link (cancelled, failed).
     Ended {
+        /// The provider's reason.
         error: ConnectorError,
+        /// The final status of the payout.
         payout_status: PayoutStatus,
+        /// The provider's id of the payout.
         connector_payout_id: String,
     },
     /// The provider has no such payout.
     NotFound {
+        /// The HTTP status of the answer.
         status_code: u16,
     },
     /// The look-up itself was not answered.
     Unanswered {
+        /// Why there is no answer.
         error: ConnectorError,
+        /// The wait that the provider asked for.
         retry_after: Option<Duration>,
     },
 }
@@ -221,7 +247,12 @@ impl Finding {
 pub enum ReplayRule {
     /// A retry with the same idempotency key returns the same link while the first call is younger than `window`.
     /// After that the worker uses the look-up, if there is one.
-    SameKey { window: Duration, look_up: Option<LookUp> },
+    SameKey {
+        /// How long the provider keeps the key after the first call.
+        window: Duration,
+        /// How the payout is looked up after that, if the provider offers it.
+        look_up: Option<LookUp>,
+    },
     /// The worker looks the payout up by its reference before any retry.
     LookUp(LookUp),
     /// The provider supports neither a safe retry nor a look-up.

@@ -11,7 +11,9 @@ use super::{AttemptOutcome, CreateLink, Progress};
 /// The W3C Trace Context of the job, passed on unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TraceContext {
+    /// W3C trace context of the job, version 00.
     pub traceparent: Option<String>,
+    /// The vendors' part, passed on unchanged.
     pub tracestate: Option<String>,
 }
 
@@ -24,13 +26,17 @@ pub struct OpenLink {
     pub merchant_id: String,
     /// The name of the connector in the configuration.
     pub connector: String,
+    /// The request, decrypted.
     pub job: Box<CreateLink>,
+    /// How far the record has come.
     pub progress: Progress,
     /// Number of the record's last event; 0 if it has none. Only a record that is tried again has one.
     pub last_sequence: u32,
+    /// How long this worker may act on the record.
     pub lease: Lease,
     /// `true` if the row already counts the next call, because the insert of a new record counts its first call.
     pub call_is_written: bool,
+    /// The trace of the job, continued in results, calls and webhooks.
     pub trace: TraceContext,
     /// Calls that were made under this lease and are not stored yet.
     pub calls: Vec<Attempt>,
@@ -39,6 +45,7 @@ pub struct OpenLink {
 /// The lease of a row. The database's clock decides when it expires; a worker can only underestimate the remaining time.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
+    /// The claim that holds the record: a new one for each claim.
     pub holder: Uuid,
     /// The database's time when the lease was granted.
     pub granted_at: OffsetDateTime,
@@ -46,6 +53,7 @@ pub struct Lease {
     pub asked_at: Instant,
     /// This process's clock when the answer came. `granted_at` cannot be later.
     pub answered_at: Instant,
+    /// How long the lease lasts from `asked_at`.
     pub length: Duration,
 }
 
@@ -75,13 +83,17 @@ impl Lease {
 /// One HTTP call to a provider or a merchant, as the timeline shows it.
 #[derive(Debug, Clone)]
 pub struct Attempt {
+    /// What was called.
     pub kind: AttemptKind,
     /// Counted from 1 within its kind.
     pub number: u32,
+    /// When the request was begun, by the worker's clock.
     pub started_at: OffsetDateTime,
+    /// The time until the outcome was known.
     pub took: Duration,
     /// The HTTP status, or 0 if there was no answer.
     pub status_code: u16,
+    /// What the attempt came to.
     pub outcome: AttemptOutcome,
     /// The error, or the provider's id of the payout. Short and free of secrets.
     pub detail: Option<String>,
@@ -90,8 +102,11 @@ pub struct Attempt {
 /// The kind of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptKind {
+    /// A call that creates a link.
     Create,
+    /// A call that looks a payout up.
     LookUp,
+    /// A webhook to the merchant.
     Post,
 }
 

@@ -7,8 +7,11 @@ use super::PrismEnum;
 /// The kind of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldKind {
+    /// Identifies a person or an account: encrypted, never logged.
     Secret,
+    /// Text that identifies nobody.
     Text,
+    /// A country's ISO 3166-1 alpha-2 code.
     Country,
     /// A name of one of Prism's lists.
     Name(PrismEnum),
@@ -20,19 +23,25 @@ pub type MethodFields = &'static [(&'static str, bool, FieldKind)];
 /// The key of a payout method, and its fields.
 #[derive(Debug, Clone, Copy)]
 pub struct MethodKind {
+    /// The name on the wire: `ach`.
     pub name: &'static str,
+    /// The fields that it may have.
     pub fields: MethodFields,
 }
 
 /// One payout method with the fields that the job gives.
 pub struct PayoutMethod {
+    /// The kind, with the fields that it allows.
     pub kind: MethodKind,
+    /// The fields that the job gives, by their names on the wire.
     pub fields: Vec<(&'static str, MethodField)>,
 }
 
 /// A value of a payout method.
 pub enum MethodField {
+    /// A value that identifies a person or an account.
     Secret(SecretString),
+    /// A value that identifies nobody.
     Clear(String),
 }
 

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::LazyLock};
 
 /// One of Prism's enums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Prism's enums by Prism's names")]
 pub enum PrismEnum {
     Currency,
     CountryAlpha2,
@@ -99,6 +100,7 @@ impl Country {
 
 /// The priority of a payout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Prism's priorities by Prism's names")]
 pub enum PayoutPriority {
     Instant,
     Fast,
@@ -132,6 +134,7 @@ impl PayoutPriority {
 
 /// The status of a payout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "Prism's statuses by Prism's names")]
 pub enum PayoutStatus {
     Success,
     Failed,

@@ -3,6 +3,7 @@
 /// The rejection of a job. The worker never calls a provider for a rejected job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
+    /// The code on the wire.
     pub code: RejectionCode,
     /// For a developer: what is wrong, and what is expected.
     pub message: String,
@@ -13,10 +14,15 @@ pub struct Rejection {
 /// `unified_details.code` (contract, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectionCode {
+    /// A field or the whole message breaks the contract.
     InvalidJob,
+    /// There is no `merchant_payout_id`.
     MissingIdentifier,
+    /// The identifier belongs to another request.
     IdempotencyConflict,
+    /// No account has the name in `x-connector`.
     UnknownConnector,
+    /// The connector cannot carry out the job.
     UnsupportedByConnector,
     /// A message about a link names no record of its merchant.
     NotFound,

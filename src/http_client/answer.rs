@@ -12,7 +12,9 @@ use time::OffsetDateTime;
 /// A whole answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
+    /// The HTTP status.
     pub status: StatusCode,
+    /// The headers, at most as many as the client reads.
     pub headers: HeaderMap,
     /// The body, decompressed if its encoding is known.
     pub body: Bytes,
@@ -23,8 +25,11 @@ pub struct Answer {
 /// A status line with headers. The body may be incomplete.
 #[derive(Debug, Clone)]
 pub struct StatusAnswer {
+    /// The HTTP status.
     pub status: StatusCode,
+    /// The headers, at most as many as the client reads.
     pub headers: HeaderMap,
+    /// How the reading of the body ended.
     pub body: BodyEnd,
 }
 
@@ -40,7 +45,7 @@ pub enum BodyEnd {
 }
 
 /// The maximum wait, which clocks and databases can represent.
-const MAX_WAIT: Duration = Duration::from_secs(10 * 366 * 86_400);
+const MAX_WAIT: Duration = Duration::from_hours(10 * 366 * 24);
 
 impl Answer {
     /// Reads `Retry-After`; see [`retry_after`].

@@ -273,7 +273,7 @@ fn unanswered(mut error: TrySendError<Request>) -> Unanswered {
 
 /// Returns whether the server says that it did not process the request (RFC 9113, 8.7 and 6.8).
 ///
-/// It says so with REFUSED_STREAM, or with GOAWAY for later streams. h2 ends no other stream with the server's GOAWAY.
+/// It says so with `REFUSED_STREAM`, or with GOAWAY for later streams. h2 ends no other stream with the server's GOAWAY.
 fn is_rejected(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| {

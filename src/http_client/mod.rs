@@ -43,6 +43,7 @@ use self::{
 /// Limits of every call of one client.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
+    /// Limit of the connection alone, TLS included.
     pub connect_timeout: Duration,
     /// From the name resolution to the last byte of the answer.
     pub timeout: Duration,
@@ -69,6 +70,7 @@ pub enum CallError {
 
 /// The client cannot be created.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum NoClient {
     #[error("HTTP: {0}")]
     Http(#[from] reqwest::Error),

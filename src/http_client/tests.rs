@@ -237,7 +237,7 @@ async fn an_answer_is_whole_or_it_is_unknown_however_it_ends() {
             // then what was sent whole is there, and of what was not nothing is taken for it.
             match client.call(client.post(&server.url).body("{}")).await {
                 Ok(answer) => {
-                    assert_eq!((&answer.body[..], whole), (&b"helloworld"[..], true), "{head}{body}")
+                    assert_eq!((&answer.body[..], whole), (&b"helloworld"[..], true), "{head}{body}");
                 }
                 Err(CallError::Unknown(_)) => assert!(!whole, "{head}{body}"),
                 Err(CallError::NotSent(reason)) => panic!("{head}{body}: {reason}"),
@@ -275,7 +275,7 @@ async fn what_ends_before_the_request_has_left_was_not_sent() {
     let encrypted = silent.url.replace("http:", "https:");
     for client in [
         client.clone(),
-        Client::new(HttpSettings { connect_timeout: Duration::from_secs(60), ..soon }).unwrap(),
+        Client::new(HttpSettings { connect_timeout: Duration::from_mins(1), ..soon }).unwrap(),
     ] {
         let Err(CallError::NotSent(reason)) = client.call(client.get(&encrypted)).await else { panic!() };
         assert!(reason.starts_with("timed out: could not connect"), "{reason}");

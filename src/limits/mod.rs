@@ -41,8 +41,12 @@ impl PermitPool {
     }
 
     /// Waits for a permit.
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "the semaphore is private and never closed"
+    )]
     pub async fn take(&self) -> PooledPermit {
-        #[expect(clippy::expect_used, reason = "the semaphore is private and never closed")]
         let permit = self.semaphore.clone().acquire_owned().await.expect("the semaphore is never closed");
         PooledPermit { _permit: permit }
     }
@@ -71,7 +75,9 @@ impl PermitPool {
 /// New work, or due work that waited in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
+    /// Work for a job that just arrived.
     New,
+    /// Work that was stored before and became due.
     Due,
 }
 

@@ -31,7 +31,7 @@ impl RateLimit {
         let at_once = per_minute.div_ceil(10);
         // Both together stay within the limit, also in the minute after a rest.
         let steady = (per_minute - at_once).max(1);
-        let interval = Duration::from_secs(60) / steady;
+        let interval = Duration::from_mins(1) / steady;
         Self(Some(Limit { interval, burst: interval * (at_once - 1), next: Mutex::new(Instant::now()) }))
     }
 

@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_call_begins_with_its_row_only_where_a_lost_one_can_be_resolved() {
-        let look_up = LookUp { settle: Duration::from_secs(60) };
+        let look_up = LookUp { settle: Duration::from_mins(1) };
         let same_key = ReplayRule::SameKey { window: ReplayRule::NO_END, look_up: None };
         assert_eq!(first_hold(same_key), Hold::BeginCall);
         assert_eq!(first_hold(ReplayRule::LookUp(look_up)), Hold::BeginCall);

@@ -74,7 +74,9 @@ use crate::{
 /// Settings of a [`Pipeline`].
 #[derive(Debug, Clone)]
 pub struct PipelineSettings {
+    /// How jobs are decoded.
     pub decode: DecodePolicy,
+    /// The limits of retries.
     pub retry: RetryPolicy,
     /// A wait up to this long is slept in place; for a longer one the record is postponed.
     pub wait_in_place: Duration,
@@ -86,10 +88,13 @@ pub struct PipelineSettings {
     pub publish_patience: Duration,
     /// First pause before an event is published again.
     pub publish_pause: Duration,
+    /// How due records and events are found.
     pub sweeper: SweeperSettings,
+    /// When stored data is deleted.
     pub retention: RetentionSettings,
     /// Begins without an end after which a message counts as poison.
     pub max_unfinished_begins: u32,
+    /// Names of exchanges and queues.
     pub names: Names,
     /// Name of the deployment, part of every idempotency key unless it is empty.
     pub deployment: String,
@@ -97,9 +102,13 @@ pub struct PipelineSettings {
 
 /// Takes jobs, processes records, and delivers events.
 pub struct Pipeline {
+    /// The worker's state in PostgreSQL.
     pub store: Store,
+    /// Publishes results, replies and dead letters.
     pub publisher: Publisher,
+    /// The accounts that links are created at.
     pub connectors: Connectors,
+    /// Delivers webhooks.
     pub webhooks: Webhooks,
     metrics: Metrics,
     ignored_fields: IgnoredFields,
@@ -237,7 +246,7 @@ impl Pipeline {
         match error {
             StoreError::LeaseLost => tracing::warn!("lease lost, abandoned"),
             StoreError::Unavailable(_) => {
-                tracing::warn!(%error, "abandoned after a database error; will be retried when the lease expires")
+                tracing::warn!(%error, "abandoned after a database error; will be retried when the lease expires");
             }
             StoreError::Inconsistent { .. } | StoreError::Rejected(_) => {
                 tracing::error!(%error, "abandoned after a database error; will be retried when the lease expires");

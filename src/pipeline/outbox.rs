@@ -57,7 +57,7 @@ struct PostedWebhook {
 /// If a webhook takes longer than this, the publication is stored first.
 const TOGETHER: Duration = Duration::from_millis(500);
 /// The pause between two publications of one event doubles up to this.
-const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(300);
+const MAX_PUBLISH_PAUSE: Duration = Duration::from_mins(5);
 
 impl Pipeline {
     /// Delivers an event. Its permit is released as soon as the result is published, so a slow webhook receiver delays

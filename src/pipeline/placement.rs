@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Interval between two counts.
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_mins(1);
 
 /// The number of open records, by what the current configuration can do with them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -55,6 +55,7 @@ impl WebhookOutcome {
 }
 
 impl WebhookIntake {
+    /// Creates the intake over connections of its own, so that webhooks never wait for jobs.
     pub fn new(pipeline: Arc<Pipeline>, store: ProviderWebhooks) -> Self {
         Self { pipeline, store, is_failure_logged: AtomicBool::new(false) }
     }

@@ -209,7 +209,7 @@ impl Pipeline {
                 match exchange {
                     Ok(()) => is_published = true,
                     Err(error) => {
-                        tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "result not published, will retry")
+                        tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "result not published, will retry");
                     }
                 }
             }

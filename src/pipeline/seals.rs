@@ -21,7 +21,7 @@ pub(super) struct SealCounterSettings {
 
 impl Default for SealCounterSettings {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(60), warning_interval: Duration::from_secs(3600) }
+        Self { interval: Duration::from_mins(1), warning_interval: Duration::from_hours(1) }
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn many_seals_are_warned_of_once_an_interval() {
-        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        let (now, hour) = (Instant::now(), Duration::from_hours(1));
         for (seals, warned_at, is_due) in [
             (MANY_SEALS - 1, None, false),
             (MANY_SEALS, None, true),

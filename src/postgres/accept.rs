@@ -30,10 +30,15 @@ pub struct NewLink {
     pub connector: String,
     /// Whether the job named the connector itself, or got the configured default.
     pub connector_is_named: bool,
+    /// The request.
     pub job: Box<CreateLink>,
+    /// The queue that the requester wants the result in.
     pub reply_to: Option<String>,
+    /// Returned to the requester unchanged.
     pub correlation_id: Option<String>,
+    /// The trace of the job, continued in results, calls and webhooks.
     pub trace: TraceContext,
+    /// What the claim does with the record.
     pub hold: Hold,
     /// The account of a call that begins with the same write.
     pub account: AccountId,

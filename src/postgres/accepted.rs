@@ -13,7 +13,19 @@ pub enum Accepted {
     /// A duplicate of an open record. The result will go to this message's `reply_to`.
     InProgress,
     /// A duplicate of a concluded record. Its stored result is published again.
-    Finished { event_id: Uuid, event_type: EventType, connector: String, result: Vec<u8> },
+    Finished {
+        /// `message_id` of the result.
+        event_id: Uuid,
+        /// The type of the event.
+        event_type: EventType,
+        /// The connector account of the first job.
+        connector: String,
+        /// The stored result: JSON that holds the link, a secret.
+        result: Vec<u8>,
+    },
     /// Another request under the same key. The first is unchanged; these fields differ.
-    Conflict { fields: Vec<String> },
+    Conflict {
+        /// Paths of the fields that differ.
+        fields: Vec<String>,
+    },
 }

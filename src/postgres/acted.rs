@@ -12,15 +12,21 @@ use crate::{
 /// A record as an operator's act finds it. The act counts only if the record has not changed until it is stored.
 #[derive(Debug)]
 pub struct ActedRecord {
+    /// The id of the record.
     pub id: Uuid,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
     /// The connector's name in the configuration.
     pub connector: String,
+    /// How the record was concluded, as far as it decides about another attempt.
     pub concluded: Concluded,
+    /// When the last call of any kind began.
     pub last_called_at: Option<OffsetDateTime>,
     /// HTTP status of the provider's last answer, or 0.
     pub status_code: u16,
+    /// The status of the created link that was announced last.
     pub link_status: Option<String>,
     /// The newest event; `None` before the first conclusion.
     pub last_event: Option<Uuid>,
@@ -28,9 +34,11 @@ pub struct ActedRecord {
     pub last_sequence: u32,
     /// The request; `None` if it is erased or cannot be decrypted.
     pub job: Option<Box<CreateLink>>,
+    /// The trace of the job, continued in results, calls and webhooks.
     pub trace: TraceContext,
     /// When the record is due; `None` unless it is open.
     pub due_at: Option<OffsetDateTime>,
+    /// Whether a worker has claimed the record.
     pub is_leased: bool,
     /// When the provider was asked about the link last.
     pub asked_at: Option<OffsetDateTime>,

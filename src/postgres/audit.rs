@@ -8,20 +8,31 @@ use super::{Store, connect::answered, error::StoreError};
 /// A record and its event, with the values that the rules compare.
 #[derive(Debug)]
 pub struct Audited {
+    /// The id of the record.
     pub id: Uuid,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
     /// Minor units of `currency`.
     pub amount_minor: i64,
+    /// ISO 4217 code of the amount.
     pub currency: String,
+    /// `open`, `created`, `failed` or `unknown`.
     pub state: String,
+    /// The provider's id of the payout, once it is known.
     pub connector_payout_id: Option<String>,
+    /// Whether the outcome of a `create` call is unknown.
     pub in_doubt: bool,
+    /// Whether a worker has claimed it.
     pub leased: bool,
+    /// Whether its `due_at` has passed.
     pub due: bool,
+    /// When the job was accepted.
     pub created_at: OffsetDateTime,
     /// Outcomes of the `create` attempts, in their order.
     pub calls: Vec<String>,
+    /// The event of the conclusion.
     pub event: Option<AuditedEvent>,
     /// All stored text of the record, if it was asked for.
     pub text: Option<Vec<u8>>,
@@ -30,28 +41,41 @@ pub struct Audited {
 /// The event of an [`Audited`] record.
 #[derive(Debug)]
 pub struct AuditedEvent {
+    /// `message_id` of the result.
     pub id: Uuid,
+    /// The type: `payout_link.created`.
     pub r#type: String,
+    /// Whether its result is published.
     pub published: bool,
+    /// Whether its `due_at` has passed.
     pub due: bool,
+    /// Whether a worker has claimed it.
     pub leased: bool,
+    /// `none`, `pending`, `delivered` or `abandoned`.
     pub webhook_state: String,
+    /// Attempts to deliver the webhook.
     pub webhook_attempts: i32,
 }
 
 /// An act of an operator after which a record is concluded again.
 #[derive(Debug)]
 pub struct AuditedAction {
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
+    /// The command: `resolve`, `retry` or `look-up`.
     pub command: String,
 }
 
 /// The event of a conclusion that another one followed.
 #[derive(Debug)]
 pub struct AuditedEarlier {
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
+    /// The event that is not the newest conclusion's.
     pub event: AuditedEvent,
 }
 

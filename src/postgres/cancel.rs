@@ -14,6 +14,7 @@ use crate::domain::LinkStatus;
 /// The state of a link that is to be cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CancelState {
+    /// The status that was announced last.
     pub status: LinkStatus,
     /// Whether the request waits for the provider's answer.
     pub is_requested: bool,

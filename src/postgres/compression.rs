@@ -84,7 +84,7 @@ mod tests {
         }
     }
 
-    /// Existing databases hold values that lz4_flex compressed with a table of its own, on the heap.
+    /// Existing databases hold values that `lz4_flex` compressed with a table of its own, on the heap.
     #[test]
     fn values_of_earlier_versions_decompress() {
         let compressed = concat!(

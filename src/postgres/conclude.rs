@@ -92,6 +92,7 @@ impl Row {
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Unconcluded {
+    /// Why it was not concluded.
     pub error: StoreError,
     /// The record, unchanged.
     pub link: Box<OpenLink>,

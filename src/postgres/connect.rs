@@ -17,6 +17,7 @@ use super::{
 };
 use crate::setting_url::DATABASE;
 
+/// How the database is reached.
 #[derive(Debug, Clone)]
 pub struct DatabaseSettings {
     /// `postgres://user:password@host:port/database?sslmode=…`

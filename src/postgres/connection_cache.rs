@@ -18,7 +18,7 @@ use crate::lock::lock;
 /// An idle connection goes back to the pool after this time, because others may need it.
 pub(super) const IDLE: Duration = Duration::from_millis(100);
 /// Every connection goes back to the pool after this time, because the pool replaces old ones.
-const MAX_AGE: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = Duration::from_mins(1);
 
 pub(super) struct ConnectionCache {
     pool: PgPool,

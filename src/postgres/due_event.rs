@@ -12,18 +12,27 @@ use crate::domain::{Attempt, EventType, Lease, TraceContext};
 pub struct DueEvent {
     /// UUIDv7: `message_id` of the result and `webhook-id`.
     pub id: Uuid,
+    /// The record that the event is of.
     pub payout_link_id: Uuid,
+    /// The type of the event.
     pub event_type: EventType,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The name of the connector account.
     pub connector: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
     /// 1 for the event of the conclusion, then without gaps.
     pub sequence: u32,
     /// JSON, identical in every publication. It holds the link, which is a secret.
     pub result: Bytes,
+    /// The queue that the requester wants the result in.
     pub reply_to: Option<String>,
+    /// Returned to the requester unchanged.
     pub correlation_id: Option<String>,
+    /// The trace of the job, continued in results, calls and webhooks.
     pub trace: TraceContext,
+    /// Whether the result is published.
     pub published: bool,
     /// The reply is not published yet, because the requester's queue has rejected it so far.
     pub reply_due: bool,
@@ -31,7 +40,9 @@ pub struct DueEvent {
     pub publish_attempts: u32,
     /// Time until the next publication; the webhook may be due earlier.
     pub publish_due_in: Duration,
+    /// The state of the webhook.
     pub webhook: WebhookState,
+    /// The URL of the webhook, if the job has one.
     pub webhook_url: Option<Url>,
     /// Whether the next webhook attempt is due; publishing may be due earlier.
     pub webhook_is_due: bool,
@@ -43,6 +54,7 @@ pub struct DueEvent {
     pub webhook_attempts: u32,
     /// Those of them before the last redelivery by an operator: the schedule began anew after them.
     pub redelivered_after: u32,
+    /// How long this worker may act on it.
     pub lease: Lease,
 }
 
@@ -59,8 +71,11 @@ impl fmt::Debug for DueEvent {
 /// State of an event's webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookState {
+    /// The job has no `webhook_url`.
     None,
+    /// It is not delivered yet.
     Pending,
+    /// The merchant answered with a 2xx status.
     Delivered,
     /// The merchant answered 410, or the schedule is exhausted. The payout link's state is not affected.
     Abandoned,
@@ -81,13 +96,17 @@ impl WebhookState {
 /// How far the delivery of an event has come.
 #[derive(Debug)]
 pub struct EventProgress {
+    /// Whether the result is published.
     pub published: bool,
     /// See [`DueEvent::reply_due`].
     pub reply_due: bool,
+    /// Publications that failed so far.
     pub publish_attempts: u32,
     /// The webhook is still being delivered under the event's lease: only the publication is stored.
     pub keeps_lease: bool,
+    /// The state of the webhook afterwards.
     pub webhook: WebhookState,
+    /// Webhook attempts so far.
     pub webhook_attempts: u32,
     /// Webhook attempts since the last write.
     pub webhook_calls: Vec<Attempt>,

@@ -17,6 +17,7 @@ use crate::contract;
 /// Whether a record was erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Erased {
+    /// Its request, results and secrets are erased.
     Done,
     /// The record is open, or is not as it was when it was read. Nothing is erased.
     Changed,

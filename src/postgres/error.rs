@@ -13,7 +13,16 @@ pub enum StoreError {
     LeaseLost,
     /// A stored row cannot be read. The caller reports it.
     #[error("{table}.{column} of {id}: {reason}")]
-    Inconsistent { table: &'static str, column: &'static str, id: Uuid, reason: String },
+    Inconsistent {
+        /// The table of the row.
+        table: &'static str,
+        /// The column that cannot be read.
+        column: &'static str,
+        /// The id of the row.
+        id: Uuid,
+        /// Why it cannot be read.
+        reason: String,
+    },
     /// The database rejects the values of this row. The caller reports it.
     #[error("the database rejected the statement: {0}")]
     Rejected(String),

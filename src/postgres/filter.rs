@@ -11,11 +11,15 @@ use crate::domain::{ConclusionCode, LinkStatus, PayoutLinkState, PayoutStatus};
 pub struct RecordFilter {
     /// Any of these; empty: every state.
     pub states: Vec<PayoutLinkState>,
+    /// The status of the last result, in Prism's words.
     pub payout_status: Option<PayoutStatus>,
+    /// The status of a created link.
     pub link_status: Option<LinkStatus>,
+    /// The merchant (`x-merchant-id`).
     pub merchant_id: Option<String>,
     /// The connector account's name in the configuration.
     pub connector: Option<String>,
+    /// The code of the conclusion.
     pub error_code: Option<ConclusionCode>,
     /// The job was accepted at this time or later, as its record's id says.
     pub since: Option<OffsetDateTime>,
@@ -25,6 +29,7 @@ pub struct RecordFilter {
     pub min_amount: Option<i64>,
     /// Minor units of `currency`.
     pub max_amount: Option<i64>,
+    /// ISO 4217 code of the amount.
     pub currency: Option<String>,
     /// Open, called before, not unknown, and not in its first call.
     pub is_retrying: bool,

@@ -12,15 +12,21 @@ use crate::{
 /// A created link that this worker may ask about while its lease runs.
 #[derive(Debug, Clone)]
 pub struct FollowedLink {
+    /// The id of the record.
     pub id: Uuid,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
+    /// The provider's id of the link.
     pub connector_payout_id: String,
     /// The provider's id of the payout or transaction that came of the link.
     pub provider_payout_id: Option<String>,
     /// The account that the link was created in; `None` for a record of an earlier version.
     pub account: Option<AccountId>,
+    /// The state that decides about the next question.
     pub followed: Followed,
+    /// How long this worker may act on it.
     pub lease: Lease,
 }
 

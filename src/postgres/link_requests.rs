@@ -22,27 +22,42 @@ use crate::domain::{EventType, LinkRequest, LinkRequestKind, LinkStatus, PayoutL
 pub struct NewLinkRequest<'a> {
     /// The same for each delivery of one message: `message_id` of the answer.
     pub id: Uuid,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: &'a str,
+    /// The message, decoded.
     pub request: &'a LinkRequest,
+    /// The queue that the requester wants the result in.
     pub reply_to: Option<&'a str>,
+    /// Returned to the requester unchanged.
     pub correlation_id: Option<&'a str>,
+    /// The trace of the job, continued in results, calls and webhooks.
     pub trace: &'a TraceContext,
 }
 
 /// A request whose answer is known, or that has waited too long for one.
 #[derive(Debug)]
 pub struct AnsweredRequest {
+    /// `message_id` of the answer.
     pub id: Uuid,
+    /// Whether it cancels or asks.
     pub kind: LinkRequestKind,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
+    /// The name of the connector account.
     pub connector: String,
+    /// The state of the record.
     pub state: PayoutLinkState,
+    /// The status of the link that was announced last.
     pub status: LinkStatus,
     /// Whether the status is as new as the request wants it.
     pub is_known: bool,
+    /// The queue that the requester wants the result in.
     pub reply_to: Option<String>,
+    /// Returned to the requester unchanged.
     pub correlation_id: Option<String>,
+    /// The trace of the job, continued in results, calls and webhooks.
     pub trace: TraceContext,
 }
 

@@ -23,12 +23,15 @@ pub(super) struct RecordAnswer;
 pub struct AnswerRecord {
     /// The status afterwards, and whether it is another one.
     pub status: LinkStatus,
+    /// Whether `status` is another one than before.
     pub has_changed: bool,
     /// The provider's own word; `None` if it did not answer.
     pub provider_status: Option<String>,
+    /// The provider's id of the payout or transaction that came of the link.
     pub provider_payout_id: Option<String>,
     /// The end of the link, if the provider said it.
     pub expires_at: Option<OffsetDateTime>,
+    /// Whether the merchant knows that the link ends soon.
     pub expiring_is_announced: bool,
     /// Questions without an answer since the last one.
     pub failures: u32,

@@ -19,27 +19,40 @@ use super::{
 /// One record of a list. Nothing is decrypted for it.
 #[derive(Debug, Clone, serde::Serialize, FromRow)]
 pub struct Listed {
+    /// The id of the record.
     pub id: Uuid,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
+    /// The name of the connector account.
     pub connector: String,
     /// Minor units of `currency`.
     pub amount_minor: i64,
+    /// ISO 4217 code of the amount.
     pub currency: String,
+    /// `open`, `created`, `failed` or `unknown`.
     pub state: String,
+    /// The status of the last result, in Prism's words.
     pub payout_status: Option<String>,
+    /// The status of the created link.
     pub link_status: Option<String>,
+    /// The code of the conclusion.
     pub error_code: Option<String>,
     /// `create` attempts begun.
     pub attempts: i32,
+    /// Since when the outcome of a `create` call is unknown.
     #[serde(with = "time::serde::rfc3339::option")]
     pub in_doubt_since: Option<OffsetDateTime>,
+    /// When any worker may claim it; `None` unless it is open.
     #[serde(with = "time::serde::rfc3339::option")]
     pub due_at: Option<OffsetDateTime>,
     /// Whether a worker has claimed it.
     pub leased: bool,
+    /// When the job was accepted.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// When the record was concluded.
     #[serde(with = "time::serde::rfc3339::option")]
     pub concluded_at: Option<OffsetDateTime>,
 }
@@ -64,6 +77,7 @@ pub struct PageRequest {
 /// A part of a list.
 #[derive(Debug)]
 pub struct Page {
+    /// The records of the page, in order.
     pub records: Vec<Listed>,
     /// Where the next page begins; `None` if there is none.
     pub next: Option<Uuid>,
@@ -76,6 +90,7 @@ pub struct Page {
 /// A number of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
+    /// How many match.
     pub count: u64,
     /// Whether all were counted; otherwise there are at least as many.
     pub is_complete: bool,

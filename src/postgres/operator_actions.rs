@@ -11,17 +11,23 @@ use super::{Store, connect::answered, error::StoreError, reader::Reader};
 /// Who acts, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operator {
+    /// The person, from `--actor` or the login name.
     pub actor: String,
+    /// Why, in the person's words.
     pub reason: String,
 }
 
 /// An act of an operator.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OperatorAction {
+    /// UUIDv7, in the order of the acts.
     pub id: Uuid,
+    /// When the act was stored.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+    /// The person, from `--actor` or the login name.
     pub actor: String,
+    /// Why, in the person's words.
     pub reason: String,
     /// The command, such as `resolve`.
     pub command: String,

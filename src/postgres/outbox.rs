@@ -345,7 +345,7 @@ impl Statement for Delivered {
 }
 
 /// A webhook that waits for the previous one looks again after this time, if nobody woke it.
-const PREVIOUS_WEBHOOK_CHECK: Duration = Duration::from_secs(300);
+const PREVIOUS_WEBHOOK_CHECK: Duration = Duration::from_mins(5);
 
 /// Makes webhooks due whose previous webhooks are finished.
 async fn wake(connection: &mut PgConnection, events: &[Uuid]) -> Result<(), StoreError> {

@@ -30,9 +30,12 @@ pub struct Pause {
     pub kind: String,
     /// The connector account or the merchant; empty for consumption.
     pub name: String,
+    /// When it began.
     #[serde(with = "time::serde::rfc3339")]
     pub paused_at: OffsetDateTime,
+    /// The person who paused it.
     pub actor: String,
+    /// Why, in the person's words.
     pub reason: String,
 }
 

@@ -24,7 +24,7 @@ pub struct Probe {
 const PATIENCE: Duration = Duration::from_secs(3);
 /// An answer is reused for this time, so that frequent probes do not reach the database.
 const FRESH: Duration = Duration::from_secs(1);
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 
 impl Probe {
     /// Makes a probe. It connects at the first question.

@@ -36,6 +36,7 @@ pub struct WebhookRecord {
     pub connector: Arc<str>,
     /// Equal in every delivery of one webhook.
     pub dedupe_key: String,
+    /// The provider's name of the event.
     pub event_type: String,
     /// The link's id at the provider, or the id of the payout that came of it.
     pub link: WebhookLink,
@@ -44,7 +45,9 @@ pub struct WebhookRecord {
 /// How a webhook names its link.
 #[derive(Debug)]
 pub enum WebhookLink {
+    /// The link's own id.
     ConnectorPayoutId(String),
+    /// The id of the payout or transaction that came of the link.
     ProviderPayoutId(String),
 }
 
@@ -71,7 +74,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 const STATEMENT_MS: u64 = 600;
 /// Limit of the statement if the server does not answer at all.
 const SILENCE: Duration = Duration::from_secs(3);
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 
 impl ProviderWebhooks {
     /// Makes a store of webhooks. It connects at the first webhook.

@@ -23,6 +23,7 @@ use uuid::Uuid;
 pub struct Identity<'a> {
     /// Value of `x-merchant-id`.
     pub merchant_id: &'a str,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: &'a str,
     /// The connector's name in the configuration.
     pub connector: &'a str,

@@ -19,9 +19,13 @@ use super::{
 pub struct WebhookFilter {
     /// `None`: of every event.
     pub ids: Option<Vec<Uuid>>,
+    /// The host of the URL.
     pub host: Option<String>,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: Option<String>,
+    /// Events from this time on.
     pub from: Option<OffsetDateTime>,
+    /// Events before this time.
     pub to: Option<OffsetDateTime>,
     /// `delivered`, `abandoned`, `pending`.
     pub states: Vec<&'static str>,
@@ -32,17 +36,27 @@ pub struct WebhookFilter {
 /// The webhook of an event.
 #[derive(Debug, Serialize)]
 pub struct WebhookEvent {
+    /// `message_id` of the result and `webhook-id`.
     pub event_id: Uuid,
+    /// The record that the event is of.
     pub payout_link_id: Uuid,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
+    /// The type: `payout_link.created`.
     pub r#type: String,
+    /// The event's number in its record, from 1.
     pub sequence: i32,
+    /// The host of the URL.
     pub host: String,
+    /// `delivered`, `abandoned` or `pending`.
     pub state: String,
+    /// Attempts so far.
     pub attempts: i32,
     /// It waits for the webhook of the record's previous event.
     pub waits: bool,
+    /// When the next attempt is due; `None` unless it is pending.
     #[serde(with = "time::serde::rfc3339::option")]
     pub next_attempt_at: Option<OffsetDateTime>,
     /// Of the record's last attempt that failed, whichever of its events it was for.

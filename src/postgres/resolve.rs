@@ -24,6 +24,7 @@ use crate::{
 /// Whether an act counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acted {
+    /// The act and its effect are stored.
     Done,
     /// The record is not as it was when it was read. Nothing is stored.
     Changed,
@@ -34,6 +35,7 @@ pub enum Acted {
 /// An act as it is stored.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAct<'a> {
+    /// Who acts, and why.
     pub operator: &'a Operator,
     /// The command, such as `resolve`.
     pub command: &'a str,

@@ -30,17 +30,24 @@ pub struct Rotated {
 /// A value that could not be decrypted; it is not changed.
 #[derive(Debug)]
 pub struct Unopened {
+    /// The id of the row.
     pub id: Uuid,
+    /// The column of the value.
     pub column: &'static str,
+    /// Why it could not be decrypted.
     pub error: OpenError,
 }
 
 /// The number of values in one column of a page that one key encrypted.
 #[derive(Debug)]
 pub struct KeyCount {
+    /// The column of the values.
     pub column: String,
+    /// The id of the key.
     pub key: String,
+    /// How many values of the page it encrypted.
     pub values: i64,
+    /// The last row of the page, where the next one begins.
     pub last: Uuid,
 }
 

@@ -39,7 +39,9 @@ pub struct KeyRing {
 /// The column of a sealed value.
 #[derive(Debug, Clone, Copy)]
 pub enum Column {
+    /// `payout_links.request`: the job.
     Request,
+    /// `result` of a record or event: it holds the link.
     Result,
 }
 
@@ -61,6 +63,7 @@ impl Column {
 
 /// A key ring that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum KeyError {
     #[error("the key ring is empty")]
     Empty,
@@ -76,6 +79,7 @@ pub enum KeyError {
 
 /// A sealed value that cannot be decrypted.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum OpenError {
     #[error("sealed with key {0:?}, which is not in the key ring")]
     UnknownKey(String),
@@ -172,23 +176,24 @@ impl KeyRing {
     /// Returns the prefix of every value of the first key.
     pub(super) fn current_prefix(&self) -> Vec<u8> {
         let (id, _) = &self.keys[0];
-        [&[VERSION, id.len() as u8], id.as_bytes()].concat()
+        [&[VERSION, length(id)], id.as_bytes()].concat()
     }
 
     /// Compresses and encrypts a value for one column of one row.
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "fails only past 2^36 bytes, where a request has 2^18 at most"
+    )]
     pub fn seal(&self, column: Column, row: Uuid, clear: &[u8]) -> Vec<u8> {
         let (id, key) = &self.keys[0];
         self.seals.fetch_add(1, Relaxed);
         let mut compressed = compress(clear, column.dictionary());
-        #[expect(
-            clippy::expect_used,
-            reason = "fails only past 2^36 bytes, where a request has 2^18 at most"
-        )]
         let nonce = key
             .seal_in_place_append_tag(associated_data(VERSION, column, row, id), &mut compressed)
             .expect("a request is far below AES-GCM's limit");
         let mut sealed = Vec::with_capacity(2 + id.len() + NONCE_LEN + compressed.len());
-        sealed.extend([VERSION, id.len() as u8]);
+        sealed.extend([VERSION, length(id)]);
         sealed.extend(id.as_bytes());
         sealed.extend(nonce.as_ref());
         sealed.extend(compressed);
@@ -230,6 +235,11 @@ fn read_fingerprint_key(key: &SecretString) -> Result<FingerprintKey, KeyError> 
 }
 
 /// Splits a sealed value into its version, its key's id, and the rest.
+/// Returns the length of a key's id in one byte: an id has at most 32.
+fn length(id: &str) -> u8 {
+    u8::try_from(id.len()).unwrap_or(u8::MAX)
+}
+
 fn opening(sealed: &[u8]) -> Option<(u8, &str, &[u8])> {
     let (&[version, length], rest) = sealed.split_first_chunk::<2>()?;
     let (id, rest) = rest.split_at_checked(length.into())?;

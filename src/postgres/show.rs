@@ -198,6 +198,7 @@ impl Reader {
 /// The outcome of a search among records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
+    /// The first record that satisfies the test.
     Found(Uuid),
     /// No record satisfies the test.
     NotThere,

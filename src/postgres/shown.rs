@@ -10,38 +10,56 @@ use crate::domain::PayoutLinkState;
 /// A record with its events, its attempts and what else happened to it. Nothing is decrypted for it.
 #[derive(Debug, Serialize)]
 pub struct Shown {
+    /// The id of the record.
     pub id: Uuid,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
+    /// The name of the connector account.
     pub connector: String,
     /// Minor units of `currency`.
     pub amount_minor: i64,
+    /// ISO 4217 code of the amount.
     pub currency: String,
+    /// The currency of the payout.
     pub destination_currency: String,
+    /// The state of the record.
     #[serde(serialize_with = "as_text")]
     pub state: PayoutLinkState,
+    /// The status of the last result, in Prism's words.
     pub payout_status: Option<String>,
+    /// The provider's id of the payout, once it is known.
     pub connector_payout_id: Option<String>,
+    /// HTTP status of the provider's last answer, or 0.
     pub status_code: i32,
+    /// The code of the conclusion.
     pub error_code: Option<String>,
     /// `create` attempts begun.
     pub attempts: i32,
+    /// Since when the outcome of a `create` call is unknown.
     #[serde(with = "time::serde::rfc3339::option")]
     pub in_doubt_since: Option<OffsetDateTime>,
+    /// When any worker may claim it; `None` unless it is open.
     #[serde(with = "time::serde::rfc3339::option")]
     pub due_at: Option<OffsetDateTime>,
+    /// Whether a worker has claimed it.
     pub leased: bool,
     /// The number of the worker that has claimed it, in hexadecimal. An earlier version has none.
     pub worker: Option<String>,
+    /// When the first `create` call began.
     #[serde(with = "time::serde::rfc3339::option")]
     pub first_called_at: Option<OffsetDateTime>,
+    /// When the last call of any kind began.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_called_at: Option<OffsetDateTime>,
     /// When a duplicate brought a fresh access token, browser information or webhook URL.
     #[serde(with = "time::serde::rfc3339::option")]
     pub refreshed_at: Option<OffsetDateTime>,
+    /// When the job was accepted.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// When the record was concluded.
     #[serde(with = "time::serde::rfc3339::option")]
     pub concluded_at: Option<OffsetDateTime>,
     /// The event of the conclusion.
@@ -50,11 +68,13 @@ pub struct Shown {
     pub link: Option<ShownLink>,
     /// The later events, in order.
     pub later_events: Vec<ShownEvent>,
+    /// The attempts that retention keeps, oldest first.
     pub timeline: Vec<ShownAttempt>,
     /// Authenticated webhooks of the provider about its link, as long as retention keeps them.
     pub provider_webhooks: Vec<ShownWebhook>,
     /// Messages about its link that wait for their answer.
     pub link_requests: Vec<ShownRequest>,
+    /// The acts of operators about it, oldest first.
     pub operator_actions: Vec<OperatorAction>,
 }
 
@@ -108,14 +128,20 @@ pub struct ShownLink {
 /// An event of a [`Shown`] record.
 #[derive(Debug, Serialize)]
 pub struct ShownEvent {
+    /// `message_id` of the result and `webhook-id`.
     pub id: Uuid,
     /// Counted from 1.
     pub sequence: i32,
+    /// The type: `payout_link.created`.
     pub r#type: String,
+    /// When RabbitMQ confirmed the result.
     #[serde(with = "time::serde::rfc3339::option")]
     pub published_at: Option<OffsetDateTime>,
+    /// `none`, `pending`, `delivered` or `abandoned`.
     pub webhook_state: String,
+    /// Attempts to deliver the webhook.
     pub webhook_attempts: i32,
+    /// When the next publication or attempt is due.
     #[serde(with = "time::serde::rfc3339::option")]
     pub due_at: Option<OffsetDateTime>,
 }
@@ -125,16 +151,22 @@ pub struct ShownEvent {
 pub struct ShownAttempt {
     /// `create`, `look_up` or `post`.
     pub kind: String,
+    /// Counted from 1 within its kind.
     pub number: i32,
+    /// When the request was begun.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
+    /// Milliseconds until the outcome was known.
     pub took_ms: i32,
+    /// The HTTP status, or 0 if there was no answer.
     pub status_code: i32,
     /// As text: a later version may write outcomes that this one does not know, and marks those of lost claims as late.
     pub outcome: String,
+    /// The error, or the provider's id of the payout, without secrets.
     pub detail: Option<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
 fn as_text<S: Serializer>(state: &PayoutLinkState, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(state.as_str())
 }

@@ -21,6 +21,7 @@ pub const STATUS_SCAN: i64 = 2_000;
 pub struct Pile {
     /// At most [`STATUS_SCAN`].
     pub count: i64,
+    /// Since when the oldest of them waits.
     #[serde(with = "time::serde::rfc3339::option")]
     pub oldest: Option<OffsetDateTime>,
 }
@@ -28,14 +29,18 @@ pub struct Pile {
 /// The open records of one connector account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AccountStatus {
+    /// The name of the connector account.
     pub connector: String,
     /// At most [`STATUS_SCAN`], those that are served first.
     pub open: i64,
+    /// Those that were called before and will be called again.
     pub retrying: i64,
     /// Their outcome is unknown so far.
     pub unknown: i64,
+    /// Since when the oldest of them is unknown.
     #[serde(with = "time::serde::rfc3339::option")]
     pub unknown_since: Option<OffsetDateTime>,
+    /// Those that have been due for a minute: no worker claims them.
     pub overdue: i64,
     /// When the record that has been due for the longest time became due.
     #[serde(with = "time::serde::rfc3339::option")]
@@ -47,12 +52,16 @@ pub struct AccountStatus {
 /// Last attempts that came to the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LastAttempts {
+    /// The name of the connector account.
     #[serde(skip)]
     pub connector: String,
+    /// `create` or `look_up`.
     pub kind: String,
+    /// What they came to.
     pub outcome: String,
     /// 0: there was no answer.
     pub status_code: i32,
+    /// How many records.
     pub count: i64,
     /// The detail of one of them.
     pub detail: Option<String>,
@@ -61,10 +70,13 @@ pub struct LastAttempts {
 /// The webhooks of one host of a merchant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostStatus {
+    /// The host of the URL.
     pub host: String,
     /// Webhooks that failed at least once and will be tried again.
     pub failing: i64,
+    /// The most attempts that one of them has had.
     pub max_attempts: i32,
+    /// When the oldest of them was created.
     #[serde(with = "time::serde::rfc3339")]
     pub oldest: OffsetDateTime,
     /// The next attempt.
@@ -91,6 +103,7 @@ pub struct EventStatus {
 pub struct SeenWorkers {
     /// `None`: a version before 0.2.0, or the name of its session cannot be seen.
     pub version: Option<String>,
+    /// How many workers.
     pub count: i64,
 }
 
@@ -99,10 +112,13 @@ pub struct SeenWorkers {
 pub struct DatabaseStatus {
     /// Concluded as unknown.
     pub unknown: Pile,
+    /// The accounts with open records.
     pub accounts: Vec<AccountStatus>,
     /// Everything that operators have paused.
     pub pauses: Vec<Pause>,
+    /// The events whose delivery is not complete.
     pub events: EventStatus,
+    /// The hosts with failing webhooks, those with the most first.
     pub hosts: Vec<HostStatus>,
     /// `None`: a standby does not show them.
     pub workers: Option<Vec<SeenWorkers>>,

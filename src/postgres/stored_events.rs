@@ -13,8 +13,11 @@ use crate::{
 /// Which events.
 #[derive(Debug, Clone)]
 pub struct EventRange {
+    /// Events from this time on.
     pub from: OffsetDateTime,
+    /// Events before this time.
     pub to: OffsetDateTime,
+    /// Of one merchant only.
     pub merchant_id: Option<String>,
 }
 
@@ -22,15 +25,21 @@ pub struct EventRange {
 pub struct StoredEvent {
     /// `message_id` of the result.
     pub id: Uuid,
+    /// The type of the event.
     pub event_type: EventType,
+    /// `x-merchant-id` of the job; empty if it has none.
     pub merchant_id: String,
+    /// The merchant's identifier of the payout.
     pub merchant_payout_id: String,
+    /// The name of the connector account.
     pub connector: String,
     /// JSON; holds the link: a secret.
     pub result: Bytes,
     /// Of the event of the conclusion only.
     pub reply_to: Option<String>,
+    /// Returned to the requester unchanged.
     pub correlation_id: Option<String>,
+    /// The trace of the job, continued in results, calls and webhooks.
     pub trace: TraceContext,
 }
 

@@ -16,6 +16,7 @@ use super::{
 /// A host that webhooks go to.
 #[derive(Debug, Serialize)]
 pub struct WebhookHost {
+    /// The host of the URL.
     pub host: String,
     /// Webhooks that are not delivered yet.
     pub waiting: i64,
@@ -23,17 +24,24 @@ pub struct WebhookHost {
     pub retrying: i64,
     /// Since the time that was asked for.
     pub delivered: i64,
+    /// Webhooks that were given up since then.
     pub abandoned: i64,
     /// Attempts for the webhooks that are counted here.
     pub attempts: i64,
+    /// When the next attempt is due.
     #[serde(with = "time::serde::rfc3339::option")]
     pub next_attempt_at: Option<OffsetDateTime>,
+    /// The last attempt that failed.
     pub last_error: Option<String>,
+    /// When it was made.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_error_at: Option<OffsetDateTime>,
+    /// Since when an operator pauses it; `None` if nobody does.
     #[serde(with = "time::serde::rfc3339::option")]
     pub paused_at: Option<OffsetDateTime>,
+    /// The person who paused it.
     pub paused_by: Option<String>,
+    /// Why, in the person's words.
     pub paused_because: Option<String>,
 }
 

@@ -180,7 +180,7 @@ impl KeepUp {
                 self.logged = true;
             }
             Err(error) => {
-                tracing::debug!(connection.purpose = self.purpose, %error, "RabbitMQ still unavailable")
+                tracing::debug!(connection.purpose = self.purpose, %error, "RabbitMQ still unavailable");
             }
         }
         sleep(jittered(self.pause, LAST_PAUSE)).await;

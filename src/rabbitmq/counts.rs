@@ -12,8 +12,11 @@ use super::{
 /// Messages that wait in the worker's queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueCounts {
+    /// Jobs that no worker has received.
     pub jobs: u32,
+    /// Messages in the dead-letter queue.
     pub dead_letters: u32,
+    /// Results that no queue was bound for.
     pub unrouted: u32,
 }
 

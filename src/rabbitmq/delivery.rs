@@ -43,6 +43,7 @@ pub enum Source {
 }
 
 impl Source {
+    /// Every source.
     pub const ALL: [Self; 3] = [Self::Jobs, Self::Cancel, Self::Status];
 
     /// Returns the name in headers and on the command line. It is the routing key of the contract, whatever the
@@ -63,6 +64,7 @@ impl Source {
 
 /// One delivery of a message. If it is dropped unsettled, it stays with the broker.
 pub struct Delivery {
+    /// The queue that it came from.
     pub source: Source,
     /// The body; empty if it was withheld.
     pub body: Bytes,
@@ -70,8 +72,11 @@ pub struct Delivery {
     pub withheld: Option<Withheld>,
     /// The properties; empty if they could not be read.
     pub properties: BasicProperties,
+    /// Whether the properties could not be read.
     pub is_unreadable: bool,
+    /// Whether RabbitMQ has delivered it before.
     pub is_redelivered: bool,
+    /// When it arrived, by this process's clock.
     pub received_at: Instant,
     pub(super) _held_bytes: Option<HeldBytes>,
     pub(super) is_settled: AtomicBool,

@@ -23,7 +23,12 @@ pub enum BrokerError {
     #[error(
         "{what} already exists with other arguments: {said}. Configure another name or the existing arguments, or delete it by hand when it is empty"
     )]
-    Mismatch { what: String, said: String },
+    Mismatch {
+        /// The queue or exchange.
+        what: String,
+        /// The argument, in the broker's words.
+        said: String,
+    },
 }
 
 impl BrokerError {

@@ -18,6 +18,7 @@ use super::{
 
 /// A message that is read and not settled.
 pub struct Letter {
+    /// The body, as it was published.
     pub body: Vec<u8>,
     /// The properties; empty if they could not be read.
     pub(super) properties: BasicProperties,

@@ -4,7 +4,7 @@
 //! program ends before that, the broker gives all of them back.
 
 use lapin::{
-    Channel,
+    BasicProperties, Channel,
     options::{
         BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
     },
@@ -71,7 +71,7 @@ impl Letters {
         let Some(got) = got.await? else { return Ok(None) };
         let message = got.delivery;
         let is_unreadable = screen::is_marked(&message.properties, self.reading.mark);
-        let properties = if is_unreadable { Default::default() } else { message.properties };
+        let properties = if is_unreadable { BasicProperties::default() } else { message.properties };
         Ok(Some(Letter { body: message.data, properties, is_unreadable, tag: message.delivery_tag }))
     }
 

@@ -44,8 +44,11 @@ pub use self::{
 pub struct BrokerSettings {
     /// `amqp://user:password@host:port/vhost`; the vhost `/` is written `%2f`.
     pub url: SecretString,
+    /// Certificates of an `amqps://` connection.
     pub tls: BrokerTls,
+    /// RabbitMQ closes a connection that is silent for two of these periods.
     pub heartbeat: Duration,
+    /// Limit of a connection with its TLS and login.
     pub connect_timeout: Duration,
     /// Maximum number of unacknowledged deliveries.
     pub prefetch: u16,
@@ -57,6 +60,7 @@ pub struct BrokerSettings {
     pub letter_delivery_limit: u32,
     /// Maximum length of the unrouted queue; the oldest messages are dropped first.
     pub unrouted_limit: u32,
+    /// Names of exchanges, queues and routing keys.
     pub names: Names,
 }
 
@@ -64,20 +68,29 @@ pub struct BrokerSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Names {
+    /// Jobs are published here.
     pub jobs_exchange: String,
+    /// Binds the jobs queue.
     pub jobs_routing_key: String,
+    /// The worker consumes this queue.
     pub jobs_queue: String,
+    /// Topic exchange; its routing keys are event types.
     pub results_exchange: String,
+    /// The jobs queue dead-letters to it.
     pub dead_exchange: String,
+    /// Rejected jobs with their reasons.
     pub dead_queue: String,
     /// The exchange for results without a queue.
     pub unrouted_exchange: String,
+    /// Results without a queue, for `results`.
     pub unrouted_queue: String,
     /// Messages that cancel a link; `None`: named after the jobs exchange, as a second deployment's have to be.
     pub cancel_queue: Option<String>,
+    /// Binds the queue of messages that cancel a link.
     pub cancel_routing_key: String,
     /// Messages that ask for the status of a link; `None`: named after the jobs exchange.
     pub status_queue: Option<String>,
+    /// Binds the queue of messages that ask for a status.
     pub status_routing_key: String,
 }
 

@@ -31,17 +31,21 @@ use super::{
 pub struct Message {
     /// `""`: the default exchange, whose routing keys are queues.
     pub exchange: Arc<str>,
+    /// The event type, or the name of a queue.
     pub routing_key: String,
     /// Has a `message_id` that is unique among the unconfirmed messages of this exchange.
     pub properties: BasicProperties,
+    /// JSON.
     pub body: Bytes,
 }
 
 /// The properties of a message. Its body is JSON, and it is persistent.
 pub struct Properties<'a> {
+    /// The event's id, the same in each publication.
     pub message_id: String,
     /// `type`
     pub kind: &'a str,
+    /// Returned to the requester unchanged.
     pub correlation_id: Option<&'a str>,
     /// Unix seconds.
     pub timestamp: i64,
@@ -83,6 +87,7 @@ pub enum Route {
     Returned,
 }
 
+/// The outcome of a publication that was not confirmed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PublishError {
     /// The broker may or may not have it. Publish it again under the same id.

@@ -255,6 +255,10 @@ fn is_readable(properties: &[u8]) -> bool {
 }
 
 /// Returns the frame with the mark instead of its properties: one header, a long string.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "lengths of AMQP are 32 bits, and a mark is a short text"
+)]
 fn marked(frame: &[u8], mark: &str) -> Vec<u8> {
     const HEADERS_FLAG: u16 = 1 << 13;
     let mut entry = vec![MARK.len() as u8];
@@ -274,6 +278,7 @@ fn marked(frame: &[u8], mark: &str) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the frames of these tests are short")]
 mod tests {
     use super::*;
 

@@ -16,9 +16,13 @@ use super::{
 
 /// A job to publish.
 pub struct Job<'a> {
+    /// JSON.
     pub body: Vec<u8>,
+    /// Unique for each message.
     pub message_id: String,
+    /// `x-connector`.
     pub connector: Option<&'a str>,
+    /// `x-merchant-id`.
     pub merchant_id: Option<&'a str>,
 }
 

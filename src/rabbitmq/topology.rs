@@ -86,7 +86,7 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Resu
         .await
 }
 
-/// Explains PRECONDITION_FAILED: names the queue or exchange, and the argument in the broker's words.
+/// Explains `PRECONDITION_FAILED`: names the queue or exchange, and the argument in the broker's words.
 fn explain(what: &str, name: &str, error: lapin::Error) -> BrokerError {
     match error.kind() {
         ErrorKind::ProtocolError(error_frame)

@@ -28,7 +28,7 @@ use crate::{
 const LIMITS: ListenerLimits = ListenerLimits {
     max_connections: 64,
     head_timeout: Duration::from_secs(5),
-    connection_timeout: Duration::from_secs(60),
+    connection_timeout: Duration::from_mins(1),
     max_head_bytes: 16 * 1024,
     max_body_bytes: 1024,
 };

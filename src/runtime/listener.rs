@@ -24,7 +24,9 @@ pub struct ListenerLimits {
     pub head_timeout: Duration,
     /// Limit of a connection with all of its requests.
     pub connection_timeout: Duration,
+    /// Maximum size of a request's line and headers, in bytes.
     pub max_head_bytes: usize,
+    /// Maximum size of a request's body, in bytes.
     pub max_body_bytes: usize,
 }
 
@@ -149,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_beyond_the_limit_close_the_oldest_and_keep_no_probe_out() {
-        let patient = Duration::from_secs(60);
+        let patient = Duration::from_mins(1);
         let address =
             start(ListenerLimits { head_timeout: patient, connection_timeout: patient, ..LIMITS }).await;
         let mut half = Vec::new();

@@ -22,6 +22,7 @@ pub struct AddressPolicy {
 
 /// The reason why a host is not allowed.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum AddressError {
     #[error(
         "the webhook's host is not a public address; name a public host, or have the network allowed in webhooks.allowed_networks"

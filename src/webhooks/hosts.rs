@@ -15,7 +15,7 @@ use crate::{
 /// The number of consecutive attempts without any answer that pauses a host.
 const FAILURES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
-const MAX_PAUSE: Duration = Duration::from_secs(120);
+const MAX_PAUSE: Duration = Duration::from_mins(2);
 /// The time without an answer after which a host with no free permit counts as hanging.
 const HANGS: Duration = Duration::from_secs(2);
 /// The delay of webhooks to a hanging host: about the timeout of an attempt, after which the host is paused.
@@ -23,7 +23,7 @@ const UNTIL_IT_TIMES_OUT: Duration = Duration::from_secs(15);
 /// The delay of a webhook whose host has no free permit.
 const BUSY: Duration = Duration::from_secs(2);
 /// The delay of a webhook whose host an operator paused. Resuming it makes its webhooks due.
-const PAUSED_BY_OPERATOR: Duration = Duration::from_secs(60);
+const PAUSED_BY_OPERATOR: Duration = Duration::from_mins(1);
 /// The number of webhooks that may wait for a permit of a host, for each permit.
 const WAITS: usize = 16;
 /// The number of hosts above which idle hosts without failures are forgotten.

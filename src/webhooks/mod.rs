@@ -53,14 +53,17 @@ pub struct WebhookSettings {
     pub schedule: Vec<Duration>,
     /// The maximum of a merchant's Retry-After that is honoured.
     pub retry_after_limit: Duration,
+    /// The settings of the client.
     pub http: HttpSettings,
     /// The maximum number of concurrent attempts, in total and to one host.
     pub concurrency: usize,
+    /// The maximum number of concurrent attempts to one host.
     pub host_concurrency: usize,
     /// The maximum number of concurrent attempts of one merchant, to all its hosts.
     pub merchant_concurrency: usize,
     /// The maximum wait for a permit before an attempt is postponed. While the host answers, it is six times as long.
     pub patience: Duration,
+    /// Which hosts may be reached.
     pub addresses: AddressPolicy,
     /// The DNS servers; the system's if empty.
     pub dns_servers: Vec<SocketAddr>,
@@ -73,42 +76,61 @@ pub struct Webhooks {
     all: LanePool,
     hosts: Hosts,
     merchants: KeyedPermitPools,
-    /// The first merchant whose webhook was signed with the default keys. `None` after the warning about a second one.
-    only_default: Mutex<Option<Option<String>>>,
+    default_keys_use: Mutex<DefaultKeysUse>,
+}
+
+/// Which merchants' webhooks the default keys have signed.
+enum DefaultKeysUse {
+    Nobodys,
+    /// One merchant's alone, with its id.
+    Of(String),
+    /// Those of several, and the warning was logged.
+    Warned,
 }
 
 /// One webhook to deliver.
 pub struct Post<'a> {
     /// `webhook-id`: the event's.
     pub id: Uuid,
+    /// `x-merchant-id` of the job; it chooses the keys.
     pub merchant_id: &'a str,
+    /// Where the webhook goes.
     pub url: &'a Url,
     /// The same in every attempt.
     pub body: Bytes,
+    /// Sent as `traceparent` and `tracestate`.
     pub trace: &'a TraceContext,
 }
 
 /// The outcome of an attempt.
 #[derive(Debug)]
 pub enum Posted {
+    /// The merchant answered with a 2xx status.
     Delivered {
+        /// The HTTP status of the answer.
         status_code: u16,
         /// The reason why the body of the answer was not read to its end.
         body: Option<String>,
     },
     /// The merchant answered 410: it wants no further attempt.
     Gone {
+        /// The HTTP status of the answer.
         status_code: u16,
     },
+    /// There was no answer, or another one.
     Failed {
+        /// The HTTP status, or 0 if there was no answer.
         status_code: u16,
+        /// The reason, without the body of the answer.
         error: String,
+        /// The wait that the merchant asked for.
         retry_after: Option<Duration>,
     },
 }
 
 /// The permission to attempt a delivery now.
 pub enum Admitted {
+    /// Attempt it, and keep the permits until it is over.
     Yes(Permits),
     /// The host is paused, or every permit is in use. This does not count as an attempt.
     Later(Duration),
@@ -123,12 +145,15 @@ pub struct Permits {
 /// The next step after a failed attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Then {
+    /// Attempt it again after this time.
     Again(Duration),
+    /// The schedule is exhausted, or the merchant wants no further attempt.
     GiveUp,
 }
 
 /// The webhook client cannot be created.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum NoClient {
     #[error(transparent)]
     Http(#[from] http_client::NoClient),
@@ -149,7 +174,7 @@ impl Webhooks {
             all: LanePool::new(settings.concurrency),
             hosts: Hosts::new(settings.host_concurrency),
             merchants: KeyedPermitPools::new(settings.merchant_concurrency),
-            only_default: Mutex::new(Some(None)),
+            default_keys_use: Mutex::new(DefaultKeysUse::Nobodys),
             settings,
         })
     }
@@ -273,16 +298,16 @@ impl Webhooks {
 
     /// Warns once if two merchants share a secret, because each could sign webhooks to the other.
     fn note_shared(&self, merchant_id: &str) {
-        let mut only = lock(&self.only_default);
-        match &*only {
-            Some(None) => *only = Some(Some(merchant_id.to_owned())),
-            Some(Some(first)) if first != merchant_id => {
+        let mut seen = lock(&self.default_keys_use);
+        match &*seen {
+            DefaultKeysUse::Nobodys => *seen = DefaultKeysUse::Of(merchant_id.to_owned()),
+            DefaultKeysUse::Of(first) if first != merchant_id => {
                 tracing::warn!(
                     "merchants share webhooks.secrets, so each can sign webhooks to the others: set webhooks.master_secrets"
                 );
-                *only = None;
+                *seen = DefaultKeysUse::Warned;
             }
-            Some(Some(_)) | None => {}
+            DefaultKeysUse::Of(_) | DefaultKeysUse::Warned => {}
         }
     }
 

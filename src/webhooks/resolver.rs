@@ -28,7 +28,7 @@ pub(super) struct CheckedResolver {
 /// The timeout of a query. Two of them fit into a usual `connect_timeout`.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The maximum time for which an answer is cached.
-const MAX_POSITIVE_TTL: Duration = Duration::from_secs(300);
+const MAX_POSITIVE_TTL: Duration = Duration::from_mins(5);
 /// The maximum time for which a negative answer is cached. It is short, because a merchant may be setting up its name.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(30);
 const MAX_CACHED_ANSWERS: u64 = 1024;

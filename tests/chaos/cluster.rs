@@ -11,7 +11,7 @@ use std::{
 use crate::services::{answers, port, run, signal, until};
 
 pub const NODES: usize = 3;
-const START: Duration = Duration::from_secs(180);
+const START: Duration = Duration::from_mins(3);
 
 pub struct Cluster {
     home: PathBuf,
@@ -79,7 +79,7 @@ impl Cluster {
     pub async fn stop(&self, place: usize) {
         if let Some(pid) = self.pid(place) {
             signal(pid, "TERM").await;
-            if until("a node's end", Duration::from_secs(60), async || !is_alive(pid)).await.is_err() {
+            if until("a node's end", Duration::from_mins(1), async || !is_alive(pid)).await.is_err() {
                 signal(pid, "KILL").await;
             }
             self.ended(place, pid).await;
@@ -131,7 +131,7 @@ impl Cluster {
 
     /// For channels that are opened from now on, on every node that runs.
     pub async fn consumer_timeout(&self, timeout: Duration) -> Result<(), String> {
-        let tick = timeout.min(Duration::from_secs(60)) / 5;
+        let tick = timeout.min(Duration::from_mins(1)) / 5;
         let expression = format!(
             "application:set_env(rabbit, consumer_timeout, {}), application:set_env(rabbit, channel_tick_interval, {}).",
             timeout.as_millis(),

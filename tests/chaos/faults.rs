@@ -32,7 +32,7 @@ pub struct Done {
     upon: [u32; WORKERS],
 }
 
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Does the whole plan; returns when all is healed and every recovery is known.
 pub async fn carry_out(env: &TestEnv, plan: Vec<Planned>) -> Done {
@@ -137,7 +137,7 @@ async fn strike(env: &TestEnv, planned: Planned) -> Result<(), String> {
         Fault::KillLeader => {
             let mut leader = None;
             // One may just be being elected.
-            until("a leader", Duration::from_secs(60), async || {
+            until("a leader", Duration::from_mins(1), async || {
                 leader = env.cluster.leader(JOBS).await;
                 leader.is_some()
             })

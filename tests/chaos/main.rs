@@ -5,6 +5,7 @@
 //! job does not, so a run that is had again is like the first, not the same to the byte.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+#![expect(clippy::cast_possible_truncation, reason = "the counts of a run are small")]
 
 use test_support::{accounts, calls, proxy};
 
@@ -83,9 +84,13 @@ async fn main() -> ExitCode {
     let variant = arguments.saturate.then(|| saturation::variant(seed));
     let plan = plan::plan(seed, arguments.minutes * 60, variant, &arguments.fault);
     println!("chaos: {} faults in {} minutes, --seed {seed}", plan.len(), arguments.minutes);
-    variant.iter().for_each(|variant| println!("chaos: {variant:?}"));
+    if let Some(variant) = &variant {
+        println!("chaos: {variant:?}");
+    }
     if arguments.plan {
-        plan.iter().for_each(|planned| println!("{planned}"));
+        for planned in &plan {
+            println!("{planned}");
+        }
         return ExitCode::SUCCESS;
     }
     let folder = std::env::temp_dir().join(format!("chaos-{}", std::process::id()));
@@ -124,7 +129,7 @@ async fn run(
     }
     for worker in 0..WORKERS {
         let ready = async || env.fleet.is_ready(worker).await;
-        services::until("a worker that is ready", Duration::from_secs(60), ready).await?;
+        services::until("a worker that is ready", Duration::from_mins(1), ready).await?;
     }
     let started = Instant::now();
     println!("{WORKERS} workers are ready");

@@ -23,9 +23,9 @@ const BETWEEN_ENDS: Duration = Duration::from_secs(2);
 const BETWEEN_UNREADABLE: Duration = Duration::from_secs(3);
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(5);
 /// RabbitMQ's default.
-const USUAL_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+const USUAL_CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
 /// For what needs a majority of nodes that another fault may just have taken.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 pub async fn strike(env: &TestEnv, overload: Overload, lasts: Duration) -> Result<(), String> {
     match overload {

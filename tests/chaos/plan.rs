@@ -345,6 +345,7 @@ pub fn plan(seed: u64, seconds: u64, variant: Option<Variant>, only: &[String]) 
 
 /// Every kind, some more often, in any order: none is forgotten for long.
 fn ordinary_deck(random: &mut Random) -> Vec<Fault> {
+    #[expect(clippy::enum_glob_use, reason = "every kind")]
     use Fault::*;
     let mut deck = Vec::new();
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Chance that can be had again: SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators").
+//! Chance that can be had again: `SplitMix64` (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators").
 
 pub struct Random(u64);
 

@@ -27,10 +27,10 @@ const UNLIMITED: u64 = 20;
 /// with its database, and ten seconds.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(23);
 /// A link that is asked about later than this at the end of a run is not waited for.
-const ASKED_WITHIN: Duration = Duration::from_secs(60);
+const ASKED_WITHIN: Duration = Duration::from_mins(1);
 /// At the end of a run nothing may be due for longer.
-const BOUND_AT_END: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(180);
+const BOUND_AT_END: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 /// From a call that is written down until it is sent, on a machine that is busy.
 const BEFORE_SENDING: Duration = Duration::from_secs(1);
 
@@ -89,7 +89,9 @@ impl Samples {
             self.interrupted(Duration::ZERO);
         }
         let mut trouble = self.trouble.lock().unwrap();
-        parts(fault).into_iter().for_each(|part| trouble.entry(part).or_default().under_way += 1);
+        for part in parts(fault) {
+            trouble.entry(part).or_default().under_way += 1;
+        }
     }
 
     pub fn ends(&self, fault: Fault, lasted: Duration) {

@@ -219,7 +219,7 @@ impl Merchant {
             seen.last = post.number;
             let sequence = post.json()["data"]["sequence"].as_u64();
             seen.webhooks.push(Webhook {
-                key: self.key_of(&post),
+                key: post.reference.clone().unwrap_or_default(),
                 kind: post.event_type.clone().unwrap_or_default(),
                 sequence: sequence.and_then(|sequence| sequence.try_into().ok()),
                 id: post.id,
@@ -231,10 +231,6 @@ impl Merchant {
                 ),
             });
         }
-    }
-
-    fn key_of(&self, post: &Received) -> String {
-        post.reference.clone().unwrap_or_default()
     }
 
     pub fn webhooks(&self) -> (Vec<Webhook>, Vec<Leak>) {

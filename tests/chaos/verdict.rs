@@ -34,9 +34,9 @@ pub struct Verdict {
 }
 
 /// The webhook schedule, the longest Retry-After and a settle time fit into it several times.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// With a backlog, as long as it goes on.
-const PATIENCE_WITH_BACKLOG: Duration = Duration::from_secs(1500);
+const PATIENCE_WITH_BACKLOG: Duration = Duration::from_mins(25);
 /// Longer than the checker lets pass. Then the workers are started anew, so that the other rules can be judged.
 const STALL: Duration = Duration::from_secs(75);
 
@@ -123,7 +123,7 @@ pub async fn reach(
         let last = env.upstream.ear.lock().unwrap().last;
         last.is_none_or(|last| last.elapsed() > Duration::from_secs(3))
     };
-    until("the last results", Duration::from_secs(60), is_still).await?;
+    until("the last results", Duration::from_mins(1), is_still).await?;
     env.upstream.stop();
     for merchant in &env.merchants {
         merchant.take_over();

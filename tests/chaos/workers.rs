@@ -51,6 +51,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    #[expect(clippy::unused_async, reason = "it needs a runtime")]
     pub async fn new(
         folder: &Path,
         program: PathBuf,

@@ -74,7 +74,7 @@ fn nullable(schema: &mut Value) {
                 .retain(|name, value| !(value.is_string() && matches!(name.as_str(), "minimum" | "maximum")));
             if object.get("nullable") == Some(&Value::Bool(true)) {
                 let alone = std::mem::take(object);
-                *object = json!({ "anyOf": [alone, { "type": "null" }] }).as_object().unwrap().clone();
+                object.clone_from(json!({ "anyOf": [alone, { "type": "null" }] }).as_object().unwrap());
             }
         }
         Value::Array(items) => items.iter_mut().for_each(nullable),

@@ -283,7 +283,7 @@ async fn links_that_are_older_or_younger_than_they_seem_are_found() {
     let mut links = Vec::new();
     for number in 0..3 {
         let link = tested.followed(&REVOLUT.job(&format!("po_{number}"))).await;
-        let expires_at = link.expires_at.map(|end| end - Duration::from_secs(86_400));
+        let expires_at = link.expires_at.map(|end| end - Duration::from_hours(24));
         links.push(AskedLink { expires_at, ..link });
     }
     let answers = tested.connector().ask_about(&links).await;

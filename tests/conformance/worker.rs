@@ -133,7 +133,9 @@ pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description)
     env.publish(for_connector(description, "quick")).await;
     assert_eq!(env.result_of("quick").await.kind(), "payout_link.created");
     // and they come to their end, made once each.
-    slow.iter().for_each(|link| simulator.set_status(&link.id, ready));
+    for link in &slow {
+        simulator.set_status(&link.id, ready);
+    }
     for id in ["slow_1", "slow_2"] {
         assert_eq!(env.result_of(id).await.kind(), "payout_link.created");
         assert_eq!(outcomes(&env.wait_until_delivered(id).await)[0], "underway");
@@ -148,7 +150,9 @@ pub async fn secrets_are_nowhere(description: &Description) {
     let fates = [None, Some(Fault::status(422)), Some(Fault::status(500)), None];
     for (number, fate) in fates.into_iter().enumerate() {
         let id = format!("po_{number}");
-        fate.into_iter().for_each(|fault| simulator.inject_fault(fault));
+        if let Some(fault) = fate {
+            simulator.inject_fault(fault);
+        }
         let mut job = description.json(&id);
         if number == 3 {
             job["access_token"] = description.access_token.into();

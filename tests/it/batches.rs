@@ -156,7 +156,10 @@ async fn what_is_written_down_together_is_what_it_is_alone() {
     }
     let together = join_all((0..JOBS).map(|number| accept(&store, new_link("together", number)))).await;
     // (each in a transaction of its own, and all in one)
-    assert_eq!((transactions(pool, "alone").await, transactions(pool, "together").await), (JOBS as i64, 1));
+    assert_eq!(
+        (transactions(pool, "alone").await, transactions(pool, "together").await),
+        (JOBS.try_into().unwrap(), 1)
+    );
     // then the records are the same.
     compare(pool).await;
     // And when they come to their ends, made, refused or in doubt, one by one and all at once,
@@ -175,7 +178,7 @@ async fn what_is_written_down_together_is_what_it_is_alone() {
     let parked = 1;
     assert_eq!(
         (transactions(pool, "alone").await, transactions(pool, "together").await),
-        (JOBS as i64, 1 + parked)
+        (JOBS.try_into().unwrap(), 1 + parked)
     );
     // then so are the ends, the events, and what stands in the timeline,
     compare(pool).await;

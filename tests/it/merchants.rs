@@ -54,7 +54,7 @@ async fn treat(manner: Manner, mut stream: TcpStream) -> std::io::Result<()> {
         CompressionBomb => {
             let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1048576\r\n\r\n\x1f\x8b\x08\0\0\0\0\0\0\xff";
             stream.write_all(head).await?;
-            stream.write_all(&[0; 1024 * 1024]).await
+            stream.write_all(&vec![0; 1024 * 1024]).await
         }
         AnswersBeforeTheBody => {
             stream.write_all(OK).await?;

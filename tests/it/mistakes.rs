@@ -55,6 +55,7 @@ const COMPRESSED: &str = "The content encoding says that the message is compress
 const NOT_PUBLIC: &str = "No webhook can be delivered to this URL: the webhook's host is not a public address; name a public host, or \
     have the network allowed in webhooks.allowed_networks.";
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn mistakes() -> Vec<Mistake> {
     let minor_amount = "amount.minor_amount";
     let mut all = vec![

@@ -275,7 +275,7 @@ async fn reading_commands_need_no_keys_no_connectors_and_no_right_to_write() {
         &["status", "--output", "json"],
     ] {
         let output = run(arguments);
-        let expected = if arguments[0] == "status" { 1 } else { 0 };
+        let expected = i32::from(arguments[0] == "status");
         assert_eq!(output.status.code(), Some(expected), "{arguments:?}: {}", said(&output));
     }
     let status: Value = serde_json::from_slice(&run(&["status", "--output", "json"]).stdout).unwrap();

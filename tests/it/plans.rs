@@ -85,7 +85,7 @@ async fn a_plan_that_was_made_for(known: u32) {
     assert!(counted(&env, READ).await < 1_000, "{known}");
 }
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 const READ: &str = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
     WHERE relname IN ('payout_links', 'events')";

@@ -268,7 +268,8 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
     assert!(more < 110, "{more} MiB more");
     // and each is a dead letter in the end.
     locked.rollback().await.unwrap();
-    let dead = async || (env.ready(&env.names.dead_queue).await == MESSAGES as u32).then_some(());
+    let dead =
+        async || (env.ready(&env.names.dead_queue).await == u32::try_from(MESSAGES).unwrap()).then_some(());
     eventually("the dead letters", dead).await;
 }
 

@@ -76,7 +76,9 @@ impl Place {
         if let Some(stages) = kind.stages() {
             simulator.set_stages(stages);
         }
-        order.into_iter().for_each(|order| simulator.inject_fault(order));
+        if let Some(order) = order {
+            simulator.inject_fault(order);
+        }
     }
 }
 
@@ -133,7 +135,9 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     }
     for id in kind.ahead(&id) {
         let order = kind.ahead_at_merchant().map(|order| order.for_reference(id));
-        order.into_iter().for_each(|order| env.merchant.inject_fault(order));
+        if let Some(order) = order {
+            env.merchant.inject_fault(order);
+        }
     }
     let proxies = Proxies::start(targets(env, place.connector_url(kind))).await;
     let first = launch(place, kind, &proxies, sweep_interval(kind, point));

@@ -120,28 +120,38 @@ fn prove(rule: ReplayRule, workers: usize, faults: Faults) {
 
 #[test]
 fn keys_that_can_be_repeated() {
-    COMBINED.into_iter().for_each(|faults| prove(same_key(), 2, faults));
+    for faults in COMBINED {
+        prove(same_key(), 2, faults);
+    }
 }
 
 #[test]
 fn keys_that_can_be_repeated_and_then_be_asked_about() {
-    COMBINED.into_iter().for_each(|faults| prove(same_key_or_look_up(), 2, faults));
+    for faults in COMBINED {
+        prove(same_key_or_look_up(), 2, faults);
+    }
 }
 
 #[test]
 fn links_that_can_be_asked_about() {
-    COMBINED.into_iter().for_each(|faults| prove(look_up(), 2, faults));
+    for faults in COMBINED {
+        prove(look_up(), 2, faults);
+    }
 }
 
 #[test]
 fn links_that_cannot_be_asked_about() {
-    COMBINED.into_iter().for_each(|faults| prove(ReplayRule::Never, 2, faults));
+    for faults in COMBINED {
+        prove(ReplayRule::Never, 2, faults);
+    }
 }
 
 #[test]
 fn full_connectors_and_limits() {
     for rule in [look_up(), ReplayRule::Never] {
-        SATURATED.into_iter().for_each(|faults| prove(rule, 2, faults));
+        for faults in SATURATED {
+            prove(rule, 2, faults);
+        }
     }
     // A worker repeats the call of another one that still calls.
     prove(same_key(), 2, Faults { takeovers: 1, ..NONE });
@@ -150,14 +160,18 @@ fn full_connectors_and_limits() {
 #[test]
 fn a_crash_while_everything_is_full() {
     for rule in [look_up(), ReplayRule::Never] {
-        SATURATED_AND_CRASHED.into_iter().for_each(|faults| prove(rule, 2, faults));
+        for faults in SATURATED_AND_CRASHED {
+            prove(rule, 2, faults);
+        }
     }
 }
 
 #[test]
 fn a_connector_that_names_another_account() {
     for rule in [same_key(), look_up(), ReplayRule::Never] {
-        MOVED.into_iter().for_each(|faults| prove(rule, 2, faults));
+        for faults in MOVED {
+            prove(rule, 2, faults);
+        }
     }
 }
 

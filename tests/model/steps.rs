@@ -148,7 +148,9 @@ impl Protocol {
             }
             if self.is(Flaw::LeasedBeforeLetThrough) || self.is(Flaw::AcceptedAsCalled) {
                 let row = system.row.as_mut().filter(|row| self.is_held(row, hold));
-                row.into_iter().for_each(|row| row.is_unsettled = true);
+                if let Some(row) = row {
+                    row.is_unsettled = true;
+                }
             }
             known.attempts += 1;
             known.first_called_at.get_or_insert(granted_at);
@@ -174,6 +176,7 @@ impl Protocol {
         system.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
     }
 
+    #[expect(clippy::unused_self, reason = "a step as the others are")]
     pub fn hear(&self, system: &mut System, worker: usize) {
         let Doing::Calling { hold, granted_at, mut known, answer, .. } = system.workers[worker].doing else {
             return;
@@ -217,6 +220,7 @@ impl Protocol {
         system.workers[worker].doing = Doing::EventProgress { event, hold, tried };
     }
 
+    #[expect(clippy::unused_self, reason = "a step as the others are")]
     pub fn delivered(&self, system: &mut System, worker: usize) {
         let Doing::EventProgress { hold, tried, .. } = system.workers[worker].doing else { return };
         let event = system.row.as_mut().and_then(|row| row.event.as_mut());

@@ -17,10 +17,15 @@ use crate::{DeadLetter, History, Leak, Link, Published, ReceivedMessage, Rule, S
 /// Where each part is; what is absent is empty.
 #[derive(Debug, Default)]
 pub struct Files {
+    /// Jobs that were published.
     pub published: Option<PathBuf>,
+    /// Results and replies.
     pub results: Option<PathBuf>,
+    /// Dead letters.
     pub dead_letters: Option<PathBuf>,
+    /// Webhooks as the merchants received them.
     pub webhooks: Option<PathBuf>,
+    /// Links, as the provider has them.
     pub ledger: Option<PathBuf>,
     /// Calls that reached the provider.
     pub calls: Option<PathBuf>,
@@ -30,6 +35,7 @@ pub struct Files {
 
 /// The reason why a history cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum FileError {
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),

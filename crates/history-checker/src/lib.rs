@@ -53,8 +53,11 @@ pub use self::{
 /// The replay rule of a job's connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
+    /// The same idempotency key returns the same link.
     SameKey,
+    /// The payout is looked up before a retry.
     LookUp,
+    /// Neither: an unknown outcome stays unknown.
     Never,
 }
 
@@ -69,9 +72,13 @@ pub struct Published {
     pub fingerprint: String,
     /// `1250 EUR`: minor units and currency.
     pub amount: String,
+    /// Whether the contract accepts it.
     pub is_valid: bool,
+    /// The replay rule of its connector.
     pub rule: Rule,
+    /// Whether it has a `webhook_url`.
     pub wants_webhook: bool,
+    /// Whether it has a `reply_to`.
     pub wants_reply: bool,
     /// It came when its key's record was concluded already, and is owed an answer of its own.
     pub came_late: bool,
@@ -80,8 +87,11 @@ pub struct Published {
 /// A link at the connector.
 #[derive(Debug, Clone)]
 pub struct Link {
+    /// The provider's id.
     pub id: String,
+    /// The key of the job that it was made for: see [`key`].
     pub key: String,
+    /// `1250 EUR`: minor units and currency.
     pub amount: String,
     /// The URL, if the provider shows it.
     pub url: Option<String>,
@@ -92,61 +102,86 @@ pub struct Link {
 /// A row of the database, with the event of its conclusion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
+    /// See [`key`].
     pub key: String,
+    /// `1250 EUR`: minor units and currency.
     pub amount: String,
     /// `open`, `created`, `failed` or `unknown`.
     pub state: String,
+    /// The provider's id of the link.
     pub link_id: Option<String>,
     /// `true` while the outcome of a create call is unknown.
     pub is_unknown: bool,
+    /// Whether a worker has claimed it.
     pub leased: bool,
+    /// Whether its `due_at` has passed.
     pub due: bool,
     /// Outcomes of its creating calls, in their order.
     pub calls: Vec<String>,
+    /// The event of its conclusion.
     pub event: Option<Event>,
 }
 
+/// An event of a record, with the state of its delivery.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
+    /// `message_id` of the result and `webhook-id`.
     pub id: String,
+    /// The type: `payout_link.created`.
     pub kind: String,
+    /// Whether its result is published.
     pub published: bool,
+    /// Whether its `due_at` has passed.
     pub due: bool,
+    /// Whether a worker has claimed it.
     pub leased: bool,
     /// `none`, `pending`, `delivered` or `abandoned`.
     pub webhook_state: String,
+    /// Attempts to deliver the webhook.
     pub webhook_attempts: u32,
 }
 
 /// An event that came after the first one of its record.
 #[derive(Debug, Clone)]
 pub struct LaterEvent {
+    /// The key of its record: see [`key`].
     pub key: String,
+    /// The event.
     pub event: Event,
 }
 
 /// An operator's act after which a record is concluded again: `resolve`, `retry`, or a `look-up` that found a link.
 #[derive(Debug, Clone)]
 pub struct OperatorAction {
+    /// The key of the record: see [`key`].
     pub key: String,
+    /// The command: `resolve`, `retry` or `look-up`.
     pub command: String,
 }
 
 /// The event of a conclusion that another one of the same record followed.
 #[derive(Debug, Clone)]
 pub struct EarlierEvent {
+    /// The key of its record: see [`key`].
     pub key: String,
+    /// The event.
     pub event: Event,
 }
 
 /// A message on the results exchange, or on a reply queue.
 #[derive(Debug, Clone)]
 pub struct ReceivedMessage {
+    /// Whether it came to a reply queue.
     pub is_reply: bool,
+    /// Its `message_id`: the event's id.
     pub id: Option<String>,
+    /// Its `type`.
     pub kind: String,
+    /// The key of its record: see [`key`].
     pub key: String,
+    /// The `correlation_id`, which a reply repeats.
     pub correlation_id: Option<String>,
+    /// The URL of the link, a secret.
     pub link_url: Option<String>,
     /// The event's number in its record, from 1; `None` is the first.
     pub sequence: Option<u32>,
@@ -154,16 +189,21 @@ pub struct ReceivedMessage {
     pub body: Vec<u8>,
 }
 
+/// A job that was rejected.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
+    /// The `message_id` of the job.
     pub message_id: Option<String>,
+    /// Whether its headers say why it was rejected.
     pub has_reason: bool,
 }
 
 /// A webhook as a merchant received it.
 #[derive(Debug, Clone)]
 pub struct Webhook {
+    /// `webhook-id`: the event's id.
     pub id: Option<String>,
+    /// The key of its record: see [`key`].
     pub key: String,
     /// The event's type.
     pub kind: String,
@@ -171,6 +211,7 @@ pub struct Webhook {
     pub sequence: Option<u32>,
     /// What it was answered, where it was.
     pub status: Option<u16>,
+    /// Whether the signature is right.
     pub is_verified: bool,
     /// The body, or a digest.
     pub body: String,
@@ -181,17 +222,24 @@ pub struct Webhook {
 pub struct Leak {
     /// The index of the secret, counted from 1. The secret itself is never shown.
     pub secret: usize,
+    /// Where it was found: a file and a line, or a column.
     pub location: String,
 }
 
+/// Everything that a run has left behind.
 #[derive(Debug, Clone, Default)]
 pub struct History {
+    /// Jobs that RabbitMQ confirmed.
     pub published: Vec<Published>,
+    /// Links that the provider has.
     pub links: Vec<Link>,
     /// Records that were concluded before the last jobs of their keys came.
     pub before: Vec<Record>,
+    /// Records of the database.
     pub records: Vec<Record>,
+    /// Results and replies.
     pub messages: Vec<ReceivedMessage>,
+    /// Dead letters.
     pub dead: Vec<DeadLetter>,
     /// In the order in which they arrived.
     pub webhooks: Vec<Webhook>,
@@ -206,6 +254,7 @@ pub struct History {
     pub asked_later: Option<HashSet<String>>,
     /// Jobs still in the queue.
     pub waiting: u32,
+    /// Secrets that were found where none may be.
     pub leaks: Vec<Leak>,
     /// Keys with a creating call that reached the provider or a proxy in front of it, answered or not. `None`: no
     /// proxy recorded calls, and R13 is not checked.
@@ -228,7 +277,9 @@ pub struct History {
 /// A created link in a worker's hands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
+    /// The key of its record: see [`key`].
     pub key: String,
+    /// The provider's id of the link.
     pub link_id: String,
 }
 
@@ -259,7 +310,9 @@ pub struct Progress {
 /// A rule, and the evidence against it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
+    /// The number of the rule: `R1`.
     pub rule: &'static str,
+    /// What contradicts it, without secrets.
     pub evidence: String,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{History, Overdue, Progress, Violation};
 
 /// How long a repaired system may finish nothing while something is left.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 
 pub(super) fn check(history: &History) -> Vec<Violation> {
     let overdue = late(&history.overdue).map(|overdue| wrong("R14", format!("{overdue:?}")));
@@ -48,6 +48,7 @@ fn stall((from, to): (Progress, Progress)) -> Violation {
 
 /// The worst of two samples of one thing: the one that R14 judges harder.
 impl Overdue {
+    /// Returns the one of the two that exceeds its bound by more.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         let excess = |overdue: &Self| overdue.overdue.min(overdue.well).saturating_sub(overdue.bound);

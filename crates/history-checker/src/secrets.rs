@@ -24,6 +24,7 @@ impl Secrets {
         }
     }
 
+    /// Returns whether there is nothing to search for.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

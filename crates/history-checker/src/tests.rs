@@ -327,7 +327,7 @@ fn r15_progress_until_nothing_is_left() {
         what: ID.into(),
         overdue: Duration::from_secs(late),
         well: Duration::ZERO,
-        bound: Duration::from_secs(60),
+        bound: Duration::from_mins(1),
     };
     steady.overdue_at_end = vec![overdue(60)];
     caught("R15", &steady, |history| history.overdue_at_end = vec![overdue(61)]);
@@ -340,7 +340,7 @@ fn rivals_of_one_amount_are_reported_by_who_was_refused() {
     rivals.published[1].amount = "1250 EUR".into();
     assert_eq!(check(&rivals, TRIES), []);
     caught("R1", &rivals, |history| {
-        history.published.push(Published { fingerprint: "third".into(), ..job("m-3") })
+        history.published.push(Published { fingerprint: "third".into(), ..job("m-3") });
     });
     caught("R1", &rivals, |history| {
         history.published.push(Published { fingerprint: "9 EUR".into(), ..job("m-3") });
@@ -574,7 +574,7 @@ fn r23_a_record_is_concluded_again_by_an_act_of_an_operator_alone() {
         history.webhooks[2].kind = "payout_link.succeeded".into();
     });
     caught("R2", &again, |history| {
-        history.links.push(Link { id: "plink_2".into(), ..history.links[0].clone() })
+        history.links.push(Link { id: "plink_2".into(), ..history.links[0].clone() });
     });
     caught("R3", &again, |history| history.messages[2].link_url = None);
 }

@@ -15,7 +15,9 @@ use provider_simulators::providers::{
 };
 use serde_json::{Value, json};
 
+/// An account of a provider simulator, with the configuration that a worker has for it.
 pub struct Account {
+    /// The connector kind.
     pub kind: &'static str,
     /// Its simulator, knowing the secret.
     pub provider: fn() -> Provider,
@@ -55,6 +57,7 @@ impl Account {
     }
 }
 
+/// An account of Hyperswitch.
 pub static HYPERSWITCH: Account = Account {
     kind: "hyperswitch",
     provider: || Provider::Hyperswitch(HyperswitchSettings::new("snd_canary")),
@@ -95,6 +98,7 @@ pub fn revolut_client() -> RevolutClient {
     }
 }
 
+/// An account of Revolut.
 pub static REVOLUT: Account = Account {
     kind: "revolut",
     provider: || {
@@ -127,6 +131,7 @@ pub static REVOLUT: Account = Account {
     reference: str::to_owned,
 };
 
+/// An account of RazorpayX.
 pub static RAZORPAYX: Account = Account {
     kind: "razorpayx",
     provider: || Provider::RazorpayX(RazorpayXSettings::new("rzp_live_1", "canary-secret")),
@@ -153,6 +158,7 @@ pub static RAZORPAYX: Account = Account {
     reference: str::to_owned,
 };
 
+/// An account of Xendit.
 pub static XENDIT: Account = Account {
     kind: "xendit",
     provider: || Provider::Xendit(XenditSettings::new("xnd_canary")),

@@ -6,8 +6,11 @@
 
 use std::collections::BTreeMap;
 
+/// An alert of `docs/alerts.yaml`.
 pub struct Rule {
+    /// The name of the alert.
     pub name: &'static str,
+    /// Its PromQL.
     pub expression: &'static str,
 }
 

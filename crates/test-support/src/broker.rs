@@ -7,8 +7,8 @@ use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions,
-        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -20,27 +20,34 @@ use super::{Job, eventually};
 /// A message that was heard on the results exchange or on a reply queue, or found among the dead letters.
 #[derive(Debug, Clone)]
 pub struct Heard {
+    /// The body as it arrived.
     pub body: Vec<u8>,
+    /// The properties as they arrived.
     pub properties: BasicProperties,
 }
 
 impl Heard {
+    /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
+    /// Returns the `message_id`.
     pub fn id(&self) -> String {
         self.properties.message_id().as_ref().unwrap().to_string()
     }
 
+    /// Returns the `type`.
     pub fn kind(&self) -> String {
         self.properties.kind().as_ref().unwrap().to_string()
     }
 
+    /// Returns the `correlation_id`.
     pub fn correlation_id(&self) -> Option<String> {
         self.properties.correlation_id().as_ref().map(ToString::to_string)
     }
 
+    /// Returns a header that is a string.
     pub fn header(&self, name: &str) -> Option<String> {
         match self.properties.headers().as_ref()?.inner().get(name)? {
             AMQPValue::LongString(text) => Some(text.to_string()),
@@ -48,10 +55,12 @@ impl Heard {
         }
     }
 
+    /// Returns the code of the error in the body.
     pub fn error_code(&self) -> Option<String> {
         self.json()["error"]["unified_details"]["code"].as_str().map(str::to_owned)
     }
 
+    /// Returns the field that the error in the body names.
     pub fn field(&self) -> Option<String> {
         self.json()["error"]["unified_details"]["description"].as_str().map(str::to_owned)
     }
@@ -252,7 +261,10 @@ impl Upstream {
         for exchange in
             [&names.jobs_exchange, &names.results_exchange, &names.dead_exchange, &names.unrouted_exchange]
         {
-            let _ = self.channel.exchange_delete(exchange.as_str().into(), Default::default()).await;
+            let _ = self
+                .channel
+                .exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default())
+                .await;
         }
     }
 }

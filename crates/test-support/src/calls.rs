@@ -8,6 +8,7 @@ use std::{
 
 /// Creating calls, as they were sent, and their answers. Clones share them.
 #[derive(Clone, Default)]
+#[must_use]
 pub struct Calls {
     seen: Arc<Mutex<Seen>>,
     worker: usize,
@@ -22,12 +23,17 @@ struct Seen {
 /// A complete answer to a creating call, written to the worker's connection.
 #[derive(Clone)]
 pub struct Answer {
+    /// The references of the links in the answer.
     pub references: Vec<String>,
+    /// The number of the worker that got it.
     pub worker: usize,
+    /// When it passed.
     pub at: SystemTime,
     /// Since the call came by.
     pub took: Duration,
+    /// The HTTP status.
     pub status: u16,
+    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -35,10 +41,12 @@ pub struct Answer {
 const MAX_BYTES: usize = 512 * 1024;
 
 impl Calls {
+    /// Returns the references of the calls that passed.
     pub fn references(&self) -> HashSet<String> {
         self.seen.lock().unwrap().references.clone()
     }
 
+    /// Returns the answers that passed, in order.
     pub fn answers(&self) -> Vec<Answer> {
         self.seen.lock().unwrap().answers.clone()
     }
@@ -60,6 +68,7 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Reads one connection and notes its calls.
     pub fn new(calls: Calls) -> Self {
         Self { calls, asked: Asked::default(), unread: Vec::new() }
     }

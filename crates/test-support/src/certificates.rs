@@ -19,16 +19,20 @@ use tokio_rustls::{
     },
 };
 
+/// A certificate authority of a test's own.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// PEM.
 #[derive(Clone)]
 pub struct Certified {
+    /// PEM of the certificate.
     pub certificate: String,
+    /// PEM of the private key.
     pub key: String,
 }
 
 impl Authority {
+    /// Creates an authority that nobody else trusts.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -36,6 +40,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
+    /// Returns its certificate as PEM.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
@@ -45,6 +50,7 @@ impl Authority {
         self.issue(names, |params| params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth))
     }
 
+    /// Issues a certificate of a server that has expired.
     pub fn expired(&self, names: &[&str]) -> Certified {
         self.issue(names, |params| {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
@@ -53,6 +59,7 @@ impl Authority {
         })
     }
 
+    /// Issues a certificate of a client.
     pub fn client(&self, name: &str) -> Certified {
         self.issue(&[], |params| {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);

@@ -18,17 +18,23 @@ use tokio::{
     net::{TcpListener, UdpSocket},
 };
 
+/// How the DNS server answers a name.
 pub enum Answer {
     /// Of the asked type, and good for no time at all.
     Addresses(Vec<IpAddr>),
     /// Names, each an alias of the next, and the addresses of the last.
     Aliases(Vec<String>, Vec<IpAddr>),
+    /// With an error code.
     Code(ResponseCode),
+    /// With these bytes, whatever they are.
     Bytes(Vec<u8>),
+    /// Not at all.
     Silence,
 }
 
+/// A DNS server on loopback.
 pub struct Dns {
+    /// Where it listens.
     pub address: SocketAddr,
     asked: Asked,
 }

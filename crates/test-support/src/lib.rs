@@ -4,7 +4,7 @@
 //! Nothing here runs in production.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
-#![allow(clippy::missing_panics_doc, reason = "in a test a panic is an assertion")]
+#![expect(clippy::missing_panics_doc, reason = "in a test a panic is an assertion")]
 
 pub mod accounts;
 pub mod alerts;
@@ -39,7 +39,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 /// Everything that a test waits for comes within this, or the test fails.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Waits for a condition, looking again and again.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {

@@ -20,8 +20,10 @@ use tokio::{
 
 use crate::calls::{AnswerReader, Calls, Reader};
 
+/// What the proxy does with connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// Passes everything on.
     Open,
     /// Every chunk is so late.
     Slow(Duration),
@@ -40,6 +42,7 @@ struct Control {
     cuts: u64,
 }
 
+/// A proxy before a server, which a test can close, silence or slow down.
 pub struct Proxy {
     address: SocketAddr,
     kind: Kind,
@@ -73,11 +76,13 @@ impl Kind {
 }
 
 impl Proxy {
+    /// Starts on a free port of loopback.
     pub async fn start(kind: Kind) -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST.into(), kind).await
     }
 
     /// At another address of the loopback interface.
+    #[expect(clippy::unused_async, reason = "it spawns, so it needs a runtime")]
     pub async fn start_at(address: IpAddr, kind: Kind) -> Self {
         let port = bind((address, 0).into());
         let address = port.local_addr().unwrap();
@@ -87,14 +92,17 @@ impl Proxy {
         proxy
     }
 
+    /// Returns where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
+    /// Changes what it does, also with the connections that it has.
     pub fn set(&self, mode: Mode) {
         self.listens(mode != Mode::Refuse);
         self.control.send_modify(|control| {

@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
 };
 
+/// A publisher without a client library.
 pub struct RawPublisher(TcpStream);
 
 const METHOD: u8 = 1;
@@ -12,14 +13,19 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 /// Property flags (AMQP 0-9-1, section 4.2.6.1).
 pub const HEADERS: u16 = 1 << 13;
+/// The flag of `correlation_id`.
 pub const CORRELATION_ID: u16 = 1 << 10;
+/// The flag of `reply_to`.
 pub const REPLY_TO: u16 = 1 << 9;
+/// The flag of `message_id`.
 pub const MESSAGE_ID: u16 = 1 << 7;
 
+/// Encodes a short string: one byte of length.
 pub fn short(text: &[u8]) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text].concat()
 }
 
+/// Encodes a long string: four bytes of length.
 pub fn long(text: &[u8]) -> Vec<u8> {
     [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text].concat()
 }

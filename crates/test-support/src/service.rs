@@ -5,8 +5,11 @@ use std::{
     process::Command,
 };
 
+/// A server that one test alone uses.
 pub struct Service {
+    /// The URL for a client.
     pub url: String,
+    /// The folder with its data and logs.
     pub folder: PathBuf,
     name: &'static str,
 }
@@ -18,6 +21,7 @@ impl Service {
     }
 
     /// With something put into its folder before.
+    #[expect(clippy::unused_async, reason = "a service takes seconds to start: it is called as what waits")]
     pub async fn start_with(name: &'static str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = std::env::temp_dir().join(format!("it-{name}-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&folder).unwrap();
@@ -27,7 +31,7 @@ impl Service {
         let variable = if name == "postgres" { "DATABASE_URL=" } else { "AMQP_URL=" };
         let environment = service.run("env");
         let line = environment.lines().find_map(|line| line.split_once(variable)).expect(variable);
-        service.url = line.1.trim_matches(['\'', '"']).to_owned();
+        line.1.trim_matches(['\'', '"']).clone_into(&mut service.url);
         service
     }
 

@@ -5,7 +5,9 @@ use provider_simulators::sandbox::Sandbox;
 
 use super::{TOKEN, TestEnv, WEBHOOK_SECRET};
 
+/// The changes to the usual test environment.
 #[derive(Default)]
+#[must_use]
 pub struct Setup {
     pub(super) settings: Vec<(String, String)>,
     pub(super) database_url: Option<String>,
@@ -30,6 +32,7 @@ impl Setup {
         self
     }
 
+    /// A broker of the test's own.
     pub fn broker(mut self, url: &str) -> Self {
         self.amqp_url = Some(url.into());
         self
@@ -81,6 +84,7 @@ impl Setup {
         ))
     }
 
+    /// Creates the database and the queues, and starts the simulator and the receiver.
     pub async fn build(self) -> TestEnv {
         TestEnv::build(self).await
     }

@@ -15,6 +15,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use super::{TestEnv, job};
 
+/// A store with one sealing key.
 pub fn store(pool: PgPool) -> Store {
     store_with(pool, &["k1"])
 }
@@ -33,7 +34,7 @@ fn made(pool: PgPool, names: &[&str], limits: BatchLimits) -> Store {
     let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let keys: Vec<SecretString> = names.iter().map(|name| format!("{name}:{key}").into()).collect();
     let keys = KeyRing::new(&keys, &key.into()).unwrap();
-    let lease = Duration::from_secs(600);
+    let lease = Duration::from_mins(10);
     let settings = StoreSettings { lease, event_lease: lease, batches: limits };
     Store::new(pool, keys, settings)
 }
@@ -46,6 +47,7 @@ pub async fn pool_of_one(env: &TestEnv) -> PgPool {
     pool.connect_with(options).await.unwrap()
 }
 
+/// Accepts the usual job with this identifier, and returns its claimed record.
 pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
     match submit(store, id).await {
         Accepted::New(link) => link,
@@ -53,6 +55,7 @@ pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
     }
 }
 
+/// Accepts the usual job with this identifier.
 pub async fn submit(store: &Store, id: &str) -> Accepted {
     submit_with(store, id, Hold::BeginCall).await
 }
@@ -80,6 +83,7 @@ async fn submit_with(store: &Store, id: &str, hold: Hold) -> Accepted {
     store.accept(new, || true).await.unwrap()
 }
 
+/// Writes the conclusion of a record whose first call created a link.
 pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::EventContent {
     link.begin_written_call();
     link.calls.push(Attempt {

@@ -14,14 +14,22 @@ use uuid::Uuid;
 
 use super::{Heard, Job, Setup, Worker, broker::Upstream, eventually, setup::variable, worker};
 
+/// The credential of the sandbox; it must be found nowhere.
 pub const TOKEN: &str = "canary-provider-token";
+/// The webhook secret of the configuration and of the receiver.
 pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// A test environment: a database and queues of its own, a provider simulator and a merchant.
 pub struct TestEnv {
+    /// The simulator that links are created at.
     pub provider: Sandbox,
+    /// The merchant's webhook receiver.
     pub merchant: Receiver,
+    /// Connections to the database, with the rights of its owner.
     pub pool: PgPool,
+    /// The names of exchanges and queues.
     pub names: Names,
+    /// The folder with the configuration and the logs.
     pub folder: PathBuf,
     upstream: Upstream,
     amqp_url: String,
@@ -32,6 +40,7 @@ pub struct TestEnv {
 }
 
 impl TestEnv {
+    /// The usual environment.
     pub async fn new() -> Self {
         Setup::default().build().await
     }
@@ -137,6 +146,7 @@ impl TestEnv {
         super::RawPublisher::connect(&self.amqp_url)
     }
 
+    /// Publishes a job and waits for the confirm.
     pub async fn publish(&self, job: impl AsRef<Job>) {
         self.upstream.publish(job.as_ref()).await;
     }
@@ -146,10 +156,12 @@ impl TestEnv {
         self.upstream.publish_to(&self.names.jobs_exchange, routing_key, message.as_ref()).await;
     }
 
+    /// Returns the results so far.
     pub fn results(&self) -> Vec<Heard> {
         self.upstream.heard()
     }
 
+    /// Returns the results of a payout so far.
     pub fn results_of(&self, id: &str) -> Vec<Heard> {
         self.results().into_iter().filter(|heard| heard.json()["merchant_payout_id"] == id).collect()
     }
@@ -198,14 +210,17 @@ impl TestEnv {
         eventually("a dead letter", async || self.upstream.take(&self.names.dead_queue).await).await
     }
 
+    /// Takes a message of a queue, if there is one.
     pub async fn take(&self, queue: &str) -> Option<Heard> {
         self.upstream.take(queue).await
     }
 
+    /// Deletes a queue.
     pub async fn delete_queue(&self, queue: &str) {
         self.upstream.delete_queue(queue).await;
     }
 
+    /// Returns how many messages of a queue are ready.
     pub async fn ready(&self, queue: &str) -> u32 {
         self.upstream.ready(queue).await
     }
@@ -216,6 +231,7 @@ impl TestEnv {
         serde_json::from_slice(&output.stdout).ok()
     }
 
+    /// Returns whether no record has this identifier.
     pub async fn has_no_record(&self, id: &str) -> bool {
         let known = "SELECT EXISTS (SELECT FROM payout_links WHERE merchant_payout_id = $1)";
         !sqlx::query_scalar::<_, bool>(known).bind(id).fetch_one(&self.pool).await.unwrap()
@@ -265,7 +281,7 @@ impl TestEnv {
         self.upstream.give_all_back(&self.names.jobs_queue, count).await;
     }
 
-    /// The database as an operator's backup has it. Said aloud where there is no pg_dump to make one.
+    /// The database as an operator's backup has it. Said aloud where there is no `pg_dump` to make one.
     pub fn pg_dump(&self) -> String {
         let mut url: url::Url = self.admin_url.parse().unwrap();
         url.set_path(&self.database);

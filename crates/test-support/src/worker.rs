@@ -9,6 +9,7 @@ use std::{
 
 use super::eventually;
 
+/// A worker process, which ends with this value.
 pub struct Worker {
     child: Child,
     log: PathBuf,
@@ -34,10 +35,12 @@ impl Worker {
         Self { child, log }
     }
 
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
@@ -91,6 +94,7 @@ impl Worker {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal, by its name: `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").arg(format!("-{name}")).arg(pid).status().unwrap();
@@ -118,6 +122,7 @@ impl Worker {
         self.child.try_wait().unwrap()
     }
 
+    /// Waits for its end.
     pub async fn exited(&mut self) -> ExitStatus {
         let ended = async {
             loop {

@@ -7,6 +7,7 @@ use crate::postgres::{AccountStatus, EventStatus, HostStatus, LastAttempts, Pile
 
 const NOW: OffsetDateTime = datetime!(2026-11-29 06:00 UTC);
 
+#[expect(clippy::unnecessary_wraps, reason = "the fields that it fills are optional")]
 fn ago(minutes: i64) -> Option<OffsetDateTime> {
     Some(NOW - Duration::minutes(minutes))
 }

@@ -226,6 +226,7 @@ impl<'a> Browser<'a> {
     }
 }
 
+#[expect(clippy::ref_option, reason = "`as_ref` in every line would hide the list of fields")]
 pub(super) fn expose(secret: &Option<SecretString>) -> Option<&str> {
     secret.as_ref().map(ExposeSecret::expose_secret)
 }

@@ -47,7 +47,7 @@ pub(in crate::connectors) const KIND: Kind = Kind {
     follow: FollowPolicy {
         // It announces neither claims nor the end of a link, and accepts a claim that was submitted before a cancel.
         cancels_expired: true,
-        confirm_cancel: Duration::from_secs(180),
+        confirm_cancel: Duration::from_mins(3),
         ..FOLLOW
     },
     links_per_question: 1,

@@ -44,7 +44,7 @@ pub(in crate::connectors) const KIND: Kind = Kind {
         cancels: true,
     },
     error_fields: &[ErrorField::Code, ErrorField::Reason],
-    follow: FollowPolicy { max_interval: Duration::from_secs(3600), ..FOLLOW },
+    follow: FollowPolicy { max_interval: Duration::from_hours(1), ..FOLLOW },
     links_per_question: 1,
     read: read::<RazorpayXSettings>,
 };

@@ -166,7 +166,7 @@ fn a_cancelled_link_that_expired_is_expired() {
         trace: &trace,
     };
     let answer =
-        Answer { status: StatusCode::OK, headers: Default::default(), body: Default::default(), cut: false };
+        Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: bytes::Bytes::new(), cut: false };
     for (status, expired_at, expected) in [
         // As in Razorpay's own sample of payout_link.expired.
         ("cancelled", json!(1_794_214_800), PayoutStatus::Expired),

@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// A token is refreshed so long before its end, or a quarter of its life where that is less.
-const AHEAD: Duration = Duration::from_secs(5 * 60);
+const AHEAD: Duration = Duration::from_mins(5);
 /// The longest lifetime that is believed: no clock can represent every number.
-const MAX_LIFE: Duration = Duration::from_secs(86_400);
+const MAX_LIFE: Duration = Duration::from_hours(24);
 const ASSERTION_LIFETIME: time::Duration = time::Duration::minutes(5);
 /// Two refreshes: an assertion and a token each, and one more of both for calls that were under way meanwhile.
 const MAX_REMEMBERED: usize = 6;

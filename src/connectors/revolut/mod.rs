@@ -49,13 +49,13 @@ use crate::{
 };
 
 /// Two weeks: how far back a repeated `request_id` is known, as documented for transfers.
-const WINDOW: Duration = Duration::from_secs(14 * 86_400);
+const WINDOW: Duration = Duration::from_hours(14 * 24);
 /// Links in one answer to a look-up: 1,000 are allowed, and would be more than `max_response_bytes`.
 const PAGE: usize = 100;
 /// Pages of one look-up. A minute has 60 calls at this provider.
 const MAX_PAGES: usize = 20;
 /// The error that two readings of clocks may have.
-const MARGIN: Duration = Duration::from_secs(10 * 60);
+const MARGIN: Duration = Duration::from_mins(10);
 
 struct Revolut {
     tokens: Tokens,

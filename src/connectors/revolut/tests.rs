@@ -161,7 +161,7 @@ fn the_list_is_read_back_to_before_the_first_call_by_revoluts_own_clock() {
         headers: [(reqwest::header::DATE, "Mon, 12 Jan 1970 13:48:40 GMT".parse().unwrap())]
             .into_iter()
             .collect(),
-        body: Default::default(),
+        body: bytes::Bytes::new(),
         cut: false,
     };
     assert_eq!(before_first_call(call, &answer), Some(at(1_000_000 - 600)));

@@ -35,7 +35,7 @@ pub(in crate::connectors) const KIND: Kind = Kind {
         cancels: true,
     },
     error_fields: &[ErrorField::Code],
-    follow: FollowPolicy { max_interval: Duration::from_secs(300), ..FOLLOW },
+    follow: FollowPolicy { max_interval: Duration::from_mins(5), ..FOLLOW },
     links_per_question: 1,
     read: read::<XenditSettings>,
 };

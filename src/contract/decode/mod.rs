@@ -1,7 +1,7 @@
 //! A job from JSON (contract, section 2): both spellings at every depth, numbers or strings, a secret's two forms,
 //! `null` as absent. Unknown and repeated fields are rejected, and every rejection has its path.
 //!
-//! An empty string equals absent, except where a rule rejects it (`merchant_payout_id`, `webhook_url`): a SecretString
+//! An empty string equals absent, except where a rule rejects it (`merchant_payout_id`, `webhook_url`): a `SecretString`
 //! that is there and empty is printed as `{}` or `{"value": ""}`, and an `access_token` like that is no credential.
 //! An empty object counts as given. The proto3 JSON mapping also allows `1.0` and `1e3` for an integer; they are
 //! taken where they are whole.
@@ -31,7 +31,9 @@ use crate::domain::{
 /// The part of decoding that the configuration decides.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DecodePolicy {
+    /// Whether a `webhook_url` may be `http://`.
     pub allow_http_webhooks: bool,
+    /// What happens to a job with unknown fields.
     pub unknown_fields: UnknownFields,
 }
 
@@ -73,10 +75,10 @@ pub fn create_link_noting(
         return Err(Rejection::invalid("", message::too_large(body.len())));
     }
     match policy.unknown_fields {
-        UnknownFields::Reject => Ok((decode(body, message_id, policy, Unknown::Rejected)?, Vec::new())),
+        UnknownFields::Reject => Ok((decode(body, message_id, *policy, Unknown::Rejected)?, Vec::new())),
         UnknownFields::Ignore => {
             let noted = Rc::default();
-            let job = decode(body, message_id, policy, Unknown::Ignored(Rc::clone(&noted)))?;
+            let job = decode(body, message_id, *policy, Unknown::Ignored(Rc::clone(&noted)))?;
             Ok((job, noted.take()))
         }
     }
@@ -90,13 +92,13 @@ pub fn create_link_noting(
 pub fn stored_request(body: &[u8]) -> Result<CreateLink, Rejection> {
     let policy = DecodePolicy { allow_http_webhooks: true, ..DecodePolicy::default() };
     // A newer version may have stored fields of which this one would call without. That is left to the newer one.
-    decode(body, None, &policy, Unknown::Rejected)
+    decode(body, None, policy, Unknown::Rejected)
 }
 
 fn decode(
     body: &[u8],
     message_id: Option<&str>,
-    policy: &DecodePolicy,
+    policy: DecodePolicy,
     unknown: Unknown,
 ) -> Result<CreateLink, Rejection> {
     let text =
@@ -289,7 +291,7 @@ fn method_fields(mut fields: Fields<'_>, kind: MethodKind) -> Read<PayoutMethod>
     Ok(PayoutMethod { kind, fields: given })
 }
 
-fn webhook_url(fields: &mut Fields<'_>, policy: &DecodePolicy) -> Read<Option<WebhookUrl>> {
+fn webhook_url(fields: &mut Fields<'_>, policy: DecodePolicy) -> Read<Option<WebhookUrl>> {
     let Some(text) = fields.string("webhook_url")? else { return Ok(None) };
     WebhookUrl::new(&text, policy.allow_http_webhooks)
         .map(Some)

@@ -14,7 +14,7 @@ fn repeats(json: &Json<'_>) -> bool {
     names.windows(2).any(|pair| pair[0] == pair[1]) || fields.iter().any(|(_, value)| repeats(value))
 }
 
-/// Returns a name in snake_case. lowerCamelCase is the other spelling of a field (proto3 JSON mapping).
+/// Returns a name in `snake_case`. lowerCamelCase is the other spelling of a field (proto3 JSON mapping).
 pub(in crate::contract) fn snake_case(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 4);
     for letter in name.chars() {

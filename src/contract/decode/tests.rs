@@ -67,7 +67,7 @@ fn whole() -> Value {
     })
 }
 
-/// snake_case keys as the proto3 JSON mapping spells them.
+/// `snake_case` keys as the proto3 JSON mapping spells them.
 fn camel(value: &Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(

@@ -22,11 +22,13 @@ use super::{ConnectorError, EventType, PayoutStatus};
 /// The record of a link that is followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Followed {
+    /// The status that was announced last.
     pub status: LinkStatus,
     /// When the link was created, or its status changed.
     pub changed_at: OffsetDateTime,
     /// The end of the link, as the provider said it last.
     pub expires_at: Option<OffsetDateTime>,
+    /// Whether the merchant knows that the link ends soon.
     pub expiring_is_announced: bool,
     /// A request to cancel the link that is not answered yet.
     pub cancel_is_requested: bool,
@@ -72,14 +74,18 @@ impl CancelReason {
 /// The provider's answer to the question about a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkAnswer {
+    /// The provider reported the link.
     Reported(LinkReport),
     /// The provider has no such link.
     NotFound {
+        /// The HTTP status of the answer.
         status_code: u16,
     },
     /// The provider did not answer the question.
     Unanswered {
+        /// Why there is no answer.
         error: ConnectorError,
+        /// The wait that the provider asked for.
         retry_after: Option<Duration>,
     },
 }
@@ -91,6 +97,7 @@ pub struct LinkReport {
     pub status: Option<LinkStatus>,
     /// The provider's own word, at most 64 characters.
     pub provider_status: String,
+    /// The status in Prism's words, for the event.
     pub payout_status: PayoutStatus,
     /// When the status changed, where the provider says so.
     pub occurred_at: Option<OffsetDateTime>,
@@ -100,14 +107,18 @@ pub struct LinkReport {
     pub provider_payout_id: Option<String>,
     /// Why the payout failed.
     pub error: Option<ConnectorError>,
+    /// The HTTP status of the answer.
     pub status_code: u16,
 }
 
 /// An event to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusEvent {
+    /// The type of the event.
     pub event_type: EventType,
+    /// The status in Prism's words.
     pub payout_status: PayoutStatus,
+    /// When it happened: by the provider, else the time of the answer.
     pub occurred_at: OffsetDateTime,
     /// Only of a payout that failed.
     pub error: Option<ConnectorError>,
@@ -120,7 +131,9 @@ pub struct FollowDecision {
     pub status: LinkStatus,
     /// The events of the change, in order.
     pub events: Vec<StatusEvent>,
+    /// Whether the merchant knows then that the link ends soon.
     pub expiring_is_announced: bool,
+    /// When the provider is asked again.
     pub then: FollowStep,
 }
 
@@ -128,7 +141,10 @@ pub struct FollowDecision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FollowStep {
     /// Ask again after this time.
-    Ask { after: Duration },
+    Ask {
+        /// Time until the question.
+        after: Duration,
+    },
     /// Cancel the link, then ask again.
     Cancel(CancelReason),
     /// The link is not asked about any more.

@@ -24,9 +24,9 @@ pub struct FollowPolicy {
 }
 
 /// The first question about a reversal, after the payout succeeded.
-const FIRST_REVERSAL_CHECK: Duration = Duration::from_secs(3600);
+const FIRST_REVERSAL_CHECK: Duration = Duration::from_hours(1);
 /// The interval of the following ones.
-const REVERSAL_CHECK_INTERVAL: Duration = Duration::from_secs(86_400);
+const REVERSAL_CHECK_INTERVAL: Duration = Duration::from_hours(24);
 /// The interval grows by this part of the time since the last change, and shrinks alike towards the end of the link.
 const PART: u32 = 8;
 /// A provider's clock may be behind: the question about the end comes this much after it.
@@ -47,7 +47,7 @@ pub(super) fn next_question(link: &Followed, policy: &FollowPolicy, now: OffsetD
     let since_change = since(link.changed_at, now);
     if link.status == LinkStatus::Succeeded {
         return match since_change {
-            age if age < FIRST_REVERSAL_CHECK => Some(FIRST_REVERSAL_CHECK - age),
+            age if age < FIRST_REVERSAL_CHECK => Some(FIRST_REVERSAL_CHECK.saturating_sub(age)),
             age if age < policy.watch_reversals => Some(REVERSAL_CHECK_INTERVAL),
             _ => None,
         };
@@ -81,15 +81,16 @@ pub(super) fn since(from: OffsetDateTime, to: OffsetDateTime) -> Duration {
 }
 
 #[cfg(test)]
+#[expect(clippy::unchecked_time_subtraction, reason = "of constants")]
 mod tests {
     use time::macros::datetime;
 
     use super::{super::tests::link, *};
 
     const SECOND: Duration = Duration::from_secs(1);
-    const MINUTE: Duration = Duration::from_secs(60);
-    const HOUR: Duration = Duration::from_secs(3600);
-    const DAY: Duration = Duration::from_secs(86_400);
+    const MINUTE: Duration = Duration::from_mins(1);
+    const HOUR: Duration = Duration::from_hours(1);
+    const DAY: Duration = Duration::from_hours(24);
 
     const POLICY: FollowPolicy = FollowPolicy {
         min_interval: MINUTE,
@@ -97,7 +98,7 @@ mod tests {
         expiring: None,
         cancels_expired: false,
         confirm_cancel: Duration::ZERO,
-        watch_reversals: Duration::from_secs(7 * 86_400),
+        watch_reversals: Duration::from_hours(7 * 24),
     };
 
     #[test]

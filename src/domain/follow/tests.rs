@@ -5,19 +5,19 @@ use time::{OffsetDateTime, macros::datetime};
 use super::*;
 
 const NOW: OffsetDateTime = datetime!(2026-12-02 00:00 UTC);
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 const POLICY: FollowPolicy = FollowPolicy {
     min_interval: MINUTE,
-    max_interval: Duration::from_secs(3600),
+    max_interval: Duration::from_hours(1),
     expiring: None,
     cancels_expired: false,
     confirm_cancel: Duration::ZERO,
-    watch_reversals: Duration::from_secs(7 * 86_400),
+    watch_reversals: Duration::from_hours(7 * 24),
 };
 /// A provider that never ends a link, and takes claims that were submitted before a cancel.
 const NEVER_ENDS: FollowPolicy =
-    FollowPolicy { cancels_expired: true, confirm_cancel: Duration::from_secs(180), ..POLICY };
+    FollowPolicy { cancels_expired: true, confirm_cancel: Duration::from_mins(3), ..POLICY };
 
 pub(super) fn link(status: LinkStatus) -> Followed {
     Followed {
@@ -190,7 +190,7 @@ fn a_requested_cancel_is_carried_out_while_nobody_has_claimed() {
 
 #[test]
 fn the_warning_before_the_end_is_announced_once_and_only_where_it_is_configured() {
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let policy = FollowPolicy { expiring: Some(24 * hour), ..POLICY };
     let soon = Followed { expires_at: Some(NOW + 23 * hour), ..link(LinkStatus::Unclaimed) };
     let decision = reported(&soon, report(LinkStatus::Unclaimed), &policy);

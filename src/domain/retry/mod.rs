@@ -23,10 +23,13 @@ use super::{AccountId, Conclusion, ConnectorError, LookUp, MAX_STEP, PayoutStatu
 /// The limits of retries.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
+    /// The first pause; each further one is longer.
     pub initial: Duration,
+    /// The maximum pause between two calls.
     pub max_interval: Duration,
     /// The maximum age of a record that is called again.
     pub max_age: Duration,
+    /// The maximum number of `create` calls for one record.
     pub max_attempts: u32,
     /// The safety margin before the end of the same-key window. No retry begins within it.
     pub window_margin: Duration,
@@ -48,8 +51,17 @@ pub struct Circumstances {
 /// The next step of a record.
 #[derive(Debug)]
 pub enum Next {
-    Call { after: Duration },
-    LookUp { after: Duration },
+    /// Call the provider.
+    Call {
+        /// The wait before the call.
+        after: Duration,
+    },
+    /// Look the payout up.
+    LookUp {
+        /// The wait before the look-up.
+        after: Duration,
+    },
+    /// Nothing is left to do: write the conclusion.
     Conclude(Conclusion),
 }
 

@@ -10,6 +10,7 @@ use crate::domain::{AccountId, ConnectorError, CreatedLink, Finding, Outcome, Pa
 /// How far a record has come.
 #[derive(Debug, Clone)]
 pub struct Progress {
+    /// When the job was accepted, by the database's clock.
     pub created_at: OffsetDateTime,
     /// When the record was created or tried again: the limits of retries count from here.
     pub opened_at: OffsetDateTime,
@@ -17,8 +18,11 @@ pub struct Progress {
     pub attempts: u32,
     /// Calls begun before the record was tried again.
     pub attempts_before: u32,
+    /// When the first `create` call began.
     pub first_called_at: Option<OffsetDateTime>,
+    /// When the last call of any kind began.
     pub last_called_at: Option<OffsetDateTime>,
+    /// Since when the outcome of a `create` call is unknown.
     pub in_doubt_since: Option<OffsetDateTime>,
     /// The account that was called last; `None` also where an earlier version called.
     pub account: Option<AccountId>,
@@ -35,17 +39,24 @@ pub struct Progress {
 /// The outcome of the last call of either kind.
 #[derive(Debug, Clone)]
 pub enum Last {
+    /// The link exists.
     Link(CreatedLink),
+    /// The payout exists and will never have a usable link.
     Ended {
+        /// The provider's reason.
         error: ConnectorError,
+        /// The final status of the payout.
         payout_status: PayoutStatus,
     },
+    /// The provider declined.
     Declined(ConnectorError),
     /// An earlier call used the key already.
     AlreadyExists(ConnectorError),
     /// Not carried out, or not answered. `in_doubt_since` is set if the outcome is unknown.
     NoLink {
+        /// Why there is no link so far.
         error: ConnectorError,
+        /// The wait that the provider asked for.
         retry_after: Option<Duration>,
     },
     /// Looked up and not found. If `in_doubt_since` is still set, the settle time had not passed.

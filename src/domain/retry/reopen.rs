@@ -10,13 +10,17 @@ use crate::domain::{AccountId, MAX_STEP, PayoutLinkState, ReplayRule};
 /// A concluded record, as far as it decides about another attempt.
 #[derive(Debug, Clone)]
 pub struct Concluded {
+    /// How the record was concluded.
     pub state: PayoutLinkState,
     /// `create` attempts begun.
     pub attempts: u32,
+    /// When the first `create` call began.
     pub first_called_at: Option<OffsetDateTime>,
+    /// Since when the outcome of a `create` call is unknown; it stays set if it never was resolved.
     pub in_doubt_since: Option<OffsetDateTime>,
     /// The account that was called last.
     pub account: Option<AccountId>,
+    /// The provider's id of the payout, if it is known.
     pub connector_payout_id: Option<String>,
     /// Whether the request is stored; retention deletes it.
     pub has_request: bool,
@@ -33,6 +37,7 @@ pub enum Reopening {
 
 /// Why a record is not tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum NotReopened {
     #[error("the record is {0}: only a failed record is tried again")]
     State(PayoutLinkState),
@@ -109,11 +114,11 @@ mod tests {
     use super::*;
     use crate::domain::LookUp;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
     const SETTLE: LookUp = LookUp { settle: Duration::from_secs(90) };
-    const SAME_KEY: ReplayRule = ReplayRule::SameKey { window: Duration::from_secs(86_400), look_up: None };
+    const SAME_KEY: ReplayRule = ReplayRule::SameKey { window: Duration::from_hours(24), look_up: None };
     const SAME_KEY_OR_ASK: ReplayRule =
-        ReplayRule::SameKey { window: Duration::from_secs(86_400), look_up: Some(SETTLE) };
+        ReplayRule::SameKey { window: Duration::from_hours(24), look_up: Some(SETTLE) };
     const ASK: ReplayRule = ReplayRule::LookUp(SETTLE);
 
     fn now() -> OffsetDateTime {
@@ -142,7 +147,7 @@ mod tests {
             max_interval: HOUR,
             max_age: HOUR,
             max_attempts: 1,
-            window_margin: Duration::from_secs(600),
+            window_margin: Duration::from_mins(10),
             ask_before_calling_since: None,
         };
         reopen(record, rule, &policy, &account(), now())

@@ -6,8 +6,8 @@ use super::*;
 use crate::domain::{CreatedLink, Finding, Outcome, PayoutStatus, SetBack};
 
 const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
-const SETTLE: LookUp = LookUp { settle: Duration::from_secs(60) };
+const HOUR: Duration = Duration::from_hours(1);
+const SETTLE: LookUp = LookUp { settle: Duration::from_mins(1) };
 const SAME_KEY: ReplayRule = ReplayRule::SameKey { window: HOUR, look_up: None };
 const SAME_KEY_OR_ASK: ReplayRule = ReplayRule::SameKey { window: HOUR, look_up: Some(SETTLE) };
 const ASK: ReplayRule = ReplayRule::LookUp(SETTLE);

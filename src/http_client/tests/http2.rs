@@ -145,7 +145,7 @@ async fn a_stream_that_the_server_rejects_was_not_sent_and_any_other_reset_is_un
         .await;
         match client.call(client.post(named(&server, "localhost")).body("{}")).await {
             Err(CallError::NotSent(said)) => {
-                assert!(!is_sent && said.contains("refused"), "{reason}: {said}")
+                assert!(!is_sent && said.contains("refused"), "{reason}: {said}");
             }
             Err(CallError::Unknown(_)) => assert!(is_sent, "{reason}"),
             Ok(answer) => panic!("{reason}: {answer:?}"),

@@ -20,9 +20,11 @@ pub(crate) use sender::{Announcement, Announcer, Log};
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announce {
+    /// Where each webhook is sent.
     pub url: String,
     /// The first one signs. Revolut signs with each of them, as it does while they rotate.
     pub secrets: Vec<String>,
+    /// What is wrong with them, if anything.
     #[serde(default)]
     pub behaviour: Behaviour,
 }
@@ -33,6 +35,7 @@ impl Announce {
         Self { url: url.into(), secrets: vec![secret.into()], behaviour: Behaviour::default() }
     }
 
+    /// Returns the target with another behaviour.
     #[must_use]
     pub fn with(self, behaviour: Behaviour) -> Self {
         Self { behaviour, ..self }
@@ -83,24 +86,32 @@ impl Default for Behaviour {
 /// One webhook that was sent, or that the behaviour lost or holds back.
 #[derive(Clone, Debug, Serialize)]
 pub struct Announced {
+    /// When it was sent, or would have been.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// The event's name at the provider.
     pub event: String,
+    /// The id that a recipient recognizes repeats by.
     pub event_id: String,
+    /// The provider's id of the link.
     pub link_id: String,
+    /// The client's reference of the link.
     pub reference: String,
     /// The link's status that is announced, in the provider's words.
     pub link_status: String,
+    /// Whether it was sent.
     pub fate: Fate,
     /// The HTTP status that the recipient answered; `None` if it did not answer.
     pub status: Option<u16>,
 }
 
+/// What became of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
+    /// It was sent.
     Sent,
+    /// The behaviour suppressed it.
     Lost,
     /// It will be sent after the next one of its link.
     HeldBack,

@@ -1,5 +1,7 @@
 //! The sandbox, or a simulator for a real provider, as a server of its own.
 
+#![expect(clippy::doc_markdown, reason = "a doc comment of an argument is its help text, without marks")]
+
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;

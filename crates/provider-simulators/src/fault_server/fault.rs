@@ -20,10 +20,14 @@ use super::server::{Cut, Stop};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
+    /// A call that creates a link.
     #[default]
     Create,
+    /// A call that reads one link.
     Get,
+    /// A call that lists links.
     List,
+    /// A call that cancels a link.
     Cancel,
     /// A request for an access token.
     Token,
@@ -35,8 +39,10 @@ pub enum Operation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
+    /// The work is not done.
     #[default]
     Before,
+    /// The work is done, and its answer is not the real one.
     After,
 }
 
@@ -46,21 +52,27 @@ pub enum When {
 pub enum Fault {
     /// Another status, with an error body of the API's own form unless one is given.
     Status {
+        /// The status of the answer.
         #[serde(with = "status_code")]
         code: StatusCode,
         /// Seconds or an HTTP date, as it shall stand in the header: `Retry-After`, or what the API has for it.
         #[serde(default, with = "header_text")]
         retry_after: Option<HeaderValue>,
+        /// The body of the answer.
         #[serde(default)]
         body: Option<String>,
     },
     /// 307 to somewhere else.
     Redirect {
+        /// The `Location` header.
         #[serde(with = "header_text")]
         location: Option<HeaderValue>,
     },
     /// A delay; all else goes as it should.
-    Slow { milliseconds: u64 },
+    Slow {
+        /// How long.
+        milliseconds: u64,
+    },
     /// No answer until the client gives up or the server stops.
     Silence,
     /// TCP reset instead of an answer.
@@ -260,8 +272,9 @@ fn with_url(form: &Form, answer: Option<&Answer>, url: Option<&str>) -> Reply {
 }
 
 mod status_code {
-    use super::*;
+    use super::{Deserialize, Deserializer, Serializer, StatusCode, de};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
     pub(crate) fn serialize<S: Serializer>(code: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u16(code.as_u16())
     }
@@ -277,8 +290,9 @@ mod status_code {
 
 /// A header's value, given as a string or a whole number.
 mod header_text {
-    use super::*;
+    use super::{Deserialize, Deserializer, HeaderValue, Serialize, Serializer, Value, de};
 
+    #[expect(clippy::ref_option, reason = "serde calls it")]
     pub(crate) fn serialize<S: Serializer>(
         value: &Option<HeaderValue>,
         serializer: S,

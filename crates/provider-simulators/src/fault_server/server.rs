@@ -70,8 +70,8 @@ struct Limits {
 /// call that a test or an operator holds may last for long.
 const LIMITS: Limits = Limits {
     max_connections: 8192,
-    head_timeout: Duration::from_secs(60),
-    connection_timeout: Duration::from_secs(30 * 60),
+    head_timeout: Duration::from_mins(1),
+    connection_timeout: Duration::from_mins(30),
     max_head_bytes: 64 * 1024,
 };
 
@@ -258,7 +258,7 @@ mod tests {
         connection_timeout: Duration::from_millis(500),
         max_head_bytes: 8192,
     };
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     async fn start(limits: Limits) -> (SocketAddr, Stopper) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

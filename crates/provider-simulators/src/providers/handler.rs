@@ -91,7 +91,7 @@ impl CallHandler {
         self.note(number, |call| call.reference.clone_from(&reference));
         let active_fault = self.injector.take_fault(operation, reference.as_deref());
         self.note(number, |call| {
-            call.fault = active_fault.as_ref().map(|active_fault| active_fault.fault.name())
+            call.fault = active_fault.as_ref().map(|active_fault| active_fault.fault.name());
         });
         let work = || self.paced(self.change(work), window_use.as_ref()).into();
         self.injector.around(active_fault, work).await
@@ -138,7 +138,9 @@ impl CallHandler {
             let webhooks = self.api.webhooks();
             for (link, entry) in entered {
                 let announcements = webhooks.announcements(&state.ledger.links[link], entry);
-                announcements.into_iter().for_each(|announcement| self.announcer.announce(announcement));
+                for announcement in announcements {
+                    self.announcer.announce(announcement);
+                }
             }
         }
         drop(state);

@@ -11,17 +11,23 @@ use crate::link_change::LinkChange;
 /// A payout link.
 #[derive(Clone, Debug, Serialize)]
 pub struct Link {
+    /// The provider's id of the link.
     pub id: String,
     /// The client's reference, which the provider uses as an idempotency key.
     pub reference: String,
+    /// The status, in the provider's words.
     pub status: String,
     /// As it was sent.
     pub amount: String,
+    /// ISO 4217 code.
     pub currency: String,
+    /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// When its status changed last.
     #[serde(with = "time::serde::rfc3339")]
     pub changed_at: OffsetDateTime,
+    /// When nobody can claim it any more.
     #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
     /// What came of it: RazorpayX's payouts, one for each claim, and Revolut's transaction. Oldest first.
@@ -47,10 +53,14 @@ pub struct Link {
 /// A payout or transaction that a claim led to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Payout {
+    /// The provider's id of the payout.
     pub id: String,
+    /// The status, in the provider's words.
     pub status: String,
+    /// When the claim led to it.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// When its status changed last.
     #[serde(with = "time::serde::rfc3339")]
     pub changed_at: OffsetDateTime,
     /// Who is paid, as the provider calls them: RazorpayX's fund account, Revolut's counterparty.
@@ -63,8 +73,11 @@ pub struct Payout {
 /// One entry of a link's history: the statuses that it and its payout had from then on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
+    /// The status of the link, in the provider's words.
     pub status: String,
+    /// The status of its payout, if there is one.
     pub payout_status: Option<String>,
+    /// When both began.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
 }

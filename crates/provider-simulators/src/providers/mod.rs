@@ -55,9 +55,13 @@ use crate::fault_server::{Bound, FaultInjector, Server, Stopper, complete, fault
 /// The simulated provider, with its credentials.
 #[derive(Clone)]
 pub enum Provider {
+    /// Hyperswitch's payout links.
     Hyperswitch(HyperswitchSettings),
+    /// Xendit's payout links.
     Xendit(XenditSettings),
+    /// Revolut Business's payout links.
     Revolut(RevolutSettings),
+    /// RazorpayX's payout links.
     RazorpayX(RazorpayXSettings),
 }
 
@@ -66,6 +70,7 @@ pub enum Provider {
 pub struct Settings {
     /// Port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// The provider that is simulated.
     pub provider: Provider,
     /// What the links' URLs begin with. Nothing answers there.
     pub links_url: String,
@@ -165,6 +170,7 @@ impl ProviderSimulator {
         self.hold_next(Operation::Create, When::After)
     }
 
+    /// Holds the next call of an operation, before or after its work, until the test releases it.
     pub fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
         self.handler.injector.hold_next(operation, when)
     }

@@ -16,17 +16,21 @@ const MAX_CALLS: usize = 200_000;
 /// Every call and every link, oldest first.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Ledger {
+    /// The calls, oldest first.
     pub calls: VecDeque<Call>,
+    /// The links, oldest first.
     pub links: Vec<Link>,
     /// The webhooks that were sent, oldest first.
     pub announcements: VecDeque<Announced>,
 }
 
 impl Ledger {
+    /// Returns the calls of one operation.
     pub fn calls_of(&self, operation: Operation) -> impl Iterator<Item = &Call> {
         self.calls.iter().filter(move |call| call.operation == operation)
     }
 
+    /// Returns the calls that create a link.
     pub fn creates(&self) -> impl Iterator<Item = &Call> {
         self.calls_of(Operation::Create)
     }
@@ -36,6 +40,7 @@ impl Ledger {
         self.creates().filter_map(|call| call.reference.as_deref()).collect()
     }
 
+    /// Returns the links of one reference: more than one is a link too many.
     pub fn links_of(&self, reference: &str) -> Vec<&Link> {
         self.links.iter().filter(|link| link.reference == reference).collect()
     }
@@ -46,12 +51,16 @@ impl Ledger {
 pub struct Call {
     /// Counted from 1.
     pub number: u64,
+    /// When it arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+    /// What was called.
     pub operation: Operation,
+    /// The client's reference, if the call has one.
     pub reference: Option<String>,
     /// What it was answered; nothing before the answer, and for a call that got none.
     pub status: Option<u16>,
+    /// The name of the fault that struck it.
     pub fault: Option<&'static str>,
     /// As it came: with personal data, so for tests in the same process alone.
     #[serde(skip)]

@@ -19,13 +19,16 @@ const MAX_CALLS: usize = 200_000;
 /// Every call and every link, oldest first.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Ledger {
+    /// The calls, oldest first.
     pub calls: VecDeque<Call>,
+    /// The links, oldest first.
     pub links: Vec<Link>,
     /// The webhooks that were sent, oldest first.
     pub announcements: VecDeque<Announced>,
 }
 
 impl Ledger {
+    /// Returns the calls that create a link.
     pub fn creates(&self) -> impl Iterator<Item = &Call> {
         self.calls.iter().filter(|call| call.operation == Operation::Create)
     }
@@ -35,6 +38,7 @@ impl Ledger {
         self.creates().filter_map(|call| call.idempotency_key.as_deref()).collect()
     }
 
+    /// Returns the links of one reference: more than one is a link too many.
     pub fn links_of(&self, reference: &str) -> Vec<&Link> {
         self.links.iter().filter(|link| link.request.reference == reference).collect()
     }
@@ -45,16 +49,22 @@ impl Ledger {
 pub struct Call {
     /// Counted from 1.
     pub number: u64,
+    /// When it arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+    /// What was called.
     pub operation: Operation,
+    /// The key that makes a repeated call return the first link.
     pub idempotency_key: Option<String>,
+    /// The client's reference, if the call has one.
     pub reference: Option<String>,
     /// The link that it was about, once that is known.
     pub link_id: Option<String>,
     /// What it was answered; nothing before the answer, and for a call that got none.
     pub status: Option<u16>,
+    /// Whether the first answer was repeated.
     pub replayed: bool,
+    /// The name of the fault that struck it.
     pub fault: Option<&'static str>,
 }
 
@@ -62,8 +72,10 @@ pub struct Call {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Idempotency {
+    /// A repeated key returns the first link.
     #[default]
     On,
+    /// Each call makes a link.
     Off,
 }
 

@@ -9,12 +9,17 @@ use crate::link_change::LinkChange;
 /// A payout link.
 #[derive(Clone, Debug)]
 pub struct Link {
+    /// The id of the link.
     pub id: String,
     /// A secret: it is neither logged nor in the ledger's JSON.
     pub url: String,
+    /// The key that a repeated call returns this link for.
     pub idempotency_key: String,
+    /// What was asked for.
     pub request: CreateRequest,
+    /// When it was created.
     pub created_at: OffsetDateTime,
+    /// When nobody can claim it any more.
     pub expires_at: OffsetDateTime,
     failure: Option<Failure>,
     /// Oldest first. It begins with the creation.
@@ -24,7 +29,9 @@ pub struct Link {
 /// One entry of a link's history: the status that it entered, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
+    /// The status that it entered.
     pub status: LinkStatus,
+    /// When it entered it.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
 }
@@ -32,7 +39,9 @@ pub struct Change {
 /// Why a payout failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
+    /// One of a list of words.
     pub code: &'static str,
+    /// A sentence for people.
     pub message: &'static str,
 }
 
@@ -43,16 +52,25 @@ impl Failure {
         Self { code: "account_closed", message: "the recipient's account is closed" };
 }
 
+/// Where a link is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkStatus {
+    /// Nobody has claimed it.
     Issued,
+    /// The recipient gave an account.
     Claimed,
+    /// The bank works on the payout.
     Processing,
+    /// The money has arrived.
     Paid,
+    /// The payout failed; the link may be claimed again or not.
     Failed,
+    /// Its owner cancelled it.
     Cancelled,
+    /// Its time ended unclaimed.
     Expired,
+    /// The money came back after it had arrived.
     Reversed,
 }
 
@@ -125,6 +143,7 @@ impl Link {
         }
     }
 
+    /// Returns the status that it entered last.
     pub fn status(&self) -> LinkStatus {
         self.latest().status
     }

@@ -68,6 +68,7 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// Links of lifetime zero are expired as soon as they are issued.
     pub link_lifetime: Duration,
+    /// What a repeated key leads to.
     pub idempotency: Idempotency,
     /// How long after its claim on the page a payout is paid; `None`: it waits for an order.
     pub pay_after: Option<Duration>,
@@ -84,7 +85,7 @@ impl Settings {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             token: token.into(),
             public_url: None,
-            link_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            link_lifetime: Duration::from_hours(7 * 24),
             idempotency: Idempotency::On,
             pay_after: Some(Duration::from_secs(1)),
             announce: None,
@@ -170,6 +171,7 @@ impl Sandbox {
         self.hold_next(Operation::Create, When::After)
     }
 
+    /// Holds the next call of an operation, before or after its work, until the test releases it.
     pub fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
         self.shared.injector.hold_next(operation, when)
     }

@@ -35,8 +35,10 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 pub struct Received {
     /// Counted from 1.
     pub number: u64,
+    /// When it arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+    /// The path that it was sent to.
     pub path: String,
     /// The `webhook-id`.
     pub id: Option<String>,
@@ -46,14 +48,17 @@ pub struct Received {
     pub event_type: Option<String>,
     /// The `data.merchant_payout_id` that the body names.
     pub reference: Option<String>,
+    /// Whether its signature is right.
     pub verified: bool,
     /// Why it is not verified.
     pub problem: Option<&'static str>,
+    /// The headers, by their names in lower case.
     pub headers: BTreeMap<String, String>,
     /// Byte for byte where it is UTF-8.
     pub body: String,
     /// What it was answered; nothing before the answer, and for one that got none.
     pub status: Option<u16>,
+    /// The name of the fault that struck it.
     pub fault: Option<&'static str>,
 }
 
@@ -73,10 +78,19 @@ pub struct Receiver {
 
 impl Receiver {
     /// On any free port of the loopback interface. Without secrets nothing verifies and everything is taken.
+    ///
+    /// # Errors
+    ///
+    /// If no port is free or a secret cannot be decoded.
     pub async fn start(secrets: &[String]) -> io::Result<Self> {
         Self::listen((Ipv4Addr::LOCALHOST, 0).into(), secrets).await
     }
 
+    /// Starts at an address.
+    ///
+    /// # Errors
+    ///
+    /// If the address is in use or a secret cannot be decoded.
     pub async fn listen(address: SocketAddr, secrets: &[String]) -> io::Result<Self> {
         let bound = Bound::to(address).await?;
         let stopper = Stopper::new();
@@ -115,6 +129,7 @@ impl Receiver {
         self.inbox.injector.add(rule).expect("fewer than a thousand fault rules");
     }
 
+    /// Removes the faults that have not struck.
     pub fn clear_faults(&self) {
         self.inbox.injector.clear();
     }
@@ -213,7 +228,7 @@ async fn receive(
 
     let active_fault = inbox.injector.take_fault(Operation::Webhook, reference.as_deref());
     inbox.note(number, |webhook| {
-        webhook.fault = active_fault.as_ref().map(|active_fault| active_fault.fault.name())
+        webhook.fault = active_fault.as_ref().map(|active_fault| active_fault.fault.name());
     });
     let answer = inbox.injector.around(active_fault, || inbox.verdict(verified)).await;
     inbox.note(number, |webhook| {

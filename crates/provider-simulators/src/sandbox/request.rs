@@ -13,21 +13,28 @@ const MAX_REFERENCE_BYTES: usize = 255;
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateRequest {
+    /// The client's own identifier of the payout.
     #[serde(deserialize_with = "reference")]
     pub reference: String,
+    /// The amount of the payout.
     #[serde(deserialize_with = "object")]
     pub amount: Amount,
+    /// ISO 4217 code; it must equal the amount's.
     #[serde(deserialize_with = "currency")]
     pub destination_currency: String,
+    /// The recipient, if the client knows them.
     #[serde(default, deserialize_with = "optional_object")]
     pub recipient: Option<Recipient>,
 }
 
+/// A positive amount of one currency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Amount {
+    /// In the currency's minor units.
     #[serde(deserialize_with = "positive")]
     pub minor_amount: i64,
+    /// ISO 4217 code.
     #[serde(deserialize_with = "currency")]
     pub currency: String,
 }
@@ -36,8 +43,10 @@ pub struct Amount {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipient {
+    /// The name that the claim page shows.
     #[serde(default)]
     pub name: Option<String>,
+    /// The address that the link would be sent to.
     #[serde(default)]
     pub email: Option<String>,
 }

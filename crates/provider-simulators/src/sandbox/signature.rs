@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 const SECRET_PREFIX: &str = "whsec_";
 const SIGNATURE_PREFIX: &str = "v1,";
 /// What the specification's libraries allow between their clock and the sender's.
-const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+const TOLERANCE: Duration = Duration::from_mins(5);
 
 #[derive(Debug, thiserror::Error)]
 #[error("a webhook secret is whsec_ and base64")]

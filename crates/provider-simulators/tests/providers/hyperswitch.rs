@@ -1,4 +1,4 @@
-//! Hyperswitch: unknown keys, the payout_id that is taken, links that need their preconditions.
+//! Hyperswitch: unknown keys, the `payout_id` that is taken, links that need their preconditions.
 
 use provider_simulators::providers::{HyperswitchSettings, LinkChange, Provider};
 use reqwest::Method;

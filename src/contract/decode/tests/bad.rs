@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::{POLICY, decode, with};
 use crate::{contract::create_link, domain::RejectionCode};
 
-/// Each with the exact path that is refused; all are INVALID_JOB.
+/// Each with the exact path that is refused; all are `INVALID_JOB`.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn bad_jobs_are_refused_with_the_path_of_the_field() {
     let card = |field: &str, value: Value| {
         let mut card = json!({ "card_number": "canary", "card_exp_month": "1", "card_exp_year": "30" });

@@ -29,9 +29,12 @@ use super::state::ProviderState;
 use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
+/// The account of the simulated RazorpayX.
 #[derive(Clone)]
 pub struct RazorpayXSettings {
+    /// The user name of basic authentication.
     pub key_id: String,
+    /// The password of basic authentication.
     pub key_secret: String,
     /// The account that is debited; no other is known.
     pub account_number: String,

@@ -35,9 +35,12 @@ use super::state::ProviderState;
 use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
+/// The account of the simulated Revolut.
 #[derive(Clone)]
 pub struct RevolutSettings {
+    /// The client that may ask for access tokens.
     pub client: RevolutClient,
+    /// What a repeated request id leads to.
     pub duplicates: Duplicates,
     /// In the sandbox there are no cards.
     pub sandbox: bool,
@@ -46,6 +49,7 @@ pub struct RevolutSettings {
 }
 
 impl RevolutSettings {
+    /// A simulator that answers a repeated request with the first link.
     pub fn new(client: RevolutClient) -> Self {
         Self { client, duplicates: Duplicates::default(), sandbox: true, at_once: false }
     }

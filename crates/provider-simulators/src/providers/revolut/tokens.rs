@@ -28,19 +28,22 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 /// By what the client is known.
 #[derive(Clone)]
 pub struct RevolutClient {
+    /// The client's id, the `sub` of its assertion.
     pub client_id: String,
     /// The domain of the redirect URI.
     pub issuer: String,
+    /// The token that access tokens are given for.
     pub refresh_token: String,
     /// Of the certificate that was uploaded: an RSA public key, DER (X.509 or PKCS#1).
     pub public_key: Vec<u8>,
+    /// How long an access token is accepted.
     pub access_token_lifetime: Duration,
     /// One that is always good, as a job may bring its own.
     pub access_token: Option<String>,
 }
 
 /// What is told may be longer than a clock can count.
-const MAX_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+const MAX_LIFETIME: Duration = Duration::from_hours(365 * 24);
 
 impl RevolutClient {
     /// A public key in PEM, as `openssl rsa -pubout` writes it.

@@ -29,6 +29,7 @@ use super::link::{Link, NewLink, Words};
 use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
+/// The account of the simulated Xendit.
 #[derive(Clone)]
 pub struct XenditSettings {
     /// The user of Basic authentication; its password is empty.
