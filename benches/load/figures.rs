@@ -40,6 +40,10 @@ impl Latencies {
         let at = |per_cent: usize| waited[last * per_cent / 100].as_secs_f64() * 1000.0;
         Some(Self { p50: at(50), p99: at(99) })
     }
+
+    pub fn percentiles(&self) -> (f64, f64) {
+        (self.p50, self.p99)
+    }
 }
 
 impl Figures {

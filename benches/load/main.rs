@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "nothing goes on where something fails")]
 
 mod figures;
+mod followed;
 mod machine;
 mod queue;
 mod run;
@@ -35,6 +36,12 @@ struct Arguments {
     /// Concluded records that are there before, in the scenario that is about them
     #[arg(long, default_value_t = 1_000_000)]
     history: u64,
+    /// Open links, in the scenario that follows them
+    #[arg(long, default_value_t = 1_000_000)]
+    links: u64,
+    /// How many of them change each minute
+    #[arg(long, default_value_t = 1000)]
+    changes: u64,
     /// The figures of every run, a JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -56,9 +63,18 @@ async fn main() {
         for scenario in SCENARIOS {
             println!("{:<18} {}", scenario.name, scenario.about);
         }
+        println!("{:<18} {}", followed::NAME, followed::ABOUT);
         return;
     }
-    let chosen = chosen(&arguments.scenarios);
+    let (followed, others): (Vec<&String>, Vec<&String>) =
+        arguments.scenarios.iter().partition(|name| *name == followed::NAME);
+    if !followed.is_empty() {
+        followed::run(&arguments).await;
+        if others.is_empty() {
+            return;
+        }
+    }
+    let chosen = chosen(&others);
     let mut all = Vec::new();
     for round in 1..=arguments.rounds {
         for scenario in &chosen {
@@ -74,14 +90,14 @@ async fn main() {
     }
 }
 
-fn chosen(names: &[String]) -> Vec<&'static Scenario> {
+fn chosen(names: &[&String]) -> Vec<&'static Scenario> {
     for name in names {
         assert!(
-            SCENARIOS.iter().any(|scenario| scenario.name == name),
+            SCENARIOS.iter().any(|scenario| scenario.name == *name),
             "no scenario {name}; --list names them"
         );
     }
     let is_chosen =
-        |s: &&Scenario| if names.is_empty() { !s.is_long } else { names.iter().any(|name| name == s.name) };
+        |s: &&Scenario| if names.is_empty() { !s.is_long } else { names.iter().any(|name| *name == s.name) };
     SCENARIOS.iter().filter(is_chosen).collect()
 }

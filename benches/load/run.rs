@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Without anything new for so long, something is wrong.
-const STUCK: Duration = Duration::from_mins(1);
+pub const STUCK: Duration = Duration::from_mins(1);
 
 /// The first jobs of a paced run find nothing warm: they are made and not counted.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -150,19 +150,19 @@ fn body(job: usize, stubs: &Stubs) -> Vec<u8> {
 }
 
 /// A database and queues of the run's own, and the worker's configuration.
-struct Place {
+pub struct Place {
     name: String,
-    amqp_url: String,
-    names: Names,
+    pub amqp_url: String,
+    pub names: Names,
     admin: PgConnection,
-    pool: PgPool,
+    pub pool: PgPool,
     folder: PathBuf,
-    config: PathBuf,
+    pub config: PathBuf,
     worker: PathBuf,
 }
 
 impl Place {
-    async fn make(worker: &Path) -> Self {
+    pub async fn make(worker: &Path) -> Self {
         let variable =
             |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name}: see scripts/bench"));
         let (admin_url, amqp_url) = (variable("DATABASE_URL"), variable("AMQP_URL"));
@@ -224,7 +224,7 @@ impl Place {
         place
     }
 
-    fn command(&self, command: &str) -> Command {
+    pub fn command(&self, command: &str) -> Command {
         let log = File::options().create(true).append(true).open(self.folder.join("worker.log")).unwrap();
         let mut process = Command::new(&self.worker);
         process.env_remove("DATABASE_URL").env_remove("AMQP_URL");
@@ -247,12 +247,17 @@ impl Place {
 
     /// Until it consumes.
     async fn start(&self, scenario: &Scenario, stubs: &Stubs) -> Child {
+        self.until_consuming(|| self.launch(scenario, stubs)).await
+    }
+
+    /// Starts a worker, and waits until it consumes.
+    pub async fn until_consuming(&self, launch: impl FnOnce() -> Child) -> Child {
         let consuming = || {
             let log = std::fs::read_to_string(self.folder.join("worker.log")).unwrap_or_default();
             log.matches("connected to RabbitMQ, consuming").count()
         };
         let before = consuming();
-        let worker = self.launch(scenario, stubs);
+        let worker = launch();
         let since = Instant::now();
         while consuming() == before {
             assert!(since.elapsed() < STUCK, "the worker does not start; see {}", self.folder.display());
@@ -304,7 +309,7 @@ impl Place {
         assert_eq!(counted, wanted, "records, and events that are told; see {}", self.folder.display());
     }
 
-    async fn clear_away(mut self) {
+    pub async fn clear_away(mut self) {
         self.pool.close().await;
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         self.admin.execute(AssertSqlSafe(drop)).await.unwrap();
@@ -313,7 +318,7 @@ impl Place {
 }
 
 /// SIGTERM, and its end.
-fn stop(mut worker: Child) {
+pub fn stop(mut worker: Child) {
     let sent = Command::new("kill").arg(worker.id().to_string()).status().unwrap();
     assert!(sent.success() && worker.wait().unwrap().success(), "a worker did not stop cleanly");
 }

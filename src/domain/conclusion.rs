@@ -20,6 +20,8 @@ pub enum Conclusion {
     Unknown(ConnectorError),
     /// An operator found that the provider created nothing.
     NotCreated,
+    /// It was cancelled before the provider was called.
+    Cancelled,
 }
 
 /// `unified_details.code` of a conclusion without a link.
@@ -40,7 +42,9 @@ impl Conclusion {
     pub fn state(&self) -> PayoutLinkState {
         match self {
             Self::Created(_) => PayoutLinkState::Created,
-            Self::Declined { .. } | Self::Unavailable(_) | Self::NotCreated => PayoutLinkState::Failed,
+            Self::Declined { .. } | Self::Unavailable(_) | Self::NotCreated | Self::Cancelled => {
+                PayoutLinkState::Failed
+            }
             Self::Unknown(_) => PayoutLinkState::Unknown,
         }
     }
@@ -51,6 +55,7 @@ impl Conclusion {
             Self::Created(_) => EventType::Created,
             Self::Declined { .. } | Self::Unavailable(_) | Self::NotCreated => EventType::Failed,
             Self::Unknown(_) => EventType::Pending,
+            Self::Cancelled => EventType::Cancelled,
         }
     }
 
@@ -61,6 +66,7 @@ impl Conclusion {
             Self::Declined { payout_status, .. } => *payout_status,
             Self::Unavailable(_) | Self::NotCreated => PayoutStatus::Failed,
             Self::Unknown(_) => PayoutStatus::Pending,
+            Self::Cancelled => PayoutStatus::Cancelled,
         }
     }
 
@@ -68,14 +74,19 @@ impl Conclusion {
     pub fn link(&self) -> Option<&CreatedLink> {
         match self {
             Self::Created(link) => Some(link),
-            Self::Declined { .. } | Self::Unavailable(_) | Self::Unknown(_) | Self::NotCreated => None,
+            Self::Declined { .. }
+            | Self::Unavailable(_)
+            | Self::Unknown(_)
+            | Self::NotCreated
+            | Self::Cancelled => None,
         }
     }
 
-    /// Returns the code and the provider's error, if there is no link. An operator's finding has no error of the provider.
+    /// Returns the code and the provider's error, if the creation failed. An operator's finding has no error of the
+    /// provider.
     pub fn error(&self) -> Option<(ConclusionCode, Option<&ConnectorError>)> {
         match self {
-            Self::Created(_) => None,
+            Self::Created(_) | Self::Cancelled => None,
             Self::Declined { error, .. } => Some((ConclusionCode::ConnectorRejected, Some(error))),
             Self::Unavailable(error) => Some((ConclusionCode::ConnectorUnavailable, Some(error))),
             Self::Unknown(error) => Some((ConclusionCode::OutcomeUnknown, Some(error))),

@@ -57,9 +57,12 @@ pub fn link_request_answer(
     is_known: bool,
 ) -> LinkRequestAnswer {
     match (kind, state, status) {
-        (LinkRequestKind::Cancel, PayoutLinkState::Created, LinkStatus::Cancelled) => {
-            LinkRequestAnswer::NewestEvent
-        }
+        // A failed record that is cancelled was cancelled before its provider was called.
+        (
+            LinkRequestKind::Cancel,
+            PayoutLinkState::Created | PayoutLinkState::Failed,
+            LinkStatus::Cancelled,
+        ) => LinkRequestAnswer::NewestEvent,
         (LinkRequestKind::Status, _, _) if is_known => LinkRequestAnswer::NewestEvent,
         (LinkRequestKind::Status, _, _)
         | (LinkRequestKind::Cancel, PayoutLinkState::Open, _)
@@ -105,6 +108,7 @@ mod tests {
             (Cancel, Created, LinkStatus::Expired, false, "NOT_CANCELLABLE"),
             (Cancel, Open, LinkStatus::Unclaimed, false, "CONNECTOR_UNAVAILABLE"),
             (Cancel, Failed, LinkStatus::Unclaimed, false, "NOT_CANCELLABLE"),
+            (Cancel, Failed, LinkStatus::Cancelled, true, ""),
             (Cancel, Unknown, LinkStatus::Unclaimed, false, "NOT_CANCELLABLE"),
             (Status, Created, LinkStatus::Claimed, true, ""),
             (Status, Created, LinkStatus::Claimed, false, "CONNECTOR_UNAVAILABLE"),

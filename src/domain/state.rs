@@ -12,7 +12,8 @@ pub enum PayoutLinkState {
     Open,
     /// The provider created the link.
     Created,
-    /// The provider declined, or could not be reached before retries ran out. No link was created.
+    /// The provider declined, could not be reached before retries ran out, or was not called because of a cancel. No link
+    /// was created.
     Failed,
     /// The provider may have created the link, and no look-up can resolve it.
     Unknown,

@@ -15,7 +15,7 @@ use crate::{
     connectors::{Account, Call},
     contract,
     domain::{
-        Circumstances, Conclusion, ConnectorError, Finding, OpenLink, Outcome, idempotency_key_of,
+        Circumstances, Conclusion, ConnectorError, EventType, Finding, OpenLink, Outcome, idempotency_key_of,
         retry::{self, Next},
     },
     limits::Lane,
@@ -302,6 +302,9 @@ impl Pipeline {
         self.metrics.concluded(account, state, error_code);
         let event_type = event.event_type.as_str();
         match error_code {
+            None if event.event_type == EventType::Cancelled => {
+                tracing::info!(event.id = %event.id, event.r#type = event_type, "payout link cancelled before its creation");
+            }
             None => tracing::info!(event.id = %event.id, event.r#type = event_type, "payout link created"),
             Some(code) => {
                 let code = code.as_str();

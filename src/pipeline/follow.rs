@@ -185,7 +185,8 @@ impl Pipeline {
         reserved == 2
     }
 
-    /// Cancels a link at the provider. Its answer counts for nothing: the provider is asked whether it had an effect.
+    /// Cancels a link at the provider. A success counts for nothing: the provider is asked whether it had an effect. After
+    /// an answer that rejects the cancel, the end of a link is not its effect.
     async fn cancel(
         &self,
         account: &Account,
@@ -206,6 +207,9 @@ impl Pipeline {
                     error.message = error.message,
                     "payout link not cancelled"
                 );
+                if reason == CancelReason::Request && is_rejected(error.status_code) {
+                    link.followed.cancelled = None;
+                }
             }
         }
         Ok(())
@@ -252,7 +256,7 @@ impl Pipeline {
         answer: LinkAnswer,
         decision: FollowDecision,
     ) -> Result<(), StoreError> {
-        let FollowDecision { status, events, expiring_is_announced, then } = decision;
+        let FollowDecision { status, events, expiring_is_announced, cancel_had_no_effect, then } = decision;
         let ask_after = match then {
             FollowStep::Ask { after } => Some(jittered(after, after + after / 8)),
             FollowStep::Cancel(_) | FollowStep::Stop => None,
@@ -277,6 +281,7 @@ impl Pipeline {
             provider_payout_id,
             expires_at,
             expiring_is_announced,
+            forgets_cancel: cancel_had_no_effect || link.followed.cancelled.is_none(),
             failures: if is_answered { 0 } else { link.followed.failures.saturating_add(1) },
             ask_after,
             events,
@@ -322,6 +327,12 @@ impl Pipeline {
 
 /// Replaces a provider's text that cannot be searched for the job's secrets.
 const ERASED: &str = "the provider's text is left out, because the request is erased";
+
+/// Returns whether the provider certainly did not carry a call out. A repeated one may have been rejected because the
+/// first was carried out.
+fn is_rejected(status_code: u16) -> bool {
+    matches!(status_code, 400..=499)
+}
 
 fn question(link: &FollowedLink) -> AskedLink {
     AskedLink {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Store, connect::answered, error::StoreError, record_id::Identity};
 use crate::{
     contract,
-    domain::{AccountId, CreateLink, PayoutLinkState, TraceContext, retry::Concluded},
+    domain::{AccountId, CreateLink, LinkStatus, PayoutLinkState, TraceContext, retry::Concluded},
 };
 
 /// A record as an operator's act finds it. The act counts only if the record has not changed until it is stored.
@@ -109,6 +109,8 @@ impl Store {
                         in_doubt_since: row.in_doubt_since,
                         account: row.account.as_deref().map(AccountId::stored),
                         connector_payout_id: row.connector_payout_id,
+                        is_cancelled: state == PayoutLinkState::Failed
+                            && row.link_status.as_deref() == Some(LinkStatus::Cancelled.as_str()),
                         has_request: job.is_some(),
                     },
                     merchant_id: row.merchant_id,

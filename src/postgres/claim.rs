@@ -60,7 +60,7 @@ impl Store {
             RETURNING
                 p.id, merchant_id, merchant_payout_id, connector, request, attempts, first_called_at,
                 last_called_at, in_doubt_since, account, connector_payout_id, status_code, traceparent, tracestate,
-                created_at, retried_at, attempts_before,
+                created_at, retried_at, attempts_before, cancel_requested_at IS NOT NULL AS "cancel_is_requested!",
                 CASE WHEN newest_event_id IS NOT NULL THEN sequence END AS last_sequence, now() AS "now!"
             "#,
             connector,
@@ -112,6 +112,7 @@ impl Store {
                         in_doubt_since: row.in_doubt_since,
                         account: row.account.as_deref().map(AccountId::stored),
                         connector_payout_id: row.connector_payout_id,
+                        cancel_is_requested: row.cancel_is_requested,
                         status_code: u16::try_from(row.status_code).unwrap_or_default(),
                         ..Progress::new(row.created_at)
                     },

@@ -76,7 +76,9 @@ impl Row {
     }
 
     fn link_status(&self) -> Option<&'static str> {
-        self.link.map(|_| LinkStatus::Unclaimed.as_str())
+        // Of a record that was cancelled before its call, the status is all that there is of a link.
+        let cancelled = (self.event_type == EventType::Cancelled).then_some(LinkStatus::Cancelled);
+        self.link.map(|_| LinkStatus::Unclaimed).or(cancelled).map(LinkStatus::as_str)
     }
 
     fn expires_at(&self) -> Option<OffsetDateTime> {
@@ -232,9 +234,9 @@ macro_rules! update {
                 UPDATE payout_links p SET
                     state = new.state, payout_status = new.payout_status,
                     connector_payout_id = new.connector_payout_id, in_doubt_since = new.in_doubt_since,
-                    status_code = new.status_code, error_code = new.error_code, result = new.result,
-                    event_id = new.event_id, took_ms = new.took_ms, due_at = NULL, holder = NULL,
-                    concluded_at = now(), link_status = new.link_status, expires_at = new.expires_at,
+                    status_code = new.status_code, error_code = new.error_code, result = new.result, event_id = new.event_id,
+                    took_ms = new.took_ms, due_at = NULL, holder = NULL, concluded_at = now(), link_status = new.link_status,
+                    expires_at = new.expires_at, cancel_requested_at = CASE WHEN new.state = 'created' THEN p.cancel_requested_at END,
                     follow_due_at = now() + new.ask_after_ms * interval '1 millisecond'
                 FROM new
                 -- Only an open row has a holder. With a condition on the state, the planner might read every open row
@@ -259,8 +261,7 @@ macro_rules! update {
             $($parameters)*
         )
         .map(|row| {
-            let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
-            let webhook_url = row.webhook_url;
+            let (reply_to, correlation_id, webhook_url) = (row.reply_to, row.correlation_id, row.webhook_url);
             (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits: false })
         })
     };

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Store, accepted::Accepted, batch::column, connect::answered, error::StoreError, seal::Column};
 use crate::{
     contract::{self, CanonicalRequest, StatusUpdate},
-    domain::{CreateLink, EventType, PayoutLinkState},
+    domain::{CreateLink, EventType, LinkStatus, PayoutLinkState},
 };
 
 /// `merchant_id` and `merchant_payout_id`.
@@ -35,6 +35,7 @@ pub(super) struct Found {
 #[derive(Clone)]
 struct Finished {
     state: String,
+    link_status: Option<String>,
     event_id: Uuid,
     result: Vec<u8>,
     newest: Option<Newest>,
@@ -76,7 +77,7 @@ pub(super) async fn find<'a>(
         SELECT
             place AS "place!", p.id, request_fingerprint, connector, amount_minor, currency,
             destination_currency, request, state, event_id, result, created_at, newest_event_id, newest_event_type,
-            payout_status, occurred_at, sequence, status_error
+            payout_status, occurred_at, sequence, status_error, link_status
         FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS wanted (merchant_id, merchant_payout_id, place)
         JOIN payout_links p ON p.merchant_payout_id = ANY (ARRAY[wanted.merchant_payout_id])
             AND p.merchant_id = wanted.merchant_id
@@ -99,9 +100,13 @@ pub(super) async fn find<'a>(
                 Some(Newest { event_id, event_type, update })
             });
             let finished = match (row.event_id, row.result) {
-                (Some(event_id), Some(result)) => {
-                    Some(Finished { state: row.state, event_id, result, newest })
-                }
+                (Some(event_id), Some(result)) => Some(Finished {
+                    state: row.state,
+                    link_status: row.link_status,
+                    event_id,
+                    result,
+                    newest,
+                }),
                 _ => None,
             };
             let found = Found {
@@ -207,7 +212,11 @@ impl Store {
             return Ok(Accepted::Finished { event_id, event_type, connector, result: result.into() });
         }
         let state = PayoutLinkState::parse(&finished.state);
-        let event_type = state.and_then(PayoutLinkState::event_type).ok_or_else(|| {
+        let is_cancelled = state == Some(PayoutLinkState::Failed)
+            && finished.link_status.as_deref() == Some(LinkStatus::Cancelled.as_str());
+        let of_state = || state.and_then(PayoutLinkState::event_type);
+        // It was cancelled before its call.
+        let event_type = is_cancelled.then_some(EventType::Cancelled).or_else(of_state).ok_or_else(|| {
             StoreError::inconsistent("payout_links", "state", id, format!("{:?}", finished.state))
         })?;
         Ok(Accepted::Finished { event_id: finished.event_id, event_type, connector, result })
@@ -244,13 +253,18 @@ impl Store {
         }
         // The record was concluded between the two statements.
         let row = sqlx::query!(
-            r#"SELECT state, event_id AS "event_id!", result AS "result!" FROM payout_links WHERE id = $1"#,
+            r#"SELECT state, link_status, event_id AS "event_id!", result AS "result!" FROM payout_links WHERE id = $1"#,
             first.id
         )
         .fetch_one(&self.pool);
         let row = answered(&self.pool, row).await?;
-        let finished =
-            Finished { state: row.state, event_id: row.event_id, result: row.result, newest: None };
+        let finished = Finished {
+            state: row.state,
+            link_status: row.link_status,
+            event_id: row.event_id,
+            result: row.result,
+            newest: None,
+        };
         self.finished(first.id, first.connector.clone(), finished)
     }
 

@@ -104,7 +104,8 @@ impl Store {
     }
 
     /// Makes the links due that requests wait for: a link to cancel, once it is created, and a link whose status is to be
-    /// asked for. `connectors`: the accounts that follow their links. Returns how many.
+    /// asked for. A record whose provider was never called is due too: it ends without a call. `connectors`: the accounts
+    /// that follow their links. Returns how many.
     ///
     /// A question that failed is not brought forward again: it is repeated after the pauses of the account.
     ///
@@ -121,7 +122,10 @@ impl Store {
             ), waiting AS (
                 SELECT p.id, requested.cancels AND coalesce(p.link_status, 'unclaimed') = 'unclaimed' AS cancels
                 FROM requested JOIN payout_links p ON p.id = ANY (ARRAY[requested.payout_link_id])
-                WHERE p.state = 'created' AND p.connector = ANY ($1) AND (
+                WHERE (
+                    requested.cancels AND p.state = 'open' AND p.holder IS NULL AND p.attempts = 0
+                    AND p.in_doubt_since IS NULL AND p.connector_payout_id IS NULL AND p.cancel_requested_at IS NULL
+                ) OR p.state = 'created' AND p.connector = ANY ($1) AND (
                     (
                         requested.cancels AND coalesce(p.link_status, 'unclaimed') = 'unclaimed'
                         AND p.cancel_requested_at IS NULL
@@ -136,7 +140,7 @@ impl Store {
                 cancel_requested_at = CASE
                     WHEN waiting.cancels THEN coalesce(p.cancel_requested_at, now()) ELSE p.cancel_requested_at
                 END,
-                follow_due_at = now(), follow_holder = NULL
+                follow_due_at = CASE WHEN p.state = 'created' THEN now() END, follow_holder = NULL
             FROM waiting WHERE p.id = ANY (ARRAY[waiting.id])
             "#,
             connectors,

@@ -33,6 +33,8 @@ pub struct AnswerRecord {
     pub expires_at: Option<OffsetDateTime>,
     /// Whether the merchant knows that the link ends soon.
     pub expiring_is_announced: bool,
+    /// A cancel that has begun had no effect.
+    pub forgets_cancel: bool,
     /// Questions without an answer since the last one.
     pub failures: u32,
     /// Time until the next question; `None`: the link is not asked about any more.
@@ -116,15 +118,18 @@ async fn without_events(
             follow_failures = new.failures,
             asked_at = now(),
             cancel_requested_at = CASE WHEN new.link_status = 'unclaimed' THEN p.cancel_requested_at END,
+            cancelled_at = CASE WHEN NOT new.forgets_cancel THEN p.cancelled_at END,
+            cancelled_because = CASE WHEN NOT new.forgets_cancel THEN p.cancelled_because END,
             follow_holder = NULL,
             follow_due_at =
                 CASE WHEN p.ask_again THEN now() ELSE now() + new.ask_after_ms * interval '1 millisecond' END
         FROM (SELECT
             unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
-            unnest($6::timestamptz[]), unnest($7::boolean[]), unnest($8::integer[]), unnest($9::bigint[])
+            unnest($6::timestamptz[]), unnest($7::boolean[]), unnest($8::integer[]), unnest($9::bigint[]),
+            unnest($10::boolean[])
         ) AS new (
             id, holder, link_status, provider_status, provider_payout_id, expires_at, expiring_announced, failures,
-            ask_after_ms
+            ask_after_ms, forgets_cancel
         )
         WHERE p.id = ANY (ARRAY[new.id]) AND p.follow_holder = new.holder
         RETURNING p.id, new.holder AS "holder!", p.ask_again
@@ -138,6 +143,7 @@ async fn without_events(
         &column(rows, |row| row.answer.expiring_is_announced),
         &column(rows, |row| count(row.answer.failures)),
         &column(rows, |row| row.answer.ask_after.map(millis)) as &[Option<i64>],
+        &column(rows, |row| row.answer.forgets_cancel),
     )
     .fetch_all(connection)
     .await?;
@@ -173,9 +179,12 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<O
                 asked_at = now(),
                 cancel_requested_at = CASE WHEN $3 = 'unclaimed' AND NOT $9 THEN p.cancel_requested_at END,
                 -- The cancel had no effect. Otherwise a later end of the link would count as its effect.
-                cancelled_at = CASE WHEN $9 AND $3 NOT IN ('cancelled', 'expired') THEN NULL ELSE p.cancelled_at END,
-                cancelled_because =
-                    CASE WHEN $9 AND $3 NOT IN ('cancelled', 'expired') THEN NULL ELSE p.cancelled_because END,
+                cancelled_at = CASE
+                    WHEN $24 OR ($9 AND $3 NOT IN ('cancelled', 'expired')) THEN NULL ELSE p.cancelled_at
+                END,
+                cancelled_because = CASE
+                    WHEN $24 OR ($9 AND $3 NOT IN ('cancelled', 'expired')) THEN NULL ELSE p.cancelled_because
+                END,
                 follow_holder = NULL,
                 follow_due_at =
                     CASE WHEN p.ask_again THEN now() ELSE now() + $8::bigint * interval '1 millisecond' END,
@@ -246,6 +255,7 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<O
         &column(&events.iter().collect::<Vec<_>>(), |(_, error)| error.as_deref()) as &[Option<&str>],
         &previous as &[Option<Uuid>],
         &next as &[Option<Uuid>],
+        answer.forgets_cancel,
     )
     .fetch_optional(connection)
     .await?;

@@ -7,7 +7,10 @@ use provider_simulators::{
     sandbox::{FaultRule, Idempotency, Operation, Sandbox},
 };
 
-use crate::accounts::{self, Account};
+use crate::{
+    accounts::{self, Account},
+    announcements::SECRET,
+};
 
 /// `calls` of a connector that is not limited.
 pub const CALLS: &str = "timeout_seconds = 3, connect_timeout_seconds = 2";
@@ -57,7 +60,10 @@ impl Connector {
         let section = self.section(url, calls);
         match self.account {
             Some(_) => section,
-            None => format!("{section}[connectors.{}.follow]\n{FOLLOW}\n", self.name),
+            None => format!(
+                "{section}[connectors.{}.follow]\n{FOLLOW}\nwebhook_secrets = [\"{SECRET}\"]\n",
+                self.name
+            ),
         }
     }
 

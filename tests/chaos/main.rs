@@ -9,11 +9,13 @@
 
 use test_support::{accounts, calls, proxy};
 
+mod announcements;
 mod cluster;
 mod configuration;
 mod connectors;
 mod faults;
 mod jobs;
+mod operators;
 mod overload;
 mod plan;
 mod random;
@@ -38,7 +40,10 @@ use std::{
 use clap::Parser;
 use tokio::{sync::Semaphore, time::sleep_until};
 
-use crate::{recipients::Recipients, test_env::TestEnv, workers::WORKERS};
+use crate::{
+    announcements::Announcements, operators::Operators, recipients::Recipients, test_env::TestEnv,
+    workers::WORKERS,
+};
 
 /// Kills and cuts everything that a payout link depends on, for as long as you like, and checks what comes of it.
 #[derive(Parser)]
@@ -142,11 +147,18 @@ async fn run(
     let publishing = tokio::spawn(publish(env.clone(), rate, backlog, length));
     // Where everything is full, accounts have no calls left for questions every second.
     let recipients = variant.is_none().then(|| tokio::spawn(Recipients::act(env.clone())));
+    let operating = variant.is_none().then(|| tokio::spawn(Operators::act(env.clone())));
+    let announcing = variant.is_none().then(|| tokio::spawn(Announcements::act(env.clone())));
     let done = faults::carry_out(&env, plan).await;
     publishing.await.unwrap();
     env.recipients.stop();
     if let Some(recipients) = recipients {
         recipients.await.unwrap();
+    }
+    env.announcements.stop();
+    env.operators.stop();
+    for acting in [announcing, operating].into_iter().flatten() {
+        acting.await.unwrap();
     }
     let published_for = started.elapsed();
     env.heal();

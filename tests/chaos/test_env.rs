@@ -15,11 +15,13 @@ use provider_simulators::sandbox::{Received, Receiver};
 use time::OffsetDateTime;
 
 use crate::{
+    announcements::Announcements,
     calls::Calls,
     cluster::Cluster,
     configuration,
     connectors::{CONNECTORS, LINKS, Provider, RENAMED, ROAMING, STEADY},
     jobs::{self, CANARY},
+    operators::Operators,
     plan::MERCHANTS,
     proxy::{Kind, Proxy},
     recipients::Recipients,
@@ -52,6 +54,8 @@ pub struct TestEnv {
     pub variant: Option<Variant>,
     pub samples: Arc<Samples>,
     pub recipients: Recipients,
+    pub announcements: Announcements,
+    pub operators: Operators,
     /// Creating calls on the ways to the providers.
     pub calls: Calls,
     probes: AtomicU64,
@@ -126,6 +130,8 @@ impl TestEnv {
             variant,
             samples,
             recipients: Recipients::default(),
+            announcements: Announcements::default(),
+            operators: Operators::default(),
             calls,
             probes: AtomicU64::default(),
         };

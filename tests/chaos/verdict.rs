@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::{
+    announcements::Announcements,
     calls::Answer,
     connectors::{Provider, references},
     faults::Done,
@@ -295,7 +296,7 @@ fn repeats(env: &TestEnv, history: &History) -> Vec<(&'static str, u64)> {
     let posts: HashSet<_> = history.webhooks.iter().map(|post| &post.id).collect();
     let calls = env.providers.iter().map(Provider::repeats);
     let late: usize = history.records.iter().filter(|record| is_late(record)).count();
-    vec![
+    let mut repeats = vec![
         ("messages published again for want of a confirm", env.upstream.repeats()),
         ("finished jobs that came again and were answered", ear.replayed),
         ("conflicting jobs refused", ear.conflicts),
@@ -303,7 +304,10 @@ fn repeats(env: &TestEnv, history: &History) -> Vec<(&'static str, u64)> {
         ("webhooks posted again under the same id", (history.webhooks.len() - posts.len()) as u64),
         ("calls repeated under the same key, and recognised", calls.sum()),
         ("answers that came after their lease", late as u64),
-    ]
+    ];
+    repeats.extend(Announcements::counts(env));
+    repeats.extend(env.operators.counts());
+    repeats
 }
 
 fn is_late(record: &history_checker::Record) -> bool {

@@ -30,6 +30,8 @@ pub struct Ways {
 pub struct Worker {
     pub ways: Ways,
     pub health: SocketAddr,
+    /// Of providers' webhooks.
+    pub provider_webhooks: SocketAddr,
     child: Mutex<Option<Child>>,
     /// Kilobytes, the most that any of its processes ever held.
     peak: Mutex<u64>,
@@ -62,6 +64,7 @@ impl Fleet {
         let workers = ways.into_iter().enumerate().map(|(number, ways)| Worker {
             ways,
             health: SocketAddr::from(([127, 0, 0, 1], port(taken))),
+            provider_webhooks: SocketAddr::from(([127, 0, 0, 1], port(taken))),
             child: Mutex::default(),
             peak: Mutex::default(),
             log: folder.join(format!("worker-{number}.log")),
@@ -80,25 +83,31 @@ impl Fleet {
 
     pub fn start(&self, place: usize) {
         let worker = &self.workers[place];
+        let log = || -> File { OpenOptions::new().create(true).append(true).open(&worker.log).unwrap() };
+        let mut command = self.command(place);
+        command.arg("run").stdin(Stdio::null()).stdout(log()).stderr(log());
+        *worker.child.lock().unwrap() = Some(command.spawn().unwrap());
+    }
+
+    /// The program with the configuration and the ways of a worker.
+    pub fn command(&self, place: usize) -> Command {
+        let worker = &self.workers[place];
         let mut database_url = self.database_url.clone();
         database_url.set_port(Some(worker.ways.postgres.port())).unwrap();
         let rabbitmq = format!("amqp://guest:guest@{}/%2f", worker.ways.rabbitmq.address());
-        let log = || -> File { OpenOptions::new().create(true).append(true).open(&worker.log).unwrap() };
         let mut command = Command::new(&self.program);
         command
             .env_remove("DATABASE_URL")
             .env_remove("AMQP_URL")
-            .args(["--config".as_ref(), self.config.as_os_str(), "run".as_ref()])
+            .args(["--config".as_ref(), self.config.as_os_str()])
             .env("PAYOUT_LINK__DATABASE__URL", database_url.as_str())
             .env("PAYOUT_LINK__BROKER__URL", rabbitmq)
             .env("PAYOUT_LINK__WORKER__HEALTH_LISTEN", worker.health.to_string())
-            .stdin(Stdio::null())
-            .stdout(log())
-            .stderr(log());
+            .env("PAYOUT_LINK__WORKER__PROVIDER_WEBHOOKS_LISTEN", worker.provider_webhooks.to_string());
         for (connector, proxy) in self.connectors.iter().zip(&worker.ways.connectors) {
             command.env(connector.variable(), format!("http://{}", proxy.address()));
         }
-        *worker.child.lock().unwrap() = Some(command.spawn().unwrap());
+        command
     }
 
     /// SIGKILL, and its end.

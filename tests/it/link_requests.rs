@@ -193,6 +193,46 @@ async fn a_cancel_that_comes_before_the_link_takes_effect_once_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_of_a_record_that_was_never_called_ends_it_without_a_call() {
+    // Given a record that waits for a place, because the account's only one is taken,
+    let env = Setup::default().set("connectors.sandbox.calls.concurrency", 1).build().await;
+    let _worker = env.start_worker().await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("po_1")).await;
+    held.arrived().await;
+    env.publish(job("po_2").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_shown("po_2", "parked", |shown| shown["attempts"] == 0).await;
+    // when it is cancelled, twice,
+    let requester = Requester::new(&env).await;
+    requester.send("cancel", "c_1", &id("po_2")).await;
+    let is_requested =
+        "SELECT count(*) FROM payout_links WHERE cancel_requested_at IS NOT NULL AND state = 'open'";
+    eventually("the cancel is requested", async || {
+        let count: i64 = sqlx::query_scalar(is_requested).fetch_one(&env.pool).await.unwrap();
+        (count == 1).then_some(())
+    })
+    .await;
+    held.release();
+    // then it ends without a call, and both the requester and the merchant hear of it.
+    let answer = requester.answer_to("c_1").await;
+    assert_eq!((answer.kind().as_str(), &answer.json()["status_code"]), ("payout_link.cancelled", &json!(0)));
+    assert_eq!(answer.json()["payout_status"], "CANCELLED");
+    assert_eq!(env.provider.ledger().links.len(), 1);
+    assert_eq!(env.result_of("po_2").await.json(), answer.json());
+    assert_eq!(env.webhooks(1).await[0].event_type.as_deref(), Some("payout_link.cancelled"));
+    // A repeated cancel and a duplicate of the job are answered alike.
+    assert_eq!(requester.ask("cancel", "c_2", id("po_2")).await.kind(), "payout_link.cancelled");
+    env.publish(job("po_2").with("webhook_url", env.webhook_url()).message_id("again")).await;
+    let again = eventually("the duplicate's result", async || {
+        let results = env.results_of("po_2");
+        results.into_iter().find(|result| result.header("x-replayed").is_some())
+    })
+    .await;
+    assert_eq!((again.kind(), again.json()), (answer.kind(), answer.json()));
+    until_none_waits(&env).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_nobody_carries_out_is_answered_too() {
     // Given an account whose links are not followed,
     let env = Setup::default().set("connectors.sandbox.follow.enabled", false).build().await;

@@ -72,9 +72,10 @@ impl Protocol {
         }
         row.state = match conclusion {
             Conclusion::Created(link) => State::Created { link: number(link) },
-            Conclusion::Declined { .. } | Conclusion::Unavailable(_) | Conclusion::NotCreated => {
-                State::Failed
-            }
+            Conclusion::Declined { .. }
+            | Conclusion::Unavailable(_)
+            | Conclusion::NotCreated
+            | Conclusion::Cancelled => State::Failed,
             Conclusion::Unknown(_) => State::Unknown { is_justified: self.is_unknowable(&known, account) },
         };
         (row.holder, row.uncalled_holder, row.due_at) = (None, None, None);

@@ -133,6 +133,9 @@ pub struct FollowDecision {
     pub events: Vec<StatusEvent>,
     /// Whether the merchant knows then that the link ends soon.
     pub expiring_is_announced: bool,
+    /// A cancel on request has begun, and the provider says that the link can still be claimed. If it ends later, that
+    /// is not the cancel's effect.
+    pub cancel_had_no_effect: bool,
     /// When the provider is asked again.
     pub then: FollowStep,
 }
@@ -197,14 +200,11 @@ fn on_report(
     }
 }
 
-/// Returns the status that a report means for this link: a link that the worker cancelled at its end has expired, and
-/// one that it cancelled on request is cancelled, whichever of the two the provider says.
+/// Returns the status that a report means for this link: a link that the worker cancelled at its end has expired. A cancel
+/// on request may have failed before the link expired: there the provider's word counts.
 fn meant(reported: LinkStatus, link: &Followed) -> LinkStatus {
     match (reported, link.cancelled.filter(|_| link.status == LinkStatus::Unclaimed)) {
-        (LinkStatus::Cancelled | LinkStatus::Expired, Some((_, CancelReason::Expiry))) => LinkStatus::Expired,
-        (LinkStatus::Cancelled | LinkStatus::Expired, Some((_, CancelReason::Request))) => {
-            LinkStatus::Cancelled
-        }
+        (LinkStatus::Cancelled, Some((_, CancelReason::Expiry))) => LinkStatus::Expired,
         _ => reported,
     }
 }
@@ -232,12 +232,23 @@ fn changed(
     }
     events.push(event(status, occurred_at));
     let after = Followed { status, changed_at: now, expiring_is_announced: false, ..link.clone() };
-    FollowDecision { status, events, expiring_is_announced: false, then: ask_again(&after, policy, now) }
+    FollowDecision {
+        status,
+        events,
+        expiring_is_announced: false,
+        cancel_had_no_effect: false,
+        then: ask_again(&after, policy, now),
+    }
 }
 
 /// Decides about a link whose status is the same.
 fn same(link: &Followed, policy: &FollowPolicy, now: OffsetDateTime) -> FollowDecision {
     let is_unclaimed = link.status == LinkStatus::Unclaimed;
+    let had_no_effect = is_unclaimed && matches!(link.cancelled, Some((_, CancelReason::Request)));
+    let unchanged = |link: &Followed, then| FollowDecision {
+        cancel_had_no_effect: had_no_effect,
+        ..unchanged(link, then)
+    };
     let ends = link.expires_at.filter(|_| is_unclaimed);
     // Also where a cancel has begun before: the provider says that it had no effect.
     if is_unclaimed && link.cancel_is_requested {
@@ -260,6 +271,7 @@ fn same(link: &Followed, policy: &FollowPolicy, now: OffsetDateTime) -> FollowDe
             status: link.status,
             events: vec![event],
             expiring_is_announced: true,
+            cancel_had_no_effect: had_no_effect,
             then,
         };
     }
@@ -271,6 +283,7 @@ fn unchanged(link: &Followed, then: FollowStep) -> FollowDecision {
         status: link.status,
         events: Vec::new(),
         expiring_is_announced: link.expiring_is_announced,
+        cancel_had_no_effect: false,
         then,
     }
 }

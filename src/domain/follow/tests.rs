@@ -180,12 +180,23 @@ fn a_requested_cancel_is_carried_out_while_nobody_has_claimed() {
     let decision = reported(&requested(LinkStatus::Unclaimed), report(LinkStatus::Claimed), &POLICY);
     assert_eq!((types(&decision), decision.status), (vec!["claimed"], LinkStatus::Claimed));
     assert!(matches!(decision.then, FollowStep::Ask { .. }));
-    // Whichever word the provider has for it.
-    for word in [LinkStatus::Cancelled, LinkStatus::Expired] {
-        let done =
-            Followed { cancelled: Some((NOW, CancelReason::Request)), ..requested(LinkStatus::Unclaimed) };
-        assert_eq!(types(&reported(&done, report(word), &POLICY)), ["cancelled"]);
-    }
+    let begun =
+        Followed { cancelled: Some((NOW, CancelReason::Request)), ..requested(LinkStatus::Unclaimed) };
+    assert_eq!(types(&reported(&begun, report(LinkStatus::Cancelled), &POLICY)), ["cancelled"]);
+    // It had no effect, and the link expired.
+    assert_eq!(types(&reported(&begun, report(LinkStatus::Expired), &POLICY)), ["expired"]);
+}
+
+#[test]
+fn a_cancel_on_request_is_forgotten_once_the_link_can_be_claimed_after_it() {
+    let begun = |reason| Followed { cancelled: Some((NOW, reason)), ..link(LinkStatus::Unclaimed) };
+    let is_forgotten = |link: &Followed, status| reported(link, report(status), &POLICY).cancel_had_no_effect;
+    assert!(is_forgotten(&begun(CancelReason::Request), LinkStatus::Unclaimed));
+    assert!(!is_forgotten(&begun(CancelReason::Request), LinkStatus::Cancelled));
+    // A link whose time is over expires, also if its worker ends it.
+    assert!(!is_forgotten(&begun(CancelReason::Expiry), LinkStatus::Unclaimed));
+    let unanswered = LinkAnswer::Unanswered { error: ConnectorError::unanswered(""), retry_after: None };
+    assert!(!next(&begun(CancelReason::Request), &unanswered, &POLICY, NOW).cancel_had_no_effect);
 }
 
 #[test]

@@ -86,6 +86,10 @@ pub fn next(progress: &Progress, rule: ReplayRule, policy: &RetryPolicy, seen: &
         Some(Last::Ended { error, payout_status }) => {
             Next::Conclude(Conclusion::Declined { error: error.clone(), payout_status: *payout_status })
         }
+        // A record that may have been called is created first, and its link is cancelled then.
+        None if progress.cancel_is_requested && progress.is_uncalled() => {
+            Next::Conclude(Conclusion::Cancelled)
+        }
         // A retry in another account would create a second link. A look-up there does not see the first account.
         _ if progress.is_elsewhere(seen) => {
             let error =

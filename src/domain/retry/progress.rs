@@ -28,6 +28,8 @@ pub struct Progress {
     pub account: Option<AccountId>,
     /// The provider's id of the payout, if known. The worker then looks it up and never creates it again.
     pub connector_payout_id: Option<String>,
+    /// Somebody asked to cancel the link before the provider was called.
+    pub cancel_is_requested: bool,
     /// The HTTP status of the provider's last answer, or 0 if it never answered.
     pub status_code: u16,
     /// Look-ups since this worker claimed the record.
@@ -76,10 +78,19 @@ impl Progress {
             in_doubt_since: None,
             account: None,
             connector_payout_id: None,
+            cancel_is_requested: false,
             status_code: 0,
             look_ups: 0,
             last: None,
         }
+    }
+
+    /// Returns whether the provider was certainly never called.
+    pub(super) fn is_uncalled(&self) -> bool {
+        self.attempts == 0
+            && self.in_doubt_since.is_none()
+            && self.connector_payout_id.is_none()
+            && self.last.is_none()
     }
 
     /// Records the outcome of a create call that ended at `now`.

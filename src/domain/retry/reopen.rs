@@ -22,6 +22,8 @@ pub struct Concluded {
     pub account: Option<AccountId>,
     /// The provider's id of the payout, if it is known.
     pub connector_payout_id: Option<String>,
+    /// It was cancelled before the provider was called.
+    pub is_cancelled: bool,
     /// Whether the request is stored; retention deletes it.
     pub has_request: bool,
 }
@@ -41,6 +43,8 @@ pub enum Reopening {
 pub enum NotReopened {
     #[error("the record is {0}: only a failed record is tried again")]
     State(PayoutLinkState),
+    #[error("it was cancelled before it was called: send the payout again under a new merchant_payout_id")]
+    Cancelled,
     #[error("the provider has a payout for this record: another attempt could pay twice")]
     Payout,
     #[error("the outcome of a call is unknown: resolve the record first")]
@@ -72,6 +76,9 @@ pub fn reopen(
 ) -> Result<Reopening, NotReopened> {
     if record.state != PayoutLinkState::Failed {
         return Err(NotReopened::State(record.state));
+    }
+    if record.is_cancelled {
+        return Err(NotReopened::Cancelled);
     }
     if record.connector_payout_id.is_some() {
         return Err(NotReopened::Payout);
@@ -137,6 +144,7 @@ mod tests {
             in_doubt_since: None,
             account: Some(account()),
             connector_payout_id: None,
+            is_cancelled: false,
             has_request: true,
         }
     }

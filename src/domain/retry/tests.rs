@@ -77,6 +77,7 @@ fn step(progress: &Progress, rule: ReplayRule, passed: Duration) -> &'static str
         Next::Conclude(Conclusion::Unavailable(_)) => "unavailable",
         Next::Conclude(Conclusion::Unknown(_)) => "unknown",
         Next::Conclude(Conclusion::NotCreated) => "not created",
+        Next::Conclude(Conclusion::Cancelled) => "cancelled",
     }
 }
 
@@ -89,6 +90,21 @@ fn a_first_call_is_made_however_long_its_job_waited() {
     for rule in [SAME_KEY, ASK, ReplayRule::Never] {
         assert_eq!(step(&Progress::new(start()), rule, Duration::ZERO), "call");
         assert_eq!(step(&Progress::new(start()), rule, 48 * HOUR), "call");
+    }
+}
+
+#[test]
+fn a_cancelled_record_is_ended_only_before_its_first_call() {
+    let cancelled = |progress: Progress| Progress { cancel_is_requested: true, ..progress };
+    for rule in [SAME_KEY, ASK, ReplayRule::Never] {
+        assert_eq!(step(&cancelled(Progress::new(start())), rule, SECOND), "cancelled");
+        // A call that was not sent may be one of several.
+        for outcome in [Outcome::NotSent(error(0)), try_later(None)] {
+            assert_eq!(step(&cancelled(after(outcome)), rule, SECOND), "call");
+        }
+        assert_eq!(step(&cancelled(after(Outcome::Created(link()))), rule, SECOND), "created");
+        let doubted = Progress { in_doubt_since: Some(start()), ..Progress::new(start()) };
+        assert_ne!(step(&cancelled(doubted), rule, SECOND), "cancelled");
     }
 }
 

@@ -1,0 +1,117 @@
+//! Each guard, left out once: the model sees what it is for.
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use super::{
+    NONE,
+    flaws::FollowFlaw,
+    protocol::{FollowProtocol, Provider},
+    state::{Creation, Faults},
+};
+
+/// Prints the shortest way into the ditch.
+fn fails(flaw: FollowFlaw, faults: Faults, expected: &str) {
+    fails_with(flaw, Creation::Created, Provider::ANNOUNCES, faults, expected);
+}
+
+fn fails_with(flaw: FollowFlaw, creation: Creation, provider: Provider, faults: Faults, expected: &str) {
+    let protocol = FollowProtocol { creation, provider, workers: 2, faults, flaw: Some(flaw) };
+    let checker = protocol.checker().threads(1).finish_when(HasDiscoveries::Any).spawn_bfs().join();
+    let found = checker.discoveries();
+    let seen: Vec<&str> = found.keys().copied().collect();
+    let (broken, path) = found
+        .into_iter()
+        .find(|(broken, _)| broken.split(' ').next() == Some(expected))
+        .unwrap_or_else(|| panic!("{seen:?}"));
+    println!("{flaw:?}: {broken}, after {:?}", path.into_actions());
+}
+
+#[test]
+fn without_a_fence_a_change_is_announced_twice() {
+    fails(FollowFlaw::NoFencing, Faults { changes: 1, pauses: 1, ..NONE }, "F1");
+}
+
+#[test]
+fn a_status_that_is_not_compared_is_announced_again() {
+    fails(FollowFlaw::StatusNotCompared, Faults { changes: 1, repeats: 1, ..NONE }, "F1");
+}
+
+#[test]
+fn a_final_status_that_may_change_is_followed_by_another_event() {
+    let faults = Faults { changes: 2, late: 1, ..NONE };
+    fails_with(FollowFlaw::FinalChanges, Creation::Created, Provider::ANNOUNCES, faults, "F3");
+}
+
+#[test]
+fn a_webhook_that_does_not_wait_overtakes_the_previous_one() {
+    fails(FollowFlaw::PreviousNotFirst, Faults { changes: 1, ..NONE }, "F4");
+}
+
+#[test]
+fn a_webhook_that_nobody_wakes_is_never_delivered() {
+    for flaw in [FollowFlaw::NextNotWoken, FollowFlaw::NextNotNamed] {
+        fails(flaw, Faults { changes: 1, ..NONE }, "F10");
+    }
+}
+
+#[test]
+fn an_abandoned_webhook_that_lets_no_other_go_keeps_it_back() {
+    fails(FollowFlaw::AbandonedBlocks, Faults { changes: 1, abandons: 1, ..NONE }, "F10");
+}
+
+#[test]
+fn a_webhook_posted_after_its_lease_arrives_too_late() {
+    let faults = Faults { changes: 1, pauses: 1, abandons: 1, ..NONE };
+    fails(FollowFlaw::LeaseNotLookedAt, faults, "F4");
+}
+
+#[test]
+fn an_event_apart_from_its_status_is_lost() {
+    fails(FollowFlaw::EventApart, Faults { changes: 1, crashes: 1, ..NONE }, "F5");
+}
+
+#[test]
+fn a_webhook_that_is_forgotten_during_a_question_hides_a_late_payout() {
+    let faults = Faults { changes: 1, late: 1, ..NONE };
+    fails(FollowFlaw::WebhookDuringAQuestionForgotten, faults, "F8");
+}
+
+#[test]
+fn a_cancel_that_does_not_wait_is_answered_wrongly() {
+    let faults = Faults { messages: 1, ..NONE };
+    let flaw = FollowFlaw::CancelDoesNotWait;
+    fails_with(flaw, Creation::UnderWay, Provider::ANNOUNCES, faults, "F7");
+}
+
+#[test]
+fn a_cancel_during_the_call_leaves_a_link_behind() {
+    let flaw = FollowFlaw::CancelDuringTheCall;
+    fails_with(flaw, Creation::Uncalled, Provider::SILENT, Faults { messages: 1, ..NONE }, "F11");
+}
+
+#[test]
+fn a_cancel_that_is_believed_hides_a_claim() {
+    fails(FollowFlaw::CancelBelieved, Faults { changes: 1, messages: 1, ..NONE }, "F1");
+}
+
+#[test]
+fn a_cancel_without_effect_that_is_remembered_names_an_expiry_wrongly() {
+    let faults = Faults { changes: 1, messages: 1, ..NONE };
+    let flaw = FollowFlaw::CancelWithoutEffectRemembered;
+    fails_with(flaw, Creation::Created, Provider::ONE_WORD, faults, "F1");
+}
+
+#[test]
+fn a_cancel_that_is_answered_early_is_answered_wrongly() {
+    fails(FollowFlaw::AnsweredEarly, Faults { messages: 1, ..NONE }, "F7");
+}
+
+#[test]
+fn a_request_deleted_before_its_answer_is_lost() {
+    fails(FollowFlaw::DeletedBeforeItsAnswer, Faults { messages: 1, crashes: 1, ..NONE }, "F10");
+}
+
+#[test]
+fn a_link_that_expires_by_the_workers_clock_was_claimed() {
+    fails(FollowFlaw::OwnClock, Faults { changes: 1, ends: 1, ..NONE }, "F1");
+}

@@ -1,0 +1,125 @@
+//! The protocol of a link after its creation, gone through in every order of its steps: a provider that changes the link
+//! and announces that or not, followers that ask through leases, requests to cancel by message and by command, and
+//! webhooks of one link one after the other. `domain::follow::next` decides, as in the worker.
+//!
+//! Faults and changes are counted, and every step uses something up, as in the model of the creation.
+
+mod broken;
+mod choices;
+mod flaws;
+mod follower;
+mod outbox;
+mod protocol;
+mod requests;
+mod rules;
+mod state;
+
+use stateright::{Checker, Model};
+
+use protocol::{FollowProtocol, Provider};
+use state::{Creation, Faults};
+
+const NONE: Faults = Faults {
+    changes: 0,
+    crashes: 0,
+    pauses: 0,
+    losses: 0,
+    repeats: 0,
+    messages: 0,
+    commands: 0,
+    ends: 0,
+    abandons: 0,
+    late: 0,
+    give_ups: 0,
+};
+
+/// What may happen in one run. All that can happen with it is gone through.
+const EACH: [Faults; 12] = [
+    Faults { changes: 3, ..NONE },
+    Faults { changes: 2, crashes: 1, ..NONE },
+    Faults { changes: 2, pauses: 1, ..NONE },
+    Faults { changes: 2, losses: 1, repeats: 1, ..NONE },
+    Faults { changes: 1, messages: 1, crashes: 1, ..NONE },
+    Faults { changes: 1, messages: 1, losses: 1, ..NONE },
+    Faults { changes: 1, commands: 1, pauses: 1, ..NONE },
+    Faults { changes: 1, messages: 2, commands: 1, ..NONE },
+    Faults { messages: 1, late: 1, ..NONE },
+    Faults { changes: 1, ends: 1, late: 1, ..NONE },
+    Faults { changes: 2, abandons: 1, ..NONE },
+    Faults { changes: 1, messages: 1, give_ups: 1, losses: 1, ..NONE },
+];
+
+/// Minutes, in a release build.
+const MORE: [Faults; 9] = [
+    Faults { changes: 2, messages: 1, losses: 1, ..NONE },
+    Faults { changes: 2, commands: 1, pauses: 1, ..NONE },
+    Faults { changes: 1, messages: 1, late: 1, ..NONE },
+    Faults { changes: 4, crashes: 1, losses: 1, ..NONE },
+    Faults { changes: 3, messages: 1, crashes: 1, losses: 1, ..NONE },
+    Faults { changes: 3, messages: 2, commands: 1, ..NONE },
+    Faults { changes: 2, messages: 1, pauses: 1, crashes: 1, ..NONE },
+    Faults { changes: 2, ends: 1, messages: 1, late: 1, crashes: 1, ..NONE },
+    Faults { changes: 3, abandons: 1, pauses: 1, ..NONE },
+];
+
+/// Looks at every state, and says how many there are.
+fn prove(creation: Creation, provider: Provider, faults: Faults) {
+    let started = std::time::Instant::now();
+    let protocol = FollowProtocol { creation, provider, workers: 2, faults, flaw: None };
+    let checker = protocol.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{creation:?}, {provider:?}, {faults:?}: {} states, {} steps deep, {:.1} s",
+        checker.unique_state_count(),
+        checker.max_depth(),
+        started.elapsed().as_secs_f32()
+    );
+    if let Some((broken, path)) = checker.discoveries().into_iter().next() {
+        let end = path.last_state().clone();
+        panic!("{broken}, after {:?}: {end:#?}", path.into_actions());
+    }
+    assert!(checker.is_done());
+}
+
+#[test]
+fn links_whose_provider_announces_changes() {
+    EACH.into_iter().for_each(|faults| prove(Creation::Created, Provider::ANNOUNCES, faults));
+}
+
+#[test]
+fn links_whose_provider_is_silent() {
+    EACH.into_iter().for_each(|faults| prove(Creation::Created, Provider::SILENT, faults));
+}
+
+/// Hyperswitch: the worker cancels at the end, and asks again before that counts.
+#[test]
+fn links_that_the_worker_ends() {
+    EACH.into_iter().for_each(|faults| prove(Creation::Created, Provider::NEVER_ENDS, faults));
+}
+
+/// Xendit: where the outcome of a cancel is known, its word is not misread.
+#[test]
+fn links_whose_provider_has_one_word_for_two_ends() {
+    for faults in [Faults { changes: 3, messages: 1, ..NONE }, Faults { changes: 2, commands: 1, ..NONE }] {
+        prove(Creation::Created, Provider::ONE_WORD, faults);
+    }
+}
+
+#[test]
+fn cancels_before_a_call_end_the_record_and_later_ones_wait() {
+    for faults in [
+        Faults { messages: 1, changes: 1, ..NONE },
+        Faults { messages: 1, crashes: 1, ..NONE },
+        Faults { messages: 2, losses: 1, ..NONE },
+        Faults { messages: 1, commands: 1, ..NONE },
+    ] {
+        prove(Creation::Uncalled, Provider::ANNOUNCES, faults);
+    }
+}
+
+#[test]
+#[ignore = "minutes"]
+fn more_of_everything_after_the_creation() {
+    for provider in [Provider::ANNOUNCES, Provider::SILENT, Provider::NEVER_ENDS] {
+        EACH.into_iter().chain(MORE).for_each(|faults| prove(Creation::Uncalled, provider, faults));
+    }
+}

@@ -1,0 +1,83 @@
+//! The effect of the steps that deliver webhooks.
+
+use super::{
+    flaws::FollowFlaw,
+    protocol::{FollowProtocol, Step},
+    state::{Due, NEW, Posted, System, Worker},
+};
+
+impl FollowProtocol {
+    pub fn claim_event(&self, system: &mut System, worker: usize, place: usize) {
+        let hold = NEW;
+        let previous_is_pending = system.events[place]
+            .previous
+            .is_some_and(|previous| system.events[usize::from(previous)].is_pending);
+        let event = &mut system.events[place];
+        (event.holder, event.due) = (Some(hold), Due::Later);
+        let waits = event.waits && previous_is_pending;
+        let event = u8::try_from(place).unwrap();
+        system.workers[worker] = Worker::Posting { event, hold, waits, is_lease_over: false };
+    }
+
+    pub fn post(&self, system: &mut System, step: Step) {
+        let (Step::Post(worker)
+        | Step::PostInVain(worker)
+        | Step::PostUnheard(worker)
+        | Step::Abandon(worker)) = step
+        else {
+            return;
+        };
+        let Worker::Posting { event, hold, waits, is_lease_over } = system.workers[worker] else { return };
+        let is_late = is_lease_over && !self.is(FollowFlaw::LeaseNotLookedAt);
+        let came_to = match step {
+            _ if waits || is_late => Posted::Nothing,
+            Step::Post(_) => Posted::Delivered,
+            Step::Abandon(_) => Posted::Abandoned,
+            _ => Posted::Failed,
+        };
+        match step {
+            Step::PostInVain(_) | Step::PostUnheard(_) => system.faults.losses -= 1,
+            Step::Abandon(_) => system.faults.abandons -= 1,
+            _ => {}
+        }
+        let sequence = system.events[usize::from(event)].sequence;
+        let arrives = came_to == Posted::Delivered || matches!(step, Step::PostUnheard(_));
+        if arrives && !system.arrivals.contains(&sequence) {
+            system.arrivals.push(sequence);
+        }
+        system.workers[worker] = Worker::Posted { event, hold, waits, came_to };
+    }
+
+    pub fn delivered(&self, system: &mut System, worker: usize) {
+        let Worker::Posted { event: place, hold, waits, came_to } = system.workers[worker] else { return };
+        system.workers[worker] = Worker::Idle;
+        let event = &mut system.events[usize::from(place)];
+        if event.holder != Some(hold) {
+            return;
+        }
+        // The row's current value: the previous webhook may have been finished meanwhile.
+        event.waits &= waits;
+        event.holder = None;
+        event.due = match came_to {
+            Posted::Nothing if event.waits => Due::Never,
+            Posted::Nothing => Due::Now,
+            Posted::Failed => Due::Later,
+            Posted::Delivered | Posted::Abandoned => {
+                event.is_pending = false;
+                Due::Never
+            }
+        };
+        let is_finished =
+            !event.is_pending && !(came_to == Posted::Abandoned && self.is(FollowFlaw::AbandonedBlocks));
+        let next = event.next.filter(|_| is_finished && !self.is(FollowFlaw::NextNotWoken));
+        if let Some(next) = next.map(|next| &mut system.events[usize::from(next)])
+            && next.waits
+            && next.is_pending
+        {
+            next.waits = false;
+            if next.holder.is_none() {
+                next.due = Due::Now;
+            }
+        }
+    }
+}
