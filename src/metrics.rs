@@ -30,6 +30,8 @@
 //! | `payout_links_deliveries_unread` | gauge | | deliveries that wait to be processed |
 //! | `payout_links_oldest_due_record_seconds` | gauge | | for how long the oldest due record has been due |
 //! | `payout_links_oldest_due_event_seconds` | gauge | | the same for events |
+//! | `payout_links_most_delayed_merchant_seconds` | gauge | | for how long the oldest due record has been due whose merchant is at no limit of `[limits.per_merchant]`; `status` names the merchant |
+//! | `payout_links_merchants_waiting` | gauge | | merchants with due records |
 //! | `payout_links_due_work_neglected_seconds` | gauge | | for how long nothing has looked for due work, or due work was not claimed although it could be |
 //! | `payout_links_replies_dropped_total` | counter | | replies to duplicates and rejected jobs that their queue did not accept |
 //! | `payout_links_sealing_key_seals` | gauge | | values that the first key of `keys.sealing` has encrypted, by all workers, as recorded once a minute; its limit is 2³² |
@@ -86,6 +88,8 @@ pub struct Metrics {
     deliveries_unread: Gauge,
     oldest_due_record: Gauge,
     oldest_due_event: Gauge,
+    most_delayed_merchant: Gauge,
+    merchants_waiting: Gauge,
     due_work_neglected: Gauge,
     database_up: Gauge,
     open_records: Family<Fixed, Gauge>,
@@ -109,6 +113,10 @@ pub struct Now {
     pub oldest_due_record: Duration,
     /// How long the oldest due event has waited.
     pub oldest_due_event: Duration,
+    /// How long the oldest due record has waited whose merchant is at no limit of its own.
+    pub most_delayed_merchant: Duration,
+    /// Merchants with due records.
+    pub merchants_waiting: usize,
     /// How long nothing has looked for due work, or due work was not claimed although it could be.
     pub due_work_neglected: Duration,
     /// Whether the last statement was answered.
@@ -153,6 +161,8 @@ impl Metrics {
             deliveries_unread: Gauge::default(),
             oldest_due_record: Gauge::default(),
             oldest_due_event: Gauge::default(),
+            most_delayed_merchant: Gauge::default(),
+            merchants_waiting: Gauge::default(),
             due_work_neglected: Gauge::default(),
             database_up: Gauge::default(),
             open_records: Family::default(),
@@ -289,6 +299,8 @@ impl Metrics {
         self.deliveries_unread.set(whole(now.deliveries_unread));
         self.oldest_due_record.set(seconds(now.oldest_due_record));
         self.oldest_due_event.set(seconds(now.oldest_due_event));
+        self.most_delayed_merchant.set(seconds(now.most_delayed_merchant));
+        self.merchants_waiting.set(whole(now.merchants_waiting));
         self.due_work_neglected.set(seconds(now.due_work_neglected));
         self.database_up.set(now.database_up.into());
         for (account, count) in now.open_records {

@@ -42,6 +42,9 @@ struct Arguments {
     /// How many of them change each minute
     #[arg(long, default_value_t = 1000)]
     changes: u64,
+    /// Jobs of another merchant, in the scenario that is about them
+    #[arg(long, default_value_t = 500_000)]
+    beside: usize,
     /// The figures of every run, a JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,

@@ -66,15 +66,23 @@ impl Upstream {
             // The channel is the consumer's for as long as it is read.
             let _channel = channel;
             while let Some(Ok(delivery)) = consumer.next().await {
-                results.came(number(&delivery.data).expect("a result has merchant_payout_id"));
+                // Those of another merchant are not counted.
+                if let Some(job) = number(&delivery.data) {
+                    results.came(job);
+                }
             }
         });
     }
 
-    /// Published, not confirmed.
-    pub async fn send(&self, body: &[u8]) -> lapin::PublisherConfirm {
-        let properties =
+    /// Published, not confirmed. Without a merchant's name, the job names none.
+    pub async fn send(&self, merchant: &str, body: &[u8]) -> lapin::PublisherConfirm {
+        let mut properties =
             BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
+        if !merchant.is_empty() {
+            let mut headers = FieldTable::default();
+            headers.insert("x-merchant-id".into(), lapin::types::AMQPValue::LongString(merchant.into()));
+            properties = properties.with_headers(headers);
+        }
         let (exchange, key) = (self.names.jobs_exchange.as_str(), self.names.jobs_routing_key.as_str());
         self.channel
             .basic_publish(exchange.into(), key.into(), BasicPublishOptions::default(), body, properties)
@@ -83,13 +91,13 @@ impl Upstream {
     }
 
     /// All of them, and confirmed.
-    pub async fn send_all(&self, bodies: impl Iterator<Item = Vec<u8>>) {
+    pub async fn send_all(&self, bodies: impl Iterator<Item = (&'static str, Vec<u8>)>) {
         let mut outstanding = std::collections::VecDeque::with_capacity(WINDOW);
-        for body in bodies {
+        for (merchant, body) in bodies {
             if outstanding.len() == WINDOW {
                 confirmed(outstanding.pop_front().unwrap()).await;
             }
-            outstanding.push_back(self.send(&body).await);
+            outstanding.push_back(self.send(merchant, &body).await);
         }
         for confirm in outstanding {
             confirmed(confirm).await;

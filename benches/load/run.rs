@@ -50,6 +50,9 @@ pub async fn run(scenario: &'static Scenario, arguments: &Arguments) -> Figures 
         workers.drain(..).for_each(stop);
         upstream.send_all((0..jobs).map(|job| body(job, &stubs))).await;
     }
+    if scenario.before == Before::AnotherMerchant {
+        fill_with_another_merchant(&upstream, &stubs, arguments.beside).await;
+    }
     let answered = (0..jobs).filter(|job| stubs.is_answered(*job)).count();
 
     let cpu_of = |workers: &[Child]| workers.iter().map(|worker| machine::cpu(worker.id())).sum::<Duration>();
@@ -96,6 +99,8 @@ pub async fn run(scenario: &'static Scenario, arguments: &Arguments) -> Figures 
 
     place.check(jobs, answered).await;
     let (links, doubles) = stubs.links();
+    // The other merchant's jobs are not waited for.
+    let links = if scenario.before == Before::AnotherMerchant { links.min(jobs) } else { links };
     assert_eq!((links, doubles), (jobs, 0), "{}: jobs with one link, and with more", scenario.name);
     assert_eq!((results.repeats(), stubs.webhooks.repeats()), (0, 0), "{}: told twice", scenario.name);
     assert_eq!(upstream.jobs_left().await, 0, "{}: jobs left in the queue", scenario.name);
@@ -113,19 +118,44 @@ pub async fn run(scenario: &'static Scenario, arguments: &Arguments) -> Figures 
         .with_latencies(latencies(&results), latencies(&stubs.webhooks))
 }
 
+/// Publishes the jobs of another merchant, and waits until all are accepted: the worker has parked what is too much.
+async fn fill_with_another_merchant(upstream: &Upstream, stubs: &Stubs, jobs: usize) {
+    // A worker that knows one merchant only parks nothing.
+    upstream.send_all(std::iter::once(("", other_body(0)))).await;
+    upstream.send_all((1..jobs).map(|job| ("another", other_body(job)))).await;
+    let (mut left, mut since) = (upstream.jobs_left().await, Instant::now());
+    while left > 0 {
+        sleep(Duration::from_millis(200)).await;
+        let now = upstream.jobs_left().await;
+        if now < left {
+            (left, since) = (now, Instant::now());
+        }
+        assert!(since.elapsed() < STUCK, "{left} jobs of the other merchant are not taken");
+    }
+    let (made, _) = stubs.links();
+    eprintln!("{jobs} jobs of another merchant accepted, {made} of them created");
+}
+
+/// A job whose result and webhook nobody counts.
+fn other_body(job: usize) -> Vec<u8> {
+    let mut body: serde_json::Value = serde_json::from_slice(&plain_body(job)).unwrap();
+    body["merchant_payout_id"] = json!(format!("other-{job:08}"));
+    body.to_string().into_bytes()
+}
+
 /// At a steady pace, whatever the worker does. When each was published, since `started`.
 async fn pace(
     upstream: &Upstream,
     rate: u32,
-    bodies: impl Iterator<Item = Vec<u8>>,
+    bodies: impl Iterator<Item = (&'static str, Vec<u8>)>,
     started: Instant,
 ) -> Vec<Duration> {
     let (first, mut published, mut confirms) = (Instant::now(), Vec::new(), Vec::new());
-    for (number, body) in bodies.enumerate() {
+    for (number, (merchant, body)) in bodies.enumerate() {
         let due = Duration::from_secs(1) * u32::try_from(number).unwrap() / rate;
         sleep_until((first + due).into()).await;
         published.push(started.elapsed());
-        confirms.push(upstream.send(&body).await);
+        confirms.push(upstream.send(merchant, &body).await);
     }
     for confirm in confirms {
         confirmed(confirm).await;
@@ -133,7 +163,13 @@ async fn pace(
     published
 }
 
-fn body(job: usize, stubs: &Stubs) -> Vec<u8> {
+fn body(job: usize, stubs: &Stubs) -> (&'static str, Vec<u8>) {
+    let mut body: serde_json::Value = serde_json::from_slice(&plain_body(job)).unwrap();
+    body["webhook_url"] = json!(stubs.webhook_url(job));
+    ("", body.to_string().into_bytes())
+}
+
+fn plain_body(job: usize) -> Vec<u8> {
     json!({
         "merchant_payout_id": format!("po-{job:08}"),
         "amount": { "minor_amount": 1000 + job % 1000, "currency": "EUR" },
@@ -143,7 +179,6 @@ fn body(job: usize, stubs: &Stubs) -> Vec<u8> {
             "zip_code": "10115", "country_alpha2_code": "DE", "email": "ada@example.com",
         } },
         "customer": { "id": format!("cus-{job}"), "name": "Ada Example", "email": "ada@example.com" },
-        "webhook_url": stubs.webhook_url(job),
     })
     .to_string()
     .into_bytes()
@@ -268,7 +303,7 @@ impl Place {
 
     async fn fill(&self, before: Before, history: u64) {
         let (count, waits) = match before {
-            Before::Nothing => return,
+            Before::Nothing | Before::AnotherMerchant => return,
             Before::History => (i64::try_from(history).unwrap(), false),
             Before::WaitingWebhooks => (100_000, true),
         };

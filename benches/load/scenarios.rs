@@ -40,6 +40,8 @@ pub enum Before {
     History,
     /// A hundred thousand webhooks whose next try is an hour away.
     WaitingWebhooks,
+    /// Jobs of another merchant, as many as `--beside` says: accepted, and more than the connector takes in the whole run.
+    AnotherMerchant,
 }
 
 const BACKLOG: Scenario = Scenario {
@@ -70,6 +72,17 @@ const PACED: Scenario = Scenario {
     jobs: 4_000,
     rate: Some(200),
     ..BACKLOG
+};
+
+/// A hundred jobs after the warm-up, at a connector that others would fill.
+const FAIR_ALONE: Scenario = Scenario {
+    name: "fair-alone",
+    about: "20 jobs a second of one merchant, the connector takes 50 ms, 64 calls at once",
+    jobs: 140,
+    rate: Some(20),
+    settings: &[("CONNECTORS__SANDBOX__CALLS__CONCURRENCY", "64")],
+    is_long: true,
+    ..BACKLOG_50
 };
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -133,6 +146,14 @@ pub const SCENARIOS: &[Scenario] = &[
         against: Some("backlog"),
         is_long: true,
         ..BACKLOG
+    },
+    FAIR_ALONE,
+    Scenario {
+        name: "fair",
+        about: "the same beside --beside jobs of another merchant (some minutes)",
+        before: Before::AnotherMerchant,
+        against: Some("fair-alone"),
+        ..FAIR_ALONE
     },
     Scenario { name: "idle", about: "nothing to do for 30 s: CPU", jobs: 0, is_long: true, ..BACKLOG },
 ];

@@ -182,7 +182,13 @@ fn waiting_records(status: &DatabaseStatus, now: OffsetDateTime, all: &mut Vec<F
             if said.is_empty() { String::new() } else { format!("; the last attempts: {}", said.join(", ")) };
         // The count looks at the records that are served first; the time is of all.
         if account.overdue > 0 || by_age(account.due_since, OVERDUE, now) == Severity::Act {
-            let text = format!("records of {connector} have been due for more than a minute{said}");
+            let merchant = account.most_delayed_merchant.as_deref();
+            let merchant = match merchant.filter(|_| !is_paused(status, connector)) {
+                None => String::new(),
+                Some("") => "; the oldest is of a job without a merchant".into(),
+                Some(merchant) => format!("; the oldest is of merchant {merchant}"),
+            };
+            let text = format!("records of {connector} have been due for more than a minute{merchant}{said}");
             let next = format!("list --overdue --oldest-first --connector {connector}");
             // Records of a paused account wait because an operator wants it.
             let severity = match is_paused(status, connector) {

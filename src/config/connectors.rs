@@ -10,7 +10,7 @@ use crate::{
     connectors::{Account, KINDS, Kind, Settings},
     domain::{AccountId, did_you_mean},
     http_client::{self, HttpSettings, NoClient},
-    limits::{Breaker, BreakerSettings, Permits, RateLimit},
+    limits::{Breaker, BreakerSettings, MerchantSettings, Merchants, Permits, RateLimit},
 };
 
 /// One connector account.
@@ -135,7 +135,7 @@ impl ConnectorSection {
         }
     }
 
-    pub(super) fn account(&self, name: &str) -> Result<Account, NoClient> {
+    pub(super) fn account(&self, name: &str, per_merchant: MerchantSettings) -> Result<Account, NoClient> {
         let http = HttpSettings {
             connect_timeout: Duration::from_secs(self.calls.connect_timeout_seconds),
             timeout: Duration::from_secs(self.calls.timeout_seconds),
@@ -153,6 +153,7 @@ impl ConnectorSection {
             connector: self.settings.connect(http)?,
             permits: Permits::new(self.calls.concurrency),
             rate: RateLimit::new(self.calls.requests_per_minute),
+            merchants: Merchants::new(per_merchant),
             follow: self.follow.settings(self.kind),
             breaker: Breaker::new(
                 name,

@@ -20,8 +20,19 @@ impl fmt::Display for ConfigError {
 }
 
 const PREFIX: &str = "PAYOUT_LINK__";
-const SECTIONS: [&str; 10] =
-    ["worker", "database", "broker", "keys", "jobs", "retry", "connectors", "webhooks", "retention", "log"];
+const SECTIONS: [&str; 11] = [
+    "worker",
+    "database",
+    "broker",
+    "keys",
+    "jobs",
+    "retry",
+    "limits",
+    "connectors",
+    "webhooks",
+    "retention",
+    "log",
+];
 /// Variables that other programs use too.
 const WELL_KNOWN: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("AMQP_URL", "broker.url")];
 /// Settings whose value may be in a file of its own, named by the setting with `_file`.
@@ -132,6 +143,7 @@ fn read_sections(mut table: Table, config: &mut Config, problems: &mut Vec<Strin
     take(&mut sections, "keys", &mut config.keys, problems);
     take(&mut sections, "jobs", &mut config.jobs, problems);
     take(&mut sections, "retry", &mut config.retry, problems);
+    take(&mut sections, "limits", &mut config.limits, problems);
     take(&mut sections, "webhooks", &mut config.webhooks, problems);
     take(&mut sections, "retention", &mut config.retention, problems);
     take(&mut sections, "log", &mut config.log, problems);

@@ -26,8 +26,8 @@ pub use self::{
     load::{ConfigError, given, load, load_for_reading},
     secret_files::open_secrets,
     sections::{
-        BrokerSection, DatabaseSection, JobsSection, KeysSection, LogFormat, LogSection, RetentionSection,
-        RetrySection, WebhooksSection, WorkerSection,
+        BrokerSection, DatabaseSection, JobsSection, KeysSection, LimitsSection, LogFormat, LogSection,
+        MerchantLimits, RetentionSection, RetrySection, WebhooksSection, WorkerSection,
     },
     tls::{TlsMode, TlsSection},
 };
@@ -36,6 +36,7 @@ use crate::{
     contract::DecodePolicy,
     domain::retry::RetryPolicy,
     http_client::{HttpSettings, NoClient},
+    limits::MerchantSettings,
     pipeline::{PipelineSettings, RetentionSettings, SweeperSettings},
     postgres::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
     rabbitmq::BrokerSettings,
@@ -57,6 +58,8 @@ pub struct Config {
     pub jobs: JobsSection,
     /// `[retry]`: repeated calls.
     pub retry: RetrySection,
+    /// `[limits]`: limits of each merchant.
+    pub limits: LimitsSection,
     /// `[connectors.NAME]`: one account for each name.
     pub connectors: BTreeMap<String, ConnectorSection>,
     /// `[webhooks]`: signatures and delivery.
@@ -194,6 +197,12 @@ impl Config {
         }
     }
 
+    /// Returns the limits of each merchant at one account.
+    fn per_merchant(&self) -> MerchantSettings {
+        let MerchantLimits { concurrency, requests_per_minute } = self.limits.per_merchant;
+        MerchantSettings { concurrency, requests_per_minute }
+    }
+
     /// Estimates the open files: a connection for each concurrent call, and as many idle ones.
     pub fn open_files(&self) -> u64 {
         let calls = self.connectors.values().map(|section| section.calls.concurrency).sum::<usize>();
@@ -208,8 +217,11 @@ impl Config {
     ///
     /// If the client of an account cannot be made.
     pub fn connectors(&self) -> Result<Connectors, NoClient> {
-        let accounts: Result<Vec<Account>, NoClient> =
-            self.connectors.iter().map(|(name, section)| section.account(name)).collect();
+        let accounts: Result<Vec<Account>, NoClient> = self
+            .connectors
+            .iter()
+            .map(|(name, section)| section.account(name, self.per_merchant()))
+            .collect();
         Ok(Connectors::new(accounts?, self.jobs.default_connector.clone()))
     }
 }

@@ -197,6 +197,24 @@ impl Default for RetrySection {
     }
 }
 
+/// Limits of work.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsSection {
+    /// Limits of each merchant.
+    pub per_merchant: MerchantLimits,
+}
+
+/// Limits of each merchant (`x-merchant-id`), at each connector account of each worker.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MerchantLimits {
+    /// Maximum number of records in process.
+    pub concurrency: Option<usize>,
+    /// Maximum number of calls begun in any minute.
+    pub requests_per_minute: Option<u32>,
+}
+
 /// How webhooks are signed and delivered.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -34,7 +34,7 @@ use crate::{
         follow::{self, FollowPolicy},
     },
     http_client::PeerClock,
-    limits::{Breaker, Health, PermitPool, Permits, RateLimit},
+    limits::{Breaker, Health, Merchants, PermitPool, Permits, RateLimit},
 };
 
 /// The inputs of a call. The idempotency key is the same in every call for one record.
@@ -180,6 +180,8 @@ pub struct Account {
     pub permits: Permits,
     /// The rate limit.
     pub rate: RateLimit,
+    /// The records in process and the limits of each merchant.
+    pub merchants: Merchants,
     /// Stops calls to a provider that fails.
     pub breaker: Breaker,
     /// How its links are followed.

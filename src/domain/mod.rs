@@ -20,6 +20,7 @@ mod conclusion;
 mod state;
 mod link_request;
 mod order;
+mod turns;
 pub mod follow;
 pub mod retry;
 mod event;
@@ -36,7 +37,7 @@ pub use self::{
     link_request::{LinkRequest, LinkRequestAnswer, LinkRequestKind, link_request_answer},
     money::{Currency, InvalidAmount, Money},
     nearest::{did_you_mean, nearest},
-    order::{SERVICE_RANKS, ServiceClass, service_rank},
+    order::{SERVICE_RANKS, ServiceClass, UNKNOWN_RANKS, service_rank},
     outcome::{AttemptOutcome, ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},
     payout_link::{Attempt, AttemptKind, Lease, OpenLink, TraceContext},
     payout_method::{FieldKind, METHODS, MethodField, MethodFields, MethodKind, PayoutMethod, SOURCE_BANKS},
@@ -46,4 +47,5 @@ pub use self::{
     retry::{Circumstances, Progress},
     state::PayoutLinkState,
     text::{escape_control, has_control, is_control},
+    turns::{DueMerchants, Share, Turn},
 };

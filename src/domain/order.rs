@@ -1,7 +1,8 @@
 //! The claim order: which due record of a connector is claimed first.
 //!
 //! Unknown outcomes come before retries, and retries before new work. Within each class, instant payouts come first, then fast
-//! ones, then all others. The rank is a column of the row, so that each group is one range of an index.
+//! ones, then all others. The rank is a column of the row, so that each group is one range of an index. Merchants take turns
+//! (`turns`).
 
 use super::PayoutPriority;
 
@@ -20,7 +21,10 @@ pub enum ServiceClass {
 pub const SERVICE_RANKS: [i16; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 
 /// The number of priority groups: instant, fast and all others.
-const PRIORITIES: i16 = 3;
+pub(super) const PRIORITIES: i16 = 3;
+
+/// Ranks below this one are those of unknown outcomes, and of every record with a lease.
+pub const UNKNOWN_RANKS: i16 = PRIORITIES;
 
 /// Returns the rank of a record. The lowest rank is claimed first.
 pub fn service_rank(class: ServiceClass, priority: Option<PayoutPriority>) -> i16 {

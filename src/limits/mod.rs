@@ -3,6 +3,7 @@
 //! Work past a limit waits. It is never dropped, and no queue grows without a limit.
 
 mod breaker;
+mod merchants;
 mod permits;
 mod rate;
 
@@ -15,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::{
     breaker::{Breaker, BreakerSettings, Health},
+    merchants::{MerchantPermit, MerchantSettings, Merchants},
     permits::{Permit, Permits},
     rate::RateLimit,
 };

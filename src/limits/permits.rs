@@ -95,6 +95,11 @@ impl Permits {
         self.0.free_for_due.notified().await;
     }
 
+    /// Returns the number of all permits.
+    pub fn all(&self) -> usize {
+        self.0.all
+    }
+
     /// Returns the number of permits that are in use.
     pub fn taken(&self) -> usize {
         self.0.all - self.0.state().free

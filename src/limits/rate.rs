@@ -27,12 +27,17 @@ struct Limit {
 impl RateLimit {
     /// Creates a limit of `per_minute` calls. `None` or 0 is no limit.
     pub fn new(per_minute: Option<u32>) -> Self {
+        Self::beginning(per_minute, Instant::now())
+    }
+
+    /// Creates a limit whose first call may begin at `now`.
+    pub fn beginning(per_minute: Option<u32>, now: Instant) -> Self {
         let Some(per_minute) = per_minute.filter(|per_minute| *per_minute > 0) else { return Self(None) };
         let at_once = per_minute.div_ceil(10);
         // Both together stay within the limit, also in the minute after a rest.
         let steady = (per_minute - at_once).max(1);
         let interval = Duration::from_mins(1) / steady;
-        Self(Some(Limit { interval, burst: interval * (at_once - 1), next: Mutex::new(Instant::now()) }))
+        Self(Some(Limit { interval, burst: interval * (at_once - 1), next: Mutex::new(now) }))
     }
 
     /// Reserves the next permit if its wait is at most `limit`, and returns that wait.
@@ -66,6 +71,11 @@ impl RateLimit {
         let mut next = rate.next();
         let back = rate.interval * u32::try_from(permits).unwrap_or(u32::MAX);
         *next = next.checked_sub(back).unwrap_or(*next);
+    }
+
+    /// Returns whether no reservation is left that a later one has to take into account.
+    pub fn is_unused(&self, now: Instant) -> bool {
+        self.0.as_ref().is_none_or(|rate| *rate.next() <= now)
     }
 
     /// Returns how long it takes until a permit is available without a wait.

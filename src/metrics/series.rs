@@ -108,6 +108,14 @@ impl Metrics {
         );
         let event = "For how long the oldest due event has been due";
         registry.register_with_unit("oldest_due_event", event, Unit::Seconds, self.oldest_due_event.clone());
+        let delayed = "For how long the oldest due record of a merchant at no limit has been due";
+        registry.register_with_unit(
+            "most_delayed_merchant",
+            delayed,
+            Unit::Seconds,
+            self.most_delayed_merchant.clone(),
+        );
+        registry.register("merchants_waiting", "Merchants with due records", self.merchants_waiting.clone());
         let neglected = "For how long nothing has looked for due work, or due work was not claimed";
         registry.register_with_unit(
             "due_work_neglected",

@@ -9,6 +9,8 @@ fn at_rest() -> Now {
         deliveries_unread: 0,
         oldest_due_record: Duration::ZERO,
         oldest_due_event: Duration::ZERO,
+        most_delayed_merchant: Duration::ZERO,
+        merchants_waiting: 0,
         due_work_neglected: Duration::ZERO,
         database_up: true,
         consuming: true,

@@ -112,18 +112,18 @@ impl Pipeline {
         }
         let limit = self.settings.wait_in_place.min(link.lease.left_at(Instant::now()) / 2);
         if !permit.use_reservation() {
-            let wait = account.rate.reserve(std::time::Instant::now(), limit)?;
+            let wait = permit.reserve(std::time::Instant::now(), limit)?;
             self.sleep(wait).await;
         }
         let started = Instant::now();
         loop {
             if self.is_stopping() {
-                account.rate.give_back(1);
+                permit.give_back();
                 return Err(Duration::ZERO);
             }
             let Err(wait) = account.breaker.pass(std::time::Instant::now()) else { return Ok(()) };
             if started.elapsed() + wait > limit {
-                account.rate.give_back(1);
+                permit.give_back();
                 return Err(wait);
             }
             self.sleep(wait).await;

@@ -27,6 +27,9 @@ use crate::{
     rabbitmq::Delivery,
 };
 
+/// Jobs of one merchant that may wait for permits of a connector: one for so many permits.
+const WAITING_SHARE: usize = 4;
+
 /// Whether the first call of a job is made at once, and how its row is stored.
 pub(super) struct Admission<'a> {
     hold: Hold,
@@ -69,7 +72,7 @@ impl Pipeline {
         let account = job.account;
         let call = match self.is_creation_paused(&account.name, merchant_id(delivery)) {
             true => None,
-            false => self.take_call_permit(account, patience).await?,
+            false => self.take_call_permit(account, merchant_id(delivery), patience).await?,
         };
         if delivery.is_stale() {
             return None;
@@ -186,16 +189,20 @@ impl Pipeline {
     async fn take_call_permit<'a>(
         &self,
         account: &'a Account,
+        merchant_id: &str,
         patience: Duration,
     ) -> Option<Option<CallPermit<'a>>> {
         let started = Instant::now();
+        self.merchants_seen.note(merchant_id);
         // Do not wait for an open circuit breaker, or for a connector whose due records already wait.
         if account.breaker.allowed_calls(started) == 0
             || account.permits.is_saturated()
             || account.rate.wait(started) > patience
+            || self.has_its_share(account, merchant_id)
         {
             return Some(None);
         }
+        let Some(merchant) = account.merchants.try_take(merchant_id, started) else { return Some(None) };
         let permit = match account.permits.try_take() {
             Some(permit) => permit,
             None => {
@@ -206,9 +213,18 @@ impl Pipeline {
         };
         let left = patience.saturating_sub(started.elapsed());
         let Ok(wait) = account.rate.reserve(Instant::now(), left) else { return Some(None) };
-        let call = CallPermit::reserved(account, permit);
+        let call = CallPermit::reserved(account, permit, merchant);
         self.sleep(wait).await;
         Some(Some(call))
+    }
+
+    /// Returns whether a merchant's jobs wait for its own limit, or for all permits of the connector. Its next jobs are
+    /// parked then: jobs of other merchants behind them in the queue are reached, and claimed in turns.
+    fn has_its_share(&self, account: &Account, merchant_id: &str) -> bool {
+        let all = account.permits.all();
+        account.merchants.is_waiting(merchant_id)
+            || self.merchants_seen.are_several()
+                && account.merchants.taken(merchant_id) >= all + all.div_ceil(WAITING_SHARE)
     }
 
     /// Publishes the stored result again to a duplicate. No second webhook is sent.

@@ -28,12 +28,14 @@ mod ignored_fields;
 mod intake;
 mod key_rotation;
 mod link_requests;
+mod merchants_seen;
 mod outbox;
 mod pauses;
 mod placement;
 mod provider_webhooks;
 mod process;
 mod reading;
+mod record_claims;
 mod retention;
 mod seals;
 mod services;
@@ -43,7 +45,9 @@ mod sweeper;
 mod timeline;
 mod work;
 
-use self::{follow_wakes::FollowWakes, ignored_fields::IgnoredFields, work::Incoming};
+use self::{
+    follow_wakes::FollowWakes, ignored_fields::IgnoredFields, merchants_seen::MerchantsSeen, work::Incoming,
+};
 pub use self::{
     key_rotation::{KeyRotation, KeyRotationSettings, Rotation},
     placement::Placement,
@@ -112,6 +116,7 @@ pub struct Pipeline {
     pub webhooks: Webhooks,
     metrics: Metrics,
     ignored_fields: IgnoredFields,
+    merchants_seen: MerchantsSeen,
     settings: PipelineSettings,
     /// Permits for deliveries that are being accepted, each for a few seconds at most.
     taken_in: PermitPool,
@@ -161,6 +166,7 @@ impl Pipeline {
             metrics: Metrics::new(connectors.iter()),
             follow_soon: FollowWakes::new(&connectors),
             ignored_fields: IgnoredFields::default(),
+            merchants_seen: MerchantsSeen::default(),
             connectors,
             webhooks,
             taken_in: PermitPool::new(settings.jobs_in_flight),
@@ -217,13 +223,15 @@ impl Pipeline {
 
     /// Returns every metric as OpenMetrics text. `consuming`: the consumer is up; `unread`: deliveries that wait to be taken.
     pub fn measured(&self, consuming: bool, unread: usize) -> String {
-        let (oldest_due_record, oldest_due_event) = self.health.oldest_due();
+        let due = self.health.due();
         let now = Now {
             jobs_in_flight: self.jobs_in_flight(),
             events_in_flight: self.events.taken() + self.due_events.taken() + self.delivering.taken(),
             deliveries_unread: unread,
-            oldest_due_record,
-            oldest_due_event,
+            oldest_due_record: due.oldest_record,
+            oldest_due_event: due.oldest_event,
+            most_delayed_merchant: due.most_delayed_merchant,
+            merchants_waiting: due.merchants_waiting,
             due_work_neglected: self.neglected(),
             database_up: *self.store.is_up().borrow(),
             consuming,

@@ -4,7 +4,7 @@
 //! The sweeper never claims more than there are permits for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -13,14 +13,15 @@ use futures_util::future::{FutureExt, select, select_all};
 
 use super::{
     Pipeline,
-    work::{CallPermit, Deliverable, Work},
+    record_claims::{Due, claim_due},
+    work::Deliverable,
 };
 use crate::{
     connectors::Account,
     domain::{ReplayRule, retry::jittered},
     limits::Lane,
     lock::lock,
-    postgres::{Absences, StoreError},
+    postgres::{Absences, DuePlaces, DueRecords, StoreError},
 };
 
 /// Interval between two looks for workers that are gone.
@@ -35,25 +36,32 @@ pub(super) struct Health(Mutex<State>);
 #[derive(Debug)]
 struct State {
     passed_at: Instant,
-    oldest_due_record: Duration,
-    oldest_due_event: Duration,
+    due: DueWork,
     /// Since when an account has had due work and free permits, and none was claimed.
     neglected_since: HashMap<Arc<str>, Instant>,
+}
+
+/// The due work that the last sweep found.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DueWork {
+    pub(super) oldest_record: Duration,
+    pub(super) oldest_event: Duration,
+    /// For how long the oldest due record of any merchant has been due that is at no limit of its own.
+    pub(super) most_delayed_merchant: Duration,
+    pub(super) merchants_waiting: usize,
 }
 
 impl Health {
     pub(super) fn new() -> Self {
         Self(Mutex::new(State {
             passed_at: Instant::now(),
-            oldest_due_record: Duration::ZERO,
-            oldest_due_event: Duration::ZERO,
+            due: DueWork::default(),
             neglected_since: HashMap::new(),
         }))
     }
 
-    pub(super) fn oldest_due(&self) -> (Duration, Duration) {
-        let state = self.state();
-        (state.oldest_due_record, state.oldest_due_event)
+    pub(super) fn due(&self) -> DueWork {
+        self.state().due
     }
 
     /// Returns for how long due work has been neglected: not searched for, or not claimed although a permit was free.
@@ -106,6 +114,11 @@ pub(super) struct Sweeper {
     unsettled: Vec<String>,
     absences: Absences,
     presence_looked_at: Option<Instant>,
+    places: DuePlaces,
+    /// The merchant that had the last turn, by account.
+    served_last: HashMap<Arc<str>, String>,
+    /// When the first merchant that is at its rate limit may be called again.
+    limited_for: Option<Duration>,
     /// A failure is logged once until a sweep succeeds.
     is_failure_logged: bool,
     pipeline: Arc<Pipeline>,
@@ -124,6 +137,9 @@ impl Sweeper {
                 .collect(),
             absences: Absences::default(),
             presence_looked_at: None,
+            places: DuePlaces::default(),
+            served_last: HashMap::new(),
+            limited_for: None,
             is_failure_logged: false,
             pipeline,
         }
@@ -147,6 +163,9 @@ impl Sweeper {
     /// Claims due work once, and returns how much. The rest stays due for a worker with a free permit.
     async fn run_once(&mut self) -> Result<Swept, StoreError> {
         let pipeline = self.pipeline.clone();
+        if self.presence_looked_at.is_none() && pipeline.store.has_several_merchants().await? {
+            pipeline.merchants_seen.note_several();
+        }
         if self.presence_looked_at.is_none_or(|at| at.elapsed() >= PRESENCE_INTERVAL) {
             self.presence_looked_at = Some(Instant::now());
             pipeline.store.take_over_leases(&self.names, &self.unsettled, &mut self.absences).await?;
@@ -154,17 +173,50 @@ impl Sweeper {
         // A paused account's records wait: they are not overdue.
         let is_running = |name: &&String| !pipeline.is_account_paused(name);
         let running: Vec<String> = self.names.iter().filter(is_running).cloned().collect();
-        let due = pipeline.store.due_records(&running).await?;
-        pipeline.health.state().oldest_due_record = due.values().copied().max().unwrap_or_default();
+        let found = pipeline.store.due_records(&running, &mut self.places).await?;
+        let mut due = Due::by_account(&found);
+        self.limited_for = None;
         let mut records = 0;
         for account in pipeline.connectors.iter() {
-            let is_due = due.contains_key(&*account.name);
-            records += sweep_account(&pipeline, account, is_due, self.settings.batch).await?;
+            let due = due.remove(&*account.name).unwrap_or_default();
+            records += self.sweep_account(account, due).await?;
         }
+        note_due(&pipeline, &found);
         let events = sweep_events(&pipeline, self.settings.batch).await?;
         self.is_failure_logged = false;
         pipeline.health.state().passed_at = Instant::now();
         Ok(Swept { records, events })
+    }
+
+    async fn sweep_account(&mut self, account: &Account, mut due: Due) -> Result<usize, StoreError> {
+        let pipeline = self.pipeline.clone();
+        let now = Instant::now();
+        // New work of others does not wait behind merchants that are at a limit of their own.
+        let limited_for = due.leave_out_merchants_at_a_limit(account, now);
+        self.limited_for = self.limited_for.into_iter().chain(limited_for).min();
+        account.permits.set_due_waits(!due.is_empty());
+        if due.is_empty() {
+            account.permits.set_backlog(false);
+            pipeline.health.is_served(account);
+            return Ok(0);
+        }
+        // While the circuit breaker is open, records stay due; when it is half-open, one is claimed to try the connector.
+        let limit = self.settings.batch.min(account.breaker.allowed_calls(now));
+        // The rate limit first: returning an unused permit would wake the sweeper at once, again and again.
+        let reserved = account.rate.reserve_now(now, limit);
+        let permits = account.permits.take_for_due(reserved);
+        account.rate.give_back(reserved - permits.len());
+        let mut claimed = Ok(0);
+        // Otherwise every permit, or the rate limit, is in use for other records.
+        if !permits.is_empty() {
+            pipeline.health.state().neglected_since.entry(account.name.clone()).or_insert(now);
+            let served_last = self.served_last.entry(account.name.clone()).or_default();
+            claimed = claim_due(&pipeline, account, due, permits, served_last).await;
+        }
+        if claimed.is_ok() {
+            pipeline.health.is_served(account);
+        }
+        claimed
     }
 
     fn report(&mut self, error: &StoreError) {
@@ -193,79 +245,35 @@ impl Sweeper {
             }
             free.push(account.permits.free_for_due().boxed());
         }
+        if let Some(limited_for) = self.limited_for {
+            pause = pause.min(limited_for.max(RATE_INTERVAL));
+        }
+        free.extend(self.pipeline.connectors.iter().map(|account| account.merchants.below_limit().boxed()));
         free.push(self.pipeline.look_soon.notified().boxed());
         let pause = Box::pin(self.pipeline.sleep(pause));
         select(pause, select_all(free)).await;
     }
 }
 
-async fn sweep_account(
-    pipeline: &Arc<Pipeline>,
-    account: &Account,
-    is_due: bool,
-    batch: usize,
-) -> Result<usize, StoreError> {
-    account.permits.set_due_waits(is_due);
-    let now = Instant::now();
-    if !is_due {
-        account.permits.set_backlog(false);
-        pipeline.health.is_served(account);
-        return Ok(0);
-    }
-    // While the circuit breaker is open, records stay due; when it is half-open, one is claimed to try the connector.
-    let limit = batch.min(account.breaker.allowed_calls(now));
-    // The rate limit first: returning an unused permit would wake the sweeper at once, again and again.
-    let reserved = account.rate.reserve_now(now, limit);
-    let mut permits = account.permits.take_for_due(reserved);
-    let taken = permits.len();
-    account.rate.give_back(reserved - taken);
-    if permits.is_empty() {
-        // Every permit, or the rate limit, is in use for other records.
-        pipeline.health.is_served(account);
-        return Ok(0);
-    }
-    pipeline.health.state().neglected_since.entry(account.name.clone()).or_insert(now);
-    let claimed = pipeline.store.claim(&account.name, permits.len()).await;
-    let links = match claimed {
-        Ok(links) => links,
-        Err(error) => {
-            account.rate.give_back(taken);
-            return Err(error);
-        }
+/// Notes what was due, for metrics.
+fn note_due(pipeline: &Pipeline, found: &[DueRecords]) {
+    let is_at_a_limit = |due: &DueRecords| {
+        let account = pipeline.connectors.choose(Some(&due.connector));
+        let merchant_id = due.merchant_id.as_deref();
+        account.zip(merchant_id).is_some_and(|(account, id)| account.merchants.is_waiting(id))
     };
-    let claimed = links.len();
-    account.rate.give_back(taken - claimed);
-    account.permits.set_backlog(claimed == taken);
-    if claimed < taken {
-        // Nothing more is due.
-        account.permits.set_due_waits(false);
-    }
-    pipeline.health.is_served(account);
-    for link in links {
-        match (link, permits.pop()) {
-            (Ok(link), Some(permit)) => {
-                let (pipeline, name) = (pipeline.clone(), account.name.clone());
-                pipeline.clone().tasks.spawn(async move {
-                    if let Some(account) = pipeline.connectors.choose(Some(&name)) {
-                        let call = CallPermit::reserved(account, permit);
-                        pipeline.process_record(Work { link, account, call }).await;
-                    }
-                });
-            }
-            (Ok(_), None) => {}
-            (Err(error), permit) => {
-                drop(permit);
-                account.rate.give_back(1);
-                pipeline.report(&error);
-            }
-        }
-    }
-    Ok(claimed)
+    let merchants: HashSet<&str> = found.iter().filter_map(|due| due.merchant_id.as_deref()).collect();
+    merchants.iter().for_each(|merchant_id| pipeline.merchants_seen.note(merchant_id));
+    let mut state = pipeline.health.state();
+    state.due.oldest_record = found.iter().map(|due| due.overdue).max().unwrap_or_default();
+    let delayed = found.iter().filter(|due| !is_at_a_limit(due)).map(|due| due.overdue).max();
+    state.due.most_delayed_merchant = delayed.unwrap_or_default();
+    state.due.merchants_waiting = merchants.len();
 }
 
 async fn sweep_events(pipeline: &Arc<Pipeline>, batch: usize) -> Result<usize, StoreError> {
     let oldest = pipeline.store.oldest_due_event().await?;
-    pipeline.health.state().oldest_due_event = oldest.unwrap_or_default();
+    pipeline.health.state().due.oldest_event = oldest.unwrap_or_default();
     let limit = pipeline.due_events.free().min(batch);
     if limit == 0 || oldest.is_none() {
         return Ok(0);

@@ -1,9 +1,11 @@
 //! The values that pass from step to step. Each owns the permits that its step needs.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     connectors::Account,
     domain::OpenLink,
-    limits::{Lane, Permit, PooledPermit},
+    limits::{Lane, MerchantPermit, Permit, PooledPermit},
     postgres::DueEvent,
     rabbitmq::Delivery,
 };
@@ -22,11 +24,12 @@ pub(super) struct Work<'a> {
     pub(super) call: CallPermit<'a>,
 }
 
-/// The permit of a record for its connector, with one call reserved under the rate limit. A reservation that is not
-/// used is given back when this is dropped.
+/// The permits of a record for its connector and its merchant, with one call reserved under the rate limits. A reservation
+/// that is not used is given back when this is dropped.
 pub(super) struct CallPermit<'a> {
     account: &'a Account,
     is_reserved: bool,
+    merchant: MerchantPermit,
     _permit: Permit,
 }
 
@@ -40,14 +43,28 @@ pub(super) struct Deliverable {
 }
 
 impl<'a> CallPermit<'a> {
-    /// Joins a permit with the call that the caller reserved for it.
-    pub(super) fn reserved(account: &'a Account, permit: Permit) -> Self {
-        Self { account, is_reserved: true, _permit: permit }
+    /// Joins permits with the call that the caller reserved for them.
+    pub(super) fn reserved(account: &'a Account, permit: Permit, merchant: MerchantPermit) -> Self {
+        Self { account, is_reserved: true, merchant, _permit: permit }
     }
 
     /// Uses the reserved call up. Returns `false` if it was used before.
     pub(super) fn use_reservation(&mut self) -> bool {
+        self.merchant.use_reservation();
         std::mem::take(&mut self.is_reserved)
+    }
+
+    /// Reserves another call under both rate limits if its wait is at most `limit`, and returns that wait.
+    pub(super) fn reserve(&self, now: Instant, limit: Duration) -> Result<Duration, Duration> {
+        let of_merchant = self.merchant.reserve(now, limit)?;
+        let of_account = self.account.rate.reserve(now, limit);
+        of_account.map(|wait| wait.max(of_merchant)).inspect_err(|_| self.merchant.give_back())
+    }
+
+    /// Gives back a call that was reserved and not made.
+    pub(super) fn give_back(&self) {
+        self.account.rate.give_back(1);
+        self.merchant.give_back();
     }
 }
 
@@ -77,8 +94,6 @@ impl Work<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
     use crate::config::Config;
 
@@ -97,7 +112,8 @@ mod tests {
         let account = connectors.choose(Some("sandbox")).unwrap();
         let take = || {
             account.rate.reserve(Instant::now(), Duration::ZERO).unwrap();
-            CallPermit::reserved(account, account.permits.try_take().unwrap())
+            let merchant = account.merchants.try_take("m1", Instant::now()).unwrap();
+            CallPermit::reserved(account, account.permits.try_take().unwrap(), merchant)
         };
         let is_free = || (account.rate.wait(Instant::now()).is_zero(), account.permits.taken() == 0);
         let unused = take();

@@ -9,18 +9,20 @@ use super::{
 };
 use crate::{
     contract,
-    domain::{AccountId, Lease, OpenLink, Progress, SERVICE_RANKS, TraceContext},
+    domain::{AccountId, Lease, OpenLink, Progress, SERVICE_RANKS, Share, TraceContext, Turn},
 };
 
 impl Store {
-    /// Claims at most `limit` due rows of one connector, in the order of service (`domain::order`). A row whose lease
-    /// expired after a call had begun becomes unknown, because the call may have been carried out.
+    /// Claims at most `limit` due rows of one connector: those of a turn (`domain::turns`), of each merchant the oldest
+    /// first. A row whose lease expired after a call had begun becomes unknown, because the call may have been carried
+    /// out.
     ///
     /// For some seconds after an outage of the database, expired leases are left to their holders: their conclusions
     /// are waiting to be written, and go first.
     ///
-    /// A claim begins no call: `uncalled_holder` says so until [`Store::renew_for_call`]. A row that cannot be read
-    /// (its key is missing from the ring) is returned as an error and set aside.
+    /// A claim begins no call: `uncalled_holder` says so until [`Store::renew_for_call`]. It moves the row to the ranks of
+    /// unknown outcomes, where expired leases are searched. A row that cannot be read (its key is missing from the ring) is
+    /// returned as an error and set aside.
     ///
     /// # Errors
     ///
@@ -29,28 +31,64 @@ impl Store {
         &self,
         connector: &str,
         limit: usize,
+        turn: &Turn,
     ) -> Result<Vec<Result<Box<OpenLink>, StoreError>>, StoreError> {
-        let with_expired = !self.availability.has_conclusions_on_their_way();
+        let (ranks, shares): (&[i16], &[Share]) = match turn {
+            Turn::ExpiredLeases => (&[], &[]),
+            Turn::Waiting { ranks, shares } => (ranks, shares),
+        };
+        let expired = *turn == Turn::ExpiredLeases && !self.availability.has_conclusions_on_their_way();
+        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let (holder, asked_at) = (self.worker.claim_id(), Instant::now());
         let rows = sqlx::query!(
             r#"
             WITH due AS (
-                SELECT next.id
-                FROM unnest($5::smallint[]) AS ranks (rank)
-                CROSS JOIN LATERAL (
-                    SELECT id FROM payout_links
-                    WHERE state = 'open' AND connector = $1 AND service_rank = rank AND due_at <= now()
-                        AND merchant_id <> ALL (ARRAY(SELECT name FROM pauses WHERE kind = 'merchant'))
-                        AND (holder IS NULL OR $6 AND pg_postmaster_start_time() < now() - $7::bigint * interval '1 millisecond')
-                    ORDER BY due_at LIMIT $2
-                    FOR UPDATE SKIP LOCKED
-                ) AS next
+                SELECT id FROM (
+                    SELECT next.id FROM unnest($5::smallint[]) AS ranks (rank)
+                    CROSS JOIN LATERAL (
+                        SELECT id FROM payout_links
+                        WHERE $6 AND rank <= 2 AND state = 'open' AND connector = $1 AND service_rank = rank
+                            AND due_at <= now() AND holder IS NOT NULL
+                            AND merchant_id <> ALL (ARRAY(SELECT name FROM pauses WHERE kind = 'merchant'))
+                            AND pg_postmaster_start_time() < now() - $7::bigint * interval '1 millisecond'
+                        ORDER BY due_at LIMIT $2
+                        FOR UPDATE SKIP LOCKED
+                    ) AS next
+                    UNION ALL
+                    SELECT next.id FROM unnest($5::smallint[]) AS ranks (rank)
+                    CROSS JOIN LATERAL (
+                        SELECT id FROM payout_links
+                        WHERE $6 AND state = 'open' AND connector = $1 AND service_rank = rank AND due_at <= now()
+                            AND holder IS NOT NULL AND service_rank > 2
+                            AND merchant_id <> ALL (ARRAY(SELECT name FROM pauses WHERE kind = 'merchant'))
+                            AND pg_postmaster_start_time() < now() - $7::bigint * interval '1 millisecond'
+                        ORDER BY due_at LIMIT $2
+                        FOR UPDATE SKIP LOCKED
+                    ) AS next
+                    UNION ALL
+                    -- The comparison of rows is one range of payout_links_waiting, and no other index has it.
+                    SELECT next.id FROM unnest($8::text[], $9::bigint[]) AS share (merchant_id, records)
+                    CROSS JOIN LATERAL (
+                        SELECT of_rank.id FROM unnest($10::smallint[]) AS ranks (rank)
+                        CROSS JOIN LATERAL (
+                            SELECT id FROM payout_links p
+                            WHERE state = 'open' AND holder IS NULL AND connector = $1 AND service_rank = rank
+                                AND (p.merchant_id COLLATE "C", p.due_at)
+                                    >= (share.merchant_id, '-infinity'::timestamptz)
+                                AND (p.merchant_id COLLATE "C", p.due_at) <= (share.merchant_id, now())
+                            ORDER BY p.merchant_id COLLATE "C", p.due_at LIMIT share.records
+                            FOR UPDATE SKIP LOCKED
+                        ) AS of_rank
+                        LIMIT share.records
+                    ) AS next
+                ) AS found
                 LIMIT $2
             )
             UPDATE payout_links p SET
                 holder = $3,
                 uncalled_holder = $3,
                 due_at = now() + $4::bigint * interval '1 millisecond',
+                service_rank = p.service_rank % 3::smallint,
                 in_doubt_since = CASE
                     WHEN p.attempts > 0 AND p.holder IS NOT NULL AND p.holder IS DISTINCT FROM p.uncalled_holder
                     THEN coalesce(in_doubt_since, now())
@@ -64,12 +102,15 @@ impl Store {
                 CASE WHEN newest_event_id IS NOT NULL THEN sequence END AS last_sequence, now() AS "now!"
             "#,
             connector,
-            i64::try_from(limit).unwrap_or(i64::MAX),
+            whole(limit),
             holder,
             millis(self.settings.lease),
             &SERVICE_RANKS[..],
-            with_expired,
+            expired,
             millis(CONCLUSIONS_FIRST),
+            &shares.iter().map(|share| share.merchant_id.clone()).collect::<Vec<_>>(),
+            &shares.iter().map(|share| whole(share.records)).collect::<Vec<_>>(),
+            ranks,
         )
         .fetch_all(&self.pool);
         let rows = answered(&self.pool, rows).await?;
@@ -146,11 +187,12 @@ impl Store {
         Ok(links)
     }
 
-    /// Postpones records that cannot be read. They have no holder, so their outcome does not become unknown while
-    /// they wait for the key.
+    /// Postpones records that cannot be read, as retries without a priority: it is in the request. They have no holder, so
+    /// their outcome does not become unknown while they wait for the key.
     async fn set_aside(&self, ids: &[Uuid], holder: Uuid) -> Result<(), StoreError> {
         let statement = sqlx::query!(
-            "UPDATE payout_links SET holder = NULL, due_at = now() + interval '5 minutes'
+            "UPDATE payout_links SET holder = NULL, due_at = now() + interval '5 minutes',
+                 service_rank = CASE WHEN in_doubt_since IS NULL THEN 5 ELSE service_rank END
              WHERE id = ANY($1) AND holder = $2",
             ids,
             holder

@@ -24,7 +24,7 @@
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
 //! | `remember` | stores a setting that records depend on, and returns the former value |
-//! | `due_records`, `oldest_due_event` | for how long the oldest due work has been due |
+//! | `due_records`, `oldest_due_event` | what is due, by merchant, and for how long |
 //! | `be_present`, `take_over_leases` | makes the leases of workers that are gone due at once |
 //! | `note_rejection`, `rejection_of` | a rejected message is rejected again when it is delivered again |
 //! | `begin_suspect`, `end_suspect` | evidence that a message brings workers down |
@@ -121,6 +121,7 @@ pub use self::{
     clock::ClockState,
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
+    due::{DuePlaces, DueRecords},
     due_event::{DueEvent, EventProgress, WebhookState},
     erase::Erased,
     error::StoreError,

@@ -5,16 +5,20 @@ use time::OffsetDateTime;
 
 use super::{
     connect::answered,
+    due::{self, DuePlaces},
     error::StoreError,
     filter::OVERDUE_SECONDS,
     pauses::{self, Pause},
     reader::Reader,
     worker::LOCK_CLASS,
 };
-use crate::domain::SERVICE_RANKS;
+use crate::domain::{SERVICE_RANKS, UNKNOWN_RANKS};
 
 /// Rows of one kind that are looked at, at most. A count that reaches it means "at least".
 pub const STATUS_SCAN: i64 = 2_000;
+
+/// The ranks of records with a lease.
+const UNKNOWN: usize = UNKNOWN_RANKS as usize;
 
 /// A number of records or events, and since when the oldest of them waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -45,6 +49,8 @@ pub struct AccountStatus {
     /// When the record that has been due for the longest time became due.
     #[serde(with = "time::serde::rfc3339::option")]
     pub due_since: Option<OffsetDateTime>,
+    /// The merchant of that record, if it has no lease.
+    pub most_delayed_merchant: Option<String>,
     /// The last attempts of some records that wait, by outcome.
     pub last_attempts: Vec<LastAttempts>,
 }
@@ -189,7 +195,7 @@ impl Reader {
                 FROM names WHERE names.connector IS NOT NULL
             )
             SELECT names.connector AS "connector!", open.count AS "open!", retrying AS "retrying!",
-                unknown AS "unknown!", unknown_since, overdue AS "overdue!", due_since
+                unknown AS "unknown!", unknown_since, overdue AS "overdue!", due_since, now() AS "now!"
             FROM names
             CROSS JOIN LATERAL (
                 SELECT count(*),
@@ -197,9 +203,12 @@ impl Reader {
                         WHERE attempts > 0 AND in_doubt_since IS NULL AND (attempts > 1 OR holder IS NULL)
                     ) AS retrying,
                     count(in_doubt_since) AS unknown, min(in_doubt_since) AS unknown_since,
-                    count(*) FILTER (WHERE due_at < now() - $3::bigint * interval '1 second') AS overdue
+                    count(*) FILTER (
+                        WHERE due_at < now() - $3::bigint * interval '1 second'
+                            AND merchant_id <> ALL (ARRAY(SELECT name FROM pauses WHERE kind = 'merchant'))
+                    ) AS overdue
                 FROM (
-                    SELECT attempts, holder, in_doubt_since, due_at FROM payout_links p
+                    SELECT merchant_id, attempts, holder, in_doubt_since, due_at FROM payout_links p
                     WHERE state = 'open' AND p.connector = names.connector ORDER BY service_rank LIMIT $1
                 ) AS looked
             ) AS open
@@ -208,22 +217,28 @@ impl Reader {
                 CROSS JOIN LATERAL (
                     SELECT due_at FROM payout_links p
                     WHERE state = 'open' AND p.connector = names.connector AND service_rank = rank AND due_at <= now()
+                        AND holder IS NOT NULL
                     ORDER BY due_at LIMIT 1
                 ) AS next
             ) AS due
             WHERE names.connector IS NOT NULL
             "#,
             STATUS_SCAN,
-            &SERVICE_RANKS[..],
+            &SERVICE_RANKS[..UNKNOWN],
             i64::from(OVERDUE_SECONDS),
         )
         .fetch_all(&self.pool);
         let rows = answered(&self.pool, read).await?;
         let names: Vec<String> = rows.iter().map(|row| row.connector.clone()).collect();
         let mut attempts = self.last_attempts(&names).await?;
+        let waiting = due::waiting(&self.pool, &names, &mut DuePlaces::default()).await?;
+        let oldest = |connector: &str| {
+            waiting.iter().filter(|due| due.connector == connector).max_by_key(|due| due.overdue)
+        };
         Ok(rows
             .into_iter()
-            .map(|row| AccountStatus {
+            .map(|row| (oldest(&row.connector), row))
+            .map(|(oldest, row)| AccountStatus {
                 last_attempts: attempts
                     .extract_if(.., |attempt| attempt.connector == row.connector)
                     .collect(),
@@ -233,7 +248,8 @@ impl Reader {
                 unknown: row.unknown,
                 unknown_since: row.unknown_since,
                 overdue: row.overdue,
-                due_since: row.due_since,
+                due_since: oldest.map(|due| row.now - due.overdue).into_iter().chain(row.due_since).min(),
+                most_delayed_merchant: oldest.and_then(|due| due.merchant_id.clone()),
             })
             .collect())
     }

@@ -56,7 +56,7 @@ const MISTAKES: &[Mistake] = &[
         "[retention]",
         "[retentions]",
         &[
-            "unknown section [retentions], expected one of worker, database, broker, keys, jobs, retry, connectors, webhooks, \
+            "unknown section [retentions], expected one of worker, database, broker, keys, jobs, retry, limits, connectors, webhooks, \
            retention, log. Did you mean \"retention\"?",
         ],
     ),

@@ -7,7 +7,7 @@ use payout_link_worker::{
     postgres::{EventProgress, StoreError, Unconcluded, WebhookState, migrate},
 };
 
-use crate::support::{TestEnv, accept, created, eventually, store};
+use crate::support::{TestEnv, accept, claim, created, eventually, store};
 
 /// By the database's clock; whoever holds one still believes in it.
 async fn let_leases_run_out(env: &TestEnv) {
@@ -25,7 +25,7 @@ async fn a_late_answer_concludes_nothing() {
     let mut late = accept(&store, "po_1").await;
     let_leases_run_out(&env).await;
     // and another holder, who finds it in doubt,
-    let mut claimed = store.claim("sandbox", 10).await.unwrap();
+    let mut claimed = claim(&store, 10).await;
     assert_eq!(claimed.len(), 1);
     let mut link = claimed.remove(0).unwrap();
     assert!(link.progress.in_doubt_since.is_some());
@@ -145,13 +145,13 @@ async fn a_late_holder_cannot_go_on_nor_let_go() {
     let store = store(env.pool.clone());
     let mut late = accept(&store, "po_1").await;
     let_leases_run_out(&env).await;
-    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    let link = claim(&store, 10).await.remove(0).unwrap();
     assert!(matches!(store.renew_for_call(&mut late).await, Err(StoreError::LeaseLost)));
     assert!(matches!(store.postpone(late, Duration::ZERO).await, Err(StoreError::LeaseLost)));
     // And nobody else finds it while the second lease runs.
-    assert!(store.claim("sandbox", 10).await.unwrap().is_empty());
+    assert!(claim(&store, 10).await.is_empty());
     store.postpone(link, Duration::ZERO).await.unwrap();
-    let again = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    let again = claim(&store, 10).await.remove(0).unwrap();
     assert_eq!(again.progress.attempts, 1);
 }
 
@@ -178,7 +178,7 @@ async fn two_holders_in_one_batch_are_reported_apart() {
     let store = store(env.pool.clone());
     let mut late = accept(&store, "po_1").await;
     let_leases_run_out(&env).await;
-    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    let mut link = claim(&store, 10).await.remove(0).unwrap();
     // On one thread both stand in the queue before the first is looked at.
     let (refused, renewed) = tokio::join!(store.renew_for_call(&mut late), store.renew_for_call(&mut link));
     assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");

@@ -21,6 +21,7 @@ mod configuration;
 mod crashes;
 mod database;
 mod dead_letters;
+mod fairness;
 mod fitness;
 mod follow;
 mod hostile;

@@ -8,7 +8,7 @@ use provider_simulators::sandbox::{Fault, FaultRule, Idempotency, LinkChange, Op
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::support::{Setup, TestEnv, accept, created, eventually, job, store};
+use crate::support::{Setup, TestEnv, accept, claim, created, eventually, job, store};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -387,7 +387,7 @@ async fn a_conclusion_of_a_lost_claim_does_not_end_the_next_attempt() {
     let late = accept(&store, "po_1").await;
     let expire = "UPDATE payout_links SET due_at = now() - interval '1 second', in_doubt_since = NULL";
     sqlx::query(expire).execute(&env.pool).await.unwrap();
-    let mut link = store.claim("sandbox", 1).await.unwrap().remove(0).unwrap();
+    let mut link = claim(&store, 1).await.remove(0).unwrap();
     link.progress.in_doubt_since = None;
     let mut failed = created(&mut link, "plink_1");
     failed.state = payout_link_worker::domain::PayoutLinkState::Failed;
@@ -413,7 +413,7 @@ async fn a_conclusion_of_a_lost_claim_does_not_end_the_next_attempt() {
     let refused = store.conclude(late, answer).await;
     assert!(matches!(refused, Err(Unconcluded { error: StoreError::LeaseLost, .. })));
     // The next claim concludes it again, once, with the next event.
-    let mut link = store.claim("sandbox", 1).await.unwrap().remove(0).unwrap();
+    let mut link = claim(&store, 1).await.remove(0).unwrap();
     assert_eq!(
         (link.last_sequence, link.progress.attempts_before, link.progress.in_doubt_since),
         (1, 1, None)

@@ -136,3 +136,49 @@ async fn while_consumption_is_paused_jobs_stay_in_the_queue() {
     .await;
     assert!(env.has_no_record("po_2").await);
 }
+
+/// The due records of a paused merchant, for as long as others send jobs.
+const PAUSED: i64 = 5_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_records_of_a_paused_merchant_cost_others_nothing() {
+    // Given a paused merchant with many records that are due, at an account with one permit,
+    let env = Setup::default()
+        .set("worker.health_listen", "127.0.0.1:0")
+        .set("connectors.sandbox.calls.concurrency", 1)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    assert!(env.run(&["migrate"]).status.success());
+    act(&env, &["pause", "merchant", "m1"]);
+    sqlx::query(
+        "INSERT INTO payout_links (id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor,
+             currency, destination_currency, request, state, due_at, service_rank)
+         SELECT gen_random_uuid(), 'm1', 'paused-' || n, '\\x00', 'sandbox', 1, 'EUR', 'EUR', '\\x00', 'open',
+             now() - interval '1 hour', 8
+         FROM generate_series(1, $1) n",
+    )
+    .bind(PAUSED)
+    .execute(&env.pool)
+    .await
+    .unwrap();
+    let worker = env.start_worker().await;
+    let url = worker.health_url().await;
+    ready_with(&url, &["merchant m1"]).await;
+    // when another merchant sends jobs,
+    for number in 0..10 {
+        let id = format!("other_{number}");
+        env.publish(job(&id).merchant("m2")).await;
+        assert_eq!(env.result_of(&id).await.kind(), "payout_link.created");
+    }
+    // then none of the paused ones counts as overdue, and none was read to find the others.
+    let metrics = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("payout_links_oldest_due_record_seconds 0\n"), "{metrics}");
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&env.pool).await.unwrap();
+    assert!(worker.stop().await.success());
+    let read = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname = 'payout_links'
+        AND indexrelname NOT IN ('payout_links_pkey', 'payout_links_key')";
+    let read: i64 = sqlx::query_scalar(read).fetch_one(&env.pool).await.unwrap();
+    // The worker counts open records once a minute.
+    assert!(read < 2 * PAUSED, "{read} entries read");
+}

@@ -11,7 +11,7 @@ use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use uuid::Uuid;
 
-use crate::support::{TestEnv, accept, created, eventually, job, store, store_with, submit};
+use crate::support::{TestEnv, accept, claim, created, eventually, job, store, store_with, submit};
 
 /// The planner takes what is open for few rows, as it always has been when it looked last; in an outage it is not.
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +118,7 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
             let due = join_all(ids("due").map(async |id| accept(&store, &id).await)).await;
             join_all(due.into_iter().map(async |link| store.postpone(link, Duration::ZERO).await.unwrap()))
                 .await;
-            let due = store.claim("sandbox", 10).await.unwrap();
+            let due = claim(&store, 10).await;
             assert_eq!(due.len(), 4);
             for link in due {
                 store.postpone(link.unwrap(), HOUR).await.unwrap();
@@ -165,7 +165,7 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
     };
     let rotating = store_with(pool.clone(), &["k2", "k1"]);
     // What a worker does first.
-    assert!(store.claim("sandbox", 10).await.unwrap().is_empty());
+    assert!(claim(&store, 10).await.is_empty());
     assert!(store.claim_events(10, true).await.unwrap().is_empty());
     let first = accept(&store, "first").await.id;
     jobs(0..4).await;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     proxy::{Kind, Proxy},
-    support::{DEADLINE, Setup, TestEnv, eventually, job, pool_of_one, store, submit_parked},
+    support::{DEADLINE, Setup, TestEnv, claim, eventually, job, pool_of_one, store, submit_parked},
 };
 
 /// A proxy between a test environment's workers and its broker.
@@ -85,7 +85,7 @@ async fn due_work_is_claimed_in_the_order_of_service() {
     let env = TestEnv::new().await;
     let pool = pool_of_one(&env).await;
     let store = store(pool.clone());
-    // Given parked records, retries and unknown outcomes, the last to come due the first to be served,
+    // Given parked records, retries and unknown outcomes, the last to come due one of the first to be served,
     for id in ["new", "new_instant", "retry", "retry_fast", "unknown"] {
         submit_parked(&store, id).await;
     }
@@ -96,8 +96,8 @@ async fn due_work_is_claimed_in_the_order_of_service() {
         sqlx::query(rank).bind(id).bind(rank_of_it).execute(&pool).await.unwrap();
     }
     // when they are claimed one by one, then in that order.
-    for id in ["unknown", "retry_fast", "retry", "new_instant", "new"] {
-        let link = store.claim("sandbox", 1).await.unwrap().remove(0).unwrap();
+    for id in ["unknown", "new_instant", "retry_fast", "retry", "new"] {
+        let link = claim(&store, 1).await.remove(0).unwrap();
         assert_eq!(link.job.merchant_payout_id.as_str(), id);
     }
 }

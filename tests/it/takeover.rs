@@ -7,7 +7,7 @@ use payout_link_worker::postgres::migrate;
 use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::support::{Service, Setup, TestEnv, eventually, job, store, submit_parked};
+use crate::support::{Service, Setup, TestEnv, claim, eventually, job, store, submit_parked};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_death_before_the_first_call_makes_no_outcome_unknown() {
@@ -57,28 +57,28 @@ async fn a_claim_that_began_no_call_leaves_no_doubt() {
     let expire = "UPDATE payout_links SET due_at = now() - interval '1 second'";
     // Given a parked record that was claimed by a worker that died before it called,
     submit_parked(&store, "po_1").await;
-    assert_eq!(store.claim("sandbox", 10).await.unwrap().len(), 1);
+    assert_eq!(claim(&store, 10).await.len(), 1);
     sqlx::query(expire).execute(&env.pool).await.unwrap();
     // when another claims it, then its outcome is not in doubt.
-    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    let mut link = claim(&store, 10).await.remove(0).unwrap();
     assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 0));
     // The same where a call came to its end before, and the next was not begun;
     store.renew_for_call(&mut link).await.unwrap();
     store.postpone(link, Duration::ZERO).await.unwrap();
-    drop(store.claim("sandbox", 10).await.unwrap());
+    drop(claim(&store, 10).await);
     sqlx::query(expire).execute(&env.pool).await.unwrap();
-    let mut link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    let mut link = claim(&store, 10).await.remove(0).unwrap();
     assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 1));
     // but not where it was.
     store.renew_for_call(&mut link).await.unwrap();
     sqlx::query(expire).execute(&env.pool).await.unwrap();
-    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    let link = claim(&store, 10).await.remove(0).unwrap();
     assert!(link.progress.in_doubt_since.is_some());
     // Nor where the claim was an earlier version's, which does not say.
     store.postpone(link, Duration::ZERO).await.unwrap();
     let earlier = "UPDATE payout_links SET holder = gen_random_uuid(), in_doubt_since = NULL, due_at = now()";
     sqlx::query(earlier).execute(&env.pool).await.unwrap();
-    let link = store.claim("sandbox", 10).await.unwrap().remove(0).unwrap();
+    let link = claim(&store, 10).await.remove(0).unwrap();
     assert!(link.progress.in_doubt_since.is_some());
 }
 

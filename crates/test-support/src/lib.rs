@@ -29,7 +29,10 @@ pub use self::{
     raw::{CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, RawPublisher, deep_headers, long, short},
     service::Service,
     setup::Setup,
-    store::{accept, created, pool_of_one, store, store_with, store_within, submit, submit_parked},
+    store::{
+        accept, claim, created, pool_of_one, store, store_with, store_within, submit, submit_parked,
+        submit_parked_of,
+    },
     test_env::{TOKEN, TestEnv, WEBHOOK_SECRET},
     worker::Worker,
 };

@@ -1,14 +1,16 @@
 //! The store alone, without a worker around it.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use payout_link_worker::{
     contract,
     domain::{
-        AccountId, Attempt, AttemptKind, AttemptOutcome, EventType, OpenLink, PayoutLinkState, PayoutStatus,
-        TraceContext,
+        AccountId, Attempt, AttemptKind, AttemptOutcome, DueMerchants, EventType, OpenLink, PayoutLinkState,
+        PayoutStatus, TraceContext, Turn,
     },
-    postgres::{Accepted, BatchLimits, Hold, KeyRing, NewLink, Store, StoreSettings, migrate},
+    postgres::{
+        Accepted, BatchLimits, DuePlaces, Hold, KeyRing, NewLink, Store, StoreError, StoreSettings, migrate,
+    },
 };
 use secrecy::SecretString;
 use sqlx::{PgPool, postgres::PgPoolOptions};
@@ -47,6 +49,31 @@ pub async fn pool_of_one(env: &TestEnv) -> PgPool {
     pool.connect_with(options).await.unwrap()
 }
 
+/// What a sweep claims, with so many permits: expired leases first, then turn by turn.
+pub async fn claim(store: &Store, limit: usize) -> Vec<Result<Box<OpenLink>, StoreError>> {
+    let found = store.due_records(&["sandbox".into()], &mut DuePlaces::default()).await.unwrap();
+    let mut claimed = Vec::new();
+    if found.iter().any(|due| due.merchant_id.is_none()) {
+        claimed.extend(store.claim("sandbox", limit, &Turn::ExpiredLeases).await.unwrap());
+    }
+    let mut due = DueMerchants::default();
+    for records in found {
+        records.merchant_id.into_iter().for_each(|merchant_id| due.add(records.rank, merchant_id));
+    }
+    while let Some(turn) = due.next_turn(limit - claimed.len(), |_| 0, "")
+        && claimed.len() < limit
+    {
+        let links = store.claim("sandbox", limit - claimed.len(), &turn).await.unwrap();
+        let mut of_merchants: HashMap<String, usize> = HashMap::new();
+        for link in links.iter().flatten() {
+            *of_merchants.entry(link.merchant_id.clone()).or_default() += 1;
+        }
+        due.remove_exhausted(&turn, &of_merchants);
+        claimed.extend(links);
+    }
+    claimed
+}
+
 /// Accepts the usual job with this identifier, and returns its claimed record.
 pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
     match submit(store, id).await {
@@ -57,19 +84,24 @@ pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
 
 /// Accepts the usual job with this identifier.
 pub async fn submit(store: &Store, id: &str) -> Accepted {
-    submit_with(store, id, Hold::BeginCall).await
+    submit_with(store, "", id, Hold::BeginCall).await
 }
 
 /// A job that no call is made for yet.
 pub async fn submit_parked(store: &Store, id: &str) {
-    let parked = submit_with(store, id, Hold::Park(Duration::ZERO)).await;
+    submit_parked_of(store, "", id).await;
+}
+
+/// The same, of a merchant.
+pub async fn submit_parked_of(store: &Store, merchant_id: &str, id: &str) {
+    let parked = submit_with(store, merchant_id, id, Hold::Park(Duration::ZERO)).await;
     assert!(matches!(parked, Accepted::Parked));
 }
 
-async fn submit_with(store: &Store, id: &str, hold: Hold) -> Accepted {
+async fn submit_with(store: &Store, merchant_id: &str, id: &str, hold: Hold) -> Accepted {
     let policy = contract::DecodePolicy::default();
     let new = NewLink {
-        merchant_id: String::new(),
+        merchant_id: merchant_id.into(),
         connector: "sandbox".into(),
         connector_is_named: true,
         job: Box::new(contract::create_link(&job(id).body, None, &policy).unwrap()),

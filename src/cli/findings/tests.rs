@@ -38,6 +38,7 @@ fn account() -> AccountStatus {
         unknown_since: None,
         overdue: 0,
         due_since: None,
+        most_delayed_merchant: None,
         last_attempts: Vec::new(),
     }
 }

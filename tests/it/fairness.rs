@@ -1,0 +1,153 @@
+//! One merchant's backlog does not delay the others: turns, limits of each merchant, and who waits longest.
+
+use provider_simulators::sandbox::{Fault, FaultRule};
+use serde_json::Value;
+
+use crate::support::{Setup, TestEnv, claim, eventually, job, pool_of_one, store, submit_parked_of};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merchants_take_turns() {
+    // Given a merchant with many parked jobs, and one with a few that came after them,
+    let env = TestEnv::new().await;
+    let store = store(pool_of_one(&env).await);
+    for number in 0..30 {
+        submit_parked_of(&store, "large", &format!("large_{number:02}")).await;
+    }
+    for number in 0..3 {
+        submit_parked_of(&store, "small", &format!("small_{number:02}")).await;
+    }
+    // when some are claimed,
+    let claimed = claim(&store, 10).await;
+    // then each merchant has had its share, what one does not need is the other's, and the oldest were first.
+    let mut ids: Vec<String> =
+        claimed.into_iter().map(|link| link.unwrap().job.merchant_payout_id.as_str().to_owned()).collect();
+    ids.sort();
+    let expected = (0..7).map(|number| format!("large_{number:02}"));
+    let expected: Vec<String> = expected.chain((0..3).map(|number| format!("small_{number:02}"))).collect();
+    assert_eq!(ids, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_in_the_queue_does_not_delay_another_merchant() {
+    const JOBS: usize = 40;
+    // Given an account that takes four calls at a time, and a merchant whose jobs need two seconds of it,
+    let env = Setup::default()
+        .set("connectors.sandbox.calls.concurrency", 4)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    let _worker = env.start_worker().await;
+    env.publish(job("first").merchant("small")).await;
+    env.result_of("first").await;
+    env.provider.inject_fault(FaultRule::new(Fault::Slow { milliseconds: 200 }).always());
+    for number in 0..JOBS {
+        env.publish(job(&format!("large_{number}")).merchant("large")).await;
+    }
+    // when another merchant's jobs come behind them,
+    for number in 0..2 {
+        env.publish(job(&format!("small_{number}")).merchant("small")).await;
+    }
+    // then they are created while most of the others wait.
+    for number in 0..2 {
+        assert_eq!(env.result_of(&format!("small_{number}")).await.kind(), "payout_link.created");
+    }
+    let made = env.provider.ledger().links.len();
+    assert!(made < JOBS * 3 / 4, "{made} before the last of them");
+    for number in 0..JOBS {
+        assert_eq!(env.result_of(&format!("large_{number}")).await.kind(), "payout_link.created");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merchant_at_its_limit_leaves_the_permits_to_others() {
+    // Given a merchant that may have one call at a time, and has it,
+    let env = Setup::default()
+        .set("worker.health_listen", "127.0.0.1:0")
+        .set("limits.per_merchant.concurrency", 1)
+        .set("connectors.sandbox.calls.concurrency", 4)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    let worker = env.start_worker().await;
+    let metrics = format!("{}/metrics", worker.health_url().await);
+    let held = env.provider.hold_next_call();
+    env.publish(job("held").merchant("m1")).await;
+    held.arrived().await;
+    // when it sends more, and another merchant too,
+    for number in 0..3 {
+        env.publish(job(&format!("po_{number}")).merchant("m1")).await;
+        env.publish(job(&format!("other_{number}")).merchant("m2")).await;
+    }
+    // then the other's are created, one after the other, and its own wait: their delay is no fault of the worker's.
+    for number in 0..3 {
+        assert_eq!(env.result_of(&format!("other_{number}")).await.kind(), "payout_link.created");
+    }
+    assert_eq!(env.provider.ledger().calls.len(), 4);
+    eventually("the merchant waits, and is not delayed", async || {
+        let metrics = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
+        let oldest = "payout_links_oldest_due_record_seconds ";
+        let waits = |line: &str| line.starts_with(oldest) && !line.ends_with(" 0");
+        (metrics.lines().any(waits)
+            && metrics.contains("payout_links_merchants_waiting 1\n")
+            && metrics.contains("payout_links_most_delayed_merchant_seconds 0\n"))
+        .then_some(())
+    })
+    .await;
+    held.release();
+    for id in ["held", "po_0", "po_1", "po_2"] {
+        assert_eq!(env.result_of(id).await.kind(), "payout_link.created");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merchant_has_a_rate_limit_of_its_own() {
+    // Given merchants that may be called a few times a minute, a tenth of it at once,
+    let env = Setup::default()
+        .set("limits.per_merchant.requests_per_minute", 20)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    let _worker = env.start_worker().await;
+    // when one sends more than it may, then the rest wait, written down and uncounted,
+    for number in 0..4 {
+        env.publish(job(&format!("po_{number}")).merchant("m1")).await;
+    }
+    let waits = |shown: &Value| shown["attempts"] == 0;
+    env.wait_until_shown("po_3", "the job is parked", waits).await;
+    // while another merchant's are called,
+    for number in 0..2 {
+        env.publish(job(&format!("other_{number}")).merchant("m2")).await;
+        assert_eq!(env.result_of(&format!("other_{number}")).await.kind(), "payout_link.created");
+    }
+    assert_eq!(env.results_of("po_3").len(), 0);
+    // and each is created in its turn.
+    for number in 0..4 {
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_names_the_merchant_that_waits_longest() {
+    // Given records of two merchants that nobody claims,
+    let env = TestEnv::new().await;
+    let store = store(pool_of_one(&env).await);
+    for merchant in ["m1", "m2"] {
+        submit_parked_of(&store, merchant, merchant).await;
+    }
+    sqlx::query("UPDATE payout_links SET due_at = now() - interval '10 minutes' WHERE merchant_id = 'm2'")
+        .execute(&env.pool)
+        .await
+        .unwrap();
+    let overdue = || {
+        let output = env.run(&["status", "--output", "json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = status["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["name"] == "overdue_records")
+    };
+    // then status names it, but not while it is paused.
+    let text = overdue().unwrap()["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("the oldest is of merchant m2"), "{text}");
+    let paused = env.run(&["pause", "merchant", "m2", "--reason", "test"]);
+    assert!(paused.status.success());
+    assert_eq!(overdue(), None);
+}
