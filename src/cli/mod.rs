@@ -18,14 +18,17 @@ mod filter;
 mod findings;
 mod keys;
 mod list;
+mod local_webhooks;
 mod manual;
 mod pause;
+mod reconcile;
 mod records;
 mod look_up;
 mod results;
 mod output;
 mod resolve;
 mod retry;
+mod schema;
 mod show;
 mod status;
 mod submit;
@@ -155,6 +158,14 @@ enum Command {
     /// Look after rejected messages and unrouted results, without losing one
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
+    /// Send a signed webhook of an event to a URL, or print it; without a database and a broker
+    Trigger(local_webhooks::TriggerArguments),
+    /// Receive webhooks on this machine: verify, print and forward them
+    Listen(local_webhooks::ListenArguments),
+    /// Print the contract as JSON Schema 2020-12 or AsyncAPI 3.0
+    Schema(schema::Arguments),
+    /// Compare a provider's statement with the records of an account; exit status 3 if they differ
+    Reconcile(reconcile::Arguments),
     /// Check a deployment's history against the invariants, and print each violation
     VerifyHistory(verify_history::Arguments),
 }
@@ -177,7 +188,7 @@ impl Command {
     fn only_reads(&self) -> bool {
         match self {
             Self::Webhooks(action) => action.only_reads(),
-            _ => matches!(self, Self::List(_) | Self::Show(_) | Self::Status(_)),
+            _ => matches!(self, Self::List(_) | Self::Reconcile(_) | Self::Show(_) | Self::Status(_)),
         }
     }
 
@@ -214,6 +225,13 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Completions(arguments) => return manual::completions(arguments).map(ExitCode::from),
         Command::Man(arguments) => return manual::man(arguments).map(ExitCode::from),
+        Command::Schema(arguments) => return schema::run(arguments).map(ExitCode::from),
+        Command::Trigger(webhook) => {
+            return local_webhooks::trigger(Output::new(arguments.output), webhook).map(ExitCode::from);
+        }
+        Command::Listen(listener) => {
+            return local_webhooks::listen(Output::new(arguments.output), listener).map(ExitCode::from);
+        }
         _ => {}
     }
     let context = arguments.context()?;
@@ -262,7 +280,12 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 connectors::run(Some(&config))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Config | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
+            Command::Config
+            | Command::Completions(_)
+            | Command::Man(_)
+            | Command::Schema(_)
+            | Command::Trigger(_)
+            | Command::Listen(_) => Ok(ExitCode::SUCCESS),
             Command::Cancel(arguments) => cancel::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Submit(arguments) => submit::run(&config, &arguments).await,
             Command::Webhooks(action) => webhooks::run(&config, output, &action).await.map(ExitCode::from),
@@ -283,6 +306,9 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Show(arguments) => show::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Status(arguments) => status::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),
+            Command::Reconcile(arguments) => {
+                reconcile::run(&config, output, &arguments).await.map(ExitCode::from)
+            }
             Command::VerifyHistory(arguments) => verify_history::run(&config, &arguments).await,
         }
     });

@@ -6,6 +6,7 @@ mod fingerprint;
 mod masked;
 mod patch;
 mod result;
+mod schema;
 mod status_update;
 
 pub use self::{
@@ -18,5 +19,6 @@ pub use self::{
     masked::{MASKED, Outline, masked, outline},
     patch::{PatchError, merge_patch},
     result::{EventContent, conclusion, rejection, webhook},
+    schema::Schema,
     status_update::{StatusUpdate, anonymous, status_error, status_update},
 };

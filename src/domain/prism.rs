@@ -68,6 +68,14 @@ impl PrismEnum {
         names.into_iter().map(|(_, name)| name).collect()
     }
 
+    /// Returns every name that is accepted, sorted, with its number.
+    pub fn numbered(self) -> Vec<(&'static str, i64)> {
+        let by_name = self.values().into_iter().flat_map(|values| &values.by_name);
+        let mut names: Vec<(&'static str, i64)> = by_name.map(|(name, number)| (*name, *number)).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Returns the official name for a common alias, or the given name.
     pub fn usual_name(self, given: &str) -> &str {
         match self {

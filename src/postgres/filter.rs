@@ -196,7 +196,7 @@ fn is_rare(status: LinkStatus) -> bool {
 }
 
 /// Returns the smallest id of a record of this time: 48 bits of milliseconds, then zeros.
-fn first_id_at(time: OffsetDateTime) -> Uuid {
+pub(super) fn first_id_at(time: OffsetDateTime) -> Uuid {
     let millis = u128::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     Uuid::from_u128(millis.min((1 << 48) - 1) << 80)
 }

@@ -81,6 +81,7 @@ mod compression;
 mod provider_webhooks;
 mod prune;
 mod reader;
+mod reconcile;
 mod record_id;
 mod redeliver;
 mod rejections;
@@ -139,6 +140,7 @@ pub use self::{
     provider_webhooks::{ProviderWebhooks, WebhookLink, WebhookRecord, WebhookStored},
     prune::Batch,
     reader::Reader,
+    reconcile::{BookedPage, BookedRecord},
     record_id::Identity,
     redeliver::{Redelivery, WebhookEvent, WebhookFilter},
     remembered::Remembered,
