@@ -5,12 +5,14 @@
 //! to the same verdict.
 
 mod asyncapi;
+mod definitions;
 mod job;
 mod outputs;
 
 use serde_json::Value;
 
 pub use self::asyncapi::asyncapi;
+use self::definitions::with_definitions;
 
 /// A document of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +55,8 @@ impl Schema {
 /// The dialect of every schema.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-fn standalone(title: &str, mut schema: Value) -> Value {
+fn standalone(title: &str, schema: Value) -> Value {
+    let mut schema = with_definitions(schema, "#");
     schema["$schema"] = DIALECT.into();
     schema["title"] = title.into();
     schema

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DIALECT, job, outputs};
+use super::{DIALECT, definitions::with_definitions, job, outputs};
 use crate::domain::EventType;
 
 /// The media type of a JSON Schema 2020-12 payload in AsyncAPI 3.0.
@@ -10,18 +10,23 @@ const SCHEMA_FORMAT: &str = "application/schema+json;version=draft-2020-12";
 
 /// Returns the AsyncAPI document. The names of queues and exchanges are the configuration's defaults.
 pub fn asyncapi() -> Value {
-    let payload = |mut schema: Value| {
+    let payload = |message: &str, schema: Value| {
+        // References of the document count from its root.
+        let mut schema = with_definitions(schema, &format!("#/components/messages/{message}/payload/schema"));
         schema["$schema"] = DIALECT.into();
         json!({"schemaFormat": SCHEMA_FORMAT, "schema": schema})
     };
     let text = || json!({"type": "string"});
     let types: Vec<&str> = EventType::ALL.iter().map(|event| event.as_str()).collect();
-    let link_request = || {
-        payload(json!({
-            "type": "object",
-            "required": ["merchant_payout_id"],
-            "properties": {"merchant_payout_id": {"type": "string", "minLength": 1, "maxLength": 255}},
-        }))
+    let link_request = |message: &str| {
+        payload(
+            message,
+            json!({
+                "type": "object",
+                "required": ["merchant_payout_id"],
+                "properties": {"merchant_payout_id": {"type": "string", "minLength": 1, "maxLength": 255}},
+            }),
+        )
     };
     let ours = json!({"type": "object", "properties": {
         "x-merchant-id": text(), "x-connector": text(), "traceparent": text(), "tracestate": text(),
@@ -84,11 +89,11 @@ pub fn asyncapi() -> Value {
             "deliverWebhook": operation("send", "webhooks", "webhook", "Announce an event to the merchant, at the job's webhook_url"),
         },
         "components": {"messages": {
-            "job": message("job", &ours, payload(job::schema())),
-            "cancel": message("cancel", &ours, link_request()),
-            "status": message("status", &ours, link_request()),
-            "result": message("result", &result_headers, payload(outputs::result())),
-            "webhook": message("webhook", &webhook_headers, payload(outputs::webhook())),
+            "job": message("job", &ours, payload("job", job::schema())),
+            "cancel": message("cancel", &ours, link_request("cancel")),
+            "status": message("status", &ours, link_request("status")),
+            "result": message("result", &result_headers, payload("result", outputs::result())),
+            "webhook": message("webhook", &webhook_headers, payload("webhook", outputs::webhook())),
         }},
     })
 }
