@@ -22,6 +22,7 @@ mod crashes;
 mod database;
 mod dead_letters;
 mod fairness;
+mod examples;
 mod fitness;
 mod follow;
 mod hostile;
