@@ -1,0 +1,67 @@
+//! `show` has the timeline of a record.
+
+use payout_link_worker::domain::{idempotency_key_of, idempotency_uuid};
+use provider_simulators::sandbox::Fault;
+use uuid::Uuid;
+
+use super::{lines, said};
+use crate::support::{TestEnv, job};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn show_has_one_timeline_and_finds_a_record_by_its_idempotency_key() {
+    // Given a payout whose first call was put off, an act of an operator about it, and a webhook of its provider,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(Fault::status_with_retry_after(503, "0"));
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    let record = env.wait_until_delivered("po_1").await;
+    let id: Uuid = record["id"].as_str().unwrap().parse().unwrap();
+    sqlx::query(
+        "INSERT INTO operator_actions (id, actor, reason, command, payout_link_id, details)
+         VALUES (gen_random_uuid(), 'ada', E'asked by \x1b[2J merchant', 'retry', $1, '{}')",
+    )
+    .bind(id)
+    .execute(&env.pool)
+    .await
+    .unwrap();
+    sqlx::query("INSERT INTO provider_webhooks (connector, digest, event_type, payout_link_id) VALUES ('sandbox', '\\x01', 'link.claimed', $1)")
+        .bind(id)
+        .execute(&env.pool)
+        .await
+        .unwrap();
+    // then its timeline has all of it, in order,
+    let text = said(&env.run(&["show", "po_1"]));
+    let timeline = text.split_once("  timeline\n").unwrap().1;
+    let position = |entry: &str| timeline.find(entry).unwrap_or_else(|| panic!("{entry}: {text}"));
+    let entries = [
+        " accepted",
+        " create 1 try_later 503",
+        " create 2 created",
+        " concluded: created",
+        " operator ada: retry, because: asked by \\u{1b}[2J merchant",
+        " provider webhook received: link.claimed",
+    ];
+    assert!(entries.map(position).is_sorted(), "{text}");
+    position(" published: payout_link.created ");
+    position(" post 1 delivered");
+    let times: Vec<&str> = timeline.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(times.len() >= 8, "{text}");
+    // and the key that its provider has finds it, in either form.
+    let key = idempotency_key_of("", "", "po_1");
+    for id in [key.clone(), idempotency_uuid(&key).to_string()] {
+        let found = env.run(&["show", "--json", &id]);
+        assert_eq!(lines(&found)[0]["merchant_payout_id"], "po_1", "{id}");
+    }
+    let unknown = idempotency_key_of("", "", "po_2");
+    assert_eq!(env.run(&["show", &unknown]).status.code(), Some(4));
+    // A search that ends early says so.
+    env.publish(job("po_3")).await;
+    env.wait_until_delivered("po_3").await;
+    let stopped = env.run(&["show", &key, "--scan", "1"]);
+    assert_eq!(stopped.status.code(), Some(4));
+    assert!(
+        said(&stopped).contains("none of the newest 1 has it as its idempotency key"),
+        "{}",
+        said(&stopped)
+    );
+}

@@ -1,0 +1,59 @@
+//! Commands that act on many records.
+
+use provider_simulators::sandbox::Fault;
+use serde_json::Value;
+
+use super::said;
+use crate::support::{TestEnv, job};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_records_are_acted_on_after_a_preview_and_a_confirmation() {
+    // Given three declined payouts of a merchant, and one of another,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    for (id, merchant) in [("po_1", "m1"), ("po_2", "m1"), ("po_3", "m1"), ("po_4", "m2")] {
+        env.provider.inject_fault(Fault::status(422));
+        env.publish(job(id).merchant(merchant)).await;
+        env.wait_until_delivered(id).await;
+    }
+    let retry = |arguments: &[&str]| {
+        env.run(&[&["retry", "--where", "merchant=m1", "--reason", "limit raised"], arguments].concat())
+    };
+    // when there is no terminal and no --yes, then there is a preview, and nothing is done;
+    let preview = retry(&[]);
+    assert_eq!(preview.status.code(), Some(5), "{}", said(&preview));
+    assert!(
+        said(&preview).contains("retry acts on 3 of 3 records") && said(&preview).contains("po_2"),
+        "{}",
+        said(&preview)
+    );
+    for wrong in [&["po_1", "--yes"][..], &["--where", "state=created", "--yes"]] {
+        assert_eq!(retry(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    assert_eq!(env.provider.ledger().links.len(), 0);
+    // when the first two are wanted, then each is reported, the oldest first;
+    let two = retry(&["--yes", "--limit", "2", "--output", "json"]);
+    assert!(two.status.success(), "{}", said(&two));
+    let reports: Value = serde_json::from_slice(&two.stdout).unwrap();
+    let ids: Vec<_> = reports
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|report| report["merchant_payout_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["po_1", "po_2"]);
+    for id in ids {
+        assert_eq!(env.wait_for_results(id, 2).await[1].kind(), "payout_link.created");
+    }
+    // a repeated command goes on with the rest, and finds nothing after that.
+    assert!(retry(&["--yes"]).status.success());
+    assert_eq!(env.wait_for_results("po_3", 2).await[1].kind(), "payout_link.created");
+    assert_eq!(retry(&["--yes"]).status.code(), Some(4));
+    assert_eq!((env.provider.ledger().links.len(), env.results_of("po_4").len()), (3, 1));
+    // Their links are taken back together.
+    let cancelled = env.run(&["cancel", "--where", "merchant=m1", "--yes", "--reason", "sent twice"]);
+    assert!(cancelled.status.success(), "{}", said(&cancelled));
+    for id in ["po_1", "po_2", "po_3"] {
+        assert_eq!(env.wait_for_results(id, 3).await[2].kind(), "payout_link.cancelled");
+    }
+}

@@ -1,0 +1,224 @@
+//! `resolve` ends unknown records.
+
+use provider_simulators::sandbox::{Fault, FaultRule, Idempotency, LinkChange, Operation};
+use serde_json::json;
+use sqlx::Connection;
+
+use super::{acts, begin, gate, reply_of_duplicate, said, unknown, until_waiting};
+use crate::support::{Setup, TestEnv, job};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_payout_is_resolved_as_created_and_its_link_is_followed() {
+    // Given an unknown payout whose link exists, and its event,
+    let env = Setup::default().set("connectors.mute.follow.min_interval_seconds", 1).build().await;
+    let _worker = env.start_worker().await;
+    let link = unknown(&env, "po_1").await;
+    let pending = env.webhooks(1).await.remove(0);
+    // when an operator names another link, then it is refused, and nothing changes;
+    let other =
+        env.run(&["resolve", "po_1", "--created", "plink_other", "--reason", "seen", "--actor", "ada"]);
+    assert_eq!(other.status.code(), Some(5), "{}", said(&other));
+    assert!(said(&other).contains("has no link plink_other"), "{}", said(&other));
+    assert_eq!(
+        (env.shown("po_1").unwrap()["state"].clone(), acts(&env, "po_1").await.len()),
+        ("unknown".into(), 0)
+    );
+    // when the link is named,
+    let resolved = env.run(&["resolve", "po_1", "--created", &link, "--reason", "seen", "--actor", "ada"]);
+    assert!(resolved.status.success(), "{}", said(&resolved));
+    // then the worker publishes the next event of the record, with the link's URL,
+    let results = env.wait_for_results("po_1", 2).await;
+    assert_eq!(
+        (results[1].kind(), &results[1].json()["sequence"]),
+        ("payout_link.created".into(), &2.into())
+    );
+    let url = results[1].json()["payout_link"]["url"].as_str().unwrap().to_owned();
+    assert!(url.contains("/l/"), "{url}");
+    // delivers it after the first one, whose content is as it was,
+    let webhooks = env.webhooks(2).await;
+    assert_eq!(
+        (webhooks[1].event_type.as_deref(), webhooks[1].id.as_deref()),
+        (Some("payout_link.created"), Some(&*results[1].id()))
+    );
+    assert_eq!(webhooks[0].body, pending.body);
+    // and follows the link.
+    env.provider.change(&link, LinkChange::Claim).unwrap();
+    let results = env.wait_for_results("po_1", 3).await;
+    assert_eq!(
+        (results[2].kind(), &results[2].json()["sequence"]),
+        ("payout_link.claimed".into(), &3.into())
+    );
+    assert_eq!(results[2].json()["payout_link"]["url"], url);
+    // A duplicate gets the newest event. Who did it, and why, is stored without the URL.
+    let reply = reply_of_duplicate(&env, job("po_1").connector("mute")).await;
+    assert_eq!((reply.kind(), reply.id()), (results[2].kind(), results[2].id()));
+    let acts = acts(&env, "po_1").await;
+    let [(command, actor, details)] = &acts[..] else { panic!("{acts:?}") };
+    assert_eq!((&**command, &**actor, &details["to"]), ("resolve", "ada", &"created".into()));
+    assert!(!details.to_string().contains(&url));
+    assert_eq!(env.provider.ledger().links.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_payout_that_was_not_created_is_tried_again() {
+    // Given an unknown payout that the provider has not created,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(Fault::Reset);
+    env.publish(job("po_1").connector("mute").with("webhook_url", env.webhook_url())).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.pending");
+    // when an operator tries it again at once, then it is refused;
+    let retried = env.run(&["retry", "po_1", "--reason", "again"]);
+    assert_eq!(retried.status.code(), Some(5), "{}", said(&retried));
+    // when it is resolved as not created,
+    let resolved =
+        env.run(&["resolve", "po_1", "--not-created", "--reason", "not in the list", "--actor", "ada"]);
+    assert!(resolved.status.success(), "{}", said(&resolved));
+    let results = env.wait_for_results("po_1", 2).await;
+    assert_eq!(
+        (results[1].kind(), results[1].error_code().as_deref()),
+        ("payout_link.failed".into(), Some("NOT_CREATED"))
+    );
+    env.webhooks(2).await;
+    // and tried again, then it is created under the same key, as the third event.
+    let retried = env.run(&["retry", "po_1", "--reason", "again", "--actor", "grace"]);
+    assert!(retried.status.success(), "{}", said(&retried));
+    let results = env.wait_for_results("po_1", 3).await;
+    assert_eq!(
+        (results[2].kind(), &results[2].json()["sequence"]),
+        ("payout_link.created".into(), &3.into())
+    );
+    let ledger = env.provider.ledger();
+    let keys: Vec<_> = ledger
+        .calls
+        .iter()
+        .filter(|call| call.idempotency_key.is_some())
+        .map(|call| &call.idempotency_key)
+        .collect();
+    assert!(keys.len() == 2 && keys[0] == keys[1] && ledger.links.len() == 1, "{keys:?}");
+    let webhooks = env.webhooks(3).await;
+    let types: Vec<_> = webhooks.iter().map(|webhook| webhook.event_type.as_deref().unwrap()).collect();
+    assert_eq!(types, ["payout_link.pending", "payout_link.failed", "payout_link.created"]);
+    // The second operator hears of the first one's act.
+    let again = env.run(&["resolve", "po_1", "--not-created", "--reason", "again"]);
+    assert_eq!(again.status.code(), Some(5));
+    assert!(
+        said(&again).contains("the record is created") && said(&again).contains("`retry` by grace"),
+        "{}",
+        said(&again)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contradiction_of_the_provider_is_refused() {
+    // Given an unknown payout at a connector that can be asked, and that did not answer its look-ups,
+    let env = Setup::default()
+        .set("retry.max_attempts", 1)
+        .set("connectors.asked.follow.min_interval_seconds", 1)
+        .build()
+        .await;
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+    env.provider.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::List).times(1));
+    env.publish(job("po_1").connector("asked")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.pending");
+    let link = env.provider.ledger().links[0].id.clone();
+    // when an operator says that nothing was created, then the provider's word counts;
+    let not_created = env.run(&["resolve", "po_1", "--not-created", "--reason", "guess"]);
+    assert_eq!(not_created.status.code(), Some(5), "{}", said(&not_created));
+    assert!(
+        said(&not_created).contains(&link) && said(&not_created).contains("--force"),
+        "{}",
+        said(&not_created)
+    );
+    // nor can it be said of the link of another payout,
+    env.publish(job("po_2").connector("asked")).await;
+    let other = env.result_of("po_2").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    let of_another = env.run(&["resolve", "po_1", "--created", &other, "--reason", "guess"]);
+    assert_eq!(of_another.status.code(), Some(5), "{}", said(&of_another));
+    // or while the provider does not answer.
+    env.provider.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::List).times(1));
+    let unanswered = env.run(&["resolve", "po_1", "--not-created", "--reason", "guess"]);
+    assert_eq!(unanswered.status.code(), Some(5), "{}", said(&unanswered));
+    assert!(acts(&env, "po_1").await.is_empty());
+    // With --force it is done all the same, and the act says so. Another attempt finds the link, and makes no second,
+    // though the provider would.
+    env.provider.set_idempotency(Idempotency::Off);
+    let forced = env.run(&["resolve", "po_1", "--not-created", "--force", "--reason", "guess"]);
+    assert!(forced.status.success(), "{}", said(&forced));
+    env.wait_for_results("po_1", 2).await;
+    assert!(env.run(&["retry", "po_1", "--reason", "again"]).status.success());
+    let results = env.wait_for_results("po_1", 3).await;
+    assert_eq!(
+        (results[2].kind(), &results[2].json()["connector_payout_id"]),
+        ("payout_link.created".into(), &json!(link))
+    );
+    assert_eq!(env.provider.ledger().links.len(), 2);
+    assert_eq!(acts(&env, "po_1").await[0].2["forced"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_operators_at_once_one_acts() {
+    // Given an unknown payout, and two operators who resolve it in the same moment, in different ways,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    let link = unknown(&env, "po_1").await;
+    env.wait_until_delivered("po_1").await;
+    assert!(worker.stop().await.success());
+    let gate = gate(&env).await;
+    let first = begin(&env, &["resolve", "po_1", "--created", &link, "--reason", "seen", "--actor", "ada"]);
+    until_waiting(&env, 1).await;
+    let second =
+        begin(&env, &["resolve", "po_1", "--not-created", "--reason", "not seen", "--actor", "grace"]);
+    until_waiting(&env, 2).await;
+    // when both acts go on,
+    gate.close().await.unwrap();
+    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
+    // then one is done, and the other is refused with a name.
+    assert!(first.status.success(), "{}", said(&first));
+    assert_eq!(second.status.code(), Some(5), "{}", said(&second));
+    assert!(said(&second).contains("`resolve` by ada"), "{}", said(&second));
+    assert_eq!(
+        (acts(&env, "po_1").await.len(), env.shown("po_1").unwrap()["state"].clone()),
+        (1, "created".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_act_whose_command_is_killed_is_done_completely_or_not_at_all() {
+    for (command, expected) in [("resolve", "unknown"), ("retry", "failed")] {
+        // Given a command that is killed between the writes of its act,
+        let env = TestEnv::new().await;
+        let worker = env.start_worker().await;
+        let arguments = if command == "resolve" {
+            unknown(&env, "po_1").await;
+            vec!["resolve", "po_1", "--not-created", "--reason", "not seen"]
+        } else {
+            env.provider.inject_fault(Fault::status(422));
+            env.publish(job("po_1")).await;
+            vec!["retry", "po_1", "--reason", "again"]
+        };
+        env.wait_until_delivered("po_1").await;
+        let closed = gate(&env).await;
+        let mut killed = begin(&env, &arguments);
+        until_waiting(&env, 1).await;
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'
+            AND objsubid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        sqlx::query(end).execute(&env.pool).await.unwrap();
+        closed.close().await.unwrap();
+        // then nothing of it is left,
+        let events = "SELECT count(*) FROM events WHERE sequence > 1 OR next_event_id IS NOT NULL OR earlier_result IS NOT NULL";
+        assert_eq!(sqlx::query_scalar::<_, i64>(events).fetch_one(&env.pool).await.unwrap(), 0, "{command}");
+        assert_eq!(
+            (env.shown("po_1").unwrap()["state"].as_str().unwrap(), acts(&env, "po_1").await.len()),
+            (expected, 0)
+        );
+        // and it can be repeated.
+        let repeated = env.run(&arguments);
+        assert!(repeated.status.success(), "{}", said(&repeated));
+        assert_eq!(env.wait_for_results("po_1", 2).await.len(), 2);
+        assert!(worker.stop().await.success());
+    }
+}
