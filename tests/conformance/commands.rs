@@ -50,7 +50,7 @@ pub async fn check_tries_each_account(description: &Description) {
     let wrong = wrong.replace("[connectors.tested]", "[connectors.mistaken]");
     change(&env, |configuration| format!("{configuration}\n{wrong}"));
     let output = env.run(&["check"]);
-    // then that one is told, the others are well, and nothing of a credential is shown.
+    // then that one is reported, the others are well, and nothing of a credential is shown.
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("failed  connector mistaken: "), "{said}");
@@ -67,7 +67,7 @@ pub async fn cancel_takes_a_link_back(description: &Description) {
     env.wait_until_delivered("po_1").await;
     // when it is cancelled,
     let output = env.run(&["cancel", "--reason", "wrong amount", "po_1"]);
-    // then it is gone at the provider, and the record stays as it was told.
+    // then it is gone at the provider, and the record stays as it was published.
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains(&format!("{id} is cancelled at tested")), "{}", said(&output));
     let status = simulator.ledger().links[0].status.clone();

@@ -31,7 +31,7 @@ pub struct Description {
     pub lifetime_seconds: Option<i64>,
     /// JSON pointers of what a job cannot do without, and the field that is named then.
     pub required: &'static [(&'static str, &'static str)],
-    /// What is refused: a JSON pointer, the value put there, the code, the field.
+    /// A rejected value: a JSON pointer, the value put there, the code, the field.
     pub refused: &'static [(&'static str, &'static str, &'static str, &'static str)],
     /// `connector_feature_data`, and the key that is wrong with it, if one is.
     pub feature_data: &'static [(&'static str, Option<&'static str>)],

@@ -94,7 +94,7 @@ pub async fn feature_data_has_known_keys_alone(description: &Description) {
                 assert_eq!(rejection.field, Some(format!("connector_feature_data.{key}")), "{text}");
                 assert!(!rejection.message.contains("canary"), "{rejection:?}");
             }
-            // What is taken is taken by the provider as well.
+            // Accepted jobs are taken by the provider as well.
             (None, None) => {
                 job["merchant_payout_id"] = format!("po_{number}").into();
                 tested.created(&decoded(&job)).await;

@@ -53,11 +53,11 @@ macro_rules! conformance {
 }
 
 macro_rules! scenarios {
-    ($description:expr; $($module:ident::$story:ident)+) => {
+    ($description:expr; $($module:ident::$scenario:ident)+) => {
         $(
             #[tokio::test(flavor = "multi_thread")]
-            async fn $story() {
-                crate::$module::$story(&$description).await;
+            async fn $scenario() {
+                crate::$module::$scenario(&$description).await;
             }
         )+
     };

@@ -90,7 +90,7 @@ async fn revolut_gets_what_it_documents() {
 
 #[tokio::test]
 async fn hyperswitch_gets_what_it_documents() {
-    // Taken by its source, and by nothing else could a repeat be told: the schema leaves it out.
+    // Taken by its source, and by nothing else could a repeat be recognized: the schema leaves it out.
     let beside = &["payout_id"];
     let documented = Documented { variable: "HYPERSWITCH_OPENAPI", path: "/payouts/create", beside };
     every_request_is_as_documented(&crate::hyperswitch::HYPERSWITCH, &documented).await;

@@ -92,7 +92,7 @@ async fn one_refresh_serves_all_who_wait() {
     let jobs: Vec<_> = (0..10).map(|n| REVOLUT.job(&format!("po_{n}"))).collect();
     join_all(jobs.iter().map(|job| tested.created(job))).await;
     assert_eq!(token_calls(&tested), 1);
-    // A token that the API does not take any more is replaced once, by whoever comes first.
+    // A token that the API does not take any more is replaced once, by the first call.
     tested.simulator.forget_tokens();
     let jobs: Vec<_> = (10..20).map(|n| REVOLUT.job(&format!("po_{n}"))).collect();
     join_all(jobs.iter().map(|job| tested.created(job))).await;
@@ -190,7 +190,7 @@ async fn a_token_that_is_not_given_is_no_doubt() {
     tested.created(&REVOLUT.job("po_1")).await;
 }
 
-/// A repeat that is told the link again, in place of 3020.
+/// A repeat that gets the link again, in place of 3020.
 #[tokio::test]
 async fn a_repeat_that_is_answered_with_the_link_is_taken() {
     let provider = RevolutSettings { duplicates: Duplicates::SameLink, ..at_once(client()) };

@@ -31,7 +31,7 @@ fn outcomes(shown: &Value) -> Vec<&str> {
 pub async fn lost_answers_end_as_the_rule_says(description: &Description) {
     let (env, simulator) = env(description).await;
     let _worker = env.start_worker().await;
-    // Lost after the work: the link is there, and nobody was told.
+    // Lost after the work: the link is there, and no client knows.
     for (number, fault) in [Fault::Reset, Fault::status(500), Fault::Truncated].into_iter().enumerate() {
         let id = format!("after_{number}");
         simulator.inject_fault(FaultRule::new(fault.clone()).after_the_work());

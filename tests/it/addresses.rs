@@ -1,6 +1,6 @@
 //! Where webhooks go, and where they do not: DNS that lies, and every spelling of an address.
 //!
-//! 127.0.0.2 is excepted and stands for a public address; 127.0.0.1 is not, and a server there takes down whoever
+//! 127.0.0.2 is excepted and stands for a public address; 127.0.0.1 is not, and a server there takes down the client that
 //! connects.
 
 use std::sync::{
@@ -82,7 +82,7 @@ const NOT_PUBLIC: &str = "does not resolve to a public address";
 /// Rebinding: the address that was checked is the one that is connected to, at the first post and at the next.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_turns_inwards_is_not_followed_there() {
-    // Given a name that is public for whoever asks first, and private for whoever asks again,
+    // Given a name that is public for the first question, and private for the next,
     let scene =
         Scene::new(|_, before| addresses(&[if before == 0 { "127.0.0.2" } else { "127.0.0.1" }])).await;
     let _worker = scene.start_worker().await;
@@ -166,7 +166,7 @@ async fn names_that_do_not_resolve_end_within_their_time_and_hold_up_nobody() {
     }
     // then another merchant's webhook arrives meanwhile,
     scene.arrives("good.example.com").await;
-    // and what does not resolve is told as that.
+    // and what does not resolve is reported as that.
     for host in ["nothing.example.com", "unknown.example.com", "failing.example.com", "refusing.example.com"]
     {
         scene.is_not_posted_to(host, "could not connect").await;

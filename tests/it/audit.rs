@@ -128,7 +128,7 @@ async fn a_history_is_audited() {
     let webhook = files.webhooks.remove(0);
     files.assert_caught("R7");
     files.webhooks.insert(0, webhook);
-    // or something secret stood in a log, then it is told, and nothing of the secret.
+    // or something secret stood in a log, then it is reported, and nothing of the secret.
     files.secrets = "connected to RabbitMQ, consuming\n";
     files.assert_caught("R11");
     assert!(!files.audit().1.contains("consuming"));

@@ -34,7 +34,7 @@ async fn a_backlog_of_results_and_webhooks_drains_beside_new_jobs() {
     let (started, worker) = (Instant::now(), env.start_worker().await);
     env.webhooks(FRESH).await;
     let (waited, left) = (started.elapsed(), count(&env, LEFT).await);
-    // and all of it is told.
+    // and all of it is published.
     let (mut last, mut since) = (size, Instant::now());
     loop {
         let left = count(&env, LEFT).await;
@@ -46,13 +46,13 @@ async fn a_backlog_of_results_and_webhooks_drains_beside_new_jobs() {
         }
         assert!(
             since.elapsed() < Duration::from_secs(30),
-            "{left} of {size} left, and none told for half a minute"
+            "{left} of {size} left, and none published for half a minute"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let memory = worker.most_memory() / 1024 / 1024;
     println!(
-        "{size} waiting: {FRESH} new jobs told after {waited:.1?} with {left} left, all after {:.1?}, {:.1?} of CPU, {memory} MiB at the peak",
+        "{size} waiting: {FRESH} new jobs published after {waited:.1?} with {left} left, all after {:.1?}, {:.1?} of CPU, {memory} MiB at the peak",
         started.elapsed(),
         worker.cpu()
     );
@@ -61,7 +61,7 @@ async fn a_backlog_of_results_and_webhooks_drains_beside_new_jobs() {
     let delivered = "SELECT count(*) FROM events WHERE webhook_state = 'delivered'";
     assert_eq!(count(&env, delivered).await, size + FRESH);
     // The new jobs did not wait for the others.
-    assert!(left > size / 4, "{left} of {size} were left when the new ones were told");
+    assert!(left > size / 4, "{left} of {size} were left when the new ones were published");
     assert!(memory < 256, "{memory} MiB");
     assert!(worker.stop().await.success());
 }
@@ -73,7 +73,7 @@ async fn count(env: &TestEnv, query: &'static str) -> usize {
     usize::try_from(count).unwrap()
 }
 
-/// As workers leave them that concluded while nobody could be told.
+/// As workers leave them that concluded while nothing could be published.
 async fn pile_up(env: &TestEnv, size: usize, webhook_url: &str) {
     let keys = KeyRing::new(
         &["k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=".into()],

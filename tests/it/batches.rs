@@ -55,7 +55,7 @@ async fn accept(store: &Store, new: NewLink) -> Option<Box<OpenLink>> {
 }
 
 /// What came of the `number`th: made, refused, or left in doubt.
-fn told(link: &mut OpenLink, number: usize) -> contract::EventContent {
+fn concluded(link: &mut OpenLink, number: usize) -> contract::EventContent {
     link.begin_written_call();
     let (state, payout_status, error_code, outcome) = match number % 3 {
         0 => (PayoutLinkState::Created, PayoutStatus::RequiresFulfillment, None, AttemptOutcome::Created),
@@ -166,15 +166,16 @@ async fn what_is_written_down_together_is_what_it_is_alone() {
     let with_ends = |links: Vec<Option<Box<OpenLink>>>| {
         links.into_iter().enumerate().filter_map(|(number, link)| {
             let mut link = link?;
-            let told = told(&mut link, number);
-            Some((link, told))
+            let content = concluded(&mut link, number);
+            Some((link, content))
         })
     };
-    let mut told_alone = Vec::new();
-    for (link, told) in with_ends(alone) {
-        told_alone.push(store.conclude(link, told).await.unwrap());
+    let mut events_alone = Vec::new();
+    for (link, content) in with_ends(alone) {
+        events_alone.push(store.conclude(link, content).await.unwrap());
     }
-    let told_together = join_all(with_ends(together).map(|(link, told)| store.conclude(link, told))).await;
+    let events_together =
+        join_all(with_ends(together).map(|(link, content)| store.conclude(link, content))).await;
     let parked = 1;
     assert_eq!(
         (transactions(pool, "alone").await, transactions(pool, "together").await),
@@ -182,8 +183,8 @@ async fn what_is_written_down_together_is_what_it_is_alone() {
     );
     // then so are the ends, the events, and what stands in the timeline,
     compare(pool).await;
-    // and each is to be told to whoever asked for it.
-    for (alone, together) in told_alone.iter().zip(told_together) {
+    // and each is to be published to its requester.
+    for (alone, together) in events_alone.iter().zip(events_together) {
         let together = together.unwrap();
         assert_eq!(alone.event_type, together.event_type);
         assert_eq!(alone.reply_to, together.reply_to);
@@ -202,7 +203,7 @@ async fn what_is_new_is_ours_also_where_it_comes_with_what_is_not() {
     let first = new(&store, "po_1").await;
     // when it comes again together with a new job and that job's twin,
     let accepted = join_all(["po_1", "po_2", "po_2"].map(|id| submit(&store, id))).await;
-    // then the new one, and no other, is worked on by whoever brought it.
+    // then the new one, and no other, is worked on by the worker that brought it.
     let [Accepted::InProgress, Accepted::New(second), Accepted::InProgress] = &accepted[..] else {
         panic!("a repeat is new, or what is new is not")
     };

@@ -1,4 +1,4 @@
-//! A worker that dies, or sleeps past its lease, and whoever comes after it.
+//! A worker that dies, or sleeps past its lease, and the one that comes after it.
 
 use provider_simulators::sandbox::Idempotency;
 
@@ -91,7 +91,7 @@ async fn a_worker_that_sleeps_past_its_lease_changes_nothing_when_it_wakes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_was_not_told_is_reported_by_another() {
+async fn an_event_that_was_not_published_is_published_by_another() {
     // Given a worker that dies between the conclusion and the webhook,
     let env = Setup::default().set("broker.publish_patience_seconds", 5).build().await;
     let mut first = env.start_worker().await;
@@ -100,7 +100,7 @@ async fn an_event_that_was_not_told_is_reported_by_another() {
     post.arrived().await;
     first.kill();
     post.release();
-    // then another repeats what was not written down as told, under the same id.
+    // then another repeats what was not written down as published, under the same id.
     let _second = env.start_worker().await;
     env.wait_until_delivered("po_1").await;
     let webhooks = env.merchant.received();

@@ -87,7 +87,7 @@ async fn a_statement_is_tried_again_where_the_database_asks_for_that() {
     // when a job comes,
     let worker = env.start_worker().await;
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
-    // then it ends in one link, told once.
+    // then it ends in one link, published once.
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     env.webhooks(1).await;
     env.wait_until_delivered("po_1").await;
@@ -250,7 +250,7 @@ async fn a_connection_that_takes_no_writes_any_more_is_replaced() {
     let session = "SELECT pg_backend_pid()";
     let before: i32 = sqlx::query_scalar(session).fetch_one(&mut *connection).await.unwrap();
     sqlx::query("SET default_transaction_read_only = on").execute(&mut *connection).await.unwrap();
-    // when it is given back, then whoever comes next gets another.
+    // when it is given back, then the next caller gets another.
     drop(connection);
     let after: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
     assert_ne!(before, after);

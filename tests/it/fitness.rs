@@ -205,7 +205,7 @@ impl Pooler {
     }
 }
 
-/// Whatever it passes or ignores at the start of a session.
+/// With everything that it passes or ignores at the start of a session.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_is_not() {
     for (more, words) in [

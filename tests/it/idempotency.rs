@@ -39,7 +39,7 @@ async fn a_finished_job_that_comes_again_gets_the_stored_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_in_progress_that_comes_again_answers_whoever_asked_last() {
+async fn a_job_in_progress_that_comes_again_answers_its_last_requester() {
     // Given a payout whose call is under way,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
@@ -75,7 +75,7 @@ async fn another_request_under_the_same_key_is_a_conflict() {
         .amount(1251)
         .with("customer", json!({ "name": "Ada Example", "email": "canary@example.com" }));
     env.publish(other).await;
-    // then both are named, neither value is told,
+    // then both are named, neither value is shown,
     let conflict = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!(conflict.kind(), "payout_link.rejected");
     assert_eq!(conflict.error_code().as_deref(), Some("IDEMPOTENCY_CONFLICT"));

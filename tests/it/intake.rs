@@ -131,7 +131,7 @@ async fn every_kind_of_refusal_is_answered() {
         assert_eq!(dead.correlation_id().as_deref(), Some(*what));
         assert_eq!(dead.body, job.body, "{what}");
     }
-    // Neither id nor message id: a redelivery could not be told from a second payout.
+    // Neither id nor message id: a redelivery could not be distinguished from a second payout.
     env.publish(job("x").with("merchant_payout_id", json!(null)).correlation_id("nameless")).await;
     let dead = env.dead_letter().await;
     assert_eq!(dead.header("x-rejected-code").as_deref(), Some("MISSING_IDENTIFIER"));
@@ -242,7 +242,7 @@ async fn each_of_many_results_that_no_queue_is_bound_for_is_kept() {
     let worker = env.start_worker().await;
     eventually("every reply", async || (replies.lock().unwrap().len() >= JOBS).then_some(())).await;
     assert!(worker.stop().await.success());
-    // then what came back is told from what was routed: every result waits in the unrouted queue.
+    // then what came back is distinguished from what was routed: every result waits in the unrouted queue.
     assert_eq!(env.ready(&env.names.unrouted_queue).await as usize, JOBS);
 }
 
@@ -289,7 +289,7 @@ async fn a_row_that_the_database_refuses_fails_alone_and_is_reported() {
     assert_eq!(env.wait_for_results("po_3", 2).await[1].kind(), "payout_link.created");
 }
 
-/// Whoever gives a job a time gets to know when it is over: nothing is dropped in silence.
+/// A requester that gives a job a time gets to know when it is over: nothing is dropped in silence.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_expires_before_it_is_taken_is_a_dead_letter() {
     // Given queues, and no worker at them,

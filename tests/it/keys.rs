@@ -116,14 +116,14 @@ async fn a_result_whose_key_is_missing_is_reported_once_it_is_back() {
     env.set("keys.sealing", ring(&[SECOND]));
     make_events_due(&env).await;
     let mut worker = env.start_worker().await;
-    // then that event is an error that names the key, and others are told.
+    // then that event is an error that names the key, and others are published.
     worker.says("payout_links.result of").await;
     env.publish(job("po_2").with("webhook_url", env.webhook_url())).await;
     env.wait_until_delivered("po_2").await;
     worker.signal("TERM");
     assert!(worker.exited().await.success());
     assert_eq!(worker.log().matches("payout_links.result of").count(), 1, "{}", worker.log());
-    // With the key back it is told as well, once it is due.
+    // With the key back it is published as well, once it is due.
     env.set("keys.sealing", ring(&[SECOND, FIRST]));
     let _worker = env.start_worker().await;
     make_events_due(&env).await;
@@ -154,7 +154,7 @@ async fn what_changes_while_it_is_sealed_anew_is_left_as_it_is_then() {
     let left: (Option<Vec<u8>>, Vec<u8>) =
         sqlx::query_as("SELECT request, result FROM payout_links").fetch_one(&env.pool).await.unwrap();
     assert_eq!(left, (None, vec![0]), "{rotated}");
-    // and what does not open is told.
+    // and what does not open is reported.
     assert!(!well && rotated.contains("1 values could not be decrypted"), "{rotated}");
 }
 

@@ -9,7 +9,7 @@ use payout_link_worker::{
 
 use crate::support::{TestEnv, accept, claim, created, eventually, store};
 
-/// By the database's clock; whoever holds one still believes in it.
+/// By the database's clock; its holder still believes in it.
 async fn let_leases_run_out(env: &TestEnv) {
     let lapse = "UPDATE payout_links SET due_at = now() - interval '1 second'";
     sqlx::query(lapse).execute(&env.pool).await.unwrap();
@@ -34,7 +34,7 @@ async fn a_late_answer_concludes_nothing() {
     let event = store.conclude(link, reply).await.unwrap();
     let reply = created(&mut late, "plink_first");
     let refused = store.conclude(late, reply).await.unwrap_err().error;
-    // then the late one is told so, nothing of the record has changed, and it stands in the timeline.
+    // then the late one gets the error, nothing of the record has changed, and it stands in the timeline.
     assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
     let shown = store.reader().show("po_1").await.unwrap().remove(0);
     assert_eq!(shown.connector_payout_id.as_deref(), Some("plink_second"));
@@ -46,7 +46,7 @@ async fn a_late_answer_concludes_nothing() {
     assert_eq!(events, 1);
 }
 
-/// A merchant was posted to: that is told also where the event was somebody else's by then.
+/// A merchant was posted to: that is stored also where the event was somebody else's by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_post_stands_in_the_timeline() {
     let env = TestEnv::new().await;
@@ -69,7 +69,7 @@ async fn a_late_post_stands_in_the_timeline() {
         outcome: AttemptOutcome::Delivered,
         detail: None,
     };
-    let telling = EventProgress {
+    let progress = EventProgress {
         published: true,
         reply_due: false,
         publish_attempts: 0,
@@ -81,8 +81,8 @@ async fn a_late_post_stands_in_the_timeline() {
         webhook_after: None,
         webhook_waits: false,
     };
-    let refused = store.delivered(&event, telling).await.unwrap_err();
-    // then it is told so, the event is left as it is, and the post stands in the timeline.
+    let refused = store.delivered(&event, progress).await.unwrap_err();
+    // then it gets the error, the event is left as it is, and the post stands in the timeline.
     assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
     let shown = store.reader().show("po_1").await.unwrap().remove(0);
     assert!(shown.event.unwrap().due_at.is_some());

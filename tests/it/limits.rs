@@ -58,7 +58,7 @@ async fn what_is_due_of_a_connector_that_is_out_of_order_is_left_where_it_is() {
     env.provider.inject_fault(Fault::status_with_retry_after(429, "2"));
     env.publish(job("swept")).await;
     assert_eq!(env.result_of("swept").await.kind(), "payout_link.created");
-    // then they were not touched: whoever finds the connector well again has them at once.
+    // then they were not touched: a worker that finds the connector well again has them at once.
     assert_eq!(waiting().await, 5);
     assert_eq!(broken.ledger().calls.len(), 1);
 }

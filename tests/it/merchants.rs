@@ -137,7 +137,7 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
     // then a well-behaved one's webhook arrives,
     env.publish(job("last").with("webhook_url", env.webhook_url())).await;
     env.webhooks(2).await;
-    // each of theirs ends within its time, for a reason that is told,
+    // each of theirs ends within its time, for a reason that is reported,
     for (manner, state, reason) in manners {
         for number in 0..10 {
             let shown = env.wait_until_delivered(&id(manner, number)).await;
@@ -165,7 +165,7 @@ async fn interim_answers_without_end_do_not_hold_up_jobs() {
     for number in 0..20 {
         env.result_of(&format!("flood_{number}")).await;
     }
-    // then jobs are taken, made and told as ever, no lease is lost and no connection,
+    // then jobs are taken, created and published as ever, no lease is lost and no connection,
     for number in 0..20 {
         let id = format!("po_{number}");
         env.publish(job(&id)).await;

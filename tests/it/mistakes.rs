@@ -1,5 +1,5 @@
 //! Mistakes in first jobs, and their rejections. Each rejection says what is wrong, what
-//! is expected and what to do, so that whoever gets it needs no other document.
+//! is expected and what to do, so that its reader needs no other document.
 
 use lapin::types::AMQPValue;
 use serde_json::{Value, json};

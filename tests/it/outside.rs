@@ -54,7 +54,7 @@ fn json_answer(status: u16, headers: &str, body: &Value) -> Vec<u8> {
 }
 
 /// A test environment whose connector `odd` answers so.
-async fn world_of(answer: Vec<u8>, settings: &str) -> TestEnv {
+async fn env_that_answers(answer: Vec<u8>, settings: &str) -> TestEnv {
     let address = answering(answer, true).await;
     let section = format!(
         "\n[connectors.odd]\nkind = \"sandbox\"\nurl = \"http://{address}\"\ntoken = \"sk_live_canary_0042\"\n{settings}\ncalls = {{ timeout_seconds = 5 }}\n"
@@ -75,7 +75,7 @@ async fn what_a_provider_repeats_of_secrets_reaches_nobody() {
         "x".repeat(410)
     );
     let error = json!({ "error": { "code": "denied_sk_live_canary_0042", "message": message, "reason": "sk_live_canary_0042" } });
-    let env = world_of(json_answer(400, "", &error), "").await;
+    let env = env_that_answers(json_answer(400, "", &error), "").await;
     let worker = env.start_worker().await;
     let card = json!({ "card": { "card_number": "4929420573595709", "card_exp_month": "01", "card_exp_year": "2030" } });
     // when it refuses a job,
@@ -111,10 +111,10 @@ async fn an_identifier_that_cannot_be_passed_on_makes_the_outcome_unknown() {
     for id in ["plink_\u{0}", "plink_\u{1b}[2J\u{7}", &"p".repeat(256)] {
         // Given a provider that makes a link under such an identifier, and cannot be asked,
         let link = json!({ "id": id, "status": "issued", "url": "https://pay.example.com/1" });
-        let env = world_of(json_answer(201, "", &link), "replay = \"never\"").await;
+        let env = env_that_answers(json_answer(201, "", &link), "replay = \"never\"").await;
         let _worker = env.start_worker().await;
         env.publish(job("po_1").connector("odd")).await;
-        // then the record ends, as unknown, and nobody is told of the identifier.
+        // then the record ends, as unknown, and no result has the identifier.
         let result = env.result_of("po_1").await;
         assert_eq!(result.kind(), "payout_link.pending", "{id:?}");
         assert!(!String::from_utf8_lossy(&result.body).contains("plink_"));
@@ -130,7 +130,7 @@ async fn a_link_whose_end_cannot_be_read_is_a_link_without_one_and_is_counted() 
     for expires_at in unreadable {
         // Given a provider that gives such an end,
         let link = json!({ "id": "plink_1", "status": "issued", "url": "https://pay.example.com/1", "expires_at": expires_at });
-        let env = world_of(json_answer(201, "", &link), "replay = \"never\"").await;
+        let env = env_that_answers(json_answer(201, "", &link), "replay = \"never\"").await;
         let worker = env.start_worker().await;
         env.publish(job("po_1").connector("odd")).await;
         // then the link is passed on without it,
@@ -160,7 +160,7 @@ async fn a_webhook_is_delivered_when_its_status_line_is_read() {
     let many: String = (0..300).map(|number| format!("x-h{number}: 1\r\n")).collect();
     let whole = "content-length: 2\r\n\r\nok";
     let cases = [
-        // The cases of broken bodies: whether the connection is closed, and whether the body is told of.
+        // The cases of broken bodies: whether the connection is closed, and whether the log mentions the body.
         ("a", "content-length: 5\r\n\r\nhe".to_owned(), false, true),
         ("b", "transfer-encoding: chunked\r\n\r\n2\r\n: \r\n".to_owned(), false, true),
         ("c", "content-length: 100\r\n\r\nok".to_owned(), true, true),

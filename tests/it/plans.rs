@@ -62,12 +62,12 @@ async fn a_plan_that_was_made_for(known: u32) {
     // Given a worker whose statements were planned when there was little yet, and the planner knew that,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
-    // (told about a table's settings, a connection plans anew)
+    // (after a change of a table's settings, a connection plans anew)
     leave_unanalyzed(&env).await;
     insert(&env, CONCLUDED, 1..=known).await;
     sqlx::query("VACUUM (ANALYZE) payout_links, events").execute(&env.pool).await.unwrap();
     let worker = env.start_worker().await;
-    // (whoever looks at the tables is counted among what reads them)
+    // (a session that looks at the tables is counted among what reads them)
     let jobs = async |numbers: std::ops::Range<usize>| {
         for number in numbers {
             let id = format!("po_{number}");
@@ -77,7 +77,7 @@ async fn a_plan_that_was_made_for(known: u32) {
         }
     };
     jobs(0..8).await;
-    // when there is much, and nothing has told it,
+    // when there is much, and no statistics say so,
     insert(&env, CONCLUDED, known + 1..=20_000).await;
     jobs(8..16).await;
     assert!(worker.stop().await.success());
@@ -249,7 +249,7 @@ async fn insert(env: &TestEnv, state: &str, numbers: std::ops::RangeInclusive<u3
     }
 }
 
-/// What the server has counted, once the workers' connections have ended and told it.
+/// What the server has counted, once the workers' connections have ended and reported it.
 async fn counted(env: &TestEnv, what: &'static str) -> i64 {
     eventually("the counts of connections that have ended", async || {
         let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity

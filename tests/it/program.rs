@@ -1,4 +1,4 @@
-//! The command line, the configuration, and what is told when something is wrong.
+//! The command line, the configuration, and what they report when something is wrong.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -77,7 +77,7 @@ async fn config_says_what_is_given_and_not_what_it_is() {
     env.set("broker.url", "amqps://canary:canary@canary/");
     env.set("webhooks.merchant_secrets.m_1", "[\"whsec_canary\"]");
     let output = env.run(&["config"]);
-    // One of them is wrong, and is told; so is what is given, since that may be asked to find out.
+    // One of them is wrong, and is reported; so is what is given, since that may be asked to find out.
     assert_eq!(output.status.code(), Some(2));
     let said = said(&output);
     let place = |setting: &str| {

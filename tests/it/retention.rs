@@ -41,7 +41,7 @@ async fn a_request_kept_for_no_time_is_erased_and_repeats_and_conflicts_are_stil
     env.publish(job("po_1")).await;
     let replayed = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!((replayed.id(), &replayed.body), (first.id(), &first.body));
-    // another is a conflict, told by what the record has in the clear,
+    // another is a conflict, recognized by what the record has in the clear,
     env.publish(job("po_1").amount(999)).await;
     let letter = env.dead_letter().await;
     let reason = letter.header("x-rejected-reason").unwrap_or_default();
@@ -52,7 +52,7 @@ async fn a_request_kept_for_no_time_is_erased_and_repeats_and_conflicts_are_stil
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
-    // Given three payouts of two attempts each, told: one concluded past every retention, one within, and one long ago
+    // Given three payouts of two attempts each, published: one concluded past every retention, one within, and one long ago
     // whose event is due,
     let env = TestEnv::new().await;
     for id in ["po_old", "po_new", "po_due"] {
@@ -76,14 +76,14 @@ async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
     // when a worker runs and has erased the old attempts, which it comes to last,
     let _worker = env.start_worker().await;
     until_none(&env, "the old attempts are erased", OLD_ATTEMPTS).await;
-    // then old requests and told events are gone too,
-    let told = "SELECT count(*) FROM events WHERE due_at IS NULL";
-    assert_eq!((count(&env, REQUESTS).await, count(&env, told).await), (1, 1));
+    // then old requests and published events are gone too,
+    let published = "SELECT count(*) FROM events WHERE due_at IS NULL";
+    assert_eq!((count(&env, REQUESTS).await, count(&env, published).await), (1, 1));
     // the young have all of theirs,
     let young = env.shown("po_new").unwrap();
     assert_eq!(young["timeline"].as_array().map(Vec::len), Some(2));
     assert!(young["event"].is_object());
-    // what is not told stays, however old,
+    // what is not published stays, however old,
     assert_eq!(count(&env, "SELECT count(*) FROM events WHERE due_at IS NOT NULL").await, 1);
     // and the records are there for ever.
     assert_eq!(count(&env, "SELECT count(*) FROM payout_links WHERE result IS NOT NULL").await, 3);

@@ -12,7 +12,7 @@ async fn what_is_under_way_is_finished() {
     let call = env.provider.hold_next_call();
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     call.arrived().await;
-    // when it is told to stop, and a job comes after that,
+    // when it is stopped, and a job comes after that,
     worker.signal("TERM");
     worker.says("stopping").await;
     env.publish(job("po_2")).await;
@@ -63,12 +63,12 @@ async fn a_row_that_is_being_written_is_given_back_uncalled() {
         (waiting > 0).then_some(())
     })
     .await;
-    // when the worker is told to stop before the row is written,
+    // when the worker is stopped before the row is written,
     worker.signal("TERM");
     worker.says("stopping").await;
     lock.commit().await.unwrap();
     assert!(worker.exited().await.success());
-    // then the row is nobody's, no call is counted, and whoever comes next need not doubt.
+    // then the row is nobody's, no call is counted, and the next worker need not doubt.
     let shown = env.shown("po_1").unwrap();
     assert_eq!((&shown["leased"], &shown["attempts"]), (&false.into(), &0.into()));
     let _next = env.start_worker().await;

@@ -63,7 +63,7 @@ async fn no_command_panics_where_standard_output_is_closed_or_full() {
         assert!(!said.contains("panicked"), "{arguments:?}: {said}");
         assert!(said.contains("cannot write to standard output: No space left"), "{arguments:?}: {said}");
     }
-    // Nor where nobody can be told why.
+    // Nor where no requester gets the reason.
     for arguments in [&["show", "po_9"][..], &["show", "po_1"], &["--help"], &["nonsense"]] {
         for (out, err) in [(closed(), closed()), (full(), full())] {
             let status = env.command(arguments).stdout(out).stderr(err).status().unwrap();

@@ -20,7 +20,7 @@ fn assert_refused(line: &str, reason: &str) {
     assert!(line.starts_with("failed") && line.contains(reason), "{reason}: {line}");
 }
 
-/// A database takes up its new settings a moment after it is told.
+/// A database takes up its new settings a moment after the signal.
 async fn until_refused(env: &TestEnv, reason: &str) {
     eventually(reason, async || checked(env, "database").contains(reason).then_some(())).await;
 }

@@ -55,7 +55,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Leases of the dead have run out: told, not waited for.
+    /// Leases of dead workers have run out: written, not waited for.
     pub async fn lapse(&self) {
         for table in ["payout_links", "events"] {
             let lapse =
@@ -66,9 +66,9 @@ impl<'a> Run<'a> {
         sqlx::query(asked).execute(&self.env.pool).await.unwrap();
     }
 
-    /// Until all is quiet and everybody has heard: whether that came in time. What is missing is for the checker to
-    /// say.
-    pub async fn told(&self, refusals: usize) -> bool {
+    /// Waits until nothing is left to do and every message has arrived. Returns whether that came in time; the checker says
+    /// what is missing.
+    pub async fn settled(&self, refusals: usize) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if self.is_reported(refusals).await {
@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Of this run's keys, at whoever makes them.
+    /// Of this run's keys, at their provider.
     fn links(&self) -> Vec<Link> {
         let keys: BTreeMap<String, &str> =
             self.keys().into_iter().map(|key| (self.kind.reference(key), key)).collect();

@@ -80,7 +80,7 @@ impl Run<'_> {
         if !course.before.is_empty() {
             self.ask_now().await;
             self.announced = course.before.len();
-            self.told(0).await;
+            self.settled(0).await;
         }
         if let Change::Message = course.change {
             let (queue, answers) = self.env.reply_queue().await;

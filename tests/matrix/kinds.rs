@@ -266,13 +266,13 @@ impl Kind {
         (self == Self::WebhookFails).then(|| FaultRule::new(Fault::status(503)))
     }
 
-    /// What is published and finished before anything counts.
+    /// The job that is published and finished before anything counts.
     pub fn first(self, id: &str, webhook: &Value) -> Option<PlannedJob> {
         let has_first = matches!(self, Self::Repeated | Self::Conflicting) || self.course().is_some();
         has_first.then(|| self.planned(id, "first", 1250, webhook))
     }
 
-    /// What is published when it counts.
+    /// The message that is published when it counts.
     pub fn planned_jobs(self, id: &str, webhook: &Value) -> Vec<PlannedJob> {
         let planned = |message: &str, amount| self.planned(id, message, amount, webhook);
         match self {
@@ -298,7 +298,7 @@ impl Kind {
         }
     }
 
-    /// What is published to see whether a worker works still.
+    /// The job that is published to see whether a worker works still.
     pub fn after(self, id: &str, webhook: &Value) -> PlannedJob {
         self.planned(&format!("{id}-after"), "after", 1250, webhook)
     }

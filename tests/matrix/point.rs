@@ -1,4 +1,4 @@
-//! One point: a worker behind the proxies is struck at it, whoever is left goes on, and the checker looks.
+//! One point: a worker behind the proxies is struck at it, the others go on, and the checker looks.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -149,7 +149,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     if let Some(first) = kind.first(&id, &webhook) {
         env.publish(&first.job).await;
         run.planned_jobs.push(first);
-        run.told(0).await;
+        run.settled(0).await;
         run.prepare(&id).await;
         run.before = run.records().await;
     }
@@ -177,20 +177,20 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     run.change(&id).await;
     tokio::select! {
         () = proxies.blows(1) => {}
-        _ = run.told(kind.refusals()) => {}
+        _ = run.settled(kind.refusals()) => {}
     }
 
-    let (first, passed) = proxies.told().await;
+    let (first, passed) = proxies.outcome().await;
     let mut found = Vec::new();
     let mut worker = match first.first().map(|first| first.cut.blow) {
         None => proxies.survivor().unwrap(),
         Some(Blow::Reset | Blow::Silence) => {
             // Nobody helps it: what was begun is finished, and another job after it.
-            let mut is_done = run.told(kind.refusals()).await;
+            let mut is_done = run.settled(kind.refusals()).await;
             let after = kind.after(&id, &webhook).replied_to(reply_queue.as_deref());
             env.publish(&after.job).await;
             run.planned_jobs.push(after);
-            is_done &= run.told(kind.refusals()).await;
+            is_done &= run.settled(kind.refusals()).await;
             let evidence = "the worker did not come to rest by itself".into();
             found.extend((!is_done).then_some(Violation { rule: "R10", evidence }));
             proxies.survivor().unwrap()
@@ -211,8 +211,8 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
                 proxies.watch_over(launch(place, kind, &proxies, OFTEN));
                 tokio::select! {
                     () = proxies.blows(2) => {}
-                    // Where all was told before, it may not have come as far as to know what a signal is.
-                    _ = async { tokio::join!(run.told(kind.refusals()), proxies.another_consumes()) } => {}
+                    // Where all was published before, it may not have come as far as to know what a signal is.
+                    _ = async { tokio::join!(run.settled(kind.refusals()), proxies.another_consumes()) } => {}
                 }
                 run.lapse().await;
             }
@@ -223,7 +223,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         }
     };
     // Only a stopped worker holds nothing unacknowledged. What it gave back is answered once more by the next.
-    run.told(kind.refusals()).await;
+    run.settled(kind.refusals()).await;
     for _ in 0..3 {
         worker.signal("TERM");
         found.extend(stopped(&run, worker).await);
@@ -235,7 +235,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         worker = start(place, kind).await;
         run.hears(heard + run.waiting as usize).await;
     }
-    let (struck, _) = proxies.told().await;
+    let (struck, _) = proxies.outcome().await;
     found.extend(run.unknown_and_uncalled().await);
     found.extend(run.unannounced().await);
     found.extend(history::check(&run.history().await));
@@ -243,14 +243,14 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     Outcome { kind, mode, struck, passed, violations: found, took: started.elapsed() }
 }
 
-/// A worker that was told to stop does so in its time, cleanly, and leaves no lease.
+/// A worker that was stopped does so in its time, cleanly, and leaves no lease.
 async fn stopped(run: &Run<'_>, mut worker: Worker) -> Vec<Violation> {
     let mut evidence = Vec::new();
     match tokio::time::timeout(DEADLINE, worker.exited()).await {
-        Err(_) => evidence.push("a worker that was told to stop runs on".to_owned()),
+        Err(_) => evidence.push("a worker that was stopped runs on".to_owned()),
         Ok(status) if !status.success() => evidence.push(format!("a worker stopped with {status}")),
         Ok(_) if worker.log().contains("grace period over") => {
-            evidence.push("a worker that was told to stop had something under way that did not end".into());
+            evidence.push("a worker that was stopped had something under way that did not end".into());
         }
         Ok(_) => {}
     }

@@ -46,7 +46,7 @@ pub enum Direction {
     In,
 }
 
-/// What is done when a chunk passes: to the worker, or to the connection that it passes on.
+/// The fault when a chunk passes: to the worker, or to the connection that it passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
     /// SIGKILL; the chunk is lost.
@@ -68,7 +68,7 @@ impl Blow {
             Self::KillAfter => "killed after",
             Self::Reset => "connection reset at",
             Self::Silence => "connection silent from",
-            Self::Stop => "told to stop at",
+            Self::Stop => "asked to stop at",
         }
     }
 }
@@ -205,7 +205,7 @@ impl Proxies {
     }
 
     /// The blows that fell, and all chunks that were counted.
-    pub async fn told(&self) -> (Vec<Struck>, Vec<Hit>) {
+    pub async fn outcome(&self) -> (Vec<Struck>, Vec<Hit>) {
         let counter = self.shared.gate.lock().await;
         (counter.struck.clone(), counter.passed.clone())
     }

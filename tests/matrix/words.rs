@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::proxy::{Direction, Service};
 
-/// What is said when a worker is ready for jobs.
+/// The log line when a worker is ready for jobs.
 pub const CONSUMING: &str = "basic.consume-ok";
 
 /// What a pool asks to see whether anybody is there.

@@ -281,7 +281,7 @@ fn r12_accepted_or_rejected_never_both() {
     two.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason: true });
     two.ambiguous.insert("m-1".into());
     assert_eq!(check(&two, TRIES), []);
-    // A rejected message that is no other's duplicate, and is told of a link.
+    // A rejected message that is no other's duplicate, and gets a link.
     caught("R12", &good(), |history| history.messages.push(result(ID, "payout_link.created", "m-2")));
 }
 
@@ -322,7 +322,7 @@ fn r15_progress_until_nothing_is_left() {
     let stalled =
         [sample(0, 5, 3), sample(70, 5, 3), sample(200, 5, 3), sample(201, 6, 2), sample(202, 8, 0)];
     let found = check(&History { progress: stalled.to_vec(), ..good() }, TRIES);
-    assert_eq!(found.len(), 1, "one stall is told once: {found:?}");
+    assert_eq!(found.len(), 1, "one stall is reported once: {found:?}");
     let overdue = |late| Overdue {
         what: ID.into(),
         overdue: Duration::from_secs(late),

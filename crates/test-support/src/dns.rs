@@ -104,7 +104,7 @@ impl Dns {
 fn reply(query: &[u8], asked: &Asked, answer: &dyn Fn(&str, usize) -> Answer) -> Option<Vec<u8>> {
     let query = Message::from_vec(query).ok()?;
     let question = query.queries.first()?;
-    // Resolvers mix upper and lower case, to be told from forgeries.
+    // Resolvers mix upper and lower case, so that a forgery shows.
     let name = question.name().to_lowercase().to_utf8().trim_end_matches('.').to_owned();
     let before = {
         let mut asked = asked.lock().unwrap();

@@ -26,7 +26,7 @@ pub struct Job {
     pub headers: Vec<(String, String)>,
     /// Headers of any type.
     pub table: FieldTable,
-    /// Whatever else a message has.
+    /// The other properties of a message.
     pub properties: BasicProperties,
     json: Value,
 }

@@ -29,9 +29,9 @@ pub enum Mode {
     Slow(Duration),
     /// Connections are reset, new ones refused: nobody listens.
     Refuse,
-    /// Half-open: what is sent is swallowed, in both directions, and nobody is told.
+    /// Half-open: what is sent is swallowed, in both directions, and neither side notices.
     Silent,
-    /// What the service says is swallowed; what it is told arrives.
+    /// What the service says is swallowed; what it is sent arrives.
     AnswersLost,
 }
 

@@ -41,7 +41,7 @@ fn made(pool: PgPool, names: &[&str], limits: BatchLimits) -> Store {
     Store::new(pool, keys, settings)
 }
 
-/// Migrated; whoever has its connection keeps it from all others.
+/// A migrated database with one connection: its holder keeps it from all others.
 pub async fn pool_of_one(env: &TestEnv) -> PgPool {
     migrate(&env.pool).await.unwrap();
     let options = env.pool.connect_options().as_ref().clone();

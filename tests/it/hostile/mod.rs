@@ -70,7 +70,7 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // and is told, within bounds;
+    // and is reported, within bounds;
     let refused = |heard: &crate::support::Heard| heard.kind() == "payout_link.rejected";
     eventually("every refusal", async || {
         (env.results().iter().filter(|heard| refused(heard)).count() >= bad.len()).then_some(())
@@ -155,7 +155,7 @@ async fn headers_of_any_depth_and_size_are_survived() {
         );
     }
     raw.publish(queue, b"bad", HEADERS | MESSAGE_ID, &[long(&table), short(b"full and bad")].concat());
-    // then the good one is created, the others refused and told,
+    // then the good one is created, the others rejected and reported,
     assert_eq!(env.result_of("deep").await.kind(), "payout_link.created");
     for id in ["deep and bad", "full and bad"] {
         assert_eq!(env.answer_to(id).await.error_code().as_deref(), Some("INVALID_JOB"), "{id}");

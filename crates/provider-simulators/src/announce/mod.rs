@@ -24,7 +24,7 @@ pub struct Announce {
     pub url: String,
     /// The first one signs. Revolut signs with each of them, as it does while they rotate.
     pub secrets: Vec<String>,
-    /// What is wrong with them, if anything.
+    /// How they differ from correct webhooks, if they do.
     #[serde(default)]
     pub behaviour: Behaviour,
 }

@@ -186,7 +186,7 @@ impl Fault {
         }
     }
 
-    /// What is answered in place of the true answer, which is there only if the work was done.
+    /// The answer in place of the true one, which is there only if the work was done.
     fn spoil(&self, form: &Form, answer: Option<&Answer>) -> Option<Answer> {
         let spoilt = match self {
             Self::Slow { .. } | Self::Silence | Self::Hold(_) => return None,

@@ -13,7 +13,7 @@ pub(super) struct Fields {
     whole: Map<String, Value>,
 }
 
-/// What is wrong with a request. Never with a value: it may be a secret.
+/// The problem of a request. Never with a value: it may be a secret.
 #[derive(Debug)]
 pub(super) enum Problem {
     NotAnObject,

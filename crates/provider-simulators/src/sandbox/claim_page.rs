@@ -81,14 +81,11 @@ pub(super) fn notice(notice: &Notice<'_>) -> String {
             "It can be claimed once only. Nothing was changed.",
             Some(link),
         ),
-        Notice::Cancelled(link) => (
-            "neutral",
-            "This payout was cancelled",
-            "Ask whoever sent you the link for the reason.",
-            Some(link),
-        ),
+        Notice::Cancelled(link) => {
+            ("neutral", "This payout was cancelled", "Ask the sender of the link for the reason.", Some(link))
+        }
         Notice::Expired(link) => {
-            ("neutral", "This link has expired", "Ask whoever sent you the link for a new one.", Some(link))
+            ("neutral", "This link has expired", "Ask the sender of the link for a new one.", Some(link))
         }
         Notice::Unknown => {
             ("neutral", "There is no such payout link", "Check that the address was copied as a whole.", None)

@@ -1,4 +1,4 @@
-//! A merchant's webhook receiver: keeps what it gets, checks signatures, and fails when told to.
+//! A merchant's webhook receiver: keeps what it gets, checks signatures, and fails on request.
 //!
 //! `POST /webhooks`, or any path below it, takes a webhook: 204, or 401 where secrets are known and none of them
 //! signed it. `GET /webhooks` lists them all, `GET /webhooks?reference=po_1001` those about one payout.

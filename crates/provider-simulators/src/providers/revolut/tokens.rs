@@ -42,7 +42,7 @@ pub struct RevolutClient {
     pub access_token: Option<String>,
 }
 
-/// What is told may be longer than a clock can count.
+/// A lifetime may be longer than a clock can count.
 const MAX_LIFETIME: Duration = Duration::from_hours(365 * 24);
 
 impl RevolutClient {
