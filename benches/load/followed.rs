@@ -145,7 +145,7 @@ pub async fn run(arguments: &Arguments) {
             command.spawn().unwrap()
         })
         .await;
-    upstream.send_all((0..jobs).map(|job| body(job, merchant))).await;
+    upstream.send_all((0..jobs).map(|job| ("", body(job, merchant)))).await;
     until("links are created", || world.created.count() == jobs).await;
     // The order of jobs is not that of links.
     let ids: Vec<(String, String)> =

@@ -1,10 +1,12 @@
 //! Reads the database's part of a history.
 
+use std::collections::HashSet;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::postgres::{Audited, AuditedEvent, Store, StoreError};
-use history_checker::{EarlierEvent, Event, Leak, OperatorAction, Record, Secrets, key};
+use history_checker::{EarlierEvent, Event, LaterEvent, Leak, OperatorAction, Record, Secrets, key};
 
 /// Size of a page. Its rows are in memory twice.
 const PAGE: i64 = 1000;
@@ -54,6 +56,46 @@ pub async fn read_actions(
         event: event(earlier.event),
     });
     Ok((actions.collect(), earlier.collect()))
+}
+
+/// Reads the events after the conclusions, and finds secrets stored unencrypted with them. `since`: as for [`read_records`].
+///
+/// # Errors
+///
+/// If the database does not answer.
+pub async fn read_later(
+    store: &Store,
+    since: Option<OffsetDateTime>,
+    secrets: &Secrets,
+) -> Result<(Vec<LaterEvent>, Vec<Leak>), StoreError> {
+    let (mut later, mut leaks, mut after) = (Vec::new(), Vec::new(), Uuid::nil());
+    loop {
+        let page = store.audit_later(since, after, PAGE, !secrets.is_empty()).await?;
+        let Some(last) = page.last() else { return Ok((later, leaks)) };
+        after = last.event.id;
+        for audited in page {
+            let text = audited.text.as_deref().unwrap_or_default();
+            leaks.extend(secrets.find(text, || format!("the database, event {}", audited.event.id)));
+            let key = key(&audited.merchant_id, &audited.merchant_payout_id);
+            later.push(LaterEvent { key, event: event(audited.event) });
+        }
+    }
+}
+
+/// Reads the keys of links that are still asked about. `since`: as for [`read_records`].
+///
+/// # Errors
+///
+/// If the database does not answer.
+pub async fn read_followed(
+    store: &Store,
+    since: Option<OffsetDateTime>,
+) -> Result<HashSet<String>, StoreError> {
+    let followed = store.audit_followed(since).await?;
+    Ok(followed
+        .iter()
+        .map(|(merchant_id, merchant_payout_id)| key(merchant_id, merchant_payout_id))
+        .collect())
 }
 
 fn record(audited: Audited) -> Record {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::output::say;
-use super::records::{read_actions, read_records};
+use super::records::{read_actions, read_followed, read_later, read_records};
 use crate::{
     config::Config,
     domain::{ReplayRule, idempotency_key_of},
@@ -79,6 +79,10 @@ pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Resul
     history.records = records;
     (history.actions, history.earlier) = read_actions(&store, arguments.since).await.context("database")?;
     history.leaks.extend(leaks);
+    let (later, leaks) = read_later(&store, arguments.since, &secrets).await.context("database")?;
+    history.later = later;
+    history.leaks.extend(leaks);
+    history.asked_later = Some(read_followed(&store, arguments.since).await.context("database")?);
 
     let tries = u32::try_from(config.webhooks.schedule_seconds.len()).unwrap_or(u32::MAX).saturating_add(1);
     let unchecked = arguments.unchecked();

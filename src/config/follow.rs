@@ -55,6 +55,13 @@ impl FollowSection {
         if self.concurrency == 0 {
             problems.push("follow.concurrency is 0: no question could be asked".to_owned());
         }
+        if !self.enabled && !self.webhook_secrets.is_empty() {
+            problems.push(
+                "follow.webhook_secrets is set, and follow.enabled is false: the provider's webhooks would be stored, and \
+                 nobody would ask about their links. Remove one of both"
+                    .to_owned(),
+            );
+        }
         if policy.min_interval.is_zero() {
             problems.push("follow.min_interval_seconds is 0: set 1 or more".to_owned());
         }

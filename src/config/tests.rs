@@ -219,6 +219,15 @@ fn what_does_not_go_together_is_refused() {
 }
 
 #[test]
+fn webhooks_of_an_account_that_asks_nothing_are_refused() {
+    let silent = EXAMPLE.replace("\nenabled = true", "\nenabled = false");
+    assert!(load_text(&silent, &[]).is_ok());
+    let said = problems(&silent.replace("webhook_secrets = []", "webhook_secrets = [\"canary\"]"), &[]);
+    assert!(said.contains("follow.webhook_secrets") && said.contains("follow.enabled"), "{said}");
+    assert!(!said.contains("canary"), "{said}");
+}
+
+#[test]
 fn the_environment_lies_over_the_file() {
     let config = load_text(
         EXAMPLE,

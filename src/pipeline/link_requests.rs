@@ -32,7 +32,24 @@ impl Pipeline {
     /// Takes a message about a link: stores it, then acknowledges it. An invalid one, and one about an unknown record, is
     /// rejected.
     pub(super) async fn take_link_request(&self, delivery: &Delivery, kind: LinkRequestKind) {
-        let request = match self.read_link_request(delivery, kind) {
+        if delivery.is_suspect() {
+            return Box::pin(self.take_suspect_request(delivery, kind)).await;
+        }
+        let request = {
+            let _no_suspect = self.suspects.read().await;
+            self.read_link_request(delivery, kind)
+        };
+        self.store_link_request(delivery, kind, request).await;
+    }
+
+    /// Stores a message about a link that was read, or rejects it.
+    pub(super) async fn store_link_request(
+        &self,
+        delivery: &Delivery,
+        kind: LinkRequestKind,
+        request: Result<LinkRequest, Rejection>,
+    ) {
+        let request = match request {
             Ok(request) => request,
             Err(rejection) => {
                 let merchant_payout_id = contract::claimed_identifier(&delivery.body, None);
@@ -67,7 +84,21 @@ impl Pipeline {
         }
     }
 
-    fn read_link_request(
+    /// Rejects a message without reading it, unless it was stored before.
+    pub(super) async fn reject_request_unless_stored(
+        &self,
+        delivery: &Delivery,
+        kind: LinkRequestKind,
+        rejection: &Rejection,
+    ) {
+        match self.store.is_link_request_stored(request_id(delivery, kind)).await {
+            Ok(true) => delivery.acknowledge(),
+            Ok(false) => self.reject_as(delivery, rejection, None).await,
+            Err(error) => self.report(&error),
+        }
+    }
+
+    pub(super) fn read_link_request(
         &self,
         delivery: &Delivery,
         kind: LinkRequestKind,

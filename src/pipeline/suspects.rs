@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Pipeline, reading::Readable, reject::message_digest, work::Work};
 use crate::{
-    domain::{Rejection, RejectionCode},
+    domain::{LinkRequestKind, Rejection, RejectionCode},
     rabbitmq::Delivery,
 };
 
@@ -25,20 +25,44 @@ impl Pipeline {
             return None;
         }
         let digest = message_digest(delivery, "suspect");
-        let unfinished = match self.store.begin_suspect(&digest).await {
-            Ok(unfinished) => unfinished,
+        let unfinished = self.begin_suspect(&digest).await?;
+        let work = self.process_suspect(delivery, unfinished).await;
+        self.end_suspect(&digest).await;
+        work
+    }
+
+    /// Processes a message about a link that came back several times, as [`Pipeline::take_suspect`] does with a job.
+    pub(super) async fn take_suspect_request(&self, delivery: &Delivery, kind: LinkRequestKind) {
+        let _alone = self.suspects.write().await;
+        if delivery.is_stale() {
+            return;
+        }
+        let digest = message_digest(delivery, "suspect");
+        let Some(unfinished) = self.begin_suspect(&digest).await else { return };
+        if unfinished < self.settings.max_unfinished_begins {
+            self.store_link_request(delivery, kind, self.read_link_request(delivery, kind)).await;
+        } else {
+            self.reject_request_unless_stored(delivery, kind, &poison(unfinished)).await;
+        }
+        self.end_suspect(&digest).await;
+    }
+
+    async fn begin_suspect(&self, digest: &[u8; 32]) -> Option<u32> {
+        match self.store.begin_suspect(digest).await {
+            Ok(unfinished) => Some(unfinished),
             Err(error) => {
                 self.report(&error);
-                return None;
+                None
             }
-        };
-        let work = self.process_suspect(delivery, unfinished).await;
-        // The worker survived it: its next delivery counts from zero.
-        let ended = self.until_long_stopped(Box::pin(self.store.end_suspect(&digest))).await;
+        }
+    }
+
+    /// The worker survived the message: its next delivery counts from zero.
+    async fn end_suspect(&self, digest: &[u8; 32]) {
+        let ended = self.until_long_stopped(Box::pin(self.store.end_suspect(digest))).await;
         if let Some(Err(error)) = ended {
             self.report(&error);
         }
-        work
     }
 
     /// Processes a suspect message. `unfinished`: how often its processing began before without an end.

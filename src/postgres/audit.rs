@@ -79,7 +79,88 @@ pub struct AuditedEarlier {
     pub event: AuditedEvent,
 }
 
+/// An event that came after the conclusion of its record.
+#[derive(Debug)]
+pub struct AuditedLater {
+    /// `x-merchant-id` of the record.
+    pub merchant_id: String,
+    /// `merchant_payout_id` of the record.
+    pub merchant_payout_id: String,
+    /// The event itself.
+    pub event: AuditedEvent,
+    /// All stored text of the event, if it was asked for.
+    pub text: Option<Vec<u8>>,
+}
+
 impl Store {
+    /// Reads at most `limit` events that came after the conclusions of their records, of records created at `since` or
+    /// later, in the order of their ids, beginning after `after`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn audit_later(
+        &self,
+        since: Option<OffsetDateTime>,
+        after: Uuid,
+        limit: i64,
+        with_text: bool,
+    ) -> Result<Vec<AuditedLater>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            SELECT
+                p.merchant_id, p.merchant_payout_id, e.id, e.type, e.published_at IS NOT NULL AS "published!",
+                e.due_at IS NOT NULL AS "due!", e.holder IS NOT NULL AS "leased!", e.webhook_state, e.webhook_attempts,
+                CASE WHEN $4 THEN convert_to(row_to_json(e)::text, 'UTF8') END AS text
+            FROM events e JOIN payout_links p ON p.id = ANY (ARRAY[e.payout_link_id])
+            WHERE e.id > $2 AND e.sequence > 1 AND e.id IS DISTINCT FROM p.event_id AND e.earlier_result IS NULL
+                AND coalesce(p.created_at >= $1, true)
+            ORDER BY e.id LIMIT $3
+            "#,
+            since,
+            after,
+            limit,
+            with_text,
+        )
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
+        let later = rows.into_iter().map(|row| AuditedLater {
+            merchant_id: row.merchant_id,
+            merchant_payout_id: row.merchant_payout_id,
+            event: AuditedEvent {
+                id: row.id,
+                r#type: row.r#type,
+                published: row.published,
+                due: row.due,
+                leased: row.leased,
+                webhook_state: row.webhook_state,
+                webhook_attempts: row.webhook_attempts,
+            },
+            text: row.text,
+        });
+        Ok(later.collect())
+    }
+
+    /// Reads the keys of links that are still asked about, of records created at `since` or later: their last statuses may
+    /// be unknown so far.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn audit_followed(
+        &self,
+        since: Option<OffsetDateTime>,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = sqlx::query!(
+            "SELECT merchant_id, merchant_payout_id FROM payout_links
+             WHERE follow_due_at IS NOT NULL AND coalesce(created_at >= $1, true)",
+            since
+        )
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
+        Ok(rows.into_iter().map(|row| (row.merchant_id, row.merchant_payout_id)).collect())
+    }
+
     /// Reads the acts of operators that conclude records again, about records created at `since` or later. They are few.
     ///
     /// # Errors

@@ -103,6 +103,20 @@ impl Store {
         .await
     }
 
+    /// Returns whether a message about a link is stored and waits for its answer.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn is_link_request_stored(&self, id: Uuid) -> Result<bool, StoreError> {
+        let stored = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM link_requests WHERE id = $1) AS "exists!""#,
+            id
+        )
+        .fetch_one(&self.pool);
+        answered(&self.pool, stored).await
+    }
+
     /// Makes the links due that requests wait for: a link to cancel, once it is created, and a link whose status is to be
     /// asked for. A record whose provider was never called is due too: it ends without a call. `connectors`: the accounts
     /// that follow their links. Returns how many.

@@ -116,7 +116,7 @@ pub use self::{
     accepted::Accepted,
     acted::ActedRecord,
     acts::ActLock,
-    audit::{Audited, AuditedAction, AuditedEarlier, AuditedEvent},
+    audit::{Audited, AuditedAction, AuditedEarlier, AuditedEvent, AuditedLater},
     batch::{BatchLimits, MIN_CONNECTIONS},
     cancel::CancelState,
     clock::ClockState,

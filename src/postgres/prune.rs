@@ -41,7 +41,8 @@ impl Store {
         Ok(Batch { rows: usize::try_from(erased.rows_affected()).unwrap_or(usize::MAX), last: None })
     }
 
-    /// Deletes at most `limit` completely delivered events from before `cut_off`.
+    /// Deletes at most `limit` completely delivered events from before `cut_off`. The newest event of a link that is asked
+    /// about stays: it has the URL of the next webhook.
     ///
     /// # Errors
     ///
@@ -56,7 +57,11 @@ impl Store {
             "DELETE FROM events
              WHERE id = ANY(ARRAY(
                  SELECT id FROM events
-                 WHERE id > $1 AND id < $2 AND due_at IS NULL
+                 WHERE id > $1 AND id < $2 AND due_at IS NULL AND NOT EXISTS (
+                     SELECT FROM payout_links p
+                     WHERE p.id = ANY (ARRAY[events.payout_link_id]) AND p.follow_due_at IS NOT NULL
+                         AND coalesce(p.newest_event_id, p.event_id) = events.id
+                 )
                  ORDER BY id LIMIT $3
                  FOR UPDATE SKIP LOCKED
              ))

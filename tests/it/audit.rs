@@ -68,6 +68,10 @@ async fn a_history_is_audited() {
     env.publish(job("po_3").amount(0).message_id("invalid")).await;
     let dead: Vec<Heard> = [env.dead_letter().await, env.dead_letter().await].into();
     env.wait_for_results("po_1", 2).await;
+    // The link is taken back: its record has a later event.
+    assert!(env.run(&["cancel", "po_1", "--reason", "audit"]).status.success());
+    env.wait_for_results("po_1", 3).await;
+    env.webhooks(3).await;
     env.result_of("po_3").await;
     assert!(worker.stop().await.success());
 
@@ -128,6 +132,20 @@ async fn a_history_is_audited() {
     let webhook = files.webhooks.remove(0);
     files.assert_caught("R7");
     files.webhooks.insert(0, webhook);
+    // or those of a later event were, or its provider had never said so,
+    let is_later = |line: &Value| line.to_string().contains("payout_link.cancelled");
+    let place = files.results.iter().position(is_later).unwrap();
+    let result = files.results.remove(place);
+    files.assert_caught("R6");
+    files.results.insert(place, result);
+    let place = files.webhooks.iter().position(is_later).unwrap();
+    let webhook = files.webhooks.remove(place);
+    files.assert_caught("R7");
+    files.webhooks.insert(place, webhook);
+    let link = files.ledger[0].clone();
+    files.ledger[0]["history"].as_array_mut().unwrap().pop();
+    files.assert_caught("R21");
+    files.ledger[0] = link;
     // or something secret stood in a log, then it is reported, and nothing of the secret.
     files.secrets = "connected to RabbitMQ, consuming\n";
     files.assert_caught("R11");

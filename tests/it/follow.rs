@@ -1,8 +1,8 @@
 //! A created link is followed until it is paid or over: each change is an event of the same record.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use provider_simulators::sandbox::{Fault, FaultRule, LinkChange, Operation, Received};
+use provider_simulators::sandbox::{Fault, FaultRule, LinkChange, Operation, Received, Receiver};
 use serde_json::{Value, json};
 
 use crate::support::{Heard, Setup, TestEnv, eventually, job};
@@ -253,12 +253,7 @@ async fn a_cancel_without_effect_does_not_explain_a_later_end() {
     env.provider.inject_fault(FaultRule::new(Fault::status(503)).on(Operation::Cancel).always());
     let begin = "UPDATE payout_links SET cancel_requested_at = now(), follow_due_at = now()";
     sqlx::query(begin).execute(&env.pool).await.unwrap();
-    eventually("a cancel has begun", async || {
-        let begun = "SELECT count(*) FROM payout_links WHERE cancelled_at IS NOT NULL";
-        let begun: i64 = sqlx::query_scalar(begun).fetch_one(&env.pool).await.unwrap();
-        (begun == 1).then_some(())
-    })
-    .await;
+    cancels(&env, 1).await;
     // when the link is claimed, opened again, and expires,
     let webhooks = changes(
         &env,
@@ -268,6 +263,78 @@ async fn a_cancel_without_effect_does_not_explain_a_later_end() {
     );
     // then it has expired.
     webhooks.await;
+}
+
+/// Waits for so many calls that cancel a link.
+async fn cancels(env: &TestEnv, count: usize) {
+    eventually("a cancel", async || {
+        let calls = env.provider.ledger().calls;
+        let cancels = calls.iter().filter(|call| call.operation == Operation::Cancel).count();
+        (cancels >= count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_expires_after_a_cancel_that_failed_has_expired() {
+    for fault in [Fault::status(422), Fault::status(503)] {
+        // Given a provider that carries no cancel out,
+        let env = dense().build().await;
+        let _worker = env.start_worker().await;
+        env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+        env.wait_until_delivered("po_1").await;
+        env.provider.inject_fault(FaultRule::new(fault).on(Operation::Cancel).always());
+        let request = "UPDATE payout_links SET cancel_requested_at = now(), follow_due_at = now()";
+        sqlx::query(request).execute(&env.pool).await.unwrap();
+        cancels(&env, 3).await;
+        // when the link expires, then its merchant does not hear of a cancel.
+        env.provider.change(&link_of(&env, 0), LinkChange::Expire).unwrap();
+        let webhooks = env.webhooks(2).await;
+        assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "expired"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_links_of_one_account_do_not_delay_another() {
+    // Given an account whose provider never answers, with a hundred thousand links that are due,
+    let silent = Receiver::start(&[]).await.unwrap();
+    silent.inject_fault(FaultRule::new(Fault::Silence).always());
+    let env = dense().set("connectors.mute.url", silent.url()).build().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_0")).await;
+    env.result_of("po_0").await;
+    worker.stop().await;
+    sqlx::query(
+        "INSERT INTO payout_links (
+            id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency,
+            destination_currency, state, created_at, concluded_at, payout_status, connector_payout_id, result,
+            event_id, link_status, follow_due_at
+        )
+        SELECT
+            gen_random_uuid(), '', 'crowd-' || number, request_fingerprint, 'mute', 1000, 'EUR', 'EUR', 'created', now(), now(),
+            'REQUIRES_FULFILLMENT', 'crowd-' || number, result, gen_random_uuid(), 'unclaimed', now()
+        FROM payout_links, generate_series(1, 100000) number",
+    )
+    .execute(&env.pool)
+    .await
+    .unwrap();
+    // when a link of another account changes,
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_delivered("po_1").await;
+    eventually("the crowd is asked about", async || {
+        let asked =
+            "SELECT count(*) FROM payout_links WHERE connector = 'mute' AND follow_holder IS NOT NULL";
+        let asked: i64 = sqlx::query_scalar(asked).fetch_one(&env.pool).await.unwrap();
+        (asked > 0).then_some(())
+    })
+    .await;
+    let changed = Instant::now();
+    env.provider.change(&link_of(&env, 1), LinkChange::Claim).unwrap();
+    // then it is asked about in its own time, and so is the crowd.
+    let webhooks = env.webhooks(2).await;
+    assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "claimed"]);
+    assert!(changed.elapsed() < Duration::from_secs(8), "{:?}", changed.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,20 +28,24 @@ async fn a_message_that_keeps_coming_back_is_no_poison() {
 
 /// Starts worker after worker. Each dies while it waits for the table, with the message begun and not written down.
 async fn let_workers_die(env: &TestEnv) {
+    let_workers_die_of(env, "payout_links", &env.names.jobs_queue).await;
+}
+
+async fn let_workers_die_of(env: &TestEnv, table: &str, queue: &str) {
     let mut lock = env.pool.begin().await.unwrap();
-    sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
+    let statement = format!("LOCK TABLE {table} IN SHARE MODE");
+    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *lock).await.unwrap();
     // (three times it is delivered like any other)
     for begun in [0, 0, 0, 1, 2] {
         let mut worker = env.start_worker().await;
         eventually("the job is taken", async || {
             let of = "SELECT coalesce(sum(begun), 0)::bigint FROM suspect_messages";
             let begins: i64 = sqlx::query_scalar(of).fetch_one(&env.pool).await.unwrap();
-            (env.ready(&env.names.jobs_queue).await == 0 && begins == begun).then_some(())
+            (env.ready(queue).await == 0 && begins == begun).then_some(())
         })
         .await;
         worker.kill();
-        eventually("the job is back", async || (env.ready(&env.names.jobs_queue).await == 1).then_some(()))
-            .await;
+        eventually("the job is back", async || (env.ready(queue).await == 1).then_some(())).await;
     }
     lock.commit().await.unwrap();
 }
@@ -93,6 +97,29 @@ async fn a_message_that_cannot_be_read_without_a_death_is_rejected_unread() {
     assert_eq!(rejected.kind(), "payout_link.rejected");
     assert!(rejected.json().get("merchant_payout_id").is_none());
     assert!(env.provider.ledger().links.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_about_a_link_that_kills_every_worker_is_taken_for_poison() {
+    // Given a cancel at which worker after worker dies before it has written it down,
+    let env = Setup::default().set("worker.max_unfinished_begins", 2).build().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.result_of("po_1").await;
+    worker.stop().await;
+    let body = r#"{"merchant_payout_id": "po_1"}"#;
+    env.publish_to("cancel", job("-").raw(body.as_bytes()).message_id("c_1")).await;
+    let_workers_die_of(&env, "link_requests", &env.names.cancel_queue()).await;
+    // when the next worker finds it, then it is rejected, nothing is cancelled, and others are carried out.
+    let _worker = env.start_worker().await;
+    let dead = env.dead_letter().await;
+    assert!(dead.header("x-rejected-reason").unwrap().contains("began 2 times and never ended"));
+    let requested = "SELECT count(*) FROM payout_links WHERE cancel_requested_at IS NOT NULL";
+    let requested: i64 = sqlx::query_scalar(requested).fetch_one(&env.pool).await.unwrap();
+    assert_eq!(requested, 0);
+    env.publish_to("cancel", job("-").raw(body.as_bytes()).message_id("c_2")).await;
+    env.wait_for_results("po_1", 2).await;
+    no_suspects(&env).await;
 }
 
 /// A job that was accepted is never rejected.

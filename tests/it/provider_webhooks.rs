@@ -364,6 +364,39 @@ async fn a_flood_without_proof_delays_no_job_and_stores_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_whose_webhooks_nobody_took_are_found_by_asking() {
+    // Given a provider whose webhooks find no listener, again and again, and never come again,
+    let env = Setup::default()
+        .set("connectors.sandbox.follow.min_interval_seconds", 1)
+        .set("connectors.sandbox.follow.max_interval_seconds", 1)
+        .build()
+        .await;
+    let _worker = env.start_worker().await;
+    env.provider.announce(Some(Announce::to("http://127.0.0.1:1/connectors/sandbox/webhooks", SECRET)));
+    let created = async |id: &str| {
+        env.publish(job(id).with("webhook_url", env.webhook_url())).await;
+        env.result_of(id).await.json()["connector_payout_id"].as_str().unwrap().to_owned()
+    };
+    let (paid, expired) = (created("po_1").await, created("po_2").await);
+    env.wait_until_delivered("po_1").await;
+    env.wait_until_delivered("po_2").await;
+    // when links change, then their merchant hears of the last status of each.
+    env.provider.change(&paid, LinkChange::Claim).unwrap();
+    env.provider.change(&paid, LinkChange::Pay).unwrap();
+    env.provider.change(&expired, LinkChange::Expire).unwrap();
+    let webhooks = env.webhooks(5).await;
+    let types: Vec<&str> = webhooks.iter().filter_map(|webhook| webhook.event_type.as_deref()).collect();
+    for wanted in ["payout_link.claimed", "payout_link.succeeded", "payout_link.expired"] {
+        assert!(types.contains(&wanted), "{types:?}");
+    }
+    eventually("the webhooks of the provider are given up", async || {
+        let announced = env.provider.ledger().announcements;
+        (announced.len() >= 3 && announced.iter().all(|one| one.status.is_none())).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_warns_of_a_listener_that_accepts_nothing() {
     let mut env = Setup::default().set("worker.provider_webhooks_listen", "127.0.0.1:0").build().await;
     let warning =

@@ -1,9 +1,10 @@
 //! Finished data is deleted after its retention, and duplicates still get a reply.
 
-use provider_simulators::sandbox::Fault;
+use provider_simulators::sandbox::{Fault, LinkChange};
 use serde_json::Value;
+use time::OffsetDateTime;
 
-use crate::support::{Setup, TestEnv, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job, store};
 
 async fn count(env: &TestEnv, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&env.pool).await.unwrap()
@@ -73,6 +74,8 @@ async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
     .await
     .unwrap();
     assert_eq!(count(&env, OLD_ATTEMPTS).await, 4);
+    // The links are over: one that is asked about keeps its newest event.
+    sqlx::query("UPDATE payout_links SET follow_due_at = NULL").execute(&env.pool).await.unwrap();
     // when a worker runs and has erased the old attempts, which it comes to last,
     let _worker = env.start_worker().await;
     until_none(&env, "the old attempts are erased", OLD_ATTEMPTS).await;
@@ -108,6 +111,46 @@ async fn webhooks_of_providers_are_deleted_after_a_week() {
     let left = count(&env, "SELECT count(*) FROM provider_webhooks").await;
     assert!((10_000..=10_080).contains(&left), "{left}");
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_asked_about_keeps_the_event_that_the_next_one_follows() {
+    // Given links that were created and claimed, whose events are past their retention,
+    let env = Setup::default()
+        .set("connectors.sandbox.follow.min_interval_seconds", 1)
+        .set("connectors.sandbox.follow.max_interval_seconds", 1)
+        .build()
+        .await;
+    let _worker = env.start_worker().await;
+    let store = store(env.pool.clone());
+    let prune = async || {
+        let tomorrow = OffsetDateTime::now_utc() + time::Duration::DAY;
+        eventually("all is delivered", async || {
+            let due = count(&env, "SELECT count(*) FROM events WHERE due_at IS NOT NULL").await;
+            (due == 0).then_some(())
+        })
+        .await;
+        store.delete_events(tomorrow, None, 1000).await.unwrap().rows
+    };
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_delivered("po_1").await;
+    let link = env.provider.ledger().links[0].id.clone();
+    assert_eq!(prune().await, 0);
+    env.provider.change(&link, LinkChange::Claim).unwrap();
+    env.webhooks(2).await;
+    // when they are deleted, then the newest stays,
+    assert_eq!(prune().await, 1);
+    // and the next one follows it, with its number and its webhook.
+    env.provider.change(&link, LinkChange::Fail).unwrap();
+    let sequences: Vec<Value> = env.webhooks(3).await.iter().map(|webhook| sequence(&webhook.body)).collect();
+    assert_eq!(sequences, [1, 2, 3]);
+    // A link that is over is not asked about, and keeps none.
+    assert_eq!(prune().await, 2);
+    assert_eq!(count(&env, "SELECT count(*) FROM events").await, 0);
+}
+
+fn sequence(body: &str) -> Value {
+    serde_json::from_str::<Value>(body).unwrap()["data"]["sequence"].clone()
 }
 
 /// As if the payout had been made so many days ago: times, and the ids, which are times, too.

@@ -38,7 +38,7 @@ const EACH: [Faults; 12] = [
     Faults { changes: 3, ..NONE },
     Faults { changes: 2, crashes: 1, ..NONE },
     Faults { changes: 2, pauses: 1, ..NONE },
-    Faults { changes: 2, losses: 1, repeats: 1, ..NONE },
+    Faults { changes: 1, losses: 1, repeats: 1, ..NONE },
     Faults { changes: 1, messages: 1, crashes: 1, ..NONE },
     Faults { changes: 1, messages: 1, losses: 1, ..NONE },
     Faults { changes: 1, commands: 1, pauses: 1, ..NONE },
@@ -50,7 +50,8 @@ const EACH: [Faults; 12] = [
 ];
 
 /// Minutes, in a release build.
-const MORE: [Faults; 9] = [
+const MORE: [Faults; 10] = [
+    Faults { changes: 2, losses: 1, repeats: 1, ..NONE },
     Faults { changes: 2, messages: 1, losses: 1, ..NONE },
     Faults { changes: 2, commands: 1, pauses: 1, ..NONE },
     Faults { changes: 1, messages: 1, late: 1, ..NONE },
