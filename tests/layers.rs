@@ -62,6 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "connectors",
             "contract",
             "domain",
+            "http_client",
             "pipeline",
             "postgres",
             "rabbitmq",

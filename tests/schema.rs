@@ -59,7 +59,7 @@ fn whole() -> Value {
         "merchant_payout_id": "po_1",
         "address": {"billing_address": address, "shipping_address": address},
         "connector_feature_data": "{}",
-        "payout_method_data": {"passthrough": {"psp_token": "t"}},
+        "payout_method_data": {"passthrough": {"psp_token": "t", "token_type": "CARD"}},
         "connector_quote_id": "q_1",
         "connector_payout_id": "c_1",
         "amount": {"minor_amount": 1250, "currency": "EUR"},

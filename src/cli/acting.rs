@@ -165,11 +165,12 @@ pub(super) struct Reports {
     held: Vec<Report>,
     done: usize,
     others: Vec<ExitStatus>,
+    interrupted: bool,
 }
 
 impl Reports {
     pub(super) fn new(output: Output) -> Self {
-        Self { output, held: Vec::new(), done: 0, others: Vec::new() }
+        Self { output, held: Vec::new(), done: 0, others: Vec::new(), interrupted: false }
     }
 
     /// Reports an act on the record with this id: what was done, or why not.
@@ -216,12 +217,27 @@ impl Reports {
         }
     }
 
+    /// Says which records were not acted on after an interrupt, and how to go on.
+    pub(super) fn interrupted(&mut self, left: &[String]) {
+        self.interrupted = true;
+        let Some(next) = left.first() else { return };
+        note(format_args!(
+            "interrupted: {} done, {} not done, and {} not touched. With --where, the same command goes on: a record that it \
+             has acted on does not match any more. With ids, go on from {}",
+            self.done,
+            self.others.len(),
+            left.len(),
+            escape_control(next)
+        ));
+    }
+
     /// Ends the reports: `Done` if every act was done, `InPart` if some were, otherwise the status of the first.
     pub(super) fn end(self) -> anyhow::Result<ExitStatus> {
         if self.output.format() == Format::Json {
             self.output.objects(&self.held, text)?;
         }
         Ok(match (self.done, self.others.first()) {
+            _ if self.interrupted => ExitStatus::InPart,
             (_, None) => ExitStatus::Done,
             (0, Some(first)) => *first,
             (_, Some(_)) => ExitStatus::InPart,

@@ -1,14 +1,17 @@
-//! Selects many records for a command that acts: a preview, a confirmation, and a rate.
+//! Selects many records for a command that acts: a preview, a confirmation, and a rate. Acts on them one after another.
 
-use std::time::Duration;
+use std::{pin::pin, rc::Rc, time::Duration};
 
 use anyhow::Context;
 use time::format_description::well_known::Rfc3339;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
 use uuid::Uuid;
 
 use super::{
-    acting::Acting,
+    acting::{Acting, Reports},
     confirm::confirm,
     exit::{Ended, ExitStatus},
     filter::Where,
@@ -16,7 +19,7 @@ use super::{
 };
 use crate::{
     domain::escape_control,
-    postgres::{Listed, PageRequest, RecordFilter},
+    postgres::{ActedRecord, Listed, PageRequest, RecordFilter},
 };
 
 /// The options of a command that can act on many records.
@@ -137,6 +140,80 @@ impl Many {
     /// Returns what keeps the acts to the rate.
     pub(super) fn pace(&self) -> Pace {
         Pace { interval: Duration::from_secs(1) / self.rate, next: Instant::now() }
+    }
+}
+
+/// The records of a command, in order.
+pub(super) struct Each<'a> {
+    pub(super) acting: &'a Acting,
+    pub(super) ids: &'a [String],
+    /// Chooses the merchant if several use the same `merchant_payout_id`.
+    pub(super) merchant: Option<&'a str>,
+    /// Keeps the acts to a rate.
+    pub(super) pace: Option<Pace>,
+}
+
+impl Each<'_> {
+    /// Acts on each record, and reports it. An act that returns `None` is reported later.
+    ///
+    /// Ctrl-C ends the acts after the one under way: no record is left in between, and the reports say how many are left.
+    /// A second one ends the command at once; the database has the act under way completely or not at all.
+    pub(super) async fn act(
+        mut self,
+        reports: &mut Reports,
+        mut act: impl AsyncFnMut(&str, &Rc<ActedRecord>) -> anyhow::Result<Option<String>>,
+    ) -> anyhow::Result<()> {
+        let mut interrupts = signal(SignalKind::interrupt()).context("signals")?;
+        for (number, id) in self.ids.iter().enumerate() {
+            let is_interrupted = tokio::select! {
+                biased;
+                _ = interrupts.recv() => true,
+                () = wait(self.pace.as_mut()) => false,
+            };
+            if is_interrupted {
+                reports.interrupted(&self.ids[number..]);
+                return Ok(());
+            }
+            let record = match self.acting.select(id, self.merchant).await {
+                Ok(record) => Rc::new(record),
+                Err(error) => {
+                    reports.add(id, None, Err(error))?;
+                    continue;
+                }
+            };
+            let mut is_interrupted = false;
+            let acted = {
+                let mut acting = pin!(act(id, &record));
+                loop {
+                    tokio::select! {
+                        acted = &mut acting => break acted,
+                        _ = interrupts.recv() => {}
+                    }
+                    if is_interrupted {
+                        let id = escape_control(id);
+                        anyhow::bail!(
+                            "interrupted within the act on {id}: `show {id}` says whether it was done"
+                        );
+                    }
+                    is_interrupted = true;
+                    note("the act under way is finished first; Ctrl-C again ends at once");
+                }
+            };
+            if let Some(acted) = acted.transpose() {
+                reports.add(id, Some(&record), acted)?;
+            }
+            if is_interrupted {
+                reports.interrupted(&self.ids[number + 1..]);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn wait(pace: Option<&mut Pace>) {
+    if let Some(pace) = pace {
+        pace.wait().await;
     }
 }
 

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 use super::{
     acting::{Acting, Reports},
     actor::Act,
-    bulk::{Kind, Many},
+    bulk::{Each, Kind, Many},
     exit::ExitStatus,
     output::Output,
 };
@@ -68,23 +71,30 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitStatus> {
     let acting = Acting::open(config).await?;
     let ids = arguments.many.ids(&acting, &KIND, &arguments.ids).await?;
-    let (operator, mut pace) = (arguments.act.operator(), arguments.many.pace());
+    let operator = arguments.act.operator();
     let (mut reports, mut waiting) = (Reports::new(output), Vec::new());
-    for id in &ids {
-        pace.wait().await;
-        match acting.select(id, arguments.merchant.as_deref()).await {
-            Err(error) => reports.add(id, None, Err(error))?,
-            Ok(record) => match request(&acting, &record, &operator).await {
-                Ok(Requested::Waits { link, account }) => waiting.push((id, record, link, account)),
-                Ok(Requested::Cancelled(message)) => reports.add(id, Some(&record), Ok(message))?,
-                Err(error) => reports.add(id, Some(&record), Err(error))?,
-            },
-        }
-    }
-    let deadline = Instant::now() + Duration::from_secs(arguments.timeout_seconds);
+    let merchant = arguments.merchant.as_deref();
+    Each { acting: &acting, ids: &ids, merchant, pace: Some(arguments.many.pace()) }
+        .act(&mut reports, async |id, record| match request(&acting, record, &operator).await? {
+            Requested::Waits { link, account } => {
+                waiting.push((id.to_owned(), record.clone(), link, account));
+                Ok(None)
+            }
+            Requested::Cancelled(message) => Ok(Some(message)),
+        })
+        .await?;
+    let mut interrupts = signal(SignalKind::interrupt()).context("signals")?;
+    let mut deadline = Instant::now() + Duration::from_secs(arguments.timeout_seconds);
     for (id, record, link, account) in waiting {
-        let cancelled = until_cancelled(&acting, &record, &link, account, deadline).await;
-        reports.add(id, Some(&record), cancelled)?;
+        let cancelled = tokio::select! {
+            cancelled = until_cancelled(&acting, &record, &link, account, deadline) => cancelled,
+            _ = interrupts.recv() => {
+                // The requests are stored, and workers carry them out. Each is looked at once more.
+                deadline = Instant::now();
+                until_cancelled(&acting, &record, &link, account, deadline).await
+            }
+        };
+        reports.add(&id, Some(&record), cancelled)?;
     }
     reports.end()
 }

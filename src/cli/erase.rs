@@ -5,6 +5,7 @@ use anyhow::Context;
 use super::{
     acting::{Acting, Reports},
     actor::Act,
+    bulk::Each,
     exit::ExitStatus,
     output::Output,
 };
@@ -33,15 +34,10 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitStatus> {
     let acting = Acting::open(config).await?;
     let (operator, mut reports) = (arguments.act.operator(), Reports::new(output));
-    for id in &arguments.ids {
-        match acting.select(id, arguments.merchant.as_deref()).await {
-            Ok(record) => {
-                let erased = erase(&acting, &record, &operator).await;
-                reports.add(id, Some(&record), erased)?;
-            }
-            Err(error) => reports.add(id, None, Err(error))?,
-        }
-    }
+    let merchant = arguments.merchant.as_deref();
+    Each { acting: &acting, ids: &arguments.ids, merchant, pace: None }
+        .act(&mut reports, async |_, record| erase(&acting, record, &operator).await.map(Some))
+        .await?;
     reports.end()
 }
 

@@ -81,7 +81,8 @@ Configuration: a TOML file (config.example.toml has every setting), environment 
 Exit status: 0 done; 1 failed, with the reason on stderr; 2 the command line or the configuration is wrong;
 3 done in part, or differences found; 4 nothing found; 5 refused by a rule, nothing was changed.
 If a reader such as head closes standard output, the status does not change. If standard output cannot be written, it is 1.
-Ctrl-C shuts `run` down with status 0. It ends every other command at once, by SIGINT (130 in a shell)."
+Ctrl-C shuts `run` down with status 0. Commands that act on many records finish the act under way and end with status 3.
+It ends every other command at once, by SIGINT (130 in a shell)."
 )]
 #[expect(missing_docs, reason = "a doc comment here would be its help text")]
 pub struct Arguments {

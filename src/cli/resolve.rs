@@ -11,7 +11,7 @@ use url::Url;
 use super::{
     acting::{Acting, Reports, described},
     actor::Act,
-    bulk::{Kind, Many},
+    bulk::{Each, Kind, Many},
     exit::ExitStatus,
     output::Output,
 };
@@ -90,20 +90,16 @@ pub(super) async fn run(
     }
     let ids = arguments.many.ids(&acting, &KIND, arguments.id.as_slice()).await?;
     let (operator, mut reports) = (arguments.act.operator(), Reports::new(output));
-    let mut pace = arguments.many.pace();
-    for id in &ids {
-        pace.wait().await;
-        match acting.select(id, arguments.merchant.as_deref()).await {
-            Ok(record) => {
-                let acted = match &arguments.finding.created {
-                    Some(link) => resolve_created(&acting, &record, link, arguments).await,
-                    None => resolve_not_created(&acting, &record, arguments.force, &operator).await,
-                };
-                reports.add(id, Some(&record), acted)?;
-            }
-            Err(error) => reports.add(id, None, Err(error))?,
-        }
-    }
+    let merchant = arguments.merchant.as_deref();
+    Each { acting: &acting, ids: &ids, merchant, pace: Some(arguments.many.pace()) }
+        .act(&mut reports, async |_, record| {
+            let acted = match &arguments.finding.created {
+                Some(link) => resolve_created(&acting, record, link, arguments).await,
+                None => resolve_not_created(&acting, record, arguments.force, &operator).await,
+            };
+            acted.map(Some)
+        })
+        .await?;
     reports.end()
 }
 

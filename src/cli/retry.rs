@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     acting::{Acting, Reports},
     actor::Act,
-    bulk::{Kind, Many},
+    bulk::{Each, Kind, Many},
     exit::ExitStatus,
     output::Output,
 };
@@ -51,17 +51,10 @@ pub(super) async fn run(
     let acting = Acting::open(config).await?;
     let ids = arguments.many.ids(&acting, &KIND, &arguments.ids).await?;
     let (operator, mut reports) = (arguments.act.operator(), Reports::new(output));
-    let mut pace = arguments.many.pace();
-    for id in &ids {
-        pace.wait().await;
-        match acting.select(id, arguments.merchant.as_deref()).await {
-            Ok(record) => {
-                let acted = retry(config, &acting, &record, &operator).await;
-                reports.add(id, Some(&record), acted)?;
-            }
-            Err(error) => reports.add(id, None, Err(error))?,
-        }
-    }
+    let merchant = arguments.merchant.as_deref();
+    Each { acting: &acting, ids: &ids, merchant, pace: Some(arguments.many.pace()) }
+        .act(&mut reports, async |_, record| retry(config, &acting, record, &operator).await.map(Some))
+        .await?;
     reports.end()
 }
 

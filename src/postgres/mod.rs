@@ -92,6 +92,7 @@ mod seal_count;
 mod show;
 mod stored_events;
 mod shown;
+mod account_status;
 mod status;
 mod suspects;
 mod timeline;
@@ -114,6 +115,7 @@ use self::{
 pub use self::{
     accept::{Hold, NewLink},
     accepted::Accepted,
+    account_status::{AccountStatus, LastAttempts, STATUS_SCAN},
     acted::ActedRecord,
     acts::ActLock,
     audit::{Audited, AuditedAction, AuditedEarlier, AuditedEvent, AuditedLater},
@@ -150,9 +152,7 @@ pub use self::{
     seal_count::{MANY_SEALS, MAX_SEALS},
     show::Search,
     shown::{Shown, ShownAttempt, ShownEvent},
-    status::{
-        AccountStatus, DatabaseStatus, EventStatus, HostStatus, LastAttempts, Pile, STATUS_SCAN, SeenWorkers,
-    },
+    status::{DatabaseStatus, EventStatus, HostStatus, Pile, SeenWorkers},
     stored_events::{EventRange, StoredEvent},
     webhook_hosts::WebhookHost,
     worker::Absences,

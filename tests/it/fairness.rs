@@ -29,10 +29,12 @@ async fn merchants_take_turns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_in_the_queue_does_not_delay_another_merchant() {
-    const JOBS: usize = 40;
-    // Given an account that takes four calls at a time, and a merchant whose jobs need two seconds of it,
+    const JOBS: usize = 200;
+    // Given an account that takes four calls at a time, and a merchant whose jobs need ten seconds of it, of which none waits
+    // for as long as a delivery may,
     let env = Setup::default()
         .set("connectors.sandbox.calls.concurrency", 4)
+        .set("broker.prefetch", 8)
         .only_connector("sandbox")
         .build()
         .await;

@@ -24,7 +24,7 @@ fn reconcile(env: &TestEnv, statement: &str, options: &[&str]) -> (Option<i32>, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_difference_of_a_statement_is_told_apart() {
+async fn each_difference_of_a_statement_has_a_finding() {
     // Given created records of an account, and one of another account,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
@@ -56,7 +56,7 @@ async fn each_difference_of_a_statement_is_told_apart() {
         "json",
     ];
     let (status, printed, said) = reconcile(&env, &statement, &options);
-    // then each is told apart, with the record that the statement does not have.
+    // then each has its finding, with the record that the statement does not have.
     assert_eq!(status, Some(3), "{said}");
     let document: Value = serde_json::from_str(&printed).unwrap();
     let found = document["findings"].as_array().unwrap().iter();
@@ -73,7 +73,7 @@ async fn each_difference_of_a_statement_is_told_apart() {
     assert_eq!(found, expected);
     assert_eq!((&document["counts"]["matched"], &document["counts"]["repeated"]), (&2.into(), &1.into()));
     assert_eq!(document["complete"], true);
-    // What is new may be on one side only.
+    // A new line or record may be on one side only.
     let statement = ids[..3].iter().fold("payout,created_at\n".to_owned(), |mut lines, id| {
         writeln!(lines, "{id},2099-01-01T00:00:00Z").unwrap();
         lines

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn each_difference_is_told_apart() {
+    fn each_difference_has_a_finding() {
         use Finding::{AmountDiffers, Matched, MissingHere, NotYetVisible, StatusDiffers};
         let new = |line: Line| Line { at: Some(SETTLED), ..line };
         let (here, changed) = (record(), BookedRecord { status_changed_at: Some(SETTLED), ..record() });

@@ -1,5 +1,10 @@
 //! Commands that act on many records.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
 use provider_simulators::sandbox::Fault;
 use serde_json::Value;
 
@@ -55,5 +60,38 @@ async fn many_records_are_acted_on_after_a_preview_and_a_confirmation() {
     assert!(cancelled.status.success(), "{}", said(&cancelled));
     for id in ["po_1", "po_2", "po_3"] {
         assert_eq!(env.wait_for_results(id, 3).await[2].kind(), "payout_link.cancelled");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_command_says_what_is_left_and_goes_on_when_it_is_repeated() {
+    // Given three declined payouts, and a command that has a second for each,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    for id in ["po_1", "po_2", "po_3"] {
+        env.provider.inject_fault(Fault::status(422));
+        env.publish(job(id)).await;
+        env.wait_until_delivered(id).await;
+    }
+    let retry =
+        ["retry", "--where", "state=failed", "--yes", "--reason", "limit raised", "--output", "jsonl"];
+    let mut command = env.command(&[&retry[..], &["--rate", "1"]].concat());
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    // when it is interrupted after the first,
+    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(first["merchant_payout_id"], "po_1");
+    let sent = Command::new("kill").args(["-s", "INT", &process.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let output = process.wait_with_output().unwrap();
+    // then it ends between two records, and says how many are left.
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let others = lines.count();
+    assert!(said(&output).contains(&format!("interrupted: {} done", 1 + others)), "{}", said(&output));
+    assert!(said(&output).contains(&format!("and {} not touched", 2 - others)), "{}", said(&output));
+    // The same command goes on.
+    assert!(env.run(&retry).status.success());
+    for id in ["po_1", "po_2", "po_3"] {
+        assert_eq!(env.wait_for_results(id, 2).await[1].kind(), "payout_link.created");
     }
 }
