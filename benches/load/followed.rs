@@ -52,7 +52,7 @@ const PIECE: i64 = 20_000;
 
 /// The provider and the merchant.
 #[derive(Clone)]
-struct World {
+struct Peers {
     /// Statuses of the links that change, by their numbers.
     statuses: Arc<Vec<AtomicU8>>,
     questions: Arc<AtomicU64>,
@@ -61,15 +61,15 @@ struct World {
 }
 
 /// Links are numbered as they are made.
-async fn create(State((_, made)): State<(World, Arc<AtomicU64>)>) -> Response {
+async fn create(State((_, made)): State<(Peers, Arc<AtomicU64>)>) -> Response {
     let link = made.fetch_add(1, Relaxed);
     answer(StatusCode::CREATED, &format!("plink_{link}"), "issued")
 }
 
-async fn read(State((world, _)): State<(World, Arc<AtomicU64>)>, Path(id): Path<String>) -> Response {
-    world.questions.fetch_add(1, Relaxed);
+async fn read(State((peers, _)): State<(Peers, Arc<AtomicU64>)>, Path(id): Path<String>) -> Response {
+    peers.questions.fetch_add(1, Relaxed);
     let changing = id.strip_prefix("plink_").and_then(|link| link.parse::<usize>().ok());
-    let is_claimed = changing.is_some_and(|link| world.statuses[link].load(Relaxed) > 0);
+    let is_claimed = changing.is_some_and(|link| peers.statuses[link].load(Relaxed) > 0);
     answer(StatusCode::OK, &id, if is_claimed { "claimed" } else { "issued" })
 }
 
@@ -78,13 +78,13 @@ fn answer(status: StatusCode, id: &str, link_status: &str) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-async fn take(State(world): State<World>, body: Bytes) -> StatusCode {
+async fn take(State(peers): State<Peers>, body: Bytes) -> StatusCode {
     let job = number(&body).expect("a webhook has merchant_payout_id");
     let claimed = b"payout_link.claimed";
     let arrivals = if body.windows(claimed.len()).any(|window| window == claimed) {
-        &world.claimed
+        &peers.claimed
     } else {
-        &world.created
+        &peers.created
     };
     arrivals.came(job);
     StatusCode::NO_CONTENT
@@ -117,7 +117,7 @@ pub async fn run(arguments: &Arguments) {
     write!(config, "\n[connectors.sandbox.follow]\nwebhook_secrets = [\"{SECRET}\"]\n").unwrap();
     fill(&place, arguments.links).await;
     let started = Instant::now();
-    let world = World {
+    let peers = Peers {
         statuses: Arc::new((0..jobs).map(|_| AtomicU8::new(0)).collect()),
         questions: Arc::default(),
         created: Arc::new(Arrivals::new(started, jobs)),
@@ -127,10 +127,10 @@ pub async fn run(arguments: &Arguments) {
     let links = Router::new()
         .route("/v1/payout-links", post(create))
         .route("/v1/payout-links/{id}", get(read))
-        .with_state((world.clone(), Arc::default()));
+        .with_state((peers.clone(), Arc::default()));
     let provider = serve(&mut servers, links).await;
     let merchant =
-        serve(&mut servers, Router::new().route("/webhooks", post(take)).with_state(world.clone())).await;
+        serve(&mut servers, Router::new().route("/webhooks", post(take)).with_state(peers.clone())).await;
     let upstream = Upstream::connect(&place.amqp_url, place.names.clone()).await;
     let results = Arc::new(Arrivals::new(started, jobs));
     upstream.listen(results.clone()).await;
@@ -146,7 +146,7 @@ pub async fn run(arguments: &Arguments) {
         })
         .await;
     upstream.send_all((0..jobs).map(|job| ("", body(job, merchant)))).await;
-    until("links are created", || world.created.count() == jobs).await;
+    until("links are created", || peers.created.count() == jobs).await;
     // The order of jobs is not that of links.
     let ids: Vec<(String, String)> =
         sqlx::query_as("SELECT merchant_payout_id, connector_payout_id FROM payout_links WHERE merchant_payout_id LIKE 'po-%'")
@@ -161,9 +161,9 @@ pub async fn run(arguments: &Arguments) {
 
     let size_before = table_size(&place).await;
     let announced =
-        phase("announced", &place, &world, &worker, 0..changes, &link_of, started, Some(inbound)).await;
+        phase("announced", &place, &peers, &worker, 0..changes, &link_of, started, Some(inbound)).await;
     let silent =
-        phase("not announced", &place, &world, &worker, changes..jobs, &link_of, started, None).await;
+        phase("not announced", &place, &peers, &worker, changes..jobs, &link_of, started, None).await;
     let size_after = table_size(&place).await;
     let memory = machine::peak_memory(worker.id());
     print(arguments, &[announced, silent], memory, size_before, size_after);
@@ -177,7 +177,7 @@ pub async fn run(arguments: &Arguments) {
 async fn phase(
     name: &'static str,
     place: &Place,
-    world: &World,
+    peers: &Peers,
     worker: &Child,
     jobs: std::ops::Range<usize>,
     link_of: &[usize],
@@ -187,7 +187,7 @@ async fn phase(
     let client = reqwest::Client::new();
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
     let (database, cpu, questions) =
-        (machine::database(&place.pool).await, machine::cpu(worker.id()), world.questions.load(Relaxed));
+        (machine::database(&place.pool).await, machine::cpu(worker.id()), peers.questions.load(Relaxed));
     let (first, count) = (Instant::now(), jobs.len());
     let mut changed_at = Vec::with_capacity(count);
     let mut sending = JoinSet::new();
@@ -195,7 +195,7 @@ async fn phase(
         let due = PHASE * u32::try_from(place).unwrap() / u32::try_from(count).unwrap();
         sleep_until((first + due).into()).await;
         let link = link_of[job];
-        world.statuses[link].store(1, Relaxed);
+        peers.statuses[link].store(1, Relaxed);
         changed_at.push(started.elapsed());
         if let Some(inbound) = inbound {
             sending.spawn(announce(client.clone(), key.clone(), inbound, link));
@@ -205,17 +205,17 @@ async fn phase(
         sent.unwrap();
     }
     let before = jobs.start;
-    until("changes are told", || world.claimed.count() == before + count).await;
+    until("changes are told", || peers.claimed.count() == before + count).await;
     let took = first.elapsed();
     // Sessions add up what they did a while later.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let after = machine::database(&place.pool).await;
-    let delays = jobs.zip(changed_at).map(|(job, at)| world.claimed.at(job).unwrap().saturating_sub(at));
+    let delays = jobs.zip(changed_at).map(|(job, at)| peers.claimed.at(job).unwrap().saturating_sub(at));
     Phase {
         name,
         took,
         changes: count,
-        questions: world.questions.load(Relaxed) - questions,
+        questions: peers.questions.load(Relaxed) - questions,
         commits: after.commits - database.commits,
         wal_bytes: after.wal_bytes - database.wal_bytes,
         worker_cpu: machine::cpu(worker.id()) - cpu,

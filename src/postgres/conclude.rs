@@ -193,10 +193,7 @@ impl Statement for Conclude {
         // By event, not by row: a worker that lost a row and claimed it again may write both conclusions at once.
         let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
         let (again, first): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.is_again());
-        let mut recipients = HashMap::new();
-        if !first.is_empty() {
-            recipients = self.update(connection, &first).await?;
-        }
+        let mut recipients = self.update(connection, &first).await?;
         for row in again {
             let (next, mut calls) = (row.next(millis(self.event_lease)), Timeline::default());
             row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
@@ -279,6 +276,7 @@ impl Conclude {
             row.calls.iter().for_each(|call| calls.push(row.id, row.holder, call));
         }
         let concluded = match rows {
+            [] => Vec::new(),
             [row] if calls.is_empty() => update!(
                 "(VALUES (
                     $1::uuid, $2::uuid, $3::uuid, $4::text, $5::text, $6::text, $7::text, $8::timestamptz, $9::integer,

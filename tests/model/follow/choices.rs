@@ -17,7 +17,7 @@ impl FollowProtocol {
                 self.steps_of(system, number, steps);
             }
         }
-        self.steps_of_the_world(system, steps);
+        self.steps_of_the_provider(system, steps);
         self.steps_of_requesters(system, steps);
         self.steps_of_time(system, steps);
     }
@@ -84,7 +84,7 @@ impl FollowProtocol {
     }
 
     /// The provider's and the recipient's, and those of the creation.
-    fn steps_of_the_world(&self, system: &System, steps: &mut Vec<Step>) {
+    fn steps_of_the_provider(&self, system: &System, steps: &mut Vec<Step>) {
         match (system.creation, system.provider_status()) {
             // A claim, and `retry::next`: a call, or the end without one.
             (Creation::Uncalled, _) if system.row.cancel_is_requested => {

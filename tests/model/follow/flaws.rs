@@ -1,6 +1,6 @@
 //! Protocols with one guard taken out: the model has to see each of them fail.
 
-/// What is left out.
+/// A guard that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FollowFlaw {
     /// An answer is stored without a look at the holder.

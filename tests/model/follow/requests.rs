@@ -96,7 +96,7 @@ impl FollowProtocol {
         };
     }
 
-    /// Not fenced: whoever answers deletes.
+    /// Not fenced: the worker that answers deletes.
     pub fn finish(&self, system: &mut System, worker: usize) {
         let Worker::Finishing { request, is_given_up, .. } = system.workers[worker] else { return };
         system.workers[worker] = Worker::Idle;

@@ -34,9 +34,9 @@ pub const ALL: [(&str, Rule); 11] = [
             .last()
             .is_none_or(|newest| (newest.status, newest.sequence) == (system.row.status, system.row.sequence))
     }),
-    ("F6 no cancelled link is told paid unless its provider says so", |_, system| {
-        let told = announced(system);
-        !told.windows(2).any(|pair| pair == [LinkStatus::Cancelled, LinkStatus::Succeeded])
+    ("F6 no cancelled link is announced as paid unless its provider says so", |_, system| {
+        let announced_status = announced(system);
+        !announced_status.windows(2).any(|pair| pair == [LinkStatus::Cancelled, LinkStatus::Succeeded])
             || system.ledger.history.contains(&LinkStatus::Succeeded)
     }),
     ("F7 a cancel is answered with the truth", |_, system| {
@@ -52,11 +52,12 @@ pub const ALL: [(&str, Rule); 11] = [
     }),
     ("F8 the last status is announced", |protocol, system| {
         !is_at_rest(protocol, system) || system.creation != Creation::Created || {
-            let (told, truth) = (system.row.status, system.provider_status().unwrap());
+            let (announced_status, truth) = (system.row.status, system.provider_status().unwrap());
             // A final link is asked about again only where a webhook says so.
-            told == truth
-                || (told == LinkStatus::Expired && is_ended_by_the_worker(system, truth))
-                || (told.is_final() && (system.ledger.is_silent || !told.may_become(truth)))
+            announced_status == truth
+                || (announced_status == LinkStatus::Expired && is_ended_by_the_worker(system, truth))
+                || (announced_status.is_final()
+                    && (system.ledger.is_silent || !announced_status.may_become(truth)))
         }
     }),
     (
@@ -100,9 +101,10 @@ fn is_ended_by_the_worker(system: &System, truth: LinkStatus) -> bool {
 /// Whether each announced status was entered, in this order. Some may be passed unseen.
 fn are_changes(announced: &[LinkStatus], system: &System) -> bool {
     let mut rest = system.ledger.history.iter().skip(1);
-    announced.iter().all(|told| {
+    announced.iter().all(|announced_status| {
         rest.any(|entered| {
-            entered == told || (*told == LinkStatus::Expired && is_ended_by_the_worker(system, *entered))
+            entered == announced_status
+                || (*announced_status == LinkStatus::Expired && is_ended_by_the_worker(system, *entered))
         })
     })
 }
