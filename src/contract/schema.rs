@@ -1,4 +1,4 @@
-//! The contract as JSON Schema 2020-12 and as AsyncAPI 3.0, made from the tables that the decoder uses.
+//! The contract as JSON Schema 2020-12 and as `AsyncAPI` 3.0, made from the tables that the decoder uses.
 //!
 //! A schema says the same as the decoder, apart from what JSON Schema cannot say: repeated fields, sizes in bytes, the depth,
 //! numbers in strings that are not plain digits, and whether a URL can be parsed. The property test of this module holds both

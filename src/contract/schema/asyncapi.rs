@@ -1,14 +1,14 @@
-//! The contract as AsyncAPI 3.0: channels, operations and messages, as an upstream system and a merchant see them.
+//! The contract as `AsyncAPI` 3.0: channels, operations and messages, as an upstream system and a merchant see them.
 
 use serde_json::{Value, json};
 
 use super::{DIALECT, definitions::with_definitions, job, outputs};
 use crate::domain::EventType;
 
-/// The media type of a JSON Schema 2020-12 payload in AsyncAPI 3.0.
+/// The media type of a JSON Schema 2020-12 payload in `AsyncAPI` 3.0.
 const SCHEMA_FORMAT: &str = "application/schema+json;version=draft-2020-12";
 
-/// Returns the AsyncAPI document. The names of queues and exchanges are the configuration's defaults.
+/// Returns the `AsyncAPI` document. The names of queues and exchanges are the configuration's defaults.
 pub fn asyncapi() -> Value {
     let payload = |message: &str, schema: Value| {
         // References of the document count from its root.

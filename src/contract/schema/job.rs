@@ -52,7 +52,7 @@ impl Object {
     }
 }
 
-/// Returns the spellings of a field: snake_case, and lowerCamelCase where it differs.
+/// Returns the spellings of a field: `snake_case`, and `lowerCamelCase` where it differs.
 fn spellings(name: &str) -> Vec<String> {
     let mut camel = String::with_capacity(name.len());
     let mut letters = name.chars();
@@ -191,10 +191,6 @@ fn amount() -> Value {
     json!({"anyOf": [integer(1, i64::MAX), long]})
 }
 
-fn integer_of_32_bits() -> Value {
-    integer(i64::from(i32::MIN), i64::from(i32::MAX))
-}
-
 /// A whole number: a number, or its digits in a string.
 fn integer(minimum: i64, maximum: i64) -> Value {
     let mut patterns = Vec::new();
@@ -271,7 +267,7 @@ fn customer() -> Value {
 }
 
 fn browser() -> Value {
-    let numbers = ["color_depth", "screen_height", "screen_width", "time_zone_offset_minutes"];
+    let numbers = ["color_depth", "screen_height", "screen_width"];
     let texts = [
         "language",
         "accept_header",
@@ -283,9 +279,12 @@ fn browser() -> Value {
         "os_version",
         "device_model",
     ];
+    let offset = integer(i64::from(i32::MIN), i64::from(i32::MAX));
     let object = numbers
         .into_iter()
-        .fold(Object::default(), |object, name| object.optional(name, integer_of_32_bits()));
+        .fold(Object::default().optional("time_zone_offset_minutes", offset), |object, name| {
+            object.optional(name, integer(0, i64::from(u32::MAX)))
+        });
     let object = texts.into_iter().fold(object, |object, name| object.optional(name, text()));
     ["java_enabled", "java_script_enabled"]
         .into_iter()
