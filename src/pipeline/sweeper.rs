@@ -263,7 +263,9 @@ fn note_due(pipeline: &Pipeline, found: &[DueRecords]) {
         account.zip(merchant_id).is_some_and(|(account, id)| account.merchants.is_waiting(id))
     };
     let merchants: HashSet<&str> = found.iter().filter_map(|due| due.merchant_id.as_deref()).collect();
-    merchants.iter().for_each(|merchant_id| pipeline.merchants_seen.note(merchant_id));
+    for merchant_id in &merchants {
+        pipeline.merchants_seen.note(merchant_id);
+    }
     let mut state = pipeline.health.state();
     state.due.oldest_record = found.iter().map(|due| due.overdue).max().unwrap_or_default();
     let delayed = found.iter().filter(|due| !is_at_a_limit(due)).map(|due| due.overdue).max();

@@ -114,7 +114,7 @@ impl Listener {
         match self.client.call_for_status(request).await {
             Ok(answer) => (answer.status, None),
             Err(CallError::NotSent(error) | CallError::Unknown(error)) => {
-                (StatusCode::BAD_GATEWAY, Some(error.to_string()))
+                (StatusCode::BAD_GATEWAY, Some(error.clone()))
             }
         }
     }

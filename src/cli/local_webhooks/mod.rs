@@ -103,7 +103,7 @@ pub(super) fn trigger(output: Output, arguments: &TriggerArguments) -> anyhow::R
         };
         match runtime()?.block_on(sending)? {
             Ok(answer) => sent.status_code = Some(answer.status.as_u16()),
-            Err(CallError::NotSent(error) | CallError::Unknown(error)) => failure = Some(error.to_string()),
+            Err(CallError::NotSent(error) | CallError::Unknown(error)) => failure = Some(error.clone()),
         }
     }
     output.object(&sent, text)?;

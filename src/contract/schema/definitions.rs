@@ -96,7 +96,7 @@ impl Definitions<'_> {
     }
 }
 
-/// Returns the snake_case of a lowerCamelCase name.
+/// Returns the `snake_case` of a lowerCamelCase name.
 fn snake_case(name: &str) -> String {
     name.chars().fold(String::with_capacity(name.len() + 4), |mut snake, letter| {
         if letter.is_ascii_uppercase() {

@@ -52,7 +52,7 @@ impl Object {
     }
 }
 
-/// Returns the spellings of a field: snake_case, and lowerCamelCase where it differs.
+/// Returns the spellings of a field: `snake_case`, and lowerCamelCase where it differs.
 fn spellings(name: &str) -> Vec<String> {
     let mut camel = String::with_capacity(name.len());
     let mut letters = name.chars();
