@@ -44,7 +44,7 @@ pub const ABOUT: &str =
 
 const SECRET: &str = "bench-inbound";
 /// How long links change, announced and then not.
-const PHASE: Duration = Duration::from_secs(60);
+const PHASE: Duration = Duration::from_mins(1);
 /// Longer than the shortest interval between two questions, with its jitter.
 const UNTIL_ASKED: Duration = Duration::from_secs(90);
 /// Rows of one statement.
@@ -218,7 +218,7 @@ async fn phase(
         questions: peers.questions.load(Relaxed) - questions,
         commits: after.commits - database.commits,
         wal_bytes: after.wal_bytes - database.wal_bytes,
-        worker_cpu: machine::cpu(worker.id()) - cpu,
+        worker_cpu: machine::cpu(worker.id()).saturating_sub(cpu),
         delays: Latencies::of(delays.collect()).unwrap(),
     }
 }

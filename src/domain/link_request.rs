@@ -7,7 +7,7 @@ use super::{LinkStatus, MerchantPayoutId, PayoutLinkState, Rejection, RejectionC
 pub struct LinkRequest {
     /// The record that the message is about.
     pub merchant_payout_id: MerchantPayoutId,
-    /// What is wanted.
+    /// Whether it cancels the link or asks for its status.
     pub kind: LinkRequestKind,
     /// Why the link is cancelled, for operators.
     pub reason: Option<String>,

@@ -128,7 +128,9 @@ mod tests {
 
     fn due(of: &[(i16, &str)]) -> DueMerchants {
         let mut due = DueMerchants::default();
-        of.iter().for_each(|(rank, merchant)| due.add(*rank, (*merchant).into()));
+        for (rank, merchant) in of {
+            due.add(*rank, (*merchant).into());
+        }
         due
     }
 

@@ -1,5 +1,7 @@
 //! The effect of the follower's steps, and of the provider's webhooks.
 
+#![expect(clippy::unused_self, reason = "a step as the others are")]
+
 use std::time::Duration;
 
 use payout_link_worker::domain::{
@@ -15,7 +17,7 @@ use super::{
 };
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 /// Cancels in one claim: `src/pipeline/follow.rs`.
 const MAX_CANCELS: u8 = 2;
 

@@ -83,18 +83,24 @@ fn prove(creation: Creation, provider: Provider, faults: Faults) {
 
 #[test]
 fn links_whose_provider_announces_changes() {
-    EACH.into_iter().for_each(|faults| prove(Creation::Created, Provider::ANNOUNCES, faults));
+    for faults in EACH {
+        prove(Creation::Created, Provider::ANNOUNCES, faults);
+    }
 }
 
 #[test]
 fn links_whose_provider_is_silent() {
-    EACH.into_iter().for_each(|faults| prove(Creation::Created, Provider::SILENT, faults));
+    for faults in EACH {
+        prove(Creation::Created, Provider::SILENT, faults);
+    }
 }
 
 /// Hyperswitch: the worker cancels at the end, and asks again before that counts.
 #[test]
 fn links_that_the_worker_ends() {
-    EACH.into_iter().for_each(|faults| prove(Creation::Created, Provider::NEVER_ENDS, faults));
+    for faults in EACH {
+        prove(Creation::Created, Provider::NEVER_ENDS, faults);
+    }
 }
 
 /// Xendit: where the outcome of a cancel is known, its word is not misread.

@@ -1,5 +1,7 @@
 //! The effect of the steps that deliver webhooks.
 
+#![expect(clippy::unused_self, reason = "a step as the others are")]
+
 use super::{
     flaws::FollowFlaw,
     protocol::{FollowProtocol, Step},
@@ -68,7 +70,7 @@ impl FollowProtocol {
             }
         };
         let is_finished =
-            !event.is_pending && !(came_to == Posted::Abandoned && self.is(FollowFlaw::AbandonedBlocks));
+            !(event.is_pending || came_to == Posted::Abandoned && self.is(FollowFlaw::AbandonedBlocks));
         let next = event.next.filter(|_| is_finished && !self.is(FollowFlaw::NextNotWoken));
         if let Some(next) = next.map(|next| &mut system.events[usize::from(next)])
             && next.waits

@@ -1,5 +1,7 @@
 //! The effect of the steps that cancel by message and by command.
 
+#![expect(clippy::unused_self, reason = "a step as the others are")]
+
 use payout_link_worker::domain::LinkStatus;
 
 use super::{
@@ -78,11 +80,10 @@ impl FollowProtocol {
     }
 
     pub fn reply(&self, system: &mut System, worker: usize) {
-        let (request, answer) = match system.workers[worker] {
-            Worker::Answering { request, answer, .. } | Worker::AnsweringLate { request, answer, .. } => {
-                (request, answer)
-            }
-            _ => return,
+        let (Worker::Answering { request, answer, .. } | Worker::AnsweringLate { request, answer, .. }) =
+            system.workers[worker]
+        else {
+            return;
         };
         if !system.answers.contains(&(request, answer)) {
             system.answers.push((request, answer));
