@@ -27,7 +27,6 @@ impl Store {
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`. Nothing is claimed then; if only the answer was lost, the claim expires.
-    #[expect(clippy::too_many_lines, reason = "one statement and its row")]
     pub async fn claim(
         &self,
         connector: &str,
