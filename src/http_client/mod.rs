@@ -329,21 +329,26 @@ fn reasons(what: &str, error: &(dyn Error + 'static)) -> String {
 
 const MAX_REASON_CHARS: usize = 300;
 
-/// Support for fuzz/: every call returns the answer that was set here.
-#[cfg(fuzzing)]
+/// Support for fuzz/: with `fuzzing`, every call returns the answer that was set here. Debug builds have the module so that CI
+/// can check the fuzz targets, and never use it.
+#[cfg(any(fuzzing, debug_assertions))]
 pub mod fuzzing {
     use std::cell::RefCell;
 
-    use super::*;
+    use super::Answer;
+    #[cfg(fuzzing)]
+    use super::{CallError, HttpSettings, Outgoing};
 
     thread_local! {
         static ANSWER: RefCell<Option<Answer>> = const { RefCell::new(None) };
     }
 
+    /// Sets the answer of the next calls of this thread.
     pub fn answer_with(answer: Answer) {
         ANSWER.set(Some(answer));
     }
 
+    #[cfg(fuzzing)]
     pub(super) fn answer(outgoing: &Outgoing, settings: &HttpSettings) -> Result<Answer, CallError> {
         let answer = ANSWER.with_borrow(Clone::clone);
         let answer = answer
