@@ -67,6 +67,9 @@ struct Arguments {
     /// Only faults whose name in the table contains this; may be given several times
     #[arg(long, value_name = "NAME")]
     fault: Vec<String>,
+    /// Providers announce what became of links, and an operator runs commands. Needs a machine with cores to spare
+    #[arg(long)]
+    announce: bool,
     /// The table, in Markdown, to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -147,8 +150,9 @@ async fn run(
     let publishing = tokio::spawn(publish(env.clone(), rate, backlog, length));
     // Where everything is full, accounts have no calls left for questions every second.
     let recipients = variant.is_none().then(|| tokio::spawn(Recipients::act(env.clone())));
-    let operating = variant.is_none().then(|| tokio::spawn(Operators::act(env.clone())));
-    let announcing = variant.is_none().then(|| tokio::spawn(Announcements::act(env.clone())));
+    let is_announced = arguments.announce && variant.is_none();
+    let operating = is_announced.then(|| tokio::spawn(Operators::act(env.clone())));
+    let announcing = is_announced.then(|| tokio::spawn(Announcements::act(env.clone())));
     let done = faults::carry_out(&env, plan).await;
     publishing.await.unwrap();
     env.recipients.stop();
