@@ -115,16 +115,16 @@ fn is_a_moment_of_its_own(mode: Mode, hit: &Hit) -> bool {
 }
 
 /// A sample, or as many points as are wanted: the seed says which. The sample has one point of each mode, kind and every
-/// second service. A kind that runs while something is full, or whose link changes, takes longer: it has one point of
-/// every third mode.
+/// third service. A kind that runs while something is full, or whose link changes, takes longer: it has one point of
+/// every fourth mode.
 pub fn sample(points: Vec<Point>, wanted: Option<usize>, seed: usize) -> Vec<Point> {
     let mut groups: BTreeMap<_, Vec<Point>> = BTreeMap::new();
     let is_in_turn = |point: &Point| {
         let turn = point.mode as usize + point.kind as usize + seed;
         if point.kind.is_long() {
-            turn.is_multiple_of(3)
+            turn.is_multiple_of(4)
         } else {
-            (turn + point.service as usize).is_multiple_of(2)
+            (turn + point.service as usize).is_multiple_of(3)
         }
     };
     for point in points.into_iter().filter(|point| wanted.is_some() || is_in_turn(point)) {
