@@ -207,7 +207,7 @@ fn schema_and_decoder_come_to_the_same_verdict() {
     }
     // and several at once, some taken away.
     let change = (any::<Index>(), prop_oneof![4 => select(values()).prop_map(Some), 1 => Just(None)]);
-    let mut runner = TestRunner::new(Config { cases: 2_000, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 500, ..Config::default() });
     runner
         .run(&prop::collection::vec(change, 1..5), |changes| {
             let mut job = whole();
