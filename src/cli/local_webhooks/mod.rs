@@ -37,7 +37,7 @@ pub(super) struct TriggerArguments {
     /// reversed
     #[arg(value_name = "EVENT", value_parser = sample::event)]
     event: EventType,
-    /// A value of `data`: merchant_payout_id=po_7, payout_link.url=https://pay.example/1. null removes a field
+    /// A value of `data`, such as `payout_link.url=https://pay.example/1`; `null` removes the field
     #[arg(long = "override", value_name = "FIELD=VALUE", value_parser = sample::parse)]
     overrides: Vec<Override>,
     /// Where the webhook is sent; without it, it is only printed
