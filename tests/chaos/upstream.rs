@@ -35,6 +35,8 @@ use crate::{
 const RESULTS: &str = "chaos.results";
 const EXCHANGE: &str = "payout_links.results";
 pub const JOBS: &str = "payout_links.create";
+/// Results that no queue took: an answer to a duplicate or a rejected job goes there after five seconds.
+const UNROUTED: &str = "payout_links.results.unrouted";
 const DEAD: &str = "payout_links.create.dead";
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,7 +81,7 @@ impl Upstream {
             stop: watch::Sender::new(false),
         });
         upstream.declare().await.map_err(|error| format!("declaring: {error}"))?;
-        for queue in [RESULTS, REPLIES, DEAD] {
+        for queue in [RESULTS, UNROUTED, REPLIES, DEAD] {
             tokio::spawn(upstream.clone().listen(queue, secrets.clone()));
         }
         Ok(upstream)
@@ -356,7 +358,7 @@ impl Ear {
         let kind = properties.kind().as_ref().map(ToString::to_string).unwrap_or_default();
         self.replayed += u64::from(header("x-replayed").is_some());
         let code = &body["error"]["unified_details"]["code"];
-        self.conflicts += u64::from(queue == RESULTS && *code == "IDEMPOTENCY_CONFLICT");
+        self.conflicts += u64::from(queue != REPLIES && *code == "IDEMPOTENCY_CONFLICT");
         if kind == "payout_link.rejected" {
             self.rejected.extend(properties.correlation_id().as_ref().map(ToString::to_string));
         } else {
