@@ -97,7 +97,7 @@ async fn serve(servers: &mut JoinSet<()>, routes: Router) -> SocketAddr {
     address
 }
 
-/// What a phase cost.
+/// The cost of a phase.
 struct Phase {
     name: &'static str,
     took: Duration,

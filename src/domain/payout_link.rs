@@ -83,7 +83,7 @@ impl Lease {
 /// One HTTP call to a provider or a merchant, as the timeline shows it.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// What was called.
+    /// The kind of the call.
     pub kind: AttemptKind,
     /// Counted from 1 within its kind.
     pub number: u32,
@@ -93,7 +93,7 @@ pub struct Attempt {
     pub took: Duration,
     /// The HTTP status, or 0 if there was no answer.
     pub status_code: u16,
-    /// What the attempt came to.
+    /// The outcome of the attempt.
     pub outcome: AttemptOutcome,
     /// The error, or the provider's id of the payout. Short and free of secrets.
     pub detail: Option<String>,

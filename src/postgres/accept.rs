@@ -38,7 +38,7 @@ pub struct NewLink {
     pub correlation_id: Option<String>,
     /// The trace of the job, continued in results, calls and webhooks.
     pub trace: TraceContext,
-    /// What the claim does with the record.
+    /// Whether the call is made at once, or the record is parked.
     pub hold: Hold,
     /// The account of a call that begins with the same write.
     pub account: AccountId,

@@ -249,7 +249,7 @@ async fn insert(env: &TestEnv, state: &str, numbers: std::ops::RangeInclusive<u3
     }
 }
 
-/// What the server has counted, once the workers' connections have ended and reported it.
+/// Returns the server's counts, once the workers' connections have ended and reported it.
 async fn counted(env: &TestEnv, what: &'static str) -> i64 {
     eventually("the counts of connections that have ended", async || {
         let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::calls::{AnswerReader, Calls, Reader};
 
-/// What the proxy does with connections.
+/// The treatment of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Passes everything on.
@@ -31,7 +31,7 @@ pub enum Mode {
     Refuse,
     /// Half-open: what is sent is swallowed, in both directions, and neither side notices.
     Silent,
-    /// What the service says is swallowed; what it is sent arrives.
+    /// Requests arrive, and answers are dropped.
     AnswersLost,
 }
 

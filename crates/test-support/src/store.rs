@@ -49,7 +49,7 @@ pub async fn pool_of_one(env: &TestEnv) -> PgPool {
     pool.connect_with(options).await.unwrap()
 }
 
-/// What a sweep claims, with so many permits: expired leases first, then turn by turn.
+/// Claims as a sweep does, with so many permits: expired leases first, then turn by turn.
 pub async fn claim(store: &Store, limit: usize) -> Vec<Result<Box<OpenLink>, StoreError>> {
     let found = store.due_records(&["sandbox".into()], &mut DuePlaces::default()).await.unwrap();
     let mut claimed = Vec::new();

@@ -11,7 +11,7 @@ use crate::{
     postgres::BookedRecord,
 };
 
-/// What was found about a line or a record.
+/// The finding about a line or a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Finding {

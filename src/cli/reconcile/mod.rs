@@ -98,7 +98,7 @@ struct Summary<'a> {
     counts: &'a BTreeMap<Finding, u64>,
 }
 
-/// What was found so far.
+/// The findings so far.
 struct Findings {
     output: Output,
     all: bool,

@@ -33,7 +33,7 @@ const NONE: Faults = Faults {
     give_ups: 0,
 };
 
-/// What may happen in one run. All that can happen with it is gone through.
+/// The events of one run. The model tries every order of them.
 const EACH: [Faults; 12] = [
     Faults { changes: 3, ..NONE },
     Faults { changes: 2, crashes: 1, ..NONE },

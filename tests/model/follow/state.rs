@@ -32,7 +32,7 @@ pub struct System {
     pub faults: Faults,
 }
 
-/// What may happen still.
+/// The events that are still possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Faults {
     /// The recipient or the provider changes the link.
@@ -239,7 +239,7 @@ impl Status {
     }
 }
 
-/// What a claim read of the row.
+/// The row as a claim read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seen {
     pub status: Status,

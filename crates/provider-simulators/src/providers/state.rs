@@ -54,7 +54,7 @@ pub struct Call {
     /// When it arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// What was called.
+    /// The operation that was called.
     pub operation: Operation,
     /// The client's reference, if the call has one.
     pub reference: Option<String>,

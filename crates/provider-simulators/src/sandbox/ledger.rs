@@ -52,7 +52,7 @@ pub struct Call {
     /// When it arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// What was called.
+    /// The operation that was called.
     pub operation: Operation,
     /// The key that makes a repeated call return the first link.
     pub idempotency_key: Option<String>,

@@ -15,7 +15,7 @@ pub struct Link {
     pub url: String,
     /// The key that a repeated call returns this link for.
     pub idempotency_key: String,
-    /// What was asked for.
+    /// The request.
     pub request: CreateRequest,
     /// When it was created.
     pub created_at: OffsetDateTime,

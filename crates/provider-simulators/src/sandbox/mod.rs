@@ -68,7 +68,7 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// Links of lifetime zero are expired as soon as they are issued.
     pub link_lifetime: Duration,
-    /// What a repeated key leads to.
+    /// The answer to a repeated key.
     pub idempotency: Idempotency,
     /// How long after its claim on the page a payout is paid; `None`: it waits for an order.
     pub pay_after: Option<Duration>,

@@ -40,7 +40,7 @@ use crate::fault_server::{ErrorReply, Form, Reply};
 pub struct RevolutSettings {
     /// The client that may ask for access tokens.
     pub client: RevolutClient,
-    /// What a repeated request id leads to.
+    /// The answer to a repeated request id.
     pub duplicates: Duplicates,
     /// In the sandbox there are no cards.
     pub sandbox: bool,
