@@ -315,6 +315,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     });
     // Tasks that still wait for the network are not awaited: their leases expire. The process ends here with all of
     // its tasks. Cancelling them first would make lapin's own thread panic.
+    #[expect(clippy::disallowed_methods, reason = "the process ends here")]
     std::mem::forget(runtime);
     done
 }

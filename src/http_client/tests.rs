@@ -76,6 +76,7 @@ async fn request(stream: &mut TcpStream) -> Option<String> {
 #[tokio::test]
 async fn calls_one_after_another_share_a_connection_and_are_in_origin_form() {
     // Given a server that leaves connections open,
+    #[expect(clippy::disallowed_methods, reason = "a test sends a few requests")]
     let (received, mut requests) = mpsc::unbounded_channel();
     let server = Server::new(move |mut stream| {
         let received = received.clone();

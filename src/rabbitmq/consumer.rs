@@ -180,6 +180,7 @@ impl Session<'_> {
         self.up.send_replace(true);
         tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
 
+        #[expect(clippy::disallowed_methods, reason = "a delivery is settled once, and the prefetch bounds deliveries")]
         let (settle, mut settled) = mpsc::unbounded_channel();
         let mut acks = Acks::new(channel.clone());
         let (mut tags, mut taking) = (Vec::new(), true);

@@ -233,6 +233,7 @@ impl Drop for Cluster {
             if epmd.stderr(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|left| left.success()) {
                 return;
             }
+            #[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]
             std::thread::sleep(Duration::from_millis(100));
         }
     }

@@ -115,7 +115,7 @@ impl Run<'_> {
                 let link = links.iter().find(|created| created.request.reference == link);
                 let created = link.map_or_else(Vec::new, |link| vec!["--created", &link.id]);
                 let arguments = [&[command, id, "--reason", "of the matrix"], &created[..]].concat();
-                // The command calls a simulator of this process, which must not wait for it.
+                #[expect(clippy::disallowed_methods, reason = "the command calls a simulator of this process, which goes on")]
                 let output = tokio::task::block_in_place(|| self.env.run(&arguments));
                 assert!(
                     output.status.success(),
