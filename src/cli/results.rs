@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     domain::event_time,
     postgres::{self, EventRange, Store, StoredEvent},
-    rabbitmq::{Names, Properties, PublishError, Publisher, Route},
+    rabbitmq::{Names, PublishError, Publisher, ResultMessage, Route},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -197,19 +197,17 @@ async fn send(
     exchange: &str,
     routing_key: &str,
 ) -> Result<Route, PublishError> {
-    let merchant_id = event.merchant_id.as_str();
-    let properties = Properties {
-        message_id: event.id.to_string(),
-        kind: event.event_type.as_str(),
-        correlation_id: event.correlation_id.as_deref(),
+    let result = ResultMessage {
+        id: event.id,
+        event_type: event.event_type,
         timestamp: event_time(event.id).unix_timestamp(),
-        headers: [
-            ("x-merchant-id", (!merchant_id.is_empty()).then_some(merchant_id)),
-            ("x-connector", Some(&event.connector)),
-            ("x-replayed", Some("true")),
-            ("traceparent", event.trace.traceparent.as_deref()),
-            ("tracestate", event.trace.tracestate.as_deref()),
-        ],
+        body: event.result.clone(),
+        reply_to: None,
+        correlation_id: event.correlation_id.as_deref(),
+        merchant_id: &event.merchant_id,
+        connector: Some(&event.connector),
+        trace: &event.trace,
+        replayed: true,
     };
-    publisher.publish(properties.message(exchange, routing_key, event.result.clone()), PATIENCE).await
+    publisher.publish(result.for_route(exchange, routing_key), PATIENCE).await
 }

@@ -197,9 +197,9 @@ impl Client {
     }
 }
 
-fn outgoing(request: RequestBuilder) -> Result<Box<Outgoing>, CallError> {
+fn outgoing(request: RequestBuilder) -> Result<Box<PreparedRequest>, CallError> {
     match request.build() {
-        Ok(request) => Ok(Box::new(Outgoing::new(request))),
+        Ok(request) => Ok(Box::new(PreparedRequest::new(request))),
         Err(error) => Err(CallError::NotSent(reasons("the request cannot be made", &error.without_url()))),
     }
 }
@@ -219,14 +219,14 @@ struct Progress {
 }
 
 /// A request, and the parts of it that are needed after it is sent.
-struct Outgoing {
+struct PreparedRequest {
     url: Url,
     /// The request's own timeout, which replaces the client's.
     timeout: Option<Duration>,
     request: Box<Request>,
 }
 
-impl Outgoing {
+impl PreparedRequest {
     /// Returns a hash of the host, so that its name need not be stored until the answer.
     fn host(&self) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
@@ -247,8 +247,12 @@ impl Outgoing {
 }
 
 impl Inner {
-    async fn send(&self, outgoing: Box<Outgoing>, progress: &mut Progress) -> Result<ReadBody, CallError> {
-        let Outgoing { url, timeout: own, request } = *outgoing;
+    async fn send(
+        &self,
+        outgoing: Box<PreparedRequest>,
+        progress: &mut Progress,
+    ) -> Result<ReadBody, CallError> {
+        let PreparedRequest { url, timeout: own, request } = *outgoing;
         let deadline = own.unwrap_or(self.settings.timeout);
         if let Ok(answered) = timeout(deadline, self.exchange(&url, request, progress)).await {
             return answered;
@@ -337,7 +341,7 @@ pub mod fuzzing {
 
     use super::Answer;
     #[cfg(fuzzing)]
-    use super::{CallError, HttpSettings, Outgoing};
+    use super::{CallError, HttpSettings, PreparedRequest};
 
     thread_local! {
         static ANSWER: RefCell<Option<Answer>> = const { RefCell::new(None) };
@@ -349,7 +353,7 @@ pub mod fuzzing {
     }
 
     #[cfg(fuzzing)]
-    pub(super) fn answer(outgoing: &Outgoing, settings: &HttpSettings) -> Result<Answer, CallError> {
+    pub(super) fn answer(outgoing: &PreparedRequest, settings: &HttpSettings) -> Result<Answer, CallError> {
         let answer = ANSWER.with_borrow(Clone::clone);
         let answer = answer
             .ok_or_else(|| CallError::NotSent(format!("{} is not asked", outgoing.request.method())))?;

@@ -14,9 +14,8 @@ use uuid::Uuid;
 use super::{
     Pipeline,
     headers::{logged_merchant_id, merchant_id, trace},
-    outbox::Outgoing,
     reading::Readable,
-    reject::Published,
+    reject::{Published, result_for},
     work::{CallPermit, Work},
 };
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
     contract,
     domain::{EventType, Rejection, RejectionCode, ReplayRule, event_time},
     postgres::{Accepted, Hold, NewLink, StoreError},
-    rabbitmq::Delivery,
+    rabbitmq::{Delivery, ResultMessage},
 };
 
 /// Jobs of one merchant that may wait for permits of a connector: one for so many permits.
@@ -237,14 +236,14 @@ impl Pipeline {
         body: Bytes,
     ) {
         let trace = trace(delivery);
-        let result = Outgoing {
+        let result = ResultMessage {
             id: event_id,
             event_type,
             timestamp: event_time(event_id).unix_timestamp(),
             body,
             connector: Some(connector),
             replayed: true,
-            ..Outgoing::to(delivery, &trace)
+            ..result_for(delivery, &trace)
         };
         match self.publish_reply(&result, None).await {
             Published::Completely => {

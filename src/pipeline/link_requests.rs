@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::{
     Pipeline,
     headers::{merchant_id, trace},
-    outbox::Outgoing,
     reject::message_digest,
 };
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
         link_request_answer, retry::jittered,
     },
     postgres::{AnsweredRequest, NewLinkRequest, StoreError},
-    rabbitmq::Delivery,
+    rabbitmq::{Delivery, ResultMessage},
 };
 
 /// Pause between two rounds without an answer.
@@ -128,7 +127,7 @@ impl Pipeline {
             error.code = code.map(RejectionCode::as_str).unwrap_or_default(),
             "link request answered"
         );
-        let result = Outgoing {
+        let result = ResultMessage {
             id: request.id,
             event_type,
             timestamp: OffsetDateTime::now_utc().unix_timestamp(),

@@ -2,38 +2,22 @@
 
 use std::{pin::pin, time::Duration};
 
-use bytes::Bytes;
 use tokio::{
     join,
     task::yield_now,
     time::{Instant, timeout},
 };
 use tracing::Instrument;
-use uuid::Uuid;
 
 use super::{Pipeline, work::Deliverable};
 use crate::{
     contract,
-    domain::{Attempt, AttemptKind, AttemptOutcome, EventType, TraceContext, event_time, retry::jittered},
+    domain::{Attempt, AttemptKind, AttemptOutcome, event_time, retry::jittered},
     limits::{Lane, PooledPermit},
     postgres::{DueEvent, EventProgress, StoreError, WebhookState},
-    rabbitmq::{Properties, PublishError, Route},
+    rabbitmq::{PublishError, ResultMessage, Route},
     webhooks::{Admitted, Post, Posted, Then},
 };
-
-/// A result to publish: from the outbox, of a replay, or of a rejection.
-pub(super) struct Outgoing<'a> {
-    pub(super) id: Uuid,
-    pub(super) event_type: EventType,
-    pub(super) timestamp: i64,
-    pub(super) body: Bytes,
-    pub(super) reply_to: Option<&'a str>,
-    pub(super) correlation_id: Option<&'a str>,
-    pub(super) merchant_id: &'a str,
-    pub(super) connector: Option<&'a str>,
-    pub(super) trace: &'a TraceContext,
-    pub(super) replayed: bool,
-}
 
 /// How far the publication of an event has come.
 #[derive(Clone, Copy)]
@@ -143,7 +127,7 @@ impl Pipeline {
             publication.again_after = Some(event.publish_due_in);
             return publication;
         }
-        let result = Outgoing {
+        let result = ResultMessage {
             id: event.id,
             event_type: event.event_type,
             timestamp: event_time(event.id).unix_timestamp(),
@@ -197,11 +181,11 @@ impl Pipeline {
     /// Publishes to the results exchange. A result without a queue goes to the unrouted queue.
     pub(super) async fn publish(
         &self,
-        result: &Outgoing<'_>,
+        result: &ResultMessage<'_>,
         patience: Duration,
     ) -> Result<(), PublishError> {
         let exchange = &self.settings.names.results_exchange;
-        let message = message(result, exchange, result.event_type.as_str());
+        let message = result.for_route(exchange, result.event_type.as_str());
         let published = match self.publisher.publish(message, patience).await {
             Ok(Route::Queued) => Ok(Route::Queued),
             Ok(Route::Returned) => self.publish_unrouted(result, patience).await.map(|()| Route::Returned),
@@ -214,10 +198,10 @@ impl Pipeline {
     /// Publishes to the worker's own queue for results without a queue.
     pub(super) async fn publish_unrouted(
         &self,
-        result: &Outgoing<'_>,
+        result: &ResultMessage<'_>,
         patience: Duration,
     ) -> Result<(), PublishError> {
-        let message = message(result, &self.settings.names.unrouted_exchange, result.event_type.as_str());
+        let message = result.for_route(&self.settings.names.unrouted_exchange, result.event_type.as_str());
         match self.publisher.publish(message, patience).await? {
             Route::Queued => Ok(()),
             Route::Returned => {
@@ -228,10 +212,10 @@ impl Pipeline {
     }
 
     /// Publishes to `reply_to`. A queue that no longer exists is not an error.
-    pub(super) async fn reply(&self, result: &Outgoing<'_>) -> Result<(), PublishError> {
+    pub(super) async fn reply(&self, result: &ResultMessage<'_>) -> Result<(), PublishError> {
         let Some(reply_to) = result.reply_to else { return Ok(()) };
         let routed =
-            self.publisher.publish(message(result, "", reply_to), self.settings.publish_patience).await?;
+            self.publisher.publish(result.for_route("", reply_to), self.settings.publish_patience).await?;
         // For a direct reply-to, the broker also returns messages that it delivers.
         if routed == Route::Returned && !reply_to.starts_with("amq.rabbitmq.reply-to") {
             tracing::info!(event.id = %result.id, "reply queue is gone, reply dropped");
@@ -240,7 +224,7 @@ impl Pipeline {
     }
 
     /// Publishes a reply that is not stored: once, with a short limit.
-    pub(super) async fn reply_once(&self, result: &Outgoing<'_>) {
+    pub(super) async fn reply_once(&self, result: &ResultMessage<'_>) {
         if result.reply_to.is_none() {
             return;
         }
@@ -344,26 +328,6 @@ fn published_alone(event: &DueEvent, publication: Publication) -> EventProgress 
 
 /// Delay of a webhook when too many wait for a permit.
 const NO_PERMIT_DELAY: Duration = Duration::from_secs(2);
-
-fn message(result: &Outgoing<'_>, exchange: &str, routing_key: &str) -> Box<crate::rabbitmq::Message> {
-    properties(result).message(exchange, routing_key, result.body.clone())
-}
-
-fn properties<'a>(result: &Outgoing<'a>) -> Properties<'a> {
-    Properties {
-        message_id: result.id.to_string(),
-        kind: result.event_type.as_str(),
-        correlation_id: result.correlation_id,
-        timestamp: result.timestamp,
-        headers: [
-            ("x-merchant-id", (!result.merchant_id.is_empty()).then_some(result.merchant_id)),
-            ("x-connector", result.connector),
-            ("x-replayed", result.replayed.then_some("true")),
-            ("traceparent", result.trace.traceparent.as_deref()),
-            ("tracestate", result.trace.tracestate.as_deref()),
-        ],
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -4,13 +4,14 @@
 //! | step | file | instead of the next step |
 //! | --- | --- | --- |
 //! | `read` | `reading.rs` | an invalid job is rejected (`reject.rs`), a suspect one is read alone (`suspects.rs`) |
-//! | `admit` | `intake.rs` | a job whose connector is full is parked |
+//! | `admit` | `intake.rs` | a job that cannot be called now is parked: its connector has no permit, is at its rate limit or paused, or its merchant has its share |
 //! | `accept` | `intake.rs` | a duplicate gets its record's result |
 //! | `settle` | `intake.rs` | a job without a row returns to the queue |
 //! | `create_link` | `create_link.rs` | a record whose next call is far away is postponed |
 //! | `deliver` | `outbox.rs` | what is not published or delivered becomes due again |
 //!
-//! A message that cancels a link or asks for its status leaves the column after `read` (`link_requests.rs`).
+//! A message that cancels a link or asks for its status is stored, and the steps above do not run for it
+//! (`link_requests.rs`).
 //!
 //! The sweeper enters with `process_record` and `deliver`, so recovery has no code path of its own. A permit is part of
 //! the value that needs it ([`Incoming`], [`Work`], [`Deliverable`](super::work::Deliverable)), and is free again once

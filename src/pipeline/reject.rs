@@ -14,13 +14,12 @@ use uuid::Uuid;
 use super::{
     Pipeline,
     headers::{logged_merchant_id, merchant_id, trace},
-    outbox::Outgoing,
 };
 use crate::{
     contract::{self, DecodePolicy, UnknownFields},
     domain::{EventType, Rejection, TraceContext},
     postgres::StoreError,
-    rabbitmq::{Delivery, Message, PublishError, REJECTED_AT, Route},
+    rabbitmq::{Delivery, Message, PublishError, REJECTED_AT, ResultMessage, Route},
 };
 
 /// How far the reply to a delivery was published.
@@ -136,8 +135,8 @@ impl Pipeline {
             "job rejected"
         );
         let trace = trace(delivery);
-        let to = Outgoing::to(delivery, &trace);
-        let result = Outgoing {
+        let to = result_for(delivery, &trace);
+        let result = ResultMessage {
             id: rejection_id(delivery, code),
             event_type: EventType::Rejected,
             timestamp: OffsetDateTime::now_utc().unix_timestamp(),
@@ -174,7 +173,7 @@ impl Pipeline {
     /// Publishes the reply to a delivery, and its dead letter, within [`PATIENCE`].
     pub(super) async fn publish_reply(
         &self,
-        result: &Outgoing<'_>,
+        result: &ResultMessage<'_>,
         dead_letter: Option<Box<Message>>,
     ) -> Published {
         let answered = async {
@@ -194,7 +193,11 @@ impl Pipeline {
         answered
     }
 
-    async fn publish_patiently(&self, result: &Outgoing<'_>, dead_letter: Option<Box<Message>>) -> Published {
+    async fn publish_patiently(
+        &self,
+        result: &ResultMessage<'_>,
+        dead_letter: Option<Box<Message>>,
+    ) -> Published {
         let (started, mut is_published, mut is_answered, mut pause) = (Instant::now(), false, true, PAUSE);
         loop {
             let late = started.elapsed() >= PATIENCE;
@@ -245,21 +248,19 @@ impl Pipeline {
     }
 }
 
-impl<'a> Outgoing<'a> {
-    /// Makes a result for a delivery, without its content.
-    pub(super) fn to(delivery: &'a Delivery, trace: &'a TraceContext) -> Self {
-        Self {
-            id: Uuid::nil(),
-            event_type: EventType::Rejected,
-            timestamp: 0,
-            body: Bytes::new(),
-            reply_to: delivery.reply_to(),
-            correlation_id: delivery.correlation_id().or(delivery.message_id()),
-            merchant_id: Some(merchant_id(delivery)).filter(|id| id.len() <= MAX_ECHOED).unwrap_or_default(),
-            connector: delivery.header("x-connector").filter(|name| name.len() <= MAX_ECHOED),
-            trace,
-            replayed: false,
-        }
+/// Makes a result for the requester of a delivery, without its content.
+pub(super) fn result_for<'a>(delivery: &'a Delivery, trace: &'a TraceContext) -> ResultMessage<'a> {
+    ResultMessage {
+        id: Uuid::nil(),
+        event_type: EventType::Rejected,
+        timestamp: 0,
+        body: Bytes::new(),
+        reply_to: delivery.reply_to(),
+        correlation_id: delivery.correlation_id().or(delivery.message_id()),
+        merchant_id: Some(merchant_id(delivery)).filter(|id| id.len() <= MAX_ECHOED).unwrap_or_default(),
+        connector: delivery.header("x-connector").filter(|name| name.len() <= MAX_ECHOED),
+        trace,
+        replayed: false,
     }
 }
 

@@ -180,7 +180,10 @@ impl Session<'_> {
         self.up.send_replace(true);
         tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
 
-        #[expect(clippy::disallowed_methods, reason = "a delivery is settled once, and the prefetch bounds deliveries")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a delivery is settled once, and the prefetch bounds deliveries"
+        )]
         let (settle, mut settled) = mpsc::unbounded_channel();
         let mut acks = Acks::new(channel.clone());
         let (mut tags, mut taking) = (Vec::new(), true);

@@ -22,8 +22,8 @@ use super::{
     Message,
     acks::Settle,
     connection::FRAME,
+    message::PERSISTENT,
     properties::{header, is_own_pseudo_queue, republishable},
-    publisher::PERSISTENT,
 };
 
 /// The header of a dead letter with the time of its rejection: RFC 3339, UTC.

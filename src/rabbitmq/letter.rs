@@ -12,8 +12,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     Names, Source,
     delivery::{REJECTED_AT, REJECTED_FROM},
+    message::PERSISTENT,
     properties::{header, republishable, text},
-    publisher::PERSISTENT,
 };
 
 /// A message that is read and not settled.

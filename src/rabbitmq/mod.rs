@@ -13,6 +13,7 @@ mod delivery;
 mod error;
 mod letter;
 mod letters;
+mod message;
 mod properties;
 mod publisher;
 mod screen;
@@ -34,7 +35,8 @@ pub use self::{
     error::BrokerError,
     letter::Letter,
     letters::Letters,
-    publisher::{Message, Properties, PublishError, Publisher, Route},
+    message::{Message, ResultMessage},
+    publisher::{PublishError, Publisher, Route},
     submitter::{Job, Submitter},
     tls::BrokerTls,
 };

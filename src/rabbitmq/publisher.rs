@@ -7,12 +7,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, Event,
+    Channel, Confirmation, Connection, Event,
     options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::{AMQPValue, FieldTable},
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
@@ -20,63 +18,11 @@ use tokio::{
 };
 
 use super::{
-    BrokerError, BrokerSettings,
+    BrokerError, BrokerSettings, Message,
     connection::{KeepUp, connect},
     deadline::{channel, within},
     topology,
 };
-
-/// A message to publish, mandatory and persistent.
-#[derive(Clone)]
-pub struct Message {
-    /// `""`: the default exchange, whose routing keys are queues.
-    pub exchange: Arc<str>,
-    /// The event type, or the name of a queue.
-    pub routing_key: String,
-    /// Has a `message_id` that is unique among the unconfirmed messages of this exchange.
-    pub properties: BasicProperties,
-    /// JSON.
-    pub body: Bytes,
-}
-
-/// The properties of a message. Its body is JSON, and it is persistent.
-pub struct Properties<'a> {
-    /// The event's id, the same in each publication.
-    pub message_id: String,
-    /// `type`
-    pub kind: &'a str,
-    /// Returned to the requester unchanged.
-    pub correlation_id: Option<&'a str>,
-    /// Unix seconds.
-    pub timestamp: i64,
-    /// Headers without a value are omitted.
-    pub headers: [(&'static str, Option<&'a str>); 5],
-}
-
-impl Properties<'_> {
-    /// Makes a message with these properties.
-    pub fn message(&self, exchange: &str, routing_key: &str, body: Bytes) -> Box<Message> {
-        let mut headers = FieldTable::default();
-        for (name, value) in self.headers {
-            if let Some(value) = value {
-                headers.insert(name.into(), AMQPValue::LongString(value.into()));
-            }
-        }
-        let mut properties = BasicProperties::default()
-            .with_content_type("application/json".into())
-            .with_delivery_mode(PERSISTENT)
-            .with_message_id(self.message_id.as_str().into())
-            .with_type(self.kind.into())
-            .with_timestamp(u64::try_from(self.timestamp).unwrap_or_default())
-            .with_headers(headers);
-        if let Some(correlation_id) = self.correlation_id {
-            properties = properties.with_correlation_id(correlation_id.into());
-        }
-        Box::new(Message { exchange: exchange.into(), routing_key: routing_key.to_owned(), properties, body })
-    }
-}
-
-pub(super) const PERSISTENT: u8 = 2;
 
 /// The route of a confirmed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::{
     BrokerError, BrokerSettings,
     connection::{Held, connect},
     deadline::{channel, within},
-    publisher::PERSISTENT,
+    message::PERSISTENT,
 };
 
 /// A job to publish.
