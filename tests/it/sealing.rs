@@ -104,7 +104,6 @@ async fn what_a_key_has_sealed_is_counted_over_restarts_and_reported_long_before
     let raise = format!("UPDATE sealing_keys SET seals = {many}");
     env.pool.execute(AssertSqlSafe(raise)).await.unwrap();
     let worker = env.start_worker().await;
-    worker.says("has encrypted many values").await;
     let metrics = format!("{}/metrics", worker.health_url().await);
     eventually("the metric", async || {
         let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
