@@ -37,7 +37,9 @@ pub use self::{
     link_request::{LinkRequest, LinkRequestAnswer, LinkRequestKind, link_request_answer},
     money::{Currency, InvalidAmount, Money},
     nearest::{did_you_mean, nearest},
-    order::{SERVICE_RANKS, ServiceClass, UNKNOWN_RANKS, service_rank},
+    order::{
+        PRIORITIES, SERVICE_RANKS, ServiceClass, UNKNOWN_RANKS, event_priority, event_rank, service_rank,
+    },
     outcome::{AttemptOutcome, ConnectorError, CreatedLink, Finding, LookUp, Outcome, ReplayRule},
     payout_link::{Attempt, AttemptKind, Lease, OpenLink, TraceContext},
     payout_method::{FieldKind, METHODS, MethodField, MethodFields, MethodKind, PayoutMethod, SOURCE_BANKS},

@@ -21,7 +21,7 @@ pub enum ServiceClass {
 pub const SERVICE_RANKS: [i16; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 
 /// The number of priority groups: instant, fast and all others.
-pub(super) const PRIORITIES: i16 = 3;
+pub const PRIORITIES: i16 = 3;
 
 /// Ranks below this one are those of unknown outcomes, and of every record with a lease.
 pub const UNKNOWN_RANKS: i16 = PRIORITIES;
@@ -45,6 +45,16 @@ pub fn service_rank(class: ServiceClass, priority: Option<PayoutPriority>) -> i1
         | None => 2,
     };
     class * PRIORITIES + priority
+}
+
+/// Returns the rank under which waiting events of a priority take turns: that of retries.
+pub fn event_rank(priority: i16) -> i16 {
+    PRIORITIES + priority
+}
+
+/// Returns the priority of a rank: 0 for instant payouts, 1 for fast ones, 2 for all others.
+pub fn event_priority(rank: i16) -> i16 {
+    rank % PRIORITIES
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod call_log;
 mod clocks;
 mod consumption;
 mod create_link;
+mod event_claims;
 mod follow;
 mod follow_wakes;
 mod headers;

@@ -13,13 +13,12 @@ use futures_util::future::{FutureExt, select, select_all};
 
 use super::{
     Pipeline,
+    event_claims::EventClaims,
     record_claims::{Due, claim_due},
-    work::Deliverable,
 };
 use crate::{
     connectors::Account,
     domain::{ReplayRule, retry::jittered},
-    limits::Lane,
     lock::lock,
     postgres::{Absences, DuePlaces, DueRecords, StoreError},
 };
@@ -71,6 +70,10 @@ impl Health {
         since.unwrap_or(state.passed_at).elapsed()
     }
 
+    pub(super) fn note_oldest_event(&self, overdue: Duration) {
+        self.state().due.oldest_event = overdue;
+    }
+
     fn is_served(&self, account: &Account) {
         self.state().neglected_since.remove(&account.name);
     }
@@ -117,6 +120,7 @@ pub(super) struct Sweeper {
     places: DuePlaces,
     /// The merchant that had the last turn, by account.
     served_last: HashMap<Arc<str>, String>,
+    event_claims: EventClaims,
     /// When the first merchant that is at its rate limit may be called again.
     limited_for: Option<Duration>,
     /// A failure is logged once until a sweep succeeds.
@@ -139,6 +143,7 @@ impl Sweeper {
             presence_looked_at: None,
             places: DuePlaces::default(),
             served_last: HashMap::new(),
+            event_claims: EventClaims::default(),
             limited_for: None,
             is_failure_logged: false,
             pipeline,
@@ -182,7 +187,7 @@ impl Sweeper {
             records += self.sweep_account(account, due).await?;
         }
         note_due(&pipeline, &found);
-        let events = sweep_events(&pipeline, self.settings.batch).await?;
+        let events = self.event_claims.claim_due(&pipeline, self.settings.batch).await?;
         self.is_failure_logged = false;
         pipeline.health.state().passed_at = Instant::now();
         Ok(Swept { records, events })
@@ -271,29 +276,6 @@ fn note_due(pipeline: &Pipeline, found: &[DueRecords]) {
     let delayed = found.iter().filter(|due| !is_at_a_limit(due)).map(|due| due.overdue).max();
     state.due.most_delayed_merchant = delayed.unwrap_or_default();
     state.due.merchants_waiting = merchants.len();
-}
-
-async fn sweep_events(pipeline: &Arc<Pipeline>, batch: usize) -> Result<usize, StoreError> {
-    let oldest = pipeline.store.oldest_due_event().await?;
-    pipeline.health.state().due.oldest_event = oldest.unwrap_or_default();
-    let limit = pipeline.due_events.free().min(batch);
-    if limit == 0 || oldest.is_none() {
-        return Ok(0);
-    }
-    let events = pipeline.store.claim_events(limit, pipeline.publisher.is_up()).await?;
-    let claimed = events.len();
-    for event in events {
-        match event {
-            Ok(event) => {
-                let publishing = pipeline.due_events.take().await;
-                let deliverable = Deliverable { event, publishing, lane: Lane::Due };
-                let pipeline = pipeline.clone();
-                pipeline.clone().tasks.spawn(async move { pipeline.deliver_due(deliverable).await });
-            }
-            Err(error) => pipeline.report(&error),
-        }
-    }
-    Ok(claimed)
 }
 
 #[cfg(test)]

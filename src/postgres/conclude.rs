@@ -240,7 +240,7 @@ macro_rules! update {
                 -- by the sweeper's index instead of these rows by their ids.
                 WHERE p.id = ANY (ARRAY[new.id]) AND p.holder = new.holder
                 RETURNING
-                    p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type,
+                    p.id, p.reply_to, p.correlation_id, new.holder, new.event_id, new.type, p.fresh_webhook_url,
                     coalesce(p.fresh_webhook_url, new.webhook_url) AS webhook_url
             ), outbox AS (
                 INSERT INTO events (
@@ -253,7 +253,7 @@ macro_rules! update {
                     now() + $14::bigint * interval '1 millisecond'
                 FROM concluded
             )"# + $timeline + r#"
-            SELECT event_id AS "event_id!", reply_to, correlation_id, webhook_url FROM concluded
+            SELECT event_id AS "event_id!", reply_to, correlation_id, fresh_webhook_url AS webhook_url FROM concluded
             "#,
             $($parameters)*
         )

@@ -123,12 +123,13 @@ pub(super) async fn conclude_again(
         r#"
         INSERT INTO events (
             id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, holder, due_at, sequence,
-            previous_event_id, webhook_waits
+            previous_event_id, webhook_waits, turn_priority, turn_merchant_id
         )
-        VALUES (
+        SELECT
             $1, $2, $3, $4, CASE WHEN $4::text IS NULL THEN 'none' ELSE 'pending' END,
-            CASE WHEN $4::text IS NOT NULL THEN now() END, $5, now() + $6::bigint * interval '1 millisecond', $7, $8, $9
-        )
+            CASE WHEN $4::text IS NOT NULL THEN now() END, $5, now() + $6::bigint * interval '1 millisecond', $7, $8, $9,
+            CASE WHEN $5::uuid IS NULL THEN service_rank % 3::smallint END, CASE WHEN $5::uuid IS NULL THEN merchant_id END
+        FROM payout_links WHERE id = $2
         "#,
         next.event_id,
         next.id,

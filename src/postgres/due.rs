@@ -1,4 +1,4 @@
-//! `due_records`, `oldest_due_event`: how much waits, of whom, and since when.
+//! `due_records`, `oldest_due_event`, `merchants_with_due_events`: how much waits, of whom, and since when.
 //!
 //! Due records are found by merchant: one index probe for each merchant of a rank, however many records it has (a loose
 //! index scan). Records of paused merchants are not due.
@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgPool;
 
 use super::{Store, availability::CONCLUSIONS_FIRST, connect::answered, error::StoreError, numbers::millis};
-use crate::domain::{SERVICE_RANKS, UNKNOWN_RANKS};
+use crate::domain::{DueMerchants, PRIORITIES, SERVICE_RANKS, UNKNOWN_RANKS, event_rank};
 
 /// Due records of one connector and rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +128,74 @@ impl Store {
         )
         .fetch_optional(&self.pool);
         Ok(answered(&self.pool, oldest).await?.map(duration))
+    }
+}
+
+/// Where the search for merchants goes on in priorities with more merchants than one search finds.
+#[derive(Debug, Default)]
+pub struct EventPlaces(HashMap<i16, String>);
+
+impl Store {
+    /// Returns the merchants with due events that wait, by priority.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn merchants_with_due_events(
+        &self,
+        places: &mut EventPlaces,
+    ) -> Result<DueMerchants, StoreError> {
+        let priorities: Vec<i16> = (0..PRIORITIES).collect();
+        let begins_at: Vec<String> =
+            priorities.iter().map(|priority| places.0.remove(priority).unwrap_or_default()).collect();
+        let found = sqlx::query!(
+            r#"
+            SELECT
+                place.priority AS "priority!", next.merchant_id AS "merchant_id!", next.is_due AS "is_due!",
+                next.found = $3 OR next.visited = $4 AS "is_last!"
+            FROM unnest($1::smallint[], $2::text[]) AS place (priority, begins_at)
+            CROSS JOIN LATERAL (
+                WITH RECURSIVE merchants AS (
+                    (
+                        SELECT turn_merchant_id AS merchant_id, due_at <= now() AS is_due, 1 AS visited,
+                            (due_at <= now())::integer AS found
+                        FROM events e
+                        WHERE due_at IS NOT NULL AND turn_merchant_id IS NOT NULL AND turn_priority = place.priority
+                            AND turn_merchant_id COLLATE "C" >= place.begins_at
+                        ORDER BY turn_merchant_id COLLATE "C", due_at LIMIT 1
+                    )
+                    UNION ALL
+                    SELECT later.merchant_id, later.is_due, visited + 1, found + later.is_due::integer
+                    FROM merchants
+                    CROSS JOIN LATERAL (
+                        SELECT turn_merchant_id AS merchant_id, due_at <= now() AS is_due
+                        FROM events e
+                        WHERE due_at IS NOT NULL AND turn_merchant_id IS NOT NULL AND turn_priority = place.priority
+                            AND e.turn_merchant_id COLLATE "C" > merchants.merchant_id
+                        ORDER BY e.turn_merchant_id COLLATE "C", due_at LIMIT 1
+                    ) AS later
+                    WHERE found < $3 AND visited < $4
+                )
+                SELECT * FROM merchants
+            ) AS next
+            WHERE next.is_due OR next.visited = $4
+            "#,
+            &priorities,
+            &begins_at,
+            MAX_FOUND,
+            MAX_VISITED,
+        )
+        .fetch_all(&self.pool);
+        let mut due = DueMerchants::default();
+        for row in answered(&self.pool, found).await? {
+            if row.is_last {
+                places.0.insert(row.priority, row.merchant_id.clone());
+            }
+            if row.is_due {
+                due.add(event_rank(row.priority), row.merchant_id);
+            }
+        }
+        Ok(due)
     }
 }
 

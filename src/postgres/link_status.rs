@@ -196,7 +196,8 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<O
                 newest_event_type = $14,
                 sequence = before.sequence + $15
             FROM before WHERE p.id = before.id
-            RETURNING p.id, before.event_id, before.sequence, p.ask_again
+            RETURNING p.id, before.event_id, before.sequence, p.ask_again, p.merchant_id,
+                p.service_rank % 3::smallint AS priority
         ), undelivered AS (
             SELECT e.id, e.previous_event_id, e.webhook_state FROM events e JOIN changed ON e.id = changed.event_id
             UNION ALL
@@ -214,7 +215,7 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<O
         ), announced AS (
             INSERT INTO events (
                 id, payout_link_id, type, webhook_url, webhook_state, webhook_due_at, due_at, sequence, new_payout_status,
-                occurred_at, error, previous_event_id, next_event_id, webhook_waits
+                occurred_at, error, previous_event_id, next_event_id, webhook_waits, turn_priority, turn_merchant_id
             )
             SELECT
                 new.id, changed.id, new.type, previous.webhook_url,
@@ -222,7 +223,8 @@ async fn with_events(connection: &mut PgConnection, row: &AnswerRow) -> Result<O
                 CASE WHEN previous.webhook_url IS NOT NULL THEN now() END,
                 now(), changed.sequence + new.place, new.payout_status, new.occurred_at, new.error,
                 coalesce(new.previous_event_id, changed.event_id), new.next_event_id,
-                previous.webhook_url IS NOT NULL AND (new.place > 1 OR previous.webhook_state = 'pending')
+                previous.webhook_url IS NOT NULL AND (new.place > 1 OR previous.webhook_state = 'pending'),
+                changed.priority, changed.merchant_id
             FROM changed LEFT JOIN brought_forward previous ON previous.id = changed.event_id
             CROSS JOIN UNNEST(
                 $17::uuid[], $18::text[], $19::text[], $20::timestamptz[], $21::text[], $22::uuid[], $23::uuid[]

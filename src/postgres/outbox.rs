@@ -1,27 +1,21 @@
-//! `claim_events`, `delivered`: claim events that are due, and store how far their delivery has come.
+//! `delivered`: stores how far the delivery of an event has come.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
     Store,
     batch::{Statement, column},
-    connect::answered,
     due_event::{DueEvent, EventProgress, WebhookState},
     error::StoreError,
     leased::while_leased,
     numbers::{count, millis, whole_millis},
-    seal::Column,
     timeline::Timeline,
 };
-use crate::{
-    contract::{self, StatusUpdate},
-    domain::{Attempt, EventType, Lease, TraceContext},
-};
+use crate::domain::Attempt;
 
 pub(super) struct Delivered;
 
@@ -33,148 +27,6 @@ pub(super) struct DeliveredRow {
 }
 
 impl Store {
-    /// Claims at most `limit` due events, the longest due first. While the broker is away, events that only wait to
-    /// be published are not claimed. An event that cannot be read (its key is missing from the ring) is returned as
-    /// an error and set aside.
-    ///
-    /// # Errors
-    ///
-    /// Any [`StoreError`] but `LeaseLost`.
-    pub async fn claim_events(
-        &self,
-        limit: usize,
-        broker_is_up: bool,
-    ) -> Result<Vec<Result<Box<DueEvent>, StoreError>>, StoreError> {
-        let (holder, asked_at) = (self.worker.claim_id(), Instant::now());
-        let rows = sqlx::query!(
-            r#"
-            WITH due AS (
-                SELECT id FROM events
-                WHERE due_at <= now() AND ($4 OR webhook_due_at <= now())
-                ORDER BY due_at LIMIT $1
-                FOR UPDATE SKIP LOCKED
-            ), taken AS (
-                UPDATE events e SET holder = $2, due_at = now() + $3::bigint * interval '1 millisecond'
-                FROM due WHERE e.id = ANY (ARRAY[due.id])
-                RETURNING e.*
-            )
-            SELECT
-                e.sequence AS "sequence!", e.new_payout_status, e.occurred_at, e.error,
-                e.webhook_waits AND EXISTS (
-                    SELECT FROM events before WHERE before.id = e.previous_event_id AND before.webhook_state = 'pending'
-                ) AS "webhook_waits!",
-                e.id AS "id!", e.payout_link_id AS "payout_link_id!", e.type AS "event_type!", e.published_at,
-                e.reply_due AS "reply_due!", e.publish_attempts AS "publish_attempts!", e.webhook_url, e.webhook_state AS "webhook_state!", e.webhook_attempts AS "webhook_attempts!",
-                e.redelivered_after AS "redelivered_after!",
-                coalesce(e.webhook_due_at <= now(), false) AS "webhook_is_due!",
-                coalesce(
-                    ceil(extract(epoch FROM greatest(e.webhook_due_at - now(), interval '0')) * 1000), 0
-                )::bigint AS "webhook_due_in_ms!",
-                coalesce(
-                    ceil(extract(epoch FROM greatest(e.publish_due_at - now(), interval '0')) * 1000), 0
-                )::bigint AS "publish_due_in_ms!",
-                p.merchant_id, p.merchant_payout_id, p.connector, coalesce(e.earlier_result, p.result) AS result,
-                p.reply_to, p.reply_sequence, p.correlation_id,
-                p.traceparent, p.tracestate, now() AS "now!"
-            FROM taken e JOIN payout_links p ON p.id = ANY (ARRAY[e.payout_link_id])
-            "#,
-            i64::try_from(limit).unwrap_or(i64::MAX),
-            holder,
-            millis(self.settings.event_lease),
-            broker_is_up,
-        )
-        .fetch_all(&self.pool);
-        let rows = answered(&self.pool, rows).await?;
-        let answered_at = Instant::now();
-        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-        let events: Vec<Result<Box<DueEvent>, StoreError>> = rows
-            .into_iter()
-            .map(|row| {
-                let inconsistent = |table, column, reason: &str| {
-                    StoreError::inconsistent(table, column, row.payout_link_id, reason)
-                };
-                let sealed =
-                    row.result.as_deref().ok_or_else(|| inconsistent("payout_links", "result", "empty"))?;
-                let result = self
-                    .keys
-                    .open(Column::Result, row.payout_link_id, sealed)
-                    .map_err(|error| inconsistent("payout_links", "result", &error.to_string()))?;
-                let sequence = u32::try_from(row.sequence).unwrap_or_default();
-                let result = match (row.new_payout_status, row.occurred_at) {
-                    (Some(payout_status), Some(occurred_at)) => contract::status_update(
-                        &result,
-                        &StatusUpdate { sequence, payout_status, occurred_at, error: row.error },
-                    )
-                    .ok_or_else(|| inconsistent("events", "error", "not JSON"))?,
-                    _ => result.into(),
-                };
-                Ok(Box::new(DueEvent {
-                    id: row.id,
-                    payout_link_id: row.payout_link_id,
-                    event_type: EventType::parse(&row.event_type)
-                        .ok_or_else(|| inconsistent("events", "type", "unknown"))?,
-                    merchant_id: row.merchant_id,
-                    connector: row.connector,
-                    merchant_payout_id: row.merchant_payout_id,
-                    sequence,
-                    result,
-                    // Only the requester of the job waits, and only for the conclusion.
-                    reply_to: row.reply_to.filter(|_| row.sequence == row.reply_sequence),
-                    correlation_id: row.correlation_id,
-                    trace: TraceContext { traceparent: row.traceparent, tracestate: row.tracestate },
-                    published: row.published_at.is_some(),
-                    reply_due: row.reply_due,
-                    publish_attempts: u32::try_from(row.publish_attempts).unwrap_or_default(),
-                    publish_due_in: Duration::from_millis(
-                        row.publish_due_in_ms.try_into().unwrap_or_default(),
-                    ),
-                    webhook: [WebhookState::None, WebhookState::Pending, WebhookState::Delivered]
-                        .into_iter()
-                        .find(|state| state.as_str() == row.webhook_state)
-                        .unwrap_or(WebhookState::Abandoned),
-                    webhook_url: row
-                        .webhook_url
-                        .map(|url| url.parse())
-                        .transpose()
-                        .map_err(|_| inconsistent("events", "webhook_url", "not a URL"))?,
-                    webhook_is_due: row.webhook_is_due,
-                    webhook_due_in: Duration::from_millis(
-                        row.webhook_due_in_ms.try_into().unwrap_or_default(),
-                    ),
-                    webhook_waits: row.webhook_waits,
-                    redelivered_after: u32::try_from(row.redelivered_after).unwrap_or_default(),
-                    webhook_attempts: u32::try_from(row.webhook_attempts).unwrap_or_default(),
-                    lease: Lease {
-                        holder,
-                        granted_at: row.now,
-                        asked_at,
-                        answered_at,
-                        length: self.settings.event_lease,
-                    },
-                }))
-            })
-            .collect();
-        let read = ids.into_iter().zip(&events);
-        let unreadable: Vec<Uuid> = read.filter_map(|(id, event)| event.is_err().then_some(id)).collect();
-        if !unreadable.is_empty() {
-            self.set_events_aside(&unreadable, holder).await?;
-        }
-        Ok(events)
-    }
-
-    /// Postpones events that cannot be read by five minutes.
-    async fn set_events_aside(&self, ids: &[Uuid], holder: Uuid) -> Result<(), StoreError> {
-        let statement = sqlx::query!(
-            "UPDATE events SET holder = NULL, due_at = now() + interval '5 minutes'
-             WHERE id = ANY($1) AND holder = $2",
-            ids,
-            holder
-        )
-        .execute(&self.pool);
-        answered(&self.pool, statement).await?;
-        Ok(())
-    }
-
     /// Stores how far publishing and delivering have come. Returns whether a webhook of the record is due now: the next
     /// one, or this one if it waited for a previous webhook that was finished meanwhile.
     ///
@@ -259,6 +111,17 @@ impl Statement for Delivered {
                         ELSE now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond'
                     END,
                     holder = CASE WHEN keeps_lease THEN e.holder END,
+                    -- Read for an event that waits only.
+                    turn_priority = CASE
+                        WHEN keeps_lease OR publish_after_ms IS NULL AND post_after_ms IS NULL AND NOT new.webhook_waits
+                        THEN e.turn_priority
+                        ELSE (SELECT p.service_rank % 3::smallint FROM payout_links p WHERE p.id = e.payout_link_id)
+                    END,
+                    turn_merchant_id = CASE
+                        WHEN keeps_lease OR publish_after_ms IS NULL AND post_after_ms IS NULL AND NOT new.webhook_waits
+                        THEN e.turn_merchant_id
+                        ELSE (SELECT p.merchant_id FROM payout_links p WHERE p.id = e.payout_link_id)
+                    END,
                     posted_at = coalesce(new.posted_at, e.posted_at),
                     took_ms = coalesce(new.took_ms, e.took_ms),
                     status_code = coalesce(new.status_code, e.status_code)

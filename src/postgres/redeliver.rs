@@ -160,6 +160,8 @@ impl Store {
             let written = sqlx::query!(
                 "UPDATE events e SET
                     webhook_state = 'pending', webhook_due_at = now(), due_at = now(), holder = NULL,
+                    turn_priority = (SELECT p.service_rank % 3::smallint FROM payout_links p WHERE p.id = e.payout_link_id),
+                    turn_merchant_id = (SELECT p.merchant_id FROM payout_links p WHERE p.id = e.payout_link_id),
                     redelivered_after = webhook_attempts,
                     webhook_waits = EXISTS (
                         SELECT FROM events before WHERE before.id = e.previous_event_id

@@ -1,9 +1,16 @@
 //! One merchant's backlog does not delay the others: turns, limits of each merchant, and who waits longest.
 
+use std::time::Duration;
+
+use payout_link_worker::postgres::{EventProgress, WebhookState, migrate};
 use provider_simulators::sandbox::{Fault, FaultRule};
 use serde_json::Value;
+use sqlx::Executor;
 
-use crate::support::{Setup, TestEnv, claim, eventually, job, pool_of_one, store, submit_parked_of};
+use crate::support::{
+    Setup, TestEnv, accept, claim, claim_events, created, eventually, job, pool_of_one, store,
+    submit_parked_of,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn merchants_take_turns() {
@@ -25,6 +32,77 @@ async fn merchants_take_turns() {
     let expected = (0..7).map(|number| format!("large_{number:02}"));
     let expected: Vec<String> = expected.chain((0..3).map(|number| format!("small_{number:02}"))).collect();
     assert_eq!(ids, expected);
+}
+
+/// Events of several merchants that wait for their next webhook attempt: the first merchant's are the longest due.
+const WAITING_EVENTS: &str = "
+    INSERT INTO events (
+        id, payout_link_id, type, published_at, webhook_url, webhook_state, webhook_due_at, due_at, turn_priority, turn_merchant_id
+    )
+    SELECT
+        gen_random_uuid(), p.id, 'payout_link.created', now(), 'https://merchant.example/' || merchant, 'pending',
+        now() - overdue, now() - overdue, priority, merchant
+    FROM payout_links p
+    CROSS JOIN (VALUES
+        ('large', 2, interval '3 hours', 3000), ('small', 2, interval '1 minute', 3), ('instant', 0, interval '1 second', 2)
+    ) AS of (merchant, priority, overdue, count)
+    CROSS JOIN LATERAL generate_series(1, of.count)";
+
+#[tokio::test]
+async fn waiting_events_are_claimed_by_priority_and_in_turns_of_the_merchants() {
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
+    // Given an event that is postponed: it has its merchant and its priority from then on,
+    let mut link = accept(&store, "po_1").await;
+    let content = created(&mut link, "plink_1");
+    let event = store.conclude(link, content).await.unwrap();
+    let turn = async || -> Option<(i16, String)> {
+        let turn = "SELECT turn_priority, turn_merchant_id FROM events WHERE turn_merchant_id IS NOT NULL";
+        sqlx::query_as(turn).fetch_optional(&env.pool).await.unwrap()
+    };
+    assert_eq!(turn().await, None);
+    let later = Duration::from_secs(3_600);
+    store.delivered(&event, postponed(later)).await.unwrap();
+    assert_eq!(turn().await, Some((2, String::new())));
+    // and a merchant with three thousand, one with three, and one with two of instant payouts.
+    env.pool.execute(WAITING_EVENTS).await.unwrap();
+    // When some are claimed,
+    let claimed = claim_events(&store, 10).await;
+    // then those of instant payouts are first, and each merchant has its share of the rest.
+    let mut hosts: Vec<String> = claimed
+        .iter()
+        .map(|event| {
+            event.as_ref().unwrap().webhook_url.as_ref().unwrap().path().trim_start_matches('/').to_owned()
+        })
+        .collect();
+    hosts.sort();
+    let expected = [("instant", 2), ("large", 5), ("small", 3)];
+    let expected: Vec<&str> =
+        expected.into_iter().flat_map(|(merchant, count)| std::iter::repeat_n(merchant, count)).collect();
+    assert_eq!(hosts, expected);
+    // A lease that expired is found behind those that wait, and before them.
+    let lapse =
+        "UPDATE events SET turn_merchant_id = NULL, turn_priority = NULL, due_at = now() WHERE id = $1";
+    sqlx::query(lapse).bind(event.id).execute(&env.pool).await.unwrap();
+    let first = claim_events(&store, 1).await.remove(0).unwrap();
+    assert_eq!(first.id, event.id);
+}
+
+/// The result is not published yet.
+fn postponed(publish_after: Duration) -> EventProgress {
+    EventProgress {
+        published: false,
+        reply_due: false,
+        publish_attempts: 0,
+        keeps_lease: false,
+        webhook: WebhookState::None,
+        webhook_attempts: 0,
+        webhook_calls: Vec::new(),
+        publish_after: Some(publish_after),
+        webhook_after: None,
+        webhook_waits: false,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use payout_link_worker::{
     postgres::{EventProgress, StoreError, Unconcluded, WebhookState, migrate},
 };
 
-use crate::support::{TestEnv, accept, claim, created, eventually, store};
+use crate::support::{TestEnv, accept, claim, claim_events, created, eventually, store};
 
 /// By the database's clock; its holder still believes in it.
 async fn let_leases_run_out(env: &TestEnv) {
@@ -58,7 +58,7 @@ async fn a_late_post_stands_in_the_timeline() {
     let event = store.conclude(link, reply).await.unwrap();
     let lapse = "UPDATE events SET due_at = now() - interval '1 second'";
     sqlx::query(lapse).execute(&env.pool).await.unwrap();
-    assert_eq!(store.claim_events(10, true).await.unwrap().len(), 1);
+    assert_eq!(claim_events(&store, 10).await.len(), 1);
     // when the first comes back,
     let post = Attempt {
         kind: AttemptKind::Post,
@@ -109,7 +109,7 @@ async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
             webhook_due_at, webhook_url, 'PAYOUT_STATUS_PENDING', now() FROM first";
     sqlx::raw_sql(second).execute(&env.pool).await.unwrap();
     let claimed = eventually("both events are due", async || {
-        let claimed = store.claim_events(10, true).await.unwrap();
+        let claimed = claim_events(&store, 10).await;
         (!claimed.is_empty()).then_some(claimed)
     })
     .await;
@@ -133,7 +133,7 @@ async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
     assert!(store.delivered(first, progress(WebhookState::Abandoned, false)).await.unwrap());
     // then the worker learns that the second one is due, and finds it.
     assert!(store.delivered(second, progress(WebhookState::Pending, true)).await.unwrap());
-    let again = store.claim_events(10, true).await.unwrap().remove(0).unwrap();
+    let again = claim_events(&store, 10).await.remove(0).unwrap();
     assert_eq!((again.id, again.webhook_waits), (second.id, false));
 }
 

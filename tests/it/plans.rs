@@ -11,7 +11,9 @@ use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use uuid::Uuid;
 
-use crate::support::{TestEnv, accept, claim, created, eventually, job, store, store_with, submit};
+use crate::support::{
+    TestEnv, accept, claim, claim_events, created, eventually, job, store, store_with, submit,
+};
 
 /// The planner takes what is open for few rows, as it always has been when it looked last; in an outage it is not.
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +160,7 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
             };
             let events = join_all(concluded).await.into_iter();
             join_all(events.map(async |event| tell(event, false).await)).await;
-            let again = store.claim_events(10, true).await.unwrap();
+            let again = claim_events(&store, 10).await;
             assert_eq!(again.len(), 4);
             join_all(again.into_iter().map(async |event| tell(event.unwrap(), true).await)).await;
         }
@@ -166,7 +168,7 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
     let rotating = store_with(pool.clone(), &["k2", "k1"]);
     // What a worker does first.
     assert!(claim(&store, 10).await.is_empty());
-    assert!(store.claim_events(10, true).await.unwrap().is_empty());
+    assert!(claim_events(&store, 10).await.is_empty());
     let first = accept(&store, "first").await.id;
     jobs(0..4).await;
     let rotated = rotating.reseal(first, 1_000).await.unwrap();

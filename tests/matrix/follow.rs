@@ -115,7 +115,10 @@ impl Run<'_> {
                 let link = links.iter().find(|created| created.request.reference == link);
                 let created = link.map_or_else(Vec::new, |link| vec!["--created", &link.id]);
                 let arguments = [&[command, id, "--reason", "of the matrix"], &created[..]].concat();
-                #[expect(clippy::disallowed_methods, reason = "the command calls a simulator of this process, which goes on")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the command calls a simulator of this process, which goes on"
+                )]
                 let output = tokio::task::block_in_place(|| self.env.run(&arguments));
                 assert!(
                     output.status.success(),

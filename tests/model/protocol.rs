@@ -50,7 +50,7 @@ pub enum Step {
     Replay(usize),
     /// `src/pipeline/sweeper.rs::sweep_account`: a permit and a reservation, and `src/postgres/claim.rs::claim`
     Claim(usize),
-    /// `src/postgres/outbox.rs::claim_events`
+    /// `src/postgres/claim_events.rs::claim_events`
     ClaimEvent(usize),
     /// `src/domain/retry/mod.rs::next`, and what follows at once: `src/postgres/renew.rs::postpone`,
     /// `src/postgres/conclude.rs::conclude`

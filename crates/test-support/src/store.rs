@@ -9,7 +9,8 @@ use payout_link_worker::{
         PayoutStatus, TraceContext, Turn,
     },
     postgres::{
-        Accepted, BatchLimits, DuePlaces, Hold, KeyRing, NewLink, Store, StoreError, StoreSettings, migrate,
+        Accepted, BatchLimits, DueEvent, DuePlaces, EventPlaces, Hold, KeyRing, NewLink, Store, StoreError,
+        StoreSettings, migrate,
     },
 };
 use secrecy::SecretString;
@@ -70,6 +71,24 @@ pub async fn claim(store: &Store, limit: usize) -> Vec<Result<Box<OpenLink>, Sto
         }
         due.remove_exhausted(&turn, &of_merchants);
         claimed.extend(links);
+    }
+    claimed
+}
+
+/// Claims due events as the sweeper does: expired leases, and then in turns of the merchants.
+pub async fn claim_events(store: &Store, limit: usize) -> Vec<Result<Box<DueEvent>, StoreError>> {
+    let mut claimed = store.claim_events(limit, true, &Turn::ExpiredLeases).await.unwrap();
+    let mut due = store.merchants_with_due_events(&mut EventPlaces::default()).await.unwrap();
+    while claimed.len() < limit
+        && let Some(turn) = due.next_turn(limit - claimed.len(), |_| 0, "")
+    {
+        let events = store.claim_events(limit - claimed.len(), true, &turn).await.unwrap();
+        let mut of_merchants: HashMap<String, usize> = HashMap::new();
+        for event in events.iter().flatten() {
+            *of_merchants.entry(event.merchant_id.clone()).or_default() += 1;
+        }
+        due.remove_exhausted(&turn, &of_merchants);
+        claimed.extend(events);
     }
     claimed
 }

@@ -61,7 +61,7 @@ pub enum Step {
     /// Only where a status is one write and its event another.
     RecordEvent(usize),
 
-    /// `src/postgres/outbox.rs::claim_events`
+    /// `src/postgres/claim_events.rs::claim_events`
     ClaimEvent(usize, usize),
     /// `src/pipeline/outbox.rs::post_event`
     Post(usize),
