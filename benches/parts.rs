@@ -1,6 +1,7 @@
-//! Measures the CPU of a job's own parts: decoding, sealing, signing, counting, and a batch in Postgres. `scripts/bench --parts`.
+//! Measures the CPU of a job's parts: decoding, encryption, signing, counting, and a batch in PostgreSQL. Run it with
+//! `scripts/bench --parts`.
 
-#![expect(clippy::unwrap_used, reason = "nothing goes on where something fails")]
+#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first failure")]
 
 use std::{
     path::Path,
@@ -28,7 +29,7 @@ fn main() {
     divan::main();
 }
 
-/// As the contract's own example: about a kilobyte.
+/// The example of the contract, of about a kilobyte.
 const JOB: &[u8] = include_bytes!("job.json");
 const POLICY: DecodePolicy =
     DecodePolicy { allow_http_webhooks: false, unknown_fields: contract::UnknownFields::Reject };
@@ -82,7 +83,7 @@ fn sign(bencher: Bencher, secret: &str) {
         .bench(|| signature(&keys, "0192b7a1-0000-7000-8000-000000000000", 1_790_000_000, black_box(&body)));
 }
 
-/// All that one job adds to the metrics, taken in, called for, concluded, published and posted.
+/// Counts everything that one job adds to the metrics, from acceptance to the delivered webhook.
 #[divan::bench]
 fn count(bencher: Bencher) {
     let config = config::load(Some(Path::new("config.example.toml")), std::iter::empty()).unwrap();
@@ -107,7 +108,8 @@ fn count(bencher: Bencher) {
     });
 }
 
-/// Jobs that are accepted together, in a database of the run's own: from the first one's wait to the last one's answer.
+/// Accepts jobs together in a database of the run's own, and measures from the first job's wait to the last job's
+/// answer.
 #[divan::bench(args = [1, 16, 256], sample_count = 50)]
 fn accept_batch(bencher: Bencher, jobs: u64) {
     static NUMBER: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! Figures of a run, and the table of all of them.
+//! Computes the figures of a run, and formats the table of all runs.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ pub struct Figures {
     jobs: usize,
     seconds: f64,
     jobs_per_s: f64,
-    /// CPU of the workers a job, and of all that ran on the machine: worker, services, stubs and whatever else.
+    /// The CPU of the workers per job, and of the whole machine per job: worker, services, stubs and everything else.
     worker_cpu_ms_per_job: f64,
     all_cpu_ms_per_job: f64,
-    /// Of one core, in per cent.
+    /// The CPU of the workers in per cent of one core.
     worker_cpu_share: f64,
     peak_memory_mib: f64,
     commits_per_job: f64,
     wal_bytes_per_job: f64,
-    /// From the publish of the job; of paced runs alone.
+    /// The time from the publish of the job. Only paced runs have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     result_ms: Option<Latencies>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ impl Figures {
     }
 }
 
-/// In Markdown: medians of the rounds.
+/// Formats the medians of the rounds in Markdown.
 pub fn table(scenarios: &[&Scenario], all: &[Figures]) -> String {
     let mut lines = vec![
         "| scenario | jobs/s (min–max) | against | worker CPU ms/job (all) | of a core | commits/job | WAL kB/job | peak MiB | result ms p50 / p99 | webhook ms p50 / p99 | p99 against |".to_owned(),
@@ -148,13 +148,13 @@ pub fn table(scenarios: &[&Scenario], all: &[Figures]) -> String {
     lines.join("\n")
 }
 
-/// Counts of jobs are far below where a double has no room for them.
+/// Converts a count without loss: a count of jobs is far below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
 fn count(number: usize) -> f64 {
     number as f64
 }
 
-/// What a sum over jobs is divided by.
+/// Returns the divisor of a sum over jobs. It is at least 1.
 fn per(jobs: usize) -> f64 {
     count(jobs.max(1))
 }

@@ -1,7 +1,7 @@
-//! Created links that are followed: a great many that nobody claims, and some of them that change each minute, announced by
-//! the provider and not.
+//! Measures followed links: many that nobody claims, and some that change each minute, first announced by the
+//! provider and then not.
 //!
-//! The links that do not change are made by SQL. Those that change are made by jobs, because their results are encrypted.
+//! SQL inserts the links that do not change. Jobs create the others, because their results are encrypted.
 
 use std::{
     fs::OpenOptions,
@@ -43,24 +43,24 @@ pub const ABOUT: &str =
     "--links open links, --changes of which change each minute, announced and then not; a long one";
 
 const SECRET: &str = "bench-inbound";
-/// How long links change, announced and then not.
+/// The duration of each phase: changes are announced in the first and not in the second.
 const PHASE: Duration = Duration::from_mins(1);
-/// Longer than the shortest interval between two questions, with its jitter.
+/// Is longer than the shortest interval between two questions, with its jitter.
 const UNTIL_ASKED: Duration = Duration::from_secs(90);
-/// Rows of one statement.
+/// The number of rows that one statement inserts.
 const PIECE: i64 = 20_000;
 
-/// The provider and the merchant.
+/// The state of the provider and the merchant.
 #[derive(Clone)]
 struct Peers {
-    /// Statuses of the links that change, by their numbers.
+    /// The statuses of the changing links, by their numbers.
     statuses: Arc<Vec<AtomicU8>>,
     questions: Arc<AtomicU64>,
     created: Arc<Arrivals>,
     claimed: Arc<Arrivals>,
 }
 
-/// Links are numbered as they are made.
+/// Creates a link. Links are numbered in the order of their creation.
 async fn create(State((_, made)): State<(Peers, Arc<AtomicU64>)>) -> Response {
     let link = made.fetch_add(1, Relaxed);
     answer(StatusCode::CREATED, &format!("plink_{link}"), "issued")
@@ -86,7 +86,7 @@ async fn take(State(peers): State<Peers>, body: Bytes) -> StatusCode {
     } else {
         &peers.created
     };
-    arrivals.came(job);
+    arrivals.record(job);
     StatusCode::NO_CONTENT
 }
 
@@ -97,7 +97,7 @@ async fn serve(servers: &mut JoinSet<()>, routes: Router) -> SocketAddr {
     address
 }
 
-/// The cost of a phase.
+/// The figures of a phase.
 struct Phase {
     name: &'static str,
     took: Duration,
@@ -147,7 +147,7 @@ pub async fn run(arguments: &Arguments) {
         .await;
     upstream.send_all((0..jobs).map(|job| ("", body(job, merchant)))).await;
     until("links are created", || peers.created.count() == jobs).await;
-    // The order of jobs is not that of links.
+    // Jobs and links are numbered in different orders.
     let ids: Vec<(String, String)> =
         sqlx::query_as("SELECT merchant_payout_id, connector_payout_id FROM payout_links WHERE merchant_payout_id LIKE 'po-%'")
             .fetch_all(&place.pool)
@@ -172,7 +172,7 @@ pub async fn run(arguments: &Arguments) {
     place.clear_away().await;
 }
 
-/// Changes links at a steady pace, and waits until their merchant knows of all.
+/// Changes links at a steady pace, and waits until the merchant has a webhook for each change.
 #[expect(clippy::too_many_arguments, reason = "what a phase needs of a run")]
 async fn phase(
     name: &'static str,
@@ -205,9 +205,9 @@ async fn phase(
         sent.unwrap();
     }
     let before = jobs.start;
-    until("changes are told", || peers.claimed.count() == before + count).await;
+    until("changes are delivered", || peers.claimed.count() == before + count).await;
     let took = first.elapsed();
-    // Sessions add up what they did a while later.
+    // A session adds its work to the statistics with a delay.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let after = machine::database(&place.pool).await;
     let delays = jobs.zip(changed_at).map(|(job, at)| peers.claimed.at(job).unwrap().saturating_sub(at));
@@ -241,10 +241,10 @@ async fn announce(client: reqwest::Client, key: hmac::Key, inbound: SocketAddr, 
     assert!(status.is_success(), "a webhook of the provider was answered {status}");
 }
 
-async fn until(what: &str, is_done: impl Fn() -> bool) {
+async fn until(condition: &str, is_done: impl Fn() -> bool) {
     let since = Instant::now();
     while !is_done() {
-        assert!(since.elapsed() < UNTIL_ASKED.max(STUCK), "not in time: {what}");
+        assert!(since.elapsed() < UNTIL_ASKED.max(STUCK), "not in time: {condition}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -261,7 +261,7 @@ fn body(job: usize, merchant: SocketAddr) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Open links of the last days, asked about each hour, evenly.
+/// Inserts open links of the last days. The worker asks about each within an hour, evenly spread.
 async fn fill(place: &Place, links: u64) {
     let links = i64::try_from(links).unwrap();
     let mut connection = place.pool.acquire().await.unwrap();
@@ -275,7 +275,7 @@ async fn fill(place: &Place, links: u64) {
     }
 }
 
-/// Bytes of the tables that grow by following, with their indexes.
+/// Returns the size, in bytes, of the tables that grow with followed links, with their indexes.
 async fn table_size(place: &Place) -> i64 {
     let tables = ["payout_links", "events", "provider_webhooks"];
     let mut all = 0;
@@ -296,7 +296,7 @@ fn print(arguments: &Arguments, phases: &[Phase], memory: f64, before: i64, afte
         (after - before) as f64 / changed as f64
     );
     println!(
-        "| changes | questions/min | commits/min | WAL kB/min | WAL bytes a question | worker CPU ms/min | CPU ms a question | p50 ms | p99 ms |"
+        "| changes | questions/min | commits/min | WAL kB/min | WAL bytes per question | worker CPU ms/min | CPU ms per question | p50 ms | p99 ms |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for phase in phases {

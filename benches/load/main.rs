@@ -1,12 +1,12 @@
-//! Whole jobs, measured from outside: a worker between a real RabbitMQ, a real Postgres and stubs of a connector and of
-//! merchants. `scripts/bench --help`.
+//! Measures whole jobs from outside: a worker runs between a real RabbitMQ, a real PostgreSQL, and stubs of a
+//! connector and of merchants. See `scripts/bench --help`.
 //!
-//! Rounds of the scenarios are interleaved, figures are medians, and each that has a scenario to be held against says
-//! the ratio: machines differ and are noisy, only what ran side by side can be compared. Every run is checked: one link
-//! a job, one result, one webhook.
+//! The rounds of the scenarios are interleaved, and the figures are medians. Machines differ and are noisy, so only
+//! runs side by side can be compared: a scenario that has a reference scenario prints the ratio to it. Every run is
+//! checked: each job has one link, one result and one webhook.
 
 #![expect(clippy::float_arithmetic, reason = "figures for people; no amount passes through here")]
-#![expect(clippy::unwrap_used, reason = "nothing goes on where something fails")]
+#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first failure")]
 
 mod figures;
 mod followed;
@@ -25,36 +25,36 @@ use crate::scenarios::{SCENARIOS, Scenario};
 /// Measures the worker on this machine: jobs a second, latency, CPU, memory, commits.
 #[derive(Parser)]
 struct Arguments {
-    /// Which; all but the long ones where none is named. `--list` names them
+    /// Scenarios to run; by default all but the long ones. `--list` prints their names
     scenarios: Vec<String>,
-    /// Runs of each
+    /// Rounds of each scenario
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Jobs of a backlog, in place of each scenario's own
+    /// Jobs of a backlog, instead of each scenario's own number
     #[arg(long)]
     jobs: Option<usize>,
-    /// Concluded records that are there before, in the scenario that is about them
+    /// Concluded records in the database before the run, in the `history` scenario
     #[arg(long, default_value_t = 1_000_000)]
     history: u64,
-    /// Open links, in the scenario that follows them
+    /// Open links, in the `followed-links` scenario
     #[arg(long, default_value_t = 1_000_000)]
     links: u64,
-    /// How many of them change each minute
+    /// Links that change each minute, in the `followed-links` scenario
     #[arg(long, default_value_t = 1000)]
     changes: u64,
-    /// Jobs of another merchant, in the scenario that is about them
+    /// Jobs of another merchant, in the `fair` scenario
     #[arg(long, default_value_t = 500_000)]
     beside: usize,
-    /// The figures of every run, a JSON object a line
+    /// Write the figures of every run, a JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// The worker to measure
+    /// The worker binary to measure
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_payout-link-worker"))]
     worker: PathBuf,
-    /// Says what the scenarios are, and ends
+    /// Print the scenarios, and exit
     #[arg(long)]
     list: bool,
-    /// cargo bench passes it on
+    /// `cargo bench` passes this flag
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -1,4 +1,4 @@
-//! The upstream: publishes jobs, hears results.
+//! Acts as the upstream: publishes jobs and receives results.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct Upstream {
     names: Names,
 }
 
-/// Confirms that may be outstanding.
+/// The maximum number of unconfirmed messages.
 const WINDOW: usize = 1_000;
 
 impl Upstream {
@@ -32,7 +32,7 @@ impl Upstream {
         Self { connection, channel, names }
     }
 
-    /// Every result from now on.
+    /// Receives every result from now on.
     pub async fn listen(&self, results: Arc<Arrivals>) {
         let channel = self.connection.create_channel().await.unwrap();
         let exchange = self.names.results_exchange.as_str();
@@ -41,10 +41,10 @@ impl Upstream {
             .exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default())
             .await
             .unwrap();
-        // Durable and of quorum, as whoever waits for results for money would have it.
+        // The queue is a durable quorum queue, as a payment system would use for its results.
         let mut quorum = FieldTable::default();
         quorum.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("quorum".into()));
-        let queue = self.heard_queue();
+        let queue = self.received_queue();
         let durable = QueueDeclareOptions { durable: true, ..Default::default() };
         channel.queue_declare(queue.as_str().into(), durable, quorum).await.unwrap();
         channel
@@ -63,18 +63,18 @@ impl Upstream {
             .await
             .unwrap();
         tokio::spawn(async move {
-            // The channel is the consumer's for as long as it is read.
+            // The consumer needs the channel for as long as it reads.
             let _channel = channel;
             while let Some(Ok(delivery)) = consumer.next().await {
-                // Those of another merchant are not counted.
+                // Results of another merchant are not counted.
                 if let Some(job) = number(&delivery.data) {
-                    results.came(job);
+                    results.record(job);
                 }
             }
         });
     }
 
-    /// Published, not confirmed. Without a merchant's name, the job names none.
+    /// Publishes a job and returns its confirm. An empty `merchant` sends no merchant header.
     pub async fn send(&self, merchant: &str, body: &[u8]) -> lapin::PublisherConfirm {
         let mut properties =
             BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
@@ -90,7 +90,7 @@ impl Upstream {
             .unwrap()
     }
 
-    /// All of them, and confirmed.
+    /// Publishes all jobs and waits for their confirms.
     pub async fn send_all(&self, bodies: impl Iterator<Item = (&'static str, Vec<u8>)>) {
         let mut outstanding = std::collections::VecDeque::with_capacity(WINDOW);
         for (merchant, body) in bodies {
@@ -104,7 +104,7 @@ impl Upstream {
         }
     }
 
-    /// Messages of the jobs queue that are not taken by anybody.
+    /// Returns the number of messages in the jobs queue that no consumer has taken.
     pub async fn jobs_left(&self) -> u32 {
         let passive = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
         let queue = self.names.jobs_queue.as_str();
@@ -117,9 +117,10 @@ impl Upstream {
 
     pub async fn clear_away(self) {
         let names = &self.names;
-        let heard = self.heard_queue();
+        let received = self.received_queue();
         let (cancel, status) = (names.cancel_queue(), names.status_queue());
-        for queue in [&heard, &names.jobs_queue, &names.dead_queue, &names.unrouted_queue, &*cancel, &*status]
+        for queue in
+            [&received, &names.jobs_queue, &names.dead_queue, &names.unrouted_queue, &*cancel, &*status]
         {
             self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
         }
@@ -133,8 +134,8 @@ impl Upstream {
         self.connection.close(200, "done".into()).await.unwrap();
     }
 
-    fn heard_queue(&self) -> String {
-        format!("{}.heard", self.names.results_exchange)
+    fn received_queue(&self) -> String {
+        format!("{}.received", self.names.results_exchange)
     }
 }
 

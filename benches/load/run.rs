@@ -1,4 +1,4 @@
-//! One run of a scenario: everything made for it, measured, checked, and cleared away.
+//! Runs a scenario: sets everything up, measures, checks, and clears away.
 
 use std::{
     fs::File,
@@ -23,10 +23,10 @@ use crate::{
     stubs::{Arrivals, Stubs},
 };
 
-/// Without anything new for so long, something is wrong.
+/// Fails a run that makes no progress for this long.
 pub const STUCK: Duration = Duration::from_mins(1);
 
-/// The first jobs of a paced run find nothing warm: they are made and not counted.
+/// The first jobs of a paced run meet cold caches. They are created but not counted.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 pub async fn run(scenario: &'static Scenario, arguments: &Arguments) -> Figures {
@@ -40,7 +40,7 @@ pub async fn run(scenario: &'static Scenario, arguments: &Arguments) -> Figures 
     let stubs = Stubs::start(scenario, webhooks).await;
     let upstream = Upstream::connect(&place.amqp_url, place.names.clone()).await;
     upstream.listen(results.clone()).await;
-    // It declares what jobs are published to. A paced run goes on with the same workers.
+    // The worker declares the exchange to which jobs are published. A paced run continues with the same workers.
     let mut workers = vec![place.start(scenario, &stubs).await];
     if is_paced || jobs == 0 {
         while workers.len() < scenario.workers {
@@ -93,16 +93,21 @@ pub async fn run(scenario: &'static Scenario, arguments: &Arguments) -> Figures 
         (cpu_of(&workers).saturating_sub(cpu_before), machine::all_cpu().saturating_sub(all_before));
     let memory = workers.iter().map(|worker| machine::peak_memory(worker.id())).fold(0.0, f64::max);
     workers.drain(..).for_each(stop);
-    // Sessions that have ended have added up what they did.
+    // A session adds its work to the statistics at its end.
     sleep(Duration::from_secs(1)).await;
     let after = machine::database(&place.pool).await;
 
     place.check(jobs, answered).await;
     let (links, doubles) = stubs.links();
-    // The other merchant's jobs are not waited for.
+    // The run does not wait for the other merchant's jobs.
     let links = if scenario.before == Before::AnotherMerchant { links.min(jobs) } else { links };
     assert_eq!((links, doubles), (jobs, 0), "{}: jobs with one link, and with more", scenario.name);
-    assert_eq!((results.repeats(), stubs.webhooks.repeats()), (0, 0), "{}: told twice", scenario.name);
+    assert_eq!(
+        (results.repeats(), stubs.webhooks.repeats()),
+        (0, 0),
+        "{}: results and webhooks that came twice",
+        scenario.name
+    );
     assert_eq!(upstream.jobs_left().await, 0, "{}: jobs left in the queue", scenario.name);
     upstream.clear_away().await;
     place.clear_away().await;
@@ -118,9 +123,10 @@ pub async fn run(scenario: &'static Scenario, arguments: &Arguments) -> Figures 
         .with_latencies(latencies(&results), latencies(&stubs.webhooks))
 }
 
-/// Publishes the jobs of another merchant, and waits until all are accepted: the worker has parked what is too much.
+/// Publishes the jobs of another merchant, and waits until all are accepted. The worker parks those that exceed the
+/// merchant's share.
 async fn fill_with_another_merchant(upstream: &Upstream, stubs: &Stubs, jobs: usize) {
-    // A worker that knows one merchant only parks nothing.
+    // A worker that knows only one merchant parks nothing.
     upstream.send_all(std::iter::once(("", other_body(0)))).await;
     upstream.send_all((1..jobs).map(|job| ("another", other_body(job)))).await;
     let (mut left, mut since) = (upstream.jobs_left().await, Instant::now());
@@ -130,20 +136,20 @@ async fn fill_with_another_merchant(upstream: &Upstream, stubs: &Stubs, jobs: us
         if now < left {
             (left, since) = (now, Instant::now());
         }
-        assert!(since.elapsed() < STUCK, "{left} jobs of the other merchant are not taken");
+        assert!(since.elapsed() < STUCK, "{left} jobs of the other merchant are not accepted");
     }
     let (made, _) = stubs.links();
     eprintln!("{jobs} jobs of another merchant accepted, {made} of them created");
 }
 
-/// A job whose result and webhook nobody counts.
+/// Builds a job whose result and webhook are not counted.
 fn other_body(job: usize) -> Vec<u8> {
     let mut body: serde_json::Value = serde_json::from_slice(&plain_body(job)).unwrap();
     body["merchant_payout_id"] = json!(format!("other-{job:08}"));
     body.to_string().into_bytes()
 }
 
-/// At a steady pace, whatever the worker does. When each was published, since `started`.
+/// Publishes jobs at a steady pace, even if the worker is slower. Returns when each was published, since `started`.
 async fn pace(
     upstream: &Upstream,
     rate: u32,
@@ -263,7 +269,7 @@ impl Place {
         let log = File::options().create(true).append(true).open(self.folder.join("worker.log")).unwrap();
         let mut process = Command::new(&self.worker);
         process.env_remove("DATABASE_URL").env_remove("AMQP_URL");
-        // Not asked for by `migrate`, but read by it.
+        // `migrate` does not need this variable, but reads the configuration that refers to it.
         process.env("PAYOUT_LINK__CONNECTORS__SANDBOX__URL", "http://127.0.0.1:9");
         process.arg("--config").arg(&self.config).arg(command);
         process.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -280,7 +286,7 @@ impl Place {
         command.spawn().unwrap()
     }
 
-    /// Until it consumes.
+    /// Starts the scenario's worker, and waits until it consumes.
     async fn start(&self, scenario: &Scenario, stubs: &Stubs) -> Child {
         self.until_consuming(|| self.launch(scenario, stubs)).await
     }
@@ -309,14 +315,14 @@ impl Place {
         };
         let mut connection = self.pool.acquire().await.unwrap();
         connection.execute("SET enable_seqscan = off").await.unwrap();
-        // As many as are in flight at once, and now and then what autovacuum would do.
+        // A piece is as large as the number of jobs in flight. Now and then VACUUM runs, as autovacuum would.
         let (piece, vacuum) = (2_000, 200_000);
         for first in (0..count).step_by(piece) {
             let last = (first + i64::try_from(piece).unwrap()).min(count) - 1;
             for step in [
                 sqlx::query(include_str!("fill/accepted.sql")).bind(first).bind(last),
                 sqlx::query(include_str!("fill/concluded.sql")),
-                sqlx::query(include_str!("fill/told.sql")).bind(waits),
+                sqlx::query(include_str!("fill/delivered.sql")).bind(waits),
             ] {
                 step.execute(&mut *connection).await.unwrap();
             }
@@ -329,7 +335,8 @@ impl Place {
         }
     }
 
-    /// Every job has its record, and every event is told, but for what went to a merchant that never answers.
+    /// Checks that every job has its record, and that every event is delivered, except to a merchant that never
+    /// answers.
     async fn check(&self, jobs: usize, answered: usize) {
         let counted: (i64, i64) = sqlx::query_as(
             "SELECT count(*) FILTER (WHERE state = 'created' AND merchant_payout_id LIKE 'po-%'),
@@ -341,7 +348,7 @@ impl Place {
         .await
         .unwrap();
         let wanted = (i64::try_from(jobs).unwrap(), i64::try_from(answered).unwrap());
-        assert_eq!(counted, wanted, "records, and events that are told; see {}", self.folder.display());
+        assert_eq!(counted, wanted, "created records, and delivered events; see {}", self.folder.display());
     }
 
     pub async fn clear_away(mut self) {
@@ -352,7 +359,7 @@ impl Place {
     }
 }
 
-/// SIGTERM, and its end.
+/// Sends SIGTERM and waits for the end.
 pub fn stop(mut worker: Child) {
     let sent = Command::new("kill").arg(worker.id().to_string()).status().unwrap();
     assert!(sent.success() && worker.wait().unwrap().success(), "a worker did not stop cleanly");

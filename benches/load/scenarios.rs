@@ -1,4 +1,4 @@
-//! The scenarios that are measured.
+//! Lists the scenarios.
 
 use std::time::Duration;
 
@@ -6,41 +6,42 @@ pub struct Scenario {
     pub name: &'static str,
     pub about: &'static str,
     pub jobs: usize,
-    /// Jobs a second; all of them at once, before the worker starts, without it.
+    /// Jobs a second. Without it, all jobs are published before the worker starts.
     pub rate: Option<u32>,
-    /// How long the connector takes.
+    /// The time that the connector takes for a call.
     pub latency: Duration,
     pub workers: usize,
     pub merchants: Merchants,
-    /// Of a hundred jobs, how many have their first call answered with 503.
+    /// Of a hundred jobs, this many get a 503 for their first call.
     pub errors_in_100: usize,
     pub before: Before,
     /// Settings of the worker that differ from their defaults.
     pub settings: &'static [(&'static str, &'static str)],
     /// The scenario whose figures these are divided by.
     pub against: Option<&'static str>,
-    /// Only where it is named.
+    /// Runs only if it is named.
     pub is_long: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Merchants {
     Prompt,
-    /// Of a hundred webhooks, five take a second, at twenty hosts.
+    /// Of a hundred webhooks, five go to one of twenty hosts that take a second.
     SomeSlow,
-    /// Of a hundred webhooks, one goes to a host that never answers. It is not waited for.
+    /// Of a hundred webhooks, one goes to a host that never answers. The run does not wait for it.
     OneHangs,
 }
 
-/// What the database holds when the worker starts.
+/// The content of the database when the worker starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Before {
     Nothing,
-    /// Concluded records, as many as `--history` says.
+    /// As many concluded records as `--history` says.
     History,
-    /// A hundred thousand webhooks whose next try is an hour away.
+    /// A hundred thousand webhooks whose next attempt is an hour away.
     WaitingWebhooks,
-    /// Jobs of another merchant, as many as `--beside` says: accepted, and more than the connector takes in the whole run.
+    /// As many accepted jobs of another merchant as `--beside` says: more than the connector accepts in the whole
+    /// run.
     AnotherMerchant,
 }
 
@@ -74,7 +75,7 @@ const PACED: Scenario = Scenario {
     ..BACKLOG
 };
 
-/// A hundred jobs after the warm-up, at a connector that others would fill.
+/// Publishes a hundred jobs after the warm-up, to a connector that other jobs would fill.
 const FAIR_ALONE: Scenario = Scenario {
     name: "fair-alone",
     about: "20 jobs a second of one merchant, the connector takes 50 ms, 64 calls at once",

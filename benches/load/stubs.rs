@@ -1,4 +1,4 @@
-//! A connector and merchants that answer with as little work as can be, and remember when.
+//! Provides a connector and merchants that do as little work as possible and record the times of arrivals.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
 use crate::scenarios::{Merchants, Scenario};
 
-/// When something came for each job, in nanoseconds since the run began; 0: not yet.
+/// The time of the first arrival for each job, in nanoseconds since the run began, or 0.
 pub struct Arrivals {
     since: Instant,
     at: Vec<AtomicU64>,
@@ -41,7 +41,7 @@ impl Arrivals {
         }
     }
 
-    pub fn came(&self, job: usize) {
+    pub fn record(&self, job: usize) {
         let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap().max(1);
         match self.at[job].compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => self.first.fetch_add(1, Ordering::Relaxed),
@@ -65,7 +65,7 @@ impl Arrivals {
     }
 }
 
-/// The job's number in a result or a webhook: `po-` and digits, behind the name of its field.
+/// Finds the job's number in a result or a webhook: the digits after `po-` in `merchant_payout_id`.
 pub fn number(body: &[u8]) -> Option<usize> {
     let key = b"\"merchant_payout_id\":\"po-";
     let at = body.windows(key.len()).position(|window| window == key)? + key.len();
@@ -73,25 +73,25 @@ pub fn number(body: &[u8]) -> Option<usize> {
     std::str::from_utf8(&body[at..at + digits]).ok()?.parse().ok()
 }
 
-/// Links by reference, and how often each was asked for in vain.
+/// The links of each reference, and the errors that it got.
 type Ledger = Mutex<HashMap<String, Reference>>;
 
 #[derive(Default)]
 struct Reference {
     links: u32,
-    refused: u32,
+    errors: u32,
 }
 
 pub struct Stubs {
     pub connector: SocketAddr,
     pub webhooks: Arc<Arrivals>,
-    /// URLs of merchants that answer at once, late and never.
+    /// The addresses of merchants that answer at once, late and never.
     prompt: SocketAddr,
     slow: SocketAddr,
     hanging: SocketAddr,
     merchants: Merchants,
     ledger: Arc<Ledger>,
-    // Ended with it.
+    // Dropping the set ends the servers.
     _servers: JoinSet<()>,
 }
 
@@ -118,7 +118,8 @@ impl Stubs {
         }
     }
 
-    /// Where the webhook of a job goes. All of 127.0.0.0/8 is this machine, and each address a host of its own.
+    /// Returns the webhook URL of a job. All of 127.0.0.0/8 is this machine, and each address counts as a host of its
+    /// own.
     pub fn webhook_url(&self, job: usize) -> String {
         let (host, port) = match self.merchants {
             Merchants::SomeSlow if job.is_multiple_of(20) => (2 + job / 20 % 20, self.slow.port()),
@@ -128,12 +129,12 @@ impl Stubs {
         format!("http://127.0.0.{host}:{port}/webhooks")
     }
 
-    /// Whether its merchant answers at all.
+    /// Says whether the job's merchant answers.
     pub fn is_answered(&self, job: usize) -> bool {
         !(self.merchants == Merchants::OneHangs && job.is_multiple_of(100))
     }
 
-    /// How many references have one link, and how many have more.
+    /// Counts the references with one link, and those with more.
     pub fn links(&self) -> (usize, usize) {
         let ledger = self.ledger.lock().unwrap();
         let with = |wanted: fn(u32) -> bool| ledger.values().filter(|entry| wanted(entry.links)).count();
@@ -165,13 +166,13 @@ async fn create(State(connector): State<Connector>, body: Bytes) -> Response {
     if !connector.latency.is_zero() {
         sleep(connector.latency).await;
     }
-    // A digest in its text form: any of its bytes is as good as a random one.
+    // A reference is a digest as text, so a hash of its bytes is evenly distributed.
     let dice =
         reference.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 100;
     let mut ledger = connector.ledger.lock().unwrap();
     let entry = ledger.entry(reference).or_default();
-    if dice < connector.errors_in_100 && entry.refused == 0 {
-        entry.refused += 1;
+    if dice < connector.errors_in_100 && entry.errors == 0 {
+        entry.errors += 1;
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     entry.links += 1;
@@ -186,7 +187,7 @@ async fn create(State(connector): State<Connector>, body: Bytes) -> Response {
 #[derive(Clone)]
 struct Merchant {
     webhooks: Arc<Arrivals>,
-    /// None: for ever.
+    /// `None` never answers.
     delay: Option<Duration>,
 }
 
@@ -196,6 +197,6 @@ async fn take(State(merchant): State<Merchant>, body: Bytes) -> StatusCode {
         Some(delay) => sleep(delay).await,
         None => std::future::pending().await,
     }
-    merchant.webhooks.came(number(&body).expect("a webhook has merchant_payout_id"));
+    merchant.webhooks.record(number(&body).expect("a webhook has merchant_payout_id"));
     StatusCode::NO_CONTENT
 }

@@ -1,5 +1,6 @@
-//! The sandboxes' webhooks to the workers: announced, lost, repeated, out of order, stale, unsigned, and to workers that are
-//! down. A webhook is a trigger: whatever becomes of it, each change has to be announced to its merchant once.
+//! Makes the sandboxes send their webhooks to the workers: correctly, late, repeatedly, out of order, stale,
+//! unsigned, to workers that are down, or not at all. A webhook only triggers a question to the provider. So each change must be
+//! published and delivered once, even if its webhook is lost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,11 +9,11 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{connectors::Provider, random::Random, test_env::TestEnv, workers::WORKERS};
 
-/// Authenticates the sandboxes' webhooks.
+/// The secret that authenticates the sandboxes' webhooks.
 pub const SECRET: &str = "canary-of-inbound-webhooks";
-/// Between two changes of where and how webhooks are sent.
+/// The pause between two changes of the sandboxes' settings.
 const PAUSE: Duration = Duration::from_secs(2);
-/// A stream of chance of its own.
+/// The random stream of this part.
 const STREAM: u64 = 0x00A4_4041;
 
 #[derive(Default)]
@@ -21,7 +22,7 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// Changes every few seconds where and how each sandbox announces, until it is stopped.
+    /// Changes every few seconds how each sandbox announces, and to which worker, until it is stopped.
     pub async fn act(env: Arc<TestEnv>) {
         let mut random = Random::new(env.seed, STREAM);
         let mut stop = env.announcements.stop.subscribe();
@@ -42,10 +43,10 @@ impl Announcements {
         self.stop.send_replace(true);
     }
 
-    /// Webhooks by what became of them.
+    /// Counts the webhooks by the workers' answers.
     pub fn counts(env: &TestEnv) -> Vec<(&'static str, u64)> {
         let mut counts =
-            [("webhooks of providers, taken", 0), ("… refused", 0), ("… not answered or lost", 0)];
+            [("webhooks of providers, accepted", 0), ("… rejected", 0), ("… not answered or lost", 0)];
         for (_, sandbox) in env.sandboxes() {
             for announced in sandbox.ledger().announcements {
                 let place = match announced.status {
@@ -76,7 +77,7 @@ fn behaviour(random: &mut Random) -> Behaviour {
 }
 
 impl TestEnv {
-    /// The sandboxes, each with the name of its connector.
+    /// Lists the sandboxes, each with the name of its connector.
     pub fn sandboxes(&self) -> impl Iterator<Item = (&'static str, &Sandbox)> {
         let names = crate::connectors::CONNECTORS.iter().chain([&crate::connectors::STEADY]);
         names.zip(&self.providers).filter_map(|(connector, provider)| match provider {

@@ -1,4 +1,4 @@
-//! Three RabbitMQ nodes on loopback, of one cluster: names, ports, data and epmd of the run's own.
+//! Runs a cluster of three RabbitMQ nodes on loopback, with its own names, ports, data and epmd.
 
 use std::{
     net::SocketAddr,
@@ -46,7 +46,8 @@ impl Cluster {
         std::fs::write(&cookie, &cluster.name).map_err(|error| error.to_string())?;
         std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o400))
             .map_err(|error| error.to_string())?;
-        // All before any is waited for: nodes of RabbitMQ 4.0 wait for each other while they boot.
+        // All nodes start before any is waited for, because nodes of RabbitMQ 4.0 wait for each other while they
+        // boot.
         for place in 0..NODES {
             cluster.spawn(place).await?;
         }
@@ -67,7 +68,7 @@ impl Cluster {
         self.nodes.iter().map(|node| SocketAddr::from(([127, 0, 0, 1], node.port))).collect()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL to the node.
     pub async fn kill(&self, place: usize) {
         if let Some(pid) = self.pid(place) {
             signal(pid, "KILL").await;
@@ -75,7 +76,7 @@ impl Cluster {
         }
     }
 
-    /// The node's own clean shutdown.
+    /// Shuts the node down cleanly.
     pub async fn stop(&self, place: usize) {
         if let Some(pid) = self.pid(place) {
             signal(pid, "TERM").await;
@@ -91,7 +92,7 @@ impl Cluster {
         let _ = std::fs::remove_file(self.pid_file(place));
     }
 
-    /// Starts a node, without waiting until it serves.
+    /// Starts a node and does not wait until it serves.
     pub async fn spawn(&self, place: usize) -> Result<(), String> {
         let mut server = self.command("rabbitmq-server", Some(place));
         let log = std::fs::File::create(self.folder(place).join("start.log")).map_err(|e| e.to_string())?;
@@ -101,13 +102,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Until it serves.
+    /// Waits until the node serves.
     pub async fn wait(&self, place: usize) -> Result<(), String> {
         let address = self.addresses()[place];
         until(&format!("node {place} of RabbitMQ"), START, async || answers(address).await).await
     }
 
-    /// Where the queue's leader is.
+    /// Returns the node that leads the queue.
     pub async fn leader(&self, queue: &str) -> Option<usize> {
         let arguments = ["list_queues", "--quiet", "--no-table-headers", "name", "leader"];
         for asked in 0..NODES {
@@ -123,13 +124,13 @@ impl Cluster {
         None
     }
 
-    /// An alarm blocks every connection that publishes, on all nodes.
+    /// Sets or clears a memory alarm, which blocks every connection that publishes, on all nodes.
     pub async fn alarm(&self, place: usize, on: bool) -> Result<(), String> {
         let limit: &[&str] = if on { &["absolute", "1"] } else { &["0.4"] };
         self.ctl(place, &[&["set_vm_memory_high_watermark"], limit].concat()).await.map(drop)
     }
 
-    /// For channels that are opened from now on, on every node that runs.
+    /// Sets the consumer timeout of channels that are opened from now on, on every node that runs.
     pub async fn consumer_timeout(&self, timeout: Duration) -> Result<(), String> {
         let tick = timeout.min(Duration::from_mins(1)) / 5;
         let expression = format!(
@@ -143,7 +144,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Every client's connection, by the broker itself: those of the run's own publisher as well.
+    /// Makes the broker close every client's connection, the run's own publisher included.
     pub async fn close_all_connections(&self) -> Result<(), String> {
         let Some(place) = (0..NODES).find(|&place| self.pid(place).is_some()) else { return Ok(()) };
         self.ctl(place, &["close_all_connections", "chaos"]).await.map(drop)
@@ -185,7 +186,7 @@ impl Cluster {
         lines.join("\n") + "\n"
     }
 
-    /// Everything that a node would take from the system is turned to the run's folder.
+    /// Builds a command whose files, ports and settings are all in the run's folder.
     fn command(&self, program: &str, place: Option<usize>) -> Command {
         let mut command = Command::new(self.programs.join(program));
         command
@@ -211,7 +212,7 @@ impl Cluster {
             .env("RABBITMQ_GENERATED_CONFIG_DIR", folder.join("generated"))
             .env("RABBITMQ_SCHEMA_DIR", folder.join("schema"))
             .env("RABBITMQ_PID_FILE", folder.join("pid"))
-            // Schedulers that wait by sleeping: three nodes share the machine with all that they serve.
+            // Schedulers sleep while they wait, because three nodes share the machine with the workers.
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
                 "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
@@ -220,13 +221,13 @@ impl Cluster {
     }
 }
 
-/// Nothing of it outlives the run, however that ends.
+/// Ends the nodes and their epmd when the run ends, also after a panic.
 impl Drop for Cluster {
     fn drop(&mut self) {
         for pid in (0..NODES).filter_map(|place| self.pid(place)) {
             let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
         }
-        // epmd refuses for as long as it knows a node, which it forgets a moment after the node's end.
+        // epmd refuses to end while it knows a node, and it forgets a node only some time after the node has ended.
         for _ in 0..50 {
             let mut epmd = Command::new("epmd");
             epmd.arg("-kill").env("ERL_EPMD_PORT", self.epmd_port.to_string());
@@ -244,7 +245,7 @@ fn is_alive(pid: u32) -> bool {
         .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|state| state.starts_with('Z')))
 }
 
-/// The package's inner scripts, as `scripts/services` finds them.
+/// Finds the package's inner scripts as `scripts/services` does.
 fn programs() -> Result<PathBuf, String> {
     let candidates = ["/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin"].map(PathBuf::from);
     let found = candidates.into_iter().find(|folder| folder.join("rabbitmq-server").exists());

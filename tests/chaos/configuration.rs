@@ -1,4 +1,4 @@
-//! The configuration file of the workers.
+//! Writes the configuration file of the workers.
 
 use crate::{
     connectors::{CALLS, CONNECTORS, Connector, ROAMING, STEADY},
@@ -6,7 +6,7 @@ use crate::{
     test_env::{FINGERPRINT, SCHEDULE, SEALING, WEBHOOK_SECRET},
 };
 
-/// Each worker has its own ways to the connectors, by its environment.
+/// A URL that the environment replaces: each worker has its own proxies to the providers.
 const NOWHERE: &str = "http://127.0.0.1:1";
 
 pub fn ordinary(steady_url: &str) -> String {
@@ -15,7 +15,7 @@ pub fn ordinary(steady_url: &str) -> String {
     configuration(512, 256, &(connectors + &STEADY.section_with_recipients(steady_url, CALLS)))
 }
 
-/// With the limits of `saturation.rs`, and the connector that is renamed under its name of the moment.
+/// Configures the limits of `saturation.rs`, and the renamed connector under its current name.
 pub fn saturated(variant: Variant, steady_url: &str, roaming_url: &str, name: &'static str) -> String {
     let section = |connector: &Connector, url| connector.section(url, &variant.calls(connector.name));
     let connectors = variant.connectors().iter();
@@ -28,7 +28,7 @@ pub fn saturated(variant: Variant, steady_url: &str, roaming_url: &str, name: &'
     configuration(variant.prefetch, variant.jobs_in_flight, &connectors)
 }
 
-/// Short waits, so that much happens in little time; what is not said here is the default.
+/// Configures short waits, so that much happens in little time. Other settings have their defaults.
 fn configuration(prefetch: u16, jobs_in_flight: usize, connectors: &str) -> String {
     format!(
         r#"

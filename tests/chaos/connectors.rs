@@ -1,4 +1,4 @@
-//! The connectors of the workers' configuration, and who is behind them.
+//! Lists the connectors of the workers' configuration, and starts a sandbox or a provider simulator for each.
 
 use history_checker::{Link, Published, Rule};
 use payout_link_worker::domain::{Currency, Money, idempotency_key};
@@ -12,42 +12,42 @@ use crate::{
     announcements::SECRET,
 };
 
-/// `calls` of a connector that is not limited.
+/// `calls` of a connector without limits.
 pub const CALLS: &str = "timeout_seconds = 3, connect_timeout_seconds = 2";
 
 pub struct Connector {
     pub name: &'static str,
     pub rule: Rule,
-    /// Where it is a real provider's, and a simulator behind it; else a sandbox.
+    /// The account at a provider simulator. Without one, the provider is a sandbox.
     pub account: Option<&'static Account>,
 }
 
-/// Those that faults are planned for.
+/// The connectors for which faults are planned.
 pub static CONNECTORS: [Connector; 7] = [
     Connector { name: "keyed", rule: Rule::SameKey, account: None },
     Connector { name: "asked", rule: Rule::LookUp, account: None },
     Connector { name: "mute", rule: Rule::Never, account: None },
-    // However they take a repeat, they can be asked.
+    // These providers offer a look-up, whatever they do with a repeated call.
     Connector { name: "hyperswitch", rule: Rule::LookUp, account: Some(&accounts::HYPERSWITCH) },
     Connector { name: "revolut", rule: Rule::LookUp, account: Some(&accounts::REVOLUT) },
     Connector { name: "razorpayx", rule: Rule::LookUp, account: Some(&accounts::RAZORPAYX) },
-    // A repeat is refused there, and says no more.
+    // This provider rejects a repeated call and does not return the link.
     Connector { name: "xendit", rule: Rule::SameKey, account: Some(&accounts::XENDIT) },
 ];
 
-/// One that no fault is planned for: what is asked of it tells how the rest fares.
+/// A connector without planned faults. Its probes show how the rest of the system works.
 pub static STEADY: Connector = Connector { name: "steady", rule: Rule::SameKey, account: None };
 
-/// Whose section is renamed while records are open: no other fault is planned for it.
+/// A connector whose section is renamed while records are open. No other fault is planned for it.
 pub static ROAMING: Connector = Connector { name: "roaming", rule: Rule::SameKey, account: None };
-/// Of a sandbox's links, whose recipients are quick. The longest interval leaves the machine to the rest of the run.
+/// `follow` of a sandbox's connector. The maximum interval leaves enough CPU to the rest of the run.
 const FOLLOW: &str = "min_interval_seconds = 1\nmax_interval_seconds = 20";
 
-/// What it is called for a while.
+/// The other name of the `roaming` connector.
 pub const RENAMED: &str = "renamed";
 
 const TOKEN: &str = "canary-of-the-connector";
-/// Where links lead to: with a result, to whom it belongs; in the database and the logs it has no business.
+/// The base URL of all links. A link may be in a result, but not in a log, and only encrypted in the database.
 pub const LINKS: &str = "https://links.chaos.example";
 
 impl Connector {
@@ -55,7 +55,7 @@ impl Connector {
         format!("PAYOUT_LINK__CONNECTORS__{}__URL", self.name.to_uppercase())
     }
 
-    /// `[connectors.NAME]`, and `[connectors.NAME.follow]` where recipients claim.
+    /// Writes `[connectors.NAME]`, and for a sandbox `[connectors.NAME.follow]`.
     pub fn section_with_recipients(&self, url: &str, calls: &str) -> String {
         let section = self.section(url, calls);
         match self.account {
@@ -67,10 +67,10 @@ impl Connector {
         }
     }
 
-    /// `[connectors.NAME]`
+    /// Writes `[connectors.NAME]`.
     pub fn section(&self, url: &str, calls: &str) -> String {
         if let Some(account) = self.account {
-            // Longer than a worker is paused.
+            // The settle time is longer than any pause of a worker.
             return account.section(self.name, url, calls, 25);
         }
         let replay = match self.rule {
@@ -101,7 +101,7 @@ impl Provider {
         }
         let mut settings = provider_simulators::sandbox::Settings::new(TOKEN);
         settings.public_url = Some(LINKS.to_owned());
-        // Where keys are good for nothing, every blind repeat makes a second link.
+        // If the provider ignores keys, every repeated call makes a second link.
         let keys_count = connector.rule == Rule::SameKey;
         settings.idempotency = if keys_count { Idempotency::On } else { Idempotency::Off };
         Sandbox::start(settings).await.map(Self::Sandbox).map_err(|error| error.to_string())
@@ -114,10 +114,10 @@ impl Provider {
         }
     }
 
-    pub fn inject_fault(&self, order: FaultRule) {
+    pub fn inject_fault(&self, rule: FaultRule) {
         match self {
-            Self::Sandbox(sandbox) => sandbox.inject_fault(order),
-            Self::ProviderSimulator(_, simulator) => simulator.inject_fault(order),
+            Self::Sandbox(sandbox) => sandbox.inject_fault(rule),
+            Self::ProviderSimulator(_, simulator) => simulator.inject_fault(rule),
         }
     }
 
@@ -128,7 +128,7 @@ impl Provider {
         }
     }
 
-    /// Calls that were taken for repeats, where it tells.
+    /// Counts the calls that the provider recognized as repeated, if its ledger says so.
     pub fn repeats(&self) -> u64 {
         match self {
             Self::Sandbox(sandbox) => {
@@ -138,7 +138,7 @@ impl Provider {
         }
     }
 
-    /// How the creating calls that arrived called their payouts, answered or not.
+    /// Lists the payout references of the create calls that arrived, answered or not.
     pub fn references(&self) -> Vec<String> {
         match self {
             Self::Sandbox(sandbox) => {
@@ -152,7 +152,7 @@ impl Provider {
         }
     }
 
-    /// Every link that was made. `of`: the jobs of an idempotency key.
+    /// Lists every link that the provider made. `of` returns the jobs of an idempotency key.
     pub fn links<'a>(&self, of: impl Fn(&str) -> Option<Vec<&'a Published>>) -> Vec<Link> {
         let key = |jobs: &Option<Vec<&Published>>, reference: &str| {
             jobs.as_ref().map_or_else(|| reference.to_owned(), |jobs| jobs[0].key.clone())
@@ -188,13 +188,13 @@ impl Provider {
     }
 }
 
-/// Of `1250 EUR`.
+/// Reads an amount such as `1250 EUR`.
 fn money(text: &str) -> Money {
     let (minor_amount, currency) = text.split_once(' ').unwrap();
     Money::new(minor_amount.parse().unwrap(), Currency::new(currency).unwrap()).unwrap()
 }
 
-/// Everything that some connector may know the link of a record by.
+/// Lists every reference that a connector may use for the link of a record.
 pub fn references(merchant_id: &str, id: &str) -> impl Iterator<Item = String> {
     let key = idempotency_key(merchant_id, id);
     let theirs = CONNECTORS.iter().filter_map(|connector| connector.account);

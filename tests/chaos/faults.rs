@@ -1,4 +1,4 @@
-//! A planned fault is done, healed, and its recovery timed.
+//! Injects a planned fault, heals it, and measures the recovery.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use tokio::time::{sleep, sleep_until};
 use crate::{
     connectors::CONNECTORS,
     overload,
-    plan::{Fault, Harm, Ill, Mood, Planned, Service},
+    plan::{ConnectionFault, Fault, MerchantFault, Planned, ProviderFault, Service},
     proxy::{Mode, Proxy},
     samples,
     services::{signal, until},
@@ -21,22 +21,22 @@ use crate::{
     workers::WORKERS,
 };
 
-/// What is known of the faults that were done.
+/// The results of the injected faults.
 #[derive(Default)]
-pub struct Done {
-    /// By kind: how long it took to recover, `None` where that was not within the patience.
+pub struct FaultResults {
+    /// The recovery times of each kind; `None` if the recovery took longer than the patience.
     pub recoveries: BTreeMap<String, Vec<Option<Duration>>>,
-    /// Faults that could not be done or healed.
+    /// Faults that could not be injected or healed.
     pub failures: Vec<String>,
-    /// Workers that a fault of their own is upon.
-    upon: [u32; WORKERS],
+    /// The number of current faults of each worker.
+    under_fault: [u32; WORKERS],
 }
 
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Does the whole plan; returns when all is healed and every recovery is known.
-pub async fn carry_out(env: &TestEnv, plan: Vec<Planned>) -> Done {
-    let (done, started) = (Mutex::new(Done::default()), Instant::now());
+/// Injects the whole plan, and returns when every fault is healed and every recovery is measured.
+pub async fn inject_all(env: &TestEnv, plan: Vec<Planned>) -> FaultResults {
+    let (done, started) = (Mutex::new(FaultResults::default()), Instant::now());
     let all = plan.into_iter().map(async |planned| {
         sleep_until((started + planned.at).into()).await;
         println!("{planned}");
@@ -46,14 +46,14 @@ pub async fn carry_out(env: &TestEnv, plan: Vec<Planned>) -> Done {
     done.into_inner().unwrap()
 }
 
-async fn one(env: &TestEnv, planned: Planned, done: &Mutex<Done>) {
+async fn one(env: &TestEnv, planned: Planned, done: &Mutex<FaultResults>) {
     let hit = planned.fault.workers();
-    upon(done, &hit, true);
+    count_fault(done, &hit, true);
     let began = Instant::now();
-    env.samples.begins(planned.fault);
-    let result = strike(env, planned).await;
-    env.samples.ends(planned.fault, began.elapsed());
-    upon(done, &hit, false);
+    env.samples.begin(planned.fault);
+    let result = inject(env, planned).await;
+    env.samples.end(planned.fault, began.elapsed());
+    count_fault(done, &hit, false);
     if let Err(failure) = result {
         println!("  !! {:?}: {failure}", planned.fault);
         done.lock().unwrap().failures.push(format!("{:?}: {failure}", planned.fault));
@@ -62,25 +62,33 @@ async fn one(env: &TestEnv, planned: Planned, done: &Mutex<Done>) {
     done.lock().unwrap().recoveries.entry(planned.fault.kind()).or_default().push(recovered);
 }
 
-fn upon(done: &Mutex<Done>, workers: &[usize], begins: bool) {
+fn count_fault(done: &Mutex<FaultResults>, workers: &[usize], begins: bool) {
     let mut done = done.lock().unwrap();
     for &worker in workers {
-        done.upon[worker] = if begins { done.upon[worker] + 1 } else { done.upon[worker] - 1 };
+        done.under_fault[worker] =
+            if begins { done.under_fault[worker] + 1 } else { done.under_fault[worker] - 1 };
     }
 }
 
-/// From the heal until a job that was published after it has its result, and each worker that was hit (unless
-/// another fault is upon it) says that it is ready. Other faults go on meanwhile, so this is no less than the truth.
-async fn recovery(env: &TestEnv, fault: Fault, hit: &[usize], done: &Mutex<Done>) -> Option<Duration> {
+/// Measures the time from the heal until a new job has its result and each affected worker is ready, unless that
+/// worker has another fault. Other faults continue meanwhile, so the figure is an upper bound.
+async fn recovery(
+    env: &TestEnv,
+    fault: Fault,
+    hit: &[usize],
+    done: &Mutex<FaultResults>,
+) -> Option<Duration> {
     let healed = Instant::now();
     let connector = match fault {
-        Fault::Connector(connector, _) | Fault::Way(_, Service::Connector(connector), _) => Some(connector),
+        Fault::Connector(connector, _) | Fault::Connection(_, Service::Connector(connector), _) => {
+            Some(connector)
+        }
         _ => None,
     };
-    // Behind a backlog a new job says nothing of one fault.
+    // Behind a backlog a new job does not show the recovery from one fault.
     let probe = if env.variant.is_some() { None } else { Some(env.probe(connector)) };
     while let Some(probe) = &probe
-        && !env.upstream.ear.lock().unwrap().concluded.contains_key(probe)
+        && !env.upstream.inbox.lock().unwrap().concluded.contains_key(probe)
     {
         sleep(Duration::from_millis(50)).await;
         if healed.elapsed() > PATIENCE {
@@ -89,7 +97,7 @@ async fn recovery(env: &TestEnv, fault: Fault, hit: &[usize], done: &Mutex<Done>
         }
     }
     for &worker in hit {
-        let is_hit_again = || done.lock().unwrap().upon[worker] > 0;
+        let is_hit_again = || done.lock().unwrap().under_fault[worker] > 0;
         while !is_hit_again() && !env.fleet.is_ready(worker).await {
             sleep(Duration::from_millis(50)).await;
             if healed.elapsed() > PATIENCE {
@@ -101,7 +109,7 @@ async fn recovery(env: &TestEnv, fault: Fault, hit: &[usize], done: &Mutex<Done>
     Some(healed.elapsed())
 }
 
-async fn strike(env: &TestEnv, planned: Planned) -> Result<(), String> {
+async fn inject(env: &TestEnv, planned: Planned) -> Result<(), String> {
     let Planned { fault, lasts, .. } = planned;
     match fault {
         Fault::KillWorker(worker) => {
@@ -110,7 +118,7 @@ async fn strike(env: &TestEnv, planned: Planned) -> Result<(), String> {
             env.fleet.start(worker);
         }
         Fault::PauseWorker(worker) => {
-            // The same process, whatever was started in its place meanwhile.
+            // SIGCONT goes to the process that was stopped, even if another one was started in its place.
             if let Some(pid) = env.fleet.pid(worker) {
                 signal(pid, "STOP").await;
                 sleep(lasts).await;
@@ -121,7 +129,7 @@ async fn strike(env: &TestEnv, planned: Planned) -> Result<(), String> {
         Fault::RollingRestart => {
             for worker in 0..WORKERS {
                 restart(env, worker).await;
-                // As a deployment does it: the next when this one is ready.
+                // As in a deployment, the next worker restarts when this one is ready.
                 let ready = Instant::now();
                 while !env.fleet.is_ready(worker).await && ready.elapsed() < Duration::from_secs(20) {
                     sleep(Duration::from_millis(100)).await;
@@ -136,7 +144,7 @@ async fn strike(env: &TestEnv, planned: Planned) -> Result<(), String> {
         Fault::KillNode(node) => nodes(env, &[node], lasts).await?,
         Fault::KillLeader => {
             let mut leader = None;
-            // One may just be being elected.
+            // An election may be under way.
             until("a leader", Duration::from_mins(1), async || {
                 leader = env.cluster.leader(JOBS).await;
                 leader.is_some()
@@ -156,31 +164,31 @@ async fn strike(env: &TestEnv, planned: Planned) -> Result<(), String> {
             sleep(lasts).await;
             env.cluster.alarm(node, false).await?;
         }
-        Fault::Way(worker, service, harm) => harmed(env.way(worker, service), harm, lasts).await,
-        Fault::Connector(connector, Ill::Outage) => {
-            let ways = || (0..WORKERS).map(|worker| env.way(worker, Service::Connector(connector)));
-            ways().for_each(|way| way.set(Mode::Refuse));
+        Fault::Connection(worker, service, fault) => disturb(env.proxy(worker, service), fault, lasts).await,
+        Fault::Connector(connector, ProviderFault::Outage) => {
+            let proxies = || (0..WORKERS).map(|worker| env.proxy(worker, Service::Connector(connector)));
+            proxies().for_each(|proxy| proxy.set(Mode::Refuse));
             sleep(lasts).await;
-            ways().for_each(Proxy::heal);
+            proxies().for_each(Proxy::heal);
         }
-        Fault::Connector(connector, ill) => {
+        Fault::Connector(connector, fault) => {
             let provider = &env.providers[connector];
-            ill.order().into_iter().for_each(|order| provider.inject_fault(order.always()));
+            fault.fault_rule().into_iter().for_each(|rule| provider.inject_fault(rule.always()));
             sleep(lasts).await;
             provider.clear_faults();
         }
-        Fault::Merchant(merchant, Mood::Refuses) => {
-            env.merchants[merchant].way.set(Mode::Refuse);
+        Fault::Merchant(merchant, MerchantFault::Refuses) => {
+            env.merchants[merchant].proxy.set(Mode::Refuse);
             sleep(lasts).await;
-            env.merchants[merchant].way.heal();
+            env.merchants[merchant].proxy.heal();
         }
-        Fault::Merchant(merchant, mood) => {
+        Fault::Merchant(merchant, fault) => {
             let receiver = &env.merchants[merchant].receiver;
-            mood.order().into_iter().for_each(|order| receiver.inject_fault(order.always()));
+            fault.fault_rule().into_iter().for_each(|rule| receiver.inject_fault(rule.always()));
             sleep(lasts).await;
             receiver.clear_faults();
         }
-        Fault::Overload(overload) => overload::strike(env, overload, lasts).await?,
+        Fault::Overload(overload) => overload::inject(env, overload, lasts).await?,
     }
     Ok(())
 }
@@ -204,26 +212,26 @@ async fn nodes(env: &TestEnv, nodes: &[usize], lasts: Duration) -> Result<(), St
     Ok(())
 }
 
-async fn harmed(way: &Proxy, harm: Harm, lasts: Duration) {
-    match harm.mode() {
-        None => way.cut(),
+async fn disturb(proxy: &Proxy, fault: ConnectionFault, lasts: Duration) {
+    match fault.mode() {
+        None => proxy.cut(),
         Some(mode) => {
-            way.set(mode);
+            proxy.set(mode);
             sleep(lasts).await;
-            way.heal();
+            proxy.heal();
         }
     }
 }
 
 impl Fault {
-    /// Those that it hits directly.
+    /// Lists the workers that the fault affects directly.
     fn workers(self) -> Vec<usize> {
         match self {
             Self::KillWorker(worker) | Self::PauseWorker(worker) | Self::RestartWorker(worker) => {
                 vec![worker]
             }
-            Self::Way(worker, Service::Postgres | Service::RabbitMq, _) => vec![worker],
-            Self::Way(..) | Self::Connector(..) | Self::Merchant(..) => Vec::new(),
+            Self::Connection(worker, Service::Postgres | Service::RabbitMq, _) => vec![worker],
+            Self::Connection(..) | Self::Connector(..) | Self::Merchant(..) => Vec::new(),
             Self::Overload(overload) => overload.workers(),
             Self::RollingRestart
             | Self::KillPostgres
@@ -237,12 +245,12 @@ impl Fault {
 }
 
 impl TestEnv {
-    fn way(&self, worker: usize, service: Service) -> &Proxy {
-        let ways = &self.fleet.workers[worker].ways;
+    fn proxy(&self, worker: usize, service: Service) -> &Proxy {
+        let proxies = &self.fleet.workers[worker].proxies;
         match service {
-            Service::Postgres => &ways.postgres,
-            Service::RabbitMq => &ways.rabbitmq,
-            Service::Connector(connector) => &ways.connectors[connector % CONNECTORS.len()],
+            Service::Postgres => &proxies.postgres,
+            Service::RabbitMq => &proxies.rabbitmq,
+            Service::Connector(connector) => &proxies.connectors[connector % CONNECTORS.len()],
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The stream of jobs, from the seed alone: repeats, conflicts, broken ones, every replay rule, every way a
-//! connector can answer.
+//! Derives the stream of jobs from the seed: duplicates, conflicts, invalid jobs, every replay rule, and every
+//! outcome of a connector.
 
 use history_checker::{Published, Rule, key};
 use serde_json::{Value, json};
@@ -10,12 +10,12 @@ use crate::{
     saturation::{FULL_REPLIES, Variant},
 };
 
-/// Stands in every secret of a job, and in nothing else.
+/// Marks every secret of a job. It is in nothing else.
 pub const CANARY: &str = "canary-of-";
 const PRIORITIES: [Option<&str>; 4] = [None, None, Some("INSTANT"), Some("REGULAR")];
 pub const REPLIES: &str = "chaos.replies";
 
-/// A message to publish, and what is known of it.
+/// A message to publish, and what the history checker has to know of it.
 #[derive(Clone)]
 pub struct Message {
     pub known: Published,
@@ -23,13 +23,13 @@ pub struct Message {
     pub connector: &'static str,
     pub reply_to: Option<&'static str>,
     pub body: Vec<u8>,
-    /// Seconds after the case's own time.
+    /// Seconds after the case's first message.
     pub after: u64,
-    /// Not before a result of its key was heard: it is then owed an answer of its own.
+    /// Is published only after a result of its key was received, so it needs a reply of its own.
     pub after_conclusion: bool,
 }
 
-/// The messages of the `number`th case.
+/// Builds the messages of the `number`th case.
 pub fn case(seed: u64, number: u64, webhook_urls: &[String], variant: Option<Variant>) -> Vec<Message> {
     let mut random = Random::new(seed, number.wrapping_add(1) << 8);
     let id = format!("po-{seed}-{number}");
@@ -45,30 +45,31 @@ pub fn case(seed: u64, number: u64, webhook_urls: &[String], variant: Option<Var
         amount: amount(&mut random, connector),
         webhook_url: random.percent(60).then(|| random.pick_of(webhook_urls)),
         wants_reply: random.percent(20),
-        // Nobody can be asked with a token that is refused: a call in doubt would stay so for a day.
+        // A connector that needs look-ups gets no wrong token: its look-ups would fail too, and the outcome would
+        // stay unknown for a day.
         wrong_token: random.percent(1) && connector.rule != Rule::LookUp && connector.account.is_none(),
         id,
     };
     if variant.is_some() {
-        return crowded(job, &mut random);
+        return saturated_case(job, &mut random);
     }
     let first = job.message("one", 0);
     match random.between(0, 100) {
-        // The same request twice at once, or once more when the first has long been concluded.
+        // The same request comes twice at once, or again long after its conclusion.
         0..6 => vec![first, job.message("two", 0)],
         6..11 => vec![first, job.message("again", random.between(5, 40))],
-        // Another request under the key, at once or later.
-        11..13 => vec![first, job.rival().message("rival", 0)],
-        13..15 => vec![first, job.rival().message("other", random.between(5, 40))],
-        15..18 => vec![job.broken(&mut random)],
+        // Another request comes under the same key, at once or later.
+        11..13 => vec![first, job.conflicting().message("rival", 0)],
+        13..15 => vec![first, job.conflicting().message("other", random.between(5, 40))],
+        15..18 => vec![job.invalid(&mut random)],
         _ => vec![first],
     }
 }
 
-/// As in an ordinary case, but nothing is owed to the replies of some, and a later duplicate waits for the result:
-/// behind a backlog it would else come first.
-fn crowded(mut job: Job, random: &mut Random) -> Vec<Message> {
-    // Nobody reads this queue, so no reply to it is missed; nor is one of the same key.
+/// Builds the messages of a case for the saturated mode. Some jobs name the full reply queue. Later duplicates wait
+/// for the result, because behind a backlog they would come before it.
+fn saturated_case(mut job: Job, random: &mut Random) -> Vec<Message> {
+    // Nobody reads this queue, so the checker expects no replies to this job.
     let is_full = random.percent(8);
     job.wants_reply &= !is_full;
     let mut first = job.message("one", 0);
@@ -76,24 +77,25 @@ fn crowded(mut job: Job, random: &mut Random) -> Vec<Message> {
     let again = || Message { after_conclusion: true, ..job.message("again", 0) };
     let is_roaming = job.connector.name == ROAMING.name;
     match random.between(0, 100) {
-        // New jobs are rejected while its section is renamed; a duplicate at once may then be told another thing.
+        // While its section is renamed, new jobs are rejected. So an immediate duplicate may get another result than
+        // the first message.
         0..11 if is_roaming => vec![first, again()],
         0..15 if is_roaming => vec![first],
         0..6 => vec![first, job.message("two", 0)],
         6..11 => vec![first, again()],
-        11..13 => vec![first, job.rival().message("rival", 0)],
-        13..15 => vec![first, job.rival().message("other", random.between(5, 40))],
-        15..18 => vec![job.broken(random)],
+        11..13 => vec![first, job.conflicting().message("rival", 0)],
+        13..15 => vec![first, job.conflicting().message("other", random.between(5, 40))],
+        15..18 => vec![job.invalid(random)],
         18..24 => {
-            let mut broken = job.broken(random);
-            (broken.reply_to, broken.known.wants_reply) = (Some(FULL_REPLIES), false);
-            vec![broken]
+            let mut invalid = job.invalid(random);
+            (invalid.reply_to, invalid.known.wants_reply) = (Some(FULL_REPLIES), false);
+            vec![invalid]
         }
         _ => vec![first],
     }
 }
 
-/// A plain job that tells when something works again.
+/// Builds a plain job whose result shows that the system works again.
 pub fn probe(seed: u64, number: u64, connector: &'static Connector) -> Message {
     let id = format!("probe-{seed}-{number}");
     let job = Job {
@@ -109,17 +111,18 @@ pub fn probe(seed: u64, number: u64, connector: &'static Connector) -> Message {
     job.message("one", 0)
 }
 
-/// Mostly ordinary; else one that makes the sandbox fail for this payout alone (`sandbox::amounts`). None of those
-/// that leave a call with the provider for longer than the settle time. At a real provider's, what it takes.
+/// Picks an amount: mostly an ordinary one, else one that makes the sandbox fail for this payout
+/// (`sandbox::amounts`). No amount makes a call last longer than the settle time. A simulator gets an amount that it
+/// accepts.
 fn amount(random: &mut Random, connector: &Connector) -> u64 {
-    const TROUBLE: [u64; 16] = [
+    const FAULTY: [u64; 16] = [
         42_200, 40_000, 50_301, 50_302, 50_001, 50_401, 42_901, 42_902, 40_901, 40_801, 61_101, 61_201,
         62_201, 64_201, 66_101, 66_401,
     ];
     if let Some(account) = connector.account {
         return account.money().minor_units().unsigned_abs();
     }
-    if random.percent(12) { random.pick(&TROUBLE) } else { random.between(100, 30_000) }
+    if random.percent(12) { random.pick(&FAULTY) } else { random.between(100, 30_000) }
 }
 
 #[derive(Clone)]
@@ -135,8 +138,9 @@ pub struct Job {
 }
 
 impl Job {
-    fn rival(&self) -> Self {
-        // Whole rupiah, where those are wanted; and none that the sandbox refuses for ever, as 100 more than 40000 is (401).
+    fn conflicting(&self) -> Self {
+        // 200 more is a whole number of rupiah, and no amount that the sandbox always declines, as 100 more than
+        // 40000 would be (401).
         Self { amount: self.amount + 200, ..self.clone() }
     }
 
@@ -172,7 +176,7 @@ impl Job {
         })
     }
 
-    /// More than the worker reads: 256 KiB.
+    /// Builds a message that is larger than the worker accepts: 256 KiB.
     pub fn oversized(seed: u64, number: u64) -> Message {
         let id = format!("large-{seed}-{number}");
         let job = Self {
@@ -188,7 +192,7 @@ impl Job {
         job.with_body("oversized", 0, false, vec![b' '; 300 * 1024])
     }
 
-    fn broken(&self, random: &mut Random) -> Message {
+    fn invalid(&self, random: &mut Random) -> Message {
         let mut body = self.body();
         let whole = |body: &Value| body.to_string().into_bytes();
         let bytes = match random.index(5) {
@@ -207,7 +211,7 @@ impl Job {
             }
             _ => b"[]".to_vec(),
         };
-        self.with_body("broken", 0, false, bytes)
+        self.with_body("invalid", 0, false, bytes)
     }
 
     fn with_body(&self, name: &str, after: u64, is_valid: bool, body: Vec<u8>) -> Message {

@@ -1,8 +1,8 @@
-//! Chaos: real workers, real services, a steady stream of jobs, and everything that can go wrong, again and again;
-//! then the checker over all that was published, made, told and written down.
+//! Chaos: runs real workers and services under a steady stream of jobs, injects faults all the time, and then runs
+//! the history checker over everything that was published, created, delivered and stored.
 //!
-//! `scripts/chaos --help`. Which faults and which jobs comes from the seed alone; when exactly a fault hits which
-//! job does not, so a run that is had again is like the first, not the same to the byte.
+//! See `scripts/chaos --help`. The seed alone decides which faults and jobs there are. It does not decide when
+//! exactly a fault meets a job, so a run with the same seed is similar, but not identical.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 #![expect(clippy::cast_possible_truncation, reason = "the counts of a run are small")]
@@ -45,41 +45,41 @@ use crate::{
     workers::WORKERS,
 };
 
-/// Kills and cuts everything that a payout link depends on, for as long as you like, and checks what comes of it.
+/// Injects faults into everything that a payout link depends on, and checks the results.
 #[derive(Parser)]
 #[command(name = "chaos")]
 struct Arguments {
-    /// How long jobs are published and faults done
+    /// Minutes for which jobs are published and faults are injected
     #[arg(long, default_value_t = 3)]
     minutes: u64,
-    /// Which faults and jobs; another one each time where it is not given
+    /// The seed of faults and jobs; by default another one each time
     #[arg(long)]
     seed: Option<u64>,
-    /// New payouts a second; with their repeats, about an eighth more jobs. 31, or 60 with --saturate
+    /// New payouts a second; duplicates add about an eighth. 31, or 60 with --saturate
     #[arg(long)]
     rate: Option<u64>,
-    /// Everything is full: a backlog, slow and limited connectors, and the faults that show only then
+    /// Fill everything: a backlog, slow and limited connectors, and the faults that matter only then
     #[arg(long)]
     saturate: bool,
-    /// Payouts that are published at the start, with --saturate
+    /// Payouts published at the start, with --saturate
     #[arg(long, default_value_t = saturation::BACKLOG)]
     backlog: u64,
     /// Only faults whose name in the table contains this; may be given several times
     #[arg(long, value_name = "NAME")]
     fault: Vec<String>,
-    /// Providers announce what became of links, and an operator runs commands. Needs a machine with cores to spare
+    /// Let providers announce changes of links, and let an operator run commands. Needs spare CPU
     #[arg(long)]
     announce: bool,
-    /// The table, in Markdown, to this file
+    /// Write the table, in Markdown, to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Print what would go wrong when, and end
+    /// Print the faults and their times, and exit
     #[arg(long)]
     plan: bool,
-    /// Keep logs and data of a run without violations, too
+    /// Keep logs and data also after a run without violations
     #[arg(long)]
     keep: bool,
-    /// The worker to try
+    /// The worker binary to test
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_payout-link-worker"))]
     worker: PathBuf,
 }
@@ -103,11 +103,11 @@ async fn main() -> ExitCode {
     }
     let folder = std::env::temp_dir().join(format!("chaos-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
-    println!("everything is in {}", folder.display());
-    // When it returns, or is left, the test environment and everything that ran in it has ended.
+    println!("logs and data are in {}", folder.display());
+    // When this future returns or is dropped, the test environment and all its processes have ended.
     let ended = tokio::select! {
         ended = run(&arguments, seed, variant, plan, &folder) => ended,
-        _ = tokio::signal::ctrl_c() => Err(format!("interrupted; what there is is in {}", folder.display())),
+        _ = tokio::signal::ctrl_c() => Err(format!("interrupted; logs and data are in {}", folder.display())),
     };
     match ended {
         Ok(true) => {
@@ -142,18 +142,18 @@ async fn run(
     let started = Instant::now();
     println!("{WORKERS} workers are ready");
 
-    let tending = tokio::spawn(tend(env.clone()));
+    let supervising = tokio::spawn(supervise(env.clone()));
     let length = Duration::from_secs(arguments.minutes * 60);
     let watching = tokio::spawn(env.samples.clone().watch(variant));
     let rate = arguments.rate.unwrap_or(if arguments.saturate { saturation::RATE } else { 31 });
     let backlog = if arguments.saturate { arguments.backlog } else { 0 };
     let publishing = tokio::spawn(publish(env.clone(), rate, backlog, length));
-    // Where everything is full, accounts have no calls left for questions every second.
+    // In the saturated mode accounts have no calls left for a question each second.
     let recipients = variant.is_none().then(|| tokio::spawn(Recipients::act(env.clone())));
     let is_announced = arguments.announce && variant.is_none();
     let operating = is_announced.then(|| tokio::spawn(Operators::act(env.clone())));
     let announcing = is_announced.then(|| tokio::spawn(Announcements::act(env.clone())));
-    let done = faults::carry_out(&env, plan).await;
+    let done = faults::inject_all(&env, plan).await;
     publishing.await.unwrap();
     env.recipients.stop();
     if let Some(recipients) = recipients {
@@ -167,16 +167,16 @@ async fn run(
     let published_for = started.elapsed();
     env.heal();
     if variant.is_some() {
-        // Whose replies nobody reads is no trouble of anybody else: this one stays full to the end.
+        // A full reply queue must not affect other results, so this one stays full to the end.
         env.upstream.declare_full(saturation::FULL_REPLIES, 8, false).await?;
     }
-    println!("all is healed");
+    println!("all faults are healed");
     let quiet = verdict::quiet(&env).await;
-    println!("quiet: {quiet:?}");
-    tending.abort();
+    println!("time until nothing was left: {quiet:?}");
+    supervising.abort();
     watching.abort();
 
-    let verdict = verdict::reach(&env, done, quiet, started.elapsed(), published_for).await?;
+    let verdict = verdict::judge(&env, done, quiet, started.elapsed(), published_for).await?;
     println!("\n{}", verdict.report.markdown());
     if let Some(path) = &arguments.report {
         std::fs::write(path, verdict.report.markdown()).map_err(|error| error.to_string())?;
@@ -186,13 +186,12 @@ async fn run(
     if !is_good {
         let all = verdict.problems.join("\n");
         std::fs::write(folder.join("problems.txt"), all).map_err(|error| error.to_string())?;
-        println!("{} problems; logs and database are left in {}", verdict.problems.len(), folder.display());
+        println!("{} problems; logs and database stay in {}", verdict.problems.len(), folder.display());
     }
     Ok(is_good)
 }
 
-/// Publishes the backlog at once, then at a steady pace. What faults hold up is published later, and the pace is caught
-/// up with.
+/// Publishes the backlog at once, then jobs at a steady pace. If faults delay the publishing, it catches up later.
 async fn publish(env: Arc<TestEnv>, rate: u64, backlog: u64, length: Duration) {
     let (started, urls) = (Instant::now(), env.webhook_urls());
     let end = started + length;
@@ -223,17 +222,17 @@ async fn publish(env: Arc<TestEnv>, rate: u64, backlog: u64, length: Duration) {
     }
 }
 
-/// Restarts workers that end by themselves, takes over webhooks, and says now and then how it goes.
-async fn tend(env: Arc<TestEnv>) {
+/// Restarts workers that ended by themselves, collects webhooks, and prints the progress.
+async fn supervise(env: Arc<TestEnv>) {
     let started = Instant::now();
     for round in 0_u64.. {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        env.fleet.tend();
+        env.fleet.supervise();
         if round % 15 == 0 {
             for merchant in &env.merchants {
-                merchant.take_over();
+                merchant.collect_webhooks();
             }
-            let concluded = env.upstream.ear.lock().unwrap().concluded.len();
+            let concluded = env.upstream.inbox.lock().unwrap().concluded.len();
             let published = env.upstream.count();
             println!("{:>7} s  {published} jobs published, {concluded} results", started.elapsed().as_secs());
         }

@@ -1,4 +1,4 @@
-//! An operator: cancels links, delivers webhooks again and asks for statuses, by the command line and at random.
+//! Acts as an operator: cancels links, redelivers webhooks and looks up statuses by the command line, at random.
 
 use std::{
     process::{Command, Stdio},
@@ -10,24 +10,24 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{random::Random, services, test_env::TestEnv, workers::WORKERS};
 
-/// Between two commands.
+/// The pause between two commands.
 const PAUSE: Duration = Duration::from_secs(2);
-/// A stream of chance of its own.
+/// The random stream of this part.
 const STREAM: u64 = 0x0009_E247;
 
 #[derive(Default)]
 pub struct Operators {
-    /// Commands that had an effect, and those that did not: the database is away, or the link is claimed.
+    /// Commands that succeeded, and commands that failed because the database was away or the link was claimed.
     counts: std::sync::Mutex<(u64, u64)>,
     stop: watch::Sender<bool>,
 }
 
 impl Operators {
-    /// Gives commands about concluded records until it is stopped.
+    /// Runs commands about concluded records until it is stopped.
     pub async fn act(env: Arc<TestEnv>) {
         let (mut random, mut stop) = (Random::new(env.seed, STREAM), env.operators.stop.subscribe());
         while !*stop.borrow() {
-            let keys: Vec<String> = env.upstream.ear.lock().unwrap().concluded.keys().cloned().collect();
+            let keys: Vec<String> = env.upstream.inbox.lock().unwrap().concluded.keys().cloned().collect();
             if !keys.is_empty() {
                 let key = keys[random.index(keys.len())].clone();
                 let arguments: &[&str] = match random.between(0, 4) {
@@ -51,13 +51,13 @@ impl Operators {
     }
 
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
-        let (done, refused) = *self.counts.lock().unwrap();
-        vec![("commands of operators that were carried out", done), ("… that were not", refused)]
+        let (succeeded, failed) = *self.counts.lock().unwrap();
+        vec![("operator commands that succeeded", succeeded), ("… that failed", failed)]
     }
 }
 
 impl TestEnv {
-    /// A command about a record, through a worker's way to PostgreSQL.
+    /// Builds a command about a record, which uses a worker's connection to PostgreSQL.
     fn command(&self, key: &str, arguments: &[&str], worker: usize) -> Command {
         let (merchant_id, id) = key.rsplit_once('/').unwrap_or(("", key));
         let mut command = self.fleet.command(worker);

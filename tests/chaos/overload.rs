@@ -1,4 +1,4 @@
-//! Carries out the faults of a system that is full: `saturation.rs` says which there are.
+//! Injects the faults of a full system, which `saturation.rs` lists.
 
 use std::time::{Duration, Instant};
 
@@ -15,41 +15,42 @@ use crate::{
     workers::WORKERS,
 };
 
-/// Between two breaks: the workers connect again, and their local queues are not worked off.
+/// The time between two breaks: enough to connect again, but not to work off the local queues.
 const BETWEEN_BREAKS: Duration = Duration::from_millis(800);
-/// Meanwhile each call takes longer than two breaks, so that no permit becomes free between them.
+/// The delay of each provider during the breaks. A call takes longer than two breaks, so no permit becomes free
+/// between them.
 const LATE: Duration = Duration::from_millis(2500);
 const BETWEEN_ENDS: Duration = Duration::from_secs(2);
 const BETWEEN_UNREADABLE: Duration = Duration::from_secs(3);
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(5);
-/// RabbitMQ's default.
+/// The default of RabbitMQ.
 const USUAL_CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
-/// For what needs a majority of nodes that another fault may just have taken.
+/// Allows for actions that need a majority of nodes, while another fault has just taken it.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-pub async fn strike(env: &TestEnv, overload: Overload, lasts: Duration) -> Result<(), String> {
+pub async fn inject(env: &TestEnv, overload: Overload, lasts: Duration) -> Result<(), String> {
     match overload {
         Overload::Breaks(times) => {
-            let ways = || env.fleet.workers.iter().flat_map(|worker| &worker.ways.connectors);
-            ways().for_each(|way| way.set(Mode::Slow(LATE)));
+            let proxies = || env.fleet.workers.iter().flat_map(|worker| &worker.proxies.connectors);
+            proxies().for_each(|proxy| proxy.set(Mode::Slow(LATE)));
             for _ in 0..times {
                 sleep(BETWEEN_BREAKS).await;
                 cut(env);
             }
             sleep(BETWEEN_BREAKS).await;
-            ways().for_each(Proxy::heal);
+            proxies().for_each(Proxy::heal);
         }
         Overload::Closes(times) => {
             for _ in 0..times {
-                settled("connections that are closed", async || env.cluster.close_all_connections().await)
+                retried("connections that are closed", async || env.cluster.close_all_connections().await)
                     .await?;
                 sleep(BETWEEN_BREAKS).await;
             }
         }
         Overload::ConsumerTimeout => {
-            // Channels keep the timeout that they were opened with.
+            // A channel keeps the timeout that it was opened with.
             for (timeout, lasts) in [(CONSUMER_TIMEOUT, lasts), (USUAL_CONSUMER_TIMEOUT, Duration::ZERO)] {
-                settled("a consumer timeout", async || env.cluster.consumer_timeout(timeout).await).await?;
+                retried("a consumer timeout", async || env.cluster.consumer_timeout(timeout).await).await?;
                 cut(env);
                 sleep(lasts).await;
             }
@@ -66,24 +67,22 @@ pub async fn strike(env: &TestEnv, overload: Overload, lasts: Duration) -> Resul
             env.postgres.restart().await?;
         }
         Overload::FullReplies => {
-            settled("a queue that is full", async || env.upstream.declare_full(FULL_REPLIES, 8, false).await)
+            retried("a queue that is full", async || env.upstream.declare_full(FULL_REPLIES, 8, false).await)
                 .await?;
             sleep(lasts / 2).await;
-            settled("a queue that is emptied", async || env.upstream.relieve(FULL_REPLIES, false).await)
+            retried("a queue that is emptied", async || env.upstream.empty(FULL_REPLIES, false).await)
                 .await?;
             sleep(lasts / 2).await;
-            settled("a queue that is deleted", async || env.upstream.relieve(FULL_REPLIES, true).await)
-                .await?;
+            retried("a queue that is deleted", async || env.upstream.empty(FULL_REPLIES, true).await).await?;
         }
         Overload::FullResults => {
-            settled("a queue that is full", async || env.upstream.declare_full(FULL_RESULTS, 50, true).await)
+            retried("a queue that is full", async || env.upstream.declare_full(FULL_RESULTS, 50, true).await)
                 .await?;
             sleep(lasts).await;
-            settled("a queue that is deleted", async || env.upstream.relieve(FULL_RESULTS, true).await)
-                .await?;
+            retried("a queue that is deleted", async || env.upstream.empty(FULL_RESULTS, true).await).await?;
         }
         Overload::CrowdHangs => {
-            env.crowd.iter().for_each(|way| way.set(Mode::Silent));
+            env.crowd.iter().for_each(|proxy| proxy.set(Mode::Silent));
             sleep(lasts).await;
             env.crowd.iter().for_each(Proxy::heal);
         }
@@ -97,12 +96,12 @@ pub async fn strike(env: &TestEnv, overload: Overload, lasts: Duration) -> Resul
     Ok(())
 }
 
-/// Every worker's connections to RabbitMQ.
+/// Cuts every worker's connections to RabbitMQ.
 fn cut(env: &TestEnv) {
-    env.fleet.workers.iter().for_each(|worker| worker.ways.rabbitmq.cut());
+    env.fleet.workers.iter().for_each(|worker| worker.proxies.rabbitmq.cut());
 }
 
-/// One worker after the other ends and is started again at once.
+/// Ends one worker after the other, and starts each again at once.
 async fn ends(env: &TestEnv, by_kill: bool, lasts: Duration) {
     let started = Instant::now();
     for worker in (0..WORKERS).cycle() {
@@ -122,7 +121,7 @@ async fn ends(env: &TestEnv, by_kill: bool, lasts: Duration) {
 async fn unreadable(env: &TestEnv, lasts: Duration) -> Result<(), String> {
     let started = Instant::now();
     for number in 0.. {
-        settled("an unreadable message", async || env.upstream.publish_unreadable().await).await?;
+        retried("an unreadable message", async || env.upstream.publish_unreadable().await).await?;
         let number = started.elapsed().as_millis() as u64 * 1000 + number;
         env.upstream.publish(Job::oversized(env.seed, number)).await;
         sleep(BETWEEN_UNREADABLE).await;
@@ -133,20 +132,20 @@ async fn unreadable(env: &TestEnv, lasts: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// As an operator does it: the file, then one worker after the other.
+/// Renames the section as an operator would: writes the file, then restarts one worker after the other.
 async fn rename(env: &TestEnv, renamed: bool) -> Result<(), String> {
     env.write_configuration(renamed)?;
     for worker in 0..WORKERS {
         restart(env, worker).await;
-        // A worker that does not become ready is seen by the recovery.
+        // The recovery notices a worker that does not become ready.
         let ready = async || env.fleet.is_ready(worker).await;
         let _ = until("a worker that is ready", Duration::from_secs(20), ready).await;
     }
     Ok(())
 }
 
-/// Tries until it works.
-async fn settled(what: &str, mut action: impl AsyncFnMut() -> Result<(), String>) -> Result<(), String> {
+/// Repeats the action until it succeeds.
+async fn retried(what: &str, mut action: impl AsyncFnMut() -> Result<(), String>) -> Result<(), String> {
     let mut last = Ok(());
     let done = until(what, PATIENCE, async || {
         last = action().await;

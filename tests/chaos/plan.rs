@@ -1,8 +1,8 @@
-//! Which faults, when and for how long: from the seed alone, so that a run can be had again.
+//! Derives from the seed which faults are injected, when, and for how long. The same seed gives the same plan.
 
 use std::{fmt, time::Duration};
 
-use provider_simulators::sandbox::{Fault as Trouble, FaultRule, Garbage};
+use provider_simulators::sandbox::{Fault as SimulatorFault, FaultRule, Garbage};
 
 use crate::{
     cluster::NODES,
@@ -15,32 +15,32 @@ use crate::{
 
 pub const MERCHANTS: usize = 3;
 
-/// Something that goes wrong. Numbers count workers, nodes, connectors and merchants from 0.
+/// A fault to inject. Numbers count workers, nodes, connectors and merchants from 0.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
-    /// SIGKILL.
+    /// Sends SIGKILL.
     KillWorker(usize),
-    /// SIGSTOP for longer than a lease, then SIGCONT.
+    /// Sends SIGSTOP for longer than a lease, then SIGCONT.
     PauseWorker(usize),
-    /// SIGTERM, its end, a new one.
+    /// Sends SIGTERM, waits for the end, and starts a new process.
     RestartWorker(usize),
-    /// The same, one worker after the other.
+    /// Restarts one worker after the other.
     RollingRestart,
     KillPostgres,
     KillNode(usize),
-    /// A clean stop.
+    /// Stops the node cleanly and starts it again.
     RestartNode(usize),
-    /// The node that leads the jobs queue, wherever that is.
+    /// Kills the node that leads the jobs queue.
     KillLeader,
-    /// Two nodes of three: no majority until one is back.
+    /// Kills two of three nodes, so there is no majority until one is back.
     KillMajority(usize),
-    /// A memory alarm: whoever publishes is blocked.
+    /// Sets a memory alarm, which blocks all publishers.
     Alarm(usize),
-    /// On the way from one worker to a service.
-    Way(usize, Service, Harm),
-    Connector(usize, Ill),
-    Merchant(usize, Mood),
-    /// Of a system that is full.
+    /// Disturbs the connections from one worker to a service.
+    Connection(usize, Service, ConnectionFault),
+    Connector(usize, ProviderFault),
+    Merchant(usize, MerchantFault),
+    /// Injects a fault of the saturated mode.
     Overload(Overload),
 }
 
@@ -52,8 +52,8 @@ pub enum Service {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Harm {
-    /// All connections reset, once.
+pub enum ConnectionFault {
+    /// Resets all connections once.
     Cut,
     Refused,
     Silent,
@@ -61,22 +61,22 @@ pub enum Harm {
     Slow,
 }
 
-/// What a connector does to every create.
+/// A fault that a provider injects into every create call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ill {
-    /// Does the work and resets the connection.
+pub enum ProviderFault {
+    /// Carries out the call and resets the connection.
     AnswersLost,
     Fails,
     TooMany,
     Garbage,
-    /// Answers later than anybody waits, long before the settle time.
+    /// Answers later than any caller waits, but long before the settle time.
     Late,
-    /// Cannot be reached by any worker.
+    /// No worker can reach the provider.
     Outage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub enum MerchantFault {
     Hangs,
     Refuses,
     Redirects,
@@ -84,8 +84,8 @@ pub enum Mood {
     Fails,
 }
 
-impl Harm {
-    /// What becomes of the connections; a cut is over at once.
+impl ConnectionFault {
+    /// Returns the proxy's mode. A cut needs none, because it is over at once.
     pub fn mode(self) -> Option<Mode> {
         match self {
             Self::Cut => None,
@@ -97,26 +97,28 @@ impl Harm {
     }
 }
 
-impl Ill {
-    pub fn order(self) -> Option<FaultRule> {
+impl ProviderFault {
+    pub fn fault_rule(self) -> Option<FaultRule> {
         Some(match self {
-            Self::AnswersLost => FaultRule::new(Trouble::Reset).after_the_work(),
-            Self::Fails => FaultRule::new(Trouble::status(500)),
-            Self::TooMany => FaultRule::new(Trouble::status_with_retry_after(429, "2")),
-            Self::Garbage => FaultRule::new(Trouble::Garbage(Garbage::NotJson)).after_the_work(),
-            Self::Late => FaultRule::new(Trouble::Slow { milliseconds: 4500 }),
+            Self::AnswersLost => FaultRule::new(SimulatorFault::Reset).after_the_work(),
+            Self::Fails => FaultRule::new(SimulatorFault::status(500)),
+            Self::TooMany => FaultRule::new(SimulatorFault::status_with_retry_after(429, "2")),
+            Self::Garbage => FaultRule::new(SimulatorFault::Garbage(Garbage::NotJson)).after_the_work(),
+            Self::Late => FaultRule::new(SimulatorFault::Slow { milliseconds: 4500 }),
             Self::Outage => return None,
         })
     }
 }
 
-impl Mood {
-    pub fn order(self) -> Option<FaultRule> {
+impl MerchantFault {
+    pub fn fault_rule(self) -> Option<FaultRule> {
         Some(match self {
-            Self::Hangs => FaultRule::new(Trouble::Slow { milliseconds: 8000 }),
-            Self::Redirects => FaultRule::new(Trouble::Redirect { location: "/elsewhere".parse().ok() }),
-            Self::Gone => FaultRule::new(Trouble::status(410)),
-            Self::Fails => FaultRule::new(Trouble::status(500)),
+            Self::Hangs => FaultRule::new(SimulatorFault::Slow { milliseconds: 8000 }),
+            Self::Redirects => {
+                FaultRule::new(SimulatorFault::Redirect { location: "/elsewhere".parse().ok() })
+            }
+            Self::Gone => FaultRule::new(SimulatorFault::status(410)),
+            Self::Fails => FaultRule::new(SimulatorFault::status(500)),
             Self::Refuses => return None,
         })
     }
@@ -126,18 +128,19 @@ impl Mood {
 pub struct Planned {
     pub at: Duration,
     pub fault: Fault,
-    /// Until it is healed, or what was killed is started again.
+    /// The time until the fault is healed, or the killed process is started again.
     pub lasts: Duration,
 }
 
-/// What a fault holds: two faults of one thing are never under way at once, or the second would heal the first.
+/// A part of the system that a fault affects. Two faults never affect the same part at once, because healing one
+/// would heal the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Thing {
+enum Target {
     Worker(usize),
     Postgres,
-    /// One node at a time, or two on purpose.
+    /// The cluster: at most one fault at a time.
     Nodes,
-    Way(usize, usize),
+    Connection(usize, usize),
     Connector(usize),
     Merchant(usize),
     Replies,
@@ -147,35 +150,35 @@ enum Thing {
 }
 
 impl Fault {
-    fn things(self) -> Vec<Thing> {
+    fn targets(self) -> Vec<Target> {
         match self {
             Self::KillWorker(worker) | Self::PauseWorker(worker) | Self::RestartWorker(worker) => {
-                vec![Thing::Worker(worker)]
+                vec![Target::Worker(worker)]
             }
-            Self::RollingRestart => (0..WORKERS).map(Thing::Worker).collect(),
-            Self::KillPostgres => vec![Thing::Postgres],
+            Self::RollingRestart => (0..WORKERS).map(Target::Worker).collect(),
+            Self::KillPostgres => vec![Target::Postgres],
             Self::KillNode(_)
             | Self::RestartNode(_)
             | Self::KillLeader
             | Self::KillMajority(_)
-            | Self::Alarm(_) => vec![Thing::Nodes],
-            Self::Way(worker, service, _) => vec![Thing::Way(worker, service.place())],
-            // An outage is on every worker's way to it.
-            Self::Connector(connector, Ill::Outage) => {
+            | Self::Alarm(_) => vec![Target::Nodes],
+            Self::Connection(worker, service, _) => vec![Target::Connection(worker, service.place())],
+            // An outage affects every worker's connection to the provider.
+            Self::Connector(connector, ProviderFault::Outage) => {
                 let service = Service::Connector(connector).place();
-                (0..WORKERS).map(|worker| Thing::Way(worker, service)).collect()
+                (0..WORKERS).map(|worker| Target::Connection(worker, service)).collect()
             }
-            Self::Connector(connector, _) => vec![Thing::Connector(connector)],
-            Self::Merchant(merchant, _) => vec![Thing::Merchant(merchant)],
-            Self::Overload(overload) => overload.things(),
+            Self::Connector(connector, _) => vec![Target::Connector(connector)],
+            Self::Merchant(merchant, _) => vec![Target::Merchant(merchant)],
+            Self::Overload(overload) => overload.targets(),
         }
     }
 
-    /// Seconds: how long it lasts at least and at most, and how long it then takes until the next may hit the same.
+    /// Returns, in seconds, the minimum and maximum duration, and the pause until the next fault of the same part.
     fn seconds(self) -> (u64, u64, u64) {
         match self {
             Self::KillWorker(_) => (1, 4, 3),
-            // Longer than a lease (8 s), shorter than the settle time (25 s).
+            // A pause is longer than a lease (8 s) and shorter than the settle time (25 s).
             Self::PauseWorker(_) => (10, 15, 3),
             Self::RestartWorker(_) => (0, 1, 14),
             Self::RollingRestart => (0, 1, 40),
@@ -184,52 +187,54 @@ impl Fault {
             Self::RestartNode(_) => (1, 5, 25),
             Self::KillMajority(_) => (3, 10, 30),
             Self::Alarm(_) => (5, 15, 6),
-            Self::Way(_, _, Harm::Cut) => (0, 1, 2),
-            Self::Way(_, _, Harm::Slow) => (5, 20, 2),
-            Self::Way(..) => (3, 20, 2),
-            Self::Connector(_, Ill::Outage) => (10, 120, 5),
+            Self::Connection(_, _, ConnectionFault::Cut) => (0, 1, 2),
+            Self::Connection(_, _, ConnectionFault::Slow) => (5, 20, 2),
+            Self::Connection(..) => (3, 20, 2),
+            Self::Connector(_, ProviderFault::Outage) => (10, 120, 5),
             Self::Connector(..) => (3, 20, 5),
-            Self::Merchant(_, Mood::Gone) => (1, 3, 2),
+            Self::Merchant(_, MerchantFault::Gone) => (1, 3, 2),
             Self::Merchant(..) => (5, 30, 2),
             Self::Overload(overload) => overload.seconds(),
         }
     }
 
-    /// The name under which the table counts it.
+    /// Names the fault in the table.
     pub fn kind(self) -> String {
         match self {
             Self::KillWorker(_) => "worker: SIGKILL".into(),
             Self::PauseWorker(_) => "worker: paused past its lease".into(),
             Self::RestartWorker(_) => "worker: SIGTERM".into(),
             Self::RollingRestart => "workers: rolling restart".into(),
-            Self::KillPostgres => "Postgres: SIGKILL".into(),
+            Self::KillPostgres => "PostgreSQL: SIGKILL".into(),
             Self::KillNode(_) => "RabbitMQ: a node, SIGKILL".into(),
             Self::RestartNode(_) => "RabbitMQ: a node, restarted".into(),
             Self::KillLeader => "RabbitMQ: the leader, SIGKILL".into(),
             Self::KillMajority(_) => "RabbitMQ: two nodes, SIGKILL".into(),
             Self::Alarm(_) => "RabbitMQ: memory alarm".into(),
-            Self::Way(_, service, harm) => format!("way to {}: {}", service.name(), harm.name()),
-            Self::Connector(_, ill) => format!("connector: {}", ill.name()),
-            Self::Merchant(_, mood) => format!("merchant: {}", mood.name()),
+            Self::Connection(_, service, fault) => {
+                format!("connection to {}: {}", service.name(), fault.name())
+            }
+            Self::Connector(_, fault) => format!("provider: {}", fault.name()),
+            Self::Merchant(_, fault) => format!("merchant: {}", fault.name()),
             Self::Overload(overload) => overload.kind().into(),
         }
     }
 }
 
 impl Overload {
-    fn things(self) -> Vec<Thing> {
-        let workers = || (0..WORKERS).map(Thing::Worker);
+    fn targets(self) -> Vec<Target> {
+        let workers = || (0..WORKERS).map(Target::Worker);
         match self {
             Self::Breaks(_) => {
-                (0..WORKERS).map(|worker| Thing::Way(worker, Service::RabbitMq.place())).collect()
+                (0..WORKERS).map(|worker| Target::Connection(worker, Service::RabbitMq.place())).collect()
             }
-            Self::Closes(_) | Self::ConsumerTimeout | Self::Unreadable => vec![Thing::Nodes],
+            Self::Closes(_) | Self::ConsumerTimeout | Self::Unreadable => vec![Target::Nodes],
             Self::Kills | Self::Stops => workers().collect(),
-            Self::FreezePostgres | Self::PostgresAway => vec![Thing::Postgres],
-            Self::FullReplies => vec![Thing::Replies],
-            Self::FullResults => vec![Thing::Results],
-            Self::CrowdHangs => vec![Thing::Crowd],
-            Self::Rename => workers().chain([Thing::Roaming]).collect(),
+            Self::FreezePostgres | Self::PostgresAway => vec![Target::Postgres],
+            Self::FullReplies => vec![Target::Replies],
+            Self::FullResults => vec![Target::Results],
+            Self::CrowdHangs => vec![Target::Crowd],
+            Self::Rename => workers().chain([Target::Roaming]).collect(),
         }
     }
 }
@@ -245,14 +250,14 @@ impl Service {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Postgres => "Postgres",
+            Self::Postgres => "PostgreSQL",
             Self::RabbitMq => "RabbitMQ",
-            Self::Connector(_) => "a connector",
+            Self::Connector(_) => "a provider",
         }
     }
 }
 
-impl Harm {
+impl ConnectionFault {
     fn name(self) -> &'static str {
         match self {
             Self::Cut => "cut",
@@ -264,7 +269,7 @@ impl Harm {
     }
 }
 
-impl Ill {
+impl ProviderFault {
     fn name(self) -> &'static str {
         match self {
             Self::AnswersLost => "answers lost after the work",
@@ -277,7 +282,7 @@ impl Ill {
     }
 }
 
-impl Mood {
+impl MerchantFault {
     fn name(self) -> &'static str {
         match self {
             Self::Hangs => "hangs",
@@ -296,15 +301,15 @@ impl fmt::Display for Planned {
     }
 }
 
-/// No faults before the first jobs are through, and none that the end would cut short.
+/// Seconds without faults: at the beginning for the first jobs, and at the end so that every fault can end.
 const QUIET_BEFORE: u64 = 6;
 const QUIET_AFTER: u64 = 20;
-/// Milliseconds between two faults.
+/// The minimum and maximum time between two faults, in milliseconds.
 const GAP: (u64, u64) = (1500, 7000);
 
-/// The faults of a run of so many seconds.
+/// Plans the faults of a run of so many seconds.
 ///
-/// `only`: parts of the names of those that are wanted; empty for all.
+/// `only` holds parts of the names of wanted faults; if it is empty, all are wanted.
 pub fn plan(seed: u64, seconds: u64, variant: Option<Variant>, only: &[String]) -> Vec<Planned> {
     let is_wanted =
         |fault: &Fault| only.is_empty() || only.iter().any(|name| fault.kind().contains(name.as_str()));
@@ -318,7 +323,7 @@ pub fn plan(seed: u64, seconds: u64, variant: Option<Variant>, only: &[String]) 
     };
     let mut random = Random::new(seed, 1);
     let (mut planned, mut deck): (Vec<Planned>, Vec<Fault>) = (Vec::new(), Vec::new());
-    let mut busy: Vec<(Thing, Duration)> = Vec::new();
+    let mut busy: Vec<(Target, Duration)> = Vec::new();
     let mut at = Duration::from_secs(QUIET_BEFORE);
     let end = Duration::from_secs(seconds.saturating_sub(QUIET_AFTER));
     while at < end {
@@ -326,16 +331,16 @@ pub fn plan(seed: u64, seconds: u64, variant: Option<Variant>, only: &[String]) 
             deck = new_deck(&mut random);
         }
         busy.retain(|(_, until)| *until > at);
-        // The first of the deck that hits nothing that is being hit.
-        let is_free = |fault: &Fault| !busy.iter().any(|(thing, _)| fault.things().contains(thing));
+        // Takes the first fault in the deck whose parts have no other fault.
+        let is_free = |fault: &Fault| !busy.iter().any(|(target, _)| fault.targets().contains(target));
         if let Some(place) = deck.iter().position(is_free) {
             let fault = deck.remove(place);
             let (least, most, after) = fault.seconds();
-            // A short run has no outage that is longer than itself.
+            // Limits an outage to the length of a short run.
             let most = most.min(least + seconds / 6 + 1).max(least + 1);
             let lasts = Duration::from_millis(random.between(least * 1000, most * 1000));
             let until = at + lasts + Duration::from_secs(after);
-            busy.extend(fault.things().into_iter().map(|thing| (thing, until)));
+            busy.extend(fault.targets().into_iter().map(|target| (target, until)));
             planned.push(Planned { at, fault, lasts });
         }
         at += Duration::from_millis(random.between(GAP.0, GAP.1));
@@ -343,7 +348,7 @@ pub fn plan(seed: u64, seconds: u64, variant: Option<Variant>, only: &[String]) 
     planned
 }
 
-/// Every kind, some more often, in any order: none is forgotten for long.
+/// Builds a shuffled deck with every kind of fault, some of them several times. So every kind recurs soon.
 fn ordinary_deck(random: &mut Random) -> Vec<Fault> {
     #[expect(clippy::enum_glob_use, reason = "every kind")]
     use Fault::*;
@@ -361,18 +366,37 @@ fn ordinary_deck(random: &mut Random) -> Vec<Fault> {
     deck.push(Alarm(random.index(NODES)));
     let node = random.index(NODES);
     deck.push(random.pick(&[KillNode(node), RestartNode(node), KillMajority(node)]));
-    for harm in [Harm::Cut, Harm::Refused, Harm::Silent, Harm::AnswersLost, Harm::Slow] {
-        let mut way = |service| deck.push(Way(random.index(WORKERS), service, harm));
-        way(Service::Postgres);
-        way(Service::RabbitMq);
+    for fault in [
+        ConnectionFault::Cut,
+        ConnectionFault::Refused,
+        ConnectionFault::Silent,
+        ConnectionFault::AnswersLost,
+        ConnectionFault::Slow,
+    ] {
+        let mut proxy = |service| deck.push(Connection(random.index(WORKERS), service, fault));
+        proxy(Service::Postgres);
+        proxy(Service::RabbitMq);
         let connector = random.index(CONNECTORS.len());
-        deck.push(Way(random.index(WORKERS), Service::Connector(connector), harm));
+        deck.push(Connection(random.index(WORKERS), Service::Connector(connector), fault));
     }
-    for ill in [Ill::AnswersLost, Ill::Fails, Ill::TooMany, Ill::Garbage, Ill::Late, Ill::Outage] {
-        deck.push(Connector(random.index(CONNECTORS.len()), ill));
+    for fault in [
+        ProviderFault::AnswersLost,
+        ProviderFault::Fails,
+        ProviderFault::TooMany,
+        ProviderFault::Garbage,
+        ProviderFault::Late,
+        ProviderFault::Outage,
+    ] {
+        deck.push(Connector(random.index(CONNECTORS.len()), fault));
     }
-    for mood in [Mood::Hangs, Mood::Refuses, Mood::Redirects, Mood::Gone, Mood::Fails] {
-        deck.push(Merchant(random.index(MERCHANTS), mood));
+    for fault in [
+        MerchantFault::Hangs,
+        MerchantFault::Refuses,
+        MerchantFault::Redirects,
+        MerchantFault::Gone,
+        MerchantFault::Fails,
+    ] {
+        deck.push(Merchant(random.index(MERCHANTS), fault));
     }
     random.shuffle(&mut deck);
     deck

@@ -1,9 +1,10 @@
-//! Chance that can be had again: `SplitMix64` (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators").
+//! Generates reproducible random numbers with `SplitMix64` (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number
+//! Generators").
 
 pub struct Random(u64);
 
 impl Random {
-    /// `stream` tells apart what one seed is used for.
+    /// Creates a generator. Each use of a seed has its own `stream`.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed ^ stream.wrapping_mul(0xD1B5_4A32_D192_ED03));
         random.next();
@@ -17,7 +18,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From `from` up to, and without, `to`.
+    /// Returns a number from `from` up to, and without, `to`.
     pub fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.next() % (to - from)
     }
@@ -26,7 +27,7 @@ impl Random {
         self.between(0, length as u64) as usize
     }
 
-    /// So many times in a hundred.
+    /// Returns `true` in `chance` of a hundred cases.
     pub fn percent(&mut self, chance: u64) -> bool {
         self.between(0, 100) < chance
     }

@@ -1,4 +1,4 @@
-//! AMQP frames written by hand: messages that no client library would send, and dead letters that none can read.
+//! Writes AMQP frames by hand, for messages and dead letters that no client library would send or could read.
 
 use std::{
     io::{Error, Read, Result, Write},
@@ -23,7 +23,8 @@ const MESSAGE_ID: u16 = 1 << 7;
 
 struct Raw(TcpStream);
 
-/// Publishes a message whose `message_id` is not UTF-8, until it is confirmed. RabbitMQ takes it, clients do not.
+/// Publishes a message whose `message_id` is not UTF-8, until it is confirmed. RabbitMQ accepts it; client libraries
+/// do not.
 pub fn publish_unreadable(node: SocketAddr, queue: &str) -> Result<()> {
     let mut raw = Raw::connect(node)?;
     raw.ask(1, 85, 10, &[0], (85, 11))?;
@@ -37,15 +38,15 @@ pub fn publish_unreadable(node: SocketAddr, queue: &str) -> Result<()> {
     raw.expect(60, 80).map(drop)
 }
 
-/// Takes all messages out of a queue, whatever stands in them: `found` gets each one's `message_id`, and whether it says
-/// why it was rejected. One that `found` got may be found again if the connection is lost.
+/// Takes all messages out of a queue, even unreadable ones. `found` gets each `message_id`, and whether the message
+/// has a reason for its rejection. If the connection is lost, `found` may get a message twice.
 pub fn take_all(node: SocketAddr, queue: &str, mut found: impl FnMut(String, bool)) -> Result<()> {
     let mut raw = Raw::connect(node)?;
     loop {
         raw.method(1, 60, 70, &[&[0, 0][..], &short(queue.as_bytes()), &[0]].concat())?;
         let (_, answer) = raw.read()?;
         if answer[..4] != [0, 60, 0, 71] {
-            // Closed in order: the broker has read the acknowledgements then.
+            // The connection closes in order, so the broker has read the acknowledgements.
             return raw.ask(0, 10, 50, &[0, 200, 0, 0, 0, 0, 0], (10, 51));
         }
         let tag = answer.get(4..12).ok_or_else(|| Error::other("no delivery tag"))?.to_vec();
@@ -65,7 +66,8 @@ pub fn take_all(node: SocketAddr, queue: &str, mut found: impl FnMut(String, boo
     }
 }
 
-/// Behind class, weight, size and flags the properties stand in the order of their flags.
+/// Finds `message_id` in a content header. The properties follow class, weight, size and flags, in the order of their
+/// flags.
 fn message_id(header: &[u8]) -> Option<Vec<u8>> {
     let flags = u16::from_be_bytes([*header.get(12)?, *header.get(13)?]);
     let mut at = 14;
@@ -103,7 +105,7 @@ fn long(text: &[u8]) -> Vec<u8> {
 }
 
 impl Raw {
-    /// As guest, on the vhost /, with channel 1 open.
+    /// Connects as guest to the vhost `/`, and opens channel 1.
     fn connect(node: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&node, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -113,7 +115,7 @@ impl Raw {
         raw.expect(10, 10)?;
         let start = [&[0; 4][..], &short(b"PLAIN"), &long(b"\0guest\0guest"), &short(b"en_US")].concat();
         raw.ask(0, 10, 11, &start, (10, 30))?;
-        // No limit of channels, frames of 128 KiB, no heartbeats.
+        // Asks for no limit of channels, frames of 128 KiB and no heartbeats.
         raw.method(0, 10, 31, &[0x07, 0xff, 0, 2, 0, 0, 0, 0])?;
         raw.ask(0, 10, 40, &[&short(b"/")[..], &short(b""), &[0]].concat(), (10, 41))?;
         raw.ask(1, 20, 10, &short(b""), (20, 11))?;
@@ -156,7 +158,7 @@ impl Raw {
         self.0.write_all(&frame)
     }
 
-    /// The next frame's kind and payload; none is shorter than a class and a method.
+    /// Reads the next frame's kind and payload. No payload is shorter than a class and a method.
     fn read(&mut self) -> Result<(u8, Vec<u8>)> {
         let (kind, payload) = self.frame_in()?;
         if payload.len() < 4 {

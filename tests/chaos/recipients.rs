@@ -1,4 +1,4 @@
-//! Recipients: they claim some of the sandboxes' links, and others expire or are cancelled at the provider.
+//! Acts as recipients and providers: some links of the sandboxes are claimed, others expire or are cancelled.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,36 +12,36 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use crate::{connectors::Provider, random::Random, test_env::TestEnv};
 
-/// Of a hundred links.
+/// Of a hundred links, this many are claimed.
 const CLAIMED: u64 = 20;
 const EXPIRED: u64 = 5;
 const CANCELLED: u64 = 3;
-/// A stream of chance of its own.
+/// The random stream of this part.
 const STREAM: u64 = 0x00C1_A1ED;
 
 #[derive(Default)]
 pub struct Recipients {
-    /// Links that were changed: their sandboxes, by the keys of their records.
+    /// Changed links: the position of the sandbox, by the key of the record.
     changed: Mutex<HashMap<String, usize>>,
     stop: watch::Sender<bool>,
 }
 
-/// What becomes of a link: each change, so long after the one before.
+/// The changes of a link, each with the delay after the one before. `None` is an expiry.
 type Course = Vec<(Duration, Option<LinkChange>)>;
 
 impl Recipients {
-    /// Changes links of concluded records until it is stopped, and returns when all that was begun is over.
+    /// Changes links of concluded records until it is stopped, and returns when all changes are done.
     ///
-    /// A record must be concluded: the link of an open one may still be looked up, and one that is claimed already is
-    /// no link any more.
+    /// A record must be concluded: a look-up for an open one may still need its link, and would no longer accept a
+    /// claimed link.
     pub async fn act(env: Arc<TestEnv>) {
         let (mut seen, mut acting, mut stop) =
             (HashSet::new(), JoinSet::new(), env.recipients.stop.subscribe());
         let mut random = Random::new(env.seed, STREAM);
         while !*stop.borrow() {
             let new: Vec<String> = {
-                let ear = env.upstream.ear.lock().unwrap();
-                ear.concluded.keys().filter(|key| !seen.contains(*key)).cloned().collect()
+                let inbox = env.upstream.inbox.lock().unwrap();
+                inbox.concluded.keys().filter(|key| !seen.contains(*key)).cloned().collect()
             };
             for key in new {
                 if let Some(course) = course(&mut random) {
@@ -68,14 +68,14 @@ impl Recipients {
         self.changed.lock().unwrap().len()
     }
 
-    /// Changed links of created records whose last statuses are not published yet.
+    /// Lists changed links of created records whose last status is not published yet.
     pub fn unannounced(env: &TestEnv) -> Vec<String> {
         let changed = env.recipients.changed.lock().unwrap().clone();
-        let ear = env.upstream.ear.lock().unwrap();
+        let inbox = env.upstream.inbox.lock().unwrap();
         let missing = changed.into_iter().filter_map(|(key, place)| {
             let sandbox = sandbox(env, place)?;
             let entered = sandbox.history(&reference(&key)).last()?.status;
-            let newest = ear.newest.get(&key)?;
+            let newest = inbox.newest.get(&key)?;
             let is_followed = !matches!(newest.1.as_str(), "payout_link.failed" | "payout_link.pending");
             (is_followed && newest.1 != announced_as(entered)).then_some(key)
         });
@@ -88,7 +88,7 @@ fn course(random: &mut Random) -> Option<Course> {
     let chance = random.between(0, 100);
     let mut soon = || Duration::from_millis(random.between(0, 4000));
     let changes: &[Option<LinkChange>] = match chance {
-        // Most are paid; a few fail, can be claimed again, or change faster than anybody asks.
+        // Most links are paid. A few fail, become claimable again, or change between two questions.
         0..12 => &[Some(Claim), Some(Pay)],
         12..16 => &[Some(Claim), Some(Process), Some(Pay)],
         16..18 => &[Some(Claim), Some(Fail)],
@@ -100,18 +100,18 @@ fn course(random: &mut Random) -> Option<Course> {
     Some(changes.iter().map(|change| (soon(), *change)).collect())
 }
 
-/// A change of `None` is an end that comes soon.
+/// Carries out the changes of one link.
 async fn follow_course(env: Arc<TestEnv>, key: String, course: Course) {
     let reference = reference(&key);
     let place = (0..env.providers.len())
         .find(|&place| sandbox(&env, place).is_some_and(|sandbox| !sandbox.history(&reference).is_empty()));
-    // Other providers' records, and those without a link.
+    // Skips records of other providers and records without a link.
     let Some((place, sandbox)) = place.and_then(|place| Some((place, sandbox(&env, place)?))) else { return };
     env.recipients.changed.lock().unwrap().insert(key, place);
     for (after, change) in course {
         sleep(after).await;
         match change {
-            // An operator may have cancelled the link.
+            // An operator may have cancelled the link already.
             Some(change) => {
                 if sandbox.change(&reference, change).is_err() {
                     return;
@@ -139,8 +139,7 @@ fn reference(key: &str) -> String {
     idempotency_key(merchant_id, id)
 }
 
-/// The type of the event that is the newest once the status is announced. No course ends with a link that can be
-/// claimed again.
+/// Returns the type of the newest event after the status is announced. No course ends with a claimable link.
 fn announced_as(status: LinkStatus) -> &'static str {
     match status {
         LinkStatus::Issued => "payout_link.created",

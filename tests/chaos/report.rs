@@ -1,8 +1,8 @@
-//! The table.
+//! Formats the table of a run.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// What a run came to.
+/// The figures of a run.
 pub struct Report {
     pub seed: u64,
     pub took: Duration,
@@ -13,16 +13,16 @@ pub struct Report {
     /// Events after the first ones of their records.
     pub later_events: usize,
     pub states: BTreeMap<String, usize>,
-    pub refused: usize,
+    pub rejected: usize,
     pub rate: usize,
     pub until_quiet: Option<Duration>,
     pub faults: BTreeMap<String, Vec<Option<Duration>>>,
     pub repeats: Vec<(&'static str, u64)>,
     pub peak_kilobytes: u64,
-    pub surprises: Vec<String>,
+    pub unexpected_ends: Vec<String>,
     pub violations: usize,
     pub by_rule: BTreeMap<&'static str, usize>,
-    /// From each SIGKILL until all called records that were open were concluded.
+    /// The times from each SIGKILL until all called records that were open were concluded.
     pub after_kills: Vec<Option<Duration>>,
     pub is_saturated: bool,
 }
@@ -35,22 +35,25 @@ impl Report {
         row("seed", self.seed.to_string());
         row("length", format!("{} min {} s", self.took.as_secs() / 60, self.took.as_secs() % 60));
         row("jobs published", self.published.to_string());
-        row("jobs a second, faults and all", self.rate.to_string());
+        row("jobs a second, with all faults", self.rate.to_string());
         row("records", self.records.to_string());
         for (state, count) in &self.states {
             row(&format!("… {state}"), count.to_string());
         }
         row("links that changed after their creation", self.changed_links.to_string());
         row("… events of these changes", self.later_events.to_string());
-        row("jobs refused", self.refused.to_string());
+        row("rejected jobs", self.rejected.to_string());
         row("faults", faults.to_string());
         for (what, count) in &self.repeats {
             row(what, count.to_string());
         }
         row("SIGKILL of a worker until all open called records were concluded", summary(&self.after_kills));
-        row("quiet after the last fault was healed", self.until_quiet.map_or("never".into(), seconds));
-        row("peak resident memory of a worker", format!("{} MB", self.peak_kilobytes / 1024));
-        row("workers that ended unasked", self.surprises.len().to_string());
+        row(
+            "time until nothing was left after the last fault",
+            self.until_quiet.map_or("never".into(), seconds),
+        );
+        row("peak memory of a worker", format!("{} MB", self.peak_kilobytes / 1024));
+        row("workers that ended by themselves", self.unexpected_ends.len().to_string());
         row("**violations**", format!("**{}**", self.violations));
         for (rule, count) in &self.by_rule {
             row(&format!("… {rule}"), count.to_string());

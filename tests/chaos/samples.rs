@@ -1,5 +1,5 @@
-//! Observes a run from outside: due work that nobody takes up, progress, recovery after a SIGKILL.
-//! It looks at the database as an operator does, over a connection of its own that no fault is planned for.
+//! Observes a run from outside: overdue work, progress, and the recovery after a SIGKILL. It reads the database as an
+//! operator would, over a connection without planned faults.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,51 +19,51 @@ use crate::{
     test_env::TestEnv,
 };
 
-/// Past the due time or the end of a lease: a sweep, the claim, a breaker's pause, a machine that is busy.
+/// Limits how long work may be overdue: a sweep, the claim, a pause of the breaker, and a busy machine.
 const BOUND: Duration = Duration::from_secs(20);
-/// Calls a second of a connector that has no limits.
+/// The assumed calls a second of a connector without limits.
 const UNLIMITED: u64 = 20;
-/// From a conclusion until its result is published: an event's lease (13 s here), where the write that says so was lost
-/// with its database, and ten seconds.
+/// Limits the time from a conclusion to its published result: an event's lease (13 s here), if the write after the
+/// publish was lost with its database, and ten seconds more.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(23);
-/// A link that is asked about later than this at the end of a run is not waited for.
+/// A link about which the next question at the end of a run is later than this is not waited for.
 const ASKED_WITHIN: Duration = Duration::from_mins(1);
-/// At the end of a run nothing may be due for longer.
+/// Limits how long work may be overdue at the end of a run.
 const BOUND_AT_END: Duration = Duration::from_mins(1);
 const PATIENCE: Duration = Duration::from_mins(3);
-/// From a call that is written down until it is sent, on a machine that is busy.
+/// Limits the time from the record of a call to its sending, on a busy machine.
 const BEFORE_SENDING: Duration = Duration::from_secs(1);
 
 pub struct Samples {
     pool: PgPool,
     started: Instant,
-    /// The worst of each record.
+    /// The worst sample of each record.
     overdue: Mutex<HashMap<String, Overdue>>,
-    /// The worst of each event.
+    /// The worst sample of each event.
     unpublished: Mutex<HashMap<String, Overdue>>,
     progress: Mutex<Vec<Progress>>,
-    /// From each SIGKILL until all records that had been called and were open then were concluded.
+    /// The times from each SIGKILL until all records that had been called and were open then were concluded.
     recoveries: Mutex<Vec<Option<Duration>>>,
-    trouble: Mutex<HashMap<Part, Trouble>>,
-    /// From when to when a worker may have written a call down that no proxy saw, by the clock of this machine.
+    part_faults: Mutex<HashMap<Part, PartFaults>>,
+    /// Periods in which a worker may have recorded a call that no proxy saw, by the clock of this machine.
     interruptions: Mutex<Vec<(OffsetDateTime, OffsetDateTime)>>,
-    /// From when to when one worker could not conclude what it had in hand, while others could take it over.
+    /// Periods in which a worker could not record a conclusion while others could take the record over.
     cut_off: Mutex<Vec<(usize, OffsetDateTime, OffsetDateTime)>>,
 }
 
-/// What due work needs.
+/// A part that due work needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Part {
     Database,
-    /// With its queues and with every worker's way to it.
+    /// The broker with its queues, and every worker's connection to it.
     RabbitMq,
-    /// All of them: a dead worker's events are taken over.
+    /// All workers, because others take over the events of a dead one.
     Workers,
     Connector(&'static str),
 }
 
 #[derive(Debug, Default)]
-struct Trouble {
+struct PartFaults {
     under_way: u32,
     ended: Option<Instant>,
 }
@@ -78,48 +78,48 @@ impl Samples {
             unpublished: Mutex::default(),
             progress: Mutex::default(),
             recoveries: Mutex::default(),
-            trouble: Mutex::default(),
+            part_faults: Mutex::default(),
             interruptions: Mutex::default(),
             cut_off: Mutex::default(),
         })
     }
 
-    pub fn begins(&self, fault: Fault) {
+    pub fn begin(&self, fault: Fault) {
         if matches!(fault, Fault::PauseWorker(_)) || resets_calls(fault) {
             self.interrupted(Duration::ZERO);
         }
-        let mut trouble = self.trouble.lock().unwrap();
+        let mut part_faults = self.part_faults.lock().unwrap();
         for part in parts(fault) {
-            trouble.entry(part).or_default().under_way += 1;
+            part_faults.entry(part).or_default().under_way += 1;
         }
     }
 
-    pub fn ends(&self, fault: Fault, lasted: Duration) {
+    pub fn end(&self, fault: Fault, lasted: Duration) {
         if cuts_off_postgres(fault) {
             self.interrupted(lasted);
         }
         if resets_calls(fault) {
             self.interrupted(Duration::ZERO);
         }
-        if let Fault::PauseWorker(worker) | Fault::Way(worker, Service::Postgres, _) = fault {
+        if let Fault::PauseWorker(worker) | Fault::Connection(worker, Service::Postgres, _) = fault {
             let now = OffsetDateTime::now_utc();
             self.cut_off.lock().unwrap().push((worker, now - lasted, now));
         }
-        let mut trouble = self.trouble.lock().unwrap();
+        let mut part_faults = self.part_faults.lock().unwrap();
         for part in parts(fault) {
-            let trouble = trouble.entry(part).or_default();
-            (trouble.under_way, trouble.ended) = (trouble.under_way - 1, Some(Instant::now()));
+            let part_faults = part_faults.entry(part).or_default();
+            (part_faults.under_way, part_faults.ended) = (part_faults.under_way - 1, Some(Instant::now()));
         }
     }
 
-    /// A worker, or its calls, are interrupted now, or were for as long as this.
+    /// Records that a worker or its calls were interrupted until now, for as long as `lasted`.
     fn interrupted(&self, lasted: Duration) {
         let now = OffsetDateTime::now_utc();
         self.interruptions.lock().unwrap().push((now - lasted - BEFORE_SENDING, now + BEFORE_SENDING));
     }
 
-    /// Records that are unknown and whose last call was written down while a worker or its calls were interrupted. That
-    /// call may not have reached a proxy, and nobody can say: they are no evidence for R13.
+    /// Lists unknown records whose last call was recorded while a worker or its calls were interrupted. That call may
+    /// not have reached a proxy, so these records are no evidence for R13.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Samples {
         Ok(rows.into_iter().map(|(merchant_id, id)| key(&merchant_id, &id)).collect())
     }
 
-    /// Whether the worker lived, awake and with its way to the database, from one time to the other.
+    /// Says whether the worker ran without a pause and with a connection to the database for the whole period.
     pub fn lived(&self, env: &TestEnv, worker: usize, from: OffsetDateTime, to: OffsetDateTime) -> bool {
         let (from, to) = (from - BEFORE_SENDING, to + BEFORE_SENDING);
         let ends = env.fleet.ends.lock().unwrap();
@@ -150,34 +150,34 @@ impl Samples {
             && !cut_off.iter().any(|(cut, began, ended)| *cut == worker && *began <= to && *ended >= from)
     }
 
-    /// For how long the connector's provider, all ways to it and the database have been well.
+    /// Returns how long the connector's provider, all connections to it and the database have been without a fault.
     fn well(&self, connector: &str) -> Duration {
-        self.all_well(|part| {
+        self.without_fault(|part| {
             matches!(part, Part::Database) || matches!(part, Part::Connector(name) if *name == connector)
         })
     }
 
-    fn all_well(&self, concerns: impl Fn(&Part) -> bool) -> Duration {
-        let trouble = self.trouble.lock().unwrap();
-        let of_part = |(part, trouble): (&Part, &Trouble)| match trouble {
+    fn without_fault(&self, concerns: impl Fn(&Part) -> bool) -> Duration {
+        let part_faults = self.part_faults.lock().unwrap();
+        let of_part = |(part, part_faults): (&Part, &PartFaults)| match part_faults {
             _ if !concerns(part) => None,
-            Trouble { under_way: 0, ended } => ended.map(|ended| ended.elapsed()),
-            Trouble { .. } => Some(Duration::ZERO),
+            PartFaults { under_way: 0, ended } => ended.map(|ended| ended.elapsed()),
+            PartFaults { .. } => Some(Duration::ZERO),
         };
-        trouble.iter().filter_map(of_part).min().unwrap_or(self.started.elapsed())
+        part_faults.iter().filter_map(of_part).min().unwrap_or(self.started.elapsed())
     }
 
-    /// Looks at called records that are due, until it is aborted.
+    /// Samples called records that are due, until it is aborted.
     pub async fn watch(self: Arc<Self>, variant: Option<Variant>) {
         loop {
             sleep(Duration::from_secs(1)).await;
-            // Without a database there is nothing to be seen, and nobody is well.
+            // Without a database there is no sample, and every part counts as faulty.
             let _ = timeout(Duration::from_secs(3), self.look(variant)).await;
         }
     }
 
     async fn look(&self, variant: Option<Variant>) -> Result<(), sqlx::Error> {
-        // The oldest of each connector, and how many there are.
+        // Reads the oldest record of each connector, and the number of due ones.
         let rows: Vec<(String, String, String, i64, i64)> = sqlx::query_as(
             "SELECT DISTINCT ON (connector) connector, merchant_id, merchant_payout_id,
                 (extract(epoch FROM now() - due_at) * 1000)::bigint, count(*) OVER (PARTITION BY connector)
@@ -188,7 +188,7 @@ impl Samples {
         .await?;
         for (connector, merchant_id, id, milliseconds, count) in rows {
             let capacity = variant.map_or(UNLIMITED, |variant| variant.capacity(&connector));
-            // Half of a connector's permits, at least, are for due work.
+            // At least half of a connector's permits are for due work.
             let turns = Duration::from_millis(count.unsigned_abs() * 2000 / capacity);
             let sample = Overdue {
                 what: format!("{} of {connector}, with {count} due", key(&merchant_id, &id)),
@@ -216,7 +216,7 @@ impl Samples {
             let sample = Overdue {
                 what: id.clone(),
                 overdue: Duration::from_millis(milliseconds.unsigned_abs()),
-                well: self.all_well(|part| !matches!(part, Part::Connector(_))),
+                well: self.without_fault(|part| !matches!(part, Part::Connector(_))),
                 bound: PUBLISHED_WITHIN,
             };
             let mut unpublished = self.unpublished.lock().unwrap();
@@ -226,8 +226,8 @@ impl Samples {
         Ok(())
     }
 
-    /// How much is left, and how much is finished; `None` where the database says nothing. `replies`: how many events are
-    /// finished but for a reply to a queue that takes none.
+    /// Counts unfinished and finished work; `None` if the database does not answer. The second figure counts events
+    /// that are finished except for a reply to a queue that rejects it.
     pub async fn progress(&self, env: &TestEnv, healed: Instant) -> Option<(Progress, usize)> {
         let counts = sqlx::query_as::<_, (i64, i64, i64, i64)>(
             "SELECT (SELECT count(*) FROM payout_links WHERE state = 'open'),
@@ -238,8 +238,8 @@ impl Samples {
         let counted = timeout(Duration::from_secs(5), counts.fetch_one(&self.pool)).await;
         let (open, due, done, replies) = counted.ok()?.ok()?;
         let (concluded, rejected) = {
-            let ear = env.upstream.ear.lock().unwrap();
-            (ear.concluded.len(), ear.rejected.len())
+            let inbox = env.upstream.inbox.lock().unwrap();
+            (inbox.concluded.len(), inbox.rejected.len())
         };
         let left = (open + due - replies).unsigned_abs() as usize + env.upstream.unanswered();
         let finished = concluded + rejected + (done + replies).unsigned_abs() as usize;
@@ -248,7 +248,7 @@ impl Samples {
         Some((progress, replies.unsigned_abs() as usize))
     }
 
-    /// Records and events that are due now.
+    /// Lists records and events that are due now.
     pub async fn overdue_at_end(&self) -> Result<Vec<Overdue>, String> {
         let rows: Vec<(String, i64)> = sqlx::query_as(
             "SELECT merchant_payout_id, (extract(epoch FROM now() - due_at) * 1000)::bigint
@@ -277,7 +277,7 @@ impl Samples {
         self.unpublished.lock().unwrap().values().cloned().collect()
     }
 
-    /// When each record was concluded.
+    /// Returns when each record was concluded.
     ///
     /// # Errors
     ///
@@ -292,7 +292,7 @@ impl Samples {
         Ok(rows.into_iter().map(|(merchant_id, id, at)| (key(&merchant_id, &id), at)).collect())
     }
 
-    /// The events that came after the first ones of their records.
+    /// Lists the events after the first ones of their records.
     ///
     /// # Errors
     ///
@@ -317,7 +317,7 @@ impl Samples {
         Ok(later.collect())
     }
 
-    /// Keys with links that are asked about so much later that no run waits for it: a reversal.
+    /// Lists keys of links with a next question too late for the run to wait for it, so a reversal may go unnoticed.
     ///
     /// # Errors
     ///
@@ -343,7 +343,7 @@ impl Samples {
         timeout(Duration::from_secs(3), now).await.ok()?.ok()
     }
 
-    /// Until no record that had been called before is open any more.
+    /// Measures the time until no record that had been called before is open any more.
     async fn recovered(self: Arc<Self>, before: OffsetDateTime) {
         let killed = Instant::now();
         let recovered = loop {
@@ -363,7 +363,7 @@ impl Samples {
     }
 }
 
-/// SIGKILL of a worker; how long it takes until all that was open is concluded is timed meanwhile.
+/// Kills a worker with SIGKILL, and measures in the background when all its open records are concluded.
 pub async fn kill(env: &TestEnv, worker: usize) {
     let now = env.samples.now().await;
     env.samples.interrupted(Duration::ZERO);
@@ -373,28 +373,29 @@ pub async fn kill(env: &TestEnv, worker: usize) {
     }
 }
 
-/// Whether a worker may wait for the answer to a write that was made.
+/// Says whether a worker may wait for the answer to a write that was committed.
 fn cuts_off_postgres(fault: Fault) -> bool {
     matches!(
         fault,
         Fault::KillPostgres
-            | Fault::Way(_, Service::Postgres, _)
+            | Fault::Connection(_, Service::Postgres, _)
             | Fault::Overload(Overload::FreezePostgres | Overload::PostgresAway)
     )
 }
 
-/// It begins or ends with a reset, and what was sent at that moment no proxy has read.
+/// Says whether the fault begins or ends with a reset. A proxy may not have read the bytes that were sent at that
+/// moment.
 fn resets_calls(fault: Fault) -> bool {
-    matches!(fault, Fault::Way(_, Service::Connector(_), _))
+    matches!(fault, Fault::Connection(_, Service::Connector(_), _))
 }
 
-/// What of due work's needs a fault takes away. One worker that is away leaves it to the others.
+/// Lists the parts that the fault takes from due work. If one worker is away, the others do the work.
 fn parts(fault: Fault) -> Vec<Part> {
     match fault {
         Fault::KillPostgres | Fault::Overload(Overload::FreezePostgres | Overload::PostgresAway) => {
             vec![Part::Database]
         }
-        Fault::Connector(place, _) | Fault::Way(_, Service::Connector(place), _) => {
+        Fault::Connector(place, _) | Fault::Connection(_, Service::Connector(place), _) => {
             vec![Part::Connector(CONNECTORS[place].name)]
         }
         Fault::Overload(Overload::Breaks(_)) => {
@@ -406,7 +407,7 @@ fn parts(fault: Fault) -> Vec<Part> {
         | Fault::KillLeader
         | Fault::KillMajority(_)
         | Fault::Alarm(_)
-        | Fault::Way(_, Service::RabbitMq, _)
+        | Fault::Connection(_, Service::RabbitMq, _)
         | Fault::Overload(Overload::Closes(_) | Overload::ConsumerTimeout | Overload::FullResults) => {
             vec![Part::RabbitMq]
         }
@@ -414,7 +415,7 @@ fn parts(fault: Fault) -> Vec<Part> {
         | Fault::PauseWorker(_)
         | Fault::RestartWorker(_)
         | Fault::RollingRestart
-        | Fault::Way(_, Service::Postgres, _)
+        | Fault::Connection(_, Service::Postgres, _)
         | Fault::Overload(Overload::Kills | Overload::Stops) => vec![Part::Workers],
         Fault::Overload(Overload::Rename) => {
             vec![Part::Connector(ROAMING.name), Part::Workers]

@@ -1,5 +1,5 @@
-//! Saturation: connectors that take less than arrives, few permits, rate limits, a backlog, and the faults that only
-//! show then. `overload.rs` carries the faults out.
+//! Configures the saturated mode: connectors that accept fewer calls than arrive, few permits, rate limits, a
+//! backlog, and the faults that matter only then. `overload.rs` injects these faults.
 
 use std::time::Duration;
 
@@ -11,46 +11,45 @@ use crate::{
     workers::WORKERS,
 };
 
-/// Jobs that are published before anything else happens.
+/// The number of jobs that are published before anything else happens.
 pub const BACKLOG: u64 = 20_000;
-/// New payouts a second: more than the connectors take.
+/// New payouts a second: more than the connectors accept.
 pub const RATE: u64 = 60;
-/// How late each provider is, in each direction.
+/// The delay of each provider, in each direction.
 const DELAY: Duration = Duration::from_millis(150);
 const SOLE_DELAY: Duration = Duration::from_millis(300);
-/// Merchants of their own address each.
+/// The number of merchants with an address of their own each.
 pub const CROWD: usize = 200;
-/// Takes eight replies and no more until it is emptied. Nobody reads it.
+/// A queue that accepts eight replies, and no more until it is emptied. Nobody reads it.
 pub const FULL_REPLIES: &str = "chaos.full.replies";
 pub const FULL_RESULTS: &str = "chaos.full.results";
 
-/// A fault of a system that is full. Numbers count nodes from 0.
+/// A fault of a full system. Numbers count nodes from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overload {
-    /// The workers' connections to RabbitMQ are cut so many times, one soon after the other, while all providers are
-    /// late.
+    /// Cuts the workers' connections to RabbitMQ so many times in a row, while all providers are slow.
     Breaks(u32),
-    /// The same by the broker, which closes everybody's.
+    /// Makes the broker close all connections so many times.
     Closes(u32),
-    /// RabbitMQ closes channels that hold a delivery for five seconds.
+    /// Makes RabbitMQ close channels that have held a delivery for five seconds.
     ConsumerTimeout,
-    /// One worker after the other is killed, and started again at once.
+    /// Kills one worker after the other, and starts each again at once.
     Kills,
-    /// The same with SIGTERM.
+    /// Stops one worker after the other with SIGTERM, and starts each again at once.
     Stops,
-    /// SIGSTOP, for longer than a lease and than the consumer timeout.
+    /// Sends SIGSTOP for longer than a lease and than the consumer timeout.
     FreezePostgres,
-    /// SIGKILL, and away for as long.
+    /// Sends SIGKILL and stays away for longer than the consumer timeout.
     PostgresAway,
-    /// A queue that many jobs name in `reply_to` rejects what is published to it.
+    /// Makes a queue that many jobs name in `reply_to` reject messages.
     FullReplies,
-    /// A queue that is bound to the results exchange rejects what is published to it.
+    /// Makes a queue that is bound to the results exchange reject messages.
     FullResults,
-    /// All merchants of the crowd take connections and say nothing.
+    /// Makes all merchants of the crowd accept connections and never answer.
     CrowdHangs,
-    /// Messages whose properties no client library can read.
+    /// Publishes messages that no client library can read, and messages that are too large.
     Unreadable,
-    /// A connector section has another name for a while.
+    /// Gives a connector section another name for a while.
     Rename,
 }
 
@@ -62,8 +61,8 @@ impl Overload {
             Self::ConsumerTimeout => "RabbitMQ: consumer timeout of 5 s",
             Self::Kills => "workers: SIGKILL every few seconds",
             Self::Stops => "workers: SIGTERM every few seconds",
-            Self::FreezePostgres => "Postgres: frozen",
-            Self::PostgresAway => "Postgres: away past the consumer timeout",
+            Self::FreezePostgres => "PostgreSQL: frozen",
+            Self::PostgresAway => "PostgreSQL: away past the consumer timeout",
             Self::FullReplies => "a reply queue is full",
             Self::FullResults => "a results queue is full",
             Self::CrowdHangs => "merchants: hundreds hang",
@@ -72,7 +71,7 @@ impl Overload {
         }
     }
 
-    /// Seconds, as [`Fault::seconds`] has them.
+    /// Returns the same durations as [`Fault::seconds`], in seconds.
     pub fn seconds(self) -> (u64, u64, u64) {
         match self {
             Self::Breaks(_) | Self::Closes(_) => (0, 1, 6),
@@ -95,13 +94,13 @@ impl Overload {
     }
 }
 
-/// What differs from run to run.
+/// The settings that differ between seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variant {
     pub prefetch: u16,
     pub jobs_in_flight: usize,
-    /// One connector is configured, a slow one. Jobs wait for its permits and are not put off, as they are where there
-    /// are several: deliveries pile up in the worker.
+    /// Configures only one connector, a slow one. With several connectors a job that gets no permit is parked. With
+    /// one, jobs wait for permits, so deliveries pile up in the worker.
     pub is_sole: bool,
 }
 
@@ -120,22 +119,22 @@ impl Variant {
         if self.is_sole { &CONNECTORS[..1] } else { &CONNECTORS }
     }
 
-    /// Limits of a connector's calls: `[connectors.NAME.calls]`.
+    /// Writes the limits of a connector's calls: `[connectors.NAME.calls]`.
     pub fn calls(self, connector: &str) -> String {
         let (concurrency, per_minute) = self.limits(connector);
         let pace = per_minute.map_or(String::new(), |limit| format!(", requests_per_minute = {limit}"));
-        // Above what a call takes while providers are late, and 2 below the lease.
+        // The timeout is longer than a call to a slow provider, and 2 seconds shorter than the lease.
         let timeout = 6;
         format!(
             "timeout_seconds = {timeout}, connect_timeout_seconds = 2, breaker_pause_seconds = 3, concurrency = {concurrency}{pace}"
         )
     }
 
-    /// Calls under way at once, and calls a minute, of each worker.
+    /// Returns the concurrent calls, and the calls a minute, of each worker.
     fn limits(self, connector: &str) -> (u64, Option<u64>) {
         match connector {
             "keyed" if self.is_sole => (64, None),
-            // Waits for its pace for longer than a lease.
+            // A call waits for the rate limit for longer than a lease.
             "mute" => (64, Some(180)),
             "asked" => (8, Some(600)),
             "keyed" => (6, None),
@@ -145,7 +144,7 @@ impl Variant {
         }
     }
 
-    /// Calls a second that all workers together may make.
+    /// Returns the calls a second that all workers together may make.
     pub fn capacity(self, connector: &str) -> u64 {
         let (concurrency, per_minute) = self.limits(connector);
         let by_permits = concurrency * 1000 / (2 * self.delay().as_millis() as u64);
@@ -153,7 +152,7 @@ impl Variant {
         each.max(1) * WORKERS as u64
     }
 
-    /// Of a case: most jobs go where they pile up.
+    /// Picks the connector of a case. Most jobs go to the connectors that are full.
     pub fn connector(self, random: &mut Random) -> &'static Connector {
         const PLACES: [usize; 15] = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 7];
         let place = PLACES[random.index(PLACES.len())];
@@ -161,7 +160,8 @@ impl Variant {
     }
 }
 
-/// Each overload once, and the ordinary faults that mean more when everything is full; breaks come in groups.
+/// Builds a deck with each overload once, and with the ordinary faults that matter more in a full system. Breaks come
+/// in groups.
 pub fn deck(random: &mut Random, variant: Variant) -> Vec<Fault> {
     let mut deck = vec![
         Overload::Breaks(2),
@@ -179,7 +179,7 @@ pub fn deck(random: &mut Random, variant: Variant) -> Vec<Fault> {
         Overload::Unreadable,
         Overload::Rename,
     ];
-    // There is no connector to rename beside the one that all jobs name.
+    // With a sole connector there is no other one to rename.
     deck.retain(|overload| !variant.is_sole || *overload != Overload::Rename);
     random.shuffle(&mut deck);
     let mut deck: Vec<Fault> = deck.into_iter().map(Fault::Overload).collect();

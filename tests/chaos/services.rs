@@ -1,4 +1,4 @@
-//! The run's own folder, ports, Postgres and processes.
+//! Provides the run's own ports, PostgreSQL and processes.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::random::Random;
 
-/// Ports below the range of outgoing connections, so that a service finds its own again after a restart.
+/// Picks a free port below the range of outgoing connections, so that a service finds its port free after a restart.
 pub fn port(taken: &mut Vec<u16>) -> u16 {
     let mut random = Random::new(u64::from(std::process::id()), taken.len() as u64);
     loop {
@@ -23,7 +23,7 @@ pub fn port(taken: &mut Vec<u16>) -> u16 {
     }
 }
 
-/// Runs what has to work, away from the runtime's threads.
+/// Runs a command that must succeed, outside the runtime's threads.
 pub async fn run(mut command: Command) -> Result<String, String> {
     let said = tokio::task::spawn_blocking(move || {
         let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
@@ -36,11 +36,11 @@ pub async fn run(mut command: Command) -> Result<String, String> {
     said.await.unwrap()
 }
 
-/// To one process, by its id.
+/// Sends a signal to one process, by its id.
 pub async fn signal(pid: u32, name: &str) {
     let mut kill = Command::new("kill");
     kill.arg(format!("-{name}")).arg(pid.to_string());
-    // It may have ended by itself.
+    // An error is ignored, because the process may have ended by itself.
     let _ = run(kill).await;
 }
 
@@ -64,7 +64,7 @@ pub async fn answers(address: SocketAddr) -> bool {
     tokio::net::TcpStream::connect(address).await.is_ok()
 }
 
-/// A Postgres of the run's own, by `scripts/services`.
+/// The run's own PostgreSQL, started by `scripts/services`.
 pub struct Postgres {
     folder: PathBuf,
     pub address: SocketAddr,
@@ -84,12 +84,12 @@ impl Postgres {
         Ok(Self { folder, address, url })
     }
 
-    /// SIGKILL to all of it, at once: an immediate crash.
+    /// Sends SIGKILL to all its processes at once, as in a crash.
     pub async fn kill(&self) -> Result<(), String> {
         services(&self.folder, "kill").await.map(drop)
     }
 
-    /// SIGSTOP or SIGCONT to all of it: its connections stay and say nothing.
+    /// Sends SIGSTOP or SIGCONT to all its processes. Connections stay open but silent.
     pub async fn signal(&self, name: &str) -> Result<(), String> {
         let home = std::fs::read_to_string(self.folder.join("postgres-home"));
         let home = home.map_err(|error| format!("postgres-home: {error}"))?;
@@ -98,7 +98,7 @@ impl Postgres {
             std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let postmaster: u32 =
             postmaster.lines().next().and_then(|line| line.trim().parse().ok()).ok_or("no pid")?;
-        // The parent first: what is stopped makes no more children.
+        // The parent comes first, because a stopped parent starts no more children.
         signal(postmaster, name).await;
         for child in children(postmaster) {
             signal(child, name).await;
@@ -106,7 +106,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// With its own recovery, on the same port.
+    /// Starts it again on the same port. It recovers by itself.
     pub async fn restart(&self) -> Result<(), String> {
         services(&self.folder, "up").await.map(drop)
     }

@@ -1,4 +1,4 @@
-//! Everything around the workers: Postgres, the cluster, connectors, merchants, and the ways between.
+//! Starts everything around the workers: PostgreSQL, the cluster, providers, merchants, and the proxies between them.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -29,13 +29,13 @@ use crate::{
     saturation::{self, Variant},
     services::Postgres,
     upstream::Upstream,
-    workers::{Fleet, WORKERS, Ways},
+    workers::{Fleet, Proxies, WORKERS},
 };
 
 pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 pub const SEALING: &str = "c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
 pub const FINGERPRINT: &str = "ZmluZ2VycHJpbnQga2V5IG9mIGEgdGVzdCwgMzIgYi4=";
-/// Waits between posts, in seconds.
+/// The waits between two deliveries of a webhook, in seconds.
 pub const SCHEDULE: [u64; 6] = [1, 2, 4, 8, 15, 30];
 
 pub struct TestEnv {
@@ -44,27 +44,27 @@ pub struct TestEnv {
     pub postgres: Postgres,
     pub cluster: Cluster,
     pub upstream: Arc<Upstream>,
-    /// In the order of [`CONNECTORS`], then the steady one and the one that is renamed.
+    /// The providers in the order of [`CONNECTORS`], then those of [`STEADY`] and [`ROAMING`].
     pub providers: Vec<Provider>,
     pub merchants: Vec<Merchant>,
     pub fleet: Fleet,
-    /// Ways to one merchant more, each at an address of its own; none unless saturated.
+    /// Proxies to one more merchant, each at its own address. There are none in the ordinary mode.
     pub crowd: Vec<Proxy>,
-    /// How the system is full; `None` in the ordinary mode.
+    /// The settings of the saturated mode; `None` in the ordinary mode.
     pub variant: Option<Variant>,
     pub samples: Arc<Samples>,
     pub recipients: Recipients,
     pub announcements: Announcements,
     pub operators: Operators,
-    /// Creating calls on the ways to the providers.
+    /// The create calls that passed the proxies to the providers.
     pub calls: Calls,
     probes: AtomicU64,
 }
 
 pub struct Merchant {
     pub receiver: Receiver,
-    pub way: Proxy,
-    /// What was taken over from the receiver, which forgets.
+    pub proxy: Proxy,
+    /// The webhooks collected from the receiver, which drops old ones.
     seen: Mutex<Seen>,
 }
 
@@ -72,7 +72,7 @@ pub struct Merchant {
 struct Seen {
     webhooks: Vec<Webhook>,
     leaks: Vec<Leak>,
-    /// The number of the last that was taken over.
+    /// The number of the last collected webhook.
     last: u64,
 }
 
@@ -97,12 +97,12 @@ impl TestEnv {
         for _ in 0..MERCHANTS + usize::from(is_saturated) {
             let receiver = Receiver::start(&[WEBHOOK_SECRET.to_owned()]).await;
             let receiver = receiver.map_err(|error| error.to_string())?;
-            let way = Proxy::start(Kind::to(vec![address(receiver.url())])).await;
-            merchants.push(Merchant { receiver, way, seen: Mutex::default() });
+            let proxy = Proxy::start(Kind::to(vec![address(receiver.url())])).await;
+            merchants.push(Merchant { receiver, proxy, seen: Mutex::default() });
         }
         let crowd =
             if is_saturated { crowd(address(merchants[MERCHANTS].receiver.url())).await } else { Vec::new() };
-        let (mut ways, calls) = (Vec::new(), Calls::default());
+        let (mut proxies, calls) = (Vec::new(), Calls::default());
         let delay = variant.map_or(Duration::ZERO, Variant::delay);
         for worker in 0..WORKERS {
             let mut connectors = Vec::new();
@@ -112,10 +112,10 @@ impl TestEnv {
             }
             let postgres = Proxy::start(Kind::to(vec![postgres.address])).await;
             let rabbitmq = Proxy::start(Kind::to(cluster.addresses())).await;
-            ways.push(Ways { postgres, rabbitmq, connectors });
+            proxies.push(Proxies { postgres, rabbitmq, connectors });
         }
         let connectors = variant.map_or(&CONNECTORS[..], Variant::connectors);
-        let fleet = Fleet::new(folder, worker, &postgres.url, (ways, connectors), &mut taken).await;
+        let fleet = Fleet::new(folder, worker, &postgres.url, (proxies, connectors), &mut taken).await;
         let samples = Arc::new(Samples::new(&postgres.url)?);
         let env = Self {
             seed,
@@ -139,7 +139,7 @@ impl TestEnv {
         Ok(Arc::new(env))
     }
 
-    /// What workers that start from now on are configured with.
+    /// Writes the configuration of workers that start from now on.
     pub fn write_configuration(&self, renamed: bool) -> Result<(), String> {
         let [.., steady, roaming] = self.providers.as_slice() else { return Err("no providers".into()) };
         let name = if renamed { RENAMED } else { ROAMING.name };
@@ -150,12 +150,12 @@ impl TestEnv {
         std::fs::write(self.folder.join("worker.toml"), text).map_err(|error| error.to_string())
     }
 
-    /// May be nowhere at all.
+    /// Returns the secrets that must not appear anywhere.
     fn secrets_of_results() -> Secrets {
         Secrets::new([CANARY, WEBHOOK_SECRET, SEALING, FINGERPRINT].map(str::to_owned)).unwrap()
     }
 
-    /// May be neither in the database nor in a log.
+    /// Returns the secrets that must appear neither in the database nor in a log.
     pub fn secrets_inside() -> Secrets {
         let credentials = CONNECTORS.iter().filter_map(|connector| Some(connector.account?.secret));
         let all = [CANARY, WEBHOOK_SECRET, SEALING, FINGERPRINT, LINKS].into_iter().chain(credentials);
@@ -163,14 +163,14 @@ impl TestEnv {
     }
 
     pub fn webhook_urls(&self) -> Vec<String> {
-        let url = |way: &Proxy| format!("http://{}/webhooks", way.address());
-        let merchants = self.merchants[..MERCHANTS].iter().map(|merchant| url(&merchant.way));
-        // As many to each merchant that is known as to a third of the crowd.
+        let url = |proxy: &Proxy| format!("http://{}/webhooks", proxy.address());
+        let merchants = self.merchants[..MERCHANTS].iter().map(|merchant| url(&merchant.proxy));
+        // Each known merchant gets as many webhooks as a third of the crowd.
         let times = (self.crowd.len() / MERCHANTS).max(1);
         merchants.cycle().take(MERCHANTS * times).chain(self.crowd.iter().map(url)).collect()
     }
 
-    /// Publishes a plain job and gives its key.
+    /// Publishes a plain job and returns its key.
     pub fn probe(&self, connector: Option<usize>) -> String {
         let number = self.probes.fetch_add(1, Ordering::Relaxed);
         let connector = connector.map_or(&STEADY, |connector| &CONNECTORS[connector]);
@@ -183,9 +183,9 @@ impl TestEnv {
 
     pub fn configuration(&self) -> Result<payout_link_worker::config::Config, String> {
         let path = self.folder.join("worker.toml");
-        let nobody = "http://127.0.0.1:1";
+        let unreachable = "http://127.0.0.1:1";
         let connectors = self.fleet.connectors.iter();
-        let connectors = connectors.map(|connector| (connector.variable(), nobody.to_owned()));
+        let connectors = connectors.map(|connector| (connector.variable(), unreachable.to_owned()));
         let variables = [
             ("PAYOUT_LINK__DATABASE__URL", self.postgres.url.clone()),
             ("PAYOUT_LINK__BROKER__URL", "amqp://guest:guest@127.0.0.1:1/%2f".to_owned()),
@@ -194,25 +194,25 @@ impl TestEnv {
         payout_link_worker::config::load(Some(&path), variables).map_err(|error| error.to_string())
     }
 
-    /// All proxies open, no fault ordered.
+    /// Opens all proxies and clears all faults.
     pub fn heal(&self) {
         for worker in &self.fleet.workers {
-            worker.ways.postgres.heal();
-            worker.ways.rabbitmq.heal();
-            worker.ways.connectors.iter().for_each(Proxy::heal);
+            worker.proxies.postgres.heal();
+            worker.proxies.rabbitmq.heal();
+            worker.proxies.connectors.iter().for_each(Proxy::heal);
         }
         self.crowd.iter().for_each(Proxy::heal);
         self.providers.iter().for_each(Provider::clear_faults);
         for merchant in &self.merchants {
             merchant.receiver.clear_faults();
-            merchant.way.heal();
+            merchant.proxy.heal();
         }
     }
 }
 
 impl Merchant {
-    /// Takes over what is answered, or will not be any more.
-    pub fn take_over(&self) {
+    /// Collects webhooks that are answered, or that will not be answered any more.
+    pub fn collect_webhooks(&self) {
         let mut seen = self.seen.lock().unwrap();
         let given_up = OffsetDateTime::now_utc() - Duration::from_secs(20);
         let last = seen.last;
@@ -250,12 +250,12 @@ fn address(url: &str) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], url.port().unwrap()))
 }
 
-/// Loopback has sixteen million addresses: each of these is a host of its own.
+/// Starts the proxies of the crowd. Loopback has sixteen million addresses, and each counts as a host of its own.
 async fn crowd(target: SocketAddr) -> Vec<Proxy> {
-    let mut ways = Vec::new();
+    let mut proxies = Vec::new();
     for number in 0..saturation::CROWD {
         let address = Ipv4Addr::new(127, 1, (number / 200) as u8, (number % 200 + 1) as u8);
-        ways.push(Proxy::start_at(address.into(), Kind::to(vec![target])).await);
+        proxies.push(Proxy::start_at(address.into(), Kind::to(vec![target])).await);
     }
-    ways
+    proxies
 }

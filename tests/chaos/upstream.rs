@@ -1,5 +1,5 @@
-//! The other side of RabbitMQ: publishes until confirmed, hears everything that is told, through the same nodes that
-//! are being killed.
+//! Acts as the upstream: publishes each job until it is confirmed, and receives every result, through the nodes that
+//! faults kill.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +22,7 @@ use lapin::{
 };
 use serde_json::Value;
 use tokio::{
-    sync::{Mutex as Gate, watch},
+    sync::{Mutex as AsyncMutex, watch},
     time::{sleep, timeout},
 };
 
@@ -35,22 +35,23 @@ use crate::{
 const RESULTS: &str = "chaos.results";
 const EXCHANGE: &str = "payout_links.results";
 pub const JOBS: &str = "payout_links.create";
-/// Results that no queue took: an answer to a duplicate or a rejected job goes there after five seconds.
+/// The queue of results that no queue accepted. The worker publishes a replay or a rejection there after five
+/// seconds.
 const UNROUTED: &str = "payout_links.results.unrouted";
 const DEAD: &str = "payout_links.create.dead";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Everything that was heard, and what of it the run itself goes by.
+/// The received messages, and an index of them for the run itself.
 #[derive(Default)]
-pub struct Ear {
-    pub heard: Vec<ReceivedMessage>,
+pub struct Inbox {
+    pub received: Vec<ReceivedMessage>,
     pub dead: Vec<DeadLetter>,
     pub leaks: Vec<Leak>,
-    /// When each record's first result was heard.
+    /// The time when each record's first result was received.
     pub concluded: HashMap<String, Instant>,
     /// The sequence and type of each record's newest event.
     pub newest: HashMap<String, (u64, String)>,
-    /// Messages whose rejection was heard.
+    /// Messages whose rejection was received.
     pub rejected: HashSet<String>,
     pub replayed: u64,
     pub conflicts: u64,
@@ -59,22 +60,24 @@ pub struct Ear {
 
 pub struct Upstream {
     nodes: Vec<SocketAddr>,
-    channel: Gate<(u64, Option<Channel>)>,
-    pub ear: Arc<Mutex<Ear>>,
+    channel: AsyncMutex<(u64, Option<Channel>)>,
+    pub inbox: Arc<Mutex<Inbox>>,
     published: Mutex<Vec<Published>>,
     repeats: Mutex<u64>,
-    /// Messages for the connector that is renamed which may be in the queue twice: one may be rejected, one accepted.
+    /// Messages for the renamed connector that may be in the queue twice, so one copy may be rejected and one
+    /// accepted.
     ambiguous: Mutex<HashSet<String>>,
     stop: watch::Sender<bool>,
 }
 
 impl Upstream {
-    /// Declares what is heard with, before anything is told. The workers declare the rest.
+    /// Declares the queues of the upstream before any job is published, and starts to consume them. The workers
+    /// declare their own.
     pub async fn start(nodes: Vec<SocketAddr>, secrets: Secrets) -> Result<Arc<Self>, String> {
         let upstream = Arc::new(Self {
             nodes,
-            channel: Gate::default(),
-            ear: Arc::default(),
+            channel: AsyncMutex::default(),
+            inbox: Arc::default(),
             published: Mutex::default(),
             repeats: Mutex::default(),
             ambiguous: Mutex::default(),
@@ -105,7 +108,7 @@ impl Upstream {
         connection.close(200, "declared".into()).await
     }
 
-    /// To any node that takes it, beginning at the `first`.
+    /// Connects to the first node that accepts, beginning at `first`.
     async fn connect(&self, first: usize) -> Result<Connection, lapin::Error> {
         let mut result = None;
         for place in 0..self.nodes.len() {
@@ -123,18 +126,18 @@ impl Upstream {
         }))
     }
 
-    /// Publishes one message under its one id, again and again until the broker confirms it: it may well arrive
-    /// more than once. Only then does it count as published.
+    /// Publishes a message under one id until the broker confirms it, and only then counts it as published. The
+    /// message may arrive more than once.
     pub async fn publish(&self, message: Message) {
         let mut known = message.known.clone();
-        // Its result came before it was sent: a replay is owed to this message.
-        known.came_late = self.ear.lock().unwrap().concluded.contains_key(&known.key);
+        // A result of the key came before this message is sent, so the message needs a replay.
+        known.came_late = self.inbox.lock().unwrap().concluded.contains_key(&known.key);
         while let Err(channel) = self.try_publish(&message).await {
             *self.repeats.lock().unwrap() += 1;
             if message.connector == ROAMING.name {
                 self.ambiguous.lock().unwrap().insert(message.known.message_id.clone());
             }
-            self.give_up(channel).await;
+            self.close_channel(channel).await;
             sleep(Duration::from_millis(300)).await;
         }
         self.published.lock().unwrap().push(known);
@@ -167,7 +170,7 @@ impl Upstream {
         if is_queued { Ok(()) } else { Err(number) }
     }
 
-    /// The channel of the day; a new one where there is none.
+    /// Returns the open channel, or opens one.
     async fn channel(&self) -> Option<(u64, Channel)> {
         let mut current = self.channel.lock().await;
         if current.1.as_ref().is_none_or(|channel| !channel.status().connected()) {
@@ -184,13 +187,13 @@ impl Upstream {
         Ok(channel)
     }
 
-    /// The `number`th channel is of no use any more.
-    async fn give_up(&self, number: u64) {
+    /// Closes the `number`th channel after a failure.
+    async fn close_channel(&self, number: u64) {
         let mut current = self.channel.lock().await;
         if current.0 == number
             && let Some(channel) = current.1.take()
         {
-            // Its end is not waited for: whoever hangs hangs there, too.
+            // The close is not waited for, because it may hang as well.
             tokio::spawn(async move { channel.close(200, "of no use".into()).await });
         }
     }
@@ -208,16 +211,16 @@ impl Upstream {
         }
     }
 
-    /// By hand: a dead letter that no client library can read stops every consumer of its queue.
+    /// Takes dead letters with `raw`, because an unreadable one stops every consumer of a client library.
     async fn take_dead_letters(self: &Arc<Self>, first: usize) {
         let (node, upstream) = (self.nodes[first % self.nodes.len()], self.clone());
         let taken = tokio::task::spawn_blocking(move || {
             raw::take_all(node, DEAD, |message_id, has_reason| {
                 let message_id = Some(message_id);
-                upstream.ear.lock().unwrap().dead.push(DeadLetter { message_id, has_reason });
+                upstream.inbox.lock().unwrap().dead.push(DeadLetter { message_id, has_reason });
             })
         });
-        // What a lost connection leaves in the queue is taken the next time.
+        // A lost connection may leave messages in the queue. The next round takes them.
         let _ = taken.await.unwrap();
     }
 
@@ -229,7 +232,8 @@ impl Upstream {
         published.map_err(|error| error.to_string())
     }
 
-    /// A queue that holds `limit` messages and rejects more; with `results`, everything that is told goes there too.
+    /// Declares a queue that accepts `limit` messages and rejects more. With `results`, it is bound to the results
+    /// exchange.
     pub async fn declare_full(&self, queue: &str, limit: i64, results: bool) -> Result<(), String> {
         let declared = async {
             let connection = self.connect(0).await?;
@@ -249,9 +253,9 @@ impl Upstream {
         timeout(PATIENCE, declared).await.map_err(|_| "declaring took too long")?.map_err(|e| e.to_string())
     }
 
-    /// Empties a queue that was full, or deletes it.
-    pub async fn relieve(&self, queue: &str, deletes: bool) -> Result<(), String> {
-        let relieved = async {
+    /// Empties or deletes a queue that was full.
+    pub async fn empty(&self, queue: &str, deletes: bool) -> Result<(), String> {
+        let emptied = async {
             let connection = self.connect(0).await?;
             let channel = connection.create_channel().await?;
             if deletes {
@@ -259,9 +263,9 @@ impl Upstream {
             } else {
                 channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
             }
-            connection.close(200, "relieved".into()).await
+            connection.close(200, "emptied".into()).await
         };
-        timeout(PATIENCE, relieved).await.map_err(|_| "relieving took too long")?.map_err(|e| e.to_string())
+        timeout(PATIENCE, emptied).await.map_err(|_| "emptying took too long")?.map_err(|e| e.to_string())
     }
 
     async fn listen_once(&self, queue: &str, first: usize, secrets: &Secrets) -> Result<(), lapin::Error> {
@@ -279,12 +283,12 @@ impl Upstream {
             };
             let Some(delivery) = delivery else { return Ok(()) };
             let delivery = delivery?;
-            self.ear.lock().unwrap().hear(queue, &delivery, secrets);
+            self.inbox.lock().unwrap().record(queue, &delivery, secrets);
             delivery.acker.ack(BasicAckOptions::default()).await?;
         }
     }
 
-    /// Messages that are ready for the workers; `None` where nobody can be asked.
+    /// Returns the number of messages that are ready for the workers, or `None` if no node answers.
     pub async fn waiting(&self) -> Option<u32> {
         let count = async {
             let connection = self.connect(0).await.ok()?;
@@ -297,9 +301,9 @@ impl Upstream {
         timeout(Duration::from_secs(10), count).await.ok()?
     }
 
-    /// Waits for a result of the key, until the end.
+    /// Waits until a result of the key is received, or until `end`.
     pub async fn concluded(&self, key: &str, end: Instant) -> bool {
-        let is_concluded = || self.ear.lock().unwrap().concluded.contains_key(key);
+        let is_concluded = || self.inbox.lock().unwrap().concluded.contains_key(key);
         while !is_concluded() && Instant::now() < end {
             sleep(Duration::from_millis(500)).await;
         }
@@ -310,11 +314,12 @@ impl Upstream {
         self.published.lock().unwrap().clone()
     }
 
-    /// Jobs of which nothing was heard yet, neither of their record nor of them.
+    /// Counts the jobs without a result and without a rejection.
     pub fn unanswered(&self) -> usize {
-        let (published, ear) = (self.published.lock().unwrap(), self.ear.lock().unwrap());
+        let (published, inbox) = (self.published.lock().unwrap(), self.inbox.lock().unwrap());
         let is_answered = |job: &&Published| {
-            ear.rejected.contains(&job.message_id) || (job.is_valid && ear.concluded.contains_key(&job.key))
+            inbox.rejected.contains(&job.message_id)
+                || (job.is_valid && inbox.concluded.contains_key(&job.key))
         };
         published.len() - published.iter().filter(is_answered).count()
     }
@@ -323,7 +328,7 @@ impl Upstream {
         self.published.lock().unwrap().len()
     }
 
-    /// Messages that had to be published again for want of a confirm.
+    /// Counts the repeated publications of messages that were not confirmed.
     pub fn repeats(&self) -> u64 {
         *self.repeats.lock().unwrap()
     }
@@ -337,8 +342,8 @@ impl Upstream {
     }
 }
 
-impl Ear {
-    fn hear(&mut self, queue: &str, delivery: &Delivery, secrets: &Secrets) {
+impl Inbox {
+    fn record(&mut self, queue: &str, delivery: &Delivery, secrets: &Secrets) {
         let properties = &delivery.properties;
         let message_id = properties.message_id().as_ref().map(ToString::to_string);
         let header = |name: &str| {
@@ -369,7 +374,7 @@ impl Ear {
                 *newest = (sequence, kind.clone());
             }
         }
-        self.heard.push(ReceivedMessage {
+        self.received.push(ReceivedMessage {
             is_reply: queue == REPLIES,
             id: message_id,
             kind,
@@ -381,9 +386,10 @@ impl Ear {
         });
     }
 
-    /// Results that were heard again under an id that had been heard before.
-    pub fn heard_again(&self) -> usize {
-        let ids: HashSet<_> = self.heard.iter().map(|heard| (heard.is_reply, &heard.id)).collect();
-        self.heard.len() - ids.len()
+    /// Counts the results received again under the same id.
+    pub fn repeated(&self) -> usize {
+        let ids: HashSet<_> =
+            self.received.iter().map(|received| (received.is_reply, &received.id)).collect();
+        self.received.len() - ids.len()
     }
 }

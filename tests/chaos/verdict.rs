@@ -1,4 +1,4 @@
-//! The end: all is quiet, the history is put together, the checker judges.
+//! Ends a run: waits until nothing is left to do, collects the history, and runs the history checker.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,7 +19,7 @@ use crate::{
     announcements::Announcements,
     calls::Answer,
     connectors::{Provider, references},
-    faults::Done,
+    faults::FaultResults,
     recipients::Recipients,
     report::Report,
     saturation::FULL_REPLIES,
@@ -30,18 +30,19 @@ use crate::{
 
 pub struct Verdict {
     pub report: Report,
-    /// Violations, and whatever else must not be.
+    /// Violations, and other results that a run must not have.
     pub problems: Vec<String>,
 }
 
-/// The webhook schedule, the longest Retry-After and a settle time fit into it several times.
+/// Limits the wait at the end. It is several times the webhook schedule, the longest Retry-After and a settle time.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// With a backlog, as long as it goes on.
+/// Limits the wait at the end if there was a backlog.
 const PATIENCE_WITH_BACKLOG: Duration = Duration::from_mins(25);
-/// Longer than the checker lets pass. Then the workers are started anew, so that the other rules can be judged.
+/// Limits the time without progress; it is longer than the checker allows. Then the workers restart, so that the
+/// other rules can be judged.
 const STALL: Duration = Duration::from_secs(75);
 
-/// Waits until nothing is left to be done, and says how long that took; `None` where it never was.
+/// Waits until nothing is left to do, and returns the time that took, or `None` if it took too long.
 pub async fn quiet(env: &TestEnv) -> Option<Duration> {
     let started = Instant::now();
     let (mut finished, mut since, mut said) = (0, started, started);
@@ -49,9 +50,9 @@ pub async fn quiet(env: &TestEnv) -> Option<Duration> {
         let seen = env.samples.progress(env, started).await;
         sleep(Duration::from_millis(400)).await;
         if let Some((progress, replies)) = seen {
-            // The full reply queue has been nobody's wait.
+            // Only replies to the full reply queue are left, and deleting it affects nothing else.
             if progress.left == 0 && replies > 0 {
-                let _ = env.upstream.relieve(FULL_REPLIES, true).await;
+                let _ = env.upstream.empty(FULL_REPLIES, true).await;
             }
             if progress.finished > finished || progress.left == 0 {
                 (finished, since) = (progress.finished, Instant::now());
@@ -62,16 +63,16 @@ pub async fn quiet(env: &TestEnv) -> Option<Duration> {
             }
         }
         if since.elapsed() > STALL {
-            println!("  !! nothing was finished for {STALL:?}: all workers are killed and started again");
+            println!("  !! nothing finished for {STALL:?}: all workers are killed and started again");
             since = Instant::now();
-            // If it was full reply queues that held things up, they would do so again.
-            let _ = env.upstream.relieve(FULL_REPLIES, true).await;
+            // If full reply queues caused the stall, they would cause it again.
+            let _ = env.upstream.empty(FULL_REPLIES, true).await;
             for worker in 0..WORKERS {
                 env.fleet.kill(worker);
                 env.fleet.start(worker);
             }
         }
-        let last = env.upstream.ear.lock().unwrap().last;
+        let last = env.upstream.inbox.lock().unwrap().last;
         let is_still = last.is_none_or(|last| last.elapsed() > Duration::from_secs(2));
         seen.is_some_and(|(progress, replies)| progress.left + replies == 0)
             && is_still
@@ -81,13 +82,13 @@ pub async fn quiet(env: &TestEnv) -> Option<Duration> {
     let patience = if env.variant.is_some() { PATIENCE_WITH_BACKLOG } else { PATIENCE };
     let quiet = until("quiet", patience, is_quiet).await;
     if quiet.is_err() {
-        println!("  !! {} jobs are without an answer", env.upstream.unanswered());
+        println!("  !! {} jobs have no result", env.upstream.unanswered());
         println!("  !! the last statuses of {:?} are not announced", Recipients::unannounced(env));
     }
     quiet.is_ok().then(|| started.elapsed())
 }
 
-/// How often each rule is broken, and the first of each; the rest is in a file.
+/// Prints how often each rule is broken, with its first violations. A file has the rest.
 pub fn print(problems: &[String]) {
     let mut by_rule: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
     for problem in problems {
@@ -100,20 +101,21 @@ pub fn print(problems: &[String]) {
     }
 }
 
-pub async fn reach(
+pub async fn judge(
     env: &TestEnv,
-    done: Done,
+    done: FaultResults,
     quiet: Option<Duration>,
     took: Duration,
     published_for: Duration,
 ) -> Result<Verdict, String> {
-    // Only a stopped worker holds nothing unacknowledged. What one gave back is answered by the next.
+    // Only a stopped worker holds no delivery unacknowledged. The next worker answers the deliveries that it
+    // returned.
     let mut waiting = 0;
     for _ in 0..3 {
         for worker in 0..WORKERS {
             env.fleet.stop(worker).await;
         }
-        waiting = env.upstream.waiting().await.ok_or("the jobs queue cannot be asked")?;
+        waiting = env.upstream.waiting().await.ok_or("the jobs queue does not answer")?;
         if waiting == 0 || quiet.is_none() {
             break;
         }
@@ -121,13 +123,13 @@ pub async fn reach(
         self::quiet(env).await;
     }
     let is_still = async || {
-        let last = env.upstream.ear.lock().unwrap().last;
+        let last = env.upstream.inbox.lock().unwrap().last;
         last.is_none_or(|last| last.elapsed() > Duration::from_secs(3))
     };
     until("the last results", Duration::from_mins(1), is_still).await?;
     env.upstream.stop();
     for merchant in &env.merchants {
-        merchant.take_over();
+        merchant.collect_webhooks();
     }
     let history = history(env, waiting).await?;
     let mut problems = logged_panics(env);
@@ -139,10 +141,10 @@ pub async fn reach(
     };
     let violations = history_checker::check(&history, SCHEDULE.len() as u32 + 1);
     problems.extend(violations.iter().map(|found| format!("{}: {}", found.rule, found.evidence)));
-    let surprises = env.fleet.surprises.lock().unwrap().clone();
-    problems.extend(surprises.iter().cloned());
+    let unexpected_ends = env.fleet.unexpected_ends.lock().unwrap().clone();
+    problems.extend(unexpected_ends.iter().cloned());
     problems.extend(done.failures.iter().cloned());
-    problems.extend(quiet.is_none().then(|| format!("not quiet within {PATIENCE:?}")));
+    problems.extend(quiet.is_none().then(|| format!("work was left after {PATIENCE:?}")));
     for (kind, recoveries) in &done.recoveries {
         let never = recoveries.iter().filter(|recovered| recovered.is_none()).count();
         problems.extend((never > 0).then(|| format!("no recovery from {kind}: {never} times")));
@@ -158,13 +160,13 @@ pub async fn reach(
             *states.entry(record.state.clone()).or_default() += 1;
             states
         }),
-        refused: history.dead.iter().map(|dead| &dead.message_id).collect::<HashSet<_>>().len(),
+        rejected: history.dead.iter().map(|dead| &dead.message_id).collect::<HashSet<_>>().len(),
         rate: history.published.len() / (published_for.as_secs() as usize).max(1),
         until_quiet: quiet,
         repeats: repeats(env, &history),
         faults: done.recoveries,
         peak_kilobytes: env.fleet.peak_kilobytes(),
-        surprises,
+        unexpected_ends,
         violations: violations.len(),
         by_rule: by_rule(&violations),
         after_kills: env.samples.recoveries(),
@@ -189,12 +191,12 @@ async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
     leaks.extend(logs.leaks);
 
     let published = env.upstream.published();
-    let (heard, dead, heard_leaks): (_, Vec<DeadLetter>, _) = {
-        let ear = env.upstream.ear.lock().unwrap();
-        (ear.heard.clone(), ear.dead.clone(), ear.leaks.clone())
+    let (received, dead, received_leaks): (_, Vec<DeadLetter>, _) = {
+        let inbox = env.upstream.inbox.lock().unwrap();
+        (inbox.received.clone(), inbox.dead.clone(), inbox.leaks.clone())
     };
-    leaks.extend(heard_leaks);
-    // A webhook does not say whose it is; in this run every id is one merchant's.
+    leaks.extend(received_leaks);
+    // A webhook does not name its merchant. In this run each payout id belongs to one merchant.
     let by_id: HashMap<&str, &str> = published.iter().map(|job| (id(job), job.key.as_str())).collect();
     let mut webhooks: Vec<Webhook> = Vec::new();
     for merchant in &env.merchants {
@@ -223,7 +225,7 @@ async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
         published: published.clone(),
         links: links.clone(),
         records,
-        messages: heard,
+        messages: received,
         dead,
         webhooks,
         later: env.samples.later().await?,
@@ -243,10 +245,10 @@ async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
     })
 }
 
-/// A worker that has waited for longer may have given the call up before its answer came.
-const HEARD_WITHIN: Duration = Duration::from_secs(3);
+/// Limits the age of an answer: a worker that waited longer may have abandoned the call before the answer came.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 
-/// Links of the sandboxes whose answers reached a worker that lived on until the record was concluded.
+/// Lists links whose answer reached a worker that then ran until the record was concluded.
 async fn answered<'a>(
     env: &TestEnv,
     links: &[Link],
@@ -256,21 +258,21 @@ async fn answered<'a>(
     let by_key: HashMap<&str, &Link> = links.iter().map(|link| (link.key.as_str(), link)).collect();
     let read = |answer: Answer| {
         let is_readable = serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok();
-        if !matches!(answer.status, 200 | 201) || !is_readable || answer.took > HEARD_WITHIN {
+        if !matches!(answer.status, 200 | 201) || !is_readable || answer.took > ANSWERED_WITHIN {
             return None;
         }
         let key = &answer.references.iter().find_map(|reference| of(reference))?[0].key;
         let link = by_key.get(key.as_str())?;
-        // A provider that answers with garbage may name the link, and leave out or change its URL.
+        // A garbled answer may name the link but omit or change its URL.
         let body = String::from_utf8_lossy(&answer.body);
         let is_its = body.contains(&link.id) && link.url.as_ref().is_some_and(|url| body.contains(url));
-        // Without a conclusion it has lived until now.
+        // A record without a conclusion counts until now.
         let until = concluded_at.get(key).copied().unwrap_or_else(OffsetDateTime::now_utc);
         let is_held = is_its && env.samples.lived(env, answer.worker, answer.at.into(), until);
         is_held.then(|| Answered { key: key.clone(), link_id: link.id.clone() })
     };
     let answered: Vec<Answered> = env.calls.answers().into_iter().filter_map(read).collect();
-    println!("{} answers were in the hands of workers that lived on", answered.len());
+    println!("{} answers reached workers that ran on", answered.len());
     Ok(answered)
 }
 
@@ -290,20 +292,20 @@ fn logged_panics(env: &TestEnv) -> Vec<String> {
     panics.collect()
 }
 
-/// What came twice, and was taken for what it was.
+/// Counts duplicates of every kind.
 fn repeats(env: &TestEnv, history: &History) -> Vec<(&'static str, u64)> {
-    let ear = env.upstream.ear.lock().unwrap();
+    let inbox = env.upstream.inbox.lock().unwrap();
     let posts: HashSet<_> = history.webhooks.iter().map(|post| &post.id).collect();
     let calls = env.providers.iter().map(Provider::repeats);
     let late: usize = history.records.iter().filter(|record| is_late(record)).count();
     let mut repeats = vec![
-        ("messages published again for want of a confirm", env.upstream.repeats()),
-        ("finished jobs that came again and were answered", ear.replayed),
-        ("conflicting jobs refused", ear.conflicts),
-        ("results heard again under the same id", ear.heard_again() as u64),
-        ("webhooks posted again under the same id", (history.webhooks.len() - posts.len()) as u64),
-        ("calls repeated under the same key, and recognised", calls.sum()),
-        ("answers that came after their lease", late as u64),
+        ("messages published again without a confirm", env.upstream.repeats()),
+        ("duplicates of finished jobs that got their result", inbox.replayed),
+        ("conflicting jobs rejected", inbox.conflicts),
+        ("repeated results under the same id", inbox.repeated() as u64),
+        ("repeated webhooks under the same id", (history.webhooks.len() - posts.len()) as u64),
+        ("repeated calls that the provider recognized", calls.sum()),
+        ("answers after the end of their lease", late as u64),
     ];
     repeats.extend(Announcements::counts(env));
     repeats.extend(env.operators.counts());

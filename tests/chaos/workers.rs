@@ -1,4 +1,4 @@
-//! The workers: real processes, each behind proxies of its own, started again when they end.
+//! Runs the workers as real processes, each behind its own proxies, and starts them again when they end.
 
 use std::{
     fs::{File, OpenOptions},
@@ -19,21 +19,21 @@ use crate::{
 
 pub const WORKERS: usize = 3;
 
-/// What a worker knows of the test environment.
-pub struct Ways {
+/// The proxies of one worker.
+pub struct Proxies {
     pub postgres: Proxy,
     pub rabbitmq: Proxy,
-    /// In the order of `CONNECTORS`.
+    /// The proxies in the order of `CONNECTORS`.
     pub connectors: Vec<Proxy>,
 }
 
 pub struct Worker {
-    pub ways: Ways,
+    pub proxies: Proxies,
     pub health: SocketAddr,
-    /// Of providers' webhooks.
+    /// The address of its listener for providers' webhooks.
     pub provider_webhooks: SocketAddr,
     child: Mutex<Option<Child>>,
-    /// Kilobytes, the most that any of its processes ever held.
+    /// The peak memory of any of its processes, in kilobytes.
     peak: Mutex<u64>,
     log: PathBuf,
 }
@@ -43,11 +43,11 @@ pub struct Fleet {
     config: PathBuf,
     database_url: url::Url,
     pub workers: Vec<Worker>,
-    /// Those whose URL is each worker's own.
+    /// The connectors whose URL differs between workers.
     pub connectors: &'static [Connector],
-    /// Ends that nobody asked for.
-    pub surprises: Mutex<Vec<String>>,
-    /// When workers ended or began to stop.
+    /// Ends that were not requested.
+    pub unexpected_ends: Mutex<Vec<String>>,
+    /// The times when workers ended or began to stop.
     pub ends: Mutex<Vec<(usize, OffsetDateTime)>>,
     client: reqwest::Client,
 }
@@ -58,11 +58,11 @@ impl Fleet {
         folder: &Path,
         program: PathBuf,
         database_url: &str,
-        (ways, connectors): (Vec<Ways>, &'static [Connector]),
+        (proxies, connectors): (Vec<Proxies>, &'static [Connector]),
         taken: &mut Vec<u16>,
     ) -> Self {
-        let workers = ways.into_iter().enumerate().map(|(number, ways)| Worker {
-            ways,
+        let workers = proxies.into_iter().enumerate().map(|(number, proxies)| Worker {
+            proxies,
             health: SocketAddr::from(([127, 0, 0, 1], port(taken))),
             provider_webhooks: SocketAddr::from(([127, 0, 0, 1], port(taken))),
             child: Mutex::default(),
@@ -75,7 +75,7 @@ impl Fleet {
             database_url: database_url.parse().unwrap(),
             workers: workers.collect(),
             connectors,
-            surprises: Mutex::default(),
+            unexpected_ends: Mutex::default(),
             ends: Mutex::default(),
             client: reqwest::Client::builder().timeout(Duration::from_secs(2)).build().unwrap(),
         }
@@ -89,12 +89,12 @@ impl Fleet {
         *worker.child.lock().unwrap() = Some(command.spawn().unwrap());
     }
 
-    /// The program with the configuration and the ways of a worker.
+    /// Builds a command with the configuration and the proxies of a worker.
     pub fn command(&self, place: usize) -> Command {
         let worker = &self.workers[place];
         let mut database_url = self.database_url.clone();
-        database_url.set_port(Some(worker.ways.postgres.port())).unwrap();
-        let rabbitmq = format!("amqp://guest:guest@{}/%2f", worker.ways.rabbitmq.address());
+        database_url.set_port(Some(worker.proxies.postgres.port())).unwrap();
+        let rabbitmq = format!("amqp://guest:guest@{}/%2f", worker.proxies.rabbitmq.address());
         let mut command = Command::new(&self.program);
         command
             .env_remove("DATABASE_URL")
@@ -104,13 +104,13 @@ impl Fleet {
             .env("PAYOUT_LINK__BROKER__URL", rabbitmq)
             .env("PAYOUT_LINK__WORKER__HEALTH_LISTEN", worker.health.to_string())
             .env("PAYOUT_LINK__WORKER__PROVIDER_WEBHOOKS_LISTEN", worker.provider_webhooks.to_string());
-        for (connector, proxy) in self.connectors.iter().zip(&worker.ways.connectors) {
+        for (connector, proxy) in self.connectors.iter().zip(&worker.proxies.connectors) {
             command.env(connector.variable(), format!("http://{}", proxy.address()));
         }
         command
     }
 
-    /// SIGKILL, and its end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&self, place: usize) {
         self.measure(place);
         self.ended(place);
@@ -124,7 +124,8 @@ impl Fleet {
         self.workers[place].child.lock().unwrap().as_ref().map(Child::id)
     }
 
-    /// SIGTERM, and its end; what takes longer than any grace period, or fails, is a surprise.
+    /// Sends SIGTERM and waits for the end. An error, or an end after the longest grace period, is recorded as
+    /// unexpected.
     pub async fn stop(&self, place: usize) {
         self.measure(place);
         self.ended(place);
@@ -137,15 +138,15 @@ impl Fleet {
         match (ended, child.try_wait()) {
             (Ok(()), Ok(Some(status))) if status.success() => {}
             (_, status) => {
-                self.surprise(format!("worker {place}, asked to stop: {status:?}"));
+                self.record_unexpected_end(format!("worker {place}, asked to stop: {status:?}"));
                 let _ = child.kill();
                 let _ = child.wait();
             }
         }
     }
 
-    /// Starts again what ended by itself.
-    pub fn tend(&self) {
+    /// Starts workers again that ended by themselves.
+    pub fn supervise(&self) {
         for place in 0..self.workers.len() {
             self.measure(place);
             let ended = self.workers[place].child.lock().unwrap().as_mut().and_then(|child| {
@@ -154,7 +155,7 @@ impl Fleet {
             });
             if let Some(ended) = ended {
                 self.ended(place);
-                self.surprise(ended);
+                self.record_unexpected_end(ended);
                 self.start(place);
             }
         }
@@ -164,9 +165,9 @@ impl Fleet {
         self.ends.lock().unwrap().push((place, OffsetDateTime::now_utc()));
     }
 
-    fn surprise(&self, what: String) {
+    fn record_unexpected_end(&self, what: String) {
         println!("  !! {what}");
-        self.surprises.lock().unwrap().push(what);
+        self.unexpected_ends.lock().unwrap().push(what);
     }
 
     fn measure(&self, place: usize) {
@@ -183,7 +184,7 @@ impl Fleet {
         self.workers.iter().map(|worker| *worker.peak.lock().unwrap()).max().unwrap_or(0)
     }
 
-    /// Does it say that it is ready?
+    /// Says whether the worker reports that it is ready.
     pub async fn is_ready(&self, place: usize) -> bool {
         let url = format!("http://{}/health/ready", self.workers[place].health);
         self.client.get(url).send().await.is_ok_and(|answer| answer.status().is_success())

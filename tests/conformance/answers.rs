@@ -1,4 +1,4 @@
-//! The outcome of each response of a provider.
+//! Tests the outcome of each response of a provider.
 
 use payout_link_worker::domain::{ConnectorError, Finding, Outcome, idempotency_key};
 use provider_simulators::providers::{Fault, FaultRule, Garbage, Operation};
@@ -16,7 +16,7 @@ pub async fn a_job_becomes_a_link(description: &Description) {
     assert_eq!((ledger.links.len(), ledger.creates().count()), (1, 1));
     assert_eq!(link.url.expose_secret(), ledger.links[0].url);
     assert_eq!(link.connector_payout_id, ledger.links[0].id);
-    // Known by a key that can be computed from the job alone.
+    // The job alone determines the reference.
     assert_eq!(ledger.links[0].reference, (description.account.reference)(&idempotency_key("", "po_1")));
     assert!(description.account.is_of(&ledger.links[0], description.account.money()));
     let (_, became) = description.statuses[0];
@@ -44,7 +44,7 @@ pub async fn every_status_has_its_meaning(description: &Description) {
         let job = description.job(&format!("po_{number}"));
         let link = tested.created(&job).await;
         tested.simulator.set_status(&link.connector_payout_id, status);
-        // Asked by the connector's id, and by our reference where that is possible.
+        // The link is found by the connector's id, and by our reference if the provider allows it.
         let by_id = tested.find(&job, Some(&link.connector_payout_id)).await;
         assert_eq!(finding(&by_id), Some(*became), "{status}: {by_id:?}");
         if description.asks.is_some() {
@@ -52,7 +52,7 @@ pub async fn every_status_has_its_meaning(description: &Description) {
             assert_eq!(finding(&by_reference), Some(*became), "{status}: {by_reference:?}");
         }
     }
-    // A link may be in each of them from its first moment on.
+    // A link may have each status from its creation on.
     for (number, (status, became)) in description.statuses.iter().enumerate() {
         tested.simulator.set_stages(&[status]);
         let outcome = tested.create(&description.job(&format!("first_{number}"))).await;
@@ -83,11 +83,11 @@ fn name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Created(_) => "created",
         Outcome::Underway { .. } => "underway",
-        Outcome::Declined(_) => "refused",
+        Outcome::Declined(_) => "declined",
         Outcome::NotSent(_) => "not sent",
         Outcome::TryLater { .. } => "try later",
         Outcome::AlreadyExists(_) => "already there",
-        Outcome::Unknown(_) => "in doubt",
+        Outcome::Unknown(_) => "unknown",
     }
 }
 
@@ -102,22 +102,22 @@ fn error(outcome: &Outcome) -> Option<&ConnectorError> {
     }
 }
 
-/// The provider's errors, in its own form, and the same statuses from something in between.
+/// Checks the provider's errors, in its own form, and the same statuses from a proxy in between.
 pub async fn errors_are_judged(description: &Description) {
     let tested = Tested::start(description).await;
     let own = [
-        (400, "refused"),
+        (400, "declined"),
         (404, "try later"),
-        (422, "refused"),
+        (422, "declined"),
         (403, "try later"),
         (429, "try later"),
-        (408, "in doubt"),
-        (409, "in doubt"),
-        (418, "in doubt"),
-        (500, "in doubt"),
-        (502, "in doubt"),
-        (503, "in doubt"),
-        (504, "in doubt"),
+        (408, "unknown"),
+        (409, "unknown"),
+        (418, "unknown"),
+        (500, "unknown"),
+        (502, "unknown"),
+        (503, "unknown"),
+        (504, "unknown"),
     ];
     for (status, expected) in own {
         tested.simulator.inject_fault(Fault::status(status));
@@ -127,8 +127,8 @@ pub async fn errors_are_judged(description: &Description) {
         assert_eq!(error.status_code, status);
         assert!(error.code.is_some() && !error.message.is_empty(), "{error:?}");
     }
-    // A page that a proxy wrote is nobody's refusal.
-    for (status, expected) in [(400, "in doubt"), (404, "in doubt"), (422, "in doubt"), (429, "try later")] {
+    // A page that a proxy wrote is not the provider's decline.
+    for (status, expected) in [(400, "unknown"), (404, "unknown"), (422, "unknown"), (429, "try later")] {
         let body = Some("<html>canary</html>".into());
         let code = status.try_into().unwrap();
         tested.simulator.inject_fault(Fault::Status { code, retry_after: None, body });
@@ -157,13 +157,13 @@ pub async fn what_may_have_been_carried_out_is_in_doubt(description: &Descriptio
     for (number, fault) in faults.into_iter().enumerate() {
         tested.simulator.inject_fault(FaultRule::new(fault.clone()).after_the_work());
         let outcome = tested.create(&description.job(&format!("po_{number}"))).await;
-        assert_eq!(name(&outcome), "in doubt", "{fault:?}: {outcome:?}");
+        assert_eq!(name(&outcome), "unknown", "{fault:?}: {outcome:?}");
     }
-    // Without a URL it is made all the same.
+    // The link is created although the answer has no URL.
     tested.simulator.inject_fault(FaultRule::new(Fault::Garbage(Garbage::MissingFields)).after_the_work());
     let outcome = tested.create(&description.job("po_bare")).await;
-    assert!(matches!(name(&outcome), "in doubt" | "underway"), "{outcome:?}");
-    // Slow, but in time.
+    assert!(matches!(name(&outcome), "unknown" | "underway"), "{outcome:?}");
+    // The answer is slow, but in time.
     tested.simulator.inject_fault(Fault::Slow { milliseconds: 500 });
     tested.created(&description.job("po_slow")).await;
 }
@@ -198,7 +198,7 @@ pub async fn a_question_without_an_answer_settles_nothing(description: &Descript
             Fault::Garbage(Garbage::Empty),
             Fault::Garbage(Garbage::InsecureUrl),
         ] {
-            // A connector may ask in the one way or the other.
+            // A connector may look up by the id or by a list.
             tested.simulator.inject_fault(FaultRule::new(fault.clone()).on(operation).always());
             tested.simulator.inject_fault(FaultRule::new(fault.clone()).on(Operation::List).always());
             let found = tested.find(&job, id).await;
@@ -234,7 +234,7 @@ pub async fn what_was_never_made_is_not_there(description: &Description) {
     tested.created(&description.job("po_other")).await;
     let found = tested.find(&description.job("po_1"), None).await;
     assert!(matches!(found, Finding::NotFound { .. }), "{found:?}");
-    // One that bears our reference and another amount is not ours, and not nothing either.
+    // A link with our reference and another amount is neither our link nor "not found".
     let mut other = description.json("po_other");
     other["amount"]["minor_amount"] = (description.job("po_other").amount.minor_units() + 100).into();
     let found = tested.find(&decoded(&other), None).await;
@@ -258,7 +258,7 @@ pub async fn credentials_are_tried(description: &Description) {
     let tested = Tested::start(description).await;
     assert_eq!(tested.connector().check().await, Ok(()));
     assert!(tested.simulator.ledger().links.is_empty(), "it is harmless");
-    // One of the deployment that is wrong fails no payout.
+    // A wrong credential of the deployment fails no payout.
     let wrong = Tested::with_a_wrong_secret(description).await;
     let said = wrong.connector().check().await.unwrap_err();
     assert!(!said.contains("canary"), "{said}");
@@ -272,11 +272,11 @@ pub async fn the_jobs_own_credential_goes_first(description: &Description) {
     let mut job = description.json("po_1");
     job["access_token"] = json!(description.access_token);
     wrong.created(&decoded(&job)).await;
-    // And is the job's own affair.
+    // A wrong credential of the job concerns only that job.
     let tested = Tested::start(description).await;
     job["access_token"] = json!("not:it");
     let outcome = tested.create(&decoded(&job)).await;
-    assert_eq!(name(&outcome), "refused", "{outcome:?}");
+    assert_eq!(name(&outcome), "declined", "{outcome:?}");
 }
 
 pub async fn a_link_is_taken_back(description: &Description) {
@@ -286,7 +286,7 @@ pub async fn a_link_is_taken_back(description: &Description) {
     tested.connector().cancel_link(&link.connector_payout_id).await.unwrap();
     let found = tested.find(&job, Some(&link.connector_payout_id)).await;
     assert!(matches!(found, Finding::Ended { .. }), "{found:?}");
-    // A second time it is taken back already. One that never was is not.
+    // A second cancel succeeds too. A cancel of an unknown link fails.
     tested.connector().cancel_link(&link.connector_payout_id).await.unwrap();
     let error = tested.connector().cancel_link("no-such-link").await.unwrap_err();
     assert!(error.status_code >= 400, "{error:?}");

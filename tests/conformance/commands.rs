@@ -1,4 +1,4 @@
-//! The commands about a connector account, with the real program.
+//! Tests the commands about a connector account, with the real program.
 
 use std::process::Output;
 
@@ -10,7 +10,7 @@ use crate::{
     support::{Setup, TestEnv, job},
 };
 
-/// A test environment whose worker knows the connector as `tested`, and its simulator.
+/// Builds a test environment whose worker has the connector as `tested`, and returns its simulator.
 async fn env(description: &Description) -> (TestEnv, ProviderSimulator) {
     let simulator = description.simulator().await;
     let section = description.section(simulator.url());
@@ -29,7 +29,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The test environment's configuration is written anew.
+/// Rewrites the test environment's configuration.
 fn change(env: &TestEnv, change: impl FnOnce(&str) -> String) {
     let file = env.folder.join("worker.toml");
     let changed = change(&std::fs::read_to_string(&file).unwrap());
@@ -74,7 +74,7 @@ pub async fn cancel_takes_a_link_back(description: &Description) {
     let became = description.statuses.iter().find(|(name, _)| *name == status).map(|(_, became)| became);
     assert_eq!(became, Some(&Became::Ended(PayoutStatus::Cancelled)), "{status}");
     assert_eq!(env.shown("po_1").unwrap()["state"], "created");
-    // A second time it is cancelled already; and a record of nobody's has no link.
+    // A second cancel reports that the link is cancelled already. An unknown payout has no link.
     let output = env.run(&["cancel", "--reason", "wrong amount", "po_1"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(!said(&output).contains("canary"), "{}", said(&output));
@@ -89,7 +89,7 @@ pub async fn connectors_says_what_an_account_needs(description: &Description) {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let listed = said(&output);
     assert!(!listed.contains("canary"), "{listed}");
-    // The lines below its kind.
+    // These are the lines after the line of its kind.
     let kind = Kind::named(description.account.kind).unwrap();
     let lines: Vec<&str> = listed
         .lines()
@@ -103,11 +103,11 @@ pub async fn connectors_says_what_an_account_needs(description: &Description) {
     };
     assert_eq!(value("configured as"), "tested");
     assert_eq!(value("links can be cancelled"), "yes");
-    // Given what it says of a job: a job without it is refused.
+    // Given the fields that `connectors` lists for jobs: a job without one of them is rejected.
     for (_, field) in description.required {
         assert!(value("required in a job").contains(field), "{field}: {listed}");
     }
-    // And of settings: an account without one of them is no account, by name.
+    // And the settings that it lists: a configuration without one of them has an error that names it.
     let file = env.folder.join("less.toml");
     let whole = std::fs::read_to_string(env.folder.join("worker.toml")).unwrap();
     for setting in value("required settings").split(", ") {
@@ -117,7 +117,7 @@ pub async fn connectors_says_what_an_account_needs(description: &Description) {
     }
 }
 
-/// A configuration without the line of a setting, or its lines.
+/// Returns the configuration without the lines of a setting.
 fn without(configuration: &str, setting: &str) -> String {
     let (before, rest) = configuration.split_once(&format!("\n{setting} = ")).unwrap();
     let end = match rest.strip_prefix("\"\"\"") {

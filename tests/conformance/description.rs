@@ -1,4 +1,4 @@
-//! The description of a connector for the suite, and a connector beside its simulator.
+//! Describes a connector for the suite, and builds a connector with its simulator.
 
 use payout_link_worker::{
     config,
@@ -18,22 +18,22 @@ pub struct Description {
     pub account: &'static Account,
     /// The credential as a job's `access_token`.
     pub access_token: &'static str,
-    /// The provider's statuses, and what they are to the worker.
+    /// The provider's statuses, each with the outcome for the worker.
     pub statuses: &'static [(&'static str, Became)],
-    /// The same statuses of a link that is followed, unclaimed before.
+    /// The statuses of a link that is followed and was unclaimed before.
     pub follow: &'static [(&'static str, LinkStatus, PayoutStatus)],
     pub repeat: Repeat,
-    /// Where its question by our reference goes, if there is one.
+    /// The operation by which the provider finds a link by our reference, if there is one.
     pub asks: Option<Operation>,
-    /// Statuses with a wait by which the provider says that it did nothing.
+    /// Statuses that, with a time to wait, say that the provider did nothing.
     pub try_later: &'static [u16],
-    /// Seconds that a link lives; `None`: for ever.
+    /// The lifetime of a link in seconds; `None` is unlimited.
     pub lifetime_seconds: Option<i64>,
-    /// JSON pointers of what a job cannot do without, and the field that is named then.
+    /// JSON pointers of the required fields of a job, each with the field that its rejection names.
     pub required: &'static [(&'static str, &'static str)],
-    /// A rejected value: a JSON pointer, the value put there, the code, the field.
+    /// Rejected values: a JSON pointer, the value, the code, and the field.
     pub refused: &'static [(&'static str, &'static str, &'static str, &'static str)],
-    /// `connector_feature_data`, and the key that is wrong with it, if one is.
+    /// Values of `connector_feature_data`, each with the key that is wrong, if one is.
     pub feature_data: &'static [(&'static str, Option<&'static str>)],
 }
 
@@ -41,18 +41,18 @@ pub struct Description {
 pub enum Became {
     Link(PayoutStatus),
     Ended(PayoutStatus),
-    /// No link yet.
+    /// There is no link yet.
     Underway,
 }
 
-/// What the provider makes of the same reference again.
+/// The provider's answer to a repeated reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
-    /// Says that it is there; the link is asked for.
+    /// It says that the payout exists, and a look-up returns the link.
     AskedFor,
-    /// Says that it is there and can say no more.
+    /// It says that the payout exists, but returns no link.
     Unknown,
-    /// Makes a second one: so it is asked before it is called again.
+    /// It creates a second link, so the connector looks up before it repeats a call.
     SecondLink,
 }
 
@@ -69,27 +69,27 @@ impl Tested {
         Self::beside(description.simulator().await, description)
     }
 
-    /// Beside a simulator that is another than the description's.
+    /// Builds the connector for another simulator than the description's.
     pub fn beside(simulator: ProviderSimulator, description: &Description) -> Self {
         let section = description.section(simulator.url());
         Self::from(simulator, &section)
     }
 
-    /// With a credential that the simulator does not know.
+    /// Builds the connector with a credential that the simulator does not know.
     pub async fn with_a_wrong_secret(description: &Description) -> Self {
         let simulator = description.simulator().await;
         let section = description.section(simulator.url());
         Self::from(simulator, &section.replace(description.account.secret, "wrong-canary"))
     }
 
-    /// Calls somebody else than the simulator.
+    /// Builds the connector with another server in place of the simulator.
     pub async fn calling(url: &str, description: &Description) -> Self {
         Self::from(description.simulator().await, &description.section(url))
     }
 
     fn from(simulator: ProviderSimulator, section: &str) -> Self {
         let file = std::env::temp_dir().join(format!("conformance-{}.toml", uuid::Uuid::new_v4()));
-        // As short a lease as the worker of the other tests has.
+        // The lease is as short as that of the other tests' worker.
         let example = [
             ("lease_seconds = 45", "lease_seconds = 9"),
             ("\ntimeout_seconds = 30", "\ntimeout_seconds = 5"),
@@ -110,7 +110,7 @@ impl Tested {
         self.connector().create_link(call(job, &key(job), None)).await
     }
 
-    /// By our reference, or by the connector's id.
+    /// Looks up a link by our reference, or by the connector's id.
     pub async fn find(&self, job: &CreateLink, connector_payout_id: Option<&str>) -> Finding {
         self.connector().find_link(call(job, &key(job), connector_payout_id)).await
     }
@@ -122,7 +122,7 @@ impl Tested {
         answer
     }
 
-    /// A new link, as the worker asks about it at first.
+    /// Creates a link, and returns the first question of the worker about it.
     pub async fn followed(&self, job: &CreateLink) -> AskedLink {
         let link = self.created(job).await;
         AskedLink {
@@ -134,7 +134,7 @@ impl Tested {
         }
     }
 
-    /// A link that is made.
+    /// Creates a link.
     pub async fn created(&self, job: &CreateLink) -> CreatedLink {
         match self.create(job).await {
             Outcome::Created(link) => link,
@@ -154,7 +154,7 @@ fn call<'a>(job: &'a CreateLink, key: &'a str, connector_payout_id: Option<&'a s
     Call { job, idempotency_key: key, connector_payout_id, first_called_at, now, trace: &TRACE }
 }
 
-/// A job's JSON, decoded as a worker does.
+/// Decodes a job's JSON as a worker does.
 pub fn decoded(job: &Value) -> CreateLink {
     let policy = DecodePolicy::default();
     contract::create_link(job.to_string().as_bytes(), None, &policy).unwrap()
@@ -169,7 +169,7 @@ impl Description {
         ProviderSimulator::start(Settings::new((self.account.provider)())).await.unwrap()
     }
 
-    /// `[connectors.tested]`, as a worker's configuration has it.
+    /// Writes `[connectors.tested]` of a worker's configuration.
     pub fn section(&self, url: &str) -> String {
         let calls = "timeout_seconds = 5, concurrency = 2, max_response_bytes = 100000";
         self.account.section("tested", url, calls, 14)
@@ -186,7 +186,7 @@ impl Description {
     }
 }
 
-/// `value` put where a JSON pointer points, or what is there taken away. Parents that are not there are made.
+/// Sets the value at a JSON pointer, or removes it. Missing parents are created.
 pub fn put(job: &mut Value, pointer: &str, value: Option<Value>) {
     let mut at = job;
     let parts: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();

@@ -1,4 +1,4 @@
-//! The answers to questions about links, after their creation.
+//! Tests the answers to questions about links, after their creation.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Tested {
         reported(self.ask(link).await)
     }
 
-    /// Takes a report over, as the worker does.
+    /// Applies a report to the link, as the worker does.
     async fn report_after(&self, link: &mut AskedLink, change: LinkChange) -> LinkReport {
         self.simulator.change(&link.connector_payout_id, change).unwrap();
         let report = self.report(link).await;
@@ -47,7 +47,7 @@ pub async fn every_status_is_reported(description: &Description) {
         for link in &links {
             tested.simulator.set_status(&link.connector_payout_id, word);
         }
-        // Alone, and as one of several where a question may be about several.
+        // The link is asked about alone and, if the provider can, together with others.
         let mut answers = vec![tested.ask(&links[0]).await];
         answers.extend(tested.connector().ask_about(&links).await);
         assert_eq!(answers.len(), 3);
@@ -60,7 +60,7 @@ pub async fn every_status_is_reported(description: &Description) {
         }
     }
     assert_eq!(tested.connector().unknown_statuses(), 0);
-    // A word of a later version leaves the link open, and is shown.
+    // An unknown status of a later version leaves the link open, and is reported.
     let link = tested.followed(&description.job("po_1")).await;
     tested.simulator.set_status(&link.connector_payout_id, "new_word");
     let report = tested.report(&link).await;
@@ -76,7 +76,7 @@ pub async fn a_link_is_followed_until_its_money_comes_back(description: &Descrip
     assert!(claimed.status.unwrap().is_under_way(), "{claimed:?}");
     let paid = tested.report_after(&mut link, LinkChange::Pay).await;
     assert_eq!((paid.status, paid.payout_status), (Some(LinkStatus::Succeeded), PayoutStatus::Success));
-    // Nothing more happens to it for a while.
+    // Nothing more happens to the link for a while.
     let still = tested.report(&link).await;
     assert_eq!(still.status, Some(LinkStatus::Succeeded));
     let back = tested.report_after(&mut link, LinkChange::Reverse).await;
@@ -107,7 +107,7 @@ pub async fn an_end_is_reported_by_the_provider_alone(description: &Description)
     let tested = Tested::start(description).await;
     let mut link = tested.followed(&description.job("po_1")).await;
     let report = tested.report_after(&mut link, LinkChange::Expire).await;
-    // Where the provider never ends a link, the worker cancels it.
+    // If the provider never ends a link, the worker cancels it.
     let kind = Kind::named(description.account.kind).unwrap();
     let expected = if kind.follow.cancels_expired { LinkStatus::Unclaimed } else { LinkStatus::Expired };
     assert_eq!(report.status, Some(expected));
@@ -128,20 +128,21 @@ pub async fn a_link_is_cancelled_in_no_status_but_an_open_one(description: &Desc
         tested.simulator.set_status(&link.connector_payout_id, word);
         let outcome = tested.connector().cancel_link(&link.connector_payout_id).await;
         let after = tested.report(&link).await.status;
-        // It is true in both ways: success is a cancelled link, and a refusal one that is not.
+        // The outcome is correct in both cases: success means a cancelled link, and an error means one that is not
+        // cancelled.
         assert_eq!(outcome.is_ok(), after == Some(LinkStatus::Cancelled), "{word}: {outcome:?} {after:?}");
         if before.is_final() || *before == LinkStatus::Succeeded {
             assert_eq!(after, Some(*before), "{word}");
         }
         cancelled += usize::from(outcome.is_ok() && *before == LinkStatus::Unclaimed);
-        // A second time is no different.
+        // A second cancel has the same outcome.
         let again = tested.connector().cancel_link(&link.connector_payout_id).await;
         assert_eq!(again.is_ok(), outcome.is_ok(), "{word}: {again:?}");
     }
     assert!(cancelled > 0);
 }
 
-/// A limit, a credential that is not good any more, an outage: no link ends with them.
+/// Checks that no link ends because of a rate limit, a rejected credential or an outage.
 pub async fn nothing_follows_from_a_question_without_an_answer(description: &Description) {
     let tested = Tested::start(description).await;
     let links =
@@ -158,7 +159,7 @@ pub async fn nothing_follows_from_a_question_without_an_answer(description: &Des
         Fault::Garbage(Garbage::Html),
         Fault::Garbage(Garbage::NotJson),
         Fault::Garbage(Garbage::Empty),
-        // Another link than the one in question.
+        // The answer is about another link.
         Fault::Garbage(Garbage::InsecureUrl),
     ] {
         for operation in [Operation::Get, Operation::List] {
@@ -178,7 +179,7 @@ pub async fn nothing_follows_from_a_question_without_an_answer(description: &Des
         }
         tested.simulator.clear_faults();
     }
-    // A gateway that finds nothing is not the provider.
+    // A 404 of a gateway is not the provider's answer.
     let body = Some("<html>canary</html>".into());
     let code = 404.try_into().unwrap();
     let fault = FaultRule::new(Fault::Status { code, retry_after: None, body });
@@ -186,7 +187,7 @@ pub async fn nothing_follows_from_a_question_without_an_answer(description: &Des
     let answer = tested.ask(&links[0]).await;
     assert!(matches!(answer, LinkAnswer::Unanswered { .. }), "{answer:?}");
     tested.simulator.clear_faults();
-    // Tokens that are refused are replaced, where there are such.
+    // Rejected tokens are replaced, if the provider uses tokens.
     tested.simulator.forget_tokens();
     for answer in tested.connector().ask_about(&links).await {
         assert_eq!(reported(answer).status, Some(LinkStatus::Unclaimed));
@@ -205,14 +206,14 @@ pub async fn a_link_that_is_not_there_is_not_found(description: &Description) {
 const SECRET: &str = "webhook-secret-canary";
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The webhooks about one link that was claimed and paid, and the link.
+/// Returns a link that was claimed and paid, with its webhooks.
 async fn announced(tested: &Tested, id: &str, description: &Description, behaviour: Behaviour) -> Announced {
     let receiver = Receiver::start(&[]).await.unwrap();
     let link = tested.followed(&description.job(id)).await;
     tested.simulator.announce(Some(Announce::to(receiver.url(), SECRET).with(behaviour)));
     tested.simulator.change(&link.connector_payout_id, LinkChange::Claim).unwrap();
     tested.simulator.change(&link.connector_payout_id, LinkChange::Pay).unwrap();
-    // Each of them announces a payment, with or without a claim before it.
+    // Each behaviour announces a payment, with or without a claim before it.
     let count = 1 + behaviour.repeat as usize;
     let received = receiver.until(|received| received.len() >= count);
     let received = tokio::time::timeout(DEADLINE, received).await.expect("a webhook");
@@ -243,7 +244,7 @@ pub async fn webhooks_of_the_provider_name_their_link(description: &Description)
     let webhooks: Vec<ProviderWebhook> =
         received.iter().map(|webhook| read(&tested, &["old", SECRET], webhook).unwrap()).collect();
     assert!(webhooks.iter().any(|webhook| webhook.link == expected), "{webhooks:?}");
-    // A repeated webhook is known as such.
+    // A repeated webhook has the same deduplication key.
     assert_eq!(webhooks[0].dedupe_key, webhooks[1].dedupe_key, "{webhooks:?}");
     for secrets in [&[][..], &["old"], &[""]] {
         assert_eq!(read(&tested, secrets, &received[0]), Err(WebhookProblem::NotAuthentic), "{secrets:?}");
@@ -257,7 +258,7 @@ pub async fn webhooks_without_the_providers_proof_are_refused(description: &Desc
         (Behaviour { unsigned: true, ..Behaviour::default() }, false),
         (Behaviour { wrong_secret: true, ..Behaviour::default() }, false),
         (Behaviour { old_timestamp: true, ..Behaviour::default() }, !signs_a_time),
-        // The provider is asked, whatever the webhook says of the link.
+        // The worker asks the provider, whatever status the webhook has.
         (Behaviour { old_status: true, ..Behaviour::default() }, true),
     ]
     .into_iter()

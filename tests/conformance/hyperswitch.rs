@@ -1,4 +1,4 @@
-//! Hyperswitch, as the suite sees it.
+//! Describes Hyperswitch for the suite.
 
 use payout_link_worker::domain::{LinkStatus, PayoutStatus};
 use provider_simulators::providers::Operation;

@@ -1,11 +1,11 @@
-//! Jobs that a connector accepts, and jobs that it rejects before a call.
+//! Tests jobs that a connector accepts, and jobs that it rejects before a call.
 
 use payout_link_worker::domain::{Currency, Money, RejectionCode};
 use serde_json::{Value, json};
 
 use crate::description::{Description, Tested, decoded, put, rejected};
 
-/// In all 160 currencies: what is taken arrives to the digit, what is not is refused.
+/// Checks all 160 currencies: an accepted amount arrives with the same digits, and any other is rejected.
 pub async fn every_amount_keeps_its_digits(description: &Description) {
     let tested = Tested::start(description).await;
     let names: Value = serde_json::from_str(include_str!("../../src/domain/prism-enums.json")).unwrap();
@@ -94,7 +94,7 @@ pub async fn feature_data_has_known_keys_alone(description: &Description) {
                 assert_eq!(rejection.field, Some(format!("connector_feature_data.{key}")), "{text}");
                 assert!(!rejection.message.contains("canary"), "{rejection:?}");
             }
-            // Accepted jobs are taken by the provider as well.
+            // The provider accepts the jobs that the connector accepts.
             (None, None) => {
                 job["merchant_payout_id"] = format!("po_{number}").into();
                 tested.created(&decoded(&job)).await;

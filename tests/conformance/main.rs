@@ -1,14 +1,15 @@
-//! One suite for every connector, against its provider's simulator: each answer, each way out of doubt, each edge of
-//! what it takes, directly; and the main tests through the real worker with its real broker and database.
+//! Tests every connector with one suite, against its provider's simulator. Most tests call the connector: each
+//! answer, each replay rule, each limit of what it accepts. The main tests use the real worker with a real broker and
+//! database.
 //!
-//! A connector joins by a file that describes it (`description.rs` says how), and a line here.
+//! A new connector needs a file that describes it (see `description.rs`) and a line here.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 use test_support as support;
 use test_support::accounts;
 
-/// The whole suite for a description, each test a test of its own.
+/// Expands to the whole suite for a description, with a test function for each test.
 macro_rules! conformance {
     ($description:expr) => {
         scenarios! { $description;

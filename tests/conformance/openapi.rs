@@ -1,7 +1,9 @@
-//! Checks the connectors' requests against the providers' own OpenAPI documents, where there are any: Revolut's
-//! (`json/business.json` in revolut-engineering/revolut-openapi) and Hyperswitch's
-//! (`api-reference/v1/openapi_spec_v1.json` in juspay/hyperswitch). They are not shipped here: `REVOLUT_OPENAPI` and
-//! `HYPERSWITCH_OPENAPI` say where they are, and what is not given is said aloud.
+//! Checks the connectors' requests against the providers' own OpenAPI documents: Revolut's (`json/business.json` in
+//! revolut-engineering/revolut-openapi) and Hyperswitch's (`api-reference/v1/openapi_spec_v1.json` in
+//! juspay/hyperswitch).
+//!
+//! The documents are not in this repository. `REVOLUT_OPENAPI` and `HYPERSWITCH_OPENAPI` are their paths. A test
+//! without its document prints a note and passes.
 
 use jsonschema::{Draft, Validator};
 use serde_json::{Value, json};
@@ -11,11 +13,12 @@ use crate::description::{Description, Tested, decoded};
 struct Documented {
     variable: &'static str,
     path: &'static str,
-    /// Fields that are sent though the document does not have them.
+    /// Fields that are sent although the document does not have them.
     beside: &'static [&'static str],
 }
 
-/// A simulator takes what its authors have read; this is what the provider wrote.
+/// Checks every request against the document. A simulator shares its authors' reading, and the document is the
+/// provider's own.
 async fn every_request_is_as_documented(description: &Description, documented: &Documented) {
     let Documented { variable, path, beside } = documented;
     let Ok(file) = std::env::var(variable) else {
@@ -25,7 +28,7 @@ async fn every_request_is_as_documented(description: &Description, documented: &
     let document: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let operation = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"];
     let (schema, known) = schema(&document, &operation["schema"]);
-    // Given a plain job, and one for every set of feature data that is taken,
+    // Given a plain job, and one job for every accepted set of feature data,
     let tested = Tested::start(description).await;
     let mut jobs = vec![description.json("po_plain")];
     for (number, (text, _)) in
@@ -38,7 +41,7 @@ async fn every_request_is_as_documented(description: &Description, documented: &
     for job in &jobs {
         tested.created(&decoded(job)).await;
     }
-    // then each request is what the document asks for, and has nothing that it does not know.
+    // then each request matches the document, and has no unknown field.
     let ledger = tested.simulator.ledger();
     assert_eq!(ledger.creates().count(), jobs.len());
     for create in ledger.creates() {
@@ -52,8 +55,8 @@ async fn every_request_is_as_documented(description: &Description, documented: &
     }
 }
 
-/// The validator of a schema of OpenAPI 3.0, which is JSON Schema's fourth draft but for `nullable`; and the fields of
-/// its object.
+/// Builds the validator of a schema of OpenAPI 3.0 (JSON Schema draft 4, except for `nullable`), and lists the fields
+/// of its object.
 fn schema(document: &Value, schema: &Value) -> (Validator, Vec<String>) {
     let mut components = document["components"].clone();
     nullable(&mut components);
@@ -64,12 +67,13 @@ fn schema(document: &Value, schema: &Value) -> (Validator, Vec<String>) {
     (validator, fields.keys().cloned().collect())
 }
 
-/// With `nullable` in the words of JSON Schema.
+/// Translates `nullable` to JSON Schema.
 fn nullable(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             object.values_mut().for_each(nullable);
-            // Revolut's has the longest period in words (`"maximum": "P7D"`), which no schema can hold against anything.
+            // Revolut's document gives the longest period as text (`"maximum": "P7D"`), which JSON Schema cannot
+            // check.
             object
                 .retain(|name, value| !(value.is_string() && matches!(name.as_str(), "minimum" | "maximum")));
             if object.get("nullable") == Some(&Value::Bool(true)) {
@@ -90,7 +94,7 @@ async fn revolut_gets_what_it_documents() {
 
 #[tokio::test]
 async fn hyperswitch_gets_what_it_documents() {
-    // Taken by its source, and by nothing else could a repeat be recognized: the schema leaves it out.
+    // The source accepts this field, and only it identifies a repeat, but the schema does not have it.
     let beside = &["payout_id"];
     let documented = Documented { variable: "HYPERSWITCH_OPENAPI", path: "/payouts/create", beside };
     every_request_is_as_documented(&crate::hyperswitch::HYPERSWITCH, &documented).await;

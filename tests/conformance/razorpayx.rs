@@ -1,4 +1,4 @@
-//! RazorpayX, as the suite sees it.
+//! Describes RazorpayX for the suite.
 
 use payout_link_worker::domain::{LinkStatus, PayoutStatus};
 use provider_simulators::providers::Operation;

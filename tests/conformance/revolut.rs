@@ -1,4 +1,4 @@
-//! Revolut, as the suite sees it, and its access tokens.
+//! Describes Revolut for the suite, and tests its access tokens.
 
 use std::time::Duration;
 
@@ -31,13 +31,13 @@ pub static REVOLUT: Description = Description {
         ("active", Link(PayoutStatus::RequiresFulfillment)),
         ("created", Underway),
         ("awaiting", Underway),
-        // Claimed: paid, and without a URL to pass on.
+        // A claimed link is paid, and has no URL to publish.
         ("processing", Underway),
         ("processed", Underway),
         ("expired", Ended(PayoutStatus::Expired)),
         ("cancelled", Ended(PayoutStatus::Cancelled)),
         ("failed", Ended(PayoutStatus::Failed)),
-        // Without a URL, as the simulator has it for all but the active ones.
+        // The simulator shows a URL only for active links.
         ("new_word", Underway),
     ],
     follow: &[
@@ -85,14 +85,14 @@ fn token_calls(tested: &Tested) -> usize {
     tested.simulator.ledger().calls_of(Operation::Token).count()
 }
 
-/// Many calls that need a token at once ask for one.
+/// Checks that many calls that need a token at once request one token.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_refresh_serves_all_who_wait() {
     let tested = tested(at_once(client())).await;
     let jobs: Vec<_> = (0..10).map(|n| REVOLUT.job(&format!("po_{n}"))).collect();
     join_all(jobs.iter().map(|job| tested.created(job))).await;
     assert_eq!(token_calls(&tested), 1);
-    // A token that the API does not take any more is replaced once, by the first call.
+    // A token that the API rejects is replaced once, by the first call.
     tested.simulator.forget_tokens();
     let jobs: Vec<_> = (10..20).map(|n| REVOLUT.job(&format!("po_{n}"))).collect();
     join_all(jobs.iter().map(|job| tested.created(job))).await;
@@ -100,7 +100,7 @@ async fn one_refresh_serves_all_who_wait() {
     assert_eq!(tested.simulator.ledger().links.len(), 20);
 }
 
-/// A number of seconds that no clock has room for is a long life, not an end of the worker's task.
+/// Checks that a lifetime longer than any clock can count is a long lifetime, and no panic.
 #[tokio::test]
 async fn a_token_may_be_said_to_live_for_ever() {
     let lifetime = Duration::from_secs(u64::MAX);
@@ -110,7 +110,7 @@ async fn a_token_may_be_said_to_live_for_ever() {
     assert_eq!(token_calls(&tested), 1);
 }
 
-/// One refresh and one repeat, not a circle.
+/// Checks that a 401 leads to one refresh and one repeat, not to a loop.
 #[tokio::test]
 async fn a_401_leads_to_one_refresh_and_one_repeat() {
     let tested = tested(at_once(client())).await;
@@ -125,7 +125,7 @@ async fn a_401_leads_to_one_refresh_and_one_repeat() {
     assert_eq!(tested.simulator.ledger().links.len(), 2);
 }
 
-/// A job's own token is nobody's to refresh.
+/// Checks that a job's own token is never refreshed.
 #[tokio::test]
 async fn a_jobs_own_token_is_used_as_it_is() {
     let tested = tested(at_once(client())).await;
@@ -136,10 +136,10 @@ async fn a_jobs_own_token_is_used_as_it_is() {
     assert_eq!(token_calls(&tested), 0);
 }
 
-/// Before any call is refused for it.
+/// Checks that a token is refreshed before any call is rejected because of it.
 #[tokio::test]
 async fn a_token_is_refreshed_ahead_of_its_end() {
-    // A quarter of its life ahead: after nine seconds here.
+    // The refresh comes a quarter of the lifetime ahead: here after nine seconds.
     let lifetime = Duration::from_secs(12);
     let tested = tested(at_once(RevolutClient { access_token_lifetime: lifetime, ..client() })).await;
     tested.created(&REVOLUT.job("po_1")).await;
@@ -152,24 +152,24 @@ async fn a_token_is_refreshed_ahead_of_its_end() {
     assert_eq!(refused, 0, "it was refreshed before it ended");
 }
 
-/// It is refreshed ahead of its end so that a failure to do so need not hurt.
+/// Checks that a failed early refresh has no effect as long as the token is valid.
 #[tokio::test]
 async fn a_refresh_that_fails_early_leaves_the_token_in_use() {
-    // Given a token that is refreshed after nine seconds and good for three more,
+    // Given a token that is refreshed after nine seconds and valid for three more,
     let lifetime = Duration::from_secs(12);
     let tested = tested(at_once(RevolutClient { access_token_lifetime: lifetime, ..client() })).await;
     tested.created(&REVOLUT.job("po_1")).await;
     let given = std::time::Instant::now();
-    // and no other to be had,
+    // and a token endpoint that fails,
     tested.simulator.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::Token).always());
-    // then the calls go on with it, those too that have tried to refresh it.
+    // then the calls use the old token, also those that tried to refresh it.
     while token_calls(&tested) == 1 {
         assert_eq!(tested.connector().check().await, Ok(()));
         assert!(given.elapsed() < Duration::from_secs(30), "it is never refreshed");
     }
 }
 
-/// Without a token nothing has happened, whatever became of the question.
+/// Checks that without a token the outcome is known: nothing was sent.
 #[tokio::test]
 async fn a_token_that_is_not_given_is_no_doubt() {
     let tested = tested(at_once(client())).await;
@@ -190,7 +190,7 @@ async fn a_token_that_is_not_given_is_no_doubt() {
     tested.created(&REVOLUT.job("po_1")).await;
 }
 
-/// A repeat that gets the link again, in place of 3020.
+/// Checks that a repeat may be answered with the link, instead of the error 3020.
 #[tokio::test]
 async fn a_repeat_that_is_answered_with_the_link_is_taken() {
     let provider = RevolutSettings { duplicates: Duplicates::SameLink, ..at_once(client()) };
@@ -200,7 +200,7 @@ async fn a_repeat_that_is_answered_with_the_link_is_taken() {
     assert_eq!(first.connector_payout_id, again.connector_payout_id);
 }
 
-/// A link is found on a later page, and what is not there is not looked for in all history.
+/// Checks that a link is found on a later page, and that a look-up does not read the whole history.
 #[tokio::test]
 async fn a_look_up_reads_page_after_page() {
     let tested = tested(at_once(client())).await;
@@ -214,7 +214,7 @@ async fn a_look_up_reads_page_after_page() {
     assert_eq!(tested.simulator.ledger().calls_of(Operation::List).count(), 4);
 }
 
-/// One list answers for many links. Those that changed are asked for by their ids, or listed where they are many.
+/// Checks that one list answers for many links. Changed links are read by their ids, or listed if they are many.
 #[tokio::test]
 async fn one_list_follows_many_links() {
     let tested = tested(at_once(client())).await;
@@ -246,14 +246,14 @@ async fn one_list_follows_many_links() {
     (10..60).for_each(pay);
     assert_eq!(count(LinkStatus::Succeeded).await, 52);
     assert_eq!(calls(), (6, 2));
-    // A limit ends the question: nobody is asked again at once.
+    // A rate limit ends the question. The connector does not ask again at once.
     let fault = Fault::status_with_retry_after(429, "7");
     tested.simulator.inject_fault(FaultRule::new(fault).on(Operation::List).always());
     assert_eq!(count(LinkStatus::Unclaimed).await, 0);
     assert_eq!(calls(), (7, 2));
 }
 
-/// A question makes eight calls at most. The links that it does not reach are asked about another time.
+/// Checks that a question makes at most eight calls. The links that it does not reach are asked about later.
 #[tokio::test]
 async fn a_question_has_an_end() {
     let tested = tested(at_once(client())).await;
@@ -276,7 +276,8 @@ async fn a_question_has_an_end() {
     assert_eq!(answers.iter().filter(|answer| is_reached(answer)).count(), 8);
 }
 
-/// When links were created is a guess. A link that is not where it was looked for is asked about by its id.
+/// Checks that links are found although their time of creation is a guess: a link that is not in the list is read by
+/// its id.
 #[tokio::test]
 async fn links_that_are_older_or_younger_than_they_seem_are_found() {
     let tested = tested(at_once(client())).await;
@@ -292,7 +293,7 @@ async fn links_that_are_older_or_younger_than_they_seem_are_found() {
     assert_eq!((ledger.calls_of(Operation::List).count(), ledger.calls_of(Operation::Get).count()), (1, 3));
 }
 
-/// Links with long names make a list longer than an answer may be.
+/// Checks that a list that is longer than an answer may be is read in shorter pages.
 #[tokio::test]
 async fn a_list_that_is_too_long_is_asked_for_in_shorter_pages() {
     let tested = tested(at_once(client())).await;

@@ -1,4 +1,4 @@
-//! The sandbox's connector: questions, cancellation and webhooks. The other tests use it for everything else.
+//! Tests the sandbox's connector: questions, cancellation and webhooks. The other tests use it for everything else.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Env {
         &*self.connectors.choose(Some("tested")).unwrap().connector
     }
 
-    /// A new link, made by somebody else than the worker.
+    /// Creates a link without the worker.
     async fn link(&self, reference: &str) -> AskedLink {
         let body = json!({
             "reference": reference,

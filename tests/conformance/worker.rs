@@ -1,4 +1,4 @@
-//! The main tests, through the real worker.
+//! Tests each connector through the real worker.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     support::{Job, Setup, TestEnv, eventually, job},
 };
 
-/// A test environment whose worker knows the connector as `tested`, and its simulator.
+/// Builds a test environment whose worker has the connector as `tested`, and returns its simulator.
 async fn env(description: &Description) -> (TestEnv, ProviderSimulator) {
     let simulator = description.simulator().await;
     (
@@ -31,7 +31,7 @@ fn outcomes(shown: &Value) -> Vec<&str> {
 pub async fn lost_answers_end_as_the_rule_says(description: &Description) {
     let (env, simulator) = env(description).await;
     let _worker = env.start_worker().await;
-    // Lost after the work: the link is there, and no client knows.
+    // The answer is lost after the work: the link exists, but no client knows it.
     for (number, fault) in [Fault::Reset, Fault::status(500), Fault::Truncated].into_iter().enumerate() {
         let id = format!("after_{number}");
         simulator.inject_fault(FaultRule::new(fault.clone()).after_the_work());
@@ -49,7 +49,7 @@ pub async fn lost_answers_end_as_the_rule_says(description: &Description) {
             }
         }
     }
-    // Lost before it: made by a later call, however the provider is asked.
+    // The call is lost before the work: a later call creates the link, whatever the replay rule.
     simulator.inject_fault(Fault::Reset);
     env.publish(for_connector(description, "before")).await;
     assert_eq!(env.result_of("before").await.kind(), "payout_link.created");
@@ -66,7 +66,7 @@ pub async fn a_refusal_is_reported_with_the_providers_words(description: &Descri
     let details = &result.json()["error"]["connector_details"];
     assert!(details["code"].is_string() && details["message"].is_string(), "{details}");
     assert_eq!(result.json()["status_code"], 422);
-    // One that it does not support is refused before it is written down.
+    // An unsupported job is rejected before it is stored.
     let mut other = description.json("po_2");
     other["destination_currency"] = "CHF".into();
     env.publish(for_connector(description, "po_2").raw(other.to_string().as_bytes())).await;
@@ -103,7 +103,7 @@ pub async fn repeated_jobs_make_one_link(description: &Description) {
     .await;
     assert!(replayed.iter().all(|result| result.id() == replayed[0].id()));
     assert_eq!(simulator.ledger().links.len(), 1);
-    // The key is one that can be computed from the job alone.
+    // The job alone determines the key.
     let shown = env.shown("po_1").unwrap();
     assert_eq!(shown["merchant_payout_id"], "po_1");
     assert_eq!(idempotency_key("", "po_1").len(), 32);
@@ -113,7 +113,8 @@ pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description)
     let underway = description.statuses.iter().find(|(_, became)| *became == Became::Underway);
     let Some((underway, _)) = underway else { return };
     let ready = description.statuses[0].0;
-    // Given two slots, waits that would be slept in them, and two links that are not ready until it is said,
+    // Given two permits, waits that would last longer than the test, and two links that are not ready until the
+    // provider says so,
     let (mut env, simulator) = env(description).await;
     env.set("retry.wait_in_place_ms", 60_000);
     let _worker = env.start_worker().await;
@@ -121,7 +122,7 @@ pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description)
     for id in ["slow_1", "slow_2"] {
         env.publish(for_connector(description, id)).await;
     }
-    // then their ids are written down and their slots are free,
+    // then their ids are stored and their permits are free,
     for id in ["slow_1", "slow_2"] {
         let waits = |shown: &Value| {
             shown["state"] == "open" && shown["connector_payout_id"].is_string() && shown["leased"] == false
@@ -132,7 +133,7 @@ pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description)
     simulator.set_stages(&[ready]);
     env.publish(for_connector(description, "quick")).await;
     assert_eq!(env.result_of("quick").await.kind(), "payout_link.created");
-    // and they come to their end, made once each.
+    // and both are concluded, with one link each.
     for link in &slow {
         simulator.set_status(&link.id, ready);
     }
@@ -146,7 +147,8 @@ pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description)
 pub async fn secrets_are_nowhere(description: &Description) {
     let (env, simulator) = env(description).await;
     let worker = env.start_worker().await;
-    // Given a call that is created, one that is refused, one in doubt, and one with a credential of its own,
+    // Given a call that is created, one that is declined, one with an unknown outcome, and one with a credential of
+    // its own,
     let fates = [None, Some(Fault::status(422)), Some(Fault::status(500)), None];
     for (number, fate) in fates.into_iter().enumerate() {
         let id = format!("po_{number}");
@@ -173,7 +175,7 @@ pub async fn secrets_are_nowhere(description: &Description) {
     }
 }
 
-/// A test environment whose worker asks about links every second.
+/// Builds a test environment whose worker asks about links every second.
 async fn following(description: &Description) -> (TestEnv, ProviderSimulator) {
     let simulator = description.simulator().await;
     let env = Setup::default()
@@ -213,7 +215,8 @@ pub async fn a_claimed_link_is_followed_until_it_is_paid(description: &Descripti
     assert_eq!(types.iter().filter(|kind| *kind == "claimed").count(), 1, "{types:?}");
 }
 
-/// Hyperswitch never ends a link: the worker cancels it after its end, and believes a claim that was on its way.
+/// Checks Hyperswitch, which never ends a link: the worker cancels it after its end, and accepts a claim that was
+/// under way.
 pub async fn a_link_past_its_end_is_cancelled_and_confirmed() {
     let description = &crate::hyperswitch::HYPERSWITCH;
     let (env, simulator) = following(description).await;

@@ -1,4 +1,4 @@
-//! Xendit, as the suite sees it.
+//! Describes Xendit for the suite.
 
 use payout_link_worker::domain::{LinkStatus, PayoutStatus};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::{Heard, TestEnv, job};
+use crate::support::{ReceivedMessage, TestEnv, job};
 
 /// The history of a test environment as docs/reference/history-checker.md has it, a file each.
 struct Files {
@@ -66,7 +66,7 @@ async fn a_history_is_audited() {
     env.wait_until_delivered("po_2").await;
     env.publish(webhook("po_1").amount(99).message_id("conflict")).await;
     env.publish(job("po_3").amount(0).message_id("invalid")).await;
-    let dead: Vec<Heard> = [env.dead_letter().await, env.dead_letter().await].into();
+    let dead: Vec<ReceivedMessage> = [env.dead_letter().await, env.dead_letter().await].into();
     env.wait_for_results("po_1", 2).await;
     // The link is taken back: its record has a later event.
     assert!(env.run(&["cancel", "po_1", "--reason", "audit"]).status.success());
@@ -80,8 +80,8 @@ async fn a_history_is_audited() {
             "amount": { "minor_amount": amount, "currency": "EUR" }, "valid": message_id != "invalid",
             "late": message_id == "conflict" })
     };
-    let lines = |heard: Vec<Heard>| {
-        let line = |heard: &Heard| {
+    let lines = |heard: Vec<ReceivedMessage>| {
+        let line = |heard: &ReceivedMessage| {
             json!({ "message_id": heard.id(), "type": heard.kind(), "correlation_id": heard.correlation_id(),
                 "body": String::from_utf8(heard.body.clone()).unwrap() })
         };

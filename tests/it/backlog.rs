@@ -10,7 +10,7 @@ use provider_simulators::sandbox::Receiver;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Heard, Setup, TestEnv, WEBHOOK_SECRET, eventually, job};
+use crate::support::{ReceivedMessage, Setup, TestEnv, WEBHOOK_SECRET, eventually, job};
 
 /// Events that wait; `BACKLOG=100000` for the size of a long outage.
 fn size() -> usize {
@@ -50,13 +50,13 @@ async fn a_backlog_of_results_and_webhooks_drains_beside_new_jobs() {
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let memory = worker.most_memory() / 1024 / 1024;
+    let memory = worker.peak_memory() / 1024 / 1024;
     println!(
         "{size} waiting: {FRESH} new jobs published after {waited:.1?} with {left} left, all after {:.1?}, {:.1?} of CPU, {memory} MiB at the peak",
         started.elapsed(),
         worker.cpu()
     );
-    let results = || env.results().iter().map(Heard::id).collect::<HashSet<_>>().len();
+    let results = || env.results().iter().map(ReceivedMessage::id).collect::<HashSet<_>>().len();
     eventually("every result", async || (results() == size + FRESH).then_some(())).await;
     let delivered = "SELECT count(*) FROM events WHERE webhook_state = 'delivered'";
     assert_eq!(count(&env, delivered).await, size + FRESH);

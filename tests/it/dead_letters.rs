@@ -13,7 +13,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::support::{Heard, Job, Setup, TestEnv, eventually, job};
+use crate::support::{Job, ReceivedMessage, Setup, TestEnv, eventually, job};
 
 const CANARIES: [&str; 3] = ["canary-name", "canary@example.com", "canary-url"];
 
@@ -347,12 +347,12 @@ async fn results_that_nobody_received_are_published_once_a_queue_is_bound() {
     let (queue, heard) = env.reply_queue().await;
     env.bind_to_results(&queue).await;
     assert_eq!(status(&env, &requeue), 0);
-    let heard: Vec<Heard> = eventually("the results", async || {
+    let heard: Vec<ReceivedMessage> = eventually("the results", async || {
         let heard = heard.lock().unwrap().clone();
         (heard.len() == 2).then_some(heard)
     })
     .await;
-    let ids: Vec<String> = heard.iter().map(Heard::id).collect();
+    let ids: Vec<String> = heard.iter().map(ReceivedMessage::id).collect();
     assert_eq!(ids, [listed[0]["message_id"].as_str().unwrap(), listed[1]["message_id"].as_str().unwrap()]);
     assert_eq!(status(&env, &["list", "--queue", "results"]), 4);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use provider_simulators::sandbox::{Fault, FaultRule, LinkChange, Operation, Received, Receiver};
 use serde_json::{Value, json};
 
-use crate::support::{Heard, Setup, TestEnv, eventually, job};
+use crate::support::{ReceivedMessage, Setup, TestEnv, eventually, job};
 
 /// Asks every second.
 fn dense() -> Setup {
@@ -230,7 +230,7 @@ async fn a_failure_repeats_no_secret_of_the_job() {
     // then the text is redacted, or left out where nobody knows the secrets any more.
     let message = async |id: &str| {
         let results = eventually("the failure", async || {
-            let failed = |result: &Heard| result.kind() == "payout_link.payout_failed";
+            let failed = |result: &ReceivedMessage| result.kind() == "payout_link.payout_failed";
             env.results_of(id).into_iter().find(failed)
         });
         results.await.json()["error"]["connector_details"]["message"].as_str().unwrap().to_owned()

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 use provider_simulators::sandbox::{Fault, LinkChange, LinkStatus, Operation, When};
 use serde_json::{Value, json};
 
-use crate::support::{Heard, Job, Setup, TestEnv, eventually, job};
+use crate::support::{Job, ReceivedMessage, Setup, TestEnv, eventually, job};
 
 /// A requester with a reply queue of its own.
 struct Requester<'a> {
     env: &'a TestEnv,
     queue: String,
-    replies: Arc<Mutex<Vec<Heard>>>,
+    replies: Arc<Mutex<Vec<ReceivedMessage>>>,
 }
 
 impl<'a> Requester<'a> {
@@ -25,7 +25,7 @@ impl<'a> Requester<'a> {
         self.env.publish_to(kind, message).await;
     }
 
-    async fn answer_to(&self, message_id: &str) -> Heard {
+    async fn answer_to(&self, message_id: &str) -> ReceivedMessage {
         eventually(&format!("the answer to {message_id}"), async || {
             let replies = self.replies.lock().unwrap();
             replies.iter().find(|reply| reply.correlation_id().as_deref() == Some(message_id)).cloned()
@@ -33,7 +33,7 @@ impl<'a> Requester<'a> {
         .await
     }
 
-    async fn ask(&self, kind: &str, message_id: &str, body: Value) -> Heard {
+    async fn ask(&self, kind: &str, message_id: &str, body: Value) -> ReceivedMessage {
         self.send(kind, message_id, &body).await;
         self.answer_to(message_id).await
     }
@@ -47,7 +47,7 @@ fn id(payout: &str) -> Value {
     json!({ "merchant_payout_id": payout })
 }
 
-fn text(answer: &Heard) -> String {
+fn text(answer: &ReceivedMessage) -> String {
     answer.json()["error"]["unified_details"]["message"].as_str().unwrap_or_default().to_owned()
 }
 

@@ -109,7 +109,7 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
     let worker = env.start_worker().await;
     env.publish(job("first").with("webhook_url", env.webhook_url())).await;
     env.webhooks(1).await;
-    let before = worker.most_memory();
+    let before = worker.peak_memory();
     let manners = [
         (SlowHead, "abandoned", "timed out"),
         (SlowBody, "delivered", "timed out"),
@@ -148,7 +148,7 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
         }
     }
     // and none of it was kept.
-    let more = worker.most_memory() - before;
+    let more = worker.peak_memory() - before;
     assert!(more < 64 * 1024 * 1024, "{more} bytes");
 }
 

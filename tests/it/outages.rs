@@ -119,12 +119,12 @@ async fn an_outage_costs_neither_cpu_nor_memory() {
     for (service, proxy, sign) in
         [("RabbitMQ", &broker, "RabbitMQ unavailable"), ("PostgreSQL", &database, "sweep failed")]
     {
-        let (cpu, memory) = (worker.cpu(), worker.most_memory());
+        let (cpu, memory) = (worker.cpu(), worker.peak_memory());
         proxy.set(Mode::Refuse);
         worker.says(sign).await;
         // The one wait for the clock: it is the length of the outage that is tried.
         tokio::time::sleep(Duration::from_secs(length)).await;
-        let (cpu, more) = (worker.cpu().saturating_sub(cpu), worker.most_memory().saturating_sub(memory));
+        let (cpu, more) = (worker.cpu().saturating_sub(cpu), worker.peak_memory().saturating_sub(memory));
         println!("{service} away for {length} s: {cpu:?} of CPU, {} KiB more at the peak", more / 1024);
         // then it neither spins nor grows. (A loop without a pause takes a core, and a debug build is slow.)
         assert!(cpu < Duration::from_secs(length) / 3, "{service}: {cpu:?} of CPU");

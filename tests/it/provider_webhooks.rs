@@ -359,7 +359,7 @@ async fn a_flood_without_proof_delays_no_job_and_stores_nothing() {
     };
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(inbound.stored().await, 0);
-    let memory = inbound.worker.most_memory();
+    let memory = inbound.worker.peak_memory();
     assert!(memory < 150 * 1024 * 1024, "{memory}");
 }
 

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::support::{Heard, TestEnv, eventually, job};
+use crate::support::{ReceivedMessage, TestEnv, eventually, job};
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -50,7 +50,7 @@ async fn results_of_a_range_are_published_again_under_their_ids_and_nothing_else
     let done: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&done["published"], &done["last_event"]), (&json!(1), &json!(first.id())));
     // then it is the same result, marked as a replay, on the exchange alone.
-    let again: Heard = env.wait_for_results("po_1", 2).await.remove(1);
+    let again: ReceivedMessage = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!((again.id(), &again.body, again.kind()), (first.id(), &first.body, first.kind()));
     assert_eq!(again.properties.timestamp(), first.properties.timestamp());
     assert_eq!((again.header("x-replayed"), first.header("x-replayed")), (Some("true".into()), None));

@@ -255,7 +255,7 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
     let mut locked = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE rejected_messages").execute(&mut *locked).await.unwrap();
     let worker = env.start_worker().await;
-    let before = worker.most_memory();
+    let before = worker.peak_memory();
     let metrics = format!("{}/metrics", worker.health_url().await);
     let all = format!("payout_links_jobs_in_flight {MESSAGES}\n");
     eventually("it has them all", async || {
@@ -264,7 +264,7 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
     })
     .await;
     // then it holds a part of them, not 192 MiB,
-    let more = (worker.most_memory() - before) >> 20;
+    let more = (worker.peak_memory() - before) >> 20;
     assert!(more < 110, "{more} MiB more");
     // and each is a dead letter in the end.
     locked.rollback().await.unwrap();

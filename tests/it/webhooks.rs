@@ -103,13 +103,13 @@ async fn an_endless_answer_is_not_read_to_its_end() {
     let worker = env.start_worker().await;
     env.publish(job("po_0").with("webhook_url", env.webhook_url())).await;
     env.wait_until_delivered("po_0").await;
-    let before = worker.most_memory();
+    let before = worker.peak_memory();
     // 32 MiB of it, faster than any timeout.
     env.merchant.inject_fault(Fault::Garbage(Garbage::Huge));
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered");
-    let more = worker.most_memory() - before;
+    let more = worker.peak_memory() - before;
     assert!(more < 16 * 1024 * 1024, "{more} bytes");
 }
 

@@ -28,14 +28,14 @@ pub struct Run<'a> {
     pub env: &'a TestEnv,
     pub kind: Kind,
     pub planned_jobs: Vec<PlannedJob>,
-    pub replies: Arc<Mutex<Vec<support::Heard>>>,
+    pub replies: Arc<Mutex<Vec<support::ReceivedMessage>>>,
     pub before: Vec<Record>,
     /// Jobs found in the queue when all workers had stopped.
     pub waiting: u32,
     /// Changes of the link that have to be announced by now.
     pub announced: usize,
     /// The reply queue of the message that cancels the link, and the answers in it.
-    pub cancel: Option<(String, Arc<Mutex<Vec<support::Heard>>>)>,
+    pub cancel: Option<(String, Arc<Mutex<Vec<support::ReceivedMessage>>>)>,
     dead: Vec<DeadLetter>,
 }
 

@@ -1,10 +1,10 @@
-//! How a job becomes a record, and how a record becomes a worker's.
+//! Models how a job becomes a record and how a worker claims a record.
 
 use payout_link_worker::domain::ReplayRule;
 
 use crate::{
     flaws::Flaw,
-    known::{CameTo, Known},
+    known::{Known, LastOutcome},
     protocol::Protocol,
     state::{Account, Doing, LEASE, Message, NOW, Prepared, Row, State, System, Worker},
 };
@@ -14,7 +14,7 @@ impl Protocol {
         system.message = Message::Delivered;
         let worker = &mut system.workers[number];
         (worker.acknowledges, worker.has_delivery) = (false, true);
-        if worker.is_deaf {
+        if worker.reads_nothing {
             return;
         }
         worker.doing = Doing::Waiting;
@@ -31,7 +31,7 @@ impl Protocol {
         }
     }
 
-    /// One call a tick at most, where there is a limit.
+    /// Reserves the rate limit. It lets one call through per tick, if there is a limit.
     pub fn reserve(&self, system: &mut System) {
         if self.faults.waits > 0 {
             system.let_through_at = NOW + 1;
@@ -56,44 +56,42 @@ impl Protocol {
         };
     }
 
-    /// The first call begins with the same write, but where its outcome could never be resolved.
+    /// Begins the first call with the same write, unless a lost outcome of that call could never be resolved.
     fn accept_for_call(&self, system: &mut System, worker: usize) -> Doing {
-        let (hold, now) = (system.next_hold(), Some(NOW));
-        let leased = Row { holder: Some(hold), due_at: Some(NOW + LEASE), ..Row::NEW };
+        let (claim, now) = (system.next_claim(), Some(NOW));
+        let leased = Row { holder: Some(claim), due_at: Some(NOW + LEASE), ..Row::NEW };
         let is_called_later = self.rule == ReplayRule::Never && !self.is(Flaw::LeasedBeforeLetThrough);
         if is_called_later && !self.is(Flaw::AcceptedAsCalled) {
-            system.row = Some(Row { uncalled_holder: Some(hold), ..leased });
-            let next = if self.is(Flaw::FirstCallNotWrittenDown) {
-                Prepared::FirstCall
-            } else {
-                Prepared::LetThrough
-            };
-            return Doing::Holding { hold, granted_at: NOW, known: Known::NOTHING, next };
+            system.row = Some(Row { uncalled_holder: Some(claim), ..leased });
+            let next =
+                if self.is(Flaw::FirstCallNotRecorded) { Prepared::FirstCall } else { Prepared::LetThrough };
+            return Doing::Claimed { claim, granted_at: NOW, known: Known::NOTHING, next };
         }
         system.row = Some(Row {
             attempts: 1,
             first_called_at: now,
             last_called_at: now,
-            account: self.remembered(system.workers[worker].account),
+            account: self.stored_account(system.workers[worker].account),
             is_unsettled: !self.is(Flaw::LeasedBeforeLetThrough) && !is_called_later,
             ..leased
         });
-        Doing::Holding { hold, granted_at: NOW, known: Known::NOTHING, next: Prepared::FirstCall }
+        Doing::Claimed { claim, granted_at: NOW, known: Known::NOTHING, next: Prepared::FirstCall }
     }
 
-    pub fn remembered(&self, account: Account) -> Option<Account> {
-        (!self.is(Flaw::AccountForgotten)).then_some(account)
+    pub fn stored_account(&self, account: Account) -> Option<Account> {
+        (!self.is(Flaw::AccountNotStored)).then_some(account)
     }
 
-    /// In one statement: a record of the key is looked for, and where there is none the rejection is written down.
+    /// Searches for a record of the key and, if there is none, stores the rejection, in one statement.
     pub fn reject(&self, system: &mut System, worker: usize) {
-        let is_known = system.row.is_some() && !self.is(Flaw::RejectedUnseen);
+        let is_known = system.row.is_some() && !self.is(Flaw::RejectedWithoutSearch);
         system.workers[worker].doing =
             if is_known { Doing::Accepting { is_admitted: false } } else { Doing::Rejecting };
-        system.mark = !is_known && !self.is(Flaw::RejectedUnseen) && !self.is(Flaw::RejectedBesideAWrite);
+        system.mark =
+            !is_known && !self.is(Flaw::RejectedWithoutSearch) && !self.is(Flaw::RejectedBesideAWrite);
     }
 
-    /// What was delivered and is not being written down yet is dropped. What is being written down goes on.
+    /// Drops a delivery that waits. An acceptance that has begun goes on.
     pub fn end_session(&self, system: &mut System, number: usize) {
         system.faults.breaks -= 1;
         let worker = &mut system.workers[number];
@@ -102,12 +100,12 @@ impl Protocol {
         }
         if worker.doing == Doing::Waiting {
             worker.doing = Doing::Nothing;
-            worker.is_deaf = self.is(Flaw::NothingWakesTheSession);
+            worker.reads_nothing = self.is(Flaw::SessionNotWoken);
         }
         worker.acknowledges_stale = true;
     }
 
-    /// Delivery tags are counted anew in every session.
+    /// Settles a delivery of an ended session. Each session counts its delivery tags from the beginning.
     pub fn acknowledge_stale(&self, system: &mut System, number: usize) {
         let Worker { acknowledges_stale, has_delivery, .. } = &mut system.workers[number];
         *acknowledges_stale = false;
@@ -118,16 +116,16 @@ impl Protocol {
 
     pub fn claim(&self, system: &mut System, worker: usize) {
         self.reserve(system);
-        let mut hold = system.next_hold();
+        let mut claim = system.next_claim();
         let Some(row) = &mut system.row else { return };
         let may_have_called = row.attempts > 0 && row.holder != row.uncalled_holder;
         row.is_in_doubt |= row.holder.is_some()
-            && (may_have_called || self.is(Flaw::EveryClaimDoubts))
-            && !self.is(Flaw::DoubtForgotten);
+            && (may_have_called || self.is(Flaw::EveryClaimMakesUnknown))
+            && !self.is(Flaw::ExpiredLeaseIgnored);
         if self.is(Flaw::TakenOverUnderTheSameClaim) {
-            hold = row.holder.unwrap_or(hold);
+            claim = row.holder.unwrap_or(claim);
         }
-        (row.holder, row.uncalled_holder, row.due_at) = (Some(hold), Some(hold), Some(NOW + LEASE));
+        (row.holder, row.uncalled_holder, row.due_at) = (Some(claim), Some(claim), Some(NOW + LEASE));
         let known = Known {
             attempts: row.attempts,
             first_called_at: row.first_called_at,
@@ -137,15 +135,15 @@ impl Protocol {
             ..Known::NOTHING
         };
         system.workers[worker].doing =
-            Doing::Holding { hold, granted_at: NOW, known, next: Prepared::LetThrough };
+            Doing::Claimed { claim, granted_at: NOW, known, next: Prepared::LetThrough };
     }
 
-    /// Its holder stays: the replay rule and the fences are those of a lease that ran out.
+    /// Makes the row due without changing its holder, so the next claim treats the row like one whose lease expired.
     pub fn take_over(&self, system: &mut System) {
         system.faults.takeovers -= 1;
         let Some(row) = &mut system.row else { return };
         row.due_at = Some(NOW);
-        if self.is(Flaw::TakenOverWithoutDoubt) {
+        if self.is(Flaw::TakeoverClearsHolder) {
             row.holder = None;
         }
         if self.is(Flaw::TakenOverAsSettled) {
@@ -178,6 +176,6 @@ impl Known {
         is_in_doubt: false,
         account: None,
         look_ups: 0,
-        came_to: CameTo::NothingYet,
+        last_outcome: LastOutcome::NothingYet,
     };
 }

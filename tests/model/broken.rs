@@ -1,4 +1,4 @@
-//! Each guard, left out once: the model sees what it is for.
+//! Removes each guard once and checks that the model finds a violation of the expected rule.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::{
     state::{Faults, TICK, TIMEOUT},
 };
 
-/// What may go wrong where a flaw says no more.
-const EACH: Faults = Faults { crashes: 1, pauses: 1, losses: 1, noes: 1, ..NONE };
+/// Bounds the faults of a test that names none.
+const EACH: Faults = Faults { crashes: 1, pauses: 1, losses: 1, provider_errors: 1, ..NONE };
 
-/// Prints the shortest way into the ditch.
+/// Checks that the flaw breaks the rule, and prints the shortest run that does.
 fn fails(flaw: Flaw, rule: ReplayRule, expected: &str) {
     fails_with(flaw, rule, 2, EACH, expected);
 }
@@ -40,7 +40,7 @@ fn a_job_acknowledged_before_its_commit_is_lost() {
 }
 
 #[test]
-fn without_fencing_a_refusal_is_concluded_beside_a_call() {
+fn without_fencing_a_decline_is_concluded_beside_a_call() {
     fails(Flaw::NoFencing, look_up(), "R4");
 }
 
@@ -50,8 +50,8 @@ fn a_new_key_for_every_attempt_makes_a_second_link() {
 }
 
 #[test]
-fn a_repeat_without_asking_makes_a_second_link() {
-    fails(Flaw::RepeatsUnasked, look_up(), "R2");
+fn a_repeat_without_a_look_up_makes_a_second_link() {
+    fails(Flaw::RepeatsWithoutLookUp, look_up(), "R2");
 }
 
 #[test]
@@ -66,17 +66,17 @@ fn a_settle_time_within_the_lease_is_too_short() {
 }
 
 #[test]
-fn a_doubt_that_is_forgotten_makes_a_second_link() {
-    fails(Flaw::DoubtForgotten, ReplayRule::Never, "R2");
+fn an_expired_lease_that_is_ignored_makes_a_second_link() {
+    fails(Flaw::ExpiredLeaseIgnored, ReplayRule::Never, "R2");
 }
 
 #[test]
 fn a_call_sent_after_its_lease_makes_a_second_link() {
-    fails(Flaw::LeaseNotLookedAt, look_up(), "R2");
+    fails(Flaw::LeaseNotChecked, look_up(), "R2");
 }
 
 #[test]
-fn a_decision_that_has_aged_repeats_a_key_that_is_forgotten() {
+fn an_old_decision_repeats_a_key_after_its_window() {
     fails(Flaw::StaleDecision, same_key(), "R2");
 }
 
@@ -91,14 +91,14 @@ fn a_result_that_is_not_confirmed_is_lost() {
 }
 
 #[test]
-fn a_new_id_for_every_telling_cannot_be_reported_from_another_event() {
+fn a_new_id_for_every_publish_gives_one_event_two_results() {
     fails(Flaw::NewEventId, same_key(), "R6");
 }
 
 #[test]
-fn with_permits_that_are_not_given_back_a_record_waits_for_ever() {
+fn with_permits_that_are_not_returned_a_record_waits_for_ever() {
     let faults = Faults { losses: 1, ..NONE };
-    fails_with(Flaw::PermitKept, look_up(), 1, faults, "R10");
+    fails_with(Flaw::PermitNotReturned, look_up(), 1, faults, "R10");
 }
 
 #[test]
@@ -108,16 +108,16 @@ fn with_new_work_first_a_parked_record_waits_for_ever() {
 }
 
 #[test]
-fn with_a_lease_before_the_rate_limit_lets_it_through_an_uncalled_record_is_in_doubt() {
+fn a_lease_before_the_rate_limit_makes_an_uncalled_record_unknown() {
     let faults = Faults { pauses: 1, waits: 1, ..NONE };
     fails_with(Flaw::LeasedBeforeLetThrough, ReplayRule::Never, 2, faults, "R5b");
 }
 
 #[test]
-fn a_claim_that_always_doubts_puts_an_uncalled_record_in_doubt() {
+fn a_claim_that_always_makes_unknown_does_so_to_an_uncalled_record() {
     for rule in [ReplayRule::Never, look_up()] {
         let faults = Faults { crashes: 1, others: 2, ..NONE };
-        fails_with(Flaw::EveryClaimDoubts, rule, 2, faults, "R5b");
+        fails_with(Flaw::EveryClaimMakesUnknown, rule, 2, faults, "R5b");
     }
 }
 
@@ -125,14 +125,14 @@ fn a_claim_that_always_doubts_puts_an_uncalled_record_in_doubt() {
 fn a_call_that_leaves_its_claim_uncalled_makes_a_second_link() {
     for rule in [ReplayRule::Never, look_up()] {
         let faults = Faults { crashes: 1, others: 2, ..NONE };
-        fails_with(Flaw::CallNotWrittenDown, rule, 2, faults, "R2");
+        fails_with(Flaw::CallNotRecorded, rule, 2, faults, "R2");
     }
 }
 
 #[test]
-fn a_takeover_without_doubt_makes_a_second_link() {
+fn a_takeover_that_clears_the_holder_makes_a_second_link() {
     let faults = Faults { takeovers: 1, ..NONE };
-    fails_with(Flaw::TakenOverWithoutDoubt, look_up(), 2, faults, "R2");
+    fails_with(Flaw::TakeoverClearsHolder, look_up(), 2, faults, "R2");
 }
 
 #[test]
@@ -142,8 +142,8 @@ fn a_takeover_that_settles_at_once_makes_a_second_link() {
 }
 
 #[test]
-fn a_takeover_under_the_same_claim_concludes_a_refusal_beside_a_call() {
-    let faults = Faults { takeovers: 1, noes: 1, ..NONE };
+fn a_takeover_under_the_same_claim_concludes_a_decline_beside_a_call() {
+    let faults = Faults { takeovers: 1, provider_errors: 1, ..NONE };
     fails_with(Flaw::TakenOverUnderTheSameClaim, same_key(), 2, faults, "R4");
 }
 
@@ -154,7 +154,7 @@ fn a_takeover_without_a_replay_rule_is_unknown_before_the_answer_comes() {
 }
 
 #[test]
-fn a_conclusion_given_up_at_the_end_of_the_lease_loses_a_link() {
+fn a_conclusion_abandoned_at_the_end_of_the_lease_loses_a_link() {
     let faults = Faults { pauses: 1, ..NONE };
     fails_with(Flaw::ConclusionGivenUp, ReplayRule::Never, 1, faults, "R5d");
 }
@@ -168,13 +168,13 @@ fn an_acknowledgement_of_an_ended_session_loses_a_job() {
 #[test]
 fn a_session_that_nothing_wakes_leaves_its_deliveries_unread() {
     let faults = Faults { breaks: 1, ..NONE };
-    fails_with(Flaw::NothingWakesTheSession, same_key(), 2, faults, "R10");
+    fails_with(Flaw::SessionNotWoken, same_key(), 2, faults, "R10");
 }
 
 #[test]
-fn a_job_that_is_rejected_unseen_may_have_its_record() {
+fn a_job_that_is_rejected_without_a_search_may_have_its_record() {
     let faults = Faults { crashes: 1, reasons: 1, ..NONE };
-    fails_with(Flaw::RejectedUnseen, same_key(), 2, faults, "R9");
+    fails_with(Flaw::RejectedWithoutSearch, same_key(), 2, faults, "R9");
 }
 
 #[test]
@@ -192,14 +192,14 @@ fn an_accept_that_counts_the_first_call_makes_an_uncalled_outcome_unknown() {
 #[test]
 fn a_first_call_without_a_write_of_its_own_makes_a_second_link() {
     for faults in [Faults { takeovers: 1, ..NONE }, Faults { crashes: 1, ..NONE }] {
-        fails_with(Flaw::FirstCallNotWrittenDown, ReplayRule::Never, 2, faults, "R2");
+        fails_with(Flaw::FirstCallNotRecorded, ReplayRule::Never, 2, faults, "R2");
     }
 }
 
 #[test]
-fn an_account_that_is_forgotten_makes_a_second_link_in_another_one() {
+fn an_account_that_is_not_stored_makes_a_second_link_in_another_one() {
     for rule in [same_key(), look_up()] {
         let faults = Faults { moves: 1, ..NONE };
-        fails_with(Flaw::AccountForgotten, rule, 2, faults, "R2");
+        fails_with(Flaw::AccountNotStored, rule, 2, faults, "R2");
     }
 }

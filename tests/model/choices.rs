@@ -1,16 +1,16 @@
-//! Which steps there are in a state.
+//! Lists the steps that are possible in a state.
 
 use crate::{
     flaws::Flaw,
     protocol::{Protocol, Step},
-    state::{Doing, Hold, Message, NOW, Permit, Prepared, State, System, TIMEOUT, Tick},
+    state::{ClaimId, Doing, Message, NOW, Permit, Prepared, State, System, TIMEOUT, Tick},
 };
 use payout_link_worker::domain::{ReplayRule, retry::Next};
 
 impl Protocol {
     pub fn choices(&self, system: &System, steps: &mut Vec<Step>) {
         for worker in 0..system.workers.len() {
-            // Of workers that are alike one stands for all.
+            // Equal workers have the same steps, so one of them is enough.
             if system.workers[..worker].contains(&system.workers[worker]) {
                 continue;
             }
@@ -18,8 +18,8 @@ impl Protocol {
         }
         for place in 0..system.requests.len() {
             steps.push(Step::CarryOut(place));
-            if system.faults.noes > 0 {
-                steps.extend([Step::Refuse(place), Step::TryLater(place)]);
+            if system.faults.provider_errors > 0 {
+                steps.extend([Step::Decline(place), Step::TryLater(place)]);
             }
             if system.faults.losses > 0 {
                 steps.push(Step::Lose(place));
@@ -39,19 +39,19 @@ impl Protocol {
         }
         if system.faults.pauses > 0
             && system.requests.is_empty()
-            && system.holds_of_the_living().next().is_some()
+            && system.claims_of_live_workers().next().is_some()
         {
-            steps.push(Step::EverybodySleeps);
+            steps.push(Step::AllPause);
         }
     }
 
-    /// New work gets no permit and no reservation while due work waits.
+    /// Says whether new work may get a permit or a reservation. It may not while due work waits.
     fn may_new_work(&self, system: &System) -> bool {
         !system.has_due_work() || self.is(Flaw::NewWorkFirst)
     }
 
-    /// Where an unknown outcome cannot be resolved only records without a begun call are taken over: the holder of
-    /// another one may still get its answer.
+    /// Says whether the record may be taken over. If an unknown outcome cannot be resolved, only a record without a
+    /// begun call may: the holder of any other may still receive its answer.
     fn may_take_over(&self, system: &System) -> bool {
         system.row.as_ref().is_some_and(|row| {
             let is_leased = row.state == State::Open
@@ -62,7 +62,7 @@ impl Protocol {
         })
     }
 
-    /// What other jobs do with this worker's permit and session.
+    /// Lists the steps of other jobs with this worker's permit and session.
     fn steps_of_others(&self, system: &System, number: usize, steps: &mut Vec<Step>) {
         let worker = system.workers[number];
         if worker.acknowledges_stale {
@@ -71,7 +71,7 @@ impl Protocol {
         if system.faults.breaks > 0 && (worker.has_delivery || system.message == Message::Ready) {
             steps.push(Step::SessionBreaks(number));
         }
-        // Where new work goes first, others wait for the permit in line, and the next of them has it at once.
+        // If new work goes first, other jobs queue for the permit, and the next one gets it at once.
         if worker.permit == Permit::Other && !self.is(Flaw::NewWorkFirst) {
             steps.push(Step::OtherEnds(number));
         }
@@ -116,24 +116,24 @@ impl Protocol {
             Doing::Accepting { .. } => steps.push(Step::Accept(number)),
             Doing::Rejecting => steps.push(Step::PublishRejection(number)),
             Doing::Replaying { .. } => steps.push(Step::Replay(number)),
-            Doing::Holding { next: Prepared::CallDecided, .. } => steps.push(Step::RenewForCall(number)),
-            Doing::Holding { next: Prepared::LookUpDecided, .. } => steps.push(Step::RenewForLookUp(number)),
-            Doing::Holding { next: Prepared::Call, .. } => steps.push(Step::Send(number)),
-            Doing::Holding { next: Prepared::LookUp, .. } => steps.push(Step::LookUp(number)),
-            Doing::Holding { next: Prepared::FirstCall, granted_at, .. } => {
+            Doing::Claimed { next: Prepared::CallDecided, .. } => steps.push(Step::RenewForCall(number)),
+            Doing::Claimed { next: Prepared::LookUpDecided, .. } => steps.push(Step::RenewForLookUp(number)),
+            Doing::Claimed { next: Prepared::Call, .. } => steps.push(Step::Send(number)),
+            Doing::Claimed { next: Prepared::LookUp, .. } => steps.push(Step::LookUp(number)),
+            Doing::Claimed { next: Prepared::FirstCall, granted_at, .. } => {
                 if !self.is_covered(granted_at) {
                     steps.push(Step::Decide(number));
                 } else if system.is_let_through() || !self.is(Flaw::LeasedBeforeLetThrough) {
                     steps.push(Step::Send(number));
                 }
             }
-            Doing::Holding { next: Prepared::Nothing | Prepared::LetThrough, ref known, .. } => {
+            Doing::Claimed { next: Prepared::Nothing | Prepared::LetThrough, ref known, .. } => {
                 steps.push(Step::Decide(number));
                 if lossy && matches!(self.decide(known, worker.account), Next::Conclude(_)) {
-                    steps.push(Step::ConcludeUnheard(number));
+                    steps.push(Step::ConcludeAnswerLost(number));
                 }
             }
-            Doing::Calling { answer: Some(_), .. } => steps.push(Step::HearAnswer(number)),
+            Doing::Calling { answer: Some(_), .. } => steps.push(Step::RecordAnswer(number)),
             Doing::Calling { sent_at, answer: None, .. } => {
                 if lossy || NOW >= sent_at + TIMEOUT {
                     steps.push(Step::BreakOff(number));
@@ -143,15 +143,16 @@ impl Protocol {
             Doing::EventProgress { tried: None, .. } => {
                 steps.push(Step::Publish(number));
                 if lossy {
-                    steps.extend([Step::PublishInVain(number), Step::PublishUnheard(number)]);
+                    steps.extend([Step::PublishInVain(number), Step::PublishConfirmLost(number)]);
                 }
             }
             Doing::EventProgress { tried: Some(_), .. } => steps.push(Step::Delivered(number)),
         }
     }
 
-    /// Time passes only where something waits for it; a request is never on its way for longer than its timeout;
-    /// and a lease that runs out under a living worker is a fault.
+    /// Returns the pauses that a tick costs, or `None` if no time may pass. Time passes only if something waits for
+    /// it. No request stays under way longer than its timeout. A lease that expires under a live worker costs a
+    /// pause.
     pub fn may_time_pass(&self, system: &System) -> Option<u8> {
         let is_ahead = |due_at: Option<Tick>| due_at.is_some_and(|due_at| due_at > NOW);
         let (row, event) = (system.row.as_ref(), system.row.as_ref().and_then(|row| row.event));
@@ -165,13 +166,14 @@ impl Protocol {
         if !is_awaited || system.requests.iter().any(|request| NOW >= request.sent_at + TIMEOUT) {
             return None;
         }
-        let runs_out = |holder: Option<Hold>, due_at: Option<Tick>| {
+        let runs_out = |holder: Option<ClaimId>, due_at: Option<Tick>| {
             due_at == Some(NOW + 1)
-                && holder.is_some_and(|holder| system.holds_of_the_living().any(|hold| hold == holder))
+                && holder.is_some_and(|holder| system.claims_of_live_workers().any(|claim| claim == holder))
         };
-        // Nor does a worker wait between writing a call down and sending it until it may not send it any more.
+        // A worker that waits so long between recording a call and sending it that it may no longer send it costs a
+        // pause too.
         let is_too_late = system.workers.iter().any(|worker| {
-            matches!(worker.doing, Doing::Holding { next: Prepared::Call, granted_at, .. }
+            matches!(worker.doing, Doing::Claimed { next: Prepared::Call, granted_at, .. }
                 if self.is_covered(granted_at) && !self.is_covered(granted_at.saturating_sub(1)))
         });
         let run_out = is_too_late

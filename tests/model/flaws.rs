@@ -1,63 +1,63 @@
-//! Protocols with one guard taken out: the model has to see each of them fail.
+//! Names the guards that a test removes from the protocol. The model has to find a violation for each.
 
-/// What is left out.
+/// A guard that is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     AcknowledgedBeforeCommit,
-    /// Writes do not look at the holder.
+    /// Writes do not check the holder.
     NoFencing,
-    /// Another idempotency key for every attempt.
+    /// Every attempt has another idempotency key.
     NewKeyPerAttempt,
-    /// A repeat without a look-up, where keys mean nothing.
-    RepeatsUnasked,
-    /// "Not there" is believed at once.
+    /// A call is repeated without a look-up at a connector that ignores keys.
+    RepeatsWithoutLookUp,
+    /// A look-up's "not found" counts at once.
     NoSettleTime,
-    /// The settle time is longer than a call, but not than a lease.
+    /// The settle time is longer than a call but shorter than a lease.
     SettledWithinTheLease,
-    /// A lease that ran out leaves no doubt behind.
-    DoubtForgotten,
-    /// A call is sent without another look at its lease.
-    LeaseNotLookedAt,
-    /// A call is written down by a decision of any age.
+    /// An expired lease does not make the outcome unknown.
+    ExpiredLeaseIgnored,
+    /// A call is sent without a check of its lease.
+    LeaseNotChecked,
+    /// A call is recorded although the decision to make it may be old.
     StaleDecision,
-    /// The event is another write than the conclusion.
+    /// The event and the conclusion are two writes.
     EventApart,
     /// An event counts as published before the broker has confirmed it.
     PublishedUnconfirmed,
-    /// Every telling has an id of its own.
+    /// Every publish uses a new event id.
     NewEventId,
-    /// Permits are not given back where a record is postponed.
-    PermitKept,
-    /// New work that waits in line gets a permit before due work does.
+    /// A permit is not returned if its record is postponed.
+    PermitNotReturned,
+    /// New work gets a permit before due work does.
     NewWorkFirst,
     /// A record gets its lease and its first attempt before the rate limit lets the call through.
     LeasedBeforeLetThrough,
-    /// Every row that had a holder is put in doubt, also where that claim has begun no call.
-    EveryClaimDoubts,
-    /// A call that begins leaves its claim among those that have begun none.
-    CallNotWrittenDown,
-    /// A takeover clears the holder, and with it the doubt.
-    TakenOverWithoutDoubt,
-    /// After a takeover a look-up's "not there" is believed at once.
+    /// Every claim of a row with a holder makes the outcome unknown, also if the holder began no call.
+    EveryClaimMakesUnknown,
+    /// A call that begins does not clear `uncalled_holder`.
+    CallNotRecorded,
+    /// A takeover clears the holder, so the outcome does not become unknown.
+    TakeoverClearsHolder,
+    /// After a takeover a look-up's "not found" counts at once.
     TakenOverAsSettled,
     /// A takeover goes on under the claim of the worker that was cut off.
     TakenOverUnderTheSameClaim,
-    /// Records that can neither be repeated nor be looked up are taken over as well.
+    /// Records that can neither be repeated nor looked up are taken over as well.
     TakenOverWithoutReplay,
-    /// A conclusion is given up at the end of the lease.
+    /// A conclusion is abandoned at the end of the lease.
     ConclusionGivenUp,
-    /// An acknowledgement of an ended session settles the delivery that has its tag now.
+    /// An acknowledgement of an ended session settles the delivery that now has its tag.
     StaleAcknowledgement,
-    /// A session that ended while its deliveries waited leaves its successor unread.
-    NothingWakesTheSession,
-    /// A job is rejected, and nobody looks for its record.
-    RejectedUnseen,
-    /// A job is rejected after its record was looked for, and nothing keeps another worker from writing it down.
+    /// The session after one that ended with waiting deliveries is never read.
+    SessionNotWoken,
+    /// A job is rejected without a search for its record.
+    RejectedWithoutSearch,
+    /// A job is rejected after a search for its record, while another worker may still write that record.
     RejectedBesideAWrite,
-    /// A record that can neither be repeated nor be looked up counts its first call when it is accepted.
+    /// A record that can neither be repeated nor looked up counts its first call at acceptance.
     AcceptedAsCalled,
     /// The first call of such a record begins without a write of its own.
-    FirstCallNotWrittenDown,
-    /// A record does not remember the account that was called.
-    AccountForgotten,
+    FirstCallNotRecorded,
+    /// A record does not store the account that was called.
+    AccountNotStored,
 }

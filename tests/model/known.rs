@@ -1,4 +1,4 @@
-//! A worker's knowledge of a record's calls: `domain::Progress`, as far as it matters here.
+//! Mirrors what a worker knows of a record's calls.
 
 use payout_link_worker::domain::{
     AccountId, ConnectorError, CreatedLink, PayoutStatus, Progress, retry::Last,
@@ -6,7 +6,7 @@ use payout_link_worker::domain::{
 
 use crate::state::{Account, NOW, Tick, at};
 
-/// `domain::Progress`, as far as it matters here.
+/// Mirrors the part of `domain::Progress` that the model needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Known {
     pub attempts: u8,
@@ -15,14 +15,14 @@ pub struct Known {
     pub is_in_doubt: bool,
     pub account: Option<Account>,
     pub look_ups: u8,
-    pub came_to: CameTo,
+    pub last_outcome: LastOutcome,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CameTo {
+pub enum LastOutcome {
     NothingYet,
     Link(u8),
-    Refused,
+    Declined,
     NoLink,
     NotFound,
 }
@@ -37,28 +37,28 @@ impl Known {
             in_doubt_since: self.is_in_doubt.then(|| at(0)),
             account: self.account.map(account_id),
             look_ups: self.look_ups.into(),
-            last: match self.came_to {
-                CameTo::NothingYet => None,
-                CameTo::Link(number) => Some(Last::Link(link(number))),
-                CameTo::Refused => Some(Last::Declined(error())),
-                CameTo::NoLink => Some(Last::NoLink { error: error(), retry_after: None }),
-                CameTo::NotFound => Some(Last::NotFound),
+            last: match self.last_outcome {
+                LastOutcome::NothingYet => None,
+                LastOutcome::Link(number) => Some(Last::Link(link(number))),
+                LastOutcome::Declined => Some(Last::Declined(error())),
+                LastOutcome::NoLink => Some(Last::NoLink { error: error(), retry_after: None }),
+                LastOutcome::NotFound => Some(Last::NotFound),
             },
             ..Progress::new(at(NOW))
         }
     }
 
-    /// Takes over what the real `Progress` made of an answer.
-    pub fn learn(&mut self, progress: &Progress) {
+    /// Copies the changes that an answer made in the real `Progress`.
+    pub fn copy_changes(&mut self, progress: &Progress) {
         self.is_in_doubt = progress.in_doubt_since.is_some();
         self.first_called_at = progress.first_called_at.and(self.first_called_at);
         self.look_ups = u8::try_from(progress.look_ups).unwrap();
-        self.came_to = match &progress.last {
-            None => CameTo::NothingYet,
-            Some(Last::Link(link)) => CameTo::Link(number(link)),
-            Some(Last::Declined(_) | Last::AlreadyExists(_) | Last::Ended { .. }) => CameTo::Refused,
-            Some(Last::NoLink { .. }) => CameTo::NoLink,
-            Some(Last::NotFound) => CameTo::NotFound,
+        self.last_outcome = match &progress.last {
+            None => LastOutcome::NothingYet,
+            Some(Last::Link(link)) => LastOutcome::Link(number(link)),
+            Some(Last::Declined(_) | Last::AlreadyExists(_) | Last::Ended { .. }) => LastOutcome::Declined,
+            Some(Last::NoLink { .. }) => LastOutcome::NoLink,
+            Some(Last::NotFound) => LastOutcome::NotFound,
         };
     }
 }
@@ -67,7 +67,7 @@ pub fn account_id(account: Account) -> AccountId {
     AccountId::of("sandbox", "https://pay.example", &account.to_string())
 }
 
-/// The connector's `number`-th link.
+/// Builds the connector's `number`-th link.
 pub fn link(number: u8) -> CreatedLink {
     CreatedLink {
         connector_payout_id: number.to_string(),

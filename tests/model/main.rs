@@ -1,11 +1,13 @@
-//! The protocol of leases, fencing, replay and outbox, gone through in every order of its steps: two workers and
-//! three, a broker that redelivers, a connector of each replay rule, crashes, pauses longer than a lease, late and
-//! lost answers. Each worker has one permit, which other jobs take as well. There may be a rate limit, a takeover
-//! before the lease ends, and a reason to reject the job. What is decided is decided by the worker's own `retry::next`.
+//! Proves the protocol of leases, fencing, replay and outbox by trying every order of its steps.
 //!
-//! Faults are counted, and every step uses something up: so there are finitely many states, all are looked at, and
-//! every run ends. (States are told apart by a hash of 64 bits.) What has to hold is in `rules`, what the steps stand
-//! for in `protocol`.
+//! Two or three workers share a broker that redelivers and a connector of each replay rule. Workers crash or pause
+//! longer than a lease; answers are late or lost. Each worker has one permit, which other jobs use too. A run may
+//! have a rate limit, a takeover before the lease ends, and a reason to reject the job. The worker's own
+//! `retry::next` decides.
+//!
+//! Faults are bounded, and every step uses up something finite. So there are finitely many states, the model visits
+//! all of them, and every run ends. (A hash of 64 bits distinguishes states.) `rules` has the invariants, `protocol`
+//! the functions behind the steps.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -26,7 +28,7 @@ use stateright::{Checker, Model};
 use protocol::{Protocol, settled};
 use state::{Faults, LEASE, TICK};
 
-/// Short enough to pass while leases run out.
+/// Is short enough to pass while leases expire.
 const WINDOW: u8 = 2 * LEASE + 4;
 
 fn same_key() -> ReplayRule {
@@ -45,7 +47,7 @@ const NONE: Faults = Faults {
     crashes: 0,
     pauses: 0,
     losses: 0,
-    noes: 0,
+    provider_errors: 0,
     breaks: 0,
     takeovers: 0,
     others: 0,
@@ -54,15 +56,15 @@ const NONE: Faults = Faults {
     moves: 0,
 };
 
-/// What may go wrong in one run. All that can happen with it is gone through.
+/// The faults of one run each. The model tries every order of them.
 const COMBINED: [Faults; 4] = [
     Faults { crashes: 1, losses: 1, ..NONE },
-    Faults { losses: 1, noes: 1, ..NONE },
+    Faults { losses: 1, provider_errors: 1, ..NONE },
     Faults { pauses: 1, ..NONE },
     Faults { breaks: 1, ..NONE },
 ];
 
-/// The same, where permits and the rate limit are full, sessions end, jobs are rejected and others take over.
+/// The same, with full permits and a full rate limit, ended sessions, rejected jobs and takeovers.
 const SATURATED: [Faults; 5] = [
     Faults { others: 1, ..NONE },
     Faults { waits: 1, others: 1, ..NONE },
@@ -71,27 +73,27 @@ const SATURATED: [Faults; 5] = [
     Faults { breaks: 1, reasons: 1, ..NONE },
 ];
 
-/// And a worker dies.
+/// The same, and a worker dies.
 const SATURATED_AND_CRASHED: [Faults; 3] = [
     Faults { crashes: 1, others: 1, ..NONE },
     Faults { crashes: 1, waits: 1, ..NONE },
     Faults { crashes: 1, reasons: 1, ..NONE },
 ];
 
-/// And the configuration of a worker names another account from then on.
+/// A worker restarts with a configuration that names another account.
 const MOVED: [Faults; 3] = [
     Faults { moves: 1, ..NONE },
     Faults { moves: 1, losses: 1, ..NONE },
     Faults { moves: 1, pauses: 1, ..NONE },
 ];
 
-/// Minutes, in a release build: `cargo test --release --test model -- --ignored --nocapture`.
+/// Combinations that take minutes in a release build: `cargo test --release --test model -- --ignored --nocapture`.
 const MORE: [Faults; 13] = [
     Faults { moves: 1, takeovers: 1, ..NONE },
     Faults { moves: 2, crashes: 1, ..NONE },
     Faults { others: 2, losses: 1, ..NONE },
     Faults { crashes: 1, takeovers: 1, ..NONE },
-    Faults { noes: 1, takeovers: 1, ..NONE },
+    Faults { provider_errors: 1, takeovers: 1, ..NONE },
     Faults { losses: 1, takeovers: 1, ..NONE },
     Faults { pauses: 1, waits: 1, others: 1, ..NONE },
     Faults { crashes: 1, breaks: 1, reasons: 1, ..NONE },
@@ -99,10 +101,10 @@ const MORE: [Faults; 13] = [
     Faults { pauses: 1, losses: 1, ..NONE },
     Faults { crashes: 1, breaks: 1, ..NONE },
     Faults { crashes: 2, losses: 1, ..NONE },
-    Faults { crashes: 1, losses: 1, noes: 1, ..NONE },
+    Faults { crashes: 1, losses: 1, provider_errors: 1, ..NONE },
 ];
 
-/// Looks at every state, and says how many there are.
+/// Visits every state, checks the rules, and prints the number of states.
 fn prove(rule: ReplayRule, workers: usize, faults: Faults) {
     let started = std::time::Instant::now();
     let checker = Protocol { rule, workers, faults, flaw: None }.checker().threads(2).spawn_bfs().join();
@@ -120,28 +122,28 @@ fn prove(rule: ReplayRule, workers: usize, faults: Faults) {
 }
 
 #[test]
-fn keys_that_can_be_repeated() {
+fn connectors_with_the_same_key_rule() {
     for faults in COMBINED {
         prove(same_key(), 2, faults);
     }
 }
 
 #[test]
-fn keys_that_can_be_repeated_and_then_be_asked_about() {
+fn connectors_with_the_same_key_rule_and_a_look_up() {
     for faults in COMBINED {
         prove(same_key_or_look_up(), 2, faults);
     }
 }
 
 #[test]
-fn links_that_can_be_asked_about() {
+fn connectors_with_the_look_up_rule() {
     for faults in COMBINED {
         prove(look_up(), 2, faults);
     }
 }
 
 #[test]
-fn links_that_cannot_be_asked_about() {
+fn connectors_with_the_never_rule() {
     for faults in COMBINED {
         prove(ReplayRule::Never, 2, faults);
     }
@@ -154,7 +156,7 @@ fn full_connectors_and_limits() {
             prove(rule, 2, faults);
         }
     }
-    // A worker repeats the call of another one that still calls.
+    // A worker repeats the call of another worker that is still calling.
     prove(same_key(), 2, Faults { takeovers: 1, ..NONE });
 }
 
@@ -176,7 +178,7 @@ fn a_connector_that_names_another_account() {
     }
 }
 
-/// Without a replay rule, too, while no call has begun.
+/// A record with replay rule `never` may be taken over as long as no call has begun.
 #[test]
 fn a_record_without_a_begun_call_is_taken_over() {
     for faults in [Faults { takeovers: 1, crashes: 1, ..NONE }, Faults { takeovers: 1, losses: 1, ..NONE }] {
@@ -201,7 +203,7 @@ fn more_of_everything() {
     }
 }
 
-/// The model cannot go on about functions that are no more.
+/// Checks that each function that a step names exists.
 #[test]
 fn every_step_stands_for_a_function() {
     let mut count = 0;

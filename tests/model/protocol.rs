@@ -1,5 +1,4 @@
-//! The steps of the protocol, one at a time and in every order: each names the function that it stands for. What is
-//! decided between them is decided by `retry::next` itself.
+//! Lists the steps of the protocol. Each names the function that it stands for. `retry::next` decides between them.
 
 use std::time::Duration;
 
@@ -14,12 +13,12 @@ use crate::{
     known::{Known, account_id},
     rules,
     state::{
-        Account, Answer, Doing, Event, Faults, Hold, LEASE, Message, NOW, PACE, Permit, Prepared, Row, State,
-        System, TICK, TIMEOUT, Tick, at,
+        Account, Answer, ClaimId, Doing, Event, Faults, LEASE, Message, NOW, PACE, Permit, Prepared, Row,
+        State, System, TICK, TIMEOUT, Tick, at,
     },
 };
 
-/// A protocol to be gone through: the real one, or one with a flaw.
+/// A protocol to check: the real one, or one with a flaw.
 pub struct Protocol {
     pub rule: ReplayRule,
     pub workers: usize,
@@ -27,7 +26,7 @@ pub struct Protocol {
     pub flaw: Option<Flaw>,
 }
 
-/// What happens next. A number is a worker, or a request's place.
+/// A step. A number is a worker or the position of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// `src/pipeline/mod.rs::take_jobs`
@@ -52,58 +51,58 @@ pub enum Step {
     Claim(usize),
     /// `src/postgres/claim_events.rs::claim_events`
     ClaimEvent(usize),
-    /// `src/domain/retry/mod.rs::next`, and what follows at once: `src/postgres/renew.rs::postpone`,
+    /// `src/domain/retry/mod.rs::next`, and the write that follows at once: `src/postgres/renew.rs::postpone` or
     /// `src/postgres/conclude.rs::conclude`
     Decide(usize),
-    /// `src/postgres/conclude.rs::conclude`, committed and its answer lost: the verb is repeated
-    ConcludeUnheard(usize),
+    /// `src/postgres/conclude.rs::conclude`, committed, but its answer is lost, so the worker repeats it
+    ConcludeAnswerLost(usize),
     /// `src/postgres/renew.rs::renew_for_call`
     RenewForCall(usize),
     /// `src/postgres/renew.rs::renew_for_look_up`
     RenewForLookUp(usize),
-    /// `src/pipeline/create_link.rs::is_covered`, and the sending in `src/pipeline/create_link.rs::call`
+    /// `src/pipeline/create_link.rs::is_covered`, and the request of `src/pipeline/create_link.rs::call`
     Send(usize),
     /// `src/pipeline/create_link.rs::look_up`
     LookUp(usize),
     /// `src/domain/retry/progress.rs::record`
-    HearAnswer(usize),
-    /// `src/http_client/mod.rs::exchange`: the connection broke, or there was no answer in time
+    RecordAnswer(usize),
+    /// `src/http_client/mod.rs::exchange`: the connection broke, or no answer came in time
     BreakOff(usize),
-    /// Only where a conclusion is one write and its event another.
+    /// Possible only if a conclusion and its event are two writes.
     RecordEvent(usize),
     /// `src/pipeline/outbox.rs::publish_event`
     Publish(usize),
-    /// The same, and the message is lost.
+    /// The same, but the message is lost.
     PublishInVain(usize),
-    /// The same, and the confirm is lost.
-    PublishUnheard(usize),
+    /// The same, but the confirm is lost.
+    PublishConfirmLost(usize),
     /// `src/postgres/outbox.rs::delivered`
     Delivered(usize),
 
-    /// The connector does its work.
+    /// The connector carries out the request.
     CarryOut(usize),
-    Refuse(usize),
+    Decline(usize),
     TryLater(usize),
-    /// A request that never arrives.
+    /// A request never arrives.
     Lose(usize),
-    /// SIGKILL, and another worker in its place.
+    /// SIGKILL of a worker. Another one starts in its place.
     Crash(usize),
     /// A restart with a configuration that names another account: `src/domain/retry/progress.rs::is_elsewhere`
     Move(usize),
-    /// `src/rabbitmq/consumer.rs::run` ends: a connection that broke, or a broker that was started again.
+    /// `src/rabbitmq/consumer.rs::run` ends: the connection broke, or the broker restarted.
     SessionBreaks(usize),
     /// `src/limits/permits.rs::take`, by another job
     OtherTakes(usize),
     OtherEnds(usize),
     /// `src/limits/rate.rs::reserve`, by another job
     OtherReserves,
-    /// The presence of the holder is seen gone: it is dead, or it is cut off and still calls.
+    /// The presence of the holder is missing: it is dead, or it is cut off and still calls.
     TakeOver,
-    /// The configuration changes, or the message is found to be poison.
+    /// The configuration changes, or the message turns out to be poison.
     ReasonAppears,
     TimePasses,
-    /// All stand still for longer than anything lasts.
-    EverybodySleeps,
+    /// All workers pause until every lease and every request has ended.
+    AllPause,
 }
 
 impl Protocol {
@@ -113,12 +112,12 @@ impl Protocol {
             max_interval: Duration::ZERO,
             max_age: TICK * 200,
             max_attempts: 50,
-            // A call that is decided on is carried out, if ever, before two leases have run out.
+            // A call is carried out, if ever, within two leases of the decision to make it.
             window_margin: TICK * (2 * LEASE).into(),
             ask_before_calling_since: None,
         };
         let rule = match self.rule {
-            ReplayRule::LookUp(_) if self.is(Flaw::RepeatsUnasked) => {
+            ReplayRule::LookUp(_) if self.is(Flaw::RepeatsWithoutLookUp) => {
                 ReplayRule::SameKey { window: TICK * 200, look_up: None }
             }
             rule => rule,
@@ -130,13 +129,13 @@ impl Protocol {
         self.flaw == Some(flaw)
     }
 
-    /// Every write that relies on a lease names its holder, and looks at the rows affected.
-    pub fn is_held(&self, row: &Row, hold: Hold) -> bool {
-        row.state == State::Open && (row.holder == Some(hold) || self.is(Flaw::NoFencing))
+    /// Says whether the claim holds the row. Every write that relies on a lease checks this.
+    pub fn is_held(&self, row: &Row, claim: ClaimId) -> bool {
+        row.state == State::Open && (row.holder == Some(claim) || self.is(Flaw::NoFencing))
     }
 
     pub fn is_covered(&self, granted_at: Tick) -> bool {
-        self.is(Flaw::LeaseNotLookedAt) || (granted_at + LEASE).saturating_sub(NOW) > TIMEOUT
+        self.is(Flaw::LeaseNotChecked) || (granted_at + LEASE).saturating_sub(NOW) > TIMEOUT
     }
 }
 
@@ -168,7 +167,7 @@ impl Model for Protocol {
             Step::Acknowledge(worker) => {
                 let worker = &mut system.workers[worker];
                 worker.acknowledges = false;
-                // What was delivered again meanwhile is not acknowledged by this.
+                // This does not acknowledge a delivery that came again since.
                 if std::mem::take(&mut worker.has_delivery) {
                     system.message = Message::Gone;
                 }
@@ -176,18 +175,18 @@ impl Model for Protocol {
             Step::AcknowledgeStale(worker) => self.acknowledge_stale(system, worker),
             Step::Replay(worker) => {
                 let Doing::Replaying { event } = system.workers[worker].doing else { return None };
-                system.hear_result(event);
+                system.receive_result(event);
                 (system.workers[worker].doing, system.workers[worker].acknowledges) = (Doing::Nothing, true);
             }
             Step::Claim(worker) => self.claim(system, worker),
             Step::ClaimEvent(worker) => {
-                let hold = system.next_hold();
+                let claim = system.next_claim();
                 let event = system.row.as_mut()?.event.as_mut()?;
-                (event.holder, event.due_at) = (Some(hold), Some(NOW + LEASE));
-                system.workers[worker].doing = Doing::EventProgress { event: event.id, hold, tried: None };
+                (event.holder, event.due_at) = (Some(claim), Some(NOW + LEASE));
+                system.workers[worker].doing = Doing::EventProgress { event: event.id, claim, tried: None };
             }
             Step::Decide(worker) => self.decide_and_go(system, worker, true),
-            Step::ConcludeUnheard(worker) => {
+            Step::ConcludeAnswerLost(worker) => {
                 system.faults.losses -= 1;
                 self.decide_and_go(system, worker, false);
             }
@@ -195,33 +194,33 @@ impl Model for Protocol {
             Step::RenewForLookUp(worker) => self.renew(system, worker, Prepared::LookUp),
             Step::Send(worker) => self.send(system, worker),
             Step::LookUp(worker) => self.look_up(system, worker),
-            Step::HearAnswer(worker) => self.hear(system, worker),
+            Step::RecordAnswer(worker) => self.record_answer(system, worker),
             Step::BreakOff(worker) => {
                 let Doing::Calling { sent_at, .. } = system.workers[worker].doing else { return None };
                 if NOW < sent_at + TIMEOUT {
                     system.faults.losses -= 1;
                 }
-                self.hear(system, worker);
+                self.record_answer(system, worker);
             }
             Step::RecordEvent(worker) => {
-                let Doing::Recording { hold } = system.workers[worker].doing else { return None };
-                system.row.as_mut()?.event = Some(Event::held_by(hold));
-                system.workers[worker].doing = Doing::EventProgress { event: hold, hold, tried: None };
+                let Doing::Recording { claim } = system.workers[worker].doing else { return None };
+                system.row.as_mut()?.event = Some(Event::held_by(claim));
+                system.workers[worker].doing = Doing::EventProgress { event: claim, claim, tried: None };
             }
             Step::Publish(worker) => self.publish(system, worker, true, true),
             Step::PublishInVain(worker) => {
                 system.faults.losses -= 1;
                 self.publish(system, worker, false, false);
             }
-            Step::PublishUnheard(worker) => {
+            Step::PublishConfirmLost(worker) => {
                 system.faults.losses -= 1;
                 self.publish(system, worker, true, false);
             }
             Step::Delivered(worker) => self.delivered(system, worker),
             Step::CarryOut(place) => self.carry_out(system, place),
-            Step::Refuse(place) | Step::TryLater(place) => {
-                system.faults.noes -= 1;
-                let answer = if step == Step::Refuse(place) { Answer::Refused } else { Answer::TryLater };
+            Step::Decline(place) | Step::TryLater(place) => {
+                system.faults.provider_errors -= 1;
+                let answer = if step == Step::Decline(place) { Answer::Declined } else { Answer::TryLater };
                 let request = system.requests.remove(place);
                 system.answer(request.of, answer);
             }
@@ -256,13 +255,13 @@ impl Model for Protocol {
                 system.faults.pauses -= self.may_time_pass(system)?;
                 system.pass(1);
             }
-            Step::EverybodySleeps => {
+            Step::AllPause => {
                 system.faults.pauses -= 1;
                 system.pass(NOW);
             }
         }
-        next.gave_up |= gives_up(before, &next, step);
-        // Which worker is which is no difference.
+        next.discarded_an_answer |= discards_an_answer(before, &next, step);
+        // Equal workers are interchangeable, so their order does not matter.
         next.workers.sort();
         Some(next)
     }
@@ -272,8 +271,8 @@ impl Model for Protocol {
     }
 }
 
-/// A worker that lives puts an answer away while the record is its own still.
-fn gives_up(before: &System, after: &System, step: Step) -> bool {
+/// Says whether a live worker discarded an answer while it still held the record.
+fn discards_an_answer(before: &System, after: &System, step: Step) -> bool {
     let open = after.row.as_ref().filter(|row| row.state == State::Open);
     open.and_then(|row| row.holder).is_some_and(|holder| {
         !matches!(step, Step::Crash(_) | Step::Move(_))
@@ -282,7 +281,7 @@ fn gives_up(before: &System, after: &System, step: Step) -> bool {
     })
 }
 
-/// A clock that always ran steadily.
+/// Describes a clock that always ran steadily.
 pub fn circumstances(account: Account) -> Circumstances {
     Circumstances {
         now: at(NOW),
@@ -291,7 +290,7 @@ pub fn circumstances(account: Account) -> Circumstances {
     }
 }
 
-/// "Not there" is believed once nothing of a lease's calls can come any more.
+/// Counts "not found" only after every call of a lease must have ended.
 pub fn settled() -> LookUp {
     LookUp { settle: TICK * LEASE.into() }
 }

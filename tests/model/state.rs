@@ -1,24 +1,25 @@
-//! The state of the model: one key, since keys are independent of each other.
+//! Holds the state of the model: one key, because keys are independent of each other.
 //!
-//! Time goes in ticks. A tick is as long as a call's timeout. It is always [`NOW`]: what happened is ever longer ago,
-//! what is due comes nearer, and so systems that differ in their age alone are one.
+//! Time passes in ticks. A tick is as long as a call's timeout. The clock always shows [`NOW`]; past times move
+//! further back and due times come nearer. So states that differ only in their age are equal.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::known::{CameTo, Known};
+use crate::known::{Known, LastOutcome};
 
 pub type Tick = u8;
 
-/// Longer than anything lasts.
+/// Is longer than any duration in the model.
 pub const NOW: Tick = 24;
 pub const TICK: Duration = Duration::from_secs(30);
-/// A call is carried out, if ever, within this from its sending; its caller waits no longer.
+/// Limits how long after its sending a call is carried out, and how long its caller waits.
 pub const TIMEOUT: Tick = 1;
-/// A lease outlasts a call: `Config::problems` sees to it.
+/// Is longer than a call, as `Config::problems` requires.
 pub const LEASE: Tick = 3;
-/// The rate limit lets one call through in so much time where other jobs wait ahead. It is longer than a lease.
+/// The time between two calls that the rate limit lets through while other jobs wait ahead. It is longer than a
+/// lease.
 pub const PACE: Tick = LEASE + 1;
 
 pub fn at(tick: Tick) -> OffsetDateTime {
@@ -33,63 +34,63 @@ pub fn ticks(duration: Duration) -> Tick {
 pub struct System {
     pub message: Message,
     pub row: Option<Row>,
-    /// On their way to the connector.
+    /// Requests under way to the connector.
     pub requests: Vec<Request>,
-    /// Made at the connector. Their place is their number.
+    /// Links at the connector. A link's number is its position.
     pub links: Vec<Link>,
     /// Ids of the results that the broker has.
-    pub results: Vec<Hold>,
+    pub results: Vec<ClaimId>,
     pub workers: Vec<Worker>,
-    /// Claims so far.
-    pub holds: Hold,
-    /// When the rate limit lets the next call through; never in the past.
+    /// The number of claims so far.
+    pub claims: ClaimId,
+    /// The time when the rate limit lets the next call through; never in the past.
     pub let_through_at: Tick,
-    /// Whoever reads the message from now on finds a reason to reject it: a configuration that changed, or poison.
+    /// Every later reader of the message finds a reason to reject it: a changed configuration, or poison.
     pub has_reason: bool,
-    /// A rejection is written down under the key.
+    /// The database has a rejection under the key.
     pub mark: bool,
     /// The rejection is published.
     pub is_rejected: bool,
-    /// A worker gave up an answer that it had, of a record that was still its own.
-    pub gave_up: bool,
+    /// A worker discarded an answer of a record that it still held.
+    pub discarded_an_answer: bool,
     pub faults: Faults,
 }
 
-/// What may go wrong still.
+/// The number of faults that may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Faults {
-    /// Workers die.
+    /// A worker dies.
     pub crashes: u8,
-    /// Leases run out under workers that live.
+    /// A lease expires under a live worker.
     pub pauses: u8,
-    /// Requests, answers, and answers of the database and the broker are lost.
+    /// A request or an answer is lost: of the connector, the database or the broker.
     pub losses: u8,
-    /// The connector refuses, or asks to try later.
-    pub noes: u8,
-    /// Sessions of a consumer end: what they delivered is delivered again.
+    /// The connector declines, or asks for a later try.
+    pub provider_errors: u8,
+    /// A consumer's session ends, and its deliveries come again.
     pub breaks: u8,
-    /// A worker's presence is seen gone, while it is dead or while it still calls.
+    /// The presence of a worker is missing, because it is dead or while it still calls.
     pub takeovers: u8,
-    /// Other jobs take a permit.
+    /// Another job takes a permit.
     pub others: u8,
-    /// Other jobs reserve the rate limit. Where this is 0 there is no limit.
+    /// Another job reserves the rate limit. If this is 0, there is no limit.
     pub waits: u8,
-    /// Readers find a reason to reject the message.
+    /// A reason to reject the message appears.
     pub reasons: u8,
-    /// Workers restart with a configuration that names another account.
+    /// A worker restarts with a configuration that names another account.
     pub moves: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Message {
     Ready,
-    /// And not acknowledged.
+    /// Delivered, but not acknowledged.
     Delivered,
     Gone,
 }
 
-/// A holder is a claim's own number, not a worker's.
-pub type Hold = u8;
+/// The number of a claim, not of a worker.
+pub type ClaimId = u8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Row {
@@ -100,12 +101,12 @@ pub struct Row {
     pub is_in_doubt: bool,
     /// The account that was called last.
     pub account: Option<Account>,
-    pub holder: Option<Hold>,
-    /// The claim that has begun no call.
-    pub uncalled_holder: Option<Hold>,
+    pub holder: Option<ClaimId>,
+    /// The holder, if its claim has begun no call.
+    pub uncalled_holder: Option<ClaimId>,
     pub due_at: Option<Tick>,
     pub event: Option<Event>,
-    /// No column. A call was let through, and no holder has written down that nothing came of it.
+    /// A call was let through, and no holder has recorded that it had no effect. No column stores this.
     pub is_unsettled: bool,
 }
 
@@ -119,13 +120,13 @@ pub enum State {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Event {
-    pub id: Hold,
+    pub id: ClaimId,
     pub is_published: bool,
-    pub holder: Option<Hold>,
+    pub holder: Option<ClaimId>,
     pub due_at: Option<Tick>,
 }
 
-/// An account at the provider. Each knows its own links and keys alone.
+/// An account at the provider. Each has its own links and keys.
 pub type Account = u8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,10 +144,10 @@ pub struct Request {
     pub sent_at: Tick,
 }
 
-/// Whose call it is, and which of theirs.
+/// A call, by its claim and its attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Call {
-    pub hold: Hold,
+    pub claim: ClaimId,
     pub attempt: u8,
 }
 
@@ -157,23 +158,23 @@ pub struct Worker {
     pub account: Account,
     /// It has a delivery to acknowledge.
     pub acknowledges: bool,
-    /// The session that brought that delivery goes on.
+    /// The session of that delivery is still open.
     pub has_delivery: bool,
-    /// Of the worker's one permit for the connector, apart from the record that is its own.
+    /// The worker's one permit for the connector, as far as other jobs use it.
     pub permit: Permit,
-    /// It acknowledges another job's delivery of a session that has ended.
+    /// It is about to acknowledge another job's delivery of an ended session.
     pub acknowledges_stale: bool,
-    /// Only where nothing wakes a session: it reads no more deliveries.
-    pub is_deaf: bool,
+    /// It reads no more deliveries. Possible only if nothing wakes a session.
+    pub reads_nothing: bool,
 }
 
-/// Who has a permit.
+/// The user of a permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Permit {
     Free,
-    /// Another job's.
+    /// Another job has it.
     Other,
-    /// Only where permits are not given back.
+    /// It was never returned. Possible only with that flaw.
     Lost,
 }
 
@@ -185,19 +186,19 @@ impl Worker {
         has_delivery: false,
         permit: Permit::Free,
         acknowledges_stale: false,
-        is_deaf: false,
+        reads_nothing: false,
     };
 
-    /// Nothing is left to be done for the job here.
+    /// Says whether this worker has nothing left to do for the job.
     fn is_idle(&self) -> bool {
         self.doing == Doing::Nothing && !self.acknowledges
     }
 
-    /// Whether another job may take its permit.
+    /// Says whether another job may take its permit.
     pub fn has_permit(&self) -> bool {
         let is_its_own = matches!(
             self.doing,
-            Doing::Accepting { is_admitted: true } | Doing::Holding { .. } | Doing::Calling { .. }
+            Doing::Accepting { is_admitted: true } | Doing::Claimed { .. } | Doing::Calling { .. }
         );
         self.permit == Permit::Free && !is_its_own
     }
@@ -208,54 +209,54 @@ pub enum Doing {
     Nothing,
     /// A delivery waits for a permit and a reservation.
     Waiting,
-    /// A delivery is to be written down: with its first call, or parked.
+    /// A delivery is about to be accepted: with its first call, or parked.
     Accepting {
         is_admitted: bool,
     },
-    /// A rejection is to be published.
+    /// A rejection is about to be published.
     Rejecting,
-    /// A repeat of a finished job is to be answered.
+    /// The stored result is about to be published again to a duplicate.
     Replaying {
-        event: Hold,
+        event: ClaimId,
     },
-    /// A row is its own, or was.
-    Holding {
-        hold: Hold,
+    /// Has claimed the row, and may have lost it since.
+    Claimed {
+        claim: ClaimId,
         granted_at: Tick,
         known: Known,
         next: Prepared,
     },
     Calling {
-        hold: Hold,
+        claim: ClaimId,
         granted_at: Tick,
         known: Known,
         sent_at: Tick,
         answer: Option<Answer>,
     },
-    /// Only where a conclusion is one write and its event another.
+    /// Possible only if a conclusion and its event are two writes.
     Recording {
-        hold: Hold,
+        claim: ClaimId,
     },
-    /// An event is its own to tell, or was.
+    /// Has claimed an event to publish, and may have lost it since.
     EventProgress {
-        event: Hold,
-        hold: Hold,
+        event: ClaimId,
+        claim: ClaimId,
         tried: Option<bool>,
     },
 }
 
-/// How far the next step is prepared.
+/// The preparation of the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Prepared {
     Nothing,
-    /// Claimed, and let through.
+    /// The row is claimed, and the rate limit lets the call through.
     LetThrough,
-    /// The row came with its first call counted.
+    /// The acceptance already counted the first call.
     FirstCall,
-    /// Decided, and not yet on disk.
+    /// Decided, but not recorded yet.
     CallDecided,
     LookUpDecided,
-    /// On disk.
+    /// Recorded in the database.
     Call,
     LookUp,
 }
@@ -263,12 +264,12 @@ pub enum Prepared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Answer {
     Link(u8),
-    Refused,
+    Declined,
     TryLater,
 }
 
 impl Row {
-    pub fn write_down(&mut self, known: &Known) {
+    pub fn copy_from(&mut self, known: &Known) {
         self.attempts = known.attempts;
         self.first_called_at = known.first_called_at;
         self.last_called_at = known.last_called_at.max(self.last_called_at);
@@ -278,14 +279,14 @@ impl Row {
 }
 
 impl Event {
-    /// A fresh event is held under its own id.
-    pub fn held_by(id: Hold) -> Self {
+    /// Builds a new event, which its own id holds.
+    pub fn held_by(id: ClaimId) -> Self {
         Self { id, is_published: false, holder: Some(id), due_at: Some(NOW + LEASE) }
     }
 }
 
 impl System {
-    /// A job in the queue, and nothing done.
+    /// Builds the first state: a job in the queue.
     pub fn new(workers: usize, faults: Faults) -> Self {
         Self {
             message: Message::Ready,
@@ -294,17 +295,17 @@ impl System {
             links: Vec::new(),
             results: Vec::new(),
             workers: vec![Worker::IDLE; workers],
-            holds: 0,
+            claims: 0,
             let_through_at: NOW,
             has_reason: false,
             mark: false,
             is_rejected: false,
-            gave_up: false,
+            discarded_an_answer: false,
             faults,
         }
     }
 
-    /// Nothing is left to be done for the job.
+    /// Says whether nothing is left to do for the job.
     pub fn is_quiet(&self) -> bool {
         self.message == Message::Gone
             && self.workers.iter().all(Worker::is_idle)
@@ -315,15 +316,15 @@ impl System {
             })
     }
 
-    pub fn next_hold(&mut self) -> Hold {
-        self.holds += 1;
-        self.holds
+    pub fn next_claim(&mut self) -> ClaimId {
+        self.claims += 1;
+        self.claims
     }
 
-    /// So many ticks later.
+    /// Lets so many ticks pass.
     pub fn pass(&mut self, ticks: Tick) {
         let later = |tick: &mut Tick| *tick = tick.saturating_sub(ticks);
-        // How long something has been due, or out of use, is no difference.
+        // It makes no difference how long something has been due or expired.
         let until = |end: Tick| move |tick: &mut Tick| *tick = tick.saturating_sub(ticks).max(end);
         until(NOW)(&mut self.let_through_at);
         if let Some(row) = &mut self.row {
@@ -334,7 +335,7 @@ impl System {
         self.requests.iter_mut().for_each(|request| later(&mut request.sent_at));
         self.links.iter_mut().for_each(|link| later(&mut link.made_at));
         for worker in &mut self.workers {
-            if let Doing::Holding { granted_at, known, .. } | Doing::Calling { granted_at, known, .. } =
+            if let Doing::Claimed { granted_at, known, .. } | Doing::Calling { granted_at, known, .. } =
                 &mut worker.doing
             {
                 until(NOW - LEASE)(granted_at);
@@ -346,7 +347,7 @@ impl System {
         }
     }
 
-    /// A worker dies, and another one starts in its place.
+    /// Kills a worker and starts another one in its place.
     pub fn restart(&mut self, number: usize, account: Account) {
         let started = Worker { account, ..Worker::IDLE };
         if std::mem::replace(&mut self.workers[number], started).has_delivery {
@@ -354,24 +355,24 @@ impl System {
         }
     }
 
-    pub fn hear_result(&mut self, id: Hold) {
+    pub fn receive_result(&mut self, id: ClaimId) {
         if !self.results.contains(&id) {
             self.results.push(id);
         }
     }
 
-    /// The connector's answer reaches whoever waits for it still.
+    /// Gives the connector's answer to the worker that still waits for it.
     pub fn answer(&mut self, of: Call, answered: Answer) {
         for worker in &mut self.workers {
-            if let Doing::Calling { hold, known, answer, .. } = &mut worker.doing
-                && (Call { hold: *hold, attempt: known.attempts }) == of
+            if let Doing::Calling { claim, known, answer, .. } = &mut worker.doing
+                && (Call { claim: *claim, attempt: known.attempts }) == of
             {
                 *answer = Some(answered);
             }
         }
     }
 
-    /// A record waits for a worker.
+    /// Says whether a record waits for a worker.
     pub fn has_due_work(&self) -> bool {
         self.row.as_ref().is_some_and(|row| row.due_at.is_some_and(|due_at| due_at <= NOW))
     }
@@ -380,20 +381,20 @@ impl System {
         self.let_through_at <= NOW
     }
 
-    /// A link that a worker has in its hands and has not written down yet.
-    pub fn has_link_of(&self, claim: Hold) -> bool {
+    /// Says whether a worker has a link that it has not recorded yet.
+    pub fn has_link_of(&self, holder: ClaimId) -> bool {
         self.workers.iter().any(|worker| {
-            matches!(worker.doing, Doing::Holding { hold, known, .. }
-                if hold == claim && matches!(known.came_to, CameTo::Link(_)))
+            matches!(worker.doing, Doing::Claimed { claim, known, .. }
+                if claim == holder && matches!(known.last_outcome, LastOutcome::Link(_)))
         })
     }
 
-    /// The holds that workers believe in.
-    pub fn holds_of_the_living(&self) -> impl Iterator<Item = Hold> {
+    /// Lists the claims that live workers still rely on.
+    pub fn claims_of_live_workers(&self) -> impl Iterator<Item = ClaimId> {
         self.workers.iter().filter_map(|worker| match worker.doing {
-            Doing::Holding { hold, .. } | Doing::Calling { hold, .. } | Doing::EventProgress { hold, .. } => {
-                Some(hold)
-            }
+            Doing::Claimed { claim, .. }
+            | Doing::Calling { claim, .. }
+            | Doing::EventProgress { claim, .. } => Some(claim),
             Doing::Nothing
             | Doing::Waiting
             | Doing::Accepting { .. }

@@ -1,10 +1,10 @@
-//! The effect of each step.
+//! Applies each step to the state.
 
 use payout_link_worker::domain::{Conclusion, ConnectorError, Finding, Outcome, ReplayRule, retry::Next};
 
 use crate::{
     flaws::Flaw,
-    known::{CameTo, Known, link, number},
+    known::{Known, LastOutcome, link, number},
     protocol::{Protocol, circumstances},
     state::{
         Account, Answer, Call, Doing, Event, LEASE, Link, NOW, Permit, Prepared, Request, Row, State, System,
@@ -13,9 +13,9 @@ use crate::{
 };
 
 impl Protocol {
-    pub fn decide_and_go(&self, system: &mut System, worker: usize, is_heard: bool) {
-        let Doing::Holding { hold, granted_at, known, next } = system.workers[worker].doing else { return };
-        let decided = |next| Doing::Holding { hold, granted_at, known, next };
+    pub fn decide_and_go(&self, system: &mut System, worker: usize, is_answered: bool) {
+        let Doing::Claimed { claim, granted_at, known, next } = system.workers[worker].doing else { return };
+        let decided = |next| Doing::Claimed { claim, granted_at, known, next };
         let is_let_through = matches!(next, Prepared::LetThrough | Prepared::FirstCall);
         let waits_until = if is_let_through { NOW } else { system.let_through_at };
         let account = system.workers[worker].account;
@@ -37,35 +37,36 @@ impl Protocol {
             }
             Next::Conclude(conclusion) => {
                 let after = self.conclude(system, worker, &conclusion);
-                if is_heard { after } else { decided(Prepared::Nothing) }
+                if is_answered { after } else { decided(Prepared::Nothing) }
             }
         };
     }
 
-    /// The holder's alone, at any time.
+    /// Postpones the record, at any time, if the claim still holds it.
     fn postpone(&self, system: &mut System, worker: usize, due_at: Tick) {
-        let Doing::Holding { hold, known, .. } = system.workers[worker].doing else { return };
-        if let Some(row) = system.row.as_mut().filter(|row| self.is_held(row, hold)) {
-            row.write_down(&known);
+        let Doing::Claimed { claim, known, .. } = system.workers[worker].doing else { return };
+        if let Some(row) = system.row.as_mut().filter(|row| self.is_held(row, claim)) {
+            row.copy_from(&known);
             row.is_unsettled = known.is_in_doubt;
             (row.holder, row.uncalled_holder, row.due_at) = (None, None, Some(due_at));
         }
         system.workers[worker].doing = Doing::Nothing;
-        if self.is(Flaw::PermitKept) {
+        if self.is(Flaw::PermitNotReturned) {
             system.workers[worker].permit = Permit::Lost;
         }
     }
 
     fn conclude(&self, system: &mut System, worker: usize, conclusion: &Conclusion) -> Doing {
-        let Worker { doing: Doing::Holding { hold, known, .. }, account, .. } = system.workers[worker] else {
+        let Worker { doing: Doing::Claimed { claim, known, .. }, account, .. } = system.workers[worker]
+        else {
             return Doing::Nothing;
         };
         let Some(row) = system.row.as_mut() else { return Doing::Nothing };
-        if !self.is_held(row, hold) {
-            // An earlier try was committed and its answer lost, where the row carries our own event.
-            let is_ours = row.event.is_some_and(|event| event.id == hold);
+        if !self.is_held(row, claim) {
+            // If the row carries our own event, an earlier write was committed and its answer lost.
+            let is_ours = row.event.is_some_and(|event| event.id == claim);
             return if is_ours {
-                Doing::EventProgress { event: hold, hold, tried: None }
+                Doing::EventProgress { event: claim, claim, tried: None }
             } else {
                 Doing::Nothing
             };
@@ -80,13 +81,13 @@ impl Protocol {
         };
         (row.holder, row.uncalled_holder, row.due_at) = (None, None, None);
         if self.is(Flaw::EventApart) {
-            return Doing::Recording { hold };
+            return Doing::Recording { claim };
         }
-        row.event = Some(Event::held_by(hold));
-        Doing::EventProgress { event: hold, hold, tried: None }
+        row.event = Some(Event::held_by(claim));
+        Doing::EventProgress { event: claim, claim, tried: None }
     }
 
-    /// Whether the replay rule leaves no other way.
+    /// Says whether the replay rule leaves no way to resolve the outcome.
     fn is_unknowable(&self, known: &Known, account: Account) -> bool {
         let is_elsewhere = known.account.is_some_and(|called| called != account);
         known.is_in_doubt
@@ -96,18 +97,18 @@ impl Protocol {
                 ReplayRule::LookUp(_) | ReplayRule::SameKey { look_up: Some(_), .. } => false,
                 ReplayRule::SameKey { window, look_up: None } => {
                     let ends = known.first_called_at.unwrap_or(NOW) + ticks(window) - 2 * LEASE;
-                    known.came_to == CameTo::Refused || NOW >= ends
+                    known.last_outcome == LastOutcome::Declined || NOW >= ends
                 }
             }
     }
 
     pub fn renew(&self, system: &mut System, worker: usize, next: Prepared) {
-        let Worker { doing: Doing::Holding { hold, mut known, .. }, account, .. } = system.workers[worker]
+        let Worker { doing: Doing::Claimed { claim, mut known, .. }, account, .. } = system.workers[worker]
         else {
             return;
         };
-        let row = system.row.as_mut().filter(|row| self.is_held(row, hold));
-        // A call is begun under a lease that runs still: what it was decided by may be long past.
+        let row = system.row.as_mut().filter(|row| self.is_held(row, claim));
+        // A call begins only under a lease that has not expired: the decision to call may be old.
         let is_stale = |row: &&mut Row| {
             next == Prepared::Call && row.due_at <= Some(NOW) && !self.is(Flaw::StaleDecision)
         };
@@ -118,23 +119,23 @@ impl Protocol {
                     known.attempts += 1;
                     known.first_called_at.get_or_insert(NOW);
                     known.last_called_at = Some(NOW);
-                    known.account = self.remembered(account);
+                    known.account = self.stored_account(account);
                 }
-                row.write_down(&known);
+                row.copy_from(&known);
                 if next == Prepared::Call {
                     row.is_unsettled = true;
-                    if !self.is(Flaw::CallNotWrittenDown) {
+                    if !self.is(Flaw::CallNotRecorded) {
                         row.uncalled_holder = None;
                     }
                 }
                 row.due_at = Some(NOW + LEASE);
-                Doing::Holding { hold, granted_at: NOW, known, next }
+                Doing::Claimed { claim, granted_at: NOW, known, next }
             }
         };
     }
 
     pub fn send(&self, system: &mut System, worker: usize) {
-        let Worker { doing: Doing::Holding { hold, granted_at, mut known, next }, account, .. } =
+        let Worker { doing: Doing::Claimed { claim, granted_at, mut known, next }, account, .. } =
             system.workers[worker]
         else {
             return;
@@ -148,7 +149,7 @@ impl Protocol {
                 self.reserve(system);
             }
             if self.is(Flaw::LeasedBeforeLetThrough) || self.is(Flaw::AcceptedAsCalled) {
-                let row = system.row.as_mut().filter(|row| self.is_held(row, hold));
+                let row = system.row.as_mut().filter(|row| self.is_held(row, claim));
                 if let Some(row) = row {
                     row.is_unsettled = true;
                 }
@@ -156,16 +157,19 @@ impl Protocol {
             known.attempts += 1;
             known.first_called_at.get_or_insert(granted_at);
             known.last_called_at = Some(granted_at);
-            known.account = self.remembered(account);
+            known.account = self.stored_account(account);
         }
         let key = if self.is(Flaw::NewKeyPerAttempt) { known.attempts } else { 0 };
-        let of = Call { hold, attempt: known.attempts };
+        let of = Call { claim, attempt: known.attempts };
         system.requests.push(Request { of, key, account, sent_at: NOW });
-        system.workers[worker].doing = Doing::Calling { hold, granted_at, known, sent_at: NOW, answer: None };
+        system.workers[worker].doing =
+            Doing::Calling { claim, granted_at, known, sent_at: NOW, answer: None };
     }
 
     pub fn look_up(&self, system: &mut System, worker: usize) {
-        let Doing::Holding { hold, granted_at, mut known, .. } = system.workers[worker].doing else { return };
+        let Doing::Claimed { claim, granted_at, mut known, .. } = system.workers[worker].doing else {
+            return;
+        };
         let account = system.workers[worker].account;
         let finding = match system.links.iter().position(|link| link.account == account) {
             None => Finding::NotFound { status_code: 200 },
@@ -173,29 +177,29 @@ impl Protocol {
         };
         let mut progress = known.progress();
         progress.record_finding(finding, self.rule, &circumstances(account));
-        known.learn(&progress);
-        system.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
+        known.copy_changes(&progress);
+        system.workers[worker].doing = Doing::Claimed { claim, granted_at, known, next: Prepared::Nothing };
     }
 
     #[expect(clippy::unused_self, reason = "a step as the others are")]
-    pub fn hear(&self, system: &mut System, worker: usize) {
-        let Doing::Calling { hold, granted_at, mut known, answer, .. } = system.workers[worker].doing else {
+    pub fn record_answer(&self, system: &mut System, worker: usize) {
+        let Doing::Calling { claim, granted_at, mut known, answer, .. } = system.workers[worker].doing else {
             return;
         };
         let error = || ConnectorError::unanswered("");
         let outcome = match answer {
             Some(Answer::Link(number)) => Outcome::Created(link(number)),
-            Some(Answer::Refused) => Outcome::Declined(error()),
+            Some(Answer::Declined) => Outcome::Declined(error()),
             Some(Answer::TryLater) => Outcome::TryLater { error: error(), retry_after: None },
             None => Outcome::Unknown(error()),
         };
         let mut progress = known.progress();
         progress.record(outcome, at(NOW));
-        known.learn(&progress);
-        system.workers[worker].doing = Doing::Holding { hold, granted_at, known, next: Prepared::Nothing };
+        known.copy_changes(&progress);
+        system.workers[worker].doing = Doing::Claimed { claim, granted_at, known, next: Prepared::Nothing };
     }
 
-    /// A key is good for the window, counted from what was made under it.
+    /// Carries out a request. A key counts for the window, from the first link that was made with it.
     pub fn carry_out(&self, system: &mut System, place: usize) {
         let Request { of, key, account, .. } = system.requests.remove(place);
         let known = match self.rule {
@@ -211,21 +215,21 @@ impl Protocol {
         system.answer(of, Answer::Link(u8::try_from(number).unwrap()));
     }
 
-    pub fn publish(&self, system: &mut System, worker: usize, arrives: bool, is_heard: bool) {
-        let Doing::EventProgress { event, hold, .. } = system.workers[worker].doing else { return };
+    pub fn publish(&self, system: &mut System, worker: usize, arrives: bool, is_answered: bool) {
+        let Doing::EventProgress { event, claim, .. } = system.workers[worker].doing else { return };
         if arrives {
-            let id = if self.is(Flaw::NewEventId) { 100 + hold } else { event };
-            system.hear_result(id);
+            let id = if self.is(Flaw::NewEventId) { 100 + claim } else { event };
+            system.receive_result(id);
         }
-        let tried = Some(is_heard || self.is(Flaw::PublishedUnconfirmed));
-        system.workers[worker].doing = Doing::EventProgress { event, hold, tried };
+        let tried = Some(is_answered || self.is(Flaw::PublishedUnconfirmed));
+        system.workers[worker].doing = Doing::EventProgress { event, claim, tried };
     }
 
     #[expect(clippy::unused_self, reason = "a step as the others are")]
     pub fn delivered(&self, system: &mut System, worker: usize) {
-        let Doing::EventProgress { hold, tried, .. } = system.workers[worker].doing else { return };
+        let Doing::EventProgress { claim, tried, .. } = system.workers[worker].doing else { return };
         let event = system.row.as_mut().and_then(|row| row.event.as_mut());
-        if let Some(event) = event.filter(|event| event.holder == Some(hold)) {
+        if let Some(event) = event.filter(|event| event.holder == Some(claim)) {
             event.is_published |= tried == Some(true);
             event.holder = None;
             event.due_at = (!event.is_published).then_some(NOW);

@@ -1,6 +1,6 @@
--- Records as the worker makes them, by the same steps: accepted (here), concluded, told. What a table is like that has grown
--- so, its pages with room left where the first version of a row was, is what new records have to do with. Their ids are
--- in the order of time, as the worker's own are.
+-- Inserts accepted records, in the first of the worker's three steps: accepted, concluded, delivered. A table that
+-- grows this way has free space in its pages where the first versions of rows were, as in production. Ids are in the
+-- order of time, as the worker's are.
 INSERT INTO payout_links (
     id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency, destination_currency,
     request, state, attempts, first_called_at, last_called_at, due_at, holder, created_at

@@ -1,4 +1,4 @@
--- All that is open, with an event that is to be told.
+-- Concludes all open records, each with an event to deliver.
 WITH concluded AS (
     UPDATE payout_links SET
         state = 'created', payout_status = 'PAYOUT_REQUIRES_FULFILLMENT', connector_payout_id = 'plink_' || merchant_payout_id,

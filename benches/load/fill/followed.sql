@@ -1,4 +1,4 @@
--- Created links that nobody has claimed, from $1 to $2, made over the last days. Each is due within the next hour.
+-- Inserts created links from $1 to $2, of the last days, that nobody has claimed. Each is due within the next hour.
 INSERT INTO payout_links (
     id, merchant_id, merchant_payout_id, request_fingerprint, connector, amount_minor, currency, destination_currency,
     state, attempts, first_called_at, last_called_at, created_at, concluded_at, payout_status, connector_payout_id, result,

@@ -1,5 +1,5 @@
-//! A history in files: JSON Lines, one object a line. Unknown fields are ignored, so that what other programs
-//! write (the sandbox's ledger, its receiver's list) can be given as it is.
+//! Reads a history from files of JSON Lines, one object a line. Unknown fields are ignored, so the output of other
+//! programs (the sandbox's ledger, its receiver's list) needs no change.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,22 +14,22 @@ use serde_json::value::RawValue;
 
 use crate::{DeadLetter, History, Leak, Link, Published, ReceivedMessage, Rule, Secrets, Webhook, key};
 
-/// Where each part is; what is absent is empty.
+/// The files of a history. An absent file counts as empty.
 #[derive(Debug, Default)]
 pub struct Files {
-    /// Jobs that were published.
+    /// Published jobs.
     pub published: Option<PathBuf>,
     /// Results and replies.
     pub results: Option<PathBuf>,
     /// Dead letters.
     pub dead_letters: Option<PathBuf>,
-    /// Webhooks as the merchants received them.
+    /// Webhooks that the merchants received.
     pub webhooks: Option<PathBuf>,
-    /// Links, as the provider has them.
+    /// Links that the provider has.
     pub ledger: Option<PathBuf>,
     /// Calls that reached the provider.
     pub calls: Option<PathBuf>,
-    /// Searched for secrets, and for nothing else.
+    /// Logs, which are only searched for secrets.
     pub logs: Vec<PathBuf>,
 }
 
@@ -89,7 +89,7 @@ struct DeadLetterLine {
     reason: Option<String>,
 }
 
-/// As the sandbox's receiver lists them.
+/// A webhook in the format of the sandbox's receiver.
 #[derive(Deserialize)]
 struct WebhookLine {
     id: Option<String>,
@@ -101,7 +101,7 @@ struct WebhookLine {
     body: Box<RawValue>,
 }
 
-/// As the sandbox's ledger has them.
+/// A link in the format of the sandbox's ledger.
 #[derive(Deserialize)]
 struct LinkLine {
     id: String,
@@ -116,7 +116,7 @@ struct ChangeLine {
     status: String,
 }
 
-/// As the sandbox's ledger has them.
+/// A call in the format of the sandbox's ledger.
 #[derive(Deserialize)]
 struct CallLine {
     #[serde(default = "create")]
@@ -155,12 +155,12 @@ fn create() -> String {
 
 /// Reads all files.
 ///
+/// `rule` returns the replay rule of a connector, by its name; `None` is the default connector. `idempotency_key`
+/// returns the key under which a payout is called, by `merchant_id` and `merchant_payout_id`.
+///
 /// # Errors
 ///
 /// Returns an error if a file cannot be read or names an unknown connector.
-///
-/// `rule`: the replay rule of a connector, by its name; `None` for the default one. `idempotency_key`: what a payout is called
-/// under at its connector, by `merchant_id` and `merchant_payout_id`.
 pub fn read(
     files: &Files,
     secrets: &Secrets,
@@ -243,7 +243,7 @@ pub fn read(
     if let Some(path) = &files.ledger {
         for (_, line) in lines::<LinkLine>(path)? {
             let line = line?;
-            // A reference that no published job accounts for is a key of its own: a link without a record.
+            // A reference without a published job becomes a key of its own: a link without a record.
             let key = by_reference.get(&line.reference).cloned().unwrap_or(line.reference);
             let entered =
                 line.history.map(|changes| changes.into_iter().map(|change| change.status).collect());
@@ -273,7 +273,7 @@ impl Money {
     }
 }
 
-/// A body is an object, or a string that holds one byte for byte.
+/// Returns the bytes of a body, which is an object or a string that holds one byte for byte.
 fn text(body: &RawValue) -> String {
     serde_json::from_str(body.get()).unwrap_or_else(|_| body.get().to_owned())
 }
@@ -286,7 +286,7 @@ fn open(path: &Path) -> Result<BufReader<File>, FileError> {
     File::open(path).map(BufReader::new).map_err(|error| FileError::Io(path.to_owned(), error))
 }
 
-/// Lines that are not empty, with their numbers from 1.
+/// Reads the lines that are not empty, with their numbers from 1.
 fn lines<T: DeserializeOwned>(
     path: &Path,
 ) -> Result<impl Iterator<Item = (usize, Result<T, FileError>)>, FileError> {

@@ -1,24 +1,25 @@
-//! The history checker: it reads what was published, created, delivered and stored, and finds every broken rule of the contract.
+//! The history checker: reads everything that was published, created, delivered and stored, and finds every broken
+//! rule of the contract.
 //!
 //! | rule | says |
 //! | --- | --- |
-//! | R1 | every published job is accounted for: a record, or a rejection and a dead letter |
-//! | R2 | at most one link per key at the connector |
-//! | R3 | a `created` record's link is the connector's link |
-//! | R4 | no `failed` record has a link at the connector |
-//! | R5 | `unknown` only where the replay rule left no other way, and never silently |
-//! | R6 | at least one result per event, and its content never changes between repeats |
-//! | R7 | at least one webhook per event, the same in every repeat, unless the merchant said 410 or the schedule ran out |
+//! | R1 | every published job has a record, or a rejection and a dead letter |
+//! | R2 | a key has at most one link at the provider |
+//! | R3 | a `created` record's link is the provider's link |
+//! | R4 | no `failed` record has a link at the provider |
+//! | R5 | a record is `unknown` only if the replay rule left no other way, and never silently |
+//! | R6 | an event has at least one result, and its content never changes between repeats |
+//! | R7 | an event has at least one webhook, always the same, unless the merchant answered 410 or the schedule ended |
 //! | R8 | a conflicting job never changes the first |
-//! | R9 | results and webhooks carry ids that make repeats recognisable |
-//! | R10 | nothing is left open, leased or undelivered when all is quiet |
-//! | R11 | no secret in any of it |
+//! | R9 | results and webhooks carry ids that make repeats recognizable |
+//! | R10 | nothing stays open, leased or undelivered |
+//! | R11 | no secret is in results, webhooks, database or logs |
 //! | R12 | a message is accepted or rejected, never both, in any order |
-//! | R13 | no record is `unknown` unless a creating call of it reached the provider, or a proxy in front of it |
-//! | R14 | due work is taken up within its bound while its provider is well |
-//! | R15 | once all faults are repaired, every minute finishes something until nothing is left, and nothing is overdue at the end |
-//! | R16 | a link whose answer reached a worker that lived on is the link of its record |
-//! | R17 | a result is published within its bound while RabbitMQ, the database and the workers are well: it waits for no merchant and for no requester |
+//! | R13 | a record is `unknown` only if a create call reached the provider, or a proxy in front of it |
+//! | R14 | due work is claimed within its bound while its provider is well |
+//! | R15 | after all faults are healed, every minute finishes something until nothing is left, and nothing is overdue at the end |
+//! | R16 | a link whose answer reached a worker is the link of its record, if the worker lived until the record was concluded |
+//! | R17 | a result is published within its bound while RabbitMQ, the database and the workers are well; it waits for no merchant and no requester |
 //! | R18 | the sequences of a record's results have no gap, and no sequence has two ids |
 //! | R19 | the webhooks of a record arrive in sequence, repeats aside |
 //! | R20 | nothing follows a final status, but `succeeded` after `cancelled` or `expired`, and `reversed` after `succeeded` |
@@ -26,13 +27,13 @@
 //! | R22 | no cancelled or expired link is announced as paid without the provider saying so |
 //! | R23 | a record is concluded again by an operator's act alone, and each such act concludes it once |
 //!
-//! R13 to R17 need evidence that only a run can collect (`called`, `overdue`, `progress`, `overdue_at_end`,
-//! `answered`, `unpublished`), and so does the last status of R21 (`asked_later`). R21 and R22 need the history of each
-//! link. Without it they find nothing.
+//! Only a run that samples the system can collect the evidence for R13 to R17 (`called`, `overdue`, `progress`,
+//! `overdue_at_end`, `answered`, `unpublished`) and for the last status of R21 (`asked_later`). R21 and R22 need the
+//! history of each link, and find nothing without it.
 //!
-//! It shares no code with what it judges: the caller reads the database, and says what the idempotency keys are.
-//! `check` goes through a history once: its cost grows with its length. `docs/reference/history-checker.md` has the
-//! files' formats.
+//! The checker shares no code with the worker: the caller reads the database and provides the idempotency keys.
+//! `check` reads a history once, so its cost grows linearly. `docs/reference/history-checker.md` describes the
+//! formats of the files.
 
 mod files;
 mod liveness;
@@ -64,11 +65,11 @@ pub enum Rule {
 /// A job that RabbitMQ confirmed.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// Its own, however often its key is used.
+    /// The `message_id`. Each message has its own, even if several have the same key.
     pub message_id: String,
-    /// Whose `merchant_payout_id` it is, and that: see [`key`].
+    /// The key of the payout: see [`key`].
     pub key: String,
-    /// What the request means: two that differ in it are in conflict.
+    /// The meaning of the request. Two requests with different fingerprints are in conflict.
     pub fingerprint: String,
     /// `1250 EUR`: minor units and currency.
     pub amount: String,
@@ -80,7 +81,7 @@ pub struct Published {
     pub wants_webhook: bool,
     /// Whether it has a `reply_to`.
     pub wants_reply: bool,
-    /// It came when its key's record was concluded already, and is owed an answer of its own.
+    /// The message came after its key's record was concluded, so it needs a result of its own.
     pub came_late: bool,
 }
 
@@ -89,20 +90,20 @@ pub struct Published {
 pub struct Link {
     /// The provider's id.
     pub id: String,
-    /// The key of the job that it was made for: see [`key`].
+    /// The key of the job for which it was created: see [`key`].
     pub key: String,
     /// `1250 EUR`: minor units and currency.
     pub amount: String,
     /// The URL, if the provider shows it.
     pub url: Option<String>,
-    /// Every status that it entered, the first one included, in the words of events or of the sandbox.
+    /// Every status that the link entered, the first one included, in the words of events or of the sandbox.
     pub history: Option<Vec<String>>,
 }
 
 /// A row of the database, with the event of its conclusion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// See [`key`].
+    /// The key of the payout: see [`key`].
     pub key: String,
     /// `1250 EUR`: minor units and currency.
     pub amount: String,
@@ -116,7 +117,7 @@ pub struct Record {
     pub leased: bool,
     /// Whether its `due_at` has passed.
     pub due: bool,
-    /// Outcomes of its creating calls, in their order.
+    /// The outcomes of its create calls, in their order.
     pub calls: Vec<String>,
     /// The event of its conclusion.
     pub event: Option<Event>,
@@ -141,7 +142,7 @@ pub struct Event {
     pub webhook_attempts: u32,
 }
 
-/// An event that came after the first one of its record.
+/// An event after the first one of its record.
 #[derive(Debug, Clone)]
 pub struct LaterEvent {
     /// The key of its record: see [`key`].
@@ -150,7 +151,8 @@ pub struct LaterEvent {
     pub event: Event,
 }
 
-/// An operator's act after which a record is concluded again: `resolve`, `retry`, or a `look-up` that found a link.
+/// An operator's action after which a record is concluded again: `resolve`, `retry`, or a `look-up` that found a
+/// link.
 #[derive(Debug, Clone)]
 pub struct OperatorAction {
     /// The key of the record: see [`key`].
@@ -159,7 +161,7 @@ pub struct OperatorAction {
     pub command: String,
 }
 
-/// The event of a conclusion that another one of the same record followed.
+/// The event of a conclusion that another conclusion of the same record followed.
 #[derive(Debug, Clone)]
 pub struct EarlierEvent {
     /// The key of its record: see [`key`].
@@ -185,7 +187,7 @@ pub struct ReceivedMessage {
     pub link_url: Option<String>,
     /// The event's number in its record, from 1; `None` is the first.
     pub sequence: Option<u32>,
-    /// The body, or anything that is the same only where the body is: a digest.
+    /// The body, or a digest of it.
     pub body: Vec<u8>,
 }
 
@@ -194,7 +196,7 @@ pub struct ReceivedMessage {
 pub struct DeadLetter {
     /// The `message_id` of the job.
     pub message_id: Option<String>,
-    /// Whether its headers say why it was rejected.
+    /// Whether its headers give the reason for its rejection.
     pub has_reason: bool,
 }
 
@@ -209,15 +211,15 @@ pub struct Webhook {
     pub kind: String,
     /// The event's number in its record, from 1; `None` is the first.
     pub sequence: Option<u32>,
-    /// What it was answered, where it was.
+    /// The status of the merchant's answer, if there was one.
     pub status: Option<u16>,
-    /// Whether the signature is right.
+    /// Whether the signature is valid.
     pub is_verified: bool,
     /// The body, or a digest.
     pub body: String,
 }
 
-/// A secret where none may be.
+/// A secret that was found where it must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leak {
     /// The index of the secret, counted from 1. The secret itself is never shown.
@@ -226,7 +228,7 @@ pub struct Leak {
     pub location: String,
 }
 
-/// Everything that a run has left behind.
+/// Everything that a run left behind.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     /// Jobs that RabbitMQ confirmed.
@@ -241,30 +243,31 @@ pub struct History {
     pub messages: Vec<ReceivedMessage>,
     /// Dead letters.
     pub dead: Vec<DeadLetter>,
-    /// In the order in which they arrived.
+    /// Webhooks in the order of their arrival.
     pub webhooks: Vec<Webhook>,
-    /// The later events that the database has. Empty, if nobody read them: R6, R7 and R10 judge the first events alone.
+    /// The later events in the database. If it is empty because the caller did not read them, R6, R7 and R10 judge
+    /// only first events.
     pub later: Vec<LaterEvent>,
-    /// The events of conclusions that others followed: those of one record in their order.
+    /// The events of conclusions that others followed, in their order for each record.
     pub earlier: Vec<EarlierEvent>,
-    /// Operators' acts that conclude records again.
+    /// Operators' actions that conclude records again.
     pub actions: Vec<OperatorAction>,
-    /// Keys with links whose next question is not due yet, so that their last statuses may be unannounced. `None`: nobody
-    /// knows, and R21 judges no last status.
+    /// Keys with links about which the next question is not due yet, so their last statuses may be unannounced. If it
+    /// is `None`, R21 does not judge last statuses.
     pub asked_later: Option<HashSet<String>>,
     /// Jobs still in the queue.
     pub waiting: u32,
-    /// Secrets that were found where none may be.
+    /// Secrets that were found where they must not be.
     pub leaks: Vec<Leak>,
-    /// Keys with a creating call that reached the provider or a proxy in front of it, answered or not. `None`: no
-    /// proxy recorded calls, and R13 is not checked.
+    /// Keys with a create call that reached the provider or a proxy in front of it, answered or not. If it is `None`,
+    /// no proxy recorded calls, and R13 is not checked.
     pub called: Option<HashSet<String>>,
-    /// Message ids under which the queue may have held two messages, of which one may rightly be rejected and one
-    /// accepted: R12 leaves them out.
+    /// Message ids under which the queue may have held two messages. One of them may be rejected and one accepted, so
+    /// R12 leaves them out.
     pub ambiguous: HashSet<String>,
-    /// Called records that were due and that no worker took up: the worst sample of each.
+    /// Called records that were due but not claimed: the worst sample of each.
     pub overdue: Vec<Overdue>,
-    /// Samples after the last fault was repaired, in their order.
+    /// Samples after the last fault was healed, in their order.
     pub progress: Vec<Progress>,
     /// Records and events that were due when the run ended.
     pub overdue_at_end: Vec<Overdue>,
@@ -274,7 +277,7 @@ pub struct History {
     pub unpublished: Vec<Overdue>,
 }
 
-/// A created link in a worker's hands.
+/// A created link whose answer a worker received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
     /// The key of its record: see [`key`].
@@ -283,40 +286,40 @@ pub struct Answered {
     pub link_id: String,
 }
 
-/// Something whose `due_at` had passed when it was looked at.
+/// A sample of a record or event whose `due_at` had passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overdue {
     /// The record's key, or the event's id.
     pub what: String,
-    /// Since `due_at`.
+    /// The time since `due_at`.
     pub overdue: Duration,
-    /// For how long its provider, the ways to it and the database had been well.
+    /// The time since the last fault of its provider, of the connections to it and of the database.
     pub well: Duration,
-    /// How long it may take, with everything that was due before it.
+    /// The allowed time, including the time for everything that was due before.
     pub bound: Duration,
 }
 
-/// How far a run had come at one moment after everything was healed.
+/// A sample of the work after all faults were healed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// The time since the last fault was repaired.
+    /// The time since the last fault was healed.
     pub after: Duration,
-    /// Received results and rejections, each id once, and finished events. It only grows.
+    /// Received results and rejections, each id once, and finished events. The number only grows.
     pub finished: usize,
-    /// Jobs, records and events that still need something.
+    /// Jobs, records and events that are not finished.
     pub left: usize,
 }
 
-/// A rule, and the evidence against it.
+/// A broken rule, with the evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The number of the rule: `R1`.
     pub rule: &'static str,
-    /// What contradicts it, without secrets.
+    /// The evidence, without secrets.
     pub evidence: String,
 }
 
-/// A record's key in one text.
+/// Joins the parts of a record's key in one text.
 pub fn key(merchant_id: &str, merchant_payout_id: &str) -> String {
     if merchant_id.is_empty() {
         merchant_payout_id.to_owned()

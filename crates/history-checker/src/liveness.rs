@@ -1,10 +1,10 @@
-//! R14, R15 and R17: work goes on. They judge samples that a run took from outside, with the run's own bounds.
+//! Judges R14, R15 and R17: work makes progress. The run takes the samples from outside and sets the bounds.
 
 use std::time::Duration;
 
 use super::{History, Overdue, Progress, Violation};
 
-/// How long a repaired system may finish nothing while something is left.
+/// Limits how long a healed system may finish nothing while something is left.
 const STALL: Duration = Duration::from_mins(1);
 
 pub(super) fn check(history: &History) -> Vec<Violation> {
@@ -23,7 +23,7 @@ fn wrong(rule: &'static str, evidence: String) -> Violation {
     Violation { rule, evidence }
 }
 
-/// Each period without progress that is longer than a minute, once, with its length.
+/// Finds each period of more than a minute without progress, once, with its length.
 fn stalls(samples: &[Progress]) -> Vec<Violation> {
     let (mut found, mut from) = (Vec::new(), None::<Progress>);
     let mut longest = None::<(Progress, Progress)>;
@@ -41,14 +41,16 @@ fn stalls(samples: &[Progress]) -> Vec<Violation> {
 }
 
 fn stall((from, to): (Progress, Progress)) -> Violation {
-    let evidence =
-        format!("nothing was finished from {:?} to {:?} after the repair: {to:?}", from.after, to.after);
+    let evidence = format!(
+        "nothing was finished from {:?} to {:?} after the last fault was healed: {to:?}",
+        from.after, to.after
+    );
     wrong("R15", evidence)
 }
 
-/// The worst of two samples of one thing: the one that R14 judges harder.
+/// Compares two samples of the same record or event.
 impl Overdue {
-    /// Returns the one of the two that exceeds its bound by more.
+    /// Returns the sample that exceeds its bound by more.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         let excess = |overdue: &Self| overdue.overdue.min(overdue.well).saturating_sub(overdue.bound);

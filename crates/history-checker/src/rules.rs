@@ -1,4 +1,4 @@
-//! R1 to R13 and R16, each where its evidence is at hand. `statuses` has the rules of what follows a creation.
+//! Judges R1 to R13, R16 and R23. `statuses` judges the changes after a creation.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -9,7 +9,8 @@ use super::{
 
 const REJECTED: &str = "payout_link.rejected";
 
-/// Every rule that the history breaks. `tries`: posts of the webhook schedule, the first included.
+/// Returns a violation for every broken rule. `tries` is the number of attempts in the webhook schedule, the first
+/// one included.
 pub fn check(history: &History, tries: u32) -> Vec<Violation> {
     let known = Known::of(history);
     let mut found = Findings { found: Vec::new(), tries };
@@ -55,26 +56,26 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
     found.found
 }
 
-/// R2 before R10.
+/// Orders violations by the number of their rule: R2 comes before R10.
 fn rank(violation: &Violation) -> (usize, &'static str) {
     (violation.rule.len(), violation.rule)
 }
 
-/// The history, sorted by what belongs together.
+/// The history, grouped by key and by message.
 struct Known<'a> {
     by_key: HashMap<&'a str, OfKey<'a>>,
     /// Received rejections, by the message that they answer.
     rejections: HashMap<Option<&'a str>, Vec<&'a ReceivedMessage>>,
     dead: HashSet<&'a str>,
-    /// Every dead letter, whether it says why or not.
+    /// Every dead letter, with a reason or without.
     dead_lettered: HashSet<&'a str>,
-    /// The results of each message, in the order in which they were received.
+    /// The results of each message, in the order of their arrival.
     answers: HashMap<&'a str, Vec<&'a str>>,
     called: Option<&'a HashSet<String>>,
     ambiguous: &'a HashSet<String>,
 }
 
-/// Everything about one key.
+/// All evidence about one key.
 #[derive(Default)]
 struct OfKey<'a> {
     key: &'a str,
@@ -162,7 +163,8 @@ impl Findings {
         }
     }
 
-    /// Of several requests under one key one is accepted, with all its repeats; every other is rejected.
+    /// Checks that of several requests under one key one is accepted, with all its duplicates, and every other is
+    /// rejected.
     fn jobs(&mut self, known: &Known<'_>, of_key: &OfKey<'_>) {
         let record = of_key.record;
         let accepted = of_key.accepted(known);
@@ -224,7 +226,7 @@ impl Findings {
             }
             "failed" => {
                 self.wrong(!links.is_empty(), "R4", || format!("{record:?} has {links:?}"));
-                // Or it was cancelled before the provider was called.
+                // A cancel before the first call also ends the record as failed.
                 let is_cancelled = event_kind == Some("payout_link.cancelled") && record.calls.is_empty();
                 self.wrong(event_kind != Some("payout_link.failed") && !is_cancelled, "R4", || {
                     format!("{record:?}")
@@ -246,17 +248,17 @@ impl Findings {
 
     fn unknown(&mut self, of_key: &OfKey<'_>, record: &Record, event_kind: Option<&str>) {
         let rule = of_key.jobs.iter().map(|job| job.rule).next();
-        let no_other_way = match rule {
+        let is_unresolvable = match rule {
             Some(Rule::Never) => record.is_unknown,
-            // Where keys can be repeated, only a declined retry leaves no other way, or a key that exists
-            // already. Neither resolves the first call.
+            // With keys, a record may stay unknown only if a later call was declined or the key existed already.
+            // Neither resolves the first call.
             Some(Rule::SameKey) => {
-                let says_no_more = |call: &String| matches!(call.as_str(), "declined" | "already_there");
-                record.is_unknown && record.calls.iter().any(says_no_more)
+                let ends_the_key = |call: &String| matches!(call.as_str(), "declined" | "already_there");
+                record.is_unknown && record.calls.iter().any(ends_the_key)
             }
             Some(Rule::LookUp) | None => false,
         };
-        self.wrong(!no_other_way, "R5", || format!("{record:?} under {rule:?}"));
+        self.wrong(!is_unresolvable, "R5", || format!("{record:?} under {rule:?}"));
         self.wrong(event_kind != Some("payout_link.pending"), "R5", || {
             format!("{record:?} has no payout_link.pending event")
         });
@@ -306,7 +308,7 @@ impl Findings {
 
     fn webhooks(&mut self, of_key: &OfKey<'_>, record: &Record) {
         let Some(event) = &record.event else { return };
-        // A webhook_url does not make another request: of repeats, the first accepted decides.
+        // A `webhook_url` does not make another request: among duplicates, the first accepted one decides.
         let mut jobs = of_key.of_amount(&record.amount).peekable();
         let is_wanted = jobs.peek().is_some() && jobs.all(|job| job.wants_webhook);
         for event in of_key.later.iter().chain(&of_key.earlier).copied().chain([event]) {
@@ -314,7 +316,7 @@ impl Findings {
         }
         let mut bodies: HashMap<Option<&str>, BTreeSet<&str>> = HashMap::new();
         for post in &of_key.posts {
-            // Where results were received, each later webhook is of one of them.
+            // If results were received, each later webhook belongs to one of them.
             let is_known = match of_key.concluded_with(post.sequence, event) {
                 None => of_key.results.is_empty() || of_key.results.iter().any(|result| result.id == post.id),
                 Some(expected) => post.id.as_ref() == Some(&expected.id),
@@ -339,24 +341,26 @@ impl Findings {
         self.wrong(is_owed && !is_taken, "R7", || format!("no webhook of {event:?}: {:?}", of_key.posts));
     }
 
-    /// Each act of an operator leads to one more conclusion, and nothing else does.
+    /// Checks that each action of an operator leads to one more conclusion, and that nothing else does.
     fn operators(&mut self, of_key: &OfKey<'_>, record: &Record) {
         let (earlier, actions) = (&of_key.earlier, &of_key.actions);
         self.wrong(earlier.len() != actions.len() && record.state != "open", "R23", || {
-            format!("{record:?} was concluded {} times before, after the acts {actions:?}", earlier.len())
+            format!("{record:?} was concluded {} times before, after the actions {actions:?}", earlier.len())
         });
     }
 
-    /// A second link under the key is another rule's: here it is enough that one answer was not given up.
+    /// Checks that an answer that reached a worker is in its record. R2 judges a second link under the key.
     fn answers(&mut self, known: &Known<'_>, history: &History) {
         for answer in &history.answered {
             let record = known.by_key.get(answer.key.as_str()).and_then(|of_key| of_key.record);
-            let is_kept = record.is_some_and(|record| record.state == "created" && record.link_id.is_some());
-            self.wrong(!is_kept, "R16", || format!("{answer:?} was given up: {record:?}"));
+            let is_recorded =
+                record.is_some_and(|record| record.state == "created" && record.link_id.is_some());
+            self.wrong(!is_recorded, "R16", || format!("{answer:?} was discarded: {record:?}"));
         }
     }
 
-    /// Nothing of a rejected job is stored, so its rejections must have equal ids without stored state.
+    /// Checks that the rejections of a job are equal. The worker stores nothing about a rejected job, so it must
+    /// derive equal ids without a stored state.
     fn rejections(&mut self, known: &Known<'_>) {
         for (of, repeats) in &known.rejections {
             let ids: BTreeSet<_> = repeats.iter().map(|message| &message.id).collect();
@@ -374,12 +378,14 @@ impl Event {
 }
 
 impl<'a> OfKey<'a> {
-    /// The number of conclusions, and the number of the last one's event: none but the last has later events.
+    /// Returns the number of conclusions, which is also the sequence of the last one's event: only the last
+    /// conclusion has later events.
     fn conclusions(&self) -> u32 {
         u32::try_from(self.earlier.len()).unwrap_or(u32::MAX).saturating_add(1)
     }
 
-    /// The event of the conclusion that has this number; `None` for a later event. `last`: that of the last one.
+    /// Returns the event of the conclusion with this number, or `None` for a later event. `last` is the event of the
+    /// last conclusion.
     fn concluded_with<'b>(&'b self, sequence: Option<u32>, last: &'b Event) -> Option<&'b Event> {
         let place = usize::try_from(sequence.unwrap_or(1).max(1) - 1).unwrap_or(usize::MAX);
         match self.earlier.get(place) {
@@ -388,7 +394,7 @@ impl<'a> OfKey<'a> {
         }
     }
 
-    /// The request that was accepted: the one of the record's amount that was not rejected.
+    /// Returns the accepted request: the one with the record's amount that was not rejected.
     fn accepted(&self, known: &Known<'_>) -> Option<&'a str> {
         let amount = self.record.map(|record| record.amount.as_str())?;
         let of_amount = || self.of_amount(amount);

@@ -1,4 +1,4 @@
-//! R11: searches for secrets where none may be.
+//! Judges R11: searches for secrets where none may be.
 
 use super::Leak;
 
@@ -6,7 +6,7 @@ use super::Leak;
 #[derive(Default, Clone)]
 pub struct Secrets(Vec<Vec<u8>>);
 
-/// The minimum length of a secret in bytes. Shorter ones would be found by chance.
+/// The minimum length of a secret in bytes. A shorter one would be found by chance.
 const MIN_BYTES: usize = 8;
 
 impl Secrets {

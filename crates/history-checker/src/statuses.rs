@@ -1,4 +1,4 @@
-//! R18 to R22: what is announced of a link after its creation.
+//! Judges R18 to R22: the announcements of a link after its creation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +11,16 @@ pub(super) struct Followed<'a> {
     pub results: &'a [&'a ReceivedMessage],
     pub posts: &'a [&'a Webhook],
     pub links: &'a [&'a Link],
-    /// The number of the event of the last conclusion.
+    /// The number of the last conclusion's event.
     pub conclusions: u32,
-    /// Acts of operators, each of which leads to one more conclusion.
+    /// The number of operators' actions, each of which leads to one more conclusion.
     pub actions: usize,
-    /// Whether its next question is due later. `None`: nobody knows, and its last status is not judged.
+    /// Whether its next question is due later. If it is `None`, the last status is not judged.
     pub is_asked_later: Option<bool>,
 }
 
-/// An announced status: expired and cancelled are one, because a link that the worker cancelled at its end has expired.
+/// An announced status. Expired and cancelled are one, because the worker cancels a link at its end if the provider
+/// does not end it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Status {
     Unclaimed,
@@ -83,7 +84,8 @@ impl Followed<'_> {
         }
     }
 
-    /// The types of the record's events by their sequences. The warning before the end changes nothing.
+    /// Returns the types of the record's events by their sequences. It skips the warning before the end, which is no
+    /// change.
     fn kinds(&self) -> BTreeMap<u32, &str> {
         let results = self.results.iter().map(|message| (message.sequence, message.kind.as_str()));
         let posts = self.posts.iter().map(|post| (post.sequence, post.kind.as_str()));
@@ -100,7 +102,7 @@ impl Followed<'_> {
         let entered: Vec<Status> = history.iter().filter_map(|word| status(word)).collect();
         let announced: Vec<Status> =
             kinds.range(self.conclusions + 1..).filter_map(|(_, kind)| status(kind)).collect();
-        let evidence = || format!("the provider says {history:?}, and announced is {kinds:?}");
+        let evidence = || format!("the provider has {history:?}, and {kinds:?} are announced");
         if !is_part_of(&announced, entered.get(1..).unwrap_or_default()) {
             found.push(self.wrong("R21", evidence()));
         }
@@ -115,23 +117,24 @@ impl Followed<'_> {
     }
 }
 
-/// Events of versions that do not number them are the first of their records.
+/// Returns the sequence of an event. Older versions do not number events: theirs are the first of their records.
 fn number(sequence: Option<u32>) -> u32 {
     sequence.unwrap_or(1)
 }
 
-/// Whether each announced status was entered, in this order: statuses that were passed unseen may be left out.
+/// Says whether the link entered each announced status, in this order. Statuses between two questions may be left
+/// out.
 fn is_part_of(announced: &[Status], entered: &[Status]) -> bool {
     let mut rest = entered.iter();
     let was_paid = entered.iter().any(|status| matches!(status, Status::Processing | Status::Succeeded));
     announced.iter().all(|status| {
-        // A provider may have no word for a claim that led to a payout.
+        // A provider may have no status for a claim that led to a payout.
         let is_implied = *status == Status::Claimed && was_paid && !entered.contains(&Status::Claimed);
         is_implied || rest.any(|entered| entered == status)
     })
 }
 
-/// Whether an operator's act leads from one conclusion to another.
+/// Says whether an operator's action may lead from one conclusion to another.
 fn is_concluded_again(before: &str, after: &str) -> bool {
     match before {
         "pending" => matches!(after, "created" | "failed"),
@@ -149,7 +152,7 @@ fn may_follow(before: &str, after: &str) -> bool {
     }
 }
 
-/// Of an event, or of the sandbox's ledger.
+/// Reads the status of an event or of the sandbox's ledger.
 fn status(word: &str) -> Option<Status> {
     Some(match word {
         "issued" | "unclaimed" | "reopened" => Status::Unclaimed,

@@ -1,9 +1,9 @@
-//! For every rule a history that breaks it, and no rule that finds fault with a good one.
+//! Tests each rule with a history that breaks it, and all rules with histories that break none.
 
 use super::*;
 
 const REJECTED: &str = "payout_link.rejected";
-/// Posts of the schedule.
+/// The number of attempts in the webhook schedule.
 const TRIES: u32 = 4;
 
 const ID: &str = "event-1";
@@ -47,7 +47,7 @@ fn post() -> Webhook {
     }
 }
 
-/// One job, one link, one result, one webhook; and a job that was refused.
+/// Builds a history of one job, one link, one result and one webhook, and of a rejected job.
 fn good() -> History {
     let event = Event {
         id: ID.into(),
@@ -89,7 +89,7 @@ fn good() -> History {
     }
 }
 
-/// The good one as a record ends that has no link.
+/// Builds the same history with a record that has no link.
 fn without_link(state: &str, kind: &str, rule: Rule) -> History {
     let mut history = good();
     history.links.clear();
@@ -160,7 +160,7 @@ fn r4_a_failure_has_no_link() {
 }
 
 #[test]
-fn r5_unknown_only_where_nothing_else_is_left_and_never_silently() {
+fn r5_unknown_only_if_the_replay_rule_left_no_other_way() {
     for rule in [Rule::SameKey, Rule::LookUp] {
         caught("R5", &unknown(Rule::Never), |history| history.published[0].rule = rule);
     }
@@ -169,7 +169,7 @@ fn r5_unknown_only_where_nothing_else_is_left_and_never_silently() {
         history.records[0].event.as_mut().unwrap().kind = "payout_link.failed".into();
     });
     caught("R5", &unknown(Rule::Never), |history| history.records[0].event = None);
-    // Where keys can be repeated, some repeat has to have said that no more will come of it.
+    // With keys, a later call must have been declined, or the key must exist already.
     for answer in ["declined", "already_there"] {
         let mut said_no_more = unknown(Rule::SameKey);
         said_no_more.records[0].calls = vec!["unknown".into(), answer.into()];
@@ -200,7 +200,7 @@ fn r7_a_webhook_an_event_always_the_same() {
     caught("R7", &good(), |history| {
         history.webhooks.push(Webhook { body: "[]".into(), ..post() });
     });
-    // Given up too early; and what may be given up.
+    // Abandons a webhook too early, and abandons one that may be abandoned.
     let give_up = |history: &mut History, status| {
         for record in history.before.iter_mut().chain(&mut history.records) {
             record.event.as_mut().unwrap().webhook_state = "abandoned".into();
@@ -213,7 +213,7 @@ fn r7_a_webhook_an_event_always_the_same() {
     assert_eq!(check(&gone, TRIES), []);
     let mut run_out = good();
     give_up(&mut run_out, 503);
-    // Not every try reaches the merchant: what was tried is what counts.
+    // Some attempts do not reach the merchant: the worker's own count decides.
     for record in run_out.before.iter_mut().chain(&mut run_out.records) {
         record.event.as_mut().unwrap().webhook_attempts = TRIES;
     }
@@ -267,7 +267,7 @@ fn r11_no_secret_in_any_of_it() {
 #[test]
 fn r12_accepted_or_rejected_never_both() {
     let rejection = result("rejection-2", REJECTED, "m-1");
-    // The message of the record, in either order; a dead letter says the same, with a reason or without.
+    // The record's message is rejected too, in either order. A dead letter counts as well, with a reason or without.
     caught("R12", &good(), |history| history.messages.push(rejection.clone()));
     caught("R12", &good(), |history| history.messages.insert(0, rejection.clone()));
     for has_reason in [true, false] {
@@ -275,13 +275,13 @@ fn r12_accepted_or_rejected_never_both() {
             history.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason });
         });
     }
-    // Nobody can tell what was messages of which, where there may have been two.
+    // If there may be two messages under an id, nothing can be judged.
     let mut two = good();
     two.messages.push(rejection.clone());
     two.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason: true });
     two.ambiguous.insert("m-1".into());
     assert_eq!(check(&two, TRIES), []);
-    // A rejected message that is no other's duplicate, and gets a link.
+    // A rejected message is no other's duplicate, and gets a link.
     caught("R12", &good(), |history| history.messages.push(result(ID, "payout_link.created", "m-2")));
 }
 
@@ -314,7 +314,7 @@ fn r14_due_work_within_its_bound() {
 fn r15_progress_until_nothing_is_left() {
     let sample = |after, finished, left| Progress { after: Duration::from_secs(after), finished, left };
     let mut steady = good();
-    // Slow is no stall, nor is an end.
+    // Slow progress is no stall, and neither is the end.
     steady.progress =
         vec![sample(0, 5, 3), sample(60, 5, 3), sample(61, 6, 2), sample(121, 8, 0), sample(300, 8, 0)];
     caught("R15", &steady, |history| history.progress[1].after = Duration::from_millis(60_001));
@@ -333,9 +333,10 @@ fn r15_progress_until_nothing_is_left() {
     caught("R15", &steady, |history| history.overdue_at_end = vec![overdue(61)]);
 }
 
-/// Requests may differ in what neither record nor ledger shows: of their groups one is accepted, whole.
+/// Two requests may differ only in fields that neither record nor ledger show. Of their groups one is accepted, as a
+/// whole.
 #[test]
-fn rivals_of_one_amount_are_reported_by_who_was_refused() {
+fn conflicts_of_one_amount_are_distinguished_by_their_rejections() {
     let mut rivals = good();
     rivals.published[1].amount = "1250 EUR".into();
     assert_eq!(check(&rivals, TRIES), []);
@@ -348,7 +349,7 @@ fn rivals_of_one_amount_are_reported_by_who_was_refused() {
 }
 
 #[test]
-fn r16_an_answer_in_hand_is_not_given_up() {
+fn r16_a_received_answer_is_not_discarded() {
     let mut answered = good();
     answered.answered = vec![Answered { key: "po_1".into(), link_id: "plink_1".into() }];
     caught("R16", &answered, |history| history.records[0].state = "unknown".into());
@@ -372,7 +373,7 @@ fn r17_results_wait_for_no_merchant() {
 const CLAIMED: &str = "payout_link.claimed";
 const SUCCEEDED: &str = "payout_link.succeeded";
 
-/// The good one, and its link's changes after the creation.
+/// Builds the good history with changes of its link after the creation.
 fn followed(kinds: &[&str]) -> History {
     let mut history = good();
     history.links[0].history = Some(vec!["issued".into()]);
@@ -473,7 +474,7 @@ fn r20_nothing_follows_a_final_status() {
     assert_eq!(after(&[CLAIMED, SUCCEEDED], "payout_link.reversed"), []);
     let found = after(&[CLAIMED, SUCCEEDED], "payout_link.payout_failed");
     assert!(found.iter().any(|violation| violation.rule == "R20"), "{found:?}");
-    // The warning changes nothing.
+    // The warning is no change.
     let mut warned = followed(&[]);
     announce(&mut warned, 2, "payout_link.expiring");
     assert_eq!(check(&warned, TRIES), []);
@@ -482,27 +483,27 @@ fn r20_nothing_follows_a_final_status() {
 #[test]
 fn r21_each_change_at_most_once_and_the_last_one_always() {
     let paid = followed(&[CLAIMED, SUCCEEDED]);
-    // Announced twice, in another order, without a change, and not at all.
+    // Each is a violation: announced twice, in another order, without a change, and not at all.
     caught("R21", &paid, |history| announce(history, 4, SUCCEEDED));
     caught("R21", &paid, |history| changes(history).swap(1, 2));
     caught("R21", &paid, |history| changes(history).truncate(2));
     caught("R21", &paid, |history| changes(history).push("reversed".into()));
     caught("R21", &followed(&[]), |history| changes(history).push("claimed".into()));
     caught("R21", &followed(&[CLAIMED, "payout_link.expired"]), |history| drop(changes(history).remove(1)));
-    // The question comes later; nobody knows when it comes.
+    // The next question comes later, or its time is unknown.
     let mut later = paid.clone();
     changes(&mut later).push("reversed".into());
     later.asked_later = Some(HashSet::from(["po_1".to_owned()]));
     assert_eq!(check(&later, TRIES), []);
     assert_eq!(check(&History { asked_later: None, ..later }, TRIES), []);
-    // Passed unseen, reopened and claimed again, and a claim that the provider has no word for.
+    // The changes were missed, reopened and claimed again, or had no status for the claim at the provider.
     let mut unseen = paid.clone();
     *changes(&mut unseen) =
         ["issued", "claimed", "issued", "claimed", "processing", "paid"].map(str::to_owned).into();
     assert_eq!(check(&unseen, TRIES), []);
     *changes(&mut unseen) = ["issued", "paid"].map(str::to_owned).into();
     assert_eq!(check(&unseen, TRIES), []);
-    // The worker cancels links at their end, where the provider does not.
+    // The worker cancels links at their end if the provider does not end them.
     let mut ended = followed(&["payout_link.expired"]);
     changes(&mut ended)[1] = "cancelled".into();
     assert_eq!(check(&ended, TRIES), []);
@@ -516,8 +517,8 @@ fn r22_no_cancelled_link_is_paid_without_the_provider() {
     caught("R22", &paid, |history| *changes(history) = ["issued", "cancelled"].map(str::to_owned).into());
 }
 
-/// An unknown payout that an operator resolved as not created and had tried again: three conclusions, with the last one's
-/// link claimed.
+/// Builds the history of an unknown payout that an operator resolved as not created and retried. It has three
+/// conclusions, and the last one's link is claimed.
 fn concluded_again() -> History {
     let mut history = good();
     let kinds = ["payout_link.pending", "payout_link.failed", "payout_link.created", CLAIMED];
@@ -562,13 +563,13 @@ fn r23_a_record_is_concluded_again_by_an_act_of_an_operator_alone() {
         caught(rule, &again, |history| drop(history.actions.pop()));
     }
     caught("R23", &again, |history| history.actions.push(history.actions[0].clone()));
-    // The events of the former conclusions are published and delivered as any other.
+    // The events of earlier conclusions are published and delivered like all others.
     caught("R6", &again, |history| drop(history.messages.remove(0)));
     caught("R7", &again, |history| drop(history.webhooks.remove(1)));
     caught("R9", &again, |history| history.messages[1].id = Some("another".into()));
     caught("R9", &again, |history| history.webhooks[0].id = Some("another".into()));
     caught("R10", &again, |history| history.earlier[1].event.due = true);
-    // An act excuses nothing else.
+    // An operator's action excuses no other violation.
     caught("R20", &again, |history| {
         history.messages[2].kind = "payout_link.succeeded".into();
         history.webhooks[2].kind = "payout_link.succeeded".into();

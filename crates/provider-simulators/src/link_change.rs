@@ -1,12 +1,12 @@
-//! The changes of a link after its creation, in words that all simulators share.
+//! Names the changes of a link after its creation, the same for all simulators.
 //!
-//! Each simulator turns a change into its provider's own status, and rejects one that the provider cannot make.
+//! Each simulator maps a change to its provider's own status, and rejects a change that the provider cannot make.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A change of a link. As JSON it is its name in lower case: `"claim"`.
+/// A change of a link. In JSON it is its name in lower case: `"claim"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkChange {
@@ -29,7 +29,7 @@ pub enum LinkChange {
 }
 
 impl LinkChange {
-    /// The change's name in JSON.
+    /// Returns the change's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Claim => "claim",

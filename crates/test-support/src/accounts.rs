@@ -1,4 +1,4 @@
-//! An account at each real provider: how its simulator knows it, how a worker's configuration has it, and a job for it.
+//! Describes an account at each real provider: its simulator, its section in a worker's configuration, and a job.
 
 use std::sync::LazyLock;
 
@@ -19,22 +19,23 @@ use serde_json::{Value, json};
 pub struct Account {
     /// The connector kind.
     pub kind: &'static str,
-    /// Its simulator, knowing the secret.
+    /// Builds the settings of its simulator, which knows the secret.
     pub provider: fn() -> Provider,
     /// Part of the credential, with "canary" in it.
     pub secret: &'static str,
-    /// Of `[connectors.NAME]`, beside `kind`, `url` and `calls`; with that settle time, where it has one.
+    /// Writes the settings of `[connectors.NAME]` besides `kind`, `url` and `calls`, with this settle time if it has
+    /// one.
     pub settings: fn(settle_seconds: u32) -> String,
-    /// A job with everything that it needs.
+    /// Builds a job with all required fields.
     pub job: fn() -> Value,
-    /// The amount as the provider is sent it, in digits; `None` where it cannot be sent.
+    /// Converts an amount to the digits that the provider is sent, or `None` if it cannot be sent.
     pub amount: fn(Money) -> Option<String>,
-    /// What the provider knows a link by, from its record's idempotency key.
+    /// Converts a record's idempotency key to the provider's reference of the link.
     pub reference: fn(&str) -> String,
 }
 
 impl Account {
-    /// `[connectors.NAME]`, as a worker's configuration has it.
+    /// Writes `[connectors.NAME]` of a worker's configuration.
     pub fn section(&self, name: &str, url: &str, calls: &str, settle_seconds: u32) -> String {
         let (kind, settings) = (self.kind, (self.settings)(settle_seconds));
         format!(
@@ -44,14 +45,14 @@ impl Account {
 }
 
 impl Account {
-    /// What the job is of.
+    /// Returns the amount of the job.
     pub fn money(&self) -> Money {
         let amount = &(self.job)()["amount"];
         let currency = Currency::new(amount["currency"].as_str().unwrap()).unwrap();
         Money::new(amount["minor_amount"].as_i64().unwrap(), currency).unwrap()
     }
 
-    /// Is a link of that much?
+    /// Says whether the link is of this amount.
     pub fn is_of(&self, link: &Link, money: Money) -> bool {
         (self.amount)(money).as_ref() == Some(&link.amount) && link.currency == money.currency.as_str()
     }
@@ -86,7 +87,7 @@ pub static HYPERSWITCH: Account = Account {
 
 static REVOLUT_KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(KeySize::Rsa2048).unwrap());
 
-/// As Revolut knows the client of [`REVOLUT`].
+/// The data that Revolut knows of the client of [`REVOLUT`].
 pub fn revolut_client() -> RevolutClient {
     RevolutClient {
         client_id: "client-1".into(),

@@ -1,6 +1,7 @@
-//! `docs/alerts.yaml`, and as much of PromQL as stands in it, evaluated over two scrapes of one worker.
+//! Reads `docs/alerts.yaml`, and evaluates the part of PromQL that it uses over two scrapes of one worker.
 //!
-//! As in Prometheus, `increase` needs a series in both scrapes: one that first appears with its first count has none.
+//! As in Prometheus, `increase` needs a series in both scrapes. A series that first appears with its first count has
+//! no increase.
 
 #![expect(clippy::float_arithmetic, reason = "samples of Prometheus are floats; no amount is among them")]
 
@@ -10,11 +11,11 @@ use std::collections::BTreeMap;
 pub struct Rule {
     /// The name of the alert.
     pub name: &'static str,
-    /// Its PromQL.
+    /// The PromQL expression.
     pub expression: &'static str,
 }
 
-/// Every rule of the file.
+/// Reads every rule of the file.
 pub fn rules() -> Vec<Rule> {
     let text = include_str!("../../../docs/alerts.yaml");
     let mut rules: Vec<Rule> = Vec::new();
@@ -30,10 +31,10 @@ pub fn rules() -> Vec<Rule> {
 }
 
 impl Rule {
-    /// Whether it fires after the second scrape.
+    /// Says whether the alert fires after the second scrape.
     pub fn fires(&self, first: &str, last: &str) -> bool {
         let (first, last) = (samples(first), samples(last));
-        // `and` binds closer than `or`. All series of the operands of `and` have the same labels here: none.
+        // `and` binds closer than `or`. All series in the operands of `and` have the same labels here: none.
         self.expression.split(" or ").any(|either| {
             either.split(" and ").all(|comparison| !compared(comparison.trim(), &first, &last).is_empty())
         })
@@ -50,7 +51,7 @@ fn samples(scrape: &str) -> Samples {
         .collect()
 }
 
-/// The series for which a comparison holds.
+/// Returns the series for which a comparison is true.
 fn compared(comparison: &str, first: &Samples, last: &Samples) -> Vec<String> {
     let mut parts = comparison.rsplitn(3, ' ');
     let (number, operator, term) = (parts.next(), parts.next(), parts.next());

@@ -1,4 +1,4 @@
-//! The upstream's side of RabbitMQ: publishes jobs, hears results.
+//! Acts as the upstream: publishes jobs and receives results.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,16 +17,16 @@ use serde_json::Value;
 
 use super::{Job, eventually};
 
-/// A message that was heard on the results exchange or on a reply queue, or found among the dead letters.
+/// A message received from the results exchange, a reply queue or the dead-letter queue.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct ReceivedMessage {
     /// The body as it arrived.
     pub body: Vec<u8>,
     /// The properties as they arrived.
     pub properties: BasicProperties,
 }
 
-impl Heard {
+impl ReceivedMessage {
     /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
@@ -69,15 +69,16 @@ impl Heard {
 pub(super) struct Upstream {
     url: String,
     connection: Connection,
-    /// Takes messages. A queue that is not there closes the channel, and a race in lapin can then end the connection.
+    /// A connection for `take`. A missing queue closes the channel, and a race in lapin can then close the
+    /// connection.
     taker: tokio::sync::Mutex<Option<Connection>>,
     channel: Channel,
     names: Names,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    received: Arc<Mutex<Vec<ReceivedMessage>>>,
 }
 
 impl Upstream {
-    /// Declares what an upstream may declare by the contract, and listens to every result.
+    /// Declares the queues that the contract leaves to an upstream, and receives every result.
     pub(super) async fn connect(url: &str, names: Names, listens: bool) -> Self {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
@@ -89,11 +90,11 @@ impl Upstream {
             .await
             .unwrap();
         let (url, taker) = (url.to_owned(), tokio::sync::Mutex::default());
-        let upstream = Self { url, connection, taker, channel, names, heard: Arc::default() };
+        let upstream = Self { url, connection, taker, channel, names, received: Arc::default() };
         if listens {
             let queue = upstream.reply_queue().await;
             upstream.bind_to_results(&queue).await;
-            upstream.listen(&queue, upstream.heard.clone()).await;
+            upstream.listen(&queue, upstream.received.clone()).await;
         }
         upstream
     }
@@ -110,18 +111,18 @@ impl Upstream {
         binding.await.unwrap();
     }
 
-    pub(super) fn heard(&self) -> Vec<Heard> {
-        self.heard.lock().unwrap().clone()
+    pub(super) fn received(&self) -> Vec<ReceivedMessage> {
+        self.received.lock().unwrap().clone()
     }
 
-    /// A queue of this connection's own.
+    /// Declares a reply queue of this connection.
     pub(super) async fn reply_queue(&self) -> String {
         let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
         let queue = self.channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap();
         queue.name().to_string()
     }
 
-    /// A queue of this connection's own that takes nothing more.
+    /// Declares a queue of this connection that is full.
     pub(super) async fn full_queue(&self) -> String {
         let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
         let mut limits = FieldTable::default();
@@ -144,7 +145,7 @@ impl Upstream {
         name.to_owned()
     }
 
-    pub(super) async fn listen(&self, queue: &str, into: Arc<Mutex<Vec<Heard>>>) {
+    pub(super) async fn listen(&self, queue: &str, into: Arc<Mutex<Vec<ReceivedMessage>>>) {
         let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
         let mut consumer = self
             .channel
@@ -153,7 +154,9 @@ impl Upstream {
             .unwrap();
         tokio::spawn(async move {
             while let Some(Ok(delivery)) = consumer.next().await {
-                into.lock().unwrap().push(Heard { body: delivery.data, properties: delivery.properties });
+                into.lock()
+                    .unwrap()
+                    .push(ReceivedMessage { body: delivery.data, properties: delivery.properties });
             }
         });
     }
@@ -196,24 +199,24 @@ impl Upstream {
     }
 
     /// Takes one message out of a queue, if there is one.
-    pub(super) async fn take(&self, queue: &str) -> Option<Heard> {
+    pub(super) async fn take(&self, queue: &str) -> Option<ReceivedMessage> {
         let mut taker = self.taker.lock().await;
         let connection = match taker.take().filter(|connection| connection.status().connected()) {
             Some(connection) => connection,
             None => Connection::connect(&self.url, ConnectionProperties::default()).await.unwrap(),
         };
         let channel = connection.create_channel().await.ok()?;
-        // A queue that is not there has none either.
+        // A missing queue counts as empty.
         let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await.ok()?;
         if let Some(got) = &got {
             got.delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
         }
         channel.close(200, "".into()).await.unwrap();
         *taker = Some(connection);
-        got.map(|got| Heard { body: got.delivery.data, properties: got.delivery.properties })
+        got.map(|got| ReceivedMessage { body: got.delivery.data, properties: got.delivery.properties })
     }
 
-    /// Delivers the first message of a queue and gives it back, if there is one.
+    /// Delivers the first message of a queue and returns it to the queue, if there is one.
     pub(super) async fn give_back(&self, queue: &str) -> Option<()> {
         let channel = self.connection.create_channel().await.unwrap();
         let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap()?;
@@ -222,7 +225,7 @@ impl Upstream {
         Some(())
     }
 
-    /// Delivers this many messages of a queue and gives them all back, as a session does that ends.
+    /// Delivers this many messages of a queue and returns all of them, like a session that ends.
     pub(super) async fn give_all_back(&self, queue: &str, count: usize) {
         let channel = self.connection.create_channel().await.unwrap();
         for _ in 0..count {
@@ -231,8 +234,8 @@ impl Upstream {
         channel.close(200, "".into()).await.unwrap();
     }
 
-    /// Messages that are ready in a queue. RabbitMQ says none as well where a quorum queue's leader takes longer than a
-    /// quarter of a second to tell (`rabbit_quorum_queue:stat/2`): it is asked again until it is likely to be true.
+    /// Counts the messages that are ready in a queue. RabbitMQ also answers 0 if a quorum queue's leader takes longer
+    /// than a quarter of a second (`rabbit_quorum_queue:stat/2`). So 0 counts only after several answers.
     pub(super) async fn ready(&self, queue: &str) -> u32 {
         let channel = self.connection.create_channel().await.unwrap();
         let options = QueueDeclareOptions { passive: true, ..Default::default() };

@@ -1,4 +1,4 @@
-//! Which creating calls a worker sent, read on the way to a provider, and which of their answers reached it.
+//! Reads the create calls that a worker sends to a provider, and the answers that reach the worker.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Creating calls, as they were sent, and their answers. Clones share them.
+/// The create calls of all workers, and their answers. Clones share them.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct Calls {
@@ -20,16 +20,16 @@ struct Seen {
     answers: Vec<Answer>,
 }
 
-/// A complete answer to a creating call, written to the worker's connection.
+/// A complete answer to a create call, written to the worker's connection.
 #[derive(Clone)]
 pub struct Answer {
     /// The references of the links in the answer.
     pub references: Vec<String>,
-    /// The number of the worker that got it.
+    /// The number of the worker that received it.
     pub worker: usize,
-    /// When it passed.
+    /// The time when the answer passed.
     pub at: SystemTime,
-    /// Since the call came by.
+    /// The time between the call and its answer.
     pub took: Duration,
     /// The HTTP status.
     pub status: u16,
@@ -37,7 +37,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// More than any request of a worker. A stream that does not fit is no such request.
+/// The maximum size of a request. It is larger than any request of a worker, so a longer stream is no such request.
 const MAX_BYTES: usize = 512 * 1024;
 
 impl Calls {
@@ -51,16 +51,16 @@ impl Calls {
         self.seen.lock().unwrap().answers.clone()
     }
 
-    /// The same, on the way of one worker.
+    /// Returns the same calls for the connections of one worker.
     pub fn of_worker(&self, worker: usize) -> Self {
         Self { seen: self.seen.clone(), worker }
     }
 }
 
-/// Complete requests of one connection whose answers have not come: references and time.
+/// Requests of one connection that have no answer yet: their references and times.
 pub type Asked = Arc<Mutex<VecDeque<(Vec<String>, Instant)>>>;
 
-/// One connection's requests, as HTTP/1.1 frames them.
+/// Reads one connection's requests, framed by HTTP/1.1.
 pub struct Reader {
     calls: Calls,
     asked: Asked,
@@ -68,17 +68,18 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads one connection and notes its calls.
+    /// Creates a reader that records the calls of one connection.
     pub fn new(calls: Calls) -> Self {
         Self { calls, asked: Asked::default(), unread: Vec::new() }
     }
 
-    /// The reader of the other direction.
+    /// Returns the reader of the other direction.
     pub fn answers(&self) -> AnswerReader {
         AnswerReader { calls: self.calls.clone(), asked: self.asked.clone(), unread: Vec::new() }
     }
 
-    /// A request counts from its first bytes that name a reference: a part of it may have been carried out.
+    /// Reads bytes of requests. A request counts as soon as its bytes name a reference, because a part of it may be
+    /// carried out.
     pub fn read(&mut self, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
         loop {
@@ -103,7 +104,7 @@ impl Reader {
     }
 }
 
-/// One connection's answers, in the order of its requests.
+/// Reads one connection's answers, in the order of its requests.
 pub struct AnswerReader {
     calls: Calls,
     asked: Asked,
@@ -111,7 +112,7 @@ pub struct AnswerReader {
 }
 
 impl AnswerReader {
-    /// Notes what has been written to the worker. An answer whose length is not declared is no evidence.
+    /// Records bytes that were written to the worker. An answer without a declared length is no evidence.
     pub fn wrote(&mut self, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
         while let Some(length) = length(&self.unread).filter(|length| *length <= self.unread.len()) {
@@ -141,7 +142,7 @@ fn head(message: &[u8]) -> Option<usize> {
     Some(message.windows(4).position(|end| end == b"\r\n\r\n")? + 4)
 }
 
-/// Of the first message, head and body; `None` before its head is complete.
+/// Returns the length of the first message, head and body, or `None` before its head is complete.
 fn length(message: &[u8]) -> Option<usize> {
     let head = head(message)?;
     let text = String::from_utf8_lossy(&message[..head]).to_ascii_lowercase();
@@ -149,7 +150,7 @@ fn length(message: &[u8]) -> Option<usize> {
     Some(head + body.unwrap_or(0))
 }
 
-/// Look-ups are GET. A POST that names a reference creates.
+/// Returns the references that a create call names. A look-up is a GET, so a POST with a reference creates.
 fn references(request: &[u8]) -> Vec<String> {
     if !request.starts_with(b"POST ") {
         return Vec::new();

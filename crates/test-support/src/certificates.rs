@@ -1,4 +1,4 @@
-//! Certificates of a test's own, and a TLS server in front of a plain one.
+//! Issues certificates for one test, and runs a TLS server in front of a plain one.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
@@ -19,10 +19,10 @@ use tokio_rustls::{
     },
 };
 
-/// A certificate authority of a test's own.
+/// A certificate authority for one test.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// PEM.
+/// A certificate and its key, as PEM.
 #[derive(Clone)]
 pub struct Certified {
     /// PEM of the certificate.
@@ -32,7 +32,7 @@ pub struct Certified {
 }
 
 impl Authority {
-    /// Creates an authority that nobody else trusts.
+    /// Creates an authority that only this test trusts.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -45,12 +45,12 @@ impl Authority {
         self.0.pem()
     }
 
-    /// For a server of these names or addresses.
+    /// Issues a certificate for a server with these names or addresses.
     pub fn server(&self, names: &[&str]) -> Certified {
         self.issue(names, |params| params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth))
     }
 
-    /// Issues a certificate of a server that has expired.
+    /// Issues an expired certificate for a server.
     pub fn expired(&self, names: &[&str]) -> Certified {
         self.issue(names, |params| {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
@@ -59,7 +59,7 @@ impl Authority {
         })
     }
 
-    /// Issues a certificate of a client.
+    /// Issues a certificate for a client.
     pub fn client(&self, name: &str) -> Certified {
         self.issue(&[], |params| {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
@@ -78,13 +78,13 @@ impl Authority {
 }
 
 impl Certified {
-    /// As `NAME.pem` and `NAME.key`.
+    /// Writes the two files `NAME.pem` and `NAME.key`.
     pub fn write(&self, folder: &Path, name: &str) {
         std::fs::write(folder.join(format!("{name}.pem")), &self.certificate).unwrap();
         std::fs::write(folder.join(format!("{name}.key")), &self.key).unwrap();
     }
 
-    /// A TLS server that shows this certificate and hands on what comes to a plain one.
+    /// Starts a TLS server with this certificate that forwards to a plain server.
     pub async fn in_front_of(&self, plain: SocketAddr) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -105,7 +105,7 @@ impl Certified {
         self.speaking(&[])
     }
 
-    /// Of a server that speaks HTTP/2 alone.
+    /// Accepts TLS for a server that only speaks HTTP/2.
     pub fn http2(&self) -> TlsAcceptor {
         self.speaking(&[b"h2"])
     }

@@ -1,4 +1,4 @@
-//! A DNS server that answers as a test says, over UDP and TCP.
+//! Runs a DNS server, over UDP and TCP, whose answers a test chooses.
 
 use std::{
     collections::HashMap,
@@ -18,45 +18,45 @@ use tokio::{
     net::{TcpListener, UdpSocket},
 };
 
-/// How the DNS server answers a name.
+/// The answer of the DNS server for a name.
 pub enum Answer {
-    /// Of the asked type, and good for no time at all.
+    /// Addresses of the requested type, with a lifetime of zero.
     Addresses(Vec<IpAddr>),
-    /// Names, each an alias of the next, and the addresses of the last.
+    /// Names, each an alias of the next, and the addresses of the last name.
     Aliases(Vec<String>, Vec<IpAddr>),
-    /// With an error code.
+    /// An error code.
     Code(ResponseCode),
-    /// With these bytes, whatever they are.
+    /// These bytes.
     Bytes(Vec<u8>),
-    /// Not at all.
+    /// No answer.
     Silence,
 }
 
 /// A DNS server on loopback.
 pub struct Dns {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     asked: Asked,
 }
 
-/// The questions for each name, by type: their ids. A resolver that hears nothing for a third of a second repeats
-/// itself under the same.
+/// The ids of the questions for each name, by type. A resolver without an answer repeats its question under the same
+/// id after a third of a second.
 type Asked = Arc<Mutex<HashMap<(String, RecordType), Vec<u16>>>>;
 
-/// Addresses as a test writes them.
+/// Parses addresses.
 pub fn addresses(written: &[&str]) -> Answer {
     Answer::Addresses(written.iter().map(|address| address.parse().unwrap()).collect())
 }
 
-/// What UDP carries without EDNS; more is for TCP.
+/// The size of an answer over UDP without EDNS. A longer one needs TCP.
 const DATAGRAM: usize = 512;
 
 impl Dns {
-    /// `answer`: of a name, without its last dot, and how often it was asked before.
+    /// Starts a server. `answer` gets a name without its last dot, and how often it was asked before.
     pub async fn start(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
         let (udp, tcp) = loop {
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            // Somebody may have that port for UDP.
+            // Another process may use that port for UDP.
             if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
                 break (udp, tcp);
             }
@@ -95,7 +95,7 @@ impl Dns {
         Self { address, asked }
     }
 
-    /// How often a name's IPv4 addresses were asked for.
+    /// Counts the questions for a name's IPv4 addresses.
     pub fn asked(&self, name: &str) -> usize {
         self.asked.lock().unwrap().get(&(name.to_owned(), RecordType::A)).map_or(0, Vec::len)
     }
@@ -104,7 +104,7 @@ impl Dns {
 fn reply(query: &[u8], asked: &Asked, answer: &dyn Fn(&str, usize) -> Answer) -> Option<Vec<u8>> {
     let query = Message::from_vec(query).ok()?;
     let question = query.queries.first()?;
-    // Resolvers mix upper and lower case, so that a forgery shows.
+    // Resolvers mix upper and lower case to detect forged answers.
     let name = question.name().to_lowercase().to_utf8().trim_end_matches('.').to_owned();
     let before = {
         let mut asked = asked.lock().unwrap();

@@ -1,4 +1,4 @@
-//! Jobs as an upstream system writes them.
+//! Builds jobs as an upstream system would.
 
 use lapin::{
     BasicProperties,
@@ -20,7 +20,7 @@ pub struct Job {
     pub reply_to: Option<String>,
     /// The `content_type`.
     pub content_type: Option<String>,
-    /// The `expiration`, in milliseconds as AMQP has it.
+    /// The `expiration`, in milliseconds as in AMQP.
     pub expiration: Option<String>,
     /// Headers that are strings.
     pub headers: Vec<(String, String)>,
@@ -31,7 +31,7 @@ pub struct Job {
     json: Value,
 }
 
-/// A good job of 12.50 EUR.
+/// Builds a valid job of 12.50 EUR.
 pub fn job(id: &str) -> Job {
     Job {
         body: Vec::new(),
@@ -55,7 +55,7 @@ pub fn job(id: &str) -> Job {
 }
 
 impl Job {
-    /// Its `merchant_payout_id`.
+    /// Returns its `merchant_payout_id`.
     pub fn id(&self) -> &str {
         self.json["merchant_payout_id"].as_str().unwrap()
     }
@@ -123,7 +123,7 @@ impl Job {
         self
     }
 
-    /// Another body, as it stands.
+    /// Replaces the body with these bytes.
     pub fn raw(mut self, body: &[u8]) -> Self {
         self.body = body.to_vec();
         self

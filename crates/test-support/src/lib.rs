@@ -1,5 +1,5 @@
-//! The equipment that the tests share: a test environment of its own for each test, with a database, queues, a provider simulator, a
-//! webhook receiver and workers, all real servers on loopback.
+//! Provides the equipment that the tests share: each test has its own environment with a database, queues, a provider
+//! simulator, a webhook receiver and workers. All are real servers on loopback.
 //!
 //! Nothing here runs in production.
 
@@ -22,7 +22,7 @@ mod worker;
 mod test_env;
 
 pub use self::{
-    broker::Heard,
+    broker::ReceivedMessage,
     certificates::{Authority, Certified},
     dns::{Answer, Dns, addresses},
     jobs::{Job, job},
@@ -41,10 +41,10 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-/// Everything that a test waits for comes within this, or the test fails.
+/// Limits every wait of a test. A test fails if a wait takes longer.
 pub const DEADLINE: Duration = Duration::from_mins(1);
 
-/// Waits for a condition, looking again and again.
+/// Waits until a condition is true, and checks it again and again.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let found = async {
         loop {
@@ -57,7 +57,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: 
     tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
 
-/// Until a statement has waited that long for a lock.
+/// Waits until a statement has waited this long for a lock.
 pub async fn until_a_statement_waits(pool: &PgPool, seconds: f64) {
     let late = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > $1 * interval '1 second'";

@@ -1,4 +1,5 @@
-//! A proxy between a worker and a service: passes everything, slowly, in one direction only, or not at all.
+//! Runs a proxy between a worker and a service that passes everything, delays it, passes one direction only, or
+//! passes nothing.
 
 use std::{
     io::ErrorKind,
@@ -25,63 +26,63 @@ use crate::calls::{AnswerReader, Calls, Reader};
 pub enum Mode {
     /// Passes everything on.
     Open,
-    /// Every chunk is so late.
+    /// Delays every chunk by this time.
     Slow(Duration),
-    /// Connections are reset, new ones refused: nobody listens.
+    /// Resets connections and refuses new ones.
     Refuse,
-    /// Half-open: what is sent is swallowed, in both directions, and neither side notices.
+    /// Drops everything in both directions without closing a connection (half-open).
     Silent,
-    /// Requests arrive, and answers are dropped.
+    /// Passes requests and drops answers.
     AnswersLost,
 }
 
 #[derive(Clone, Copy)]
 struct Control {
     mode: Mode,
-    /// Connections that were there when it last grew are reset.
+    /// The number of cuts. When it grows, existing connections are reset.
     cuts: u64,
 }
 
-/// A proxy before a server, which a test can close, silence or slow down.
+/// A proxy in front of a server, which a test can close, silence or slow down.
 pub struct Proxy {
     address: SocketAddr,
     kind: Kind,
     control: watch::Sender<Control>,
-    /// None while connections are refused.
+    /// The listener, or `None` while connections are refused.
     listener: Mutex<Option<JoinHandle<()>>>,
-    /// Keeps the port while nobody listens: connections to a socket that is bound and does not listen are refused.
+    /// Reserves the port while nothing listens: connections to a bound socket that does not listen are refused.
     _port: TcpSocket,
 }
 
-/// What a proxy is and stays.
+/// The fixed properties of a proxy.
 #[derive(Clone)]
 pub struct Kind {
     targets: Arc<[SocketAddr]>,
-    /// Every chunk is so late, in each direction.
+    /// The delay of every chunk, in each direction.
     delay: Duration,
-    /// Where the creating calls that come by are written down.
+    /// Records the create calls that pass.
     calls: Option<Calls>,
 }
 
 impl Kind {
-    /// In front of any of `targets`: each connection goes to the next that takes it.
+    /// Forwards to `targets`: each connection goes to the next one that accepts it.
     pub fn to(targets: Vec<SocketAddr>) -> Self {
         Self { targets: targets.into(), delay: Duration::ZERO, calls: None }
     }
 
-    /// In front of a provider that takes `delay` twice for each call.
+    /// Forwards to a provider, delays each direction by `delay`, and records create calls.
     pub fn provider(target: SocketAddr, delay: Duration, calls: Calls) -> Self {
         Self { targets: [target].into(), delay, calls: Some(calls) }
     }
 }
 
 impl Proxy {
-    /// Starts on a free port of loopback.
+    /// Starts on a free port of 127.0.0.1.
     pub async fn start(kind: Kind) -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST.into(), kind).await
     }
 
-    /// At another address of the loopback interface.
+    /// Starts at another address of the loopback interface.
     #[expect(clippy::unused_async, reason = "it spawns, so it needs a runtime")]
     pub async fn start_at(address: IpAddr, kind: Kind) -> Self {
         let port = bind((address, 0).into());
@@ -92,7 +93,7 @@ impl Proxy {
         proxy
     }
 
-    /// Returns where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -102,7 +103,7 @@ impl Proxy {
         self.address.port()
     }
 
-    /// Changes what it does, also with the connections that it has.
+    /// Changes the mode, also for existing connections.
     pub fn set(&self, mode: Mode) {
         self.listens(mode != Mode::Refuse);
         self.control.send_modify(|control| {
@@ -111,12 +112,12 @@ impl Proxy {
         });
     }
 
-    /// Resets what is connected.
+    /// Resets all connections.
     pub fn cut(&self) {
         self.control.send_modify(|control| control.cuts += 1);
     }
 
-    /// Open again. What was swallowed is gone, so connections that lost something are reset.
+    /// Opens the proxy again. Connections that lost bytes are reset.
     pub fn heal(&self) {
         self.control.send_modify(|control| {
             control.cuts += u64::from(!matches!(control.mode, Mode::Open | Mode::Slow(_)));
@@ -136,7 +137,7 @@ impl Proxy {
     }
 }
 
-/// Several sockets may have the port: the one that keeps it, and the one that listens.
+/// Binds a socket to the port. Two sockets may share it: one reserves it, and one listens.
 fn bind(address: SocketAddr) -> TcpSocket {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
     socket.set_reuseport(true).unwrap();
@@ -153,7 +154,7 @@ impl Drop for Proxy {
 async fn listen(listener: TcpListener, kind: Kind, control: watch::Receiver<Control>) {
     let mut next = 0;
     loop {
-        // Out of file descriptors, say: the next may work.
+        // An error, such as too few file descriptors, concerns this connection only.
         let Ok((client, _)) = listener.accept().await else { continue };
         next += 1;
         tokio::spawn(connection(client, kind.clone(), next, control.clone()));
@@ -172,7 +173,7 @@ async fn connection(mut client: TcpStream, kind: Kind, first: usize, control: wa
         ended = carry(mode, &mut client, &kind, first, &mut reader, &control) => ended.is_err(),
         () = cut => true,
     };
-    // A call may have been sent and lie unread: it counts as one that came by.
+    // A call may have arrived without being read. It counts as one that passed.
     drain(&client, &mut reader);
     if is_reset {
         // Without lingering, closing the socket sends RST instead of FIN.
@@ -203,7 +204,7 @@ async fn carry(
 ) -> std::io::Result<()> {
     match mode {
         Mode::Refuse => return Err(ErrorKind::ConnectionRefused.into()),
-        // It is taken by the kernel, and never heard of again.
+        // The kernel accepts the connection, and nothing is ever read from it.
         Mode::Silent => std::future::pending().await,
         Mode::Open | Mode::Slow(_) | Mode::AnswersLost => {}
     }
@@ -236,7 +237,7 @@ async fn connect(targets: &[SocketAddr], first: usize) -> std::io::Result<TcpStr
     Err(ErrorKind::ConnectionRefused.into())
 }
 
-/// The observers of the bytes: called when bytes are read, and when they are written.
+/// Observes the bytes of a connection when they are read and when they are written.
 struct Seen<'a>(&'a mut Option<Reader>, &'a mut Option<AnswerReader>);
 
 async fn pump(
@@ -245,7 +246,7 @@ async fn pump(
     delay: Duration,
     seen: Seen<'_>,
     control: &watch::Receiver<Control>,
-    swallows: impl Fn(Mode) -> bool,
+    drops: impl Fn(Mode) -> bool,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -259,10 +260,10 @@ async fn pump(
             sleep(delay + slow).await;
         }
         match length {
-            // The end is news as well.
-            0 if swallows(mode) => std::future::pending().await,
+            // The end of the stream is dropped too.
+            0 if drops(mode) => std::future::pending().await,
             0 => return to.shutdown().await,
-            _ if swallows(mode) => {}
+            _ if drops(mode) => {}
             _ => {
                 to.write_all(&buffer[..length]).await?;
                 if let Some(answers) = &mut *seen.1 {

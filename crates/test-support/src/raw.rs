@@ -1,4 +1,4 @@
-//! A publisher that writes its frames by hand: what no client library would send.
+//! Publishes frames written by hand, which no client library would send.
 
 use std::{
     io::{Read, Result, Write},
@@ -11,7 +11,7 @@ pub struct RawPublisher(TcpStream);
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
-/// Property flags (AMQP 0-9-1, section 4.2.6.1).
+/// The flag of `headers`, one of the property flags (AMQP 0-9-1, section 4.2.6.1).
 pub const HEADERS: u16 = 1 << 13;
 /// The flag of `correlation_id`.
 pub const CORRELATION_ID: u16 = 1 << 10;
@@ -30,7 +30,7 @@ pub fn long(text: &[u8]) -> Vec<u8> {
     [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text].concat()
 }
 
-/// A header `x-deep` whose value is a list in a list in a list.
+/// Builds a header `x-deep` with nested lists.
 pub fn deep_headers(levels: u32) -> Vec<u8> {
     let mut table = short(b"x-deep");
     for level in (0..levels).rev() {
@@ -42,7 +42,7 @@ pub fn deep_headers(levels: u32) -> Vec<u8> {
 }
 
 impl RawPublisher {
-    /// As guest, on the vhost /, with confirms.
+    /// Connects as guest to the vhost `/`, with confirms.
     pub fn connect(url: &str) -> Self {
         let url: url::Url = url.parse().unwrap();
         let address = (url.host_str().unwrap(), url.port().unwrap());
@@ -59,7 +59,7 @@ impl RawPublisher {
         raw
     }
 
-    /// Into a queue, with properties as they stand behind their flags; until it is confirmed.
+    /// Publishes into a queue and waits for the confirm. `properties` are encoded in the order of their flags.
     pub fn publish(&mut self, queue: &str, body: &[u8], flags: u16, properties: &[u8]) {
         self.method(1, 60, 40, &[&[0, 0][..], &short(b""), &short(queue.as_bytes()), &[0]].concat());
         let size = (body.len() as u64).to_be_bytes();
@@ -68,7 +68,7 @@ impl RawPublisher {
         assert_eq!(self.read()[..4], [0, 60, 0, 80], "basic.ack");
     }
 
-    /// A method, after the answer to the one before it.
+    /// Sends a method after the answer to the previous one.
     fn asked(&mut self, channel: u16, class: u16, method: u16, arguments: &[u8]) {
         if class != 10 || method == 11 {
             self.read();

@@ -1,11 +1,11 @@
-//! A RabbitMQ or a Postgres of a test's own, to be killed and brought back.
+//! Runs a RabbitMQ or a PostgreSQL for one test, which the test can kill and start again.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-/// A server that one test alone uses.
+/// A server that only one test uses.
 pub struct Service {
     /// The URL for a client.
     pub url: String,
@@ -15,12 +15,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// `postgres` or `rabbitmq`.
+    /// Starts a server: `postgres` or `rabbitmq`.
     pub async fn start(name: &'static str) -> Self {
         Self::start_with(name, |_| ()).await
     }
 
-    /// With something put into its folder before.
+    /// Starts a server after `prepare` has written into its folder.
     #[expect(clippy::unused_async, reason = "a service takes seconds to start: it is called as what waits")]
     pub async fn start_with(name: &'static str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = std::env::temp_dir().join(format!("it-{name}-{}", uuid::Uuid::new_v4().simple()));
@@ -35,24 +35,24 @@ impl Service {
         service
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&self) {
         self.run("kill");
     }
 
-    /// A clean stop and a start: what was declared up to now is sure to be on disk. (A quorum queue that is made
-    /// in the very moment before a SIGKILL comes back without its data on RabbitMQ 3.10, and answers nobody.)
+    /// Stops and starts the server cleanly, so that all declarations are on disk. A quorum queue that was declared
+    /// just before a SIGKILL comes back without its data on RabbitMQ 3.10, and does not answer.
     pub fn settle(&self) {
         self.run("down");
         self.run("up");
     }
 
-    /// On the same port, with its data.
+    /// Starts the server again, on the same port and with its data.
     pub fn restart(&self) {
         self.run("up");
     }
 
-    /// rabbitmqctl.
+    /// Runs `rabbitmqctl`.
     pub fn ctl(&self, arguments: &[&str]) {
         self.script(&[&["ctl"], arguments].concat());
     }

@@ -1,4 +1,4 @@
-//! How a test environment differs from the usual one, and what its workers are configured with.
+//! Configures a test environment and its workers.
 
 use payout_link_worker::rabbitmq::Names;
 use provider_simulators::sandbox::Sandbox;
@@ -12,7 +12,7 @@ pub struct Setup {
     pub(super) settings: Vec<(String, String)>,
     pub(super) database_url: Option<String>,
     pub(super) amqp_url: Option<String>,
-    pub(super) deaf: bool,
+    pub(super) without_listener: bool,
     pub(super) names: Option<Names>,
     only_connector: Option<&'static str>,
     short_leases: bool,
@@ -20,56 +20,56 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A setting of the workers: `worker.lease_seconds`.
+    /// Changes a setting of the workers, such as `worker.lease_seconds`.
     pub fn set(mut self, setting: &str, value: impl ToString) -> Self {
         self.settings.push((variable(setting), value.to_string()));
         self
     }
 
-    /// A server of the test's own.
+    /// Uses a database server of the test's own.
     pub fn database(mut self, url: &str) -> Self {
         self.database_url = Some(url.into());
         self
     }
 
-    /// A broker of the test's own.
+    /// Uses a broker of the test's own.
     pub fn broker(mut self, url: &str) -> Self {
         self.amqp_url = Some(url.into());
         self
     }
 
-    /// Of a broker of the test's own.
+    /// Uses these names of exchanges and queues, which needs a broker of the test's own.
     pub fn names(mut self, names: Names) -> Self {
         self.names = Some(names);
         self
     }
 
-    /// Calls, leases and settle times of a few seconds, for tests in which they run out. Otherwise they are long
-    /// enough for a machine that stands still in between.
+    /// Shortens calls, leases and settle times to a few seconds, for tests in which they expire. The usual ones are
+    /// longer than any pause of a busy machine.
     pub fn short_leases(mut self) -> Self {
         self.short_leases = true;
         self
     }
 
-    /// No queue is bound to the results exchange.
+    /// Binds no queue to the results exchange.
     pub fn without_listener(mut self) -> Self {
-        self.deaf = true;
+        self.without_listener = true;
         self
     }
 
-    /// The worker knows one connector alone.
+    /// Configures only one connector.
     pub fn only_connector(mut self, name: &'static str) -> Self {
         self.only_connector = Some(name);
         self
     }
 
-    /// One more connector: its `[connectors.NAME]`, as TOML.
+    /// Adds a connector: its section `[connectors.NAME]`, as TOML.
     pub fn connector(mut self, section: &str) -> Self {
         self.more_connectors += section;
         self
     }
 
-    /// One more account, `broken`, at a provider of its own; `settings` as TOML.
+    /// Adds an account `broken` at this provider, with `settings` as TOML.
     pub fn broken_account(self, provider: &Sandbox, settings: &str) -> Self {
         self.connector(&format!(
             r#"
@@ -89,7 +89,7 @@ impl Setup {
         TestEnv::build(self).await
     }
 
-    /// The worker's, whose settings go over it by the environment.
+    /// Writes the workers' configuration file. The environment overrides it with the settings.
     pub(super) fn configuration(
         &self,
         database_url: &url::Url,
@@ -171,7 +171,7 @@ fn connector(name: &str, replay: &str, url: &str, settle_seconds: u32, call_seco
     )
 }
 
-/// What sets it in the environment.
+/// Returns the environment variable of a setting.
 pub(super) fn variable(setting: &str) -> String {
     format!("PAYOUT_LINK__{}", setting.to_uppercase().replace('.', "__"))
 }

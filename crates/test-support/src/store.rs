@@ -1,4 +1,4 @@
-//! The store alone, without a worker around it.
+//! Provides the store without a worker.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,17 +18,17 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use super::{TestEnv, job};
 
-/// A store with one sealing key.
+/// Creates a store with one encryption key.
 pub fn store(pool: PgPool) -> Store {
     store_with(pool, &["k1"])
 }
 
-/// With sealing keys of these names, newest first.
+/// Creates a store with encryption keys of these names, newest first.
 pub fn store_with(pool: PgPool, names: &[&str]) -> Store {
     made(pool, names, BatchLimits { rows: 10, bytes: 100_000, depth: 2 })
 }
 
-/// With limits of its own for batches.
+/// Creates a store with these batch limits.
 pub fn store_within(pool: PgPool, limits: BatchLimits) -> Store {
     made(pool, &["k1"], limits)
 }
@@ -42,7 +42,7 @@ fn made(pool: PgPool, names: &[&str], limits: BatchLimits) -> Store {
     Store::new(pool, keys, settings)
 }
 
-/// A migrated database with one connection: its holder keeps it from all others.
+/// Connects to a migrated database with only one connection, so its user excludes all others.
 pub async fn pool_of_one(env: &TestEnv) -> PgPool {
     migrate(&env.pool).await.unwrap();
     let options = env.pool.connect_options().as_ref().clone();
@@ -50,7 +50,7 @@ pub async fn pool_of_one(env: &TestEnv) -> PgPool {
     pool.connect_with(options).await.unwrap()
 }
 
-/// Claims as a sweep does, with so many permits: expired leases first, then turn by turn.
+/// Claims records as a sweep does, with `limit` permits: expired leases first, then the merchants in turn.
 pub async fn claim(store: &Store, limit: usize) -> Vec<Result<Box<OpenLink>, StoreError>> {
     let found = store.due_records(&["sandbox".into()], &mut DuePlaces::default()).await.unwrap();
     let mut claimed = Vec::new();
@@ -106,12 +106,12 @@ pub async fn submit(store: &Store, id: &str) -> Accepted {
     submit_with(store, "", id, Hold::BeginCall).await
 }
 
-/// A job that no call is made for yet.
+/// Accepts the usual job without a call.
 pub async fn submit_parked(store: &Store, id: &str) {
     submit_parked_of(store, "", id).await;
 }
 
-/// The same, of a merchant.
+/// Accepts the usual job of a merchant without a call.
 pub async fn submit_parked_of(store: &Store, merchant_id: &str, id: &str) {
     let parked = submit_with(store, merchant_id, id, Hold::Park(Duration::ZERO)).await;
     assert!(matches!(parked, Accepted::Parked));
@@ -134,7 +134,7 @@ async fn submit_with(store: &Store, merchant_id: &str, id: &str, hold: Hold) -> 
     store.accept(new, || true).await.unwrap()
 }
 
-/// Writes the conclusion of a record whose first call created a link.
+/// Builds the conclusion of a record whose first call created a link.
 pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::EventContent {
     link.begin_written_call();
     link.calls.push(Attempt {

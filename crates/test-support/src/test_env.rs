@@ -1,4 +1,4 @@
-//! Everything around a worker, made for one test and cleared away with it.
+//! Starts everything around a worker for one test, and removes it afterwards.
 
 use std::{
     path::PathBuf,
@@ -12,16 +12,16 @@ use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Heard, Job, Setup, Worker, broker::Upstream, eventually, setup::variable, worker};
+use super::{Job, ReceivedMessage, Setup, Worker, broker::Upstream, eventually, setup::variable, worker};
 
-/// The credential of the sandbox; it must be found nowhere.
+/// The credential of the sandbox. It must not appear anywhere.
 pub const TOKEN: &str = "canary-provider-token";
 /// The webhook secret of the configuration and of the receiver.
 pub const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A test environment: a database and queues of its own, a provider simulator and a merchant.
 pub struct TestEnv {
-    /// The simulator that links are created at.
+    /// The provider at which links are created.
     pub provider: Sandbox,
     /// The merchant's webhook receiver.
     pub merchant: Receiver,
@@ -40,7 +40,7 @@ pub struct TestEnv {
 }
 
 impl TestEnv {
-    /// The usual environment.
+    /// Builds the usual environment.
     pub async fn new() -> Self {
         Setup::default().build().await
     }
@@ -68,7 +68,7 @@ impl TestEnv {
             unrouted_queue: format!("{name}.results.unrouted"),
             ..Names::default()
         });
-        let upstream = Upstream::connect(&amqp_url, names.clone(), !setup.deaf).await;
+        let upstream = Upstream::connect(&amqp_url, names.clone(), !setup.without_listener).await;
         let provider = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
         let merchant = Receiver::start(&[WEBHOOK_SECRET.to_owned()]).await.unwrap();
         let folder = std::env::temp_dir().join(&name);
@@ -90,7 +90,7 @@ impl TestEnv {
         }
     }
 
-    /// After a broker of the test's own was away.
+    /// Connects again after a broker of the test's own was away.
     pub async fn reconnect(&mut self) {
         self.upstream = Upstream::connect(&self.amqp_url, self.names.clone(), false).await;
     }
@@ -102,7 +102,7 @@ impl TestEnv {
         worker
     }
 
-    /// Starts a worker with settings of its own, without waiting for it.
+    /// Starts a worker with its own settings, without waiting for it.
     pub fn launch_worker(&self, settings: &[(&str, String)]) -> Worker {
         let number = {
             let mut workers = self.workers.lock().unwrap();
@@ -115,7 +115,7 @@ impl TestEnv {
         Worker::start(command, log)
     }
 
-    /// Starts a worker from a script of sh's, whose `$0` is the program and `$@` its arguments.
+    /// Starts a worker from a script for `sh`. In it `$0` is the program and `$@` are its arguments.
     pub fn launch_from(&self, shell: &[&str], script: &str, program: &std::path::Path) -> Worker {
         let plain = self.command(&["run"]);
         let mut command = std::process::Command::new(shell[0]);
@@ -129,7 +129,7 @@ impl TestEnv {
         Worker::start(command, self.folder.join("from-a-script.log"))
     }
 
-    /// A command of the program, with this test environment's configuration.
+    /// Builds a command of the program with this environment's configuration.
     pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = worker::command(&self.folder.join("worker.toml"));
         command.envs(self.settings.iter().cloned()).args(arguments).stdin(Stdio::null());
@@ -141,7 +141,7 @@ impl TestEnv {
         self.command(arguments).output().unwrap()
     }
 
-    /// Something that writes to the broker by hand.
+    /// Connects a publisher that writes its frames by hand.
     pub fn raw_publisher(&self) -> super::RawPublisher {
         super::RawPublisher::connect(&self.amqp_url)
     }
@@ -151,67 +151,69 @@ impl TestEnv {
         self.upstream.publish(job.as_ref()).await;
     }
 
-    /// Publishes to the jobs exchange with another routing key than a job's.
+    /// Publishes to the jobs exchange with another routing key.
     pub async fn publish_to(&self, routing_key: &str, message: impl AsRef<Job>) {
         self.upstream.publish_to(&self.names.jobs_exchange, routing_key, message.as_ref()).await;
     }
 
     /// Returns the results so far.
-    pub fn results(&self) -> Vec<Heard> {
-        self.upstream.heard()
+    pub fn results(&self) -> Vec<ReceivedMessage> {
+        self.upstream.received()
     }
 
     /// Returns the results of a payout so far.
-    pub fn results_of(&self, id: &str) -> Vec<Heard> {
-        self.results().into_iter().filter(|heard| heard.json()["merchant_payout_id"] == id).collect()
+    pub fn results_of(&self, id: &str) -> Vec<ReceivedMessage> {
+        self.results().into_iter().filter(|received| received.json()["merchant_payout_id"] == id).collect()
     }
 
     /// Waits for `count` results of a payout.
-    pub async fn wait_for_results(&self, id: &str, count: usize) -> Vec<Heard> {
+    pub async fn wait_for_results(&self, id: &str, count: usize) -> Vec<ReceivedMessage> {
         eventually(&format!("{count} results of {id}"), async || {
-            let heard = self.results_of(id);
-            (heard.len() >= count).then_some(heard)
+            let received = self.results_of(id);
+            (received.len() >= count).then_some(received)
         })
         .await
     }
 
-    /// Waits for the first result that answers a message: one whose body could not be read names no payout.
-    pub async fn answer_to(&self, message_id: &str) -> Heard {
+    /// Waits for the first result that answers a message. A message that cannot be read names no payout.
+    pub async fn answer_to(&self, message_id: &str) -> ReceivedMessage {
         eventually(&format!("an answer to {message_id}"), async || {
-            self.results().into_iter().find(|heard| heard.correlation_id().as_deref() == Some(message_id))
+            self.results()
+                .into_iter()
+                .find(|received| received.correlation_id().as_deref() == Some(message_id))
         })
         .await
     }
 
     /// Waits for the first result of a payout.
-    pub async fn result_of(&self, id: &str) -> Heard {
+    pub async fn result_of(&self, id: &str) -> ReceivedMessage {
         self.wait_for_results(id, 1).await.remove(0)
     }
 
-    /// A queue of the test's own, and what comes to it.
-    pub async fn reply_queue(&self) -> (String, Arc<Mutex<Vec<Heard>>>) {
+    /// Declares a reply queue, and returns it with the messages that it receives.
+    pub async fn reply_queue(&self) -> (String, Arc<Mutex<Vec<ReceivedMessage>>>) {
         let (queue, replies) = (self.upstream.reply_queue().await, Arc::default());
         self.upstream.listen(&queue, Arc::clone(&replies)).await;
         (queue, replies)
     }
 
-    /// A queue of the test's own that refuses whatever is published to it.
+    /// Declares a queue that rejects all messages.
     pub async fn full_queue(&self) -> String {
         self.upstream.full_queue().await
     }
 
-    /// Binds a queue of the test's own to the results exchange.
+    /// Binds a queue to the results exchange.
     pub async fn bind_to_results(&self, queue: &str) {
         self.upstream.bind_to_results(queue).await;
     }
 
     /// Waits for a dead letter and takes it.
-    pub async fn dead_letter(&self) -> Heard {
+    pub async fn dead_letter(&self) -> ReceivedMessage {
         eventually("a dead letter", async || self.upstream.take(&self.names.dead_queue).await).await
     }
 
     /// Takes a message of a queue, if there is one.
-    pub async fn take(&self, queue: &str) -> Option<Heard> {
+    pub async fn take(&self, queue: &str) -> Option<ReceivedMessage> {
         self.upstream.take(queue).await
     }
 
@@ -225,7 +227,7 @@ impl TestEnv {
         self.upstream.ready(queue).await
     }
 
-    /// What `show --json` says of a payout.
+    /// Returns the output of `show --json` for a payout.
     pub fn shown(&self, id: &str) -> Option<Value> {
         let output = self.run(&["show", "--json", id]);
         serde_json::from_slice(&output.stdout).ok()
@@ -237,26 +239,26 @@ impl TestEnv {
         !sqlx::query_scalar::<_, bool>(known).bind(id).fetch_one(&self.pool).await.unwrap()
     }
 
-    /// Waits until `show` says what is wanted of a payout.
+    /// Waits until the output of `show` satisfies a condition.
     pub async fn wait_until_shown(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         eventually(what, async || self.shown(id).filter(|shown| wanted(shown))).await
     }
 
-    /// Waits until nothing is left to be done for a payout: concluded, published, posted.
+    /// Waits until a payout is concluded, its result published and its webhook delivered.
     pub async fn wait_until_delivered(&self, id: &str) -> Value {
         let reply = |shown: &Value| shown["event"].is_object() && shown["event"]["due_at"].is_null();
         self.wait_until_shown(id, &format!("{id} has its result"), reply).await
     }
 
-    /// A webhook URL of this test environment's merchant.
+    /// Returns a webhook URL of this environment's merchant.
     pub fn webhook_url(&self) -> Value {
         self.merchant.url().into()
     }
 
-    /// Waits until the merchant has heard so often.
+    /// Waits until the merchant has received this many webhooks.
     pub async fn webhooks(&self, count: usize) -> Vec<Received> {
-        let heard = self.merchant.until(|received| received.len() >= count);
-        tokio::time::timeout(super::DEADLINE, heard).await.unwrap_or_else(|_| {
+        let received = self.merchant.until(|received| received.len() >= count);
+        tokio::time::timeout(super::DEADLINE, received).await.unwrap_or_else(|_| {
             panic!(
                 "{count} webhooks: not within {:?}, but {}",
                 super::DEADLINE,
@@ -265,23 +267,23 @@ impl TestEnv {
         })
     }
 
-    /// A setting of the workers that are started from now on.
+    /// Changes a setting of the workers that start from now on.
     pub fn set(&mut self, setting: &str, value: impl ToString) {
         self.settings.push((variable(setting), value.to_string()));
     }
 
-    /// Delivers the job that is first in the queue, and gives it back as a worker does that dies.
+    /// Delivers the first job of the queue and returns it, like a worker that dies.
     pub async fn deliver_and_give_back(&self) {
         eventually("a job to be delivered", async || self.upstream.give_back(&self.names.jobs_queue).await)
             .await;
     }
 
-    /// Delivers this many jobs, and gives them all back as a session does that ends.
+    /// Delivers this many jobs and returns all of them, like a session that ends.
     pub async fn deliver_and_give_all_back(&self, count: usize) {
         self.upstream.give_all_back(&self.names.jobs_queue, count).await;
     }
 
-    /// The database as an operator's backup has it. Said aloud where there is no `pg_dump` to make one.
+    /// Dumps the database with `pg_dump`, and prints a note if that is not installed.
     pub fn pg_dump(&self) -> String {
         let mut url: url::Url = self.admin_url.parse().unwrap();
         url.set_path(&self.database);
@@ -297,7 +299,7 @@ impl TestEnv {
         }
     }
 
-    /// All that is in the database, as text; bytes as they are, not in hexadecimal, where nothing would be found.
+    /// Dumps the whole database as text. Bytes are not in hexadecimal, where a search would find nothing.
     pub async fn dump(&self) -> String {
         let mut dump = String::new();
         for table in ["payout_links", "events", "attempts"] {
@@ -322,7 +324,7 @@ impl AsRef<Job> for Job {
 }
 
 impl Drop for TestEnv {
-    /// Clears away, unless the test failed: then everything is left to be looked at.
+    /// Removes everything, unless the test failed: then it stays for a diagnosis.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("left to look at: {} and database {}", self.folder.display(), self.database);

@@ -1,4 +1,4 @@
-//! A worker: the real binary, with its log in a file.
+//! Runs a worker: the real binary, with its log in a file.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 
 use super::eventually;
 
-/// A worker process, which ends with this value.
+/// A worker process. It ends when this value is dropped.
 pub struct Worker {
     child: Child,
     log: PathBuf,
@@ -21,7 +21,7 @@ fn program() -> PathBuf {
     test.ancestors().nth(2).unwrap().join("payout-link-worker")
 }
 
-/// The binary with a configuration and nothing of this process's own settings.
+/// Builds a command of the binary with a configuration, without settings of this process's environment.
 pub(super) fn command(config: &Path) -> Command {
     let mut command = Command::new(program());
     command.env_remove("DATABASE_URL").env_remove("AMQP_URL").arg("--config").arg(config);
@@ -45,18 +45,19 @@ impl Worker {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Until its log says so.
+    /// Waits until its log contains the text.
     pub async fn says(&self, text: &str) {
         eventually(&format!("the worker says {text:?}"), async || self.log().contains(text).then_some(()))
             .await;
     }
 
-    /// Where it serves health, which was left to it: `worker.health_listen` has port 0.
+    /// Returns the health URL. `worker.health_listen` has port 0, so the log names the port.
     pub async fn health_url(&self) -> String {
         self.url_of("health endpoint listening").await
     }
 
-    /// Where it takes webhooks of providers, which was left to it: `worker.provider_webhooks_listen` has port 0.
+    /// Returns the URL for providers' webhooks. `worker.provider_webhooks_listen` has port 0, so the log names the
+    /// port.
     pub async fn provider_webhooks_url(&self) -> String {
         self.url_of("provider webhooks endpoint listening").await
     }
@@ -71,24 +72,24 @@ impl Worker {
         format!("http://{}", address.await)
     }
 
-    /// The most memory that it ever had, in bytes.
-    pub fn most_memory(&self) -> usize {
+    /// Returns its peak memory, in bytes.
+    pub fn peak_memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
-    /// CPU that it has used so far.
+    /// Returns the CPU that it has used so far.
     pub fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // Behind the name, which is in parentheses and may hold anything: utime and stime are the 12th and the 13th.
+        // The name, in parentheses, may contain anything. utime and stime are the 12th and 13th fields after it.
         let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
         let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
-        // USER_HZ is a hundred on every Linux.
+        // USER_HZ is 100 on every Linux.
         Duration::from_millis(ticks * 10)
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -101,12 +102,12 @@ impl Worker {
         assert!(sent.success());
     }
 
-    /// SIGSTOP, until it stands still: a thread of it may run on for as long as the one that has the signal waits for
-    /// a CPU.
+    /// Sends SIGSTOP and waits until every thread has stopped: a thread may run on while the one with the signal
+    /// waits for a CPU.
     pub async fn pause(&self) {
         self.signal("STOP");
         let runs = |task: std::fs::DirEntry| {
-            // (a thread may have ended meanwhile)
+            // A thread may have ended meanwhile.
             let stat = std::fs::read_to_string(task.path().join("stat"));
             stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.starts_with(" T"))
         };
@@ -117,7 +118,7 @@ impl Worker {
         .await;
     }
 
-    /// How it ended, where it has.
+    /// Returns how it ended, or `None` while it runs.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -135,7 +136,7 @@ impl Worker {
         tokio::time::timeout(super::DEADLINE, ended).await.expect("the worker ends")
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM and waits for the end.
     pub async fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
         self.exited().await

@@ -27,7 +27,7 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
     let worker = env.start_worker().await;
     env.publish(job("first")).await;
     env.result_of("first").await;
-    let before = worker.most_memory();
+    let before = worker.peak_memory();
     let bad: Vec<Bad> = [bodies(), values(), envelopes(&env)].concat();
     assert!(bad.len() >= 300, "{}", bad.len());
     let mut good = oddities();
@@ -71,7 +71,7 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // and is reported, within bounds;
-    let refused = |heard: &crate::support::Heard| heard.kind() == "payout_link.rejected";
+    let refused = |heard: &crate::support::ReceivedMessage| heard.kind() == "payout_link.rejected";
     eventually("every refusal", async || {
         (env.results().iter().filter(|heard| refused(heard)).count() >= bad.len()).then_some(())
     })
@@ -86,7 +86,7 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
         sqlx::query_scalar("SELECT merchant_payout_id FROM payout_links").fetch_all(&env.pool).await.unwrap();
     assert_eq!(made.len(), good.len() + 1, "nothing else became a record");
     // and the worker kept none of it, nor wrote a line that is more than a line.
-    let more = worker.most_memory() - before;
+    let more = worker.peak_memory() - before;
     assert!(more < 64 * 1024 * 1024, "{more} bytes");
     let log = worker.log();
     assert!(log.lines().all(|line| line.len() < 8192 && serde_json::from_str::<Value>(line).is_ok()));

@@ -33,7 +33,7 @@ async fn unknown(env: &TestEnv, id: &str) -> String {
     env.provider.ledger().links.last().unwrap().id.clone()
 }
 
-async fn reply_of_duplicate(env: &TestEnv, job: crate::support::Job) -> crate::support::Heard {
+async fn reply_of_duplicate(env: &TestEnv, job: crate::support::Job) -> crate::support::ReceivedMessage {
     let (queue, replies) = env.reply_queue().await;
     env.publish(job.reply_to(&queue)).await;
     eventually("a reply", async || replies.lock().unwrap().first().cloned()).await

@@ -1,4 +1,4 @@
-//! Each guard, left out once: the model sees what it is for.
+//! Removes each guard once and checks that the model finds a violation of the expected rule.
 
 use stateright::{Checker, HasDiscoveries, Model};
 
@@ -9,7 +9,7 @@ use super::{
     state::{Creation, Faults},
 };
 
-/// Prints the shortest way into the ditch.
+/// Checks that the flaw breaks the rule, and prints the shortest run that does.
 fn fails(flaw: FollowFlaw, faults: Faults, expected: &str) {
     fails_with(flaw, Creation::Created, Provider::ANNOUNCES, faults, expected);
 }
@@ -55,14 +55,14 @@ fn a_webhook_that_nobody_wakes_is_never_delivered() {
 }
 
 #[test]
-fn an_abandoned_webhook_that_lets_no_other_go_keeps_it_back() {
+fn an_abandoned_webhook_that_wakes_no_other_blocks_it() {
     fails(FollowFlaw::AbandonedBlocks, Faults { changes: 1, abandons: 1, ..NONE }, "F10");
 }
 
 #[test]
 fn a_webhook_posted_after_its_lease_arrives_too_late() {
     let faults = Faults { changes: 1, pauses: 1, abandons: 1, ..NONE };
-    fails(FollowFlaw::LeaseNotLookedAt, faults, "F4");
+    fails(FollowFlaw::LeaseNotChecked, faults, "F4");
 }
 
 #[test]
@@ -71,9 +71,9 @@ fn an_event_apart_from_its_status_is_lost() {
 }
 
 #[test]
-fn a_webhook_that_is_forgotten_during_a_question_hides_a_late_payout() {
+fn a_webhook_that_is_ignored_during_a_question_hides_a_late_payout() {
     let faults = Faults { changes: 1, late: 1, ..NONE };
-    fails(FollowFlaw::WebhookDuringAQuestionForgotten, faults, "F8");
+    fails(FollowFlaw::WebhookDuringAQuestionIgnored, faults, "F8");
 }
 
 #[test]
@@ -90,14 +90,14 @@ fn a_cancel_during_the_call_leaves_a_link_behind() {
 }
 
 #[test]
-fn a_cancel_that_is_believed_hides_a_claim() {
-    fails(FollowFlaw::CancelBelieved, Faults { changes: 1, messages: 1, ..NONE }, "F1");
+fn a_cancel_that_is_not_verified_hides_a_claim() {
+    fails(FollowFlaw::CancelNotVerified, Faults { changes: 1, messages: 1, ..NONE }, "F1");
 }
 
 #[test]
-fn a_cancel_without_effect_that_is_remembered_names_an_expiry_wrongly() {
+fn a_stored_cancel_without_effect_turns_an_expiry_into_a_cancel() {
     let faults = Faults { changes: 1, messages: 1, ..NONE };
-    let flaw = FollowFlaw::CancelWithoutEffectRemembered;
+    let flaw = FollowFlaw::CancelWithoutEffectStored;
     fails_with(flaw, Creation::Created, Provider::ONE_WORD, faults, "F1");
 }
 

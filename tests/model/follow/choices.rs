@@ -1,4 +1,4 @@
-//! Which steps there are in a state.
+//! Lists the steps that are possible in a state.
 
 use payout_link_worker::domain::LinkStatus;
 
@@ -6,13 +6,13 @@ use super::{
     flaws::FollowFlaw,
     follower::Then,
     protocol::{FollowProtocol, Step},
-    state::{Creation, Due, Hold, Seen, System, Worker},
+    state::{ClaimId, Creation, Due, Seen, System, Worker},
 };
 
 impl FollowProtocol {
     pub fn choices(&self, system: &System, steps: &mut Vec<Step>) {
         for number in 0..system.workers.len() {
-            // Of workers that are alike one stands for all.
+            // Equal workers have the same steps, so one of them is enough.
             if !system.workers[..number].contains(&system.workers[number]) {
                 self.steps_of(system, number, steps);
             }
@@ -45,13 +45,13 @@ impl FollowProtocol {
             Worker::Asking { .. } => {
                 steps.push(Step::Ask(number));
                 if lossy {
-                    steps.push(Step::AskInVain(number));
+                    steps.push(Step::AskAnswerLost(number));
                 }
             }
             Worker::Answered { .. } => {
                 steps.push(Step::Decide(number));
                 if lossy {
-                    steps.push(Step::DecideUnheard(number));
+                    steps.push(Step::DecideAnswerLost(number));
                 }
             }
             Worker::Cancelling { .. } => {
@@ -63,9 +63,9 @@ impl FollowProtocol {
             Worker::RecordingEvent { .. } => steps.push(Step::RecordEvent(number)),
             Worker::Posting { waits, is_lease_over, .. } => {
                 steps.push(Step::Post(number));
-                let is_posted = !waits && (!is_lease_over || self.is(FollowFlaw::LeaseNotLookedAt));
+                let is_posted = !waits && (!is_lease_over || self.is(FollowFlaw::LeaseNotChecked));
                 if is_posted && lossy {
-                    steps.extend([Step::PostInVain(number), Step::PostUnheard(number)]);
+                    steps.extend([Step::PostInVain(number), Step::PostAnswerLost(number)]);
                 }
                 if is_posted && system.faults.abandons > 0 {
                     steps.push(Step::Abandon(number));
@@ -83,10 +83,10 @@ impl FollowProtocol {
         }
     }
 
-    /// The provider's and the recipient's, and those of the creation.
+    /// Lists the steps of the provider, of the recipient and of the creation.
     fn steps_of_the_provider(&self, system: &System, steps: &mut Vec<Step>) {
         match (system.creation, system.provider_status()) {
-            // A claim, and `retry::next`: a call, or the end without one.
+            // A claim and `retry::next` come next: a call, or a conclusion without one.
             (Creation::Uncalled, _) if system.row.cancel_is_requested => {
                 steps.push(Step::Conclude(Creation::Cancelled));
             }
@@ -130,7 +130,7 @@ impl FollowProtocol {
         }
     }
 
-    /// The changes that a provider makes of its own.
+    /// Lists the statuses to which the provider may change a link by itself.
     fn changes(&self, status: LinkStatus) -> &'static [LinkStatus] {
         use LinkStatus::{Cancelled, Claimed, Expired, PayoutFailed, Reversed, Succeeded, Unclaimed};
         match status {
@@ -163,7 +163,7 @@ impl FollowProtocol {
         }
     }
 
-    /// Whether a cancel is carried out at this point of the creation: before the first call, or after the last.
+    /// Says whether a cancel takes effect at this point of the creation: before the first call or after the last.
     fn is_carried_out(&self, creation: Creation) -> bool {
         match creation {
             Creation::Uncalled | Creation::Created => true,
@@ -172,11 +172,11 @@ impl FollowProtocol {
         }
     }
 
-    /// Time passes only where something waits for it.
+    /// Lists the steps of time, which passes only if something waits for it.
     fn steps_of_time(&self, system: &System, steps: &mut Vec<Step>) {
-        let runs_out = |due: Due, holder: Option<Hold>| {
-            let is_living = holder.is_some_and(|holder| system.is_of_the_living(holder));
-            due == Due::Later && (!is_living || system.faults.pauses > 0)
+        let runs_out = |due: Due, holder: Option<ClaimId>| {
+            let is_live = holder.is_some_and(|holder| system.has_live_worker(holder));
+            due == Due::Later && (!is_live || system.faults.pauses > 0)
         };
         let row = &system.row;
         if runs_out(row.follow_due, row.follow_holder)
@@ -196,7 +196,7 @@ impl FollowProtocol {
         }
     }
 
-    /// Whether the next question of the schedule leads to something. The others are left out, so that every run ends.
+    /// Says whether the next scheduled question has an effect. The model leaves out other questions, so that every run ends.
     fn finds_something(&self, system: &System) -> bool {
         let mut seen: Seen = system.row.seen();
         seen.cancelled.iter_mut().for_each(|cancelled| cancelled.is_confirmed = true);

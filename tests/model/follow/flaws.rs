@@ -1,40 +1,40 @@
-//! Protocols with one guard taken out: the model has to see each of them fail.
+//! Names the guards that a test removes from the protocol. The model has to find a violation for each.
 
-/// A guard that is left out.
+/// A guard that is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FollowFlaw {
-    /// An answer is stored without a look at the holder.
+    /// An answer is stored without a check of the holder.
     NoFencing,
-    /// Every answer is announced, also one that repeats the status.
+    /// Every answer is announced, even one that repeats the status.
     StatusNotCompared,
-    /// A final status changes to whatever the provider says.
+    /// A final status changes to any status that the provider reports.
     FinalChanges,
-    /// A webhook does not wait for the one of the previous event.
+    /// A webhook does not wait for the webhook of the previous event.
     PreviousNotFirst,
-    /// The next webhook is not woken by the worker that finishes the previous one.
+    /// The worker that finishes the previous webhook does not wake the next one.
     NextNotWoken,
     /// The previous event's row does not name the next event.
     NextNotNamed,
-    /// An abandoned webhook lets no other go.
+    /// An abandoned webhook does not wake the next one.
     AbandonedBlocks,
-    /// A webhook is posted without another look at its lease.
-    LeaseNotLookedAt,
-    /// The event is another write than the status.
+    /// A webhook is sent without a check of its lease.
+    LeaseNotChecked,
+    /// The event and the status are two writes.
     EventApart,
-    /// A provider's webhook that comes during a question leads to no other question.
-    WebhookDuringAQuestionForgotten,
+    /// A provider's webhook that arrives during a question causes no further question.
+    WebhookDuringAQuestionIgnored,
     /// A cancel of a record that is not created yet is rejected.
     CancelDoesNotWait,
-    /// A cancel of a record whose first call is under way ends it.
+    /// A cancel ends a record whose first call is under way.
     CancelDuringTheCall,
-    /// The provider's answer to a cancel counts, and nobody asks whether it had an effect.
-    CancelBelieved,
-    /// A cancel that had no effect is remembered.
-    CancelWithoutEffectRemembered,
-    /// A request is answered as soon as its link is to be cancelled.
+    /// The provider's answer to a cancel counts without a check of its effect.
+    CancelNotVerified,
+    /// A cancel that had no effect stays stored.
+    CancelWithoutEffectStored,
+    /// A cancel request is answered before the link is cancelled.
     AnsweredEarly,
     /// A request is deleted before it is answered.
     DeletedBeforeItsAnswer,
-    /// A link whose time is over counts as expired by the worker's clock.
+    /// A link expires by the worker's clock.
     OwnClock,
 }

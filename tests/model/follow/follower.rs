@@ -1,4 +1,4 @@
-//! The effect of the follower's steps, and of the provider's webhooks.
+//! Applies the follower's steps and the provider's webhooks to the state.
 
 #![expect(clippy::unused_self, reason = "a step as the others are")]
 
@@ -13,15 +13,15 @@ use time::OffsetDateTime;
 use super::{
     flaws::FollowFlaw,
     protocol::FollowProtocol,
-    state::{Cancelled, Creation, Due, Event, Hold, NEW, Seen, Status, System, Worker},
+    state::{Cancelled, ClaimId, Creation, Due, Event, NEW, Seen, Status, System, Worker},
 };
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 const MINUTE: Duration = Duration::from_mins(1);
-/// Cancels in one claim: `src/pipeline/follow.rs`.
+/// Limits the cancels of one claim, as `src/pipeline/follow.rs` does.
 const MAX_CANCELS: u8 = 2;
 
-/// `follow::FollowDecision`, as far as it matters here.
+/// Mirrors the part of `follow::FollowDecision` that the model needs.
 pub struct Decision {
     pub status: LinkStatus,
     pub events: Vec<LinkStatus>,
@@ -37,7 +37,7 @@ pub enum Then {
 }
 
 impl FollowProtocol {
-    /// `follow::next` itself.
+    /// Calls `follow::next`.
     pub fn decide(&self, seen: Seen, status: Option<LinkStatus>) -> Decision {
         let link = Followed {
             status: seen.status.link_status(),
@@ -92,21 +92,22 @@ impl FollowProtocol {
     }
 
     pub fn claim_link(&self, system: &mut System, worker: usize) {
-        let hold = NEW;
+        let claim = NEW;
         let row = &mut system.row;
-        (row.follow_holder, row.follow_due, row.asks_again) = (Some(hold), Due::Later, false);
-        system.workers[worker] = Worker::Asking { hold, seen: row.seen(), cancels: 0 };
+        (row.follow_holder, row.follow_due, row.asks_again) = (Some(claim), Due::Later, false);
+        system.workers[worker] = Worker::Asking { claim, seen: row.seen(), cancels: 0 };
     }
 
     pub fn ask(&self, system: &mut System, worker: usize, is_answered: bool) {
-        let Worker::Asking { hold, seen, cancels } = system.workers[worker] else { return };
-        let status = system.provider_status().filter(|_| is_answered).map(|status| self.heard(status, seen));
+        let Worker::Asking { claim, seen, cancels } = system.workers[worker] else { return };
+        let status =
+            system.provider_status().filter(|_| is_answered).map(|status| self.status_read(status, seen));
         let status = status.map(Status::of);
-        system.workers[worker] = Worker::Answered { hold, seen, cancels, status };
+        system.workers[worker] = Worker::Answered { claim, seen, cancels, status };
     }
 
-    /// The provider's status as the connector reads it.
-    fn heard(&self, status: LinkStatus, seen: Seen) -> LinkStatus {
+    /// Reads the provider's status as the connector does.
+    fn status_read(&self, status: LinkStatus, seen: Seen) -> LinkStatus {
         match status {
             LinkStatus::Expired if self.provider.has_one_word && seen.cancelled.is_some() => {
                 LinkStatus::Cancelled
@@ -116,58 +117,58 @@ impl FollowProtocol {
     }
 
     pub fn decide_and_go(&self, system: &mut System, worker: usize) {
-        let Worker::Answered { hold, mut seen, cancels, status } = system.workers[worker] else { return };
+        let Worker::Answered { claim, mut seen, cancels, status } = system.workers[worker] else { return };
         let decision = self.decide(seen, status.map(Status::link_status));
         system.workers[worker] = match decision.then {
             Then::Cancel { is_for_expiry } if cancels < MAX_CANCELS => {
-                // `begin_cancel`, before the call.
-                if system.row.follow_holder == Some(hold) {
+                // `begin_cancel` runs before the call.
+                if system.row.follow_holder == Some(claim) {
                     let cancelled = Some(Cancelled { is_for_expiry, is_confirmed: false });
                     (system.row.cancelled, system.row.follow_due) = (cancelled, Due::Later);
                     seen.cancelled = cancelled;
-                    Worker::Cancelling { hold, seen, cancels: cancels + 1 }
+                    Worker::Cancelling { claim, seen, cancels: cancels + 1 }
                 } else {
                     Worker::Idle
                 }
             }
-            _ => self.record_answer(system, hold, seen, &decision),
+            _ => self.record_answer(system, claim, seen, &decision),
         };
     }
 
-    /// The call, whose success counts for nothing.
+    /// Calls the provider. The follower ignores a success, because only the next question shows the effect.
     pub fn cancel(&self, system: &mut System, worker: usize, arrives: bool) {
-        let Worker::Cancelling { hold, mut seen, cancels } = system.workers[worker] else { return };
+        let Worker::Cancelling { claim, mut seen, cancels } = system.workers[worker] else { return };
         let is_rejected = arrives && system.provider_status() != Some(LinkStatus::Unclaimed);
         if arrives {
             self.cancel_at_the_provider(system);
         }
         let is_on_request = seen.cancelled.is_some_and(|cancelled| !cancelled.is_for_expiry);
-        if is_rejected && is_on_request && !self.is(FollowFlaw::CancelWithoutEffectRemembered) {
+        if is_rejected && is_on_request && !self.is(FollowFlaw::CancelWithoutEffectStored) {
             seen.cancelled = None;
         }
-        system.workers[worker] = if self.is(FollowFlaw::CancelBelieved) {
-            Worker::Answered { hold, seen, cancels, status: Some(Status::of(LinkStatus::Cancelled)) }
+        system.workers[worker] = if self.is(FollowFlaw::CancelNotVerified) {
+            Worker::Answered { claim, seen, cancels, status: Some(Status::of(LinkStatus::Cancelled)) }
         } else {
-            Worker::Asking { hold, seen, cancels }
+            Worker::Asking { claim, seen, cancels }
         };
     }
 
-    /// Only a link that nobody has claimed.
+    /// Cancels the link, unless somebody has claimed it.
     pub fn cancel_at_the_provider(&self, system: &mut System) {
         if system.provider_status() == Some(LinkStatus::Unclaimed) {
             system.change(&[LinkStatus::Cancelled], self.provider.announces);
         }
     }
 
-    fn record_answer(&self, system: &mut System, hold: Hold, seen: Seen, decision: &Decision) -> Worker {
+    fn record_answer(&self, system: &mut System, claim: ClaimId, seen: Seen, decision: &Decision) -> Worker {
         let row = &mut system.row;
-        if row.follow_holder != Some(hold) && !self.is(FollowFlaw::NoFencing) {
+        if row.follow_holder != Some(claim) && !self.is(FollowFlaw::NoFencing) {
             return Worker::Idle;
         }
         let has_changed = decision.status != row.status;
         let is_over = matches!(decision.status, LinkStatus::Cancelled | LinkStatus::Expired);
         row.cancel_is_requested &= decision.status == LinkStatus::Unclaimed && !has_changed;
-        if !self.is(FollowFlaw::CancelWithoutEffectRemembered)
+        if !self.is(FollowFlaw::CancelWithoutEffectStored)
             && ((has_changed && !is_over) || decision.cancel_had_no_effect || seen.cancelled.is_none())
         {
             row.cancelled = None;
@@ -177,7 +178,7 @@ impl FollowProtocol {
         row.follow_due = match decision.then {
             _ if row.asks_again => Due::Now,
             Then::Ask => Due::Later,
-            // Too many cancels in one claim: it is asked about again.
+            // After too many cancels in one claim the follower asks again.
             Then::Cancel { .. } => Due::Later,
             Then::Stop => Due::Never,
         };
@@ -185,7 +186,7 @@ impl FollowProtocol {
             && let Some(status) = decision.events.last()
         {
             row.sequence += 1;
-            return Worker::RecordingEvent { hold, status: Status::of(*status) };
+            return Worker::RecordingEvent { claim, status: Status::of(*status) };
         }
         for status in &decision.events {
             self.announce(system, *status);
@@ -200,7 +201,8 @@ impl FollowProtocol {
         system.workers[worker] = Worker::Idle;
     }
 
-    /// The event, its number, its place in the chain, and the earlier webhooks brought forward, in one statement.
+    /// Writes the event, its number and its place in the chain, and brings earlier webhooks forward, in one
+    /// statement.
     fn announce(&self, system: &mut System, status: LinkStatus) {
         let place = u8::try_from(system.events.len()).unwrap();
         let previous = place - 1;
@@ -225,7 +227,7 @@ impl FollowProtocol {
         });
     }
 
-    /// Once for each webhook. Its link is known from the conclusion on.
+    /// Stores a provider's webhook once. The link is known from the conclusion on.
     pub fn record_webhook(&self, system: &mut System, change: u8) {
         if system.creation != Creation::Created {
             system.ledger.is_silent = true;
@@ -240,7 +242,7 @@ impl FollowProtocol {
         if row.follow_holder.is_none() {
             (row.follow_due, row.asks_again) = (Due::Now, false);
         } else {
-            row.asks_again = !self.is(FollowFlaw::WebhookDuringAQuestionForgotten);
+            row.asks_again = !self.is(FollowFlaw::WebhookDuringAQuestionIgnored);
         }
     }
 }

@@ -1,8 +1,10 @@
-//! The protocol of a link after its creation, gone through in every order of its steps: a provider that changes the link
-//! and announces that or not, followers that ask through leases, requests to cancel by message and by command, and
-//! webhooks of one link one after the other. `domain::follow::next` decides, as in the worker.
+//! Proves the protocol of a link after its creation by trying every order of its steps.
 //!
-//! Faults and changes are counted, and every step uses something up, as in the model of the creation.
+//! A provider changes the link and announces it or not. Followers ask the provider under leases. Requests to cancel come by
+//! message and by command. The webhooks of a link are delivered in order. As in the worker, `domain::follow::next`
+//! decides.
+//!
+//! Faults and changes are bounded, and every step uses up something finite, as in the model of the creation.
 
 mod broken;
 mod choices;
@@ -33,7 +35,7 @@ const NONE: Faults = Faults {
     give_ups: 0,
 };
 
-/// The events of one run. The model tries every order of them.
+/// The faults and changes of one run each. The model tries every order of them.
 const EACH: [Faults; 12] = [
     Faults { changes: 3, ..NONE },
     Faults { changes: 2, crashes: 1, ..NONE },
@@ -49,7 +51,7 @@ const EACH: [Faults; 12] = [
     Faults { changes: 1, messages: 1, give_ups: 1, losses: 1, ..NONE },
 ];
 
-/// Minutes, in a release build.
+/// Combinations that take minutes in a release build.
 const MORE: [Faults; 10] = [
     Faults { changes: 2, losses: 1, repeats: 1, ..NONE },
     Faults { changes: 2, messages: 1, losses: 1, ..NONE },
@@ -63,7 +65,7 @@ const MORE: [Faults; 10] = [
     Faults { changes: 3, abandons: 1, pauses: 1, ..NONE },
 ];
 
-/// Looks at every state, and says how many there are.
+/// Visits every state, checks the rules, and prints the number of states.
 fn prove(creation: Creation, provider: Provider, faults: Faults) {
     let started = std::time::Instant::now();
     let protocol = FollowProtocol { creation, provider, workers: 2, faults, flaw: None };
@@ -95,7 +97,7 @@ fn links_whose_provider_is_silent() {
     }
 }
 
-/// Hyperswitch: the worker cancels at the end, and asks again before that counts.
+/// Hyperswitch never ends a link: the worker cancels it and asks again before the cancel counts.
 #[test]
 fn links_that_the_worker_ends() {
     for faults in EACH {
@@ -103,7 +105,7 @@ fn links_that_the_worker_ends() {
     }
 }
 
-/// Xendit: where the outcome of a cancel is known, its word is not misread.
+/// Xendit has one word for cancelled and expired: the worker reads it by the outcome of its own cancel.
 #[test]
 fn links_whose_provider_has_one_word_for_two_ends() {
     for faults in [Faults { changes: 3, messages: 1, ..NONE }, Faults { changes: 2, commands: 1, ..NONE }] {

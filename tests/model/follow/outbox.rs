@@ -1,4 +1,4 @@
-//! The effect of the steps that deliver webhooks.
+//! Applies the steps that deliver webhooks to the state.
 
 #![expect(clippy::unused_self, reason = "a step as the others are")]
 
@@ -10,57 +10,59 @@ use super::{
 
 impl FollowProtocol {
     pub fn claim_event(&self, system: &mut System, worker: usize, place: usize) {
-        let hold = NEW;
+        let claim = NEW;
         let previous_is_pending = system.events[place]
             .previous
             .is_some_and(|previous| system.events[usize::from(previous)].is_pending);
         let event = &mut system.events[place];
-        (event.holder, event.due) = (Some(hold), Due::Later);
+        (event.holder, event.due) = (Some(claim), Due::Later);
         let waits = event.waits && previous_is_pending;
         let event = u8::try_from(place).unwrap();
-        system.workers[worker] = Worker::Posting { event, hold, waits, is_lease_over: false };
+        system.workers[worker] = Worker::Posting { event, claim, waits, is_lease_over: false };
     }
 
     pub fn post(&self, system: &mut System, step: Step) {
         let (Step::Post(worker)
         | Step::PostInVain(worker)
-        | Step::PostUnheard(worker)
+        | Step::PostAnswerLost(worker)
         | Step::Abandon(worker)) = step
         else {
             return;
         };
-        let Worker::Posting { event, hold, waits, is_lease_over } = system.workers[worker] else { return };
-        let is_late = is_lease_over && !self.is(FollowFlaw::LeaseNotLookedAt);
-        let came_to = match step {
+        let Worker::Posting { event, claim, waits, is_lease_over } = system.workers[worker] else { return };
+        let is_late = is_lease_over && !self.is(FollowFlaw::LeaseNotChecked);
+        let last_outcome = match step {
             _ if waits || is_late => Posted::Nothing,
             Step::Post(_) => Posted::Delivered,
             Step::Abandon(_) => Posted::Abandoned,
             _ => Posted::Failed,
         };
         match step {
-            Step::PostInVain(_) | Step::PostUnheard(_) => system.faults.losses -= 1,
+            Step::PostInVain(_) | Step::PostAnswerLost(_) => system.faults.losses -= 1,
             Step::Abandon(_) => system.faults.abandons -= 1,
             _ => {}
         }
         let sequence = system.events[usize::from(event)].sequence;
-        let arrives = came_to == Posted::Delivered || matches!(step, Step::PostUnheard(_));
+        let arrives = last_outcome == Posted::Delivered || matches!(step, Step::PostAnswerLost(_));
         if arrives && !system.arrivals.contains(&sequence) {
             system.arrivals.push(sequence);
         }
-        system.workers[worker] = Worker::Posted { event, hold, waits, came_to };
+        system.workers[worker] = Worker::Posted { event, claim, waits, last_outcome };
     }
 
     pub fn delivered(&self, system: &mut System, worker: usize) {
-        let Worker::Posted { event: place, hold, waits, came_to } = system.workers[worker] else { return };
+        let Worker::Posted { event: place, claim, waits, last_outcome } = system.workers[worker] else {
+            return;
+        };
         system.workers[worker] = Worker::Idle;
         let event = &mut system.events[usize::from(place)];
-        if event.holder != Some(hold) {
+        if event.holder != Some(claim) {
             return;
         }
-        // The row's current value: the previous webhook may have been finished meanwhile.
+        // The row's current value counts: the previous webhook may have finished since the claim.
         event.waits &= waits;
         event.holder = None;
-        event.due = match came_to {
+        event.due = match last_outcome {
             Posted::Nothing if event.waits => Due::Never,
             Posted::Nothing => Due::Now,
             Posted::Failed => Due::Later,
@@ -70,7 +72,7 @@ impl FollowProtocol {
             }
         };
         let is_finished =
-            !(event.is_pending || came_to == Posted::Abandoned && self.is(FollowFlaw::AbandonedBlocks));
+            !(event.is_pending || last_outcome == Posted::Abandoned && self.is(FollowFlaw::AbandonedBlocks));
         let next = event.next.filter(|_| is_finished && !self.is(FollowFlaw::NextNotWoken));
         if let Some(next) = next.map(|next| &mut system.events[usize::from(next)])
             && next.waits

@@ -1,4 +1,4 @@
-//! The steps of the protocol, one at a time and in every order: each names the function that it stands for.
+//! Lists the steps of the protocol. Each names the function that it stands for.
 
 use payout_link_worker::domain::LinkStatus;
 use stateright::{Model, Property};
@@ -9,9 +9,9 @@ use super::{
     state::{Creation, Due, Faults, System, Worker},
 };
 
-/// A protocol to be gone through: the real one, or one with a flaw.
+/// A protocol to check: the real one, or one with a flaw.
 pub struct FollowProtocol {
-    /// How far the creation has come at first.
+    /// The state of the creation when the run begins.
     pub creation: Creation,
     pub provider: Provider,
     pub workers: usize,
@@ -19,15 +19,15 @@ pub struct FollowProtocol {
     pub flaw: Option<FollowFlaw>,
 }
 
-/// How a provider ends and announces.
+/// A provider's ways to end links and to announce changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provider {
-    /// It sends webhooks.
+    /// The provider sends webhooks.
     pub announces: bool,
-    /// It never ends a link: the worker cancels it, and asks again some minutes later.
+    /// The provider never ends a link: the worker cancels it, and asks again some minutes later.
     pub never_ends: bool,
-    /// It has one word for a link that is cancelled and one that has expired. The connector takes it for cancelled where
-    /// the worker has begun to cancel the link.
+    /// The provider has one word for cancelled and expired. The connector reads it as cancelled if the worker has
+    /// begun to cancel the link.
     pub has_one_word: bool,
 }
 
@@ -38,37 +38,37 @@ impl Provider {
     pub const ONE_WORD: Self = Self { has_one_word: true, ..Self::SILENT };
 }
 
-/// What happens next. A worker is named by its number, everything else by its place.
+/// A step. A number is a worker, or else a position in its list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// `src/postgres/follow.rs::claim_followed`
     ClaimLink(usize),
     /// `src/pipeline/follow.rs::ask`
     Ask(usize),
-    /// The same, and there is no answer.
-    AskInVain(usize),
-    /// `src/domain/follow/mod.rs::next`, and what follows at once: `src/postgres/link_status.rs::record_answer` or
-    /// `src/postgres/follow.rs::begin_cancel`
+    /// The same, but no answer arrives.
+    AskAnswerLost(usize),
+    /// `src/domain/follow/mod.rs::next`, and the write that follows at once:
+    /// `src/postgres/link_status.rs::record_answer` or `src/postgres/follow.rs::begin_cancel`
     Decide(usize),
-    /// The same, committed and its answer lost: the verb is repeated.
-    DecideUnheard(usize),
+    /// The same, but the answer to the commit is lost, so the worker repeats the write.
+    DecideAnswerLost(usize),
     /// `src/pipeline/follow.rs::cancel`
     Cancel(usize),
-    /// The same, and the call never arrives.
+    /// The same, but the call never arrives.
     CancelInVain(usize),
-    /// The same, and the call is carried out after its worker waits no longer.
+    /// The same, but the provider carries out the call after its worker has stopped waiting.
     CancelLate(usize),
-    /// Only where a status is one write and its event another.
+    /// Possible only if the status and its event are two writes.
     RecordEvent(usize),
 
     /// `src/postgres/claim_events.rs::claim_events`
     ClaimEvent(usize, usize),
     /// `src/pipeline/outbox.rs::post_event`
     Post(usize),
-    /// The same, and the webhook is lost.
+    /// The same, but the webhook is lost.
     PostInVain(usize),
-    /// The same, and the merchant's answer is lost.
-    PostUnheard(usize),
+    /// The same, but the merchant's answer is lost.
+    PostAnswerLost(usize),
     /// `src/webhooks/mod.rs::then`: no more attempts, or 410
     Abandon(usize),
     /// `src/postgres/outbox.rs::delivered`, and `src/postgres/outbox.rs::wake` in its transaction
@@ -84,33 +84,34 @@ pub enum Step {
     ClaimAnswer(usize, usize),
     /// `src/pipeline/link_requests.rs::answer_request`
     Reply(usize),
-    /// The same, and the reply is lost.
+    /// The same, but the reply is lost.
     ReplyInVain(usize),
     /// `src/postgres/link_requests.rs::finish_link_request`
     Finish(usize),
-    /// Longer ago than `retry.max_age_seconds`.
+    /// A request becomes older than `retry.max_age_seconds`.
     GrowsOld(usize),
 
-    /// The first model's steps, as far as they matter here.
+    /// These steps stand for the model of the creation.
     BeginCall,
     Make,
     Conclude(Creation),
-    /// The recipient or the provider.
+    /// The recipient or the provider changes the link.
     Change(LinkStatus),
-    /// A payout although the link is cancelled or expired.
+    /// The provider pays although the link is cancelled or expired.
     PaidLate,
-    /// A call of nobody arrives.
+    /// A call arrives whose worker no longer waits for it.
     CarryOutCancel,
     EndPasses,
     /// `src/postgres/provider_webhooks.rs::record_webhook`
     Announce(usize),
-    /// The same, and the provider sends it once more.
+    /// The same, but the provider sends the webhook once more.
     AnnounceAgain(usize),
-    /// No listener is there, or it answers nothing, and the provider gives up.
+    /// No listener is there, or it does not answer, and the provider gives up.
     LoseAnnouncement(usize),
-    /// SIGKILL, and another worker in its place.
+    /// SIGKILL of a worker. Another one starts in its place.
     Crash(usize),
-    /// Time passes until the link, an event or a request is due. A lease that runs out under a living worker is a fault.
+    /// Time passes until the link, an event or a request is due. A lease that expires under a live worker costs a
+    /// pause.
     LinkFallsDue,
     EventFallsDue(usize),
     RequestFallsDue(usize),
@@ -140,12 +141,12 @@ impl Model for FollowProtocol {
         match step {
             Step::ClaimLink(worker) => self.claim_link(system, worker),
             Step::Ask(worker) => self.ask(system, worker, true),
-            Step::AskInVain(worker) => {
+            Step::AskAnswerLost(worker) => {
                 system.faults.losses -= 1;
                 self.ask(system, worker, false);
             }
             Step::Decide(worker) => self.decide_and_go(system, worker),
-            Step::DecideUnheard(worker) => {
+            Step::DecideAnswerLost(worker) => {
                 system.faults.losses -= 1;
                 let doing = system.workers[worker];
                 self.decide_and_go(system, worker);
@@ -163,7 +164,7 @@ impl Model for FollowProtocol {
             }
             Step::RecordEvent(worker) => self.record_event(system, worker),
             Step::ClaimEvent(worker, place) => self.claim_event(system, worker, place),
-            Step::Post(_) | Step::PostInVain(_) | Step::PostUnheard(_) | Step::Abandon(_) => {
+            Step::Post(_) | Step::PostInVain(_) | Step::PostAnswerLost(_) | Step::Abandon(_) => {
                 self.post(system, step);
             }
             Step::Delivered(worker) => self.delivered(system, worker),
@@ -219,27 +220,27 @@ impl Model for FollowProtocol {
                 system.workers[worker] = Worker::Idle;
             }
             Step::LinkFallsDue => {
-                system.faults.pauses -= is_living(system, system.row.follow_holder);
+                system.faults.pauses -= is_live(system, system.row.follow_holder);
                 system.row.follow_due = Due::Now;
                 system.row.cancelled.iter_mut().for_each(|cancelled| cancelled.is_confirmed = true);
             }
             Step::EventFallsDue(place) => {
                 let holder = system.events[place].holder;
-                system.faults.pauses -= is_living(system, holder);
+                system.faults.pauses -= is_live(system, holder);
                 system.events[place].due = Due::Now;
                 for worker in &mut system.workers {
-                    if let Worker::Posting { hold, is_lease_over, .. } = worker {
-                        *is_lease_over |= Some(*hold) == holder;
+                    if let Worker::Posting { claim, is_lease_over, .. } = worker {
+                        *is_lease_over |= Some(*claim) == holder;
                     }
                 }
             }
             Step::RequestFallsDue(place) => {
-                system.faults.pauses -= is_living(system, system.requests[place].holder);
+                system.faults.pauses -= is_live(system, system.requests[place].holder);
                 system.requests[place].due = Due::Now;
             }
         }
-        next.number_holds();
-        // Which worker is which is no difference.
+        next.number_claims();
+        // Equal workers are interchangeable, so their order does not matter.
         next.workers.sort_unstable();
         Some(next)
     }
@@ -249,6 +250,6 @@ impl Model for FollowProtocol {
     }
 }
 
-fn is_living(system: &System, holder: Option<u8>) -> u8 {
-    holder.is_some_and(|holder| system.is_of_the_living(holder)).into()
+fn is_live(system: &System, holder: Option<u8>) -> u8 {
+    holder.is_some_and(|holder| system.has_live_worker(holder)).into()
 }

@@ -1,4 +1,4 @@
-//! The effect of the steps that cancel by message and by command.
+//! Applies the steps that cancel by message and by command to the state.
 
 #![expect(clippy::unused_self, reason = "a step as the others are")]
 
@@ -33,20 +33,20 @@ impl FollowProtocol {
 
     pub fn carry_out_requests(&self, system: &mut System) {
         match system.creation {
-            // The sweeper ends it: `src/domain/retry/mod.rs`.
+            // The sweeper ends the record: `src/domain/retry/mod.rs`.
             Creation::Uncalled => system.row.cancel_is_requested = true,
             Creation::UnderWay => system.conclude(Creation::Cancelled),
             _ => self.request_cancel(system),
         }
     }
 
-    /// A worker that asks at this moment does not know of the request: its answer is dropped.
+    /// Requests a cancel. A worker that asks the provider at this moment does not know of the request, so its answer is dropped.
     fn request_cancel(&self, system: &mut System) {
         let row = &mut system.row;
         (row.cancel_is_requested, row.follow_due, row.follow_holder) = (true, Due::Now, None);
     }
 
-    /// The answer to a request, where there is one.
+    /// Returns the answer to a request, if there is one yet.
     pub fn answer(&self, system: &System, request: Request) -> Option<Answer> {
         let announced = u8::try_from(system.events.len()).unwrap();
         match (system.creation, system.row.status) {
@@ -67,15 +67,15 @@ impl FollowProtocol {
 
     pub fn claim_answer(&self, system: &mut System, worker: usize, place: usize) {
         let Some(answer) = self.answer(system, system.requests[place]) else { return };
-        let hold = NEW;
+        let claim = NEW;
         let request = &mut system.requests[place];
-        (request.holder, request.due) = (Some(hold), Due::Later);
+        (request.holder, request.due) = (Some(claim), Due::Later);
         let number = request.number;
         system.workers[worker] = if self.is(FollowFlaw::DeletedBeforeItsAnswer) {
             system.requests.remove(place);
-            Worker::AnsweringLate { request: number, hold, answer }
+            Worker::AnsweringLate { request: number, claim, answer }
         } else {
-            Worker::Answering { request: number, hold, answer }
+            Worker::Answering { request: number, claim, answer }
         };
     }
 
@@ -90,14 +90,14 @@ impl FollowProtocol {
             system.answers.sort_unstable();
         }
         system.workers[worker] = match system.workers[worker] {
-            Worker::Answering { hold, .. } => {
-                Worker::Finishing { request, hold, is_given_up: answer == Answer::GivenUp }
+            Worker::Answering { claim, .. } => {
+                Worker::Finishing { request, claim, is_given_up: answer == Answer::GivenUp }
             }
             _ => Worker::Idle,
         };
     }
 
-    /// Not fenced: the worker that answers deletes.
+    /// Deletes the request. The write needs no holder: only the worker that answered deletes.
     pub fn finish(&self, system: &mut System, worker: usize) {
         let Worker::Finishing { request, is_given_up, .. } = system.workers[worker] else { return };
         system.workers[worker] = Worker::Idle;

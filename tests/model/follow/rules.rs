@@ -1,4 +1,4 @@
-//! The invariants of every reachable state.
+//! Lists the invariants of every reachable state.
 
 use payout_link_worker::domain::LinkStatus;
 use stateright::Model;
@@ -12,13 +12,13 @@ type Rule = fn(&FollowProtocol, &System) -> bool;
 
 pub const ALL: [(&str, Rule); 11] = [
     (
-        "F1 each change at the provider is announced at most once, in order, and nothing else is",
+        "F1 each change at the provider is announced at most once and in order, and nothing else is announced",
         |_, system| are_changes(&announced(system), system),
     ),
-    ("F2 numbers without gaps", |_, system| {
+    ("F2 event numbers have no gaps", |_, system| {
         (1..).zip(&system.events).all(|(number, event)| event.sequence == number)
     }),
-    ("F3 nothing final changes", |_, system| {
+    ("F3 a final status changes only by a late payout or a reversal", |_, system| {
         use LinkStatus::{Cancelled, Expired, PayoutFailed, Reversed, Succeeded};
         system.events.windows(2).all(|pair| match (pair[0].status, pair[1].status) {
             (PayoutFailed | Reversed, _) => false,
@@ -28,18 +28,18 @@ pub const ALL: [(&str, Rule); 11] = [
         })
     }),
     ("F4 webhooks arrive in order", |_, system| system.arrivals.is_sorted()),
-    ("F5 status, number and event are one write", |_, system| {
+    ("F5 a status, its number and its event are written together", |_, system| {
         system
             .events
             .last()
             .is_none_or(|newest| (newest.status, newest.sequence) == (system.row.status, system.row.sequence))
     }),
-    ("F6 no cancelled link is announced as paid unless its provider says so", |_, system| {
+    ("F6 a cancelled link is announced as paid only if its provider says so", |_, system| {
         let announced_status = announced(system);
         !announced_status.windows(2).any(|pair| pair == [LinkStatus::Cancelled, LinkStatus::Succeeded])
             || system.ledger.history.contains(&LinkStatus::Succeeded)
     }),
-    ("F7 a cancel is answered with the truth", |_, system| {
+    ("F7 the answer to a cancel request is true", |_, system| {
         system.answers.iter().all(|(_, answer)| match answer {
             Answer::Cancelled => system.events.iter().any(|event| event.status == LinkStatus::Cancelled),
             Answer::Over(count) => {
@@ -51,54 +51,48 @@ pub const ALL: [(&str, Rule); 11] = [
         })
     }),
     ("F8 the last status is announced", |protocol, system| {
-        !is_at_rest(protocol, system) || system.creation != Creation::Created || {
+        !has_ended(protocol, system) || system.creation != Creation::Created || {
             let (announced_status, truth) = (system.row.status, system.provider_status().unwrap());
-            // A final link is asked about again only where a webhook says so.
+            // A final link causes another question only after a webhook.
             announced_status == truth
                 || (announced_status == LinkStatus::Expired && is_ended_by_the_worker(system, truth))
                 || (announced_status.is_final()
                     && (system.ledger.is_silent || !announced_status.may_become(truth)))
         }
     }),
-    (
-        "F9 a link that is to be cancelled, or whose end only the worker brings, is not left open",
-        |protocol, system| {
-            let is_untouched = system.ledger.history == [LinkStatus::Unclaimed];
-            let is_to_end = system.is_cancel_asked || (protocol.provider.never_ends && system.row.is_over);
-            !is_at_rest(protocol, system)
-                || system.creation != Creation::Created
-                || !is_untouched
-                || !is_to_end
-        },
-    ),
+    ("F9 a link that the worker has to cancel does not stay open", |protocol, system| {
+        let is_untouched = system.ledger.history == [LinkStatus::Unclaimed];
+        let is_to_end = system.is_cancel_asked || (protocol.provider.never_ends && system.row.is_over);
+        !has_ended(protocol, system) || system.creation != Creation::Created || !is_untouched || !is_to_end
+    }),
     ("F11 a record that is cancelled before its call has no link", |_, system| {
         system.creation != Creation::Cancelled || system.ledger.history.is_empty()
     }),
-    // Every step uses something up, so that every run ends: where it ends, nothing may be left open.
-    ("F10 everything comes to rest, and every request has its answer", |protocol, system| {
+    // Every step uses up something finite, so every run ends. Where it ends, nothing may be left open.
+    ("F10 every run ends with nothing left to do, and every request has its answer", |protocol, system| {
         let sent = protocol.faults.messages - system.faults.messages;
         let is_answered = |number: u8| system.answers.iter().any(|(request, _)| *request == number);
-        !is_at_rest(protocol, system) || (system.is_quiet() && (0..sent).all(is_answered))
+        !has_ended(protocol, system) || (system.is_quiet() && (0..sent).all(is_answered))
     }),
 ];
 
-fn is_at_rest(protocol: &FollowProtocol, system: &System) -> bool {
+fn has_ended(protocol: &FollowProtocol, system: &System) -> bool {
     let mut steps = Vec::new();
     protocol.actions(system, &mut steps);
     steps.is_empty()
 }
 
-/// The statuses of the events after the conclusion.
+/// Returns the statuses of the events after the conclusion.
 fn announced(system: &System) -> Vec<LinkStatus> {
     system.events.iter().skip(1).map(|event| event.status).collect()
 }
 
-/// A link that the worker cancelled at its end has expired.
+/// Says whether the worker cancelled the link at its end, which counts as expired.
 fn is_ended_by_the_worker(system: &System, truth: LinkStatus) -> bool {
     truth == LinkStatus::Cancelled && system.row.is_over
 }
 
-/// Whether each announced status was entered, in this order. Some may be passed unseen.
+/// Says whether the link entered each announced status, in this order. A status between two questions may stay unseen.
 fn are_changes(announced: &[LinkStatus], system: &System) -> bool {
     let mut rest = system.ledger.history.iter().skip(1);
     announced.iter().all(|announced_status| {

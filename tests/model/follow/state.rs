@@ -1,89 +1,89 @@
-//! The state of the model: one link, since links are independent of each other.
+//! Holds the state of the model: one link, because links are independent of each other.
 
 use payout_link_worker::domain::{LinkStatus, follow::CancelReason};
 
-/// A holder is a claim's own number, not a worker's. [`System::number_holds`] numbers them anew after each step, so that
-/// systems that differ in their numbers alone are one.
-pub type Hold = u8;
+/// The number of a claim, not of a worker. [`System::number_claims`] renumbers the claims after each step, so that
+/// states that differ only in these numbers are equal.
+pub type ClaimId = u8;
 
-/// A claim of this step.
-pub const NEW: Hold = 50;
+/// A claim that this step made.
+pub const NEW: ClaimId = 50;
 /// The holder of a row whose worker is gone.
-const DEAD: Hold = 60;
-/// A worker's claim of a row that belongs to another one since then.
-const STALE: Hold = 70;
+const DEAD: ClaimId = 60;
+/// The claim of a worker whose row was claimed again since.
+const STALE: ClaimId = 70;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct System {
     pub creation: Creation,
     pub ledger: Ledger,
     pub row: Row,
-    /// Rows of the outbox, in the order of their writing. Their place is their id.
+    /// Rows of the outbox, in the order of their writing. An event's id is its position.
     pub events: Vec<Event>,
-    /// Messages that ask for a cancel.
+    /// Messages that request a cancel.
     pub requests: Vec<Request>,
-    /// Answers that the requesters have, each with its request's number.
+    /// Answers that the requesters have received, each with its request's number.
     pub answers: Vec<(u8, Answer)>,
-    /// Webhooks that the merchant has, by the sequence of their events, in the order of their first arrival.
+    /// Webhooks that the merchant has received: the sequence numbers of their events, in the order of first arrival.
     pub arrivals: Vec<u8>,
     pub workers: Vec<Worker>,
-    /// No column: somebody asked for a cancel, and nobody gave it up.
+    /// Somebody requested a cancel that was not given up. No column stores this.
     pub is_cancel_asked: bool,
     pub faults: Faults,
 }
 
-/// The events that are still possible.
+/// The number of faults and changes that may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Faults {
     /// The recipient or the provider changes the link.
     pub changes: u8,
-    /// Workers die.
+    /// A worker dies.
     pub crashes: u8,
-    /// Leases run out under workers that live.
+    /// A lease expires under a live worker.
     pub pauses: u8,
-    /// Calls, answers, webhooks, and answers of the database are lost.
+    /// A call, a webhook, or an answer is lost.
     pub losses: u8,
     /// The provider sends a webhook once more.
     pub repeats: u8,
-    /// Messages ask for a cancel.
+    /// A message requests a cancel.
     pub messages: u8,
-    /// The `cancel` command asks for one.
+    /// The `cancel` command requests a cancel.
     pub commands: u8,
-    /// The link's time runs out by the worker's clock.
+    /// The link expires by the worker's clock.
     pub ends: u8,
     /// The merchant accepts a webhook no more: 410, or the last attempt failed.
     pub abandons: u8,
     /// The recipient is paid although the link is cancelled or expired.
     pub late: u8,
-    /// A request is older than `retry.max_age_seconds`.
+    /// A request becomes older than `retry.max_age_seconds`.
     pub give_ups: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Creation {
-    /// A record that waits for its first call.
+    /// The record waits for its first call.
     Uncalled,
     UnderWay,
-    /// Its outcome is unknown, and may be resolved.
+    /// The outcome is unknown and may still be resolved.
     Unresolved,
     Created,
     Failed,
-    /// Its outcome is unknown for good.
+    /// The outcome stays unknown.
     Unknown,
-    /// Cancelled before its first call.
+    /// The record was cancelled before its first call.
     Cancelled,
 }
 
-/// The provider's own.
+/// The provider's own records.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ledger {
-    /// Every status since the link was made; empty before.
+    /// Every status since the link was created; empty before.
     pub history: Vec<LinkStatus>,
-    /// Webhooks on their way: the changes that they announce, by their places in the history.
+    /// Webhooks under way, each as the position of its change in the history.
     pub announcements: Vec<u8>,
     /// A change was not announced, or its webhook is lost.
     pub is_silent: bool,
-    /// Calls that cancel the link and are carried out after nobody waits for them any more.
+    /// Calls that cancel the link and are carried out after their worker has stopped waiting.
     pub cancels: u8,
 }
 
@@ -94,19 +94,19 @@ pub struct Row {
     pub newest_event: Option<u8>,
     pub cancel_is_requested: bool,
     pub cancelled: Option<Cancelled>,
-    /// The end of the link is over.
+    /// The link's time is over.
     pub is_over: bool,
     pub follow_due: Due,
-    pub follow_holder: Option<Hold>,
+    pub follow_holder: Option<ClaimId>,
     pub asks_again: bool,
-    /// Webhooks of the provider that are stored.
+    /// Stored webhooks of the provider.
     pub stored: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cancelled {
     pub is_for_expiry: bool,
-    /// So long ago that it counts.
+    /// The cancel is old enough to count.
     pub is_confirmed: bool,
 }
 
@@ -119,7 +119,7 @@ impl Cancelled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Due {
     Never,
-    /// At its time: of the schedule, of a retry, or at the end of a lease.
+    /// Due later: by the schedule, by a retry, or at the end of a lease.
     Later,
     Now,
 }
@@ -132,26 +132,26 @@ pub struct Event {
     pub next: Option<u8>,
     /// Its webhook is neither delivered nor abandoned.
     pub is_pending: bool,
-    /// It waits for the webhook of the previous event.
+    /// Its webhook waits for the webhook of the previous event.
     pub waits: bool,
     pub due: Due,
-    pub holder: Option<Hold>,
+    pub holder: Option<ClaimId>,
 }
 
-/// `link_requests`
+/// A row of `link_requests`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Request {
     pub number: u8,
     pub due: Due,
-    /// Older than `retry.max_age_seconds`.
+    /// The request is older than `retry.max_age_seconds`.
     pub is_too_old: bool,
-    pub holder: Option<Hold>,
+    pub holder: Option<ClaimId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Answer {
     Cancelled,
-    /// Not cancellable: so many events were announced, and the last of them is the reason.
+    /// The link cannot be cancelled. The number counts the events so far; the last of them is the reason.
     Over(u8),
     NotCreated,
     GivenUp,
@@ -160,58 +160,58 @@ pub enum Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Worker {
     Idle,
-    /// A link is its own to ask about, or was. `cancels`: so many in this claim.
+    /// Has claimed a link to ask the provider about, and may have lost it since. `cancels` counts the cancels of this claim.
     Asking {
-        hold: Hold,
+        claim: ClaimId,
         seen: Seen,
         cancels: u8,
     },
-    /// With the provider's answer; `None`: it did not answer.
+    /// Has the provider's answer, or `None` if there was none.
     Answered {
-        hold: Hold,
+        claim: ClaimId,
         seen: Seen,
         cancels: u8,
         status: Option<Status>,
     },
-    /// The cancel is written down, and the provider is to be called.
+    /// Has recorded the cancel and is about to call the provider.
     Cancelling {
-        hold: Hold,
+        claim: ClaimId,
         seen: Seen,
         cancels: u8,
     },
-    /// Only where the status is one write and its event another.
+    /// Possible only if the status and its event are two writes.
     RecordingEvent {
-        hold: Hold,
+        claim: ClaimId,
         status: Status,
     },
-    /// An event is its own to deliver, or was. `waits`: as the claim saw it.
+    /// Has claimed an event to deliver, and may have lost it since. `waits` is the value that the claim read.
     Posting {
         event: u8,
-        hold: Hold,
+        claim: ClaimId,
         waits: bool,
         is_lease_over: bool,
     },
     Posted {
         event: u8,
-        hold: Hold,
+        claim: ClaimId,
         waits: bool,
-        came_to: Posted,
+        last_outcome: Posted,
     },
-    /// A request is to be answered, or to be deleted after its answer.
+    /// Is about to answer a request, or to delete it after the answer.
     Answering {
         request: u8,
-        hold: Hold,
+        claim: ClaimId,
         answer: Answer,
     },
     Finishing {
         request: u8,
-        hold: Hold,
+        claim: ClaimId,
         is_given_up: bool,
     },
-    /// Only where a request is deleted before it is answered.
+    /// Possible only if a request is deleted before it is answered.
     AnsweringLate {
         request: u8,
-        hold: Hold,
+        claim: ClaimId,
         answer: Answer,
     },
 }
@@ -224,7 +224,7 @@ pub enum Posted {
     Abandoned,
 }
 
-/// `LinkStatus`, in an order.
+/// `LinkStatus`, with an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Status(pub u8);
 
@@ -296,7 +296,7 @@ impl System {
         system
     }
 
-    /// The end of a creation, with its event. Its own steps are the other model's.
+    /// Ends the creation and writes its event. The other model has the steps of the creation.
     pub fn conclude(&mut self, creation: Creation) {
         self.creation = creation;
         self.row.sequence = 1;
@@ -320,34 +320,34 @@ impl System {
         });
     }
 
-    pub fn number_holds(&mut self) {
+    pub fn number_claims(&mut self) {
         let events = self.events.iter_mut().map(|event| &mut event.holder);
         let requests = self.requests.iter_mut().map(|request| &mut request.holder);
         let holders = std::iter::once(&mut self.row.follow_holder).chain(events).chain(requests);
         let mut numbers = Vec::new();
         for (holder, number) in holders.zip(1..) {
-            if let Some(hold) = holder {
-                let is_living = self.workers.iter().any(|worker| worker.hold() == Some(*hold));
-                if is_living {
-                    numbers.push((*hold, number));
+            if let Some(claim) = holder {
+                let is_live = self.workers.iter().any(|worker| worker.claim() == Some(*claim));
+                if is_live {
+                    numbers.push((*claim, number));
                 }
-                *hold = if is_living { number } else { DEAD };
+                *claim = if is_live { number } else { DEAD };
             }
         }
         for worker in &mut self.workers {
-            if let Some(hold) = worker.hold_mut() {
-                let number = numbers.iter().find(|(old, _)| old == hold);
-                *hold = number.map_or(STALE, |(_, number)| *number);
+            if let Some(claim) = worker.claim_mut() {
+                let number = numbers.iter().find(|(old, _)| old == claim);
+                *claim = number.map_or(STALE, |(_, number)| *number);
             }
         }
     }
 
-    /// The provider's status of the link, where there is one.
+    /// Returns the provider's status of the link, if it exists.
     pub fn provider_status(&self) -> Option<LinkStatus> {
         self.ledger.history.last().copied()
     }
 
-    /// A change at the provider, and its webhook.
+    /// Changes the link at the provider and sends the webhooks.
     pub fn change(&mut self, statuses: &[LinkStatus], announces: bool) {
         for status in statuses {
             self.ledger.history.push(*status);
@@ -357,16 +357,16 @@ impl System {
         }
     }
 
-    /// Whether a worker lives that has this claim.
-    pub fn is_of_the_living(&self, holder: Hold) -> bool {
-        self.workers.iter().any(|worker| worker.hold() == Some(holder))
+    /// Says whether a live worker has this claim.
+    pub fn has_live_worker(&self, holder: ClaimId) -> bool {
+        self.workers.iter().any(|worker| worker.claim() == Some(holder))
     }
 
     pub fn is_open(&self) -> bool {
         matches!(self.creation, Creation::Uncalled | Creation::UnderWay | Creation::Unresolved)
     }
 
-    /// Nothing is left to be done.
+    /// Says whether nothing is left to do.
     pub fn is_quiet(&self) -> bool {
         self.workers.iter().all(|worker| *worker == Worker::Idle)
             && !self.is_open()
@@ -377,22 +377,22 @@ impl System {
 }
 
 impl Worker {
-    pub fn hold(mut self) -> Option<Hold> {
-        self.hold_mut().copied()
+    pub fn claim(mut self) -> Option<ClaimId> {
+        self.claim_mut().copied()
     }
 
-    fn hold_mut(&mut self) -> Option<&mut Hold> {
+    fn claim_mut(&mut self) -> Option<&mut ClaimId> {
         match self {
             Self::Idle => None,
-            Self::Asking { hold, .. }
-            | Self::Answered { hold, .. }
-            | Self::Cancelling { hold, .. }
-            | Self::RecordingEvent { hold, .. }
-            | Self::Posting { hold, .. }
-            | Self::Posted { hold, .. }
-            | Self::Answering { hold, .. }
-            | Self::Finishing { hold, .. }
-            | Self::AnsweringLate { hold, .. } => Some(hold),
+            Self::Asking { claim, .. }
+            | Self::Answered { claim, .. }
+            | Self::Cancelling { claim, .. }
+            | Self::RecordingEvent { claim, .. }
+            | Self::Posting { claim, .. }
+            | Self::Posted { claim, .. }
+            | Self::Answering { claim, .. }
+            | Self::Finishing { claim, .. }
+            | Self::AnsweringLate { claim, .. } => Some(claim),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Announces what becomes of links: the webhooks that a provider sends to its client, with its own proof.
+//! Announces changes of links: sends the webhooks that a provider sends to its client, with the provider's own proof.
 //!
-//! A target can be set and changed while a simulator runs. Changes are announced in their order for each link, unless
-//! the [`Behaviour`] says otherwise, and each webhook that is not taken (2xx) is sent again a few times.
+//! The target can be set and changed while a simulator runs. The changes of a link are announced in their order,
+//! unless the [`Behaviour`] says otherwise. A webhook without a 2xx answer is sent again a few times.
 
 use std::time::Duration;
 
@@ -14,23 +14,24 @@ mod sender;
 pub(crate) use proof::{Headers, Signable, hmac_hex};
 pub(crate) use sender::{Announcement, Announcer, Log};
 
-/// Where a simulator sends its webhooks, and how.
+/// The target of a simulator's webhooks, and how they are sent.
 ///
-/// As JSON: `{"url": "http://127.0.0.1:8086/connectors/sandbox/webhooks", "secrets": ["…"], "behaviour": {"repeat": 1}}`.
+/// As JSON: `{"url": "http://127.0.0.1:8086/connectors/sandbox/webhooks", "secrets": ["…"], "behaviour": {"repeat":
+/// 1}}`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announce {
-    /// Where each webhook is sent.
+    /// The URL to which each webhook is sent.
     pub url: String,
-    /// The first one signs. Revolut signs with each of them, as it does while they rotate.
+    /// The secrets. The first one signs; Revolut signs with each of them, as it does while they rotate.
     pub secrets: Vec<String>,
-    /// How they differ from correct webhooks, if they do.
+    /// The differences from correct webhooks.
     #[serde(default)]
     pub behaviour: Behaviour,
 }
 
 impl Announce {
-    /// A target that gets every webhook once, in order and signed.
+    /// Creates a target that gets every webhook once, in order and signed.
     pub fn to(url: impl Into<String>, secret: impl Into<String>) -> Self {
         Self { url: url.into(), secrets: vec![secret.into()], behaviour: Behaviour::default() }
     }
@@ -42,27 +43,27 @@ impl Announce {
     }
 }
 
-/// How the webhooks differ from what one would wish. All of it can be combined.
+/// The differences from correct webhooks. They can be combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Behaviour {
-    /// Nothing is sent.
+    /// No webhook is sent.
     pub lose: bool,
-    /// Each webhook is sent so many times more, even after it was taken.
+    /// Each webhook is sent this many times more, even after an answer of 2xx.
     pub repeat: u32,
-    /// Each webhook of a link is held back until the next one of the link was sent.
+    /// Each webhook of a link is sent after the next one of the link.
     pub reorder: bool,
-    /// The time that is signed is an hour ago, where the provider signs one (Revolut, sandbox).
+    /// The signed time is an hour ago, if the provider signs a time (Revolut, sandbox).
     pub old_timestamp: bool,
     /// The body has the link's status from before the change.
     pub old_status: bool,
     /// The proof is missing.
     pub unsigned: bool,
-    /// The proof is made with a secret that nobody knows.
+    /// The proof is made with an unknown secret.
     pub wrong_secret: bool,
-    /// How often a webhook that is not taken is sent again.
+    /// The number of retries of a webhook without a 2xx answer.
     pub retries: u32,
-    /// Before each of those.
+    /// The pause before each retry.
     #[serde(rename = "retry_pause_ms", with = "milliseconds")]
     pub retry_pause: Duration,
 }
@@ -83,15 +84,15 @@ impl Default for Behaviour {
     }
 }
 
-/// One webhook that was sent, or that the behaviour lost or holds back.
+/// A webhook that was sent, or that the behaviour lost or delays.
 #[derive(Clone, Debug, Serialize)]
 pub struct Announced {
-    /// When it was sent, or would have been.
+    /// The time when it was sent, or would have been sent.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// The event's name at the provider.
     pub event: String,
-    /// The id that a recipient recognizes repeats by.
+    /// The id by which a recipient recognizes repeats.
     pub event_id: String,
     /// The provider's id of the link.
     pub link_id: String,
@@ -101,11 +102,11 @@ pub struct Announced {
     pub link_status: String,
     /// Whether it was sent.
     pub fate: Fate,
-    /// The HTTP status that the recipient answered; `None` if it did not answer.
+    /// The HTTP status of the recipient's answer; `None` without an answer.
     pub status: Option<u16>,
 }
 
-/// What became of a webhook.
+/// Whether a webhook was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
@@ -113,7 +114,7 @@ pub enum Fate {
     Sent,
     /// The behaviour suppressed it.
     Lost,
-    /// It will be sent after the next one of its link.
+    /// It is sent after the next webhook of its link.
     HeldBack,
 }
 

@@ -1,4 +1,4 @@
-//! The proof of a webhook: what is signed, and the headers that come of it.
+//! Makes the proof of a webhook: the signed bytes and the headers.
 
 use std::fmt::Write;
 
@@ -9,13 +9,13 @@ use time::OffsetDateTime;
 pub(crate) struct Signable<'a> {
     pub(crate) secrets: &'a [String],
     pub(crate) event_id: &'a str,
-    /// When this webhook is sent.
+    /// The time when this webhook is sent.
     pub(crate) at: OffsetDateTime,
     pub(crate) body: &'a [u8],
 }
 
 impl Signable<'_> {
-    /// The secret that signs.
+    /// Returns the secret that signs.
     pub(crate) fn secret(&self) -> &str {
         self.secrets.first().map(String::as_str).unwrap_or_default()
     }
@@ -25,11 +25,11 @@ impl Signable<'_> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Headers {
     pub(crate) plain: Vec<(&'static str, String)>,
-    /// Left out of an unsigned webhook.
+    /// The headers that an unsigned webhook lacks.
     pub(crate) proof: Vec<(&'static str, String)>,
 }
 
-/// Lower-case hexadecimal.
+/// Returns the HMAC in lower-case hexadecimal.
 pub(crate) fn hmac_hex(algorithm: hmac::Algorithm, secret: &str, parts: &[&[u8]]) -> String {
     let mut context = hmac::Context::with_key(&hmac::Key::new(algorithm, secret.as_bytes()));
     for part in parts {

@@ -1,4 +1,4 @@
-//! Sends announcements: in order for each link, links beside each other, with retries.
+//! Sends announcements: in order for each link, concurrently for different links, with retries.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,9 +17,9 @@ use crate::fault_server::Stop;
 
 /// Maximum number of webhooks under way.
 const MAX_SENDING: usize = 32;
-/// As RazorpayX has it.
+/// The timeout of a webhook, which is RazorpayX's.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// From so many links on, those whose webhooks are sent are forgotten.
+/// Above this number, links whose webhooks are all sent are removed from the map.
 const MAX_TAILS: usize = 1_024;
 const OLD: time::Duration = time::Duration::hours(1);
 
@@ -32,11 +32,11 @@ pub(crate) struct Announcement {
     pub(crate) reference: String,
     pub(crate) link_status: String,
     pub(crate) body: String,
-    /// The same with the status from before the change.
+    /// The same body with the status from before the change.
     pub(crate) stale_body: String,
 }
 
-/// Where the announcer writes what it sent.
+/// The place where the announcer records the webhooks that it sent.
 pub(crate) trait Log: Send + Sync {
     fn announced(&self, announced: Announced);
 }
@@ -54,14 +54,14 @@ pub(crate) struct Announcer {
 #[derive(Default)]
 struct State {
     target: Option<Arc<Announce>>,
-    /// The webhook of each link that waits for the next one.
+    /// The delayed webhook of each link, which waits for the next one.
     held: HashMap<String, Announcement>,
-    /// The last webhook of each link: the next one is sent after it.
+    /// The task of the last webhook of each link. The next one is sent after it.
     tails: HashMap<String, JoinHandle<()>>,
 }
 
 impl Announcer {
-    /// An announcer without a target, which sends nothing. It needs a runtime: that of the caller.
+    /// Creates an announcer without a target, which sends nothing. It uses the caller's runtime.
     pub(crate) fn new(headers: fn(&Signable<'_>) -> Headers, stop: Stop, log: Weak<dyn Log>) -> Self {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
@@ -81,7 +81,7 @@ impl Announcer {
         }
     }
 
-    /// Sets the target of the announcements from now on. What was held back is sent to it first.
+    /// Sets the target of announcements from now on. Delayed webhooks are sent to it first.
     pub(crate) fn set_target(&self, target: Option<Announce>) {
         let mut state = self.state();
         state.target = target.map(Arc::new);
@@ -97,7 +97,8 @@ impl Announcer {
         self.state().target.is_some()
     }
 
-    /// Announces a change. The caller holds the lock under which it was made, so that the order is that of the changes.
+    /// Announces a change. The caller holds the lock under which the change was made, so announcements have the order
+    /// of changes.
     pub(crate) fn announce(&self, announcement: Announcement) {
         let mut state = self.state();
         let Some(target) = state.target.clone() else { return };
@@ -120,7 +121,7 @@ impl Announcer {
         }
     }
 
-    /// Writes into the log from a task: the caller may hold the log's lock.
+    /// Writes into the log from a task, because the caller may hold the log's lock.
     fn note(&self, announcement: Announcement, fate: Fate) {
         let log = self.log.clone();
         self.runtime.spawn(async move { write(&log, &announcement, fate, None) });
@@ -142,7 +143,7 @@ impl Announcer {
         let (stop, sending) = (self.stop.clone(), self.sending.clone());
         let work = async move {
             if let Some(previous) = previous {
-                // Whether it went well or not.
+                // The next webhook is sent even if the previous one failed.
                 let _ = previous.await;
             }
             let _permit = sending.acquire().await;
@@ -173,7 +174,7 @@ fn write(log: &Weak<dyn Log>, announcement: &Announcement, fate: Fate, status: O
     });
 }
 
-/// One announcement on its way.
+/// A webhook that is being sent.
 struct Delivery {
     client: reqwest::Client,
     headers: fn(&Signable<'_>) -> Headers,
@@ -197,7 +198,7 @@ impl Delivery {
         }
     }
 
-    /// Sends it once. Returns whether it was taken.
+    /// Sends the webhook once. Returns whether the answer was 2xx.
     async fn post(&self) -> bool {
         let behaviour = self.target.behaviour;
         let body = if behaviour.old_status { &self.announcement.stale_body } else { &self.announcement.body };

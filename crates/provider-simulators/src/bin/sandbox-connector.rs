@@ -1,4 +1,4 @@
-//! The sandbox, or a simulator for a real provider, as a server of its own.
+//! Runs the sandbox, or a simulator of a real provider, as a server of its own.
 
 #![expect(clippy::doc_markdown, reason = "a doc comment of an argument is its help text, without marks")]
 
@@ -18,23 +18,23 @@ use provider_simulators::sandbox::{Idempotency, Sandbox, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// A provider of payout links that lives in memory, for demonstrations and tests: the sandbox, or one that stands in
-/// for a real provider.
+/// Runs an in-memory provider of payout links for demonstrations and tests: the sandbox, or a simulator of a real
+/// provider.
 ///
-/// Prints its address on standard output once it listens; logs go to standard error (RUST_LOG sets how much).
-/// All but the API asks for no token: keep it off the open network.
+/// Prints its address on standard output once it listens; logs go to standard error (RUST_LOG sets the level). Only
+/// the API asks for a token: do not expose it to the open network.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where to listen; port 0 lets the system choose
+    /// The address to listen on; port 0 lets the system choose
     #[arg(long, default_value = "127.0.0.1:8085")]
     listen: SocketAddr,
 
-    /// Whose API is answered: the sandbox's own, or as strictly as that provider's documentation asks
+    /// The provider to simulate: the sandbox, or a real provider, as strict as its documentation
     #[arg(long, value_enum, default_value = "sandbox")]
     provider: ProviderName,
 
-    /// What the API asks for: the sandbox's bearer token, Hyperswitch's api-key, Xendit's secret key,
+    /// The credential that the API asks for: the sandbox's bearer token, Hyperswitch's api-key, Xendit's secret key,
     /// RazorpayX's KEY_ID:KEY_SECRET, Revolut's refresh token
     #[arg(long, required_unless_present = "token_file", conflicts_with = "token_file")]
     token: Option<String>,
@@ -43,43 +43,44 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Prefix of the links' URLs; without it the sandbox's own address, or `https://links.example` where nothing answers
+    /// Prefix of the links' URLs; by default the sandbox's own address, or `https://links.example`, where nothing
+    /// answers
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
 
-    /// Of a simulator: calls answered within a minute, one more gets the provider's "too many"; no limit unless given
+    /// Simulators: calls answered within a minute; further calls get the provider's "too many"; by default no limit
     #[arg(long, value_name = "NUMBER")]
     calls_per_minute: Option<u32>,
 
-    /// Of Revolut: the public key of the client's certificate, PEM
+    /// Revolut: the public key of the client's certificate, PEM
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
 
-    /// Of Revolut: the client's id
+    /// Revolut: the client's id
     #[arg(long, default_value = "simulator-client")]
     client_id: String,
 
-    /// Of Revolut: the domain of the client's redirect URI
+    /// Revolut: the domain of the client's redirect URI
     #[arg(long, default_value = "localhost")]
     issuer: String,
 
-    /// Of the sandbox: how long a link may be claimed
+    /// Sandbox: how long a link may be claimed
     #[arg(long, value_name = "SECONDS", default_value_t = 604_800)]
     link_lifetime_seconds: u64,
 
-    /// Of the sandbox: how long after its claim on the page a payout is paid
+    /// Sandbox: the time from a claim on the page to the payout
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000)]
     pay_after_ms: u64,
 
-    /// Of the sandbox: claimed links wait for an order at /control/links/ID/change
+    /// Sandbox: claimed links wait for a request to /control/links/ID/change
     #[arg(long, conflicts_with = "pay_after_ms")]
     hold_payouts: bool,
 
-    /// Of the sandbox: whether idempotency keys count; where they do not, each create makes another link
+    /// Sandbox: whether idempotency keys count; if not, each create makes another link
     #[arg(long, value_enum, default_value = "on")]
     idempotency: Switch,
 
-    /// A secret (whsec_…) of the webhook receiver at /webhooks, which is there if secrets are; repeatable
+    /// A secret (whsec_…) of the webhook receiver at /webhooks, which exists only with secrets; repeatable
     #[arg(long, value_name = "SECRET")]
     webhook_secret: Vec<String>,
 
@@ -87,7 +88,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     webhook_secret_file: Vec<PathBuf>,
 
-    /// Where changes of links are announced, as the provider's own webhooks
+    /// The URL to which changes of links are announced, as the provider's own webhooks
     #[arg(long, value_name = "URL")]
     announce_url: Option<String>,
 
@@ -99,7 +100,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE", requires = "announce_url")]
     announce_secret_file: Vec<PathBuf>,
 
-    /// How these webhooks differ from what one would wish, as JSON: {"repeat": 1, "reorder": true}
+    /// Differences from correct webhooks, as JSON: {"repeat": 1, "reorder": true}
     #[arg(long, value_name = "JSON", requires = "announce_url")]
     announce_behaviour: Option<String>,
 }
@@ -138,7 +139,7 @@ async fn main() -> anyhow::Result<()> {
             "listening on {listen}: anybody who reaches this address can read the ledger and inject faults"
         );
     }
-    // Nobody has to read it.
+    // An error is ignored, because nobody has to read the address.
     let _ = writeln!(std::io::stdout(), "{}", running.url());
 
     tokio::select! {

@@ -1,10 +1,10 @@
-//! One line for each request: here, unless it was logged in greater detail where it was handled.
+//! Logs one line for each request, unless its handler has logged it in more detail.
 
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Marks a response that has its line in the log already.
+/// Marks a response whose handler has logged it.
 #[derive(Clone)]
 pub(crate) struct Logged;
 
@@ -19,7 +19,7 @@ pub(crate) async fn log(request: Request, next: Next) -> Response {
     response
 }
 
-/// Without the token of a link, which is a secret.
+/// Returns the path without the token of a link, which is a secret.
 fn loggable(path: &str) -> &str {
     if path.starts_with("/l/") { "/l/…" } else { path }
 }

@@ -1,4 +1,4 @@
-//! The answer to a call: a reply, whole or corrupted, or none.
+//! Sends the answer to a call: a whole or a corrupted reply, or none.
 
 use std::{io, iter};
 
@@ -17,11 +17,11 @@ use super::server::{Connection, Cut, Stop};
 const HUGE_CHUNK_BYTES: usize = 64 * 1024;
 const HUGE_CHUNKS: usize = 512;
 
-/// The end of one call.
+/// The answer to a call.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Reply(Reply),
-    /// The connection goes, and not one byte of an answer with it.
+    /// The connection ends without one byte of an answer.
     Nothing(Cut),
 }
 
@@ -35,16 +35,16 @@ pub(crate) struct Reply {
 #[derive(Debug)]
 pub(crate) enum Payload {
     Whole(Bytes),
-    /// The first half of these bytes under the length of all of them; then the connection closes.
+    /// Sends the first half of these bytes under the length of all of them; then the connection closes.
     Truncated(Bytes),
-    /// The same, but the connection stays open and silent.
+    /// Sends the first half; then the connection stays open and silent.
     Stalled(Bytes),
-    /// 32 MiB of spaces after the JSON text that they stand behind, so that only the size is wrong.
+    /// Sends the JSON text and 32 MiB of spaces, so only the size is wrong.
     Huge(Bytes),
 }
 
 impl Answer {
-    /// The HTTP status that the client reads, if it reads one.
+    /// Returns the HTTP status that the client reads, if it reads one.
     pub(crate) fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Reply(reply) => Some(reply.status),
@@ -52,13 +52,13 @@ impl Answer {
         }
     }
 
-    /// The answer to a call that has its line in the log already.
+    /// Builds the response to a call that is logged already.
     pub(crate) fn into_response(self, connection: &Connection, stop: &Stop) -> Response {
         let mut response = match self {
             Self::Reply(reply) => reply.into_response(connection, stop),
             Self::Nothing(cut) => {
                 connection.cut(cut);
-                // hyper wants something to write; the first attempt to write it ends the connection.
+                // hyper needs a response to write. Its first attempt to write ends the connection.
                 StatusCode::NO_CONTENT.into_response()
             }
         };
@@ -111,7 +111,7 @@ impl Reply {
         self
     }
 
-    /// The body's bytes before anything was done to them.
+    /// Returns the body's bytes before any corruption.
     pub(crate) fn bytes(&self) -> &Bytes {
         let (Payload::Whole(bytes)
         | Payload::Truncated(bytes)
@@ -137,14 +137,14 @@ impl Reply {
 }
 
 impl IntoResponse for Reply {
-    /// For the plain endpoints, whose replies are always whole.
+    /// Builds a whole response, for endpoints without faults.
     fn into_response(self) -> Response {
         let bytes = self.bytes().clone();
         (self.status, self.headers, bytes).into_response()
     }
 }
 
-/// Half of the bytes, then, at once or at the server's stop, the end of the connection.
+/// Sends half of the bytes, and then ends the connection at once or at the server's stop.
 fn first_half(bytes: Bytes, connection: Connection, linger: Option<Stop>) -> Body {
     let half = bytes.slice(..bytes.len() / 2);
     Body::from_stream(stream::unfold(Some(half), move |half| {
@@ -153,7 +153,7 @@ fn first_half(bytes: Bytes, connection: Connection, linger: Option<Stop>) -> Bod
             if let Some(half) = half {
                 return Some((Ok(half), None));
             }
-            // A body that is not ready makes hyper flush what it has, which must leave before the cut.
+            // A body that is not ready makes hyper flush. The first half must leave before the cut.
             tokio::task::yield_now().await;
             if let Some(stop) = linger {
                 stop.requested().await;

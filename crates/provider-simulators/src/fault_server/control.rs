@@ -1,4 +1,4 @@
-//! The endpoints of every server: fault rules, a health check, JSON errors and an access log.
+//! Serves the endpoints of every server: fault rules, a health check, JSON errors and an access log.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(crate) fn faults(injector: Arc<FaultInjector>) -> Router {
         .with_state(injector)
 }
 
-/// The routes with a health check, errors in JSON for what they do not know, and a log.
+/// Adds a health check, JSON errors for unknown paths, and an access log.
 pub(crate) fn complete(routes: Router) -> Router {
     routes
         .route("/healthz", get(async || "ok"))

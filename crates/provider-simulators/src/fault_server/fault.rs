@@ -1,7 +1,7 @@
-//! Faults: the ways in which a call can fail, and when.
+//! Defines the faults of a call and their moment.
 //!
-//! As JSON a fault is its name, or an object with its name as the only key: `"reset"`,
-//! `{"status": {"code": 503, "retry_after": 1}}`, `{"slow": {"milliseconds": 500}}`, `{"garbage": "html"}`.
+//! As JSON a fault is its name, or an object with its name as the only key: `"reset"`, `{"status": {"code": 503,
+//! "retry_after": 1}}`, `{"slow": {"milliseconds": 500}}`, `{"garbage": "html"}`.
 
 use std::time::Duration;
 
@@ -35,42 +35,42 @@ pub enum Operation {
     Webhook,
 }
 
-/// Whether the fault strikes before the work (so that it may never be done) or after it.
+/// Whether the fault happens before the work or after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
     /// The work is not done.
     #[default]
     Before,
-    /// The work is done, and its answer is not the real one.
+    /// The work is done, but the answer is not the real one.
     After,
 }
 
-/// What goes wrong.
+/// A fault of a call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
-    /// Another status, with an error body of the API's own form unless one is given.
+    /// Another status, with an error body in the API's own form unless one is given.
     Status {
         /// The status of the answer.
         #[serde(with = "status_code")]
         code: StatusCode,
-        /// Seconds or an HTTP date, as it shall stand in the header: `Retry-After`, or what the API has for it.
+        /// The value of `Retry-After`, or of the API's own header for it: seconds or an HTTP date.
         #[serde(default, with = "header_text")]
         retry_after: Option<HeaderValue>,
         /// The body of the answer.
         #[serde(default)]
         body: Option<String>,
     },
-    /// 307 to somewhere else.
+    /// A 307 to another URL.
     Redirect {
         /// The `Location` header.
         #[serde(with = "header_text")]
         location: Option<HeaderValue>,
     },
-    /// A delay; all else goes as it should.
+    /// A delay before a correct answer.
     Slow {
-        /// How long.
+        /// The length of the delay.
         milliseconds: u64,
     },
     /// No answer until the client gives up or the server stops.
@@ -83,9 +83,9 @@ pub enum Fault {
     Truncated,
     /// Half of the body, then silence.
     Stalled,
-    /// An answer that looks like success and is none.
+    /// An answer that looks like success but is none.
     Garbage(Garbage),
-    /// Waits until a test releases it; only in process.
+    /// Waits until a test releases it. Only a test in the same process can use it.
     #[serde(skip_deserializing)]
     Hold(Gate),
 }
@@ -94,39 +94,43 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Garbage {
-    /// 200 and a web page.
+    /// Status 200 and a web page.
     Html,
-    /// The status of success and a text that is called JSON and is not.
+    /// The status of success, and a text that claims to be JSON but is not.
     NotJson,
-    /// The status of success and nothing.
+    /// The status of success and an empty body.
     Empty,
     /// The status of success and a link without a URL.
     MissingFields,
-    /// The status of success and a link whose URL is plain `http` on a host that is not this one.
+    /// The status of success, and a link whose URL is plain `http` on another host.
     InsecureUrl,
-    /// The status of success and a good link, followed by 32 MiB of white space.
+    /// The status of success, and a good link followed by 32 MiB of white space.
     Huge,
 }
 
 impl Fault {
+    /// Creates a fault with this status.
+    ///
     /// # Panics
-    /// If `code` is not a status that HTTP can carry.
+    ///
+    /// If `code` is not a valid HTTP status.
     pub fn status(code: u16) -> Self {
         let code = StatusCode::from_u16(code).expect("a status between 100 and 999");
         Self::Status { code, retry_after: None, body: None }
     }
 
-    /// A status with a `Retry-After` of whole seconds or an HTTP date.
+    /// Creates a fault with a status and a `Retry-After` of whole seconds or an HTTP date.
     ///
     /// # Panics
-    /// If `code` or `retry_after` is not what HTTP can carry.
+    ///
+    /// If `code` is not a valid HTTP status or `retry_after` not a valid header value.
     pub fn status_with_retry_after(code: u16, retry_after: &str) -> Self {
         let code = StatusCode::from_u16(code).expect("a status between 100 and 999");
         let retry_after = Some(HeaderValue::from_str(retry_after).expect("a header's value"));
         Self::Status { code, retry_after, body: None }
     }
 
-    /// The fault's name in JSON, for logs and the ledger.
+    /// Returns the fault's name in JSON, for logs and the ledger.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Status { .. } => "status",
@@ -143,7 +147,7 @@ impl Fault {
     }
 }
 
-/// One fault at one moment of one call.
+/// A fault at its moment of a call.
 #[derive(Clone, Debug)]
 pub(crate) struct ActiveFault {
     pub(crate) fault: Fault,
@@ -151,7 +155,7 @@ pub(crate) struct ActiveFault {
 }
 
 impl ActiveFault {
-    /// Does the work and answers the call, as far as the fault lets it.
+    /// Does the work and answers the call, as far as the fault allows.
     pub(super) async fn around(&self, form: &Form, stop: &Stop, work: impl FnOnce() -> Answer) -> Answer {
         match self.when {
             When::Before => match stop.or(self.fault.pause()).await {
@@ -170,7 +174,7 @@ impl ActiveFault {
 }
 
 impl Fault {
-    /// The time that the fault takes, if it takes time.
+    /// Waits as long as the fault delays the call.
     async fn pause(&self) {
         match self {
             Self::Slow { milliseconds } => tokio::time::sleep(Duration::from_millis(*milliseconds)).await,
@@ -186,7 +190,7 @@ impl Fault {
         }
     }
 
-    /// The answer in place of the true one, which is there only if the work was done.
+    /// Returns the answer that replaces the true one. There is a true one only if the work was done.
     fn spoil(&self, form: &Form, answer: Option<&Answer>) -> Option<Answer> {
         let spoilt = match self {
             Self::Slow { .. } | Self::Silence | Self::Hold(_) => return None,
@@ -244,7 +248,7 @@ fn redirect(location: Option<HeaderValue>) -> Reply {
     }
 }
 
-/// The true reply with its body sent another way; or one made up, where the work was not done.
+/// Sends the true reply's body in another way, or an invented one if the work was not done.
 fn with_body(form: &Form, answer: Option<&Answer>, payload: fn(Bytes) -> Payload) -> Reply {
     let made_up = Reply::json(form.created, &(form.link)());
     let reply = match answer {
@@ -254,7 +258,7 @@ fn with_body(form: &Form, answer: Option<&Answer>, payload: fn(Bytes) -> Payload
     Reply { status: reply.status, headers: reply.headers.clone(), body: payload(reply.bytes().clone()) }
 }
 
-/// The true link, or one made up, with another URL or none.
+/// Returns the true link, or an invented one, with another URL or without one.
 fn with_url(form: &Form, answer: Option<&Answer>, url: Option<&str>) -> Reply {
     let issued = match answer {
         Some(Answer::Reply(reply)) => serde_json::from_slice(reply.bytes()).ok(),
@@ -288,7 +292,7 @@ mod status_code {
     }
 }
 
-/// A header's value, given as a string or a whole number.
+/// Serializes a header's value, which may be given as a string or a whole number.
 mod header_text {
     use super::{Deserialize, Deserializer, HeaderValue, Serialize, Serializer, Value, de};
 

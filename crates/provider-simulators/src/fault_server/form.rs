@@ -1,4 +1,4 @@
-//! The form of an API's answers, so that injected errors and links look like the API's own.
+//! Describes the form of an API's answers, so that injected errors and links look like the API's own.
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::answer::Reply;
 
 pub(crate) struct Form {
-    /// The status of a create that worked.
+    /// The status of a successful create.
     pub(crate) created: StatusCode,
-    /// The header that says how long to wait.
+    /// The header with the time to wait.
     pub(crate) wait: HeaderName,
     /// The body of an injected error.
     pub(crate) error: fn(StatusCode) -> Value,

@@ -1,11 +1,11 @@
-//! Calls that a test holds at a known moment and releases later.
+//! Holds a call at a known moment until a test releases it.
 
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
-/// A call that waits inside the server; it goes on when released or when this is dropped.
+/// A call that waits inside the server until it is released or this value is dropped.
 #[derive(Debug)]
 pub struct HeldCall {
     arrived: watch::Receiver<bool>,
@@ -14,17 +14,18 @@ pub struct HeldCall {
 }
 
 impl HeldCall {
-    /// A gate, shut, and the means to open it.
+    /// Creates a closed gate and the handle that opens it.
     pub(crate) fn new() -> (Self, Gate) {
         let (closed, opened) = watch::channel(());
         let (arrive, arrived) = watch::channel(false);
         (Self { arrived, _closed: closed }, Gate { arrive: Arc::new(arrive), opened })
     }
 
-    /// Returns once the call stands at the gate.
+    /// Waits until the call has reached the gate.
     ///
     /// # Panics
-    /// If the faults were cleared, or the server stopped, before a call came.
+    ///
+    /// If the faults were cleared or the server stopped before a call came.
     pub async fn arrived(&self) {
         let waited = self.arrived.clone().wait_for(|arrived| *arrived).await.map(|_| ());
         waited.expect("the hold was cleared before a call came");
@@ -34,7 +35,7 @@ impl HeldCall {
     pub fn release(self) {}
 }
 
-/// The call's side: it reports that it is there and waits.
+/// The call's side of the gate: reports its arrival and waits.
 #[derive(Clone, Debug)]
 pub struct Gate {
     arrive: Arc<watch::Sender<bool>>,
@@ -44,7 +45,7 @@ pub struct Gate {
 impl Gate {
     pub(crate) async fn pass(&self) {
         self.arrive.send_replace(true);
-        // Nothing is ever sent: the only change is that the sender has gone.
+        // Nothing is ever sent. The only change is that the sender is dropped.
         while self.opened.clone().changed().await.is_ok() {}
     }
 }

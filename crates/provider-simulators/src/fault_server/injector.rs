@@ -1,4 +1,4 @@
-//! The fault injector: it holds fault rules and returns the fault of each call.
+//! Stores the fault rules and returns the fault of each call.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,10 +13,10 @@ use super::server::Stop;
 /// The maximum number of pending fault rules.
 const MAX_FAULT_RULES: usize = 1_000;
 
-/// A rule that injects a fault into the next calls of a kind.
+/// A rule that injects a fault into the next calls of an operation.
 ///
-/// As JSON: `{"count": 2, "on": "create", "reference": "po_1001", "when": "after", "fault": "reset"}`;
-/// all but `fault` may be left out.
+/// As JSON: `{"count": 2, "on": "create", "reference": "po_1001", "when": "after", "fault": "reset"}`. Only `fault`
+/// is required.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
@@ -24,7 +24,7 @@ pub struct FaultRule {
     count: u32,
     #[serde(default)]
     on: Operation,
-    /// Only calls about this reference: of a webhook, its `data.merchant_payout_id`.
+    /// Limits the rule to calls about this reference; for webhooks, to this `data.merchant_payout_id`.
     #[serde(default)]
     reference: Option<String>,
     #[serde(default)]
@@ -83,7 +83,7 @@ impl From<Fault> for FaultRule {
     }
 }
 
-/// Too many fault rules are pending.
+/// The error that too many fault rules are pending.
 #[derive(Debug, thiserror::Error)]
 #[error("{MAX_FAULT_RULES} fault rules are pending already: delete them with DELETE /control/faults")]
 pub(crate) struct TooManyFaultRules;
@@ -110,7 +110,7 @@ impl FaultInjector {
         Ok(())
     }
 
-    /// Holds the next such call that no earlier rule matches.
+    /// Holds the next such call, unless an earlier rule matches it.
     pub(crate) fn hold_next(&self, operation: Operation, when: When) -> HeldCall {
         let (held, gate) = HeldCall::new();
         let rule = FaultRule { when, ..FaultRule::new(Fault::Hold(gate)).on(operation) };
@@ -126,7 +126,7 @@ impl FaultInjector {
         self.rules().clone()
     }
 
-    /// Returns the fault of this call: the first rule that matches, and decrements its count.
+    /// Returns the fault of this call: that of the first rule that matches. Decrements the rule's count.
     pub(crate) fn take_fault(&self, operation: Operation, reference: Option<&str>) -> Option<ActiveFault> {
         let mut rules = self.rules();
         let index = rules.iter().position(|rule| rule.matches(operation, reference))?;

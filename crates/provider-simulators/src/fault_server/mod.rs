@@ -1,7 +1,8 @@
-//! An HTTP server with a fault injector. The sandbox, its webhook receiver and the provider simulators are built on it.
+//! Provides an HTTP server with a fault injector, on which the sandbox, its webhook receiver and the provider
+//! simulators are built.
 //!
-//! `POST` · `GET` · `DELETE /control/faults` adds, lists and deletes fault rules ([`FaultRule`]).
-//! The control endpoints need no token, so do not expose these servers to the open network.
+//! `POST` · `GET` · `DELETE /control/faults` adds, lists and deletes fault rules ([`FaultRule`]). The control
+//! endpoints need no token, so do not expose these servers to the open network.
 
 mod access_log;
 mod answer;

@@ -1,4 +1,4 @@
-//! An HTTP server whose connections can be cut without an answer, and which always stops on request.
+//! Runs an HTTP server whose connections can be cut without an answer, and which always stops on request.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-/// How long connections may take to finish once the server stops; then they are left to the runtime.
+/// Limits how long connections may take to finish once the server stops. The runtime drops them later.
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
-/// A listening socket that already knows its address, so that a router can be built around it.
+/// A listening socket whose address is known before its router exists.
 pub(crate) struct Bound {
     listener: TcpListener,
     address: SocketAddr,
@@ -34,7 +34,7 @@ impl Bound {
         Ok(Self { address: listener.local_addr()?, listener })
     }
 
-    /// Where a client on this machine reaches the server.
+    /// Returns the URL for a client on this machine.
     pub(crate) fn url(&self) -> String {
         let mut address = self.address;
         if address.ip().is_unspecified() {
@@ -54,20 +54,20 @@ impl Bound {
     }
 }
 
-/// Limits of a listener. Bodies are limited where they are read.
+/// The limits of a listener. Handlers limit the size of bodies.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// Maximum number of connections. One more closes the oldest.
+    /// The maximum number of connections. One more closes the oldest.
     max_connections: usize,
-    /// For the head of a request, also of the next one over the same connection.
+    /// The timeout for the head of a request, also of the next one on the same connection.
     head_timeout: Duration,
-    /// For a connection with all of its requests.
+    /// The timeout for a connection with all of its requests.
     connection_timeout: Duration,
     max_head_bytes: usize,
 }
 
-/// Longer than the worker keeps an unused connection (20 s), so that it never sends into one that is being closed. A
-/// call that a test or an operator holds may last for long.
+/// The head timeout is longer than the worker's limit for an unused connection (20 s), so the worker never sends into
+/// a closing one. The connection timeout is long because a test or an operator may hold a call.
 const LIMITS: Limits = Limits {
     max_connections: 8192,
     head_timeout: Duration::from_mins(1),
@@ -75,7 +75,7 @@ const LIMITS: Limits = Limits {
     max_head_bytes: 64 * 1024,
 };
 
-/// Pause after an error of `accept`, such as too many open files.
+/// The pause after an error of `accept`, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
 async fn serve(listener: TcpListener, router: Router, stop: Stop, limits: Limits) {
@@ -111,7 +111,7 @@ async fn serve_connection(stream: TcpStream, router: Router, stop: Stop, limits:
             .max_buf_size(limits.max_head_bytes)
             .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
     );
-    // An error of a connection concerns its client only.
+    // An error of a connection affects its client only.
     let served = async {
         if stop.or(serving.as_mut()).await.is_none() {
             serving.as_mut().graceful_shutdown();
@@ -121,14 +121,14 @@ async fn serve_connection(stream: TcpStream, router: Router, stop: Stop, limits:
     let _ = timeout(limits.connection_timeout, served).await;
 }
 
-/// A running server; dropping it stops it as well, without waiting for the end.
+/// A running server. Dropping it stops it without waiting for the end.
 pub(crate) struct Server {
     stopper: Stopper,
     serving: JoinHandle<()>,
 }
 
 impl Server {
-    /// Takes no new connection, ends the calls that wait for something, and lets the others finish.
+    /// Accepts no new connection, ends waiting calls, and lets the others finish.
     pub(crate) async fn stop(mut self) {
         drop(self.stopper);
         if timeout(GRACE_PERIOD, &mut self.serving).await.is_err() {
@@ -137,10 +137,10 @@ impl Server {
     }
 }
 
-/// Dropping the stopper is the signal to stop: it cannot be forgotten, not even by a test that panics.
+/// The handle that stops the server when it is dropped, even by a test that panics.
 pub(crate) struct Stopper(watch::Sender<()>);
 
-/// What everything that waits inside the server waits for as well.
+/// The signal to stop, for everything that waits inside the server.
 #[derive(Clone)]
 pub(crate) struct Stop(watch::Receiver<()>);
 
@@ -156,11 +156,11 @@ impl Stopper {
 
 impl Stop {
     pub(crate) async fn requested(&self) {
-        // Nothing is ever sent: the only change is that the sender has gone.
+        // Nothing is ever sent. The only change is that the sender is dropped.
         while self.0.clone().changed().await.is_ok() {}
     }
 
-    /// The future's output, or nothing where the server stops first.
+    /// Returns the future's output, or `None` if the server stops first.
     pub(crate) async fn or<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             output = future => Some(output),
@@ -169,23 +169,23 @@ impl Stop {
     }
 }
 
-/// How a connection ends without an answer.
+/// The way a connection ends without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// TCP RST: the client reads "connection reset by peer".
+    /// A TCP RST: the client reads "connection reset by peer".
     Reset,
-    /// TCP FIN: the client reads the end of the stream where an answer should be.
+    /// A TCP FIN: the client reads the end of the stream instead of an answer.
     Close,
 }
 
-/// The handler's hold on the connection that its request came by.
+/// A handle to the connection of a request.
 #[derive(Clone)]
 pub(crate) struct Connection(Arc<OnceLock<Cut>>);
 
 impl Connection {
-    /// From now on not one byte passes; hyper drops the socket at its next read or write.
+    /// Stops all bytes from now on. hyper drops the socket at its next read or write.
     pub(crate) fn cut(&self, cut: Cut) {
-        // A connection that was cut already stays cut the way it was.
+        // The first cut of a connection decides.
         let _ = self.0.set(cut);
     }
 }
@@ -196,7 +196,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// A TCP stream that fails every operation once it is cut.
+/// A TCP stream on which every operation fails once it is cut.
 struct Socket {
     stream: TcpStream,
     cut: Arc<OnceLock<Cut>>,
@@ -271,12 +271,12 @@ mod tests {
 
     async fn sent(address: SocketAddr, request: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // It may be closed before all of it was written.
+        // The stream may close before the whole request is written.
         let _ = stream.write_all(request).await;
         stream
     }
 
-    /// Reads until the other side closes.
+    /// Reads until the peer closes.
     async fn answer(mut stream: TcpStream) -> String {
         let mut answer = Vec::new();
         let ended = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;

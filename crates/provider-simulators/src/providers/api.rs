@@ -1,4 +1,4 @@
-//! The interface of a provider: its paths, statuses and rules.
+//! Defines the interface of a simulated provider: its paths, statuses and rules.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::http::header::AUTHORIZATION;
@@ -20,13 +20,13 @@ pub(super) trait Api: Send + Sync + 'static {
 
     fn webhooks(&self) -> &'static Webhooks;
 
-    /// What a call at this path (without its query) is about; nothing where there is no such path.
+    /// Returns the task of a call at this path (without its query), or `None` for an unknown path.
     fn task(&self, method: &Method, path: &[&str]) -> Option<Task>;
 
-    /// Decodes the request, and rejects an invalid one.
+    /// Decodes the request, or rejects it.
     fn job(&self, task: Task, request: &Request) -> Result<Job, ErrorReply>;
 
-    /// From now on no access token that was given is good.
+    /// Invalidates all access tokens.
     fn forget_tokens(&self) {}
 
     /// Returns the rate limit headers of every answer: the limit, the remaining calls, and the seconds until it resets.
@@ -35,7 +35,7 @@ pub(super) trait Api: Send + Sync + 'static {
     }
 }
 
-/// What a call wants. A string is the link's id, or its payout's.
+/// The task of a call. A string is the id of the link or of its payout.
 #[derive(Debug)]
 pub(super) enum Task {
     Create,
@@ -59,9 +59,9 @@ impl Task {
     }
 }
 
-/// The work of a valid request.
+/// A valid request, ready to be carried out.
 pub(super) struct Job {
-    /// What the client calls the link, where the request says so.
+    /// The client's reference of the link, if the request has one.
     pub(super) reference: Option<String>,
     pub(super) work: Box<dyn FnOnce(&mut ProviderState) -> Reply + Send>,
 }
@@ -92,7 +92,7 @@ impl Request {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Without parameters and in lower case; nothing where there is no content type.
+    /// Returns the content type without parameters and in lower case, if there is one.
     pub(super) fn content_type(&self) -> Option<String> {
         let content_type = self.header(axum::http::header::CONTENT_TYPE)?.split(';').next()?;
         Some(content_type.trim().to_ascii_lowercase())
@@ -102,7 +102,7 @@ impl Request {
         self.header(AUTHORIZATION)?.strip_prefix("Bearer ")
     }
 
-    /// RFC 7617.
+    /// Decodes the credential of basic authentication (RFC 7617).
     pub(super) fn basic(&self) -> Option<(String, String)> {
         let encoded = self.header(AUTHORIZATION)?.strip_prefix("Basic ")?;
         let pair = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;

@@ -1,4 +1,4 @@
-//! The endpoints for people and tests. They ask for no credential.
+//! Serves the endpoints for people and tests, which need no credential.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) fn router(handler: Arc<CallHandler>) -> Router {
 }
 
 async fn ledger(State(handler): State<Arc<CallHandler>>) -> Response {
-    // Turned into JSON outside the lock: a long ledger must not hold up the calls.
+    // The ledger becomes JSON outside the lock, so a long one does not delay calls.
     let ledger = handler.read(|state| state.ledger.clone());
     Reply::json(StatusCode::OK, &ledger).into_response()
 }
@@ -78,7 +78,7 @@ struct Order {
     to: LinkChange,
 }
 
-/// The link is named by its id or its reference.
+/// Changes a link, which is named by its id or its reference.
 async fn change_link(
     State(handler): State<Arc<CallHandler>>,
     Path(link): Path<String>,

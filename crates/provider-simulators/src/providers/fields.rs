@@ -1,4 +1,4 @@
-//! Reads a request's fields one by one, strictly: each with its type and limits, and none left over.
+//! Reads a request's fields strictly: each has a type and limits, and no unknown field is accepted.
 
 use std::ops::RangeInclusive;
 
@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 pub(super) struct Fields {
-    /// In front of each name, with a dot: where an object stands within the request.
+    /// The path of the object within the request, with a dot at its end.
     path: String,
     left: Map<String, Value>,
-    /// All of them, as they came.
+    /// All fields as they came.
     whole: Map<String, Value>,
 }
 
-/// The problem of a request. Never with a value: it may be a secret.
+/// The problem of a request. It contains no value, which may be a secret.
 #[derive(Debug)]
 pub(super) enum Problem {
     NotAnObject,
@@ -34,7 +34,7 @@ impl Fields {
         Self { path, left: fields.clone(), whole: fields }
     }
 
-    /// `null` is a field that is not there.
+    /// Reads an optional field. `null` counts as absent.
     pub(super) fn optional<T>(
         &mut self,
         name: &str,
@@ -59,14 +59,14 @@ impl Fields {
         self.optional(name, rule, read)?.ok_or_else(|| Problem::Missing(self.full(name)))
     }
 
-    /// The object under this name, to be read in its turn.
+    /// Reads the object under this name.
     pub(super) fn object(&mut self, name: &str) -> Result<Option<Self>, Problem> {
         let path = format!("{}.", self.full(name));
         let fields = self.optional(name, "an object", |value| value.as_object().cloned())?;
         Ok(fields.map(|fields| Self::of(path, fields)))
     }
 
-    /// Nothing may be left: the fields as they came.
+    /// Checks that no field is left, and returns all fields as they came.
     pub(super) fn end(self) -> Result<Map<String, Value>, Problem> {
         match self.left.keys().next() {
             Some(name) => Err(Problem::Unknown(self.full(name))),
@@ -79,7 +79,7 @@ impl Fields {
     }
 }
 
-/// A string of so many characters.
+/// Reads a string of so many characters.
 pub(super) fn text(length: RangeInclusive<usize>) -> impl Fn(&Value) -> Option<String> {
     move |value| value.as_str().filter(|text| length.contains(&text.chars().count())).map(str::to_owned)
 }
@@ -88,7 +88,7 @@ pub(super) fn one_of(words: &'static [&'static str]) -> impl Fn(&Value) -> Optio
     move |value| value.as_str().filter(|text| words.contains(text)).map(str::to_owned)
 }
 
-/// Objects whose names and values are strings: at most `most` pairs of bounded length.
+/// Reads an object of strings: at most `most` pairs with names and values of limited length.
 pub(super) fn pairs(most: usize, longest_name: usize, longest_value: usize) -> impl Fn(&Value) -> Option<()> {
     move |value| {
         let pairs = value.as_object()?;
@@ -101,12 +101,12 @@ pub(super) fn pairs(most: usize, longest_name: usize, longest_value: usize) -> i
     }
 }
 
-/// A whole number, written as one: neither `1.0` nor `"1"`.
+/// Reads a whole number in the form of one: neither `1.0` nor `"1"`.
 pub(super) fn whole(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Option<i64> {
     move |value| value.as_i64().filter(|number| range.contains(number))
 }
 
-/// The same, of things that are counted.
+/// Reads a whole number that counts things.
 pub(super) fn count(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Option<usize> {
     move |value| whole(range.clone())(value).and_then(|number| usize::try_from(number).ok())
 }
@@ -119,14 +119,14 @@ pub(super) fn object(value: &Value) -> Option<()> {
     value.is_object().then_some(())
 }
 
-/// A currency of Prism's list, which is Hyperswitch's own: it has two that ISO 4217 has withdrawn.
+/// Reads a currency of Prism's list, which is Hyperswitch's own. It has two that ISO 4217 has withdrawn.
 pub(super) fn currency(value: &Value) -> Option<String> {
     let code = value.as_str()?;
     let is_known = iso_currency::Currency::from_code(code).is_some() || ["ANG", "STD"].contains(&code);
     is_known.then(|| code.to_owned())
 }
 
-/// In the form with hyphens.
+/// Reads a UUID with hyphens.
 pub(super) fn uuid(value: &Value) -> Option<String> {
     let text = value.as_str().filter(|text| text.len() == 36)?;
     Uuid::try_parse(text).ok().map(|_| text.to_owned())

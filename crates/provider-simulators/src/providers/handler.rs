@@ -1,6 +1,6 @@
-//! Handles calls: it records each in the ledger, decodes it, does its work around an injected fault, and answers.
+//! Handles calls: records each in the ledger, decodes it, carries it out with its injected fault, and answers.
 //!
-//! A call that arrived is carried out to its end even if the client goes away meanwhile, as at a real provider.
+//! A call that arrived is carried out even if the client disconnects, as at a real provider.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -29,7 +29,7 @@ pub(super) struct CallHandler {
     announcer: Announcer,
 }
 
-/// Answers every path that nobody else does.
+/// Answers every path without an endpoint of its own.
 pub(super) fn service(handler: Arc<CallHandler>) -> Router {
     Router::new().fallback(receive).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(handler)
 }
@@ -57,7 +57,7 @@ async fn receive(
 }
 
 impl CallHandler {
-    /// `log` is this struct itself.
+    /// Creates a handler. `log` points to the handler itself.
     pub(super) fn new(
         api: Box<dyn Api>,
         injector: Arc<FaultInjector>,
@@ -129,7 +129,7 @@ impl CallHandler {
         read(&self.state())
     }
 
-    /// Changes the state, announces what came of it, and wakes those that wait for a change.
+    /// Changes the state, announces the changes, and wakes tasks that wait for a change.
     fn change<T>(&self, change: impl FnOnce(&mut ProviderState) -> T) -> T {
         let mut state = self.state();
         let result = change(&mut state);
@@ -172,15 +172,15 @@ impl CallHandler {
         self.change(|state| state.late_submit(link))
     }
 
-    /// The ledger, as soon as it is as wanted.
+    /// Waits until the ledger satisfies a condition, and returns it.
     pub(super) async fn until(&self, mut wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
-        // Subscribed before the first look, so that no change falls between look and wait.
+        // It subscribes before the first check, so no change falls between check and wait.
         let mut changed = self.changed.subscribe();
         loop {
             if let Some(ledger) = self.read(|state| wanted(&state.ledger).then(|| state.ledger.clone())) {
                 return ledger;
             }
-            // Cannot fail: the sender lives as long as the handler.
+            // This cannot fail, because the sender lives as long as the handler.
             let _ = changed.changed().await;
         }
     }

@@ -1,4 +1,4 @@
-//! A payout link at a simulated provider, in the provider's own words, and the rules by which it changes.
+//! Models a payout link at a simulated provider, with the provider's own statuses and their changes.
 
 use std::collections::VecDeque;
 
@@ -17,72 +17,72 @@ pub struct Link {
     pub reference: String,
     /// The status, in the provider's words.
     pub status: String,
-    /// As it was sent.
+    /// The amount as it was sent.
     pub amount: String,
-    /// ISO 4217 code.
+    /// The ISO 4217 code.
     pub currency: String,
-    /// When it was created.
+    /// The time of its creation.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When its status changed last.
+    /// The time of its last change of status.
     #[serde(with = "time::serde::rfc3339")]
     pub changed_at: OffsetDateTime,
-    /// When nobody can claim it any more.
+    /// The end of the time in which it can be claimed.
     #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
-    /// What came of it: RazorpayX's payouts, one for each claim, and Revolut's transaction. Oldest first.
+    /// The payouts of the link, oldest first: RazorpayX's payouts, one for each claim, or Revolut's transaction.
     pub payouts: Vec<Payout>,
-    /// Oldest first. It begins with the creation.
+    /// The history, oldest first. It begins with the creation.
     pub history: Vec<Change>,
-    /// A secret: it is neither logged nor in the ledger's JSON.
+    /// The URL, a secret: it is neither logged nor in the ledger's JSON.
     #[serde(skip)]
     pub url: String,
-    /// All that was asked for, with defaults: personal data too.
+    /// The whole request with defaults. It contains personal data.
     #[serde(skip)]
     pub request: Map<String, Value>,
     #[serde(skip)]
     pub(super) upcoming: VecDeque<String>,
-    /// Its end was moved after its creation.
+    /// The end was moved after the creation.
     #[serde(skip)]
     pub(super) moved_end: bool,
-    /// It was cancelled by its owner and not by the provider itself.
+    /// The client cancelled the link, not the provider.
     #[serde(skip)]
     pub(super) is_taken_back: bool,
 }
 
-/// A payout or transaction that a claim led to.
+/// A payout or transaction that followed a claim.
 #[derive(Clone, Debug, Serialize)]
 pub struct Payout {
     /// The provider's id of the payout.
     pub id: String,
     /// The status, in the provider's words.
     pub status: String,
-    /// When the claim led to it.
+    /// The time of the claim that led to it.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When its status changed last.
+    /// The time of its last change of status.
     #[serde(with = "time::serde::rfc3339")]
     pub changed_at: OffsetDateTime,
-    /// Who is paid, as the provider calls them: RazorpayX's fund account, Revolut's counterparty.
+    /// The provider's id of the recipient: RazorpayX's fund account, Revolut's counterparty.
     #[serde(skip)]
     pub(super) recipient_id: String,
     #[serde(skip)]
     pub(super) is_live: bool,
 }
 
-/// One entry of a link's history: the statuses that it and its payout had from then on.
+/// An entry of a link's history: the statuses of the link and its payout from then on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// The status of the link, in the provider's words.
     pub status: String,
     /// The status of its payout, if there is one.
     pub payout_status: Option<String>,
-    /// When both began.
+    /// The time when both began.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
 }
 
-/// What a new link is made of.
+/// The data of a new link.
 pub(super) struct NewLink {
     pub(super) id: String,
     pub(super) reference: String,
@@ -95,28 +95,28 @@ pub(super) struct NewLink {
 
 /// The statuses of a provider's links, and how they change.
 pub(super) struct Words {
-    /// The states that a new link passes through: the first at its creation, the next at each look.
+    /// The statuses that a new link passes through: the first at its creation, the next at each look-up.
     pub(super) stages: &'static [&'static str],
     pub(super) all: &'static [&'static str],
-    /// Those of a link that expires by itself when its end has passed.
+    /// The statuses in which a link expires when its time is over.
     pub(super) open: &'static [&'static str],
     pub(super) expired: &'static str,
-    /// The effect of a change, or why the provider cannot make it.
+    /// Returns the effect of a change, or why the provider cannot make it.
     pub(super) effect: fn(&Link, LinkChange) -> Result<Effect, &'static str>,
-    /// The effect of a form that was opened in time and is submitted too late.
+    /// Returns the effect of a form that was opened in time and submitted too late.
     pub(super) late_submit: fn(&Link) -> Result<Effect, &'static str>,
-    /// What a link of this status says of the payout behind it.
+    /// Returns the state of the payout behind a link of this status.
     pub(super) behind: fn(&str) -> Option<Behind>,
-    /// New ids of a payout and of its recipient.
+    /// Creates the ids of a payout and its recipient.
     pub(super) payout_ids: fn() -> (String, String),
 }
 
 /// The effect of a change on a link.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Effect {
-    /// The link's next status; `None`: the link itself does not show the change.
+    /// The link's next status; `None` if the link does not show the change.
     pub(super) status: Option<&'static str>,
-    /// The next status of the payout behind it, where the link does not say it.
+    /// The next status of the payout behind the link, if the link's status does not determine it.
     pub(super) payout: Option<&'static str>,
 }
 
@@ -130,18 +130,18 @@ impl Effect {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Behind {
     pub(super) status: &'static str,
-    /// The payout goes on; else it is over with this status.
+    /// The payout goes on. Otherwise it has ended with this status.
     pub(super) is_live: bool,
-    /// There is a payout in any case; else only where one began before.
+    /// A payout exists in any case. Otherwise it exists only if it began before.
     pub(super) begins: bool,
 }
 
-/// Of a provider whose links are closed when they are cancelled or over.
+/// Rejects a late form, for providers that close a link when it is cancelled or over.
 pub(super) fn no_late_submit(_: &Link) -> Result<Effect, &'static str> {
     Err("this provider takes no late submission")
 }
 
-/// Of a provider that shows nothing behind its links.
+/// Returns no payout, for providers that show nothing behind their links.
 pub(super) fn nothing_behind(_: &str) -> Option<Behind> {
     None
 }
@@ -176,7 +176,7 @@ impl Link {
         link
     }
 
-    /// The payout of the last claim.
+    /// Returns the payout of the last claim.
     pub(super) fn payout(&self) -> Option<&Payout> {
         self.payouts.last()
     }
@@ -185,7 +185,7 @@ impl Link {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 
-    /// A look at the link, which brings it to its next stage.
+    /// Moves the link to its next stage, after a look-up.
     pub(super) fn go_on(&mut self, words: &Words) {
         let now = OffsetDateTime::now_utc();
         if let Some(next) = self.upcoming.pop_front() {
@@ -214,7 +214,7 @@ impl Link {
         Ok(())
     }
 
-    /// The link as it was at an entry of its history.
+    /// Returns the link as it was at an entry of its history.
     pub(super) fn as_of(&self, change: &Change) -> Self {
         let mut link = self.clone();
         link.status.clone_from(&change.status);
@@ -225,7 +225,7 @@ impl Link {
         link
     }
 
-    /// Sets the status, from wherever.
+    /// Sets the status, whatever it was before.
     pub(super) fn set(&mut self, status: &str, words: &Words) {
         self.upcoming.clear();
         self.turn(status, words, OffsetDateTime::now_utc());

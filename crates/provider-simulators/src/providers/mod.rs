@@ -1,20 +1,21 @@
-//! Simulators of real providers, each as strict as its provider's documentation, for tests of the connectors and for demos.
+//! Simulates real providers for tests of the connectors and for demos. Each simulator is as strict as its provider's
+//! documentation.
 //!
-//! Each answers its provider's own paths (the file of its name says which, and from where its rules are taken); all
-//! of them have, without asking for a credential:
+//! Each answers its provider's own paths: the file of its name lists them, and names the source of its rules. All of
+//! them have these paths, which need no credential:
 //!
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /ledger` | every call and every link, without URLs and personal data |
 //! | `POST` · `GET` · `DELETE /control/faults` | adds · lists · deletes fault rules |
-//! | `PUT /control/stages` | `["created", "active"]`: statuses that a link goes through from now on, one for each look |
-//! | `PUT` · `DELETE /control/announce` | announces changes from now on ([`Announce`]), as the provider does · no more |
-//! | `DELETE /control/tokens` | no access token that was given is good any more |
+//! | `PUT /control/stages` | `["created", "active"]`: statuses that a link goes through from now on, one for each look-up |
+//! | `PUT` · `DELETE /control/announce` | announces changes from now on ([`Announce`]), as the provider does · stops it |
+//! | `DELETE /control/tokens` | invalidates all access tokens |
 //! | `PUT /control/links/{id}` | `{"status": "cancelled"}`: sets the status of a link, from any other |
 //! | `POST /control/links/{id}/change` | `{"to": "pay"}`: changes a link ([`LinkChange`]); 409 if the provider cannot |
-//! | `POST /control/links/{id}/late-submit` | a form that was opened in time is submitted too late (Hyperswitch) |
+//! | `POST /control/links/{id}/late-submit` | submits a form late that was opened in time (Hyperswitch) |
 //!
-//! Where the documentation is silent, a simulator is strict: it rejects a field that is not documented, and a repeated
+//! If the documentation is silent, a simulator is strict: it rejects a field that is not documented, and a repeated
 //! reference is an error and not a replay.
 
 use std::io;
@@ -68,20 +69,22 @@ pub enum Provider {
 /// The settings of a simulator.
 #[derive(Clone)]
 pub struct Settings {
-    /// Port 0 lets the system choose.
+    /// The address to listen on. Port 0 lets the system choose.
     pub listen: SocketAddr,
     /// The provider that is simulated.
     pub provider: Provider,
-    /// What the links' URLs begin with. Nothing answers there.
+    /// The prefix of the links' URLs. Nothing answers there.
     pub links_url: String,
-    /// Calls that are answered within a minute; one more gets the provider's own "too many". No limit unless given.
+    /// The calls that are answered within a minute. Further calls get the provider's own "too many". `None` is no
+    /// limit.
     pub calls_per_minute: Option<u32>,
-    /// Where changes of links are announced; nowhere unless given.
+    /// The target of announcements; `None` announces nothing.
     pub announce: Option<Announce>,
 }
 
 impl Settings {
-    /// Any free port of the loopback interface, links under `https://links.example`, no limit of calls.
+    /// Creates settings with any free port of the loopback interface, links under `https://links.example`, and no
+    /// limit of calls.
     pub fn new(provider: Provider) -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -126,22 +129,22 @@ impl ProviderSimulator {
         Ok(Self { url: bound.url(), handler, server: bound.serve(router, stopper) })
     }
 
-    /// Where it answers, without a slash at the end.
+    /// Returns its URL, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Ends the calls that wait for something, lets the others finish, and returns when all is over.
+    /// Ends waiting calls, lets the others finish, and returns when all have ended.
     pub async fn stop(self) {
         self.server.stop().await;
     }
 
-    /// Every call and every link up to now.
+    /// Returns every call and every link up to now.
     pub fn ledger(&self) -> Ledger {
         self.handler.read(|state| state.ledger.clone())
     }
 
-    /// Waits until the ledger is as wanted. There is no deadline here: the caller sets one.
+    /// Waits until the ledger satisfies a condition. The caller has to set a deadline.
     pub async fn until(&self, wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
         self.handler.until(wanted).await
     }
@@ -150,6 +153,7 @@ impl ProviderSimulator {
     /// `simulator.inject_fault(Fault::status(503))` for the next create alone.
     ///
     /// # Panics
+    ///
     /// If a thousand fault rules are pending.
     pub fn inject_fault(&self, rule: impl Into<FaultRule>) {
         self.handler.injector.add(rule.into()).expect("fewer than a thousand fault rules");
@@ -160,12 +164,12 @@ impl ProviderSimulator {
         self.handler.injector.clear();
     }
 
-    /// Holds the next create before its work: until released, no link is made.
+    /// Holds the next create before its work: no link is created until the test releases it.
     pub fn hold_next_call(&self) -> HeldCall {
         self.hold_next(Operation::Create, When::Before)
     }
 
-    /// Holds the answer to the next create: the link is created, and the client has no answer.
+    /// Holds the answer to the next create: the link is created, but the client has no answer.
     pub fn hold_next_answer(&self) -> HeldCall {
         self.hold_next(Operation::Create, When::After)
     }
@@ -175,10 +179,11 @@ impl ProviderSimulator {
         self.handler.injector.hold_next(operation, when)
     }
 
-    /// The statuses that each link made from now on goes through: it is made in the first, and every time that it
-    /// is looked up it moves to the next.
+    /// Sets the statuses of each link that is created from now on: it begins with the first, and every look-up moves
+    /// it to the next.
     ///
     /// # Panics
+    ///
     /// If there is none, or one that the provider does not have.
     pub fn set_stages(&self, stages: &[&str]) {
         self.handler
@@ -186,7 +191,7 @@ impl ProviderSimulator {
             .expect("the provider's words");
     }
 
-    /// From now on no access token that was given is good: the client has to ask for another.
+    /// Invalidates all access tokens, so the client has to request another one.
     pub fn forget_tokens(&self) {
         self.handler.forget_tokens();
     }
@@ -194,6 +199,7 @@ impl ProviderSimulator {
     /// Sets the status of a link, found by its id or its reference.
     ///
     /// # Panics
+    ///
     /// If there is no such link, or the provider has no such status.
     pub fn set_status(&self, link: &str, status: &str) {
         self.handler.set_status(link, status).expect("a link, and one of the provider's words");
@@ -203,27 +209,28 @@ impl ProviderSimulator {
     ///
     /// # Errors
     ///
-    /// Says why the change is not possible. Nothing is changed then.
+    /// Returns why the change is not possible. Nothing is changed then.
     pub fn change(&self, link: &str, change: LinkChange) -> Result<(), String> {
         self.handler.change_link(link, change)
     }
 
-    /// Submits the form of a link that was opened in time and comes too late: Hyperswitch takes it even if the payout
-    /// was cancelled meanwhile.
+    /// Submits the form of a link that was opened in time and comes too late. Hyperswitch accepts it even if the
+    /// payout was cancelled meanwhile.
     ///
     /// # Errors
     ///
-    /// Says why the provider does not take it. Nothing is changed then.
+    /// Returns why the provider does not accept it. Nothing is changed then.
     pub fn late_submit(&self, link: &str) -> Result<(), String> {
         self.handler.late_submit(link)
     }
 
-    /// Announces changes of links there from now on, as the provider does; `None`: nowhere. What was held back is sent first.
+    /// Announces changes of links to this target from now on, as the provider does, or to none. Delayed webhooks are
+    /// sent first.
     pub fn announce(&self, announce: Option<Announce>) {
         self.handler.set_target(announce);
     }
 
-    /// Every status that a link entered, oldest first. Empty if there is no such link.
+    /// Returns every status that a link entered, oldest first. It is empty if there is no such link.
     pub fn history(&self, link: &str) -> Vec<Change> {
         self.handler
             .read(|state| {

@@ -1,4 +1,4 @@
-//! How many calls a minute: a window that begins with its first call, as providers describe theirs.
+//! Limits the calls a minute, in a window that begins with its first call, as providers describe theirs.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub(super) struct Pace {
 pub(super) struct WindowUse {
     pub(super) limit: u32,
     pub(super) left: u32,
-    /// Seconds until the limit is whole again.
+    /// The seconds until the limit is whole again.
     pub(super) reset: u64,
     pub(super) too_many: bool,
 }
@@ -24,7 +24,7 @@ impl Pace {
         Self { limit, window: Mutex::default() }
     }
 
-    /// Counts a call; nothing where there is no limit.
+    /// Counts a call. Returns `None` without a limit.
     pub(super) fn count(&self) -> Option<WindowUse> {
         let limit = self.limit?;
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,7 +34,7 @@ impl Pace {
         Some(WindowUse {
             limit,
             left: limit.saturating_sub(calls.saturating_add(1)),
-            // Rounded up: who waits so long is not early.
+            // The time is rounded up, so a client that waits so long is not early.
             reset: (began + WINDOW - now).as_secs() + 1,
             too_many: calls >= limit,
         })

@@ -1,4 +1,4 @@
-//! The state of a simulator: its ledger of calls and links.
+//! Holds the state of a simulator: its ledger of calls and links.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,8 @@ use crate::announce::Announced;
 use crate::fault_server::Operation;
 use crate::link_change::LinkChange;
 
-/// The maximum number of calls, and of announcements, in the ledger. The oldest are dropped first; links are never dropped.
+/// The maximum number of calls, and of announcements, in the ledger. The oldest are dropped first; links are never
+/// dropped.
 const MAX_CALLS: usize = 200_000;
 
 /// Every call and every link, oldest first.
@@ -35,39 +36,39 @@ impl Ledger {
         self.calls_of(Operation::Create)
     }
 
-    /// How the creates called their links, in the order in which they came.
+    /// Returns the references of the creates, in the order in which they came.
     pub fn references_seen(&self) -> Vec<&str> {
         self.creates().filter_map(|call| call.reference.as_deref()).collect()
     }
 
-    /// Returns the links of one reference: more than one is a link too many.
+    /// Returns the links of one reference. More than one is an error.
     pub fn links_of(&self, reference: &str) -> Vec<&Link> {
         self.links.iter().filter(|link| link.reference == reference).collect()
     }
 }
 
-/// One call of the provider's API, from the moment it arrives.
+/// A call of the provider's API, recorded when it arrives.
 #[derive(Clone, Debug, Serialize)]
 pub struct Call {
-    /// Counted from 1.
+    /// The number, counted from 1.
     pub number: u64,
-    /// When it arrived.
+    /// The time when it arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// The operation that was called.
     pub operation: Operation,
     /// The client's reference, if the call has one.
     pub reference: Option<String>,
-    /// What it was answered; nothing before the answer, and for a call that got none.
+    /// The status of the answer; `None` before the answer, and for a call without one.
     pub status: Option<u16>,
-    /// The name of the fault that struck it.
+    /// The name of the injected fault.
     pub fault: Option<&'static str>,
-    /// As it came: with personal data, so for tests in the same process alone.
+    /// The body as it came. It has personal data, so only tests in the same process see it.
     #[serde(skip)]
     pub body: bytes::Bytes,
 }
 
-/// There is no such link, or no such status.
+/// The error that there is no such link or no such status.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no such link, or the provider has no such status")]
 pub struct UnknownLink;
@@ -76,7 +77,7 @@ pub(super) struct ProviderState {
     pub(super) ledger: Ledger,
     words: &'static Words,
     stages: Vec<String>,
-    /// Entries of links' histories that were not announced yet: the places of the link and of the entry.
+    /// Entries of links' histories that are not announced yet: the positions of the link and of the entry.
     pub(super) entered: Vec<(usize, usize)>,
     calls_ever: u64,
 }
@@ -92,7 +93,7 @@ impl ProviderState {
         }
     }
 
-    /// Enters a call; its number is its handle from now on.
+    /// Records a call, and returns its number.
     pub(super) fn arrive(&mut self, operation: Operation, body: bytes::Bytes) -> u64 {
         self.calls_ever += 1;
         if self.ledger.calls.len() == MAX_CALLS {
@@ -110,7 +111,7 @@ impl ProviderState {
         self.calls_ever
     }
 
-    /// The call, unless so many came after it that it is forgotten.
+    /// Returns the call, unless it was dropped from the ledger.
     pub(super) fn call(&mut self, number: u64) -> Option<&mut Call> {
         let newer = usize::try_from(self.calls_ever - number).ok()?;
         let index = self.ledger.calls.len().checked_sub(newer + 1)?;
@@ -124,7 +125,7 @@ impl ProviderState {
         &self.ledger.links[place]
     }
 
-    /// Alters a link, and notes the entries that its history gained.
+    /// Changes a link, and notes the new entries of its history.
     fn alter<T>(&mut self, place: usize, alter: impl FnOnce(&mut Link, &Words) -> T) -> T {
         let link = &mut self.ledger.links[place];
         let entered = link.history.len();
@@ -148,14 +149,14 @@ impl ProviderState {
         Some(self.ledger.links.iter().find(|link| link.id == id)?.reference.clone())
     }
 
-    /// Looks at a link, which brings it to its next stage.
+    /// Looks a link up, which moves it to its next stage.
     pub(super) fn look(&mut self, id: &str) -> Option<&Link> {
         let place = self.place_of(id)?;
         self.alter(place, Link::go_on);
         Some(&self.ledger.links[place])
     }
 
-    /// Looks at those that are wanted, the newest first. Those that are wanted no more after the look are left out.
+    /// Looks up all matching links, the newest first. Links that no longer match afterwards are left out.
     pub(super) fn look_at_all(&mut self, wanted: impl Fn(&Link) -> bool) -> Vec<&Link> {
         let mut found = Vec::new();
         for place in (0..self.ledger.links.len()).rev() {
@@ -168,20 +169,20 @@ impl ProviderState {
         links.filter(|link| wanted(link)).collect()
     }
 
-    /// A payout with its link.
+    /// Returns a payout with its link.
     pub(super) fn payout(&self, id: &str) -> Option<(&Link, &Payout)> {
         let mut links = self.ledger.links.iter();
         links.find_map(|link| Some((link, link.payouts.iter().find(|payout| payout.id == id)?)))
     }
 
-    /// Cancels a link, if the provider can: the link as it is now, and whether this call changed it.
+    /// Cancels a link if the provider can. Returns the link as it is now, and whether this call changed it.
     pub(super) fn cancel(&mut self, id: &str) -> Option<(&Link, bool)> {
         let place = self.place_of(id)?;
         let changed = self.alter(place, |link, words| link.change(LinkChange::Cancel, words)).is_ok();
         Some((&self.ledger.links[place], changed))
     }
 
-    /// Changes a link, or says why the provider cannot.
+    /// Changes a link, or returns why the provider cannot.
     pub(super) fn change_link(&mut self, link: &str, change: LinkChange) -> Result<(), String> {
         let place = self.find(link)?;
         self.alter(place, |link, words| link.change(change, words))
@@ -197,7 +198,7 @@ impl ProviderState {
         self.place(link).ok_or_else(|| format!("there is no link {link}"))
     }
 
-    /// By its id, or the newest of its reference.
+    /// Returns the position of a link by its id, or of the newest one by its reference.
     pub(super) fn place(&self, link: &str) -> Option<usize> {
         let by_reference = || self.ledger.links.iter().rposition(|known| known.reference == link);
         self.place_of(link).or_else(by_reference)
@@ -207,7 +208,7 @@ impl ProviderState {
         self.ledger.links.iter().position(|known| known.id == id)
     }
 
-    /// A word that begins with `new_` stands for a status that the provider adds one day.
+    /// Says whether a status exists. A name that begins with `new_` is a status that the provider may add later.
     fn knows(&self, status: &str) -> bool {
         self.words.all.contains(&status) || status.to_ascii_lowercase().starts_with("new_")
     }

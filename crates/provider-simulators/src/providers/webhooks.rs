@@ -1,4 +1,4 @@
-//! The webhooks of a provider: which changes it announces, in which form, with which proof.
+//! Describes a provider's webhooks: the announced changes, their form and their proof.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -9,7 +9,8 @@ use crate::announce::{Announcement, Headers, Signable};
 
 /// How a provider announces changes.
 pub(super) struct Webhooks {
-    /// The events of a change, which is a new link if there is nothing before it. Most changes have one or none.
+    /// Returns the events of a change. Without an entry before it, the change is a new link. Most changes have one
+    /// event or none.
     pub(super) events: fn(Option<&Change>, &Change) -> Vec<&'static str>,
     pub(super) body: fn(&Message<'_>) -> Value,
     pub(super) headers: fn(&Signable<'_>) -> Headers,
@@ -19,7 +20,7 @@ pub(super) struct Webhooks {
 pub(super) struct Message<'a> {
     pub(super) event: &'static str,
     pub(super) event_id: &'a str,
-    /// With the statuses that the body shows.
+    /// The link, with the statuses that the body shows.
     pub(super) link: &'a Link,
     pub(super) before: Option<&'a Change>,
     pub(super) change: &'a Change,
@@ -27,12 +28,12 @@ pub(super) struct Message<'a> {
 }
 
 impl Webhooks {
-    /// The announcements of one entry of a link's history.
+    /// Returns the announcements of one entry of a link's history.
     pub(super) fn announcements(&self, link: &Link, place: usize) -> Vec<Announcement> {
         let Some(change) = link.history.get(place) else { return Vec::new() };
         let before = place.checked_sub(1).map(|place| &link.history[place]);
         let now_shown = link.as_of(change);
-        // Without anything before it there is nothing stale either.
+        // A new link has no stale status.
         let stale_change = before.unwrap_or(change);
         let before_shown = link.as_of(stale_change);
         let one = |event| {

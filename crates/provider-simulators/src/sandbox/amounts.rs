@@ -1,7 +1,8 @@
-//! Amounts that inject a fault: `SSSNN` minor units, where `SSS` is the fault and `NN` the number of times.
+//! Injects a fault by the amount of a create: `SSSNN` minor units, where `SSS` is the fault and `NN` the number of
+//! times.
 //!
-//! The first `NN` creates for a reference fail so, and the next one works: 50302 is 503 twice. `NN` = 00 means every
-//! time. The round amounts 40000 and 50000 inject nothing, because people type them.
+//! The first `NN` creates for a reference fail with it, and the next one succeeds: 50302 is 503 twice. `NN` = 00
+//! means every time. The round amounts 40000 and 50000 inject nothing, because people type them.
 //!
 //! | `SSS` | the create is answered |
 //! | --- | --- |
@@ -21,7 +22,7 @@ const STATUSES: [u16; 13] = [400, 401, 403, 404, 408, 409, 410, 422, 429, 500, 5
 const ORDINARY: [i64; 2] = [40_000, 50_000];
 const BEYOND_ANY_TIMEOUT_MS: u64 = 60_000;
 
-/// Returns the fault of an amount, and for how many creates of one reference.
+/// Returns the fault of an amount, and its number of creates per reference.
 pub(super) fn fault_of(minor_amount: i64) -> Option<(ActiveFault, u32)> {
     if ORDINARY.contains(&minor_amount) {
         return None;

@@ -1,6 +1,6 @@
-//! The provider's API: create, get, list, cancel.
+//! Serves the provider's API: create, get, list, cancel.
 //!
-//! A call that arrived is carried out to its end even if the client goes away meanwhile, as at a real provider.
+//! A call that arrived is carried out even if the client disconnects, as at a real provider.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ struct ListQuery {
     reference: String,
 }
 
-/// One call under way.
+/// A call that is being carried out.
 #[derive(Clone)]
 struct Visit {
     shared: Arc<Shared>,
@@ -93,7 +93,7 @@ struct Visit {
 }
 
 impl Visit {
-    /// Enters the call into the ledger: from here on it has been seen, whatever comes.
+    /// Records the call in the ledger, so that it is counted even if it fails later.
     fn begin(shared: Arc<Shared>, operation: Operation, headers: &HeaderMap) -> Self {
         let key =
             headers.get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
@@ -101,7 +101,7 @@ impl Visit {
         Self { shared, operation, number }
     }
 
-    /// Does the work on a task of its own, which outlives a client that goes away.
+    /// Carries the call out in a task of its own, which continues if the client disconnects.
     async fn attend(
         &self,
         connection: Connection,
@@ -266,7 +266,7 @@ impl Visit {
     }
 }
 
-/// Frees the key, unless a link was issued under it, however the call ends.
+/// Releases the key when it is dropped, unless a link was issued under it.
 struct ReservedKey<'a> {
     shared: &'a Shared,
     key: &'a str,
@@ -302,7 +302,7 @@ fn create_request(
     request::decode(&body).map_err(ApiError::invalid)
 }
 
-/// The answer to a create. A replay returns the link as it was issued, and not its present status.
+/// The answer to a create. A replay returns the link as it was issued, not its present status.
 #[derive(Serialize)]
 struct IssuedLink<'a> {
     id: &'a str,

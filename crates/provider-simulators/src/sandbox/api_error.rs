@@ -1,4 +1,4 @@
-//! The API's own errors, which are not injected.
+//! Defines the API's own errors, which are not injected.
 
 use std::borrow::Cow;
 
@@ -59,7 +59,7 @@ impl ApiError {
         Self { status: StatusCode::BAD_REQUEST, code: "invalid_request", message: message.into() }
     }
 
-    /// Of an ordered change.
+    /// Creates the error of a change that is not possible.
     pub(super) fn not_possible(message: String) -> Self {
         Self { status: StatusCode::CONFLICT, code: "not_possible", message: message.into() }
     }

@@ -1,6 +1,6 @@
-//! A light check of bank details: enough to catch a slip of the finger.
+//! Checks bank details lightly, to catch typing errors.
 
-/// A field of the form, and what is wrong with it.
+/// A field of the form, with its problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) field: Field,
@@ -27,7 +27,7 @@ pub(super) fn check_holder(holder: &str) -> Result<(), Problem> {
     }
 }
 
-/// An IBAN with a right checksum, or 4 to 20 digits. Spaces and hyphens do not count.
+/// Accepts an IBAN with a correct checksum, or 4 to 20 digits. Spaces and hyphens do not count.
 pub(super) fn check_account(account: &str) -> Result<(), Problem> {
     let problem = |message| Err(Problem { field: Field::AccountNumber, message });
     let account: String = account.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
@@ -45,7 +45,8 @@ pub(super) fn check_account(account: &str) -> Result<(), Problem> {
     }
 }
 
-/// ISO 13616: two letters, two digits, up to 30 letters and digits; the remainder by 97 is 1 (ISO 7064).
+/// Says whether it is an IBAN (ISO 13616): two letters, two digits, up to 30 letters and digits, and a remainder by
+/// 97 of 1 (ISO 7064).
 fn is_iban(account: &str) -> bool {
     let bytes = account.as_bytes();
     let formed = (15..=34).contains(&bytes.len())
@@ -55,7 +56,7 @@ fn is_iban(account: &str) -> bool {
     formed && remainder_by_97(bytes[4..].iter().chain(&bytes[..4])) == 1
 }
 
-/// Of the number that comes of writing A as 10, B as 11, …, Z as 35.
+/// Computes the remainder of the number in which A is written as 10, B as 11, …, Z as 35.
 fn remainder_by_97<'a>(characters: impl Iterator<Item = &'a u8>) -> u32 {
     characters.fold(0, |remainder, &character| {
         let value = char::from(character).to_digit(36).unwrap_or_default();
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn good_accounts_pass() {
-        // Of the examples in the SWIFT registry of IBAN formats.
+        // These are examples of the SWIFT registry of IBAN formats.
         for account in [
             "DE89 3704 0044 0532 0130 00",
             "gb29nwbk60161331926819",

@@ -1,6 +1,6 @@
-//! The page behind a link's URL: shows the payout and takes the claim.
+//! Serves the page behind a link's URL: shows the payout and accepts the claim.
 //!
-//! Bank details are looked at, answered, and dropped: they are neither stored nor logged.
+//! Bank details are checked and dropped. They are neither stored nor logged.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ async fn claim(
     if link.status() == LinkStatus::Issued && !problems.is_empty() {
         return form(StatusCode::UNPROCESSABLE_ENTITY, &link, &filled_in, &problems);
     }
-    // Of two claims at the same moment, one finds the link issued.
+    // Of two concurrent claims only one finds the link issued.
     let claimed = shared.change(|state| {
         let before = state.end(&link.id, LinkChange::Claim)?;
         Some((before, state.link(&link.id)?.version()))
@@ -86,11 +86,11 @@ fn find(shared: &Shared, token: &str) -> Option<Link> {
     shared.read(|state| state.link_by_token(token).cloned())
 }
 
-/// A redirect, so that reloading the page does not send the form again.
+/// Redirects to the page, so that reloading it does not send the form again.
 fn see_the_page_again(token: &str) -> Reply {
     let reply = page(StatusCode::SEE_OTHER, String::new());
     match HeaderValue::from_str(token) {
-        // Relative to the page's own address, whatever stands in front of this server.
+        // The location is relative to the page, so it also works behind a reverse proxy.
         Ok(location) => reply.with(LOCATION, location),
         Err(_) => reply,
     }
@@ -108,7 +108,7 @@ fn page(status: StatusCode, html: String) -> Reply {
     Reply::new(status, "text/html; charset=utf-8", html)
         .with(CONTENT_SECURITY_POLICY, claim_page::CONTENT_SECURITY.clone())
         .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
-        // The address of this page is a secret: it must not travel on to other sites.
+        // The address of this page is a secret, which other sites must not get as a referrer.
         .with(REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
         .with(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
 }

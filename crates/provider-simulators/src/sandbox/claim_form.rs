@@ -1,4 +1,4 @@
-//! The form of the claim page.
+//! Decodes and checks the form of the claim page.
 
 use serde::Deserialize;
 
@@ -15,14 +15,14 @@ pub(super) struct ClaimForm {
 }
 
 impl ClaimForm {
-    /// The form as it is first shown: with the name that the link was made out to.
+    /// Returns the form as it is first shown, with the recipient's name.
     pub(super) fn prefilled(link: &Link) -> Self {
         let recipient = link.request.recipient.as_ref();
         let account_holder = recipient.and_then(|recipient| recipient.name.clone()).unwrap_or_default();
         Self { account_holder, account_number: String::new() }
     }
 
-    /// Returns what is wrong with it.
+    /// Returns the problems of the fields.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let checks = [bank::check_holder(&self.account_holder), bank::check_account(&self.account_number)];
         checks.into_iter().filter_map(Result::err).collect()

@@ -1,4 +1,4 @@
-//! The claim page's HTML: works without scripts, loads nothing, escapes everything that it did not write itself.
+//! Writes the claim page's HTML. It works without scripts, loads nothing, and escapes all text from outside.
 
 use std::fmt::{self, Display, Write};
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ use super::request::Amount;
 
 const STYLE: &str = include_str!("claim.css");
 
-/// Of a currency that is not in the list, such as one that was withdrawn.
+/// The exponent of a currency that is not in the list, such as a withdrawn one.
 const COMMON_EXPONENT: u16 = 2;
 
 const DAY_AND_MINUTE: StaticFormatDescription =
@@ -27,7 +27,7 @@ const DAY_AND_MINUTE: StaticFormatDescription =
 const MACHINE_READABLE: StaticFormatDescription =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
 
-/// This page's own style, a form that goes back to where it came from, and nothing else.
+/// Allows only this page's own style, and a form that is sent to the page itself.
 pub(super) static CONTENT_SECURITY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let style = BASE64_STANDARD.encode(digest::digest(&digest::SHA256, STYLE.as_bytes()));
     let policy = format!(
@@ -102,7 +102,7 @@ pub(super) fn notice(notice: &Notice<'_>) -> String {
     document(heading, &main)
 }
 
-/// The claim form, with what was filled in before and what was wrong with it.
+/// Writes the claim form with the entered values and their problems.
 pub(super) fn form(link: &Link, filled_in: &ClaimForm, problems: &[Problem]) -> String {
     let holder = Input {
         field: Field::AccountHolder,
@@ -177,7 +177,7 @@ impl Input<'_> {
     }
 }
 
-/// What went wrong, in one place, announced by screen readers, each entry leading to its field.
+/// Lists the problems in one place, which screen readers announce. Each entry links to its field.
 fn error_summary(inputs: &[&Input<'_>], problems: &[Problem]) -> String {
     let mut entries = String::new();
     for input in inputs {
@@ -229,7 +229,8 @@ fn document(title: &str, main: &str) -> String {
     )
 }
 
-/// `EUR 1,234.50`: by the currency's number of minor digits, on the digits themselves, without arithmetic.
+/// Formats an amount as `EUR 1,234.50`. It inserts the point by the currency's number of minor digits, without
+/// arithmetic.
 fn amount_text(amount: &Amount) -> String {
     let exponent = Currency::from_code(&amount.currency).and_then(Currency::exponent);
     let exponent = usize::from(exponent.unwrap_or(COMMON_EXPONENT));
@@ -254,7 +255,7 @@ fn moment(moment: OffsetDateTime, format: StaticFormatDescription) -> String {
     moment.format(format).unwrap_or_default()
 }
 
-/// Text for an HTML element or a quoted attribute.
+/// Escapes text for an HTML element or a quoted attribute.
 fn escaped(text: &str) -> impl Display {
     struct Escaped<'a>(&'a str);
     impl Display for Escaped<'_> {

@@ -1,4 +1,4 @@
-//! The endpoints for people and tests: the ledger, the mode, and changes of links. They ask for no token.
+//! Serves the endpoints for people and tests: the ledger, the mode, and changes of links. They need no token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::announce::Announce;
 use crate::fault_server::{ErrorReply, Reply, decoded};
 use crate::link_change::LinkChange;
 
-/// The ledger, the replay mode, payouts and links.
+/// Returns the routes of the ledger, the replay mode, payouts and links.
 pub(super) fn provider(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/ledger", get(ledger))
@@ -30,7 +30,7 @@ pub(super) fn provider(shared: Arc<Shared>) -> Router {
 }
 
 async fn ledger(State(shared): State<Arc<Shared>>) -> Response {
-    // Turned into JSON outside the lock: a long ledger must not hold up the calls.
+    // The ledger becomes JSON outside the lock, so a long one does not delay calls.
     let ledger = shared.read(|state| state.ledger.clone());
     Reply::json(StatusCode::OK, &ledger).into_response()
 }
@@ -54,7 +54,7 @@ async fn set_mode(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<Repl
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Payouts {
-    /// `null`: a claimed link waits for an order.
+    /// The time from a claim to the payout; `null` leaves a claimed link to `/control/links/{id}/change`.
     pay_after_ms: Option<u64>,
 }
 
@@ -82,24 +82,24 @@ async fn announce_no_more(State(shared): State<Arc<Shared>>) -> StatusCode {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Order {
+struct ChangeRequest {
     to: LinkChange,
-    /// Of an expiry: it comes so much later, and the link's `expires_at` says so.
+    /// The delay of an expiry, which also moves the link's `expires_at`.
     #[serde(default)]
     after_ms: Option<u64>,
 }
 
-/// The link is named by its id or its reference.
+/// Changes a link, which is named by its id or its reference.
 async fn change_link(
     State(shared): State<Arc<Shared>>,
     Path(link): Path<String>,
     body: Bytes,
 ) -> Result<StatusCode, Reply> {
-    let order: Order = decoded(&body).map_err(Reply::from)?;
+    let change: ChangeRequest = decoded(&body).map_err(Reply::from)?;
     if shared.read(|state| state.find_link(&link).is_none()) {
         return Err(ApiError::NO_SUCH_LINK.into());
     }
-    let changed = match (order.to, order.after_ms) {
+    let changed = match (change.to, change.after_ms) {
         (change, None) => shared.change_link(&link, change),
         (LinkChange::Expire, Some(after)) => shared.expire_after(&link, Duration::from_millis(after)),
         (_, Some(_)) => return Err(ApiError::invalid("after_ms is for expire only".into()).into()),

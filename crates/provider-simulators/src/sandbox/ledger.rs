@@ -1,4 +1,4 @@
-//! The sandbox's ledger of calls, links and idempotency keys.
+//! Holds the sandbox's ledger of calls, links and idempotency keys.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -38,37 +38,37 @@ impl Ledger {
         self.creates().filter_map(|call| call.idempotency_key.as_deref()).collect()
     }
 
-    /// Returns the links of one reference: more than one is a link too many.
+    /// Returns the links of one reference. More than one is an error.
     pub fn links_of(&self, reference: &str) -> Vec<&Link> {
         self.links.iter().filter(|link| link.request.reference == reference).collect()
     }
 }
 
-/// One call at the API, from the moment it arrives.
+/// A call of the API, recorded when it arrives.
 #[derive(Clone, Debug, Serialize)]
 pub struct Call {
-    /// Counted from 1.
+    /// The number, counted from 1.
     pub number: u64,
-    /// When it arrived.
+    /// The time when it arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// The operation that was called.
     pub operation: Operation,
-    /// The key that makes a repeated call return the first link.
+    /// The key with which a repeated call returns the first link.
     pub idempotency_key: Option<String>,
     /// The client's reference, if the call has one.
     pub reference: Option<String>,
-    /// The link that it was about, once that is known.
+    /// The link of the call, once it is known.
     pub link_id: Option<String>,
-    /// What it was answered; nothing before the answer, and for a call that got none.
+    /// The status of the answer; `None` before the answer, and for a call without one.
     pub status: Option<u16>,
     /// Whether the first answer was repeated.
     pub replayed: bool,
-    /// The name of the fault that struck it.
+    /// The name of the injected fault.
     pub fault: Option<&'static str>,
 }
 
-/// Whether idempotency keys count. Where they do not, each create makes another link.
+/// Whether idempotency keys count. If not, each create makes another link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Idempotency {
@@ -79,16 +79,16 @@ pub enum Idempotency {
     Off,
 }
 
-/// What a create finds under its key.
+/// The state of a create's key.
 #[derive(Debug)]
 pub(super) enum Opening {
-    /// Nothing: the key is now this call's, until it issues the link or abandons the key.
+    /// The key is new. It belongs to this call until the call issues the link or releases the key.
     Fresh,
-    /// The same request, carried out.
+    /// The same request was carried out.
     Replay(Box<Link>),
-    /// The same request, being carried out at this moment.
+    /// The same request is being carried out.
     InUse,
-    /// Another request.
+    /// The key belongs to another request.
     OtherRequest,
 }
 
@@ -98,9 +98,9 @@ pub(super) struct SandboxState {
     pub(super) ledger: Ledger,
     pub(super) idempotency: Idempotency,
     pub(super) pay_after: Option<Duration>,
-    /// Changes that were not announced yet.
+    /// Changes that are not announced yet.
     pub(super) entered: Vec<Entered>,
-    /// The ends of the links that can be claimed.
+    /// The ends of the links that can still be claimed.
     ends: BTreeSet<(OffsetDateTime, usize)>,
     calls_ever: u64,
     keys: HashMap<String, KeyUse>,
@@ -110,7 +110,7 @@ pub(super) struct SandboxState {
     faults_injected: HashMap<(String, i64), u32>,
 }
 
-/// A link entered a status.
+/// A link that entered a status.
 pub(super) struct Entered {
     pub(super) index: usize,
     pub(super) before: LinkStatus,
@@ -123,7 +123,7 @@ enum KeyUse {
 }
 
 impl SandboxState {
-    /// Enters a call; its number is its handle from now on.
+    /// Records a call, and returns its number.
     pub(super) fn arrive(&mut self, operation: Operation, idempotency_key: Option<String>) -> u64 {
         self.calls_ever += 1;
         if self.ledger.calls.len() == MAX_CALLS {
@@ -143,7 +143,7 @@ impl SandboxState {
         self.calls_ever
     }
 
-    /// The call, unless so many came after it that it is forgotten.
+    /// Returns the call, unless it was dropped from the ledger.
     pub(super) fn call(&mut self, number: u64) -> Option<&mut Call> {
         let newer = usize::try_from(self.calls_ever - number).ok()?;
         let index = self.ledger.calls.len().checked_sub(newer + 1)?;
@@ -213,7 +213,7 @@ impl SandboxState {
         indexes.iter().map(|&index| &self.ledger.links[index]).collect()
     }
 
-    /// Changes a link, found by its id or its reference, or says why the change is not possible.
+    /// Changes a link, found by its id or its reference, or returns why the change is not possible.
     pub(super) fn change_link(
         &mut self,
         link: &str,
@@ -225,14 +225,14 @@ impl SandboxState {
         Ok(&self.ledger.links[index])
     }
 
-    /// Writes the expiry of every link whose end has passed into its history. Returns when the next end comes.
+    /// Writes the expiry of every link whose time is over into its history. Returns the next end.
     pub(super) fn settle(&mut self, now: OffsetDateTime) -> Option<OffsetDateTime> {
         while let Some(&(expires_at, index)) = self.ends.first() {
             if expires_at > now {
                 return Some(expires_at);
             }
             self.alter(index, |link| link.settle(now));
-            // The loop ends even if it did not expire.
+            // This ends the loop even if the link did not expire.
             self.ends.remove(&(expires_at, index));
         }
         None
@@ -242,7 +242,7 @@ impl SandboxState {
         self.ends.first().map(|(expires_at, _)| *expires_at)
     }
 
-    /// Alters a link, and notes the statuses that it entered and when it will be over.
+    /// Changes a link, and notes the statuses that it entered and its end.
     fn alter<T>(&mut self, index: usize, alter: impl FnOnce(&mut Link) -> T) -> T {
         let link = &mut self.ledger.links[index];
         self.ends.remove(&(link.expires_at, index));
@@ -264,17 +264,17 @@ impl SandboxState {
         self.ledger.announcements.push_back(announced);
     }
 
-    /// Claims or cancels an issued link; any other stays as it is. Returns the status before.
+    /// Claims or cancels an issued link. Any other link stays as it is. Returns the status before.
     pub(super) fn end(&mut self, id: &str, change: LinkChange) -> Option<LinkStatus> {
         let before = self.link(id)?.status();
         if before == LinkStatus::Issued && self.change_link(id, change, Failure::ORDERED).is_err() {
-            // It expired between the two looks.
+            // The link expired since the caller's check.
             return Some(LinkStatus::Expired);
         }
         Some(before)
     }
 
-    /// Moves the end of a link that nobody claimed yet.
+    /// Moves the end of a link that is not claimed yet.
     pub(super) fn set_end(&mut self, link: &str, expires_at: OffsetDateTime) -> Result<(), String> {
         let index = self.find(link).ok_or_else(|| format!("there is no payout link {link}"))?;
         self.alter(index, |link| {
@@ -287,7 +287,7 @@ impl SandboxState {
         })
     }
 
-    /// By its id, or the newest of its reference.
+    /// Returns a link by its id, or the newest one by its reference.
     pub(super) fn find_link(&self, link: &str) -> Option<&Link> {
         self.find(link).map(|index| &self.ledger.links[index])
     }

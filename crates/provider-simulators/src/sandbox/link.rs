@@ -1,4 +1,4 @@
-//! A payout link of the sandbox: its statuses, and which change leads from which to which.
+//! Models a payout link of the sandbox: its statuses and their changes.
 
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
@@ -11,48 +11,50 @@ use crate::link_change::LinkChange;
 pub struct Link {
     /// The id of the link.
     pub id: String,
-    /// A secret: it is neither logged nor in the ledger's JSON.
+    /// The URL, a secret: it is neither logged nor in the ledger's JSON.
     pub url: String,
-    /// The key that a repeated call returns this link for.
+    /// The key with which a repeated call returns this link.
     pub idempotency_key: String,
     /// The request.
     pub request: CreateRequest,
-    /// When it was created.
+    /// The time of its creation.
     pub created_at: OffsetDateTime,
-    /// When nobody can claim it any more.
+    /// The end of the time in which it can be claimed.
     pub expires_at: OffsetDateTime,
     failure: Option<Failure>,
-    /// Oldest first. It begins with the creation.
+    /// The history, oldest first. It begins with the creation.
     history: Vec<Change>,
 }
 
-/// One entry of a link's history: the status that it entered, and when.
+/// An entry of a link's history: a status and the time when the link entered it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// The status that it entered.
     pub status: LinkStatus,
-    /// When it entered it.
+    /// The time when the link entered it.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
 }
 
-/// Why a payout failed.
+/// The reason why a payout failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// One of a list of words.
+    /// The code, one of a fixed list.
     pub code: &'static str,
     /// A sentence for people.
     pub message: &'static str,
 }
 
 impl Failure {
-    pub(super) const ORDERED: Self =
-        Self { code: "payout_failed", message: "the payout failed because it was ordered to" };
+    pub(super) const ORDERED: Self = Self {
+        code: "payout_failed",
+        message: "the payout failed because a request to the sandbox asked for it",
+    };
     pub(super) const ACCOUNT_CLOSED: Self =
         Self { code: "account_closed", message: "the recipient's account is closed" };
 }
 
-/// Where a link is on its way.
+/// The status of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkStatus {
@@ -66,16 +68,16 @@ pub enum LinkStatus {
     Paid,
     /// The payout failed; the link may be claimed again or not.
     Failed,
-    /// Its owner cancelled it.
+    /// The client cancelled it.
     Cancelled,
-    /// Its time ended unclaimed.
+    /// Its time ended without a claim.
     Expired,
     /// The money came back after it had arrived.
     Reversed,
 }
 
 impl LinkStatus {
-    /// The status in the payout vocabulary of the results that the worker publishes.
+    /// Returns the status in the payout vocabulary of the worker's results.
     pub fn payout_status(self) -> &'static str {
         match self {
             Self::Issued => "REQUIRES_FULFILLMENT",
@@ -88,7 +90,7 @@ impl LinkStatus {
         }
     }
 
-    /// The status's name in JSON.
+    /// Returns the status's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Issued => "issued",
@@ -102,7 +104,7 @@ impl LinkStatus {
         }
     }
 
-    /// The status after a change; `None` if the change is not possible from here.
+    /// Returns the status after a change, or `None` if the change is not possible.
     fn after(self, change: LinkChange) -> Option<Self> {
         let next = match (self, change) {
             (Self::Issued, LinkChange::Claim) => Self::Claimed,
@@ -148,44 +150,44 @@ impl Link {
         self.latest().status
     }
 
-    /// When the link entered its status.
+    /// Returns the time when the link entered its status.
     pub fn updated_at(&self) -> OffsetDateTime {
         self.latest().at
     }
 
-    /// Every status that the link entered, oldest first.
+    /// Returns every status that the link entered, oldest first.
     pub fn history(&self) -> Vec<Change> {
         let mut history = self.history.clone();
         history.extend(self.expiry(OffsetDateTime::now_utc()));
         history
     }
 
-    /// Why the payout failed, while the status is `failed`.
+    /// Returns why the payout failed, while the status is `failed`.
     pub fn failure(&self) -> Option<Failure> {
         self.failure
     }
 
-    /// The history as it is written: an expiry that is due may be missing.
+    /// Returns the stored history. An expiry that is due may be missing.
     pub(super) fn entries(&self) -> &[Change] {
         &self.history
     }
 
-    /// Whether the last entry is that it can be claimed.
+    /// Says whether the link can still be claimed, by its last entry.
     pub(super) fn is_open(&self) -> bool {
         self.history.last().is_some_and(|entered| entered.status == LinkStatus::Issued)
     }
 
-    /// Number of statuses that it entered.
+    /// Returns the number of statuses that it entered.
     pub(super) fn version(&self) -> usize {
         self.history.len()
     }
 
-    /// Writes an expiry into the history, if the link's end has passed and nobody claimed it.
+    /// Writes an expiry into the history, if the link's time is over without a claim.
     pub(super) fn settle(&mut self, now: OffsetDateTime) {
         self.history.extend(self.expiry(now));
     }
 
-    /// Makes a change, or says why it is not possible. `failure` is why it fails, if it does.
+    /// Makes a change, or returns why it is not possible. `failure` is the reason of a failed payout.
     pub(super) fn change(
         &mut self,
         change: LinkChange,
@@ -210,11 +212,11 @@ impl Link {
         self.expiry(now).unwrap_or(entered)
     }
 
-    /// The expiry that is due and not in the history yet.
+    /// Returns the expiry that is due but not in the history yet.
     fn expiry(&self, now: OffsetDateTime) -> Option<Change> {
         let entered = self.history.last()?;
         let is_over = entered.status == LinkStatus::Issued && self.expires_at <= now;
-        // A link that is open again after its end expires at that moment, not before it.
+        // A link that reopens after its end expires at that moment, not before it.
         is_over.then(|| Change { status: LinkStatus::Expired, at: self.expires_at.max(entered.at) })
     }
 }
@@ -255,7 +257,7 @@ impl Serialize for Link {
     }
 }
 
-/// What a new link is made of besides its request.
+/// The data of a new link besides its request.
 pub(super) struct NewLink {
     pub(super) id: String,
     pub(super) token: String,

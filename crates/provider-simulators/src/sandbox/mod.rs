@@ -1,4 +1,4 @@
-//! The sandbox: a provider of payout links that lives in memory, for demonstrations and tests.
+//! Simulates a provider of payout links in memory, for demonstrations and tests.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -9,15 +9,15 @@
 //! | `GET /ledger` | every call and every link |
 //! | `POST` · `GET` · `DELETE /control/faults` | adds · lists · deletes fault rules |
 //! | `GET` · `PUT /control/mode` | `{"idempotency": "on"}`, or `"off"`: keys are ignored |
-//! | `GET` · `PUT /control/payouts` | `{"pay_after_ms": 1000}`, or `null`: a claimed link waits for an order |
+//! | `GET` · `PUT /control/payouts` | `{"pay_after_ms": 1000}`, or `null`: a claimed link waits for a change by hand |
 //! | `POST /control/links/{id}/change` | `{"to": "pay"}` changes the link ([`LinkChange`]); 409 if it cannot |
-//! | `PUT` · `DELETE /control/announce` | announces changes from now on ([`Announce`]) · no more |
-//! | `POST` · `GET /webhooks` | the webhook receiver, where secrets are given for it |
+//! | `PUT` · `DELETE /control/announce` | announces changes from now on ([`Announce`]) · stops it |
+//! | `POST` · `GET /webhooks` | the webhook receiver, if it is given secrets |
 //!
-//! The API under `/v1` asks for the bearer token; the rest does not, so it is no server for the open network.
-//! Faults are injected by rule ([`FaultRule`]) or by amount ([`amounts`]). Rules come first.
-//! A payout that was claimed on its page is paid by itself ([`payouts`]).
-//! Nothing is written to disk, and no token, URL of a link, or bank detail to the log.
+//! The API under `/v1` asks for the bearer token. The rest does not, so do not expose this server to the open
+//! network. Faults are injected by rule ([`FaultRule`]) or by amount ([`amounts`]); rules come first. A payout that
+//! was claimed on its page is paid automatically ([`payouts`]). The sandbox writes nothing to disk, and no token,
+//! link URL or bank detail to the log.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -60,26 +60,27 @@ pub use crate::{Announce, Announced, Behaviour, Fate};
 /// The settings of a sandbox.
 #[derive(Clone)]
 pub struct Settings {
-    /// Port 0 lets the system choose.
+    /// The address to listen on. Port 0 lets the system choose.
     pub listen: SocketAddr,
     /// The bearer token that the API asks for.
     pub token: String,
-    /// What the links' URLs begin with; the sandbox's own address unless given.
+    /// The prefix of the links' URLs; by default the sandbox's own address.
     pub public_url: Option<String>,
-    /// Links of lifetime zero are expired as soon as they are issued.
+    /// The lifetime of a link. With zero, links are expired as soon as they are issued.
     pub link_lifetime: Duration,
     /// The answer to a repeated key.
     pub idempotency: Idempotency,
-    /// How long after its claim on the page a payout is paid; `None`: it waits for an order.
+    /// The time from a claim on the page to the payout. With `None` a link waits for a change by hand.
     pub pay_after: Option<Duration>,
-    /// Where changes of links are announced; nowhere unless given.
+    /// The target of announcements; `None` announces nothing.
     pub announce: Option<Announce>,
-    /// The secrets (`whsec_…`) of a webhook receiver at `/webhooks`; none, no receiver.
+    /// The secrets (`whsec_…`) of a webhook receiver at `/webhooks`. Without secrets there is no receiver.
     pub webhook_secrets: Vec<String>,
 }
 
 impl Settings {
-    /// Any free port of the loopback interface, links for a week, idempotency keys honoured, payouts after a second.
+    /// Creates settings with any free port of the loopback interface, links of a week, idempotency keys, and payouts
+    /// after a second.
     pub fn new(token: impl Into<String>) -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -127,22 +128,22 @@ impl Sandbox {
         Ok(Self { url, shared, server: bound.serve(router, stopper) })
     }
 
-    /// Where the sandbox answers, without a slash at the end.
+    /// Returns its URL, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Ends the calls that wait for something, lets the others finish, and returns when all is over.
+    /// Ends waiting calls, lets the others finish, and returns when all have ended.
     pub async fn stop(self) {
         self.server.stop().await;
     }
 
-    /// Every call and every link up to now.
+    /// Returns every call and every link up to now.
     pub fn ledger(&self) -> Ledger {
         self.shared.read(|state| state.ledger.clone())
     }
 
-    /// Waits until the ledger is as wanted. There is no deadline here: the caller sets one.
+    /// Waits until the ledger satisfies a condition. The caller has to set a deadline.
     pub async fn until(&self, wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
         self.shared.until(wanted).await
     }
@@ -151,6 +152,7 @@ impl Sandbox {
     /// `sandbox.inject_fault(Fault::status(503))` for the next create alone.
     ///
     /// # Panics
+    ///
     /// If a thousand fault rules are pending.
     pub fn inject_fault(&self, rule: impl Into<FaultRule>) {
         self.shared.injector.add(rule.into()).expect("fewer than a thousand fault rules");
@@ -161,12 +163,12 @@ impl Sandbox {
         self.shared.injector.clear();
     }
 
-    /// Holds the next create before its work: until released, no link is made and its key is in use.
+    /// Holds the next create before its work: until the test releases it, no link is created and its key is in use.
     pub fn hold_next_call(&self) -> HeldCall {
         self.hold_next(Operation::Create, When::Before)
     }
 
-    /// Holds the answer to the next create: the link is created, and the client has no answer.
+    /// Holds the answer to the next create: the link is created, but the client has no answer.
     pub fn hold_next_answer(&self) -> HeldCall {
         self.hold_next(Operation::Create, When::After)
     }
@@ -181,36 +183,36 @@ impl Sandbox {
         self.shared.set_idempotency(idempotency);
     }
 
-    /// Changes a link, found by its id or its reference (of several links, the newest). From then on nothing happens to it
-    /// by itself.
+    /// Changes a link, found by its id or its reference (of several links, the newest). From then on it does not
+    /// change by itself.
     ///
     /// # Errors
     ///
-    /// Says why the change is not possible. Nothing is changed then.
+    /// Returns why the change is not possible. Nothing is changed then.
     pub fn change(&self, link: &str, change: LinkChange) -> Result<(), String> {
         self.shared.change_link(link, change)
     }
 
-    /// Lets an unclaimed link expire after this time; its `expires_at` says so.
+    /// Lets an unclaimed link expire after this time. Its `expires_at` changes too.
     ///
     /// # Errors
     ///
-    /// There is no such link, or it is not open.
+    /// Returns an error if there is no such link, or it is not open.
     pub fn expire_after(&self, link: &str, time_left: Duration) -> Result<(), String> {
         self.shared.expire_after(link, time_left)
     }
 
-    /// Every status that a link entered, oldest first. Empty if there is no such link.
+    /// Returns every status that a link entered, oldest first. It is empty if there is no such link.
     pub fn history(&self, link: &str) -> Vec<Change> {
         self.shared.read(|state| state.find_link(link).map(Link::history)).unwrap_or_default()
     }
 
-    /// Announces changes of links there from now on; `None`: nowhere. What was held back is sent first.
+    /// Announces changes of links to this target from now on, or to none. Delayed webhooks are sent first.
     pub fn announce(&self, announce: Option<Announce>) {
         self.shared.set_target(announce);
     }
 
-    /// Sets how long after its claim on the page a payout is paid; `None`: it waits for an order.
+    /// Sets the time from a claim on the page to the payout. With `None` a link waits for a change by hand.
     pub fn set_pay_after(&self, pay_after: Option<Duration>) {
         self.shared.set_pay_after(pay_after);
     }

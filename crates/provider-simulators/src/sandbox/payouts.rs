@@ -1,5 +1,5 @@
-//! The payout of a link that was claimed on its page: it is paid a moment later, unless the amount or the account
-//! says otherwise.
+//! Pays a link that was claimed on its page after a moment, unless its amount or its account number has another
+//! course.
 //!
 //! | minor amount | account number | after the claim |
 //! | --- | --- | --- |
@@ -7,7 +7,8 @@
 //! | 70200 | 99990002 | the link stays claimed |
 //! | 70300 | 99990003 | the payout is paid, and comes back as long after |
 //!
-//! The account number counts before the amount. An ordered change takes over: from then on nothing happens by itself.
+//! The account number counts before the amount. After a change by hand the link does not change automatically any
+//! more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::link::Failure;
 use super::shared::Shared;
 use crate::link_change::LinkChange;
 
-/// The course of a claimed link without orders.
+/// The course of a claimed link that nobody changes by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Course {
     Pays,
@@ -49,7 +50,7 @@ impl Course {
     }
 }
 
-/// Carries the payout on in the background. `version` is the link's after its claim.
+/// Carries out the course in the background. `version` is the link's version after its claim.
 pub(super) fn begin(shared: Arc<Shared>, id: String, version: usize, course: Course) {
     let Some(pay_after) = shared.pay_after() else { return };
     tokio::spawn(async move {

@@ -1,7 +1,7 @@
-//! A merchant's webhook receiver: keeps what it gets, checks signatures, and fails on request.
+//! Provides a merchant's webhook receiver: stores webhooks, verifies signatures, and fails on request.
 //!
-//! `POST /webhooks`, or any path below it, takes a webhook: 204, or 401 where secrets are known and none of them
-//! signed it. `GET /webhooks` lists them all, `GET /webhooks?reference=po_1001` those about one payout.
+//! `POST /webhooks`, or any path below it, receives a webhook and answers 204, or 401 if there are secrets and none
+//! of them signed it. `GET /webhooks` lists all, `GET /webhooks?reference=po_1001` those about one payout.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -26,19 +26,19 @@ use crate::fault_server::{
     When, complete,
 };
 
-/// Webhooks remembered; of more, the oldest are forgotten.
+/// The maximum number of stored webhooks. The oldest are dropped first.
 const MAX_WEBHOOKS: usize = 10_000;
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// One webhook, from the moment it arrived.
+/// A webhook, recorded when it arrives.
 #[derive(Clone, Debug, Serialize)]
 pub struct Received {
-    /// Counted from 1.
+    /// The number, counted from 1.
     pub number: u64,
-    /// When it arrived.
+    /// The time when it arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// The path that it was sent to.
+    /// The path to which it was sent.
     pub path: String,
     /// The `webhook-id`.
     pub id: Option<String>,
@@ -48,28 +48,28 @@ pub struct Received {
     pub event_type: Option<String>,
     /// The `data.merchant_payout_id` that the body names.
     pub reference: Option<String>,
-    /// Whether its signature is right.
+    /// Whether its signature is valid.
     pub verified: bool,
-    /// Why it is not verified.
+    /// The reason why it is not verified.
     pub problem: Option<&'static str>,
     /// The headers, by their names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// Byte for byte where it is UTF-8.
+    /// The body, byte for byte if it is UTF-8.
     pub body: String,
-    /// What it was answered; nothing before the answer, and for one that got none.
+    /// The status of the answer; `None` before the answer, and for a webhook without one.
     pub status: Option<u16>,
-    /// The name of the fault that struck it.
+    /// The name of the injected fault.
     pub fault: Option<&'static str>,
 }
 
 impl Received {
-    /// The body as JSON; null where it is none.
+    /// Returns the body as JSON, or null if it is none.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 }
 
-/// A receiver of its own, for tests; the sandbox has one too, where secrets are given for it.
+/// A receiver for tests. The sandbox has one too, if it is given secrets.
 pub struct Receiver {
     url: String,
     inbox: Arc<Inbox>,
@@ -77,11 +77,11 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// On any free port of the loopback interface. Without secrets nothing verifies and everything is taken.
+    /// Starts on any free port of the loopback interface. Without secrets it verifies nothing and accepts everything.
     ///
     /// # Errors
     ///
-    /// If no port is free or a secret cannot be decoded.
+    /// Returns an error if no port is free or a secret cannot be decoded.
     pub async fn start(secrets: &[String]) -> io::Result<Self> {
         Self::listen((Ipv4Addr::LOCALHOST, 0).into(), secrets).await
     }
@@ -90,7 +90,7 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// If the address is in use or a secret cannot be decoded.
+    /// Returns an error if the address is in use or a secret cannot be decoded.
     pub async fn listen(address: SocketAddr, secrets: &[String]) -> io::Result<Self> {
         let bound = Bound::to(address).await?;
         let stopper = Stopper::new();
@@ -100,22 +100,22 @@ impl Receiver {
         Ok(Self { url, inbox, server: bound.serve(routes, stopper) })
     }
 
-    /// Where to post webhooks; any path below takes them as well.
+    /// Returns the URL for webhooks. Any path below it receives them as well.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Ends what waits, lets the rest finish, and returns when all is over.
+    /// Ends waiting calls, lets the others finish, and returns when all have ended.
     pub async fn stop(self) {
         self.server.stop().await;
     }
 
-    /// Every webhook up to now, oldest first.
+    /// Returns every webhook up to now, oldest first.
     pub fn received(&self) -> Vec<Received> {
         self.inbox.webhooks().iter().cloned().collect()
     }
 
-    /// Waits until what was received is as wanted. There is no deadline here: the caller sets one.
+    /// Waits until the received webhooks satisfy a condition. The caller has to set a deadline.
     pub async fn until(&self, wanted: impl FnMut(&[Received]) -> bool) -> Vec<Received> {
         self.inbox.until(wanted).await
     }
@@ -123,13 +123,14 @@ impl Receiver {
     /// Adds a fault rule for the next webhooks.
     ///
     /// # Panics
+    ///
     /// If a thousand fault rules are pending.
     pub fn inject_fault(&self, rule: impl Into<FaultRule>) {
         let rule = rule.into().on(Operation::Webhook);
         self.inbox.injector.add(rule).expect("fewer than a thousand fault rules");
     }
 
-    /// Removes the faults that have not struck.
+    /// Deletes all pending fault rules.
     pub fn clear_faults(&self) {
         self.inbox.injector.clear();
     }
@@ -140,7 +141,7 @@ impl Receiver {
     }
 }
 
-/// Where webhooks are kept.
+/// The stored webhooks.
 pub(super) struct Inbox {
     injector: Arc<FaultInjector>,
     verifier: Verifier,
@@ -156,13 +157,13 @@ impl Inbox {
     }
 
     async fn until(&self, mut wanted: impl FnMut(&[Received]) -> bool) -> Vec<Received> {
-        // Subscribed before the first look, so that no change falls between look and wait.
+        // It subscribes before the first check, so no change falls between check and wait.
         let mut changed = self.changed.subscribe();
         loop {
             if let Some(received) = self.look(&mut wanted) {
                 return received;
             }
-            // Cannot fail: the sender lives as long as the inbox.
+            // This cannot fail, because the sender lives as long as the inbox.
             let _ = changed.changed().await;
         }
     }
@@ -173,7 +174,7 @@ impl Inbox {
         wanted(webhooks).then(|| webhooks.to_vec())
     }
 
-    /// Keeps the webhook; its number is its handle from now on.
+    /// Stores the webhook, and returns its number.
     fn keep(&self, webhook: Received) -> u64 {
         let mut webhooks = self.webhooks();
         let number = webhooks.back().map_or(1, |last| last.number + 1);
@@ -187,7 +188,7 @@ impl Inbox {
     }
 
     fn note(&self, number: u64, write: impl FnOnce(&mut Received)) {
-        // From the end, where the one that is being answered stands.
+        // The search begins at the end, where webhooks without an answer are.
         let mut webhooks = self.webhooks();
         webhooks.iter_mut().rev().find(|webhook| webhook.number == number).map(write);
         drop(webhooks);

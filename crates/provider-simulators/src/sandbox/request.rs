@@ -1,4 +1,4 @@
-//! A create request: decoded strictly, so that what a worker sends wrong is seen at the first call.
+//! Decodes a create request strictly, so that an error of the worker shows at its first call.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,7 +19,7 @@ pub struct CreateRequest {
     /// The amount of the payout.
     #[serde(deserialize_with = "object")]
     pub amount: Amount,
-    /// ISO 4217 code; it must equal the amount's.
+    /// The ISO 4217 code, which must equal the amount's.
     #[serde(deserialize_with = "currency")]
     pub destination_currency: String,
     /// The recipient, if the client knows them.
@@ -31,28 +31,28 @@ pub struct CreateRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Amount {
-    /// In the currency's minor units.
+    /// The amount in the currency's minor units.
     #[serde(deserialize_with = "positive")]
     pub minor_amount: i64,
-    /// ISO 4217 code.
+    /// The ISO 4217 code.
     #[serde(deserialize_with = "currency")]
     pub currency: String,
 }
 
-/// Who is paid. Personal data: it is shown to the recipient, never logged, and not in the ledger's JSON.
+/// The recipient. These are personal data: shown to the recipient, never logged, and not in the ledger's JSON.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipient {
     /// The name that the claim page shows.
     #[serde(default)]
     pub name: Option<String>,
-    /// The address that the link would be sent to.
+    /// The address to which the link would be sent.
     #[serde(default)]
     pub email: Option<String>,
 }
 
 impl fmt::Debug for CreateRequest {
-    /// Without the recipient.
+    /// Formats without the recipient.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CreateRequest")
             .field("reference", &self.reference)
@@ -62,7 +62,7 @@ impl fmt::Debug for CreateRequest {
     }
 }
 
-/// The request, or one sentence about what is wrong with it.
+/// Decodes the request, or returns one sentence about its problem.
 pub(super) fn decode(body: &[u8]) -> Result<CreateRequest, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let request = object(&mut deserializer).map_err(|error| error.to_string())?;
@@ -83,7 +83,7 @@ fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error>
     if amount <= 0 { Err(D::Error::custom("an amount is greater than 0")) } else { Ok(amount) }
 }
 
-/// The form of an ISO 4217 code. Which codes there are changes with the years and is for the worker to know.
+/// Checks the form of an ISO 4217 code. The list of codes changes over the years, so the worker checks it.
 fn currency<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let code = String::deserialize(deserializer)?;
     if code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
@@ -101,7 +101,7 @@ where
     object(deserializer).map(Some)
 }
 
-/// An object and nothing else: serde's own structs would also take an array of the fields' values.
+/// Decodes an object only. Serde's own structs would also accept an array of the fields' values.
 fn object<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,4 +1,4 @@
-//! The state that all handlers share: settings, ledger and fault injector.
+//! Holds the state that all handlers share: settings, ledger and fault injector.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -27,12 +27,12 @@ pub(super) struct Shared {
     state: Mutex<SandboxState>,
     changed: watch::Sender<()>,
     announcer: Announcer,
-    /// A link's end comes before all others that were known.
+    /// Signals that a link ends before all others that were known.
     earlier_end: Notify,
 }
 
 impl Shared {
-    /// `log` is this struct itself.
+    /// Creates the state. `log` points to the state itself.
     pub(super) fn new(
         injector: Arc<FaultInjector>,
         settings: super::Settings,
@@ -65,7 +65,7 @@ impl Shared {
         read(&self.state())
     }
 
-    /// Changes the state, announces what came of it, and wakes those that wait for a change.
+    /// Changes the state, announces the changes, and wakes tasks that wait for a change.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut SandboxState) -> T) -> T {
         let mut state = self.state();
         let next_end = state.next_end();
@@ -89,7 +89,7 @@ impl Shared {
         self.announcer.set_target(announce);
     }
 
-    /// Lets links expire when their end comes, for as long as the sandbox runs.
+    /// Lets links expire at their ends, as long as the sandbox runs.
     pub(super) async fn expire_links(&self) {
         loop {
             let now = OffsetDateTime::now_utc();
@@ -97,7 +97,7 @@ impl Shared {
                 Some(end) if end <= now => drop(self.change(|state| state.settle(now))),
                 Some(end) => {
                     let time_left = Duration::try_from(end - now).unwrap_or_default();
-                    // A change of its end, or another link with an earlier one, ends the pause.
+                    // A moved end, or another link with an earlier end, interrupts the pause.
                     let _ = tokio::time::timeout(time_left, self.earlier_end.notified()).await;
                 }
                 None => self.earlier_end.notified().await,
@@ -109,7 +109,7 @@ impl Shared {
         self.change(|state| state.idempotency = idempotency);
     }
 
-    /// How long after its claim on the page a payout is paid; `None`: it waits for an order.
+    /// Returns the time from a claim on the page to the payout. With `None` a link waits for a change by hand.
     pub(super) fn pay_after(&self) -> Option<Duration> {
         self.read(|state| state.pay_after)
     }
@@ -123,7 +123,7 @@ impl Shared {
         self.change(|state| state.change_link(link, change, Failure::ORDERED).map(|_| ()))
     }
 
-    /// Changes a link unless something else changed it after it had this version.
+    /// Changes a link, unless it has changed since this version.
     pub(super) fn change_link_at(
         &self,
         id: &str,
@@ -142,20 +142,20 @@ impl Shared {
         self.change(|state| state.set_end(link, OffsetDateTime::now_utc() + time_left))
     }
 
-    /// The ledger, as soon as it is as wanted.
+    /// Waits until the ledger satisfies a condition, and returns it.
     pub(super) async fn until(&self, mut wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
-        // Subscribed before the first look, so that no change falls between look and wait.
+        // It subscribes before the first check, so no change falls between check and wait.
         let mut changed = self.changed.subscribe();
         loop {
             if let Some(ledger) = self.read(|state| wanted(&state.ledger).then(|| state.ledger.clone())) {
                 return ledger;
             }
-            // Cannot fail: the sender lives as long as this struct.
+            // This cannot fail, because the sender lives as long as this struct.
             let _ = changed.changed().await;
         }
     }
 
-    /// Creates an identifier, and a URL that cannot be guessed.
+    /// Creates an identifier and a URL that cannot be guessed.
     pub(super) fn new_link(&self) -> NewLink {
         let mut random = [0; TOKEN_BYTES];
         aws_lc_rs::rand::fill(&mut random).expect("the operating system has random numbers");

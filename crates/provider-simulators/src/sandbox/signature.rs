@@ -1,6 +1,6 @@
-//! The merchant's side of Standard Webhooks: does the signature belong to one of our secrets?
+//! Verifies Standard Webhooks signatures, on the merchant's side.
 //!
-//! Written from the specification, not from the worker's own signing code, so that the two check each other.
+//! The code follows the specification, not the worker's own signing code, so the two check each other.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use time::OffsetDateTime;
 
 const SECRET_PREFIX: &str = "whsec_";
 const SIGNATURE_PREFIX: &str = "v1,";
-/// What the specification's libraries allow between their clock and the sender's.
+/// The tolerance between the sender's clock and the receiver's, as in the specification's libraries.
 const TOLERANCE: Duration = Duration::from_mins(5);
 
 #[derive(Debug, thiserror::Error)]
 #[error("a webhook secret is whsec_ and base64")]
 pub(super) struct BadSecret;
 
-/// The secrets that a signature may be made with: several while they are being changed.
+/// The secrets that may have signed: several while they rotate.
 pub(super) struct Verifier {
     keys: Vec<hmac::Key>,
 }
@@ -34,7 +34,7 @@ impl Verifier {
         !self.keys.is_empty()
     }
 
-    /// Whether the webhook is from who has the secret, and if not, why not.
+    /// Verifies that the webhook was signed with one of the secrets.
     pub(super) fn verify(
         &self,
         headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! The sandbox's own webhook: `link.status_changed`, for every change of a link after its creation.
+//! Sends the sandbox's own webhook `link.status_changed`, for every change of a link after its creation.
 //!
 //! | header | value |
 //! | --- | --- |
@@ -64,7 +64,7 @@ pub(super) fn headers(signable: &Signable<'_>) -> Headers {
 mod tests {
     use super::*;
 
-    /// Computed with Python's `hmac.new(secret, b"1795000060." + body, "sha256").hexdigest()`.
+    /// The expected signature comes from Python's `hmac.new(secret, b"1795000060." + body, "sha256").hexdigest()`.
     #[test]
     fn the_signature_is_over_time_and_body() {
         let headers = headers(&Signable {

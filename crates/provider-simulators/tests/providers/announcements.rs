@@ -1,4 +1,5 @@
-//! The webhooks of the providers: which changes are announced, in which form, signed as their signed examples are.
+//! Tests the webhooks of the providers: the announced changes, their form, and their signatures, which match signed
+//! examples.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::{hyperswitch, razorpayx, revolut, xendit};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Signed deliveries: the secret, and for each event its headers and its body.
+/// The signed examples: the secret, and for each event its headers and its body.
 const EXAMPLES: [(&str, &str); 4] = [
     ("hyperswitch", include_str!("../fixtures/deliveries/hyperswitch.json")),
     ("razorpayx", include_str!("../fixtures/deliveries/razorpayx.json")),
@@ -34,7 +35,7 @@ fn secret(provider: &str) -> String {
     examples(provider)["secret"].as_str().unwrap().to_owned()
 }
 
-/// The body of an example.
+/// Returns the body of an example.
 fn example(provider: &str, event: &str) -> Value {
     let examples = examples(provider);
     let deliveries = examples["deliveries"].as_array().unwrap().iter();
@@ -47,7 +48,7 @@ fn hex_hmac(algorithm: hmac::Algorithm, secret: &str, signed: &str) -> String {
     tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The header of the proof and its value, written from the documentation and not from the simulators' code.
+/// Returns the header of the proof and its value. The code follows the documentation, not the simulators' code.
 fn proof(provider: &str, secret: &str, timestamp: &str, body: &str) -> (&'static str, String) {
     match provider {
         "hyperswitch" => ("x-webhook-signature-512", hex_hmac(hmac::HMAC_SHA512, secret, body)),
@@ -70,7 +71,7 @@ fn is_signed(provider: &str, webhook: &Received) -> bool {
     webhook.headers.get(header) == Some(&value)
 }
 
-/// The proof of this file is that of the examples, so what it says of the simulators counts.
+/// Checks that this file signs as the examples are signed, so that its judgement of the simulators counts.
 #[test]
 fn the_examples_are_signed_as_this_file_signs() {
     for (provider, _) in EXAMPLES {
@@ -135,7 +136,7 @@ impl Announcing {
         tokio::time::timeout(DEADLINE, received).await.expect("so many webhooks")
     }
 
-    /// The events up to now, once there are so many, each with the status that its body shows. All are signed.
+    /// Waits for so many events, and returns each with the status of its body. It checks every signature.
     async fn events(&self, count: usize) -> Vec<(String, String)> {
         let announcements = self.env.simulator.until(|ledger| ledger.announcements.len() >= count);
         let ledger = tokio::time::timeout(DEADLINE, announcements).await.expect("so many announcements");
@@ -150,7 +151,7 @@ impl Announcing {
     }
 }
 
-/// The status in a body.
+/// Returns the status in a body.
 fn shown(body: &Value) -> String {
     let places = [
         "/content/object/status",
@@ -168,7 +169,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
     expected.iter().map(|(event, status)| ((*event).to_owned(), (*status).to_owned())).collect()
 }
 
-/// The names of a value's fields, at any depth, but not of what a client wrote itself.
+/// Collects the names of a value's fields, at any depth, except those that the client wrote.
 fn names(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     for (name, value) in value.as_object().into_iter().flatten() {
         found.insert(format!("{path}{name}"));
@@ -323,7 +324,7 @@ async fn changes_by_the_api_and_at_a_look_are_announced_too() {
 }
 
 #[tokio::test]
-async fn every_provider_lies_as_ordered() {
+async fn every_provider_announces_by_the_behaviour() {
     use LinkChange::{Claim, Pay, Process};
     for (provider, changes, event, before) in [
         ("hyperswitch", &[Claim, Process, Pay][..], "payout_success", "initiated"),

@@ -1,4 +1,4 @@
-//! The changes of links that each provider can make, and those that it cannot.
+//! Tests the changes of links that each provider can make, and those that it rejects.
 
 use provider_simulators::providers::LinkChange::{
     self, Cancel, Claim, Expire, Fail, Pay, Process, Reopen, Reverse,
@@ -12,7 +12,7 @@ use crate::{hyperswitch, razorpayx, revolut, xendit};
 
 const ALL: [LinkChange; 8] = [Claim, Process, Pay, Fail, Reopen, Expire, Cancel, Reverse];
 
-/// For each status the changes that are possible, and where they lead.
+/// The possible changes from each status, and the statuses that follow.
 type Table = &'static [(&'static str, &'static [(LinkChange, &'static str)])];
 
 const HYPERSWITCH: Table = &[
@@ -148,20 +148,20 @@ async fn xendit_changes_payouts_as_it_says() {
 }
 
 #[tokio::test]
-async fn changes_are_ordered_over_http_as_well() {
+async fn changes_are_requested_over_http_as_well() {
     let provider = Provider::Xendit(XenditSettings::new(xendit::KEY));
     let env = TestEnv::new(provider, ("authorization", xendit::basic(xendit::KEY, ""))).await;
     let id = env.post("/payouts", &xendit::payout()).await.with(200)["id"].as_str().unwrap().to_owned();
-    let order = async |path: &str, body: Value| {
+    let request = async |path: &str, body: Value| {
         answer(env.bare(Method::POST, &format!("/control/links/{path}")).body(body.to_string())).await
     };
-    assert_eq!(order(&format!("{id}/change"), json!({ "to": "claim" })).await.status, 204);
-    assert_eq!(order("po_1001/change", json!({ "to": "pay" })).await.status, 204);
+    assert_eq!(request(&format!("{id}/change"), json!({ "to": "claim" })).await.status, 204);
+    assert_eq!(request("po_1001/change", json!({ "to": "pay" })).await.status, 204);
     assert_eq!(env.get(&format!("/payouts/{id}")).await.with(200)["status"], "COMPLETED");
-    let refused = order("po_1001/change", json!({ "to": "cancel" })).await.with(409);
-    assert!(refused["error"]["message"].as_str().unwrap().contains("is COMPLETED"), "{refused}");
-    assert_eq!(order("po_1001/change", json!({ "to": "explode" })).await.status, 400);
-    assert_eq!(order("po_1001/late-submit", json!(null)).await.status, 409);
+    let rejected = request("po_1001/change", json!({ "to": "cancel" })).await.with(409);
+    assert!(rejected["error"]["message"].as_str().unwrap().contains("is COMPLETED"), "{rejected}");
+    assert_eq!(request("po_1001/change", json!({ "to": "explode" })).await.status, 400);
+    assert_eq!(request("po_1001/late-submit", json!(null)).await.status, 409);
 
     let ledger = answer(env.bare(Method::GET, "/ledger")).await.with(200);
     let history = ledger["links"][0]["history"].as_array().unwrap().clone();

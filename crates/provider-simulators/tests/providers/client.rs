@@ -1,4 +1,4 @@
-//! A simulator and a client for it, for one test.
+//! Provides a simulator and a client for one test.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use provider_simulators::providers::{Provider, ProviderSimulator, Settings};
 use reqwest::{Method, RequestBuilder, redirect};
 use serde_json::{Map, Value};
 
-/// Nothing here takes long; what takes longer than this hangs.
+/// Limits each wait. A test that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) struct TestEnv {
     pub(crate) simulator: ProviderSimulator,
     client: reqwest::Client,
-    /// The header that the provider knows its client by.
+    /// The header by which the provider knows its client.
     credential: (&'static str, String),
 }
 
@@ -23,7 +23,7 @@ impl TestEnv {
 
     pub(crate) async fn with(settings: Settings, credential: (&'static str, String)) -> Self {
         let simulator = ProviderSimulator::start(settings).await.unwrap();
-        // One that follows nothing and repeats nothing.
+        // The client follows no redirect and repeats no call.
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -37,7 +37,7 @@ impl TestEnv {
         self.client.request(method, format!("{}{path}", self.simulator.url()))
     }
 
-    /// With the credential.
+    /// Builds a call with the credential.
     pub(crate) fn call(&self, method: Method, path: &str) -> RequestBuilder {
         self.bare(method, path).header(self.credential.0, &self.credential.1)
     }
@@ -46,7 +46,7 @@ impl TestEnv {
         answer(self.call(Method::GET, path)).await
     }
 
-    /// With a JSON body.
+    /// Posts a JSON body with the credential.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         let call = self.call(Method::POST, path).header("content-type", "application/json");
         answer(call.body(body.to_string())).await
@@ -57,7 +57,7 @@ impl TestEnv {
     }
 }
 
-/// An answer read to its end.
+/// An answer that was read to its end.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: reqwest::header::HeaderMap,
@@ -69,7 +69,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// The body of an answer that has this status.
+    /// Checks the status, and returns the body.
     pub(crate) fn with(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
         self.json()
@@ -86,7 +86,8 @@ pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     Answer { status, headers, body: response.text().await.unwrap() }
 }
 
-/// The object with a field changed, at any depth: `changed(&body, "contact.name", "x".into())`; null takes it away.
+/// Returns the object with a changed field, at any depth: `changed(&body, "contact.name", "x".into())`. Null removes
+/// the field.
 pub(crate) fn changed(body: &Value, path: &str, value: Value) -> Value {
     let mut body = body.clone();
     let (way, name) = path.rsplit_once('.').unwrap_or(("", path));
@@ -105,7 +106,7 @@ pub(crate) fn changed(body: &Value, path: &str, value: Value) -> Value {
     body
 }
 
-/// A number with exactly these digits.
+/// Returns a number with exactly these digits.
 pub(crate) fn number(digits: &str) -> Value {
     serde_json::from_str(digits).unwrap()
 }

@@ -1,4 +1,5 @@
-//! The common features of all simulators, shown on one of them: faults in the provider's form, stages, the ledger.
+//! Tests the common features of all simulators with one of them: faults in the provider's form, stages, and the
+//! ledger.
 
 use provider_simulators::providers::{
     Fault, FaultRule, Garbage, HyperswitchSettings, Operation, Provider, When,
@@ -17,7 +18,7 @@ fn link(id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_ordered_error_has_the_providers_form() {
+async fn an_injected_error_has_the_providers_form() {
     let env = env().await;
     env.simulator.inject_fault(Fault::status_with_retry_after(429, "7"));
     let refused = env.post("/payouts/create", &link("a")).await;
@@ -99,14 +100,14 @@ async fn it_is_controlled_over_http_as_well() {
     assert_eq!(put("/control/links/b", json!({ "status": "success" })).await, 400);
     assert_eq!(put("/control/links/a", json!({ "status": "nonsense" })).await, 400);
 
-    let order = json!({ "fault": { "status": { "code": 503 } }, "reference": "a", "on": "get" });
-    answer(env.bare(Method::POST, "/control/faults").body(order.to_string())).await.with(201);
+    let rule = json!({ "fault": { "status": { "code": 503 } }, "reference": "a", "on": "get" });
+    answer(env.bare(Method::POST, "/control/faults").body(rule.to_string())).await.with(201);
     assert_eq!(env.get("/payouts/a").await.status, 503);
     assert_eq!(env.get("/payouts/a").await.with(200)["status"], "success");
 }
 
 #[tokio::test]
-async fn the_ledger_tells_of_calls_and_links_without_their_secrets() {
+async fn the_ledger_lists_calls_and_links_without_their_secrets() {
     let env = env().await;
     env.post("/payouts/create", &link("a")).await.with(200);
     env.get("/payouts/a").await.with(200);
@@ -123,7 +124,7 @@ async fn the_ledger_tells_of_calls_and_links_without_their_secrets() {
 }
 
 #[tokio::test]
-async fn a_path_that_the_provider_does_not_have_is_refused_in_its_form() {
+async fn an_unknown_path_is_rejected_in_the_providers_form() {
     let env = env().await;
     assert_eq!(env.get("/payouts").await.with(404)["error"]["code"], "IR_02");
     assert_eq!(env.get("/healthz").await.body, "ok");

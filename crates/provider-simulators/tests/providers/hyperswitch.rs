@@ -1,4 +1,4 @@
-//! Hyperswitch: unknown keys, the `payout_id` that is taken, links that need their preconditions.
+//! Tests Hyperswitch: unknown keys, a `payout_id` that is taken, and the preconditions of links.
 
 use provider_simulators::providers::{HyperswitchSettings, LinkChange, Provider};
 use reqwest::Method;
@@ -103,7 +103,7 @@ async fn every_path_asks_for_the_key() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_named() {
+async fn the_problem_of_an_invalid_request_is_named() {
     let env = env().await;
     let none = Value::Null;
     let cases = [
@@ -145,7 +145,7 @@ async fn a_link_has_its_preconditions() {
         (code.as_str(), message.as_str()),
         ("IR_06", "cannot confirm a payout while creating a payout link")
     );
-    // customer.id is the newer form, and not what is looked at.
+    // `customer.id` is the newer form, but the provider does not read it.
     let newer = changed(&changed(&link(), "customer_id", Value::Null), "customer.id", "cus_88".into());
     assert_eq!(error(&sandbox, &newer).await.1, "IR_04");
 
@@ -171,7 +171,7 @@ async fn a_payout_is_cancelled_until_it_has_gone_further() {
     assert_eq!(env.post(&path, &body).await.with(422)["error"]["code"], "IR_06");
 }
 
-/// Only a visit to the page shows that the link is over.
+/// Checks that the end of a link changes nothing in the payout: only its page shows the end.
 #[tokio::test]
 async fn a_session_that_is_over_changes_nothing_in_the_payout() {
     let env = env().await;

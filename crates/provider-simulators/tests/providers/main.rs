@@ -1,4 +1,4 @@
-//! The simulators, called over HTTP: each as strict as its provider's documentation.
+//! Tests the simulators over HTTP. Each is as strict as its provider's documentation.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

@@ -1,4 +1,4 @@
-//! RazorpayX: no idempotency at all, a list by receipt, contacts in two forms.
+//! Tests RazorpayX: no idempotency, a list by receipt, and contacts in two forms.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -98,7 +98,7 @@ async fn a_list_comes_in_pages_the_newest_first() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_named() {
+async fn the_problem_of_an_invalid_request_is_named() {
     let env = env().await;
     let none = Value::Null;
     let soon = OffsetDateTime::now_utc().unix_timestamp() + 14 * 60;
@@ -246,7 +246,7 @@ async fn only_the_payout_says_that_it_was_reversed() {
 }
 
 #[tokio::test]
-async fn an_expiry_is_ordered_and_moves_the_end() {
+async fn an_expiry_is_requested_and_moves_the_end() {
     let env = env().await;
     let made = env.post(LINKS, &link()).await.with(200);
     let path = format!("{LINKS}/{}", made["id"].as_str().unwrap());

@@ -1,4 +1,5 @@
-//! Revolut: tokens that end, amounts with their digits, links that are not there yet, a list to look them up in.
+//! Tests Revolut: tokens that expire, amounts with their digits, links that become active later, and a list for
+//! look-ups.
 
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ async fn a_link_is_created_and_has_a_url_once_it_is_active() {
 }
 
 #[tokio::test]
-async fn a_repeated_request_id_is_refused_or_reported_as_it_is_set_up() {
+async fn a_repeated_request_id_is_rejected_or_returns_the_link_by_its_setting() {
     let refusing = env().await;
     refusing.post(LINKS, &link()).await.with(201);
     assert_eq!(code(&refusing, &link()).await, (400, 3020));
@@ -120,7 +121,7 @@ async fn a_list_is_paged_by_the_time_of_its_last() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_has_its_code() {
+async fn an_invalid_request_has_the_code_of_its_problem() {
     let env = env().await;
     let none = Value::Null;
     for (field, value, expected) in [

@@ -1,4 +1,4 @@
-//! Revolut: what becomes of a link, and of the transaction behind it.
+//! Tests the changes of Revolut's links and of the transactions behind them.
 
 use provider_simulators::providers::LinkChange;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::client::{TestEnv, answer, changed};
 use crate::revolut::{LINKS, env, link};
 
-/// An active link; its path.
+/// Creates an active link, and returns its path.
 async fn active(env: &TestEnv, request_id: &str) -> String {
     let body = changed(&link(), "request_id", request_id.into());
     let made = env.post(LINKS, &body).await.with(201);
@@ -16,7 +16,7 @@ async fn active(env: &TestEnv, request_id: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_claimed_link_names_its_transaction_and_the_transaction_says_what_became_of_it() {
+async fn a_claimed_link_names_its_transaction_and_the_transaction_has_the_outcome() {
     let env = env().await;
     let path = active(&env, "pl-1").await;
     env.simulator.change("pl-1", LinkChange::Claim).unwrap();
@@ -62,7 +62,7 @@ async fn the_transaction_of_a_failed_link_failed_and_an_unclaimed_link_has_none(
 }
 
 #[tokio::test]
-async fn one_list_shows_what_became_of_many() {
+async fn one_list_shows_the_states_of_many_links() {
     let env = env().await;
     for number in 0..4 {
         active(&env, &format!("pl-{number}")).await;

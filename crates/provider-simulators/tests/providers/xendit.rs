@@ -1,4 +1,4 @@
-//! Xendit: a duplicate that tells nothing, whole rupiah, two forms of body.
+//! Tests Xendit: a duplicate without the link, whole rupiah, and two forms of body.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -83,7 +83,7 @@ async fn the_body_may_be_a_form() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_named() {
+async fn the_problem_of_an_invalid_request_is_named() {
     let env = env().await;
     for (field, value) in [
         ("external_id", Value::Null),
@@ -126,7 +126,7 @@ async fn the_key_is_the_user_and_the_password_is_empty() {
 }
 
 #[tokio::test]
-async fn a_balance_that_is_too_small_refuses() {
+async fn a_payout_above_the_balance_is_declined() {
     let settings = XenditSettings { balance: 22_999, ..XenditSettings::new(KEY) };
     let env = with(Settings::new(Provider::Xendit(settings))).await;
     assert_eq!(env.post("/payouts", &payout()).await.with(400)["error_code"], "INSUFFICIENT_BALANCE");
@@ -145,7 +145,7 @@ async fn a_pending_payout_is_voided_and_no_other() {
 }
 
 #[tokio::test]
-async fn an_expiry_is_ordered_and_looks_like_a_void_after_the_end() {
+async fn an_expiry_is_requested_and_looks_like_a_void_after_the_end() {
     let env = env().await;
     let made = env.post("/payouts", &payout()).await.with(200);
     let id = made["id"].as_str().unwrap();
@@ -157,7 +157,7 @@ async fn an_expiry_is_ordered_and_looks_like_a_void_after_the_end() {
 }
 
 #[tokio::test]
-async fn every_answer_tells_of_the_limit_and_one_more_has_to_wait_for_it() {
+async fn every_answer_shows_the_limit_and_a_call_above_it_is_rejected() {
     let provider = Provider::Xendit(XenditSettings::new(KEY));
     let env = with(Settings { calls_per_minute: Some(2), ..Settings::new(provider) }).await;
     for left in ["1", "0"] {

@@ -1,4 +1,4 @@
-//! The sandbox's own webhooks: what is announced, how it is signed, and how it differs by order.
+//! Tests the sandbox's own webhooks: the announced changes, their signatures, and each behaviour.
 
 use std::time::Duration;
 
@@ -45,14 +45,14 @@ impl Announcing {
         tokio::time::timeout(DEADLINE, received).await.expect("so many webhooks")
     }
 
-    /// The announcements, once there are so many.
+    /// Waits for so many announcements, and returns them.
     async fn announced(&self, count: usize) -> Vec<Announced> {
         let ledger = self.env.until(|ledger| ledger.announcements.len() >= count).await;
         ledger.announcements.into_iter().collect()
     }
 }
 
-/// Written from the documentation and not from the sandbox's own code.
+/// Computes the signature. The code follows the documentation, not the sandbox's own code.
 fn signature(webhook: &Received, secret: &str) -> String {
     let signed = format!("{}.{}", webhook.headers["sandbox-timestamp"], webhook.body);
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), signed.as_bytes());
@@ -103,7 +103,7 @@ async fn every_change_is_announced_in_order_and_signed() {
 }
 
 #[tokio::test]
-async fn a_creation_is_not_announced_and_a_refused_change_neither() {
+async fn neither_a_creation_nor_a_rejected_change_is_announced() {
     let announcing = Announcing::new(Behaviour::default()).await;
     announcing.link("po_1").await;
     announcing.env.sandbox.change("po_1", LinkChange::Pay).unwrap_err();
@@ -127,7 +127,7 @@ async fn claims_on_the_page_cancels_by_the_api_and_ends_are_announced() {
     env.post(&format!("/v1/payout-links/{id}/cancel"), &Value::Null).await;
     assert_eq!(statuses(&announcing.received(3).await[2..]), ["cancelled"]);
 
-    // Nobody looks at the link: its end is announced all the same, and before that of a link which was made earlier.
+    // Nobody reads the link, but its expiry is announced, before that of a link that was created earlier.
     let id = announcing.link("po_3").await;
     announcing.link("po_4").await;
     env.sandbox.expire_after("po_4", Duration::from_millis(50)).unwrap();
@@ -138,7 +138,7 @@ async fn claims_on_the_page_cancels_by_the_api_and_ends_are_announced() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_not_taken_is_sent_again_with_a_new_time() {
+async fn a_webhook_that_is_not_accepted_is_sent_again_with_a_new_time() {
     let retry_pause = Duration::from_millis(1);
     let announcing = Announcing::new(Behaviour { retries: 2, retry_pause, ..Behaviour::default() }).await;
     announcing.recipient.inject_fault(FaultRule::new(Fault::status(503)).times(2));
@@ -150,7 +150,7 @@ async fn a_webhook_that_is_not_taken_is_sent_again_with_a_new_time() {
     let received = announcing.received(3).await;
     assert!(received.iter().all(|webhook| webhook.body == received[0].body));
 
-    // The third failure is the last one; the next change is announced all the same.
+    // The third failure is the last one. The next change is still announced.
     announcing.recipient.inject_fault(FaultRule::new(Fault::Reset));
     announcing.recipient.inject_fault(FaultRule::new(Fault::status(500)).times(2));
     announcing.change("po_1", &[LinkChange::Pay, LinkChange::Reverse]);
@@ -167,7 +167,7 @@ async fn webhooks_are_lost_repeated_and_reordered() {
     lost.change("po_1", &[LinkChange::Claim]);
     let announced = &lost.announced(1).await[0];
     assert_eq!((announced.fate, announced.status), (Fate::Lost, None));
-    // The behaviour changes while it runs.
+    // The behaviour changes while the sandbox runs.
     lost.env.sandbox.announce(Some(Announce::to(lost.recipient.url(), SECRET)));
     lost.change("po_1", &[LinkChange::Pay]);
     assert_eq!(statuses(&lost.received(1).await), ["paid"]);

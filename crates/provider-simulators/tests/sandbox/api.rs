@@ -1,4 +1,4 @@
-//! Creating, replaying, looking up, cancelling.
+//! Tests creating, replaying, looking up and cancelling.
 
 use std::time::Duration;
 
@@ -30,10 +30,10 @@ async fn a_create_issues_a_link() {
 }
 
 #[tokio::test]
-async fn the_same_key_and_body_tell_of_the_same_link_flagged() {
+async fn the_same_key_and_body_return_the_same_link_flagged() {
     let env = TestEnv::new().await;
     let first = env.created("key-1", &request("po_1", 1250)).await;
-    // The order of fields makes no other body.
+    // Another order of fields is the same request.
     let again = json!({
         "recipient": { "email": "ada@example.com", "name": "Ada Lovelace" },
         "destination_currency": "EUR",
@@ -53,7 +53,7 @@ async fn the_same_key_and_body_tell_of_the_same_link_flagged() {
 }
 
 #[tokio::test]
-async fn the_same_key_with_another_body_is_refused() {
+async fn the_same_key_with_another_body_is_rejected() {
     let env = TestEnv::new().await;
     env.created("key-1", &request("po_1", 1250)).await;
     let answer = answer(env.create("key-1", &request("po_1", 1251))).await;
@@ -146,7 +146,7 @@ async fn a_create_needs_a_key_json_and_a_body_of_bounded_size() {
     let refused = answer(env.create("key-1", &json!({ "reference": "po_1", "sum": 1 }))).await;
     assert_eq!((refused.status, refused.error_code().as_str()), (400, "invalid_request"));
 
-    // A key that was refused is free.
+    // A key whose call was rejected can be used again.
     env.created("key-1", &request("po_1", 1250)).await;
 }
 
@@ -200,7 +200,7 @@ async fn a_link_expires() {
 }
 
 #[tokio::test]
-async fn the_ledger_tells_of_every_call_and_link_and_of_no_secret() {
+async fn the_ledger_lists_every_call_and_link_and_no_secret() {
     let env = TestEnv::new().await;
     assert_eq!(answer(env.create("key-1", &request("po_1", 50_301))).await.status, 503);
     let link = env.created("key-1", &request("po_1", 50_301)).await;

@@ -1,4 +1,4 @@
-//! `sandbox-connector` as it is run.
+//! Tests the program `sandbox-connector`.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::client::{DEADLINE, TOKEN, answer, client, request};
 
-/// A running program that does not outlive its test.
+/// A running program that ends with its test.
 struct Program(Child);
 
 impl Program {
@@ -19,14 +19,14 @@ impl Program {
         Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    /// The address that it prints once it listens.
+    /// Reads the address that it prints once it listens.
     fn address(&mut self) -> String {
         let mut line = String::new();
         BufReader::new(self.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         line.trim().to_owned()
     }
 
-    /// Tells it to end; whether it ended well, and its log.
+    /// Asks it to end. Returns whether it ended successfully, and its log.
     fn terminate(mut self) -> (bool, String) {
         let reply = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
         assert!(reply.success());
@@ -38,7 +38,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended already.
+        // An error is ignored, because it may have ended already.
         let _ = self.0.kill();
     }
 }
@@ -49,7 +49,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// A file with the token, gone with the test.
+/// A file with the token, which is deleted with the test.
 struct TokenFile(PathBuf);
 
 impl TokenFile {
@@ -67,7 +67,7 @@ impl Drop for TokenFile {
 }
 
 #[tokio::test]
-async fn it_prints_its_address_serves_logs_no_secret_and_ends_when_reported() {
+async fn it_prints_its_address_serves_logs_no_secret_and_ends_on_sigterm() {
     let token_file = TokenFile::new();
     let mut program =
         Program::start(&["--listen", "127.0.0.1:0", "--token-file", token_file.0.to_str().unwrap()]);
@@ -89,7 +89,7 @@ async fn it_prints_its_address_serves_logs_no_secret_and_ends_when_reported() {
 }
 
 #[test]
-fn it_wants_a_token_and_good_secrets() {
+fn it_needs_a_token_and_valid_secrets() {
     for arguments in [
         &[][..],
         &["--token", ""],
@@ -116,7 +116,7 @@ fn it_wants_a_token_and_good_secrets() {
 }
 
 #[tokio::test]
-async fn it_announces_what_becomes_of_a_link_that_is_claimed() {
+async fn it_announces_the_changes_of_a_claimed_link() {
     let recipient = Receiver::start(&[]).await.unwrap();
     let mut program = Program::start(&[
         "--listen",

@@ -1,4 +1,4 @@
-//! Changes of a link after its creation: by order, and by the end of its time.
+//! Tests changes of a link after its creation: by hand, and by the end of its time.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const ALL: [LinkChange; 8] = [
     LinkChange::Reverse,
 ];
 
-/// A status, how a link comes into it, and which changes lead on from there.
+/// A status, the changes that lead to it, and the possible changes from it.
 type Row = (LinkStatus, &'static [LinkChange], &'static [(LinkChange, LinkStatus)]);
 
 const TABLE: [Row; 8] = {
@@ -70,12 +70,12 @@ async fn a_link_changes_as_the_table_says_and_not_otherwise() {
     assert!(env.sandbox.change("po_none", LinkChange::Claim).unwrap_err().contains("po_none"));
 }
 
-async fn order(env: &TestEnv, link: &str, order: Value) -> u16 {
-    env.post(&format!("/control/links/{link}/change"), &order).await.status
+async fn request_change(env: &TestEnv, link: &str, change: Value) -> u16 {
+    env.post(&format!("/control/links/{link}/change"), &change).await.status
 }
 
 #[tokio::test]
-async fn changes_are_ordered_over_http_and_shown_by_id_and_by_reference() {
+async fn changes_are_requested_over_http_and_shown_by_id_and_by_reference() {
     let env = TestEnv::new().await;
     let id = env.created("key-1", &request("po_1", 1250)).await["id"].as_str().unwrap().to_owned();
     for (change, status, payout_status) in [
@@ -86,7 +86,7 @@ async fn changes_are_ordered_over_http_and_shown_by_id_and_by_reference() {
         ("pay", "paid", "SUCCESS"),
         ("reverse", "reversed", "REVERSED"),
     ] {
-        assert_eq!(order(&env, "po_1", json!({ "to": change })).await, 204, "{change}");
+        assert_eq!(request_change(&env, "po_1", json!({ "to": change })).await, 204, "{change}");
         let link = env.get(&format!("/v1/payout-links/{id}")).await.json();
         assert_eq!(json!([link["status"], link["payout_status"]]), json!([status, payout_status]));
         let time = |name: &str| OffsetDateTime::parse(link[name].as_str().unwrap(), &Rfc3339).unwrap();
@@ -97,9 +97,9 @@ async fn changes_are_ordered_over_http_and_shown_by_id_and_by_reference() {
     let impossible = env.post(&format!("/control/links/{id}/change"), &json!({ "to": "pay" })).await;
     assert_eq!((impossible.status, impossible.error_code().as_str()), (409, "not_possible"));
     assert!(impossible.body.contains("is reversed"), "{}", impossible.body);
-    assert_eq!(order(&env, "po_2", json!({ "to": "pay" })).await, 404);
-    assert_eq!(order(&env, "po_1", json!({ "to": "explode" })).await, 400);
-    assert_eq!(order(&env, "po_1", json!({ "to": "pay", "after_ms": 1 })).await, 400);
+    assert_eq!(request_change(&env, "po_2", json!({ "to": "pay" })).await, 404);
+    assert_eq!(request_change(&env, "po_1", json!({ "to": "explode" })).await, 400);
+    assert_eq!(request_change(&env, "po_1", json!({ "to": "pay", "after_ms": 1 })).await, 400);
 
     let ledger = env.get("/ledger").await.json();
     let history = ledger["links"][0]["history"].as_array().unwrap().clone();
@@ -146,11 +146,11 @@ async fn a_link_that_went_further_is_not_cancelled() {
 }
 
 #[tokio::test]
-async fn a_short_time_is_ordered_and_its_end_is_in_the_history() {
+async fn a_short_time_is_requested_and_its_end_is_in_the_history() {
     let env = TestEnv::new().await;
     let id = env.created("key-1", &request("po_1", 1250)).await["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/payout-links/{id}");
-    assert_eq!(order(&env, "po_1", json!({ "to": "expire", "after_ms": 3_600_000 })).await, 204);
+    assert_eq!(request_change(&env, "po_1", json!({ "to": "expire", "after_ms": 3_600_000 })).await, 204);
     let link = env.get(&path).await.json();
     let expires_at = OffsetDateTime::parse(link["expires_at"].as_str().unwrap(), &Rfc3339).unwrap();
     assert!(expires_at < OffsetDateTime::now_utc() + Duration::from_secs(3601), "{link}");

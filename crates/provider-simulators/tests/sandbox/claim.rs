@@ -1,4 +1,4 @@
-//! The page behind a link's URL, without a browser.
+//! Tests the page behind a link's URL, without a browser.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::client::{Answer, TOKEN, TestEnv, answer, request};
 
 const IBAN: &str = "DE89 3704 0044 0532 0130 00";
 
-/// A link, and its page's path.
+/// Creates a link, and returns its page's path.
 async fn issue(env: &TestEnv, body: &Value) -> String {
     let link = env.created("key-1", body).await;
     link["url"].as_str().unwrap().strip_prefix(env.sandbox.url()).unwrap().to_owned()
@@ -90,13 +90,13 @@ async fn claiming_makes_the_payout_pending_and_then_a_success() {
     assert!(!ledger.contains("DE89") && !format!("{:?}", env.sandbox.ledger()).contains("DE89"));
 }
 
-/// What the API says of the one link.
+/// Returns the only link, as the API has it.
 async fn seen(env: &TestEnv) -> Value {
     let reply = env.get("/v1/payout-links?reference=po_1").await.json();
     json!([reply["data"][0]["status"], reply["data"][0]["payout_status"]])
 }
 
-/// A link of this amount, claimed with this account, and the statuses that it enters by itself.
+/// Claims a link of this amount with this account, and checks the statuses that it enters by itself.
 async fn course(minor_amount: i64, account: &str, wanted: &[LinkStatus]) -> (TestEnv, String) {
     let env = TestEnv::with(Settings { pay_after: Some(Duration::ZERO), ..Settings::new(TOKEN) }).await;
     let page = issue(&env, &request("po_1", minor_amount)).await;
@@ -126,7 +126,7 @@ async fn a_claimed_payout_is_paid_by_itself_unless_the_account_or_the_amount_say
 }
 
 #[tokio::test]
-async fn a_payout_that_is_held_waits_for_an_order() {
+async fn a_payout_that_is_held_waits_for_a_change_by_hand() {
     for (minor_amount, account) in [(1250, "99990002"), (70_200, IBAN)] {
         let (env, _) = course(minor_amount, account, &[LinkStatus::Claimed]).await;
         env.sandbox.change("po_1", LinkChange::Process).unwrap();
@@ -139,9 +139,9 @@ async fn a_payout_that_is_held_waits_for_an_order() {
     assert_eq!(status(&env), LinkStatus::Failed);
 }
 
-/// The timer of the first claim must not pay the second one.
+/// Checks that the timer of a first claim does not pay after a change by hand.
 #[tokio::test]
-async fn an_ordered_change_takes_over() {
+async fn a_change_by_hand_ends_the_automatic_course() {
     let pay_after = Some(Duration::from_millis(100));
     let env = TestEnv::with(Settings { pay_after, ..Settings::new(TOKEN) }).await;
     let page = issue(&env, &request("po_1", 1250)).await;
@@ -149,7 +149,7 @@ async fn an_ordered_change_takes_over() {
     for change in [LinkChange::Reopen, LinkChange::Claim] {
         env.sandbox.change("po_1", change).unwrap();
     }
-    // When a link that was claimed later is paid, the timer of the first one is over.
+    // When a link that was claimed later is paid, the timer of the first one has ended.
     let later = env.created("key-2", &request("po_2", 1250)).await;
     let page = later["url"].as_str().unwrap().strip_prefix(env.sandbox.url()).unwrap().to_owned();
     assert_eq!(claim(&env, &page, "Ada", IBAN).await.status, 303);
@@ -175,7 +175,7 @@ async fn a_payout_is_claimed_once() {
 }
 
 #[tokio::test]
-async fn bad_details_are_shown_again_with_what_is_wrong() {
+async fn invalid_details_are_shown_again_with_their_problems() {
     let env = TestEnv::new().await;
     let page = issue(&env, &request("po_1", 1250)).await;
     let refused = claim(&env, &page, " ", "DE89 3704 0044 0532 0130 01").await;
@@ -198,7 +198,7 @@ async fn bad_details_are_shown_again_with_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn what_others_wrote_is_escaped() {
+async fn text_from_outside_is_escaped() {
     let env = TestEnv::new().await;
     let mut body = request("po_1", 1250);
     body["recipient"]["name"] = json!(r#""><script>alert('x')</script>"#);

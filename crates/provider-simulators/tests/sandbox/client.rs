@@ -1,4 +1,4 @@
-//! A sandbox and a client for it, for one test.
+//! Provides a sandbox and a client for one test.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 pub(crate) const TOKEN: &str = "token-of-the-tests";
 
-/// Nothing here takes long; what takes longer than this hangs.
+/// Limits each wait. A test that takes longer hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) struct TestEnv {
@@ -26,7 +26,7 @@ impl TestEnv {
         Self { sandbox, client: client() }
     }
 
-    /// A request with the token.
+    /// Builds a request with the token.
     pub(crate) fn call(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.sandbox.url())).bearer_auth(TOKEN)
     }
@@ -38,7 +38,7 @@ impl TestEnv {
             .body(body.to_string())
     }
 
-    /// A create whose answer is read; the link.
+    /// Creates a link, and returns it.
     pub(crate) async fn created(&self, key: &str, body: &Value) -> Value {
         let answer = answer(self.create(key, body)).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
@@ -53,8 +53,8 @@ impl TestEnv {
         answer(self.call(Method::POST, path).body(body.to_string())).await
     }
 
-    pub(crate) async fn order(&self, order: Value) {
-        let answer = self.post("/control/faults", &order).await;
+    pub(crate) async fn inject_fault(&self, rule: Value) {
+        let answer = self.post("/control/faults", &rule).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
     }
 
@@ -63,7 +63,7 @@ impl TestEnv {
     }
 }
 
-/// One that follows nothing and repeats nothing.
+/// Builds a client that follows no redirect and repeats no call.
 pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .redirect(redirect::Policy::none())
@@ -82,7 +82,7 @@ pub(crate) fn request(reference: &str, minor_amount: i64) -> Value {
     })
 }
 
-/// An answer read to its end.
+/// An answer that was read to its end.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: reqwest::header::HeaderMap,

@@ -1,4 +1,4 @@
-//! Everything that can be ordered to go wrong, as the client sees it.
+//! Tests every fault, from the client's side.
 
 use std::error::Error;
 use std::io;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, TestEnv, answer, read, request};
 
-/// What a client is left with when no whole answer comes.
+/// The client's result if no whole answer comes.
 #[derive(Debug, PartialEq, Eq)]
 enum Failure {
     Reset,
@@ -60,7 +60,7 @@ async fn a_cut_connection_carries_no_answer_and_the_work_is_done_or_not() {
     ];
     for (fault, failure) in expected {
         let env = TestEnv::new().await;
-        // A connection of its own, and then one that has carried answers before.
+        // The first round uses a new connection, the second one a connection that has carried answers before.
         for round in 0..10 {
             let key = format!("key-{round}");
             env.sandbox.inject_fault(fault.clone());
@@ -83,11 +83,11 @@ async fn a_cut_connection_carries_no_answer_and_the_work_is_done_or_not() {
 #[tokio::test]
 async fn silence_lasts_until_the_client_gives_up() {
     for fault in [Fault::Silence, Fault::Stalled] {
-        for (order, made) in
+        for (rule, made) in
             [(FaultRule::new(fault.clone()), 0), (FaultRule::new(fault.clone()).after_the_work(), 1)]
         {
             let env = TestEnv::new().await;
-            env.sandbox.inject_fault(order);
+            env.sandbox.inject_fault(rule);
             let failed = create_within(&env, "key-1", Duration::from_millis(500)).await;
             assert_eq!(failed.err(), Some(Failure::TimedOut), "{fault:?}");
             env.until(|ledger| ledger.calls.len() == 1 && ledger.links.len() == made).await;
@@ -99,7 +99,7 @@ async fn silence_lasts_until_the_client_gives_up() {
 async fn slowness_is_a_delay_and_nothing_else() {
     let env = TestEnv::new().await;
     for when in ["before", "after"] {
-        env.order(json!({ "fault": { "slow": { "milliseconds": 150 } }, "when": when })).await;
+        env.inject_fault(json!({ "fault": { "slow": { "milliseconds": 150 } }, "when": when })).await;
         let start = Instant::now();
         assert_eq!(create(&env, when).await.unwrap().status, 201);
         assert!(start.elapsed() >= Duration::from_millis(150));
@@ -115,7 +115,7 @@ async fn the_work_is_done_even_if_the_client_has_gone() {
         () = held.arrived() => {}
     }
     assert_eq!(links(&env), 0);
-    // Calls of others, in whose time the server learns that the first client has gone.
+    // Other calls give the server time to notice that the first client has disconnected.
     for _ in 0..5 {
         assert_eq!(env.get("/healthz").await.body, "ok");
     }
@@ -126,7 +126,7 @@ async fn the_work_is_done_even_if_the_client_has_gone() {
 }
 
 #[tokio::test]
-async fn a_held_answer_is_one_to_work_that_is_done() {
+async fn a_held_answer_belongs_to_work_that_is_done() {
     let env = TestEnv::new().await;
     let held = env.sandbox.hold_next_answer();
     let first = tokio::spawn(env.create("key-1", &request("po_1", 1250)).send());
@@ -141,9 +141,10 @@ async fn a_held_answer_is_one_to_work_that_is_done() {
 async fn error_statuses_come_with_and_without_retry_after_and_body() {
     let env = TestEnv::new().await;
     let date = "Tue, 01 Dec 2026 00:00:00 GMT";
-    env.order(json!({ "fault": { "status": { "code": 503, "retry_after": 7 } } })).await;
-    env.order(json!({ "fault": { "status": { "code": 429, "retry_after": date } } })).await;
-    env.order(json!({ "fault": { "status": { "code": 500, "body": "oops" } }, "when": "after" })).await;
+    env.inject_fault(json!({ "fault": { "status": { "code": 503, "retry_after": 7 } } })).await;
+    env.inject_fault(json!({ "fault": { "status": { "code": 429, "retry_after": date } } })).await;
+    env.inject_fault(json!({ "fault": { "status": { "code": 500, "body": "oops" } }, "when": "after" }))
+        .await;
 
     let answers = [create(&env, "key-1").await, create(&env, "key-1").await, create(&env, "key-1").await];
     let [first, second, third] = answers.map(Result::unwrap);
@@ -160,11 +161,11 @@ async fn garbage_looks_like_success_and_is_none() {
     for garbage in
         [Garbage::Html, Garbage::NotJson, Garbage::Empty, Garbage::MissingFields, Garbage::InsecureUrl]
     {
-        for order in [
+        for rule in [
             FaultRule::new(Fault::Garbage(garbage)),
             FaultRule::new(Fault::Garbage(garbage)).after_the_work(),
         ] {
-            env.sandbox.inject_fault(order);
+            env.sandbox.inject_fault(rule);
             let answer = create(&env, &format!("{garbage:?}")).await.unwrap();
             assert_eq!(answer.status, if garbage == Garbage::Html { 200 } else { 201 });
             let link: Option<Value> = serde_json::from_str(&answer.body).ok();
@@ -192,21 +193,22 @@ async fn a_huge_body_is_a_good_link_but_for_its_size() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_ordered_with_its_location() {
+async fn a_redirect_is_injected_with_its_location() {
     let env = TestEnv::new().await;
-    env.order(json!({ "fault": { "redirect": { "location": "https://elsewhere.example/" } } })).await;
+    env.inject_fault(json!({ "fault": { "redirect": { "location": "https://elsewhere.example/" } } })).await;
     let answer = create(&env, "key-1").await.unwrap();
     assert_eq!((answer.status, answer.header("location")), (307, Some("https://elsewhere.example/")));
 }
 
 #[tokio::test]
-async fn faults_strike_the_calls_they_are_ordered_for_as_often_as_ordered() {
+async fn faults_are_injected_into_the_calls_of_their_rule_as_often_as_it_says() {
     let env = TestEnv::new().await;
     let id = env.created("key-1", &request("po_1", 1250)).await["id"].as_str().unwrap().to_owned();
     let get = format!("/v1/payout-links/{id}");
-    env.order(json!({ "count": 2, "on": "get", "fault": { "status": { "code": 502 } } })).await;
-    env.order(json!({ "on": "list", "reference": "po_1", "fault": { "status": { "code": 504 } } })).await;
-    env.order(json!({ "on": "cancel", "fault": { "status": { "code": 500 } } })).await;
+    env.inject_fault(json!({ "count": 2, "on": "get", "fault": { "status": { "code": 502 } } })).await;
+    env.inject_fault(json!({ "on": "list", "reference": "po_1", "fault": { "status": { "code": 504 } } }))
+        .await;
+    env.inject_fault(json!({ "on": "cancel", "fault": { "status": { "code": 500 } } })).await;
 
     assert_eq!(create(&env, "key-2").await.unwrap().status, 201);
     let gets = [env.get(&get).await.status, env.get(&get).await.status, env.get(&get).await.status];
@@ -238,15 +240,15 @@ async fn faults_by_amount_have_their_count_for_each_reference() {
 }
 
 #[tokio::test]
-async fn orders_are_shown_and_cleared() {
+async fn fault_rules_are_shown_and_cleared() {
     let env = TestEnv::new().await;
-    let order = json!({ "count": 3, "on": "create", "reference": "po_1", "when": "after", "fault": "reset" });
-    env.order(order.clone()).await;
+    let rule = json!({ "count": 3, "on": "create", "reference": "po_1", "when": "after", "fault": "reset" });
+    env.inject_fault(rule.clone()).await;
     env.sandbox.inject_fault(Fault::status_with_retry_after(503, "7"));
     let _held = env.sandbox.hold_next(Operation::Get, When::Before);
 
     let shown = env.get("/control/faults").await.json()["data"].clone();
-    assert_eq!(shown[0], order);
+    assert_eq!(shown[0], rule);
     assert_eq!(shown[1]["fault"], json!({ "status": { "code": 503, "retry_after": "7", "body": null } }));
     assert_eq!(shown[2]["fault"], json!({ "hold": null }));
     let cleared = env.call(reqwest::Method::DELETE, "/control/faults").send().await.unwrap();
@@ -256,7 +258,7 @@ async fn orders_are_shown_and_cleared() {
 }
 
 #[tokio::test]
-async fn a_bad_order_is_refused_and_says_why() {
+async fn an_invalid_rule_is_rejected_with_its_reason() {
     let env = TestEnv::new().await;
     let bad = [
         (json!({}), "missing field `fault`"),
@@ -268,10 +270,10 @@ async fn a_bad_order_is_refused_and_says_why() {
         (json!({ "fault": "reset", "on": "delete" }), "unknown variant `delete`"),
         (json!({ "fault": "reset", "times": 2 }), "unknown field `times`"),
     ];
-    for (order, why) in bad {
-        let answer = env.post("/control/faults", &order).await;
-        assert_eq!((answer.status, answer.error_code().as_str()), (400, "invalid_request"), "{order}");
-        assert!(answer.body.contains(why), "{order}: {}", answer.body);
+    for (rule, why) in bad {
+        let answer = env.post("/control/faults", &rule).await;
+        assert_eq!((answer.status, answer.error_code().as_str()), (400, "invalid_request"), "{rule}");
+        assert!(answer.body.contains(why), "{rule}: {}", answer.body);
     }
 }
 

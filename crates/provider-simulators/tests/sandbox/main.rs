@@ -1,4 +1,4 @@
-//! The sandbox, called over HTTP as its clients call it.
+//! Tests the sandbox over HTTP, as its clients use it.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

@@ -1,4 +1,4 @@
-//! The webhook receiver: what it keeps, what it verifies, how it fails.
+//! Tests the webhook receiver: what it stores, what it verifies, and its faults.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn event(reference: &str) -> String {
     json!({ "type": "payout_link.created", "data": { "merchant_payout_id": reference } }).to_string()
 }
 
-/// A webhook signed with the key, as a worker would send it now.
+/// Builds a webhook that is signed with the key, as a worker would send it now.
 fn webhook(url: &str, key: &[u8], body: &str) -> RequestBuilder {
     let timestamp = OffsetDateTime::now_utc().unix_timestamp().to_string();
     let signed = format!("evt_1.{timestamp}.{body}");
@@ -37,7 +37,7 @@ fn webhook(url: &str, key: &[u8], body: &str) -> RequestBuilder {
 }
 
 #[tokio::test]
-async fn a_signed_webhook_is_kept_and_verified() {
+async fn a_signed_webhook_is_stored_and_verified() {
     let receiver = Receiver::start(&[secret()]).await.unwrap();
     let body = event("po_1");
     let taken = answer(webhook(&format!("{}/merchant-7", receiver.url()), KEY, &body)).await;
@@ -53,7 +53,7 @@ async fn a_signed_webhook_is_kept_and_verified() {
 }
 
 #[tokio::test]
-async fn a_webhook_signed_by_another_is_kept_and_refused() {
+async fn a_webhook_signed_by_another_is_stored_and_rejected() {
     let receiver = Receiver::start(&[secret()]).await.unwrap();
     let forged = answer(webhook(receiver.url(), b"another secret, of another", "{}")).await;
     assert_eq!((forged.status, forged.error_code().as_str()), (401, "not_verified"));
@@ -72,7 +72,7 @@ async fn while_secrets_change_each_of_them_verifies() {
 }
 
 #[tokio::test]
-async fn without_secrets_everything_is_taken() {
+async fn without_secrets_everything_is_accepted() {
     let receiver = Receiver::start(&[]).await.unwrap();
     assert_eq!(answer(client().post(receiver.url()).body("not JSON")).await.status, 204);
     let received = &receiver.received()[0];
@@ -81,12 +81,12 @@ async fn without_secrets_everything_is_taken() {
 }
 
 #[tokio::test]
-async fn a_bad_secret_is_refused_at_the_start() {
+async fn an_invalid_secret_is_rejected_at_the_start() {
     assert!(Receiver::start(&["secret".to_owned()]).await.is_err());
 }
 
 #[tokio::test]
-async fn it_fails_as_ordered() {
+async fn it_fails_by_its_fault_rules() {
     let receiver = Receiver::start(&[secret()]).await.unwrap();
     receiver.inject_fault(FaultRule::new(Fault::status(500)).times(2));
     receiver.inject_fault(Fault::status_with_retry_after(503, "120"));
@@ -129,7 +129,7 @@ async fn the_sandbox_has_one_where_it_has_secrets() {
     assert_eq!(none.get("/webhooks").await.status, 404);
 
     let env = TestEnv::with(Settings { webhook_secrets: vec![secret()], ..Settings::new(TOKEN) }).await;
-    env.order(json!({ "on": "webhook", "fault": { "status": { "code": 500 } } })).await;
+    env.inject_fault(json!({ "on": "webhook", "fault": { "status": { "code": 500 } } })).await;
     let url = format!("{}/webhooks", env.sandbox.url());
     assert_eq!(answer(webhook(&url, KEY, &event("po_1"))).await.status, 500);
     assert_eq!(answer(webhook(&url, KEY, &event("po_2"))).await.status, 204);

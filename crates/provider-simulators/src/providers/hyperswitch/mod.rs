@@ -1,5 +1,5 @@
-//! Hyperswitch: payouts with a link, as of its OpenAPI document v1 and its source (`crates/api_models/src/payouts.rs`,
-//! `crates/router/src/core/payouts/validator.rs`).
+//! Simulates Hyperswitch: payouts with a link, by its OpenAPI document v1 and its source
+//! (`crates/api_models/src/payouts.rs`, `crates/router/src/core/payouts/validator.rs`).
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -8,8 +8,9 @@
 //! | `POST /payouts/list` | `{size, data, total_count}` |
 //! | `POST /payouts/{id}/cancel` | the payout, `cancelled`, or `failed` once it is at the processor; 422 `IR_06` if it is over |
 //!
-//! An unknown field is refused. `payout_id` is not in the published schema, yet the server honours it; without one
-//! it makes its own. Codes of the error table: `IR_01` credential, `IR_04` missing, `IR_06` invalid, `IR_07` value.
+//! An unknown field is rejected. The published schema does not have `payout_id`, but the server accepts it, and
+//! otherwise creates an id. The codes of the error table are `IR_01` credential, `IR_04` missing, `IR_06` invalid and
+//! `IR_07` value.
 
 mod reply;
 mod request;
@@ -33,19 +34,20 @@ use super::state::ProviderState;
 use super::webhooks::Webhooks;
 use crate::fault_server::{ErrorReply, Form, Reply};
 
-/// What the profile behind the key is like.
+/// The profile of the API key.
 #[derive(Clone)]
 pub struct HyperswitchSettings {
     /// The value of the `api-key` header.
     pub api_key: String,
-    /// Whether the profile's `payout_link_config.allowed_domains` are set; without, only links with `test_mode` are made.
+    /// Whether the profile's `payout_link_config.allowed_domains` are set. Without them only links with `test_mode`
+    /// are created.
     pub allowed_domains: bool,
-    /// In production `test_mode` is refused.
+    /// Whether it is production, where `test_mode` is rejected.
     pub production: bool,
 }
 
 impl HyperswitchSettings {
-    /// A sandbox whose profile is set up for links.
+    /// Creates the settings of a sandbox whose profile is set up for links.
     pub fn new(api_key: impl Into<String>) -> Self {
         Self { api_key: api_key.into(), allowed_domains: true, production: false }
     }
@@ -128,7 +130,7 @@ impl Hyperswitch {
         if field("payout_method_id").is_some() {
             return Err(invalid("payout_method_id asks for confirm to be true"));
         }
-        // The flat field, though the schema calls it deprecated: the validator looks at nothing else.
+        // The validator reads only the flat field, although the schema calls it deprecated.
         if field("customer_id").is_none() {
             return Err(wrong(Problem::Missing("customer_id".into())));
         }

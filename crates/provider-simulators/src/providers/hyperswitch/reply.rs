@@ -39,7 +39,7 @@ pub(super) fn view(link: &Link) -> Value {
     })
 }
 
-/// In a list a payout has no link.
+/// Writes a payout of a list, which has no link.
 pub(super) fn list_view(link: &Link) -> Value {
     let mut payout = view(link);
     payout["payout_link"] = Value::Null;

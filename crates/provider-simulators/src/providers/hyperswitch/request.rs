@@ -26,7 +26,7 @@ const CONNECTORS: &[&str] = &[
     "worldpayxml",
 ];
 
-/// The fields that decide something.
+/// The fields that the simulator evaluates.
 pub(super) struct Draft {
     pub(super) payout_id: Option<String>,
     pub(super) payout_link: bool,
@@ -119,7 +119,7 @@ pub(super) fn read_page(mut fields: Fields) -> Result<Page, Problem> {
         limit: fields.optional("limit", "1 to 20", count(1..=20))?.unwrap_or(10),
         offset: fields.optional("offset", "0 or more", count(0..=i64::MAX))?.unwrap_or(0),
     };
-    // Marked as required in the schema, which looks like a slip: taken where they are sent.
+    // The schema marks these as required, probably by mistake. Here they are optional.
     fields.optional("currency", "an ISO 4217 code", currency)?;
     fields.optional("entity_type", "one of the entity types", one_of(ENTITIES))?;
     fields.end()?;

@@ -1,4 +1,4 @@
-//! The statuses of payouts, and how they change (`crates/router/src/core/payouts.rs`).
+//! Lists the statuses of payouts and their changes (`crates/router/src/core/payouts.rs`).
 
 use time::OffsetDateTime;
 
@@ -23,7 +23,7 @@ pub(super) static WORDS: Words = Words {
         "requires_fulfillment",
         "requires_vendor_account_creation",
     ],
-    // The link's end is never written to the payout: `expired` is a word of the processor.
+    // Hyperswitch never writes the link's end to the payout: `expired` is a status of the processor.
     open: &[],
     expired: "expired",
     effect,
@@ -57,22 +57,22 @@ fn effect(link: &Link, change: LinkChange) -> Result<Effect, &'static str> {
         LinkChange::Fail if submitted || at_processor => Ok(Effect::to("failed")),
         LinkChange::Pay | LinkChange::Fail => Err("only a submitted payout is paid or fails"),
         LinkChange::Reopen => Err("a payout that failed cannot be claimed again"),
-        // The end of the link itself: nothing is written to the payout.
+        // The link ends, but nothing is written to the payout.
         LinkChange::Expire if status == OPEN => Ok(Effect::default()),
         LinkChange::Expire if at_processor => Ok(Effect::to("expired")),
         LinkChange::Expire => Err("only an open link, or a payout at the processor, expires"),
         LinkChange::Cancel if status == OPEN || submitted => Ok(Effect::to("cancelled")),
-        // The processor is asked and refuses.
+        // The processor declines the cancel.
         LinkChange::Cancel if at_processor => Ok(Effect::to("failed")),
         LinkChange::Cancel => Err("the payout is over"),
-        // After success only an administrator writes it.
+        // After success only an administrator writes this status.
         LinkChange::Reverse if at_processor || status == "success" => Ok(Effect::to("reversed")),
         LinkChange::Reverse => Err("no money went out"),
     }
 }
 
-/// Neither confirm nor cancel takes a lock, and confirm does not look at the link's end: a submission under way may
-/// overwrite `cancelled`.
+/// Submits a form after the end. Neither confirm nor cancel takes a lock, and confirm does not check the link's end.
+/// So a submission under way may overwrite `cancelled`.
 fn late_submit(link: &Link) -> Result<Effect, &'static str> {
     match link.status.as_str() {
         OPEN | "cancelled" => Ok(Effect::to("initiated")),

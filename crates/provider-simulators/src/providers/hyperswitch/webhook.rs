@@ -1,4 +1,5 @@
-//! Outgoing webhooks (`crates/router/src/core/webhooks/outgoing.rs`): the payout as GET shows it, signed by HMAC-SHA512.
+//! Sends outgoing webhooks (`crates/router/src/core/webhooks/outgoing.rs`): the payout as GET returns it, signed by
+//! HMAC-SHA512.
 //!
 //! Nothing is sent for a claim, for `pending`, or for the end of a link.
 
@@ -38,7 +39,7 @@ fn body(message: &Message<'_>) -> Value {
     })
 }
 
-/// Over the bytes of the body. No time is signed.
+/// Signs the bytes of the body. No time is signed.
 fn headers(signable: &Signable<'_>) -> Headers {
     let signature = hmac_hex(HMAC_SHA512, signable.secret(), &[signable.body]);
     Headers {

@@ -1,4 +1,4 @@
-//! RazorpayX payout links, as of <https://razorpay.com/docs/api/x/payout-links>.
+//! Simulates RazorpayX payout links, by <https://razorpay.com/docs/api/x/payout-links>.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -7,8 +7,8 @@
 //! | `POST /v1/payout-links/{id}/cancel` | the link, cancelled, while it is issued |
 //! | `GET /v1/payouts/{id}` | the payout of a claimed link: a `processed` link's `payout_id` names it |
 //!
-//! `X-Payout-Idempotency` is documented for payouts and not for links: it counts for nothing here. Contact types and
-//! purposes that one can make in the dashboard are not known to this simulator.
+//! `X-Payout-Idempotency` is documented for payouts and not for links, so the simulator ignores it. It does not know
+//! contact types and purposes that were created in the dashboard.
 
 mod reply;
 mod status;
@@ -36,14 +36,14 @@ pub struct RazorpayXSettings {
     pub key_id: String,
     /// The password of basic authentication.
     pub key_secret: String,
-    /// The account that is debited; no other is known.
+    /// The account that is debited. No other account exists.
     pub account_number: String,
-    /// Whether the expiry of links was enabled in the dashboard; without, `expire_by` is refused.
+    /// Whether the expiry of links is enabled in the dashboard. Without it `expire_by` is rejected.
     pub expiry: bool,
 }
 
 impl RazorpayXSettings {
-    /// With the account `7878780080316316` of the documentation, and with expiry.
+    /// Creates settings with the account `7878780080316316` of the documentation, and with expiry.
     pub fn new(key_id: impl Into<String>, key_secret: impl Into<String>) -> Self {
         Self {
             key_id: key_id.into(),
@@ -154,7 +154,7 @@ impl Api for RazorpayX {
     }
 }
 
-/// The fields that decide something.
+/// The fields that the simulator evaluates.
 struct Draft {
     account_number: String,
     amount: i64,
@@ -177,7 +177,7 @@ fn read_create(fields: &mut Fields) -> Result<Draft, Problem> {
     fields.optional("notes", "at most 15 pairs, values of 256 characters", pairs(15, 256, 256))?;
     let mut contact = fields.object("contact")?.ok_or_else(|| Problem::Missing("contact".into()))?;
     let known = contact.optional("id", "cont_ and 14 characters", contact_id)?;
-    // By its id alone: any other field is one too many then.
+    // A contact is given by its id alone: any further field is rejected then.
     if known.is_none() {
         contact.required("name", "3 to 50 of letters, digits, space and ’-_/().", name)?;
         let phone = contact.optional("contact", "a phone number", phone)?;

@@ -48,7 +48,7 @@ pub(super) fn view(link: &Link) -> Value {
     let contact = asked("contact");
     let suffix = link.id.trim_start_matches("poutlk_");
     let contact_id = contact["id"].as_str().map_or_else(|| format!("cont_{suffix}"), str::to_owned);
-    // Where the end was moved after the creation, what was asked for is not true any more.
+    // If the end was moved after the creation, the requested end no longer applies.
     let end = if link.moved_end { link.expires_at.map(seconds).into() } else { asked("expire_by") };
     let processed = link.payout().filter(|_| link.status == "processed");
     json!({
@@ -80,7 +80,7 @@ pub(super) fn view(link: &Link) -> Value {
     })
 }
 
-/// The payout behind a claimed link. It does not name the link.
+/// Writes the payout behind a claimed link. It does not name the link.
 pub(super) fn payout_view(link: &Link, payout: &Payout) -> Value {
     let asked = |name: &str| link.request.get(name).cloned().unwrap_or_default();
     let details = |reason: &str, description: &str, source: &str| json!({ "description": description, "source": source, "reason": reason });

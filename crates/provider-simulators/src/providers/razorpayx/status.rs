@@ -1,4 +1,4 @@
-//! The statuses of payout links and of the payouts behind them, and how they change.
+//! Lists the statuses of payout links and of the payouts behind them, and their changes.
 
 use uuid::Uuid;
 
@@ -28,7 +28,7 @@ fn effect(link: &Link, change: LinkChange) -> Result<Effect, &'static str> {
         LinkChange::Process => Err("RazorpayX has one status for claimed and under way: claim leads to it"),
         LinkChange::Pay if under_way => Ok(Effect::to("processed")),
         LinkChange::Pay => Err("only a link under way is paid"),
-        // The approver says no.
+        // The approver rejects the payout.
         LinkChange::Fail if status == "pending" => Ok(Effect::to("rejected")),
         LinkChange::Fail => Err("a payout that fails opens its link again: reopen"),
         LinkChange::Reopen if under_way => Ok(Effect::to("issued")),
@@ -37,7 +37,7 @@ fn effect(link: &Link, change: LinkChange) -> Result<Effect, &'static str> {
         LinkChange::Expire => Err("only an issued link expires"),
         LinkChange::Cancel if status == "issued" => Ok(Effect::to("cancelled")),
         LinkChange::Cancel => Err("only an issued link can be cancelled"),
-        // The link stays processed: only the payout says that the money came back.
+        // The link stays processed. Only the payout shows that the money came back.
         LinkChange::Reverse if link.payout().is_some_and(|payout| payout.status == "processed") => {
             Ok(Effect { status: None, payout: Some("reversed") })
         }
@@ -45,12 +45,12 @@ fn effect(link: &Link, change: LinkChange) -> Result<Effect, &'static str> {
     }
 }
 
-/// The payout's status.
+/// Returns the state of the payout.
 fn behind(status: &str) -> Option<Behind> {
     match status {
         "processing" | "queued" => Some(Behind { status: "processing", is_live: true, begins: true }),
         "processed" => Some(Behind { status: "processed", is_live: false, begins: true }),
-        // Open again after a claim.
+        // The link is open again after a claim.
         "issued" => Some(Behind { status: "failed", is_live: false, begins: false }),
         _ => None,
     }

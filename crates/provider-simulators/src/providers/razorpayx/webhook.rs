@@ -1,4 +1,4 @@
-//! Webhooks of the events `payout_link.*` and `payout.reversed`, signed by HMAC-SHA256.
+//! Sends webhooks of the events `payout_link.*` and `payout.reversed`, signed by HMAC-SHA256.
 
 use aws_lc_rs::hmac::HMAC_SHA256;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn events(before: Option<&Change>, change: &Change) -> Vec<&'static str> {
     }
     let event = match change.status.as_str() {
         "pending" => "payout_link.pending",
-        // Open again: the attempt to pay failed.
+        // The link is open again, because the payout failed.
         "issued" if matches!(status_before, Some("processing" | "queued")) => "payout_link.attempted",
         "issued" => "payout_link.issued",
         "processing" => "payout_link.processing",
@@ -50,7 +50,7 @@ fn body(message: &Message<'_>) -> Value {
     })
 }
 
-/// As in the samples: without `payout_id`, and `cancelled` where the link expired.
+/// Writes the link as in the samples: without `payout_id`, and `cancelled` if the link expired.
 fn link_entity(message: &Message<'_>) -> Value {
     let mut entity = view(message.link);
     if let Some(fields) = entity.as_object_mut() {
@@ -62,7 +62,7 @@ fn link_entity(message: &Message<'_>) -> Value {
     entity
 }
 
-/// Over the bytes of the body. No time is signed.
+/// Signs the bytes of the body. No time is signed.
 fn headers(signable: &Signable<'_>) -> Headers {
     let signature = hmac_hex(HMAC_SHA256, signable.secret(), &[signable.body]);
     Headers {

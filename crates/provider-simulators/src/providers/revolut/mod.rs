@@ -1,5 +1,5 @@
-//! Revolut Business payout links, as of its OpenAPI document (revolut-engineering/revolut-openapi `yaml/business.yaml`)
-//! and its guide on access tokens.
+//! Simulates Revolut Business payout links, by its OpenAPI document (revolut-engineering/revolut-openapi
+//! `yaml/business.yaml`) and its guide on access tokens.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -9,8 +9,8 @@
 //! | `POST /api/1.0/payout-links/{id}/cancel` | 204, while nobody has claimed it |
 //! | `GET /api/1.0/transaction/{id}` | the transaction of a claimed link: the link's `transaction_id` names it |
 //!
-//! The accounts that can be debited are [`ACCOUNTS`]. What the token endpoint answers to a bad request is not
-//! documented: here it is OAuth's own form (RFC 6749, 5.2).
+//! [`ACCOUNTS`] lists the accounts that can be debited. The answer of the token endpoint to a bad request is not
+//! documented. Here it has OAuth's own form (RFC 6749, 5.2).
 
 mod reply;
 mod status;
@@ -38,34 +38,35 @@ use crate::fault_server::{ErrorReply, Form, Reply};
 /// The account of the simulated Revolut.
 #[derive(Clone)]
 pub struct RevolutSettings {
-    /// The client that may ask for access tokens.
+    /// The client that may request access tokens.
     pub client: RevolutClient,
     /// The answer to a repeated request id.
     pub duplicates: Duplicates,
-    /// In the sandbox there are no cards.
+    /// Whether it is the sandbox, which has no cards.
     pub sandbox: bool,
-    /// A new link is active in the first answer already; else it is created, and active at the next look.
+    /// A new link is active in the first answer. Otherwise it is created first, and active at the next look-up.
     pub at_once: bool,
 }
 
 impl RevolutSettings {
-    /// A simulator that answers a repeated request with the first link.
+    /// Creates settings of a simulator that answers a repeated request with the first link.
     pub fn new(client: RevolutClient) -> Self {
         Self { client, duplicates: Duplicates::default(), sandbox: true, at_once: false }
     }
 }
 
-/// What a repeated `request_id` gets. For links that is not documented, so a client has to do with both.
+/// The answer to a repeated `request_id`. It is not documented for links, so a client must handle both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Duplicates {
-    /// 400, code 3020, as the documentation has it for transfers.
+    /// The error 400 with code 3020, as documented for transfers.
     #[default]
     ErrorReply,
-    /// 201 and the link as it is now; 3020 where the request is another.
+    /// Status 201 and the link as it is now; 3020 if the request is another.
     SameLink,
 }
 
-/// An account: its id, its currency, and the least and most of a link in minor units (£1 to £2,500 or the equivalent).
+/// An account: its id, its currency, and the minimum and maximum of a link in minor units (£1 to £2,500 or the
+/// equivalent).
 pub const ACCOUNTS: &[(&str, &str, i64, i64)] = &[
     ("5d6e7f80-1111-4222-8333-944455566601", "GBP", 100, 250_000),
     ("5d6e7f80-1111-4222-8333-944455566602", "EUR", 115, 287_500),
@@ -73,7 +74,7 @@ pub const ACCOUNTS: &[(&str, &str, i64, i64)] = &[
     ("5d6e7f80-1111-4222-8333-944455566604", "JPY", 190, 475_000),
 ];
 
-/// How far back a repeated `request_id` is recognised.
+/// The time in which a repeated `request_id` is recognized.
 const WINDOW: Duration = Duration::weeks(2);
 const MAX_PAGE: usize = 1_000;
 const DEFAULT_PAGE: usize = 100;
@@ -201,7 +202,7 @@ impl Api for Revolut {
     }
 }
 
-/// The fields that decide something.
+/// The fields that the simulator evaluates.
 struct Draft {
     request_id: String,
     account_id: String,
@@ -246,12 +247,12 @@ fn list(request: &Request) -> Result<Job, ErrorReply> {
     }))
 }
 
-/// A JSON number's own digits.
+/// Returns the digits of a JSON number as they were sent.
 fn decimal(value: &Value) -> Option<String> {
     value.as_number().map(ToString::to_string)
 }
 
-/// Of decimal text without an exponent; nothing where it has more digits than the currency.
+/// Converts decimal text without an exponent. Returns `None` if it has more digits than the currency.
 fn minor_units(amount: &str, currency: &str) -> Option<i64> {
     let exponent = usize::from(iso_currency::Currency::from_code(currency)?.exponent()?);
     let (whole, fraction) = amount.split_once('.').unwrap_or((amount, ""));
@@ -263,7 +264,7 @@ fn letters(value: &Value) -> Option<String> {
     text(3..=3)(value).filter(|code| code.bytes().all(|byte| byte.is_ascii_uppercase()))
 }
 
-/// ISO 8601, of those lengths that a link can have.
+/// Parses an ISO 8601 period of a length that a link can have.
 fn expiry_period(value: &Value) -> Option<Duration> {
     let period = value.as_str()?;
     let length = if let Some(days) = period.strip_prefix('P').and_then(|rest| rest.strip_suffix('D')) {

@@ -67,7 +67,7 @@ pub(super) fn view(link: &Link) -> Value {
     reply
 }
 
-/// Those that are not always there.
+/// Returns the fields that are not always present.
 fn sometimes(link: &Link, reason: Option<Value>, expiry: Option<Value>, fields: &mut Map<String, Value>) {
     let status = link.status.as_str();
     let claimed = link.payout().filter(|_| matches!(status, "processing" | "processed"));
@@ -77,7 +77,7 @@ fn sometimes(link: &Link, reason: Option<Value>, expiry: Option<Value>, fields: 
         ("expiry_date", expiry.filter(|_| status == "active")),
         ("transfer_reason_code", reason),
         ("counterparty_id", claimed.map(|transaction| transaction.recipient_id.clone().into())),
-        // Also of one that failed after its claim.
+        // A link that failed after its claim has a transaction too.
         ("transaction_id", link.payout().map(|transaction| transaction.id.clone().into())),
         ("cancellation_reason", by_revolut.then(|| "too_many_name_check_attempts".into())),
     ];
@@ -88,7 +88,7 @@ fn sometimes(link: &Link, reason: Option<Value>, expiry: Option<Value>, fields: 
     }
 }
 
-/// A time as it is written: a client that pages by it must not meet the same link again.
+/// Rounds a time as it is written, so that a client that pages by it does not get the same link again.
 pub(super) fn microseconds(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_microsecond(at.microsecond()).unwrap_or(at)
 }
@@ -97,7 +97,7 @@ pub(super) fn timestamp(at: OffsetDateTime) -> String {
     at.format(TIMESTAMP).unwrap_or_default()
 }
 
-/// The transaction behind a claimed link. It names neither the link nor the link's `request_id`.
+/// Writes the transaction behind a claimed link. It names neither the link nor the link's `request_id`.
 pub(super) fn transaction_view(link: &Link, transaction: &Payout) -> Value {
     let asked = |name: &str| link.request.get(name).cloned().unwrap_or_default();
     let amount: Value = serde_json::from_str(&format!("-{}", link.amount)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The states of payout links and of the transactions behind them, and how they change.
+//! Lists the states of payout links and of the transactions behind them, and their changes.
 
 use uuid::Uuid;
 
@@ -28,7 +28,7 @@ fn effect(link: &Link, change: LinkChange) -> Result<Effect, &'static str> {
         LinkChange::Claim if status == "active" => Ok(Effect::to("processing")),
         LinkChange::Claim => Err("only an active link can be claimed"),
         LinkChange::Process => Err("Revolut has one state for claimed and under way: claim leads to it"),
-        // The official example goes from active to processed at once.
+        // The official example goes from active to processed directly.
         LinkChange::Pay if matches!(status, "active" | "processing") => Ok(Effect::to("processed")),
         LinkChange::Pay => Err("only an active link, or one under way, is paid"),
         LinkChange::Fail if unclaimed || status == "processing" => Ok(Effect::to("failed")),
@@ -38,7 +38,7 @@ fn effect(link: &Link, change: LinkChange) -> Result<Effect, &'static str> {
         LinkChange::Expire => Err("only an unclaimed link expires"),
         LinkChange::Cancel if unclaimed => Ok(Effect::to("cancelled")),
         LinkChange::Cancel => Err("a link that is claimed or over cannot be cancelled"),
-        // No state of the link says that the money came back: the transaction does.
+        // No state of a link shows that the money came back. The transaction does.
         LinkChange::Reverse if link.payout().is_some_and(|transaction| transaction.status == "completed") => {
             Ok(Effect { status: None, payout: Some("reverted") })
         }
@@ -46,7 +46,7 @@ fn effect(link: &Link, change: LinkChange) -> Result<Effect, &'static str> {
     }
 }
 
-/// The transaction's state.
+/// Returns the state of the transaction.
 fn behind(state: &str) -> Option<Behind> {
     match state {
         "processing" => Some(Behind { status: "pending", is_live: true, begins: true }),

@@ -1,7 +1,8 @@
-//! Revolut's access tokens: given for a refresh token and an assertion that the client signed, valid for a while.
+//! Issues Revolut's access tokens for a refresh token and an assertion that the client signed. They are valid for a
+//! while.
 //!
-//! The assertion is a JWT (RFC 7519) of RS256: `iss` the domain of the redirect URI, `sub` the client's id, `aud`
-//! `https://revolut.com`, `exp` ahead.
+//! The assertion is a JWT (RFC 7519) of RS256: `iss` is the domain of the redirect URI, `sub` the client's id, `aud`
+//! `https://revolut.com`, and `exp` in the future.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,34 +20,34 @@ use uuid::Uuid;
 use super::super::api::{Job, Request, same};
 use crate::fault_server::{ErrorReply, Reply};
 
-/// 40 minutes, less a second as the documentation's example has it.
+/// The lifetime of an access token: 40 minutes less a second, as in the documentation's example.
 pub const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(2399);
 
 const AUDIENCE: &str = "https://revolut.com";
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// By what the client is known.
+/// The data by which a client is known.
 #[derive(Clone)]
 pub struct RevolutClient {
     /// The client's id, the `sub` of its assertion.
     pub client_id: String,
     /// The domain of the redirect URI.
     pub issuer: String,
-    /// The token that access tokens are given for.
+    /// The token for which access tokens are issued.
     pub refresh_token: String,
-    /// Of the certificate that was uploaded: an RSA public key, DER (X.509 or PKCS#1).
+    /// The public key of the uploaded certificate: RSA, DER (X.509 or PKCS#1).
     pub public_key: Vec<u8>,
-    /// How long an access token is accepted.
+    /// The time in which an access token is accepted.
     pub access_token_lifetime: Duration,
-    /// One that is always good, as a job may bring its own.
+    /// An access token that never expires, such as a job may bring.
     pub access_token: Option<String>,
 }
 
-/// A lifetime may be longer than a clock can count.
+/// Limits a lifetime, which may be longer than a clock can count.
 const MAX_LIFETIME: Duration = Duration::from_hours(365 * 24);
 
 impl RevolutClient {
-    /// A public key in PEM, as `openssl rsa -pubout` writes it.
+    /// Reads a public key in PEM, as `openssl rsa -pubout` writes it.
     pub fn public_key_from_pem(pem: &str) -> Option<Vec<u8>> {
         let (_, rest) = pem.split_once("-----BEGIN PUBLIC KEY-----")?;
         let (text, _) = rest.split_once("-----END PUBLIC KEY-----")?;
@@ -56,7 +57,7 @@ impl RevolutClient {
 
 pub(super) struct Tokens {
     client: RevolutClient,
-    /// Each with its end.
+    /// The issued tokens, each with its end.
     given: Mutex<HashMap<String, Instant>>,
 }
 
@@ -70,12 +71,12 @@ impl Tokens {
         always || self.given().get(token).is_some_and(|end| Instant::now() < *end)
     }
 
-    /// From now on none that was given is good.
+    /// Invalidates all issued tokens.
     pub(super) fn forget(&self) {
         self.given().clear();
     }
 
-    /// A token, made now: an answer that is lost leaves it good all the same.
+    /// Issues a token. It stays valid even if the answer is lost.
     pub(super) fn grant(&self, request: &Request) -> Result<Job, ErrorReply> {
         self.check(request)?;
         let token = format!("oa_stand_in_{}", Uuid::new_v4().simple());

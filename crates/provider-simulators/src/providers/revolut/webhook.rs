@@ -1,4 +1,4 @@
-//! Webhooks of version 2, of an endpoint that named `PayoutLinkCreated`, `PayoutLinkStateChanged` and
+//! Sends webhooks of version 2 to an endpoint that subscribed to `PayoutLinkCreated`, `PayoutLinkStateChanged` and
 //! `TransactionStateChanged`.
 
 use aws_lc_rs::hmac::HMAC_SHA256;
@@ -33,7 +33,7 @@ fn body(message: &Message<'_>) -> Value {
     let data = match *event {
         TRANSACTION => json!({
             "id": link.payout().map(|transaction| &transaction.id),
-            // Not documented for links: it is not the link's.
+            // This field is not documented for links, so it is not the link's `request_id`.
             "request_id": Uuid::new_v4(),
             "old_state": before.and_then(|before| before.payout_status.as_ref()),
             "new_state": change.payout_status,
@@ -49,7 +49,8 @@ fn body(message: &Message<'_>) -> Value {
     json!({ "event": event, "timestamp": timestamp(*at), "data": data })
 }
 
-/// `v1`, the time of this delivery in milliseconds and the body, joined by dots; one signature for each secret.
+/// Signs `v1`, the time of this delivery in milliseconds and the body, joined by dots. Each secret makes one
+/// signature.
 fn headers(signable: &Signable<'_>) -> Headers {
     let timestamp = (signable.at.unix_timestamp_nanos() / 1_000_000).to_string();
     let sign = |secret: &String| {

@@ -1,13 +1,13 @@
-//! Xendit's payout links (Indonesia), as of <https://docs.xendit.co/docs/integration-payout-links>.
+//! Simulates Xendit's payout links (Indonesia), by <https://docs.xendit.co/docs/integration-payout-links>.
 //!
 //! | request | answer |
 //! | --- | --- |
 //! | `POST /payouts` | 200, the payout; `DUPLICATE_PAYOUT_ERROR` for an `external_id` that is taken, without the payout |
-//! | `GET /payouts/{id}` | the payout; there is no way to ask by `external_id` |
+//! | `GET /payouts/{id}` | the payout; there is no look-up by `external_id` |
 //! | `POST /payouts/{id}/void` | the payout, voided, while it is pending |
 //!
-//! The page does not say with which statuses errors come: a duplicate is 400 here, and a client should look at the
-//! code. Bodies are JSON or a form. `external_id` is unique for each account, `for-user-id` naming a sub-account.
+//! The page does not document the HTTP statuses of errors: a duplicate is 400 here, and a client should read the
+//! code. Bodies are JSON or a form. `external_id` is unique for each account; `for-user-id` names a sub-account.
 
 mod status;
 mod webhook;
@@ -32,14 +32,14 @@ use crate::fault_server::{ErrorReply, Form, Reply};
 /// The account of the simulated Xendit.
 #[derive(Clone)]
 pub struct XenditSettings {
-    /// The user of Basic authentication; its password is empty.
+    /// The user name of basic authentication. The password is empty.
     pub secret_key: String,
-    /// The fund balance in rupiah: a payout that asks for more is refused.
+    /// The fund balance in rupiah. A payout that asks for more is declined.
     pub balance: i64,
 }
 
 impl XenditSettings {
-    /// With a balance that is always enough.
+    /// Creates settings with a balance that is always enough.
     pub fn new(secret_key: impl Into<String>) -> Self {
         Self { secret_key: secret_key.into(), balance: i64::MAX }
     }
@@ -192,7 +192,7 @@ fn read_create(fields: &mut Fields) -> Result<Draft, Problem> {
     Ok(draft)
 }
 
-/// JSON, or a form as in the documentation's sample.
+/// Reads JSON, or a form as in the documentation's sample.
 fn read_body(request: &Request) -> Result<Fields, ErrorReply> {
     match request.content_type().as_deref() {
         Some("application/json") => Fields::of_json(&request.body).map_err(wrong),
@@ -205,7 +205,7 @@ fn read_body(request: &Request) -> Result<Fields, ErrorReply> {
     }
 }
 
-/// A form has nothing but strings.
+/// Converts a field of a form, which has only strings.
 fn typed(name: String, value: String) -> (String, Value) {
     match value.parse::<i64>() {
         Ok(number) if name == "amount" => (name, number.into()),

@@ -1,11 +1,11 @@
-//! The statuses of payouts, in all dialects, and how they change.
+//! Lists the statuses of payouts, in all versions of the documentation, and their changes.
 
 use super::super::link::{Effect, Link, Words, no_late_submit, no_payout_ids, nothing_behind};
 use crate::link_change::LinkChange;
 
 pub(super) static WORDS: Words = Words {
     stages: &["PENDING"],
-    // With those of the older API, of the webhook page and of the newer dialect.
+    // These include the statuses of the older API, of the webhook page and of the newer documentation.
     all: &[
         "PENDING",
         "ISSUED",
@@ -29,7 +29,7 @@ pub(super) static WORDS: Words = Words {
     payout_ids: no_payout_ids,
 };
 
-/// In the words of the documentation of April 2026.
+/// Returns the effect of a change, with the statuses of the documentation of April 2026.
 fn effect(link: &Link, change: LinkChange) -> Result<Effect, &'static str> {
     let status = link.status.as_str();
     let open = WORDS.open.contains(&status);
@@ -40,7 +40,7 @@ fn effect(link: &Link, change: LinkChange) -> Result<Effect, &'static str> {
         LinkChange::Process => Err("Xendit has one status for claimed and under way: claim leads to it"),
         LinkChange::Pay if claimed => Ok(Effect::to("COMPLETED")),
         LinkChange::Pay => Err("only a claimed payout is paid"),
-        // The bank fails, or before a claim the third wrong password.
+        // The bank fails, or the recipient enters a third wrong password before a claim.
         LinkChange::Fail if open || claimed => Ok(Effect::to("FAILED")),
         LinkChange::Fail => Err("it is over"),
         LinkChange::Reopen => Err("Xendit does not open a payout again"),

@@ -1,6 +1,6 @@
-//! Callbacks of the two events that are documented for links: a fixed token, no signature and no time.
+//! Sends the callbacks of the two events that are documented for links: a fixed token, no signature and no time.
 //!
-//! Nothing is documented for a claim, a void, an expiry, or money that came back: nothing is sent for them.
+//! For a claim, a void, an expiry, or money that came back nothing is documented, so nothing is sent.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn events(before: Option<&Change>, change: &Change) -> Vec<&'static str> {
     }
 }
 
-/// The flat form of older receivers. The event has no name in it.
+/// Writes the flat form of older receivers. It does not name the event.
 fn body(message: &Message<'_>) -> Value {
     let link = message.link;
     let mut body = json!({

@@ -1,4 +1,4 @@
--- All of it told, or a webhook left whose next try is an hour away.
+-- Delivers all events, or publishes them and leaves webhooks whose next attempt is an hour away.
 UPDATE events SET
     published_at = now(), webhook_attempts = 1, holder = NULL,
     webhook_state = CASE WHEN $1 THEN 'pending' ELSE 'delivered' END,
