@@ -40,6 +40,8 @@ pub const JOBS: &str = "payout_links.create";
 const UNROUTED: &str = "payout_links.results.unrouted";
 const DEAD: &str = "payout_links.create.dead";
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A consumer without a delivery for this time is replaced.
+const FORGOTTEN: Duration = Duration::from_secs(20);
 
 /// The received messages, and an index of them for the run itself.
 #[derive(Default)]
@@ -270,31 +272,48 @@ impl Upstream {
 
     async fn listen_once(&self, queue: &str, first: usize, secrets: &Secrets) -> Result<(), lapin::Error> {
         let connection = self.connect(first).await?;
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(200, BasicQosOptions::default()).await?;
-        let options = BasicConsumeOptions::default();
-        let mut consumer =
-            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+        let consuming = async {
+            let channel = connection.create_channel().await?;
+            channel.basic_qos(200, BasicQosOptions::default()).await?;
+            let options = BasicConsumeOptions::default();
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+        };
+        let Ok(consumer) = timeout(PATIENCE, consuming).await else { return Ok(()) };
+        let mut consumer = consumer?;
         let mut stop = self.stop.subscribe();
         loop {
+            // RabbitMQ 3.10 forgets a consumer now and then when the queue's leader dies. A new one gets its messages.
             let delivery = tokio::select! {
-                delivery = consumer.next() => delivery,
+                delivery = timeout(FORGOTTEN, consumer.next()) => delivery,
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
             };
-            let Some(delivery) = delivery else { return Ok(()) };
+            let Ok(Some(delivery)) = delivery else { return Ok(()) };
             let delivery = delivery?;
             self.inbox.lock().unwrap().record(queue, &delivery, secrets);
-            delivery.acker.ack(BasicAckOptions::default()).await?;
+            match timeout(PATIENCE, delivery.acker.ack(BasicAckOptions::default())).await {
+                Ok(acknowledged) => acknowledged?,
+                Err(_) => return Ok(()),
+            };
         }
     }
 
     /// Returns the number of messages that are ready for the workers, or `None` if no node answers.
     pub async fn waiting(&self) -> Option<u32> {
+        self.ready(JOBS).await
+    }
+
+    /// Returns whether every result and reply has been received, as far as RabbitMQ says.
+    pub async fn has_received_all(&self) -> bool {
+        self.ready(RESULTS).await == Some(0) && self.ready(REPLIES).await == Some(0)
+    }
+
+    /// Returns the number of ready messages of a queue.
+    async fn ready(&self, queue: &str) -> Option<u32> {
         let count = async {
             let connection = self.connect(0).await.ok()?;
             let channel = connection.create_channel().await.ok()?;
             let options = QueueDeclareOptions { passive: true, ..Default::default() };
-            let queue = channel.queue_declare(JOBS.into(), options, FieldTable::default()).await.ok()?;
+            let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await.ok()?;
             let _ = connection.close(200, "counted".into()).await;
             Some(queue.message_count())
         };

@@ -78,6 +78,7 @@ pub async fn quiet(env: &TestEnv) -> Option<Duration> {
             && is_still
             && Recipients::unannounced(env).is_empty()
             && env.upstream.waiting().await == Some(0)
+            && env.upstream.has_received_all().await
     };
     let patience = if env.variant.is_some() { PATIENCE_WITH_BACKLOG } else { PATIENCE };
     let quiet = until("quiet", patience, is_quiet).await;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::Executor;
 
 use crate::support::{
-    Setup, TestEnv, accept, claim, claim_events, created, eventually, job, pool_of_one, store,
+    Setup, TestEnv, accept, accept_of, claim, claim_events, created, eventually, job, pool_of_one, store,
     submit_parked_of,
 };
 
@@ -43,9 +43,9 @@ const WAITING_EVENTS: &str = "
         gen_random_uuid(), p.id, 'payout_link.created', now(), 'https://merchant.example/' || merchant, 'pending',
         now() - overdue, now() - overdue, priority, merchant
     FROM payout_links p
-    CROSS JOIN (VALUES
+    JOIN (VALUES
         ('large', 2, interval '3 hours', 3000), ('small', 2, interval '1 minute', 3), ('instant', 0, interval '1 second', 2)
-    ) AS of (merchant, priority, overdue, count)
+    ) AS of (merchant, priority, overdue, count) ON of.merchant = p.merchant_id
     CROSS JOIN LATERAL generate_series(1, of.count)";
 
 #[tokio::test]
@@ -65,6 +65,11 @@ async fn waiting_events_are_claimed_by_priority_and_in_turns_of_the_merchants() 
     let later = Duration::from_secs(3_600);
     store.delivered(&event, postponed(later)).await.unwrap();
     assert_eq!(turn().await, Some((2, String::new())));
+    for merchant in ["large", "small", "instant"] {
+        let mut link = accept_of(&store, merchant, "po_1").await;
+        let content = created(&mut link, "plink_1");
+        store.conclude(link, content).await.unwrap();
+    }
     // and a merchant with three thousand, one with three, and one with two of instant payouts.
     env.pool.execute(WAITING_EVENTS).await.unwrap();
     // When some are claimed,

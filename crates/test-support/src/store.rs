@@ -95,7 +95,12 @@ pub async fn claim_events(store: &Store, limit: usize) -> Vec<Result<Box<DueEven
 
 /// Accepts the usual job with this identifier, and returns its claimed record.
 pub async fn accept(store: &Store, id: &str) -> Box<OpenLink> {
-    match submit(store, id).await {
+    accept_of(store, "", id).await
+}
+
+/// Accepts a new job of this merchant.
+pub async fn accept_of(store: &Store, merchant_id: &str, id: &str) -> Box<OpenLink> {
+    match submit_with(store, merchant_id, id, Hold::BeginCall).await {
         Accepted::New(link) => link,
         _ => panic!("not new"),
     }
