@@ -19,7 +19,7 @@ fn the_how_to_pages_show_the_examples_to_the_letter() {
     }
 }
 
-/// What the program prints for `--help`, or for a command's.
+/// Returns the output of `--help`, of the program or of a command.
 fn help(command: &[&str]) -> String {
     let program = env!("CARGO_BIN_EXE_payout-link-worker");
     let output = std::process::Command::new(program).args(command).arg("--help").output().unwrap();

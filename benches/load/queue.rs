@@ -141,5 +141,5 @@ impl Upstream {
 
 pub async fn confirmed(confirm: lapin::PublisherConfirm) {
     let confirmation = confirm.await.unwrap();
-    assert!(confirmation.is_ack(), "the broker did not take a job: {confirmation:?}");
+    assert!(confirmation.is_ack(), "the broker did not accept a job: {confirmation:?}");
 }

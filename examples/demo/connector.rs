@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{expect, shown, stage::Stage, stay_up, title};
 
-/// What a kind needs to be shown.
+/// The data that a demo of a connector kind needs.
 struct Shown {
     kind: &'static str,
     provider: Provider,

@@ -139,7 +139,7 @@ pub async fn errors_are_judged(description: &Description) {
     assert!(tested.simulator.ledger().links.is_empty());
 }
 
-pub async fn what_may_have_been_carried_out_is_in_doubt(description: &Description) {
+pub async fn a_call_that_may_have_been_carried_out_is_unknown(description: &Description) {
     let tested = Tested::start(description).await;
     let faults = [
         Fault::Reset,
@@ -168,7 +168,7 @@ pub async fn what_may_have_been_carried_out_is_in_doubt(description: &Descriptio
     tested.created(&description.job("po_slow")).await;
 }
 
-pub async fn what_never_left_is_not_sent(description: &Description) {
+pub async fn a_request_that_never_left_is_not_sent(description: &Description) {
     for nobody in ["http://127.0.0.1:1", "http://nobody.invalid"] {
         let tested = Tested::calling(nobody, description).await;
         let outcome = tested.create(&description.job("po_1")).await;
@@ -226,7 +226,7 @@ pub async fn a_repeat_makes_no_second_link(description: &Description) {
     }
 }
 
-pub async fn what_was_never_made_is_not_there(description: &Description) {
+pub async fn a_payout_that_was_never_created_is_not_found(description: &Description) {
     if description.asks.is_none() {
         return;
     }
@@ -279,7 +279,7 @@ pub async fn the_jobs_own_credential_goes_first(description: &Description) {
     assert_eq!(name(&outcome), "declined", "{outcome:?}");
 }
 
-pub async fn a_link_is_taken_back(description: &Description) {
+pub async fn a_link_is_cancelled(description: &Description) {
     let tested = Tested::start(description).await;
     let job = description.job("po_1");
     let link = tested.created(&job).await;

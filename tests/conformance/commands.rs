@@ -58,7 +58,7 @@ pub async fn check_tries_each_account(description: &Description) {
     assert!(!said.contains("canary") && !said.contains("PRIVATE KEY"), "{said}");
 }
 
-pub async fn cancel_takes_a_link_back(description: &Description) {
+pub async fn cancel_cancels_a_link(description: &Description) {
     // Given a link that nobody has claimed,
     let (env, simulator) = env(description).await;
     let _worker = env.start_worker().await;

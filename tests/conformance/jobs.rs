@@ -40,7 +40,7 @@ pub async fn every_amount_keeps_its_digits(description: &Description) {
     assert!(seen > 0);
 }
 
-pub async fn what_is_missing_is_named(description: &Description) {
+pub async fn missing_fields_and_settings_are_named(description: &Description) {
     let tested = Tested::start(description).await;
     assert_eq!(rejected(&tested, &description.json("po_1")), None);
     for (pointer, field) in description.required {
@@ -56,7 +56,7 @@ pub async fn what_is_missing_is_named(description: &Description) {
     }
 }
 
-pub async fn what_it_cannot_do_is_refused(description: &Description) {
+pub async fn an_unsupported_job_is_rejected(description: &Description) {
     let tested = Tested::start(description).await;
     let currency = description.job("po_1").amount.currency.as_str();
     let other = if currency == "USD" { "\"EUR\"" } else { "\"USD\"" };

@@ -17,15 +17,15 @@ macro_rules! conformance {
             answers::every_status_has_its_meaning
             answers::a_link_that_is_not_there_yet_is_asked_for
             answers::errors_are_judged
-            answers::what_may_have_been_carried_out_is_in_doubt
-            answers::what_never_left_is_not_sent
+            answers::a_call_that_may_have_been_carried_out_is_unknown
+            answers::a_request_that_never_left_is_not_sent
             answers::a_question_without_an_answer_settles_nothing
             answers::a_repeat_makes_no_second_link
-            answers::what_was_never_made_is_not_there
+            answers::a_payout_that_was_never_created_is_not_found
             answers::a_wait_is_the_providers
             answers::credentials_are_tried
             answers::the_jobs_own_credential_goes_first
-            answers::a_link_is_taken_back
+            answers::a_link_is_cancelled
             follow::every_status_is_reported
             follow::a_link_is_followed_until_its_money_comes_back
             follow::a_payout_that_fails_is_reported
@@ -36,18 +36,18 @@ macro_rules! conformance {
             follow::webhooks_of_the_provider_name_their_link
             follow::webhooks_without_the_providers_proof_are_refused
             jobs::every_amount_keeps_its_digits
-            jobs::what_is_missing_is_named
-            jobs::what_it_cannot_do_is_refused
+            jobs::missing_fields_and_settings_are_named
+            jobs::an_unsupported_job_is_rejected
             jobs::feature_data_has_known_keys_alone
             worker::lost_answers_end_as_the_rule_says
             worker::a_refusal_is_reported_with_the_providers_words
             worker::a_limit_is_waited_for
             worker::repeated_jobs_make_one_link
             worker::a_claimed_link_is_followed_until_it_is_paid
-            worker::a_link_that_takes_its_time_takes_no_slot
+            worker::a_link_that_takes_its_time_takes_no_permit
             worker::secrets_are_nowhere
             commands::check_tries_each_account
-            commands::cancel_takes_a_link_back
+            commands::cancel_cancels_a_link
             commands::connectors_says_what_an_account_needs
         }
     };

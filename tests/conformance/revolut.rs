@@ -171,7 +171,7 @@ async fn a_refresh_that_fails_early_leaves_the_token_in_use() {
 
 /// Checks that without a token the outcome is known: nothing was sent.
 #[tokio::test]
-async fn a_token_that_is_not_given_is_no_doubt() {
+async fn a_token_that_is_not_issued_leaves_no_unknown_outcome() {
     let tested = tested(at_once(client())).await;
     for fault in [Fault::Reset, Fault::Silence, Fault::Close] {
         tested.simulator.inject_fault(FaultRule::new(fault.clone()).on(Operation::Token));

@@ -109,7 +109,7 @@ pub async fn repeated_jobs_make_one_link(description: &Description) {
     assert_eq!(idempotency_key("", "po_1").len(), 32);
 }
 
-pub async fn a_link_that_takes_its_time_takes_no_slot(description: &Description) {
+pub async fn a_link_that_takes_its_time_takes_no_permit(description: &Description) {
     let underway = description.statuses.iter().find(|(_, became)| *became == Became::Underway);
     let Some((underway, _)) = underway else { return };
     let ready = description.statuses[0].0;

@@ -1,4 +1,4 @@
-//! Open records, and a configuration that names another account, or no longer their connector.
+//! Tests open records after the configuration names another account, or no longer has their connector.
 
 use provider_simulators::sandbox::{Fault, FaultRule, Idempotency, Sandbox, Settings};
 use serde_json::Value;
@@ -6,9 +6,9 @@ use serde_json::Value;
 use crate::support::{Setup, TOKEN, TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_been_made_in_one_account_is_not_made_in_another() {
+async fn a_link_that_may_exist_in_one_account_is_not_created_in_another() {
     for connector in ["sandbox", "asked"] {
-        // Given a call that made a link, whose answer was lost with its worker,
+        // Given a call that created a link, but whose answer was lost with its worker,
         let mut env = Setup::default().short_leases().build().await;
         let mut first = env.start_worker().await;
         let call = env.provider.hold_next_answer();
@@ -16,11 +16,11 @@ async fn what_may_have_been_made_in_one_account_is_not_made_in_another() {
         call.arrived().await;
         first.kill();
         call.release();
-        // when the connector is pointed at another account,
+        // when the connector's section names another account,
         let another = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
         env.set(&format!("connectors.{connector}.url"), another.url());
         let _second = env.start_worker().await;
-        // then nothing is called or believed there, and the outcome is unknown.
+        // then nothing is called there, no look-up there counts, and the outcome is unknown.
         let result = env.result_of("po_1").await;
         assert_eq!(result.error_code().as_deref(), Some("OUTCOME_UNKNOWN"), "{connector}");
         assert_eq!(env.provider.ledger().links.len(), 1);
@@ -39,7 +39,7 @@ async fn records_of_an_earlier_version_are_settled_as_before() {
     first.kill();
     call.release();
     sqlx::query("UPDATE payout_links SET account = NULL").execute(&env.pool).await.unwrap();
-    // It does not say which account it called; the name in the section changes nothing then.
+    // This record does not store an account, so the account name in the section changes nothing.
     env.set("connectors.asked.account", "acme");
     let _second = env.start_worker().await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
@@ -55,7 +55,7 @@ async fn a_credential_may_rotate_where_the_account_has_a_name() {
     call.arrived().await;
     first.kill();
     call.release();
-    // The sandbox takes one token alone: the job is looked up once that is back.
+    // The sandbox accepts only one token: the look-up succeeds once that token is back.
     env.set("connectors.asked.token", "another token");
     let second = env.start_worker().await;
     second.says("\"outcome\":\"unanswered\"").await;
@@ -66,7 +66,7 @@ async fn a_credential_may_rotate_where_the_account_has_a_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn open_records_that_the_configuration_cannot_settle_are_said() {
+async fn open_records_that_the_configuration_cannot_resolve_are_reported() {
     // Given open records that were called,
     let mut env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let worker = env.start_worker().await;
@@ -78,12 +78,12 @@ async fn open_records_that_the_configuration_cannot_settle_are_said() {
     }
     worker.stop().await;
     assert!(env.run(&["check"]).status.success());
-    // when one connector names another account, and the other's has another name,
+    // when one connector's section names another account, and the other section has another name,
     env.set("connectors.asked.account", "another");
     env.set("jobs.default_connector", "mute");
     let renamed = "UPDATE payout_links SET connector = 'renamed' WHERE connector = 'sandbox'";
     sqlx::query(renamed).execute(&env.pool).await.unwrap();
-    // then `check` says so,
+    // then `check` reports it,
     let check = env.run(&["check"]);
     let said = String::from_utf8(check.stdout).unwrap();
     assert!(!check.status.success(), "{said}");
@@ -93,7 +93,7 @@ async fn open_records_that_the_configuration_cannot_settle_are_said() {
     ] {
         assert!(said.contains(problem), "{said}");
     }
-    // and a worker, when it starts, in its metrics and beside its readiness.
+    // and a worker reports it at its start, in its metrics and in its readiness.
     let worker = env.start_worker().await;
     worker.says("jobs.default_connector has changed").await;
     let url = worker.health_url().await;
@@ -124,7 +124,7 @@ async fn deployments_with_names_share_no_keys_and_a_name_is_fixed_once_there_are
         assert_eq!(deployment.result_of("po_1").await.kind(), "payout_link.created");
     }
     assert_eq!(env.provider.ledger().links.len(), 2);
-    // A name that changes would change the keys of records that are there: the start is refused.
+    // Another deployment name would change the keys of existing records, so the worker does not start.
     worker.stop().await;
     for (deployment, name) in [(&mut env, ""), (&mut other, "staging")] {
         deployment.set("worker.deployment", name);

@@ -1,7 +1,7 @@
-//! Where webhooks go, and where they do not: DNS that lies, and every spelling of an address.
+//! Tests which addresses webhooks are sent to, with DNS answers that lie and every spelling of an address.
 //!
-//! 127.0.0.2 is excepted and stands for a public address; 127.0.0.1 is not, and a server there takes down the client that
-//! connects.
+//! 127.0.0.2 is allowed and represents a public address. 127.0.0.1 is not allowed, and a server there counts the
+//! clients that connect.
 
 use std::sync::{
     Arc,
@@ -17,9 +17,9 @@ use crate::support::{Answer, Dns, Setup, TestEnv, Worker, addresses, job};
 
 struct Scene {
     env: TestEnv,
-    /// At 127.0.0.2.
+    /// The merchant, at 127.0.0.2.
     merchant: Receiver,
-    /// On the same port of 127.0.0.1, where nobody may come.
+    /// Connections to the same port of 127.0.0.1, which is not allowed.
     trespassers: Arc<AtomicUsize>,
     port: u16,
     dns: Dns,
@@ -31,7 +31,7 @@ impl Scene {
         let (inside, port, merchant) = loop {
             let inside = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = inside.local_addr().unwrap().port();
-            // Somebody may have that port at the other address.
+            // Another process may use that port at the other address.
             if let Ok(merchant) = Receiver::listen(([127, 0, 0, 2], port).into(), &[]).await {
                 break (inside, port, merchant);
             }
@@ -57,7 +57,7 @@ impl Scene {
         self.env.start_worker().await
     }
 
-    /// Lets a webhook go to this host, and waits for what becomes of it.
+    /// Sends a webhook to this host, and waits for its outcome.
     async fn post_to(&self, host: &str) -> Value {
         let url = format!("http://{host}:{}/webhooks", self.port);
         self.env.publish(job(host).with("webhook_url", json!(url))).await;
@@ -79,17 +79,17 @@ impl Scene {
 
 const NOT_PUBLIC: &str = "does not resolve to a public address";
 
-/// Rebinding: the address that was checked is the one that is connected to, at the first post and at the next.
+/// Checks DNS rebinding: the worker connects to the address that it checked, at the first attempt and at the next.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_turns_inwards_is_not_followed_there() {
-    // Given a name that is public for the first question, and private for the next,
+    // Given a name that resolves to a public address first, and to a private one next,
     let scene =
         Scene::new(|_, before| addresses(&[if before == 0 { "127.0.0.2" } else { "127.0.0.1" }])).await;
     let _worker = scene.start_worker().await;
-    // then a post that needs one look only arrives, and there was only one,
+    // then a webhook that needs one resolution arrives, and there was only one,
     scene.arrives("once.example.com").await;
     assert_eq!(scene.dns.asked("once.example.com"), 1);
-    // and one that has to be repeated arrives nowhere the second time.
+    // and a webhook that has to be sent again arrives nowhere the second time.
     scene.merchant.inject_fault(Fault::Close);
     scene.is_not_posted_to("twice.example.com", NOT_PUBLIC).await;
     assert!(scene.dns.asked("twice.example.com") >= 2);
@@ -104,7 +104,7 @@ async fn of_a_mixed_answer_the_public_addresses_count() {
     .await;
     let _worker = scene.start_worker().await;
     scene.arrives("mixed.example.com").await;
-    // An IPv4 address in IPv6's clothes is what it is.
+    // An IPv4 address that is mapped to IPv6 is judged as IPv4.
     scene.arrives("mapped.example.com").await;
     assert_eq!(scene.trespassers.load(Ordering::SeqCst), 0);
 }
@@ -118,7 +118,7 @@ async fn aliases_are_followed_to_what_they_come_to() {
         "local.example.com" => Answer::Aliases(vec!["localhost".into()], vec!["127.0.0.1".parse().unwrap()]),
         "ends.example.com" => Answer::Aliases(chain(1), vec![]),
         link if link.starts_with("link") => addresses(&[]),
-        // Wherever one looks, one alias further.
+        // Every name is an alias of another one.
         _ => Answer::Aliases(vec![format!("{}{}", 'x', &name[..name.len().min(40)])], vec![]),
     })
     .await;
@@ -130,7 +130,7 @@ async fn aliases_are_followed_to_what_they_come_to() {
     scene.is_not_posted_to("endless.example.com", "could not connect").await;
 }
 
-/// More than a datagram holds, and more than anybody would try.
+/// Checks more records than a datagram holds and than a client would try.
 #[tokio::test(flavor = "multi_thread")]
 async fn very_many_records_are_looked_through_and_few_are_tried() {
     let inside = || (0..1500).map(|number| format!("10.9.{}.{}", number / 250, number % 250));
@@ -147,7 +147,7 @@ async fn very_many_records_are_looked_through_and_few_are_tried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_do_not_resolve_end_within_their_time_and_hold_up_nobody() {
+async fn names_that_do_not_resolve_end_in_time_and_delay_no_other() {
     let scene = Scene::new(|name, _| match name.split('.').next().unwrap_or_default() {
         "good" => addresses(&["127.0.0.2"]),
         "nothing" => addresses(&[]),
@@ -159,14 +159,14 @@ async fn names_that_do_not_resolve_end_within_their_time_and_hold_up_nobody() {
     })
     .await;
     let _worker = scene.start_worker().await;
-    // Given more names that nobody answers for than the system's resolver would have threads for,
+    // Given more names without an answer than the system's resolver would have threads for,
     for number in 0..600 {
         let url = format!("http://silent.{number}.example.com/webhooks");
         scene.env.publish(job(&format!("silent_{number}")).with("webhook_url", json!(url))).await;
     }
     // then another merchant's webhook arrives meanwhile,
     scene.arrives("good.example.com").await;
-    // and what does not resolve is reported as that.
+    // and a name that does not resolve is reported as such.
     for host in ["nothing.example.com", "unknown.example.com", "failing.example.com", "refusing.example.com"]
     {
         scene.is_not_posted_to(host, "could not connect").await;
@@ -175,11 +175,11 @@ async fn names_that_do_not_resolve_end_within_their_time_and_hold_up_nobody() {
     scene.is_not_posted_to("silent.example.com", "timed out").await;
 }
 
-/// Decided by what it resolves to, never by how it is written.
+/// Checks that an address is judged by what it resolves to, never by its spelling.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_spelling_of_an_address_leads_inwards() {
     let scene = Scene::new(|name, _| match name {
-        // What a resolver might make of a spelling, were it asked for it.
+        // A resolver might return this for a spelling, if it were asked.
         "good.example.com" => addresses(&["127.0.0.2"]),
         _ => addresses(&["127.0.0.1"]),
     })
@@ -254,7 +254,7 @@ async fn no_spelling_of_an_address_leads_inwards() {
         let url = format!("http://{host}:{}/webhooks", scene.port);
         scene.env.publish(job(&format!("odd_{number}")).with("webhook_url", json!(url))).await;
     }
-    // Given a host of every spelling, then each is refused as a job, or its webhook is given up,
+    // Given a host of every spelling, then each job is rejected or its webhook is abandoned,
     for (number, host) in spellings.iter().enumerate() {
         let id = format!("odd_{number}");
         let result = scene.env.result_of(&id).await;
@@ -267,7 +267,7 @@ async fn no_spelling_of_an_address_leads_inwards() {
     }
     assert_eq!(scene.trespassers.load(Ordering::SeqCst), 0);
     assert!(scene.merchant.received().is_empty());
-    // and a good one is posted to, by name and by every spelling of its address.
+    // and a webhook to an allowed address arrives, by name and by every spelling of the address.
     scene.arrives("good.example.com").await;
     for host in ["127.0.0.2", "2130706434", "0x7f.2", "[::ffff:127.0.0.2]"] {
         scene.arrives(host).await;

@@ -1,5 +1,5 @@
-//! Every alert of `docs/alerts.yaml` fires under its fault, and is silent before. The panics are a unit test's
-//! (`metrics::tests`): nothing from outside makes the worker panic.
+//! Tests that every alert of `docs/alerts.yaml` fires under its fault, and is silent before. A unit test
+//! (`metrics::tests`) tests the alert for panics, because nothing from outside makes the worker panic.
 
 use provider_simulators::sandbox::{Fault, FaultRule};
 use serde_json::json;
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::clocks::{step, with_a_clock};
 use crate::support::{Service, Setup, TestEnv, Worker, alerts::rules, eventually, job};
 
-/// A worker whose metrics were read at its start.
+/// A worker whose metrics were scraped at its start.
 struct Observed {
     worker: Worker,
     url: String,
@@ -19,8 +19,8 @@ impl Observed {
         let worker = env.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
         worker.says("connected to RabbitMQ, consuming").await;
         let url = format!("{}/metrics", worker.health_url().await);
-        // Nothing fires at rest.
-        let first = eventually("no alert fires at rest", async || {
+        // No alert fires at first.
+        let first = eventually("no alert fires at first", async || {
             let scrape = scrape(&url).await;
             rules().iter().all(|rule| !rule.fires(&scrape, &scrape)).then_some(scrape)
         })
@@ -55,17 +55,17 @@ async fn scrape(url: &str) -> String {
 async fn alerts_about_payouts_and_merchants_fire() {
     let env = TestEnv::new().await;
     let observed = Observed::start(&env).await;
-    // A connector that can neither be asked nor called again loses its answer,
+    // A connector without a look-up and without keys loses its answer,
     observed.is_silent("PayoutOutcomeUnknown").await;
     env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
     env.publish(job("unknown").connector("mute")).await;
     observed.fires("PayoutOutcomeUnknown").await;
-    // another asks to wait,
+    // another one asks to wait,
     observed.is_silent("ConnectorAsksToWait").await;
     env.provider.inject_fault(Fault::status_with_retry_after(429, "1"));
     env.publish(job("later")).await;
     observed.fires("ConnectorAsksToWait").await;
-    // a merchant wants no webhook,
+    // a merchant rejects webhooks,
     observed.is_silent("WebhookAbandoned").await;
     env.merchant.inject_fault(Fault::status(410));
     env.publish(job("gone").with("webhook_url", env.webhook_url())).await;
@@ -78,7 +78,7 @@ async fn alerts_about_payouts_and_merchants_fire() {
     env.publish(job("invalid").amount(0).reply_to(&full)).await;
     observed.fires("JobsRejected").await;
     observed.fires("RepliesDropped").await;
-    // and a stored result cannot be read any more.
+    // and a stored result can no longer be read.
     env.wait_until_delivered("gone").await;
     for statement in [
         "UPDATE payout_links SET result = '\\x00' WHERE merchant_payout_id = 'gone'",
@@ -113,7 +113,7 @@ async fn alerts_about_a_connector_that_is_away_fire() {
         env.publish(job(&format!("po_{number}")).connector("away")).await;
     }
     observed.fires("ConnectorOutOfOrder").await;
-    // What waits for it for as long as nobody should wait:
+    // The record waits longer than any record should:
     observed.is_silent("RecordsWait").await;
     let aged = "UPDATE payout_links SET due_at = now() - interval '400 seconds' WHERE state = 'open' AND holder IS NULL";
     eventually("a record that waits", async || {
@@ -126,7 +126,7 @@ async fn alerts_about_a_connector_that_is_away_fire() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_alert_about_deliveries_that_are_not_taken_fires() {
-    // Given a worker that takes two deliveries at once, and a database that holds them up,
+    // Given a worker that takes two deliveries at once, and a database that delays them,
     let env = Setup::default().set("worker.jobs_in_flight", 2).build().await;
     let observed = Observed::start(&env).await;
     let mut locked = env.pool.begin().await.unwrap();
@@ -134,11 +134,11 @@ async fn the_alert_about_deliveries_that_are_not_taken_fires() {
     for number in 0..20 {
         env.publish(job(&format!("po_{number}"))).await;
     }
-    // then the others are seen to wait.
+    // then the alert shows that the other deliveries wait.
     observed.fires("DeliveriesUnread").await;
 }
 
-/// An outage is one line at its beginning, with its cause, and one at its end.
+/// Checks that an outage is one line at its beginning, with its cause, and one line at its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_outage_is_logged_at_its_beginning_and_end_and_its_alerts_fire() {
     let database = Service::start("postgres").await;
@@ -163,7 +163,7 @@ async fn a_database_outage_is_logged_at_its_beginning_and_end_and_its_alerts_fir
     assert_eq!((began.len(), ended.len()), (1, 1), "{began:?} {ended:?}");
     let began: serde_json::Value = serde_json::from_str(&began[0]).unwrap();
     let reason = began["reason"].as_str().unwrap();
-    // Host, port and the first cause.
+    // The line names the host, the port and the first cause.
     let url: url::Url = database.url.parse().unwrap();
     let place = format!("127.0.0.1:{}", url.port().unwrap());
     assert!(reason.starts_with(&place) && !reason.contains("pool timed out"), "{reason}");
@@ -187,7 +187,7 @@ async fn alerts_about_a_broker_that_is_away_fire() {
     call.arrived().await;
     broker.kill();
     observed.fires("NotConsumingOrNotPublishing").await;
-    // The result waits for it, and longer than anything should.
+    // The result waits longer than any result should.
     call.release();
     env.wait_until_shown("po_0", "concluded", |shown| shown["event"].is_object()).await;
     observed.is_silent("EventsWait").await;
@@ -203,17 +203,17 @@ async fn alerts_about_a_broker_that_is_away_fire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_alert_about_due_work_that_nobody_looks_for_fires() {
-    // Given a worker that is well,
+async fn the_alert_about_neglected_due_work_fires() {
+    // Given a worker without errors,
     let env = Setup::default().set("database.timeout_seconds", 2).build().await;
     let observed = Observed::start(&env).await;
-    // when a statement of its sweeper hangs: the rest of the database answers,
+    // when a statement of its sweeper hangs while the rest of the database answers,
     let mut locked = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE events").execute(&mut *locked).await.unwrap();
-    // then the metric and readiness say so, although the database is up.
+    // then the metric and readiness report it, although the database is up.
     observed.fires("DueWorkNeglected").await;
     let ready = observed.url.replace("/metrics", "/health/ready");
-    eventually("readiness says that nobody sweeps", async || {
+    eventually("readiness reports that no sweep runs", async || {
         let said = reqwest::get(&ready).await.unwrap().text().await.unwrap();
         let said: serde_json::Value = serde_json::from_str(&said).unwrap();
         (said["sweeping"] == false && said["database"] == true).then_some(())
@@ -231,7 +231,7 @@ async fn the_alert_about_due_work_that_nobody_looks_for_fires() {
 async fn alerts_about_what_a_restart_finds_fire() {
     let mut env = TestEnv::new().await;
     let observed = Observed::start(&env).await;
-    // A provider has a status that this version does not know.
+    // A provider uses a status that this version does not know.
     observed.is_silent("StatusUnknown").await;
     let body =
         json!({ "id": "plink_1", "status": "on hold", "url": "https://pay.example/l/1", "expires_at": null });
@@ -239,7 +239,7 @@ async fn alerts_about_what_a_restart_finds_fire() {
     env.provider.inject_fault(Fault::Status { code, retry_after: None, body });
     env.publish(job("po_1")).await;
     observed.fires("StatusUnknown").await;
-    // A record is open that was called in an account which the section no longer names; the key has encrypted much.
+    // A record is open whose account the section no longer names, and the key has encrypted many values.
     env.provider.inject_fault(Fault::status_with_retry_after(429, "600"));
     env.publish(job("po_2").connector("asked")).await;
     env.wait_until_shown("po_2", "postponed", |shown| shown["attempts"] == 1 && shown["leased"] == false)
@@ -268,7 +268,7 @@ async fn alerts_about_clocks_fire() {
     for alert in ["DatabaseClockStepped", "ClocksDiffer"] {
         observed.fires(alert).await;
     }
-    // Ahead counts as much as behind.
+    // A clock ahead counts as much as a clock behind.
     step(&env, "0").await;
     eventually("the clocks agree again", async || {
         let now = scrape(&observed.url).await;
@@ -279,7 +279,7 @@ async fn alerts_about_clocks_fire() {
     observed.fires("ClocksDiffer").await;
 }
 
-/// The page says what each is for.
+/// Checks that the page describes the purpose of each alert.
 #[test]
 fn every_alert_is_described_to_operators() {
     let page = include_str!("../../docs/how-to/monitor.md");

@@ -1,4 +1,4 @@
-//! `audit` over the history of a real run: nothing to say of it as it was, and something as soon as it is changed.
+//! Tests `verify-history` with the history of a real run: unchanged it has no violation, and every change is found.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{ReceivedMessage, TestEnv, job};
 
-/// The history of a test environment as docs/reference/history-checker.md has it, a file each.
+/// The history of a test environment, a file each, in the formats of docs/reference/history-checker.md.
 struct Files {
     env: TestEnv,
     published: Vec<Value>,
@@ -22,8 +22,8 @@ impl Files {
         self.env.folder.join(name)
     }
 
-    /// Its exit status, and what it printed.
-    fn audit(&self) -> (Option<i32>, String) {
+    /// Returns its exit status and its output.
+    fn verify(&self) -> (Option<i32>, String) {
         let files = [
             ("published", &self.published),
             ("results", &self.results),
@@ -47,15 +47,15 @@ impl Files {
     }
 
     fn assert_caught(&self, rule: &str) {
-        let (status, said) = self.audit();
+        let (status, said) = self.verify();
         assert_eq!(status, Some(1), "{said}");
         assert!(said.lines().any(|line| line.starts_with(&format!("{rule}: "))), "{rule}: {said}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_history_is_audited() {
-    // Given a run with a link, a refusal by the connector, a conflict and a job that is none,
+async fn a_history_is_verified() {
+    // Given a run with a link, a decline by the connector, a conflict and an invalid job,
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
     let webhook = |id: &str| job(id).with("webhook_url", env.webhook_url()).message_id(id);
@@ -68,8 +68,8 @@ async fn a_history_is_audited() {
     env.publish(job("po_3").amount(0).message_id("invalid")).await;
     let dead: Vec<ReceivedMessage> = [env.dead_letter().await, env.dead_letter().await].into();
     env.wait_for_results("po_1", 2).await;
-    // The link is taken back: its record has a later event.
-    assert!(env.run(&["cancel", "po_1", "--reason", "audit"]).status.success());
+    // The link is cancelled, so its record has a later event.
+    assert!(env.run(&["cancel", "po_1", "--reason", "test"]).status.success());
     env.wait_for_results("po_1", 3).await;
     env.webhooks(3).await;
     env.result_of("po_3").await;
@@ -109,11 +109,11 @@ async fn a_history_is_audited() {
         secrets: "canary-provider-token\nada@example.com\n",
         env,
     };
-    // when it is audited as it was, then there is nothing to say;
-    let (status, said) = files.audit();
+    // when the unchanged history is checked, then there is no violation;
+    let (status, said) = files.verify();
     assert_eq!((status, said.contains("0 violations")), (Some(0), true), "{said}");
     assert!(said.contains("4 jobs, 2 records") && !said.contains("not checked"), "{said}");
-    // when a job had got no answer, a link had been made twice or were another, a result or a webhook were missing,
+    // when a job has no result, a link exists twice or has another id, or a result or a webhook is missing,
     let job = published("po_4", "po_4", 1250);
     files.published.push(job);
     files.assert_caught("R1");
@@ -132,7 +132,7 @@ async fn a_history_is_audited() {
     let webhook = files.webhooks.remove(0);
     files.assert_caught("R7");
     files.webhooks.insert(0, webhook);
-    // or those of a later event were, or its provider had never said so,
+    // or those of a later event are missing, or its provider never had the status,
     let is_later = |line: &Value| line.to_string().contains("payout_link.cancelled");
     let place = files.results.iter().position(is_later).unwrap();
     let result = files.results.remove(place);
@@ -146,8 +146,8 @@ async fn a_history_is_audited() {
     files.ledger[0]["history"].as_array_mut().unwrap().pop();
     files.assert_caught("R21");
     files.ledger[0] = link;
-    // or something secret stood in a log, then it is reported, and nothing of the secret.
+    // or a log contains a secret, then the violation is reported, without the secret.
     files.secrets = "connected to RabbitMQ, consuming\n";
     files.assert_caught("R11");
-    assert!(!files.audit().1.contains("consuming"));
+    assert!(!files.verify().1.contains("consuming"));
 }

@@ -1,4 +1,4 @@
-//! A backlog of results after an outage is published, and new jobs do not wait for it.
+//! Tests that a backlog of results is published after an outage, and that new jobs do not wait for it.
 
 use std::{
     collections::HashSet,
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::support::{ReceivedMessage, Setup, TestEnv, WEBHOOK_SECRET, eventually, job};
 
-/// Events that wait; `BACKLOG=100000` for the size of a long outage.
+/// Returns the number of waiting events. `BACKLOG=100000` has the size of a long outage.
 fn size() -> usize {
     std::env::var("BACKLOG").ok().and_then(|text| text.parse().ok()).unwrap_or(6_000)
 }
@@ -30,11 +30,11 @@ async fn a_backlog_of_results_and_webhooks_drains_beside_new_jobs() {
     for number in 0..FRESH {
         env.publish(job(&format!("fresh_{number}")).with("webhook_url", env.webhook_url())).await;
     }
-    // when a worker comes,
+    // when a worker starts,
     let (started, worker) = (Instant::now(), env.start_worker().await);
     env.webhooks(FRESH).await;
     let (waited, left) = (started.elapsed(), count(&env, LEFT).await);
-    // and all of it is published.
+    // then all of it is published,
     let (mut last, mut since) = (size, Instant::now());
     loop {
         let left = count(&env, LEFT).await;
@@ -60,7 +60,7 @@ async fn a_backlog_of_results_and_webhooks_drains_beside_new_jobs() {
     eventually("every result", async || (results() == size + FRESH).then_some(())).await;
     let delivered = "SELECT count(*) FROM events WHERE webhook_state = 'delivered'";
     assert_eq!(count(&env, delivered).await, size + FRESH);
-    // The new jobs did not wait for the others.
+    // and the new jobs did not wait for the others.
     assert!(left > size / 4, "{left} of {size} were left when the new ones were published");
     assert!(memory < 256, "{memory} MiB");
     assert!(worker.stop().await.success());
@@ -73,7 +73,7 @@ async fn count(env: &TestEnv, query: &'static str) -> usize {
     usize::try_from(count).unwrap()
 }
 
-/// As workers leave them that concluded while nothing could be published.
+/// Inserts records as workers leave them that conclude while nothing can be published.
 async fn pile_up(env: &TestEnv, size: usize, webhook_url: &str) {
     let keys = KeyRing::new(
         &["k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=".into()],

@@ -1,4 +1,4 @@
-//! The store alone: what is written down together is, row by row, what it would be alone.
+//! Tests the store without a worker: rows that are written in one batch equal rows that are written one by one.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::support::{TestEnv, accept as new, job, store, submit};
 
 const JOBS: usize = 8;
 
-/// No two alike in any column, where a column allows it.
+/// Builds a link that differs from every other one in each column that may differ.
 fn new_link(series: &str, number: usize) -> NewLink {
     let odd = number % 2 == 1;
     let text = |name: &str| format!("{name} {number}");
@@ -54,7 +54,7 @@ async fn accept(store: &Store, new: NewLink) -> Option<Box<OpenLink>> {
     }
 }
 
-/// What came of the `number`th: made, refused, or left in doubt.
+/// Builds the conclusion of the `number`th record: created, failed or unknown.
 fn concluded(link: &mut OpenLink, number: usize) -> contract::EventContent {
     link.begin_written_call();
     let (state, payout_status, error_code, outcome) = match number % 3 {
@@ -97,8 +97,8 @@ fn concluded(link: &mut OpenLink, number: usize) -> contract::EventContent {
     }
 }
 
-/// Everything that is written down of the `number`th, but for what is each row's own: keys, times and sealed values. Times
-/// count from the row's first.
+/// Returns everything that is stored of the `number`th record, except values that are unique to each row: keys, times
+/// and encrypted values. Times are relative to the row's first time.
 async fn written(pool: &PgPool, series: &str, number: usize) -> Value {
     let everything = "
         SELECT jsonb_build_object(
@@ -127,7 +127,7 @@ async fn written(pool: &PgPool, series: &str, number: usize) -> Value {
     sqlx::query_scalar(everything).bind(format!("{series}_{number}")).fetch_one(pool).await.unwrap()
 }
 
-/// Transactions that the rows of a series were last written in.
+/// Returns the transactions that last wrote the rows of a series.
 async fn transactions(pool: &PgPool, series: &str) -> i64 {
     let transactions =
         "SELECT count(DISTINCT xmin::text) FROM payout_links WHERE merchant_payout_id LIKE $1 || '%'";
@@ -142,14 +142,14 @@ async fn compare(pool: &PgPool) {
     }
 }
 
-/// On one thread all of them stand in the queue before the first is looked at.
+/// On one thread, all requests are in the queue before the first is read.
 #[tokio::test]
-async fn what_is_written_down_together_is_what_it_is_alone() {
+async fn rows_of_a_batch_equal_rows_written_one_by_one() {
     let env = TestEnv::new().await;
     let pool = &env.pool;
     migrate(pool).await.unwrap();
     let store = store(pool.clone());
-    // Given jobs of which no two are alike, written down one by one, and their likes all at once,
+    // Given jobs that all differ, accepted one by one, and equal jobs accepted all at once,
     let mut alone = Vec::new();
     for number in 0..JOBS {
         alone.push(accept(&store, new_link("alone", number)).await);
@@ -162,7 +162,7 @@ async fn what_is_written_down_together_is_what_it_is_alone() {
     );
     // then the records are the same.
     compare(pool).await;
-    // And when they come to their ends, made, refused or in doubt, one by one and all at once,
+    // When they are concluded as created, failed or unknown, one by one and all at once,
     let with_ends = |links: Vec<Option<Box<OpenLink>>>| {
         links.into_iter().enumerate().filter_map(|(number, link)| {
             let mut link = link?;
@@ -181,9 +181,9 @@ async fn what_is_written_down_together_is_what_it_is_alone() {
         (transactions(pool, "alone").await, transactions(pool, "together").await),
         (JOBS.try_into().unwrap(), 1 + parked)
     );
-    // then so are the ends, the events, and what stands in the timeline,
+    // then the conclusions, the events and the timelines are equal too,
     compare(pool).await;
-    // and each is to be published to its requester.
+    // and each reply is due.
     for (alone, together) in events_alone.iter().zip(events_together) {
         let together = together.unwrap();
         assert_eq!(alone.event_type, together.event_type);
@@ -193,19 +193,19 @@ async fn what_is_written_down_together_is_what_it_is_alone() {
     }
 }
 
-/// On one thread, what comes together goes in one.
+/// On one thread, concurrent requests are written in one batch.
 #[tokio::test]
-async fn what_is_new_is_ours_also_where_it_comes_with_what_is_not() {
-    // Given a record that is being worked on,
+async fn a_new_job_is_claimed_even_in_a_batch_with_duplicates() {
+    // Given a record that a worker has claimed,
     let env = TestEnv::new().await;
     migrate(&env.pool).await.unwrap();
     let store = store(env.pool.clone());
     let first = new(&store, "po_1").await;
-    // when it comes again together with a new job and that job's twin,
+    // when its job comes again, together with a new job and a duplicate of the new job,
     let accepted = join_all(["po_1", "po_2", "po_2"].map(|id| submit(&store, id))).await;
-    // then the new one, and no other, is worked on by the worker that brought it.
+    // then the worker claims only the new one.
     let [Accepted::InProgress, Accepted::New(second), Accepted::InProgress] = &accepted[..] else {
-        panic!("a repeat is new, or what is new is not")
+        panic!("a duplicate was claimed, or a new job was not")
     };
     assert_eq!(second.job.merchant_payout_id.as_str(), "po_2");
     assert!(second.lease.granted_at >= first.lease.granted_at);

@@ -1,4 +1,5 @@
-//! Many at once take few transactions, few statements and few acknowledgements, and nobody waits for the slowest.
+//! Tests that many jobs at once take few transactions, statements and acknowledgements, and that no job waits for the
+//! slowest.
 
 use std::{
     net::SocketAddr,
@@ -26,7 +27,7 @@ use crate::support::{
     until_a_statement_waits,
 };
 
-/// Rows of each transaction that wrote records.
+/// Returns the number of rows of each transaction that wrote records.
 async fn rows_of_transactions(pool: &PgPool) -> Vec<i64> {
     let rows = "SELECT count(*) FROM payout_links GROUP BY xmin::text";
     sqlx::query_scalar(rows).fetch_all(pool).await.unwrap()
@@ -41,18 +42,18 @@ async fn accept_at_once(limits: BatchLimits, jobs: usize) -> Vec<i64> {
     rows_of_transactions(&env.pool).await
 }
 
-/// On one thread, all of them stand in the queue before the first is looked at.
+/// On one thread, all requests are in the queue before the first is read.
 #[tokio::test]
 async fn a_batch_has_no_more_rows_and_no_more_bytes_than_it_may() {
     let limits = BatchLimits { rows: 10, bytes: 100_000, depth: 2 };
     assert_eq!(accept_at_once(limits, 20).await, [10, 10]);
-    // What makes it full is the last that goes in.
+    // The last row that is added makes a batch exceed its limit.
     assert_eq!(accept_at_once(BatchLimits { bytes: 1, ..limits }, 5).await, [1; 5]);
 }
 
 #[tokio::test]
 async fn a_slow_statement_holds_up_no_other_of_its_kind() {
-    // Given a job whose key somebody else is just writing down,
+    // Given a job whose key another transaction is just inserting,
     let env = TestEnv::new().await;
     migrate(&env.pool).await.unwrap();
     let store = store(env.pool.clone());
@@ -67,8 +68,8 @@ async fn a_slow_statement_holds_up_no_other_of_its_kind() {
     .unwrap();
     let others = async {
         until_a_statement_waits(&env.pool, 0.1).await;
-        // when another comes, then it is accepted while that statement still waits. (After half a minute it is given up,
-        // and holds up nobody any more.)
+        // when another job comes, then it is accepted while that statement still waits. (After half a minute the
+        // statement is given up, and would delay no job any more.)
         let accepted = timeout(Duration::from_secs(20), accept(&store, "po_1")).await;
         accepted.expect("it does not wait for the slow one");
         other.rollback().await.unwrap();
@@ -77,7 +78,7 @@ async fn a_slow_statement_holds_up_no_other_of_its_kind() {
     assert!(matches!(slow, Accepted::New(_)));
 }
 
-/// A statement that is made for each number of rows would be planned for each, and all of them kept.
+/// Checks that batches of different sizes share their statements. Otherwise each size would be planned and cached.
 #[tokio::test]
 async fn batches_of_all_sizes_have_the_same_statements() {
     let env = TestEnv::new().await;
@@ -97,7 +98,7 @@ async fn batches_of_all_sizes_have_the_same_statements() {
     work(2).await;
     let prepared = "SELECT count(*) FROM pg_prepared_statements";
     let known: i64 = sqlx::query_scalar(prepared).fetch_one(&pool).await.unwrap();
-    // when there are batches of other sizes, then there are no more.
+    // when there are batches of other sizes, then there are no more statements.
     for rows in 3..=10 {
         work(rows).await;
     }
@@ -106,9 +107,9 @@ async fn batches_of_all_sizes_have_the_same_statements() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_down_together_is_acknowledged_together() {
+async fn jobs_stored_in_one_batch_are_acknowledged_together() {
     const JOBS: usize = 300;
-    // Given jobs that a worker has, and cannot write down yet (nor then in another order, which leaves gaps),
+    // Given jobs that a worker cannot store yet, and later stores in another order, which leaves gaps,
     let mut env = Setup::default().set("database.batches_at_once", 1).build().await;
     env.start_worker().await.stop().await;
     for number in 0..JOBS {
@@ -122,19 +123,19 @@ async fn what_is_written_down_together_is_acknowledged_together() {
     let mut lock = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
     let worker = env.start_worker().await;
-    eventually("all are taken", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(())).await;
+    eventually("all jobs are taken", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(())).await;
     assert_eq!(acknowledgements.load(Ordering::SeqCst), 0);
-    // when it can,
+    // when it can store them,
     lock.commit().await.unwrap();
     eventually("every result", async || (env.results().len() >= JOBS).then_some(())).await;
     assert!(worker.stop().await.success());
-    // then few frames acknowledge all of them. (Three, where nothing comes between.)
+    // then a few frames acknowledge all of them. (Three, if nothing else happens.)
     assert_eq!(env.ready(&env.names.jobs_queue).await, 0);
     let acknowledgements = acknowledgements.load(Ordering::SeqCst);
     assert!((1..JOBS / 2).contains(&acknowledgements), "{acknowledgements} for {JOBS}");
 }
 
-/// Stands in front of RabbitMQ, and counts the frames that acknowledge.
+/// Starts a proxy for RabbitMQ that counts the frames with acknowledgements.
 async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
     let url: url::Url = std::env::var("AMQP_URL").unwrap().parse().unwrap();
     let target = url.socket_addrs(|| Some(5672)).unwrap()[0];
@@ -158,7 +159,7 @@ async fn count_acknowledgements(
     mut server: OwnedWriteHalf,
     counted: Arc<AtomicUsize>,
 ) -> std::io::Result<()> {
-    // "AMQP" and the version, then frames: type, channel, size; as many bytes; an end.
+    // The stream has "AMQP" and the version, then frames: type, channel, size, as many bytes, and an end.
     let mut greeting = [0; 8];
     client.read_exact(&mut greeting).await?;
     server.write_all(&greeting).await?;

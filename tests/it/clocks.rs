@@ -1,11 +1,11 @@
-//! A database whose clock steps.
+//! Tests a database whose clock steps.
 
 use provider_simulators::sandbox::Idempotency;
 use sqlx::Executor;
 
 use crate::support::{Setup, TestEnv, eventually, job};
 
-/// A clock of the database's own, before the first worker asks for it: `now()` is found in `public` first.
+/// Gives the database its own clock before the first worker uses it: `now()` is found in `public` first.
 pub async fn with_a_clock(env: &TestEnv) {
     let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&env.pool).await.unwrap();
     let clock = "
@@ -27,7 +27,7 @@ pub async fn step(env: &TestEnv, ahead: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_steps_forward_makes_no_second_link() {
-    // Given a call that has reached a provider which takes its time,
+    // Given a call that has reached a slow provider,
     let setup = Setup::default().short_leases().set("worker.health_listen", "127.0.0.1:0");
     let env = setup.build().await;
     with_a_clock(&env).await;
@@ -36,10 +36,10 @@ async fn a_clock_that_steps_forward_makes_no_second_link() {
     let call = env.provider.hold_next_call();
     env.publish(job("po_1").connector("asked")).await;
     call.arrived().await;
-    // when the database's clock steps: the lease seems to be over, and the settle time too,
+    // when the database's clock steps, so that the lease and the settle time seem to be over,
     step(&env, "1 hour").await;
     worker.says("\"outcome\":\"not_there\"").await;
-    // then "not there" is not believed, and the link is found that the call makes after all.
+    // then "not found" does not count, and a later look-up finds the link of the call.
     call.release();
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     let ledger = env.provider.ledger();

@@ -1,11 +1,11 @@
-//! Mistakes in a configuration, and their errors: each names the setting, what is wrong and what is expected. The real
-//! program reads `config.example.toml` with one mistake in it.
+//! Tests errors in a configuration: each message names the setting, the problem and the expected value. The real
+//! program reads `config.example.toml` with one error in it.
 
 use std::process::Command;
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
-/// A mistake: the line of the example that is replaced, variables that are set, and what is said.
+/// An error: the replaced line of the example, the variables, and the expected message.
 struct Mistake {
     name: &'static str,
     line: (&'static str, &'static str),
@@ -229,9 +229,10 @@ fn a_mistake_in_the_configuration_names_its_setting_and_what_is_expected() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// Kubernetes makes variables of a service's name, which may be this program's: none of them is a mistake.
+/// Kubernetes sets variables from the names of services. They may begin like this program's, and none of them is an
+/// error.
 #[test]
-fn variables_of_kubernetes_are_nobodys_mistake() {
+fn variables_of_kubernetes_are_no_errors() {
     let folder = tempfile();
     let path = folder.join("worker.toml");
     std::fs::write(&path, EXAMPLE).unwrap();

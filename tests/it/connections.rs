@@ -1,21 +1,22 @@
-//! The store's connections between its batches: kept for the next one, and not from anybody else.
+//! Tests that the store returns a connection between batches, so that other users get it.
 
 use crate::support::{TestEnv, accept, pool_of_one, store, until_a_statement_waits};
 
 #[tokio::test]
 async fn the_only_connection_is_given_back_when_there_is_nothing_to_do() {
-    // Given a pool of one, and a batch that ran on it,
+    // Given a pool of one connection, and a batch that ran on it,
     let env = TestEnv::new().await;
     let pool = pool_of_one(&env).await;
     let store = store(pool.clone());
     accept(&store, "po_1").await;
-    // when nothing follows, then somebody else gets it.
+    // when no other batch follows, then another user gets it.
     pool.acquire().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_connection_that_a_slow_statement_had_is_given_back() {
-    // Given a statement that others of its kind do not wait for any more, on the only connection of a pool,
+    // Given a statement, on the only connection of a pool, for which other statements of its kind do not wait any
+    // more,
     let env = TestEnv::new().await;
     let pool = pool_of_one(&env).await;
     let store = store(pool.clone());
@@ -26,6 +27,6 @@ async fn a_connection_that_a_slow_statement_had_is_given_back() {
         lock.commit().await.unwrap();
     };
     tokio::join!(accept(&store, "po_1"), slow);
-    // when nothing follows, then somebody else gets it.
+    // when no other batch follows, then another user gets it.
     pool.acquire().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! A worker that dies, or sleeps past its lease, and the one that comes after it.
+//! Tests a worker that dies or is paused past its lease, and the worker that continues its work.
 
 use provider_simulators::sandbox::Idempotency;
 
@@ -12,11 +12,11 @@ async fn a_worker_killed_during_the_call_leaves_one_link() {
     let call = env.provider.hold_next_answer();
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     call.arrived().await;
-    // when that worker is killed and another finds the lease run out,
+    // when that worker is killed and another one finds the expired lease,
     first.kill();
     call.release();
     let _second = env.start_worker().await;
-    // then the call is repeated under the same key, and one result tells of one link.
+    // then the call is repeated with the same key, and there is one result and one link.
     assert_eq!(env.result_of("po_1").await.json()["payout_status"], "REQUIRES_FULFILLMENT");
     let ledger = env.provider.ledger();
     assert_eq!(ledger.links.len(), 1);
@@ -26,7 +26,7 @@ async fn a_worker_killed_during_the_call_leaves_one_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_keys_mean_nothing_it_is_looked_up_first() {
+async fn without_keys_a_look_up_comes_first() {
     let env = TestEnv::new().await;
     env.provider.set_idempotency(Idempotency::Off);
     let mut first = env.start_worker().await;
@@ -42,7 +42,7 @@ async fn where_keys_mean_nothing_it_is_looked_up_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nothing_can_be_asked_it_is_unknown() {
+async fn without_a_look_up_the_outcome_is_unknown() {
     let env = TestEnv::new().await;
     let mut first = env.start_worker().await;
     let call = env.provider.hold_next_answer();
@@ -57,7 +57,7 @@ async fn where_nothing_can_be_asked_it_is_unknown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_sleeps_past_its_lease_changes_nothing_when_it_wakes() {
-    // Given a worker that is stopped in the middle of a call,
+    // Given a worker that is paused during a call,
     let env = TestEnv::new().await;
     let sleeper = env.start_worker().await;
     let call = env.provider.hold_next_answer();
@@ -65,15 +65,15 @@ async fn a_worker_that_sleeps_past_its_lease_changes_nothing_when_it_wakes() {
     call.arrived().await;
     sleeper.pause().await;
     call.release();
-    // and another that has concluded the record meanwhile,
+    // and another one that has concluded the record meanwhile,
     let _other = env.start_worker().await;
     let result = env.result_of("po_1").await;
     env.webhooks(1).await;
-    // when the first wakes up with its answer,
+    // when the first one continues with its answer,
     sleeper.signal("CONT");
     sleeper.says("lease lost").await;
-    // then there is one event still, and the late answer stands in the timeline. (RabbitMQ may have given the sleeper's
-    // delivery to the other, which then replayed the result.)
+    // then there is still one event, and the late answer is in the timeline. (RabbitMQ may have given the paused
+    // worker's delivery to the other one, which then replayed the result.)
     let results = env.results_of("po_1");
     assert!(results.iter().all(|again| (again.id(), &again.body) == (result.id(), &result.body)));
     assert_eq!(results.iter().filter(|result| result.header("x-replayed").is_none()).count(), 1);
@@ -100,7 +100,7 @@ async fn an_event_that_was_not_published_is_published_by_another() {
     post.arrived().await;
     first.kill();
     post.release();
-    // then another repeats what was not written down as published, under the same id.
+    // then another one publishes again under the same id, because the publish was not recorded.
     let _second = env.start_worker().await;
     env.wait_until_delivered("po_1").await;
     let webhooks = env.merchant.received();

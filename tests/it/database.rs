@@ -1,4 +1,4 @@
-//! Errors of the database: for a moment, for one row, or for all.
+//! Tests errors of the database: temporary ones, errors of one row, and errors of all statements.
 
 use std::time::Duration;
 
@@ -23,20 +23,20 @@ async fn each_class_of_refusal_has_its_consequence() {
         // Disk full, too many connections.
         ("53100", again),
         ("53300", again),
-        // A statement's or a lock's time is up; a restart, a crash of a neighbour, a start-up.
+        // A timeout of a statement or a lock; a restart, the crash of another session, a start-up.
         ("57014", again),
         ("55P03", again),
         ("57P01", again),
         ("57P02", again),
         ("57P03", again),
-        // A file could not be read; a primary that is none any more.
+        // A file could not be read; a server that is no longer the primary.
         ("58030", again),
         ("25006", again),
-        // Data that does not fit: out of range, a constraint.
+        // Invalid data: out of range, or against a constraint.
         ("22003", row),
         ("23505", row),
         ("23514", row),
-        // No such table, column or function; no right; a role that is locked out; no such database or schema.
+        // A missing table, column or function; a missing right; a locked role; a missing database or schema.
         ("42P01", stop),
         ("42703", stop),
         ("42883", stop),
@@ -60,7 +60,7 @@ async fn each_class_of_refusal_has_its_consequence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_is_tried_again_where_the_database_asks_for_that() {
-    // Given a database that refuses the first two of every kind of statement, as one that is busy does,
+    // Given a database that fails the first two statements of every kind, as a busy one does,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     for (table, verb, code) in [
@@ -70,7 +70,7 @@ async fn a_statement_is_tried_again_where_the_database_asks_for_that() {
         ("events", "UPDATE", "53300"),
     ] {
         let name = format!("busy_{table}_{verb}");
-        // A sequence counts on when its transaction is rolled back.
+        // A sequence is not rolled back.
         for statement in [
             format!("CREATE SEQUENCE {name}"),
             format!(
@@ -87,7 +87,7 @@ async fn a_statement_is_tried_again_where_the_database_asks_for_that() {
     // when a job comes,
     let worker = env.start_worker().await;
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
-    // then it ends in one link, published once.
+    // then it has one link and one result.
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     env.webhooks(1).await;
     env.wait_until_delivered("po_1").await;
@@ -100,7 +100,7 @@ async fn a_statement_is_tried_again_where_the_database_asks_for_that() {
 async fn a_primary_that_has_become_read_only_is_waited_for() {
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
-    // Given a failover that left the worker with what is a standby now,
+    // Given a failover after which the worker is connected to a standby,
     let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&env.pool).await.unwrap();
     let read_only = async |is: &str| {
         let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {is}");
@@ -110,7 +110,7 @@ async fn a_primary_that_has_become_read_only_is_waited_for() {
     sqlx::raw_sql("SET default_transaction_read_only = off").execute(&env.pool).await.unwrap();
     read_only("on").await;
     env.publish(job("po_1")).await;
-    eventually("the job is refused for it", async || {
+    eventually("the job is rejected for it", async || {
         let log = worker.log();
         let refused =
             |line: &str| line.contains("database unavailable, will retry") && line.contains("25006");
@@ -123,7 +123,7 @@ async fn a_primary_that_has_become_read_only_is_waited_for() {
     let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = off");
     sqlx::query(AssertSqlSafe(set)).execute(&mut *writer).await.unwrap();
     end_sessions(&env).await;
-    // then the job that waited is done.
+    // then the waiting job is done.
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert_eq!(env.provider.ledger().links.len(), 1);
     assert!(worker.stop().await.success());
@@ -155,24 +155,24 @@ async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
         Setup::default().set("worker.migrate", false).set("worker.max_unfinished_begins", 1).build().await;
     migrate(&env.pool).await.unwrap();
     let mut worker = env.start_worker().await;
-    // Given a table that goes away while the worker runs,
+    // Given a table that disappears while the worker runs,
     rename(&env, "payout_links", "gone").await;
     env.publish(job("po_1")).await;
-    // then it stops, and says why,
+    // then the worker stops with an error that says so,
     assert_eq!(worker.exited().await.code(), Some(1));
     assert!(
         worker.log().contains("relation \\\"payout_links\\\" does not exist (42P01)"),
         "{}",
         worker.log()
     );
-    // it does not even begin when it is started again, as often as that may be,
+    // does not start when it is started again, however often,
     for _ in 0..3 {
         let mut again = env.launch_worker(&[]);
         assert_eq!(again.exited().await.code(), Some(1));
         let reason = "tables, columns or privileges are missing: payout_links: SELECT";
         assert!(again.log().contains(reason), "{}", again.log());
     }
-    // and the job is taken for nothing but a job when the table is back.
+    // and the job is processed normally when the table is back.
     rename(&env, "gone", "payout_links").await;
     let _worker = env.start_worker().await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
@@ -180,11 +180,11 @@ async fn a_table_that_is_missing_stops_the_worker_and_costs_no_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_is_older_than_the_worker_stops_the_start() {
-    // Given a database that nobody has migrated since the worker was updated,
+    // Given a database that was not migrated since the worker was updated,
     let env = Setup::default().set("worker.migrate", false).build().await;
     migrate(&env.pool).await.unwrap();
     sqlx::query("ALTER TABLE payout_links DROP COLUMN took_ms").execute(&env.pool).await.unwrap();
-    // then nothing is taken, and nobody called whose answer could not be written down.
+    // then no job is taken, and no call is made whose answer could not be stored.
     let mut worker = env.launch_worker(&[]);
     assert_eq!(worker.exited().await.code(), Some(1));
     assert!(worker.log().contains("are missing: payout_links.took_ms"), "{}", worker.log());
@@ -195,7 +195,7 @@ async fn rename(env: &TestEnv, from: &str, to: &str) {
     sqlx::query(AssertSqlSafe(rename)).execute(&env.pool).await.unwrap();
 }
 
-/// All of the worker's, as a restart or a failover does it.
+/// Ends all sessions of the worker, as a restart or a failover does.
 async fn end_sessions(env: &TestEnv) {
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'payout-link-worker'";
@@ -203,11 +203,11 @@ async fn end_sessions(env: &TestEnv) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() {
-    // Given a payout at a connector that can neither repeat nor be asked, to be tried a second time,
+async fn a_call_that_is_recorded_too_late_is_not_made_and_leaves_no_unknown_outcome() {
+    // Given a payout at a connector without keys and look-ups, whose call has to be repeated,
     let env = TestEnv::new().await;
     migrate(&env.pool).await.unwrap();
-    // when the database takes its time to write the second call down, more than the lease has beside the call,
+    // when the database takes longer to record the second call than the lease has beside the call,
     sqlx::raw_sql(
         "CREATE SEQUENCE written;
          CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -223,7 +223,7 @@ async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() 
     let worker = env.start_worker().await;
     env.provider.inject_fault(Fault::status(429));
     env.publish(job("po_1").connector("mute")).await;
-    // then it is taken back, the next one calls with a lease of its own, and nothing is in doubt.
+    // then the record is postponed, the next holder calls under a lease of its own, and no outcome is unknown.
     let reply = env.wait_until_delivered("po_1").await;
     assert_eq!(reply["state"], "created", "{reply}");
     assert_eq!(reply["in_doubt_since"], Value::Null);
@@ -232,13 +232,13 @@ async fn a_call_that_is_written_down_too_late_is_not_made_and_leaves_no_doubt() 
     assert_eq!((ledger.links.len(), ledger.calls.len()), (1, 2));
     let written: i64 =
         sqlx::query_scalar("SELECT last_value FROM written").fetch_one(&env.pool).await.unwrap();
-    assert_eq!(written, 2, "written down, taken back, and written down again");
+    assert_eq!(written, 2, "recorded, postponed, and recorded again");
     assert!(worker.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_takes_no_writes_any_more_is_replaced() {
-    // Given a pool of one connection, to a primary that is demoted without cutting it off,
+    // Given a pool of one connection, to a primary that is demoted without ending the connection,
     let settings = DatabaseSettings {
         url: std::env::var("DATABASE_URL").unwrap().into(),
         tls: DatabaseTls::default(),
@@ -250,7 +250,7 @@ async fn a_connection_that_takes_no_writes_any_more_is_replaced() {
     let session = "SELECT pg_backend_pid()";
     let before: i32 = sqlx::query_scalar(session).fetch_one(&mut *connection).await.unwrap();
     sqlx::query("SET default_transaction_read_only = on").execute(&mut *connection).await.unwrap();
-    // when it is given back, then the next caller gets another.
+    // when it is returned, then the next user gets another one.
     drop(connection);
     let after: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
     assert_ne!(before, after);

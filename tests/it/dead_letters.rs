@@ -1,4 +1,4 @@
-//! `dead-letters`: operators look at rejected messages and publish them again, and none is lost.
+//! Tests `dead-letters`: operators read rejected messages and publish them again, and no message is lost.
 
 use std::{
     net::SocketAddr,
@@ -17,7 +17,7 @@ use crate::support::{Job, ReceivedMessage, Setup, TestEnv, eventually, job};
 
 const CANARIES: [&str; 3] = ["canary-name", "canary@example.com", "canary-url"];
 
-/// A job that is rejected for its amount, with secrets.
+/// Builds a job with secrets that is rejected for its amount.
 fn bad(id: &str) -> Job {
     job(id)
         .amount(0)
@@ -28,7 +28,7 @@ fn bad(id: &str) -> Job {
         .with("webhook_url", json!("https://merchant.example/canary-url"))
 }
 
-/// Has a worker reject these jobs, and stops it.
+/// Lets a worker reject these jobs, and stops it.
 async fn rejected(env: &TestEnv, jobs: impl IntoIterator<Item = Job>) {
     let worker = env.start_worker().await;
     for job in jobs {
@@ -74,7 +74,7 @@ async fn looking_at_letters_loses_none_and_shows_no_secret() {
     let env = TestEnv::new().await;
     rejected(&env, (0..5).map(|number| bad(&format!("po_{number}")))).await;
     let all = ["po_0", "po_1", "po_2", "po_3", "po_4"];
-    // when an operator looks at them more often than RabbitMQ 4 returns a letter by default,
+    // when an operator reads them more often than RabbitMQ 4 returns a message by default,
     for _ in 0..3 {
         assert_eq!(payouts(&rows(&env, &["list"])), all);
     }
@@ -103,7 +103,7 @@ async fn looking_at_letters_loses_none_and_shows_no_secret() {
             }
         }
     }
-    // and all letters are where they were, in their order.
+    // and all dead letters are still in the queue, in their order.
     for id in all {
         assert_eq!(env.dead_letter().await.json()["merchant_payout_id"], id);
     }
@@ -148,7 +148,7 @@ async fn letters_are_corrected_and_published_again() {
         assert_eq!(results[1].kind(), "payout_link.created");
     }
     assert_eq!(env.wait_until_delivered("po_7").await["amount_minor"], 990);
-    // and the one that no patch corrects is left, and each act is recorded with its reason.
+    // and the one that no patch corrects is left, and each action is recorded with its reason.
     assert_eq!(payouts(&rows(&env, &["list"])), ["po_50"]);
     let actions = actions(&env).await;
     assert_eq!(actions.len(), 50);
@@ -158,7 +158,7 @@ async fn letters_are_corrected_and_published_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_returns_to_the_queue_of_its_kind_and_says_who_did_it() {
-    // Given a letter of each kind: two messages about a link are alike,
+    // Given a dead letter of each kind, of which two messages about a link are equal,
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
     env.publish(bad("po_1")).await;
@@ -174,7 +174,7 @@ async fn a_letter_returns_to_the_queue_of_its_kind_and_says_who_did_it() {
     // when all are published again,
     let requeue = ["requeue", "--all", "--yes", "--force", "--reason", "test", "--actor", "ada"];
     assert_eq!(status(&env, &requeue), 0);
-    // then each is in its own queue, as it was, and with who did it.
+    // then each is in its own queue, unchanged, with the operator's name.
     let names = &env.names;
     for (queue, message_id) in [
         (names.jobs_queue.as_str(), "message-po_1"),
@@ -203,7 +203,7 @@ fn rows_or_none(env: &TestEnv) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_is_rejected_again_is_not_published_for_ever() {
-    // Given a worker that rejects a letter again at once,
+    // Given a worker that rejects a dead letter again at once,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.publish(bad("po_1")).await;
@@ -211,7 +211,7 @@ async fn a_letter_that_is_rejected_again_is_not_published_for_ever() {
     // when it is published again slowly enough for that,
     let requeue = ["requeue", "--all", "--yes", "--force", "--rate", "1", "--reason", "test"];
     assert_eq!(status(&env, &requeue), 0);
-    // then that happens once, and its count says so.
+    // then that happens once, and its count shows it.
     env.wait_for_results("po_1", 2).await;
     let listed = eventually("the letter", async || {
         let output = env.run(&["--output", "json", "dead-letters", "list"]);
@@ -222,7 +222,7 @@ async fn a_letter_that_is_rejected_again_is_not_published_for_ever() {
     assert_eq!(env.results_of("po_1").len(), 2);
 }
 
-/// Between a program and RabbitMQ: swallows everything from the first `basic.ack` on.
+/// Starts a proxy for RabbitMQ that drops everything after the first `basic.ack`.
 async fn without_acknowledgements(target: SocketAddr) -> (SocketAddr, watch::Receiver<bool>) {
     // A method frame of 13 bytes: class 60, method 80.
     const ACK: [u8; 8] = [0, 0, 0, 13, 0, 60, 0, 80];
@@ -253,7 +253,7 @@ async fn without_acknowledgements(target: SocketAddr) -> (SocketAddr, watch::Rec
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_between_publication_and_removal_makes_a_duplicate_and_no_loss() {
-    // Given a letter, and an operator whose program is killed after RabbitMQ confirmed the message,
+    // Given a dead letter, and an operator's program that is killed after RabbitMQ confirmed the message,
     let env = TestEnv::new().await;
     let patch = env.folder.join("patch.json");
     std::fs::write(&patch, r#"{"amount": {"minor_amount": 990}, "webhook_url": null}"#).unwrap();
@@ -276,7 +276,7 @@ async fn a_kill_between_publication_and_removal_makes_a_duplicate_and_no_loss() 
     tokio::time::timeout(crate::support::DEADLINE, seen.wait_for(|seen| *seen)).await.unwrap().unwrap();
     killed.kill().unwrap();
     killed.wait().unwrap();
-    // then the letter is still there, and the job in its queue;
+    // then the dead letter is still there, and the job in its queue;
     let _worker = env.start_worker().await;
     let created = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!(created.kind(), "payout_link.created");
@@ -301,7 +301,7 @@ async fn originals_are_exported_to_a_file_of_the_owner_alone_and_deleted() {
     let output = env.run(&export);
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("with their secrets"), "{}", text(&output));
-    // then the file has the messages as they were, for its owner alone, and another export does not replace it.
+    // then the file has the unchanged messages, only its owner may read it, and another export does not replace it.
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let lines = std::fs::read_to_string(&file).unwrap();
     let exported: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -315,7 +315,7 @@ async fn originals_are_exported_to_a_file_of_the_owner_alone_and_deleted() {
     assert_eq!(status(&env, &["delete", "--yes", "--reason", "test"]), 2);
     assert_eq!(status(&env, &["delete", "po_1", "--yes", "--reason", "ticket 8"]), 0);
     assert_eq!(status(&env, &["delete", "po_1", "--yes", "--reason", "ticket 8"]), 4);
-    // then the other one is left, and the database says who did what.
+    // then the other one is left, and the database has the action and the operator.
     assert_eq!(payouts(&rows(&env, &["list"])), ["po_2"]);
     let actions = actions(&env).await;
     let acts: Vec<(&str, &str)> =
@@ -339,11 +339,11 @@ async fn results_that_nobody_received_are_published_once_a_queue_is_bound() {
     assert_eq!(listed[0]["kind"], "payout_link.created");
     let shown = text(&env.run(&["dead-letters", "show", "--queue", "results"]));
     assert!(shown.contains("[REDACTED]") && !shown.contains("http"), "{shown}");
-    // then they stay while there is none,
+    // then they stay while no queue is bound,
     let requeue = ["requeue", "--queue", "results", "--all", "--yes", "--reason", "queue bound"];
     assert_eq!(status(&env, &requeue), 5);
     assert_eq!(rows(&env, &["list", "--queue", "results"]).len(), 2);
-    // and go there with their ids once there is one.
+    // and are published with their ids once a queue is bound.
     let (queue, heard) = env.reply_queue().await;
     env.bind_to_results(&queue).await;
     assert_eq!(status(&env, &requeue), 0);
@@ -358,21 +358,21 @@ async fn results_that_nobody_received_are_published_once_a_queue_is_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_operator_is_refused_and_hears_of_the_first() {
+async fn a_second_operator_is_rejected_and_sees_the_first() {
     let env = TestEnv::new().await;
     rejected(&env, [bad("po_1"), bad("po_2")]).await;
-    // Given an operator who is acting on letters,
+    // Given an operator whose command is acting on dead letters,
     let mut first = env.pool.acquire().await.unwrap();
     let lock = "SELECT pg_try_advisory_lock(hashtextextended('operator acts: letters', 0))";
     assert!(sqlx::query_scalar::<_, bool>(lock).fetch_one(&mut *first).await.unwrap());
     let delete = |id, actor| {
         env.run(&["dead-letters", "delete", id, "--yes", "--reason", "made by mistake", "--actor", actor])
     };
-    // then a second one is refused, and nothing is changed.
+    // then a second operator's command is rejected, and changes nothing.
     let refused = delete("po_1", "grace");
     assert_eq!(refused.status.code(), Some(5), "{}", text(&refused));
     assert_eq!(rows(&env, &["list"]).len(), 2);
-    // When the first one has finished, the second one hears of it.
+    // When the first command has finished, the second one succeeds.
     drop(first.detach());
     eventually("the lock", async || delete("po_1", "ada").status.success().then_some(())).await;
     let second = delete("po_2", "grace");

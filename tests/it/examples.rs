@@ -1,5 +1,5 @@
-//! The examples of the documentation, run as they are: published with pika and amqplib, verified with the Standard Webhooks
-//! libraries and cryptography. `scripts/example-clients` provides them.
+//! Runs the examples of the documentation unchanged: jobs are published with pika and amqplib, and webhooks verified
+//! with the Standard Webhooks libraries and cryptography. `scripts/example-clients` installs them.
 
 use std::{
     fs::File,
@@ -21,13 +21,13 @@ fn interpreter(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable}: eval \"$(scripts/example-clients)\""))
 }
 
-/// Runs an example that publishes a job, and returns what it prints. One thing is changed: the exchange, which is the test's own.
+/// Runs an example that publishes a job, and returns its output. Only the name of the exchange is changed.
 fn published_by(env: &TestEnv, variable: &str, name: &str) -> String {
     let text = std::fs::read_to_string(example(name)).unwrap();
     assert_eq!(text.matches("\"payout_links\"").count(), 1, "{name}: the exchange");
     let own = env.folder.join(name);
     std::fs::write(&own, text.replace("payout_links\"", &format!("{}\"", env.names.jobs_exchange))).unwrap();
-    // The one in JavaScript waits for its result.
+    // The example in JavaScript waits for its result.
     let mut command = Command::new("timeout");
     let output =
         command.args(["60", &interpreter(variable)]).arg(own).arg(std::env::var("AMQP_URL").unwrap());
@@ -36,7 +36,8 @@ fn published_by(env: &TestEnv, variable: &str, name: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Verifies a webhook with an example, as it came and with another body. Prints `verified` if it takes the first one alone.
+/// Verifies a webhook with an example, unchanged and with another body. Returns `verified` if only the first one is
+/// accepted.
 fn verified_by(env: &TestEnv, variable: &str, name: &str, script: &str, webhook: &Received) {
     let headers = ["webhook-id", "webhook-timestamp", "webhook-signature"];
     let headers: serde_json::Map<_, _> =
@@ -107,7 +108,7 @@ try {
     verified_by(&env, "EXAMPLE_NODE", "verify_webhook.js", node, &webhook);
 }
 
-/// Beside the symmetric one, by the public key alone.
+/// Checks the asymmetric signature, beside the symmetric one, with the public key alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_asymmetric_signature_verifies_with_the_public_key_alone() {
     let env = TestEnv::new().await;
@@ -118,9 +119,9 @@ async fn an_asymmetric_signature_verifies_with_the_public_key_alone() {
     worker.says("connected to RabbitMQ, consuming").await;
     env.publish(job("po_1").merchant("m_1").with("webhook_url", env.webhook_url())).await;
     let webhook = env.webhooks(1).await.remove(0);
-    // then the secret's signature verifies as ever,
+    // then the secret's signature still verifies,
     assert!(webhook.verified);
-    // and the pair's by the public key, unless a letter is changed.
+    // and the key pair's verifies with the public key, unless a byte is changed.
     let python = r#"
 import json, sys
 from verify_ed25519 import verify

@@ -1,4 +1,4 @@
-//! One merchant's backlog does not delay the others: turns, limits of each merchant, and who waits longest.
+//! Tests that one merchant's backlog does not delay others: turns, limits of each merchant, and the reported delays.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn merchants_take_turns() {
-    // Given a merchant with many parked jobs, and one with a few that came after them,
+    // Given a merchant with many parked jobs, and another with a few that came later,
     let env = TestEnv::new().await;
     let store = store(pool_of_one(&env).await);
     for number in 0..30 {
@@ -25,7 +25,7 @@ async fn merchants_take_turns() {
     }
     // when some are claimed,
     let claimed = claim(&store, 10).await;
-    // then each merchant has had its share, what one does not need is the other's, and the oldest were first.
+    // then each merchant has its share, one takes the share that the other does not need, and the oldest come first.
     let mut ids: Vec<String> =
         claimed.into_iter().map(|link| link.unwrap().job.merchant_payout_id.as_str().to_owned()).collect();
     ids.sort();
@@ -113,8 +113,8 @@ fn postponed(publish_after: Duration) -> EventProgress {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_in_the_queue_does_not_delay_another_merchant() {
     const JOBS: usize = 200;
-    // Given an account that takes four calls at a time, and a merchant whose jobs need ten seconds of it, of which none waits
-    // for as long as a delivery may,
+    // Given an account that accepts four calls at a time, and a merchant whose jobs need ten seconds of it, and leave
+    // no time for a delivery to wait,
     let env = Setup::default()
         .set("connectors.sandbox.calls.concurrency", 4)
         .set("broker.prefetch", 8)
@@ -128,7 +128,7 @@ async fn a_backlog_in_the_queue_does_not_delay_another_merchant() {
     for number in 0..JOBS {
         env.publish(job(&format!("large_{number}")).merchant("large")).await;
     }
-    // when another merchant's jobs come behind them,
+    // when another merchant's jobs come after them,
     for number in 0..2 {
         env.publish(job(&format!("small_{number}")).merchant("small")).await;
     }
@@ -158,12 +158,13 @@ async fn a_merchant_at_its_limit_leaves_the_permits_to_others() {
     let held = env.provider.hold_next_call();
     env.publish(job("held").merchant("m1")).await;
     held.arrived().await;
-    // when it sends more, and another merchant too,
+    // when it and another merchant send more jobs,
     for number in 0..3 {
         env.publish(job(&format!("po_{number}")).merchant("m1")).await;
         env.publish(job(&format!("other_{number}")).merchant("m2")).await;
     }
-    // then the other's are created, one after the other, and its own wait: their delay is no fault of the worker's.
+    // then the other merchant's jobs are created in turn, and its own wait. Their delay does not count as the
+    // worker's.
     for number in 0..3 {
         assert_eq!(env.result_of(&format!("other_{number}")).await.kind(), "payout_link.created");
     }
@@ -193,13 +194,13 @@ async fn a_merchant_has_a_rate_limit_of_its_own() {
         .build()
         .await;
     let _worker = env.start_worker().await;
-    // when one sends more than it may, then the rest wait, written down and uncounted,
+    // when one of them sends more, then the rest waits as parked records without attempts,
     for number in 0..4 {
         env.publish(job(&format!("po_{number}")).merchant("m1")).await;
     }
     let waits = |shown: &Value| shown["attempts"] == 0;
     env.wait_until_shown("po_3", "the job is parked", waits).await;
-    // while another merchant's are called,
+    // while another merchant's jobs are called,
     for number in 0..2 {
         env.publish(job(&format!("other_{number}")).merchant("m2")).await;
         assert_eq!(env.result_of(&format!("other_{number}")).await.kind(), "payout_link.created");
@@ -213,7 +214,7 @@ async fn a_merchant_has_a_rate_limit_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_names_the_merchant_that_waits_longest() {
-    // Given records of two merchants that nobody claims,
+    // Given records of two merchants that no worker claims,
     let env = TestEnv::new().await;
     let store = store(pool_of_one(&env).await);
     for merchant in ["m1", "m2"] {
@@ -229,7 +230,7 @@ async fn status_names_the_merchant_that_waits_longest() {
         let findings = status["findings"].as_array().unwrap().clone();
         findings.into_iter().find(|finding| finding["name"] == "overdue_records")
     };
-    // then status names it, but not while it is paused.
+    // then `status` names the merchant, but not while it is paused.
     let text = overdue().unwrap()["text"].as_str().unwrap().to_owned();
     assert!(text.contains("the oldest is of merchant m2"), "{text}");
     let paused = env.run(&["pause", "merchant", "m2", "--reason", "test"]);

@@ -1,4 +1,5 @@
-//! Addresses, and databases that a worker cannot work with: `run` and `check` read, connect and refuse alike.
+//! Tests addresses and databases that a worker cannot use: `run` and `check` read them, connect and fail in the same
+//! way.
 
 use std::{
     net::SocketAddr,
@@ -20,14 +21,14 @@ use url::Url;
 
 use crate::support::{TestEnv, eventually, job};
 
-/// The line of `check` that is about `what`.
+/// Returns the line of `check` about `what`.
 fn checked(env: &TestEnv, what: &str) -> String {
     let output = env.run(&["check"]);
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     said.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
-/// `check` fails with these words, and `run` ends with the same.
+/// Checks that `check` fails with these words, and that `run` ends with the same.
 async fn refused(env: &TestEnv, words: &str) {
     let line = checked(env, "  database");
     assert!(line.starts_with("failed") && line.contains(words), "{words}: {line}");
@@ -37,7 +38,7 @@ async fn refused(env: &TestEnv, words: &str) {
     assert!(worker.log().contains(reason), "{reason}: {}", worker.log());
 }
 
-/// Forwards what comes to an IPv6 address, whose port is nobody's on 127.0.0.1 but the second one's, which counts.
+/// Forwards an IPv6 address. Its port is free on 127.0.0.1, except for the second listener, which counts connections.
 async fn forwarded(to: SocketAddr) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("[::1]:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -131,16 +132,16 @@ async fn missing_rights_and_too_few_sessions_are_refused() {
     url.set_username(&role).unwrap();
     url.set_password(Some("canary")).unwrap();
     env.set("database.url", &url);
-    // It may not make the tables,
+    // The role may not create tables,
     env.pool.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await.unwrap();
     refused(&env, "this role may not migrate the database").await;
-    // nor are there any,
+    // no tables exist,
     env.set("worker.migrate", false);
     refused(&env, "tables, columns or privileges are missing: payout_links: SELECT").await;
-    // nor are they its own to use,
+    // they exist, but the role may not use them,
     postgres::migrate(&env.pool).await.unwrap();
     refused(&env, "tables, columns or privileges are missing: payout_links: SELECT").await;
-    // nor, where they are, to change.
+    // or may use them, but not change them.
     let grant = format!(
         "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; REVOKE UPDATE ON sealing_keys FROM {role}"
     );
@@ -157,7 +158,7 @@ async fn missing_rights_and_too_few_sessions_are_refused() {
     env.pool.execute(sqlx::raw_sql(AssertSqlSafe(drop))).await.unwrap();
 }
 
-/// A PgBouncer.
+/// A running PgBouncer.
 struct Pooler(Child);
 
 impl Drop for Pooler {
@@ -168,7 +169,7 @@ impl Drop for Pooler {
 }
 
 impl Pooler {
-    /// `None`, said aloud, where there is no PgBouncer.
+    /// Starts a PgBouncer. Prints a note and returns `None` if it is not installed.
     async fn start(env: &TestEnv, more: &str) -> Option<(Self, Url)> {
         let mut url = database_url(env);
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
@@ -188,7 +189,7 @@ impl Pooler {
         let mut command =
             if installed.exists() { Command::new(installed) } else { Command::new("pgbouncer") };
         command.arg("-q").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-        // It does not run as root, and nobody else may name another account.
+        // It does not run as root, and only root may choose another user.
         if std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
             command.args(["-u", "nobody"]);
         }
@@ -205,7 +206,7 @@ impl Pooler {
     }
 }
 
-/// With everything that it passes or ignores at the start of a session.
+/// Checks a pooler with every parameter that it passes on or ignores at the start of a session.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_is_not() {
     for (more, words) in [

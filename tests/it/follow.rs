@@ -1,4 +1,4 @@
-//! A created link is followed until it is paid or over: each change is an event of the same record.
+//! Tests that a created link is followed until it is paid or over. Each change is an event of the same record.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{ReceivedMessage, Setup, TestEnv, eventually, job};
 
-/// Asks every second.
+/// Builds an environment that asks about links every second.
 fn dense() -> Setup {
     Setup::default()
         .set("connectors.sandbox.follow.min_interval_seconds", 1)
@@ -58,7 +58,7 @@ async fn every_change_is_announced_once_and_in_order() {
         &["created", "claimed", "processing", "succeeded"],
     )
     .await;
-    // then each webhook is verified and numbered, and states the status that it stands for.
+    // then each webhook is verified and numbered, and has its status.
     for (place, (webhook, status)) in
         webhooks.iter().zip(["REQUIRES_FULFILLMENT", "PENDING", "PENDING", "SUCCESS"]).enumerate()
     {
@@ -92,7 +92,7 @@ async fn a_claim_that_nobody_saw_is_announced_before_the_payment() {
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     env.result_of("po_1").await;
     let link = link_of(&env, 0);
-    // Two changes between two questions.
+    // Both changes happen between two questions.
     env.provider.inject_fault(FaultRule::new(Fault::status(503)).on(Operation::Get).times(1));
     env.provider.change(&link, LinkChange::Claim).unwrap();
     env.provider.change(&link, LinkChange::Pay).unwrap();
@@ -138,7 +138,7 @@ async fn a_webhook_waits_for_the_one_before_it_and_brings_its_retry_forward() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_is_abandoned_lets_the_next_one_go() {
+async fn an_abandoned_webhook_is_followed_by_the_next_one() {
     let env = dense().build().await;
     let _worker = env.start_worker().await;
     env.merchant.inject_fault(FaultRule::new(Fault::status(410)).times(1));
@@ -177,7 +177,7 @@ async fn a_link_that_expires_is_announced_at_its_end() {
     env.result_of("po_1").await;
     // when the end is moved to a time that only the provider knows,
     env.provider.expire_after(&link_of(&env, 0), Duration::from_secs(6)).unwrap();
-    // then the expiry is announced when it has happened.
+    // then the expiry is announced after it.
     let webhooks = env.webhooks(2).await;
     assert_eq!(kind(&webhooks[1]), "expired");
     assert_eq!(body(&webhooks[1])["data"]["payout_status"], "EXPIRED");
@@ -211,7 +211,7 @@ async fn a_payout_that_fails_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_repeats_no_secret_of_the_job() {
-    // Given jobs with a secret that stands in the provider's text, of which one is erased,
+    // Given jobs with a secret that is in the provider's text, of which one request is deleted,
     let env = dense().build().await;
     let _worker = env.start_worker().await;
     let address = json!({ "billing_address": { "city": "because it was ordered" } });
@@ -227,7 +227,7 @@ async fn a_failure_repeats_no_secret_of_the_job() {
         env.provider.change(&link, LinkChange::Claim).unwrap();
         env.provider.change(&link, LinkChange::Fail).unwrap();
     }
-    // then the text is redacted, or left out where nobody knows the secrets any more.
+    // then the text is redacted, or left out if the secrets are no longer known.
     let message = async |id: &str| {
         let results = eventually("the failure", async || {
             let failed = |result: &ReceivedMessage| result.kind() == "payout_link.payout_failed";
@@ -254,14 +254,14 @@ async fn a_cancel_without_effect_does_not_explain_a_later_end() {
     let begin = "UPDATE payout_links SET cancel_requested_at = now(), follow_due_at = now()";
     sqlx::query(begin).execute(&env.pool).await.unwrap();
     cancels(&env, 1).await;
-    // when the link is claimed, opened again, and expires,
+    // when the link is claimed, reopened, and expires,
     let webhooks = changes(
         &env,
         &link,
         &[LinkChange::Claim, LinkChange::Reopen, LinkChange::Expire],
         &["created", "claimed", "reopened", "expired"],
     );
-    // then it has expired.
+    // then it is announced as expired.
     webhooks.await;
 }
 
@@ -278,7 +278,7 @@ async fn cancels(env: &TestEnv, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_expires_after_a_cancel_that_failed_has_expired() {
     for fault in [Fault::status(422), Fault::status(503)] {
-        // Given a provider that carries no cancel out,
+        // Given a provider that ignores cancels,
         let env = dense().build().await;
         let _worker = env.start_worker().await;
         env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
@@ -287,7 +287,7 @@ async fn a_link_that_expires_after_a_cancel_that_failed_has_expired() {
         let request = "UPDATE payout_links SET cancel_requested_at = now(), follow_due_at = now()";
         sqlx::query(request).execute(&env.pool).await.unwrap();
         cancels(&env, 3).await;
-        // when the link expires, then its merchant does not hear of a cancel.
+        // when the link expires, then its merchant gets no cancelled event.
         env.provider.change(&link_of(&env, 0), LinkChange::Expire).unwrap();
         let webhooks = env.webhooks(2).await;
         assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "expired"]);
@@ -331,7 +331,7 @@ async fn a_hundred_thousand_links_of_one_account_do_not_delay_another() {
     .await;
     let changed = Instant::now();
     env.provider.change(&link_of(&env, 1), LinkChange::Claim).unwrap();
-    // then it is asked about in its own time, and so is the crowd.
+    // then the worker asks about it in time, and about the others too.
     let webhooks = env.webhooks(2).await;
     assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "claimed"]);
     assert!(changed.elapsed() < Duration::from_secs(8), "{:?}", changed.elapsed());

@@ -1,4 +1,4 @@
-//! Same key, same request: no second link. Same key, other request: a conflict.
+//! Tests the idempotency key: an equal request makes no second link, and another request is a conflict.
 
 use serde_json::json;
 
@@ -6,14 +6,14 @@ use crate::support::{Setup, TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_finished_job_that_comes_again_gets_the_stored_result() {
-    // Given a payout that is finished,
+    // Given a finished payout,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     let first = env.result_of("po_1").await;
     env.webhooks(1).await;
     env.wait_until_delivered("po_1").await;
-    // when the same request comes again, spelled otherwise and with another reply queue,
+    // when an equal request comes, in another spelling and with another reply queue,
     let (queue, replies) = env.reply_queue().await;
     let body = json!({
         "destinationCurrency": "EUR",
@@ -26,7 +26,7 @@ async fn a_finished_job_that_comes_again_gets_the_stored_result() {
     });
     let again = job("po_1").raw(body.to_string().as_bytes()).reply_to(&queue).correlation_id("again");
     env.publish(again).await;
-    // then it gets the same result under the same id, flagged as replayed,
+    // then it gets the same result under the same id, marked as replayed,
     let reply = eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
     assert_eq!(reply.id(), first.id());
     assert_eq!(reply.body, first.body);
@@ -49,7 +49,7 @@ async fn a_job_in_progress_that_comes_again_answers_its_last_requester() {
     // when the same request comes with a reply queue,
     let (queue, replies) = env.reply_queue().await;
     env.publish(job("po_1").reply_to(&queue).correlation_id("second")).await;
-    eventually("the repeat is taken", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(()))
+    eventually("the repeat is accepted", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(()))
         .await;
     eventually("the new reply queue is stored", async || {
         let reply_to: Option<String> =
@@ -58,7 +58,7 @@ async fn a_job_in_progress_that_comes_again_answers_its_last_requester() {
     })
     .await;
     held.release();
-    // then the one call's result goes there.
+    // then the result of the one call goes there.
     let reply = eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
     assert_eq!(reply.correlation_id().as_deref(), Some("second"));
     assert_eq!(env.provider.ledger().calls.len(), 1);
@@ -75,7 +75,7 @@ async fn another_request_under_the_same_key_is_a_conflict() {
         .amount(1251)
         .with("customer", json!({ "name": "Ada Example", "email": "canary@example.com" }));
     env.publish(other).await;
-    // then both are named, neither value is shown,
+    // then both are named, and neither value is shown,
     let conflict = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!(conflict.kind(), "payout_link.rejected");
     assert_eq!(conflict.error_code().as_deref(), Some("IDEMPOTENCY_CONFLICT"));
@@ -83,7 +83,7 @@ async fn another_request_under_the_same_key_is_a_conflict() {
     assert!(!String::from_utf8_lossy(&conflict.body).contains("canary"));
     assert_ne!(conflict.id(), first.id());
     assert_eq!(env.dead_letter().await.header("x-rejected-code").as_deref(), Some("IDEMPOTENCY_CONFLICT"));
-    // and the first is untouched: it can be asked for again.
+    // and the first payout is unchanged: a duplicate still gets its result.
     env.publish(job("po_1")).await;
     let again = env.wait_for_results("po_1", 3).await.remove(2);
     assert_eq!(again.body, first.body);
@@ -120,7 +120,7 @@ async fn two_merchants_may_use_one_identifier() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twins_in_one_batch_and_at_two_workers_make_one_link() {
-    // Given twins and rivals that wait in the queue before anybody takes them,
+    // Given duplicates and conflicts that wait in the queue before any worker takes them,
     let env = Setup::default().set("broker.prefetch", 5).build().await;
     env.start_worker().await.stop().await;
     for number in 0..30 {
@@ -131,13 +131,13 @@ async fn twins_in_one_batch_and_at_two_workers_make_one_link() {
     }
     // when two workers take them at once,
     let workers = [env.launch_worker(&[]), env.launch_worker(&[])];
-    // then each key has one link, and every message one answer.
+    // then each key has one link, and every message one result.
     for number in 0..30 {
         let id = format!("po_{number}");
         let results = eventually(&format!("answers to {id}"), async || {
             let results = env.results_of(&id);
             let conflicts = results.iter().filter(|result| result.error_code().is_some()).count();
-            // The two that agree make one result and, where the first was finished by then, one replay.
+            // Two equal requests make one result and, if the first had finished by then, one replay.
             (conflicts >= 1 && results.len() > conflicts).then_some(results)
         })
         .await;

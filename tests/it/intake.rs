@@ -1,4 +1,4 @@
-//! From the queue to the record, the result and the webhook; and what is refused on the way.
+//! Tests the path of a job from the queue to the record, the result and the webhook, and the rejections on it.
 
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -14,7 +14,7 @@ async fn a_job_becomes_one_link_one_result_and_one_webhook() {
     let traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let job = job("po_1").with("webhook_url", env.webhook_url()).merchant("m_1").message_id("msg_1");
     env.publish(job.header("traceparent", traced)).await;
-    // then its result tells of the link that the provider made,
+    // then its result has the link that the provider created,
     let result = env.result_of("po_1").await;
     let ledger = env.provider.ledger();
     assert_eq!(ledger.links.len(), 1);
@@ -44,13 +44,13 @@ async fn a_job_becomes_one_link_one_result_and_one_webhook() {
     assert_eq!(result.header("x-merchant-id").as_deref(), Some("m_1"));
     assert_eq!(result.header("x-connector").as_deref(), Some("sandbox"));
     assert_eq!(result.header("traceparent").as_deref(), Some(traced));
-    // its webhook carries the same result, signed, under the same id,
+    // its webhook has the same result, signed, under the same id,
     let webhooks = env.webhooks(1).await;
     assert!(webhooks[0].verified);
     assert_eq!(webhooks[0].id, Some(result.id()));
     assert_eq!(webhooks[0].json()["type"], "payout_link.created");
     assert_eq!(webhooks[0].json()["data"], result.json());
-    // and the record is at rest, with nothing left in the queue.
+    // and the record is finished, with nothing left in the queue.
     let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["state"], "created");
     assert_eq!(shown["attempts"], 1);
@@ -60,16 +60,16 @@ async fn a_job_becomes_one_link_one_result_and_one_webhook() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_job_names_its_field_and_stays_among_the_dead_letters() {
-    // Given a worker and a requester that waits,
+    // Given a worker and a requester that waits for a reply,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     let (queue, replies) = env.reply_queue().await;
-    // when a job has a currency that there is not, and another one waits behind it,
+    // when a job has an unknown currency, and another job waits behind it,
     let broken = job("po_1").with("amount", json!({ "minor_amount": 5, "currency": "EURO" }));
     let broken = broken.reply_to(&queue).correlation_id("asked").message_id("m1").header("x-mine", "kept");
     env.publish(&broken).await;
     env.publish(job("po_2")).await;
-    // then the refusal is published, and replied,
+    // then the rejection is published, and replied,
     let result = env.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.rejected");
     assert_eq!(result.error_code().as_deref(), Some("INVALID_JOB"));
@@ -77,14 +77,14 @@ async fn a_refused_job_names_its_field_and_stays_among_the_dead_letters() {
     assert_eq!(result.json()["status_code"], 0);
     assert_eq!(result.correlation_id().as_deref(), Some("asked"));
     eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
-    // the job is among the dead letters as it was, with the reason,
+    // the job is a dead letter with its original body and the reason,
     let dead = env.dead_letter().await;
     assert_eq!(dead.body, broken.body);
     assert_eq!(dead.header("x-rejected-code").as_deref(), Some("INVALID_JOB"));
     assert!(dead.header("x-rejected-reason").unwrap().contains("amount.currency"));
     assert_eq!(dead.header("x-mine").as_deref(), Some("kept"));
     assert_eq!(dead.correlation_id().as_deref(), Some("asked"));
-    // the one behind it went on, and the provider never heard of the first.
+    // the job behind it was processed, and the provider received no call for the first.
     env.result_of("po_2").await;
     assert_eq!(env.provider.ledger().links.len(), 1);
     assert!(env.has_no_record("po_1").await);
@@ -131,7 +131,7 @@ async fn every_kind_of_refusal_is_answered() {
         assert_eq!(dead.correlation_id().as_deref(), Some(*what));
         assert_eq!(dead.body, job.body, "{what}");
     }
-    // Neither id nor message id: a redelivery could not be distinguished from a second payout.
+    // Without an identifier and a message id, a redelivery could not be distinguished from a second payout.
     env.publish(job("x").with("merchant_payout_id", json!(null)).correlation_id("nameless")).await;
     let dead = env.dead_letter().await;
     assert_eq!(dead.header("x-rejected-code").as_deref(), Some("MISSING_IDENTIFIER"));
@@ -151,7 +151,7 @@ async fn a_dead_letter_does_not_expire_with_its_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_message_id_stands_in_for_a_missing_identifier() {
+async fn the_message_id_replaces_a_missing_identifier() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.publish(job("-").with("merchant_payout_id", json!(null)).message_id("msg_7")).await;
@@ -160,13 +160,13 @@ async fn the_message_id_stands_in_for_a_missing_identifier() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requester_gets_its_reply() {
-    // Given a requester with a queue of its own,
+    // Given a requester with a reply queue,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     let (queue, replies) = env.reply_queue().await;
     // when its job names that queue,
     env.publish(job("po_1").reply_to(&queue).correlation_id("call 1")).await;
-    // then the result comes there, and on the exchange, under one id.
+    // then the result goes there and to the exchange, under one id.
     let reply = eventually("the reply", async || replies.lock().unwrap().first().cloned()).await;
     assert_eq!(reply.kind(), "payout_link.created");
     assert_eq!(reply.correlation_id().as_deref(), Some("call 1"));
@@ -184,8 +184,8 @@ async fn a_requester_that_has_gone_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_broker_refuses_is_reported_from_what_it_takes() {
-    // Given forty jobs, every other one with a requester whose queue takes nothing more,
+async fn rejected_messages_are_distinguished_from_accepted_ones() {
+    // Given forty jobs, every other one with a full reply queue,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     let full = env.full_queue().await;
@@ -194,13 +194,13 @@ async fn what_the_broker_refuses_is_reported_from_what_it_takes() {
         let job = job(&format!("po_{number}"));
         env.publish(if refused.contains(&number) { job.reply_to(&full) } else { job }).await;
     }
-    // when all of it is published together,
+    // when all results are published together,
     let _worker = env.start_worker().await;
-    // then every result is on the exchange once, those of the one half are done,
+    // then every result is on the exchange once, the jobs of one half are finished,
     for number in taken {
         env.wait_until_delivered(&format!("po_{number}")).await;
     }
-    // and those of the other wait for their reply alone.
+    // and those of the other half wait only for their reply.
     eventually("replies that are due", async || {
         let due =
             "SELECT count(*) FROM events WHERE reply_due AND published_at IS NOT NULL AND due_at IS NOT NULL
@@ -231,18 +231,18 @@ async fn a_result_that_no_queue_is_bound_for_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_many_results_that_no_queue_is_bound_for_is_kept() {
     const JOBS: usize = 400;
-    // Given many jobs whose requesters have queues, and a results exchange that has none,
+    // Given many jobs with reply queues, and a results exchange without a queue,
     let env = Setup::default().without_listener().build().await;
     env.start_worker().await.stop().await;
     let (queue, replies) = env.reply_queue().await;
     for number in 0..JOBS {
         env.publish(job(&format!("po_{number}")).reply_to(&queue)).await;
     }
-    // when all of it is published together,
+    // when all results are published together,
     let worker = env.start_worker().await;
     eventually("every reply", async || (replies.lock().unwrap().len() >= JOBS).then_some(())).await;
     assert!(worker.stop().await.success());
-    // then what came back is distinguished from what was routed: every result waits in the unrouted queue.
+    // then returned messages are distinguished from routed ones: every result waits in the unrouted queue.
     assert_eq!(env.ready(&env.names.unrouted_queue).await as usize, JOBS);
 }
 
@@ -263,7 +263,7 @@ async fn two_workers_share_a_queue() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_the_database_refuses_fails_alone_and_is_reported() {
-    // Given a database that refuses one row of a batch,
+    // Given a database that rejects one row of a batch,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     sqlx::query("ALTER TABLE payout_links ADD CONSTRAINT refused CHECK (merchant_payout_id <> 'po_3')")
@@ -283,19 +283,19 @@ async fn a_row_that_the_database_refuses_fails_alone_and_is_reported() {
     assert_eq!(rejected.kind(), "payout_link.rejected");
     assert!(env.dead_letter().await.header("x-rejected-reason").unwrap().contains("cannot store this job"));
     assert_eq!(env.provider.ledger().links.len(), 5);
-    // and as a new job once the cause is gone.
+    // and it is accepted as a new job once the cause is gone.
     sqlx::query("ALTER TABLE payout_links DROP CONSTRAINT refused").execute(&env.pool).await.unwrap();
     env.publish(job("po_3")).await;
     assert_eq!(env.wait_for_results("po_3", 2).await[1].kind(), "payout_link.created");
 }
 
-/// A requester that gives a job a time gets to know when it is over: nothing is dropped in silence.
+/// Checks that an expired job becomes a dead letter, so that its requester can notice it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_expires_before_it_is_taken_is_a_dead_letter() {
-    // Given queues, and no worker at them,
+async fn a_job_that_expires_in_the_queue_is_a_dead_letter() {
+    // Given queues without a worker,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
-    // when jobs come whose time is over at once or soon, between others,
+    // when jobs come that expire at once or soon, among others,
     let mut soon = job("po_soon");
     soon.expiration = Some("100".into());
     let mut at_once = job("po_at_once");
@@ -305,7 +305,7 @@ async fn what_expires_before_it_is_taken_is_a_dead_letter() {
     for job in [&at_once, &soon, &in_time, &job("po_1")] {
         env.publish(job).await;
     }
-    // then those are among the dead letters as they were, and the broker says why;
+    // then those are dead letters with their original bodies and the broker's reason;
     let mut dead = [env.dead_letter().await, env.dead_letter().await];
     dead.sort_by_key(|letter| letter.json()["merchant_payout_id"].to_string());
     for (letter, job) in dead.iter().zip([&at_once, &soon]) {
@@ -320,20 +320,20 @@ async fn what_expires_before_it_is_taken_is_a_dead_letter() {
     assert!(env.has_no_record("po_at_once").await && env.has_no_record("po_soon").await);
 }
 
-/// The identifier of a message may be another payout's (contract, section 6).
+/// Checks that the `message_id` names no payout, because it may be another payout's (contract, section 6).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_names_no_payout_but_the_bodys_own() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
-    // Given messages under another payout's identifier: one that is no JSON, one whose own identifier is no text,
+    // Given messages under another payout's identifier: one that is no JSON, one whose own identifier is no string,
     let id = json!(12345);
     env.publish(job("-").raw(b"{\"merchant_payout_id\":\"po_B\"").message_id("po_A").correlation_id("cut"))
         .await;
     let number = job("-").with("merchant_payout_id", id).message_id("po_A").correlation_id("number");
     env.publish(number).await;
-    // and one whose own identifier can be read,
+    // and one whose own identifier is valid,
     env.publish(job("po_B").amount(0).message_id("po_A").correlation_id("own")).await;
-    // then none of the rejections names the other payout.
+    // then no rejection names the other payout.
     for (correlation_id, named) in [("cut", None), ("number", None), ("own", Some("po_B"))] {
         let rejected = env.answer_to(correlation_id).await;
         assert_eq!(rejected.kind(), "payout_link.rejected");

@@ -1,4 +1,4 @@
-//! Sealing keys are changed while workers run; a missing one is its records' error alone.
+//! Tests the rotation of encryption keys while workers run, and records whose key is missing.
 
 use std::sync::Arc;
 
@@ -37,23 +37,23 @@ async fn keys_are_rotated_while_a_worker_runs_and_the_old_one_can_go() {
     held.arrived().await;
     let (well, status) = said(&env, &["keys", "status"]);
     assert!(well && status.contains("request k1 3") && status.contains("result k1 2"), "{status}");
-    // when the second key comes first and everything is sealed anew, with the worker still sealing with the first,
+    // when the second key comes first and everything is encrypted again, while the worker still uses the first key,
     env.set("keys.sealing", ring(&[SECOND, FIRST]));
     let (well, rotated) = said(&env, &["keys", "rotate"]);
     assert!(well && rotated.contains("3 records read, 5 values encrypted again with k2"), "{rotated}");
     let (well, status) = said(&env, &["keys", "status"]);
     assert!(well && status.contains("request k2 3") && status.contains("unused: k1"), "{status}");
-    // then that worker's result is sealed with the first,
+    // then that worker's result is encrypted with the first,
     held.release();
     env.result_of("po_open").await;
     env.wait_until_delivered("po_open").await;
     worker.stop().await;
     let (_, status) = said(&env, &["keys", "status"]);
     assert!(status.contains("result k1 1") && !status.contains("unused"), "{status}");
-    // which another run mends, and touches nothing else;
+    // which another run corrects, without touching anything else;
     let (well, rotated) = said(&env, &["keys", "rotate"]);
     assert!(well && rotated.contains(" 1 values encrypted again"), "{rotated}");
-    // and with the first key gone a repeat still gets its result.
+    // and without the first key a duplicate still gets its result.
     env.set("keys.sealing", ring(&[SECOND]));
     let _worker = env.start_worker().await;
     env.publish(job("po_done")).await;
@@ -63,7 +63,7 @@ async fn keys_are_rotated_while_a_worker_runs_and_the_old_one_can_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_key_is_an_error_of_its_records_alone_and_heals_when_it_is_back() {
-    // Given a payout that a worker left open, sealed with the first key,
+    // Given a payout that a worker left open, encrypted with the first key,
     let mut env = TestEnv::new().await;
     let mut worker = env.start_worker().await;
     let held = env.provider.hold_next_call();
@@ -71,10 +71,10 @@ async fn a_missing_key_is_an_error_of_its_records_alone_and_heals_when_it_is_bac
     held.arrived().await;
     worker.kill();
     held.release();
-    // when workers have the second key alone,
+    // when workers have only the second key,
     env.set("keys.sealing", ring(&[SECOND]));
     let worker = env.start_worker().await;
-    // then that record is an error that names the key, and others go on.
+    // then the error of that record names the key, and others continue.
     worker.says("which is not in the key ring").await;
     env.publish(job("po_2")).await;
     env.result_of("po_2").await;
@@ -84,11 +84,11 @@ async fn a_missing_key_is_an_error_of_its_records_alone_and_heals_when_it_is_bac
     assert!(!well && status.contains("missing from the ring: k1"), "{status}");
     let (well, rotated) = said(&env, &["keys", "rotate"]);
     assert!(!well && rotated.contains("sealed with key \"k1\", which is not in the key ring"), "{rotated}");
-    // When the key is put back, all of it is sealed anew, with the record still open,
+    // When the key is back, everything is encrypted again, while the record is still open,
     env.set("keys.sealing", ring(&[SECOND, FIRST]));
     let (well, rotated) = said(&env, &["keys", "rotate"]);
     assert!(well && rotated.contains(" 1 values encrypted again"), "{rotated}");
-    // and once it is due it is finished with the second key alone.
+    // and once it is due it is finished with only the second key.
     env.set("keys.sealing", ring(&[SECOND]));
     let _worker = env.start_worker().await;
     eventually("the record is due", async || {
@@ -103,7 +103,7 @@ async fn a_missing_key_is_an_error_of_its_records_alone_and_heals_when_it_is_bac
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_whose_key_is_missing_is_reported_once_it_is_back() {
-    // Given a payout that is concluded under the first key, and a merchant that was away,
+    // Given a payout that was concluded under the first key, and a merchant that was away,
     let mut env = Setup::default().set("webhooks.schedule_seconds", "[600]").build().await;
     let worker = env.start_worker().await;
     env.merchant.inject_fault(Fault::status(500));
@@ -112,18 +112,18 @@ async fn a_result_whose_key_is_missing_is_reported_once_it_is_back() {
     let waits = |shown: &serde_json::Value| shown["event"]["webhook_attempts"] == 1;
     env.wait_until_shown("po_1", "a post that failed", waits).await;
     assert!(worker.stop().await.success());
-    // when workers have the second key alone,
+    // when workers have only the second key,
     env.set("keys.sealing", ring(&[SECOND]));
     make_events_due(&env).await;
     let mut worker = env.start_worker().await;
-    // then that event is an error that names the key, and others are published.
+    // then the error of that event names the key, and others are published.
     worker.says("payout_links.result of").await;
     env.publish(job("po_2").with("webhook_url", env.webhook_url())).await;
     env.wait_until_delivered("po_2").await;
     worker.signal("TERM");
     assert!(worker.exited().await.success());
     assert_eq!(worker.log().matches("payout_links.result of").count(), 1, "{}", worker.log());
-    // With the key back it is published as well, once it is due.
+    // With the first key back it is published as well, once it is due.
     env.set("keys.sealing", ring(&[SECOND, FIRST]));
     let _worker = env.start_worker().await;
     make_events_due(&env).await;
@@ -133,34 +133,35 @@ async fn a_result_whose_key_is_missing_is_reported_once_it_is_back() {
     assert_eq!(of_the_first.filter(|webhook| webhook.status.is_some_and(|status| status < 300)).count(), 1);
 }
 
-/// As if their time had come.
+/// Makes all events due.
 async fn make_events_due(env: &TestEnv) {
     let due =
         "UPDATE events SET due_at = now(), webhook_due_at = now() WHERE due_at > now() + interval '1 minute'";
     assert_eq!(sqlx::query(due).execute(&env.pool).await.unwrap().rows_affected(), 1);
 }
 
-/// Rotation reads a value, and writes it sealed anew: what was changed between is newer than what it has read.
+/// Rotation reads a value and writes it encrypted again. A change in between is newer than the value that was read.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changes_while_it_is_sealed_anew_is_left_as_it_is_then() {
-    // Given a payout concluded under the first key, whose rotation has read it and is held before it writes,
+async fn a_value_that_changes_during_a_rotation_stays_changed() {
+    // Given a payout that was concluded under the first key, and whose rotation has read it and is held before it
+    // writes,
     let (env, rotating, mut gate) = held_rotation("request").await;
-    // when its request is erased meanwhile, and its result is another,
+    // when its request is deleted meanwhile, and its result replaced,
     let erased = "UPDATE payout_links SET request = NULL, result = '\\x00'";
     sqlx::query(erased).execute(&env.pool).await.unwrap();
     sqlx::query("SELECT pg_advisory_unlock(1)").execute(&mut gate).await.unwrap();
-    // then that stands,
+    // then the change stays,
     let (well, rotated) = rotating.await.unwrap();
     let left: (Option<Vec<u8>>, Vec<u8>) =
         sqlx::query_as("SELECT request, result FROM payout_links").fetch_one(&env.pool).await.unwrap();
     assert_eq!(left, (None, vec![0]), "{rotated}");
-    // and what does not open is reported.
+    // and the value that cannot be decrypted is reported.
     assert!(!well && rotated.contains("1 values could not be decrypted"), "{rotated}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_broke_off_is_taken_up_where_it_was() {
-    // Given a rotation that has sealed a request anew, and whose connection ends before it does the result,
+    // Given a rotation that has encrypted a request again, and whose connection ends before it does the result,
     let (env, rotating, mut gate) = held_rotation("result").await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
@@ -172,14 +173,14 @@ async fn a_rotation_that_broke_off_is_taken_up_where_it_was() {
     // when it is run again,
     sqlx::query("DROP TRIGGER wait ON payout_links").execute(&mut gate).await.unwrap();
     let (well, rotated) = said(&env, &["keys", "rotate"]);
-    // then it does what is left, and no more.
+    // then it does the rest, and no more.
     assert!(well && rotated.contains(" 1 values encrypted again"), "{rotated}");
     let (well, status) = said(&env, &["keys", "status"]);
     assert!(well && status.contains("result k2 1") && status.contains("unused: k1"), "{status}");
 }
 
-/// A payout concluded under the first key, and a rotation to the second that is held before it writes the column, until
-/// the advisory lock of the connection is given back.
+/// Builds a payout that was concluded under the first key, and a rotation to the second. An advisory lock holds the
+/// rotation before it writes the column, until the connection releases the lock.
 async fn held_rotation(column: &str) -> (Arc<TestEnv>, JoinHandle<(bool, String)>, PgConnection) {
     let mut env = TestEnv::new().await;
     let worker = env.start_worker().await;

@@ -1,4 +1,4 @@
-//! The store alone, with two holders of one row: whose lease ran out changes nothing any more.
+//! Tests the store without a worker, with two holders of one row: a holder whose lease expired changes nothing.
 
 use std::time::Duration;
 
@@ -9,32 +9,32 @@ use payout_link_worker::{
 
 use crate::support::{TestEnv, accept, claim, claim_events, created, eventually, store};
 
-/// By the database's clock; its holder still believes in it.
+/// Expires all leases by the database's clock, without the holders' knowledge.
 async fn let_leases_run_out(env: &TestEnv) {
     let lapse = "UPDATE payout_links SET due_at = now() - interval '1 second'";
     sqlx::query(lapse).execute(&env.pool).await.unwrap();
 }
 
-/// A worker that was away for longer than its lease comes back with an answer.
+/// Checks a worker that returns with an answer after its lease has expired.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_concludes_nothing() {
     let env = TestEnv::new().await;
     migrate(&env.pool).await.unwrap();
     let store = store(env.pool.clone());
-    // Given a row whose lease runs out, by the database's clock, while its holder believes in it,
+    // Given a row whose lease expires by the database's clock without its holder's knowledge,
     let mut late = accept(&store, "po_1").await;
     let_leases_run_out(&env).await;
-    // and another holder, who finds it in doubt,
+    // and another holder, for whom the outcome is unknown,
     let mut claimed = claim(&store, 10).await;
     assert_eq!(claimed.len(), 1);
     let mut link = claimed.remove(0).unwrap();
     assert!(link.progress.in_doubt_since.is_some());
-    // when both come with an answer, the first holder last,
+    // when both have an answer, the first holder last,
     let reply = created(&mut link, "plink_second");
     let event = store.conclude(link, reply).await.unwrap();
     let reply = created(&mut late, "plink_first");
     let refused = store.conclude(late, reply).await.unwrap_err().error;
-    // then the late one gets the error, nothing of the record has changed, and it stands in the timeline.
+    // then the late one gets the error, the record is unchanged, and the answer is in the timeline.
     assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
     let shown = store.reader().show("po_1").await.unwrap().remove(0);
     assert_eq!(shown.connector_payout_id.as_deref(), Some("plink_second"));
@@ -46,20 +46,20 @@ async fn a_late_answer_concludes_nothing() {
     assert_eq!(events, 1);
 }
 
-/// A merchant was posted to: that is stored also where the event was somebody else's by then.
+/// Checks that an attempt to deliver a webhook is stored even if another worker has claimed the event since.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_post_stands_in_the_timeline() {
+async fn a_late_attempt_is_in_the_timeline() {
     let env = TestEnv::new().await;
     migrate(&env.pool).await.unwrap();
     let store = store(env.pool.clone());
-    // Given an event whose lease runs out while its webhook is posted, and another holder,
+    // Given an event whose lease expires during its webhook, and another holder,
     let mut link = accept(&store, "po_1").await;
     let reply = created(&mut link, "plink_1");
     let event = store.conclude(link, reply).await.unwrap();
     let lapse = "UPDATE events SET due_at = now() - interval '1 second'";
     sqlx::query(lapse).execute(&env.pool).await.unwrap();
     assert_eq!(claim_events(&store, 10).await.len(), 1);
-    // when the first comes back,
+    // when the first holder returns,
     let post = Attempt {
         kind: AttemptKind::Post,
         number: 1,
@@ -82,7 +82,7 @@ async fn a_late_post_stands_in_the_timeline() {
         webhook_waits: false,
     };
     let refused = store.delivered(&event, progress).await.unwrap_err();
-    // then it gets the error, the event is left as it is, and the post stands in the timeline.
+    // then it gets the error, the event is unchanged, and the attempt is in the timeline.
     assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
     let shown = store.reader().show("po_1").await.unwrap().remove(0);
     assert!(shown.event.unwrap().due_at.is_some());
@@ -90,8 +90,8 @@ async fn a_late_post_stands_in_the_timeline() {
     assert_eq!((posts.len(), posts[0].status_code), (1, 204));
 }
 
-/// Two webhooks of a record are claimed together; the first one is finished before the second one's worker stores that it
-/// waits for it. Nobody else would look at the second one before the next sweep.
+/// Checks two webhooks of a record that are claimed together. The first one finishes before the worker of the second
+/// stores that it waits. Without a wake-up the second one would wait for the next sweep.
 #[tokio::test]
 async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
     let env = TestEnv::new().await;
@@ -117,7 +117,7 @@ async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
         panic!("not two")
     };
     assert_eq!((first.webhook_waits, second.webhook_waits), (false, true));
-    // when the first webhook is finished before the second one's wait is stored,
+    // when the first webhook finishes before the wait of the second is stored,
     let progress = |webhook, webhook_waits| EventProgress {
         published: true,
         reply_due: false,
@@ -131,15 +131,15 @@ async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
         webhook_waits,
     };
     assert!(store.delivered(first, progress(WebhookState::Abandoned, false)).await.unwrap());
-    // then the worker learns that the second one is due, and finds it.
+    // then the worker gets the information that the second one is due, and claims it.
     assert!(store.delivered(second, progress(WebhookState::Pending, true)).await.unwrap());
     let again = claim_events(&store, 10).await.remove(0).unwrap();
     assert_eq!((again.id, again.webhook_waits), (second.id, false));
 }
 
-/// The same while the row is still open: only its present holder may go on with it.
+/// Checks a late holder of an open row: only the present holder may renew or postpone it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_holder_cannot_go_on_nor_let_go() {
+async fn a_late_holder_can_neither_renew_nor_postpone() {
     let env = TestEnv::new().await;
     migrate(&env.pool).await.unwrap();
     let store = store(env.pool.clone());
@@ -148,15 +148,15 @@ async fn a_late_holder_cannot_go_on_nor_let_go() {
     let link = claim(&store, 10).await.remove(0).unwrap();
     assert!(matches!(store.renew_for_call(&mut late).await, Err(StoreError::LeaseLost)));
     assert!(matches!(store.postpone(late, Duration::ZERO).await, Err(StoreError::LeaseLost)));
-    // And nobody else finds it while the second lease runs.
+    // No other worker finds it while the second lease runs.
     assert!(claim(&store, 10).await.is_empty());
     store.postpone(link, Duration::ZERO).await.unwrap();
     let again = claim(&store, 10).await.remove(0).unwrap();
     assert_eq!(again.progress.attempts, 1);
 }
 
-/// A worker that slept past its lease, of which nobody else knows yet: what it had decided may be out of date (the
-/// connector may have forgotten the key), so it may ask, and no longer call.
+/// Checks a worker that was paused past its lease, before any other worker noticed. Its decision may be out of date,
+/// because the connector may have forgotten the key. So it may look up, but not call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_ran_out_is_not_renewed_for_a_call() {
     let env = TestEnv::new().await;
@@ -166,11 +166,11 @@ async fn a_lease_that_ran_out_is_not_renewed_for_a_call() {
     let_leases_run_out(&env).await;
     assert!(matches!(store.renew_for_call(&mut link).await, Err(StoreError::LeaseLost)));
     store.renew_for_look_up(&mut link).await.unwrap();
-    // Leased again by its question, it may call.
+    // The look-up renewed the lease, so it may call.
     store.renew_for_call(&mut link).await.unwrap();
 }
 
-/// A worker that was paused claims its own row again, and both of its tasks write in one statement.
+/// Checks a worker that was paused and claims its own row again: both of its tasks write in one statement.
 #[tokio::test]
 async fn two_holders_in_one_batch_are_reported_apart() {
     let env = TestEnv::new().await;
@@ -179,7 +179,7 @@ async fn two_holders_in_one_batch_are_reported_apart() {
     let mut late = accept(&store, "po_1").await;
     let_leases_run_out(&env).await;
     let mut link = claim(&store, 10).await.remove(0).unwrap();
-    // On one thread both stand in the queue before the first is looked at.
+    // On one thread, both requests are in the queue before the first is read.
     let (refused, renewed) = tokio::join!(store.renew_for_call(&mut late), store.renew_for_call(&mut link));
     assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");
     renewed.unwrap();

@@ -1,4 +1,4 @@
-//! Messages that cancel a link or ask for its status.
+//! Tests messages that cancel a link or ask for its status.
 
 use std::sync::{Arc, Mutex};
 
@@ -71,12 +71,12 @@ fn was_cancelled(env: &TestEnv, link: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_takes_a_link_back_and_its_merchant_hears_of_it() {
+async fn a_message_cancels_a_link_and_its_merchant_gets_a_webhook() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     let link = created(&env, "po_1").await;
     let requester = Requester::new(&env).await;
-    // When it is cancelled by message, then the answer says so, and the merchant's webhook does.
+    // When it is cancelled by message, then the reply and the merchant's webhook say so.
     let answer = requester
         .ask("cancel", "c_1", json!({ "merchant_payout_id": "po_1", "reason": "wrong amount" }))
         .await;
@@ -85,7 +85,7 @@ async fn a_message_takes_a_link_back_and_its_merchant_hears_of_it() {
     assert!(was_cancelled(&env, &link));
     let webhooks = env.webhooks(2).await;
     assert_eq!(webhooks[1].event_type.as_deref(), Some("payout_link.cancelled"));
-    // A repeated cancel is answered alike.
+    // A repeated cancel gets the same answer.
     let again = requester.ask("cancel", "c_2", id("po_1")).await;
     assert_eq!((again.kind(), again.json()), (answer.kind(), answer.json()));
     until_none_waits(&env).await;
@@ -103,7 +103,7 @@ async fn a_cancel_that_meets_a_claim_is_answered_with_the_truth() {
     assert_eq!(answer.error_code().as_deref(), Some("NOT_CANCELLABLE"));
     assert!(text(&answer).contains("claimed"), "{}", text(&answer));
     assert!(!was_cancelled(&env, &link));
-    // The claim is announced. The rejection is for the requester alone: its payout has a link.
+    // The claim is announced. Only the requester gets the rejection: its payout has a link.
     let results = env.wait_for_results("po_1", 2).await;
     assert_eq!(results[1].kind(), "payout_link.claimed");
     assert!(env.results_of("po_1").iter().all(|result| result.kind() != "payout_link.rejected"));
@@ -176,13 +176,13 @@ async fn a_cancel_that_comes_before_the_link_takes_effect_once_it_is_there() {
     let held = env.provider.hold_next_call();
     env.publish(job("po_1")).await;
     held.arrived().await;
-    // when it is cancelled and asked about meanwhile, then both wait,
+    // when a cancel and a status request come meanwhile, then both wait,
     requester.send("cancel", "c_1", &id("po_1")).await;
     requester.send("status", "s_1", &id("po_1")).await;
     eventually("the requests are stored", async || (waiting(&env).await == 2).then_some(())).await;
     assert!(requester.replies.lock().unwrap().is_empty());
     held.release();
-    // and both are answered once the link is there.
+    // and both are answered once the link exists.
     assert_eq!(requester.answer_to("c_1").await.kind(), "payout_link.cancelled");
     assert!(
         ["payout_link.created", "payout_link.cancelled"].contains(&&*requester.answer_to("s_1").await.kind())
@@ -194,7 +194,7 @@ async fn a_cancel_that_comes_before_the_link_takes_effect_once_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_of_a_record_that_was_never_called_ends_it_without_a_call() {
-    // Given a record that waits for a place, because the account's only one is taken,
+    // Given a record that waits for the account's only permit,
     let env = Setup::default().set("connectors.sandbox.calls.concurrency", 1).build().await;
     let _worker = env.start_worker().await;
     let held = env.provider.hold_next_call();
@@ -213,14 +213,14 @@ async fn a_cancel_of_a_record_that_was_never_called_ends_it_without_a_call() {
     })
     .await;
     held.release();
-    // then it ends without a call, and both the requester and the merchant hear of it.
+    // then it is concluded without a call, and both the requester and the merchant are informed.
     let answer = requester.answer_to("c_1").await;
     assert_eq!((answer.kind().as_str(), &answer.json()["status_code"]), ("payout_link.cancelled", &json!(0)));
     assert_eq!(answer.json()["payout_status"], "CANCELLED");
     assert_eq!(env.provider.ledger().links.len(), 1);
     assert_eq!(env.result_of("po_2").await.json(), answer.json());
     assert_eq!(env.webhooks(1).await[0].event_type.as_deref(), Some("payout_link.cancelled"));
-    // A repeated cancel and a duplicate of the job are answered alike.
+    // A repeated cancel and a duplicate of the job get the same answer.
     assert_eq!(requester.ask("cancel", "c_2", id("po_2")).await.kind(), "payout_link.cancelled");
     env.publish(job("po_2").with("webhook_url", env.webhook_url()).message_id("again")).await;
     let again = eventually("the duplicate's result", async || {
@@ -265,7 +265,7 @@ async fn a_worker_that_is_killed_during_a_cancel_loses_neither_it_nor_its_answer
     assert!(was_cancelled(&env, &link));
     // when another worker runs,
     let _second = env.start_worker().await;
-    // then the requester has its answer, and the merchant hears of it, once.
+    // then the requester has its reply, and the merchant its webhook, once.
     assert_eq!(requester.answer_to("c_1").await.kind(), "payout_link.cancelled");
     let webhooks = env.webhooks(2).await;
     assert_eq!(webhooks[1].event_type.as_deref(), Some("payout_link.cancelled"));

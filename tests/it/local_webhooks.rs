@@ -1,4 +1,4 @@
-//! `trigger` and `listen`, for merchants' developers: no database, no broker, no configuration.
+//! Tests `trigger` and `listen`, for merchants' developers: they need no database, broker or configuration.
 
 use std::{
     io::{BufRead, BufReader},
@@ -61,7 +61,7 @@ async fn a_triggered_webhook_is_verified_printed_and_forwarded() {
     // when an event is triggered with the developer's own data,
     let own = ["succeeded", "--override", "merchant_payout_id=po_7", "--forward-to", &url];
     let (status, sent) = trigger(&[&own[..], &secret].concat());
-    // then the merchant has it, signed, with that data; the listener has verified and printed it.
+    // then the merchant receives it, signed, with that data; the listener has verified and printed it.
     assert_eq!((status, &sent["status_code"]), (Some(0), &204.into()), "{sent}");
     merchant.until(|received| received.len() == 1).await;
     let received = merchant.received().remove(0);
@@ -70,7 +70,7 @@ async fn a_triggered_webhook_is_verified_printed_and_forwarded() {
     for part in ["payout_link.succeeded", "po_7", "signature verified", "answered 204"] {
         assert!(line.contains(part), "{part}: {line}");
     }
-    // Another secret is noticed, and the merchant's answer is passed on.
+    // A wrong secret is reported, and the merchant's answer is passed on.
     let (status, _) = trigger(&["created", "--forward-to", &url]);
     assert_eq!(status, Some(1));
     assert!(listener.line().contains("WRONG SIGNATURE"));

@@ -1,7 +1,7 @@
-//! Tests of the whole worker: the real binary, a real RabbitMQ, a real Postgres, real HTTP servers on loopback.
+//! Tests the whole worker: the real binary, a real RabbitMQ, a real PostgreSQL, and real HTTP servers on loopback.
 //!
-//! Each test has a database and queues of its own. `DATABASE_URL` and `AMQP_URL` name the servers (`scripts/test`
-//! sets them).
+//! Each test has its own database and queues. `DATABASE_URL` and `AMQP_URL` name the servers (`scripts/test` sets
+//! them).
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 

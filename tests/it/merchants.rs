@@ -1,4 +1,4 @@
-//! Merchants' servers that mean no good: each costs a bounded time and a bounded memory, and holds up nobody.
+//! Tests malicious merchants' servers: each costs limited time and memory, and delays no other merchant.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::support::{Setup, job};
 
-/// What a merchant's server does with a connection.
+/// The behaviour of a merchant's server.
 #[derive(Debug, Clone, Copy)]
 enum Manner {
     SlowHead,
@@ -50,7 +50,7 @@ async fn treat(manner: Manner, mut stream: TcpStream) -> std::io::Result<()> {
             endlessly(&mut stream, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;", b"extension")
                 .await
         }
-        // A megabyte that would be a gigabyte.
+        // A megabyte that decompresses to a gigabyte.
         CompressionBomb => {
             let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1048576\r\n\r\n\x1f\x8b\x08\0\0\0\0\0\0\xff";
             stream.write_all(head).await?;
@@ -87,7 +87,7 @@ async fn endlessly(stream: &mut TcpStream, first: &[u8], again: &[u8]) -> std::i
 }
 
 async fn merchant(manner: Manner, host: u8) -> SocketAddr {
-    // An address of its own, so that it is a host of its own.
+    // It has an address of its own, so it counts as a host of its own.
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 1, host], 0))).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -99,8 +99,8 @@ async fn merchant(manner: Manner, host: u8) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
-    // Given merchants of every manner, with several webhooks for each,
+async fn any_answer_of_a_merchant_costs_little_and_delays_no_other() {
+    // Given merchants of every behaviour, with several webhooks for each,
     let env = Setup::default()
         .set("webhooks.schedule_seconds", "[]")
         .set("webhooks.timeout_seconds", 5)
@@ -115,7 +115,7 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
         (SlowBody, "delivered", "timed out"),
         (EndlessHead, "abandoned", ""),
         (EndlessLine, "abandoned", ""),
-        // As much of it is read as the limit says; the status is what counts.
+        // The worker reads the body up to its limit. Only the status counts.
         (EndlessBody, "delivered", ""),
         (EndlessChunkSize, "delivered", "the body was not read"),
         (CompressionBomb, "delivered", ""),
@@ -134,10 +134,10 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
             env.publish(job(&id(manner, number)).with("webhook_url", json!(url))).await;
         }
     }
-    // then a well-behaved one's webhook arrives,
+    // then a well-behaved merchant's webhook arrives,
     env.publish(job("last").with("webhook_url", env.webhook_url())).await;
     env.webhooks(2).await;
-    // each of theirs ends within its time, for a reason that is reported,
+    // each of their webhooks ends in time, with a reported reason,
     for (manner, state, reason) in manners {
         for number in 0..10 {
             let shown = env.wait_until_delivered(&id(manner, number)).await;
@@ -147,15 +147,15 @@ async fn whatever_a_merchant_answers_costs_little_and_holds_up_nobody() {
             assert!(timeline.contains(reason) && timeline.len() < 2000, "{manner:?}: {shown}");
         }
     }
-    // and none of it was kept.
+    // and their data is not kept in memory.
     let more = worker.peak_memory() - before;
     assert!(more < 64 * 1024 * 1024, "{more} bytes");
 }
 
-/// Interim answers are skipped inside one poll for as long as they come: what is taken in has a limit below that.
+/// Checks interim answers without end: hyper skips them inside one poll, so the worker limits the bytes below it.
 #[tokio::test(flavor = "multi_thread")]
 async fn interim_answers_without_end_do_not_hold_up_jobs() {
-    // Given webhooks that are under way to a merchant of that kind, more than there are threads,
+    // Given webhooks under way to a merchant of that kind, more than there are threads,
     let env = Setup::default().set("webhooks.schedule_seconds", "[]").build().await;
     let worker = env.start_worker().await;
     let url = format!("http://{}/webhooks", merchant(EndlessInterim, 99).await);
@@ -165,7 +165,7 @@ async fn interim_answers_without_end_do_not_hold_up_jobs() {
     for number in 0..20 {
         env.result_of(&format!("flood_{number}")).await;
     }
-    // then jobs are taken, created and published as ever, no lease is lost and no connection,
+    // then jobs are accepted, created and published as usual, and no lease or connection is lost,
     for number in 0..20 {
         let id = format!("po_{number}");
         env.publish(job(&id)).await;

@@ -1,4 +1,4 @@
-//! A working worker, seen from outside: `/metrics`, beside health and the log.
+//! Tests a running worker from outside: `/metrics`, health and the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{Setup, TOKEN, TestEnv, Worker, eventually, job};
 
-/// A worker that serves health.
+/// A worker with a health listener.
 struct Watched {
     worker: Worker,
     url: String,
@@ -31,7 +31,7 @@ impl Watched {
         text
     }
 
-    /// Series and their values.
+    /// Returns the series and their values.
     async fn measured(&self) -> BTreeMap<String, String> {
         let samples = self.metrics().await;
         let samples = samples.lines().filter(|line| !line.starts_with('#'));
@@ -48,23 +48,23 @@ impl Watched {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_tell_what_became_of_jobs() {
-    // Given a worker that has had a job of each fate:
+async fn metrics_count_the_outcomes_of_jobs() {
+    // Given a worker that has processed a job of each outcome:
     let env = TestEnv::new().await;
     let watched = Watched::start(&env).await;
-    // created, and its merchant hears of it the second time; asked for again; asked for otherwise;
+    // created, with a webhook that succeeds the second time; a duplicate; a conflict;
     env.merchant.inject_fault(Fault::status(500));
     env.publish(job("created").with("webhook_url", env.webhook_url())).await;
     env.result_of("created").await;
     env.publish(job("created")).await;
     env.publish(job("created").amount(1)).await;
     env.wait_for_results("created", 3).await;
-    // not a job, and for nobody;
+    // an invalid job, and a job for an unknown connector;
     env.publish(job("invalid").amount(0)).await;
     env.publish(job("lost").connector("nowhere")).await;
     env.result_of("invalid").await;
     env.result_of("lost").await;
-    // refused by the provider, in doubt for ever, and in doubt until it is looked up.
+    // declined by the provider, unknown, and unknown until a look-up.
     env.provider.inject_fault(Fault::status(422));
     env.publish(job("refused")).await;
     env.result_of("refused").await;
@@ -75,7 +75,7 @@ async fn metrics_tell_what_became_of_jobs() {
     }
     env.wait_until_delivered("created").await;
 
-    // When all is at rest,
+    // When nothing is left to do,
     let measured = eventually("rest", async || {
         let measured = watched.measured().await;
         let is_at_rest = ["payout_links_jobs_in_flight", "payout_links_events_in_flight"]
@@ -91,7 +91,7 @@ async fn metrics_tell_what_became_of_jobs() {
         (is_at_rest && settled == 8).then_some(measured)
     })
     .await;
-    // then each is counted where it belongs, and nothing else is.
+    // then each is counted in its series, and nothing else is.
     let expected = [
         (r#"jobs_total{outcome="accepted"}"#, 4),
         (r#"jobs_total{outcome="replayed"}"#, 1),
@@ -125,13 +125,13 @@ async fn metrics_tell_what_became_of_jobs() {
     assert_eq!(at(&format!(r#"{durations}_bucket{{le="+Inf",connector="asked",kind="look_up"}}"#)), "1");
     assert_eq!((at("consuming"), at("publishing")), ("1", "1"));
     assert_eq!(at(&format!(r#"build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"))), "1");
-    // Nothing that a job says is a label, or there would be as many as there are jobs.
+    // No value of a job is a label, or there would be as many series as jobs.
     assert!(!measured.keys().any(|series| series.contains("nowhere")), "{measured:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
-    // Given an account whose provider fails twice, where each failure ends its job and leaves nothing to try again,
+    // Given an account whose provider fails twice, where each failure ends its job without a retry,
     let broken = Sandbox::start(Settings::new(TOKEN)).await.unwrap();
     let account = r#"
         replay = "never"
@@ -156,10 +156,10 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
         env.publish(job(id).connector("broken")).await;
         assert_eq!(env.result_of(id).await.kind(), "payout_link.pending");
     }
-    // then it is seen open until there is a call to try it with,
+    // then the breaker is seen open until a call can test it,
     seen("open", "2").await;
     watched.worker.says(r#""breaker":"open""#).await;
-    // half-open while that is under way,
+    // half-open while that call is under way,
     let held = broken.hold_next_call();
     env.publish(job("tries").connector("broken")).await;
     held.arrived().await;
@@ -167,7 +167,7 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     watched.worker.says(r#""breaker":"half-open""#).await;
     let taken = &watched.measured().await[r#"payout_links_connector_permits_taken{connector="broken"}"#];
     assert_eq!(taken, "1");
-    // and closed when it went well; the others were never anything else.
+    // and closed after its success; the other breakers never changed.
     held.release();
     assert_eq!(env.result_of("tries").await.kind(), "payout_link.created");
     seen("closed", "0").await;
@@ -175,7 +175,7 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     assert_eq!(watched.measured().await[r#"payout_links_connector_breaker_state{connector="sandbox"}"#], "0");
 }
 
-/// A dashboard is written from the documentation.
+/// Checks that the documented metrics and the served ones are the same, because dashboards follow the documentation.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented_and_every_documented_one_is_there() {
     // Given a connector whose name has every character that a label must escape,
@@ -192,7 +192,7 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
     let watched = Watched::start(&env).await;
     let text = watched.metrics().await;
     assert!(text.contains(r#"breaker_state{connector="odd \"\\ name"} 0"#), "{text}");
-    // then what is served is what the table has.
+    // then the served metrics are those of the table.
     let served: BTreeSet<(String, String)> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))

@@ -1,5 +1,5 @@
-//! Mistakes in first jobs, and their rejections. Each rejection says what is wrong, what
-//! is expected and what to do, so that its reader needs no other document.
+//! Tests errors in jobs and their rejections. Each rejection says what is wrong, what is expected and what to do, so
+//! that its reader needs no other document.
 
 use lapin::types::AMQPValue;
 use serde_json::{Value, json};
@@ -10,12 +10,12 @@ const FIELD: &str = "Correct the field that the description names and publish th
     merchant_payout_id. No payout link was requested.";
 const MESSAGE: &str = "Correct the message and publish it again under the same merchant_payout_id. No payout link was requested.";
 
-/// A mistake, and the whole of its answer.
+/// An error, and the whole rejection.
 struct Mistake {
     name: &'static str,
     job: Job,
     code: &'static str,
-    /// Empty: the message as a whole.
+    /// The field, or an empty string for the message as a whole.
     field: &'static str,
     message: &'static str,
     guidance: &'static str,
@@ -263,7 +263,7 @@ fn mistakes() -> Vec<Mistake> {
     all
 }
 
-/// A job as gzip has it: RFC 1952's head, and bytes that no text has.
+/// Builds a job that looks compressed: the header of RFC 1952, and bytes that no text has.
 fn gzip() -> Vec<u8> {
     vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xab, 0xae, 5, 0]
 }
@@ -332,7 +332,7 @@ async fn a_job_without_an_identifier_and_one_under_a_key_in_use_are_reported_wha
     );
 }
 
-/// Every field of a job that holds a secret, with a secret in the wrong form: no answer repeats a run of it.
+/// Checks every secret field of a job with a secret in the wrong form: no rejection repeats a part of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_to_a_mistake_shows_what_a_field_holds() {
     let env = Setup::default().build().await;

@@ -1,4 +1,4 @@
-//! Fields of jobs and statuses of providers that are newer than this version.
+//! Tests fields of jobs and statuses of providers that are newer than this version.
 
 use provider_simulators::sandbox::Fault;
 use serde_json::json;
@@ -9,13 +9,13 @@ use crate::support::{Setup, eventually, job};
 async fn an_unknown_field_is_rejected_or_ignored_and_counted() {
     let mut env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let newer = || job("po_1").with("payout_purpose", json!({ "canary": "x" }));
-    // As it comes, it is rejected,
+    // By default the job is rejected,
     let worker = env.start_worker().await;
     env.publish(newer()).await;
     let rejected = env.dead_letter().await;
     assert!(rejected.header("x-rejected-reason").unwrap().contains("unknown"));
     worker.stop().await;
-    // and where it is to be ignored, it is as if it was not there.
+    // and if unknown fields are ignored, it is processed as if the field were absent.
     env.set("jobs.unknown_fields", "ignore");
     let worker = env.start_worker().await;
     env.publish(newer()).await;

@@ -1,4 +1,4 @@
-//! A service that goes away and comes back: these tests have instances of their own.
+//! Tests a service that goes away and comes back. These tests have their own servers.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -26,7 +26,7 @@ async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
     }
     worker.says("sweep failed").await;
     database.restart();
-    // then every job ends in one link.
+    // then every job has one link.
     for number in 0..20 {
         assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
     }
@@ -53,7 +53,7 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     env.webhooks(1).await;
     assert_eq!(env.shown("po_0").unwrap()["event"]["published_at"], json!(null));
     broker.restart();
-    // The result waits for it, and comes when it is back.
+    // The result waits for the broker, and is published when it is back.
     let published = |shown: &serde_json::Value| shown["event"]["published_at"].is_string();
     env.wait_until_shown("po_0", "published", published).await;
     consuming_again(&worker).await;
@@ -63,7 +63,7 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_whose_confirm_never_comes_is_published_again_under_its_id() {
-    // Given a worker that hears nothing from the broker any more, while what it says arrives,
+    // Given a worker that receives nothing from the broker any more, while the broker receives everything from it,
     let (env, broker) = behind_a_proxy("broker", "AMQP_URL").await;
     let worker = env.start_worker().await;
     let call = env.provider.hold_next_call();
@@ -71,12 +71,12 @@ async fn a_result_whose_confirm_never_comes_is_published_again_under_its_id() {
     call.arrived().await;
     broker.set(Mode::AnswersLost);
     call.release();
-    // when its result is published, and the way back is there again,
+    // when its result is published, and the connection works again,
     let first = env.result_of("po_1").await;
     env.webhooks(1).await;
     assert_eq!(env.shown("po_1").unwrap()["event"]["published_at"], json!(null));
     broker.heal();
-    // then it is published again, the same, and counts as published only now.
+    // then it is published again, unchanged, and counts as published only now.
     env.wait_until_delivered("po_1").await;
     let results = env.wait_for_results("po_1", 2).await;
     assert!(results.iter().all(|result| result.id() == first.id() && result.body == first.body));
@@ -89,7 +89,8 @@ async fn a_result_whose_confirm_never_comes_is_published_again_under_its_id() {
 async fn a_connection_to_the_broker_that_has_fallen_silent_is_noticed_by_its_heartbeat() {
     let (env, broker) = behind_a_proxy("broker", "AMQP_URL").await;
     let worker = env.start_worker().await;
-    // Half-open: nothing is closed, nothing arrives. Nobody publishes, so nothing else could tell.
+    // The connection is half-open: nothing is closed and nothing arrives. The worker publishes nothing, so only the
+    // heartbeat can notice it.
     broker.set(Mode::Silent);
     worker.says("RabbitMQ unavailable").await;
     broker.heal();
@@ -114,7 +115,7 @@ async fn an_outage_costs_neither_cpu_nor_memory() {
         env.publish(job(&format!("po_{number}")).with("webhook_url", env.webhook_url())).await;
     }
     env.webhooks(50).await;
-    // when the broker, and then the database, are away for `OUTAGE_SECONDS`, with jobs waiting,
+    // when the broker, and then the database, are away for `OUTAGE_SECONDS`, with waiting jobs,
     let length = std::env::var("OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     for (service, proxy, sign) in
         [("RabbitMQ", &broker, "RabbitMQ unavailable"), ("PostgreSQL", &database, "sweep failed")]
@@ -122,11 +123,12 @@ async fn an_outage_costs_neither_cpu_nor_memory() {
         let (cpu, memory) = (worker.cpu(), worker.peak_memory());
         proxy.set(Mode::Refuse);
         worker.says(sign).await;
-        // The one wait for the clock: it is the length of the outage that is tried.
+        // This wait is the length of the outage.
         tokio::time::sleep(Duration::from_secs(length)).await;
         let (cpu, more) = (worker.cpu().saturating_sub(cpu), worker.peak_memory().saturating_sub(memory));
         println!("{service} away for {length} s: {cpu:?} of CPU, {} KiB more at the peak", more / 1024);
-        // then it neither spins nor grows. (A loop without a pause takes a core, and a debug build is slow.)
+        // then the worker uses little CPU and memory. (A loop without a pause uses a core, and a debug build is
+        // slow.)
         assert!(cpu < Duration::from_secs(length) / 3, "{service}: {cpu:?} of CPU");
         assert!(more < 32 << 20, "{service}: {more} bytes more");
         proxy.heal();
@@ -140,7 +142,7 @@ async fn an_outage_costs_neither_cpu_nor_memory() {
     assert!(worker.stop().await.success());
 }
 
-/// A test environment whose workers reach a service through a proxy.
+/// Builds a test environment whose workers reach a service through a proxy.
 async fn behind_a_proxy(service: &str, variable: &str) -> (TestEnv, Proxy) {
     let proxy = in_front_of(variable).await;
     let mut url: url::Url = std::env::var(variable).unwrap().parse().unwrap();

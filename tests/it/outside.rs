@@ -1,4 +1,4 @@
-//! Input from outside: providers that repeat secrets or send what nobody can read, merchants whose answers break off.
+//! Tests input from outside: providers that repeat secrets or send garbage, and merchants whose answers break off.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Authority, Setup, TestEnv, eventually, job};
 
-/// A server that answers each request with these bytes, then closes the connection or keeps silent.
+/// Starts a server that answers each request with these bytes, then closes the connection or stays silent.
 async fn answering(answer: Vec<u8>, then_closes: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -32,7 +32,7 @@ async fn answering(answer: Vec<u8>, then_closes: bool) -> SocketAddr {
     address
 }
 
-/// One request, with its body.
+/// Reads one request with its body.
 async fn request(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -53,7 +53,7 @@ fn json_answer(status: u16, headers: &str, body: &Value) -> Vec<u8> {
     format!("{head}{headers}connection: close\r\n\r\n{body}").into_bytes()
 }
 
-/// A test environment whose connector `odd` answers so.
+/// Builds a test environment whose connector `odd` answers with these bytes.
 async fn env_that_answers(answer: Vec<u8>, settings: &str) -> TestEnv {
     let address = answering(answer, true).await;
     let section = format!(
@@ -68,8 +68,8 @@ async fn env_that_answers(answer: Vec<u8>, settings: &str) -> TestEnv {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_provider_repeats_of_secrets_reaches_nobody() {
-    // Given a provider that repeats the credential, and the card in groups and across the place where its text is cut,
+async fn secrets_that_a_provider_repeats_are_redacted_everywhere() {
+    // Given a provider that repeats the credential, and the card number in groups and across the limit of its text,
     let message = format!(
         "not allowed: Bearer sk_live_canary_0042, sk_live%5Fcanary%5F0042, 4929 4205 7359 5709 {}4929420573595709",
         "x".repeat(410)
@@ -78,7 +78,7 @@ async fn what_a_provider_repeats_of_secrets_reaches_nobody() {
     let env = env_that_answers(json_answer(400, "", &error), "").await;
     let worker = env.start_worker().await;
     let card = json!({ "card": { "card_number": "4929420573595709", "card_exp_month": "01", "card_exp_year": "2030" } });
-    // when it refuses a job,
+    // when it declines a job,
     let refused =
         job("po_1").connector("odd").with("payout_method_data", card).with("webhook_url", env.webhook_url());
     env.publish(refused).await;
@@ -86,7 +86,7 @@ async fn what_a_provider_repeats_of_secrets_reaches_nobody() {
     let webhook = env.webhooks(1).await.remove(0);
     let shown = env.wait_until_delivered("po_1").await;
     let check = env.run(&["check"]);
-    // then none of it is in the result, the webhook, the log, the database, nor on a terminal.
+    // then no part of it is in the result, the webhook, the log, the database, or on a terminal.
     assert_eq!(result.kind(), "payout_link.failed");
     let texts = [
         ("result", String::from_utf8_lossy(&result.body).into_owned()),
@@ -101,7 +101,7 @@ async fn what_a_provider_repeats_of_secrets_reaches_nobody() {
         for run in ["canary_0042", "_canary", "canary%5F"] {
             assert!(!text.contains(run), "{run} in the {place}: {text}");
         }
-        // `check` is about no job, and knows no card.
+        // `check` is about no job, so it does not know the card number.
         assert!(place == "check" || !digits.contains("4929420"), "the card in the {place}: {text}");
     }
 }
@@ -109,12 +109,12 @@ async fn what_a_provider_repeats_of_secrets_reaches_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identifier_that_cannot_be_passed_on_makes_the_outcome_unknown() {
     for id in ["plink_\u{0}", "plink_\u{1b}[2J\u{7}", &"p".repeat(256)] {
-        // Given a provider that makes a link under such an identifier, and cannot be asked,
+        // Given a provider that creates a link with such an identifier, and has no look-up,
         let link = json!({ "id": id, "status": "issued", "url": "https://pay.example.com/1" });
         let env = env_that_answers(json_answer(201, "", &link), "replay = \"never\"").await;
         let _worker = env.start_worker().await;
         env.publish(job("po_1").connector("odd")).await;
-        // then the record ends, as unknown, and no result has the identifier.
+        // then the outcome is unknown, and no result has the identifier.
         let result = env.result_of("po_1").await;
         assert_eq!(result.kind(), "payout_link.pending", "{id:?}");
         assert!(!String::from_utf8_lossy(&result.body).contains("plink_"));
@@ -128,12 +128,12 @@ async fn a_link_whose_end_cannot_be_read_is_a_link_without_one_and_is_counted() 
     let unreadable =
         [json!("2026-12-01T00:00:00"), json!(1_796_083_200), json!("9999-12-31T23:59:59-01:00"), json!({})];
     for expires_at in unreadable {
-        // Given a provider that gives such an end,
+        // Given a provider that sends such an end,
         let link = json!({ "id": "plink_1", "status": "issued", "url": "https://pay.example.com/1", "expires_at": expires_at });
         let env = env_that_answers(json_answer(201, "", &link), "replay = \"never\"").await;
         let worker = env.start_worker().await;
         env.publish(job("po_1").connector("odd")).await;
-        // then the link is passed on without it,
+        // then the link is published without an end,
         let result = env.result_of("po_1").await;
         assert_eq!(result.kind(), "payout_link.created", "{expires_at}");
         assert_eq!(result.json()["payout_link"], json!({ "url": "https://pay.example.com/1" }));
@@ -144,7 +144,7 @@ async fn a_link_whose_end_cannot_be_read_is_a_link_without_one_and_is_counted() 
     }
 }
 
-/// Over a connection of its own.
+/// Requests a URL over a new connection.
 async fn reqwest_text(url: &str) -> String {
     let url: url::Url = url.parse().unwrap();
     let mut stream = TcpStream::connect((url.host_str().unwrap(), url.port().unwrap())).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_webhook_is_delivered_when_its_status_line_is_read() {
         ("c", "content-length: 100\r\n\r\nok".to_owned(), true, true),
         ("d", "transfer-encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n".to_owned(), true, true),
         ("e", "transfer-encoding: chunked\r\n\r\n2\r\nok\r\n".to_owned(), true, true),
-        // Heads that other clients take.
+        // These are heads that other clients accept.
         ("folded", format!("x-long: a\r\n b\r\n{whole}"), false, false),
         ("many", format!("{many}{whole}"), false, false),
         ("space", format!("Expires : x\r\n{whole}"), false, false),
@@ -192,7 +192,7 @@ async fn a_webhook_is_delivered_when_its_status_line_is_read() {
     }
 }
 
-/// Answers over HTTP/2 with a status and the beginning of a body, then resets the stream.
+/// Starts a server that answers over HTTP/2 with a status and the beginning of a body, then resets the stream.
 async fn resetting(acceptor: TlsAcceptor) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -206,7 +206,7 @@ async fn resetting(acceptor: TlsAcceptor) -> SocketAddr {
                     let head = hyper::Response::builder().status(200).body(()).unwrap();
                     let mut body = respond.send_response(head, false).unwrap();
                     body.send_data("a".into(), false).unwrap();
-                    // A reset discards what has not left yet.
+                    // A reset drops bytes that are not sent yet.
                     let _ = tokio::time::timeout(Duration::from_millis(200), connection.accept()).await;
                     body.send_reset(h2::Reason::INTERNAL_ERROR);
                 }
@@ -218,7 +218,7 @@ async fn resetting(acceptor: TlsAcceptor) -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_is_delivered_when_its_status_is_read_over_http2_too() {
-    // Given a merchant that resets the stream behind the status,
+    // Given a merchant that resets the stream after the status,
     let authority = Authority::new("a test's authority");
     let mut env = TestEnv::new().await;
     let roots = env.folder.join("merchants.pem");
@@ -227,7 +227,7 @@ async fn a_webhook_is_delivered_when_its_status_is_read_over_http2_too() {
     let merchant = resetting(authority.server(&["127.0.0.1"]).http2()).await;
     let _worker = env.start_worker().await;
     env.publish(job("f").with("webhook_url", json!(format!("https://{merchant}/webhooks")))).await;
-    // then the webhook is delivered, at once, and the attempt says what became of the body.
+    // then the webhook is delivered at once, and the attempt mentions the reset of the body.
     let shown = env.wait_until_delivered("f").await;
     assert_eq!(shown["event"]["webhook_state"], "delivered", "{shown}");
     assert_eq!(shown["event"]["webhook_attempts"], 1, "{shown}");
@@ -261,7 +261,7 @@ async fn a_host_that_nobody_can_reach_is_rejected_with_its_field() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_health_port_has_limits_and_a_database_connection_of_its_own() {
-    // Given a worker whose pool is taken to its last connection by a lock,
+    // Given a worker whose pool has no free connection because of a lock,
     let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let worker = env.start_worker().await;
     let url: url::Url = worker.health_url().await.parse().unwrap();
@@ -276,19 +276,19 @@ async fn the_health_port_has_limits_and_a_database_connection_of_its_own() {
         (sqlx::query_scalar::<_, i64>(waiting).fetch_one(&env.pool).await.unwrap() > 0).then_some(())
     })
     .await;
-    // and half requests without end,
+    // and incomplete requests without end,
     let mut half = Vec::new();
     for _ in 0..300 {
         let mut stream = TcpStream::connect(address.clone()).await.unwrap();
         stream.write_all(b"GET /health/ready HTTP/1.1\r\nho").await.unwrap();
         half.push(stream);
     }
-    // then readiness is answered, over a connection that no job shares,
+    // then readiness is answered, over a connection that no job uses,
     let ready = reqwest_text(&format!("{url}health/ready")).await;
     assert!(ready.contains("\"database\":true"), "{ready}");
     let probes = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%probe'";
     assert_eq!(sqlx::query_scalar::<_, i64>(probes).fetch_one(&env.pool).await.unwrap(), 1);
-    // and none of the half requests is left open.
+    // and no incomplete request stays open.
     for mut stream in half {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;

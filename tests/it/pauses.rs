@@ -1,4 +1,4 @@
-//! Operators pause consumption, one account, or one merchant: all workers see it, and stay ready.
+//! Tests that operators pause consumption, an account or a merchant. All workers see it, and stay ready.
 
 use std::process::Output;
 
@@ -47,11 +47,11 @@ async fn a_paused_account_makes_no_calls() {
     act(&env, &["pause", "account", "sandbox"]);
     let (status, _) = ready_with(&url, &["account sandbox"]).await;
     assert_eq!(status, 200);
-    // then its jobs are accepted and wait, unclaimed, and its links are not asked about,
+    // then its jobs are accepted and wait, unclaimed, and the worker does not ask about its links,
     env.publish(job("po_1")).await;
     let waits = env.wait_until_shown("po_1", "the job is accepted", |shown| shown["state"] == "open").await;
     env.provider.change(&link, LinkChange::Claim).unwrap();
-    // while those of the other account are, again and again.
+    // while it asks about those of the other account, again and again.
     env.publish(job("other").connector("mute")).await;
     let other = env.result_of("other").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
     for (number, change) in [(2, LinkChange::Claim), (3, LinkChange::Process), (4, LinkChange::Pay)] {
@@ -62,7 +62,7 @@ async fn a_paused_account_makes_no_calls() {
     assert_eq!((&shown["attempts"], &shown["due_at"]), (&0.into(), &waits["due_at"]));
     assert_eq!(env.results_of("followed").len(), 1);
     assert_eq!(env.provider.ledger().links.len(), 2);
-    // A second pause tells who made the first. After the end of the pause both go on.
+    // A second pause names the operator of the first. After the end of the pause both continue.
     let again = env.run(&["pause", "account", "sandbox", "--reason", "again"]);
     assert!(again.status.success() && said(&again).contains("maintenance"), "{}", said(&again));
     act(&env, &["resume", "account", "sandbox"]);
@@ -92,7 +92,7 @@ async fn jobs_of_a_paused_merchant_wait_and_those_of_others_do_not() {
         env.publish(job(&id).merchant("m2")).await;
         assert_eq!(env.result_of(&id).await.kind(), "payout_link.created");
     }
-    // then its job waits, unclaimed, until the end of the pause. The pause is shown.
+    // then its job waits, unclaimed, until the end of the pause. `show` has the pause.
     let shown = env.shown("po_1").unwrap();
     assert_eq!((&shown["attempts"], &shown["due_at"]), (&0.into(), &waits["due_at"]));
     let status = env.run(&["status", "--output", "json"]);
@@ -120,7 +120,7 @@ async fn while_consumption_is_paused_jobs_stay_in_the_queue() {
     })
     .await;
     assert!(env.has_no_record("po_1").await);
-    // When consumption is resumed and paused again, then jobs are taken in between only.
+    // When consumption is resumed and paused again, then jobs are taken only in between.
     act(&env, &["resume", "consumption"]);
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     act(&env, &["pause", "consumption"]);
@@ -137,7 +137,7 @@ async fn while_consumption_is_paused_jobs_stay_in_the_queue() {
     assert!(env.has_no_record("po_2").await);
 }
 
-/// The due records of a paused merchant, for as long as others send jobs.
+/// The number of due records of the paused merchant.
 const PAUSED: i64 = 5_000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +171,7 @@ async fn the_records_of_a_paused_merchant_cost_others_nothing() {
         env.publish(job(&id).merchant("m2")).await;
         assert_eq!(env.result_of(&id).await.kind(), "payout_link.created");
     }
-    // then none of the paused ones counts as overdue, and none was read to find the others.
+    // then none of the paused records counts as overdue, and none was read to find the others.
     let metrics = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
     assert!(metrics.contains("payout_links_oldest_due_record_seconds 0\n"), "{metrics}");
     sqlx::query("SELECT pg_stat_force_next_flush()").execute(&env.pool).await.unwrap();

@@ -1,4 +1,4 @@
-//! The rights that docs/permissions gives are enough for all that a worker does, and for nothing else.
+//! Tests that the rights of docs/permissions are enough for everything that a worker does, and for nothing else.
 
 use std::process::Command;
 
@@ -16,7 +16,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{Service, Setup, TestEnv, eventually, job, store};
 
-/// A role that has what docs/permissions/postgres.sql gives; the URL of the test environment's database for it.
+/// Creates a role with the rights of docs/permissions/postgres.sql, and returns the URL of the test's database for
+/// it.
 async fn role(env: &TestEnv) -> (String, url::Url) {
     postgres::migrate(&env.pool).await.unwrap();
     let options = env.pool.connect_options();
@@ -54,7 +55,7 @@ async fn the_roles_rights_are_enough() {
     let (name, url) = role(&env).await;
     env.set("database.url", url);
     let worker = env.start_worker().await;
-    // when it does all that there is to do: a link, a repeat, a conflict, a refusal, a retry, a doubt,
+    // when it does everything: a link, a duplicate, a conflict, a decline, a retry, an unknown outcome,
     for answers in [1, 2] {
         env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
         env.wait_for_results("po_1", answers).await;
@@ -78,7 +79,7 @@ async fn the_roles_rights_are_enough() {
     .await;
     let old = "UPDATE provider_webhooks SET received_at = now() - interval '8 days'";
     assert_eq!(sqlx::query(old).execute(&env.pool).await.unwrap().rows_affected(), 1);
-    // and everything is past its retention, apart from the newest event of a link that is asked about,
+    // and deletes everything after its retention, except the newest event of a link that it asks about,
     let left = "SELECT (SELECT count(*) FROM payout_links WHERE request IS NOT NULL)
         + (SELECT count(*) FROM events WHERE id NOT IN (
             SELECT coalesce(newest_event_id, event_id) FROM payout_links WHERE follow_due_at IS NOT NULL
@@ -89,7 +90,7 @@ async fn the_roles_rights_are_enough() {
         (left == 0).then_some(())
     })
     .await;
-    // then nothing was refused to it,
+    // then nothing was denied,
     assert!(worker.stop().await.success());
     for command in
         [&["keys", "status"][..], &["keys", "rotate"], &["show", "po_1"], &["verify-history", "--help"]]
@@ -130,8 +131,8 @@ async fn the_roles_rights_are_no_more_than_enough() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_operators_did_cannot_be_changed_by_the_owner_of_the_table_either() {
-    // Given an act of an operator,
+async fn not_even_the_owner_of_the_table_can_change_operators_actions() {
+    // Given an action of an operator,
     let env = TestEnv::new().await;
     postgres::migrate(&env.pool).await.unwrap();
     let operator = Operator { actor: "ada".into(), reason: "seen at the provider".into() };
@@ -145,11 +146,11 @@ async fn what_operators_did_cannot_be_changed_by_the_owner_of_the_table_either()
         "TRUNCATE operator_actions",
         "SET session_replication_role = replica; DELETE FROM operator_actions",
     ] {
-        // then it is refused,
+        // then that is denied,
         let refused = sqlx::raw_sql(statement).execute(&env.pool).await.unwrap_err();
         assert!(refused.to_string().contains("append-only"), "{statement}: {refused}");
     }
-    // and the act is as it was.
+    // and the action is unchanged.
     let actions = store.actions_of(record).await.unwrap();
     let [action] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(
@@ -179,7 +180,7 @@ async fn the_brokers_user_can_do_its_work_and_nothing_else() {
     url.set_password(Some("canary-broker-password")).unwrap();
     env.set("broker.url", &url);
     let worker = env.start_worker().await;
-    // when it does all that it does there: results, replies, dead letters, what nobody is bound for,
+    // when it does everything there: results, replies, dead letters, and results without a queue,
     let (queue, replies) = env.reply_queue().await;
     env.publish(job("po_1").reply_to(&queue)).await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
@@ -187,7 +188,7 @@ async fn the_brokers_user_can_do_its_work_and_nothing_else() {
     env.publish(job("po_2").amount(0)).await;
     env.dead_letter().await;
     assert!(worker.stop().await.success());
-    // then that is all that it may.
+    // then it may do nothing else.
     let connection = Connection::connect(url.as_str(), ConnectionProperties::default()).await.unwrap();
     let consume = async |queue: &'static str| {
         let channel = connection.create_channel().await.unwrap();
@@ -218,7 +219,7 @@ async fn the_brokers_user_can_do_its_work_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_with_secrets_that_everybody_may_read_is_said() {
+async fn a_file_with_secrets_that_everybody_may_read_is_reported() {
     use std::{fs::Permissions, os::unix::fs::PermissionsExt};
     let mut env = TestEnv::new().await;
     let file = env.folder.join("fingerprint");

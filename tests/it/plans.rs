@@ -1,4 +1,4 @@
-//! Query plans: a statement of the hot path reads next to nothing of a large table.
+//! Tests query plans: a statement of the hot path reads almost nothing of a large table.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::support::{
     TestEnv, accept, claim, claim_events, created, eventually, job, store, store_with, submit,
 };
 
-/// The planner takes what is open for few rows, as it always has been when it looked last; in an outage it is not.
+/// The planner assumes few open records, as in every earlier analysis. In an outage there are many.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_open_costs_the_others_nothing() {
+async fn open_records_cost_other_jobs_nothing() {
     // Given a history that was analyzed when all of it was concluded,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     fill(&env, CONCLUDED, 1..=20_000).await;
     sqlx::query("ANALYZE payout_links").execute(&env.pool).await.unwrap();
-    // and 5,000 records since then that wait for a connector that is away,
+    // and since then 5,000 records that wait for a connector that is away,
     fill(&env, OPEN, 20_001..=25_000).await;
-    // when jobs of another are worked on, with a retry and a repeat of one that is under way,
+    // when jobs of another connector are processed, with a retry and a duplicate,
     let worker = env.start_worker().await;
     let held = env.provider.hold_next_call();
     env.publish(job("po_held")).await;
@@ -41,7 +41,8 @@ async fn what_is_open_costs_the_others_nothing() {
     held.release();
     env.wait_until_delivered("po_held").await;
     assert!(worker.stop().await.success());
-    // then no statement of a job has read the others by the index of open records. The worker counts them once a minute.
+    // then no statement of a job has read the others by the index of open records. The worker counts them once a
+    // minute.
     let read = counted(
         &env,
         "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'payout_links_service_order'",
@@ -57,19 +58,19 @@ async fn a_plan_that_was_made_for_a_small_table_does_no_harm() {
     }
 }
 
-/// So many rows, when the planner last heard of them. Of fewer than ten it would rather have all than look each up.
+/// The numbers of rows when the planner last analyzed the table. With fewer than ten it prefers to read all rows.
 const SMALL: [u32; 4] = [0, 1, 3, 400];
 
 async fn a_plan_that_was_made_for(known: u32) {
-    // Given a worker whose statements were planned when there was little yet, and the planner knew that,
+    // Given a worker whose statements were planned when the tables were small, as the planner knew,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
-    // (after a change of a table's settings, a connection plans anew)
+    // (after a change of a table's settings, a connection plans again)
     leave_unanalyzed(&env).await;
     insert(&env, CONCLUDED, 1..=known).await;
     sqlx::query("VACUUM (ANALYZE) payout_links, events").execute(&env.pool).await.unwrap();
     let worker = env.start_worker().await;
-    // (a session that looks at the tables is counted among what reads them)
+    // (the statistics also count a session that reads the tables)
     let jobs = async |numbers: std::ops::Range<usize>| {
         for number in numbers {
             let id = format!("po_{number}");
@@ -79,11 +80,11 @@ async fn a_plan_that_was_made_for(known: u32) {
         }
     };
     jobs(0..8).await;
-    // when there is much, and no statistics say so,
+    // when the tables are large, and no statistics show it,
     insert(&env, CONCLUDED, known + 1..=20_000).await;
     jobs(8..16).await;
     assert!(worker.stop().await.success());
-    // then no statement reads all of it, neither row by row nor along an index.
+    // then no statement reads the whole table or a whole index.
     assert!(counted(&env, READ).await < 1_000, "{known}");
 }
 
@@ -92,7 +93,8 @@ const HOUR: Duration = Duration::from_hours(1);
 const READ: &str = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
     WHERE relname IN ('payout_links', 'events')";
 
-/// The statements for many rows are others than those for one. On one thread, what comes together goes in one.
+/// Checks the statements for many rows, which differ from those for one. On one thread, concurrent requests go in one
+/// batch.
 #[tokio::test]
 async fn a_plan_for_many_rows_that_was_made_for_a_small_table_does_no_harm() {
     for known in SMALL {
@@ -166,7 +168,7 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
         }
     };
     let rotating = store_with(pool.clone(), &["k2", "k1"]);
-    // What a worker does first.
+    // A worker claims first.
     assert!(claim(&store, 10).await.is_empty());
     assert!(claim_events(&store, 10).await.is_empty());
     let first = accept(&store, "first").await.id;
@@ -181,7 +183,8 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
     assert!(read < 1_000, "{read} of {known}");
 }
 
-/// A fifth of ten million, the usual share, would be two million dead rows before anybody looks.
+/// Checks the autovacuum settings. The usual share, a fifth of ten million rows, would be two million dead rows
+/// before a vacuum.
 #[tokio::test]
 async fn tables_that_only_grow_are_vacuumed_by_a_small_share_of_them() {
     let env = TestEnv::new().await;
@@ -205,16 +208,16 @@ async fn a_record_among_many_is_shown_without_looking_at_the_others() {
         "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit FROM pg_statio_user_tables
         WHERE relname = 'payout_links'";
     let before = counted(&env, pages).await;
-    // when an operator asks for one by the number that merchants give, which names no merchant,
+    // when an operator asks for one by the merchant's number, without the merchant,
     assert_eq!(env.shown("past-12345").unwrap()["merchant_payout_id"], "past-12345");
-    // then a few pages are looked at, and not hundreds. The planner reads a page of each empty index, again and again.
+    // then a few pages are read, not hundreds. The planner reads a page of each empty index every time.
     assert!(counted(&env, pages).await - before < 100);
 }
 
 const CONCLUDED: &str = "'created', 'plink', '\\x00'::bytea, gen_random_uuid(), now(), NULL::timestamptz";
 const OPEN: &str = "'open', NULL, NULL::bytea, NULL::uuid, NULL::timestamptz, now() + interval '1 hour'";
 
-/// Records of another connector, with an event each, an hour old, that nobody analyzes unasked.
+/// Inserts records of another connector, each with an event, an hour old, without an analysis.
 async fn fill(env: &TestEnv, state: &str, numbers: std::ops::RangeInclusive<u32>) {
     leave_unanalyzed(env).await;
     insert(env, state, numbers).await;
@@ -231,7 +234,7 @@ async fn leave_unanalyzed(env: &TestEnv) {
 
 async fn insert(env: &TestEnv, state: &str, numbers: std::ops::RangeInclusive<u32>) {
     let (first, last) = numbers.into_inner();
-    // In the order of time, as all ids: what is new comes after them.
+    // Ids are in the order of time, so new records come after these.
     let id = "(lpad(to_hex((extract(epoch FROM now() - interval '1 hour') * 1000)::bigint), 12, '0') || '70008000' ||
         lpad(to_hex(n), 12, '0'))::uuid";
     for statement in [
@@ -251,7 +254,7 @@ async fn insert(env: &TestEnv, state: &str, numbers: std::ops::RangeInclusive<u3
     }
 }
 
-/// Returns the server's counts, once the workers' connections have ended and reported it.
+/// Returns the server's counts, after the workers' connections have ended and reported them.
 async fn counted(env: &TestEnv, what: &'static str) -> i64 {
     eventually("the counts of connections that have ended", async || {
         let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity

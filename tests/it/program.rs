@@ -1,4 +1,4 @@
-//! The command line, the configuration, and what they report when something is wrong.
+//! Tests the command line and the configuration, and their errors.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -12,7 +12,7 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_tells_what_can_be_reached() {
+async fn check_reports_which_services_can_be_reached() {
     let env = TestEnv::new().await;
     let output = env.run(&["check"]);
     assert!(output.status.success(), "{}", said(&output));
@@ -67,9 +67,9 @@ async fn a_wrong_configuration_names_every_setting_that_is_wrong() {
     assert!(!said(&output).contains(TOKEN));
 }
 
-/// Every value is a canary: no section, and no mistake in one, may show what it holds.
+/// Every value is a canary: neither a section nor an error about it may show a value.
 #[tokio::test(flavor = "multi_thread")]
-async fn config_says_what_is_given_and_not_what_it_is() {
+async fn config_lists_the_given_settings_without_their_values() {
     let mut env = TestEnv::new().await;
     let secret = env.folder.join("secret");
     std::fs::write(&secret, "postgres://canary:canary@127.0.0.1/canary").unwrap();
@@ -77,7 +77,7 @@ async fn config_says_what_is_given_and_not_what_it_is() {
     env.set("broker.url", "amqps://canary:canary@canary/");
     env.set("webhooks.merchant_secrets.m_1", "[\"whsec_canary\"]");
     let output = env.run(&["config"]);
-    // One of them is wrong, and is reported; so is what is given, since that may be asked to find out.
+    // One setting is wrong and is reported. The given settings are reported too, because that may explain the error.
     assert_eq!(output.status.code(), Some(2));
     let said = said(&output);
     let place = |setting: &str| {
@@ -128,7 +128,7 @@ async fn show_has_no_secret() {
     env.publish(job("po_1")).await;
     env.wait_until_delivered("po_1").await;
     let url = env.provider.ledger().links[0].url.clone();
-    // It is found by each of its ids.
+    // Each of its ids finds it.
     let json = env.run(&["show", "--json", "po_1"]);
     let record: serde_json::Value = serde_json::from_str(said(&json).trim()).unwrap();
     for id in [&record["id"], &record["event"]["id"], &record["connector_payout_id"]] {
@@ -149,17 +149,17 @@ async fn show_has_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancel_takes_a_link_back_and_its_merchant_hears_of_it() {
+async fn cancel_cancels_a_link_and_its_merchant_gets_a_webhook() {
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     env.result_of("po_1").await;
-    // Given nobody who carries it out, then the command says so, and the request stays.
+    // Without a worker to carry it out, the command says so, and the request stays.
     assert!(worker.stop().await.success());
     let output = env.run(&["cancel", "--reason", "wrong amount", "--timeout-seconds", "0", "po_1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("no worker has carried it out yet"), "{}", said(&output));
-    // When a worker runs again, then the link is cancelled, and both ways of publishing say so.
+    // When a worker runs again, then the link is cancelled, and the result and the webhook say so.
     let _worker = env.start_worker().await;
     let output = env.run(&["cancel", "--reason", "wrong amount", "po_1"]);
     assert!(
@@ -181,7 +181,7 @@ async fn cancel_takes_a_link_back_and_its_merchant_hears_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancel_says_what_it_cannot_take_back() {
+async fn cancel_says_why_a_link_cannot_be_cancelled() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     // Given a link that was claimed, and a payout without a link,
@@ -241,7 +241,7 @@ async fn readiness_follows_what_the_worker_needs() {
     eventually("ready", async || (ready().await == Some(200)).then_some(())).await;
 }
 
-/// Nothing that is secret is in the clear: not in the database, not in the logs, not in the metrics.
+/// Checks that no secret is in the clear in the database, the logs or the metrics.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_nowhere_in_the_clear() {
     use serde_json::json;
@@ -261,7 +261,7 @@ async fn secrets_are_nowhere_in_the_clear() {
             .with("connector_feature_data", json!("{\"canary-key\":\"canary-value\"}"))
             .with("address", json!({ "billing_address": { "line1": "canary-line1", "first_name": "canary-first" } }))
     };
-    // Created, refused with the secret repeated by the provider, in doubt, retried, and a conflict.
+    // Created, declined with the secret repeated by the provider, unknown, retried, and a conflict.
     env.publish(secret("created")).await;
     env.result_of("created").await;
     let body = r#"{"error":{"code":"bad","message":"no such mailbox canary-email@example.com"}}"#;
@@ -274,10 +274,10 @@ async fn secrets_are_nowhere_in_the_clear() {
     env.publish(secret("doubtful")).await;
     env.publish(secret("unauthorised").with("access_token", json!("canary-token"))).await;
     env.publish(secret("created").amount(1)).await;
-    // Refused by validation, and a merchant that repeats what it was sent.
+    // Rejected by validation, and a merchant that repeats the webhook's body.
     env.publish(secret("invalid").amount(0)).await;
     env.result_of("invalid").await;
-    // (each of the others has had its post when that merchant's turn comes)
+    // (each of the others has had its attempt when that merchant's turn comes)
     for id in ["created", "refused", "doubtful", "unauthorised"] {
         env.wait_until_delivered(id).await;
     }
@@ -307,7 +307,7 @@ async fn secrets_are_nowhere_in_the_clear() {
             text.lines().find(|line| line.contains("canary") || links.iter().any(|url| line.contains(url)));
         assert_eq!(line, None);
     }
-    // Metrics have nothing at all of a single payout, or of where anything goes.
+    // Metrics have nothing of a single payout, or of a webhook's URL.
     let made = env.provider.ledger().links.into_iter().map(|link| link.id);
     let ids = ["doubtful", "unauthorised", "invalid", "unheard"].map(str::to_owned).into_iter().chain(made);
     for word in ids.chain(["m_1", "127.0.0.1", "http", "EUR", "@"].map(str::to_owned)) {
@@ -315,17 +315,17 @@ async fn secrets_are_nowhere_in_the_clear() {
     }
 }
 
-/// What a container's settings ask for, without a container: another user, no way to write, nothing to be gained.
+/// Runs the worker as a container would: another user, a read-only file system, no capabilities.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_runs_as_nobody_on_a_file_system_that_cannot_be_written_to() {
+async fn it_runs_as_another_user_on_a_read_only_file_system() {
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
     let made = std::process::Command::new("unshare").args(["--mount", "true"]).output();
     if !is_root || !made.is_ok_and(|made| made.status.success()) {
-        eprintln!("NOT tried: only root can take the file system's writes away here");
+        eprintln!("not tested: only root can mount a read-only file system here");
         return;
     }
     let env = TestEnv::new().await;
-    // Where nobody may look into the folders above it, the program is brought to a place where it may.
+    // If another user cannot read the folders above the program, it is copied to a folder that it can.
     let program = env.folder.join("payout-link-worker");
     std::fs::copy(env!("CARGO_BIN_EXE_payout-link-worker"), &program).unwrap();
     let confined = "mount --make-rprivate / && for at in $(findmnt --real --noheadings --list --output TARGET); do \
@@ -342,14 +342,14 @@ async fn it_runs_as_nobody_on_a_file_system_that_cannot_be_written_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_has_as_many_open_files_as_it_may_and_says_where_that_is_little() {
-    // Given a shell that gives its programs few, and lets them have more,
+    // Given a shell that limits open files, but allows more,
     let env = TestEnv::new().await;
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_payout-link-worker"));
     let limited = "ulimit -n 500 && ulimit -Sn 100 && exec \"$0\" \"$@\"";
-    // when a worker is started there whose calls could want a thousand,
+    // when a worker starts there whose calls could need a thousand,
     let worker = env.launch_from(&["sh"], limited, program);
     worker.says("connected to RabbitMQ, consuming").await;
-    // then it has all that it may, and tells that it is not enough.
+    // then it raises its limit as far as allowed, and warns that this is not enough.
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.id())).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["500", "500"]);

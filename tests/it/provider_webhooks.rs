@@ -1,4 +1,5 @@
-//! Webhooks of providers: authenticated, stored once, and the provider is asked about the link at once.
+//! Tests webhooks of providers: they are authenticated and stored once, and the provider is asked about the link at
+//! once.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::{
 
 const SECRET: &str = "canary-inbound-secret";
 const SECOND: Duration = Duration::from_secs(1);
-/// Room for a machine that has other work.
+/// Allows for a machine that has other work.
 const SLACK: Duration = Duration::from_millis(700);
 
 fn setup() -> Setup {
@@ -25,11 +26,11 @@ fn setup() -> Setup {
         .set("worker.provider_webhooks_listen", "127.0.0.1:0")
         .set("worker.health_listen", "127.0.0.1:0")
         .set("connectors.sandbox.follow.webhook_secrets", json!([SECRET]))
-        // Nothing is found by asking while the test runs.
+        // No question of the schedule is due while the test runs.
         .set("connectors.sandbox.follow.min_interval_seconds", 3600)
 }
 
-/// A test environment whose worker takes webhooks.
+/// A test environment whose worker accepts webhooks.
 struct Inbound {
     env: TestEnv,
     worker: Worker,
@@ -83,7 +84,7 @@ impl Inbound {
         self.count("SELECT count(*) FROM provider_webhooks").await
     }
 
-    /// Webhooks of the account by their outcome.
+    /// Returns the number of the account's webhooks with this outcome.
     async fn measured(&self, connector: &str, outcome: &str) -> u64 {
         let url = format!("{}/metrics", self.worker.health_url().await);
         let text = reqwest::get(url).await.unwrap().text().await.unwrap();
@@ -94,14 +95,14 @@ impl Inbound {
         value.parse().unwrap()
     }
 
-    /// The events that the merchant was sent, once there are so many.
+    /// Waits for so many events of the merchant, and returns them.
     async fn events(&self, count: usize) -> Vec<String> {
         let received = self.env.webhooks(count).await;
         received.into_iter().map(|webhook| webhook.event_type.unwrap()).collect()
     }
 }
 
-/// An answer without what differs from one to the next.
+/// An answer without the headers that differ from one to the next.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     status: StatusCode,
@@ -123,12 +124,12 @@ fn about(event: &str, link: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_the_provider_announces_reaches_the_merchant_at_once() {
-    // Given a link that is asked about in an hour,
+    // Given a link with its next question in an hour,
     let inbound = Inbound::start(setup().build().await).await;
     let link = inbound.link("po_1").await;
     inbound.env.provider.announce(Some(Announce::to(inbound.of("sandbox"), SECRET)));
     assert_eq!(inbound.events(1).await, ["payout_link.created"]);
-    // when the provider announces what becomes of it,
+    // when the provider announces its changes,
     let mut delays = Vec::new();
     for (change, event) in [
         (LinkChange::Claim, "payout_link.claimed"),
@@ -137,17 +138,17 @@ async fn a_change_that_the_provider_announces_reaches_the_merchant_at_once() {
     ] {
         let (count, started) = (inbound.env.merchant.received().len() + 1, Instant::now());
         inbound.env.provider.change(&link, change).unwrap();
-        // then the merchant has it,
+        // then the merchant receives them,
         assert_eq!(inbound.events(count).await.last().unwrap(), event);
         delays.push(started.elapsed());
     }
-    // and not with the next round of the follower, which began a pause of a second or two after each of them.
+    // and not by the next round of the follower, which began a pause of a second or two after each.
     assert!(delays[1..].iter().any(|delay| *delay < SLACK), "{delays:?}");
     eventually("three webhooks of the provider", async || {
         (inbound.measured("sandbox", "accepted").await == 3).then_some(())
     })
     .await;
-    // Of a link that is over, one more webhook leads to one more question, and to no event.
+    // For a link that is over, one more webhook leads to one more question, and to no event.
     let over = "SELECT count(*) FROM payout_links WHERE follow_due_at IS NULL AND follow_holder IS NULL";
     eventually("the link is over", async || (inbound.count(over).await == 1).then_some(())).await;
     let asked = "SELECT (extract(epoch FROM asked_at) * 1000000)::bigint FROM payout_links";
@@ -165,7 +166,7 @@ async fn a_webhook_without_proof_is_answered_alike_and_changes_nothing() {
     let due = "SELECT count(*) FROM payout_links WHERE follow_due_at > now() + interval '1 minute'";
     assert_eq!(inbound.count(due).await, 1);
     let body = about("evt_1", &link);
-    // A wrong secret, none, a body of another form, a link that is not ours, and an account without secrets.
+    // A wrong secret, no proof, a body of another form, an unknown link, and an account without secrets.
     let refused = inbound.send("sandbox", "another-secret", &body).await;
     assert_eq!((refused.status, refused.body.as_str()), (StatusCode::UNAUTHORIZED, ""));
     let bare = inbound.client.post(inbound.of("sandbox")).body(body.clone());
@@ -181,7 +182,7 @@ async fn a_webhook_without_proof_is_answered_alike_and_changes_nothing() {
     }
     assert_eq!(inbound.measured("sandbox", "not_authentic").await, 5);
     assert_eq!(inbound.measured("mute", "not_authentic").await, 2);
-    // Another path is like an account that is not there, and another method like on every account.
+    // Another path is answered like an unknown account, and another method as for every account.
     let elsewhere = inbound.send("nowhere", SECRET, &body).await;
     assert_eq!((elsewhere.status, elsewhere.body.as_str()), (StatusCode::NOT_FOUND, ""));
     for path in ["/", "/metrics", "/health/live", "/connectors/sandbox", "/connectors/%ff/webhooks"] {
@@ -194,7 +195,7 @@ async fn a_webhook_without_proof_is_answered_alike_and_changes_nothing() {
             assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
         }
     }
-    // Nothing is stored, and the link is not asked about.
+    // Nothing is stored, and the worker does not ask about the link.
     assert_eq!((inbound.stored().await, inbound.count(due).await), (0, 1));
     assert!(!inbound.worker.log().contains(SECRET));
 }
@@ -203,7 +204,7 @@ async fn a_webhook_without_proof_is_answered_alike_and_changes_nothing() {
 async fn an_authentic_webhook_is_accepted_whatever_it_is_about() {
     let inbound = Inbound::start(setup().build().await).await;
     let link = inbound.link("po_1").await;
-    // A repeat is accepted, and is stored and asked about once.
+    // A repeat is accepted, but stored and asked about once.
     let asked = "SELECT count(*) FROM payout_links WHERE asked_at IS NOT NULL";
     assert_eq!(inbound.announce("evt_1", &link).await, StatusCode::OK);
     eventually("the provider is asked", async || (inbound.count(asked).await == 1).then_some(())).await;
@@ -214,7 +215,7 @@ async fn an_authentic_webhook_is_accepted_whatever_it_is_about() {
     assert_eq!((inbound.stored().await, inbound.measured("sandbox", "duplicate").await), (1, 3));
     let due = "SELECT count(*) FROM payout_links WHERE follow_due_at <= now() + interval '1 minute'";
     assert_eq!((inbound.count(due).await, inbound.count(asked).await), (0, 0));
-    // Another link of the account, or of another account; no link; another form.
+    // Another link of the account, a link of another account, no link, and another form.
     assert_eq!(inbound.announce("evt_2", "another-link").await, StatusCode::OK);
     sqlx::query("UPDATE payout_links SET connector = 'mute'").execute(&inbound.env.pool).await.unwrap();
     assert_eq!(inbound.announce("evt_3", &link).await, StatusCode::OK);
@@ -226,7 +227,7 @@ async fn an_authentic_webhook_is_accepted_whatever_it_is_about() {
     assert_eq!(inbound.measured("sandbox", "unknown_link").await, 3);
     assert_eq!(inbound.measured("sandbox", "unreadable").await, 3);
     assert_eq!((inbound.count(due).await, inbound.count(asked).await), (0, 0));
-    // 256 KiB, and no more.
+    // 256 KiB are the limit.
     let event = about("evt_5", &link);
     let long = format!("{event}{}", " ".repeat(256 * 1024 - event.len()));
     assert_eq!(inbound.send("sandbox", SECRET, &long).await.status, StatusCode::OK);
@@ -236,12 +237,12 @@ async fn an_authentic_webhook_is_accepted_whatever_it_is_about() {
     );
 }
 
-/// The provider's answer may be older than its webhook.
+/// Checks a webhook during a question, because the provider's answer may be older than its webhook.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_whose_webhook_comes_during_a_question_is_asked_about_once_more() {
     let inbound = Inbound::start(setup().build().await).await;
     let link = inbound.link("po_1").await;
-    // Given an answer that is on its way: first one that changes nothing, then one that has an event,
+    // Given an answer under way: first one without a change, then one with an event,
     for (round, changes) in
         [&[LinkChange::Claim][..], &[LinkChange::Process, LinkChange::Pay]].iter().enumerate()
     {
@@ -256,7 +257,7 @@ async fn a_link_whose_webhook_comes_during_a_question_is_asked_about_once_more()
         inbound.env.provider.change(&link, *last).unwrap();
         assert_eq!(inbound.announce(&format!("evt_{round}_late"), &link).await, StatusCode::OK);
         held.release();
-        // then the merchant hears of it.
+        // then the merchant gets the event.
         let event = if round == 0 { "payout_link.claimed" } else { "payout_link.succeeded" };
         eventually(event, async || {
             let received = inbound.env.merchant.received();
@@ -290,10 +291,10 @@ async fn a_webhook_that_cannot_be_stored_is_answered_within_a_second_and_accepte
         assert!(started.elapsed() < SECOND + SLACK, "{:?}", started.elapsed());
         status
     };
-    // when somebody has locked the table,
+    // when another session has locked the table,
     let mut other = inbound.env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN ACCESS EXCLUSIVE MODE").execute(&mut *other).await.unwrap();
-    // then none of many webhooks is accepted, in time, over two sessions.
+    // then none of many webhooks is accepted, and all are answered in time, over two sessions.
     let answers = join_all((0..100).map(in_time)).await;
     assert!(answers.iter().all(|status| *status == StatusCode::SERVICE_UNAVAILABLE), "{answers:?}");
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -304,7 +305,7 @@ async fn a_webhook_that_cannot_be_stored_is_answered_within_a_second_and_accepte
     other.rollback().await.unwrap();
     // The provider sends them again.
     eventually("the webhook is accepted", async || (in_time(0).await == StatusCode::OK).then_some(())).await;
-    // The same if the database is silent, or refuses connections.
+    // The same holds if the database is silent, or refuses connections.
     for (number, mode) in [Mode::Silent, Mode::Refuse].into_iter().enumerate() {
         proxy.set(mode);
         for _ in 0..3 {
@@ -316,7 +317,7 @@ async fn a_webhook_that_cannot_be_stored_is_answered_within_a_second_and_accepte
         })
         .await;
     }
-    // Each is stored once. A webhook of before may have been stored after its 503: its provider sends it again.
+    // Each is stored once. An earlier webhook may have been stored after its 503, and its provider sends it again.
     let stored = inbound.stored().await;
     assert!(stored >= 3, "{stored}");
     for number in 0..3 {
@@ -365,7 +366,7 @@ async fn a_flood_without_proof_delays_no_job_and_stores_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_whose_webhooks_nobody_took_are_found_by_asking() {
-    // Given a provider whose webhooks find no listener, again and again, and never come again,
+    // Given a provider whose webhooks find no listener, and which does not repeat them later,
     let env = Setup::default()
         .set("connectors.sandbox.follow.min_interval_seconds", 1)
         .set("connectors.sandbox.follow.max_interval_seconds", 1)
@@ -380,7 +381,7 @@ async fn changes_whose_webhooks_nobody_took_are_found_by_asking() {
     let (paid, expired) = (created("po_1").await, created("po_2").await);
     env.wait_until_delivered("po_1").await;
     env.wait_until_delivered("po_2").await;
-    // when links change, then their merchant hears of the last status of each.
+    // when links change, then their merchant gets the last status of each.
     env.provider.change(&paid, LinkChange::Claim).unwrap();
     env.provider.change(&paid, LinkChange::Pay).unwrap();
     env.provider.change(&expired, LinkChange::Expire).unwrap();
@@ -389,7 +390,7 @@ async fn changes_whose_webhooks_nobody_took_are_found_by_asking() {
     for wanted in ["payout_link.claimed", "payout_link.succeeded", "payout_link.expired"] {
         assert!(types.contains(&wanted), "{types:?}");
     }
-    eventually("the webhooks of the provider are given up", async || {
+    eventually("the webhooks of the provider are abandoned", async || {
         let announced = env.provider.ledger().announcements;
         (announced.len() >= 3 && announced.iter().all(|one| one.status.is_none())).then_some(())
     })

@@ -1,4 +1,4 @@
-//! The steps of the tutorial and of the sandbox's page, run to the letter in a fresh directory.
+//! Runs the steps of the tutorial and of the sandbox's page, unchanged, in a fresh directory.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 const TUTORIAL: &str = include_str!("../../docs/tutorial/first-payout-link.md");
 const SANDBOX: &str = include_str!("../../docs/reference/connectors/sandbox.md");
 
-/// The commands of a page, or of the part of it that follows a heading: every block marked `sh`, one after another.
+/// Returns the commands of a page, or of its part after a heading: every block marked `sh`, in order.
 fn steps(page: &str, heading: Option<&str>) -> String {
     let part = heading.map_or(page, |heading| {
         let rest = page.split_once(&format!("\n## {heading}\n"));
@@ -21,20 +21,20 @@ fn steps(page: &str, heading: Option<&str>) -> String {
     steps
 }
 
-/// A directory with what the steps take from a checkout, and nothing else.
+/// Creates a directory with the files that the steps use from a checkout.
 fn fresh_directory() -> PathBuf {
     let folder = std::env::temp_dir().join(format!("by-hand-{}", uuid::Uuid::new_v4().simple()));
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
     std::fs::create_dir_all(folder.join("target")).unwrap();
     std::fs::copy(checkout.join("config.example.toml"), folder.join("config.example.toml")).unwrap();
     std::os::unix::fs::symlink(checkout.join("scripts"), folder.join("scripts")).unwrap();
-    // The steps call a release's programs: these are the tests'.
+    // The steps run a release's programs. Here they are the tests' programs.
     let built = Path::new(env!("CARGO_BIN_EXE_payout-link-worker")).parent().unwrap();
     std::os::unix::fs::symlink(built, folder.join("target/release")).unwrap();
     folder
 }
 
-/// Does the steps. One thing is changed: the sandbox's port, which another program may have.
+/// Runs the steps. Only the sandbox's port is changed, because another program may use it.
 fn done(folder: &Path, steps: &str) -> String {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let config = folder.join("config.example.toml");
@@ -79,7 +79,7 @@ fn the_steps_of_the_sandboxs_page_end_with_a_verified_webhook() {
     assert!(said.contains("\"event_type\":\"payout_link.created\""), "{said}");
 }
 
-/// The secrets of the examples are those of the example configuration: copied together they fit.
+/// Checks that the examples and the example configuration have the same secrets, so that they work together.
 #[test]
 fn the_examples_and_the_example_configuration_have_the_same_secrets() {
     let config: toml::Table = include_str!("../../config.example.toml").parse().unwrap();

@@ -1,4 +1,4 @@
-//! `reconcile` compares a provider's statement with the records of an account.
+//! Tests that `reconcile` compares a provider's statement with the records of an account.
 
 use std::{fmt::Write as _, io::Write as _, process::Stdio};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{TestEnv, job};
 
-/// A created record as the statement has it, and its id at the provider.
+/// Creates a record, and returns its line of the statement and its id at the provider.
 async fn created(env: &TestEnv, id: &str) -> String {
     env.publish(job(id)).await;
     env.result_of(id).await.json()["connector_payout_id"].as_str().unwrap().to_owned()
@@ -35,7 +35,8 @@ async fn each_difference_of_a_statement_has_a_finding() {
     env.publish(job("other").connector("mute")).await;
     env.result_of("other").await;
     let amount = env.shown("po_0").unwrap()["amount_minor"].as_i64().unwrap();
-    // when a statement has one as it is, one with another amount, one with another status, one twice, and one of nobody,
+    // when a statement has one unchanged, one with another amount, one with another status, one twice, and an unknown
+    // one,
     let statement = format!(
         "Payout,status,amount,currency\n{},open,{amount},EUR\n{},open,7,EUR\n{},expired,{amount},EUR\n\
          {},open,{amount},EUR\nnobody,open,1,EUR\n",
@@ -56,7 +57,7 @@ async fn each_difference_of_a_statement_has_a_finding() {
         "json",
     ];
     let (status, printed, said) = reconcile(&env, &statement, &options);
-    // then each has its finding, with the record that the statement does not have.
+    // then each has its finding, also the record that the statement does not have.
     assert_eq!(status, Some(3), "{said}");
     let document: Value = serde_json::from_str(&printed).unwrap();
     let found = document["findings"].as_array().unwrap().iter();
@@ -84,7 +85,7 @@ async fn each_difference_of_a_statement_has_a_finding() {
     let (status, printed, said) = reconcile(&env, &statement, &[&recent[..], &[&until]].concat());
     assert_eq!(status, Some(0), "{printed}{said}");
     assert!(printed.contains("not_yet_visible") && printed.contains("po_3"), "{printed}");
-    // A statement that cannot be compared is wrong use.
+    // A statement that cannot be compared is a usage error.
     let (status, _, said) = reconcile(&env, "payout,status\nx,strange\n", &[]);
     assert_eq!(status, Some(2));
     assert!(said.contains("--id-column"), "{said}");
@@ -93,7 +94,7 @@ async fn each_difference_of_a_statement_has_a_finding() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_statement_needs_little_memory() {
     const LINES: usize = 50_000;
-    // Given a statement of many lines of which none is known,
+    // Given a statement of many unknown lines,
     let env = TestEnv::new().await;
     assert!(env.run(&["migrate"]).status.success());
     let mut statement = String::from("id,status,amount,currency,created_at\n");
@@ -102,7 +103,7 @@ async fn a_long_statement_needs_little_memory() {
     }
     // when it is compared,
     let (status, printed, said) = reconcile(&env, &statement, &["--output", "json", "--limit", "10"]);
-    // then all lines are counted, and a few are kept.
+    // then all lines are counted, and a few are listed.
     assert_eq!(status, Some(3), "{said}");
     let document: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(document["counts"]["missing_here"], LINES);

@@ -1,4 +1,4 @@
-//! `webhooks`: operators deliver webhooks again, and pause hosts, beside running workers.
+//! Tests `webhooks`: operators deliver webhooks again, and pause hosts, beside running workers.
 
 use std::process::Output;
 
@@ -37,7 +37,7 @@ async fn wait_for_webhook(env: &TestEnv, id: &str, state: &str, attempts: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_skipped_while_a_host_was_gone_is_delivered_again_under_the_same_id() {
+async fn webhooks_that_were_skipped_while_a_host_was_gone_are_delivered_again_under_the_same_id() {
     // Given a merchant whose endpoint was gone for two payouts, and works for a third one,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
@@ -54,7 +54,7 @@ async fn what_was_skipped_while_a_host_was_gone_is_delivered_again_under_the_sam
     assert_eq!((&host["host"], &host["abandoned"], &host["delivered"]), (&json!(HOST), &json!(2), &json!(1)));
     assert_eq!((&host["attempts"], &host["last_error"]), (&json!(3), &json!("gone")));
     assert_eq!(rows(&env, &["show", HOST]).len(), 2);
-    // when an operator asks first, then nothing happens;
+    // when the command runs without a confirmation, then nothing happens;
     let asked = env.run(&["webhooks", "redeliver", "--host", HOST, "--reason", "endpoint fixed"]);
     assert_eq!(asked.status.code(), Some(5));
     assert!(text(&asked).contains("2 webhooks would be delivered again"), "{}", text(&asked));
@@ -64,7 +64,7 @@ async fn what_was_skipped_while_a_host_was_gone_is_delivered_again_under_the_sam
     // and when it is confirmed,
     let output = redeliver(&env, &["--host", HOST, "--only", "gone", "--from", "1h"]);
     assert!(output.status.success(), "{}", text(&output));
-    // then the two are delivered under their ids, and results and records are as they were.
+    // then the two webhooks are delivered under their ids, and results and records are unchanged.
     let posts = env.webhooks(5).await;
     for first in &posts[..2] {
         let again = posts[3..].iter().find(|post| post.id == first.id).unwrap();
@@ -86,7 +86,7 @@ async fn what_was_skipped_while_a_host_was_gone_is_delivered_again_under_the_sam
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redelivery_has_a_whole_schedule() {
-    // Given a webhook that was abandoned when its schedule of two attempts ran out,
+    // Given a webhook that was abandoned after its schedule of two attempts,
     let env = Setup::default().set("webhooks.schedule_seconds", "[1]").build().await;
     let _worker = env.start_worker().await;
     env.merchant.inject_fault(FaultRule::new(Fault::status(500)).times(3));
@@ -143,11 +143,11 @@ async fn a_webhook_that_a_worker_holds_is_left_to_it() {
     with_webhook(&env, "po_1").await;
     wait_for_webhook(&env, "po_1", "abandoned", 1).await;
     assert!(worker.stop().await.success());
-    // Given an event that a worker holds: it publishes the reply,
+    // Given an event that a worker has claimed to publish its reply,
     let hold =
         "UPDATE events SET holder = gen_random_uuid(), due_at = now() + interval '1 hour', reply_due = true";
     sqlx::query(hold).execute(&env.pool).await.unwrap();
-    // then a redelivery does not take it away.
+    // then a redelivery does not claim it.
     let refused = redeliver(&env, &["po_1"]);
     assert_eq!(refused.status.code(), Some(5), "{}", text(&refused));
     let state = "SELECT webhook_state FROM events WHERE holder IS NOT NULL";
@@ -155,7 +155,7 @@ async fn a_webhook_that_a_worker_holds_is_left_to_it() {
     assert_eq!(state, "abandoned");
 }
 
-/// Has workers make payouts until one postpones a webhook, because it knows of the pause. Returns that payout.
+/// Makes payouts until a worker postpones a webhook because it knows of the pause. Returns that payout.
 async fn until_one_waits(env: &TestEnv) -> String {
     let waits = "SELECT webhook_attempts = 0 AND webhook_due_at > now() + interval '20 seconds' FROM events e
         JOIN payout_links p ON p.id = e.payout_link_id WHERE merchant_payout_id = $1 AND e.holder IS NULL";
@@ -204,7 +204,7 @@ async fn a_paused_host_gets_nothing_and_what_waits_costs_no_attempt() {
     })
     .await;
     assert_eq!(env.merchant.received().len(), sent);
-    // and after the pause everything is delivered, each with its first attempt.
+    // and after the pause everything is delivered with its first attempt.
     assert!(act("resume-host", "deployed").status.success());
     assert_eq!(act("resume-host", "deployed").status.code(), Some(4));
     wait_for_webhook(&env, &waiting, "delivered", 1).await;

@@ -1,4 +1,4 @@
-//! `results republish`: a consumer that lost its queue gets the results of a range of time again.
+//! Tests `results republish`: a consumer that lost its queue gets the results of a period again.
 
 use std::process::Output;
 
@@ -40,7 +40,7 @@ async fn results_of_a_range_are_published_again_under_their_ids_and_nothing_else
     let first = env.result_of("po_1").await;
     let before = env.shown("po_1").unwrap();
     let to = "2100-01-01";
-    // then nothing happens without a confirmation, and nothing of another range.
+    // then nothing happens without a confirmation, or for another period.
     assert_eq!(republish(&env, &["--to", to]).status.code(), Some(5));
     assert_eq!(republish(&env, &["--to", "30m", "--yes"]).status.code(), Some(4));
     assert_eq!((env.results().len(), replies.lock().unwrap().len()), (2, 1));
@@ -49,7 +49,7 @@ async fn results_of_a_range_are_published_again_under_their_ids_and_nothing_else
     assert!(output.status.success(), "{}", text(&output));
     let done: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&done["published"], &done["last_event"]), (&json!(1), &json!(first.id())));
-    // then it is the same result, marked as a replay, on the exchange alone.
+    // then it is the same result, marked as a replay, only on the exchange.
     let again: ReceivedMessage = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!((again.id(), &again.body, again.kind()), (first.id(), &first.body, first.kind()));
     assert_eq!(again.properties.timestamp(), first.properties.timestamp());
@@ -59,7 +59,7 @@ async fn results_of_a_range_are_published_again_under_their_ids_and_nothing_else
     eventually("the reply", async || (replies.lock().unwrap().len() == 2).then_some(())).await;
     env.wait_for_results("po_1", 3).await;
     env.wait_for_results("po_2", 2).await;
-    // No webhook was sent, the record is as it was, and the act is recorded.
+    // No webhook was sent, the record is unchanged, and the action is recorded.
     assert_eq!(env.merchant.received().len(), 1);
     assert_eq!(env.shown("po_1").unwrap(), before);
     let acts = "SELECT count(*) FROM operator_actions WHERE command = 'results republish' AND actor = 'ada'";

@@ -1,4 +1,4 @@
-//! A database that was restored from a backup, and keys that were changed: what was done before is not done again.
+//! Tests a database that was restored from a backup, and changed keys: no payout is made again.
 
 use provider_simulators::sandbox::Idempotency;
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
@@ -15,7 +15,7 @@ fn published_at(job: Job, at: OffsetDateTime) -> Job {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_from_before_a_restore_is_asked_about_before_it_is_called() {
-    // Given a link whose record was lost with a restore,
+    // Given a link whose record was lost in a restore,
     let mut env = TestEnv::new().await;
     env.provider.set_idempotency(Idempotency::Off);
     let worker = env.start_worker().await;
@@ -38,7 +38,7 @@ async fn a_job_from_before_a_restore_is_asked_about_before_it_is_called() {
     env.publish(job("po_1").connector("asked")).await;
     env.wait_for_results("po_1", 3).await;
     assert_eq!(env.provider.ledger().links.len(), 1);
-    // One that was never called is called after a settle time; one that cannot be asked about is unknown.
+    // A job that was never called is called after a settle time. A job without a look-up is unknown.
     env.publish(published_at(job("po_2").connector("asked"), old)).await;
     assert_eq!(env.result_of("po_2").await.kind(), "payout_link.created");
     env.publish(published_at(job("po_3").connector("mute"), old)).await;
@@ -46,7 +46,7 @@ async fn a_job_from_before_a_restore_is_asked_about_before_it_is_called() {
     // A job from after the restore is called at once.
     env.publish(published_at(job("po_4").connector("mute"), OffsetDateTime::now_utc())).await;
     assert_eq!(env.result_of("po_4").await.kind(), "payout_link.created");
-    // The same key again within its window.
+    // The same key is used again within its window.
     env.publish(published_at(job("po_5").connector("sandbox"), old)).await;
     assert_eq!(env.result_of("po_5").await.kind(), "payout_link.created");
     worker.stop().await;
@@ -54,7 +54,7 @@ async fn a_job_from_before_a_restore_is_asked_about_before_it_is_called() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_from_before_a_restore_is_asked_about_before_it_is_called() {
-    // Given a record that was restored as it was before its first call,
+    // Given a record that was restored to its state before its first call,
     let mut env = TestEnv::new().await;
     env.provider.set_idempotency(Idempotency::Off);
     let worker = env.start_worker().await;
@@ -81,7 +81,7 @@ async fn a_fingerprint_key_that_was_changed_makes_no_conflicts() {
         env.wait_until_delivered(id).await;
     }
     worker.stop().await;
-    // With a new key alone the stored request is compared, while it is there.
+    // With only a new key the stored request is compared, while it exists.
     env.set("keys.fingerprint", SECOND);
     let worker = env.start_worker().await;
     env.publish(job("po_1")).await;
@@ -90,7 +90,7 @@ async fn a_fingerprint_key_that_was_changed_makes_no_conflicts() {
     let conflict = &env.wait_for_results("po_1", 3).await[2];
     assert_eq!(conflict.error_code().as_deref(), Some("IDEMPOTENCY_CONFLICT"));
     assert_eq!(conflict.field().as_deref(), Some("amount.minor_amount"));
-    // Once it is erased, nobody can tell, and the rejection says so.
+    // Once it is deleted, the requests cannot be compared, and the rejection says so.
     sqlx::query("UPDATE payout_links SET request = NULL").execute(&env.pool).await.unwrap();
     env.publish(job("po_2")).await;
     let untold = &env.wait_for_results("po_2", 2).await[1];
@@ -98,7 +98,7 @@ async fn a_fingerprint_key_that_was_changed_makes_no_conflicts() {
     let text = untold.json().to_string();
     assert!(text.contains("or the same one under a fingerprint key that is no longer configured"), "{text}");
     worker.stop().await;
-    // With the former key in the ring it is a duplicate, erased or not; a record of the new key too.
+    // With the former key in the ring it is a duplicate, deleted or not. A record of the new key is too.
     env.set("keys.fingerprint", format!("[{SECOND:?}, {FIRST:?}]"));
     let _worker = env.start_worker().await;
     env.publish(job("po_1")).await;

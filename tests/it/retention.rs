@@ -1,4 +1,4 @@
-//! Finished data is deleted after its retention, and duplicates still get a reply.
+//! Tests that finished data is deleted after its retention, and that duplicates still get a reply.
 
 use provider_simulators::sandbox::{Fault, LinkChange};
 use serde_json::Value;
@@ -27,7 +27,7 @@ async fn a_request_kept_for_no_time_is_erased_and_repeats_and_conflicts_are_stil
     let held = env.provider.hold_next_call();
     env.publish(job("po_2")).await;
     held.arrived().await;
-    // when the concluded one's request is erased,
+    // when the concluded one's request is deleted,
     until_none(
         &env,
         "the request is erased",
@@ -38,11 +38,11 @@ async fn a_request_kept_for_no_time_is_erased_and_repeats_and_conflicts_are_stil
     assert_eq!(count(&env, REQUESTS).await, 1);
     held.release();
     env.result_of("po_2").await;
-    // the same request gets the stored result,
+    // an equal request gets the stored result,
     env.publish(job("po_1")).await;
     let replayed = env.wait_for_results("po_1", 2).await.remove(1);
     assert_eq!((replayed.id(), &replayed.body), (first.id(), &first.body));
-    // another is a conflict, recognized by what the record has in the clear,
+    // another one is a conflict, recognized by the unencrypted columns,
     env.publish(job("po_1").amount(999)).await;
     let letter = env.dead_letter().await;
     let reason = letter.header("x-rejected-reason").unwrap_or_default();
@@ -52,9 +52,9 @@ async fn a_request_kept_for_no_time_is_erased_and_repeats_and_conflicts_are_stil
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
-    // Given three payouts of two attempts each, published: one concluded past every retention, one within, and one long ago
-    // whose event is due,
+async fn data_within_its_retention_stays_and_older_data_is_deleted() {
+    // Given three published payouts of two attempts each: one concluded before every retention, one within, and one
+    // long ago whose event is due,
     let env = TestEnv::new().await;
     for id in ["po_old", "po_new", "po_due"] {
         let worker = env.start_worker().await;
@@ -74,21 +74,21 @@ async fn what_is_within_its_retention_stays_and_what_is_past_it_goes() {
     .await
     .unwrap();
     assert_eq!(count(&env, OLD_ATTEMPTS).await, 4);
-    // The links are over: one that is asked about keeps its newest event.
+    // The links are over. A link that is still asked about keeps its newest event.
     sqlx::query("UPDATE payout_links SET follow_due_at = NULL").execute(&env.pool).await.unwrap();
-    // when a worker runs and has erased the old attempts, which it comes to last,
+    // when a worker runs and has deleted the old attempts, which it does last,
     let _worker = env.start_worker().await;
     until_none(&env, "the old attempts are erased", OLD_ATTEMPTS).await;
     // then old requests and published events are gone too,
     let published = "SELECT count(*) FROM events WHERE due_at IS NULL";
     assert_eq!((count(&env, REQUESTS).await, count(&env, published).await), (1, 1));
-    // the young have all of theirs,
+    // the new payout has all of its data,
     let young = env.shown("po_new").unwrap();
     assert_eq!(young["timeline"].as_array().map(Vec::len), Some(2));
     assert!(young["event"].is_object());
-    // what is not published stays, however old,
+    // unpublished events stay, however old,
     assert_eq!(count(&env, "SELECT count(*) FROM events WHERE due_at IS NOT NULL").await, 1);
-    // and the records are there for ever.
+    // and records are never deleted.
     assert_eq!(count(&env, "SELECT count(*) FROM payout_links WHERE result IS NOT NULL").await, 3);
     assert_eq!(env.shown("po_old").unwrap()["event"], Value::Null);
 }
@@ -105,7 +105,7 @@ async fn webhooks_of_providers_are_deleted_after_a_week() {
     .execute(&env.pool)
     .await
     .unwrap();
-    // More than two batches are past it.
+    // More than two batches are past their retention.
     let old = "SELECT count(*) FROM provider_webhooks WHERE received_at < now() - interval '7 days'";
     until_none(&env, "the old webhooks are deleted", old).await;
     let left = count(&env, "SELECT count(*) FROM provider_webhooks").await;
@@ -138,7 +138,7 @@ async fn a_link_that_is_asked_about_keeps_the_event_that_the_next_one_follows() 
     assert_eq!(prune().await, 0);
     env.provider.change(&link, LinkChange::Claim).unwrap();
     env.webhooks(2).await;
-    // when they are deleted, then the newest stays,
+    // when they are deleted, then the newest event stays,
     assert_eq!(prune().await, 1);
     // and the next one follows it, with its number and its webhook.
     env.provider.change(&link, LinkChange::Fail).unwrap();
@@ -153,7 +153,7 @@ fn sequence(body: &str) -> Value {
     serde_json::from_str::<Value>(body).unwrap()["data"]["sequence"].clone()
 }
 
-/// As if the payout had been made so many days ago: times, and the ids, which are times, too.
+/// Makes a payout so many days older: its times, and its ids, which contain times.
 async fn age(env: &TestEnv, id: &str, days: i32) {
     let aged = |column: &str| {
         format!(
@@ -163,7 +163,7 @@ async fn age(env: &TestEnv, id: &str, days: i32) {
     };
     let of_it = "payout_link_id = (SELECT id FROM payout_links WHERE merchant_payout_id = $1)";
     let link = aged("payout_link_id");
-    // In one transaction: now() is the same in all three, and ids that were equal still are.
+    // In one transaction `now()` is the same in all three statements, so equal ids stay equal.
     let mut aging = env.pool.begin().await.unwrap();
     for statement in [
         format!("UPDATE attempts SET started_at = started_at - $2 * interval '1 day', payout_link_id = ({link})::uuid WHERE {of_it}"),

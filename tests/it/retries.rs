@@ -1,4 +1,4 @@
-//! The step that follows each outcome of a connector call.
+//! Tests the step that follows each outcome of a connector call.
 
 use std::time::Duration;
 
@@ -35,18 +35,18 @@ async fn a_refusal_is_final() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_provider_asks_to_try_later_is_tried_later() {
+async fn a_call_that_the_provider_asks_to_try_later_is_tried_later() {
     // Given a provider that answers 503 with Retry-After, then 429,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.provider.inject_fault(Fault::status_with_retry_after(503, "1"));
     env.provider.inject_fault(Fault::status(429));
-    // when a job comes, then it is created by the third call,
+    // when a job comes, then the third call creates its link,
     env.publish(job("po_1")).await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(outcomes(&shown), ["create try_later", "create try_later", "create created"]);
-    // all with one key, none in doubt, and not before Retry-After.
+    // all calls have one key, no outcome is unknown, and none comes before Retry-After.
     let ledger = env.provider.ledger();
     assert_eq!(ledger.keys_seen().len(), 3);
     assert!(ledger.keys_seen().windows(2).all(|pair| pair[0] == pair[1]));
@@ -62,7 +62,7 @@ async fn a_wait_that_is_too_long_is_written_down_and_survives_a_restart() {
     env.publish(job("po_1")).await;
     let postponed = |shown: &Value| shown["attempts"] == 1 && shown["leased"] == false;
     env.wait_until_shown("po_1", "it is written down", postponed).await;
-    // A worker that stops and another that starts forget nothing, and do not come before the time.
+    // A worker that stops and another one that starts keep the time of the next call.
     worker.stop().await;
     let _next = env.start_worker().await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
@@ -74,7 +74,7 @@ async fn a_wait_that_is_too_long_is_written_down_and_survives_a_restart() {
 async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
-    // Not taken, and not found: a base path that is wrong, or an account that the credential does not see.
+    // A rejected credential, and a 404: a wrong base path, or an account that the credential does not see.
     env.provider.inject_fault(Fault::status(401));
     env.provider.inject_fault(Fault::status(404));
     env.publish(job("po_1")).await;
@@ -82,7 +82,7 @@ async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
     let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(outcomes(&shown), ["create try_later", "create try_later", "create created"]);
     assert!(worker.log().contains("provider rejected the configured credential"));
-    // One that came with the job is the job's own affair.
+    // A credential of the job concerns only the job.
     env.publish(job("po_2").with("access_token", json!("not the token"))).await;
     let result = env.result_of("po_2").await;
     assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_REJECTED"));
@@ -90,13 +90,13 @@ async fn a_credential_of_the_deployment_that_is_refused_fails_no_payout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_never_sent_is_repeated_until_time_is_up() {
-    // Given a connector that nobody serves,
+async fn a_call_that_was_never_sent_is_repeated_until_the_maximum_age() {
+    // Given a connector without a server,
     let closed = "http://127.0.0.1:1";
     let env = Setup::default().set("connectors.mute.url", closed).set("retry.max_attempts", 3).build().await;
     let _worker = env.start_worker().await;
     env.publish(job("po_1").connector("mute")).await;
-    // then it is certain that nothing happened, whatever its replay rule.
+    // then nothing can have happened, whatever the replay rule.
     let result = env.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.failed");
     assert_eq!(result.error_code().as_deref(), Some("CONNECTOR_UNAVAILABLE"));
@@ -106,7 +106,7 @@ async fn what_was_never_sent_is_repeated_until_time_is_up() {
     assert_eq!(shown["in_doubt_since"], Value::Null);
 }
 
-/// Everything that may have been carried out.
+/// Returns the faults after which the call may have been carried out.
 fn doubtful() -> Vec<FaultRule> {
     vec![
         FaultRule::new(Fault::status(500)).after_the_work(),
@@ -126,7 +126,7 @@ fn doubtful() -> Vec<FaultRule> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubt_with_the_same_key_is_settled_by_a_repeat() {
+async fn an_unknown_outcome_with_the_same_key_is_resolved_by_a_repeat() {
     let env = Setup::default().short_leases().build().await;
     let _worker = env.start_worker().await;
     for (number, fault) in doubtful().into_iter().enumerate() {
@@ -144,13 +144,13 @@ async fn doubt_with_the_same_key_is_settled_by_a_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubt_after_the_window_is_not_repeated() {
-    // Given a connector whose keys are good for nothing by the time of a repeat,
+async fn an_unknown_outcome_is_not_repeated_after_the_window() {
+    // Given a connector whose keys have expired before a repeat,
     let env = Setup::default().set("connectors.sandbox.window_seconds", 1).build().await;
     let _worker = env.start_worker().await;
     env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
     env.publish(job("po_1")).await;
-    // then the outcome stays unknown, and is said to be.
+    // then the outcome stays unknown, and the result says so.
     let result = env.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.pending");
     assert_eq!(result.error_code().as_deref(), Some("OUTCOME_UNKNOWN"));
@@ -158,7 +158,7 @@ async fn doubt_after_the_window_is_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubt_is_settled_by_a_look_up_where_keys_mean_nothing() {
+async fn an_unknown_outcome_is_resolved_by_a_look_up_without_keys() {
     let env = Setup::default().short_leases().build().await;
     env.provider.set_idempotency(Idempotency::Off);
     let _worker = env.start_worker().await;
@@ -170,7 +170,7 @@ async fn doubt_is_settled_by_a_look_up_where_keys_mean_nothing() {
         let result = env.result_of(&id).await;
         assert_eq!(result.kind(), "payout_link.created", "{what}");
     }
-    // What was lost before the work was found not to be there, and only then made: never two for one key.
+    // A link whose call was lost before the work was not found and then created. No key has two links.
     let links = env.provider.ledger().links;
     let keys: std::collections::HashSet<_> = links.iter().map(|link| &link.request.reference).collect();
     assert_eq!((links.len(), keys.len()), (doubtful().len(), doubtful().len()));
@@ -178,13 +178,13 @@ async fn doubt_is_settled_by_a_look_up_where_keys_mean_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_up_is_trusted_only_after_the_settle_time() {
-    // Given a provider that is still working on a call whose connection was lost,
+    // Given a provider that still works on a call whose connection was lost,
     let env = Setup::default().short_leases().build().await;
     env.provider.set_idempotency(Idempotency::Off);
     let _worker = env.start_worker().await;
     env.provider.inject_fault(FaultRule::new(Fault::Reset));
     env.publish(job("po_1").connector("asked")).await;
-    // then it is asked early, found not there, and not called again before the settle time (9 s).
+    // then an early look-up does not find it, and no call is repeated before the settle time (9 s).
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     let calls = env.provider.ledger().calls;
     let creates: Vec<_> = calls.iter().filter(|call| call.idempotency_key.is_some()).collect();
@@ -194,7 +194,7 @@ async fn a_look_up_is_trusted_only_after_the_settle_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubt_that_cannot_be_asked_about_is_left_and_said() {
+async fn an_unknown_outcome_without_a_look_up_is_published() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
@@ -209,21 +209,21 @@ async fn doubt_that_cannot_be_asked_about_is_left_and_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doubt_sticks_whatever_comes_after_it() {
-    // Given a call in doubt, and a refusal of its repeat,
+async fn an_unknown_outcome_is_not_resolved_by_a_later_decline() {
+    // Given an unknown outcome, and a decline of its repeat,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
     env.provider.inject_fault(Fault::status(422));
     env.publish(job("po_1")).await;
-    // then the refusal settles nothing: the first call may have been carried out (and was).
+    // then the decline resolves nothing: the first call may have been carried out (and was).
     let result = env.result_of("po_1").await;
     assert_eq!(result.kind(), "payout_link.pending");
     assert_eq!(env.provider.ledger().links.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_in_use_is_in_doubt_and_not_refused() {
+async fn a_key_in_use_is_unknown_and_not_declined() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.provider.inject_fault(Fault::status(409));
@@ -232,7 +232,7 @@ async fn a_key_in_use_is_in_doubt_and_not_refused() {
     assert_eq!(outcomes(&env.wait_until_delivered("po_1").await), ["create unknown", "create created"]);
 }
 
-/// A healthy queue gets a result once more with each try for the full one beside it.
+/// Checks a healthy queue, which gets a result again with each attempt for the full queue beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_one_full_queue_refuses_reaches_the_others_with_growing_pauses() {
     // Given a full queue beside a healthy one, and a merchant whose webhook comes due every second,
@@ -244,7 +244,7 @@ async fn a_result_that_one_full_queue_refuses_reaches_the_others_with_growing_pa
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     // when eight seconds and more have passed,
     env.webhooks(9).await;
-    // then it was published after 0, 1, 3 and 7 seconds, each pause up to half shorter or longer.
+    // then it was published after 0, 1, 3 and 7 seconds, with pauses up to half shorter or longer.
     let heard = env.results_of("po_1");
     assert!((2..=5).contains(&heard.len()), "{}", heard.len());
     assert!(heard.iter().all(|result| result.id() == heard[0].id()));
@@ -254,7 +254,7 @@ async fn a_result_that_one_full_queue_refuses_reaches_the_others_with_growing_pa
     env.wait_until_shown("po_1", "published", published).await;
 }
 
-/// The same for a rejection, which no event keeps.
+/// Checks the same for a rejection, which no event stores.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_that_one_full_queue_refuses_reaches_the_others_a_few_times() {
     let env = TestEnv::new().await;

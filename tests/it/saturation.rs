@@ -1,4 +1,4 @@
-//! While everything is full: the worker goes on, nobody starves, and nobody hears what is not so.
+//! Tests a worker while everything is full: it continues, no job starves, and no result is wrong.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::{
     support::{DEADLINE, Setup, TestEnv, claim, eventually, job, pool_of_one, store, submit_parked},
 };
 
-/// A proxy between a test environment's workers and its broker.
+/// Starts a proxy between a test environment's workers and its broker.
 async fn in_front_of_the_broker(env: &mut TestEnv) -> Proxy {
     let mut url: url::Url = std::env::var("AMQP_URL").unwrap().parse().unwrap();
     let target: Vec<SocketAddr> = url.socket_addrs(|| Some(5672)).unwrap();
@@ -24,7 +24,7 @@ async fn in_front_of_the_broker(env: &mut TestEnv) -> Proxy {
 #[tokio::test(flavor = "multi_thread")]
 async fn consumption_goes_on_after_breaks_in_a_backlog() {
     const JOBS: usize = 64;
-    // Given a worker whose permits are all taken by a backlog of a connector that is slower than a reconnect,
+    // Given a worker whose permits are all used by a backlog of a connector that is slower than a reconnect,
     let mut env = Setup::default()
         .set("broker.prefetch", 16)
         .set("worker.jobs_in_flight", 16)
@@ -40,7 +40,7 @@ async fn consumption_goes_on_after_breaks_in_a_backlog() {
     }
     eventually("every permit is taken", async || (env.provider.ledger().calls.len() == 16).then_some(()))
         .await;
-    // when its connections break off again and again before it has worked that off,
+    // when its connections break again and again before it has worked that off,
     for breaks in 1..=4 {
         proxy.cut();
         eventually("consuming again", async || {
@@ -60,8 +60,8 @@ async fn consumption_goes_on_after_breaks_in_a_backlog() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_makes_no_outcome_unknown() {
     const JOBS: usize = 30;
-    // Given a connector that can neither be asked nor called again, and whose rate limit lets fewer calls through in a lease
-    // than there are jobs,
+    // Given a connector without keys and look-ups, whose rate limit lets through fewer calls in a lease than there
+    // are jobs,
     let env = Setup::default()
         .short_leases()
         .set("connectors.mute.calls.requests_per_minute", 90)
@@ -85,7 +85,7 @@ async fn due_work_is_claimed_in_the_order_of_service() {
     let env = TestEnv::new().await;
     let pool = pool_of_one(&env).await;
     let store = store(pool.clone());
-    // Given parked records, retries and unknown outcomes, the last to come due one of the first to be served,
+    // Given parked records, retries and unknown outcomes: the unknown one is due last, but has to be served first,
     for id in ["new", "new_instant", "retry", "retry_fast", "unknown"] {
         submit_parked(&store, id).await;
     }
@@ -105,7 +105,7 @@ async fn due_work_is_claimed_in_the_order_of_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_does_not_wait_behind_a_backlog() {
     const JOBS: usize = 60;
-    // Given a connector that takes one call at a time, and a job that it asks to come again,
+    // Given a connector that accepts one call at a time, and a job that it asks to retry later,
     let env = Setup::default()
         .set("connectors.sandbox.calls.concurrency", 1)
         .set("retry.wait_in_place_ms", 100)
@@ -117,7 +117,7 @@ async fn a_retry_does_not_wait_behind_a_backlog() {
     let _worker = env.start_worker().await;
     env.publish(job("retried")).await;
     eventually("the first call", async || (!env.provider.ledger().calls.is_empty()).then_some(())).await;
-    // when a backlog comes behind it that keeps the connector busy for long,
+    // when a backlog comes after it that occupies the connector for long,
     for number in 0..JOBS {
         env.publish(job(&format!("po_{number}"))).await;
     }
@@ -131,18 +131,18 @@ async fn a_retry_does_not_wait_behind_a_backlog() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_reply_queue_holds_up_nobody() {
-    // Given more rejected jobs than the worker takes at once, whose reply queue takes nothing,
+async fn a_full_reply_queue_delays_no_other_job() {
+    // Given more rejected jobs than the worker takes at once, whose reply queue is full,
     let env = Setup::default().set("broker.prefetch", 8).set("worker.jobs_in_flight", 8).build().await;
     env.start_worker().await.stop().await;
     let full = env.full_queue().await;
     for number in 0..24 {
         env.publish(job(&format!("bad_{number}")).amount(0).reply_to(&full)).await;
     }
-    // when a good job comes behind them,
+    // when a valid job comes after them,
     let _worker = env.start_worker().await;
     env.publish(job("po_1")).await;
-    // then it is created, every rejection is published once, and every job is a dead letter.
+    // then it is created, every rejection is published once, and every rejected job is a dead letter.
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     for number in 0..24 {
         assert_eq!(env.wait_for_results(&format!("bad_{number}"), 1).await.len(), 1);
@@ -152,8 +152,8 @@ async fn a_full_reply_queue_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn merchants_that_hang_hold_up_no_results() {
-    // Given a worker with one place for results, and merchants that never answer,
+async fn merchants_that_hang_delay_no_results() {
+    // Given a worker with one permit for results, and merchants that never answer,
     let env =
         Setup::default().set("worker.events_in_flight", 2).set("webhooks.timeout_seconds", 20).build().await;
     let _worker = env.start_worker().await;
@@ -164,7 +164,7 @@ async fn merchants_that_hang_hold_up_no_results() {
     }
     let posted = hanging.until(|received| !received.is_empty());
     tokio::time::timeout(DEADLINE, posted).await.expect("a post that hangs");
-    // when others' jobs come, then their results leave, and those of the hanging merchants too.
+    // when jobs of other merchants come, then all results are published, also those of the hanging merchants.
     env.publish(job("po_1")).await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     for number in 0..6 {
@@ -186,18 +186,18 @@ async fn a_fresh_access_token_and_webhook_url_are_used_from_then_on() {
     let first = job("po_1").with("access_token", json!("stale")).with("webhook_url", json!(stale.url()));
     env.publish(first).await;
     env.wait_until_shown("po_1", "parked", |shown| shown["attempts"] == 0).await;
-    // when the same comes again with another token and URL,
+    // when the same job comes again with another token and URL,
     let again =
         job("po_1").with("access_token", json!(crate::support::TOKEN)).with("webhook_url", env.webhook_url());
     env.publish(again).await;
-    // then the token is what the connector is called with (it takes no other), and the webhook goes to the URL.
+    // then the call uses the new token (the connector accepts no other), and the webhook goes to the new URL.
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     env.webhooks(1).await;
     assert!(stale.received().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_accepted_is_not_rejected_when_its_connector_is_renamed() {
+async fn an_accepted_job_is_not_rejected_when_its_connector_is_renamed() {
     // Given a job that was created without naming its connector, and one that named it,
     let mut env = TestEnv::new().await;
     let worker = env.start_worker().await;
@@ -227,9 +227,9 @@ async fn what_was_accepted_is_not_rejected_when_its_connector_is_renamed() {
 async fn a_dead_letter_whose_queue_is_gone_is_not_lost() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
-    // Given a worker whose dead-letter queue somebody deletes,
+    // Given a worker whose dead-letter queue was deleted,
     env.delete_queue(&env.names.dead_queue).await;
-    // when a job is rejected, then it is a dead letter all the same.
+    // when a job is rejected, then it still becomes a dead letter.
     env.publish(job("po_1").amount(0)).await;
     assert_eq!(env.dead_letter().await.json()["merchant_payout_id"], "po_1");
 }
@@ -237,10 +237,10 @@ async fn a_dead_letter_whose_queue_is_gone_is_not_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
     const MESSAGES: usize = 24;
-    // Given messages that together are far larger than what a worker may hold, each delivered before,
+    // Given messages that together are far larger than a worker may hold, each delivered before,
     let env = Setup::default()
         .set("worker.health_listen", "127.0.0.1:0")
-        // A statement that waits is no sign of a database that is away.
+        // A waiting statement does not mean that the database is away.
         .set("database.max_connections", MESSAGES + 16)
         .set("database.timeout_seconds", 60)
         .build()
@@ -251,7 +251,7 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
         env.publish(job("large").raw(&large).message_id(&format!("large_{number}"))).await;
     }
     env.deliver_and_give_all_back(MESSAGES).await;
-    // when a worker has them all, and none can be settled: it looks for an earlier rejection in a table that is locked,
+    // when a worker has all of them and cannot settle any, because the table of earlier rejections is locked,
     let mut locked = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE rejected_messages").execute(&mut *locked).await.unwrap();
     let worker = env.start_worker().await;
@@ -266,7 +266,7 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
     // then it holds a part of them, not 192 MiB,
     let more = (worker.peak_memory() - before) >> 20;
     assert!(more < 110, "{more} MiB more");
-    // and each is a dead letter in the end.
+    // and finally each is a dead letter.
     locked.rollback().await.unwrap();
     let dead =
         async || (env.ready(&env.names.dead_queue).await == u32::try_from(MESSAGES).unwrap()).then_some(());
@@ -275,7 +275,7 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_says_what_is_not_taken() {
-    // Given a worker that is well,
+    // Given a worker without errors,
     let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let worker = env.start_worker().await;
     let url = format!("{}/health/ready", worker.health_url().await);
@@ -308,7 +308,7 @@ async fn a_rejected_message_is_rejected_by_the_worker_that_gets_it_again() {
     env.publish(&again).await;
     env.deliver_and_give_back().await;
     let _second = env.start_worker().await;
-    // then it is rejected again, with the same words under the same id, and nothing is created.
+    // then it is rejected again, with the same text under the same id, and nothing is created.
     let results = env.wait_for_results("po_1", 2).await;
     assert_eq!(results[0].id(), results[1].id());
     assert_eq!(results[0].body, results[1].body);

@@ -1,11 +1,11 @@
-//! A sealed request is bound to its record, and the use of each key is counted.
+//! Tests that an encrypted request is bound to its record, and that the use of each key is counted.
 
 use payout_link_worker::postgres::MANY_SEALS;
 use sqlx::{AssertSqlSafe, Executor};
 
 use crate::support::{Setup, TestEnv, eventually, job};
 
-/// Opens a finished record again, as somebody can who may write to the database, with a change.
+/// Opens a finished record again with a change, as somebody with access to the database could.
 async fn reopen(env: &TestEnv, id: &str, change: &str) {
     let reopen = format!(
         "UPDATE payout_links SET state = 'open', due_at = now(), holder = NULL, concluded_at = NULL, result = NULL, event_id = NULL,
@@ -18,7 +18,7 @@ async fn reopen(env: &TestEnv, id: &str, change: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_not_called_for_another_merchant_identifier_or_connector() {
-    // Given three payouts that are done, and one that nobody changes,
+    // Given three finished payouts, and one that nobody changes,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     for id in ["po_1", "po_2", "po_3", "po_4"] {
@@ -31,15 +31,15 @@ async fn a_request_is_not_called_for_another_merchant_identifier_or_connector() 
     reopen(&env, "po_1", "merchant_id = 'mallory'").await;
     reopen(&env, "po_2", "merchant_payout_id = 'po_mallory'").await;
     reopen(&env, "po_3", "connector = 'asked'").await;
-    // then nobody is called: they are set aside,
-    eventually("the changed records are set aside", async || {
+    // then no call is made for them, and they are postponed,
+    eventually("the changed records are postponed", async || {
         let aside = "SELECT count(*) FROM payout_links WHERE state = 'open' AND holder IS NULL AND due_at > now() + interval '1 minute'";
         let aside: i64 = sqlx::query_scalar(aside).fetch_one(&env.pool).await.unwrap();
         (aside == 3).then_some(())
     })
     .await;
     assert_eq!(calls(), before);
-    // where a record as it was is called under its own key.
+    // while an unchanged record is called under its own key.
     reopen(&env, "po_4", "merchant_id = ''").await;
     env.wait_for_results("po_4", 2).await;
     assert_eq!(calls(), before + 1);
@@ -48,7 +48,7 @@ async fn a_request_is_not_called_for_another_merchant_identifier_or_connector() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_of_an_earlier_version_is_read() {
-    // Given a parked record whose id is an earlier version's, which binds nothing: a copy of what its worker wrote.
+    // Given a parked record with the id of an earlier version, which binds nothing: a copy of what its worker wrote.
     let env = TestEnv::new().await;
     payout_link_worker::postgres::migrate(&env.pool).await.unwrap();
     let key = "c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
@@ -78,7 +78,7 @@ async fn a_request_of_an_earlier_version_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_key_has_sealed_is_counted_over_restarts_and_reported_long_before_its_limit() {
+async fn the_values_of_a_key_are_counted_over_restarts_and_reported_long_before_its_limit() {
     let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
     let recorded = async || -> i64 {
         sqlx::query_scalar("SELECT seals FROM sealing_keys WHERE key_id = 'k1'")
@@ -86,7 +86,7 @@ async fn what_a_key_has_sealed_is_counted_over_restarts_and_reported_long_before
             .await
             .unwrap()
     };
-    // Three jobs, of which each is a request and a result; in two lives of a worker.
+    // There are three jobs, each with a request and a result, and two runs of a worker.
     for (ids, sealed) in [(&["po_1", "po_2"][..], 4), (&["po_3"], 6)] {
         let worker = env.start_worker().await;
         for id in ids {
@@ -99,7 +99,7 @@ async fn what_a_key_has_sealed_is_counted_over_restarts_and_reported_long_before
     let output = env.run(&["keys", "status"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("encrypted with k1 so far: 6 of 4294967296"), "{said}");
-    // What `keys rotate` seals counts as well.
+    // Values that `keys rotate` encrypts count as well.
     let many = i64::try_from(MANY_SEALS).unwrap();
     let raise = format!("UPDATE sealing_keys SET seals = {many}");
     env.pool.execute(AssertSqlSafe(raise)).await.unwrap();

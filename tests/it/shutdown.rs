@@ -1,12 +1,12 @@
-//! A signal, and what is left behind by it: nothing.
+//! Tests a signal to stop: the worker leaves nothing unfinished.
 
 use provider_simulators::sandbox::Fault;
 
 use crate::support::{DEADLINE, Setup, TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_under_way_is_finished() {
-    // Given a worker in the middle of a call,
+async fn calls_under_way_are_finished() {
+    // Given a worker during a call,
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
     let call = env.provider.hold_next_call();
@@ -17,12 +17,12 @@ async fn what_is_under_way_is_finished() {
     worker.says("stopping").await;
     env.publish(job("po_2")).await;
     call.release();
-    // then the call's result and webhook still leave, its exit is clean,
+    // then the call's result and webhook are still delivered, its exit status is 0,
     let mut worker = worker;
     assert!(worker.exited().await.success());
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert_eq!(env.merchant.received().len(), 1);
-    // and the late job was left to others, with no record and no lease.
+    // and the late job is left to other workers, without a record and a lease.
     assert!(env.has_no_record("po_2").await);
     eventually("it is in the queue", async || (env.ready(&env.names.jobs_queue).await == 1).then_some(()))
         .await;
@@ -34,7 +34,7 @@ async fn what_is_under_way_is_finished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_for_a_retry_is_given_back_at_once() {
+async fn jobs_that_wait_for_a_retry_are_returned_at_once() {
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
     env.provider.inject_fault(Fault::status_with_retry_after(429, "1"));
@@ -50,7 +50,7 @@ async fn what_waits_for_a_retry_is_given_back_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_being_written_is_given_back_uncalled() {
-    // Given a job whose row waits for a lock, for a connector that can neither repeat nor be asked,
+    // Given a job whose row waits for a lock, for a connector without keys and look-ups,
     let env = TestEnv::new().await;
     let mut worker = env.start_worker().await;
     let mut lock = env.pool.begin().await.unwrap();
@@ -68,7 +68,7 @@ async fn a_row_that_is_being_written_is_given_back_uncalled() {
     worker.says("stopping").await;
     lock.commit().await.unwrap();
     assert!(worker.exited().await.success());
-    // then the row is nobody's, no call is counted, and the next worker need not doubt.
+    // then no worker holds the row, no call is counted, and the outcome is not unknown.
     let shown = env.shown("po_1").unwrap();
     assert_eq!((&shown["leased"], &shown["attempts"]), (&false.into(), &0.into()));
     let _next = env.start_worker().await;
@@ -125,7 +125,7 @@ async fn workers_that_are_replaced_under_load_lose_nothing() {
     }
     env.webhooks(120).await;
     assert_eq!(env.provider.ledger().links.len(), 120);
-    // Nothing was taken over from a lease that had to run out first: nothing was in doubt, nothing called twice.
+    // Nothing was taken over from a lease that had to expire first: no outcome was unknown, and no call was repeated.
     let doubtful: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM payout_links WHERE in_doubt_since IS NOT NULL OR attempts <> 1 OR holder IS NOT NULL",
     )

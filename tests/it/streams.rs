@@ -1,4 +1,4 @@
-//! Standard streams that are closed or full, and signals: no command panics, and each ends with its documented status.
+//! Tests closed and full standard streams, and signals: no command panics, and each ends with its documented status.
 
 use std::{
     fs::File,
@@ -8,14 +8,14 @@ use std::{
 
 use crate::support::{TestEnv, eventually, job};
 
-/// A pipe that nobody reads any more.
+/// Returns a pipe that nobody reads any more.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// A disk that is full.
+/// Returns a full disk.
 fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
@@ -49,13 +49,13 @@ async fn no_command_panics_where_standard_output_is_closed_or_full() {
     ] {
         let usual = env.run(arguments);
         assert!(!usual.stdout.is_empty(), "{arguments:?}");
-        // A reader that has had enough changes nothing.
+        // A reader that stops early is no error.
         let output = env.command(arguments).stdout(closed()).stderr(Stdio::piped()).spawn().unwrap();
         let output = output.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), usual.status.code(), "{arguments:?}: {said}");
         assert!(!said.contains("panicked"), "{arguments:?}: {said}");
-        // What cannot be written was not done.
+        // Output that cannot be written makes the command fail.
         let output = env.command(arguments).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
         let output = output.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -63,7 +63,7 @@ async fn no_command_panics_where_standard_output_is_closed_or_full() {
         assert!(!said.contains("panicked"), "{arguments:?}: {said}");
         assert!(said.contains("cannot write to standard output: No space left"), "{arguments:?}: {said}");
     }
-    // Nor where no requester gets the reason.
+    // The same holds if the error cannot be written.
     for arguments in [&["show", "po_9"][..], &["show", "po_1"], &["--help"], &["nonsense"]] {
         for (out, err) in [(closed(), closed()), (full(), full())] {
             let status = env.command(arguments).stdout(out).stderr(err).status().unwrap();
@@ -89,7 +89,7 @@ async fn a_worker_whose_log_cannot_be_written_works_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_ends_a_worker_in_order_and_any_other_command_at_once() {
     let env = TestEnv::new().await;
-    // A worker ends what is under way first.
+    // A worker finishes its calls first.
     let mut worker = env.start_worker().await;
     let call = env.provider.hold_next_call();
     env.publish(job("po_1")).await;
@@ -144,7 +144,7 @@ async fn a_health_port_that_is_taken_is_reported_before_anything_else_and_withou
     let expected =
         format!("worker.health_listen: cannot listen on {address}: Address already in use (os error 98)");
     assert!(log.contains(&expected), "{log}");
-    // Neither RabbitMQ nor the database was asked for anything.
+    // The command connected neither to RabbitMQ nor to the database.
     assert!(!log.contains("panicked") && !log.contains("RabbitMQ"), "{log}");
     let output = env.run(&["check"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,5 +1,5 @@
-//! A worker dies, or its database does, around a call: no outcome is unknown without a call, no answer is lost, and the
-//! work is taken over in seconds.
+//! Tests a worker or a database that dies around a call: no outcome is unknown without a call, no answer is lost, and
+//! other workers take over within seconds.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::{Service, Setup, TestEnv, claim, eventually, job, store, sub
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_death_before_the_first_call_makes_no_outcome_unknown() {
-    // Given a connector that can neither be asked nor called again, and a job whose call is about to be written down,
+    // Given a connector without keys and look-ups, and a job whose call is about to be recorded,
     let env = Setup::default()
         .set("worker.lease_seconds", 600)
         .set("connectors.mute.settle_seconds", 700)
@@ -50,31 +50,31 @@ async fn a_death_before_the_first_call_makes_no_outcome_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_that_began_no_call_leaves_no_doubt() {
+async fn a_claim_that_began_no_call_leaves_no_unknown_outcome() {
     let env = TestEnv::new().await;
     migrate(&env.pool).await.unwrap();
     let store = store(env.pool.clone());
     let expire = "UPDATE payout_links SET due_at = now() - interval '1 second'";
-    // Given a parked record that was claimed by a worker that died before it called,
+    // Given a parked record whose worker died between its claim and its call,
     submit_parked(&store, "po_1").await;
     assert_eq!(claim(&store, 10).await.len(), 1);
     sqlx::query(expire).execute(&env.pool).await.unwrap();
-    // when another claims it, then its outcome is not in doubt.
+    // when another worker claims it, then its outcome is not unknown.
     let mut link = claim(&store, 10).await.remove(0).unwrap();
     assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 0));
-    // The same where a call came to its end before, and the next was not begun;
+    // The same holds if an earlier call has ended, and the next one did not begin;
     store.renew_for_call(&mut link).await.unwrap();
     store.postpone(link, Duration::ZERO).await.unwrap();
     drop(claim(&store, 10).await);
     sqlx::query(expire).execute(&env.pool).await.unwrap();
     let mut link = claim(&store, 10).await.remove(0).unwrap();
     assert_eq!((link.progress.in_doubt_since, link.progress.attempts), (None, 1));
-    // but not where it was.
+    // but not if a call began.
     store.renew_for_call(&mut link).await.unwrap();
     sqlx::query(expire).execute(&env.pool).await.unwrap();
     let link = claim(&store, 10).await.remove(0).unwrap();
     assert!(link.progress.in_doubt_since.is_some());
-    // Nor where the claim was an earlier version's, which does not say.
+    // It does not hold for a claim of an earlier version, which does not record it.
     store.postpone(link, Duration::ZERO).await.unwrap();
     let earlier = "UPDATE payout_links SET holder = gen_random_uuid(), in_doubt_since = NULL, due_at = now()";
     sqlx::query(earlier).execute(&env.pool).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_claim_that_began_no_call_leaves_no_doubt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_in_hand_outlasts_the_lease() {
-    // Given a call to a connector that can neither be asked nor called again,
+    // Given a call to a connector without keys and look-ups,
     let database = Service::start("postgres").await;
     let env = Setup::default().short_leases().database(&database.url).build().await;
     let worker = env.start_worker().await;
@@ -95,10 +95,10 @@ async fn an_answer_in_hand_outlasts_the_lease() {
     database.kill();
     call.release();
     worker.says("database unavailable, consumption paused").await;
-    // (the one wait for the clock: it is the length of the outage that is tried)
+    // (this wait is the length of the outage)
     tokio::time::sleep(Duration::from_secs(12)).await;
     database.restart();
-    // then the link is not thrown away.
+    // then the link is not lost.
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert_eq!(env.provider.ledger().calls.len(), 1);
     assert!(worker.stop().await.success());
@@ -106,7 +106,7 @@ async fn an_answer_in_hand_outlasts_the_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_in_hand_is_not_given_up_before_the_grace_period_has_ended() {
-    // Given a worker that is stopped with an answer in hand while the database is away,
+    // Given a worker that is stopped with an unrecorded answer while the database is away,
     let database = Service::start("postgres").await;
     let env = Setup::default()
         .set("worker.grace_period_seconds", 60)
@@ -124,17 +124,16 @@ async fn an_answer_in_hand_is_not_given_up_before_the_grace_period_has_ended() {
     worker.says("database unavailable, consumption paused").await;
     worker.signal("TERM");
     worker.says("stopping").await;
-    // when the database is back later than other writes are waited for,
-    // (the one wait for the clock: it is the length of the outage that is tried)
+    // when the database is back later than other writes are waited for, (this wait is the length of the outage)
     tokio::time::sleep(Duration::from_secs(7)).await;
     database.restart();
-    // then the link is not thrown away.
+    // then the link is not lost.
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_given_up_is_logged() {
-    // Given a worker that is stopped with an answer in hand, and a database that does not come back,
+    // Given a worker that is stopped with an unrecorded answer, and a database that does not come back,
     let database = Service::start("postgres").await;
     let env = Setup::default().set("worker.grace_period_seconds", 3).database(&database.url).build().await;
     let mut worker = env.start_worker().await;
@@ -147,7 +146,7 @@ async fn an_answer_that_is_given_up_is_logged() {
     // when the grace period ends,
     worker.signal("TERM");
     worker.exited().await;
-    // then the log has what is needed to find the link at the provider.
+    // then the log has the data to find the link at the provider.
     let log = worker.log();
     let line = log.lines().find(|line| line.contains("conclusion abandoned")).expect("the line");
     let made = &env.provider.ledger().links[0];
@@ -156,7 +155,7 @@ async fn an_answer_that_is_given_up_is_logged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_work_of_a_worker_that_is_gone_is_taken_over_before_its_lease_ends() {
-    // Given a worker that dies in the middle of calls, whose leases outlast this test by far,
+    // Given a worker that dies during calls, whose leases far outlast this test,
     let env = Setup::default()
         .set("worker.lease_seconds", 600)
         .set("connectors.sandbox.settle_seconds", 700)
@@ -173,7 +172,7 @@ async fn the_work_of_a_worker_that_is_gone_is_taken_over_before_its_lease_ends()
     }
     first.kill();
     drop(held);
-    // when another is there, then it calls again under the same keys.
+    // when another one starts, then it calls again under the same keys.
     let _second = env.start_worker().await;
     for number in 0..5 {
         assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
@@ -183,7 +182,7 @@ async fn the_work_of_a_worker_that_is_gone_is_taken_over_before_its_lease_ends()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_lives_keeps_its_leases() {
-    // Given a worker in the middle of a call, and another beside it,
+    // Given a worker during a call, and another one beside it,
     let env = Setup::default()
         .set("worker.lease_seconds", 600)
         .set("connectors.sandbox.settle_seconds", 700)
@@ -195,14 +194,14 @@ async fn a_worker_that_lives_keeps_its_leases() {
     env.publish(job("po_1")).await;
     call.arrived().await;
     let second = env.start_worker().await;
-    // when that has looked for workers that are gone often enough,
+    // when the second one has checked for missing workers often enough,
     env.publish(job("po_2").reply_to("gone")).await;
     env.provider.inject_fault(Fault::status_with_retry_after(503, "2"));
     env.publish(job("po_3")).await;
     for id in ["po_2", "po_3"] {
         assert_eq!(env.result_of(id).await.kind(), "payout_link.created");
     }
-    // then the call was not made again.
+    // then the call was not repeated.
     call.release();
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     let ledger = env.provider.ledger();
@@ -216,7 +215,7 @@ async fn called_records_are_concluded_within_seconds_of_a_restart_after_a_sigkil
     for (connector, lease, settle_seconds, settle) in
         [("sandbox", 600, 700, Duration::ZERO), ("asked", 10, SETTLE.as_secs(), SETTLE)]
     {
-        // Given a worker that dies in the middle of calls that were carried out,
+        // Given a worker that dies during calls that were carried out,
         let env = Setup::default()
             .set("worker.lease_seconds", lease)
             .set(&format!("connectors.{connector}.calls.timeout_seconds"), 4)
@@ -245,7 +244,7 @@ async fn called_records_are_concluded_within_seconds_of_a_restart_after_a_sigkil
             (open == 0).then_some(())
         })
         .await;
-        // then all are concluded within the settle time and three seconds (ten, on a machine that is busy).
+        // then all are concluded within the settle time and three seconds (ten on a busy machine).
         let took = restarted.elapsed();
         println!("{connector}: consuming after {ready:.1?}, {RECORDS} records concluded after {took:.1?}");
         assert!(took < settle + Duration::from_secs(10), "{connector}: {took:?}");

@@ -1,4 +1,4 @@
-//! TLS to the broker, the database, connectors and merchants, with certificates that are good and others.
+//! Tests TLS to the broker, the database, connectors and merchants, with valid and invalid certificates.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use sqlx::{Connection, Executor, PgConnection};
 
 use crate::support::{Authority, Certified, Service, Setup, TestEnv, eventually, job};
 
-/// The line of `check` that is about `what`.
+/// Returns the line of `check` about `what`.
 fn checked(env: &TestEnv, what: &str) -> String {
     let output = env.run(&["check"]);
     let said = String::from_utf8(output.stdout).unwrap();
@@ -20,7 +20,7 @@ fn assert_refused(line: &str, reason: &str) {
     assert!(line.starts_with("failed") && line.contains(reason), "{reason}: {line}");
 }
 
-/// A database takes up its new settings a moment after the signal.
+/// Waits until a connection is rejected: a database applies new settings a moment after the signal.
 async fn until_refused(env: &TestEnv, reason: &str) {
     eventually(reason, async || checked(env, "database").contains(reason).then_some(())).await;
 }
@@ -44,7 +44,7 @@ async fn show_certificate(database: &mut PgConnection, certified: &Certified) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_is_spoken_to_by_its_certificate() {
-    // Given a Postgres that speaks TLS, and plainly to this test alone,
+    // Given a PostgreSQL that speaks TLS, and plain connections only to this test,
     let (authority, other) = (Authority::new("the database's"), Authority::new("another"));
     let postgres = Service::start("postgres").await;
     let plain = format!("{}?sslmode=disable", postgres.url);
@@ -69,13 +69,13 @@ async fn postgres_is_spoken_to_by_its_certificate() {
     env.set("database.tls.mode", "verify-full");
     env.set("database.tls.ca_file", file("ca.pem"));
 
-    // then our certificate has to be shown where the server asks for it,
+    // then the client certificate is needed if the server asks for it,
     until_refused(&env, "connection requires a valid client certificate").await;
     env.set("database.tls.client_certificate_file", file("client.pem"));
     env.set("database.tls.client_key_file", file("client.key"));
     assert_eq!(checked(&env, "database"), "ok      database");
 
-    // and a whole job goes by TLS,
+    // and a whole job uses TLS,
     let worker = env.start_worker().await;
     env.publish(job("po_1")).await;
     env.wait_until_delivered("po_1").await;
@@ -88,23 +88,23 @@ async fn postgres_is_spoken_to_by_its_certificate() {
     assert!(!by_tls.is_empty() && by_tls.iter().all(|by_tls| *by_tls), "{by_tls:?}");
     worker.stop().await;
 
-    // but not to somebody else's server,
+    // but not with a server of another authority,
     env.set("database.tls.ca_file", file("other.pem"));
     assert_refused(&checked(&env, "database"), "UnknownIssuer");
     let mut worker = env.launch_worker(&[]);
     assert_eq!(worker.exited().await.code(), Some(1), "{}", worker.log());
     env.set("database.tls.ca_file", file("ca.pem"));
 
-    // nor by another name, unless only the CA counts,
+    // or of another name, unless only the CA counts,
     show_certificate(&mut admin, &authority.server(&["elsewhere.example"])).await;
     until_refused(&env, "not valid for name").await;
     env.set("database.tls.mode", "verify-ca");
     assert_eq!(checked(&env, "database"), "ok      database");
 
-    // nor after its time.
+    // or with an expired certificate.
     show_certificate(&mut admin, &authority.expired(&["127.0.0.1"])).await;
     until_refused(&env, "certificate expired").await;
-    // Nor is there a way back to speaking plainly.
+    // There is no fallback to a plain connection either.
     show_certificate(&mut admin, &authority.server(&["127.0.0.1"])).await;
     admin.execute("ALTER SYSTEM SET ssl = off").await.unwrap();
     admin.execute("SELECT pg_reload_conf()").await.unwrap();
@@ -113,7 +113,7 @@ async fn postgres_is_spoken_to_by_its_certificate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_is_spoken_to_by_its_certificate() {
-    // Given a RabbitMQ that speaks TLS to who shows a certificate,
+    // Given a RabbitMQ that speaks TLS to clients with a certificate,
     let (authority, other) = (Authority::new("the broker's"), Authority::new("another"));
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let rabbitmq = Service::start_with("rabbitmq", |folder| {
@@ -149,12 +149,12 @@ async fn rabbitmq_is_spoken_to_by_its_certificate() {
     env.set("broker.url", format!("amqps://guest:guest@localhost:{port}/%2f"));
     env.set("broker.tls.ca_file", file("ca.pem"));
 
-    // then our certificate has to be shown,
+    // then the client certificate is needed,
     let said = "CertificateRequired";
     eventually(said, async || {
         let line = checked(&env, "broker");
         assert!(line.starts_with("failed"), "{line}");
-        // The broker has hung up by the time of our first bytes: its alert may be lost to the reset that answers them.
+        // The broker has closed the connection by the time of our first bytes, so its alert may be lost in a reset.
         line.contains(said).then_some(())
     })
     .await;
@@ -162,21 +162,21 @@ async fn rabbitmq_is_spoken_to_by_its_certificate() {
     env.set("broker.tls.client_key_file", file("client.key"));
     assert_eq!(checked(&env, "broker"), "ok      broker");
 
-    // and a whole job goes by TLS, with the certificate in place of a password,
+    // and a whole job uses TLS, with the certificate instead of a password,
     env.set("broker.url", format!("amqps://localhost:{port}/%2f?auth_mechanism=external"));
     let worker = env.start_worker().await;
     env.publish(job("po_1")).await;
     env.wait_until_delivered("po_1").await;
     worker.stop().await;
 
-    // but not to somebody else's server: the CA file stands in place of the system's certificates,
+    // but not with a server of another authority: the CA file replaces the system's certificates,
     env.set("broker.tls.ca_file", file("other.pem"));
     assert_refused(&checked(&env, "broker"), "UnknownIssuer");
     let mut worker = env.launch_worker(&[]);
     assert_eq!(worker.exited().await.code(), Some(1), "{}", worker.log());
     env.set("broker.tls.ca_file", file("ca.pem"));
 
-    // nor by another name, unless only the CA counts,
+    // or of another name, unless only the CA counts,
     show(&authority.server(&["elsewhere.example"]));
     assert_refused(&checked(&env, "broker"), "not valid for name");
     env.set("broker.tls.mode", "verify-ca");
@@ -184,14 +184,14 @@ async fn rabbitmq_is_spoken_to_by_its_certificate() {
     show(&other.server(&["localhost"]));
     assert_refused(&checked(&env, "broker"), "UnknownIssuer");
 
-    // nor after its time; nor is there a way back to speaking plainly.
+    // or with an expired certificate. There is no fallback to a plain connection either.
     show(&authority.expired(&["localhost"]));
     assert_refused(&checked(&env, "broker"), "certificate expired");
     env.set("broker.url", format!("amqps://guest:guest@localhost:{}/%2f", plain_port(&rabbitmq.url)));
     assert!(checked(&env, "broker").starts_with("failed"));
 }
 
-/// What each of these servers is refused for.
+/// Returns invalid certificates, each with the expected error.
 fn not_good(authority: &Authority, other: &Authority) -> [(Certified, &'static str); 3] {
     [
         (authority.expired(&["localhost"]), "certificate expired"),
@@ -212,14 +212,14 @@ async fn a_connector_is_called_by_its_certificate() {
     let ca_file = env.folder.join("ca.pem");
     std::fs::write(&ca_file, authority.pem()).unwrap();
     let provider = address(env.provider.url());
-    // Given connectors whose certificates are not good,
+    // Given connectors with invalid certificates,
     env.set("connectors.sandbox.calls.ca_file", ca_file.display());
     for (certified, reason) in not_good(&authority, &other) {
         let front = certified.in_front_of(provider).await;
         env.set("connectors.sandbox.url", format!("https://localhost:{}", front.port()));
         assert_refused(&checked(&env, "connector sandbox"), reason);
     }
-    // and one whose is, by the CA file alone,
+    // and one with a valid certificate, by the CA file alone,
     let front = authority.server(&["localhost"]).in_front_of(provider).await;
     env.set("connectors.sandbox.url", format!("https://localhost:{}", front.port()));
     assert_eq!(checked(&env, "connector sandbox"), "ok      connector sandbox");
@@ -233,7 +233,7 @@ async fn a_connector_is_called_by_its_certificate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merchant_is_posted_to_by_its_certificate() {
-    // Given merchants whose certificates are not good, and one whose is,
+    // Given merchants with invalid certificates, and one with a valid one,
     let (authority, other) = (Authority::new("the merchants'"), Authority::new("another"));
     let env = Setup::default()
         .set("webhooks.schedule_seconds", "[]")
@@ -250,7 +250,7 @@ async fn a_merchant_is_posted_to_by_its_certificate() {
         env.publish(job(id).with("webhook_url", json!(url))).await;
         env.wait_until_delivered(id).await
     };
-    // then the first ones' are given up, with the reason in the timeline,
+    // then the webhooks of the first ones are abandoned, with the reason in the timeline,
     let worker = env.launch_worker(&[("PAYOUT_LINK__WEBHOOKS__CA_FILE", ca_file.display().to_string())]);
     worker.says("connected to RabbitMQ, consuming").await;
     for (certified, reason) in not_good(&authority, &other) {
@@ -263,7 +263,7 @@ async fn a_merchant_is_posted_to_by_its_certificate() {
     posted_to("good", &authority.server(&["localhost"])).await;
     assert!(env.webhooks(1).await[0].verified);
     worker.stop().await;
-    // Without a CA file it is the system's certificates that count.
+    // Without a CA file the system's certificates count.
     let worker = env.launch_worker(&[]);
     let shown = posted_to("not the system's", &authority.server(&["localhost"])).await;
     assert_eq!(shown["event"]["webhook_state"], "abandoned");

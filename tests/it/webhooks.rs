@@ -1,4 +1,4 @@
-//! Webhooks, and the retries of those that a merchant does not accept.
+//! Tests webhooks, and the retries of those that a merchant does not accept.
 
 use std::{io, net::TcpListener, time::Duration};
 
@@ -17,7 +17,7 @@ async fn a_webhook_that_fails_is_posted_again_under_the_same_id() {
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     // then the result does not wait for it,
     env.result_of("po_1").await;
-    // and the third post is taken: same id, same body, a signature of its own time each.
+    // and the third attempt succeeds: all have the same id and body, each with a signature of its own time.
     let posts = env.webhooks(3).await;
     assert!(posts.iter().all(|post| post.verified && post.id == posts[0].id && post.body == posts[0].body));
     assert!(posts[2].at - posts[1].at >= Duration::from_secs(1), "never earlier than the schedule");
@@ -76,18 +76,18 @@ async fn retry_after_of_a_merchant_is_honoured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_merchant_that_never_answers_holds_up_nobody() {
+async fn a_merchant_that_never_answers_delays_no_other() {
     // Given two merchants, one of which never answers,
     let env = Setup::default().set("webhooks.host_concurrency", 2).build().await;
     let _worker = env.start_worker().await;
-    // (the same machine by another address is another host)
+    // (another address of the same machine counts as another host)
     let hanging = Receiver::listen("127.0.0.2:0".parse().unwrap(), &[]).await.unwrap();
     hanging.inject_fault(FaultRule::new(Fault::Silence).always());
     for number in 0..20 {
         let job = job(&format!("slow_{number}")).with("webhook_url", json!(hanging.url()));
         env.publish(job).await;
     }
-    // then the other's webhooks arrive, and every result.
+    // then the other's webhooks arrive, and every result is published.
     for number in 0..20 {
         env.publish(job(&format!("po_{number}")).with("webhook_url", env.webhook_url())).await;
     }
@@ -104,7 +104,7 @@ async fn an_endless_answer_is_not_read_to_its_end() {
     env.publish(job("po_0").with("webhook_url", env.webhook_url())).await;
     env.wait_until_delivered("po_0").await;
     let before = worker.peak_memory();
-    // 32 MiB of it, faster than any timeout.
+    // 32 MiB arrive faster than any timeout.
     env.merchant.inject_fault(Fault::Garbage(Garbage::Huge));
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     let shown = env.wait_until_delivered("po_1").await;
@@ -115,7 +115,7 @@ async fn an_endless_answer_is_not_read_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn this_machines_own_name_is_rejected() {
-    // Given a worker without exceptions, and a merchant whose name is that of this machine,
+    // Given a worker without allowed networks, and a merchant with the name of this machine,
     let env = Setup::default()
         .set("webhooks.allowed_networks", "[]")
         .set("webhooks.schedule_seconds", "[1]")
@@ -124,7 +124,7 @@ async fn this_machines_own_name_is_rejected() {
     let _worker = env.start_worker().await;
     let url = env.merchant.url().replace("127.0.0.1", "localhost");
     env.publish(job("po_1").with("webhook_url", json!(url))).await;
-    // then the job is rejected, and nothing is posted.
+    // then the job is rejected, and no webhook is sent.
     let result = env.result_of("po_1").await;
     assert_eq!(result.error_code().as_deref(), Some("INVALID_JOB"));
     assert_eq!(result.field().as_deref(), Some("webhook_url"));
@@ -145,7 +145,7 @@ async fn each_merchant_has_its_own_secret_and_both_sign_while_it_rotates() {
     assert_eq!(posts[0].headers["webhook-signature"].split(' ').count(), 2);
 }
 
-/// `keys public` prints the keys that merchants verify with, and nothing else.
+/// Checks that `keys public` prints the keys with which merchants verify, and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn public_keys_are_reported_and_no_secret() {
     let mut env = TestEnv::new().await;
@@ -157,8 +157,8 @@ async fn public_keys_are_reported_and_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_proxy_of_the_environment_hears_of_a_payout() {
-    // Given a worker in whose environment everything goes through a proxy,
+async fn no_proxy_of_the_environment_gets_a_payout() {
+    // Given a worker whose environment names a proxy for everything,
     let env = TestEnv::new().await;
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     proxy.set_nonblocking(true).unwrap();
@@ -172,7 +172,7 @@ async fn no_proxy_of_the_environment_hears_of_a_payout() {
     worker.says("connected to RabbitMQ, consuming").await;
     // when a payout is done,
     env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
-    // then neither the connector nor the merchant was spoken to by way of it.
+    // then the proxy received neither the call nor the webhook.
     let shown = env.wait_until_delivered("po_1").await;
     assert_eq!(shown["event"]["webhook_attempts"], 1);
     assert!(env.merchant.received()[0].verified);
@@ -181,14 +181,14 @@ async fn no_proxy_of_the_environment_hears_of_a_payout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_merchant_gets_a_secret_of_its_own_from_a_master_secret() {
-    // Given a master secret, and a merchant that was handed what is derived from it for it,
+    // Given a master secret, and a merchant that has its derived secret,
     let mut env = TestEnv::new().await;
     let worker = env.start_worker().await;
     for merchant in ["m_1", "m_2"] {
         env.publish(job("po_1").merchant(merchant).with("webhook_url", env.webhook_url())).await;
     }
     assert!(env.webhooks(2).await.iter().all(|post| post.verified));
-    // (without one, merchants share a secret, and the log says so)
+    // (without a merchant id, merchants share a secret, and the log says so)
     worker.says("merchants share webhooks.secrets").await;
     worker.stop().await;
     env.set("webhooks.master_secrets", "[\"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"]");
@@ -202,7 +202,7 @@ async fn each_merchant_gets_a_secret_of_its_own_from_a_master_secret() {
         env.publish(job(id).merchant(merchant).with("webhook_url", json!(receiver.url()))).await;
         env.wait_until_delivered(id).await;
     }
-    // then it can verify its own alone.
+    // then it can verify only its own.
     let posts = receiver.received();
     let verified = |id| posts.iter().any(|post| post.verified && post.body.contains(id));
     assert!(verified("po_2") && !verified("po_3"));

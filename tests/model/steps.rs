@@ -181,7 +181,7 @@ impl Protocol {
         system.workers[worker].doing = Doing::Claimed { claim, granted_at, known, next: Prepared::Nothing };
     }
 
-    #[expect(clippy::unused_self, reason = "a step as the others are")]
+    #[expect(clippy::unused_self, reason = "all steps have the same form")]
     pub fn record_answer(&self, system: &mut System, worker: usize) {
         let Doing::Calling { claim, granted_at, mut known, answer, .. } = system.workers[worker].doing else {
             return;
@@ -225,7 +225,7 @@ impl Protocol {
         system.workers[worker].doing = Doing::EventProgress { event, claim, tried };
     }
 
-    #[expect(clippy::unused_self, reason = "a step as the others are")]
+    #[expect(clippy::unused_self, reason = "all steps have the same form")]
     pub fn delivered(&self, system: &mut System, worker: usize) {
         let Doing::EventProgress { claim, tried, .. } = system.workers[worker].doing else { return };
         let event = system.row.as_mut().and_then(|row| row.event.as_mut());

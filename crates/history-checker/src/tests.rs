@@ -290,7 +290,7 @@ fn r13_unknown_only_after_a_call() {
     let mut called = unknown(Rule::Never);
     called.called = Some(HashSet::from(["po_1".to_owned()]));
     caught("R13", &called, |history| history.called = Some(HashSet::new()));
-    assert_eq!(check(&unknown(Rule::Never), TRIES), [], "where nobody listened nothing is missed");
+    assert_eq!(check(&unknown(Rule::Never), TRIES), [], "without a listener nothing is lost");
 }
 
 #[test]

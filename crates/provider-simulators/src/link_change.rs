@@ -16,13 +16,13 @@ pub enum LinkChange {
     Process,
     /// The money arrives.
     Pay,
-    /// The payout fails for good.
+    /// The payout fails, and the link stays closed.
     Fail,
     /// The payout fails, and the link can be claimed again.
     Reopen,
     /// Nobody claimed the link in time.
     Expire,
-    /// The link is taken back at the provider.
+    /// The client cancels the link at the provider.
     Cancel,
     /// The money comes back after it was paid.
     Reverse,

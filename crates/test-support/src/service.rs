@@ -21,7 +21,7 @@ impl Service {
     }
 
     /// Starts a server after `prepare` has written into its folder.
-    #[expect(clippy::unused_async, reason = "a service takes seconds to start: it is called as what waits")]
+    #[expect(clippy::unused_async, reason = "a service takes seconds to start")]
     pub async fn start_with(name: &'static str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = std::env::temp_dir().join(format!("it-{name}-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&folder).unwrap();

@@ -327,7 +327,7 @@ impl Drop for TestEnv {
     /// Removes everything, unless the test failed: then it stays for a diagnosis.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("left to look at: {} and database {}", self.folder.display(), self.database);
+            eprintln!("stays for a diagnosis: {} and database {}", self.folder.display(), self.database);
             return;
         }
         let (amqp_url, names) = (self.amqp_url.clone(), self.names.clone());

@@ -47,7 +47,7 @@ impl Worker {
 
     /// Waits until its log contains the text.
     pub async fn says(&self, text: &str) {
-        eventually(&format!("the worker says {text:?}"), async || self.log().contains(text).then_some(()))
+        eventually(&format!("the worker logs {text:?}"), async || self.log().contains(text).then_some(()))
             .await;
     }
 
@@ -111,7 +111,7 @@ impl Worker {
             let stat = std::fs::read_to_string(task.path().join("stat"));
             stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.starts_with(" T"))
         };
-        eventually("the worker stands still", async || {
+        eventually("the worker is stopped", async || {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
             (!tasks.map(Result::unwrap).any(runs)).then_some(())
         })

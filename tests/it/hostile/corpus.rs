@@ -1,4 +1,4 @@
-//! Messages that mean no good, and odd ones that are good all the same.
+//! Provides malicious messages, and unusual messages that are valid.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Job, TestEnv, job};
 
-/// A message, its code, and where there is one the path that is refused.
+/// A message, its error code, and the path of the rejected field, or an empty one.
 pub(super) type Bad = (Job, &'static str, String);
 
 fn invalid(job: Job, field: &str) -> Bad {
     (job, "INVALID_JOB", field.to_owned())
 }
 
-/// A good job's body with one member given another value, as text: what no JSON library would write.
+/// Builds a valid job's body with one member replaced by raw text that no JSON library would write.
 fn with_text(field: &str, value: &str) -> Job {
     let good = job("po_bad").body;
     let mut body: BTreeMap<String, Value> = serde_json::from_slice(&good).unwrap();
@@ -27,7 +27,7 @@ fn with_amount(minor_amount: &str) -> Job {
     with_text("amount", &format!("{{\"minor_amount\":{minor_amount},\"currency\":\"EUR\"}}"))
 }
 
-/// Bodies that are no JSON object, or not by the rules of JSON.
+/// Builds bodies that are no JSON object, or no valid JSON.
 pub(super) fn bodies() -> Vec<Bad> {
     let good = job("po_bad").body;
     let text = String::from_utf8(good.clone()).unwrap();
@@ -76,7 +76,7 @@ pub(super) fn bodies() -> Vec<Bad> {
     .iter()
     .map(|text| text.as_bytes().to_vec())
     .collect();
-    // Encodings that are not UTF-8, and a mark at its beginning.
+    // Encodings that are not UTF-8, and a byte order mark.
     bodies.push([b"\xef\xbb\xbf", &good[..]].concat());
     bodies.push(text.encode_utf16().flat_map(u16::to_le_bytes).collect());
     bodies.push(text.encode_utf16().flat_map(u16::to_be_bytes).collect());
@@ -94,14 +94,14 @@ pub(super) fn bodies() -> Vec<Bad> {
         bodies.push([&br#"{"merchant_payout_id":""#[..], bytes, &br#""}"#[..]].concat());
     }
     bodies.push(b"\x1f\x8b\x08\0\0\0\0\0\0\xff".to_vec());
-    // Every place at which it may end too early, and every byte that may be another.
+    // Truncated at various positions, and with other bytes.
     bodies.extend((1..good.len()).step_by(9).map(|end| good[..end].to_vec()));
     bodies.extend((0..good.len()).step_by(13).map(|place| {
         let mut changed = good.clone();
         changed[place] = 0x01;
         changed
     }));
-    // Depth and size, at their limits and past them.
+    // Depth and size, at their limits and above them.
     for levels in [33, 64, 1000, 100_000] {
         bodies.push(["[".repeat(levels), "]".repeat(levels)].concat().into_bytes());
         bodies.push([r#"{"a":"#.repeat(levels), "1".into(), "}".repeat(levels)].concat().into_bytes());
@@ -113,7 +113,7 @@ pub(super) fn bodies() -> Vec<Bad> {
     bodies.into_iter().map(|body| (job("po_bad").raw(&body), "INVALID_JOB", String::new())).collect()
 }
 
-/// Values of fields: of another type, and at and past every limit.
+/// Builds values of fields: of another type, and at and above every limit.
 pub(super) fn values() -> Vec<Bad> {
     let mut bad = Vec::new();
     for amount in [
@@ -164,10 +164,10 @@ pub(super) fn values() -> Vec<Bad> {
         "priority",
     ] {
         for value in others {
-            // An empty object is a good address, a good customer, a good browser.
+            // An empty object is a valid address, customer and browser.
             let may_be_empty = matches!(field, "address" | "customer" | "browser_info");
             let may_have_lines = field == "description" && value.contains("000a");
-            // A number may be an enum's.
+            // A number may be in an enumeration.
             let is_listed = field == "destination_currency" && value == "7";
             if (may_be_empty && value == "{}") || may_have_lines || is_listed {
                 continue;
@@ -242,7 +242,7 @@ pub(super) fn values() -> Vec<Bad> {
     for field in ["address", "amount", "destination_currency"] {
         bad.push(invalid(job("po_bad").with(field, Value::Null), field));
     }
-    // Twice, in one spelling and in both.
+    // The member occurs twice, in one spelling and in both.
     for (first, second) in [
         ("amount", "amount"),
         ("merchant_payout_id", "merchantPayoutId"),
@@ -263,7 +263,7 @@ pub(super) fn values() -> Vec<Bad> {
     bad
 }
 
-/// What stands outside the body.
+/// Builds messages with invalid properties and headers.
 pub(super) fn envelopes(env: &TestEnv) -> Vec<Bad> {
     let mut bad = Vec::new();
     let table = || FieldTable::from(BTreeMap::from([("x".into(), AMQPValue::LongInt(1))]));
@@ -320,7 +320,7 @@ pub(super) fn envelopes(env: &TestEnv) -> Vec<Bad> {
     bad
 }
 
-/// Odd, and good all the same: each is created.
+/// Builds unusual jobs that are valid: each is created.
 pub(super) fn oddities() -> Vec<Job> {
     let ids = [
         "'; DROP TABLE payout_links; --",

@@ -1,4 +1,4 @@
-//! Messages that mean no good, among jobs that do: each ends as the contract says, and the good ones are all created.
+//! Tests malicious messages among valid jobs: each ends as the contract says, and every valid job is created.
 
 mod corpus;
 
@@ -9,7 +9,7 @@ use crate::support::{
     CORRELATION_ID, HEADERS, MESSAGE_ID, REPLY_TO, Setup, TestEnv, deep_headers, eventually, job, long, short,
 };
 
-/// The bad messages that became records.
+/// Returns the bad messages that became records.
 async fn taken_of(env: &TestEnv) -> Vec<usize> {
     let cases = "SELECT correlation_id FROM payout_links WHERE correlation_id LIKE 'case %'";
     let cases: Vec<String> = sqlx::query_scalar(cases).fetch_all(&env.pool).await.unwrap();
@@ -44,13 +44,13 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
     for job in &good[..oddities().len()] {
         env.publish(job).await;
     }
-    // then each bad one is among the dead letters as it was, with its code and its field,
+    // then each bad one is a dead letter with its original body, its code and its field,
     let mut wrong = Vec::new();
     eventually("the dead letters", async || {
         let taken = taken_of(&env).await;
         assert!(
             taken.is_empty(),
-            "taken for good: {:?}",
+            "accepted as valid: {:?}",
             taken.iter().map(|case| String::from_utf8_lossy(&bad[*case].0.body)).collect::<Vec<_>>()
         );
         (env.ready(&env.names.dead_queue).await as usize >= bad.len()).then_some(())
@@ -70,14 +70,14 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // and is reported, within bounds;
+    // and its rejection is published, with a limited size;
     let refused = |heard: &crate::support::ReceivedMessage| heard.kind() == "payout_link.rejected";
     eventually("every refusal", async || {
         (env.results().iter().filter(|heard| refused(heard)).count() >= bad.len()).then_some(())
     })
     .await;
     assert!(env.results().iter().all(|heard| heard.body.len() < 4096));
-    // every good one is created, under the very id that it came with;
+    // every valid job is created, under its own id;
     for job in &good {
         let id = job.id();
         assert_eq!(env.result_of(id).await.kind(), "payout_link.created", "{id:?}");
@@ -85,7 +85,7 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
     let made: Vec<String> =
         sqlx::query_scalar("SELECT merchant_payout_id FROM payout_links").fetch_all(&env.pool).await.unwrap();
     assert_eq!(made.len(), good.len() + 1, "nothing else became a record");
-    // and the worker kept none of it, nor wrote a line that is more than a line.
+    // and the worker used little memory, and wrote no line break of theirs into its log.
     let more = worker.peak_memory() - before;
     assert!(more < 64 * 1024 * 1024, "{more} bytes");
     let log = worker.log();
@@ -93,9 +93,9 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
     assert!(!log.contains('\u{1b}') && !log.contains("lease lost"));
 }
 
-/// What a client cannot even take apart is rejected by its delivery tag: nobody else is delivered again for it.
+/// Checks that a message that no client can parse is rejected by its delivery tag, without a redelivery of others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
+async fn a_message_that_cannot_be_parsed_causes_no_redelivery_of_others() {
     // Given messages whose properties are not text, among good jobs,
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
@@ -114,13 +114,13 @@ async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
             _ => {}
         }
     }
-    // when workers come upon them,
+    // when two workers receive them,
     let (first, second) = (env.start_worker().await, env.start_worker().await);
-    // then every good job is created, none refused,
+    // then every valid job is created and none is rejected,
     for number in 0..20 {
         assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created", "{number}");
     }
-    // the bad ones are rejected and dead letters, which the broker makes of what it has,
+    // the bad ones are dead letters, which the broker makes from what it has,
     eventually("the broker's dead letters", async || {
         (env.ready(&env.names.dead_queue).await == 2).then_some(())
     })
@@ -128,7 +128,7 @@ async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
     let rejected = env.results_of("bad");
     assert_eq!(rejected.len(), 2);
     assert!(rejected.iter().all(|heard| heard.field().as_deref() == Some("properties")), "{rejected:?}");
-    // and no connection was lost for them.
+    // and no connection was closed because of them.
     env.publish(job("after")).await;
     env.result_of("after").await;
     for worker in [&first, &second] {
@@ -136,18 +136,18 @@ async fn a_message_that_cannot_be_taken_apart_drags_no_other_with_it() {
     }
 }
 
-/// Lists in lists go down a level of the stack each, in the client's parser; and headers that fill a frame leave no
-/// room for the reason of a refusal.
+/// Checks headers of any depth and size. The client's parser recurses for nested lists, and headers that fill a frame
+/// leave no space for the reason of a rejection.
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_of_any_depth_and_size_are_survived() {
     let env = TestEnv::new().await;
     let mut worker = env.start_worker().await;
     let mut raw = env.raw_publisher();
     let queue = &env.names.jobs_queue;
-    // Given a good job and a bad one with headers thousands of levels deep,
+    // Given a valid and an invalid job with headers thousands of levels deep,
     raw.publish(queue, &job("deep").body, HEADERS, &deep_headers(5000));
     raw.publish(queue, b"bad", HEADERS | MESSAGE_ID, &[deep_headers(5000), short(b"deep and bad")].concat());
-    // and a bad one whose headers fill a frame to its last byte,
+    // and an invalid one whose headers fill a frame to its last byte,
     let mut table = Vec::new();
     while table.len() < 130_000 {
         table.extend(
@@ -155,12 +155,12 @@ async fn headers_of_any_depth_and_size_are_survived() {
         );
     }
     raw.publish(queue, b"bad", HEADERS | MESSAGE_ID, &[long(&table), short(b"full and bad")].concat());
-    // then the good one is created, the others rejected and reported,
+    // then the valid one is created, and the others are rejected and reported,
     assert_eq!(env.result_of("deep").await.kind(), "payout_link.created");
     for id in ["deep and bad", "full and bad"] {
         assert_eq!(env.answer_to(id).await.error_code().as_deref(), Some("INVALID_JOB"), "{id}");
     }
-    // and kept, by the broker where we have no room for the reason.
+    // and are dead letters, dead-lettered by the broker if there is no space for the reason.
     eventually("the dead letters", async || (env.ready(&env.names.dead_queue).await == 2).then_some(()))
         .await;
     env.publish(job("after")).await;
@@ -169,9 +169,9 @@ async fn headers_of_any_depth_and_size_are_survived() {
     worker.kill();
 }
 
-/// A delivery that comes once too often, of a job that was accepted: the record is there, and the refusal would be a lie.
+/// Checks a delivery that comes once too often, of an accepted job: its record exists, so a rejection would be wrong.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_accepted_is_never_refused_for_coming_again() {
+async fn an_accepted_job_is_never_rejected_for_its_redeliveries() {
     let env = Setup::default().set("worker.max_unfinished_begins", 1).build().await;
     let worker = env.start_worker().await;
     env.publish(job("po_1")).await;

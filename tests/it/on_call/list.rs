@@ -1,4 +1,4 @@
-//! `list` finds and counts records.
+//! Tests that `list` finds and counts records.
 
 use std::collections::HashSet;
 
@@ -19,13 +19,13 @@ async fn list_finds_and_counts_records_by_every_condition() {
             env.run(&["list", "--where", condition, "--count", "--scan", "20000", "--output", "json"]);
         let counted: Value = serde_json::from_slice(&counted.stdout).unwrap();
         let count = counted["count"].as_u64().unwrap();
-        // Ages are measured by two clocks a moment apart.
+        // Two clocks measure the ages at slightly different times.
         assert!(
             count.abs_diff(expected) <= u64::from(condition.contains('h')),
             "{condition}: {count}, not {expected}"
         );
         assert_eq!(counted["complete"], true, "{condition}");
-        // and each is in exactly one page, in order, from either end.
+        // and each is on exactly one page, in order, from either end.
         let direction = if number % 2 == 0 { &[][..] } else { &["--oldest-first"] };
         let mut seen: Vec<String> = Vec::new();
         let mut after = None::<String>;
@@ -66,7 +66,7 @@ async fn list_says_how_far_it_looked_and_goes_on_from_there() {
         found += read["records"].as_array().unwrap().len();
         pages += 1;
         let Some(next) = read["next"].as_str() else { break };
-        // then the page says so, and where the next one begins,
+        // then the page says so, and names the beginning of the next one,
         assert_eq!(read["complete"], false);
         assert!(said(&output).contains("2000 rows were looked at, back to "), "{}", said(&output));
         after = Some(next.to_owned());
@@ -75,7 +75,7 @@ async fn list_says_how_far_it_looked_and_goes_on_from_there() {
     assert_eq!((found, pages), (1, 6));
     let counted = env.run(&["list", "--state", "created", "--count", "--scan", "2000"]);
     assert!(said(&counted).starts_with("at least 1"), "{}", said(&counted));
-    // A backlog that is longer than the limit is not looked at in order, and the list says that too.
+    // A backlog that is longer than the limit is not read in order, and the list says that too.
     let open = env.run(&["list", "--state", "open", "--scan", "50"]);
     assert!(said(&open).contains("more than 50 records are open"), "{}", said(&open));
 }

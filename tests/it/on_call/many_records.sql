@@ -1,7 +1,8 @@
--- Records number $1 to $2 of $3, three seconds apart and the last one now, as workers of several months would have left them.
--- Most are created; the last thousandth is open in part. Rare: the merchant m_rare, the connector "rare", CONNECTOR_UNAVAILABLE,
--- the link statuses payout_failed and reversed, and the state unknown. Nothing is due for a worker: open records of "sandbox" are
--- due in minutes, and those that are overdue are of an account that no worker has.
+-- Inserts records number $1 to $2 of $3, three seconds apart and the last one now, as workers would have left them
+-- after several months. Most are created; a part of the last thousandth is open. These are rare: the merchant m_rare,
+-- the connector "rare", CONNECTOR_UNAVAILABLE, the link statuses payout_failed and reversed, and the state unknown.
+-- Nothing is due for a worker: open records of "sandbox" are due in minutes, and overdue records belong to an account
+-- that no worker has.
 WITH made AS (
     SELECT
         n, hash, at,

@@ -1,4 +1,4 @@
-//! The reading commands of an engineer on call, beside a running worker and ten thousand records.
+//! Tests the reading commands of an engineer on call, beside a running worker and ten thousand records.
 
 mod list;
 mod status;
@@ -15,10 +15,10 @@ use crate::support::{Setup, TestEnv, Worker};
 
 const RECORDS: i64 = 10_000;
 
-/// Records in one statement.
+/// The number of records that one statement inserts.
 const STEP: i64 = 250_000;
 
-/// Makes records as workers of several months would have left them.
+/// Inserts records as workers would have left them after several months.
 async fn make_records(env: &TestEnv, count: i64) {
     for first in (1..=count).step_by(usize::try_from(STEP).unwrap()) {
         sqlx::query(include_str!("many_records.sql"))
@@ -55,7 +55,7 @@ async fn count_where(env: &TestEnv, condition: &str) -> u64 {
     count.unsigned_abs()
 }
 
-/// Each condition as `--where` has it, and in SQL.
+/// The conditions of `--where`, each with its SQL.
 const CONDITIONS: &[(&str, &str)] = &[
     ("", "true"),
     ("state=open", "state = 'open'"),

@@ -1,4 +1,4 @@
-//! The reading commands at ten million records.
+//! Measures the reading commands with ten million records.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ async fn reading_commands_at_ten_million_records() {
         commands.push(vec!["list", "--where", condition, "--count"]);
     }
     for command in &commands {
-        // The first run reads what was not in memory; the second is measured.
+        // The first run fills the caches. The second one is measured.
         env.run(command);
         let started = Instant::now();
         let output = env.run(command);
@@ -36,7 +36,7 @@ async fn reading_commands_at_ten_million_records() {
             println!("           {}", String::from_utf8_lossy(&output.stderr).trim_end());
         }
     }
-    // The plans, as the server made them.
+    // These are the plans that the server used.
     let database = env.pool.connect_options().get_database().unwrap().to_owned();
     let explain = format!(
         "ALTER DATABASE {database} SET session_preload_libraries = 'auto_explain';

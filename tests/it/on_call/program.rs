@@ -1,4 +1,4 @@
-//! Rights, contexts, completions and man pages of the reading commands.
+//! Tests rights, contexts, completions and man pages of the reading commands.
 
 use payout_link_worker::postgres;
 use serde_json::Value;
@@ -24,7 +24,7 @@ async fn reading_commands_need_no_keys_no_connectors_and_no_right_to_write() {
     url.set_username(&role).unwrap();
     url.set_password(Some("canary-role-password")).unwrap();
     url.set_path(&database);
-    // and a configuration with the database alone, beside secrets that this user may not read,
+    // and a configuration with only the database, beside secrets that this user may not read,
     let file = env.folder.join("reader.toml");
     let text = format!("[database]\nurl = \"{url}\"\n[keys]\nsealing_file = \"/nonexistent/sealing\"\n");
     std::fs::write(&file, text).unwrap();
@@ -46,7 +46,7 @@ async fn reading_commands_need_no_keys_no_connectors_and_no_right_to_write() {
     let status: Value = serde_json::from_slice(&run(&["status", "--output", "json"]).stdout).unwrap();
     let not_known = status["not_known"].to_string();
     assert!(not_known.contains("no broker.url") && not_known.contains("no keys.sealing"), "{not_known}");
-    // and a command that acts still asks for the whole configuration.
+    // and a command that writes still needs the whole configuration.
     let output = run(&["cancel", "po_1", "--reason", "test"]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");

@@ -1,4 +1,4 @@
-//! `show` has the timeline of a record.
+//! Tests that `show` has the timeline of a record.
 
 use payout_link_worker::domain::{idempotency_key_of, idempotency_uuid};
 use provider_simulators::sandbox::Fault;
@@ -9,7 +9,7 @@ use crate::support::{TestEnv, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn show_has_one_timeline_and_finds_a_record_by_its_idempotency_key() {
-    // Given a payout whose first call was put off, an act of an operator about it, and a webhook of its provider,
+    // Given a payout whose first call was postponed, an operator's action about it, and a webhook of its provider,
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
     env.provider.inject_fault(Fault::status_with_retry_after(503, "0"));
@@ -29,7 +29,7 @@ async fn show_has_one_timeline_and_finds_a_record_by_its_idempotency_key() {
         .execute(&env.pool)
         .await
         .unwrap();
-    // then its timeline has all of it, in order,
+    // then its timeline has all of them, in order,
     let text = said(&env.run(&["show", "po_1"]));
     let timeline = text.split_once("  timeline\n").unwrap().1;
     let position = |entry: &str| timeline.find(entry).unwrap_or_else(|| panic!("{entry}: {text}"));
@@ -46,7 +46,7 @@ async fn show_has_one_timeline_and_finds_a_record_by_its_idempotency_key() {
     position(" post 1 delivered");
     let times: Vec<&str> = timeline.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert!(times.len() >= 8, "{text}");
-    // and the key that its provider has finds it, in either form.
+    // and the provider's key finds it, in either form.
     let key = idempotency_key_of("", "", "po_1");
     for id in [key.clone(), idempotency_uuid(&key).to_string()] {
         let found = env.run(&["show", "--json", &id]);

@@ -1,4 +1,4 @@
-//! `status` says what needs a person.
+//! Tests that `status` reports what needs an operator.
 
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ async fn status_says_what_needs_a_person_and_its_exit_status_too() {
         let findings = status["findings"].as_array().unwrap();
         findings.iter().map(|finding| finding["name"].as_str().unwrap().to_owned()).collect()
     };
-    // Given a deployment that works, with its worker and its version,
+    // Given a working deployment, with its worker and its version,
     let (code, read) = eventually("a worker", async || {
         let (code, read) = status();
         (read["database"]["workers"].as_array().is_some_and(|seen| !seen.is_empty())).then_some((code, read))
@@ -39,7 +39,7 @@ async fn status_says_what_needs_a_person_and_its_exit_status_too() {
         names(&read).contains(&"dead_letters".to_owned()).then_some(())
     })
     .await;
-    // then each is found, the worst first,
+    // then each is reported, the worst first,
     let (code, read) = status();
     assert_eq!(code, 1);
     let all = names(&read);
@@ -48,7 +48,7 @@ async fn status_says_what_needs_a_person_and_its_exit_status_too() {
     for name in ["unresolved_calls", "overdue_records", "missing_account", "dead_letters"] {
         assert!(all.iter().any(|found| found == name), "{name}: {all:?}");
     }
-    // and a person can read it.
+    // and the text is readable.
     let text = said(&env.run(&["status"]));
     assert!(text.contains("list --state unknown --oldest-first"), "{text}");
     assert!(text.contains("not known: circuit breakers"), "{text}");

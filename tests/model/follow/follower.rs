@@ -1,6 +1,6 @@
 //! Applies the follower's steps and the provider's webhooks to the state.
 
-#![expect(clippy::unused_self, reason = "a step as the others are")]
+#![expect(clippy::unused_self, reason = "all steps have the same form")]
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Applies the steps that cancel by message and by command to the state.
 
-#![expect(clippy::unused_self, reason = "a step as the others are")]
+#![expect(clippy::unused_self, reason = "all steps have the same form")]
 
 use payout_link_worker::domain::LinkStatus;
 

@@ -27,7 +27,7 @@ pub struct System {
     /// Webhooks that the merchant has received: the sequence numbers of their events, in the order of first arrival.
     pub arrivals: Vec<u8>,
     pub workers: Vec<Worker>,
-    /// Somebody requested a cancel that was not given up. No column stores this.
+    /// Somebody requested a cancel whose request is still valid. No column stores this.
     pub is_cancel_asked: bool,
     pub faults: Faults,
 }

@@ -46,10 +46,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub(super) const ORDERED: Self = Self {
-        code: "payout_failed",
-        message: "the payout failed because a request to the sandbox asked for it",
-    };
+    pub(super) const ORDERED: Self =
+        Self { code: "payout_failed", message: "the payout failed because it was ordered to" };
     pub(super) const ACCOUNT_CLOSED: Self =
         Self { code: "account_closed", message: "the recipient's account is closed" };
 }

@@ -42,7 +42,7 @@ async fn garbage_looks_like_the_providers_success() {
     env.simulator.inject_fault(Fault::Garbage(Garbage::InsecureUrl));
     let reply = env.post("/payouts/create", &link("b")).await.with(200);
     assert!(reply["payout_link"]["link"].as_str().unwrap().starts_with("http://"));
-    assert_eq!(env.links(), 1, "the second was never made");
+    assert_eq!(env.links(), 1, "the second was never created");
 }
 
 #[tokio::test]

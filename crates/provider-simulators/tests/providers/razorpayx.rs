@@ -236,7 +236,7 @@ async fn only_the_payout_says_that_it_was_reversed() {
 
     env.simulator.change(&id, LinkChange::Reverse).unwrap();
     assert_eq!(env.get(&path).await.with(200)["status"], "reversed");
-    assert_eq!(env.get(&format!("{LINKS}/{id}")).await.with(200), paid, "the link says nothing of it");
+    assert_eq!(env.get(&format!("{LINKS}/{id}")).await.with(200), paid, "the link does not show it");
     let changes = env.simulator.history(&id);
     let last = changes.last().unwrap();
     assert_eq!((last.status.as_str(), last.payout_status.as_deref()), ("processed", Some("reversed")));

@@ -39,7 +39,7 @@ async fn a_claimed_link_names_its_transaction_and_the_transaction_has_the_outcom
 
     env.simulator.change("pl-1", LinkChange::Reverse).unwrap();
     assert_eq!(env.get(&transaction).await.with(200)["state"], "reverted");
-    assert_eq!(env.get(&path).await.with(200), paid, "the link says nothing of it");
+    assert_eq!(env.get(&path).await.with(200), paid, "the link does not show it");
     assert!(env.simulator.change("pl-1", LinkChange::Reverse).is_err());
     assert_eq!(env.get("/api/1.0/transaction/none").await.with(404)["code"], 3006);
     let bare = env.bare(reqwest::Method::GET, &transaction);

@@ -289,7 +289,7 @@ async fn stopping_ends_the_calls_that_wait() {
 
     let address = env.sandbox.url().strip_prefix("http://").unwrap().to_owned();
     env.sandbox.stop().await;
-    assert!(TcpStream::connect(address).is_err(), "when stop returns, nobody listens any more");
+    assert!(TcpStream::connect(address).is_err(), "when stop returns, the port is closed");
     for call in [silent, waiting] {
         assert_eq!(Failure::of(&call.await.unwrap().unwrap_err()), Failure::ClosedBeforeTheAnswer);
     }
