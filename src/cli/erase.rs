@@ -1,4 +1,6 @@
-//! `erase`: removes a person's data from a record.
+//! `erase`: removes a person's data from a record, with the dead letters and unrouted results of the payout.
+
+use std::collections::HashSet;
 
 use anyhow::Context;
 
@@ -6,8 +8,9 @@ use super::{
     acting::{Acting, Reports},
     actor::Act,
     bulk::Each,
+    dead_letters::delete_letters_of,
     exit::ExitStatus,
-    output::Output,
+    output::{Output, note},
 };
 use crate::{
     config::Config,
@@ -35,10 +38,30 @@ pub(super) async fn run(
     let acting = Acting::open(config).await?;
     let (operator, mut reports) = (arguments.act.operator(), Reports::new(output));
     let merchant = arguments.merchant.as_deref();
+    let mut erased = HashSet::new();
     Each { acting: &acting, ids: &arguments.ids, merchant, pace: None }
-        .act(&mut reports, async |_, record| erase(&acting, record, &operator).await.map(Some))
+        .act(&mut reports, async |_, record| {
+            let message = erase(&acting, record, &operator).await?;
+            erased.insert((record.merchant_id.clone(), record.merchant_payout_id.clone()));
+            Ok(Some(message))
+        })
         .await?;
-    reports.end()
+    let status = reports.end()?;
+    if erased.is_empty() {
+        return Ok(status);
+    }
+    match delete_letters_of(config, &acting.store, ("erase", &operator), &erased).await {
+        Ok(deleted) => {
+            note(format_args!("{deleted} dead letters and unrouted results of erased payouts were deleted"));
+            Ok(status)
+        }
+        Err(error) => {
+            note(format_args!(
+                "{error:#}. Dead letters and unrouted results of erased payouts may be left: repeat the command"
+            ));
+            Ok(ExitStatus::InPart)
+        }
+    }
 }
 
 async fn erase(acting: &Acting, record: &ActedRecord, operator: &Operator) -> anyhow::Result<String> {
@@ -47,7 +70,7 @@ async fn erase(acting: &Acting, record: &ActedRecord, operator: &Operator) -> an
         return Err(acting.refused(record, reason).await);
     }
     match acting.store.erase(record, operator).await.context("database")? {
-        Erased::Done => Ok("erased; look for dead letters of the payout as well".into()),
+        Erased::Done => Ok("erased".into()),
         Erased::Undelivered => {
             let reason =
                 "a result or a webhook of it is not delivered yet: repeat the command later".to_owned();

@@ -245,7 +245,7 @@ async fn carry_out(
     Ok(String::new())
 }
 
-async fn record(
+pub(super) async fn record(
     store: &Store,
     operator: &Operator,
     command: &str,

@@ -4,11 +4,13 @@ mod act;
 mod delete;
 mod export;
 mod list;
+mod payouts;
 mod requeue;
 mod row;
 mod select;
 mod show;
 
+pub(super) use self::payouts::delete_letters_of;
 use super::{ExitStatus, output::Output};
 use crate::config::Config;
 

@@ -125,6 +125,11 @@ pub(super) struct Reading<'a> {
 const READ_ON: usize = 10_000;
 
 impl Selection {
+    /// Returns a selection of the whole queue.
+    pub(super) fn every(queue: Queue) -> Self {
+        Self { ids: Vec::new(), queue, conditions: Vec::new(), delivery_limit_is_set: false }
+    }
+
     /// Returns whether it names letters, instead of meaning the whole queue.
     pub(super) fn is_narrowed(&self) -> bool {
         !self.ids.is_empty() || !self.conditions.is_empty()
