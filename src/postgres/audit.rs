@@ -174,7 +174,7 @@ impl Store {
             AuditedAction,
             "SELECT p.merchant_id, p.merchant_payout_id, a.command
              FROM operator_actions a JOIN payout_links p ON p.id = ANY (ARRAY[a.payout_link_id])
-             WHERE (a.command = 'retry' OR a.details->>'to' IS NOT NULL)
+             WHERE (a.command = 'retry' OR a.command IN ('resolve', 'look-up') AND a.details->>'to' IS NOT NULL)
                 AND coalesce(p.created_at >= $1, true)
              ORDER BY a.id",
             since

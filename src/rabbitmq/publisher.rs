@@ -290,7 +290,10 @@ const STALLED: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
-    use lapin::message::{BasicReturnMessage, Delivery};
+    use lapin::{
+        BasicProperties,
+        message::{BasicReturnMessage, Delivery},
+    };
 
     use super::*;
 

@@ -22,7 +22,10 @@ struct Documented {
 async fn every_request_is_as_documented(description: &Description, documented: &Documented) {
     let Documented { variable, path, beside } = documented;
     let Ok(file) = std::env::var(variable) else {
-        println!("{variable} is not set: requests are not checked against {}'s document", description.account.kind);
+        println!(
+            "{variable} is not set: requests are not checked against {}'s document",
+            description.account.kind
+        );
         return;
     };
     let document: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use payout_link_worker::cli::read_actions;
 use serde_json::{Value, json};
 
-use crate::support::{ReceivedMessage, TestEnv, job};
+use crate::support::{ReceivedMessage, TestEnv, job, store};
 
 /// The history of a test environment, a file each, in the formats of docs/reference/history-checker.md.
 struct Files {
@@ -150,4 +151,29 @@ async fn a_history_is_verified() {
     files.secrets = "connected to RabbitMQ, consuming\n";
     files.assert_caught("R11");
     assert!(!files.verify().1.contains("consuming"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requeued_letter_concludes_no_record_again() {
+    // Given a record, and a dead letter of another request under its key,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_delivered("po_1").await;
+    env.publish(job("po_1").amount(99).message_id("conflict")).await;
+    env.wait_for_results("po_1", 2).await;
+    assert!(worker.stop().await.success());
+    // when an operator requeues the letter,
+    let requeued = env.run(&["dead-letters", "requeue", "conflict", "--yes", "--reason", "audit"]);
+    assert!(requeued.status.success(), "{}", String::from_utf8_lossy(&requeued.stderr));
+    let recorded: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM operator_actions WHERE payout_link_id IS NOT NULL AND details->>'to' IS NOT NULL",
+    )
+    .fetch_one(&env.pool)
+    .await
+    .unwrap();
+    assert_eq!(recorded, 1);
+    // then the act is none after which the record is concluded again.
+    let (actions, earlier) = read_actions(&store(env.pool.clone()), None).await.unwrap();
+    assert!(actions.is_empty() && earlier.is_empty(), "{actions:?}, {earlier:?}");
 }

@@ -123,7 +123,8 @@ async fn jobs_stored_in_one_batch_are_acknowledged_together() {
     let mut lock = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN SHARE MODE").execute(&mut *lock).await.unwrap();
     let worker = env.start_worker().await;
-    eventually("all jobs are taken", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(())).await;
+    eventually("all jobs are taken", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(()))
+        .await;
     assert_eq!(acknowledgements.load(Ordering::SeqCst), 0);
     // when it can store them,
     lock.commit().await.unwrap();

@@ -49,8 +49,10 @@ async fn a_job_in_progress_that_comes_again_answers_its_last_requester() {
     // when the same request comes with a reply queue,
     let (queue, replies) = env.reply_queue().await;
     env.publish(job("po_1").reply_to(&queue).correlation_id("second")).await;
-    eventually("the repeat is accepted", async || (env.ready(&env.names.jobs_queue).await == 0).then_some(()))
-        .await;
+    eventually("the repeat is accepted", async || {
+        (env.ready(&env.names.jobs_queue).await == 0).then_some(())
+    })
+    .await;
     eventually("the new reply queue is stored", async || {
         let reply_to: Option<String> =
             sqlx::query_scalar("SELECT reply_to FROM payout_links").fetch_one(&env.pool).await.unwrap();

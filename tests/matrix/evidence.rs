@@ -15,13 +15,14 @@ use crate::{
         Violation, Webhook,
     },
     kinds::{Kind, PlannedJob, in_words},
+    operator::Operator,
     point::Place,
     support::{self, TestEnv},
 };
 
 /// Between two looks at a condition.
 pub const GLANCE: Duration = Duration::from_millis(40);
-const PATIENCE: Duration = Duration::from_secs(25);
+pub const PATIENCE: Duration = Duration::from_secs(25);
 
 pub struct Run<'a> {
     pub place: &'a Place,
@@ -36,6 +37,10 @@ pub struct Run<'a> {
     pub announced: usize,
     /// The reply queue of the message that cancels the link, and the answers in it.
     pub cancel: Option<(String, Arc<Mutex<Vec<support::ReceivedMessage>>>)>,
+    /// The operator whose command is run.
+    pub operator: Option<Operator>,
+    /// The message that the command corrects.
+    pub corrected: Option<String>,
     dead: Vec<DeadLetter>,
 }
 
@@ -51,6 +56,8 @@ impl<'a> Run<'a> {
             waiting: 0,
             announced: 0,
             cancel: None,
+            operator: None,
+            corrected: None,
             dead: Vec::new(),
         }
     }
@@ -126,6 +133,7 @@ impl<'a> Run<'a> {
 
     pub async fn history(mut self) -> History {
         let (actions, earlier) = self.acts().await;
+        let acts = self.recorded_acts().await;
         while let Some(dead) = self.env.take(&self.env.names.dead_queue).await {
             self.dead.push(DeadLetter {
                 has_reason: dead.header("x-rejected-code").is_some()
@@ -145,17 +153,23 @@ impl<'a> Run<'a> {
             wants_reply: self.kind.wants_reply(),
             came_late: planned.came_late,
         });
-        let posts = self.env.merchant.received();
-        let posts =
-            posts.iter().filter(|post| post.reference.as_deref().is_some_and(is_ours)).map(|post| Webhook {
-                id: post.id.clone(),
-                key: post.reference.clone().unwrap_or_default(),
-                kind: post.event_type.clone().unwrap_or_default(),
+        let (mut webhooks, mut redelivered) = (Vec::new(), Vec::new());
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for post in self.env.merchant.received() {
+            let Some(key) = post.reference.clone().filter(|key| is_ours(key)) else { continue };
+            let number = counts.entry(key.clone()).or_default();
+            let arrived = if self.is_redelivery(&key, *number) { &mut redelivered } else { &mut webhooks };
+            *number += 1;
+            arrived.push(Webhook {
                 sequence: sequence(&post.json()["data"]),
+                id: post.id,
+                key,
+                kind: post.event_type.unwrap_or_default(),
                 status: post.status,
                 is_verified: post.verified,
-                body: post.body.clone(),
+                body: post.body,
             });
+        }
         History {
             published: published.collect(),
             links: self.links(),
@@ -163,7 +177,11 @@ impl<'a> Run<'a> {
             records: self.records().await,
             messages: self.heard(),
             dead: self.dead.clone(),
-            webhooks: posts.collect(),
+            webhooks,
+            redelivered,
+            commands: self.command_runs(),
+            acts,
+            corrected: self.corrected.iter().cloned().collect(),
             waiting: self.waiting,
             asked_later: Some(HashSet::new()),
             actions,

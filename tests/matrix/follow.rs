@@ -10,7 +10,8 @@ use crate::{
     evidence::{GLANCE, Run},
     history::Violation,
     kinds::Kind,
-    point::Place,
+    point::{Place, operator_settings},
+    proxy::Proxies,
     support::job,
 };
 
@@ -35,7 +36,7 @@ enum Change {
     End,
     /// A message cancels the link.
     Message,
-    /// An operator's command, before the id of the record.
+    /// An operator's command.
     Command(&'static str),
 }
 
@@ -58,6 +59,13 @@ impl Kind {
             },
             Self::RetriedByOperator => course(Change::Command("retry"), &["payout_link.created"]),
             Self::ResolvedByOperator => course(Change::Command("resolve"), &["payout_link.created"]),
+            Self::CancelledByOperator => course(Change::Command("cancel"), &["payout_link.cancelled"]),
+            Self::RequeuedByOperator => course(Change::Command("dead-letters requeue"), &[]),
+            Self::RedeliveredByOperator => Course {
+                before: &[LinkChange::Claim],
+                change: Change::Command("webhooks redeliver"),
+                announced: &["payout_link.claimed"],
+            },
             _ => return None,
         })
     }
@@ -89,7 +97,7 @@ impl Run<'_> {
     }
 
     /// Makes happen what counts.
-    pub async fn change(&mut self, id: &str) {
+    pub async fn change(&mut self, id: &str, proxies: &Proxies) {
         let Some(course) = self.kind.course() else { return };
         let (link, provider) = (idempotency_key("", id), &self.env.provider);
         self.announced = course.announced.len();
@@ -111,20 +119,12 @@ impl Run<'_> {
                 provider.announce(None);
             }
             Change::Command(command) => {
-                let links = provider.ledger().links;
-                let link = links.iter().find(|created| created.request.reference == link);
-                let created = link.map_or_else(Vec::new, |link| vec!["--created", &link.id]);
-                let arguments = [&[command, id, "--reason", "of the matrix"], &created[..]].concat();
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the command calls a simulator of this process, which goes on"
-                )]
-                let output = tokio::task::block_in_place(|| self.env.run(&arguments));
-                assert!(
-                    output.status.success(),
-                    "{arguments:?}: {}",
-                    String::from_utf8_lossy(&output.stderr)
-                );
+                if let Some(first) = self.planned_jobs.first_mut().filter(|first| !first.is_valid) {
+                    // The command corrects it.
+                    (first.is_valid, first.fingerprint) = (true, "1250 EUR".to_owned());
+                    self.corrected = Some(first.message_id.clone());
+                }
+                self.operate(proxies, command, id, operator_settings(self.place, proxies));
             }
             Change::Message => {
                 let (queue, _) = self.cancel.as_ref().unwrap();
@@ -184,7 +184,7 @@ impl Run<'_> {
         vec![Violation { rule: "R21b", evidence }]
     }
 
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.planned_jobs.iter().map(|planned| planned.key.clone()).collect()
     }
 }

@@ -1,8 +1,8 @@
 //! The checker, with the matrix's webhook schedule.
 
 pub use history_checker::{
-    DeadLetter, EarlierEvent, Event, History, Link, OperatorAction, Published, ReceivedMessage, Record, Rule,
-    Violation, Webhook,
+    CommandRun, DeadLetter, EarlierEvent, Event, History, Link, OperatorAction, Published, ReceivedMessage,
+    Record, RecordedAct, Rule, Violation, Webhook,
 };
 
 /// Posts of the schedule, the first included.

@@ -67,6 +67,12 @@ pub enum Kind {
     RetriedByOperator,
     /// An operator ends an unknown record as created.
     ResolvedByOperator,
+    /// An operator cancels a link.
+    CancelledByOperator,
+    /// An operator corrects a dead letter and requeues it.
+    RequeuedByOperator,
+    /// An operator has the two webhooks of a record delivered again.
+    RedeliveredByOperator,
 }
 
 /// A job and what is known of it.
@@ -89,7 +95,7 @@ impl PlannedJob {
 }
 
 impl Kind {
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::Plain,
         Self::Duplicate,
         Self::Repeated,
@@ -128,6 +134,9 @@ impl Kind {
         Self::Reversed,
         Self::RetriedByOperator,
         Self::ResolvedByOperator,
+        Self::CancelledByOperator,
+        Self::RequeuedByOperator,
+        Self::RedeliveredByOperator,
     ];
 
     /// Whether something is full when the job comes.
@@ -269,7 +278,17 @@ impl Kind {
     /// The job that is published and finished before anything counts.
     pub fn first(self, id: &str, webhook: &Value) -> Option<PlannedJob> {
         let has_first = matches!(self, Self::Repeated | Self::Conflicting) || self.course().is_some();
-        has_first.then(|| self.planned(id, "first", 1250, webhook))
+        has_first.then(|| match self {
+            Self::RequeuedByOperator => {
+                PlannedJob { is_valid: false, ..self.planned(id, "first", -5, webhook) }
+            }
+            _ => self.planned(id, "first", 1250, webhook),
+        })
+    }
+
+    /// Whether that job is rejected.
+    pub fn first_is_rejected(self) -> bool {
+        self == Self::RequeuedByOperator
     }
 
     /// The message that is published when it counts.

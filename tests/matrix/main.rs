@@ -17,6 +17,7 @@ mod evidence;
 mod follow;
 mod history;
 mod kinds;
+mod operator;
 mod plan;
 mod point;
 mod proxy;

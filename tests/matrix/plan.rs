@@ -89,7 +89,9 @@ pub fn points(unharmed: &[Outcome], seed: usize) -> Vec<Point> {
             for hit in passed {
                 let chunk: &mut usize = counts.entry(hit.service).or_default();
                 *chunk += 1;
-                if is_a_moment_of_its_own(mode, hit) {
+                // The worker that comes after a dead one is no help to a command.
+                let is_no_pair = mode.is_pair() && hit.service.is_operators();
+                if is_a_moment_of_its_own(mode, hit) && !is_no_pair {
                     let random = mix(seed, points.len() + of_mode.len());
                     let first = Cut { of: Some(hit.service), chunk: *chunk, blow: mode.first(random) };
                     let chunk = 1 + random / 4 % LONGEST_RECOVERY;

@@ -149,7 +149,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     if let Some(first) = kind.first(&id, &webhook) {
         env.publish(&first.job).await;
         run.planned_jobs.push(first);
-        run.settled(0).await;
+        run.settled(usize::from(kind.first_is_rejected())).await;
         run.prepare(&id).await;
         run.before = run.records().await;
     }
@@ -174,23 +174,24 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         env.publish(&planned.job).await;
         run.planned_jobs.push(planned);
     }
-    run.change(&id).await;
+    run.change(&id, &proxies).await;
     tokio::select! {
         () = proxies.blows(1) => {}
-        _ = run.settled(kind.refusals()) => {}
+        _ = finished(&mut run, &proxies) => {}
     }
 
     let (first, passed) = proxies.outcome().await;
     let mut found = Vec::new();
+    let is_the_commands = first.first().is_some_and(|first| first.hit.service.is_operators());
     let mut worker = match first.first().map(|first| first.cut.blow) {
         None => proxies.survivor().unwrap(),
-        Some(Blow::Reset | Blow::Silence) => {
+        blow if is_the_commands || matches!(blow, Some(Blow::Reset | Blow::Silence)) => {
             // Nobody helps it: what was begun is finished, and another job after it.
-            let mut is_done = run.settled(kind.refusals()).await;
+            let mut is_done = finished(&mut run, &proxies).await;
             let after = kind.after(&id, &webhook).replied_to(reply_queue.as_deref());
             env.publish(&after.job).await;
             run.planned_jobs.push(after);
-            is_done &= run.settled(kind.refusals()).await;
+            is_done &= finished(&mut run, &proxies).await;
             let evidence = "the worker did not come to rest by itself".into();
             found.extend((!is_done).then_some(Violation { rule: "R10", evidence }));
             proxies.survivor().unwrap()
@@ -205,14 +206,14 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
             run.lapse().await;
             start(place, kind).await
         }
-        Some(Blow::KillBefore | Blow::KillAfter) => {
+        Some(_) => {
             run.lapse().await;
             if point.is_some_and(|point| point.second.is_some()) {
                 proxies.watch_over(launch(place, kind, &proxies, OFTEN));
                 tokio::select! {
                     () = proxies.blows(2) => {}
                     // Where all was published before, it may not have come as far as to know what a signal is.
-                    _ = async { tokio::join!(run.settled(kind.refusals()), proxies.another_consumes()) } => {}
+                    _ = async { tokio::join!(finished(&mut run, &proxies), proxies.another_consumes()) } => {}
                 }
                 run.lapse().await;
             }
@@ -223,7 +224,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         }
     };
     // Only a stopped worker holds nothing unacknowledged. What it gave back is answered once more by the next.
-    run.settled(kind.refusals()).await;
+    finished(&mut run, &proxies).await;
     for _ in 0..3 {
         worker.signal("TERM");
         found.extend(stopped(&run, worker).await);
@@ -238,9 +239,16 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     let (struck, _) = proxies.outcome().await;
     found.extend(run.unknown_and_uncalled().await);
     found.extend(run.unannounced().await);
+    found.extend(run.not_carried_out(&struck).await);
     found.extend(history::check(&run.history().await));
     let mode = point.map(|point| point.mode);
     Outcome { kind, mode, struck, passed, violations: found, took: started.elapsed() }
+}
+
+/// Waits until the operator's command is carried out, and nothing is left to do. Returns whether that came in time.
+async fn finished(run: &mut Run<'_>, proxies: &Proxies) -> bool {
+    run.operated(proxies).await;
+    run.settled(run.kind.refusals()).await
 }
 
 /// A worker that was stopped does so in its time, cleanly, and leaves no lease.
@@ -272,14 +280,13 @@ const SELDOM: Duration = Duration::from_secs(30);
 /// Looking for what is due is noise in the sequence, except where a repeat hangs on it.
 fn sweep_interval(kind: Kind, point: Option<&Point>) -> Duration {
     let survives = point.is_some_and(|point| matches!(point.first.blow, Blow::Reset | Blow::Silence));
-    let hangs_on_it = matches!(
-        kind,
-        Kind::WebhookFails | Kind::RevolutUnderway | Kind::RetriedByOperator | Kind::ResolvedByOperator
-    ) || kind.is_saturated();
+    let hangs_on_it = matches!(kind, Kind::WebhookFails | Kind::RevolutUnderway)
+        || kind.is_operated()
+        || kind.is_saturated();
     if survives || hangs_on_it { OFTEN } else { SELDOM }
 }
 
-fn targets(env: &TestEnv, connector: &str) -> [SocketAddr; 4] {
+fn targets(env: &TestEnv, connector: &str) -> [SocketAddr; Service::ALL.len()] {
     let address = |url: &str| -> SocketAddr {
         let url: url::Url = url.parse().unwrap();
         let default = if url.scheme() == "postgres" { 5432 } else { 5672 };
@@ -287,12 +294,8 @@ fn targets(env: &TestEnv, connector: &str) -> [SocketAddr; 4] {
         addresses[0]
     };
     let variable = |name: &str| std::env::var(name).unwrap();
-    [
-        address(&variable("DATABASE_URL")),
-        address(&variable("AMQP_URL")),
-        address(connector),
-        address(env.merchant.url()),
-    ]
+    let (postgres, rabbitmq) = (address(&variable("DATABASE_URL")), address(&variable("AMQP_URL")));
+    [postgres, rabbitmq, address(connector), address(env.merchant.url()), postgres, rabbitmq]
 }
 
 fn database_url(env: &TestEnv) -> String {
@@ -314,19 +317,31 @@ async fn start(place: &Place, kind: Kind) -> Worker {
 
 /// One that is to be struck: it knows the services by their proxies alone.
 fn launch(place: &Place, kind: Kind, proxies: &Proxies, sweep_interval: Duration) -> Worker {
-    let through = |url: &str, service| {
-        let mut url: url::Url = url.parse().unwrap();
-        url.set_host(Some("127.0.0.1")).unwrap();
-        url.set_port(Some(proxies.address(service).port())).unwrap();
-        url.to_string()
-    };
     let connector = format!("PAYOUT_LINK__CONNECTORS__{}__URL", kind.connector().to_uppercase());
     let mut settings = vec![
-        ("PAYOUT_LINK__DATABASE__URL", through(&database_url(&place.env), Service::Postgres)),
-        ("PAYOUT_LINK__BROKER__URL", through(&std::env::var("AMQP_URL").unwrap(), Service::RabbitMq)),
-        (connector.as_str(), through(place.connector_url(kind), Service::Connector)),
+        ("PAYOUT_LINK__DATABASE__URL", through(proxies, &database_url(&place.env), Service::Postgres)),
+        ("PAYOUT_LINK__BROKER__URL", through(proxies, &broker_url(), Service::RabbitMq)),
+        (connector.as_str(), through(proxies, place.connector_url(kind), Service::Connector)),
         ("PAYOUT_LINK__WORKER__SWEEP_INTERVAL_MS", sweep_interval.as_millis().to_string()),
     ];
     settings.extend(kind.settings().iter().map(|(name, value)| (*name, (*value).to_owned())));
     place.env.launch_worker(&settings)
+}
+
+/// The servers as an operator's command knows them.
+pub fn operator_settings(place: &Place, proxies: &Proxies) -> Vec<(&'static str, String)> {
+    let database = through(proxies, &database_url(&place.env), Service::OperatorPostgres);
+    let broker = through(proxies, &broker_url(), Service::OperatorRabbitMq);
+    vec![("PAYOUT_LINK__DATABASE__URL", database), ("PAYOUT_LINK__BROKER__URL", broker)]
+}
+
+fn broker_url() -> String {
+    std::env::var("AMQP_URL").unwrap()
+}
+
+fn through(proxies: &Proxies, url: &str, service: Service) -> String {
+    let mut url: url::Url = url.parse().unwrap();
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(proxies.address(service).port())).unwrap();
+    url.to_string()
 }

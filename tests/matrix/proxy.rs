@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
+    process::ExitStatus,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -32,21 +33,36 @@ pub enum Service {
     RabbitMq,
     Connector,
     Merchant,
+    /// The same servers, on the way from an operator's command.
+    OperatorPostgres,
+    OperatorRabbitMq,
 }
 
 impl Service {
-    pub const ALL: [Self; 4] = [Self::Postgres, Self::RabbitMq, Self::Connector, Self::Merchant];
+    pub const ALL: [Self; 6] = [
+        Self::Postgres,
+        Self::RabbitMq,
+        Self::Connector,
+        Self::Merchant,
+        Self::OperatorPostgres,
+        Self::OperatorRabbitMq,
+    ];
+
+    /// Whether a command speaks to it, and not a worker.
+    pub fn is_operators(self) -> bool {
+        matches!(self, Self::OperatorPostgres | Self::OperatorRabbitMq)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From the worker.
+    /// From the worker or the command.
     Out,
-    /// To the worker.
+    /// To the worker or the command.
     In,
 }
 
-/// The fault when a chunk passes: to the worker, or to the connection that it passes on.
+/// The fault when a chunk passes: to the worker or the command, or to the connection that it passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
     /// SIGKILL; the chunk is lost.
@@ -57,7 +73,7 @@ pub enum Blow {
     Reset,
     /// This chunk and all after it are swallowed, both ways; the connection stays open.
     Silence,
-    /// SIGTERM; the chunk passes.
+    /// SIGTERM to a worker, SIGINT to a command; the chunk passes.
     Stop,
 }
 
@@ -120,11 +136,23 @@ struct Shared {
     /// One chunk passes at a time, over all connections.
     gate: Gate<Counter>,
     last_chunk: Mutex<Instant>,
-    victim: Mutex<Option<Worker>>,
-    /// How many have died: the connections of the dead are cut.
-    deaths: watch::Sender<usize>,
+    worker: Victim,
+    command: Victim,
     /// How many blows have fallen.
     blows: watch::Sender<usize>,
+}
+
+/// A process that is to be struck.
+struct Victim {
+    process: Mutex<Option<Worker>>,
+    /// How many have died: the connections of the dead are cut.
+    deaths: watch::Sender<usize>,
+}
+
+impl Victim {
+    fn new() -> Self {
+        Self { process: Mutex::default(), deaths: watch::Sender::new(0) }
+    }
 }
 
 /// A listener for each service.
@@ -136,12 +164,12 @@ pub struct Proxies {
 
 impl Proxies {
     /// The services' real addresses, in the order of [`Service::ALL`].
-    pub async fn start(targets: [SocketAddr; 4]) -> Self {
+    pub async fn start(targets: [SocketAddr; Service::ALL.len()]) -> Self {
         let shared = Arc::new(Shared {
             gate: Gate::default(),
             last_chunk: Mutex::new(Instant::now()),
-            victim: Mutex::default(),
-            deaths: watch::Sender::new(0),
+            worker: Victim::new(),
+            command: Victim::new(),
             blows: watch::Sender::new(0),
         });
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
@@ -157,21 +185,40 @@ impl Proxies {
         self.addresses[service as usize]
     }
 
-    /// Who is to be struck.
+    /// The worker that is to be struck.
     pub fn watch_over(&self, worker: Worker) {
-        *self.shared.victim.lock().unwrap() = Some(worker);
+        *self.shared.worker.process.lock().unwrap() = Some(worker);
     }
 
     /// The worker, where it lives.
     pub fn survivor(&self) -> Option<Worker> {
-        self.shared.victim.lock().unwrap().take()
+        self.shared.worker.process.lock().unwrap().take()
+    }
+
+    /// The operator's command that is to be struck.
+    pub fn watch_over_command(&self, command: Worker) {
+        *self.shared.command.process.lock().unwrap() = Some(command);
+    }
+
+    /// Until the command ends. Returns how; `None` if it was killed.
+    pub async fn command_ended(&self) -> Option<ExitStatus> {
+        loop {
+            let ended = match &mut *self.shared.command.process.lock().unwrap() {
+                None => return None,
+                Some(command) => command.exit_status(),
+            };
+            match ended {
+                Some(status) => return Some(status),
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
     }
 
     /// Until the worker is no more, by itself or killed.
     pub async fn victim_ended(&self) {
         let has_ended = || {
-            let mut victim = self.shared.victim.lock().unwrap();
-            victim.as_mut().is_none_or(|worker| worker.exit_status().is_some())
+            let mut worker = self.shared.worker.process.lock().unwrap();
+            worker.as_mut().is_none_or(|worker| worker.exit_status().is_some())
         };
         while !has_ended() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -211,7 +258,7 @@ impl Proxies {
     }
 }
 
-/// One connection of one worker.
+/// One connection of one worker or command.
 struct Line {
     service: Service,
     words: Mutex<Words>,
@@ -230,7 +277,7 @@ async fn listen(listener: TcpListener, service: Service, target: SocketAddr, sha
 }
 
 async fn connection(service: Service, worker: TcpStream, server: TcpStream, shared: Arc<Shared>) {
-    let mut deaths = shared.deaths.subscribe();
+    let mut deaths = shared.victim(service).deaths.subscribe();
     let line = Line {
         service,
         words: Mutex::new(Words::new(service)),
@@ -269,7 +316,7 @@ async fn pump(
         };
         let mut counter = shared.gate.lock().await;
         *shared.last_chunk.lock().unwrap() = Instant::now();
-        if *shared.deaths.borrow() > line.deaths {
+        if *shared.victim(line.service).deaths.borrow() > line.deaths {
             return;
         }
         if line.is_silent.load(Ordering::Relaxed) {
@@ -278,8 +325,8 @@ async fn pump(
         let blow = counter.count(line, direction, chunk);
         match blow {
             None | Some(Blow::KillAfter) => {}
-            Some(Blow::KillBefore) => return shared.kill(),
-            Some(Blow::Stop) => shared.stop(),
+            Some(Blow::KillBefore) => return shared.kill(line.service),
+            Some(Blow::Stop) => shared.stop(line.service),
             Some(Blow::Silence) => {
                 line.is_silent.store(true, Ordering::Relaxed);
                 shared.struck();
@@ -293,7 +340,7 @@ async fn pump(
         }
         let is_handed_on = to.write_all(chunk).await.is_ok();
         if blow == Some(Blow::KillAfter) {
-            return shared.kill();
+            return shared.kill(line.service);
         }
         if !is_handed_on {
             break;
@@ -303,17 +350,23 @@ async fn pump(
 }
 
 impl Shared {
-    fn kill(&self) {
-        if let Some(mut worker) = self.victim.lock().unwrap().take() {
-            worker.kill();
+    /// Whose connections to a service pass.
+    fn victim(&self, service: Service) -> &Victim {
+        if service.is_operators() { &self.command } else { &self.worker }
+    }
+
+    fn kill(&self, service: Service) {
+        let victim = self.victim(service);
+        if let Some(mut process) = victim.process.lock().unwrap().take() {
+            process.kill();
         }
-        self.deaths.send_modify(|deaths| *deaths += 1);
+        victim.deaths.send_modify(|deaths| *deaths += 1);
         self.struck();
     }
 
-    fn stop(&self) {
-        if let Some(worker) = &*self.victim.lock().unwrap() {
-            worker.signal("TERM");
+    fn stop(&self, service: Service) {
+        if let Some(process) = &*self.victim(service).process.lock().unwrap() {
+            process.signal(if service.is_operators() { "INT" } else { "TERM" });
         }
         self.struck();
     }

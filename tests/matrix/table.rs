@@ -17,8 +17,8 @@ pub fn table(unharmed: &[Outcome], outcomes: &[Outcome], took: Duration, lanes: 
     let chunks = unharmed.iter().map(|outcome| outcome.passed.len()).sum();
     lines.push(line("all", chunks, &outcomes.iter().collect::<Vec<_>>()));
 
-    lines.push("\n| mode | Postgres | RabbitMQ | connector | merchant | points | violations | median s | longest s |".to_owned());
-    lines.push("| --- | --- | --- | --- | --- | --- | --- | --- | --- |".to_owned());
+    lines.push("\n| mode | Postgres | RabbitMQ | connector | merchant | command | points | violations | median s | longest s |".to_owned());
+    lines.push("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |".to_owned());
     for mode in Mode::ALL {
         let of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.mode == Some(mode)).collect();
         let at = |service| {
@@ -26,16 +26,18 @@ pub fn table(unharmed: &[Outcome], outcomes: &[Outcome], took: Duration, lanes: 
                 .filter(|outcome| outcome.struck.first().is_some_and(|first| first.hit.service == service))
                 .count()
         };
-        let [postgres, rabbitmq, connector, merchant] = Service::ALL.map(at);
+        let [postgres, rabbitmq, connector, merchant, operator_postgres, operator_rabbitmq] =
+            Service::ALL.map(at);
+        let command = operator_postgres + operator_rabbitmq;
         let violations: usize = of.iter().map(|outcome| outcome.violations.len()).sum();
         let mut seconds: Vec<f32> = of.iter().map(|outcome| outcome.took.as_secs_f32()).collect();
         seconds.sort_by(f32::total_cmp);
         let median = seconds.get(seconds.len() / 2).copied().unwrap_or_default();
         let longest = seconds.last().copied().unwrap_or_default();
         lines.push(format!(
-            "| {} | {postgres} | {rabbitmq} | {connector} | {merchant} | {} | {violations} | {median:.1} | {longest:.1} |",
+            "| {} | {postgres} | {rabbitmq} | {connector} | {merchant} | {command} | {} | {violations} | {median:.1} | {longest:.1} |",
             in_words(mode),
-            postgres + rabbitmq + connector + merchant,
+            postgres + rabbitmq + connector + merchant + command,
         ));
     }
     lines.push(format!("\n{} s, {lanes} envs side by side", took.as_secs()));

@@ -25,12 +25,12 @@ impl Words {
     /// `None` for a heartbeat.
     pub fn of(&mut self, direction: Direction, chunk: &[u8]) -> Option<String> {
         let what = match (self.service, direction) {
-            (Service::Postgres, Direction::Out) => self.asked(chunk),
-            (Service::Postgres, Direction::In) => {
+            (Service::Postgres | Service::OperatorPostgres, Direction::Out) => self.asked(chunk),
+            (Service::Postgres | Service::OperatorPostgres, Direction::In) => {
                 let answers: Vec<String> = messages(chunk).map(|(kind, body)| answer(kind, body)).collect();
                 format!("{} to {}", squeezed(&answers.join(" ")), self.last)
             }
-            (Service::RabbitMq, _) => frames(chunk)?,
+            (Service::RabbitMq | Service::OperatorRabbitMq, _) => frames(chunk)?,
             (Service::Connector | Service::Merchant, _) => first_line(chunk),
         };
         let (service, arrow) = (self.service, if direction == Direction::Out { "->" } else { "<-" });

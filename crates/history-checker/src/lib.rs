@@ -26,9 +26,10 @@
 //! | R21 | each change at the provider is announced at most once and in its order, and the last status of every link is announced |
 //! | R22 | no cancelled or expired link is announced as paid without the provider saying so |
 //! | R23 | a record is concluded again by an operator's act alone, and each such act concludes it once |
+//! | R24 | an operator's command that is done is recorded, at most once a run, and has its effect: a webhook is delivered again, a dead letter is none any more |
 //!
-//! Only a run that samples the system can collect the evidence for R13 to R17 (`called`, `overdue`, `progress`,
-//! `overdue_at_end`, `answered`, `unpublished`) and for the last status of R21 (`asked_later`). R21 and R22 need the
+//! Only a run that samples the system can collect the evidence for R13 to R17 and R24 (`called`, `overdue`, `progress`,
+//! `overdue_at_end`, `answered`, `unpublished`, `commands`) and for the last status of R21 (`asked_later`). R21 and R22 need the
 //! history of each link, and find nothing without it.
 //!
 //! The checker shares no code with the worker: the caller reads the database and provides the idempotency keys.
@@ -37,6 +38,7 @@
 
 mod files;
 mod liveness;
+mod operators;
 mod rules;
 mod secrets;
 mod statuses;
@@ -161,6 +163,28 @@ pub struct OperatorAction {
     pub command: String,
 }
 
+/// An operator's command, as somebody ran it.
+#[derive(Debug, Clone)]
+pub struct CommandRun {
+    /// The key of the record: see [`key`].
+    pub key: String,
+    /// The command, as it is recorded: `dead-letters requeue`.
+    pub command: String,
+    /// Whether it ended by saying that it was done. One that died did not.
+    pub is_done: bool,
+}
+
+/// An operator's act, as the database has it.
+#[derive(Debug, Clone)]
+pub struct RecordedAct {
+    /// The key of the record: see [`key`].
+    pub key: String,
+    /// The command.
+    pub command: String,
+    /// The event whose webhook it delivers again.
+    pub event_id: Option<String>,
+}
+
 /// The event of a conclusion that another conclusion of the same record followed.
 #[derive(Debug, Clone)]
 pub struct EarlierEvent {
@@ -252,6 +276,16 @@ pub struct History {
     pub earlier: Vec<EarlierEvent>,
     /// Operators' actions that conclude records again.
     pub actions: Vec<OperatorAction>,
+    /// Operators' commands as they were run.
+    pub commands: Vec<CommandRun>,
+    /// Every recorded act of those commands, whether it concludes a record or not.
+    pub acts: Vec<RecordedAct>,
+    /// Webhooks that arrived after an operator had them delivered again, in the order in which they arrived. R7, R9 and
+    /// R19 do not judge them.
+    pub redelivered: Vec<Webhook>,
+    /// Message ids of dead letters whose cause an operator corrected before they were requeued: they were rejected, and
+    /// are accepted.
+    pub corrected: HashSet<String>,
     /// Keys with links about which the next question is not due yet, so their last statuses may be unannounced. If it
     /// is `None`, R21 does not judge last statuses.
     pub asked_later: Option<HashSet<String>>,

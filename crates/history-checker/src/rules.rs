@@ -1,10 +1,11 @@
-//! Judges R1 to R13, R16 and R23. `statuses` judges the changes after a creation.
+//! Judges R1 to R13, R16 and R23. `statuses` judges the changes after a creation, `operators` the
+//! commands of operators.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
-    Event, History, Link, Published, ReceivedMessage, Record, Rule, Violation, Webhook, liveness,
-    statuses::Followed,
+    CommandRun, Event, History, Link, Published, ReceivedMessage, Record, RecordedAct, Rule, Violation,
+    Webhook, liveness, operators::Operated, statuses::Followed,
 };
 
 const REJECTED: &str = "payout_link.rejected";
@@ -35,6 +36,18 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
             is_asked_later: asked_later.map(|asked_later| asked_later.contains(of_key.key)),
         };
         found.found.extend(followed.check());
+        let operated = Operated {
+            key: of_key.key,
+            runs: &of_key.runs,
+            acts: &of_key.acts,
+            posts: &of_key.posts,
+            redelivered: &of_key.redelivered,
+        };
+        found.found.extend(operated.check());
+    }
+    let is_left = |id: &&String| known.dead_lettered.contains(id.as_str());
+    for id in history.corrected.iter().filter(is_left) {
+        found.wrong(true, "R24", || format!("{id} was corrected and requeued, and is a dead letter"));
     }
     found.rejections(&known);
     found.answers(&known, history);
@@ -46,7 +59,11 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
         let of_key = known.by_key.get(before.key.as_str());
         let after = of_key.and_then(|of_key| of_key.record);
         let is_acted_on = of_key.is_some_and(|of_key| !of_key.actions.is_empty());
-        found.wrong(after != Some(before) && !is_acted_on, "R8", || format!("{before:?} became {after:?}"));
+        let is_redelivered = of_key.is_some_and(|of_key| !of_key.redelivered.is_empty());
+        let is_same = after.is_some_and(|after| {
+            if is_redelivered { but_for_attempts(before) == but_for_attempts(after) } else { before == after }
+        });
+        found.wrong(!is_same && !is_acted_on, "R8", || format!("{before:?} became {after:?}"));
     }
     found.wrong(history.waiting > 0, "R10", || format!("{} jobs in the queue", history.waiting));
     for leak in &history.leaks {
@@ -54,6 +71,12 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
     }
     found.found.sort_by(|one, other| (rank(one), &one.evidence).cmp(&(rank(other), &other.evidence)));
     found.found
+}
+
+/// Returns the record without the number of webhook attempts, which a redelivery increases.
+fn but_for_attempts(record: &Record) -> Record {
+    let event = record.event.clone().map(|event| Event { webhook_attempts: 0, ..event });
+    Record { event, ..record.clone() }
 }
 
 /// Orders violations by the number of their rule: R2 comes before R10.
@@ -73,6 +96,7 @@ struct Known<'a> {
     answers: HashMap<&'a str, Vec<&'a str>>,
     called: Option<&'a HashSet<String>>,
     ambiguous: &'a HashSet<String>,
+    corrected: &'a HashSet<String>,
 }
 
 /// All evidence about one key.
@@ -87,6 +111,9 @@ struct OfKey<'a> {
     later: Vec<&'a Event>,
     earlier: Vec<&'a Event>,
     actions: Vec<&'a str>,
+    runs: Vec<&'a CommandRun>,
+    acts: Vec<&'a RecordedAct>,
+    redelivered: Vec<&'a Webhook>,
 }
 
 impl<'a> Known<'a> {
@@ -125,11 +152,28 @@ impl<'a> Known<'a> {
         for action in &history.actions {
             at(&mut by_key, &action.key).actions.push(&action.command);
         }
+        for run in &history.commands {
+            at(&mut by_key, &run.key).runs.push(run);
+        }
+        for act in &history.acts {
+            at(&mut by_key, &act.key).acts.push(act);
+        }
+        for post in &history.redelivered {
+            at(&mut by_key, &post.key).redelivered.push(post);
+        }
         let dead = history.dead.iter().filter(|dead| dead.has_reason);
         let dead = dead.filter_map(|dead| dead.message_id.as_deref()).collect();
         let dead_lettered = history.dead.iter().filter_map(|dead| dead.message_id.as_deref()).collect();
-        let (called, ambiguous) = (history.called.as_ref(), &history.ambiguous);
-        Self { by_key, rejections, dead, dead_lettered, answers, called, ambiguous }
+        Self {
+            by_key,
+            rejections,
+            dead,
+            dead_lettered,
+            answers,
+            called: history.called.as_ref(),
+            ambiguous: &history.ambiguous,
+            corrected: &history.corrected,
+        }
     }
 
     fn was_rejected(&self, job: &Published) -> bool {
@@ -178,7 +222,8 @@ impl Findings {
             });
             let is_accepted = is_recorded || known.was_answered(job);
             let is_rejected = was_rejected || known.dead_lettered.contains(job.message_id.as_str());
-            let is_one_message = !known.ambiguous.contains(&job.message_id);
+            let is_one_message =
+                !known.ambiguous.contains(&job.message_id) && !known.corrected.contains(&job.message_id);
             self.wrong(is_accepted && is_rejected && is_one_message, "R12", || {
                 let kinds = known.answers.get(job.message_id.as_str());
                 let dead = known.dead_lettered.contains(job.message_id.as_str());

@@ -579,3 +579,40 @@ fn r23_a_record_is_concluded_again_by_an_act_of_an_operator_alone() {
     });
     caught("R3", &again, |history| history.messages[2].link_url = None);
 }
+
+/// Two webhooks that an operator had delivered again: the first run of the command died after its act was stored.
+fn delivered_again() -> History {
+    let mut history = followed(&[CLAIMED]);
+    history.redelivered = [history.webhooks.clone(), history.webhooks.clone()].concat();
+    history.records[0].event.as_mut().unwrap().webhook_attempts = 3;
+    let command = "webhooks redeliver";
+    history.commands = [false, true]
+        .map(|is_done| CommandRun { key: "po_1".into(), command: command.into(), is_done })
+        .into();
+    let acts = [ID, "event-1-2", ID, "event-1-2"];
+    let act =
+        |id: &str| RecordedAct { key: "po_1".into(), command: command.into(), event_id: Some(id.to_owned()) };
+    history.acts = acts.map(act).into();
+    history
+}
+
+#[test]
+fn r24_a_command_is_recorded_and_has_its_effect() {
+    let again = delivered_again();
+    caught("R24", &again, |history| history.acts.clear());
+    caught("R24", &again, |history| history.acts.push(history.acts[0].clone()));
+    caught("R24", &again, |history| history.redelivered.retain(|post| post.sequence == Some(1)));
+    caught("R24", &again, |history| history.redelivered.rotate_left(1));
+    caught("R24", &again, |history| history.redelivered[0].id = Some("another".into()));
+    caught("R24", &again, |history| history.redelivered[0].body = "[]".into());
+    caught("R8", &again, |history| history.records[0].event.as_mut().unwrap().kind = CLAIMED.into());
+    caught("R8", &again, |history| history.redelivered.clear());
+    // A dead letter that was corrected and requeued is accepted, and is none any more.
+    let mut corrected = good();
+    corrected.messages.push(result("rejection-2", REJECTED, "m-1"));
+    corrected.corrected.insert("m-1".into());
+    caught("R24", &corrected, |history| {
+        history.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason: true });
+    });
+    caught("R12", &corrected, |history| history.corrected.clear());
+}

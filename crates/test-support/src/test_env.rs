@@ -104,13 +104,18 @@ impl TestEnv {
 
     /// Starts a worker with its own settings, without waiting for it.
     pub fn launch_worker(&self, settings: &[(&str, String)]) -> Worker {
+        self.launch(&["run"], settings)
+    }
+
+    /// Starts a command of the program with settings of its own, without waiting for it.
+    pub fn launch(&self, arguments: &[&str], settings: &[(&str, String)]) -> Worker {
         let number = {
             let mut workers = self.workers.lock().unwrap();
             *workers += 1;
             *workers
         };
         let log = self.folder.join(format!("worker-{number}.log"));
-        let mut command = self.command(&["run"]);
+        let mut command = self.command(arguments);
         command.envs(settings.iter().map(|(name, value)| (*name, value.as_str())));
         Worker::start(command, log)
     }

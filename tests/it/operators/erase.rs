@@ -4,7 +4,7 @@ use provider_simulators::sandbox::Fault;
 use serde_json::{Value, json};
 
 use super::{reply_of_duplicate, said, unknown};
-use crate::support::{TestEnv, eventually, job};
+use crate::support::{TestEnv, eventually, job, store};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_payout_has_no_personal_data_and_its_books_stay() {
@@ -58,4 +58,45 @@ async fn an_erased_payout_has_no_personal_data_and_its_books_stay() {
     assert!(env.run(&["erase", "po_1", "--reason", "again"]).status.success());
     assert_eq!(env.provider.ledger().links.len(), 1);
     assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_deletes_the_payouts_dead_letters_and_unrouted_results() {
+    // Given a payout with a dead letter (a conflict) and an unrouted result, and dead letters of two others,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    for id in ["po_1", "po_2"] {
+        env.publish(job(id)).await;
+        env.wait_until_delivered(id).await;
+        env.publish(job(id).amount(99).message_id(&format!("conflict_{id}"))).await;
+        env.wait_for_results(id, 2).await;
+    }
+    env.publish(job("po_1").merchant("other").amount(-1)).await;
+    eventually("three dead letters", async || (env.ready(&env.names.dead_queue).await == 3).then_some(()))
+        .await;
+    assert!(worker.stop().await.success());
+    // when one is erased while another operator acts on letters, then that is said, and its letters stay.
+    let other = store(env.pool.clone()).lock_acts("letters").await.unwrap().unwrap();
+    let output = env.run(&["erase", "po_1", "--reason", "request of 29 November"]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(env.ready(&env.names.dead_queue).await, 3);
+    other.end().await.unwrap();
+    // When the command is repeated, then its letter is gone, the others are left, and the act is recorded.
+    let output = env.run(&["erase", "po_1", "--merchant", "", "--reason", "request of 29 November"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("1 dead letters and unrouted results"), "{}", said(&output));
+    let left = env.run(&["dead-letters", "list", "--output", "jsonl"]);
+    let left = String::from_utf8(left.stdout).unwrap();
+    let left: Vec<(String, String)> = left
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|row| {
+            let text = |name: &str| row[name].as_str().unwrap().to_owned();
+            (text("merchant_id"), text("merchant_payout_id"))
+        })
+        .collect();
+    assert_eq!(left, [(String::new(), "po_2".to_owned()), ("other".to_owned(), "po_1".to_owned())]);
+    let recorded =
+        "SELECT count(*) FROM operator_actions WHERE command = 'erase' AND details->>'queue' = 'jobs'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(recorded).fetch_one(&env.pool).await.unwrap(), 1);
 }
