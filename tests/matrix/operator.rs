@@ -8,7 +8,7 @@ use crate::{
     evidence::{GLANCE, PATIENCE, Run},
     history::{CommandRun, RecordedAct, Violation},
     kinds::Kind,
-    proxy::{Proxies, Struck},
+    proxy::Proxies,
     support::DEADLINE,
 };
 
@@ -124,12 +124,11 @@ impl Run<'_> {
         is_done && (self.env.ready(&self.env.names.dead_queue).await == 0)
     }
 
-    /// Returns a violation if a command that nothing struck was not done at once, or if one was never carried out.
-    pub async fn not_carried_out(&self, struck: &[Struck]) -> Vec<Violation> {
+    /// Returns a violation if the command was never carried out. A run of it may fail although nothing struck it: the
+    /// database's timeouts are short.
+    pub async fn not_carried_out(&self) -> Vec<Violation> {
         let Some(operator) = &self.operator else { return Vec::new() };
-        let was_struck = struck.iter().any(|struck| struck.hit.service.is_operators());
-        let is_right = was_struck || operator.runs == [Some(DONE)];
-        if is_right && self.is_carried_out().await {
+        if self.is_carried_out().await {
             return Vec::new();
         }
         let evidence = format!("{} ended with {:?}", operator.command, operator.runs);
