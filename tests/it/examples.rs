@@ -16,7 +16,7 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples").join(name)
 }
 
-/// The interpreter of an example.
+/// Returns the interpreter of an example.
 fn interpreter(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable}: eval \"$(scripts/example-clients)\""))
 }

@@ -94,7 +94,7 @@ async fn waiting_events_are_claimed_by_priority_and_in_turns_of_the_merchants() 
     assert_eq!(first.id, event.id);
 }
 
-/// The result is not published yet.
+/// Builds the progress of an event that is postponed before its result is published.
 fn postponed(publish_after: Duration) -> EventProgress {
     EventProgress {
         published: false,

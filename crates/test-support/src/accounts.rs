@@ -87,7 +87,7 @@ pub static HYPERSWITCH: Account = Account {
 
 static REVOLUT_KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(KeySize::Rsa2048).unwrap());
 
-/// The data that Revolut knows of the client of [`REVOLUT`].
+/// Returns the data that Revolut knows of the client of [`REVOLUT`].
 pub fn revolut_client() -> RevolutClient {
     RevolutClient {
         client_id: "client-1".into(),

@@ -15,7 +15,7 @@ pub struct Worker {
     log: PathBuf,
 }
 
-/// The worker's binary, which Cargo builds beside the test's: `target/PROFILE/deps/TEST`.
+/// Returns the path of the worker's binary, which Cargo builds beside the test's: `target/PROFILE/deps/TEST`.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(2).unwrap().join("payout-link-worker")

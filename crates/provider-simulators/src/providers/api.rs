@@ -83,7 +83,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The parameters of the query, decoded.
+    /// Returns the decoded parameters of the query.
     pub(super) fn query(&self) -> impl Iterator<Item = (String, String)> {
         form_urlencoded::parse(self.query.as_bytes()).into_owned()
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::link::{Change, Link};
 use crate::announce::{Announcement, Headers, Signable};
 
-/// How a provider announces changes.
+/// The functions that write the webhooks of a provider.
 pub(super) struct Webhooks {
     /// Returns the events of a change. Without an entry before it, the change is a new link. Most changes have one
     /// event or none.

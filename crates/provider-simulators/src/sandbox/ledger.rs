@@ -33,7 +33,7 @@ impl Ledger {
         self.calls.iter().filter(|call| call.operation == Operation::Create)
     }
 
-    /// The idempotency keys of the creates, in the order in which they came.
+    /// Returns the idempotency keys of the creates, in the order in which they came.
     pub fn keys_seen(&self) -> Vec<&str> {
         self.creates().filter_map(|call| call.idempotency_key.as_deref()).collect()
     }
