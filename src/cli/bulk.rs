@@ -1,13 +1,10 @@
 //! Selects many records for a command that acts: a preview, a confirmation, and a rate. Acts on them one after another.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use anyhow::Context;
 use time::format_description::well_known::Rfc3339;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::{
@@ -15,6 +12,7 @@ use super::{
     confirm::confirm,
     exit::{Ended, ExitStatus},
     filter::Where,
+    interrupts::Interrupts,
     output::note,
 };
 use crate::{
@@ -163,14 +161,9 @@ impl Each<'_> {
         reports: &mut Reports,
         mut act: impl AsyncFnMut(&str, &Rc<ActedRecord>) -> anyhow::Result<Option<String>>,
     ) -> anyhow::Result<()> {
-        let mut interrupts = signal(SignalKind::interrupt()).context("signals")?;
+        let mut interrupts = Interrupts::listen()?;
         for (number, id) in self.ids.iter().enumerate() {
-            let is_interrupted = tokio::select! {
-                biased;
-                _ = interrupts.recv() => true,
-                () = wait(self.pace.as_mut()) => false,
-            };
-            if is_interrupted {
+            if interrupts.end_wait(wait(self.pace.as_mut())).await {
                 reports.interrupted(&self.ids[number..]);
                 return Ok(());
             }
@@ -181,31 +174,16 @@ impl Each<'_> {
                     continue;
                 }
             };
-            let mut is_interrupted = false;
-            let acted = {
-                let mut acting = pin!(act(id, &record));
-                loop {
-                    tokio::select! {
-                        acted = &mut acting => break acted,
-                        _ = interrupts.recv() => {}
-                    }
-                    if is_interrupted {
-                        let id = escape_control(id);
-                        anyhow::bail!(
-                            "interrupted within the act on {id}: `show {id}` says whether it was done"
-                        );
-                    }
-                    is_interrupted = true;
-                    note("the act under way is finished first; Ctrl-C again ends at once");
-                }
+            let Some(acted) = interrupts.finish(act(id, &record)).await else {
+                let id = escape_control(id);
+                anyhow::bail!("interrupted within the act on {id}: `show {id}` says whether it was done");
             };
             if let Some(acted) = acted.transpose() {
                 reports.add(id, Some(&record), acted)?;
             }
-            if is_interrupted {
-                reports.interrupted(&self.ids[number + 1..]);
-                return Ok(());
-            }
+        }
+        if interrupts.is_seen().await {
+            reports.interrupted(&[]);
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod erase;
 mod exit;
 mod filter;
 mod findings;
+mod interrupts;
 mod keys;
 mod list;
 mod local_webhooks;

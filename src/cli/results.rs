@@ -15,13 +15,14 @@ use super::{
     actor::Act,
     confirm::confirm,
     filter::time_of,
+    interrupts::Interrupts,
     note,
     output::{Output, progress, progress_ends},
 };
 use crate::{
     config::Config,
     domain::event_time,
-    postgres::{self, EventRange, Store, StoredEvent},
+    postgres::{self, EventRange, Store, StoreError, StoredEvent},
     rabbitmq::{Names, PublishError, Publisher, ResultMessage, Route},
 };
 
@@ -119,6 +120,21 @@ pub(super) async fn run(config: &Config, output: Output, action: &Action) -> any
         let last = done.last_event.map(|id| format!("; the last event is {id}")).unwrap_or_default();
         format!("{} results published again, {} unreadable{last}", done.published, done.unreadable)
     })?;
+    if let Ok(Some(after)) = published {
+        // The event itself is counted: it has the time.
+        let rest = EventRange { from: range.from.max(event_time(after)), ..range };
+        let left = store.count_stored_events(&rest).await.context("database")?;
+        let left =
+            u64::try_from(left).unwrap_or_default().saturating_sub(u64::from(done.last_event.is_some()));
+        let left = arguments.limit.map_or(left, |limit| {
+            left.min(u64::from(limit).saturating_sub(done.published + done.unreadable))
+        });
+        note(format_args!(
+            "interrupted: {} published again, {} unreadable, and about {left} not touched. Go on with --after and the last event",
+            done.published, done.unreadable
+        ));
+        return Ok(ExitStatus::InPart);
+    }
     if let Err(error) = published {
         note(format_args!("{error:#}. Go on with --after and the last event"));
         return Ok(if done.published > 0 { ExitStatus::InPart } else { ExitStatus::Failed });
@@ -126,6 +142,7 @@ pub(super) async fn run(config: &Config, output: Output, action: &Action) -> any
     Ok(if done.unreadable > 0 { ExitStatus::InPart } else { ExitStatus::Done })
 }
 
+/// Publishes page after page. Returns the last event if an interrupt ended it between two pages.
 async fn republish(
     store: &Store,
     publisher: &Publisher,
@@ -133,42 +150,61 @@ async fn republish(
     range: &EventRange,
     arguments: &Arguments,
     done: &mut Republished,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Uuid>> {
     let (mut after, mut left) = (arguments.after, arguments.limit.unwrap_or(u32::MAX));
     let page = arguments.rate.map_or(PAGE, |rate| rate.min(PAGE));
     let mut pace = arguments.rate.map(|rate| interval(Duration::from_secs(1) * page / rate));
     if let Some(pace) = &mut pace {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
+    let mut interrupts = Interrupts::listen()?;
     while left > 0 {
-        if let Some(pace) = &mut pace {
-            pace.tick().await;
+        let wait = async {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
+            }
+        };
+        if interrupts.end_wait(wait).await {
+            return Ok(Some(after));
         }
         let events = store.stored_events(range, after, page.min(left).into()).await.context("database")?;
         let Some((last, _)) = events.last() else { break };
         after = *last;
         left -= u32::try_from(events.len()).unwrap_or(left).min(left);
-        let mut published = stream::iter(events)
-            .map(async |(id, event)| match event {
-                Ok(event) => Ok((id, Some(publish(publisher, names, &event, arguments.replies).await?))),
-                Err(error) => {
-                    note(error);
-                    Ok::<_, anyhow::Error>((id, None))
-                }
-            })
-            .buffered(WINDOW);
-        while let Some(one) = published.next().await {
-            let (id, replied) = one?;
-            match replied {
-                Some(replied) => {
-                    done.published += 1;
-                    done.replies += u64::from(replied);
-                }
-                None => done.unreadable += 1,
-            }
-            done.last_event = Some(id);
-        }
+        let published = publish_all(publisher, names, events, arguments.replies, done);
+        interrupts.finish(published).await.context("interrupted within a page")??;
         progress(format_args!("{} results published again", done.published));
+    }
+    Ok(None)
+}
+
+/// Publishes the events of a page, in their order.
+async fn publish_all(
+    publisher: &Publisher,
+    names: &Names,
+    events: Vec<(Uuid, Result<StoredEvent, StoreError>)>,
+    replies: bool,
+    done: &mut Republished,
+) -> anyhow::Result<()> {
+    let mut published = stream::iter(events)
+        .map(async |(id, event)| match event {
+            Ok(event) => Ok((id, Some(publish(publisher, names, &event, replies).await?))),
+            Err(error) => {
+                note(error);
+                Ok::<_, anyhow::Error>((id, None))
+            }
+        })
+        .buffered(WINDOW);
+    while let Some(one) = published.next().await {
+        let (id, replied) = one?;
+        match replied {
+            Some(replied) => {
+                done.published += 1;
+                done.replies += u64::from(replied);
+            }
+            None => done.unreadable += 1,
+        }
+        done.last_event = Some(id);
     }
     Ok(())
 }

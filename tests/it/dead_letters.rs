@@ -390,3 +390,27 @@ async fn a_queue_whose_letters_could_be_deleted_by_looking_is_not_looked_at() {
     assert!(text(&refused).contains("--delivery-limit-is-set"), "{}", text(&refused));
     assert_eq!(payouts(&rows(&env, &["list", "--delivery-limit-is-set"])), ["po_1"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_deletion_ends_between_two_letters_and_says_what_is_left() {
+    let env = TestEnv::new().await;
+    rejected(&env, [bad("po_1"), bad("po_2"), bad("po_3")]).await;
+    // Given a deletion that has a second for each letter,
+    let delete = ["dead-letters", "delete", "--all", "--yes", "--reason", "ticket 9"];
+    let mut command = env.command(&delete);
+    let process =
+        command.args(["--rate", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the first act", async || (!actions(&env).await.is_empty()).then_some(())).await;
+    // when it is interrupted after the first,
+    let pid = process.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    // then it says what it did and what is left, and the others are in their queue.
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let left = rows(&env, &["list"]).len();
+    let wanted = format!("interrupted: {} deleted, 0 refused, and {left} not touched", 3 - left);
+    assert!(left > 0 && text(&output).contains(&wanted), "{wanted}: {}", text(&output));
+    // The same command goes on.
+    assert!(env.run(&delete).status.success());
+    assert!(rows_or_none(&env).is_empty());
+}

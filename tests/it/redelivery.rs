@@ -1,6 +1,6 @@
 //! Tests `webhooks`: operators deliver webhooks again, and pause hosts, beside running workers.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use provider_simulators::sandbox::{Fault, FaultRule, LinkChange};
 use serde_json::{Value, json};
@@ -209,4 +209,37 @@ async fn a_paused_host_gets_nothing_and_what_waits_costs_no_attempt() {
     assert_eq!(act("resume-host", "deployed").status.code(), Some(4));
     wait_for_webhook(&env, &waiting, "delivered", 1).await;
     wait_for_webhook(&env, "po_new", "delivered", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_redelivery_says_what_is_left_and_goes_on_when_it_is_repeated() {
+    // Given three abandoned webhooks, and a redelivery that has a second for each,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(FaultRule::new(Fault::status(410)).times(3));
+    for id in ["po_1", "po_2", "po_3"] {
+        with_webhook(&env, id).await;
+        wait_for_webhook(&env, id, "abandoned", 1).await;
+    }
+    let redeliver = ["webhooks", "redeliver", "--host", HOST, "--yes", "--reason", "endpoint fixed"];
+    let mut command = env.command(&redeliver);
+    let process =
+        command.args(["--rate", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    env.webhooks(4).await;
+    // when it is interrupted after the first,
+    let pid = process.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    // then it says what it did and what is left,
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let is_said = |due: usize| {
+        text(&output)
+            .contains(&format!("interrupted: {due} due again, 0 refused, and {} not touched", 3 - due))
+    };
+    assert!(is_said(1) || is_said(2), "{}", text(&output));
+    // and the same command goes on.
+    assert!(env.run(&redeliver).status.success());
+    for id in ["po_1", "po_2", "po_3"] {
+        wait_for_webhook(&env, id, "delivered", 2).await;
+    }
 }

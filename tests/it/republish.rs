@@ -1,6 +1,6 @@
 //! Tests `results republish`: a consumer that lost its queue gets the results of a period again.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -76,4 +76,41 @@ async fn nothing_is_published_while_no_queue_is_bound() {
     let refused = republish(&env, &["--to", "2100-01-01", "--yes"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused).contains("bind it first"), "{}", text(&refused));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_says_what_is_left_and_where_to_go_on() {
+    // Given three results, and a run that has a second for each,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    for id in ["po_1", "po_2", "po_3"] {
+        env.publish(job(id)).await;
+        env.wait_until_delivered(id).await;
+    }
+    assert!(worker.stop().await.success());
+    let range =
+        ["results", "republish", "--from", "1h", "--to", "2100-01-01", "--yes", "--reason", "queue lost"];
+    let mut command = env.command(&range);
+    let process = command.args(["--rate", "1", "--output", "json"]);
+    let process = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    env.wait_for_results("po_1", 2).await;
+    // when it is interrupted after the first,
+    let pid = process.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    // then it says what it did and what is left,
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let published = done["published"].as_u64().unwrap();
+    assert!((1..3).contains(&published), "{done}");
+    let wanted = format!(
+        "interrupted: {published} published again, 0 unreadable, and about {} not touched",
+        3 - published
+    );
+    assert!(text(&output).contains(&wanted), "{wanted}: {}", text(&output));
+    // and it goes on after the last event.
+    let rest =
+        republish(&env, &["--to", "2100-01-01", "--yes", "--after", done["last_event"].as_str().unwrap()]);
+    let rest: Value = serde_json::from_slice(&rest.stdout).unwrap();
+    assert_eq!(rest["published"], 3 - published);
 }

@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::json;
-use tokio::{
-    signal,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     list,
@@ -20,6 +17,7 @@ use crate::{
         ExitStatus,
         actor::Act,
         confirm::confirm,
+        interrupts::Interrupts,
         note,
         output::Output,
         table::{Cell, Column, Tone},
@@ -122,6 +120,7 @@ pub(super) async fn run(
     )
     .await;
     let given_back = reading.give_back().await;
+    let is_interrupted = matches!(acted, Ok(true));
     output.rows(&COLUMNS, &reports, |report| {
         let tone = if report.outcome == REFUSED { Tone::Bad } else { Tone::Plain };
         let texts = [&report.id, &report.merchant_id, &report.merchant_payout_id].map(Cell::new);
@@ -129,7 +128,17 @@ pub(super) async fn run(
     })?;
     let done = reports.iter().filter(|report| report.outcome != REFUSED).count();
     note(format_args!("{done} of {} letters {verb}", reports.len()));
-    if let Err(error) = acted.and(given_back) {
+    let left = acted.and(given_back);
+    if is_interrupted && let Ok(left) = left {
+        let left = acting.limit.map_or(left, |limit| left.min(limit.saturating_sub(reports.len())));
+        note(format_args!(
+            "interrupted: {done} {verb}, {} refused, and {left} not touched. The same command goes on: a letter that was \
+             {verb} does not match any more",
+            reports.len() - done
+        ));
+        return Ok(ExitStatus::InPart);
+    }
+    if let Err(error) = left {
         note(format_args!(
             "{error:#}. A letter that is not reported may be {verb} and still be in its queue"
         ));
@@ -180,6 +189,7 @@ async fn preview(
     Ok(Some(ids))
 }
 
+/// Acts on the letters one after another. Returns whether an interrupt ended it before its end.
 async fn act_on_all(
     reading: &mut Reading<'_>,
     store: &Store,
@@ -188,42 +198,57 @@ async fn act_on_all(
     (queue, acting, verb): (Queue, &Acting, &'static str),
     plan: &impl Fn(&Letter, &Row) -> Result<Plan, String>,
     reports: &mut Vec<Report>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let mut pace = acting.rate.map(|rate| interval(Duration::from_secs(1) / rate));
     if let Some(pace) = &mut pace {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
-    let mut interrupted = std::pin::pin!(signal::ctrl_c());
+    let mut interrupts = Interrupts::listen()?;
     while acting.limit.is_none_or(|limit| reports.len() < limit) {
-        if let Some(pace) = &mut pace {
-            tokio::select! {
-                _ = pace.tick() => {}
-                _ = &mut interrupted => anyhow::bail!("interrupted"),
-            }
-        }
-        let Some((letter, row)) = reading.next().await? else { break };
-        let reason = match plan(&letter, &row) {
-            Err(reason) => reason,
-            Ok(plan) => {
-                // Before the act: one that is not recorded is not carried out.
-                record(store, operator, command, queue, &row, &plan).await?;
-                carry_out(reading, &letter, operator, &plan).await?
+        let wait = async {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
             }
         };
-        let outcome = if reason.is_empty() { verb } else { REFUSED };
-        reports.push(Report {
-            id: row.id,
-            merchant_id: row.merchant_id,
-            merchant_payout_id: row.merchant_payout_id,
-            outcome,
-            reason,
-        });
-        // Polled once: an interrupt ends the work between two letters.
-        if futures_util::FutureExt::now_or_never(&mut interrupted).is_some() {
-            anyhow::bail!("interrupted");
+        if interrupts.end_wait(wait).await {
+            return Ok(true);
+        }
+        let acted = interrupts.finish(act_on_next(reading, store, operator, command, (queue, verb), plan));
+        let Some(acted) = acted.await else { anyhow::bail!("interrupted within an act") };
+        match acted? {
+            Some(report) => reports.push(report),
+            None => break,
         }
     }
-    Ok(())
+    Ok(false)
+}
+
+/// Acts on the next letter that is selected; `None` at the end of the queue.
+async fn act_on_next(
+    reading: &mut Reading<'_>,
+    store: &Store,
+    operator: &Operator,
+    command: &str,
+    (queue, verb): (Queue, &'static str),
+    plan: &impl Fn(&Letter, &Row) -> Result<Plan, String>,
+) -> anyhow::Result<Option<Report>> {
+    let Some((letter, row)) = reading.next().await? else { return Ok(None) };
+    let reason = match plan(&letter, &row) {
+        Err(reason) => reason,
+        Ok(plan) => {
+            // Before the act: one that is not recorded is not carried out.
+            record(store, operator, command, queue, &row, &plan).await?;
+            carry_out(reading, &letter, operator, &plan).await?
+        }
+    };
+    let outcome = if reason.is_empty() { verb } else { REFUSED };
+    Ok(Some(Report {
+        id: row.id,
+        merchant_id: row.merchant_id,
+        merchant_payout_id: row.merchant_payout_id,
+        outcome,
+        reason,
+    }))
 }
 
 /// Acts on one letter, and returns why it was refused; nothing if it was not.

@@ -187,16 +187,22 @@ impl Reading<'_> {
     }
 
     /// Gives every letter back that was not removed. It reads to the end of the queue first: a quorum queue appends
-    /// letters that return to those that returned before, so only a whole queue keeps its order.
-    pub(super) async fn give_back(mut self) -> anyhow::Result<()> {
-        let mut left = READ_ON;
-        while left > 0 && self.letters.next().await.context("broker")?.is_some() {
+    /// letters that return to those that returned before, so only a whole queue keeps its order. Returns how many of the
+    /// letters on this way are selected.
+    pub(super) async fn give_back(mut self) -> anyhow::Result<usize> {
+        let (mut left, mut selected) = (READ_ON, 0);
+        while left > 0
+            && let Some(letter) = self.letters.next().await.context("broker")?
+        {
+            let row = Row::of(&letter, self.selection.queue, &self.names);
+            selected += usize::from(self.is_selected(&letter, &row));
             left -= 1;
         }
         if left == 0 {
             note("the queue is long: the letters that were read may be behind the others now");
         }
-        self.letters.give_back().await.context("broker")
+        self.letters.give_back().await.context("broker")?;
+        Ok(selected)
     }
 }
 

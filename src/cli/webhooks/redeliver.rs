@@ -19,6 +19,7 @@ use crate::{
         actor::Act,
         confirm::confirm,
         filter::time_of,
+        interrupts::Interrupts,
         note,
         output::Output,
         table::{Cell, Column},
@@ -104,12 +105,7 @@ pub(super) async fn run(
         if sample.is_empty() {
             return Ok(ExitStatus::NothingFound);
         }
-        let (mut count, mut after) = (0, Uuid::nil());
-        while let page = page(&reader, &filter, after, limit - count).await?
-            && let Some(last) = page.last()
-        {
-            (count, after) = (count + page.len(), last.event_id);
-        }
+        let count = count(&reader, &filter, Uuid::nil(), limit).await?;
         show::print(output, &sample)?;
         note(format_args!("{count} webhooks would be delivered again"));
         confirm("Continue?", false)?;
@@ -123,15 +119,25 @@ pub(super) async fn run(
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let (mut reports, mut after) = (Vec::new(), Uuid::nil());
+    let (mut interrupts, mut left) = (Interrupts::listen()?, None);
     while let page = page(&reader, &filter, after, batch.min(limit - reports.len())).await?
         && let Some(last) = page.last()
     {
-        after = last.event_id;
-        if let Some(pace) = &mut pace {
-            pace.tick().await;
+        let wait = async {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
+            }
+        };
+        if interrupts.end_wait(wait).await {
+            left = Some(count(&reader, &filter, after, limit - reports.len()).await?);
+            break;
         }
+        after = last.event_id;
         let ids: Vec<Uuid> = page.iter().map(|event| event.event_id).collect();
-        let redelivered = store.redeliver(&operator, &ids).await.context("database")?;
+        let Some(redelivered) = interrupts.finish(store.redeliver(&operator, &ids)).await else {
+            anyhow::bail!("interrupted within an act: the same command goes on");
+        };
+        let redelivered = redelivered.context("database")?;
         reports.extend(page.into_iter().zip(redelivered).map(|(event, (_, redelivery))| Report {
             event_id: event.event_id,
             merchant_id: event.merchant_id,
@@ -149,12 +155,36 @@ pub(super) async fn run(
     })?;
     let due = reports.iter().filter(|report| report.outcome == DUE).count();
     note(format_args!("{due} of {} webhooks are due again", reports.len()));
+    if let Some(left) = left {
+        note(format_args!(
+            "interrupted: {due} due again, {} refused, and {left} not touched. The same command goes on; with --only \
+             delivered or finished it repeats those that were delivered meanwhile",
+            reports.len() - due
+        ));
+        return Ok(ExitStatus::InPart);
+    }
     Ok(match (reports.len(), due) {
         (0, _) => ExitStatus::NothingFound,
         (_, 0) => ExitStatus::Refused,
         (all, due) if due < all => ExitStatus::InPart,
         _ => ExitStatus::Done,
     })
+}
+
+/// Counts the webhooks after an event, at most `limit`.
+async fn count(
+    reader: &Reader,
+    filter: &WebhookFilter,
+    mut after: Uuid,
+    limit: usize,
+) -> anyhow::Result<usize> {
+    let mut count = 0;
+    while let page = page(reader, filter, after, limit - count).await?
+        && let Some(last) = page.last()
+    {
+        (count, after) = (count + page.len(), last.event_id);
+    }
+    Ok(count)
 }
 
 async fn page(
