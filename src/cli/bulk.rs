@@ -174,7 +174,7 @@ impl Each<'_> {
                     continue;
                 }
             };
-            let Some(acted) = interrupts.finish(act(id, &record)).await else {
+            let Some(acted) = interrupts.finish(Box::pin(act(id, &record))).await else {
                 let id = escape_control(id);
                 anyhow::bail!("interrupted within the act on {id}: `show {id}` says whether it was done");
             };

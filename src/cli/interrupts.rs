@@ -1,6 +1,6 @@
 //! Ctrl-C of a command that acts on many: the command ends between two acts, and no act is left in between.
 
-use std::pin::pin;
+use std::pin::Pin;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,9 +36,9 @@ impl Interrupts {
         self.end_wait(async {}).await
     }
 
-    /// Carries an act out to its end. Returns `None` if a second interrupt ends it at once.
-    pub(super) async fn finish<T>(&mut self, act: impl Future<Output = T>) -> Option<T> {
-        let mut act = pin!(act);
+    /// Carries an act out to its end. Returns `None` if a second interrupt ends it at once. The act is boxed by the caller:
+    /// as a value it would be in the future of the command twice.
+    pub(super) async fn finish<T>(&mut self, mut act: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
         loop {
             tokio::select! {
                 done = &mut act => return Some(done),

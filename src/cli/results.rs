@@ -172,7 +172,7 @@ async fn republish(
         after = *last;
         left -= u32::try_from(events.len()).unwrap_or(left).min(left);
         let published = publish_all(publisher, names, events, arguments.replies, done);
-        interrupts.finish(published).await.context("interrupted within a page")??;
+        interrupts.finish(Box::pin(published)).await.context("interrupted within a page")??;
         progress(format_args!("{} results published again", done.published));
     }
     Ok(None)

@@ -62,7 +62,7 @@ async fn waiting_events_are_claimed_by_priority_and_in_turns_of_the_merchants() 
         sqlx::query_as(turn).fetch_optional(&env.pool).await.unwrap()
     };
     assert_eq!(turn().await, None);
-    let later = Duration::from_secs(3_600);
+    let later = Duration::from_hours(1);
     store.delivered(&event, postponed(later)).await.unwrap();
     assert_eq!(turn().await, Some((2, String::new())));
     for merchant in ["large", "small", "instant"] {

@@ -213,8 +213,8 @@ async fn act_on_all(
         if interrupts.end_wait(wait).await {
             return Ok(true);
         }
-        let acted = interrupts.finish(act_on_next(reading, store, operator, command, (queue, verb), plan));
-        let Some(acted) = acted.await else { anyhow::bail!("interrupted within an act") };
+        let act = Box::pin(act_on_next(reading, store, operator, command, (queue, verb), plan));
+        let Some(acted) = interrupts.finish(act).await else { anyhow::bail!("interrupted within an act") };
         match acted? {
             Some(report) => reports.push(report),
             None => break,

@@ -134,7 +134,7 @@ pub(super) async fn run(
         }
         after = last.event_id;
         let ids: Vec<Uuid> = page.iter().map(|event| event.event_id).collect();
-        let Some(redelivered) = interrupts.finish(store.redeliver(&operator, &ids)).await else {
+        let Some(redelivered) = interrupts.finish(Box::pin(store.redeliver(&operator, &ids))).await else {
             anyhow::bail!("interrupted within an act: the same command goes on");
         };
         let redelivered = redelivered.context("database")?;
