@@ -14,10 +14,9 @@ use super::{
     due_event::{DueEvent, WebhookState},
     error::StoreError,
     numbers::millis,
-    seal::Column,
 };
 use crate::{
-    contract::{self, StatusUpdate},
+    contract::StatusUpdate,
     domain::{EventType, Lease, Share, TraceContext, Turn, event_priority},
 };
 
@@ -47,14 +46,23 @@ impl Store {
         let rows = sqlx::query!(
             r#"
             WITH ends AS (
-                -- Without a merchant: leases that expired. Behind many events that wait, they are among the newest.
-                (SELECT id FROM events WHERE $5::smallint IS NULL AND due_at <= now() ORDER BY due_at LIMIT $8)
+                -- Without a merchant: leases that expired. Behind many events that wait, they are among the newest. Events that
+                -- cannot be claimed now are left out: they would fill both ends for as long as the broker is away.
+                (
+                    SELECT id FROM events
+                    WHERE $5::smallint IS NULL AND due_at <= now() AND ($4 OR webhook_due_at <= now())
+                    ORDER BY due_at LIMIT $8
+                )
                 UNION
-                (SELECT id FROM events WHERE $5::smallint IS NULL AND due_at <= now() ORDER BY due_at DESC LIMIT $8)
+                (
+                    SELECT id FROM events
+                    WHERE $5::smallint IS NULL AND due_at <= now() AND ($4 OR webhook_due_at <= now())
+                    ORDER BY due_at DESC LIMIT $8
+                )
             ), due AS (
                 SELECT * FROM (
                     SELECT e.id FROM ends JOIN events e ON e.id = ANY (ARRAY[ends.id])
-                    WHERE due_at <= now() AND turn_merchant_id IS NULL AND ($4 OR webhook_due_at <= now())
+                    WHERE due_at <= now() AND turn_merchant_id IS NULL
                     ORDER BY due_at LIMIT $1
                     FOR UPDATE OF e SKIP LOCKED
                 ) AS expired
@@ -114,21 +122,12 @@ impl Store {
                 let inconsistent = |table, column, reason: &str| {
                     StoreError::inconsistent(table, column, row.payout_link_id, reason)
                 };
-                let sealed =
-                    row.result.as_deref().ok_or_else(|| inconsistent("payout_links", "result", "empty"))?;
-                let result = self
-                    .keys
-                    .open(Column::Result, row.payout_link_id, sealed)
-                    .map_err(|error| inconsistent("payout_links", "result", &error.to_string()))?;
                 let sequence = u32::try_from(row.sequence).unwrap_or_default();
-                let result = match (row.new_payout_status, row.occurred_at) {
-                    (Some(payout_status), Some(occurred_at)) => contract::status_update(
-                        &result,
-                        &StatusUpdate { sequence, payout_status, occurred_at, error: row.error },
-                    )
-                    .ok_or_else(|| inconsistent("events", "error", "not JSON"))?,
-                    _ => result.into(),
-                };
+                let update =
+                    row.new_payout_status.zip(row.occurred_at).map(|(payout_status, occurred_at)| {
+                        StatusUpdate { sequence, payout_status, occurred_at, error: row.error }
+                    });
+                let result = self.event_result(row.payout_link_id, row.result.as_deref(), update.as_ref())?;
                 Ok(Box::new(DueEvent {
                     id: row.id,
                     payout_link_id: row.payout_link_id,

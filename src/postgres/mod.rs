@@ -60,6 +60,7 @@ mod due_event;
 mod duplicate;
 mod erase;
 mod error;
+mod event_result;
 mod filter;
 mod fitness;
 mod follow;

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, connect::answered, error::StoreError, prune::first_id_of, seal::Column};
+use super::{Store, connect::answered, error::StoreError, prune::first_id_of};
 use crate::{
-    contract::{self, StatusUpdate},
+    contract::StatusUpdate,
     domain::{EventType, TraceContext},
 };
 
@@ -99,21 +99,12 @@ impl Store {
             let inconsistent =
                 |table, column, reason: &str| StoreError::inconsistent(table, column, row.link, reason);
             let event = || {
-                let sealed =
-                    row.result.as_deref().ok_or_else(|| inconsistent("payout_links", "result", "empty"))?;
-                let result = self
-                    .keys
-                    .open(Column::Result, row.link, sealed)
-                    .map_err(|error| inconsistent("payout_links", "result", &error.to_string()))?;
                 let sequence = u32::try_from(row.sequence).unwrap_or_default();
-                let result = match (row.new_payout_status, row.occurred_at) {
-                    (Some(payout_status), Some(occurred_at)) => contract::status_update(
-                        &result,
-                        &StatusUpdate { sequence, payout_status, occurred_at, error: row.error },
-                    )
-                    .ok_or_else(|| inconsistent("events", "error", "not JSON"))?,
-                    _ => result.into(),
-                };
+                let update =
+                    row.new_payout_status.zip(row.occurred_at).map(|(payout_status, occurred_at)| {
+                        StatusUpdate { sequence, payout_status, occurred_at, error: row.error }
+                    });
+                let result = self.event_result(row.link, row.result.as_deref(), update.as_ref())?;
                 Ok(StoredEvent {
                     id: row.id,
                     event_type: EventType::parse(&row.event_type)

@@ -1,4 +1,4 @@
-//! Messages to publish, and the properties of a result. They are the same in every publication.
+//! Messages to publish. A result has the same properties in every publication.
 
 use std::sync::Arc;
 
@@ -78,4 +78,5 @@ impl ResultMessage<'_> {
     }
 }
 
+/// The delivery mode of a message that survives a restart of the broker.
 pub(super) const PERSISTENT: u8 = 2;

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use payout_link_worker::postgres::{EventProgress, WebhookState, migrate};
+use payout_link_worker::{
+    domain::Turn,
+    postgres::{EventProgress, migrate},
+};
 use provider_simulators::sandbox::{Fault, FaultRule};
 use serde_json::Value;
 use sqlx::Executor;
+use uuid::Uuid;
 
 use crate::support::{
-    Setup, TestEnv, accept, accept_of, claim, claim_events, created, eventually, job, pool_of_one, store,
-    submit_parked_of,
+    Setup, TestEnv, accept, accept_of, all_delivered, claim, claim_events, created, eventually, job,
+    pool_of_one, store, submit_parked_of,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,20 +98,34 @@ async fn waiting_events_are_claimed_by_priority_and_in_turns_of_the_merchants() 
     assert_eq!(first.id, event.id);
 }
 
+#[tokio::test]
+async fn an_expired_lease_is_found_among_events_that_wait_for_the_broker() {
+    let env = TestEnv::new().await;
+    migrate(&env.pool).await.unwrap();
+    let store = store(env.pool.clone());
+    // Given an event whose lease has expired, and more results that wait for the broker, before it and after it, than a
+    // search looks at,
+    let mut link = accept_of(&store, "waits", "po_1").await;
+    let content = created(&mut link, "plink_1");
+    let expired = store.conclude(link, content).await.unwrap();
+    env.pool.execute(WAITING_FOR_THE_BROKER).await.unwrap();
+    // when the broker is away, then the event is found for its webhook, and nothing else is.
+    let claimed = store.claim_events(10, false, &Turn::ExpiredLeases).await.unwrap();
+    let claimed: Vec<Uuid> = claimed.into_iter().map(|event| event.unwrap().id).collect();
+    assert_eq!(claimed, [expired.id]);
+}
+
+/// The first event's webhook is due; the results of the others cannot be published.
+const WAITING_FOR_THE_BROKER: &str = "
+    UPDATE events SET due_at = now() - interval '1 hour', webhook_url = 'https://merchant.example/', webhook_state = 'pending',
+        webhook_due_at = now() - interval '1 hour';
+    INSERT INTO events (id, payout_link_id, type, webhook_state, due_at, turn_priority, turn_merchant_id)
+    SELECT gen_random_uuid(), p.id, 'payout_link.created', 'none', now() - interval '1 second' * number * 2, 2, p.merchant_id
+    FROM payout_links p CROSS JOIN generate_series(1, 4000) AS number";
+
 /// Builds the progress of an event that is postponed before its result is published.
 fn postponed(publish_after: Duration) -> EventProgress {
-    EventProgress {
-        published: false,
-        reply_due: false,
-        publish_attempts: 0,
-        keeps_lease: false,
-        webhook: WebhookState::None,
-        webhook_attempts: 0,
-        webhook_calls: Vec::new(),
-        publish_after: Some(publish_after),
-        webhook_after: None,
-        webhook_waits: false,
-    }
+    EventProgress { published: false, publish_after: Some(publish_after), ..all_delivered() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use payout_link_worker::{
     postgres::{EventProgress, StoreError, Unconcluded, WebhookState, migrate},
 };
 
-use crate::support::{TestEnv, accept, claim, claim_events, created, eventually, store};
+use crate::support::{TestEnv, accept, all_delivered, claim, claim_events, created, eventually, store};
 
 /// Expires all leases by the database's clock, without the holders' knowledge.
 async fn let_leases_run_out(env: &TestEnv) {
@@ -70,16 +70,10 @@ async fn a_late_attempt_is_in_the_timeline() {
         detail: None,
     };
     let progress = EventProgress {
-        published: true,
-        reply_due: false,
-        publish_attempts: 0,
-        keeps_lease: false,
         webhook: WebhookState::Delivered,
         webhook_attempts: 1,
         webhook_calls: vec![post],
-        publish_after: None,
-        webhook_after: None,
-        webhook_waits: false,
+        ..all_delivered()
     };
     let refused = store.delivered(&event, progress).await.unwrap_err();
     // then it gets the error, the event is unchanged, and the attempt is in the timeline.
@@ -118,18 +112,7 @@ async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
     };
     assert_eq!((first.webhook_waits, second.webhook_waits), (false, true));
     // when the first webhook finishes before the wait of the second is stored,
-    let progress = |webhook, webhook_waits| EventProgress {
-        published: true,
-        reply_due: false,
-        publish_attempts: 0,
-        keeps_lease: false,
-        webhook,
-        webhook_attempts: 0,
-        webhook_calls: Vec::new(),
-        publish_after: None,
-        webhook_after: None,
-        webhook_waits,
-    };
+    let progress = |webhook, webhook_waits| EventProgress { webhook, webhook_waits, ..all_delivered() };
     assert!(store.delivered(first, progress(WebhookState::Abandoned, false)).await.unwrap());
     // then the worker gets the information that the second one is due, and claims it.
     assert!(store.delivered(second, progress(WebhookState::Pending, true)).await.unwrap());

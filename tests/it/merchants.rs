@@ -147,7 +147,7 @@ async fn any_answer_of_a_merchant_costs_little_and_delays_no_other() {
             assert!(timeline.contains(reason) && timeline.len() < 2000, "{manner:?}: {shown}");
         }
     }
-    // and their data is not kept in memory.
+    // and their data is not held in memory.
     let more = worker.peak_memory() - before;
     assert!(more < 64 * 1024 * 1024, "{more} bytes");
 }

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use payout_link_worker::postgres::{
-    Accepted, DatabaseSettings, DatabaseTls, DueEvent, EventProgress, StoreError, Unconcluded, WebhookState,
-    connect, migrate,
+    Accepted, DatabaseSettings, DatabaseTls, DueEvent, EventProgress, StoreError, Unconcluded, connect,
+    migrate,
 };
 use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use uuid::Uuid;
 
 use crate::support::{
-    TestEnv, accept, claim, claim_events, created, eventually, job, store, store_with, submit,
+    TestEnv, accept, all_delivered, claim, claim_events, created, eventually, job, store, store_with, submit,
 };
 
 /// The planner assumes few open records, as in every earlier analysis. In an outage there are many.
@@ -148,15 +148,8 @@ async fn a_plan_for_many_rows_that_was_made_for(known: u32) {
             let tell = async |event: Box<DueEvent>, published: bool| {
                 let progress = EventProgress {
                     published,
-                    reply_due: false,
-                    publish_attempts: 0,
-                    keeps_lease: false,
-                    webhook: WebhookState::None,
-                    webhook_attempts: 0,
-                    webhook_calls: Vec::new(),
                     publish_after: (!published).then_some(Duration::ZERO),
-                    webhook_after: None,
-                    webhook_waits: false,
+                    ..all_delivered()
                 };
                 store.delivered(&event, progress).await.unwrap();
             };

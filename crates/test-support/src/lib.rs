@@ -30,8 +30,8 @@ pub use self::{
     service::Service,
     setup::Setup,
     store::{
-        accept, accept_of, claim, claim_events, created, pool_of_one, store, store_with, store_within,
-        submit, submit_parked, submit_parked_of,
+        accept, accept_of, all_delivered, claim, claim_events, created, pool_of_one, store, store_with,
+        store_within, submit, submit_parked, submit_parked_of,
     },
     test_env::{TOKEN, TestEnv, WEBHOOK_SECRET},
     worker::Worker,

@@ -9,8 +9,8 @@ use payout_link_worker::{
         PayoutStatus, TraceContext, Turn,
     },
     postgres::{
-        Accepted, BatchLimits, DueEvent, DuePlaces, EventPlaces, Hold, KeyRing, NewLink, Store, StoreError,
-        StoreSettings, migrate,
+        Accepted, BatchLimits, DueEvent, DuePlaces, EventPlaces, EventProgress, Hold, KeyRing, NewLink,
+        Store, StoreError, StoreSettings, WebhookState, migrate,
     },
 };
 use secrecy::SecretString;
@@ -160,5 +160,21 @@ pub fn created(link: &mut OpenLink, connector_payout_id: &str) -> contract::Even
         error_code: None,
         result: "{}".into(),
         link: None,
+    }
+}
+
+/// Builds the progress of an event without a webhook whose result is published: nothing is left to deliver.
+pub fn all_delivered() -> EventProgress {
+    EventProgress {
+        published: true,
+        reply_due: false,
+        publish_attempts: 0,
+        keeps_lease: false,
+        webhook: WebhookState::None,
+        webhook_attempts: 0,
+        webhook_calls: Vec::new(),
+        publish_after: None,
+        webhook_after: None,
+        webhook_waits: false,
     }
 }

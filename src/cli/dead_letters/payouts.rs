@@ -10,7 +10,7 @@ use super::{
     select::Selection,
 };
 use crate::{
-    cli::ExitStatus,
+    cli::{ExitStatus, interrupts::Interrupts},
     config::Config,
     postgres::{Operator, Store},
 };
@@ -24,7 +24,7 @@ pub(in crate::cli) type Payout = (String, String);
 /// # Errors
 ///
 /// [`ExitStatus::Refused`] if another operator acts on letters now, or if reading could delete letters. Any other error is
-/// the broker's or the database's: some letters may be left.
+/// the broker's, the database's or an interrupt: some letters may be left.
 pub(in crate::cli) async fn delete_letters_of(
     config: &Config,
     store: &Store,
@@ -34,11 +34,14 @@ pub(in crate::cli) async fn delete_letters_of(
     let Some(lock) = store.lock_acts("letters").await.context("database")? else {
         return Err(ExitStatus::Refused.because("another operator is acting on letters now").into());
     };
-    let mut deleted = 0;
+    let (mut deleted, mut interrupts) = (0, Interrupts::listen()?);
     for queue in [Queue::Jobs, Queue::Results] {
         let selection = Selection::every(queue);
         let mut reading = selection.open(config).await?;
         while let Some((letter, row)) = reading.next().await? {
+            if interrupts.is_seen().await {
+                anyhow::bail!("interrupted: {deleted} letters were deleted");
+            }
             if payouts.contains(&(row.merchant_id.clone(), row.merchant_payout_id.clone())) {
                 record(store, operator, command, queue, &row, &Plan::Remove).await?;
                 reading.letters.remove(&letter).await.context("broker")?;
