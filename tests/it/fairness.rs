@@ -216,14 +216,19 @@ async fn a_merchant_has_a_rate_limit_of_its_own() {
     for number in 0..4 {
         env.publish(job(&format!("po_{number}")).merchant("m1")).await;
     }
-    let waits = |shown: &Value| shown["attempts"] == 0;
-    env.wait_until_shown("po_3", "the job is parked", waits).await;
+    // (which of them is not said: their deliveries are processed side by side)
+    let parked =
+        "SELECT count(*) FROM payout_links WHERE merchant_id = 'm1' AND state = 'open' AND attempts = 0";
+    eventually("a job is parked", async || {
+        (sqlx::query_scalar::<_, i64>(parked).fetch_one(&env.pool).await.unwrap() > 0).then_some(())
+    })
+    .await;
     // while another merchant's jobs are called,
     for number in 0..2 {
         env.publish(job(&format!("other_{number}")).merchant("m2")).await;
         assert_eq!(env.result_of(&format!("other_{number}")).await.kind(), "payout_link.created");
     }
-    assert_eq!(env.results_of("po_3").len(), 0);
+    assert!((0..4).any(|number| env.results_of(&format!("po_{number}")).is_empty()));
     // and each is created in its turn.
     for number in 0..4 {
         assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
