@@ -29,15 +29,6 @@ const BANNED: &[(&str, &str)] = &[
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("tests/vocabulary.rs", "", "the list itself"),
     ("docs/reference/glossary.md", "", "names words that are not used"),
-    ("src/cli/dead_letters/act.rs", "/// What ", "two summaries that are left"),
-    ("src/cli/status.rs", "/// What ", "a summary that is left"),
-    ("src/contract/decode/mod.rs", "/// What ", "a summary that is left"),
-    ("src/postgres/account_status.rs", "/// What ", "a summary that is left"),
-    ("src/postgres/reconcile.rs", "/// What ", "a summary that is left"),
-    ("tests/matrix/follow.rs", "/// What ", "two summaries that are left"),
-    ("tests/matrix/kinds.rs", "/// What ", "five summaries that are left"),
-    ("tests/matrix/point.rs", "/// What ", "two summaries that are left"),
-    ("tests/matrix/words.rs", "/// What ", "two summaries that are left"),
 ];
 
 #[test]

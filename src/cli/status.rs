@@ -33,7 +33,7 @@ struct Document {
     /// Nothing needs a person.
     healthy: bool,
     findings: Vec<Finding>,
-    /// What could not be looked at, and why.
+    /// Parts that could not be read, each with the reason.
     not_known: Vec<String>,
     database: DatabaseStatus,
 }

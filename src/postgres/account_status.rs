@@ -53,7 +53,7 @@ pub struct LastAttempts {
     pub connector: String,
     /// `create` or `look_up`.
     pub kind: String,
-    /// What they came to.
+    /// The outcome of the attempts.
     pub outcome: String,
     /// 0: there was no answer.
     pub status_code: i32,

@@ -82,6 +82,8 @@ impl Statement for Delivered {
                 .iter()
                 .for_each(|post| posts.push(row.payout_link_id, row.holder, post));
         }
+        let is_finished = |row: &&&DeliveredRow| row.progress.webhook != WebhookState::Pending;
+        let finished: Vec<Uuid> = rows.iter().filter(is_finished).map(|row| row.id).collect();
         let written = sqlx::query!(
             r#"
             WITH written AS (
@@ -95,7 +97,7 @@ impl Statement for Delivered {
                     webhook_waits = e.webhook_waits AND (keeps_lease OR new.webhook_waits),
                     webhook_due_at = CASE
                         WHEN keeps_lease THEN e.webhook_due_at
-                        WHEN new.webhook_waits THEN now() + CASE WHEN e.webhook_waits THEN $23::bigint ELSE 0 END * interval '1 millisecond'
+                        WHEN new.webhook_waits THEN now() + CASE WHEN e.webhook_waits THEN wait_ms ELSE 0 END * interval '1 millisecond'
                         ELSE now() + post_after_ms * interval '1 millisecond'
                     END,
                     publish_due_at = CASE
@@ -106,7 +108,7 @@ impl Statement for Delivered {
                     due_at = CASE
                         WHEN keeps_lease THEN e.due_at
                         WHEN new.webhook_waits THEN now() + least(
-                            publish_after_ms, CASE WHEN e.webhook_waits THEN $23::bigint ELSE 0 END
+                            publish_after_ms, CASE WHEN e.webhook_waits THEN wait_ms ELSE 0 END
                         ) * interval '1 millisecond'
                         ELSE now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond'
                     END,
@@ -125,20 +127,41 @@ impl Statement for Delivered {
                     posted_at = coalesce(new.posted_at, e.posted_at),
                     took_ms = coalesce(new.took_ms, e.took_ms),
                     status_code = coalesce(new.status_code, e.status_code)
-                FROM (SELECT
-                    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::boolean[]), unnest($4::text[]),
-                    unnest($5::integer[]), unnest($6::bigint[]), unnest($7::bigint[]),
-                    unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::integer[]),
-                    unnest($19::boolean[]), unnest($20::integer[]), unnest($21::boolean[]),
-                    unnest($22::boolean[])
-                ) AS new (
-                    id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms,
-                    posted_at, took_ms, status_code, reply_due, publish_attempts, keeps_lease, webhook_waits
-                )
+                FROM (
+                    SELECT given.*, CASE WHEN given.webhook_waits THEN coalesce((
+                        -- The previous webhook may be finished in this statement, or its worker may have died before it woke this one.
+                        SELECT $23::bigint FROM events waiting JOIN events before ON before.id = waiting.previous_event_id
+                        WHERE waiting.id = given.id AND before.webhook_state = 'pending' AND before.id <> ALL ($24)
+                    ), 0) END AS wait_ms
+                    FROM (SELECT
+                        unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::boolean[]), unnest($4::text[]),
+                        unnest($5::integer[]), unnest($6::bigint[]), unnest($7::bigint[]),
+                        unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::integer[]),
+                        unnest($19::boolean[]), unnest($20::integer[]), unnest($21::boolean[]),
+                        unnest($22::boolean[])
+                    ) AS given (
+                        id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms,
+                        posted_at, took_ms, status_code, reply_due, publish_attempts, keeps_lease, webhook_waits
+                    )
+                ) AS new
                 WHERE e.id = ANY (ARRAY[new.id]) AND e.holder = new.holder
                 RETURNING
                     new.holder, e.id, CASE WHEN e.webhook_state <> 'pending' THEN e.next_event_id END AS next_event_id,
-                    new.webhook_waits AND NOT e.webhook_waits AS previous_is_finished
+                    new.webhook_waits AND (NOT e.webhook_waits OR wait_ms = 0) AS previous_is_finished
+            ), woken AS (
+                -- In this statement: a worker that dies after it leaves no webhook to its check in five minutes. The rows of the
+                -- batch are written above. A row that another transaction has locked is left to the next statement.
+                UPDATE events e SET
+                    webhook_waits = false,
+                    webhook_due_at = now(),
+                    due_at = CASE WHEN holder IS NULL THEN now() ELSE due_at END
+                FROM (
+                    SELECT next.id FROM written JOIN events next ON next.id = ANY (ARRAY[written.next_event_id])
+                    WHERE written.next_event_id IS NOT NULL AND next.webhook_waits AND next.webhook_state = 'pending'
+                        AND next.id <> ALL ($1)
+                    FOR UPDATE OF next SKIP LOCKED
+                ) AS next
+                WHERE e.id = ANY (ARRAY[next.id])
             ), timeline AS (
                 INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
                 SELECT link, kind, number, started_at, took_ms, status_code, outcome, detail
@@ -172,6 +195,7 @@ impl Statement for Delivered {
             &column(&rows, |row| row.progress.keeps_lease),
             &column(&rows, |row| row.progress.webhook_waits),
             millis(PREVIOUS_WEBHOOK_CHECK),
+            &finished,
         )
         .fetch_all(&mut *connection)
         .await?;
@@ -215,7 +239,7 @@ async fn wake(connection: &mut PgConnection, events: &[Uuid]) -> Result<(), Stor
     if events.is_empty() {
         return Ok(());
     }
-    // A statement of its own: only a new snapshot shows an event that was stored meanwhile.
+    // A statement of its own: only a new snapshot shows an event that was stored meanwhile, or was locked.
     sqlx::query!(
         "UPDATE events SET
             webhook_waits = false,

@@ -23,7 +23,7 @@ pub struct BookedRecord {
     pub amount_minor: i64,
     /// ISO 4217.
     pub currency: String,
-    /// What became of the link, if it is followed.
+    /// The last status of the link, if it is followed.
     pub link_status: Option<String>,
     /// When the creation of the link ended.
     #[serde(with = "time::serde::rfc3339::option")]

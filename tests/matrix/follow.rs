@@ -18,7 +18,7 @@ use crate::{
 /// Authenticates the sandbox's webhooks.
 pub const SECRET: &str = "matrix-inbound-secret";
 
-/// What becomes of a link.
+/// The changes that a link goes through in a run.
 pub struct Course {
     /// Changes that are announced before anything counts.
     before: &'static [LinkChange],
@@ -41,7 +41,7 @@ enum Change {
 }
 
 impl Kind {
-    /// What becomes of the link, if something does.
+    /// Returns the changes of the link, if it has any.
     pub fn course(self) -> Option<Course> {
         let course = |change, announced| Course { before: &[], change, announced };
         Some(match self {

@@ -178,13 +178,13 @@ impl Kind {
         (1..=count).map(|number| format!("{id}-ahead-{number}")).collect()
     }
 
-    /// What the connector does to the jobs ahead.
+    /// Returns the connector's fault for the jobs ahead.
     pub fn ahead_at_connector(self) -> Option<FaultRule> {
         matches!(self, Self::FullLookUp | Self::FullNever | Self::Narrow)
             .then(|| FaultRule::new(Fault::Slow { milliseconds: 600 }))
     }
 
-    /// What the merchant does to them.
+    /// Returns the merchant's fault for the jobs ahead.
     pub fn ahead_at_merchant(self) -> Option<FaultRule> {
         (self == Self::MerchantHangs).then(|| FaultRule::new(Fault::Silence))
     }
@@ -225,7 +225,7 @@ impl Kind {
         }
     }
 
-    /// What the connector calls the link of a record.
+    /// Returns the connector's reference of a record's link.
     pub fn reference(self, id: &str) -> String {
         let key = idempotency_key("", id);
         self.account().map_or(key.clone(), |account| (account.reference)(&key))
@@ -244,7 +244,7 @@ impl Kind {
         self == Self::Rpc
     }
 
-    /// What the connector does to the payout, if anything.
+    /// Returns the connector's fault for the payout, if it has one.
     pub fn at_connector(self) -> Option<FaultRule> {
         Some(match self {
             Self::Refused => FaultRule::new(Fault::status(422)).always(),
@@ -262,7 +262,7 @@ impl Kind {
         })
     }
 
-    /// What a new link goes through by itself, where that is not the same for all kinds of this connector.
+    /// Returns the statuses that a new link passes by itself, if they are not the same for all kinds of this connector.
     pub fn stages(self) -> Option<&'static [&'static str]> {
         Some(match self {
             Self::RevolutUnderway => &["created", "awaiting", "active"],

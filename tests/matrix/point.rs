@@ -27,7 +27,7 @@ pub struct Outcome {
     pub kind: Kind,
     /// None where nothing was to fall.
     pub mode: Option<Mode>,
-    /// What fell, and where; nothing, if the jobs ran through before.
+    /// The faults that fell, and where. Empty if the jobs were finished before.
     pub struck: Vec<Struck>,
     /// Chunks that were counted.
     pub passed: Vec<Hit>,
@@ -57,7 +57,7 @@ impl Place {
         kind.account().map_or(self.env.provider.url(), |account| self.simulator(account).url())
     }
 
-    /// What the connector does to the payout `id`.
+    /// Sets the connector's faults for the payout `id`.
     fn order(&self, kind: Kind, id: &str) {
         let order = kind.at_connector().map(|order| order.for_reference(kind.reference(id)));
         let Some(account) = kind.account() else {

@@ -7,10 +7,10 @@ use crate::proxy::{Direction, Service};
 /// The log line when a worker is ready for jobs.
 pub const CONSUMING: &str = "basic.consume-ok";
 
-/// What a pool asks to see whether anybody is there.
+/// A pool's question whether the server answers.
 pub const PING: &str = "a ping";
 
-/// What has to be remembered of one connection to name its chunks.
+/// The state of one connection that is needed to name its chunks.
 pub struct Words {
     service: Service,
     statements: HashMap<String, String>,

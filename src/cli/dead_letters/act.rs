@@ -46,7 +46,7 @@ pub(super) struct Acting {
     act: Act,
 }
 
-/// What happens to one letter.
+/// The action that is taken on one letter.
 pub(super) enum Plan {
     /// It is published again, then removed.
     Publish { exchange: String, routing_key: String, body: Option<Vec<u8>> },
@@ -54,7 +54,7 @@ pub(super) enum Plan {
     Remove,
 }
 
-/// What happened to one letter.
+/// The outcome of the action on one letter.
 #[derive(Debug, Serialize)]
 struct Report {
     id: String,

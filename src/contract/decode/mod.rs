@@ -33,7 +33,7 @@ use crate::domain::{
 pub struct DecodePolicy {
     /// Whether a `webhook_url` may be `http://`.
     pub allow_http_webhooks: bool,
-    /// What happens to a job with unknown fields.
+    /// Whether a job with unknown fields is rejected.
     pub unknown_fields: UnknownFields,
 }
 
