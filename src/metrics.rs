@@ -34,6 +34,7 @@
 //! | `payout_links_merchants_waiting` | gauge | | merchants with due records |
 //! | `payout_links_due_work_neglected_seconds` | gauge | | for how long nothing has looked for due work, or due work was not claimed although it could be |
 //! | `payout_links_replies_dropped_total` | counter | | replies to duplicates and rejected jobs that their queue did not accept |
+//! | `payout_links_dead_letters_deleted_total` | counter | | dead letters that were deleted after `retention.dead_letters_days` |
 //! | `payout_links_sealing_key_seals` | gauge | | values that the first key of `keys.sealing` has encrypted, by all workers, as recorded once a minute; its limit is 2³² |
 //! | `payout_links_task_panics` | gauge | `task` | panics of long-lived tasks, each of which is restarted |
 //! | `payout_links_build_info` | gauge | `version` | always 1 |
@@ -97,6 +98,7 @@ pub struct Metrics {
     connector_clock_offsets: Family<Connector, Gauge>,
     database_clock_steps: Counter,
     replies_dropped: Counter,
+    dead_letters_deleted: Counter,
     sealing_key_seals: Gauge,
     task_panics: Family<Fixed, Gauge>,
 }
@@ -170,6 +172,7 @@ impl Metrics {
             connector_clock_offsets: Family::default(),
             database_clock_steps: Counter::default(),
             replies_dropped: Counter::default(),
+            dead_letters_deleted: Counter::default(),
             sealing_key_seals: Gauge::default(),
             task_panics: Family::default(),
         };
@@ -282,6 +285,11 @@ impl Metrics {
     /// Sets the number of values that the first sealing key has encrypted.
     pub fn seals(&self, seals: u64) {
         self.sealing_key_seals.set(i64::try_from(seals).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a dead letter that was past its retention.
+    pub fn dead_letter_deleted(&self) {
+        self.dead_letters_deleted.inc();
     }
 
     /// Counts a reply that its queue did not accept.

@@ -7,6 +7,8 @@
 # With `operator` as the third argument, the user may also read dead letters and unrouted results and publish jobs: for
 # `payout-link-worker dead-letters` and `submit`.
 #
+# With `retention`, the worker's user may also read dead letters: for `retention.dead_letters_days`.
+#
 # The names are those of [broker.names]; where yours are others, change them here. Upstream systems need write on
 # payout_links, consumers of results need read on payout_links.results.
 set -eu
@@ -22,6 +24,9 @@ read='^payout_links(\.(create|cancel|status|dead|unrouted))?$'
 if [ "${3:-worker}" = operator ]; then
     write='^(payout_links(\.(create(\.dead)?|cancel|status|results(\.unrouted)?|dead|unrouted))?|amq\.default)$'
     read='^payout_links(\.(create(\.dead)?|cancel|status|results\.unrouted|dead|unrouted))?$'
+fi
+if [ "${3:-worker}" = retention ]; then
+    read='^payout_links(\.(create(\.dead)?|cancel|status|dead|unrouted))?$'
 fi
 
 ${RABBITMQCTL:-rabbitmqctl} set_permissions -p "$vhost" "$user" "$configure" "$write" "$read"

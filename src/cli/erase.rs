@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::{
     acting::{Acting, Reports},
     actor::Act,
-    bulk::Each,
+    bulk::{Each, Kind, Many},
     dead_letters::delete_letters_of,
     exit::ExitStatus,
     output::{Output, note},
@@ -21,14 +21,30 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Ids of records: merchant_payout_id, record id, event id or connector_payout_id
-    #[arg(required = true)]
     ids: Vec<String>,
     /// x-merchant-id, if several merchants use the same merchant_payout_id
     #[arg(long, value_name = "ID")]
     merchant: Option<String>,
     #[command(flatten)]
+    many: Many,
+    #[command(flatten)]
     act: Act,
 }
+
+const KIND: Kind = Kind {
+    command: "erase",
+    narrow: |filter| {
+        use PayoutLinkState::{Created, Failed, Open, Unknown};
+        if filter.states.contains(&Open) || filter.is_retrying || filter.is_overdue {
+            return Err("open records are not erased: the request is needed until the conclusion");
+        }
+        if filter.states.is_empty() {
+            filter.states = vec![Created, Failed, Unknown];
+        }
+        filter.is_not_erased = true;
+        Ok(())
+    },
+};
 
 pub(super) async fn run(
     config: &Config,
@@ -36,10 +52,11 @@ pub(super) async fn run(
     arguments: &Arguments,
 ) -> anyhow::Result<ExitStatus> {
     let acting = Acting::open(config).await?;
+    let ids = arguments.many.ids(&acting, &KIND, &arguments.ids).await?;
     let (operator, mut reports) = (arguments.act.operator(), Reports::new(output));
     let merchant = arguments.merchant.as_deref();
     let mut erased = HashSet::new();
-    Each { acting: &acting, ids: &arguments.ids, merchant, pace: None }
+    Each { acting: &acting, ids: &ids, merchant, pace: Some(arguments.many.pace()) }
         .act(&mut reports, async |_, record| {
             let message = erase(&acting, record, &operator).await?;
             erased.insert((record.merchant_id.clone(), record.merchant_payout_id.clone()));
@@ -57,7 +74,8 @@ pub(super) async fn run(
         }
         Err(error) => {
             note(format_args!(
-                "{error:#}. Dead letters and unrouted results of erased payouts may be left: repeat the command"
+                "{error:#}. Dead letters and unrouted results of erased payouts may be left: repeat the command with the ids \
+                 of the payouts that were erased (conditions select no erased record)"
             ));
             Ok(ExitStatus::InPart)
         }

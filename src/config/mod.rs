@@ -37,7 +37,7 @@ use crate::{
     domain::retry::RetryPolicy,
     http_client::{HttpSettings, NoClient},
     limits::MerchantSettings,
-    pipeline::{PipelineSettings, RetentionSettings, SweeperSettings},
+    pipeline::{LetterRetentionSettings, PipelineSettings, RetentionSettings, SweeperSettings},
     postgres::{BatchLimits, DatabaseSettings, KeyError, KeyRing, StoreSettings},
     rabbitmq::BrokerSettings,
     webhooks::{AddressPolicy, SigningKey, WebhookSettings},
@@ -155,6 +155,11 @@ impl Config {
                 batch: RETENTION_BATCH,
                 pause: RETENTION_PAUSE,
             },
+            letter_retention: self.retention.dead_letters_days.map(|days| LetterRetentionSettings {
+                days,
+                interval: sweep_interval * RETENTION_SWEEPS,
+                broker: self.broker(),
+            }),
             names: self.broker.names.clone(),
             deployment: self.worker.deployment.clone(),
         }

@@ -62,6 +62,15 @@ impl Config {
             "broker.heartbeat_seconds is 0: a dead connection would not be detected",
         );
         check(self.broker.delivery_limit == 0, "broker.delivery_limit is 0: no job could be redelivered");
+        check(
+            self.retention.dead_letters_days == Some(0),
+            "retention.dead_letters_days is 0: dead letters would be deleted at once. Leave it out, and they stay",
+        );
+        check(
+            self.retention.dead_letters_days.is_some() && self.broker.letter_delivery_limit == 0,
+            "retention.dead_letters_days needs broker.letter_delivery_limit: without it, RabbitMQ 4.0 to 4.2 deletes a letter \
+             that was read 21 times",
+        );
         if let Some(default) = &self.jobs.default_connector {
             check(
                 !self.connectors.contains_key(default),

@@ -289,11 +289,13 @@ pub struct RetentionSection {
     pub events_days: u32,
     /// Retention of attempts.
     pub attempts_days: u32,
+    /// Retention of dead letters, from their rejection; `None`: they stay until an operator removes them.
+    pub dead_letters_days: Option<u32>,
 }
 
 impl Default for RetentionSection {
     fn default() -> Self {
-        Self { requests_days: 7, events_days: 90, attempts_days: 90 }
+        Self { requests_days: 7, events_days: 90, attempts_days: 90, dead_letters_days: None }
     }
 }
 

@@ -207,6 +207,7 @@ fn what_does_not_go_together_is_refused() {
         ("delivery_limit = 1000000000", "delivery_limit = 0", "broker.delivery_limit"),
         ("default_connector = \"sandbox\"", "default_connector = \"nobody\"", "jobs.default_connector"),
         ("heartbeat_seconds = 10", "heartbeat_seconds = 0", "broker.heartbeat_seconds"),
+        ("# dead_letters_days = 90", "dead_letters_days = 0", "retention.dead_letters_days is 0"),
         ("whsec_MfKQ", "MfKQ", "webhooks.secrets[0]"),
         ("fingerprint = \"Hx4d", "fingerprint = \"!x4d", "keys.fingerprint"),
         ("prefetch = 512", "prefetch = 0", "broker.prefetch"),
@@ -216,6 +217,14 @@ fn what_does_not_go_together_is_refused() {
         let said = problems(&EXAMPLE.replace(from, to), &[]);
         assert!(said.contains(name), "{name}: {said}");
     }
+}
+
+#[test]
+fn dead_letters_have_no_retention_where_reading_them_may_delete_them() {
+    let kept = EXAMPLE.replace("# dead_letters_days = 90", "dead_letters_days = 90");
+    let said =
+        problems(&kept.replace("letter_delivery_limit = 1000000000", "letter_delivery_limit = 0"), &[]);
+    assert!(said.contains("retention.dead_letters_days needs broker.letter_delivery_limit"), "{said}");
 }
 
 #[test]

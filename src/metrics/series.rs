@@ -139,6 +139,11 @@ impl Metrics {
             self.replies_dropped.clone(),
         );
         registry.register(
+            "dead_letters_deleted",
+            "Dead letters that were deleted after retention.dead_letters_days",
+            self.dead_letters_deleted.clone(),
+        );
+        registry.register(
             "sealing_key_seals",
             "Values that the first sealing key has encrypted",
             self.sealing_key_seals.clone(),

@@ -28,6 +28,7 @@ mod host_pauses;
 mod ignored_fields;
 mod intake;
 mod key_rotation;
+mod letter_retention;
 mod link_requests;
 mod merchants_seen;
 mod outbox;
@@ -51,6 +52,7 @@ use self::{
 };
 pub use self::{
     key_rotation::{KeyRotation, KeyRotationSettings, Rotation},
+    letter_retention::LetterRetentionSettings,
     placement::Placement,
     provider_webhooks::{WebhookIntake, WebhookOutcome},
     retention::RetentionSettings,
@@ -97,6 +99,8 @@ pub struct PipelineSettings {
     pub sweeper: SweeperSettings,
     /// When stored data is deleted.
     pub retention: RetentionSettings,
+    /// When dead letters are deleted; `None`: never.
+    pub letter_retention: Option<LetterRetentionSettings>,
     /// Begins without an end after which a message counts as poison.
     pub max_unfinished_begins: u32,
     /// Names of exchanges and queues.

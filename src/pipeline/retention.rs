@@ -125,7 +125,7 @@ impl Retention {
 }
 
 /// Returns the time that was `days` before `now`, or the earliest one.
-fn before(now: OffsetDateTime, days: u32) -> OffsetDateTime {
+pub(super) fn before(now: OffsetDateTime, days: u32) -> OffsetDateTime {
     now.checked_sub(time::Duration::days(days.into())).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 

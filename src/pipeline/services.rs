@@ -7,14 +7,14 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::task::JoinHandle;
 
 use super::{
-    Pipeline, clocks::ClockWatch, consumption::Consumption, follow::Follower, link_requests::LinkRequests,
-    pauses::PauseWatch, placement::PlacementWatch, retention::Retention, seals::SealCounter,
-    sweeper::Sweeper,
+    Pipeline, clocks::ClockWatch, consumption::Consumption, follow::Follower,
+    letter_retention::LetterRetention, link_requests::LinkRequests, pauses::PauseWatch,
+    placement::PlacementWatch, retention::Retention, seals::SealCounter, sweeper::Sweeper,
 };
 use crate::tasks;
 
 impl Pipeline {
-    /// Starts the services: the sweeper, a follower for each account, the answers to link requests, retention, and the watchers of the database, the clocks and consumption.
+    /// Starts the services: the sweeper, a follower for each account, the answers to link requests, retention of rows and of dead letters, and the watchers of the database, the clocks and consumption.
     /// Their handles complete once the pipeline is stopped.
     pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
         let accounts = self.connectors.iter().filter(|account| account.follow.enabled);
@@ -39,7 +39,13 @@ impl Pipeline {
             self.start_until_stopped("placement", |pipeline| PlacementWatch::new(pipeline).run().boxed()),
             self.start_until_stopped("consumption", |pipeline| Consumption::new(pipeline).run().boxed()),
         ];
-        services.into_iter().chain(followers).collect()
+        let letter_retention = self.settings.letter_retention.as_ref().map(|settings| {
+            let (pipeline, settings) = (self.clone(), settings.clone());
+            tasks::supervise("letter_retention", move || {
+                LetterRetention::new(pipeline.clone(), settings.clone()).run().boxed()
+            })
+        });
+        services.into_iter().chain(followers).chain(letter_retention).collect()
     }
 
     /// Starts a service that ends by itself once the pipeline is stopped. It is restarted after a panic.

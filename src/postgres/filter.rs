@@ -37,6 +37,8 @@ pub struct RecordFilter {
     pub is_overdue: bool,
     /// Concluded as unknown, or open with an outcome that is unknown so far.
     pub is_unknown: bool,
+    /// Records whose data is erased are left out.
+    pub is_not_erased: bool,
 }
 
 /// A record that has been due for longer than this is overdue: a worker with a free permit claims it within seconds.
@@ -175,6 +177,9 @@ impl RecordFilter {
         }
         if self.is_unknown {
             statement.push(" AND (state = 'unknown' OR state = 'open' AND in_doubt_since IS NOT NULL)");
+        }
+        if self.is_not_erased {
+            statement.push(" AND erased_at IS NULL");
         }
     }
 }

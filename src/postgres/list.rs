@@ -59,7 +59,7 @@ pub struct Listed {
 
 const COLUMNS: &str = "id, merchant_id, merchant_payout_id, connector, amount_minor, currency, state, payout_status, \
     link_status, error_code, attempts, in_doubt_since, due_at, holder IS NOT NULL AS leased, created_at, concluded_at, \
-    service_rank";
+    service_rank, erased_at";
 
 /// Which part of a list is read.
 #[derive(Debug, Clone, Copy)]

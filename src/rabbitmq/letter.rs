@@ -110,13 +110,13 @@ impl Letter {
         self.properties.kind().as_ref().map(|kind| kind.as_str())
     }
 
-    /// Returns when it was rejected, by the worker or by the broker; for a result, when it was published.
+    /// Returns when it was last rejected, by the worker or by the broker; for a result, when it was published.
     pub fn at(&self) -> Option<OffsetDateTime> {
-        if let Some(at) = self.header(REJECTED_AT) {
-            return OffsetDateTime::parse(at, &Rfc3339).ok();
-        }
-        let seconds = self.died_at().or(*self.properties.timestamp())?;
-        OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()
+        let time = |seconds: u64| OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok();
+        let by_worker = self.header(REJECTED_AT).and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok());
+        // A letter that was requeued has the time of its first rejection, and the broker may have rejected it again.
+        let by_broker = self.died_at().and_then(time);
+        by_worker.max(by_broker).or_else(|| self.properties.timestamp().and_then(time))
     }
 
     /// Returns when the broker made it a dead letter.
@@ -226,6 +226,32 @@ mod tests {
         // It would expire again, and only its publisher may use its name.
         assert!(again.properties.expiration().is_none() && again.properties.user_id().is_none());
         assert_ne!(again.id(), given.id());
+    }
+
+    #[test]
+    fn the_time_of_a_letter_is_that_of_its_last_rejection() {
+        let at = |by_worker: Option<&str>, by_broker: Option<u64>| {
+            let mut letter =
+                letter(&by_worker.map(|at| ("x-rejected-at", at)).into_iter().collect::<Vec<_>>());
+            let mut headers = letter.properties.headers().clone().unwrap_or_default();
+            if let Some(seconds) = by_broker {
+                let mut death = FieldTable::default();
+                death.insert("time".into(), AMQPValue::Timestamp(seconds));
+                headers.insert(
+                    "x-death".into(),
+                    AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()),
+                );
+            }
+            letter.properties = letter.properties.with_headers(headers);
+            letter.at().map(OffsetDateTime::unix_timestamp)
+        };
+        assert_eq!(at(None, None), None);
+        assert_eq!(at(Some("1970-01-01T00:01:00Z"), None), Some(60));
+        assert_eq!(at(None, Some(70)), Some(70));
+        // It was requeued, and the broker rejected it again.
+        assert_eq!(at(Some("1970-01-01T00:01:00Z"), Some(70)), Some(70));
+        assert_eq!(at(Some("1970-01-01T00:01:00Z"), Some(50)), Some(60));
+        assert_eq!(at(Some("yesterday"), Some(50)), Some(50));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use provider_simulators::sandbox::{Fault, LinkChange};
 use serde_json::Value;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::support::{Setup, TestEnv, eventually, job, store};
 
@@ -147,6 +147,50 @@ async fn a_link_that_is_asked_about_keeps_the_event_that_the_next_one_follows() 
     // A link that is over is not asked about, and keeps none.
     assert_eq!(prune().await, 2);
     assert_eq!(count(&env, "SELECT count(*) FROM events").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_deleted_after_their_retention() {
+    // Given letters past a retention of thirty days, behind a younger one, and one without a time,
+    let setup = Setup::default().set("retention.dead_letters_days", 30);
+    let env = setup.set("worker.health_listen", "127.0.0.1:0").build().await;
+    env.start_worker().await.stop().await;
+    let letter = |id: &str, days: i64| {
+        let rejected_at = OffsetDateTime::now_utc() - time::Duration::days(days);
+        job(id).message_id(id).header("x-rejected-at", &rejected_at.format(&Rfc3339).unwrap())
+    };
+    for (id, days) in [("young_1", 29), ("old_1", 31), ("young_2", 0), ("old_2", 400)] {
+        env.publish_dead_letter(letter(id, days)).await;
+    }
+    env.publish_dead_letter(job("no_time").message_id("no_time")).await;
+    // when a worker runs while an operator acts on letters, then they stay;
+    let store = store(env.pool.clone());
+    let operator = store.lock_acts("letters").await.unwrap().unwrap();
+    let worker = env.start_worker().await;
+    let url = worker.health_url().await;
+    let deleted = async || {
+        let metrics = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+        let name = "payout_links_dead_letters_deleted_total ";
+        metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse::<u32>().unwrap()
+    };
+    env.publish(job("po_1")).await;
+    env.wait_until_delivered("po_1").await;
+    assert_eq!(deleted().await, 0);
+    // when the operator has ended, then the old ones are deleted, and the others are in their queue.
+    operator.end().await.unwrap();
+    eventually("two letters are deleted", async || (deleted().await == 2).then_some(())).await;
+    let left = eventually("three letters are left", async || {
+        (env.ready(&env.names.dead_queue).await == 3).then_some(3)
+    })
+    .await;
+    let mut ids = Vec::new();
+    for _ in 0..left {
+        let letter = env.take(&env.names.dead_queue).await.unwrap();
+        ids.push(letter.properties.message_id().as_ref().unwrap().to_string());
+    }
+    ids.sort();
+    assert_eq!(ids, ["no_time", "young_1", "young_2"]);
+    assert!(worker.stop().await.success());
 }
 
 fn sequence(body: &str) -> Value {

@@ -161,6 +161,11 @@ impl TestEnv {
         self.upstream.publish_to(&self.names.jobs_exchange, routing_key, message.as_ref()).await;
     }
 
+    /// Publishes into the queue of dead letters.
+    pub async fn publish_dead_letter(&self, letter: impl AsRef<Job>) {
+        self.upstream.publish_to("", &self.names.dead_queue, letter.as_ref()).await;
+    }
+
     /// Returns the results so far.
     pub fn results(&self) -> Vec<ReceivedMessage> {
         self.upstream.received()

@@ -64,6 +64,42 @@ async fn many_records_are_acted_on_after_a_preview_and_a_confirmation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_records_are_erased_and_a_repeated_command_goes_on() {
+    // Given three delivered payouts of a merchant, one of another, and a dead letter of one of the three,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    for (id, merchant) in [("po_1", "m1"), ("po_2", "m1"), ("po_3", "m1"), ("po_4", "m2")] {
+        env.publish(job(id).merchant(merchant)).await;
+        env.wait_until_delivered(id).await;
+    }
+    env.publish(job("po_2").merchant("m1").amount(99)).await;
+    env.wait_for_results("po_2", 2).await;
+    assert!(worker.stop().await.success());
+    let erase = |arguments: &[&str]| {
+        env.run(&[&["erase", "--where", "merchant=m1", "--reason", "contract ended"], arguments].concat())
+    };
+    let erased = async || {
+        let keys = "SELECT merchant_payout_id FROM payout_links
+            WHERE erased_at IS NOT NULL AND request IS NULL ORDER BY 1";
+        sqlx::query_scalar::<_, String>(keys).fetch_all(&env.pool).await.unwrap()
+    };
+    // when nobody confirms it, or the conditions name open records, then nothing is erased;
+    assert_eq!(erase(&[]).status.code(), Some(5));
+    let open = env.run(&["erase", "--where", "state=open", "--yes", "--reason", "contract ended"]);
+    assert_eq!(open.status.code(), Some(2), "{}", said(&open));
+    assert!(erased().await.is_empty());
+    // when the first two are wanted, then they are erased, with the dead letter;
+    let two = erase(&["--yes", "--limit", "2", "--rate", "100"]);
+    assert!(two.status.success(), "{}", said(&two));
+    assert_eq!(erased().await, ["po_1", "po_2"]);
+    assert_eq!(env.ready(&env.names.dead_queue).await, 0);
+    // a repeated command goes on with the rest, and finds nothing after that.
+    assert!(erase(&["--yes"]).status.success());
+    assert_eq!(erased().await, ["po_1", "po_2", "po_3"]);
+    assert_eq!(erase(&["--yes"]).status.code(), Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_command_says_what_is_left_and_goes_on_when_it_is_repeated() {
     // Given three declined payouts, and a command that has a second for each,
     let env = TestEnv::new().await;
