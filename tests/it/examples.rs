@@ -1,5 +1,6 @@
 //! Runs the examples of the documentation unchanged: jobs are published with pika and amqplib, and webhooks verified
-//! with the Standard Webhooks libraries and cryptography. `scripts/example-clients` installs them.
+//! with the Standard Webhooks libraries and cryptography. Validates what is sent with the published schemas, by ajv and the
+//! parser of AsyncAPI. `scripts/example-clients` installs them.
 
 use std::{
     fs::File,
@@ -73,6 +74,46 @@ async fn a_job_published_with_amqplib_gets_its_reply() {
     let reply: serde_json::Value = serde_json::from_str(reply).unwrap();
     assert_eq!(reply["merchant_payout_id"], "po_1002");
     assert_eq!(env.result_of("po_1002").await.json(), reply);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schemas_allow_what_is_sent_by_ajv_and_the_asyncapi_parser_reads_them() {
+    // Given a job, its result and its webhook, and each of them without a field that it must have,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    let result = env.result_of("po_1").await.json();
+    let webhook = env.webhooks(1).await.remove(0).json();
+    let job = json!({
+        "merchant_payout_id": "po_1",
+        "address": {},
+        "amount": { "minor_amount": 1250, "currency": "EUR" },
+        "destination_currency": "EUR"
+    });
+    let mut messages = Vec::new();
+    for (schema, message, field) in
+        [("job", job, "amount"), ("result", result, "status_code"), ("webhook", webhook, "data")]
+    {
+        let mut without = message.clone();
+        without.as_object_mut().unwrap().remove(field).unwrap();
+        messages.push(json!({ "schema": schema, "message": message }));
+        messages.push(json!({ "schema": schema, "message": without }));
+    }
+    let given = env.folder.join("messages.json");
+    std::fs::write(&given, json!(messages).to_string()).unwrap();
+    // when they are validated with the published schemas,
+    let output = Command::new(interpreter("EXAMPLE_NODE"))
+        .args(["-e", include_str!("validate_schemas.js")])
+        .env("SCHEMAS", Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema"))
+        .stdin(File::open(given).unwrap())
+        .output()
+        .unwrap();
+    // then those that were sent are allowed and the others are not, and the AsyncAPI document has no error.
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&said);
+    let expected =
+        json!({ "allowed": [true, false, true, false, true, false], "isRead": true, "errors": [] });
+    assert_eq!(found, expected, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
