@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use payout_link_worker::{
     domain::{Attempt, AttemptKind, AttemptOutcome},
-    postgres::{EventProgress, StoreError, Unconcluded, WebhookState, migrate},
+    postgres::{DueEvent, EventProgress, Store, StoreError, Unconcluded, WebhookState, migrate},
 };
 
 use crate::support::{TestEnv, accept, all_delivered, claim, claim_events, created, eventually, store};
@@ -84,15 +84,10 @@ async fn a_late_attempt_is_in_the_timeline() {
     assert_eq!((posts.len(), posts[0].status_code), (1, 204));
 }
 
-/// Checks two webhooks of a record that are claimed together. The first one finishes before the worker of the second
-/// stores that it waits. Without a wake-up the second one would wait for the next sweep.
-#[tokio::test]
-async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
-    let env = TestEnv::new().await;
+/// Creates two webhooks of a record that one worker has claimed. The second one waits for the first one.
+async fn two_webhooks(env: &TestEnv, store: &Store) -> [Box<DueEvent>; 2] {
     migrate(&env.pool).await.unwrap();
-    let store = store(env.pool.clone());
-    // Given two webhooks of a record that one worker has claimed,
-    let mut link = accept(&store, "po_1").await;
+    let mut link = accept(store, "po_1").await;
     let reply = created(&mut link, "plink_1");
     store.conclude(link, reply).await.unwrap();
     let second = "WITH first AS (UPDATE events SET holder = NULL, due_at = now(), webhook_state = 'pending', webhook_due_at = now(),
@@ -103,21 +98,80 @@ async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
             webhook_due_at, webhook_url, 'PAYOUT_STATUS_PENDING', now() FROM first";
     sqlx::raw_sql(second).execute(&env.pool).await.unwrap();
     let claimed = eventually("both events are due", async || {
-        let claimed = claim_events(&store, 10).await;
+        let claimed = claim_events(store, 10).await;
         (!claimed.is_empty()).then_some(claimed)
     })
     .await;
-    let [first, second] = &claimed.into_iter().map(Result::unwrap).collect::<Vec<_>>()[..] else {
-        panic!("not two")
-    };
+    let claimed: Vec<_> = claimed.into_iter().map(Result::unwrap).collect();
+    let [first, second] = claimed.try_into().unwrap_or_else(|_| panic!("not two"));
     assert_eq!((first.webhook_waits, second.webhook_waits), (false, true));
-    // when the first webhook finishes before the wait of the second is stored,
-    let progress = |webhook, webhook_waits| EventProgress { webhook, webhook_waits, ..all_delivered() };
-    assert!(store.delivered(first, progress(WebhookState::Abandoned, false)).await.unwrap());
+    [first, second]
+}
+
+fn webhook(webhook: WebhookState, webhook_waits: bool) -> EventProgress {
+    EventProgress { webhook, webhook_waits, ..all_delivered() }
+}
+
+async fn assert_is_due(store: &Store, event: &DueEvent) {
+    let again = claim_events(store, 10).await.remove(0).unwrap();
+    assert_eq!((again.id, again.webhook_waits), (event.id, false));
+}
+
+/// Checks a first webhook that finishes before the worker of the second stores that it waits. Without a wake-up the second
+/// one would wait for the next sweep.
+#[tokio::test]
+async fn a_webhook_whose_previous_one_is_finished_meanwhile_is_due_at_once() {
+    let env = TestEnv::new().await;
+    let store = store(env.pool.clone());
+    let [first, second] = two_webhooks(&env, &store).await;
+    // When the first webhook finishes before the wait of the second is stored,
+    assert!(store.delivered(&first, webhook(WebhookState::Abandoned, false)).await.unwrap());
     // then the worker gets the information that the second one is due, and claims it.
-    assert!(store.delivered(second, progress(WebhookState::Pending, true)).await.unwrap());
-    let again = claim_events(&store, 10).await.remove(0).unwrap();
-    assert_eq!((again.id, again.webhook_waits), (second.id, false));
+    assert!(store.delivered(&second, webhook(WebhookState::Pending, true)).await.unwrap());
+    assert_is_due(&store, &second).await;
+}
+
+#[tokio::test]
+async fn a_webhook_whose_previous_one_is_finished_in_the_same_batch_is_due_at_once() {
+    let env = TestEnv::new().await;
+    let store = store(env.pool.clone());
+    let [first, second] = two_webhooks(&env, &store).await;
+    // When both are stored together (on one thread, both are in the queue before the batch is formed),
+    let (first, waits) = tokio::join!(
+        store.delivered(&first, webhook(WebhookState::Abandoned, false)),
+        store.delivered(&second, webhook(WebhookState::Pending, true)),
+    );
+    // then the second one is due.
+    assert!(first.unwrap() && waits.unwrap());
+    assert_is_due(&store, &second).await;
+}
+
+/// Checks a worker that died between the end of the first webhook and the wake-up of the second.
+#[tokio::test]
+async fn a_webhook_that_nobody_woke_is_due_as_soon_as_its_wait_is_stored() {
+    let env = TestEnv::new().await;
+    let store = store(env.pool.clone());
+    let [first, second] = two_webhooks(&env, &store).await;
+    let finished = "UPDATE events SET published_at = now(), webhook_state = 'delivered', webhook_due_at = NULL, holder = NULL, due_at = NULL WHERE id = $1";
+    sqlx::query(finished).bind(first.id).execute(&env.pool).await.unwrap();
+    assert!(store.delivered(&second, webhook(WebhookState::Pending, true)).await.unwrap());
+    assert_is_due(&store, &second).await;
+}
+
+/// Checks that one statement finishes a webhook and wakes the next one: no worker can die in between.
+#[tokio::test]
+async fn a_webhook_is_finished_and_the_next_one_woken_in_one_transaction() {
+    let env = TestEnv::new().await;
+    let store = store(env.pool.clone());
+    let [first, second] = two_webhooks(&env, &store).await;
+    // Given a second webhook that nobody holds and that looks again in five minutes,
+    assert!(!store.delivered(&second, webhook(WebhookState::Pending, true)).await.unwrap());
+    // when the first one is finished,
+    assert!(store.delivered(&first, webhook(WebhookState::Abandoned, false)).await.unwrap());
+    // then one transaction has written both rows.
+    let writers = "SELECT count(DISTINCT xmin::text) FROM events";
+    assert_eq!(sqlx::query_scalar::<_, i64>(writers).fetch_one(&env.pool).await.unwrap(), 1);
+    assert_is_due(&store, &second).await;
 }
 
 /// Checks a late holder of an open row: only the present holder may renew or postpone it.

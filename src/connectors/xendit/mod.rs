@@ -173,7 +173,7 @@ impl Provider for Xendit {
     }
 
     async fn try_credential(&self) -> Result<(), String> {
-        // No payout has this id: that it is not there is for whom the key is good to know.
+        // No payout has this id. Only a request with a valid key is answered with 404.
         let url = at(&self.settings.url, &["payouts", "00000000-0000-4000-8000-000000000000"]);
         let answer = self
             .http
