@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::api::{Api, Job, Request, Task};
 use super::pace::{Pace, WindowUse};
-use super::state::{Call, Ledger, ProviderState, UnknownLink};
+use super::state::{Call, ProviderLedger, ProviderState, UnknownLink};
 use crate::announce::{Announce, Announced, Announcer, Log};
 use crate::fault_server::{Answer, Connection, FaultInjector, Reply};
 use crate::link_change::LinkChange;
@@ -173,7 +173,7 @@ impl CallHandler {
     }
 
     /// Waits until the ledger satisfies a condition, and returns it.
-    pub(super) async fn until(&self, mut wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
+    pub(super) async fn until(&self, mut wanted: impl FnMut(&ProviderLedger) -> bool) -> ProviderLedger {
         // It subscribes before the first check, so no change falls between check and wait.
         let mut changed = self.changed.subscribe();
         loop {

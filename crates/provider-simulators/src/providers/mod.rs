@@ -39,7 +39,7 @@ pub use self::hyperswitch::HyperswitchSettings;
 pub use self::link::{Change, Link, Payout};
 pub use self::razorpayx::RazorpayXSettings;
 pub use self::revolut::{ACCESS_TOKEN_LIFETIME, ACCOUNTS, Duplicates, RevolutClient, RevolutSettings};
-pub use self::state::{Call, Ledger, UnknownLink};
+pub use self::state::{Call, ProviderLedger, UnknownLink};
 pub use self::xendit::XenditSettings;
 pub use crate::fault_server::{Fault, FaultRule, Garbage, HeldCall, Operation, When};
 pub use crate::link_change::LinkChange;
@@ -140,12 +140,12 @@ impl ProviderSimulator {
     }
 
     /// Returns every call and every link up to now.
-    pub fn ledger(&self) -> Ledger {
+    pub fn ledger(&self) -> ProviderLedger {
         self.handler.read(|state| state.ledger.clone())
     }
 
     /// Waits until the ledger satisfies a condition. The caller has to set a deadline.
-    pub async fn until(&self, wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
+    pub async fn until(&self, wanted: impl FnMut(&ProviderLedger) -> bool) -> ProviderLedger {
         self.handler.until(wanted).await
     }
 

@@ -16,7 +16,7 @@ const MAX_CALLS: usize = 200_000;
 
 /// Every call and every link, oldest first.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Ledger {
+pub struct ProviderLedger {
     /// The calls, oldest first.
     pub calls: VecDeque<Call>,
     /// The links, oldest first.
@@ -25,7 +25,7 @@ pub struct Ledger {
     pub announcements: VecDeque<Announced>,
 }
 
-impl Ledger {
+impl ProviderLedger {
     /// Returns the calls of one operation.
     pub fn calls_of(&self, operation: Operation) -> impl Iterator<Item = &Call> {
         self.calls.iter().filter(move |call| call.operation == operation)
@@ -74,7 +74,7 @@ pub struct Call {
 pub struct UnknownLink;
 
 pub(super) struct ProviderState {
-    pub(super) ledger: Ledger,
+    pub(super) ledger: ProviderLedger,
     words: &'static Words,
     stages: Vec<String>,
     /// Entries of links' histories that are not announced yet: the positions of the link and of the entry.
@@ -85,7 +85,7 @@ pub(super) struct ProviderState {
 impl ProviderState {
     pub(super) fn new(words: &'static Words) -> Self {
         Self {
-            ledger: Ledger::default(),
+            ledger: ProviderLedger::default(),
             words,
             stages: words.stages.iter().map(ToString::to_string).collect(),
             entered: Vec::new(),

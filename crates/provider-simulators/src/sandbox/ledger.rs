@@ -18,7 +18,7 @@ const MAX_CALLS: usize = 200_000;
 
 /// Every call and every link, oldest first.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Ledger {
+pub struct SandboxLedger {
     /// The calls, oldest first.
     pub calls: VecDeque<Call>,
     /// The links, oldest first.
@@ -27,7 +27,7 @@ pub struct Ledger {
     pub announcements: VecDeque<Announced>,
 }
 
-impl Ledger {
+impl SandboxLedger {
     /// Returns the calls that create a link.
     pub fn creates(&self) -> impl Iterator<Item = &Call> {
         self.calls.iter().filter(|call| call.operation == Operation::Create)
@@ -95,7 +95,7 @@ pub(super) enum Opening {
 /// The ledger with its indexes.
 #[derive(Default)]
 pub(super) struct SandboxState {
-    pub(super) ledger: Ledger,
+    pub(super) ledger: SandboxLedger,
     pub(super) idempotency: Idempotency,
     pub(super) pay_after: Option<Duration>,
     /// Changes that are not announced yet.

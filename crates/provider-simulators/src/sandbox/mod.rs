@@ -43,7 +43,7 @@ mod request;
 mod signature;
 mod webhook;
 
-pub use ledger::{Call, Idempotency, Ledger};
+pub use ledger::{Call, Idempotency, SandboxLedger};
 pub use link::{Change, Failure, Link, LinkStatus};
 pub use receiver::{Received, Receiver};
 pub use request::{Amount, CreateRequest, Recipient};
@@ -139,12 +139,12 @@ impl Sandbox {
     }
 
     /// Returns every call and every link up to now.
-    pub fn ledger(&self) -> Ledger {
+    pub fn ledger(&self) -> SandboxLedger {
         self.shared.read(|state| state.ledger.clone())
     }
 
     /// Waits until the ledger satisfies a condition. The caller has to set a deadline.
-    pub async fn until(&self, wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
+    pub async fn until(&self, wanted: impl FnMut(&SandboxLedger) -> bool) -> SandboxLedger {
         self.shared.until(wanted).await
     }
 

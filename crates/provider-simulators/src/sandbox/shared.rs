@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::ledger::{Idempotency, Ledger, SandboxState};
+use super::ledger::{Idempotency, SandboxLedger, SandboxState};
 use super::link::{Failure, NewLink};
 use super::webhook;
 use crate::announce::{Announce, Announced, Announcer, Log};
@@ -143,7 +143,7 @@ impl Shared {
     }
 
     /// Waits until the ledger satisfies a condition, and returns it.
-    pub(super) async fn until(&self, mut wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
+    pub(super) async fn until(&self, mut wanted: impl FnMut(&SandboxLedger) -> bool) -> SandboxLedger {
         // It subscribes before the first check, so no change falls between check and wait.
         let mut changed = self.changed.subscribe();
         loop {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use provider_simulators::sandbox::{Ledger, Sandbox, Settings};
+use provider_simulators::sandbox::{Sandbox, SandboxLedger, Settings};
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ impl TestEnv {
         assert_eq!(answer.status, 201, "{}", answer.body);
     }
 
-    pub(crate) async fn until(&self, wanted: impl FnMut(&Ledger) -> bool) -> Ledger {
+    pub(crate) async fn until(&self, wanted: impl FnMut(&SandboxLedger) -> bool) -> SandboxLedger {
         tokio::time::timeout(DEADLINE, self.sandbox.until(wanted)).await.expect("the ledger as wanted")
     }
 }
