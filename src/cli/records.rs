@@ -104,7 +104,7 @@ fn record(audited: Audited) -> Record {
         amount: format!("{} {}", audited.amount_minor, audited.currency),
         state: audited.state,
         link_id: audited.connector_payout_id,
-        is_unknown: audited.in_doubt,
+        is_unknown: audited.is_unknown,
         leased: audited.leased,
         due: audited.due,
         calls: audited.calls,

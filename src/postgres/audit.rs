@@ -23,7 +23,7 @@ pub struct Audited {
     /// The provider's id of the payout, once it is known.
     pub connector_payout_id: Option<String>,
     /// Whether the outcome of a `create` call is unknown.
-    pub in_doubt: bool,
+    pub is_unknown: bool,
     /// Whether a worker has claimed it.
     pub leased: bool,
     /// Whether its `due_at` has passed.
@@ -236,7 +236,7 @@ impl Store {
             r#"
             SELECT
                 p.id, merchant_id, merchant_payout_id, amount_minor, currency, state, connector_payout_id,
-                in_doubt_since IS NOT NULL AS "in_doubt!", p.holder IS NOT NULL AS "leased!",
+                in_doubt_since IS NOT NULL AS "is_unknown!", p.holder IS NOT NULL AS "leased!",
                 p.due_at IS NOT NULL AS "due!", created_at,
                 CASE WHEN p.took_ms IS NULL THEN '{}' ELSE ARRAY['created'] END || ARRAY(
                     SELECT outcome FROM attempts a WHERE a.payout_link_id = p.id AND kind = 'create'
@@ -268,7 +268,7 @@ impl Store {
                 currency: row.currency,
                 state: row.state,
                 connector_payout_id: row.connector_payout_id,
-                in_doubt: row.in_doubt,
+                is_unknown: row.is_unknown,
                 leased: row.leased,
                 due: row.due,
                 created_at: row.created_at,

@@ -24,9 +24,9 @@ pub enum Kind {
     Invalid,
     Refused,
     Retried,
-    DoubtSameKey,
-    DoubtLookUp,
-    DoubtNever,
+    UnknownSameKey,
+    UnknownLookUp,
+    UnknownNever,
     /// No fault at all, at connectors where a repeat makes a second link.
     PlainLookUp,
     PlainNever,
@@ -36,15 +36,15 @@ pub enum Kind {
     Batch,
     /// At the simulator of a real provider; and where the answer is lost.
     Hyperswitch,
-    HyperswitchDoubt,
+    HyperswitchUnknown,
     Revolut,
-    RevolutDoubt,
+    RevolutUnknown,
     /// The link is not there yet when it is made.
     RevolutUnderway,
     RazorpayX,
-    RazorpayXDoubt,
+    RazorpayXUnknown,
     Xendit,
-    XenditDoubt,
+    XenditUnknown,
     /// The one permit of the connector is taken when the job comes: it is parked, and claimed later.
     FullLookUp,
     FullNever,
@@ -104,23 +104,23 @@ impl Kind {
         Self::Invalid,
         Self::Refused,
         Self::Retried,
-        Self::DoubtSameKey,
-        Self::DoubtLookUp,
-        Self::DoubtNever,
+        Self::UnknownSameKey,
+        Self::UnknownLookUp,
+        Self::UnknownNever,
         Self::PlainLookUp,
         Self::PlainNever,
         Self::Rpc,
         Self::WebhookFails,
         Self::Batch,
         Self::Hyperswitch,
-        Self::HyperswitchDoubt,
+        Self::HyperswitchUnknown,
         Self::Revolut,
-        Self::RevolutDoubt,
+        Self::RevolutUnknown,
         Self::RevolutUnderway,
         Self::RazorpayX,
-        Self::RazorpayXDoubt,
+        Self::RazorpayXUnknown,
         Self::Xendit,
-        Self::XenditDoubt,
+        Self::XenditUnknown,
         Self::FullLookUp,
         Self::FullNever,
         Self::PacedNever,
@@ -192,24 +192,24 @@ impl Kind {
     /// Where its connector is a real provider's.
     pub fn account(self) -> Option<&'static Account> {
         Some(match self {
-            Self::Hyperswitch | Self::HyperswitchDoubt => &accounts::HYPERSWITCH,
-            Self::Revolut | Self::RevolutDoubt | Self::RevolutUnderway => &accounts::REVOLUT,
-            Self::RazorpayX | Self::RazorpayXDoubt => &accounts::RAZORPAYX,
-            Self::Xendit | Self::XenditDoubt => &accounts::XENDIT,
+            Self::Hyperswitch | Self::HyperswitchUnknown => &accounts::HYPERSWITCH,
+            Self::Revolut | Self::RevolutUnknown | Self::RevolutUnderway => &accounts::REVOLUT,
+            Self::RazorpayX | Self::RazorpayXUnknown => &accounts::RAZORPAYX,
+            Self::Xendit | Self::XenditUnknown => &accounts::XENDIT,
             _ => return None,
         })
     }
 
     pub fn rule(self) -> Rule {
         match self {
-            Self::DoubtLookUp | Self::PlainLookUp | Self::FullLookUp => Rule::LookUp,
-            Self::DoubtNever
+            Self::UnknownLookUp | Self::PlainLookUp | Self::FullLookUp => Rule::LookUp,
+            Self::UnknownNever
             | Self::PlainNever
             | Self::FullNever
             | Self::PacedNever
             | Self::ResolvedByOperator => Rule::Never,
             // A repeat is refused there, and says no more.
-            Self::Xendit | Self::XenditDoubt => Rule::SameKey,
+            Self::Xendit | Self::XenditUnknown => Rule::SameKey,
             // However they take a repeat, they can be asked.
             _ if self.account().is_some() => Rule::LookUp,
             _ => Rule::SameKey,
@@ -232,7 +232,7 @@ impl Kind {
     }
 
     pub fn wants_webhook(self) -> bool {
-        !matches!(self, Self::Rpc | Self::Invalid | Self::DoubtSameKey)
+        !matches!(self, Self::Rpc | Self::Invalid | Self::UnknownSameKey)
     }
 
     /// Whether the rejected jobs name a reply queue that takes nothing.
@@ -250,14 +250,14 @@ impl Kind {
             Self::Refused => FaultRule::new(Fault::status(422)).always(),
             Self::RetriedByOperator => FaultRule::new(Fault::status(422)),
             Self::Retried => FaultRule::new(Fault::status_with_retry_after(503, "1")),
-            Self::DoubtSameKey
-            | Self::DoubtLookUp
-            | Self::DoubtNever
+            Self::UnknownSameKey
+            | Self::UnknownLookUp
+            | Self::UnknownNever
             | Self::ResolvedByOperator
-            | Self::HyperswitchDoubt
-            | Self::RevolutDoubt
-            | Self::RazorpayXDoubt
-            | Self::XenditDoubt => FaultRule::new(Fault::Reset).after_the_work(),
+            | Self::HyperswitchUnknown
+            | Self::RevolutUnknown
+            | Self::RazorpayXUnknown
+            | Self::XenditUnknown => FaultRule::new(Fault::Reset).after_the_work(),
             _ => return None,
         })
     }
@@ -266,7 +266,7 @@ impl Kind {
     pub fn stages(self) -> Option<&'static [&'static str]> {
         Some(match self {
             Self::RevolutUnderway => &["created", "awaiting", "active"],
-            Self::Revolut | Self::RevolutDoubt => &["active"],
+            Self::Revolut | Self::RevolutUnknown => &["active"],
             _ => return None,
         })
     }

@@ -103,8 +103,8 @@ fn a_cancelled_record_is_ended_only_before_its_first_call() {
             assert_eq!(step(&cancelled(after(outcome)), rule, SECOND), "call");
         }
         assert_eq!(step(&cancelled(after(Outcome::Created(link()))), rule, SECOND), "created");
-        let doubted = Progress { in_doubt_since: Some(start()), ..Progress::new(start()) };
-        assert_ne!(step(&cancelled(doubted), rule, SECOND), "cancelled");
+        let unknown = Progress { in_doubt_since: Some(start()), ..Progress::new(start()) };
+        assert_ne!(step(&cancelled(unknown), rule, SECOND), "cancelled");
     }
 }
 
