@@ -287,9 +287,9 @@ impl Metrics {
         self.sealing_key_seals.set(i64::try_from(seals).unwrap_or(i64::MAX));
     }
 
-    /// Counts a dead letter that was past its retention.
-    pub fn dead_letter_deleted(&self) {
-        self.dead_letters_deleted.inc();
+    /// Counts dead letters that were deleted after their retention.
+    pub fn dead_letters_deleted(&self, letters: usize) {
+        self.dead_letters_deleted.inc_by(letters as u64);
     }
 
     /// Counts a reply that its queue did not accept.

@@ -41,7 +41,7 @@ const KIND: Kind = Kind {
         if filter.states.is_empty() {
             filter.states = vec![Created, Failed, Unknown];
         }
-        filter.is_not_erased = true;
+        filter.excludes_erased = true;
         Ok(())
     },
 };

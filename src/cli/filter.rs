@@ -305,7 +305,7 @@ mod tests {
             is_retrying: true,
             is_overdue: true,
             is_unknown: true,
-            is_not_erased: false,
+            excludes_erased: false,
         };
         assert_eq!(filter.unwrap(), expected);
         assert_eq!(parse("", NOW).unwrap(), RecordFilter::default());

@@ -221,9 +221,11 @@ fn what_does_not_go_together_is_refused() {
 
 #[test]
 fn dead_letters_have_no_retention_where_reading_them_may_delete_them() {
-    let kept = EXAMPLE.replace("# dead_letters_days = 90", "dead_letters_days = 90");
-    let said =
-        problems(&kept.replace("letter_delivery_limit = 1000000000", "letter_delivery_limit = 0"), &[]);
+    let with_retention = EXAMPLE.replace("# dead_letters_days = 90", "dead_letters_days = 90");
+    let said = problems(
+        &with_retention.replace("letter_delivery_limit = 1000000000", "letter_delivery_limit = 0"),
+        &[],
+    );
     assert!(said.contains("retention.dead_letters_days needs broker.letter_delivery_limit"), "{said}");
 }
 

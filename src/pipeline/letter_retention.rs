@@ -86,16 +86,17 @@ impl LetterRetention {
         let LetterRetentionSettings { days, broker, .. } = &self.settings;
         let end = before(now, *days);
         let mut letters = Letters::open(broker, &broker.names.dead_queue).await?;
-        let (mut deleted, mut younger, mut oldest) = (0, 0, None);
+        let (mut deleted, mut younger, mut oldest) = (0_usize, 0, None);
         while younger < MAX_YOUNGER
             && !self.pipeline.is_stopping()
             && let Some(letter) = letters.next().await?
         {
             match letter.at() {
                 Some(at) if at < end => {
+                    // Before it is gone: no letter disappears without a line in the log.
+                    log(&letter);
                     letters.remove(&letter).await?;
                     deleted += 1;
-                    self.note(&letter);
                 }
                 // A letter without a time stays.
                 at => {
@@ -104,21 +105,22 @@ impl LetterRetention {
                 }
             }
         }
+        // RabbitMQ has carried out the removals once this returns.
         letters.give_back().await?;
+        self.pipeline.metrics.dead_letters_deleted(deleted);
         self.next_look = Some(next_look(now, oldest, *days));
         Ok(deleted)
     }
+}
 
-    fn note(&self, letter: &Letter) {
-        self.pipeline.metrics.dead_letter_deleted();
-        tracing::info!(
-            letter.id = letter.id(),
-            message.id = letter.message_id(),
-            merchant.id = letter.header("x-merchant-id"),
-            code = letter.header("x-rejected-code"),
-            "dead letter deleted, past its retention"
-        );
-    }
+fn log(letter: &Letter) {
+    tracing::info!(
+        letter.id = letter.id(),
+        message.id = letter.message_id(),
+        merchant.id = letter.header("x-merchant-id"),
+        code = letter.header("x-rejected-code"),
+        "deleting a dead letter that is past its retention"
+    );
 }
 
 /// Returns when the oldest letter that stayed is past its retention, within [`MAX_PAUSE`].

@@ -38,7 +38,7 @@ pub struct RecordFilter {
     /// Concluded as unknown, or open with an outcome that is unknown so far.
     pub is_unknown: bool,
     /// Records whose data is erased are left out.
-    pub is_not_erased: bool,
+    pub excludes_erased: bool,
 }
 
 /// A record that has been due for longer than this is overdue: a worker with a free permit claims it within seconds.
@@ -178,7 +178,7 @@ impl RecordFilter {
         if self.is_unknown {
             statement.push(" AND (state = 'unknown' OR state = 'open' AND in_doubt_since IS NOT NULL)");
         }
-        if self.is_not_erased {
+        if self.excludes_erased {
             statement.push(" AND erased_at IS NULL");
         }
     }

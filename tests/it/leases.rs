@@ -152,7 +152,9 @@ async fn a_webhook_that_nobody_woke_is_due_as_soon_as_its_wait_is_stored() {
     let env = TestEnv::new().await;
     let store = store(env.pool.clone());
     let [first, second] = two_webhooks(&env, &store).await;
-    let finished = "UPDATE events SET published_at = now(), webhook_state = 'delivered', webhook_due_at = NULL, holder = NULL, due_at = NULL WHERE id = $1";
+    let finished = "UPDATE events SET published_at = now(), webhook_state = 'delivered', webhook_due_at = NULL, holder = NULL,
+            due_at = NULL
+         WHERE id = $1";
     sqlx::query(finished).bind(first.id).execute(&env.pool).await.unwrap();
     assert!(store.delivered(&second, webhook(WebhookState::Pending, true)).await.unwrap());
     assert_is_due(&store, &second).await;

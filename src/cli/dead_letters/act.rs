@@ -95,7 +95,9 @@ pub(super) async fn run(
         note(format_args!("within the last hour {actor} ran {command}: {reason}"));
     }
     let Some(lock) = lock else {
-        return Err(ExitStatus::Refused.because("another operator is acting on letters now").into());
+        return Err(ExitStatus::Refused
+            .because("another operator, or a worker's retention, is acting on letters now")
+            .into());
     };
     let only = match acting.yes {
         true => None,

@@ -32,7 +32,9 @@ pub(in crate::cli) async fn delete_letters_of(
     payouts: &HashSet<Payout>,
 ) -> anyhow::Result<usize> {
     let Some(lock) = store.lock_acts("letters").await.context("database")? else {
-        return Err(ExitStatus::Refused.because("another operator is acting on letters now").into());
+        return Err(ExitStatus::Refused
+            .because("another operator, or a worker's retention, is acting on letters now")
+            .into());
     };
     let (mut deleted, mut interrupts) = (0, Interrupts::listen()?);
     for queue in [Queue::Jobs, Queue::Results] {
