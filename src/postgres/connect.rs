@@ -1,6 +1,10 @@
 //! Connects to PostgreSQL.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
@@ -15,7 +19,7 @@ use super::{
     error::StoreError,
     numbers::millis,
 };
-use crate::setting_url::DATABASE;
+use crate::{lock::lock, setting_url::DATABASE};
 
 /// How the database is reached.
 #[derive(Debug, Clone)]
@@ -133,13 +137,21 @@ pub(super) async fn pool(settings: &DatabaseSettings, access: Access) -> Result<
     if access == Access::Reads {
         return Ok(pool.connect_lazy_with(options));
     }
+    let writes = Arc::new(AcceptedWrites::default());
     Ok(pool
-        .before_acquire(|connection, found| {
-            // Tested when it is returned: a test before every statement would cost a round trip.
-            let is_fresh = found.idle_for < FRESH;
-            Box::pin(async move { Ok(is_fresh || is_there(connection).await?) })
+        .before_acquire({
+            let writes = writes.clone();
+            move |connection, found| {
+                let writes = writes.clone();
+                // Tested when it is returned: a test before every statement would cost a round trip.
+                let is_fresh = found.idle_for < FRESH;
+                Box::pin(async move { Ok(is_fresh || is_there(connection, &writes).await) })
+            }
         })
-        .after_release(|connection, _| Box::pin(is_there(connection)))
+        .after_release(move |connection, _| {
+            let writes = writes.clone();
+            Box::pin(async move { Ok(is_there(connection, &writes).await) })
+        })
         .connect_lazy_with(options))
 }
 
@@ -174,18 +186,37 @@ fn own_settings(settings: &DatabaseSettings, access: Access) -> String {
     all.map(|(name, value)| format!("SET {name} = '{value}';")).collect()
 }
 
+/// The last time that a session of a pool accepted writes. The question is a transaction of its own, so one session
+/// answers it for all, for as long as [`FRESH`]. After a session that accepts none, each one is asked.
+#[derive(Debug, Default)]
+struct AcceptedWrites(Mutex<Option<Instant>>);
+
+impl AcceptedWrites {
+    fn are_recent(&self) -> bool {
+        lock(&self.0).is_some_and(|last| last.elapsed() < FRESH)
+    }
+
+    fn record(&self, accepts_writes: bool) {
+        *lock(&self.0) = accepts_writes.then(Instant::now);
+    }
+}
+
 /// Tests whether the server still answers and accepts writes. A connection in the middle of a statement fails the
 /// test. A primary that was demoted answers and fails the test, so that the next connection may reach the new
 /// primary.
-async fn is_there(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+async fn is_there(connection: &mut PgConnection, writes: &AcceptedWrites) -> bool {
+    if writes.are_recent() {
+        return matches!(timeout(PING, connection.ping()).await, Ok(Ok(())));
+    }
     let asked = sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'");
-    let writable = timeout(PING, asked.fetch_one(connection)).await;
-    Ok(matches!(writable, Ok(Ok(true))))
+    let accepts_writes = matches!(timeout(PING, asked.fetch_one(connection)).await, Ok(Ok(true)));
+    writes.record(accepts_writes);
+    accepts_writes
 }
 
 const PING: Duration = Duration::from_secs(2);
 
-/// A connection that was used this recently is not tested.
+/// A connection that was used this recently is not tested before it is used again.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Awaits a statement's answer, a little longer than the server's own limit.

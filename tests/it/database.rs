@@ -256,4 +256,11 @@ async fn a_connection_that_takes_no_writes_any_more_is_replaced() {
     assert_ne!(before, after);
     let again: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
     assert_eq!(after, again);
+    // A session that accepted writes a moment ago is not asked each time, and is replaced all the same.
+    sqlx::query("SET default_transaction_read_only = on").execute(&pool).await.unwrap();
+    eventually("the session is replaced", async || {
+        let now: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
+        (now != after).then_some(())
+    })
+    .await;
 }
