@@ -55,6 +55,11 @@ fn a_webhook_that_nobody_wakes_is_never_delivered() {
 }
 
 #[test]
+fn a_webhook_woken_by_a_write_of_its_own_is_lost_to_a_crash() {
+    fails(FollowFlaw::NextWokenApart, Faults { changes: 1, crashes: 1, ..NONE }, "F10");
+}
+
+#[test]
 fn an_abandoned_webhook_that_wakes_no_other_blocks_it() {
     fails(FollowFlaw::AbandonedBlocks, Faults { changes: 1, abandons: 1, ..NONE }, "F10");
 }

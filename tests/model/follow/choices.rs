@@ -72,6 +72,7 @@ impl FollowProtocol {
                 }
             }
             Worker::Posted { .. } => steps.push(Step::Delivered(number)),
+            Worker::Waking { .. } => steps.push(Step::Wake(number)),
             Worker::Answering { .. } => {
                 steps.push(Step::Reply(number));
                 if lossy {

@@ -13,6 +13,8 @@ pub enum FollowFlaw {
     PreviousNotFirst,
     /// The worker that finishes the previous webhook does not wake the next one.
     NextNotWoken,
+    /// The next webhook is woken after the previous one is finished, by a write of its own.
+    NextWokenApart,
     /// The previous event's row does not name the next event.
     NextNotNamed,
     /// An abandoned webhook does not wake the next one.

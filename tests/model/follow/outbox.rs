@@ -74,13 +74,24 @@ impl FollowProtocol {
         let is_finished =
             !(event.is_pending || last_outcome == Posted::Abandoned && self.is(FollowFlaw::AbandonedBlocks));
         let next = event.next.filter(|_| is_finished && !self.is(FollowFlaw::NextNotWoken));
-        if let Some(next) = next.map(|next| &mut system.events[usize::from(next)])
-            && next.waits
-            && next.is_pending
-        {
-            next.waits = false;
-            if next.holder.is_none() {
-                next.due = Due::Now;
+        match next {
+            Some(next) if self.is(FollowFlaw::NextWokenApart) => {
+                system.workers[worker] = Worker::Waking { next };
+            }
+            Some(next) => system.wake(next),
+            None => {}
+        }
+    }
+}
+
+impl System {
+    /// Makes an event's webhook due that waited for the previous one.
+    pub fn wake(&mut self, event: u8) {
+        let event = &mut self.events[usize::from(event)];
+        if event.waits && event.is_pending {
+            event.waits = false;
+            if event.holder.is_none() {
+                event.due = Due::Now;
             }
         }
     }

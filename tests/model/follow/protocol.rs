@@ -71,8 +71,10 @@ pub enum Step {
     PostAnswerLost(usize),
     /// `src/webhooks/mod.rs::then`: no more attempts, or 410
     Abandon(usize),
-    /// `src/postgres/outbox.rs::delivered`, and `src/postgres/outbox.rs::wake` in its transaction
+    /// `src/postgres/outbox.rs::delivered`, whose statement also wakes the next webhook
     Delivered(usize),
+    /// Possible only if the next webhook is woken by a write of its own.
+    Wake(usize),
 
     /// `src/postgres/link_requests.rs::accept_link_request`
     Message,
@@ -168,6 +170,12 @@ impl Model for FollowProtocol {
                 self.post(system, step);
             }
             Step::Delivered(worker) => self.delivered(system, worker),
+            Step::Wake(worker) => {
+                if let Worker::Waking { next } = system.workers[worker] {
+                    system.wake(next);
+                }
+                system.workers[worker] = Worker::Idle;
+            }
             Step::Message => self.accept_message(system),
             Step::Command => self.command(system),
             Step::CarryOut => self.carry_out_requests(system),

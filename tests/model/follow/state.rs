@@ -197,6 +197,10 @@ pub enum Worker {
         waits: bool,
         last_outcome: Posted,
     },
+    /// Possible only if the next webhook is woken by a write of its own.
+    Waking {
+        next: u8,
+    },
     /// Is about to answer a request, or to delete it after the answer.
     Answering {
         request: u8,
@@ -383,7 +387,7 @@ impl Worker {
 
     fn claim_mut(&mut self) -> Option<&mut ClaimId> {
         match self {
-            Self::Idle => None,
+            Self::Idle | Self::Waking { .. } => None,
             Self::Asking { claim, .. }
             | Self::Answered { claim, .. }
             | Self::Cancelling { claim, .. }
