@@ -1,24 +1,35 @@
-//! Acts as an operator: cancels links, redelivers webhooks and looks up statuses by the command line, at random.
+//! Acts as an operator by the command line, at random: cancels links, redelivers webhooks, looks up statuses, retries
+//! failed records, and resolves unknown ones as the provider's ledger says.
 
 use std::{
+    collections::BTreeMap,
     process::{Command, Stdio},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::watch, time::sleep};
 
-use crate::{random::Random, services, test_env::TestEnv, workers::WORKERS};
+use crate::{
+    connectors::{Provider, references},
+    random::Random,
+    services,
+    test_env::TestEnv,
+    workers::WORKERS,
+};
 
 /// The pause between two commands.
 const PAUSE: Duration = Duration::from_secs(2);
+/// An operator resolves a record that has been unknown for so long: a call that was on its way has arrived by then.
+const SETTLED: Duration = Duration::from_secs(45);
 /// The random stream of this part.
 const STREAM: u64 = 0x0009_E247;
 
 #[derive(Default)]
 pub struct Operators {
-    /// Commands that succeeded, and commands that failed because the database was away or the link was claimed.
-    counts: std::sync::Mutex<(u64, u64)>,
+    /// How many runs of each command succeeded, and how many failed: the database was away, or the record's state
+    /// refused the command.
+    counts: std::sync::Mutex<BTreeMap<String, (u64, u64)>>,
     stop: watch::Sender<bool>,
 }
 
@@ -27,17 +38,11 @@ impl Operators {
     pub async fn act(env: Arc<TestEnv>) {
         let (mut random, mut stop) = (Random::new(env.seed, STREAM), env.operators.stop.subscribe());
         while !*stop.borrow() {
-            let keys: Vec<String> = env.upstream.inbox.lock().unwrap().concluded.keys().cloned().collect();
-            if !keys.is_empty() {
-                let key = keys[random.index(keys.len())].clone();
-                let arguments: &[&str] = match random.between(0, 4) {
-                    0 | 1 => &["cancel", "--timeout-seconds", "3", "--reason", "chaos"],
-                    2 => &["webhooks", "redeliver", "--yes", "--reason", "chaos"],
-                    _ => &["look-up", "--reason", "chaos"],
-                };
-                let acted = services::run(env.command(&key, arguments, random.index(WORKERS))).await;
+            if let Some((key, arguments)) = order(&env, &mut random) {
+                let acted = services::run(env.command(&key, &arguments, random.index(WORKERS))).await;
                 let mut counts = env.operators.counts.lock().unwrap();
-                if acted.is_ok() { counts.0 += 1 } else { counts.1 += 1 }
+                let (succeeded, failed) = counts.entry(arguments[0].clone()).or_default();
+                if acted.is_ok() { *succeeded += 1 } else { *failed += 1 }
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}
@@ -50,18 +55,77 @@ impl Operators {
         self.stop.send_replace(true);
     }
 
-    pub fn counts(&self) -> Vec<(&'static str, u64)> {
-        let (succeeded, failed) = *self.counts.lock().unwrap();
-        vec![("operator commands that succeeded", succeeded), ("… that failed", failed)]
+    pub fn counts(&self) -> (u64, u64, String) {
+        let counts = self.counts.lock().unwrap();
+        let (succeeded, failed) = counts.values().fold((0, 0), |all, of| (all.0 + of.0, all.1 + of.1));
+        let each =
+            counts.iter().map(|(command, (succeeded, failed))| format!("{command} {succeeded} + {failed}"));
+        (succeeded, failed, each.collect::<Vec<_>>().join(", "))
     }
+}
+
+/// Chooses a command and a record for it. Returns `None` if no record fits.
+fn order(env: &TestEnv, random: &mut Random) -> Option<(String, Vec<String>)> {
+    let command = random.between(0, 6);
+    let is_fit = |newest: &str, since: &Instant| match command {
+        0 => newest == "payout_link.failed",
+        1 => newest == "payout_link.pending" && since.elapsed() > SETTLED,
+        _ => true,
+    };
+    let mut keys: Vec<String> = {
+        let inbox = env.upstream.inbox.lock().unwrap();
+        let concluded = inbox.concluded.iter();
+        concluded
+            .filter(|(key, since)| is_fit(&inbox.newest[*key].1, since))
+            .map(|(key, _)| key.clone())
+            .collect()
+    };
+    if keys.is_empty() {
+        return None;
+    }
+    let key = keys.swap_remove(random.index(keys.len()));
+    let arguments = match command {
+        0 => line(&["retry", "--yes"]),
+        1 => finding(env, &key),
+        2 | 3 => line(&["cancel", "--timeout-seconds", "3"]),
+        4 => line(&["webhooks", "redeliver", "--yes"]),
+        _ => line(&["look-up"]),
+    };
+    Some((key, arguments))
+}
+
+fn line(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Resolves a record as its provider's ledger says.
+fn finding(env: &TestEnv, key: &str) -> Vec<String> {
+    let (merchant_id, id) = parts(key);
+    let theirs: Vec<String> = references(merchant_id, id).collect();
+    let mut links = env.providers.iter().flat_map(|provider: &Provider| provider.links(|_| None));
+    match links.find(|link| theirs.contains(&link.key)) {
+        Some(link) => {
+            let mut words = vec!["resolve".to_owned(), "--force".to_owned(), "--created".to_owned(), link.id];
+            words.extend(link.url.into_iter().flat_map(|url| ["--url".to_owned(), url]));
+            words
+        }
+        None => line(&["resolve", "--not-created"]),
+    }
+}
+
+fn parts(key: &str) -> (&str, &str) {
+    key.rsplit_once('/').unwrap_or(("", key))
 }
 
 impl TestEnv {
     /// Builds a command about a record, which uses a worker's connection to PostgreSQL.
-    fn command(&self, key: &str, arguments: &[&str], worker: usize) -> Command {
-        let (merchant_id, id) = key.rsplit_once('/').unwrap_or(("", key));
+    fn command(&self, key: &str, arguments: &[String], worker: usize) -> Command {
+        let (merchant_id, id) = parts(key);
         let mut command = self.fleet.command(worker);
-        command.args(arguments).args([id, "--merchant", merchant_id]).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .args(["--reason", "chaos", id, "--merchant", merchant_id])
+            .stdin(Stdio::null());
         command
     }
 }

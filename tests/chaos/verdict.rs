@@ -309,7 +309,12 @@ fn repeats(env: &TestEnv, history: &History) -> Vec<(&'static str, u64)> {
         ("answers after the end of their lease", late as u64),
     ];
     repeats.extend(Announcements::counts(env));
-    repeats.extend(env.operators.counts());
+    let (succeeded, failed, each) = env.operators.counts();
+    repeats.extend([
+        ("operators' commands that succeeded", succeeded),
+        ("… that failed or were refused", failed),
+    ]);
+    println!("operators' commands, succeeded and failed: {each}");
     repeats
 }
 
