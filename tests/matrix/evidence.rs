@@ -20,7 +20,7 @@ use crate::{
     support::{self, TestEnv},
 };
 
-/// Between two looks at a condition.
+/// The pause between two checks of a condition.
 pub const GLANCE: Duration = Duration::from_millis(40);
 pub const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -31,9 +31,9 @@ pub struct Run<'a> {
     pub planned_jobs: Vec<PlannedJob>,
     pub replies: Arc<Mutex<Vec<support::ReceivedMessage>>>,
     pub before: Vec<Record>,
-    /// Jobs found in the queue when all workers had stopped.
+    /// The number of jobs in the queue after all workers stopped.
     pub waiting: u32,
-    /// Changes of the link that have to be announced by now.
+    /// Changes of the link that must be announced by now.
     pub announced: usize,
     /// The reply queue of the message that cancels the link, and the answers in it.
     pub cancel: Option<(String, Arc<Mutex<Vec<support::ReceivedMessage>>>)>,
@@ -62,7 +62,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Leases of dead workers have run out: written, not waited for.
+    /// Ends the leases of killed workers in the database, without waiting for their time.
     pub async fn lapse(&self) {
         for table in ["payout_links", "events"] {
             let lapse =
@@ -73,8 +73,8 @@ impl<'a> Run<'a> {
         sqlx::query(asked).execute(&self.env.pool).await.unwrap();
     }
 
-    /// Waits until nothing is left to do and every message has arrived. Returns whether that came in time; the checker says
-    /// what is missing.
+    /// Waits until no work is left and every message has arrived. Returns whether that happened before the deadline. The
+    /// checker reports missing messages.
     pub async fn settled(&self, refusals: usize) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -86,7 +86,7 @@ impl<'a> Run<'a> {
         false
     }
 
-    /// Until so many messages were heard.
+    /// Waits until this number of messages was received.
     pub async fn hears(&self, count: usize) {
         let deadline = Instant::now() + PATIENCE;
         while self.heard().len() < count && Instant::now() < deadline {
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Of this run's keys, at their provider.
+    /// Returns the links of this run's keys at their provider.
     fn links(&self) -> Vec<Link> {
         let keys: BTreeMap<String, &str> =
             self.keys().into_iter().map(|key| (self.kind.reference(key), key)).collect();
@@ -251,7 +251,7 @@ impl<'a> Run<'a> {
         .collect()
     }
 
-    /// Records whose outcome is called unknown and of which no call was ever begun.
+    /// Returns a violation for each record that is unknown although no call of it began.
     pub async fn unknown_and_uncalled(&self) -> Vec<Violation> {
         let keys: Vec<&str> = self.keys().into_iter().collect();
         let uncalled = "SELECT merchant_payout_id FROM payout_links
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
         self.planned_jobs.iter().map(|planned| planned.key.as_str()).collect()
     }
 
-    /// Of this run's keys, with their events.
+    /// Returns the records of this run's keys, with their events.
     pub async fn records(&self) -> Vec<Record> {
         let keys: Vec<&str> = self.keys().into_iter().collect();
         let rows = sqlx::query(

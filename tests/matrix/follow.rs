@@ -1,4 +1,4 @@
-//! The kinds whose link changes after its creation: what happens to the link, and what has to be announced of it.
+//! The kinds whose link changes after its creation: the changes, and the events that must announce them.
 
 use std::time::Duration;
 
@@ -18,25 +18,25 @@ use crate::{
 /// Authenticates the sandbox's webhooks.
 pub const SECRET: &str = "matrix-inbound-secret";
 
-/// The changes that a link goes through in a run.
+/// The changes of a link in a run.
 pub struct Course {
-    /// Changes that are announced before anything counts.
+    /// Changes that are announced before chunks are counted.
     before: &'static [LinkChange],
     change: Change,
-    /// The events after the first one, in their order.
+    /// The events after the first one, in order.
     pub announced: &'static [&'static str],
 }
 
 enum Change {
-    /// The provider is silent about it: the worker finds it by asking.
+    /// The provider announces nothing, and the worker finds the change by asking.
     Silent(LinkChange),
-    /// Two changes, each announced by a webhook of the provider, which is repeated until it is accepted.
+    /// Two changes. The provider announces each by a webhook, and repeats it until it is accepted.
     Announced(LinkChange, LinkChange),
-    /// The link ends, and the worker finds it by asking.
+    /// The link expires, and the worker finds that by asking.
     End,
     /// A message cancels the link.
     Message,
-    /// An operator's command.
+    /// An operator runs a command.
     Command(&'static str),
 }
 
@@ -72,7 +72,7 @@ impl Kind {
 }
 
 impl Run<'_> {
-    /// Changes the link as far as nothing counts yet, and waits until that is announced.
+    /// Makes the changes before chunks are counted, and waits until they are announced.
     pub async fn prepare(&mut self, id: &str) {
         let Some(course) = self.kind.course() else { return };
         let (link, provider) = (idempotency_key("", id), &self.env.provider);
@@ -96,7 +96,7 @@ impl Run<'_> {
         }
     }
 
-    /// Makes happen what counts.
+    /// Makes the changes while chunks are counted.
     pub async fn change(&mut self, id: &str, proxies: &Proxies) {
         let Some(course) = self.kind.course() else { return };
         let (link, provider) = (idempotency_key("", id), &self.env.provider);
@@ -120,7 +120,7 @@ impl Run<'_> {
             }
             Change::Command(command) => {
                 if let Some(first) = self.planned_jobs.first_mut().filter(|first| !first.is_valid) {
-                    // The command corrects it.
+                    // The command corrects the message.
                     (first.is_valid, first.fingerprint) = (true, "1250 EUR".to_owned());
                     self.corrected = Some(first.message_id.clone());
                 }
@@ -136,14 +136,14 @@ impl Run<'_> {
         }
     }
 
-    /// Makes the links due to be asked about: their hour is not waited for.
+    /// Makes the links due to be asked about, without waiting for their time.
     async fn ask_now(&self) {
         let due = "UPDATE payout_links SET follow_due_at = now()
              WHERE merchant_payout_id = ANY($1) AND follow_due_at IS NOT NULL AND follow_holder IS NULL";
         sqlx::query(due).bind(self.names()).execute(&self.env.pool).await.unwrap();
     }
 
-    /// Whether the link's changes so far are announced, each webhook is delivered, and the cancel is answered.
+    /// Returns whether the link's changes so far are announced, each webhook is delivered, and the cancel is answered.
     pub async fn is_announced(&self) -> bool {
         let Some(course) = self.kind.course() else { return true };
         let is_answered = match &self.cancel {
@@ -168,7 +168,7 @@ impl Run<'_> {
             && self.held_follows().await == 0
     }
 
-    /// Records of the run that somebody asks about.
+    /// Returns the number of links in the run that a worker asks about.
     pub async fn held_follows(&self) -> i64 {
         let held = "SELECT count(*) FROM payout_links
              WHERE follow_holder IS NOT NULL AND merchant_payout_id = ANY($1)";

@@ -5,7 +5,7 @@ pub use history_checker::{
     Record, RecordedAct, Rule, Violation, Webhook,
 };
 
-/// Posts of the schedule, the first included.
+/// The number of attempts of a webhook, with the first one.
 const TRIES: u32 = 4;
 
 pub fn check(history: &History) -> Vec<Violation> {

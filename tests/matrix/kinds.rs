@@ -1,4 +1,4 @@
-//! The kinds of job whose every moment is gone through.
+//! The kinds of job that the matrix tests.
 
 use payout_link_worker::domain::{Money, idempotency_key};
 use provider_simulators::sandbox::{Fault, FaultRule};
@@ -15,11 +15,11 @@ pub enum Kind {
     Plain,
     /// The same request twice at once.
     Duplicate,
-    /// The same request again after the end.
+    /// The same request again after its conclusion.
     Repeated,
-    /// Another request under the key after the end.
+    /// Another request under the same key after the conclusion.
     Conflicting,
-    /// Two requests under one key at once.
+    /// Two different requests under one key at once.
     Rivals,
     Invalid,
     Refused,
@@ -27,34 +27,34 @@ pub enum Kind {
     UnknownSameKey,
     UnknownLookUp,
     UnknownNever,
-    /// No fault at all, at connectors where a repeat makes a second link.
+    /// No fault at the provider, at connectors where a repeat creates a second link.
     PlainLookUp,
     PlainNever,
     Rpc,
     WebhookFails,
-    /// Several at once.
+    /// Several jobs at once.
     Batch,
-    /// At the simulator of a real provider; and where the answer is lost.
+    /// At the simulator of a real provider; with `Unknown`, its answer is lost.
     Hyperswitch,
     HyperswitchUnknown,
     Revolut,
     RevolutUnknown,
-    /// The link is not there yet when it is made.
+    /// The provider creates the link some time after its answer.
     RevolutUnderway,
     RazorpayX,
     RazorpayXUnknown,
     Xendit,
     XenditUnknown,
-    /// The one permit of the connector is taken when the job comes: it is parked, and claimed later.
+    /// The only permit of the connector is in use when the job arrives. The job is parked, and claimed later.
     FullLookUp,
     FullNever,
-    /// The rate limit has let through what it may when the job comes.
+    /// The rate limit is reached when the job arrives.
     PacedNever,
     /// One job in flight, and two deliveries from the broker.
     Narrow,
-    /// The one permit for webhooks is taken by a merchant that hangs.
+    /// A merchant that does not answer has the only permit for webhooks.
     MerchantHangs,
-    /// As many rejected jobs as the worker takes at once name a reply queue that is full.
+    /// As many rejected jobs as the worker processes at once name a full reply queue.
     FullReplies,
     /// The link is claimed and paid, and the provider announces both.
     ClaimAnnounced,
@@ -63,19 +63,19 @@ pub enum Kind {
     CancelledByMessage,
     Expired,
     Reversed,
-    /// An operator has a failed record tried again.
+    /// An operator retries a failed record.
     RetriedByOperator,
-    /// An operator ends an unknown record as created.
+    /// An operator resolves an unknown record as created.
     ResolvedByOperator,
     /// An operator cancels a link.
     CancelledByOperator,
     /// An operator corrects a dead letter and requeues it.
     RequeuedByOperator,
-    /// An operator has the two webhooks of a record delivered again.
+    /// An operator redelivers the two webhooks of a record.
     RedeliveredByOperator,
 }
 
-/// A job and what is known of it.
+/// A job, and the facts that the checker needs.
 pub struct PlannedJob {
     pub job: Job,
     pub key: String,
@@ -139,17 +139,17 @@ impl Kind {
         Self::RedeliveredByOperator,
     ];
 
-    /// Whether something is full when the job comes.
+    /// Returns whether something is full when the job arrives.
     pub fn is_saturated(self) -> bool {
         !self.settings().is_empty() && self.course().is_none()
     }
 
-    /// Whether a run takes longer than that of a single job.
+    /// Returns whether a run takes longer than that of a single job.
     pub fn is_long(self) -> bool {
         !self.settings().is_empty()
     }
 
-    /// The settings of a worker that make it full, or ask about links more often.
+    /// Returns settings of the worker that limit it, or make it ask about links more often.
     pub fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::FullLookUp => &[("PAYOUT_LINK__CONNECTORS__ASKED__CALLS__CONCURRENCY", "1")],
@@ -160,7 +160,7 @@ impl Kind {
                 &[("PAYOUT_LINK__WORKER__JOBS_IN_FLIGHT", "1"), ("PAYOUT_LINK__BROKER__PREFETCH", "2")]
             }
             Self::MerchantHangs => &[("PAYOUT_LINK__WEBHOOKS__CONCURRENCY", "1")],
-            // A question that was not answered is repeated after this time.
+            // A question without an answer is repeated after this time.
             _ if self.course().is_some() => {
                 &[("PAYOUT_LINK__CONNECTORS__SANDBOX__FOLLOW__MIN_INTERVAL_SECONDS", "5")]
             }
@@ -168,7 +168,7 @@ impl Kind {
         }
     }
 
-    /// The jobs that come before it and fill what is full.
+    /// Returns the ids of the jobs that fill what is full.
     pub fn ahead(self, id: &str) -> Vec<String> {
         let count = match self {
             Self::FullLookUp | Self::FullNever | Self::Narrow | Self::MerchantHangs => 1,
@@ -189,7 +189,7 @@ impl Kind {
         (self == Self::MerchantHangs).then(|| FaultRule::new(Fault::Silence))
     }
 
-    /// Where its connector is a real provider's.
+    /// Returns the account, if its connector belongs to a real provider.
     pub fn account(self) -> Option<&'static Account> {
         Some(match self {
             Self::Hyperswitch | Self::HyperswitchUnknown => &accounts::HYPERSWITCH,
@@ -208,9 +208,9 @@ impl Kind {
             | Self::FullNever
             | Self::PacedNever
             | Self::ResolvedByOperator => Rule::Never,
-            // A repeat is refused there, and says no more.
+            // This provider refuses a repeat, and returns nothing about the link.
             Self::Xendit | Self::XenditUnknown => Rule::SameKey,
-            // However they take a repeat, they can be asked.
+            // These providers can be asked, whatever they do with a repeat.
             _ if self.account().is_some() => Rule::LookUp,
             _ => Rule::SameKey,
         }
@@ -235,7 +235,7 @@ impl Kind {
         !matches!(self, Self::Rpc | Self::Invalid | Self::UnknownSameKey)
     }
 
-    /// Whether the rejected jobs name a reply queue that takes nothing.
+    /// Returns whether the rejected jobs name a full reply queue.
     pub fn replies_are_refused(self) -> bool {
         self == Self::FullReplies
     }
@@ -275,7 +275,7 @@ impl Kind {
         (self == Self::WebhookFails).then(|| FaultRule::new(Fault::status(503)))
     }
 
-    /// The job that is published and finished before anything counts.
+    /// Returns the job that is published and finished before chunks are counted.
     pub fn first(self, id: &str, webhook: &Value) -> Option<PlannedJob> {
         let has_first = matches!(self, Self::Repeated | Self::Conflicting) || self.course().is_some();
         has_first.then(|| match self {
@@ -286,12 +286,12 @@ impl Kind {
         })
     }
 
-    /// Whether that job is rejected.
+    /// Returns whether that job is rejected.
     pub fn first_is_rejected(self) -> bool {
         self == Self::RequeuedByOperator
     }
 
-    /// The message that is published when it counts.
+    /// Returns the jobs that are published while chunks are counted.
     pub fn planned_jobs(self, id: &str, webhook: &Value) -> Vec<PlannedJob> {
         let planned = |message: &str, amount| self.planned(id, message, amount, webhook);
         match self {
@@ -317,12 +317,12 @@ impl Kind {
         }
     }
 
-    /// The job that is published to see whether a worker works still.
+    /// Returns the job that shows whether a worker still works.
     pub fn after(self, id: &str, webhook: &Value) -> PlannedJob {
         self.planned(&format!("{id}-after"), "after", 1250, webhook)
     }
 
-    /// Jobs that end among the dead letters.
+    /// Returns the number of jobs that become dead letters.
     pub fn refusals(self) -> usize {
         match self {
             Self::FullReplies => 2,
@@ -354,7 +354,7 @@ impl Kind {
     }
 }
 
-/// `1250 EUR`, as the checker has it.
+/// Formats an amount for the checker: `1250 EUR`.
 pub fn in_words(money: Money) -> String {
     format!("{} {}", money.minor_units(), money.currency.as_str())
 }

@@ -1,12 +1,12 @@
-//! Every moment at which something can break, gone through from outside: proxies count what passes between the real
-//! binary and its services, and at the k-th chunk kill it, tell it to stop, reset the connection or let it fall
-//! silent; a checker looks at what becomes of the jobs. The matrix finds its own size: k goes up until the jobs run
-//! through unharmed.
+//! The crash-point matrix: a fault at every chunk of bytes between a worker and its services. Proxies count the chunks of
+//! the real binary. At the k-th chunk they kill the worker, ask it to stop, reset the connection, or let it fall silent. The
+//! history checker then judges the jobs. The complete matrix increases k until the jobs finish before the fault.
 //!
-//! A sample runs with the other tests, chosen by a seed that is printed; `scripts/crash-matrix` runs them all.
+//! A sample runs with the other tests, chosen by a seed that is printed. `scripts/crash-matrix` runs all points.
 //!
-//! `MATRIX`: `all`, or how many points. `MATRIX_SEED`: which. `MATRIX_KIND`, `MATRIX_MODE`, `MATRIX_SERVICE`,
-//! `MATRIX_CHUNK`: only those.
+//! Environment variables: `MATRIX` is `all` or a number of points, and `MATRIX_SEED` chooses them. `MATRIX_KIND`,
+//! `MATRIX_MODE`, `MATRIX_SERVICE` and `MATRIX_CHUNK` select points. `MATRIX_ENVIRONMENTS` is the number of test environments
+//! side by side.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -17,6 +17,7 @@ mod evidence;
 mod follow;
 mod history;
 mod kinds;
+mod moments;
 mod operator;
 mod plan;
 mod point;
@@ -35,7 +36,7 @@ use kinds::Kind;
 use plan::Point;
 use point::Outcome;
 
-/// Test environments side by side, unless `MATRIX_WORLDS` says otherwise.
+/// The number of test environments side by side, without `MATRIX_ENVIRONMENTS`.
 const LANES: usize = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -45,14 +46,14 @@ async fn nothing_is_lost_or_made_twice_whatever_breaks() {
     let seed = setting("MATRIX_SEED").unwrap_or_else(seed);
     let kinds = Kind::ALL.into_iter().filter(|kind| is_wanted("MATRIX_KIND", kind));
 
-    // Each kind without a blow first: how long it is, and that it is as it should be.
+    // First each kind without a fault: it has no violation, and its chunks are the points.
     let mut unharmed = all(kinds.map(|kind| (kind, None)).collect(), lanes, false).await;
     unharmed.sort_by_key(|outcome| outcome.kind);
     let mut points = plan::points(&unharmed, seed);
     points.retain(|point| {
         is_wanted("MATRIX_MODE", &point.mode)
             && is_wanted("MATRIX_SERVICE", &point.service)
-            && is_wanted("MATRIX_CHUNK", &point.first.chunk)
+            && is_wanted("MATRIX_CHUNK", &point.first.number)
     });
     let (count, is_all) = (points.len(), std::env::var("MATRIX").is_ok_and(|wanted| wanted == "all"));
     let chosen = if is_all { points } else { plan::sample(points, setting("MATRIX"), seed) };
@@ -80,19 +81,19 @@ fn seed() -> usize {
 
 type Task = (Kind, Option<Point>);
 
-/// Runs them side by side, a test environment a lane. Where it goes on, each kind does so beyond its known length until its
-/// jobs run through.
+/// Runs tasks side by side, each lane with its own test environment. With `goes_on`, a kind continues beyond its known chunks
+/// until its jobs finish before the fault.
 async fn all(tasks: VecDeque<Task>, lanes: usize, goes_on: bool) -> Vec<Outcome> {
     let mut last = BTreeMap::new();
     for (_, point) in &tasks {
         let Some(point) = point else { continue };
         let last: &mut usize = last.entry((point.kind, point.mode, point.service)).or_default();
-        *last = point.first.chunk.max(*last);
+        *last = point.first.number.max(*last);
     }
     let goes_on = move |point: &Point| {
         goes_on
             && !point.mode.is_pair()
-            && point.first.chunk >= last[&(point.kind, point.mode, point.service)]
+            && point.first.number >= last[&(point.kind, point.mode, point.service)]
     };
     let goes_on = Arc::new(goes_on);
     let (tasks, outcomes) = (Arc::new(Mutex::new(tasks)), Arc::new(Mutex::new(Vec::new())));
@@ -107,7 +108,7 @@ async fn all(tasks: VecDeque<Task>, lanes: usize, goes_on: bool) -> Vec<Outcome>
                 if let Some(failure) = failure(&outcome) {
                     println!("{failure}");
                 }
-                if let Some(point) = point.filter(|point| goes_on(point) && !outcome.struck.is_empty()) {
+                if let Some(point) = point.filter(|point| goes_on(point) && !outcome.injected.is_empty()) {
                     tasks.lock().unwrap().push_back((kind, Some(point.further())));
                 }
                 let mut outcomes = outcomes.lock().unwrap();
@@ -128,8 +129,8 @@ fn failure(outcome: &Outcome) -> Option<String> {
     if outcome.violations.is_empty() {
         return None;
     }
-    let blows: Vec<String> = outcome.struck.iter().map(|struck| struck.in_words()).collect();
-    let place = if blows.is_empty() { "unharmed".into() } else { blows.join(", then ") };
+    let faults: Vec<String> = outcome.injected.iter().map(|injected| injected.in_words()).collect();
+    let place = if faults.is_empty() { "unharmed".into() } else { faults.join(", then ") };
     let violations =
         outcome.violations.iter().map(|found| format!("\n    {}: {}", found.rule, found.evidence));
     Some(format!("{:?}, {place}:{}", outcome.kind, violations.collect::<String>()))

@@ -1,4 +1,4 @@
-//! An operator's command in a run: it speaks to the servers through the proxies, and is run again if it fails.
+//! Runs an operator's command through the proxies, and again if it fails.
 
 use std::time::Instant;
 
@@ -19,16 +19,16 @@ const NOTHING_FOUND: i32 = 4;
 const REFUSED: i32 = 5;
 
 pub struct Operator {
-    /// As the act is recorded.
+    /// The command, as its act is recorded.
     command: &'static str,
-    /// The key of the record that it acts on.
+    /// The key of its record.
     key: String,
     arguments: Vec<String>,
     settings: Vec<(&'static str, String)>,
     is_running: bool,
-    /// How each run ended; `None`: by a signal.
+    /// The exit status of each run; `None`: ended by a signal.
     runs: Vec<Option<i32>>,
-    /// Webhooks of the record that arrived before it.
+    /// The number of webhooks of the record that arrived before the command.
     posts_before: usize,
 }
 
@@ -46,7 +46,7 @@ impl Kind {
 }
 
 impl Run<'_> {
-    /// Starts the command on the record.
+    /// Starts the command.
     pub fn operate(
         &mut self,
         proxies: &Proxies,
@@ -91,7 +91,7 @@ impl Run<'_> {
         operator.is_running = true;
     }
 
-    /// Runs the command until it is carried out, as an operator does.
+    /// Runs the command until it is done, as an operator does.
     pub async fn operated(&mut self, proxies: &Proxies) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -103,14 +103,14 @@ impl Run<'_> {
             } else if Instant::now() > deadline || self.is_carried_out().await {
                 return;
             } else {
-                // The servers notice that the connections of a dead one have ended.
+                // The servers notice that the connections of a killed command have ended.
                 tokio::time::sleep(GLANCE).await;
                 self.run_command(proxies);
             }
         }
     }
 
-    /// Whether the last run did it, or found it done, and no dead letter is left.
+    /// Returns whether the last run succeeded or found the command done, and no dead letter is left.
     async fn is_carried_out(&self) -> bool {
         let Some(operator) = &self.operator else { return true };
         let is_done = match operator.runs.last() {
@@ -124,8 +124,8 @@ impl Run<'_> {
         is_done && (self.env.ready(&self.env.names.dead_queue).await == 0)
     }
 
-    /// Returns a violation if the command was never carried out. A run of it may fail although nothing struck it: the
-    /// database's timeouts are short.
+    /// Returns a violation if the command never succeeded. A run may fail without an injected fault, because the database's
+    /// timeouts are short.
     pub async fn not_carried_out(&self) -> Vec<Violation> {
         let Some(operator) = &self.operator else { return Vec::new() };
         if self.is_carried_out().await {
@@ -145,7 +145,7 @@ impl Run<'_> {
         operator.runs.iter().map(run).collect()
     }
 
-    /// A dead letter's act is of no record: there was none.
+    /// A dead letter's act belongs to no record.
     pub async fn recorded_acts(&self) -> Vec<RecordedAct> {
         let acts = "SELECT coalesce(p.merchant_payout_id, a.details->>'merchant_payout_id'), a.command,
                 CASE WHEN a.command = 'webhooks redeliver' THEN a.details->>'event' END
@@ -156,7 +156,7 @@ impl Run<'_> {
         acts.into_iter().map(|(key, command, event_id)| RecordedAct { key, command, event_id }).collect()
     }
 
-    /// Whether the webhook that arrived as the `number`-th of the record, counted from 0, is one that was delivered again.
+    /// Returns whether the record's webhook with this number (in the order of arrival, from 0) was delivered again.
     pub fn is_redelivery(&self, key: &str, number: usize) -> bool {
         self.kind == Kind::RedeliveredByOperator
             && self

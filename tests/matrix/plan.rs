@@ -1,15 +1,15 @@
-//! Which points there are, and which of them are gone through.
+//! Plans the points of a run.
 
 use std::collections::BTreeMap;
 
 use crate::{
     kinds::Kind,
+    moments,
     point::Outcome,
-    proxy::{Blow, Cut, Hit, Service},
-    words::PING,
+    proxy::{Fault, Service, Trigger},
 };
 
-/// How a worker, or one of its connections, is struck.
+/// The faults of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     KilledBefore,
@@ -17,7 +17,7 @@ pub enum Mode {
     Reset,
     Silence,
     Stopped,
-    /// The one that comes after the first is killed as well.
+    /// The worker after the killed one is killed too.
     KilledTwice,
     StoppedAndKilled,
 }
@@ -33,13 +33,13 @@ impl Mode {
         Self::StoppedAndKilled,
     ];
 
-    fn first(self, random: usize) -> Blow {
+    fn first(self, random: usize) -> Fault {
         match self {
-            Self::KilledBefore => Blow::KillBefore,
-            Self::KilledAfter => Blow::KillAfter,
-            Self::Reset => Blow::Reset,
-            Self::Silence => Blow::Silence,
-            Self::Stopped | Self::StoppedAndKilled => Blow::Stop,
+            Self::KilledBefore => Fault::KillBefore,
+            Self::KilledAfter => Fault::KillAfter,
+            Self::Reset => Fault::Reset,
+            Self::Silence => Fault::Silence,
+            Self::Stopped | Self::StoppedAndKilled => Fault::Stop,
             Self::KilledTwice => kill(random),
         }
     }
@@ -49,8 +49,8 @@ impl Mode {
     }
 }
 
-fn kill(random: usize) -> Blow {
-    if random.is_multiple_of(2) { Blow::KillBefore } else { Blow::KillAfter }
+fn kill(random: usize) -> Fault {
+    if random.is_multiple_of(2) { Fault::KillBefore } else { Fault::KillAfter }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,45 +58,47 @@ pub struct Point {
     pub kind: Kind,
     pub mode: Mode,
     pub service: Service,
-    pub first: Cut,
-    /// Counted from the first.
-    pub second: Option<Cut>,
+    pub first: Trigger,
+    /// Counted from the first fault.
+    pub second: Option<Trigger>,
 }
 
 impl Point {
-    pub fn cuts(&self) -> impl Iterator<Item = Cut> {
+    pub fn triggers(&self) -> impl Iterator<Item = Trigger> {
         [self.first].into_iter().chain(self.second)
     }
 
-    /// The same at the next chunk.
+    /// Returns the same point at the next chunk.
     pub fn further(self) -> Self {
-        Self { first: Cut { chunk: self.first.chunk + 1, ..self.first }, ..self }
+        Self { first: Trigger { number: self.first.number + 1, ..self.first }, ..self }
     }
 }
 
-/// A recovery, and a shutdown, are seldom longer.
+/// The number of chunks that a recovery or a shutdown rarely exceeds.
 const LONGEST_RECOVERY: usize = 40;
-/// Of the pairs, which are too many, so many are taken of each kind and mode.
+/// The number of pairs of each kind and mode. There are too many pairs to test all of them.
 const PAIRS: usize = 12;
 
-/// Every mode at every chunk that passed where nothing fell; of pairs, a sample.
+/// Returns every mode at each of its moments, and a sample of the pairs.
 pub fn points(unharmed: &[Outcome], seed: usize) -> Vec<Point> {
     let mut points = Vec::new();
     for Outcome { kind, passed, .. } in unharmed {
         for mode in Mode::ALL {
             let mut counts = BTreeMap::new();
             let mut of_mode = Vec::new();
-            for hit in passed {
-                let chunk: &mut usize = counts.entry(hit.service).or_default();
-                *chunk += 1;
-                // The worker that comes after a dead one is no help to a command.
-                let is_no_pair = mode.is_pair() && hit.service.is_operators();
-                if is_a_moment_of_its_own(mode, hit) && !is_no_pair {
+            for (chunk, is_moment) in std::iter::zip(passed, moments::of(mode, passed)) {
+                let number: &mut usize = counts.entry(chunk.service).or_default();
+                *number += 1;
+                // No second worker continues a command.
+                let is_no_pair = mode.is_pair() && chunk.service.is_operators();
+                if is_moment && !is_no_pair {
                     let random = mix(seed, points.len() + of_mode.len());
-                    let first = Cut { of: Some(hit.service), chunk: *chunk, blow: mode.first(random) };
-                    let chunk = 1 + random / 4 % LONGEST_RECOVERY;
-                    let second = mode.is_pair().then_some(Cut { of: None, chunk, blow: kill(random / 2) });
-                    of_mode.push(Point { kind: *kind, mode, service: hit.service, first, second });
+                    let first =
+                        Trigger { of: Some(chunk.service), number: *number, fault: mode.first(random) };
+                    let number = 1 + random / 4 % LONGEST_RECOVERY;
+                    let second =
+                        mode.is_pair().then_some(Trigger { of: None, number, fault: kill(random / 2) });
+                    of_mode.push(Point { kind: *kind, mode, service: chunk.service, first, second });
                 }
             }
             if mode.is_pair() {
@@ -110,15 +112,8 @@ pub fn points(unharmed: &[Outcome], seed: usize) -> Vec<Point> {
     points
 }
 
-/// A ping changes nothing: to die at it is to die at what comes next. That nobody answers it is another matter.
-fn is_a_moment_of_its_own(mode: Mode, hit: &Hit) -> bool {
-    let is_asked = matches!(mode, Mode::Reset | Mode::Silence) && hit.words.starts_with("->");
-    is_asked || !hit.words.ends_with(PING)
-}
-
-/// A sample, or as many points as are wanted: the seed says which. The sample has one point of each mode, kind and every
-/// third service. A kind that runs while something is full, or whose link changes, takes longer: it has one point of
-/// every fourth mode.
+/// Chooses points by the seed: `wanted` of them, or a sample. The sample has one point of each mode, kind and every third
+/// service. A kind that takes longer (something is full, or its link changes) has one point of every fourth mode.
 pub fn sample(points: Vec<Point>, wanted: Option<usize>, seed: usize) -> Vec<Point> {
     let mut groups: BTreeMap<_, Vec<Point>> = BTreeMap::new();
     let is_in_turn = |point: &Point| {
@@ -141,7 +136,7 @@ pub fn sample(points: Vec<Point>, wanted: Option<usize>, seed: usize) -> Vec<Poi
     turns.take(wanted.unwrap_or(groups.len())).collect()
 }
 
-/// A number that follows from two others and looks like neither (splitmix64).
+/// Returns a pseudo-random number of two numbers (splitmix64).
 fn mix(seed: usize, number: usize) -> usize {
     let mut mixed = (seed as u64) ^ (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

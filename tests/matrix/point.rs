@@ -1,4 +1,4 @@
-//! One point: a worker behind the proxies is struck at it, the others go on, and the checker looks.
+//! Runs one point: a fault meets a worker behind the proxies, the other workers continue, and the checker judges.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -19,18 +19,18 @@ use crate::{
     history::{self, Record, Rule, Violation},
     kinds::Kind,
     plan::{Mode, Point},
-    proxy::{Blow, Hit, Proxies, Service, Struck},
+    proxy::{Chunk, Fault, Injected, Proxies, Service},
     support::{DEADLINE, Setup, TestEnv, Worker},
 };
 
 pub struct Outcome {
     pub kind: Kind,
-    /// None where nothing was to fall.
+    /// `None` for a run without a fault.
     pub mode: Option<Mode>,
-    /// The faults that fell, and where. Empty if the jobs were finished before.
-    pub struck: Vec<Struck>,
-    /// Chunks that were counted.
-    pub passed: Vec<Hit>,
+    /// The injected faults. Empty if the jobs were finished before.
+    pub injected: Vec<Injected>,
+    /// The counted chunks.
+    pub passed: Vec<Chunk>,
     pub violations: Vec<Violation>,
     pub took: Duration,
 }
@@ -41,7 +41,7 @@ static ACCOUNTS: [&Account; 4] =
 /// A test environment, and a simulator of every provider.
 pub struct Place {
     pub env: TestEnv,
-    /// Where its workers take the webhooks of providers, one worker after the other.
+    /// The port on which its workers accept webhooks of providers, one worker after the other.
     pub webhooks_port: u16,
     simulators: Vec<(&'static Account, ProviderSimulator)>,
 }
@@ -52,7 +52,7 @@ impl Place {
         found.map(|(_, simulator)| simulator).unwrap()
     }
 
-    /// Where the connector of such jobs answers.
+    /// Returns the URL of the provider for a kind of job.
     fn connector_url(&self, kind: Kind) -> &str {
         kind.account().map_or(self.env.provider.url(), |account| self.simulator(account).url())
     }
@@ -61,7 +61,7 @@ impl Place {
     fn order(&self, kind: Kind, id: &str) {
         let order = kind.at_connector().map(|order| order.for_reference(kind.reference(id)));
         let Some(account) = kind.account() else {
-            // Where keys are good for nothing, every blind repeat makes a second link.
+            // Without idempotency keys, every repeat without a look-up creates a second link.
             let keys_count = kind.rule() == Rule::SameKey;
             let idempotency = if keys_count { Idempotency::On } else { Idempotency::Off };
             self.env.provider.set_idempotency(idempotency);
@@ -115,7 +115,7 @@ pub async fn place() -> Place {
     Place { env, webhooks_port, simulators }
 }
 
-/// A port that nobody else is given by chance: it is below those that the system gives away.
+/// Returns a free port below the range that the system assigns.
 fn free_port() -> u16 {
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let mut ports =
@@ -125,7 +125,7 @@ fn free_port() -> u16 {
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
-/// Without a point, the jobs run through unharmed.
+/// Runs the jobs of a kind, with the faults of the point. Without a point there is no fault.
 pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     let (env, started) = (&place.env, Instant::now());
     let id = format!("po-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
@@ -153,7 +153,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         run.prepare(&id).await;
         run.before = run.records().await;
     }
-    // What a start brings with it is over.
+    // The worker has finished its start.
     while proxies.idle_for() < Duration::from_millis(150) {
         tokio::time::sleep(GLANCE).await;
     }
@@ -169,24 +169,24 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         let queue = if planned.is_valid { reply_queue.as_deref() } else { full.as_deref() };
         planned.replied_to(queue)
     });
-    proxies.arm(point.into_iter().flat_map(Point::cuts)).await;
+    proxies.arm(point.into_iter().flat_map(Point::triggers)).await;
     for planned in planned_jobs {
         env.publish(&planned.job).await;
         run.planned_jobs.push(planned);
     }
     run.change(&id, &proxies).await;
     tokio::select! {
-        () = proxies.blows(1) => {}
+        () = proxies.faults(1) => {}
         _ = finished(&mut run, &proxies) => {}
     }
 
     let (first, passed) = proxies.outcome().await;
     let mut found = Vec::new();
-    let is_the_commands = first.first().is_some_and(|first| first.hit.service.is_operators());
-    let mut worker = match first.first().map(|first| first.cut.blow) {
+    let is_the_commands = first.first().is_some_and(|first| first.chunk.service.is_operators());
+    let mut worker = match first.first().map(|first| first.trigger.fault) {
         None => proxies.survivor().unwrap(),
-        blow if is_the_commands || matches!(blow, Some(Blow::Reset | Blow::Silence)) => {
-            // Nobody helps it: what was begun is finished, and another job after it.
+        fault if is_the_commands || matches!(fault, Some(Fault::Reset | Fault::Silence)) => {
+            // It runs alone: it finishes its work, and then one more job.
             let mut is_done = finished(&mut run, &proxies).await;
             let after = kind.after(&id, &webhook).replied_to(reply_queue.as_deref());
             env.publish(&after.job).await;
@@ -196,7 +196,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
             found.extend((!is_done).then_some(Violation { rule: "R10", evidence }));
             proxies.survivor().unwrap()
         }
-        Some(Blow::Stop) => {
+        Some(Fault::Stop) => {
             if point.is_some_and(|point| point.second.is_some()) {
                 proxies.victim_ended().await;
             }
@@ -211,8 +211,8 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
             if point.is_some_and(|point| point.second.is_some()) {
                 proxies.watch_over(launch(place, kind, &proxies, OFTEN));
                 tokio::select! {
-                    () = proxies.blows(2) => {}
-                    // Where all was published before, it may not have come as far as to know what a signal is.
+                    () = proxies.faults(2) => {}
+                    // If everything was published before, the second worker may not handle signals yet.
                     _ = async { tokio::join!(finished(&mut run, &proxies), proxies.another_consumes()) } => {}
                 }
                 run.lapse().await;
@@ -223,7 +223,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
             }
         }
     };
-    // Only a stopped worker holds nothing unacknowledged. What it gave back is answered once more by the next.
+    // Only a stopped worker has no unacknowledged deliveries. The next one answers those that it returned.
     finished(&mut run, &proxies).await;
     for _ in 0..3 {
         worker.signal("TERM");
@@ -236,22 +236,22 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         worker = start(place, kind).await;
         run.hears(heard + run.waiting as usize).await;
     }
-    let (struck, _) = proxies.outcome().await;
+    let (injected, _) = proxies.outcome().await;
     found.extend(run.unknown_and_uncalled().await);
     found.extend(run.unannounced().await);
     found.extend(run.not_carried_out().await);
     found.extend(history::check(&run.history().await));
     let mode = point.map(|point| point.mode);
-    Outcome { kind, mode, struck, passed, violations: found, took: started.elapsed() }
+    Outcome { kind, mode, injected, passed, violations: found, took: started.elapsed() }
 }
 
-/// Waits until the operator's command is carried out, and nothing is left to do. Returns whether that came in time.
+/// Waits until the operator's command is done and no work is left. Returns whether that happened before the deadline.
 async fn finished(run: &mut Run<'_>, proxies: &Proxies) -> bool {
     run.operated(proxies).await;
     run.settled(run.kind.refusals()).await
 }
 
-/// A worker that was stopped does so in its time, cleanly, and leaves no lease.
+/// Checks that a worker which was asked to stop ends in time, with success, and without a lease.
 async fn stopped(run: &Run<'_>, mut worker: Worker) -> Vec<Violation> {
     let mut evidence = Vec::new();
     match tokio::time::timeout(DEADLINE, worker.exited()).await {
@@ -277,9 +277,9 @@ async fn stopped(run: &Run<'_>, mut worker: Worker) -> Vec<Violation> {
 const OFTEN: Duration = Duration::from_millis(1500);
 const SELDOM: Duration = Duration::from_secs(30);
 
-/// Looking for what is due is noise in the sequence, except where a repeat hangs on it.
+/// Returns the sweep interval. Sweeps add chunks to the sequence, so they are rare unless a kind or mode depends on one.
 fn sweep_interval(kind: Kind, point: Option<&Point>) -> Duration {
-    let survives = point.is_some_and(|point| matches!(point.first.blow, Blow::Reset | Blow::Silence));
+    let survives = point.is_some_and(|point| matches!(point.first.fault, Fault::Reset | Fault::Silence));
     let hangs_on_it = matches!(kind, Kind::WebhookFails | Kind::RevolutUnderway)
         || kind.is_operated()
         || kind.is_saturated();
@@ -305,7 +305,7 @@ fn database_url(env: &TestEnv) -> String {
     url.to_string()
 }
 
-/// A worker that nothing happens to.
+/// Starts a worker that gets no faults.
 async fn start(place: &Place, kind: Kind) -> Worker {
     let asks_often = kind.settings().iter().filter(|_| kind.course().is_some());
     let settings: Vec<(&str, String)> =
@@ -315,7 +315,7 @@ async fn start(place: &Place, kind: Kind) -> Worker {
     worker
 }
 
-/// One that is to be struck: it knows the services by their proxies alone.
+/// Starts a worker that gets faults: it reaches every service through a proxy.
 fn launch(place: &Place, kind: Kind, proxies: &Proxies, sweep_interval: Duration) -> Worker {
     let connector = format!("PAYOUT_LINK__CONNECTORS__{}__URL", kind.connector().to_uppercase());
     let mut settings = vec![
@@ -328,7 +328,7 @@ fn launch(place: &Place, kind: Kind, proxies: &Proxies, sweep_interval: Duration
     place.env.launch_worker(&settings)
 }
 
-/// The servers as an operator's command knows them.
+/// Returns the settings by which an operator's command reaches the servers through the proxies.
 pub fn operator_settings(place: &Place, proxies: &Proxies) -> Vec<(&'static str, String)> {
     let database = through(proxies, &database_url(&place.env), Service::OperatorPostgres);
     let broker = through(proxies, &broker_url(), Service::OperatorRabbitMq);

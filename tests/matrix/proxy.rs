@@ -1,5 +1,5 @@
-//! Everything that a worker says to the test environment and hears from it, chunk by chunk in one sequence; and what is done to
-//! it at a chosen one.
+//! Proxies between a worker and its services. They pass chunks of bytes on one after the other, count them, and inject a
+//! fault at a chosen one.
 
 use std::{
     collections::VecDeque,
@@ -33,7 +33,7 @@ pub enum Service {
     RabbitMq,
     Connector,
     Merchant,
-    /// The same servers, on the way from an operator's command.
+    /// The same servers, for an operator's command.
     OperatorPostgres,
     OperatorRabbitMq,
 }
@@ -48,7 +48,7 @@ impl Service {
         Self::OperatorRabbitMq,
     ];
 
-    /// Whether a command speaks to it, and not a worker.
+    /// Returns whether a command uses it, and not a worker.
     pub fn is_operators(self) -> bool {
         matches!(self, Self::OperatorPostgres | Self::OperatorRabbitMq)
     }
@@ -62,22 +62,22 @@ pub enum Direction {
     In,
 }
 
-/// The fault when a chunk passes: to the worker or the command, or to the connection that it passes on.
+/// The fault at a chunk: of the worker or the command, or of the chunk's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blow {
+pub enum Fault {
     /// SIGKILL; the chunk is lost.
     KillBefore,
-    /// SIGKILL once the chunk is handed on.
+    /// SIGKILL after the chunk is passed on.
     KillAfter,
     /// The connection is reset at both ends; the chunk is lost.
     Reset,
-    /// This chunk and all after it are swallowed, both ways; the connection stays open.
+    /// This chunk and all later ones are lost in both directions, and the connection stays open.
     Silence,
     /// SIGTERM to a worker, SIGINT to a command; the chunk passes.
     Stop,
 }
 
-impl Blow {
+impl Fault {
     fn in_words(self) -> &'static str {
         match self {
             Self::KillBefore => "killed before",
@@ -89,63 +89,63 @@ impl Blow {
     }
 }
 
-/// At the `chunk`-th, counted from 1 since counting began, or since the blow before it.
+/// When a fault is injected: at a chunk, counted from 1 since the count began or since the previous fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
-    /// Whose chunks are counted; everybody's, where it is none's.
+pub struct Trigger {
+    /// The service whose chunks are counted; `None` counts all.
     pub of: Option<Service>,
-    pub chunk: usize,
-    pub blow: Blow,
+    pub number: usize,
+    pub fault: Fault,
 }
 
-/// A chunk, in words.
+/// A chunk that passed, described in words.
 #[derive(Debug, Clone)]
-pub struct Hit {
+pub struct Chunk {
     pub service: Service,
     pub words: String,
 }
 
-/// A blow that fell, and where.
+/// A fault that was injected, and the chunk.
 #[derive(Debug, Clone)]
-pub struct Struck {
-    pub cut: Cut,
-    pub hit: Hit,
+pub struct Injected {
+    pub trigger: Trigger,
+    pub chunk: Chunk,
 }
 
-impl Struck {
+impl Injected {
     pub fn in_words(&self) -> String {
-        let Cut { of, chunk, blow } = self.cut;
+        let Trigger { of, number, fault } = self.trigger;
         let of = of.map(|service| format!(" of {service:?}")).unwrap_or_default();
-        format!("{} chunk {chunk}{of} {}", blow.in_words(), self.hit.words)
+        format!("{} chunk {number}{of} {}", fault.in_words(), self.chunk.words)
     }
 }
 
 #[derive(Default)]
 struct Counter {
     counts: bool,
-    /// Counts again when the next worker consumes.
+    /// The count begins again when the next worker consumes.
     waits_for_another: bool,
-    /// Chunks since counting began, or since the last blow, by service.
+    /// The number of chunks of each service since the count began or since the last fault.
     since: [usize; Service::ALL.len()],
-    cuts: VecDeque<Cut>,
-    passed: Vec<Hit>,
-    struck: Vec<Struck>,
+    triggers: VecDeque<Trigger>,
+    passed: Vec<Chunk>,
+    injected: Vec<Injected>,
 }
 
 struct Shared {
-    /// One chunk passes at a time, over all connections.
+    /// Lets one chunk pass at a time, over all connections.
     gate: Gate<Counter>,
     last_chunk: Mutex<Instant>,
     worker: Victim,
     command: Victim,
-    /// How many blows have fallen.
-    blows: watch::Sender<usize>,
+    /// The number of injected faults.
+    faults: watch::Sender<usize>,
 }
 
-/// A process that is to be struck.
+/// A process that gets faults.
 struct Victim {
     process: Mutex<Option<Worker>>,
-    /// How many have died: the connections of the dead are cut.
+    /// The number of processes that were killed. Connections of killed processes are closed.
     deaths: watch::Sender<usize>,
 }
 
@@ -170,7 +170,7 @@ impl Proxies {
             last_chunk: Mutex::new(Instant::now()),
             worker: Victim::new(),
             command: Victim::new(),
-            blows: watch::Sender::new(0),
+            faults: watch::Sender::new(0),
         });
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (service, target) in Service::ALL.into_iter().zip(targets) {
@@ -185,22 +185,22 @@ impl Proxies {
         self.addresses[service as usize]
     }
 
-    /// The worker that is to be struck.
+    /// Sets the worker that gets faults.
     pub fn watch_over(&self, worker: Worker) {
         *self.shared.worker.process.lock().unwrap() = Some(worker);
     }
 
-    /// The worker, where it lives.
+    /// Takes the worker, if it still runs.
     pub fn survivor(&self) -> Option<Worker> {
         self.shared.worker.process.lock().unwrap().take()
     }
 
-    /// The operator's command that is to be struck.
+    /// Sets the operator's command that gets faults.
     pub fn watch_over_command(&self, command: Worker) {
         *self.shared.command.process.lock().unwrap() = Some(command);
     }
 
-    /// Until the command ends. Returns how; `None` if it was killed.
+    /// Waits until the command ends. Returns its exit status, or `None` if it was killed.
     pub async fn command_ended(&self) -> Option<ExitStatus> {
         loop {
             let ended = match &mut *self.shared.command.process.lock().unwrap() {
@@ -214,7 +214,7 @@ impl Proxies {
         }
     }
 
-    /// Until the worker is no more, by itself or killed.
+    /// Waits until the worker has ended, by itself or killed.
     pub async fn victim_ended(&self) {
         let has_ended = || {
             let mut worker = self.shared.worker.process.lock().unwrap();
@@ -225,7 +225,7 @@ impl Proxies {
         }
     }
 
-    /// Until the one that came after a killed one consumes, or has had long enough to.
+    /// Waits until the worker after a killed one consumes, at most until the deadline.
     pub async fn another_consumes(&self) {
         let consumes = async {
             while self.shared.gate.lock().await.waits_for_another {
@@ -235,26 +235,26 @@ impl Proxies {
         let _ = tokio::time::timeout(DEADLINE, consumes).await;
     }
 
-    /// How long nothing has passed.
+    /// Returns the time since the last chunk.
     pub fn idle_for(&self) -> Duration {
         self.shared.last_chunk.lock().unwrap().elapsed()
     }
 
-    /// Counts from here.
-    pub async fn arm(&self, cuts: impl IntoIterator<Item = Cut>) {
+    /// Begins to count, and sets the faults.
+    pub async fn arm(&self, triggers: impl IntoIterator<Item = Trigger>) {
         let mut counter = self.shared.gate.lock().await;
-        (counter.counts, counter.cuts) = (true, cuts.into_iter().collect());
+        (counter.counts, counter.triggers) = (true, triggers.into_iter().collect());
     }
 
-    /// Until so many blows have fallen.
-    pub async fn blows(&self, count: usize) {
-        let _ = self.shared.blows.subscribe().wait_for(|blows| *blows >= count).await;
+    /// Waits until this number of faults was injected.
+    pub async fn faults(&self, count: usize) {
+        let _ = self.shared.faults.subscribe().wait_for(|faults| *faults >= count).await;
     }
 
-    /// The blows that fell, and all chunks that were counted.
-    pub async fn outcome(&self) -> (Vec<Struck>, Vec<Hit>) {
+    /// Returns the injected faults, and all counted chunks.
+    pub async fn outcome(&self) -> (Vec<Injected>, Vec<Chunk>) {
         let counter = self.shared.gate.lock().await;
-        (counter.struck.clone(), counter.passed.clone())
+        (counter.injected.clone(), counter.passed.clone())
     }
 }
 
@@ -262,7 +262,7 @@ impl Proxies {
 struct Line {
     service: Service,
     words: Mutex<Words>,
-    /// How many had died when it was made.
+    /// The number of killed processes when the connection was made.
     deaths: usize,
     is_silent: AtomicBool,
     reset: Notify,
@@ -322,24 +322,24 @@ async fn pump(
         if line.is_silent.load(Ordering::Relaxed) {
             continue;
         }
-        let blow = counter.count(line, direction, chunk);
-        match blow {
-            None | Some(Blow::KillAfter) => {}
-            Some(Blow::KillBefore) => return shared.kill(line.service),
-            Some(Blow::Stop) => shared.stop(line.service),
-            Some(Blow::Silence) => {
+        let fault = counter.count(line, direction, chunk);
+        match fault {
+            None | Some(Fault::KillAfter) => {}
+            Some(Fault::KillBefore) => return shared.kill(line.service),
+            Some(Fault::Stop) => shared.stop(line.service),
+            Some(Fault::Silence) => {
                 line.is_silent.store(true, Ordering::Relaxed);
-                shared.struck();
+                shared.count_fault();
                 continue;
             }
-            Some(Blow::Reset) => {
+            Some(Fault::Reset) => {
                 let _ = (from.as_ref().set_zero_linger(), to.as_ref().set_zero_linger());
                 line.reset.notify_one();
-                return shared.struck();
+                return shared.count_fault();
             }
         }
         let is_handed_on = to.write_all(chunk).await.is_ok();
-        if blow == Some(Blow::KillAfter) {
+        if fault == Some(Fault::KillAfter) {
             return shared.kill(line.service);
         }
         if !is_handed_on {
@@ -350,7 +350,7 @@ async fn pump(
 }
 
 impl Shared {
-    /// Whose connections to a service pass.
+    /// Returns the process that uses a service.
     fn victim(&self, service: Service) -> &Victim {
         if service.is_operators() { &self.command } else { &self.worker }
     }
@@ -361,25 +361,25 @@ impl Shared {
             process.kill();
         }
         victim.deaths.send_modify(|deaths| *deaths += 1);
-        self.struck();
+        self.count_fault();
     }
 
     fn stop(&self, service: Service) {
         if let Some(process) = &*self.victim(service).process.lock().unwrap() {
             process.signal(if service.is_operators() { "INT" } else { "TERM" });
         }
-        self.struck();
+        self.count_fault();
     }
 
-    fn struck(&self) {
-        self.blows.send_modify(|blows| *blows += 1);
+    fn count_fault(&self) {
+        self.faults.send_modify(|faults| *faults += 1);
     }
 }
 
 impl Counter {
-    /// Counts a chunk, and says what falls on it.
-    fn count(&mut self, line: &Line, direction: Direction, chunk: &[u8]) -> Option<Blow> {
-        // Heartbeats come by the clock, not by what is done.
+    /// Counts a chunk. Returns the fault that is injected at it.
+    fn count(&mut self, line: &Line, direction: Direction, chunk: &[u8]) -> Option<Fault> {
+        // Heartbeats depend on the time, not on the work.
         let words = line.words.lock().unwrap().of(direction, chunk)?;
         if self.waits_for_another && words.contains(CONSUMING) {
             (self.counts, self.waits_for_another) = (true, false);
@@ -387,19 +387,19 @@ impl Counter {
         if !self.counts {
             return None;
         }
-        let hit = Hit { service: line.service, words };
-        self.passed.push(hit.clone());
+        let chunk = Chunk { service: line.service, words };
+        self.passed.push(chunk.clone());
         let since = &mut self.since;
         since[line.service as usize] += 1;
-        let cut = self.cuts.pop_front_if(|cut| match cut.of {
-            Some(service) => service == line.service && cut.chunk == since[service as usize],
-            None => since.iter().sum::<usize>() == cut.chunk,
+        let trigger = self.triggers.pop_front_if(|trigger| match trigger.of {
+            Some(service) => service == line.service && trigger.number == since[service as usize],
+            None => since.iter().sum::<usize>() == trigger.number,
         })?;
-        self.struck.push(Struck { cut, hit });
+        self.injected.push(Injected { trigger, chunk });
         self.since = Default::default();
-        if matches!(cut.blow, Blow::KillBefore | Blow::KillAfter) {
-            (self.counts, self.waits_for_another) = (false, !self.cuts.is_empty());
+        if matches!(trigger.fault, Fault::KillBefore | Fault::KillAfter) {
+            (self.counts, self.waits_for_another) = (false, !self.triggers.is_empty());
         }
-        Some(cut.blow)
+        Some(trigger.fault)
     }
 }

@@ -23,7 +23,9 @@ pub fn table(unharmed: &[Outcome], outcomes: &[Outcome], took: Duration, lanes: 
         let of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.mode == Some(mode)).collect();
         let at = |service| {
             of.iter()
-                .filter(|outcome| outcome.struck.first().is_some_and(|first| first.hit.service == service))
+                .filter(|outcome| {
+                    outcome.injected.first().is_some_and(|first| first.chunk.service == service)
+                })
                 .count()
         };
         let [postgres, rabbitmq, connector, merchant, operator_postgres, operator_rabbitmq] =
@@ -44,13 +46,14 @@ pub fn table(unharmed: &[Outcome], outcomes: &[Outcome], took: Duration, lanes: 
     lines.join("\n")
 }
 
-/// Points at which something fell; of a pair, both.
+/// Formats the line of a kind: the number of points whose faults were injected, of a pair both.
 fn line(name: &str, chunks: usize, of: &[&Outcome]) -> String {
     let mut line = format!("| {name} | {chunks} |");
     for mode in Mode::ALL {
-        let blows = if mode.is_pair() { 2 } else { 1 };
-        let struck = of.iter().filter(|outcome| outcome.mode == Some(mode) && outcome.struck.len() == blows);
-        line += &format!(" {} |", struck.count());
+        let faults = if mode.is_pair() { 2 } else { 1 };
+        let injected =
+            of.iter().filter(|outcome| outcome.mode == Some(mode) && outcome.injected.len() == faults);
+        line += &format!(" {} |", injected.count());
     }
     line
 }

@@ -7,10 +7,13 @@ use crate::proxy::{Direction, Service};
 /// The log line when a worker is ready for jobs.
 pub const CONSUMING: &str = "basic.consume-ok";
 
-/// A pool's question whether the server answers.
+/// A pool's test that the server answers, or accepts writes.
 pub const PING: &str = "a ping";
 
-/// The state of one connection that is needed to name its chunks.
+/// Part of the statement that asks whether the server accepts writes.
+const ACCEPTS_WRITES: &str = "transaction_read_only";
+
+/// The state of one connection, from which its chunks are described.
 pub struct Words {
     service: Service,
     statements: HashMap<String, String>,
@@ -22,7 +25,7 @@ impl Words {
         Self { service, statements: HashMap::new(), last: String::new() }
     }
 
-    /// `None` for a heartbeat.
+    /// Describes a chunk. Returns `None` for a heartbeat.
     pub fn of(&mut self, direction: Direction, chunk: &[u8]) -> Option<String> {
         let what = match (self.service, direction) {
             (Service::Postgres | Service::OperatorPostgres, Direction::Out) => self.asked(chunk),
@@ -44,7 +47,7 @@ impl Words {
             let (first, second) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
             match kind {
                 b'P' => {
-                    self.last = squeezed(&second);
+                    self.last = statement(&second);
                     self.statements.insert(first.into_owned(), self.last.clone());
                     said.push(format!("prepare {}", self.last));
                 }
@@ -53,7 +56,7 @@ impl Words {
                     said.push(format!("execute {}", self.last));
                 }
                 b'Q' => {
-                    self.last = squeezed(&first);
+                    self.last = statement(&first);
                     said.push(self.last.clone());
                 }
                 b'X' => said.push("terminate".into()),
@@ -68,7 +71,7 @@ impl Words {
     }
 }
 
-/// Postgres: a letter, a length, a body.
+/// Splits a chunk into messages of PostgreSQL: a letter, a length, a body.
 fn messages(mut chunk: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (kind, rest) = chunk.split_first()?;
@@ -91,7 +94,7 @@ fn answer(kind: u8, body: &[u8]) -> String {
     }
 }
 
-/// AMQP: type, channel, length, payload, end. Bodies and headers go without saying.
+/// Describes the frames of AMQP (type, channel, length, payload, end), without headers and bodies.
 fn frames(mut chunk: &[u8]) -> Option<String> {
     let (mut said, mut beats) = (Vec::new(), 0_u32);
     while let [kind, _, _, a, b, c, d, rest @ ..] = chunk {
@@ -135,7 +138,7 @@ fn method(class: u16, method: u16) -> String {
     name.into()
 }
 
-/// Never more than the first line: what follows may hold secrets.
+/// Describes an HTTP message by its first line. The rest may contain secrets.
 fn first_line(chunk: &[u8]) -> String {
     let line = chunk.split(|byte| *byte == b'\r').next().unwrap_or_default();
     match line {
@@ -144,6 +147,42 @@ fn first_line(chunk: &[u8]) -> String {
         }
         _ => "the rest of a body".into(),
     }
+}
+
+/// Returns the statement that a chunk executes.
+pub fn executed(words: &str) -> Option<&str> {
+    Some(words.split_once("Postgres: execute ")?.1)
+}
+
+/// Returns whether the chunk is the answer to a statement.
+pub fn answers(words: &str, statement: &str) -> bool {
+    words.starts_with("<-") && words.strip_suffix(statement).is_some_and(|before| before.ends_with(" to "))
+}
+
+/// Returns whether the answer has no row, and says that no row was changed.
+pub fn found_nothing(words: &str) -> bool {
+    let nothing = [" SELECT 0 ", " UPDATE 0 ", " DELETE 0 ", " INSERT 0 0 "];
+    !words.contains(" row ") && nothing.iter().any(|nothing| words.contains(nothing))
+}
+
+/// Returns whether a chunk on the way to or from PostgreSQL may belong to a change: to a transaction, or to a statement
+/// that does not only read.
+pub fn may_change(words: &str) -> bool {
+    let Some((_, what)) = words.split_once("Postgres: ") else { return true };
+    let statement = if words.starts_with("<-") {
+        what.split_once(" to ")
+            .filter(|(answer, _)| !answer.contains("parsed"))
+            .map(|(_, statement)| statement)
+    } else {
+        Some(what.strip_prefix("execute ").unwrap_or(what))
+    };
+    let changes = ["WITH", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT"];
+    statement.is_some_and(|statement| changes.iter().any(|change| statement.starts_with(change)))
+}
+
+/// Names a statement by its beginning.
+fn statement(text: &str) -> String {
+    if text.contains(ACCEPTS_WRITES) { PING.into() } else { squeezed(text) }
 }
 
 fn squeezed(text: &str) -> String {
