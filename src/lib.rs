@@ -2,8 +2,8 @@
 //!
 //! Every accepted job ends as `created`, `failed` or `unknown`, even if a worker, RabbitMQ, PostgreSQL or the network
 //! fails while it is processed. Each (`merchant_id`, `merchant_payout_id`) has one record with one conclusion, and a retry
-//! never creates a second link. A created link is followed until it is paid or over; each change is one more event of
-//! its record, with a result and a webhook.
+//! never creates a second link. A created link is followed until the recipient is paid or the link has ended. Each change
+//! is one more event of its record, with a result and a webhook.
 //!
 //! ```text
 //!             RabbitMQ                       the worker                       PostgreSQL

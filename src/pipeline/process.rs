@@ -1,7 +1,7 @@
 //! One job, from its delivery to its delivered webhook. The pipeline is read from here: each step is a verb with its own
 //! file.
 //!
-//! | step | file | instead of the next step |
+//! | step | file | other outcome |
 //! | --- | --- | --- |
 //! | `read` | `reading.rs` | an invalid job is rejected (`reject.rs`), a suspect one is read alone (`suspects.rs`) |
 //! | `admit` | `intake.rs` | a job that cannot be called now is parked: its connector has no permit, is at its rate limit or paused, or its merchant has its share |
