@@ -160,24 +160,30 @@ async fn not_even_the_owner_of_the_table_can_change_operators_actions() {
     assert_eq!(action.details, details);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_brokers_user_can_do_its_work_and_nothing_else() {
+/// Starts a broker with a user that has the rights of docs/permissions/rabbitmq.sh for a role. Returns the user's URL.
+async fn broker_with_a_user(role: &str) -> (Service, url::Url) {
     let broker = Service::start("rabbitmq").await;
     broker.ctl(&["add_user", "worker", "canary-broker-password"]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/permissions/rabbitmq.sh");
     let ctl = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services ctl");
     let granted = Command::new(script)
-        .arg("worker")
+        .args(["worker", "/", role])
         .env("RABBITMQCTL", ctl)
         .env("SERVICES_DIR", &broker.folder)
         .output()
         .unwrap();
     assert!(granted.status.success(), "{}", String::from_utf8_lossy(&granted.stderr));
-    // Given a worker of that user, with the names of the contract,
-    let mut env = Setup::default().names(Names::default()).broker(&broker.url).build().await;
     let mut url: url::Url = broker.url.parse().unwrap();
     url.set_username("worker").unwrap();
     url.set_password(Some("canary-broker-password")).unwrap();
+    (broker, url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_brokers_user_can_do_its_work_and_nothing_else() {
+    let (broker, url) = broker_with_a_user("worker").await;
+    // Given a worker of that user, with the names of the contract,
+    let mut env = Setup::default().names(Names::default()).broker(&broker.url).build().await;
     env.set("broker.url", &url);
     let worker = env.start_worker().await;
     // when it does everything there: results, replies, dead letters, and results without a queue,
@@ -216,6 +222,30 @@ async fn the_brokers_user_can_do_its_work_and_nothing_else() {
         .unwrap()
         .await;
     assert!(published.unwrap_err().to_string().contains("ACCESS"), "a job of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_retentions_user_can_delete_dead_letters_and_read_no_results() {
+    // Given a worker with a retention of dead letters, and a letter past it,
+    let (broker, url) = broker_with_a_user("retention").await;
+    let setup = Setup::default().names(Names::default()).broker(&broker.url);
+    let mut env = setup.set("retention.dead_letters_days", 1).build().await;
+    env.start_worker().await.stop().await;
+    env.publish_dead_letter(job("old").header("x-rejected-at", "2020-01-01T00:00:00Z")).await;
+    // when it runs as that user, then it deletes the letter and still does its work,
+    env.set("broker.url", &url);
+    let worker = env.start_worker().await;
+    worker.measures("payout_links_dead_letters_deleted_total", 1).await;
+    env.publish(job("po_1")).await;
+    assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
+    assert!(worker.stop().await.success());
+    // and the user cannot read unrouted results.
+    let connection = Connection::connect(url.as_str(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let options = BasicConsumeOptions::default();
+    let queue = "payout_links.results.unrouted".into();
+    let consumed = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await;
+    assert!(consumed.unwrap_err().to_string().contains("ACCESS"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! `erase` removes personal data.
 
+use std::process::Stdio;
+
 use provider_simulators::sandbox::Fault;
 use serde_json::{Value, json};
 
@@ -99,4 +101,48 @@ async fn an_erasure_deletes_the_payouts_dead_letters_and_unrouted_results() {
     let recorded =
         "SELECT count(*) FROM operator_actions WHERE command = 'erase' AND details->>'queue' = 'jobs'";
     assert_eq!(sqlx::query_scalar::<_, i64>(recorded).fetch_one(&env.pool).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_deletion_of_letters_says_so_and_the_same_command_goes_on() {
+    // Given a payout with three dead letters, and a database in which the record of each deletion has to wait,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_delivered("po_1").await;
+    for number in 1..=3 {
+        env.publish(job("po_1").amount(number).message_id(&format!("conflict_{number}"))).await;
+    }
+    eventually("three dead letters", async || (env.ready(&env.names.dead_queue).await == 3).then_some(()))
+        .await;
+    assert!(worker.stop().await.success());
+    let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN new; END';
+        CREATE TRIGGER wait BEFORE INSERT ON operator_actions FOR EACH ROW
+            WHEN (new.details->>'queue' IS NOT NULL) EXECUTE FUNCTION wait()";
+    sqlx::raw_sql(wait).execute(&env.pool).await.unwrap();
+    let mut holder = env.pool.acquire().await.unwrap();
+    sqlx::raw_sql("SELECT pg_advisory_lock(1)").execute(&mut *holder).await.unwrap();
+    let erase = ["erase", "po_1", "--reason", "request of 29 November"];
+    let process = env.command(&erase).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+    eventually("the first deletion waits", async || {
+        sqlx::query_scalar::<_, bool>(waits).fetch_one(&env.pool).await.unwrap().then_some(())
+    })
+    .await;
+    // when the command is interrupted at the first letter, then it ends behind it and reports that letters are left.
+    let pid = process.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    sqlx::raw_sql("SELECT pg_advisory_unlock(1)").execute(&mut *holder).await.unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("interrupted: 1 letters were deleted"), "{}", said(&output));
+    eventually("two letters are left", async || (env.ready(&env.names.dead_queue).await == 2).then_some(()))
+        .await;
+    // The same command deletes the others.
+    let output = env.run(&erase);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("2 dead letters and unrouted results"), "{}", said(&output));
+    assert_eq!(env.ready(&env.names.dead_queue).await, 0);
 }
