@@ -3,7 +3,7 @@
 use provider_simulators::sandbox::{Fault, FaultRule, Idempotency, Sandbox, Settings};
 use serde_json::Value;
 
-use crate::support::{Setup, TOKEN, TestEnv, eventually, job};
+use crate::support::{Setup, TOKEN, TestEnv, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_may_exist_in_one_account_is_not_created_in_another() {
@@ -68,7 +68,7 @@ async fn a_credential_may_rotate_where_the_account_has_a_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn open_records_that_the_configuration_cannot_resolve_are_reported() {
     // Given open records that were called,
-    let mut env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let mut env = TestEnv::new().await;
     let worker = env.start_worker().await;
     env.provider.inject_fault(FaultRule::new(Fault::status_with_retry_after(429, "600")).times(3));
     for (id, connector) in [("po_1", "sandbox"), ("po_2", "asked"), ("po_3", "asked")] {
@@ -96,17 +96,12 @@ async fn open_records_that_the_configuration_cannot_resolve_are_reported() {
     // and a worker reports it at its start, in its metrics and in its readiness.
     let worker = env.start_worker().await;
     worker.says("jobs.default_connector has changed").await;
-    let url = worker.health_url().await;
-    let metrics = eventually("the open records are counted", async || {
-        let metrics = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
-        metrics.contains("payout_links_open_records{account=\"other\"} 2").then_some(metrics)
-    });
-    let metrics = metrics.await;
+    worker.measures("payout_links_open_records{account=\"other\"}", 2).await;
+    let metrics = worker.metrics().await;
     assert!(metrics.contains("payout_links_open_records{account=\"missing\"} 1"), "{metrics}");
     assert!(metrics.contains("payout_links_clock_offset_seconds{clock=\"database\"} 0"), "{metrics}");
-    let ready = reqwest::get(format!("{url}/health/ready")).await.unwrap();
-    assert_eq!(ready.status(), 200);
-    let ready: Value = serde_json::from_str(&ready.text().await.unwrap()).unwrap();
+    let (status, ready) = worker.readiness().await;
+    assert_eq!(status, 200);
     assert_eq!(ready["open_records"]["other_account"]["asked"], 2);
     assert_eq!(ready["open_records"]["no_connector"]["renamed"], 1);
 }

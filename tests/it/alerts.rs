@@ -10,22 +10,20 @@ use crate::support::{Service, Setup, TestEnv, Worker, alerts::rules, eventually,
 /// A worker whose metrics were scraped at its start.
 struct Observed {
     worker: Worker,
-    url: String,
     first: String,
 }
 
 impl Observed {
     async fn start(env: &TestEnv) -> Self {
-        let worker = env.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
+        let worker = env.launch_worker(&[]);
         worker.says("connected to RabbitMQ, consuming").await;
-        let url = format!("{}/metrics", worker.health_url().await);
         // No alert fires at first.
         let first = eventually("no alert fires at first", async || {
-            let scrape = scrape(&url).await;
+            let scrape = worker.metrics().await;
             rules().iter().all(|rule| !rule.fires(&scrape, &scrape)).then_some(scrape)
         })
         .await;
-        Self { worker, url, first }
+        Self { worker, first }
     }
 
     /// Waits until an alert fires.
@@ -33,22 +31,18 @@ impl Observed {
         let rules = rules();
         let rule = rules.iter().find(|rule| rule.name == name).unwrap_or_else(|| panic!("no alert {name}"));
         eventually(&format!("the alert {name} fires"), async || {
-            rule.fires(&self.first, &scrape(&self.url).await).then_some(())
+            rule.fires(&self.first, &self.worker.metrics().await).then_some(())
         })
         .await;
     }
 
     async fn is_silent(&self, name: &str) {
-        let now = scrape(&self.url).await;
+        let now = self.worker.metrics().await;
         assert!(
             !rules().iter().any(|rule| rule.name == name && rule.fires(&self.first, &now)),
             "{name}: {now}"
         );
     }
-}
-
-async fn scrape(url: &str) -> String {
-    reqwest::get(url).await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +145,7 @@ async fn a_database_outage_is_logged_at_its_beginning_and_end_and_its_alerts_fir
     database.restart();
     observed.worker.says("database available again").await;
     eventually("the alert is over", async || {
-        let now = scrape(&observed.url).await;
+        let now = observed.worker.metrics().await;
         (!rules().iter().any(|rule| rule.name == "DatabaseAway" && rule.fires(&observed.first, &now)))
             .then_some(())
     })
@@ -212,18 +206,14 @@ async fn the_alert_about_neglected_due_work_fires() {
     sqlx::query("LOCK TABLE events").execute(&mut *locked).await.unwrap();
     // then the metric and readiness report it, although the database is up.
     observed.fires("DueWorkNeglected").await;
-    let ready = observed.url.replace("/metrics", "/health/ready");
+    let worker = &observed.worker;
     eventually("readiness reports that no sweep runs", async || {
-        let said = reqwest::get(&ready).await.unwrap().text().await.unwrap();
-        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let (_, said) = worker.readiness().await;
         (said["sweeping"] == false && said["database"] == true).then_some(())
     })
     .await;
     locked.rollback().await.unwrap();
-    eventually("readiness is back", async || {
-        reqwest::get(&ready).await.unwrap().status().is_success().then_some(())
-    })
-    .await;
+    eventually("readiness is back", async || (worker.readiness().await.0 == 200).then_some(())).await;
     observed.is_silent("DueWorkNeglected").await;
 }
 
@@ -247,14 +237,13 @@ async fn alerts_about_what_a_restart_finds_fire() {
     for alert in ["OpenRecordsWithoutTheirAccount", "SealingKeyNearItsLimit"] {
         observed.is_silent(alert).await;
     }
-    let Observed { worker, first, .. } = observed;
+    let Observed { worker, first } = observed;
     worker.stop().await;
     env.set("connectors.asked.account", "another");
     let many = "UPDATE sealing_keys SET seals = 1 << 30";
     sqlx::query(many).execute(&env.pool).await.unwrap();
-    let worker = env.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
-    let url = format!("{}/metrics", worker.health_url().await);
-    let observed = Observed { worker, url, first };
+    let worker = env.launch_worker(&[]);
+    let observed = Observed { worker, first };
     observed.fires("OpenRecordsWithoutTheirAccount").await;
     observed.fires("SealingKeyNearItsLimit").await;
 }
@@ -271,7 +260,7 @@ async fn alerts_about_clocks_fire() {
     // A clock ahead counts as much as a clock behind.
     step(&env, "0").await;
     eventually("the clocks agree again", async || {
-        let now = scrape(&observed.url).await;
+        let now = observed.worker.metrics().await;
         (!rules().iter().any(|rule| rule.name == "ClocksDiffer" && rule.fires(&now, &now))).then_some(())
     })
     .await;

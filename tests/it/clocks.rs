@@ -28,7 +28,7 @@ pub async fn step(env: &TestEnv, ahead: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_steps_forward_makes_no_second_link() {
     // Given a call that has reached a slow provider,
-    let setup = Setup::default().short_leases().set("worker.health_listen", "127.0.0.1:0");
+    let setup = Setup::default().short_leases();
     let env = setup.build().await;
     with_a_clock(&env).await;
     env.provider.set_idempotency(Idempotency::Off);
@@ -44,9 +44,8 @@ async fn a_clock_that_steps_forward_makes_no_second_link() {
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     let ledger = env.provider.ledger();
     assert_eq!((ledger.links.len(), ledger.keys_seen().len()), (1, 1));
-    let url = worker.health_url().await;
     eventually("the step is counted", async || {
-        let metrics = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+        let metrics = worker.metrics().await;
         let is_counted = metrics.contains("payout_links_database_clock_steps_total 1")
             && metrics.contains("payout_links_clock_offset_seconds{clock=\"database\"} 3");
         is_counted.then_some(())

@@ -165,14 +165,12 @@ async fn a_backlog_in_the_queue_does_not_delay_another_merchant() {
 async fn a_merchant_at_its_limit_leaves_the_permits_to_others() {
     // Given a merchant that may have one call at a time, and has it,
     let env = Setup::default()
-        .set("worker.health_listen", "127.0.0.1:0")
         .set("limits.per_merchant.concurrency", 1)
         .set("connectors.sandbox.calls.concurrency", 4)
         .only_connector("sandbox")
         .build()
         .await;
     let worker = env.start_worker().await;
-    let metrics = format!("{}/metrics", worker.health_url().await);
     let held = env.provider.hold_next_call();
     env.publish(job("held").merchant("m1")).await;
     held.arrived().await;
@@ -188,7 +186,7 @@ async fn a_merchant_at_its_limit_leaves_the_permits_to_others() {
     }
     assert_eq!(env.provider.ledger().calls.len(), 4);
     eventually("the merchant waits, and is not delayed", async || {
-        let metrics = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
+        let metrics = worker.metrics().await;
         let oldest = "payout_links_oldest_due_record_seconds ";
         let waits = |line: &str| line.starts_with(oldest) && !line.ends_with(" 0");
         (metrics.lines().any(waits)

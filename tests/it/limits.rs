@@ -6,6 +6,12 @@ use serde_json::json;
 
 use crate::support::{DEADLINE, Setup, TOKEN, eventually, job};
 
+/// The circuit breaker of `Setup::broken_account`, and its values.
+const BREAKER: &str = r#"payout_links_connector_breaker_state{connector="broken"}"#;
+const CLOSED: u8 = 0;
+const HALF_OPEN: u8 = 1;
+const OPEN: u8 = 2;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connector_that_is_out_of_order_is_left_alone_and_holds_up_no_other() {
     // Given two accounts, one of them at a provider that fails,
@@ -18,17 +24,20 @@ async fn a_connector_that_is_out_of_order_is_left_alone_and_holds_up_no_other() 
         env.publish(job(&format!("broken_{number}")).connector("broken")).await;
     }
     // then the breaker opens after its failures, and the other account is not delayed,
-    worker.says("circuit breaker opened").await;
+    worker.measures(BREAKER, OPEN).await;
     env.publish(job("other").connector("asked")).await;
     assert_eq!(env.result_of("other").await.kind(), "payout_link.created");
     // one call at a time tests the provider,
-    worker.says("circuit breaker half-open").await;
+    let test = broken.hold_next_call();
+    test.arrived().await;
+    worker.measures(BREAKER, HALF_OPEN).await;
+    test.release();
     // and when it works again everything that waited is done, once each.
     broken.clear_faults();
     for number in 0..20 {
         assert_eq!(env.result_of(&format!("broken_{number}")).await.kind(), "payout_link.created");
     }
-    worker.says("circuit breaker closed").await;
+    worker.measures(BREAKER, CLOSED).await;
     assert_eq!(broken.ledger().links.len(), 20);
 }
 
@@ -44,7 +53,7 @@ async fn due_work_of_a_connector_with_an_open_breaker_is_not_claimed() {
     broken.inject_fault(Fault::status(500));
     let worker = env.start_worker().await;
     env.publish(job("fails").connector("broken")).await;
-    worker.says("circuit breaker opened").await;
+    worker.measures(BREAKER, OPEN).await;
     for number in 0..5 {
         env.publish(job(&format!("waits_{number}")).connector("broken")).await;
     }
@@ -279,25 +288,15 @@ async fn the_trace_goes_on_to_the_connector_and_the_merchant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_takes_no_more_jobs_than_it_may_have_in_flight() {
     // Given a worker that may accept two jobs at once, and a table that another session has locked,
-    let env = Setup::default()
-        .set("worker.jobs_in_flight", 2)
-        .set("broker.prefetch", 10)
-        .set("worker.health_listen", "127.0.0.1:0")
-        .build()
-        .await;
+    let env = Setup::default().set("worker.jobs_in_flight", 2).set("broker.prefetch", 10).build().await;
     let worker = env.start_worker().await;
-    let metrics = format!("{}/metrics", worker.health_url().await);
     let mut other = env.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payout_links IN ACCESS EXCLUSIVE MODE").execute(&mut *other).await.unwrap();
     // when ten jobs come, then two are being accepted and eight wait.
     for number in 0..10 {
         env.publish(job(&format!("po_{number}"))).await;
     }
-    eventually("eight that wait", async || {
-        let metrics = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
-        metrics.contains("\npayout_links_deliveries_unread 8\n").then_some(())
-    })
-    .await;
+    worker.measures("payout_links_deliveries_unread", 8).await;
     other.rollback().await.unwrap();
     for number in 0..10 {
         env.result_of(&format!("po_{number}")).await;

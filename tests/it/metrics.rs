@@ -3,55 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use provider_simulators::sandbox::{Fault, FaultRule, Sandbox, Settings};
-use serde_json::Value;
 
-use crate::support::{Setup, TOKEN, TestEnv, Worker, eventually, job};
-
-/// A worker with a health listener.
-struct Watched {
-    worker: Worker,
-    url: String,
-}
-
-impl Watched {
-    async fn start(env: &TestEnv) -> Self {
-        let worker = env.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
-        worker.says("connected to RabbitMQ, consuming").await;
-        Self { url: worker.health_url().await, worker }
-    }
-
-    async fn metrics(&self) -> String {
-        let answer = reqwest::get(format!("{}/metrics", self.url)).await.unwrap();
-        assert_eq!(
-            answer.headers()["content-type"],
-            "application/openmetrics-text; version=1.0.0; charset=utf-8"
-        );
-        let text = answer.text().await.unwrap();
-        assert!(text.ends_with("# EOF\n"), "{text}");
-        text
-    }
-
-    /// Returns the series and their values.
-    async fn measured(&self) -> BTreeMap<String, String> {
-        let samples = self.metrics().await;
-        let samples = samples.lines().filter(|line| !line.starts_with('#'));
-        samples
-            .map(|line| line.rsplit_once(' ').unwrap())
-            .map(|(series, value)| (series.to_owned(), value.to_owned()))
-            .collect()
-    }
-
-    async fn breaker_in_health(&self, connector: &str) -> String {
-        let ready = reqwest::get(format!("{}/health/ready", self.url)).await.unwrap().text().await.unwrap();
-        serde_json::from_str::<Value>(&ready).unwrap()["connectors"][connector].as_str().unwrap().to_owned()
-    }
-}
+use crate::support::{Setup, TOKEN, TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_the_outcomes_of_jobs() {
     // Given a worker that has processed a job of each outcome:
     let env = TestEnv::new().await;
-    let watched = Watched::start(&env).await;
+    let worker = env.start_worker().await;
     // created, with a webhook that succeeds the second time; a duplicate; a conflict;
     env.merchant.inject_fault(Fault::status(500));
     env.publish(job("created").with("webhook_url", env.webhook_url())).await;
@@ -77,7 +36,7 @@ async fn metrics_count_the_outcomes_of_jobs() {
 
     // When nothing is left to do,
     let measured = eventually("rest", async || {
-        let measured = watched.measured().await;
+        let measured = worker.series().await;
         let is_at_rest = ["payout_links_jobs_in_flight", "payout_links_events_in_flight"]
             .iter()
             .all(|gauge| measured[*gauge] == "0");
@@ -141,12 +100,12 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     let long = ["worker.lease_seconds", "connectors.sandbox.settle_seconds"];
     let settings = long.iter().fold(Setup::default(), |settings, setting| settings.set(setting, 30));
     let env = settings.only_connector("sandbox").broken_account(&broken, account).build().await;
-    let watched = Watched::start(&env).await;
+    let worker = env.start_worker().await;
     let seen = async |shown: &str, level: &str| {
         let series = r#"payout_links_connector_breaker_state{connector="broken"}"#;
         eventually(&format!("the breaker is {shown}"), async || {
-            let is_reported = watched.breaker_in_health("broken").await == shown;
-            (is_reported && watched.measured().await[series] == level).then_some(())
+            let is_reported = worker.readiness().await.1["connectors"]["broken"] == shown;
+            (is_reported && worker.series().await[series] == level).then_some(())
         })
         .await;
     };
@@ -158,21 +117,21 @@ async fn a_breaker_is_seen_to_open_to_try_and_to_close() {
     }
     // then the breaker is seen open until a call can test it,
     seen("open", "2").await;
-    watched.worker.says(r#""breaker":"open""#).await;
+    worker.says(r#""breaker":"open""#).await;
     // half-open while that call is under way,
     let held = broken.hold_next_call();
     env.publish(job("tries").connector("broken")).await;
     held.arrived().await;
     seen("half-open", "1").await;
-    watched.worker.says(r#""breaker":"half-open""#).await;
-    let taken = &watched.measured().await[r#"payout_links_connector_permits_taken{connector="broken"}"#];
+    worker.says(r#""breaker":"half-open""#).await;
+    let taken = &worker.series().await[r#"payout_links_connector_permits_taken{connector="broken"}"#];
     assert_eq!(taken, "1");
     // and closed after its success; the other breakers never changed.
     held.release();
     assert_eq!(env.result_of("tries").await.kind(), "payout_link.created");
     seen("closed", "0").await;
-    watched.worker.says(r#""breaker":"closed""#).await;
-    assert_eq!(watched.measured().await[r#"payout_links_connector_breaker_state{connector="sandbox"}"#], "0");
+    worker.says(r#""breaker":"closed""#).await;
+    assert_eq!(worker.series().await[r#"payout_links_connector_breaker_state{connector="sandbox"}"#], "0");
 }
 
 /// Checks that the documented metrics and the served ones are the same, because dashboards follow the documentation.
@@ -189,8 +148,12 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
         "#
     );
     let env = Setup::default().connector(&account).build().await;
-    let watched = Watched::start(&env).await;
-    let text = watched.metrics().await;
+    let worker = env.start_worker().await;
+    let answer = reqwest::get(format!("{}/metrics", worker.health_url().await)).await.unwrap();
+    let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(answer.headers()["content-type"], format);
+    let text = answer.text().await.unwrap();
+    assert!(text.ends_with("# EOF\n"), "{text}");
     assert!(text.contains(r#"breaker_state{connector="odd \"\\ name"} 0"#), "{text}");
     // then the served metrics are those of the table.
     let served: BTreeSet<(String, String)> = text

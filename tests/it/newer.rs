@@ -3,11 +3,11 @@
 use provider_simulators::sandbox::Fault;
 use serde_json::json;
 
-use crate::support::{Setup, eventually, job};
+use crate::support::{TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_field_is_rejected_or_ignored_and_counted() {
-    let mut env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let mut env = TestEnv::new().await;
     let newer = || job("po_1").with("payout_purpose", json!({ "canary": "x" }));
     // By default the job is rejected,
     let worker = env.start_worker().await;
@@ -29,8 +29,7 @@ async fn an_unknown_field_is_rejected_or_ignored_and_counted() {
     })
     .await;
     assert_eq!(replayed.id(), created.id());
-    let metrics = format!("{}/metrics", worker.health_url().await);
-    let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
+    let text = worker.metrics().await;
     assert!(text.contains("payout_links_ignored_fields_total{field=\"payout_purpose\"} 1"), "{text}");
     assert_eq!(worker.log().matches("unknown job field ignored").count(), 1);
     assert!(!worker.log().contains("canary\""), "{}", worker.log());
@@ -38,7 +37,7 @@ async fn an_unknown_field_is_rejected_or_ignored_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_that_nobody_knows_is_kept_as_text_and_fails_nothing() {
-    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let env = TestEnv::new().await;
     let worker = env.start_worker().await;
     let body = json!({
         "id": "plink_1", "status": "on\u{1b}hold", "url": "https://pay.example/l/1", "expires_at": null,
@@ -52,8 +51,7 @@ async fn a_status_that_nobody_knows_is_kept_as_text_and_fails_nothing() {
     env.wait_until_delivered("po_1").await;
     let shown = String::from_utf8(env.run(&["show", "po_1"]).stdout).unwrap();
     assert!(shown.contains("its status \"on hold\" is not known"), "{shown}");
-    let metrics = format!("{}/metrics", worker.health_url().await);
-    let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
+    let text = worker.metrics().await;
     let counted = "payout_links_connector_unknown_statuses_total{connector=\"sandbox\"} 1";
     assert!(text.contains(counted), "{text}");
 }

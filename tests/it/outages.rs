@@ -6,8 +6,11 @@ use serde_json::json;
 
 use crate::{
     proxy::{Kind, Mode, Proxy},
-    support::{Service, Setup, TestEnv, Worker, eventually, job},
+    support::{Service, Setup, TestEnv, job},
 };
+
+const CONSUMING: &str = "payout_links_consuming";
+const DATABASE_UP: &str = "payout_links_database_up";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
@@ -24,7 +27,7 @@ async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
     for number in 1..20 {
         env.publish(job(&format!("po_{number}")).with("webhook_url", env.webhook_url())).await;
     }
-    worker.says("sweep failed").await;
+    worker.measures(DATABASE_UP, 0).await;
     database.restart();
     // then every job has one link.
     for number in 0..20 {
@@ -48,7 +51,7 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     call.arrived().await;
     // The webhook does not wait for the broker.
     broker.kill();
-    worker.says("RabbitMQ unavailable").await;
+    worker.measures(CONSUMING, 0).await;
     call.release();
     env.webhooks(1).await;
     assert_eq!(env.shown("po_0").unwrap()["event"]["published_at"], json!(null));
@@ -56,7 +59,7 @@ async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     // The result waits for the broker, and is published when it is back.
     let published = |shown: &serde_json::Value| shown["event"]["published_at"].is_string();
     env.wait_until_shown("po_0", "published", published).await;
-    consuming_again(&worker).await;
+    worker.measures(CONSUMING, 1).await;
     assert_eq!(env.provider.ledger().links.len(), 1);
     assert!(worker.stop().await.success());
 }
@@ -92,9 +95,9 @@ async fn a_connection_to_the_broker_that_has_fallen_silent_is_noticed_by_its_hea
     // The connection is half-open: nothing is closed and nothing arrives. The worker publishes nothing, so only the
     // heartbeat can notice it.
     broker.set(Mode::Silent);
-    worker.says("RabbitMQ unavailable").await;
+    worker.measures(CONSUMING, 0).await;
     broker.heal();
-    consuming_again(&worker).await;
+    worker.measures(CONSUMING, 1).await;
     env.publish(job("po_1")).await;
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert!(worker.stop().await.success());
@@ -117,12 +120,11 @@ async fn an_outage_costs_neither_cpu_nor_memory() {
     env.webhooks(50).await;
     // when the broker, and then the database, are away for `OUTAGE_SECONDS`, with waiting jobs,
     let length = std::env::var("OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
-    for (service, proxy, sign) in
-        [("RabbitMQ", &broker, "RabbitMQ unavailable"), ("PostgreSQL", &database, "sweep failed")]
+    for (service, proxy, series) in [("RabbitMQ", &broker, CONSUMING), ("PostgreSQL", &database, DATABASE_UP)]
     {
         let (cpu, memory) = (worker.cpu(), worker.peak_memory());
         proxy.set(Mode::Refuse);
-        worker.says(sign).await;
+        worker.measures(series, 0).await;
         // This wait is the length of the outage.
         tokio::time::sleep(Duration::from_secs(length)).await;
         let (cpu, more) = (worker.cpu().saturating_sub(cpu), worker.peak_memory().saturating_sub(memory));
@@ -159,11 +161,4 @@ async fn in_front_of(variable: &str) -> Proxy {
     let default = if variable == "AMQP_URL" { 5672 } else { 5432 };
     let target: Vec<SocketAddr> = url.socket_addrs(|| Some(default)).unwrap();
     Proxy::start(Kind::to(target)).await
-}
-
-async fn consuming_again(worker: &Worker) {
-    eventually("consuming again", async || {
-        (worker.log().matches("connected to RabbitMQ, consuming").count() >= 2).then_some(())
-    })
-    .await;
 }

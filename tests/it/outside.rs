@@ -59,12 +59,7 @@ async fn env_that_answers(answer: Vec<u8>, settings: &str) -> TestEnv {
     let section = format!(
         "\n[connectors.odd]\nkind = \"sandbox\"\nurl = \"http://{address}\"\ntoken = \"sk_live_canary_0042\"\n{settings}\ncalls = {{ timeout_seconds = 5 }}\n"
     );
-    Setup::default()
-        .connector(&section)
-        .set("retry.max_age_seconds", 2)
-        .set("worker.health_listen", "127.0.0.1:0")
-        .build()
-        .await
+    Setup::default().connector(&section).set("retry.max_age_seconds", 2).build().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +133,7 @@ async fn a_link_whose_end_cannot_be_read_is_a_link_without_one_and_is_counted() 
         assert_eq!(result.kind(), "payout_link.created", "{expires_at}");
         assert_eq!(result.json()["payout_link"], json!({ "url": "https://pay.example.com/1" }));
         // and counted.
-        let metrics = reqwest_text(&format!("{}/metrics", worker.health_url().await)).await;
+        let metrics = worker.metrics().await;
         let counted = "payout_links_connector_unread_fields_total{connector=\"odd\"} 1";
         assert!(metrics.contains(counted), "{metrics}");
     }
@@ -262,7 +257,7 @@ async fn a_host_that_nobody_can_reach_is_rejected_with_its_field() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_health_port_has_limits_and_a_database_connection_of_its_own() {
     // Given a worker whose pool has no free connection because of a lock,
-    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let env = TestEnv::new().await;
     let worker = env.start_worker().await;
     let url: url::Url = worker.health_url().await.parse().unwrap();
     let address = (url.host_str().unwrap().to_owned(), url.port().unwrap());

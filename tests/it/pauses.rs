@@ -5,7 +5,7 @@ use std::process::Output;
 use provider_simulators::sandbox::{Fault, LinkChange};
 use serde_json::Value;
 
-use crate::support::{Setup, TestEnv, eventually, job};
+use crate::support::{Setup, TestEnv, Worker, eventually, job};
 
 fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -17,11 +17,9 @@ fn act(env: &TestEnv, command: &[&str]) {
 }
 
 /// Waits until a worker sees these pauses, and returns its readiness.
-async fn ready_with(url: &str, paused: &[&str]) -> (u16, Value) {
+async fn ready_with(worker: &Worker, paused: &[&str]) -> (u16, Value) {
     eventually("the worker sees the pauses", async || {
-        let answer = reqwest::get(format!("{url}/health/ready")).await.ok()?;
-        let status = answer.status().as_u16();
-        let state: Value = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
+        let (status, state) = worker.readiness().await;
         (state["paused"] == serde_json::json!(paused)).then_some((status, state))
     })
     .await
@@ -31,7 +29,6 @@ async fn ready_with(url: &str, paused: &[&str]) -> (u16, Value) {
 async fn a_paused_account_makes_no_calls() {
     // Given an account with a followed link, an unknown record, and another account,
     let env = Setup::default()
-        .set("worker.health_listen", "127.0.0.1:0")
         .set("connectors.sandbox.follow.min_interval_seconds", 1)
         .set("connectors.sandbox.follow.max_interval_seconds", 1)
         .set("connectors.mute.follow.min_interval_seconds", 1)
@@ -39,13 +36,12 @@ async fn a_paused_account_makes_no_calls() {
         .build()
         .await;
     let worker = env.start_worker().await;
-    let url = worker.health_url().await;
     env.publish(job("followed")).await;
     env.result_of("followed").await;
     let link = env.provider.ledger().links[0].id.clone();
     // when the account is paused,
     act(&env, &["pause", "account", "sandbox"]);
-    let (status, _) = ready_with(&url, &["account sandbox"]).await;
+    let (status, _) = ready_with(&worker, &["account sandbox"]).await;
     assert_eq!(status, 200);
     // then its jobs are accepted and wait, unclaimed, and the worker does not ask about its links,
     env.publish(job("po_1")).await;
@@ -78,11 +74,10 @@ async fn a_paused_account_makes_no_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_of_a_paused_merchant_wait_and_those_of_others_do_not() {
     // Given a paused merchant, at an account whose first call is to be repeated,
-    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let env = TestEnv::new().await;
     let worker = env.start_worker().await;
-    let url = worker.health_url().await;
     act(&env, &["pause", "merchant", "m1"]);
-    ready_with(&url, &["merchant m1"]).await;
+    ready_with(&worker, &["merchant m1"]).await;
     env.provider.inject_fault(Fault::status(429));
     // when it and another merchant send jobs,
     env.publish(job("po_1").merchant("m1")).await;
@@ -106,13 +101,12 @@ async fn jobs_of_a_paused_merchant_wait_and_those_of_others_do_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_consumption_is_paused_jobs_stay_in_the_queue() {
     // Given a pause that is older than the worker,
-    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let env = TestEnv::new().await;
     assert!(env.run(&["migrate"]).status.success());
     act(&env, &["pause", "consumption"]);
     let worker = env.launch_worker(&[]);
-    let url = worker.health_url().await;
     // then the worker consumes nothing, and is ready.
-    let (status, state) = ready_with(&url, &["consumption"]).await;
+    let (status, state) = ready_with(&worker, &["consumption"]).await;
     assert_eq!((status, &state["consuming"]), (200, &false.into()), "{state}");
     env.publish(job("po_1")).await;
     eventually("the job is in the queue", async || {
@@ -124,11 +118,7 @@ async fn while_consumption_is_paused_jobs_stay_in_the_queue() {
     act(&env, &["resume", "consumption"]);
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     act(&env, &["pause", "consumption"]);
-    let consuming = async || {
-        let answer = reqwest::get(format!("{url}/health/ready")).await.unwrap();
-        serde_json::from_slice::<Value>(&answer.bytes().await.unwrap()).unwrap()["consuming"].clone()
-    };
-    eventually("consumption is paused", async || (consuming().await == false).then_some(())).await;
+    worker.measures("payout_links_consuming", 0).await;
     env.publish(job("po_2")).await;
     eventually("the job is in the queue", async || {
         (env.ready(&env.names.jobs_queue).await == 1).then_some(())
@@ -144,7 +134,6 @@ const PAUSED: i64 = 5_000;
 async fn the_records_of_a_paused_merchant_cost_others_nothing() {
     // Given a paused merchant with many records that are due, at an account with one permit,
     let env = Setup::default()
-        .set("worker.health_listen", "127.0.0.1:0")
         .set("connectors.sandbox.calls.concurrency", 1)
         .only_connector("sandbox")
         .build()
@@ -163,8 +152,7 @@ async fn the_records_of_a_paused_merchant_cost_others_nothing() {
     .await
     .unwrap();
     let worker = env.start_worker().await;
-    let url = worker.health_url().await;
-    ready_with(&url, &["merchant m1"]).await;
+    ready_with(&worker, &["merchant m1"]).await;
     // when another merchant sends jobs,
     for number in 0..10 {
         let id = format!("other_{number}");
@@ -172,7 +160,7 @@ async fn the_records_of_a_paused_merchant_cost_others_nothing() {
         assert_eq!(env.result_of(&id).await.kind(), "payout_link.created");
     }
     // then none of the paused records counts as overdue, and none was read to find the others.
-    let metrics = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+    let metrics = worker.metrics().await;
     assert!(metrics.contains("payout_links_oldest_due_record_seconds 0\n"), "{metrics}");
     sqlx::query("SELECT pg_stat_force_next_flush()").execute(&env.pool).await.unwrap();
     assert!(worker.stop().await.success());

@@ -232,13 +232,8 @@ async fn several_workers_may_start_on_an_empty_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_follows_what_the_worker_needs() {
     let env = TestEnv::new().await;
-    let worker = env.launch_worker(&[("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into())]);
-    let health = worker.health_url().await;
-    let ready = async || {
-        let answer = reqwest::get(format!("{health}/health/ready")).await.ok()?;
-        Some(answer.status().as_u16())
-    };
-    eventually("ready", async || (ready().await == Some(200)).then_some(())).await;
+    let worker = env.launch_worker(&[]);
+    eventually("ready", async || (worker.readiness().await.0 == 200).then_some(())).await;
 }
 
 /// Checks that no secret is in the clear in the database, the logs or the metrics.
@@ -246,10 +241,7 @@ async fn readiness_follows_what_the_worker_needs() {
 async fn secrets_are_nowhere_in_the_clear() {
     use serde_json::json;
     let env = TestEnv::new().await;
-    let worker = env.launch_worker(&[
-        ("PAYOUT_LINK__LOG__FILTER", "trace".into()),
-        ("PAYOUT_LINK__WORKER__HEALTH_LISTEN", "127.0.0.1:0".into()),
-    ]);
+    let worker = env.launch_worker(&[("PAYOUT_LINK__LOG__FILTER", "trace".into())]);
     worker.says("connected to RabbitMQ, consuming").await;
     let health = worker.health_url().await;
     let secret = |id: &str| {

@@ -24,7 +24,6 @@ const SLACK: Duration = Duration::from_millis(700);
 fn setup() -> Setup {
     Setup::default()
         .set("worker.provider_webhooks_listen", "127.0.0.1:0")
-        .set("worker.health_listen", "127.0.0.1:0")
         .set("connectors.sandbox.follow.webhook_secrets", json!([SECRET]))
         // No question of the schedule is due while the test runs.
         .set("connectors.sandbox.follow.min_interval_seconds", 3600)
@@ -86,8 +85,7 @@ impl Inbound {
 
     /// Returns the number of the account's webhooks with this outcome.
     async fn measured(&self, connector: &str, outcome: &str) -> u64 {
-        let url = format!("{}/metrics", self.worker.health_url().await);
-        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let text = self.worker.metrics().await;
         let series = format!(
             "payout_links_provider_webhooks_total{{connector=\"{connector}\",outcome=\"{outcome}\"}} "
         );

@@ -153,7 +153,7 @@ async fn a_link_that_is_asked_about_keeps_the_event_that_the_next_one_follows() 
 async fn dead_letters_are_deleted_after_their_retention() {
     // Given letters past a retention of thirty days, behind a younger one, and one without a time,
     let setup = Setup::default().set("retention.dead_letters_days", 30);
-    let env = setup.set("worker.health_listen", "127.0.0.1:0").build().await;
+    let env = setup.build().await;
     env.start_worker().await.stop().await;
     let letter = |id: &str, days: i64| {
         let rejected_at = OffsetDateTime::now_utc() - time::Duration::days(days);
@@ -167,9 +167,8 @@ async fn dead_letters_are_deleted_after_their_retention() {
     let store = store(env.pool.clone());
     let operator = store.lock_acts("letters").await.unwrap().unwrap();
     let worker = env.start_worker().await;
-    let url = worker.health_url().await;
     let deleted = async || {
-        let metrics = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+        let metrics = worker.metrics().await;
         let name = "payout_links_dead_letters_deleted_total ";
         metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse::<u32>().unwrap()
     };

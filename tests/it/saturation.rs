@@ -239,7 +239,6 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
     const MESSAGES: usize = 24;
     // Given messages that together are far larger than a worker may hold, each delivered before,
     let env = Setup::default()
-        .set("worker.health_listen", "127.0.0.1:0")
         // A waiting statement does not mean that the database is away.
         .set("database.max_connections", MESSAGES + 16)
         .set("database.timeout_seconds", 60)
@@ -256,13 +255,7 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
     sqlx::query("LOCK TABLE rejected_messages").execute(&mut *locked).await.unwrap();
     let worker = env.start_worker().await;
     let before = worker.peak_memory();
-    let metrics = format!("{}/metrics", worker.health_url().await);
-    let all = format!("payout_links_jobs_in_flight {MESSAGES}\n");
-    eventually("it has them all", async || {
-        let metrics = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
-        metrics.contains(&all).then_some(())
-    })
-    .await;
+    worker.measures("payout_links_jobs_in_flight", MESSAGES).await;
     // then it holds a part of them, not 192 MiB,
     let more = (worker.peak_memory() - before) >> 20;
     assert!(more < 110, "{more} MiB more");
@@ -276,12 +269,10 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_says_what_is_not_taken() {
     // Given a worker without errors,
-    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let env = TestEnv::new().await;
     let worker = env.start_worker().await;
-    let url = format!("{}/health/ready", worker.health_url().await);
-    let answer = reqwest::get(url).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let said: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    let (status, said) = worker.readiness().await;
+    assert_eq!(status, 200);
     for part in ["consuming", "publishing", "database", "reading", "sweeping", "tasks"] {
         assert_eq!(said[part], true, "{part}: {said}");
     }

@@ -3,7 +3,7 @@
 use payout_link_worker::postgres::MANY_SEALS;
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::support::{Setup, TestEnv, eventually, job};
+use crate::support::{TestEnv, eventually, job};
 
 /// Opens a finished record again with a change, as somebody with access to the database could.
 async fn reopen(env: &TestEnv, id: &str, change: &str) {
@@ -79,7 +79,7 @@ async fn a_request_of_an_earlier_version_is_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_values_of_a_key_are_counted_over_restarts_and_reported_long_before_its_limit() {
-    let env = Setup::default().set("worker.health_listen", "127.0.0.1:0").build().await;
+    let env = TestEnv::new().await;
     let recorded = async || -> i64 {
         sqlx::query_scalar("SELECT seals FROM sealing_keys WHERE key_id = 'k1'")
             .fetch_one(&env.pool)
@@ -104,10 +104,5 @@ async fn the_values_of_a_key_are_counted_over_restarts_and_reported_long_before_
     let raise = format!("UPDATE sealing_keys SET seals = {many}");
     env.pool.execute(AssertSqlSafe(raise)).await.unwrap();
     let worker = env.start_worker().await;
-    let metrics = format!("{}/metrics", worker.health_url().await);
-    eventually("the metric", async || {
-        let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
-        text.contains(&format!("payout_links_sealing_key_seals {many}")).then_some(())
-    })
-    .await;
+    worker.measures("payout_links_sealing_key_seals", many).await;
 }

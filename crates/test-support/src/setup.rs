@@ -103,6 +103,7 @@ impl Setup {
             [worker]
             lease_seconds = {lease_seconds}
             sweep_interval_ms = 100
+            health_listen = "127.0.0.1:0"
             [database]
             url = "{database_url}"
             max_connections = 6

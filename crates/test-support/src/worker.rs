@@ -1,11 +1,15 @@
 //! Runs a worker: the real binary, with its log in a file.
 
 use std::{
+    collections::BTreeMap,
+    fmt::Display,
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     time::Duration,
 };
+
+use serde_json::Value;
 
 use super::eventually;
 
@@ -56,6 +60,35 @@ impl Worker {
         self.url_of("health endpoint listening").await
     }
 
+    /// Returns the text of `/metrics`.
+    pub async fn metrics(&self) -> String {
+        let answer = reqwest::get(format!("{}/metrics", self.health_url().await)).await.unwrap();
+        answer.text().await.unwrap()
+    }
+
+    /// Returns the series of `/metrics` and their values.
+    pub async fn series(&self) -> BTreeMap<String, String> {
+        let metrics = self.metrics().await;
+        let samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+        samples.map(|(series, value)| (series.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Waits until a series of `/metrics` has this value.
+    pub async fn measures(&self, series: &str, value: impl Display) {
+        let value = value.to_string();
+        eventually(&format!("{series} is {value}"), async || {
+            (self.series().await.get(series) == Some(&value)).then_some(())
+        })
+        .await;
+    }
+
+    /// Returns the HTTP status of `/health/ready`, and its body.
+    pub async fn readiness(&self) -> (u16, Value) {
+        let answer = reqwest::get(format!("{}/health/ready", self.health_url().await)).await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap())
+    }
+
     /// Returns the URL for providers' webhooks. `worker.provider_webhooks_listen` has port 0, so the log names the
     /// port.
     pub async fn provider_webhooks_url(&self) -> String {
@@ -66,7 +99,7 @@ impl Worker {
         let address = eventually(listening, async || {
             let log = self.log();
             let line = log.lines().find(|line| line.contains(listening))?;
-            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            let line: Value = serde_json::from_str(line).ok()?;
             Some(line["address"].as_str().unwrap().to_owned())
         });
         format!("http://{}", address.await)
