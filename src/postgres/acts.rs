@@ -37,7 +37,7 @@ impl Store {
             name
         )
         .fetch_one(&mut connection);
-        Ok(locked.await?.then_some(ActLock { connection }))
+        Ok(answered(&self.pool, locked).await?.then_some(ActLock { connection }))
     }
 
     /// Reads the last act of a command within an hour.
