@@ -365,7 +365,10 @@ impl Shared {
     }
 
     fn stop(&self, service: Service) {
-        if let Some(process) = &*self.victim(service).process.lock().unwrap() {
+        // A command may have ended by itself after its last chunk.
+        if let Some(process) = &mut *self.victim(service).process.lock().unwrap()
+            && process.exit_status().is_none()
+        {
             process.signal(if service.is_operators() { "INT" } else { "TERM" });
         }
         self.count_fault();
