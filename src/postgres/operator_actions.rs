@@ -57,7 +57,7 @@ impl Store {
         answered(&self.pool, recorded).await
     }
 
-    /// Reads the acts about a record, in order.
+    /// Reads the acts about a record, and the acts on letters of its payout before there was a record, in order.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Store {
 }
 
 impl Reader {
-    /// Reads the acts about a record, in order.
+    /// Reads the acts about a record, and the acts on letters of its payout before there was a record, in order.
     ///
     /// # Errors
     ///
@@ -76,8 +76,20 @@ impl Reader {
     pub async fn actions_of(&self, payout_link_id: Uuid) -> Result<Vec<OperatorAction>, StoreError> {
         let actions = sqlx::query_as!(
             OperatorAction,
-            "SELECT id, at, actor, reason, command, payout_link_id, details FROM operator_actions
-             WHERE payout_link_id = $1 ORDER BY id",
+            r#"
+            SELECT id AS "id!", at AS "at!", actor AS "actor!", reason AS "reason!", command AS "command!",
+                payout_link_id, details AS "details!"
+            FROM (
+                SELECT a.* FROM operator_actions a WHERE a.payout_link_id = $1
+                UNION ALL
+                -- Acts on its letters from before there was a record.
+                SELECT a.* FROM payout_links p JOIN operator_actions a ON a.payout_link_id IS NULL
+                    AND a.details->>'merchant_id' = p.merchant_id
+                    AND a.details->>'merchant_payout_id' = p.merchant_payout_id
+                WHERE p.id = $1
+            ) acts
+            ORDER BY id
+            "#,
             payout_link_id
         )
         .fetch_all(&self.pool);
