@@ -70,26 +70,26 @@ impl Cluster {
 
     /// Sends SIGKILL to the node.
     pub async fn kill(&self, place: usize) {
-        if let Some(pid) = self.pid(place) {
-            signal(pid, "KILL").await;
-            self.ended(place, pid).await;
-        }
+        self.signal(place, "KILL").await;
+        let _ = self.ended(place, Duration::from_secs(30)).await;
     }
 
     /// Shuts the node down cleanly.
     pub async fn stop(&self, place: usize) {
-        if let Some(pid) = self.pid(place) {
-            signal(pid, "TERM").await;
-            if until("a node's end", Duration::from_mins(1), async || !is_alive(pid)).await.is_err() {
-                signal(pid, "KILL").await;
-            }
-            self.ended(place, pid).await;
+        self.signal(place, "TERM").await;
+        if self.ended(place, Duration::from_mins(1)).await.is_err() {
+            self.kill(place).await;
         }
     }
 
-    async fn ended(&self, place: usize, pid: u32) {
-        let _ = until("a node's end", Duration::from_secs(30), async || !is_alive(pid)).await;
-        let _ = std::fs::remove_file(self.pid_file(place));
+    async fn signal(&self, place: usize, name: &str) {
+        for pid in self.processes(place) {
+            signal(pid, name).await;
+        }
+    }
+
+    async fn ended(&self, place: usize, patience: Duration) -> Result<(), String> {
+        until("a node's end", patience, async || !self.runs(place)).await
     }
 
     /// Starts a node and does not wait until it serves.
@@ -112,7 +112,7 @@ impl Cluster {
     pub async fn leader(&self, queue: &str) -> Option<usize> {
         let arguments = ["list_queues", "--quiet", "--no-table-headers", "name", "leader"];
         for asked in 0..NODES {
-            if self.pid(asked).is_none() {
+            if !self.runs(asked) {
                 continue;
             }
             let Ok(said) = self.ctl(asked, &arguments).await else { continue };
@@ -138,7 +138,7 @@ impl Cluster {
             timeout.as_millis(),
             tick.as_millis(),
         );
-        for place in (0..NODES).filter(|&place| self.pid(place).is_some()) {
+        for place in (0..NODES).filter(|&place| self.runs(place)) {
             self.ctl(place, &["eval", &expression]).await?;
         }
         Ok(())
@@ -146,7 +146,7 @@ impl Cluster {
 
     /// Makes the broker close every client's connection, the run's own publisher included.
     pub async fn close_all_connections(&self) -> Result<(), String> {
-        let Some(place) = (0..NODES).find(|&place| self.pid(place).is_some()) else { return Ok(()) };
+        let Some(place) = (0..NODES).find(|&place| self.runs(place)) else { return Ok(()) };
         self.ctl(place, &["close_all_connections", "chaos"]).await.map(drop)
     }
 
@@ -164,13 +164,20 @@ impl Cluster {
         self.home.join(format!("node{place}"))
     }
 
-    fn pid_file(&self, place: usize) -> PathBuf {
-        self.folder(place).join("pid")
+    fn runs(&self, place: usize) -> bool {
+        !self.processes(place).is_empty()
     }
 
-    fn pid(&self, place: usize) -> Option<u32> {
-        let pid = std::fs::read_to_string(self.pid_file(place)).ok()?.trim().parse().ok()?;
-        is_alive(pid).then_some(pid)
+    /// Returns the processes of a node. A node that still boots has no pid file yet, so its environment identifies it.
+    fn processes(&self, place: usize) -> Vec<u32> {
+        let name = format!("RABBITMQ_NODENAME={}", self.node_name(place));
+        let is_of_node = |pid: &u32| {
+            // A process may have ended meanwhile.
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == name.as_bytes()) && is_alive(*pid)
+        };
+        let all = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_of_node).collect()
     }
 
     fn configuration(&self) -> String {
@@ -211,7 +218,6 @@ impl Cluster {
             .env("RABBITMQ_CONFIG_FILE", self.home.join("rabbitmq.conf"))
             .env("RABBITMQ_GENERATED_CONFIG_DIR", folder.join("generated"))
             .env("RABBITMQ_SCHEMA_DIR", folder.join("schema"))
-            .env("RABBITMQ_PID_FILE", folder.join("pid"))
             // Schedulers sleep while they wait, because three nodes share the machine with the workers.
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
@@ -224,7 +230,7 @@ impl Cluster {
 /// Ends the nodes and their epmd when the run ends, also after a panic.
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for pid in (0..NODES).filter_map(|place| self.pid(place)) {
+        for pid in (0..NODES).flat_map(|place| self.processes(place)) {
             let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
         }
         // epmd refuses to end while it knows a node, and it forgets a node only some time after the node has ended.
