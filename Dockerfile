@@ -1,5 +1,5 @@
-# The worker, in one small image. The simulators have an image of their own, `--target simulators`, for trying things out.
-# Queries are checked against .sqlx: no database is asked.
+# Builds the worker in one small image. `--target simulators` builds the image of the simulators, for trials.
+# The compiler checks queries against .sqlx, without a database.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ cmake make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
