@@ -17,7 +17,7 @@ use crate::{
     http_client::{Answer, CallError},
 };
 
-/// An address below a provider's base URL, each part percent-encoded.
+/// Builds an address below a provider's base URL, with each part percent-encoded.
 pub(super) fn at(base: &Url, parts: &[&str]) -> Url {
     let mut url = base.clone();
     if let Ok(mut path) = url.path_segments_mut() {
@@ -26,7 +26,7 @@ pub(super) fn at(base: &Url, parts: &[&str]) -> Url {
     url
 }
 
-/// A header that is a secret: `prefix` and the secret.
+/// Adds a header whose value is secret: `prefix` and the secret.
 pub(super) fn with_secret(
     request: RequestBuilder,
     name: HeaderName,
@@ -43,7 +43,7 @@ pub(super) fn with_secret(
     }
 }
 
-/// The sender's trace goes on to the provider.
+/// Passes the sender's trace on to the provider.
 pub(super) fn with_trace(request: RequestBuilder, trace: &TraceContext) -> RequestBuilder {
     let headers = [("traceparent", &trace.traceparent), ("tracestate", &trace.tracestate)];
     headers.into_iter().fold(request, |request, (name, value)| match value {
@@ -70,13 +70,13 @@ pub(super) fn unsettled(answer: &Answer, error: ConnectorError) -> Finding {
     Finding::Unanswered { error, retry_after: answer.retry_after(OffsetDateTime::now_utc()) }
 }
 
-/// A whole answer of the form that is expected, with or without a byte order mark.
+/// Parses a complete answer of the expected form, with or without a byte order mark.
 pub(super) fn parse<T: DeserializeOwned>(answer: &Answer) -> Option<T> {
     let body = answer.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&answer.body);
     serde_json::from_slice(body).ok().filter(|_| !answer.cut)
 }
 
-/// An answer that cannot be read as what was asked for. Nothing of it is repeated.
+/// Builds the error for an answer that does not have the expected form. It repeats nothing of the answer.
 pub(super) fn unreadable(answer: &Answer) -> ConnectorError {
     let status_code = answer.status.as_u16();
     if let Some(encoding) = answer.unread_encoding() {
@@ -131,7 +131,7 @@ pub(super) fn judge_unreadable(answer: &Answer, own_credential: bool) -> Outcome
     }
 }
 
-/// A link that may be passed on: an absolute `https` URL (`http` where that is configured), without
+/// Returns a link that may be passed on: an absolute `https` URL (`http` if that is configured), without
 /// user-info or control characters, 2,048 bytes at most.
 pub(super) fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
     let url = Url::parse(text).ok()?;
@@ -153,7 +153,7 @@ pub(super) fn not_checked(answer: &Answer, error: Option<ConnectorError>) -> Str
     format!("answered {}: {message}", answer.status)
 }
 
-/// The provider's identifier of a payout, where it can be passed on: 1 to 255 bytes without control characters.
+/// Returns the provider's identifier of a payout if it may be passed on: 1 to 255 bytes without control characters.
 pub(super) fn identifier(id: String) -> Option<String> {
     ((1..=255).contains(&id.len()) && !has_control(&id)).then_some(id)
 }
@@ -198,13 +198,13 @@ impl OptionalFields {
         word.chars().map(|letter| if is_control(letter) { ' ' } else { letter }).take(64).collect()
     }
 
-    /// A time in RFC 3339, with its zone.
+    /// Reads a time in RFC 3339, with its zone.
     pub(super) fn time(&self, field: &'static str, value: &Value) -> Option<OffsetDateTime> {
         let read = |value: &Value| in_utc(OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()?);
         self.read(field, value, read)
     }
 
-    /// A time in Unix seconds.
+    /// Reads a time in Unix seconds.
     pub(super) fn unix_time(&self, field: &'static str, value: &Value) -> Option<OffsetDateTime> {
         let read = |value: &Value| in_utc(OffsetDateTime::from_unix_timestamp(value.as_i64()?).ok()?);
         self.read(field, value, read)
@@ -232,7 +232,7 @@ impl OptionalFields {
     }
 }
 
-/// The same time in UTC, if both the calendar and RFC 3339 can represent it.
+/// Returns the same time in UTC, if both the calendar and RFC 3339 can represent it.
 fn in_utc(time: OffsetDateTime) -> Option<OffsetDateTime> {
     time.checked_to_offset(UtcOffset::UTC).filter(|time| (0..=9999).contains(&time.year()))
 }

@@ -56,7 +56,7 @@ pub(super) fn check_time(
     if is_fresh { Ok(()) } else { Err(WebhookProblem::NotAuthentic) }
 }
 
-/// Anybody can sign with an empty secret.
+/// Returns the secrets that are not empty: anybody can sign with an empty one.
 fn usable(secrets: &[SecretString]) -> impl Iterator<Item = &[u8]> {
     secrets.iter().map(|secret| secret.expose_secret().as_bytes()).filter(|secret| !secret.is_empty())
 }
@@ -143,7 +143,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The signature of a message, in hexadecimal digits.
+    /// Returns the signature of a message, in hexadecimal digits.
     pub(in crate::connectors) fn signed(algorithm: hmac::Algorithm, secret: &str, message: &[u8]) -> String {
         let tag = hmac::sign(&hmac::Key::new(algorithm, secret.as_bytes()), message);
         tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()

@@ -15,16 +15,16 @@ use crate::{
 
 /// One account of a provider.
 pub(super) trait Provider: Send + Sync {
-    /// As [`Connector::replay_rule`].
+    /// Returns the replay rule. See [`Connector::replay_rule`].
     fn replay_rule(&self) -> ReplayRule;
 
-    /// As [`Connector::supports`].
+    /// Checks that the provider can do what a job asks. See [`Connector::supports`].
     fn supports(&self, job: &CreateLink) -> Result<(), Rejection>;
 
-    /// As [`Connector::create_link`].
+    /// Creates a link. See [`Connector::create_link`].
     fn create(&self, call: Call<'_>) -> impl Future<Output = Outcome> + Send;
 
-    /// As [`Connector::find_link`].
+    /// Looks a link up. See [`Connector::find_link`].
     fn find(&self, call: Call<'_>) -> impl Future<Output = Finding> + Send;
 
     /// Cancels a link. One that is cancelled already may be refused.
@@ -33,7 +33,7 @@ pub(super) trait Provider: Send + Sync {
     /// Asks about one link.
     fn ask_one(&self, link: &AskedLink) -> impl Future<Output = LinkAnswer> + Send;
 
-    /// As [`Connector::ask_about`].
+    /// Asks about created links. See [`Connector::ask_about`].
     fn ask(&self, links: &[AskedLink]) -> impl Future<Output = Vec<LinkAnswer>> + Send {
         async move {
             let mut answers = Vec::with_capacity(links.len());
@@ -44,7 +44,7 @@ pub(super) trait Provider: Send + Sync {
         }
     }
 
-    /// As [`Connector::read_webhook`].
+    /// Reads a webhook of the provider. See [`Connector::read_webhook`].
     fn webhook(
         &self,
         secrets: &[SecretString],
@@ -53,10 +53,10 @@ pub(super) trait Provider: Send + Sync {
         now: OffsetDateTime,
     ) -> Result<ProviderWebhook, WebhookProblem>;
 
-    /// As [`Connector::check`].
+    /// Tries the credential out. See [`Connector::check`].
     fn try_credential(&self) -> impl Future<Output = Result<(), String>> + Send;
 
-    /// As [`Connector::credentials`].
+    /// Returns the credentials. See [`Connector::credentials`].
     fn credentials(&self) -> Vec<SecretString>;
 
     /// Returns the client that calls the provider.

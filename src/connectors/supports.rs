@@ -64,7 +64,7 @@ impl From<Rejection> for ConnectorError {
     }
 }
 
-/// The connector cannot do what the job asks in `field`. `message`: a sentence.
+/// Builds the rejection of a job that asks, in `field`, for what the connector cannot do. `message`: a sentence.
 pub(super) fn unsupported(field: &str, message: &str) -> Rejection {
     Rejection {
         code: RejectionCode::UnsupportedByConnector,
@@ -73,15 +73,15 @@ pub(super) fn unsupported(field: &str, message: &str) -> Rejection {
     }
 }
 
-/// A field that this connector cannot do without. `why`: a sentence.
+/// Returns the value of a field that this connector needs. `why`: a sentence.
 pub(super) fn required<'a>(value: Option<&'a str>, field: &str, why: &str) -> Result<&'a str, Rejection> {
     value
         .filter(|value| !value.trim().is_empty())
         .ok_or_else(|| Rejection::invalid(field, format!("The field is missing or empty. {why}")))
 }
 
-/// A job's `connector_feature_data`: a JSON object of the connector's own keys, all of them optional; no other key,
-/// no value that is not of its key's type. An error about a bad one holds no value.
+/// Reads a job's `connector_feature_data`: a JSON object with the connector's own keys, all of them optional. Another key, or
+/// a value of another type, is an error. The error repeats no value.
 pub(super) fn feature_data<T: DeserializeOwned + Default>(job: &CreateLink) -> Result<T, Rejection> {
     const FIELD: &str = "connector_feature_data";
     let Some(text) = &job.connector_feature_data else { return Ok(T::default()) };
@@ -106,7 +106,7 @@ pub(super) fn feature_data<T: DeserializeOwned + Default>(job: &CreateLink) -> R
     Err(Rejection::invalid(FIELD, "A key is given twice: give it once."))
 }
 
-/// A name of somebody's, as it may stand in a path.
+/// Returns a key from outside as it may appear in a path.
 fn shown(key: &str) -> String {
     key.chars().flat_map(char::escape_default).take(64).collect()
 }

@@ -24,7 +24,8 @@ impl FingerprintKey {
     }
 }
 
-/// The connector's name counts: the same request to another provider is another payout.
+/// Computes the fingerprint of a request. The connector's name counts, because the same request to another provider is another
+/// payout.
 pub fn fingerprint(request: &CanonicalRequest, connector: &str, key: &FingerprintKey) -> [u8; 32] {
     let mut context = hmac::Context::with_key(&key.0);
     context.update(connector.as_bytes());
@@ -37,7 +38,7 @@ pub fn fingerprint(request: &CanonicalRequest, connector: &str, key: &Fingerprin
     fingerprint
 }
 
-/// The paths of the fields that differ, in order; never their values.
+/// Returns the paths of the fields that differ, in order, without their values.
 pub fn differences(first: &CreateLink, second: &CreateLink) -> Vec<String> {
     let (first, second) = (leaves(first), leaves(second));
     let paths = first.keys().chain(second.keys()).filter(|path| first.get(*path) != second.get(*path));

@@ -174,8 +174,8 @@ pub fn rejection(merchant_payout_id: Option<&str>, rejection: &Rejection) -> Byt
     })
 }
 
-/// The body of a webhook: the result inside, to the letter, and a time that is the event's own, so that every
-/// repeat is the same. `result`: JSON of ours.
+/// Builds the body of a webhook: the unchanged result, and the time of the event, so that every repeat is the same. `result`:
+/// JSON of the worker.
 pub fn webhook(event_type: EventType, at: OffsetDateTime, result: &[u8]) -> Bytes {
     let (event_type, timestamp) = (event_type.as_str(), rfc3339(at));
     let parts = [

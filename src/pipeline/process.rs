@@ -56,7 +56,7 @@ impl Pipeline {
         })
     }
 
-    /// Rare steps are boxed: the future of every waiting job is as large as its largest step.
+    /// Takes a delivery. Rare steps are boxed, because the future of every waiting job is as large as its largest step.
     async fn take(&self, delivery: &Delivery) -> Option<Work<'_>> {
         if delivery.is_stale() {
             return None;

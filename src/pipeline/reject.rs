@@ -159,7 +159,7 @@ impl Pipeline {
         self.metrics.rejected(rejection.code);
     }
 
-    /// Dead-letters a delivery without a rejection.
+    /// Moves a delivery to the dead letters without a rejection.
     pub(super) async fn set_aside(&self, delivery: &Delivery, code: &str, reason: &str) {
         let Some(letter) = delivery.dead_letter(&self.settings.names.dead_exchange, code, reason) else {
             return delivery.reject();

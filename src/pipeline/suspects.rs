@@ -57,7 +57,7 @@ impl Pipeline {
         }
     }
 
-    /// The worker survived the message: its next delivery counts from zero.
+    /// Deletes the evidence about a message that the worker survived. Its next delivery counts from zero.
     async fn end_suspect(&self, digest: &[u8; 32]) {
         let ended = self.until_long_stopped(Box::pin(self.store.end_suspect(digest))).await;
         if let Some(Err(error)) = ended {

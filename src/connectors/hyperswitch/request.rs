@@ -204,7 +204,7 @@ impl<'a> Billing<'a> {
 }
 
 impl<'a> Browser<'a> {
-    /// A value that its type there cannot hold is left out: it decides nothing.
+    /// Copies the browser's values. A value that Hyperswitch's type cannot hold is left out, because it decides nothing.
     pub(super) fn of(browser: &'a BrowserInformation) -> Self {
         Self {
             color_depth: browser.color_depth.and_then(|depth| u8::try_from(depth).ok()),
@@ -291,7 +291,7 @@ impl Hyperswitch {
     }
 }
 
-/// A hyphenated UUID: what older servers ask for and newer ones take.
+/// Builds the payout id as a hyphenated UUID: older servers require that, and newer ones accept it.
 pub(super) fn payout_id(idempotency_key: &str) -> String {
     idempotency_uuid(idempotency_key).hyphenated().to_string()
 }

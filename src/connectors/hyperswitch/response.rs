@@ -49,7 +49,7 @@ pub(super) struct FailureDetails {
 }
 
 impl Hyperswitch {
-    /// A payout as Hyperswitch has it; `None` where it is not this job's, or its link cannot be passed on.
+    /// Reads a payout of Hyperswitch. Returns `None` if it is not this job's, or if its link cannot be passed on.
     pub(super) fn read(&self, payout: Payout, call: Call<'_>, answer: &Answer) -> Option<Finding> {
         let status_code = answer.status.as_u16();
         let (job, id) = (call.job, payout_id(call.idempotency_key));
@@ -85,14 +85,14 @@ impl Hyperswitch {
         }))
     }
 
-    /// A payout as Hyperswitch reports it. It dates nothing but the creation, and does not say when its link ends.
+    /// Reads the status of a payout. Hyperswitch dates only the creation, and does not say when the link ends.
     pub(super) fn report(&self, payout: &Payout, answer: &Answer) -> LinkReport {
         let report = self.optional.report(&payout.status, status(&payout.status), answer);
         let error = report.payout_status.has_no_link().then(|| self.reason(payout, answer));
         LinkReport { error, ..report }
     }
 
-    /// Why a payout is over without being paid.
+    /// Returns the reason why a payout ended without a payment.
     fn reason(&self, payout: &Payout, answer: &Answer) -> ConnectorError {
         let message = self.optional.text("error_message", &payout.error_message);
         let message = message.map_or_else(|| format!("the payout is {}", payout.status), str::to_owned);
@@ -101,7 +101,7 @@ impl Hyperswitch {
     }
 }
 
-/// An error in the provider's own words; `None` where the answer holds none.
+/// Reads the provider's error. Returns `None` if the answer has none.
 pub(super) fn failure(answer: &Answer) -> Option<ConnectorError> {
     let Failure { error } = parse(answer)?;
     let status_code = answer.status.as_u16();

@@ -109,7 +109,7 @@ impl RazorpayX {
         })
     }
 
-    /// Key id and secret: the job's own, as `id:secret`, go first.
+    /// Returns key id and secret. Those of the job, as `id:secret`, go first.
     pub(super) fn pair<'a>(&'a self, job: &'a CreateLink) -> Result<(&'a str, &'a str), Rejection> {
         match &job.access_token {
             None => Ok((&self.settings.key_id, self.settings.key_secret.expose_secret())),

@@ -61,7 +61,7 @@ pub(super) struct FailureDetails {
 }
 
 impl RazorpayX {
-    /// A link as RazorpayX has it; `None` where it is not this job's, or its URL cannot be passed on.
+    /// Reads a link of RazorpayX. Returns `None` if it is not this job's, or if its URL cannot be passed on.
     pub(super) fn read(&self, link: Link, call: Call<'_>, answer: &Answer) -> Option<Finding> {
         let (status_code, amount) = (answer.status.as_u16(), call.job.amount);
         let is_ours = link.receipt.as_deref() == Some(call.idempotency_key)
@@ -90,7 +90,7 @@ impl RazorpayX {
         }))
     }
 
-    /// A link as RazorpayX reports it. It dates an end, and neither a claim nor a payment.
+    /// Reads the status of a link. RazorpayX dates an end, and neither a claim nor a payment.
     pub(super) fn report(&self, link: &Link, answer: &Answer) -> LinkReport {
         let known = status(&link.status, !link.expired_at.is_null());
         let report = self.optional.report(&link.status, known, answer);
@@ -110,20 +110,20 @@ impl RazorpayX {
         }
     }
 
-    /// A link that is processed, as the payout behind it reports it.
+    /// Reads the status of a processed link from its payout.
     pub(super) fn report_of_payout(&self, payout: Payout, answer: &Answer) -> LinkReport {
         let report = self.optional.report(&payout.status, status_of_payout(&payout.status), answer);
         LinkReport { error: failed(&report, &payout.status), provider_payout_id: Some(payout.id), ..report }
     }
 }
 
-/// Why a payout failed: RazorpayX's word is all that it says.
+/// Returns the reason why a payout failed: RazorpayX gives only one word.
 fn failed(report: &LinkReport, word: &str) -> Option<ConnectorError> {
     let reason = || ConnectorError::new(report.status_code, None, &format!("the payout is {word}"), None);
     (report.status == Some(LinkStatus::PayoutFailed)).then(reason)
 }
 
-/// Of several the first that was made: the others were made by somebody who did not look.
+/// Returns the oldest of several links: whoever created the others did not look first.
 pub(super) fn oldest(links: Vec<Link>, receipt: &str) -> Option<Link> {
     let ours: Vec<Link> = links.into_iter().filter(|link| link.receipt.as_deref() == Some(receipt)).collect();
     if ours.len() > 1 {
@@ -136,7 +136,7 @@ pub(super) fn oldest(links: Vec<Link>, receipt: &str) -> Option<Link> {
     ours.into_iter().min_by_key(|link| link.created_at)
 }
 
-/// An error in the provider's own words; `None` where the answer holds none.
+/// Reads the provider's error. Returns `None` if the answer has none.
 pub(super) fn failure(answer: &Answer) -> Option<ConnectorError> {
     let Failure { error } = parse(answer)?;
     let status_code = answer.status.as_u16();

@@ -87,7 +87,7 @@ impl Tokens {
         Self { url, identity, http, current: Mutex::new(None), sent: std::sync::Mutex::default() }
     }
 
-    /// All that may come back in a text of Revolut's.
+    /// Returns every secret that a text of Revolut can repeat.
     pub(super) fn secrets(&self) -> Vec<SecretString> {
         let Identity { client_id, refresh_token, .. } = &self.identity;
         let sent = lock(&self.sent);
@@ -105,12 +105,12 @@ impl Tokens {
         }
     }
 
-    /// One that is good for now.
+    /// Returns a token that is valid now.
     pub(super) async fn current(&self, deadline: Instant) -> Result<Token, NoToken> {
         self.get(None, deadline).await
     }
 
-    /// Another than this one, which the API does not take any more.
+    /// Returns a token in place of one that the API refused.
     pub(super) async fn instead_of(&self, refused: &Token, deadline: Instant) -> Result<Token, NoToken> {
         self.get(Some(refused), deadline).await
     }
@@ -174,7 +174,7 @@ impl Token {
 }
 
 impl Identity {
-    /// A JWT (RFC 7519), signed with RS256.
+    /// Builds the client assertion: a JWT (RFC 7519), signed with RS256.
     fn assertion(&self, now: OffsetDateTime) -> Option<String> {
         let header = json!({ "alg": "RS256", "typ": "JWT" });
         let claims = json!({
@@ -193,7 +193,7 @@ impl Identity {
     }
 }
 
-/// An RSA key in PEM, PKCS#8 or PKCS#1, without a passphrase.
+/// Reads an RSA key in PEM, PKCS#8 or PKCS#1, without a passphrase.
 pub(super) fn private_key(pem: &SecretString) -> Option<KeyPair> {
     match PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes()).ok()? {
         PrivateKeyDer::Pkcs8(key) => KeyPair::from_pkcs8(key.secret_pkcs8_der()).ok(),

@@ -45,7 +45,7 @@ const OVER: &[&str] = &["processed", "expired", "cancelled", "failed"];
 /// How long a link lives, unless its job or the account's settings say otherwise.
 const LIFETIME: time::Duration = time::Duration::days(7);
 
-/// The number of links that one answer may hold.
+/// Returns the number of links that fit into one answer.
 pub(super) fn page_size(max_response_bytes: usize) -> usize {
     (max_response_bytes / LINK_BYTES).clamp(1, MAX_PAGE)
 }
@@ -63,8 +63,8 @@ struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    /// The links that a list can answer for. A processed link stays processed whatever happens to its money, so that
-    /// its transaction is asked about.
+    /// Returns the links whose status a list has. A processed link stays processed whatever happens to its money, so its
+    /// transaction is asked about instead.
     fn wanted(&self) -> HashSet<&'a str> {
         let listed = self.links.iter().filter(|link| transaction_of(link).is_none());
         let ids = listed.map(|link| link.connector_payout_id.as_str());
@@ -245,7 +245,7 @@ impl Revolut {
         self.send(request, None, deadline).await.map_err(LinkAnswer::from)
     }
 
-    /// How long a link lives whose job does not say it.
+    /// Returns the lifetime of a link whose job gives none.
     fn lifetime(&self) -> time::Duration {
         let period = self.settings.defaults.expiry_period.as_deref();
         let days = period.and_then(|period| period.strip_prefix('P')?.strip_suffix('D')?.parse().ok());
@@ -273,7 +273,7 @@ fn is_about_all(status_code: u16) -> bool {
     matches!(status_code, 0 | 401 | 403 | 429 | 500..)
 }
 
-/// A link that a question did not reach. It is a limit of ours, and no failure of the provider.
+/// Builds the answer about a link that the question did not reach. That is our limit, and no failure of the provider.
 fn not_reached() -> LinkAnswer {
     let reason = "not asked: the links before it took all calls of this question";
     let error = ConnectorError::new(StatusCode::TOO_MANY_REQUESTS.as_u16(), None, reason, None);

@@ -165,7 +165,7 @@ impl Revolut {
         Finding::Unanswered { error, retry_after: None }
     }
 
-    /// For all that one call takes, an access token too: a lease outlasts it.
+    /// Returns the deadline of a call, with the request for an access token. A lease lasts longer.
     fn deadline(&self) -> Instant {
         Instant::now() + self.http.timeout()
     }
@@ -281,8 +281,8 @@ fn page_before(reached: OffsetDateTime, before: Option<OffsetDateTime>) -> Optio
     before.is_none_or(|before| next < before).then_some(next)
 }
 
-/// A time at which the first call for this record was not made yet, by Revolut's own clock: how long ago that was is the same by each
-/// clock. `None`: Revolut does not say what time it is, and nothing is left out by time.
+/// Returns a time by Revolut's clock before the first call for this record. How long ago that was is the same by each clock.
+/// Returns `None` if Revolut does not send its time; then no link is left out by time.
 fn before_first_call(call: Call<'_>, answer: &Answer) -> Option<OffsetDateTime> {
     let elapsed = call.now - call.first_called_at?;
     answer.date()?.checked_sub(elapsed)?.checked_sub(MARGIN.try_into().ok()?)

@@ -90,7 +90,7 @@ impl RevolutSettings {
     }
 }
 
-/// A JSON number of exactly these digits.
+/// Builds a JSON number of exactly these digits.
 fn exact(digits: &str) -> Number {
     #[expect(clippy::expect_used, reason = "Money writes nothing else")]
     serde_json::from_str(digits).expect("a decimal number")

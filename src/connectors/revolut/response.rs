@@ -53,7 +53,7 @@ pub(super) struct Failure {
 }
 
 impl Revolut {
-    /// A link as Revolut has it; `None` where it is not this job's, or its URL cannot be passed on.
+    /// Reads a link of Revolut. Returns `None` if it is not this job's, or if its URL cannot be passed on.
     pub(super) fn read(&self, link: Link, call: Call<'_>, answer: &Answer) -> Option<Finding> {
         let (status_code, amount) = (answer.status.as_u16(), call.job.amount);
         let is_ours = link.request_id == call.idempotency_key
@@ -82,7 +82,7 @@ impl Revolut {
         }))
     }
 
-    /// A link as Revolut reports it.
+    /// Reads the status of a link.
     pub(super) fn report(&self, link: &Link, answer: &Answer) -> LinkReport {
         let report = self.optional.report(&link.state, status(&link.state), answer);
         let transaction_id = self.optional.text("transaction_id", &link.transaction_id);
@@ -95,7 +95,7 @@ impl Revolut {
         }
     }
 
-    /// A link that is processed, as the transaction behind it reports it.
+    /// Reads the status of a processed link from its transaction.
     pub(super) fn report_of_transaction(&self, transaction: Transaction, answer: &Answer) -> LinkReport {
         let known = status_of_transaction(&transaction.state);
         let report = self.optional.report(&transaction.state, known, answer);
@@ -106,14 +106,14 @@ impl Revolut {
         }
     }
 
-    /// Why a link is over without being paid.
+    /// Returns the reason why a link ended without a payment.
     fn reason(&self, link: &Link, answer: &Answer) -> ConnectorError {
         let reason = self.optional.text("cancellation_reason", &link.cancellation_reason);
         ConnectorError::new(answer.status.as_u16(), None, &format!("the link is {}", link.state), reason)
     }
 }
 
-/// An error in the provider's own words; `None` where the answer holds none.
+/// Reads the provider's error. Returns `None` if the answer has none.
 pub(super) fn failure(answer: &Answer) -> Option<ConnectorError> {
     let Failure { code, message } = parse(answer)?;
     Some(ConnectorError::new(answer.status.as_u16(), Some(&code.to_string()), &message, None))

@@ -171,7 +171,7 @@ impl FeatureData {
     }
 }
 
-/// Whole days, as Revolut's own examples have them.
+/// Returns whether a period is one to seven whole days, as in Revolut's examples.
 fn is_one_to_seven_days(period: &str) -> bool {
     let days = period.strip_prefix('P').and_then(|rest| rest.strip_suffix('D'));
     days.is_some_and(|days| matches!(days.as_bytes(), [b'1'..=b'7']))

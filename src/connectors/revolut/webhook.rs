@@ -62,7 +62,7 @@ mod tests {
 
     const PROOFS: &[&str] = &["revolut-request-timestamp", "revolut-signature"];
 
-    /// The example deliveries, and a reader at the time of this one.
+    /// Returns the example deliveries, and a reader at the time of one of them.
     fn at_the_time_of(number: usize) -> (Reader, Deliveries) {
         let deliveries = Deliveries::of(include_str!("../fixtures/revolut.json"));
         let now = signed_at(&deliveries.all[number].1);

@@ -41,7 +41,7 @@ pub(super) struct FailureDetails {
 }
 
 impl Sandbox {
-    /// Why an answer of success is none. A link that the settings keep from being passed on is said to be one.
+    /// Builds the error for a success whose link cannot be used. It says so if only the settings forbid the link.
     pub(super) fn unusable(&self, answer: &Answer) -> ConnectorError {
         let url = parse::<Link>(answer).map(|link| link.url);
         let is_kept_back =
@@ -53,7 +53,7 @@ impl Sandbox {
         unreadable(answer)
     }
 
-    /// A link as the sandbox has it; `None` where it cannot be passed on.
+    /// Reads a link of the sandbox. Returns `None` if it cannot be passed on.
     pub(super) fn read(&self, link: Link, answer: &Answer) -> Option<Finding> {
         let status_code = answer.status.as_u16();
         let connector_payout_id = identifier(link.id)?;
@@ -73,7 +73,7 @@ impl Sandbox {
         }))
     }
 
-    /// A link as the sandbox reports it.
+    /// Reads the status of a link.
     pub(super) fn report(&self, link: &Link, answer: &Answer) -> LinkReport {
         let report = self.optional.report(&link.status, status(&link.status), answer);
         let details =

@@ -60,7 +60,7 @@ mod tests {
     const SECRET: &str = "sandbox-webhook-secret";
     const SIGNED_AT: i64 = 1_795_000_060;
 
-    /// A delivery of this body, signed as the sandbox does.
+    /// Builds a delivery of this body, signed as the sandbox signs.
     fn delivery(body: &str) -> Delivery {
         let signature = signed(HMAC_SHA256, SECRET, format!("{SIGNED_AT}.{body}").as_bytes());
         Delivery::new(

@@ -46,7 +46,7 @@ struct Xendit {
 }
 
 impl Xendit {
-    /// The key is the user, the password is empty.
+    /// Adds the credential: the key is the user, and the password is empty.
     fn request(&self, request: RequestBuilder, key: Option<&SecretString>) -> RequestBuilder {
         request.basic_auth(key.unwrap_or(&self.settings.api_key).expose_secret(), None::<&str>)
     }
@@ -59,7 +59,7 @@ impl Xendit {
         }
     }
 
-    /// With the configured credential and sub-account.
+    /// Adds the configured credential and sub-account.
     fn own(&self, request: RequestBuilder) -> RequestBuilder {
         let request = self.request(request, None);
         match &self.settings.defaults.for_user_id {
@@ -199,7 +199,7 @@ impl Provider for Xendit {
     }
 }
 
-/// Xendit says with a header of its own when it may be asked again.
+/// Adds the time of the next question, which Xendit sends in its own header.
 fn with_reset(unanswered: LinkAnswer, answer: &Answer) -> LinkAnswer {
     match unanswered {
         LinkAnswer::Unanswered { error, retry_after } if error.status_code == 429 => {

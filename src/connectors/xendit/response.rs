@@ -47,7 +47,7 @@ pub(super) struct Failure {
 }
 
 impl Xendit {
-    /// A payout as Xendit has it; `None` where it is not this job's, or its link cannot be passed on.
+    /// Reads a payout of Xendit. Returns `None` if it is not this job's, or if its link cannot be passed on.
     pub(super) fn read(&self, payout: Payout, call: Call<'_>, answer: &Answer) -> Option<Finding> {
         let status_code = answer.status.as_u16();
         let reference = payout.external_id.as_deref().or(payout.reference_id.as_deref());
@@ -80,7 +80,7 @@ impl Xendit {
         }))
     }
 
-    /// A payout as Xendit reports it.
+    /// Reads the status of a payout.
     pub(super) fn report(&self, payout: &Payout, asked: &AskedLink, answer: &Answer) -> LinkReport {
         let expires_at = self.end(payout);
         let occurred_at = self.optional.time("updated", &payout.updated);
@@ -115,7 +115,7 @@ pub(super) fn reset(answer: &Answer) -> Option<Duration> {
     decimal_seconds(answer.headers.get("rate-limit-reset")?.to_str().ok()?)
 }
 
-/// An error in the provider's own words; `None` where the answer holds none.
+/// Reads the provider's error. Returns `None` if the answer has none.
 pub(super) fn failure(answer: &Answer) -> Option<ConnectorError> {
     let Failure { error_code, message } = parse(answer)?;
     Some(ConnectorError::new(answer.status.as_u16(), Some(&error_code), &message, None))

@@ -69,7 +69,7 @@ impl<'a> Fields<'a> {
         Ok(found.filter(|json| !matches!(json, Json::Null)))
     }
 
-    /// Nothing may be left, or what is left is noted.
+    /// Checks that no field is left, or records the ignored ones.
     pub(super) fn end(self) -> Read<()> {
         let shown = |name: &str| -> String { name.chars().flat_map(char::escape_default).take(64).collect() };
         match (&self.unknown, self.fields.first()) {
@@ -105,7 +105,7 @@ impl<'a> Fields<'a> {
         format!("The field is unknown: {name} is a string, or an object with `value` alone.")
     }
 
-    /// `expected`: a sentence.
+    /// Returns a value that must be there. `expected`: a sentence.
     pub(super) fn required<T>(&self, name: &str, value: Option<T>, expected: &str) -> Read<T> {
         value.ok_or_else(|| {
             Rejection::invalid(self.path(name), format!("The field is missing or empty. {expected}"))
@@ -125,17 +125,17 @@ impl<'a> Fields<'a> {
         self.take(name)?.map(|json| Fields::new(self.path(name), json, self.unknown.clone())).transpose()
     }
 
-    /// A string. An empty one says nothing, and equals absent: proto3 has no other way to leave a string out.
+    /// Reads a string. An empty one equals absent, because proto3 has no other way to leave a string out.
     pub(super) fn text(&mut self, name: &'static str) -> Read<Option<String>> {
         Ok(self.string(name)?.filter(|text| !text.is_empty()))
     }
 
-    /// A string as it was given, for fields whose rule has a word on empty ones.
+    /// Reads a string as it was given, for fields whose rule covers empty strings.
     pub(super) fn string(&mut self, name: &'static str) -> Read<Option<String>> {
         self.read(name, string)
     }
 
-    /// A string of somebody's that ends up in URLs, headers and logs.
+    /// Reads a string from outside that appears in URLs, headers and logs.
     pub(super) fn identifier(&mut self, name: &'static str) -> Read<Option<String>> {
         match self.text(name)? {
             Some(id) if id.contains(char::is_control) => {
@@ -147,7 +147,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A plain string, or `{"value": "…"}`, whose value is left out when it is empty.
+    /// Reads a secret: a plain string, or `{"value": "…"}`, whose value is absent if it is empty.
     pub(super) fn secret(&mut self, name: &'static str) -> Read<Option<SecretString>> {
         let text = match self.take(name)? {
             Some(Json::Object(fields)) => {
@@ -171,8 +171,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// An int64: a number, a string of one, or the two halves that `JSON.stringify` prints for it: messages of the npm
-    /// SDK hold a `Long`, and neither has a `toJSON`. `expected`: how a sentence begins that says what it is.
+    /// Reads an int64: a number, a string of digits, or the two halves that `JSON.stringify` prints for a `Long` of the npm
+    /// SDK, which has no `toJSON`. `expected`: the beginning of the sentence that describes the value.
     pub(super) fn int64(&mut self, name: &'static str, expected: &str) -> Read<Option<i64>> {
         match self.take(name)? {
             None => Ok(None),
@@ -201,12 +201,12 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// A name of a list: as its name or as its number; the number 0 equals absent.
+    /// Reads a name of a list, given as its name or as its number. The number 0 equals absent.
     pub(super) fn name(&mut self, name: &'static str, list: PrismEnum) -> Read<Option<String>> {
         self.read(name, |json| named(&json, list)).map(Option::flatten)
     }
 
-    /// The same, where only names of the list will do.
+    /// Reads a name of a list, and rejects names that the list does not have.
     pub(super) fn listed<T>(
         &mut self,
         name: &'static str,
@@ -222,7 +222,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// `given` is `name`, or its lowerCamelCase in the proto3 JSON mapping.
+/// Returns whether `given` is `name`, or its lowerCamelCase in the proto3 JSON mapping.
 fn is_spelled(given: &str, name: &str) -> bool {
     if given == name {
         return true;

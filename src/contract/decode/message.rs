@@ -10,7 +10,7 @@ pub(super) fn too_large(bytes: usize) -> String {
     format!("The message is larger than 256 KiB. It has {bytes} bytes.")
 }
 
-/// `body` is not UTF-8.
+/// Describes a `body` that is not UTF-8.
 pub(super) fn no_text(body: &[u8], error: &Utf8Error) -> String {
     if body.starts_with(GZIP) {
         return "The message is not UTF-8. It is compressed with gzip. Publish the JSON uncompressed.".into();
@@ -25,7 +25,7 @@ pub(super) fn no_text(body: &[u8], error: &Utf8Error) -> String {
     )
 }
 
-/// `text` is no JSON, or no JSON that is taken.
+/// Describes a `text` that is not JSON, or not accepted JSON.
 pub(super) fn no_json(text: &str, error: &serde_json::Error) -> String {
     if text.trim().is_empty() {
         return "The message is not JSON. It is empty. One JSON object is expected.".into();

@@ -61,7 +61,7 @@ pub fn create_link(
     create_link_noting(body, message_id, policy).map(|(job, _)| job)
 }
 
-/// As [`create_link`], with the paths of fields that were ignored: the first few of them.
+/// Decodes a job like [`create_link`], and also returns the paths of the first ignored fields.
 ///
 /// # Errors
 ///
@@ -84,7 +84,7 @@ pub fn create_link_noting(
     }
 }
 
-/// A request as it was stored: decoded once, by the policy of its day. In its one form it may have outgrown a message.
+/// Decodes a stored request. It was accepted by the rules of its time, and its stored form may exceed the size of a message.
 ///
 /// # Errors
 ///
@@ -132,8 +132,8 @@ fn decode(
     Ok(job)
 }
 
-/// The identifier of a job that is rejected: the body's own where it can be read. `message_id` stands in only where the body
-/// was read and has none; otherwise it may be another payout's.
+/// Returns the identifier of a rejected job: that of its body, if the body can be read. `message_id` counts only if the body was
+/// read and has no identifier. Otherwise it may belong to another payout.
 pub fn claimed_identifier(body: &[u8], message_id: Option<&str>) -> Option<String> {
     let given = std::str::from_utf8(body).ok().filter(|text| text.len() <= json::MAX_BYTES);
     let given = given
@@ -245,7 +245,7 @@ fn customer_document(fields: &mut Fields<'_>) -> Read<Option<CustomerDocument>> 
     Ok(Some(document))
 }
 
-/// A oneof: exactly one key, and in it the fields of the table.
+/// Reads a oneof: exactly one key, and in it the table's fields.
 fn payout_method(
     fields: &mut Fields<'_>,
     name: &'static str,

@@ -27,7 +27,7 @@ pub(super) fn string(json: Json<'_>) -> Result<String, String> {
     }
 }
 
-/// `expected`: how a sentence begins that says what it is.
+/// Reads an integer. `expected`: the beginning of the sentence that describes the value.
 pub(super) fn integer(json: &Json<'_>, expected: &str) -> Result<i64, String> {
     match json {
         // The proto3 JSON mapping writes 64-bit integers as strings.
@@ -51,14 +51,14 @@ fn number(digits: &str, expected: &str) -> Result<i64, String> {
     })
 }
 
-/// Whether it is a whole number that 64 bits cannot hold.
+/// Returns whether it is a whole number that 64 bits cannot hold.
 fn is_too_long(digits: &str) -> bool {
     let digits = digits.strip_prefix('-').unwrap_or(digits);
     digits.len() >= 19 && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The integer that a decimal number is, `1.0` and `1e3` included, from its digits alone. `None` where it is none, or
-/// none of 64 bits.
+/// Returns the integer value of a decimal number, also of `1.0` and `1e3`, from its digits alone. Returns `None` if it is not
+/// whole, or exceeds 64 bits.
 fn whole(text: &str) -> Option<i64> {
     if let Ok(number) = text.parse() {
         // Not "+5", which JSON does not have.
@@ -96,7 +96,7 @@ fn whole(text: &str) -> Option<i64> {
     Some(number)
 }
 
-/// A name of a list, by its name or its number; the number 0 equals absent.
+/// Reads a name of a list, given as its name or its number. The number 0 equals absent.
 pub(super) fn named(json: &Json<'_>, list: PrismEnum) -> Result<Option<String>, String> {
     match json {
         Json::Text(name) => match list.by_name(name) {

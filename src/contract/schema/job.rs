@@ -131,20 +131,20 @@ fn identifier() -> Value {
     json!({"type": "string", "pattern": IDENTIFIER})
 }
 
-/// A text, or an object with the text as `value`.
+/// Describes a secret: a text, or an object with the text as `value`.
 fn secret() -> Value {
     let wrapped = Object::default().optional("value", text()).schema();
     json!({"anyOf": [text(), wrapped]})
 }
 
-/// The same, given.
+/// Describes a secret that is not empty.
 fn given_secret() -> Value {
     let given = json!({"type": "string", "minLength": 1, "pattern": TEXT});
     let wrapped = Object::default().required("value", given.clone()).schema();
     json!({"anyOf": [given, wrapped]})
 }
 
-/// A name or a number of a list; 0 stands for none.
+/// Describes a name or a number of a list. 0 means absent.
 fn name(list: PrismEnum) -> Value {
     let (names, mut numbers) = values(list, |_| true);
     numbers.push(0);
@@ -157,7 +157,7 @@ fn name(list: PrismEnum) -> Value {
     json!({"anyOf": any})
 }
 
-/// A name or a number of a list, and not the one that stands for none.
+/// Describes a name or a number of a list that is not absent.
 fn given(list: PrismEnum) -> Value {
     let (names, numbers) = values(list, |number| number != 0);
     let mut any = vec![json!({"enum": names}), json!({"type": "integer", "enum": numbers})];
@@ -169,7 +169,7 @@ fn given(list: PrismEnum) -> Value {
     json!({"anyOf": any})
 }
 
-/// The names and the numbers of a list.
+/// Returns the names and the numbers of a list.
 fn values(list: PrismEnum, is_wanted: impl Fn(i64) -> bool) -> (Vec<&'static str>, Vec<i64>) {
     let wanted = list.numbered().into_iter().filter(|(_, number)| is_wanted(*number));
     let (names, mut numbers): (Vec<&str>, Vec<i64>) = wanted.unzip();
@@ -178,7 +178,7 @@ fn values(list: PrismEnum, is_wanted: impl Fn(i64) -> bool) -> (Vec<&'static str
     (names, numbers)
 }
 
-/// A positive integer of 64 bits: a number, its digits, or the two halves of a `Long`.
+/// Describes a positive integer of 64 bits: a number, its digits, or the two halves of a `Long`.
 fn amount() -> Value {
     let half = || integer(i64::from(i32::MIN), i64::from(i32::MAX));
     let zero = json!({"anyOf": [{"const": 0}, {"type": "string", "pattern": "^-?0+$"}]});
@@ -191,7 +191,7 @@ fn amount() -> Value {
     json!({"anyOf": [integer(1, i64::MAX), long]})
 }
 
-/// A whole number: a number, or its digits in a string.
+/// Describes a whole number: a number, or its digits in a string.
 fn integer(minimum: i64, maximum: i64) -> Value {
     let mut patterns = Vec::new();
     if minimum < 0 {
@@ -292,7 +292,7 @@ fn browser() -> Value {
         .schema()
 }
 
-/// Exactly one method of a table.
+/// Describes exactly one method of a table.
 fn method(kinds: &[MethodKind]) -> Value {
     let object = kinds.iter().fold(Object::default(), |object, kind| {
         let fields = kind.fields.iter().fold(Object::default(), |object, (field, is_required, of)| {
