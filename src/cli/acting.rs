@@ -87,7 +87,12 @@ impl Acting {
     }
 
     async fn last_act(&self, record: &ActedRecord) -> Option<String> {
-        let last = self.store.actions_of(record.id).await.ok()?.pop()?;
+        let last = self
+            .store
+            .actions_of(record.id, (&record.merchant_id, &record.merchant_payout_id))
+            .await
+            .ok()?
+            .pop()?;
         let at = last.at.format(&Rfc3339).unwrap_or_default();
         Some(format!(
             "The last act on it was `{}` by {} at {at}: {}",

@@ -62,8 +62,12 @@ impl Store {
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`.
-    pub async fn actions_of(&self, payout_link_id: Uuid) -> Result<Vec<OperatorAction>, StoreError> {
-        self.reader().actions_of(payout_link_id).await
+    pub async fn actions_of(
+        &self,
+        payout_link_id: Uuid,
+        (merchant_id, merchant_payout_id): (&str, &str),
+    ) -> Result<Vec<OperatorAction>, StoreError> {
+        self.reader().actions_of(payout_link_id, (merchant_id, merchant_payout_id)).await
     }
 }
 
@@ -73,7 +77,11 @@ impl Reader {
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`.
-    pub async fn actions_of(&self, payout_link_id: Uuid) -> Result<Vec<OperatorAction>, StoreError> {
+    pub async fn actions_of(
+        &self,
+        payout_link_id: Uuid,
+        (merchant_id, merchant_payout_id): (&str, &str),
+    ) -> Result<Vec<OperatorAction>, StoreError> {
         let actions = sqlx::query_as!(
             OperatorAction,
             r#"
@@ -83,14 +91,14 @@ impl Reader {
                 SELECT a.* FROM operator_actions a WHERE a.payout_link_id = $1
                 UNION ALL
                 -- Acts on its letters from before there was a record.
-                SELECT a.* FROM payout_links p JOIN operator_actions a ON a.payout_link_id IS NULL
-                    AND a.details->>'merchant_id' = p.merchant_id
-                    AND a.details->>'merchant_payout_id' = p.merchant_payout_id
-                WHERE p.id = $1
+                SELECT a.* FROM operator_actions a WHERE a.payout_link_id IS NULL
+                    AND a.details->>'merchant_id' = $2 AND a.details->>'merchant_payout_id' = $3
             ) acts
             ORDER BY id
             "#,
-            payout_link_id
+            payout_link_id,
+            merchant_id,
+            merchant_payout_id
         )
         .fetch_all(&self.pool);
         answered(&self.pool, actions).await

@@ -50,6 +50,8 @@ impl Reader {
         let rows = answered(&self.pool, rows).await?;
         let mut shown = Vec::with_capacity(rows.len());
         for row in rows {
+            let payout = (row.merchant_id.as_str(), row.merchant_payout_id.as_str());
+            let operator_actions = self.actions_of(row.id, payout).await?;
             shown.push(Shown {
                 id: row.id,
                 merchant_id: row.merchant_id,
@@ -101,7 +103,7 @@ impl Reader {
                 timeline: self.timeline(row.id).await?,
                 provider_webhooks: self.provider_webhooks_of(row.id).await?,
                 link_requests: self.link_requests_of(row.id).await?,
-                operator_actions: self.actions_of(row.id).await?,
+                operator_actions,
             });
         }
         Ok(shown)

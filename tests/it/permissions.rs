@@ -151,7 +151,7 @@ async fn not_even_the_owner_of_the_table_can_change_operators_actions() {
         assert!(refused.to_string().contains("append-only"), "{statement}: {refused}");
     }
     // and the action is unchanged.
-    let actions = store.actions_of(record).await.unwrap();
+    let actions = store.actions_of(record, ("", "")).await.unwrap();
     let [action] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(
         (&*action.actor, &*action.reason, &*action.command),

@@ -123,7 +123,7 @@ fn failed(report: &LinkReport, word: &str) -> Option<ConnectorError> {
     (report.status == Some(LinkStatus::PayoutFailed)).then(reason)
 }
 
-/// Returns the oldest of several links: whoever created the others did not look first.
+/// Returns the oldest of several links. The others were created without a look-up.
 pub(super) fn oldest(links: Vec<Link>, receipt: &str) -> Option<Link> {
     let ours: Vec<Link> = links.into_iter().filter(|link| link.receipt.as_deref() == Some(receipt)).collect();
     if ours.len() > 1 {
