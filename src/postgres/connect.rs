@@ -137,20 +137,20 @@ pub(super) async fn pool(settings: &DatabaseSettings, access: Access) -> Result<
     if access == Access::Reads {
         return Ok(pool.connect_lazy_with(options));
     }
-    let writes = Arc::new(AcceptedWrites::default());
+    let questions = Arc::new(WriteQuestions::default());
     Ok(pool
         .before_acquire({
-            let writes = writes.clone();
+            let questions = questions.clone();
             move |connection, found| {
-                let writes = writes.clone();
+                let questions = questions.clone();
                 // Tested when it is returned: a test before every statement would cost a round trip.
                 let is_fresh = found.idle_for < FRESH;
-                Box::pin(async move { Ok(is_fresh || is_there(connection, &writes).await) })
+                Box::pin(async move { Ok(is_fresh || is_there(connection, &questions).await) })
             }
         })
         .after_release(move |connection, _| {
-            let writes = writes.clone();
-            Box::pin(async move { Ok(is_there(connection, &writes).await) })
+            let questions = questions.clone();
+            Box::pin(async move { Ok(is_there(connection, &questions).await) })
         })
         .connect_lazy_with(options))
 }
@@ -186,31 +186,41 @@ fn own_settings(settings: &DatabaseSettings, access: Access) -> String {
     all.map(|(name, value)| format!("SET {name} = '{value}';")).collect()
 }
 
-/// The last time that a session of a pool accepted writes. The question is a transaction of its own, so one session
-/// answers it for all, for as long as [`FRESH`]. After a session that accepts none, each one is asked.
+/// Decides which sessions of a pool are asked whether they accept writes. The question is a transaction of its own, so one
+/// session answers it for all, for as long as [`FRESH`]. After a session that accepts none, each one is asked for
+/// [`SUSPICION`]: other sessions may still be at the same server.
 #[derive(Debug, Default)]
-struct AcceptedWrites(Mutex<Option<Instant>>);
+struct WriteQuestions {
+    next: Mutex<Option<Instant>>,
+    each_until: Mutex<Option<Instant>>,
+}
 
-impl AcceptedWrites {
-    fn are_recent(&self) -> bool {
-        lock(&self.0).is_some_and(|last| last.elapsed() < FRESH)
+impl WriteQuestions {
+    fn is_due(&self) -> bool {
+        let now = Instant::now();
+        lock(&self.next).is_none_or(|next| next <= now)
+            || lock(&self.each_until).is_some_and(|until| now < until)
     }
 
     fn record(&self, accepts_writes: bool) {
-        *lock(&self.0) = accepts_writes.then(Instant::now);
+        let now = Instant::now();
+        *lock(&self.next) = Some(now + FRESH);
+        if !accepts_writes {
+            *lock(&self.each_until) = Some(now + SUSPICION);
+        }
     }
 }
 
 /// Tests whether the server still answers and accepts writes. A connection in the middle of a statement fails the
 /// test. A primary that was demoted answers and fails the test, so that the next connection may reach the new
 /// primary.
-async fn is_there(connection: &mut PgConnection, writes: &AcceptedWrites) -> bool {
-    if writes.are_recent() {
+async fn is_there(connection: &mut PgConnection, questions: &WriteQuestions) -> bool {
+    if !questions.is_due() {
         return matches!(timeout(PING, connection.ping()).await, Ok(Ok(())));
     }
     let asked = sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'off'");
     let accepts_writes = matches!(timeout(PING, asked.fetch_one(connection)).await, Ok(Ok(true)));
-    writes.record(accepts_writes);
+    questions.record(accepts_writes);
     accepts_writes
 }
 
@@ -218,6 +228,9 @@ const PING: Duration = Duration::from_secs(2);
 
 /// A connection that was used this recently is not tested before it is used again.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// After a session that accepts no writes, each session is asked for this long.
+const SUSPICION: Duration = Duration::from_secs(30);
 
 /// Awaits a statement's answer, a little longer than the server's own limit.
 pub(super) async fn answered<T, E: Into<StoreError>>(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use payout_link_worker::postgres::{DatabaseSettings, DatabaseTls, StoreError, migrate};
 use provider_simulators::sandbox::Fault;
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::support::{Setup, TestEnv, eventually, job};
 
@@ -236,16 +236,60 @@ async fn a_call_that_is_recorded_too_late_is_not_made_and_leaves_no_unknown_outc
     assert!(worker.stop().await.success());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_takes_no_writes_any_more_is_replaced() {
-    // Given a pool of one connection, to a primary that is demoted without ending the connection,
+/// Connects a pool as a worker does.
+async fn pool_of(max_connections: u32) -> PgPool {
     let settings = DatabaseSettings {
         url: std::env::var("DATABASE_URL").unwrap().into(),
         tls: DatabaseTls::default(),
-        max_connections: 1,
+        max_connections,
         timeout: Duration::from_secs(10),
     };
-    let pool = payout_link_worker::postgres::connect(&settings).await.unwrap();
+    payout_link_worker::postgres::connect(&settings).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_accepted_writes_a_moment_ago_is_replaced_once_it_does_not() {
+    // Given a session that was asked a moment ago,
+    let pool = pool_of(1).await;
+    let session = "SELECT pg_backend_pid()";
+    let before: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
+    // when its server is demoted, then another replaces it.
+    sqlx::query("SET default_transaction_read_only = on").execute(&pool).await.unwrap();
+    eventually("the session is replaced", async || {
+        let now: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
+        (now != before).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_session_at_a_demoted_server_is_replaced_although_a_new_one_accepts_writes() {
+    // Given two sessions at a primary that is demoted, one of them in use,
+    let pool = pool_of(2).await;
+    let (mut first, mut used) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    let session = "SELECT pg_backend_pid()";
+    let before: i32 = sqlx::query_scalar(session).fetch_one(&mut *used).await.unwrap();
+    for connection in [&mut first, &mut used] {
+        sqlx::query("SET default_transaction_read_only = on").execute(&mut **connection).await.unwrap();
+    }
+    // when the other one is replaced, and its successor accepts writes,
+    drop(first);
+    let successor = pool.acquire().await.unwrap();
+    drop(successor);
+    eventually("the successor is returned", async || (pool.num_idle() == 1).then_some(())).await;
+    // then the one in use is replaced too as soon as it is returned.
+    drop(used);
+    let all = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    for mut connection in all {
+        let now: i32 = sqlx::query_scalar(session).fetch_one(&mut *connection).await.unwrap();
+        assert_ne!(now, before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_takes_no_writes_any_more_is_replaced() {
+    // Given a pool of one connection, to a primary that is demoted without ending the connection,
+    let pool = pool_of(1).await;
     let mut connection = pool.acquire().await.unwrap();
     let session = "SELECT pg_backend_pid()";
     let before: i32 = sqlx::query_scalar(session).fetch_one(&mut *connection).await.unwrap();
@@ -256,11 +300,4 @@ async fn a_connection_that_takes_no_writes_any_more_is_replaced() {
     assert_ne!(before, after);
     let again: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
     assert_eq!(after, again);
-    // A session that accepted writes a moment ago is not asked each time, and is replaced all the same.
-    sqlx::query("SET default_transaction_read_only = on").execute(&pool).await.unwrap();
-    eventually("the session is replaced", async || {
-        let now: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
-        (now != after).then_some(())
-    })
-    .await;
 }
