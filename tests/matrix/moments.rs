@@ -66,3 +66,67 @@ fn effect(chunk: &Chunk) -> Effect {
     let is_database = matches!(chunk.service, Service::Postgres | Service::OperatorPostgres);
     if is_database && !words::may_change(&chunk.words) { Effect::None } else { Effect::Change }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{proxy::Direction, words::Words};
+
+    const READ: &str = "SELECT id FROM payout_links";
+    const CLAIM: &str = "WITH due AS (SELECT id FROM payout_links) UPDATE payout_links SET holder = $1";
+    const FINISH: &str =
+        "WITH finished AS (\n -- The answer is published.\n DELETE FROM link_requests WHERE id = $1)
+        UPDATE payout_links SET due_at = NULL";
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[kind][..], &length.to_be_bytes(), body].concat()
+    }
+
+    /// Returns the chunks of statements that are prepared, and then executed with these answers.
+    fn passed(statements: &[(&str, &str)]) -> Vec<Chunk> {
+        let service = Service::Postgres;
+        let mut words = Words::new(service);
+        let mut chunks = Vec::new();
+        let mut pass = |direction, bytes: &[u8]| {
+            chunks.push(Chunk { service, words: words.of(direction, bytes).unwrap() });
+        };
+        for (number, (statement, answer)) in statements.iter().enumerate() {
+            let name = format!("s{number}");
+            pass(Direction::Out, &message(b'P', format!("{name}\0{statement}\0").as_bytes()));
+            pass(Direction::In, &message(b'1', b""));
+            pass(Direction::Out, &message(b'B', format!("\0{name}\0").as_bytes()));
+            let answers =
+                [message(b'2', b""), message(b'C', format!("{answer}\0").as_bytes()), message(b'Z', b"I")];
+            pass(Direction::In, &answers.concat());
+        }
+        // The last chunk always counts.
+        pass(Direction::Out, &message(b'S', b""));
+        chunks
+    }
+
+    /// Returns how many of the four chunks of each statement are moments.
+    fn counts(mode: Mode, statements: &[(&str, &str)]) -> Vec<usize> {
+        let moments = of(mode, &passed(statements));
+        let each = moments.chunks_exact(4);
+        each.map(|chunks| chunks.iter().filter(|is_moment| **is_moment).count()).collect()
+    }
+
+    #[test]
+    fn a_process_dies_at_changes_alone() {
+        let statements = [(READ, "SELECT 1"), (CLAIM, "UPDATE 0"), (CLAIM, "UPDATE 1"), (FINISH, "UPDATE 0")];
+        for mode in [Mode::KilledBefore, Mode::KilledAfter, Mode::KilledTwice] {
+            // A part of the last statement deletes, although its answer counts no row.
+            assert_eq!(counts(mode, &statements), [0, 0, 2, 2], "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn connections_fail_once_at_each_text_without_effect() {
+        let statements = [(READ, "SELECT 1"), (READ, "SELECT 1"), (CLAIM, "UPDATE 1"), (CLAIM, "UPDATE 1")];
+        for mode in [Mode::Reset, Mode::Silence, Mode::Stopped] {
+            // The preparation of the second claim repeats that of the first.
+            assert_eq!(counts(mode, &statements), [4, 0, 4, 2], "{mode:?}");
+        }
+    }
+}

@@ -10,6 +10,10 @@ pub const CONSUMING: &str = "basic.consume-ok";
 /// A pool's test that the server answers, or accepts writes.
 pub const PING: &str = "a ping";
 
+/// The beginning of the name of a statement whose parts (`WITH … AS (UPDATE …)`) write. Its answer counts the rows of its
+/// last part only.
+const WRITES_IN_PARTS: &str = "writes in parts: ";
+
 /// Part of the statement that asks whether the server accepts writes.
 const ACCEPTS_WRITES: &str = "transaction_read_only";
 
@@ -149,9 +153,10 @@ fn first_line(chunk: &[u8]) -> String {
     }
 }
 
-/// Returns the statement that a chunk executes.
+/// Returns the statement that a chunk executes, if its answer shows whether it changes anything.
 pub fn executed(words: &str) -> Option<&str> {
-    Some(words.split_once("Postgres: execute ")?.1)
+    let statement = words.split_once("Postgres: execute ")?.1;
+    (!statement.starts_with(WRITES_IN_PARTS)).then_some(statement)
 }
 
 /// Returns whether the chunk is the answer to a statement.
@@ -174,15 +179,25 @@ pub fn may_change(words: &str) -> bool {
             .filter(|(answer, _)| !answer.contains("parsed"))
             .map(|(_, statement)| statement)
     } else {
-        Some(what.strip_prefix("execute ").unwrap_or(what))
+        Some(what.rsplit_once("execute ").map_or(what, |(_, statement)| statement))
     };
-    let changes = ["WITH", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT"];
+    let changes =
+        [WRITES_IN_PARTS, "WITH", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT"];
     statement.is_some_and(|statement| changes.iter().any(|change| statement.starts_with(change)))
 }
 
 /// Names a statement by its beginning.
 fn statement(text: &str) -> String {
-    if text.contains(ACCEPTS_WRITES) { PING.into() } else { squeezed(text) }
+    if text.contains(ACCEPTS_WRITES) {
+        return PING.into();
+    }
+    let without_comments: Vec<&str> =
+        text.lines().map(|line| line.split("--").next().unwrap_or(line)).collect();
+    let code = without_comments.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let has_writing_part = ["INSERT", "UPDATE", "DELETE"]
+        .iter()
+        .any(|write| ["AS (", "AS ( "].iter().any(|part| code.contains(&format!("{part}{write} "))));
+    if has_writing_part { squeezed(&format!("{WRITES_IN_PARTS}{code}")) } else { squeezed(&code) }
 }
 
 fn squeezed(text: &str) -> String {
