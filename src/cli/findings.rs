@@ -253,12 +253,12 @@ fn undelivered(status: &DatabaseStatus, now: OffsetDateTime, all: &mut Vec<Findi
 
 fn letters(known: &Known<'_>, all: &mut Vec<Finding>) {
     let Some(queues) = known.queues else { return };
-    for (messages, name, text) in [
-        (queues.dead_letters, "dead_letters", "dead letters: jobs that were rejected"),
-        (queues.unrouted, "unrouted_results", "results that no queue was bound for"),
+    let (dead, unrouted) = ("dead letters: jobs that were rejected", "results that no queue was bound for");
+    for (messages, name, text, next) in [
+        (queues.dead_letters, "dead_letters", dead, "dead-letters list"),
+        (queues.unrouted, "unrouted_results", unrouted, "dead-letters list --queue results"),
     ] {
         if messages > 0 {
-            let next = "dead-letters list";
             let finding = finding(Severity::Act, name, text, next);
             all.push(Finding { count: messages.into(), ..finding });
         }

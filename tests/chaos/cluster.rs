@@ -207,6 +207,8 @@ impl Cluster {
         let Some(place) = place else { return command };
         let (node, folder) = (self.nodes[place], self.folder(place));
         command
+            // Erlang writes its crash dumps to the working directory.
+            .current_dir(&folder)
             .env("RABBITMQ_NODENAME", self.node_name(place))
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", node.port.to_string())

@@ -28,10 +28,12 @@ mod words;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Debug,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Instant,
 };
 
+use futures_util::FutureExt as _;
 use kinds::Kind;
 use plan::Point;
 use point::Outcome;
@@ -101,10 +103,18 @@ async fn all(tasks: VecDeque<Task>, lanes: usize, goes_on: bool) -> Vec<Outcome>
     for _ in 0..lanes.min(tasks.lock().unwrap().len()) {
         let (tasks, outcomes, goes_on) = (tasks.clone(), outcomes.clone(), goes_on.clone());
         running.spawn(async move {
-            let place = point::place().await;
+            let mut place = point::place().await;
             loop {
                 let Some((kind, point)) = tasks.lock().unwrap().pop_front() else { return };
-                let outcome = point::run(&place, kind, point.as_ref()).await;
+                let run = AssertUnwindSafe(point::run(&place, kind, point.as_ref())).catch_unwind().await;
+                let outcome = match run {
+                    Ok(outcome) => outcome,
+                    Err(_) => {
+                        // The panic may have left anything behind.
+                        place = point::place().await;
+                        Outcome::panicked(kind, point.as_ref())
+                    }
+                };
                 if let Some(failure) = failure(&outcome) {
                     println!("{failure}");
                 }

@@ -35,6 +35,21 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+impl Outcome {
+    /// A run that ended with a panic: a defect of the matrix itself, or an error that it does not expect.
+    pub fn panicked(kind: Kind, point: Option<&Point>) -> Self {
+        let evidence = point.map_or_else(|| "without a fault".into(), |point| format!("{point:?}"));
+        Self {
+            kind,
+            mode: point.map(|point| point.mode),
+            injected: Vec::new(),
+            passed: Vec::new(),
+            violations: vec![Violation { rule: "panic", evidence }],
+            took: Duration::ZERO,
+        }
+    }
+}
+
 static ACCOUNTS: [&Account; 4] =
     [&accounts::HYPERSWITCH, &accounts::REVOLUT, &accounts::RAZORPAYX, &accounts::XENDIT];
 
