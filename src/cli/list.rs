@@ -154,10 +154,9 @@ fn time_of(id: Uuid) -> String {
 }
 
 fn cells(record: &Listed, now: OffsetDateTime) -> Vec<Cell> {
-    let accepted = record.created_at.replace_nanosecond(0).unwrap_or(record.created_at);
     let status = record.link_status.as_deref().or(record.payout_status.as_deref()).unwrap_or_default();
     vec![
-        accepted.format(&Rfc3339).unwrap_or_default().into(),
+        Cell::time(Some(record.created_at)),
         Cell::new(&record.merchant_payout_id),
         Cell::new(&record.merchant_id),
         Cell::new(&record.connector),
@@ -186,7 +185,8 @@ fn waits(record: &Listed, now: OffsetDateTime) -> String {
     let unknown = if record.in_doubt_since.is_some() { "unknown, " } else { "" };
     let attempts = match record.attempts {
         0 => String::new(),
-        attempts => format!(", attempt {attempts}"),
+        1 => ", after 1 attempt".to_owned(),
+        attempts => format!(", after {attempts} attempts"),
     };
     let what = match (record.leased, seconds) {
         (true, _) => "at a worker".to_owned(),

@@ -131,6 +131,21 @@ impl Output {
     }
 }
 
+/// An act on something that is no record, as it is printed.
+#[derive(Debug, Serialize)]
+pub(super) struct Done<'a> {
+    pub(super) target: &'a str,
+    pub(super) outcome: &'static str,
+    /// Escaped.
+    pub(super) message: String,
+}
+
+impl Done<'_> {
+    pub(super) fn text(&self) -> String {
+        self.message.clone()
+    }
+}
+
 /// Writes a line to standard output. If a reader such as `head` has closed it, the command goes on, and its exit
 /// status does not change.
 ///
@@ -144,6 +159,11 @@ pub(super) fn say(line: impl Display) -> anyhow::Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Writes a number of things: `1 webhook`, `2 webhooks`.
+pub(super) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Writes a line to standard error, if that is possible.

@@ -1,5 +1,7 @@
 //! Lays out a table of text: aligned columns that fit the terminal, coloured if wanted.
 
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
 use crate::domain::escape_control;
 
 /// A column of a [`Table`].
@@ -59,6 +61,12 @@ impl Cell {
         Self { text: escape_control(text.as_ref()).into_owned(), tone: Tone::Plain }
     }
 
+    /// Makes a cell of a time to the second, in RFC 3339; an empty one without a time.
+    pub(super) fn time(time: Option<OffsetDateTime>) -> Self {
+        let second = time.and_then(|time| time.replace_nanosecond(0).ok());
+        Self::new(second.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default())
+    }
+
     pub(super) fn tone(self, tone: Tone) -> Self {
         Self { tone, ..self }
     }
@@ -97,7 +105,7 @@ impl<'a> Table<'a> {
             for ((cell, column), width) in row.iter().zip(self.columns).zip(&widths) {
                 let shown = cut(&cell.text, *width);
                 let padding = " ".repeat(width.saturating_sub(shown.chars().count()));
-                let shown = match cell.tone.colour().filter(|_| colour) {
+                let shown = match cell.tone.colour().filter(|_| colour && !shown.is_empty()) {
                     Some(code) => format!("\u{1b}[{code}m{shown}\u{1b}[0m"),
                     None => shown,
                 };
@@ -182,9 +190,17 @@ mod tests {
 
     #[test]
     fn colours_are_written_only_if_wanted() {
-        let row = vec![Cell::new("po_1").tone(Tone::Bad)];
-        let table = Table::new(&COLUMNS[..1], vec![row]);
+        let row = |text: &str| vec![Cell::new(text).tone(Tone::Bad)];
+        let table = Table::new(&COLUMNS[..1], vec![row("po_1")]);
         assert!(table.text(None, true).contains("\u{1b}[31mpo_1\u{1b}[0m"));
         assert!(!table.text(None, false).contains('\u{1b}'));
+        assert!(!Table::new(&COLUMNS[..1], vec![row("")]).text(None, true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_time_is_written_to_the_second() {
+        let time = time::macros::datetime!(2026-11-30 01:13:42.75 UTC);
+        assert_eq!(Cell::time(Some(time)).text, "2026-11-30T01:13:42Z");
+        assert_eq!(Cell::time(None).text, "");
     }
 }

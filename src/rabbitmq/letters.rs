@@ -3,11 +3,15 @@
 //! Every message that is read stays unsettled until it is removed or given back, so that nothing is read twice. If the
 //! program ends before that, the broker gives all of them back.
 
+use std::collections::BTreeSet;
+
 use lapin::{
     BasicProperties, Channel,
     options::{
         BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
+        QueueDeclareOptions,
     },
+    types::FieldTable,
 };
 use time::OffsetDateTime;
 
@@ -23,11 +27,17 @@ pub struct Letters {
     reading: Held,
     channel: Channel,
     queue: String,
+    /// The delivery tags of the letters that were read and not removed, oldest first.
+    unsettled: BTreeSet<u64>,
     settings: BrokerSettings,
     /// A connection of its own: an alarm at the broker blocks a connection that publishes, its acknowledgements
     /// included.
     publishing: Option<(Held, Channel)>,
 }
+
+/// A quorum queue keeps the letters of a consumer in an Erlang map and returns them in the order of that map, which is the
+/// order of the queue up to 32 letters only.
+const IN_ORDER: usize = 32;
 
 impl Names {
     /// Returns the queue of a kind of message.
@@ -58,7 +68,14 @@ impl Letters {
     pub async fn open(settings: &BrokerSettings, queue: &str) -> Result<Self, BrokerError> {
         let reading = connect(settings, "letters").await?;
         let channel = channel(&reading).await?;
-        Ok(Self { reading, channel, queue: queue.to_owned(), settings: settings.clone(), publishing: None })
+        Ok(Self {
+            reading,
+            channel,
+            queue: queue.to_owned(),
+            unsettled: BTreeSet::new(),
+            settings: settings.clone(),
+            publishing: None,
+        })
     }
 
     /// Reads the next message; `None` at the end of the queue.
@@ -70,6 +87,7 @@ impl Letters {
         let got = within(self.channel.basic_get(self.queue.as_str().into(), BasicGetOptions::default()));
         let Some(got) = got.await? else { return Ok(None) };
         let message = got.delivery;
+        self.unsettled.insert(message.delivery_tag);
         let is_unreadable = screen::is_marked(&message.properties, self.reading.mark);
         let properties = if is_unreadable { BasicProperties::default() } else { message.properties };
         Ok(Some(Letter { body: message.data, properties, is_unreadable, tag: message.delivery_tag }))
@@ -120,19 +138,28 @@ impl Letters {
     /// # Errors
     ///
     /// Any [`BrokerError`].
-    pub async fn remove(&self, letter: &Letter) -> Result<(), BrokerError> {
-        within(self.channel.basic_ack(letter.tag, BasicAckOptions::default())).await
+    pub async fn remove(&mut self, letter: &Letter) -> Result<(), BrokerError> {
+        within(self.channel.basic_ack(letter.tag, BasicAckOptions::default())).await?;
+        self.unsettled.remove(&letter.tag);
+        Ok(())
     }
 
-    /// Gives back every message that was read and not removed, and waits until the broker has done both.
+    /// Gives back every message that was read and not removed, in their order, and waits until the broker has done both.
     ///
     /// # Errors
     ///
     /// Any [`BrokerError`]: then the broker gives them back when it notices that the connection is gone.
     pub async fn give_back(self) -> Result<(), BrokerError> {
-        // Delivery tag 0: all of this channel, in one frame, so that they keep their order.
-        let all = BasicNackOptions { multiple: true, requeue: true };
-        within(self.channel.basic_nack(0, all)).await?;
+        let tags: Vec<u64> = self.unsettled.into_iter().collect();
+        let multiple = BasicNackOptions { multiple: true, requeue: true };
+        for chunk in tags.chunks(IN_ORDER) {
+            let Some(&last) = chunk.last() else { break };
+            within(self.channel.basic_nack(last, multiple)).await?;
+            // Until the broker answers, a quorum queue may join the next chunk to this one.
+            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+            let queue = self.queue.as_str().into();
+            within(self.channel.queue_declare(queue, passive, FieldTable::default())).await?;
+        }
         // The broker carries out the frames of a channel in their order, and confirms the last one.
         within(self.channel.close(200, "done".into())).await?;
         within(self.reading.close(200, "done".into())).await

@@ -19,7 +19,7 @@ use crate::{
         confirm::confirm,
         interrupts::Interrupts,
         note,
-        output::Output,
+        output::{Output, counted, progress, progress_ends},
         table::{Cell, Column, Tone},
     },
     config::Config,
@@ -103,6 +103,7 @@ pub(super) async fn run(
         true => None,
         false => {
             let Some(ids) = preview(config, output, verb, selection, acting, &plan).await? else {
+                note(list::NO_MATCH);
                 return Ok(ExitStatus::NothingFound);
             };
             Some(ids)
@@ -122,6 +123,9 @@ pub(super) async fn run(
     )
     .await;
     let given_back = reading.give_back().await;
+    if !reports.is_empty() {
+        progress_ends();
+    }
     let is_interrupted = matches!(acted, Ok(true));
     output.rows(&COLUMNS, &reports, |report| {
         let tone = if report.outcome == REFUSED { Tone::Bad } else { Tone::Plain };
@@ -185,8 +189,18 @@ async fn preview(
         return Ok(None);
     }
     list::print(output, &sample)?;
-    note(format_args!("{count} letters would be {verb}, {} of them refused", refused.len()));
+    if count > sample.len() {
+        note(format_args!("these are the first {} of {count} letters", sample.len()));
+    }
+    let allowed = count - refused.len();
+    note(match refused.len() {
+        0 => format!("{count} letters would be {verb}"),
+        stay => format!("{allowed} of {count} letters would be {verb}; {stay} would be refused and stay:"),
+    });
     refused.iter().take(SAMPLE).for_each(note);
+    if allowed == 0 {
+        return Err(ExitStatus::Refused.because("every selected letter is refused").into());
+    }
     confirm("Continue?", false)?;
     Ok(Some(ids))
 }
@@ -221,6 +235,7 @@ async fn act_on_all(
             Some(report) => reports.push(report),
             None => break,
         }
+        progress(format_args!("{} processed", counted(reports.len(), "letter")));
     }
     Ok(false)
 }

@@ -19,6 +19,8 @@ pub(in crate::cli) struct Arguments {
     limit: usize,
 }
 
+pub(super) const NO_MATCH: &str = "no letter matches";
+
 const COLUMNS: [Column; 8] = [
     Column::new("ID"),
     Column::new("AT"),
@@ -49,15 +51,18 @@ pub(super) async fn run(
     if is_cut {
         note(format_args!("more letters follow: this is the limit of {}", arguments.limit));
     }
-    Ok(if rows.is_empty() { ExitStatus::NothingFound } else { ExitStatus::Done })
+    if rows.is_empty() {
+        note(NO_MATCH);
+        return Ok(ExitStatus::NothingFound);
+    }
+    Ok(ExitStatus::Done)
 }
 
 pub(super) fn print(output: Output, rows: &[Row]) -> anyhow::Result<()> {
     output.rows(&COLUMNS, rows, |row| {
-        let at = row.at.map(|at| at.to_string().chars().take(19).collect::<String>()).unwrap_or_default();
         let amount = format!("{} {}", row.minor_amount, row.currency);
-        let texts = [&row.id, &at, &row.kind, &row.code, &row.merchant_id, &row.merchant_payout_id];
-        let cells = texts.into_iter().map(Cell::new);
+        let texts = [&row.kind, &row.code, &row.merchant_id, &row.merchant_payout_id].map(Cell::new);
+        let cells = [Cell::new(&row.id), Cell::time(row.at)].into_iter().chain(texts);
         cells.chain([Cell::new(amount.trim()), Cell::new(&row.reason)]).collect()
     })
 }

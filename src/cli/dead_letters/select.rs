@@ -25,7 +25,7 @@ pub(super) struct Selection {
     /// Which queue
     #[arg(long, value_enum, default_value_t)]
     pub(super) queue: Queue,
-    /// Conditions that must all be met: code, kind, merchant, connector, currency, payout, since, until. Commas
+    /// Conditions that must all be met: code, field, kind, merchant, connector, currency, payout, since, until. Commas
     /// separate alternatives
     #[arg(long = "where", value_name = "CONDITIONS")]
     conditions: Vec<Conditions>,
@@ -61,6 +61,8 @@ struct Filter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     Code,
+    /// The field that a job was rejected for.
+    Field,
     Kind,
     Merchant,
     Connector,
@@ -78,6 +80,7 @@ impl FromStr for Filter {
         let time = || time_of(key, value, OffsetDateTime::now_utc());
         let key = match key {
             "code" => Key::Code,
+            "field" => Key::Field,
             "kind" => Key::Kind,
             "merchant" => Key::Merchant,
             "connector" => Key::Connector,
@@ -87,7 +90,7 @@ impl FromStr for Filter {
             "until" => Key::Until(time()?),
             other => {
                 return Err(format!(
-                    "{other:?} is no key: code, kind, merchant, connector, currency, payout, since and until are known"
+                    "{other:?} is no key: code, field, kind, merchant, connector, currency, payout, since and until are known"
                 ));
             }
         };
@@ -100,6 +103,8 @@ impl Filter {
         let is = |given: &str| self.values.iter().any(|value| value == given);
         match self.key {
             Key::Code => is(&row.code),
+            // The reason begins with the field.
+            Key::Field => row.reason.split_once(": ").is_some_and(|(field, _)| is(field)),
             Key::Kind => is(&row.kind),
             Key::Merchant => is(&row.merchant_id),
             Key::Connector => is(&row.connector),
@@ -221,7 +226,7 @@ mod tests {
             at: Some(OffsetDateTime::UNIX_EPOCH),
             kind: "create".into(),
             code: "INVALID_JOB".into(),
-            reason: String::new(),
+            reason: "currency: EURO is no currency: a code of ISO 4217 is expected".into(),
             merchant_id: "m_1".into(),
             merchant_payout_id: "po_1".into(),
             minor_amount: "1250".into(),
@@ -240,6 +245,9 @@ mod tests {
             ("code=INVALID_JOB", true),
             ("code=UNKNOWN_CONNECTOR,INVALID_JOB", true),
             ("code=UNKNOWN_CONNECTOR", false),
+            ("field=currency", true),
+            ("field=amount.minor_amount,currency", true),
+            ("field=destination_currency", false),
             ("merchant=m_1", true),
             ("merchant=", false),
             ("connector=", true),

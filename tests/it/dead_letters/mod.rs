@@ -69,6 +69,18 @@ async fn actions(env: &TestEnv) -> Vec<(String, String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn letters_that_return_keep_their_order_however_many_they_are() {
+    // Given more letters than an Erlang map keeps in order,
+    let env = TestEnv::new().await;
+    let ids: Vec<String> = (0..100).map(|number| format!("po_{number}")).collect();
+    rejected(&env, ids.iter().map(|id| bad(id))).await;
+    // when an operator looks at them, then each look finds them in the order of their rejections.
+    for _ in 0..3 {
+        assert_eq!(payouts(&rows(&env, &["list"])), ids);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn looking_at_letters_loses_none_and_shows_no_secret() {
     // Given rejected jobs with secrets,
     let env = TestEnv::new().await;
@@ -132,7 +144,11 @@ async fn letters_are_corrected_and_published_again() {
     assert_eq!(requeue(&["--yes"]).status.code(), Some(5));
     let asked = requeue(&["--patch", patch]);
     assert_eq!(asked.status.code(), Some(5));
-    assert!(text(&asked).contains("51 letters would be requeued, 1 of them refused"), "{}", text(&asked));
+    assert!(
+        text(&asked).contains("50 of 51 letters would be requeued; 1 would be refused and stay"),
+        "{}",
+        text(&asked)
+    );
     assert_eq!(rows(&env, &["list"]).len(), 51);
     assert!(actions(&env).await.is_empty());
     // but with both,
