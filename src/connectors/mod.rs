@@ -131,8 +131,13 @@ pub trait Connector: Send + Sync {
 
     /// Asks about links, with the configured credential. Returns one answer for each link, in order.
     ///
-    /// One call may ask about at most [`Kind::links_per_question`] links.
-    fn ask_about<'a>(&'a self, links: &'a [AskedLink]) -> BoxFuture<'a, Vec<LinkAnswer>>;
+    /// One question may be about at most [`Kind::links_per_question`] links. Its first call is reserved already; each further
+    /// one is made only if `limit` has a permit for it at once.
+    fn ask_about<'a>(
+        &'a self,
+        links: &'a [AskedLink],
+        limit: &'a RateLimit,
+    ) -> BoxFuture<'a, Vec<LinkAnswer>>;
 
     /// Authenticates a webhook of the provider and reads which link it is about.
     ///

@@ -11,6 +11,7 @@ use super::{AskedLink, Call, Connector, ProviderWebhook, WebhookProblem, exchang
 use crate::{
     domain::{ConnectorError, CreateLink, Finding, LinkAnswer, LinkStatus, Outcome, Rejection, ReplayRule},
     http_client::Client,
+    limits::RateLimit,
 };
 
 /// One account of a provider.
@@ -34,7 +35,7 @@ pub(super) trait Provider: Send + Sync {
     fn ask_one(&self, link: &AskedLink) -> impl Future<Output = LinkAnswer> + Send;
 
     /// Asks about created links. See [`Connector::ask_about`].
-    fn ask(&self, links: &[AskedLink]) -> impl Future<Output = Vec<LinkAnswer>> + Send {
+    fn ask(&self, links: &[AskedLink], _limit: &RateLimit) -> impl Future<Output = Vec<LinkAnswer>> + Send {
         async move {
             let mut answers = Vec::with_capacity(links.len());
             for link in links {
@@ -91,8 +92,12 @@ impl<P: Provider> Connector for P {
         cancel(self, connector_payout_id).boxed()
     }
 
-    fn ask_about<'a>(&'a self, links: &'a [AskedLink]) -> BoxFuture<'a, Vec<LinkAnswer>> {
-        self.ask(links).boxed()
+    fn ask_about<'a>(
+        &'a self,
+        links: &'a [AskedLink],
+        limit: &'a RateLimit,
+    ) -> BoxFuture<'a, Vec<LinkAnswer>> {
+        self.ask(links, limit).boxed()
     }
 
     fn read_webhook(

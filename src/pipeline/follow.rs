@@ -15,7 +15,7 @@ use crate::{
     domain::{
         ConnectorError, LinkAnswer, LinkReport,
         follow::{self, CancelReason, FollowDecision, FollowStep, StatusEvent},
-        retry::jittered,
+        retry::{jittered, spread},
     },
     limits::{Health, PooledPermit},
     postgres::{AnswerRecord, FollowedLink, StoreError},
@@ -93,7 +93,7 @@ impl Follower {
             let asked: Vec<FollowedLink> = links.drain(..each.min(links.len())).collect();
             let permit = account.follow.permits.take().await;
             let (pipeline, name) = (pipeline.clone(), self.name.clone());
-            pipeline.clone().tasks.spawn(async move { pipeline.follow(&name, asked, permit).await });
+            pipeline.clone().spawn(async move { pipeline.follow(&name, asked, permit).await });
         }
         Ok(count)
     }
@@ -223,7 +223,7 @@ impl Pipeline {
         let questions: Vec<AskedLink> = asked.iter().map(|link| question(link)).collect();
         let mut answers = Vec::new();
         if !questions.is_empty() {
-            let asking = account.connector.ask_about(&questions);
+            let asking = account.connector.ask_about(&questions, &account.rate);
             answers = timeout(account.connector.timeout() + SLACK, asking).await.unwrap_or_default();
         }
         answers.resize_with(questions.len(), || unanswered("timed out"));
@@ -258,7 +258,7 @@ impl Pipeline {
     ) -> Result<(), StoreError> {
         let FollowDecision { status, events, expiring_is_announced, cancel_had_no_effect, then } = decision;
         let ask_after = match then {
-            FollowStep::Ask { after } => Some(jittered(after, after + after / 8)),
+            FollowStep::Ask { after } => Some(spread(after)),
             FollowStep::Cancel(_) | FollowStep::Stop => None,
         };
         let is_answered = matches!(answer, LinkAnswer::Reported(_));

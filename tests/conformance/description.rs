@@ -8,6 +8,7 @@ use payout_link_worker::{
         CreateLink, CreatedLink, Finding, LinkAnswer, LinkStatus, Outcome, PayoutStatus, Rejection,
         TraceContext, idempotency_key,
     },
+    limits::RateLimit,
 };
 use provider_simulators::providers::{Operation, ProviderSimulator, Settings};
 use serde_json::Value;
@@ -117,7 +118,7 @@ impl Tested {
 
     /// Asks about one link.
     pub async fn ask(&self, link: &AskedLink) -> LinkAnswer {
-        let answers = self.connector().ask_about(std::slice::from_ref(link)).await;
+        let answers = self.connector().ask_about(std::slice::from_ref(link), &RateLimit::new(None)).await;
         let [answer] = <[LinkAnswer; 1]>::try_from(answers).unwrap();
         answer
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use payout_link_worker::{
     connectors::{AskedLink, Kind, LinkReference, ProviderWebhook, WebhookProblem},
     domain::{LinkAnswer, LinkReport, LinkStatus, PayoutStatus},
+    limits::RateLimit,
 };
 use provider_simulators::{
     providers::{Announce, Behaviour, Fault, FaultRule, Garbage, LinkChange, Operation},
@@ -49,7 +50,7 @@ pub async fn every_status_is_reported(description: &Description) {
         }
         // The link is asked about alone and, if the provider can, together with others.
         let mut answers = vec![tested.ask(&links[0]).await];
-        answers.extend(tested.connector().ask_about(&links).await);
+        answers.extend(tested.connector().ask_about(&links, &RateLimit::new(None)).await);
         assert_eq!(answers.len(), 3);
         for answer in answers {
             let report = reported(answer);
@@ -166,7 +167,7 @@ pub async fn nothing_follows_from_a_question_without_an_answer(description: &Des
             tested.simulator.inject_fault(FaultRule::new(fault.clone()).on(operation).always());
         }
         let mut answers = vec![tested.ask(&links[0]).await];
-        answers.extend(tested.connector().ask_about(&links).await);
+        answers.extend(tested.connector().ask_about(&links, &RateLimit::new(None)).await);
         assert_eq!(answers.len(), 3);
         for answer in answers {
             let LinkAnswer::Unanswered { error, retry_after } = answer else {
@@ -189,7 +190,7 @@ pub async fn nothing_follows_from_a_question_without_an_answer(description: &Des
     tested.simulator.clear_faults();
     // Rejected tokens are replaced, if the provider uses tokens.
     tested.simulator.forget_tokens();
-    for answer in tested.connector().ask_about(&links).await {
+    for answer in tested.connector().ask_about(&links, &RateLimit::new(None)).await {
         assert_eq!(reported(answer).status, Some(LinkStatus::Unclaimed));
     }
 }
@@ -198,7 +199,7 @@ pub async fn a_link_that_is_not_there_is_not_found(description: &Description) {
     let tested = Tested::start(description).await;
     let there = tested.followed(&description.job("po_1")).await;
     let absent = AskedLink { connector_payout_id: "no-such-link".into(), ..there.clone() };
-    let answers = tested.connector().ask_about(&[absent, there]).await;
+    let answers = tested.connector().ask_about(&[absent, there], &RateLimit::new(None)).await;
     assert!(matches!(answers[0], LinkAnswer::NotFound { .. }), "{answers:?}");
     assert!(matches!(answers[1], LinkAnswer::Reported(_)), "{answers:?}");
 }

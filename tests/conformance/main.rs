@@ -43,7 +43,8 @@ macro_rules! conformance {
             worker::a_refusal_is_reported_with_the_providers_words
             worker::a_limit_is_waited_for
             worker::repeated_jobs_make_one_link
-            worker::a_claimed_link_is_followed_until_it_is_paid
+            worker::a_claimed_link_is_followed_until_its_money_comes_back
+            worker::a_change_that_the_provider_announces_is_found_at_once
             worker::a_link_that_takes_its_time_takes_no_permit
             worker::secrets_are_nowhere
             commands::check_tries_each_account

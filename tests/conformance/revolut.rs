@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use payout_link_worker::{
     connectors::AskedLink,
     domain::{Finding, LinkAnswer, LinkStatus, Outcome, PayoutStatus},
+    limits::RateLimit,
 };
 use provider_simulators::providers::{
     Duplicates, Fault, FaultRule, LinkChange, Operation, Provider, ProviderSimulator, RevolutClient,
@@ -227,7 +228,7 @@ async fn one_list_follows_many_links() {
         (ledger.calls_of(Operation::List).count(), ledger.calls_of(Operation::Get).count())
     };
     let count = async |status: LinkStatus| {
-        let answers = tested.connector().ask_about(&links).await;
+        let answers = tested.connector().ask_about(&links, &RateLimit::new(None)).await;
         let is_so = |answer: &&LinkAnswer| matches!(answer, LinkAnswer::Reported(report) if report.status == Some(status));
         assert_eq!(answers.len(), links.len());
         answers.iter().filter(is_so).count()
@@ -269,11 +270,31 @@ async fn a_question_has_an_end() {
         });
     }
     let before = tested.simulator.ledger().calls.len();
-    let answers = tested.connector().ask_about(&links).await;
+    let answers = tested.connector().ask_about(&links, &RateLimit::new(None)).await;
     assert_eq!(tested.simulator.ledger().calls.len() - before, 8);
     let is_reached = |answer: &LinkAnswer| matches!(answer, LinkAnswer::Reported(_));
     assert!(answers[..8].iter().all(is_reached), "{answers:?}");
     assert_eq!(answers.iter().filter(|answer| is_reached(answer)).count(), 8);
+}
+
+/// Checks that the calls of a question count against the account's rate limit.
+#[tokio::test]
+async fn a_question_makes_no_call_past_the_rate_limit() {
+    let tested = tested(at_once(client())).await;
+    let mut links = Vec::new();
+    for number in 0..20 {
+        let link = tested.followed(&REVOLUT.job(&format!("po_{number}"))).await;
+        tested.simulator.change(&link.connector_payout_id, LinkChange::Pay).unwrap();
+        links.push(link);
+    }
+    // Of 20 calls in a minute two may be made at once, beside the first call, which its caller reserved.
+    let limit = RateLimit::new(Some(20));
+    let before = tested.simulator.ledger().calls.len();
+    tested.connector().ask_about(&links, &limit).await;
+    assert_eq!(tested.simulator.ledger().calls.len() - before, 3);
+    let answers = tested.connector().ask_about(&links, &limit).await;
+    assert_eq!(tested.simulator.ledger().calls.len() - before, 4);
+    assert!(answers.iter().all(|answer| matches!(answer, LinkAnswer::Unanswered { .. })), "{answers:?}");
 }
 
 /// Checks that links are found although their time of creation is a guess: a link that is not in the list is read by
@@ -287,7 +308,7 @@ async fn links_that_are_older_or_younger_than_they_seem_are_found() {
         let expires_at = link.expires_at.map(|end| end - Duration::from_hours(24));
         links.push(AskedLink { expires_at, ..link });
     }
-    let answers = tested.connector().ask_about(&links).await;
+    let answers = tested.connector().ask_about(&links, &RateLimit::new(None)).await;
     assert!(answers.iter().all(|answer| matches!(answer, LinkAnswer::Reported(_))), "{answers:?}");
     let ledger = tested.simulator.ledger();
     assert_eq!((ledger.calls_of(Operation::List).count(), ledger.calls_of(Operation::Get).count()), (1, 3));
@@ -304,7 +325,7 @@ async fn a_list_that_is_too_long_is_asked_for_in_shorter_pages() {
         job["description"] = "é".repeat(100).into();
         links.push(tested.followed(&crate::description::decoded(&job)).await);
     }
-    let answers = tested.connector().ask_about(&links).await;
+    let answers = tested.connector().ask_about(&links, &RateLimit::new(None)).await;
     assert!(answers.iter().all(|answer| matches!(answer, LinkAnswer::Reported(_))), "{answers:?}");
     let ledger = tested.simulator.ledger();
     assert_eq!((ledger.calls_of(Operation::List).count(), ledger.calls_of(Operation::Get).count()), (3, 0));

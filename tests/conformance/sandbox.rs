@@ -6,6 +6,7 @@ use payout_link_worker::{
     config,
     connectors::{AskedLink, Connector, Connectors, LinkReference, WebhookProblem},
     domain::{LinkAnswer, LinkReport, LinkStatus},
+    limits::RateLimit,
 };
 use provider_simulators::{
     providers::{Announce, Behaviour},
@@ -68,7 +69,7 @@ impl Env {
     }
 
     async fn ask(&self, link: &AskedLink) -> LinkAnswer {
-        self.connector().ask_about(std::slice::from_ref(link)).await.pop().unwrap()
+        self.connector().ask_about(std::slice::from_ref(link), &RateLimit::new(None)).await.pop().unwrap()
     }
 
     async fn report(&self, link: &AskedLink) -> LinkReport {

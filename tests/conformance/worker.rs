@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use payout_link_worker::domain::idempotency_key;
-use provider_simulators::providers::{Fault, FaultRule, LinkChange, ProviderSimulator};
-use serde_json::Value;
+use provider_simulators::providers::{Announce, Fault, FaultRule, LinkChange, ProviderSimulator};
+use serde_json::{Value, json};
 
 use crate::{
     description::{Became, Description, Repeat},
     support::{Job, Setup, TestEnv, eventually, job},
 };
+
+const SECRET: &str = "webhook-secret-canary";
 
 /// Builds a test environment whose worker has the connector as `tested`, and returns its simulator.
 async fn env(description: &Description) -> (TestEnv, ProviderSimulator) {
@@ -202,7 +204,7 @@ async fn types(env: &TestEnv, id: &str, last: &str) -> Vec<String> {
     numbered.into_iter().map(|(_, kind)| kind.trim_start_matches("payout_link.").to_owned()).collect()
 }
 
-pub async fn a_claimed_link_is_followed_until_it_is_paid(description: &Description) {
+pub async fn a_claimed_link_is_followed_until_its_money_comes_back(description: &Description) {
     let (env, simulator) = following(description).await;
     let _worker = env.start_worker().await;
     env.publish(for_connector(description, "po_1")).await;
@@ -210,9 +212,45 @@ pub async fn a_claimed_link_is_followed_until_it_is_paid(description: &Descripti
     simulator.change(&link, LinkChange::Claim).unwrap();
     types(&env, "po_1", "payout_link.claimed").await;
     simulator.change(&link, LinkChange::Pay).unwrap();
-    let types = types(&env, "po_1", "payout_link.succeeded").await;
-    assert_eq!((types[0].as_str(), types[1].as_str()), ("created", "claimed"));
-    assert_eq!(types.iter().filter(|kind| *kind == "claimed").count(), 1, "{types:?}");
+    let paid = types(&env, "po_1", "payout_link.succeeded").await;
+    assert_eq!((paid[0].as_str(), paid[1].as_str()), ("created", "claimed"));
+    assert_eq!(paid.iter().filter(|kind| *kind == "claimed").count(), 1, "{paid:?}");
+    // The provider's own status is stored, and its id of the payout, where it has one, finds the record.
+    let shown = env.shown("po_1").unwrap();
+    assert!(shown["link"]["provider_status"].is_string(), "{shown}");
+    if let Some(payout) = shown["link"]["provider_payout_id"].as_str() {
+        assert_eq!(env.shown(payout).unwrap()["id"], shown["id"]);
+    }
+    let has_payout_ids = matches!(description.account.kind, "razorpayx" | "revolut");
+    assert_eq!(shown["link"]["provider_payout_id"].is_string(), has_payout_ids, "{shown}");
+    // Later the money comes back: at these two providers, only that payout says so. The next question is an hour away.
+    simulator.change(&link, LinkChange::Reverse).unwrap();
+    let due = "UPDATE payout_links SET follow_due_at = now() WHERE merchant_payout_id = 'po_1'";
+    assert_eq!(sqlx::query(due).execute(&env.pool).await.unwrap().rows_affected(), 1);
+    let reversed = types(&env, "po_1", "payout_link.reversed").await;
+    assert_eq!(reversed.last().unwrap(), "reversed");
+}
+
+pub async fn a_change_that_the_provider_announces_is_found_at_once(description: &Description) {
+    // Given a worker that asks about links once an hour, and accepts the webhooks of its provider,
+    let simulator = description.simulator().await;
+    let env = Setup::default()
+        .connector(&description.section(simulator.url()))
+        .set("connectors.tested.follow.min_interval_seconds", 3600)
+        .set("connectors.tested.follow.max_interval_seconds", 3600)
+        .set("connectors.tested.follow.webhook_secrets", json!([SECRET]))
+        .set("worker.provider_webhooks_listen", "127.0.0.1:0")
+        .build()
+        .await;
+    let worker = env.start_worker().await;
+    let url = format!("{}/connectors/tested/webhooks", worker.provider_webhooks_url().await);
+    env.publish(for_connector(description, "po_1")).await;
+    let link = env.result_of("po_1").await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+    // when the link is claimed and paid, then the payment is announced.
+    simulator.announce(Some(Announce::to(url, SECRET)));
+    simulator.change(&link, LinkChange::Claim).unwrap();
+    simulator.change(&link, LinkChange::Pay).unwrap();
+    types(&env, "po_1", "payout_link.succeeded").await;
 }
 
 /// Checks Hyperswitch, which never ends a link: the worker cancels it after its end, and accepts a claim that was

@@ -150,6 +150,71 @@ async fn an_abandoned_webhook_is_followed_by_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_whose_schedule_has_ended_is_followed_by_the_next_one() {
+    let env = dense().set("webhooks.schedule_seconds", "[1]").build().await;
+    let _worker = env.start_worker().await;
+    env.merchant.inject_fault(FaultRule::new(Fault::status(500)).times(2));
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+    env.wait_until_shown("po_1", "abandoned", |shown| shown["event"]["webhook_state"] == "abandoned").await;
+    env.provider.change(&link_of(&env, 0), LinkChange::Claim).unwrap();
+    let webhooks = env.webhooks(3).await;
+    assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), ["created", "created", "claimed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_link_is_announced_before_it_comes_if_that_is_wanted() {
+    for (expiring_seconds, types) in
+        [(0, &["created", "claimed"][..]), (3600, &["created", "expiring", "claimed"])]
+    {
+        let env = dense().set("connectors.sandbox.follow.expiring_seconds", expiring_seconds).build().await;
+        let _worker = env.start_worker().await;
+        env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
+        env.result_of("po_1").await;
+        // When the end of an unclaimed link is near, then it is announced once, and the payout's status is the same.
+        let link = link_of(&env, 0);
+        env.provider.expire_after(&link, Duration::from_mins(30)).unwrap();
+        let asked = "SELECT count(*) FROM payout_links WHERE expires_at < now() + interval '1 hour' AND follow_due_at IS NOT NULL";
+        eventually("the worker knows the new end", async || {
+            let asked: i64 = sqlx::query_scalar(asked).fetch_one(&env.pool).await.unwrap();
+            (asked == 1).then_some(())
+        })
+        .await;
+        env.webhooks(types.len() - 1).await;
+        env.provider.change(&link, LinkChange::Claim).unwrap();
+        let webhooks = env.webhooks(types.len()).await;
+        assert_eq!(webhooks.iter().map(kind).collect::<Vec<_>>(), types);
+        if expiring_seconds > 0 {
+            assert_eq!(body(&webhooks[1])["data"]["payout_status"], "REQUIRES_FULFILLMENT");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_keep_to_the_accounts_rate_limit() {
+    const LINKS: usize = 12;
+    // Given links that are all due,
+    let env = dense().build().await;
+    let worker = env.start_worker().await;
+    for number in 0..LINKS {
+        env.publish(job(&format!("po_{number}"))).await;
+        env.result_of(&format!("po_{number}")).await;
+    }
+    assert!(worker.stop().await.success());
+    let due = "UPDATE payout_links SET follow_due_at = now()";
+    sqlx::query(due).execute(&env.pool).await.unwrap();
+    let asked = || env.provider.ledger().calls.iter().filter(|call| call.operation == Operation::Get).count();
+    let before = asked();
+    // when an account that may make 60 calls in a minute, six of them at once, asks about them,
+    let limit = ("PAYOUT_LINK__CONNECTORS__SANDBOX__CALLS__REQUESTS_PER_MINUTE", "60".to_owned());
+    let _worker = env.launch_worker(&[limit]);
+    eventually("the first question", async || (asked() > before).then_some(())).await;
+    let began = Instant::now();
+    eventually("a question about each link", async || (asked() >= before + LINKS).then_some(())).await;
+    // then the others take their time.
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn webhooks_of_a_link_go_one_at_a_time() {
     // Given a merchant that is slow to answer the first webhook,
     let env = dense().build().await;

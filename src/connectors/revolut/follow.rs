@@ -5,8 +5,8 @@
 //! asks singly about the few that are not among them: those have changed. Where many have, the links that are over are
 //! listed as well.
 //!
-//! A minute has 60 calls at this provider, which creations need too. A question makes at most [`MAX_CALLS`] of them;
-//! a link that it does not reach is asked about again later.
+//! A minute has 60 calls at this provider, which creations need too. A question makes at most [`MAX_CALLS`] of them, and none
+//! past the account's rate limit. A link that it does not reach is asked about again later.
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,6 +27,7 @@ use crate::{
     },
     domain::{ConnectorError, LinkAnswer, LinkStatus},
     http_client::Answer,
+    limits::RateLimit,
 };
 
 /// Calls of one question, a repeat after a refused token apart.
@@ -58,6 +59,8 @@ struct Question<'a> {
     /// The answer to all that is asked from now on: the provider takes no further call.
     end: Option<LinkAnswer>,
     calls_left: usize,
+    /// For the calls after the first, which is reserved already.
+    limit: &'a RateLimit,
     page: usize,
     deadline: Instant,
 }
@@ -71,6 +74,15 @@ impl<'a> Question<'a> {
         ids.filter(|id| !self.answers.contains_key(id)).collect()
     }
 
+    /// Returns whether another call may be made, and counts it then.
+    fn begin_call(&mut self) -> bool {
+        let is_first = self.calls_left == MAX_CALLS;
+        let may_call =
+            self.calls_left > 0 && (is_first || self.limit.reserve_now(std::time::Instant::now(), 1) == 1);
+        self.calls_left -= usize::from(may_call);
+        may_call
+    }
+
     /// Returns when the first and the last of the links were created, if they live as long as links usually do.
     fn window(&self, lifetime: time::Duration) -> Option<(OffsetDateTime, OffsetDateTime)> {
         let created = |link: &AskedLink| link.expires_at?.checked_sub(lifetime);
@@ -82,12 +94,13 @@ impl<'a> Question<'a> {
 }
 
 impl Revolut {
-    pub(super) async fn ask_all(&self, links: &[AskedLink]) -> Vec<LinkAnswer> {
+    pub(super) async fn ask_all(&self, links: &[AskedLink], limit: &RateLimit) -> Vec<LinkAnswer> {
         let mut question = Question {
             links,
             answers: HashMap::with_capacity(links.len()),
             end: None,
             calls_left: MAX_CALLS,
+            limit,
             page: self.page,
             deadline: self.deadline(),
         };
@@ -112,10 +125,9 @@ impl Revolut {
         if let Some(end) = &question.end {
             return end.clone();
         }
-        if question.calls_left == 0 {
+        if !question.begin_call() {
             return not_reached();
         }
-        question.calls_left -= 1;
         let answer = self.ask_alone(link, question.deadline).await;
         if let LinkAnswer::Unanswered { error, .. } = &answer
             && is_about_all(error.status_code)
@@ -133,10 +145,9 @@ impl Revolut {
         let start = window.map(|(_, last)| last).filter(|last| *last < OffsetDateTime::now_utc() - MARGIN);
         let mut before = start;
         for _ in 0..max_pages {
-            if wanted.is_empty() || question.end.is_some() || question.calls_left == 0 {
+            if wanted.is_empty() || question.end.is_some() || !question.begin_call() {
                 return;
             }
-            question.calls_left -= 1;
             let answer = match self.page_of(question, states, before).await {
                 Ok(answer) => answer,
                 Err(unheard) => return question.end = Some(unheard),

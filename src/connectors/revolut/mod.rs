@@ -46,6 +46,7 @@ use super::{
 use crate::{
     domain::{ConnectorError, CreateLink, Finding, LinkAnswer, LookUp, Outcome, Rejection, ReplayRule},
     http_client::{Answer, CallError, Client},
+    limits::RateLimit,
 };
 
 /// Two weeks: how far back a repeated `request_id` is known, as documented for transfers.
@@ -229,8 +230,8 @@ impl Provider for Revolut {
         self.ask_alone(link, self.deadline()).await
     }
 
-    async fn ask(&self, links: &[AskedLink]) -> Vec<LinkAnswer> {
-        self.ask_all(links).await
+    async fn ask(&self, links: &[AskedLink], limit: &RateLimit) -> Vec<LinkAnswer> {
+        self.ask_all(links, limit).await
     }
 
     fn webhook(

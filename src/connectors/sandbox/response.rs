@@ -44,9 +44,9 @@ impl Sandbox {
     /// Builds the error for a success whose link cannot be used. It says so if only the settings forbid the link.
     pub(super) fn unusable(&self, answer: &Answer) -> ConnectorError {
         let url = parse::<Link>(answer).map(|link| link.url);
-        let is_kept_back =
+        let is_withheld =
             url.is_some_and(|url| link_url(&url, false).is_none() && link_url(&url, true).is_some());
-        if is_kept_back && !self.settings.allows_http_links() {
+        if is_withheld && !self.settings.allows_http_links() {
             let reason = "the link is http, and allow_http_links is false in this connector's section";
             return ConnectorError::new(answer.status.as_u16(), None, reason, None);
         }

@@ -200,11 +200,22 @@ pub fn jittered(interval: Duration, limit: Duration) -> Duration {
 pub fn later(interval: Duration) -> Duration {
     // 1.15 times the interval, plus or minus a twenty-third of that.
     const ONE_TWENTY_THIRD: f64 = 0.043_478;
-    let middle = interval.saturating_mul(23) / 20;
+    around(interval.saturating_mul(23) / 20, ONE_TWENTY_THIRD)
+}
+
+/// Returns `interval` plus a random part of up to an eighth of it: never less, so that a provider is not asked too early.
+pub fn spread(interval: Duration) -> Duration {
+    // 17/16 of the interval, plus or minus a seventeenth of that.
+    const ONE_SEVENTEENTH: f64 = 0.058_823;
+    around(interval.saturating_mul(17) / 16, ONE_SEVENTEENTH)
+}
+
+/// Returns a random duration around `middle`, by the part `factor` of it shorter or longer.
+fn around(middle: Duration, factor: f64) -> Duration {
     ExponentialBackoffBuilder::new()
         .with_initial_interval(middle)
         .with_max_interval(middle)
-        .with_randomization_factor(ONE_TWENTY_THIRD)
+        .with_randomization_factor(factor)
         .with_max_elapsed_time(None)
         .build()
         .next_backoff()

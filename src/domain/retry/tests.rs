@@ -296,3 +296,12 @@ fn a_webhooks_wait_is_ten_to_twenty_per_cent_longer_and_never_shorter() {
     }
     assert_eq!(later(Duration::ZERO), Duration::ZERO);
 }
+
+#[test]
+fn a_question_is_spread_over_an_eighth_of_its_interval_and_never_too_early() {
+    let waits: Vec<Duration> = (0..1000).map(|_| spread(80 * SECOND)).collect();
+    assert!(waits.iter().all(|wait| (80 * SECOND..=90 * SECOND).contains(wait)), "{waits:?}");
+    let in_first_half = waits.iter().filter(|wait| **wait < 85 * SECOND).count();
+    assert!((300..700).contains(&in_first_half), "{in_first_half}");
+    assert_eq!(spread(Duration::ZERO), Duration::ZERO);
+}
