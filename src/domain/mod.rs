@@ -49,5 +49,5 @@ pub use self::{
     retry::{Circumstances, Progress},
     state::PayoutLinkState,
     text::{escape_control, has_control, is_control},
-    turns::{DueMerchants, Share, Turn},
+    turns::{DueMerchants, Share, Turn, Turns},
 };

@@ -1,8 +1,8 @@
 //! The claim order: which due record of a connector is claimed first.
 //!
-//! Unknown outcomes come before retries, and retries before new work. Within each class, instant payouts come first, then fast
-//! ones, then all others. The rank is a column of the row, so that each group is one range of an index. Merchants take turns
-//! (`turns`).
+//! The rank names the class and the priority. It is a column of the row, so that each rank is one range of an index. Which
+//! ranks are claimed first, and from which merchant, is decided in `turns`: unknown outcomes, then by priority, with the
+//! retries of a merchant before its parked jobs.
 
 use super::PayoutPriority;
 
@@ -17,7 +17,7 @@ pub enum ServiceClass {
     New,
 }
 
-/// Every rank, in claim order.
+/// Every rank, in the order of class and priority.
 pub const SERVICE_RANKS: [i16; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 
 /// The number of priority groups: instant, fast and all others.
@@ -26,7 +26,7 @@ pub const PRIORITIES: i16 = 3;
 /// Ranks below this one are those of unknown outcomes, and of every record with a lease.
 pub const UNKNOWN_RANKS: i16 = PRIORITIES;
 
-/// Returns the rank of a record. The lowest rank is claimed first.
+/// Returns the rank of a record.
 pub fn service_rank(class: ServiceClass, priority: Option<PayoutPriority>) -> i16 {
     let class = match class {
         ServiceClass::Unknown => 0,

@@ -3,6 +3,9 @@
 //! Due records of a connector are claimed by group: unknown outcomes first, then retries and parked jobs by priority. Within a
 //! group, the next permit goes to the merchant with the fewest records in process, so a merchant with a million jobs does
 //! not delay another's ten. Of one merchant, retries come before parked jobs, and then the oldest is first.
+//!
+//! Every eighth turn goes to another group than the first: however many instant payouts arrive, no retry waits until its
+//! age ends it.
 
 use std::{
     cmp::Reverse,
@@ -38,6 +41,29 @@ pub struct Share {
     pub records: usize,
 }
 
+/// The turns of one connector until now.
+#[derive(Debug, Clone, Default)]
+pub struct Turns {
+    /// The merchant that had the last turn.
+    served_last: String,
+    number: usize,
+}
+
+/// One of so many turns goes to another group than the first.
+const TURNS_OF_FIRST: usize = 8;
+
+impl Turns {
+    /// Counts a turn, and returns which of the groups it goes to. The others take turns as well.
+    fn next_group(&mut self, groups: usize) -> usize {
+        self.number = self.number.wrapping_add(1);
+        let others = groups.saturating_sub(1);
+        if others == 0 || !self.number.is_multiple_of(TURNS_OF_FIRST) {
+            return 0;
+        }
+        1 + self.number / TURNS_OF_FIRST % others
+    }
+}
+
 impl DueMerchants {
     /// Adds a merchant with due records of this rank.
     pub fn add(&mut self, rank: i16, merchant_id: String) {
@@ -62,15 +88,16 @@ impl DueMerchants {
         });
     }
 
-    /// Divides `permits` among the merchants of the first group. `in_process` returns how many records of a merchant are
-    /// in process. Among equals, those after `served_last` come first.
+    /// Divides `permits` among the merchants of the next group. `in_process` returns how many records of a merchant are
+    /// in process. Among equals, those after the merchant with the last turn come first.
     pub fn next_turn(
         &self,
         permits: usize,
         in_process: impl Fn(&str) -> usize,
-        served_last: &str,
+        turns: &mut Turns,
     ) -> Option<Turn> {
-        let (group, merchants) = self.0.first_key_value()?;
+        let (group, merchants) = self.0.iter().nth(turns.next_group(self.0.len()))?;
+        let served_last = turns.served_last.as_str();
         let later = merchants.iter().filter(|merchant| merchant.as_str() > served_last);
         let earlier = merchants.iter().filter(|merchant| merchant.as_str() <= served_last);
         let order: Vec<&String> = later.chain(earlier).collect();
@@ -86,12 +113,15 @@ impl DueMerchants {
             *taken += 1;
             records[*place] += 1;
         }
-        let shares = order
+        let shares: Vec<Share> = order
             .into_iter()
             .zip(records)
             .filter(|(_, records)| *records > 0)
             .map(|(merchant, records)| Share { merchant_id: merchant.clone(), records })
             .collect();
+        if let Some(last) = shares.last() {
+            turns.served_last.clone_from(&last.merchant_id);
+        }
         Some(Turn::Waiting { ranks: ranks(*group), shares })
     }
 
@@ -142,7 +172,8 @@ mod tests {
     ) -> Vec<(String, usize)> {
         let in_process =
             |merchant: &str| busy.iter().find(|(name, _)| *name == merchant).map_or(0, |(_, count)| *count);
-        match due.next_turn(permits, in_process, last) {
+        let mut turns = Turns { served_last: last.to_owned(), number: 0 };
+        match due.next_turn(permits, in_process, &mut turns) {
             Some(Turn::Waiting { shares, .. }) => {
                 shares.into_iter().map(|share| (share.merchant_id, share.records)).collect()
             }
@@ -158,7 +189,8 @@ mod tests {
     fn unknown_outcomes_come_first_then_the_others_by_priority() {
         let mut due = due(&[(8, "a"), (5, "b"), (6, "c"), (2, "d"), (4, "e")]);
         let mut order = Vec::new();
-        while let Some(turn) = due.next_turn(9, |_| 0, "") {
+        let mut turns = Turns::default();
+        while let Some(turn) = due.next_turn(9, |_| 0, &mut turns) {
             let Turn::Waiting { ranks, .. } = &turn else { unreachable!() };
             order.push(ranks.clone());
             due.remove_exhausted(&turn, &HashMap::new());
@@ -179,10 +211,25 @@ mod tests {
     #[test]
     fn a_merchant_without_more_records_leaves_its_permits_to_the_others() {
         let mut due = due(&[(8, "a"), (8, "b")]);
-        let turn = due.next_turn(8, |_| 0, "").unwrap();
+        let turn = due.next_turn(8, |_| 0, &mut Turns::default()).unwrap();
         due.remove_exhausted(&turn, &HashMap::from([("a".into(), 4), ("b".into(), 1)]));
         assert_eq!(shares(&due, 3, &[], "b"), expected(&[("a", 3)]));
         due.retain(|merchant| merchant != "a");
-        assert!(due.is_empty() && due.next_turn(3, |_| 0, "").is_none());
+        assert!(due.is_empty() && due.next_turn(3, |_| 0, &mut Turns::default()).is_none());
+    }
+
+    #[test]
+    fn no_group_waits_for_ever_behind_a_fuller_one() {
+        // Unknown outcomes and instant payouts that never end, and two groups behind them.
+        let due = due(&[(2, "a"), (3, "a"), (4, "b"), (5, "c")]);
+        let mut turns = Turns::default();
+        let mut served: BTreeMap<i16, usize> = BTreeMap::new();
+        for _ in 0..240 {
+            let Some(Turn::Waiting { ranks, .. }) = due.next_turn(1, |_| 0, &mut turns) else {
+                unreachable!()
+            };
+            *served.entry(ranks[0]).or_default() += 1;
+        }
+        assert_eq!(served, BTreeMap::from([(2, 210), (3, 10), (4, 10), (5, 10)]));
     }
 }

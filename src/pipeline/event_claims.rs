@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{Pipeline, work::Deliverable};
 use crate::{
-    domain::Turn,
+    domain::{Turn, Turns},
     limits::{Lane, MerchantSettings, Merchants},
     postgres::{DueEvent, EventPlaces, StoreError},
 };
@@ -12,8 +12,7 @@ use crate::{
 /// Where the search for due events goes on, and whose events are being delivered.
 pub(super) struct EventClaims {
     places: EventPlaces,
-    /// The merchant that had the last turn.
-    served_last: String,
+    turns: Turns,
     /// Due events that are being delivered, by merchant.
     in_process: Merchants,
 }
@@ -22,7 +21,7 @@ impl Default for EventClaims {
     fn default() -> Self {
         Self {
             places: EventPlaces::default(),
-            served_last: String::new(),
+            turns: Turns::default(),
             in_process: Merchants::new(MerchantSettings::default()),
         }
     }
@@ -51,12 +50,7 @@ impl EventClaims {
         let mut due = pipeline.store.merchants_with_due_events(&mut self.places).await?;
         while claimed < limit {
             let in_process = |merchant_id: &str| self.in_process.taken(merchant_id);
-            let Some(turn) = due.next_turn(limit - claimed, in_process, &self.served_last) else { break };
-            if let Turn::Waiting { shares, .. } = &turn
-                && let Some(last) = shares.last()
-            {
-                self.served_last.clone_from(&last.merchant_id);
-            }
+            let Some(turn) = due.next_turn(limit - claimed, in_process, &mut self.turns) else { break };
             let events = pipeline.store.claim_events(limit - claimed, broker_is_up, &turn).await?;
             claimed += events.len();
             let of_merchants = self.deliver(pipeline, events).await;
@@ -80,7 +74,7 @@ impl EventClaims {
                     let publishing = pipeline.due_events.take().await;
                     let deliverable = Deliverable { event, publishing, lane: Lane::Due };
                     let pipeline = pipeline.clone();
-                    pipeline.clone().tasks.spawn(async move {
+                    pipeline.clone().spawn(async move {
                         pipeline.deliver_due(deliverable).await;
                         drop(in_process);
                     });

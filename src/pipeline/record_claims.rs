@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     connectors::Account,
-    domain::{DueMerchants, OpenLink, Share, Turn},
+    domain::{DueMerchants, OpenLink, Share, Turn, Turns},
     limits::{MerchantPermit, Permit},
     postgres::{DueRecords, StoreError},
 };
@@ -69,20 +69,19 @@ impl Due {
     }
 }
 
-/// Claims due records while permits and due records are left, and returns how many. `served_last` is the merchant that had
-/// the last turn.
+/// Claims due records while permits and due records are left, and returns how many.
 pub(super) async fn claim_due(
     pipeline: &Arc<Pipeline>,
     account: &Account,
     mut due: Due,
     permits: Vec<Permit>,
-    served_last: &mut String,
+    turns: &mut Turns,
 ) -> Result<usize, StoreError> {
     let taken = permits.len();
     let mut free = Free { permits, merchants: HashMap::new() };
     let mut claimed = 0;
     while !free.permits.is_empty() {
-        let Some(turn) = next_turn(account, &mut due, &mut free, served_last) else { break };
+        let Some(turn) = next_turn(account, &mut due, &mut free, turns) else { break };
         let links = match pipeline.store.claim(&account.name, free.permits.len(), &turn).await {
             Ok(links) => links,
             Err(error) => {
@@ -104,17 +103,14 @@ pub(super) async fn claim_due(
 }
 
 /// Returns the next claim, and takes the merchants' permits for it.
-fn next_turn(account: &Account, due: &mut Due, free: &mut Free, served_last: &mut String) -> Option<Turn> {
+fn next_turn(account: &Account, due: &mut Due, free: &mut Free, turns: &mut Turns) -> Option<Turn> {
     if std::mem::take(&mut due.has_expired_leases) {
         return Some(Turn::ExpiredLeases);
     }
     loop {
         let in_process = |merchant_id: &str| account.merchants.taken(merchant_id);
-        let turn = due.merchants.next_turn(free.permits.len(), in_process, served_last)?;
+        let turn = due.merchants.next_turn(free.permits.len(), in_process, turns)?;
         let Turn::Waiting { ranks, mut shares } = turn else { return Some(turn) };
-        if let Some(last) = shares.last() {
-            served_last.clone_from(&last.merchant_id);
-        }
         let now = Instant::now();
         free.merchants.clear();
         for share in &mut shares {
@@ -157,7 +153,7 @@ fn process(
                 let merchant =
                     merchant.unwrap_or_else(|| account.merchants.take(merchant_id, Instant::now()));
                 let (pipeline, name) = (pipeline.clone(), account.name.clone());
-                pipeline.clone().tasks.spawn(async move {
+                pipeline.clone().spawn(async move {
                     if let Some(account) = pipeline.connectors.choose(Some(&name)) {
                         let call = CallPermit::reserved(account, permit, merchant);
                         pipeline.process_record(Work { link, account, call }).await;

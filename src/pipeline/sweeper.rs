@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     connectors::Account,
-    domain::{ReplayRule, retry::jittered},
+    domain::{ReplayRule, Turns, retry::jittered},
     lock::lock,
     postgres::{Absences, DuePlaces, DueRecords, StoreError},
 };
@@ -118,8 +118,8 @@ pub(super) struct Sweeper {
     absences: Absences,
     presence_looked_at: Option<Instant>,
     places: DuePlaces,
-    /// The merchant that had the last turn, by account.
-    served_last: HashMap<Arc<str>, String>,
+    /// By account.
+    turns: HashMap<Arc<str>, Turns>,
     event_claims: EventClaims,
     /// When the first merchant that is at its rate limit may be called again.
     limited_for: Option<Duration>,
@@ -142,7 +142,7 @@ impl Sweeper {
             absences: Absences::default(),
             presence_looked_at: None,
             places: DuePlaces::default(),
-            served_last: HashMap::new(),
+            turns: HashMap::new(),
             event_claims: EventClaims::default(),
             limited_for: None,
             is_failure_logged: false,
@@ -215,8 +215,8 @@ impl Sweeper {
         // Otherwise every permit, or the rate limit, is in use for other records.
         if !permits.is_empty() {
             pipeline.health.state().neglected_since.entry(account.name.clone()).or_insert(now);
-            let served_last = self.served_last.entry(account.name.clone()).or_default();
-            claimed = claim_due(&pipeline, account, due, permits, served_last).await;
+            let turns = self.turns.entry(account.name.clone()).or_default();
+            claimed = claim_due(&pipeline, account, due, permits, turns).await;
         }
         if claimed.is_ok() {
             pipeline.health.is_served(account);

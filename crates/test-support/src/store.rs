@@ -6,7 +6,7 @@ use payout_link_worker::{
     contract,
     domain::{
         AccountId, Attempt, AttemptKind, AttemptOutcome, DueMerchants, EventType, OpenLink, PayoutLinkState,
-        PayoutStatus, TraceContext, Turn,
+        PayoutStatus, TraceContext, Turn, Turns,
     },
     postgres::{
         Accepted, BatchLimits, DueEvent, DuePlaces, EventPlaces, EventProgress, Hold, KeyRing, NewLink,
@@ -61,7 +61,7 @@ pub async fn claim(store: &Store, limit: usize) -> Vec<Result<Box<OpenLink>, Sto
     for records in found {
         records.merchant_id.into_iter().for_each(|merchant_id| due.add(records.rank, merchant_id));
     }
-    while let Some(turn) = due.next_turn(limit - claimed.len(), |_| 0, "")
+    while let Some(turn) = due.next_turn(limit - claimed.len(), |_| 0, &mut Turns::default())
         && claimed.len() < limit
     {
         let links = store.claim("sandbox", limit - claimed.len(), &turn).await.unwrap();
@@ -80,7 +80,7 @@ pub async fn claim_events(store: &Store, limit: usize) -> Vec<Result<Box<DueEven
     let mut claimed = store.claim_events(limit, true, &Turn::ExpiredLeases).await.unwrap();
     let mut due = store.merchants_with_due_events(&mut EventPlaces::default()).await.unwrap();
     while claimed.len() < limit
-        && let Some(turn) = due.next_turn(limit - claimed.len(), |_| 0, "")
+        && let Some(turn) = due.next_turn(limit - claimed.len(), |_| 0, &mut Turns::default())
     {
         let events = store.claim_events(limit - claimed.len(), true, &turn).await.unwrap();
         let mut of_merchants: HashMap<String, usize> = HashMap::new();
