@@ -1,5 +1,5 @@
-//! `cancel`: takes unclaimed links back, for an operator. A worker cancels them, so that their records and their merchants
-//! hear of it.
+//! `cancel`: cancels unclaimed links, for an operator. A worker does it, so that their records and their merchants hear of
+//! it. A link whose creation is under way or unknown is cancelled as soon as that is settled.
 
 use std::time::{Duration, Instant};
 
@@ -60,8 +60,8 @@ const KIND: Kind = Kind {
 enum Requested<'a> {
     /// The account follows no links: the provider was asked directly.
     Cancelled(String),
-    /// A worker cancels the link.
-    Waits { link: String, account: &'a Account },
+    /// A worker cancels the link, once there is one.
+    Waits { link: Option<String>, account: &'a Account },
 }
 
 pub(super) async fn run(
@@ -87,11 +87,11 @@ pub(super) async fn run(
     let mut deadline = Instant::now() + Duration::from_secs(arguments.timeout_seconds);
     for (id, record, link, account) in waiting {
         let cancelled = tokio::select! {
-            cancelled = until_cancelled(&acting, &record, &link, account, deadline) => cancelled,
+            cancelled = until_cancelled(&acting, &record, link.as_deref(), account, deadline) => cancelled,
             _ = interrupts.recv() => {
                 // The requests are stored, and workers carry them out. Each is looked at once more.
                 deadline = Instant::now();
-                until_cancelled(&acting, &record, &link, account, deadline).await
+                until_cancelled(&acting, &record, link.as_deref(), account, deadline).await
             }
         };
         reports.add(&id, Some(&record), cancelled)?;
@@ -107,8 +107,7 @@ async fn request<'a>(
 ) -> anyhow::Result<Requested<'a>> {
     let link = record.concluded.connector_payout_id.as_deref();
     let Some(link) = link.filter(|_| record.state() == PayoutLinkState::Created) else {
-        let reason = format!("the record is {}: it has no link to cancel", record.state());
-        return Err(acting.refused(record, reason).await);
+        return request_once_created(acting, record, operator).await;
     };
     let account = acting.account(record)?;
     if !account.follow.enabled {
@@ -119,25 +118,56 @@ async fn request<'a>(
         return cancel_directly(account, link).await.map(Requested::Cancelled);
     }
     acting.store.request_cancel(record.id, operator).await.context("database")?;
-    Ok(Requested::Waits { link: link.to_owned(), account })
+    Ok(Requested::Waits { link: Some(link.to_owned()), account })
+}
+
+/// Requests the cancel of a link whose creation is under way or unknown.
+async fn request_once_created<'a>(
+    acting: &'a Acting,
+    record: &ActedRecord,
+    operator: &Operator,
+) -> anyhow::Result<Requested<'a>> {
+    let state = record.state();
+    if !matches!(state, PayoutLinkState::Open | PayoutLinkState::Unknown) {
+        let reason = format!("the record is {state}: it has no link to cancel");
+        return Err(acting.refused(record, reason).await);
+    }
+    let account = acting.account(record)?;
+    if !account.follow.enabled {
+        let reason = format!(
+            "the record is {state}, and no worker would cancel its link later: {} does not follow its links",
+            account.name
+        );
+        return Err(acting.refused(record, reason).await);
+    }
+    acting.store.request_cancel_once_created(record.id, operator).await.context("database")?;
+    Ok(Requested::Waits { link: None, account })
 }
 
 /// Waits until a worker has carried the cancel out.
 async fn until_cancelled(
     acting: &Acting,
     record: &ActedRecord,
-    link: &str,
+    link: Option<&str>,
     account: &Account,
     deadline: Instant,
 ) -> anyhow::Result<String> {
     loop {
-        match acting.store.cancel_state(record.id).await.context("database")? {
+        let cancel = acting.store.cancel_state(record.id).await.context("database")?;
+        match cancel {
             CancelState { status: LinkStatus::Cancelled, .. } => {
-                return Ok(format!("{} is cancelled at {}", escape_control(link), account.name));
+                return Ok(match link {
+                    Some(link) => format!("{} is cancelled at {}", escape_control(link), account.name),
+                    None => "cancelled".to_owned(),
+                });
             }
-            CancelState { status: LinkStatus::Unclaimed, is_requested: true } => {}
+            CancelState { state: PayoutLinkState::Failed, .. } => {
+                let reason = "the record is failed: it has no link to cancel".to_owned();
+                return Err(acting.refused(record, reason).await);
+            }
+            CancelState { status: LinkStatus::Unclaimed, is_requested: true, .. } => {}
             // It was claimed, and can be claimed again.
-            CancelState { status: LinkStatus::Unclaimed, is_requested: false } => {
+            CancelState { status: LinkStatus::Unclaimed, is_requested: false, .. } => {
                 let reason = "the link was claimed meanwhile and can be claimed again: repeat the command";
                 return Err(acting.refused(record, reason.to_owned()).await);
             }
@@ -148,6 +178,13 @@ async fn until_cancelled(
             }
         }
         if Instant::now() >= deadline {
+            if matches!(cancel.state, PayoutLinkState::Open | PayoutLinkState::Unknown) {
+                bail!(
+                    "the record is {}. The cancel is requested, and a worker carries it out as soon as the creation is \
+                     settled. The request stays",
+                    cancel.state
+                );
+            }
             bail!(
                 "the cancel is requested, and no worker has carried it out yet. The request stays. Check that a worker \
                  runs and that {} answers, then repeat the command. Some providers confirm a cancel after minutes",

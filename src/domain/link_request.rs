@@ -73,10 +73,13 @@ pub fn link_request_answer(
                 field: None,
             })
         }
+        (LinkRequestKind::Cancel, PayoutLinkState::Unknown, _) => LinkRequestAnswer::Rejected(Rejection {
+            code: RejectionCode::ConnectorUnavailable,
+            message: "The outcome of the creation is unknown, and nobody resolved it in time (retry.max_age_seconds).".into(),
+            field: None,
+        }),
         (LinkRequestKind::Cancel, PayoutLinkState::Created, status) => not_cancellable(status.as_str()),
-        (LinkRequestKind::Cancel, PayoutLinkState::Failed | PayoutLinkState::Unknown, _) => {
-            not_cancellable(state.as_str())
-        }
+        (LinkRequestKind::Cancel, PayoutLinkState::Failed, _) => not_cancellable(state.as_str()),
     }
 }
 
@@ -109,7 +112,7 @@ mod tests {
             (Cancel, Open, LinkStatus::Unclaimed, false, "CONNECTOR_UNAVAILABLE"),
             (Cancel, Failed, LinkStatus::Unclaimed, false, "NOT_CANCELLABLE"),
             (Cancel, Failed, LinkStatus::Cancelled, true, ""),
-            (Cancel, Unknown, LinkStatus::Unclaimed, false, "NOT_CANCELLABLE"),
+            (Cancel, Unknown, LinkStatus::Unclaimed, false, "CONNECTOR_UNAVAILABLE"),
             (Status, Created, LinkStatus::Claimed, true, ""),
             (Status, Created, LinkStatus::Claimed, false, "CONNECTOR_UNAVAILABLE"),
             (Status, Failed, LinkStatus::Unclaimed, true, ""),

@@ -1,4 +1,4 @@
-//! `request_cancel`, `cancel_state`: asks the workers to cancel a link, and reads what became of it.
+//! `request_cancel`, `request_cancel_once_created`, `cancel_state`: asks the workers to cancel a link, and reads what became of it.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -9,11 +9,13 @@ use super::{
     error::StoreError,
     operator_actions::{self, Operator},
 };
-use crate::domain::LinkStatus;
+use crate::domain::{LinkStatus, PayoutLinkState};
 
-/// The state of a link that is to be cancelled.
+/// The state of a record whose link is to be cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CancelState {
+    /// The state of the record.
+    pub state: PayoutLinkState,
     /// The status that was announced last.
     pub status: LinkStatus,
     /// Whether the request waits for the provider's answer.
@@ -48,6 +50,35 @@ impl Store {
         answered(&self.pool, requested).await
     }
 
+    /// Stores the request to cancel the link of a record that is not settled: a worker carries it out once the record is
+    /// created, and ends a record whose provider was never called without a call. Stores no second request.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`] but `LeaseLost`.
+    pub async fn request_cancel_once_created(&self, id: Uuid, operator: &Operator) -> Result<(), StoreError> {
+        let requested = async {
+            let mut transaction = self.pool.begin().await?;
+            let requested = sqlx::query!(
+                "INSERT INTO link_requests (id, payout_link_id, kind, reason)
+                 SELECT $2, p.id, 'cancel', $3 FROM payout_links p
+                 WHERE p.id = $1 AND NOT EXISTS (
+                    SELECT FROM link_requests r WHERE r.payout_link_id = p.id AND r.kind = 'cancel' AND r.reply_to IS NULL
+                 )",
+                id,
+                Uuid::now_v7(),
+                operator.reason,
+            )
+            .execute(&mut *transaction)
+            .await?;
+            if requested.rows_affected() > 0 {
+                operator_actions::write(&mut transaction, operator, "cancel", Some(id), &json!({})).await?;
+            }
+            transaction.commit().await
+        };
+        answered(&self.pool, requested).await
+    }
+
     /// Reads what became of a request to cancel a link.
     ///
     /// # Errors
@@ -55,7 +86,12 @@ impl Store {
     /// Any [`StoreError`] but `LeaseLost`.
     pub async fn cancel_state(&self, id: Uuid) -> Result<CancelState, StoreError> {
         let row = sqlx::query!(
-            r#"SELECT link_status, cancel_requested_at IS NOT NULL AS "is_requested!" FROM payout_links WHERE id = $1"#,
+            r#"
+            SELECT state, link_status, cancel_requested_at IS NOT NULL OR EXISTS (
+                SELECT FROM link_requests r WHERE r.payout_link_id = p.id AND r.kind = 'cancel'
+            ) AS "is_requested!"
+            FROM payout_links p WHERE id = $1
+            "#,
             id
         )
         .fetch_one(&self.pool);
@@ -65,6 +101,9 @@ impl Store {
         let status = status.ok_or_else(|| {
             StoreError::inconsistent("payout_links", "link_status", id, "a later version wrote it")
         })?;
-        Ok(CancelState { status, is_requested: row.is_requested })
+        let state = PayoutLinkState::parse(&row.state).ok_or_else(|| {
+            StoreError::inconsistent("payout_links", "state", id, "a later version wrote it")
+        })?;
+        Ok(CancelState { state, status, is_requested: row.is_requested })
     }
 }

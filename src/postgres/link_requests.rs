@@ -184,7 +184,9 @@ impl Store {
                 FROM link_requests r JOIN payout_links p ON p.id = ANY (ARRAY[r.payout_link_id])
                 WHERE r.due_at <= now() AND (
                     r.requested_at < now() - $2::bigint * interval '1 millisecond'
-                    OR p.state IN ('failed', 'unknown')
+                    OR p.state = 'failed'
+                    -- A cancel waits until an operator has resolved the record.
+                    OR (p.state = 'unknown' AND r.kind = 'status')
                     OR (p.state = 'created' AND (
                         (r.kind = 'cancel' AND coalesce(p.link_status, 'unclaimed') <> 'unclaimed')
                         OR (r.kind = 'status' AND NOT r.refresh)

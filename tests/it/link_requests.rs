@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use provider_simulators::sandbox::{Fault, LinkChange, LinkStatus, Operation, When};
+use provider_simulators::sandbox::{Fault, FaultRule, LinkChange, LinkStatus, Operation, When};
 use serde_json::{Value, json};
 
 use crate::support::{Job, ReceivedMessage, Setup, TestEnv, eventually, job};
@@ -109,6 +109,57 @@ async fn a_cancel_that_meets_a_claim_is_answered_with_the_truth() {
     assert!(env.results_of("po_1").iter().all(|result| result.kind() != "payout_link.rejected"));
     assert_eq!(env.ready(&env.names.dead_queue).await, 0);
     until_none_waits(&env).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_of_an_unknown_record_is_carried_out_once_an_operator_has_resolved_it() {
+    // Given two records whose outcome is unknown,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    let requester = Requester::new(&env).await;
+    let mut links = Vec::new();
+    for payout in ["po_1", "po_2"] {
+        env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+        env.publish(job(payout).connector("mute")).await;
+        assert_eq!(env.result_of(payout).await.kind(), "payout_link.pending");
+        links.push(env.provider.ledger().links.last().unwrap().id.clone());
+    }
+    // when one is cancelled by message and the other one by command, then both cancels wait,
+    requester.send("cancel", "c_1", &id("po_1")).await;
+    let waits = env.run(&["cancel", "po_2", "--timeout-seconds", "0", "--reason", "asked by the merchant"]);
+    assert_eq!(waits.status.code(), Some(1));
+    let said = String::from_utf8(waits.stderr).unwrap();
+    assert!(said.contains("the record is unknown. The cancel is requested"), "{said}");
+    eventually("two requests wait", async || (waiting(&env).await == 2).then_some(())).await;
+    // until an operator resolves the records. Then the links are cancelled.
+    for (payout, link) in ["po_1", "po_2"].into_iter().zip(&links) {
+        let resolved = env.run(&["resolve", payout, "--created", link, "--reason", "seen"]);
+        assert!(resolved.status.success());
+    }
+    assert_eq!(requester.answer_to("c_1").await.kind(), "payout_link.cancelled");
+    let results = env.wait_for_results("po_2", 3).await;
+    assert_eq!(results[2].kind(), "payout_link.cancelled");
+    assert!(links.iter().all(|link| was_cancelled(&env, link)));
+    until_none_waits(&env).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_cancels_a_record_that_was_never_called_without_a_call() {
+    // Given a record whose connector has no permit for it,
+    let env = Setup::default().set("connectors.sandbox.calls.concurrency", 1).build().await;
+    env.provider.inject_fault(Fault::Slow { milliseconds: 2_000 });
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    eventually("a call", async || (!env.provider.ledger().calls.is_empty()).then_some(())).await;
+    env.publish(job("po_2")).await;
+    env.wait_until_shown("po_2", "parked", |shown| shown["attempts"] == 0).await;
+    // when an operator cancels it, then it ends without a call, and the act is in its timeline.
+    let cancelled = env.run(&["cancel", "po_2", "--reason", "asked by the merchant"]);
+    let said = String::from_utf8_lossy(&cancelled.stderr).into_owned();
+    assert!(cancelled.status.success(), "{said}");
+    assert_eq!(env.result_of("po_2").await.kind(), "payout_link.cancelled");
+    assert_eq!(env.provider.ledger().links.len(), 1);
+    assert_eq!(env.shown("po_2").unwrap()["operator_actions"][0]["command"], "cancel");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,7 +50,7 @@ impl FollowProtocol {
     pub fn answer(&self, system: &System, request: Request) -> Option<Answer> {
         let announced = u8::try_from(system.events.len()).unwrap();
         match (system.creation, system.row.status) {
-            (Creation::Failed | Creation::Unknown, _) => Some(Answer::NotCreated),
+            (Creation::Failed, _) => Some(Answer::NotCreated),
             (Creation::Created | Creation::Cancelled, LinkStatus::Cancelled) => Some(Answer::Cancelled),
             (Creation::Created, LinkStatus::Unclaimed)
                 if self.is(FollowFlaw::AnsweredEarly) && system.row.cancelled.is_some() =>
@@ -58,7 +58,8 @@ impl FollowProtocol {
                 Some(Answer::Cancelled)
             }
             (Creation::Created, LinkStatus::Unclaimed)
-            | (Creation::Uncalled | Creation::UnderWay | Creation::Unresolved, _) => {
+            // An operator may resolve an unknown record.
+            | (Creation::Uncalled | Creation::UnderWay | Creation::Unresolved | Creation::Unknown, _) => {
                 request.is_too_old.then_some(Answer::GivenUp)
             }
             (Creation::Created | Creation::Cancelled, _) => Some(Answer::Over(announced)),

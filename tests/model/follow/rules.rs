@@ -46,7 +46,7 @@ pub const ALL: [(&str, Rule); 11] = [
                 let status = system.events[usize::from(*count) - 1].status;
                 !matches!(status, LinkStatus::Unclaimed | LinkStatus::Cancelled)
             }
-            Answer::NotCreated => matches!(system.creation, Creation::Failed | Creation::Unknown),
+            Answer::NotCreated => system.creation == Creation::Failed,
             Answer::GivenUp => true,
         })
     }),
