@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::AssertUnwindSafe,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::lock::lock;
@@ -42,6 +44,20 @@ where
     })
 }
 
+/// Returns work that calls `on_panic` if it panics.
+///
+/// Not an `async fn`, because its future would store the work twice.
+pub fn watched(
+    work: impl Future<Output = ()> + Send,
+    on_panic: impl FnOnce() + Send,
+) -> impl Future<Output = ()> + Send {
+    AssertUnwindSafe(work).catch_unwind().map(move |ended| {
+        if ended.is_err() {
+            on_panic();
+        }
+    })
+}
+
 /// Returns the number of panics of each task.
 pub fn panics() -> Vec<(&'static str, u64)> {
     failures().iter().map(|(name, count)| (*name, *count)).collect()
@@ -70,8 +86,32 @@ mod tests {
             let number = starts.fetch_add(1, Ordering::Relaxed);
             async move { assert!(number > 0, "the first start fails") }
         });
+        // Until it runs again, readiness knows of it.
+        until(|| !all_run()).await;
         task.await.unwrap();
         assert_eq!(started.load(Ordering::Relaxed), 2);
-        assert!(panics().contains(&("fragile", 1)) && all_run());
+        assert!(panics().contains(&("fragile", 1)));
+        until(all_run).await;
+    }
+
+    async fn until(is_so: impl Fn() -> bool) {
+        let waiting = async {
+            while !is_so() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_watched_work_is_reported_once() {
+        let panics = AtomicUsize::new(0);
+        let count = || {
+            panics.fetch_add(1, Ordering::Relaxed);
+        };
+        watched(async {}, count).await;
+        assert_eq!(panics.load(Ordering::Relaxed), 0);
+        watched(async { panic!("of the test") }, count).await;
+        assert_eq!(panics.load(Ordering::Relaxed), 1);
     }
 }

@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("limits", &["domain", "lock"]),
     // The ports: they do not know each other.
     ("connectors", &["contract", "domain", "http_client", "limits", "lock", "setting_url"]),
-    ("postgres", &["contract", "domain", "lock", "setting_url"]),
+    ("postgres", &["contract", "domain", "lock", "setting_url", "tasks"]),
     ("rabbitmq", &["domain", "lock", "setting_url"]),
     ("webhooks", &["domain", "http_client", "limits", "lock"]),
     // What joins the ports.

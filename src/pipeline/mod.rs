@@ -16,6 +16,7 @@
 //! The pipeline never acknowledges a delivery that is not accounted for, and never begins a call that is not stored.
 
 mod reject;
+mod breakers;
 mod call_log;
 mod clocks;
 mod consumption;
@@ -75,6 +76,7 @@ use crate::{
     metrics::{Metrics, Now},
     postgres::{Pauses, Store, StoreError},
     rabbitmq::{Consumer, Names, Publisher},
+    tasks,
     webhooks::Webhooks,
 };
 
@@ -206,8 +208,18 @@ impl Pipeline {
             // A permit is still free: no other task takes one. A delivery that waits here does not count as in
             // flight.
             let incoming = Incoming { delivery, _permit: self.taken_in.take().await };
-            self.tasks.spawn(self.clone().process(incoming));
+            self.spawn(self.clone().process(incoming));
         }
+    }
+
+    /// Spawns the work on one delivery, record, event or question. A panic is counted. The lease of the work expires, and it
+    /// is claimed again.
+    fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let pipeline = self.clone();
+        self.tasks.spawn(tasks::watched(work, move || {
+            tracing::error!("work panicked, will be claimed again when its lease expires");
+            pipeline.metrics.abandoned("panic");
+        }));
     }
 
     /// Waits until the database turns out to be unusable, and returns that error.

@@ -6,14 +6,14 @@
 //! | `read` | `reading.rs` | an invalid job is rejected (`reject.rs`), a suspect one is read alone (`suspects.rs`) |
 //! | `admit` | `intake.rs` | a job that cannot be called now is parked: its connector has no permit, is at its rate limit or paused, or its merchant has its share |
 //! | `accept` | `intake.rs` | a duplicate gets its record's result |
-//! | `settle` | `intake.rs` | a job without a row returns to the queue |
+//! | `settle` | `intake.rs` | a job without a row returns to the queue, is rejected, or becomes a dead letter |
 //! | `create_link` | `create_link.rs` | a record whose next call is far away is postponed |
 //! | `deliver` | `outbox.rs` | what is not published or delivered becomes due again |
 //!
 //! A message that cancels a link or asks for its status is stored, and the steps above do not run for it
 //! (`link_requests.rs`).
 //!
-//! The sweeper enters with `process_record` and `deliver`, so recovery has no code path of its own. A permit is part of
+//! The sweeper enters with `process_record` and `deliver_due`, so recovery has no code path of its own. A permit is part of
 //! the value that needs it ([`Incoming`], [`Work`], [`Deliverable`](super::work::Deliverable)), and is free again once
 //! that value is dropped.
 

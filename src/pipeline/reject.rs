@@ -99,13 +99,29 @@ impl Pipeline {
 
     /// Rejects for a reason that depends on the configuration or the database, and stores the rejection first.
     pub(super) async fn reject_for_now(&self, delivery: &Delivery, rejection: &Rejection) {
+        if self.note_rejection(delivery, rejection).await {
+            self.reject(delivery, rejection).await;
+        }
+    }
+
+    /// Rejects a message without reading it, and stores the rejection first.
+    pub(super) async fn reject_unread(&self, delivery: &Delivery, rejection: &Rejection) {
+        if self.note_rejection(delivery, rejection).await {
+            self.reject_as(delivery, rejection, None).await;
+        }
+    }
+
+    /// Stores a rejection, so that every worker rejects the message if it is delivered again. Returns false if that was not
+    /// possible: the delivery returns to the queue then.
+    async fn note_rejection(&self, delivery: &Delivery, rejection: &Rejection) -> bool {
         let digest = message_digest(delivery, "rejected");
         match self.until_long_stopped(Box::pin(self.store.note_rejection(&digest, rejection))).await {
-            None => {}
-            Some(Ok(())) => self.reject(delivery, rejection).await,
+            None => false,
+            Some(Ok(())) => true,
             Some(Err(error)) => {
                 self.report(&error);
                 delivery.give_back();
+                false
             }
         }
     }
@@ -159,14 +175,21 @@ impl Pipeline {
         self.metrics.rejected(rejection.code);
     }
 
-    /// Moves a delivery to the dead letters without a rejection.
+    /// Moves a delivery to the dead letters without a rejection, within [`PATIENCE`].
     pub(super) async fn set_aside(&self, delivery: &Delivery, code: &str, reason: &str) {
         let Some(letter) = delivery.dead_letter(&self.settings.names.dead_exchange, code, reason) else {
             return delivery.reject();
         };
-        match self.publisher.publish(letter, PATIENCE).await {
-            Ok(Route::Queued) => delivery.acknowledge(),
-            Ok(Route::Returned) | Err(_) => delivery.give_back(),
+        let publishing = self.publish_patiently(None, Some(letter));
+        match self.until_long_stopped(pin!(publishing)).await {
+            // The delivery returns to the queue with its session.
+            None | Some(Published::Stopped) => {}
+            Some(Published::Completely) => delivery.acknowledge(),
+            Some(Published::LeftToTheBroker) => delivery.reject(),
+            Some(Published::Not) => {
+                self.replies_blocked.send_replace(true);
+                delivery.give_back();
+            }
         }
     }
 
@@ -177,7 +200,7 @@ impl Pipeline {
         dead_letter: Option<Box<Message>>,
     ) -> Published {
         let answered = async {
-            let published = self.publish_patiently(result, dead_letter).await;
+            let published = self.publish_patiently(Some(result), dead_letter).await;
             // Last, because a queue that takes nothing must not use up the time of the dead letter.
             if published != Published::Not {
                 self.reply_once(result).await;
@@ -193,15 +216,18 @@ impl Pipeline {
         answered
     }
 
+    /// Publishes a result, if there is one, and then a dead letter.
     async fn publish_patiently(
         &self,
-        result: &ResultMessage<'_>,
+        result: Option<&ResultMessage<'_>>,
         dead_letter: Option<Box<Message>>,
     ) -> Published {
+        let event_id = result.map(|result| tracing::field::display(result.id));
+        let merchant_id = result.map(|result| result.merchant_id);
         let (started, mut is_published, mut is_answered, mut pause) = (Instant::now(), false, true, PAUSE);
         loop {
             let late = started.elapsed() >= PATIENCE;
-            if !is_published {
+            if let Some(result) = result.filter(|_| !is_published) {
                 // A queue that is bound to the results exchange may reject everything. The unrouted queue is the
                 // worker's own.
                 let exchange = if late {
@@ -212,16 +238,16 @@ impl Pipeline {
                 match exchange {
                     Ok(()) => is_published = true,
                     Err(error) => {
-                        tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "result not published, will retry");
+                        tracing::warn!(event.id = event_id, merchant.id = merchant_id, %error, "result not published, will retry");
                     }
                 }
             }
-            if is_published {
+            if is_published || result.is_none() {
                 let Some(letter) = &dead_letter else { return Published::Completely };
                 match self.publish_dead_letter(letter.clone()).await {
                     Ok(()) => return Published::Completely,
                     Err(error) => {
-                        tracing::warn!(event.id = %result.id, merchant.id = result.merchant_id, %error, "dead letter not published, will retry");
+                        tracing::warn!(event.id = event_id, merchant.id = merchant_id, %error, "dead letter not published, will retry");
                         is_answered = !matches!(error, PublishError::Unanswered);
                     }
                 }
@@ -229,7 +255,8 @@ impl Pipeline {
             if late {
                 // If the broker does not accept our dead letter, it can dead-letter the message itself, without a
                 // reason. If it is silent, the dead letter is published with its reason after a redelivery.
-                return if is_published && is_answered { Published::LeftToTheBroker } else { Published::Not };
+                let is_left_to_it = (is_published || result.is_none()) && is_answered;
+                return if is_left_to_it { Published::LeftToTheBroker } else { Published::Not };
             }
             sleep(pause.min(PATIENCE.saturating_sub(started.elapsed()))).await;
             pause *= 2;

@@ -80,7 +80,7 @@ impl Pipeline {
             // Another version may have accepted it before. Finding out requires reading it: once.
             self.reject_unless_accepted(delivery, &poison).await;
         } else {
-            self.reject_as(delivery, &poison, None).await;
+            self.reject_unread(delivery, &poison).await;
         }
         None
     }

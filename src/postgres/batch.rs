@@ -20,6 +20,7 @@ use super::{
     connection_cache::{CachedConnection, ConnectionCache, IDLE},
     error::StoreError,
 };
+use crate::tasks;
 
 /// One statement for many rows.
 pub(super) trait Statement: Send + Sync + 'static {
@@ -79,7 +80,11 @@ impl<S: Statement> Batcher<S> {
         let waiting = Arc::new(Mutex::new(waiting));
         let statement = Arc::new(statement);
         for _ in 0..limits.depth {
-            tokio::spawn(work(statement.clone(), waiting.clone(), limits, lane.clone()));
+            let (statement, waiting, lane) = (statement.clone(), waiting.clone(), lane.clone());
+            // The callers of a batch that panics get an error. The next batch needs its task again.
+            tasks::supervise("batches", move || {
+                work(statement.clone(), waiting.clone(), limits, lane.clone())
+            });
         }
         Self { queue }
     }
@@ -202,4 +207,53 @@ async fn together<S: Statement>(
 /// materializes each array first.
 pub(super) fn column<'a, R: 'a + Copy, T>(rows: &[R], of: impl Fn(R) -> T) -> Vec<T> {
     rows.iter().map(|row| of(*row)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    /// Panics at its first item.
+    struct Fragile;
+
+    static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
+
+    impl Statement for Fragile {
+        type Item = ();
+        type Answer = ();
+
+        fn weight((): &()) -> usize {
+            assert!(HAS_PANICKED.swap(true, Ordering::Relaxed), "of the test");
+            0
+        }
+
+        async fn run(
+            &self,
+            _: &mut PgConnection,
+            _: &[()],
+        ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+            Ok(vec![Ok(())])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_panics_fails_its_callers_and_no_later_ones() {
+        // Nothing listens there.
+        let nowhere = PgPoolOptions::new()
+            .acquire_timeout(Duration::from_millis(50))
+            .connect_lazy("postgres://127.0.0.1:1/none")
+            .unwrap();
+        let limits = BatchLimits { rows: 8, bytes: 8, depth: 1 };
+        let batcher = Batcher::start(Fragile, limits, &Lane::new(ConnectionCache::new(nowhere)));
+        let stopped = |answer: Result<(), StoreError>| {
+            answer.unwrap_err().to_string().contains("the store has stopped")
+        };
+        assert!(stopped(batcher.submit(()).await));
+        // The next one reaches the database, and that one is away.
+        assert!(!stopped(batcher.submit(()).await));
+    }
 }

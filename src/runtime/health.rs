@@ -80,30 +80,62 @@ pub fn start(
     Ok(Server::of(tokio::spawn(serve(listener, router, LIMITS))))
 }
 
+/// The parts that decide about readiness.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a part of the answer")]
+struct Parts {
+    consuming: bool,
+    is_paused: bool,
+    publishing: bool,
+    database: bool,
+    /// For how long the oldest delivery has waited to be taken.
+    unread_for: Duration,
+    /// For how long due work has been neglected.
+    neglected_for: Duration,
+    tasks: bool,
+}
+
+impl Parts {
+    fn reading(&self) -> bool {
+        self.unread_for < NEGLECTED
+    }
+
+    /// While the database is away, only `database` is false.
+    fn sweeping(&self) -> bool {
+        !self.database || self.neglected_for < NEGLECTED
+    }
+
+    /// An operator's pause is no failure.
+    fn is_ready(&self) -> bool {
+        let consumes = self.consuming || self.is_paused;
+        consumes && self.publishing && self.database && self.reading() && self.sweeping() && self.tasks
+    }
+}
+
 async fn ready(State(watched): State<Watched>) -> (StatusCode, Json<Value>) {
     let consuming = *watched.consuming.borrow();
-    let publishing = watched.pipeline.publisher.is_up();
-    let database = watched.database.answers().await;
-    let reading = watched.unsettled.waiting().1 < NEGLECTED;
-    // While the database is away, only `database` is false.
-    let sweeping = !database || watched.pipeline.neglected() < NEGLECTED;
-    let tasks = tasks::all_run();
-    // An operator's pause is no failure.
-    let consumes = consuming || watched.pipeline.is_consumption_paused();
-    let is_ready = consumes && publishing && database && reading && sweeping && tasks;
-    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let parts = Parts {
+        consuming,
+        is_paused: watched.pipeline.is_consumption_paused(),
+        publishing: watched.pipeline.publisher.is_up(),
+        database: watched.database.answers().await,
+        unread_for: watched.unsettled.waiting().1,
+        neglected_for: watched.pipeline.neglected(),
+        tasks: tasks::all_run(),
+    };
+    let status = if parts.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // An open circuit breaker does not affect readiness, because other connectors still work.
     let connectors: BTreeMap<&str, &str> =
         watched.pipeline.connectors.iter().map(|account| (&*account.name, account.breaker.shown())).collect();
     // Neither do clocks, nor open records that this configuration cannot conclude.
     let placement = watched.pipeline.placement();
     let state = json!({
-        "consuming": consuming,
-        "publishing": publishing,
-        "database": database,
-        "reading": reading,
-        "sweeping": sweeping,
-        "tasks": tasks,
+        "consuming": parts.consuming,
+        "publishing": parts.publishing,
+        "database": parts.database,
+        "reading": parts.reading(),
+        "sweeping": parts.sweeping(),
+        "tasks": parts.tasks,
         "connectors": connectors,
         "paused": watched.pipeline.paused(),
         "open_records": {
@@ -121,4 +153,43 @@ async fn measured(State(watched): State<Watched>) -> impl IntoResponse {
         [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
         watched.pipeline.measured(consuming, watched.unsettled.waiting().0),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELL: Parts = Parts {
+        consuming: true,
+        is_paused: false,
+        publishing: true,
+        database: true,
+        unread_for: Duration::ZERO,
+        neglected_for: Duration::ZERO,
+        tasks: true,
+    };
+
+    #[test]
+    fn each_part_that_fails_ends_readiness() {
+        assert!(WELL.is_ready());
+        for parts in [
+            Parts { consuming: false, ..WELL },
+            Parts { publishing: false, ..WELL },
+            Parts { database: false, ..WELL },
+            Parts { unread_for: NEGLECTED, ..WELL },
+            Parts { neglected_for: NEGLECTED, ..WELL },
+            Parts { tasks: false, ..WELL },
+        ] {
+            assert!(!parts.is_ready(), "{parts:?}");
+        }
+        assert!(!Parts { unread_for: NEGLECTED, ..WELL }.reading());
+        assert!(!Parts { neglected_for: NEGLECTED, ..WELL }.sweeping());
+    }
+
+    #[test]
+    fn a_pause_and_an_outage_of_the_database_name_no_other_part() {
+        assert!(Parts { consuming: false, is_paused: true, ..WELL }.is_ready());
+        let outage = Parts { database: false, neglected_for: NEGLECTED, ..WELL };
+        assert!(outage.sweeping() && !outage.is_ready());
+    }
 }

@@ -133,6 +133,36 @@ async fn a_result_whose_key_is_missing_is_reported_once_it_is_back() {
     assert_eq!(of_the_first.filter(|webhook| webhook.status.is_some_and(|status| status < 300)).count(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duplicate_of_a_record_that_cannot_be_decrypted_is_a_dead_letter_even_if_its_queue_was_gone() {
+    // Given a payout that was concluded under the first key,
+    let mut env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_delivered("po_1").await;
+    assert!(worker.stop().await.success());
+    // when its duplicate comes to a worker with the second key only, and the queue of dead letters is gone,
+    env.set("keys.sealing", ring(&[SECOND]));
+    let worker = env.start_worker().await;
+    env.delete_queue(&env.names.dead_queue).await;
+    env.publish(job("po_1").message_id("again")).await;
+    // then it is a dead letter with the reason, once the worker has declared the queue again, and it is not rejected.
+    worker.says("dead letter not published, will retry").await;
+    let letter = env.dead_letter().await;
+    assert_eq!(letter.header("x-rejected-code").as_deref(), Some("RECORD_UNREADABLE"));
+    assert!(letter.header("x-rejected-reason").unwrap().contains("\"k1\""));
+    assert_eq!(env.results_of("po_1").len(), 1);
+    assert_eq!(env.ready(&env.names.dead_queue).await, 0);
+    // A worker with both keys answers it.
+    assert!(worker.stop().await.success());
+    env.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let _worker = env.start_worker().await;
+    let (queue, replies) = env.reply_queue().await;
+    env.publish(job("po_1").message_id("again").reply_to(&queue)).await;
+    let reply = eventually("a reply", async || replies.lock().unwrap().first().cloned()).await;
+    assert_eq!(reply.kind(), "payout_link.created");
+}
+
 /// Makes all events due.
 async fn make_events_due(env: &TestEnv) {
     let due =

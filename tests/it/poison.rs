@@ -76,8 +76,12 @@ async fn a_message_that_kills_every_worker_is_taken_for_poison() {
     env.publish(job("po_2")).await;
     assert_eq!(env.result_of("po_2").await.kind(), "payout_link.created");
     assert_eq!(env.provider.ledger().links.len(), 1);
-    // When it is moved back after its cause is gone, it is a new message.
-    env.publish(job("po_1").message_id("msg_1")).await;
+    // When the dead letter is moved back after its cause is gone, with its headers as a shovel does, it is a new message.
+    let mut moved = job("po_1").message_id("msg_1").header("x-delivery-count", "7");
+    for name in ["x-rejected-code", "x-rejected-reason", "x-rejected-at", "x-rejected-from"] {
+        moved = moved.header(name, &dead.header(name).unwrap());
+    }
+    env.publish(moved).await;
     env.wait_until_shown("po_1", "created", |shown| shown["state"] == "created").await;
     no_suspects(&env).await;
     assert!(worker.stop().await.success());
@@ -92,10 +96,23 @@ async fn a_message_that_cannot_be_read_without_a_death_is_rejected_unread() {
     let_workers_die(&env).await;
     sqlx::query("UPDATE suspect_messages SET begun = 3").execute(&env.pool).await.unwrap();
     // when the next worker receives it, then it is rejected without its identifier.
-    let _worker = env.start_worker().await;
+    let worker = env.start_worker().await;
     let rejected = env.answer_to("msg_1").await;
     assert_eq!(rejected.kind(), "payout_link.rejected");
     assert!(rejected.json().get("merchant_payout_id").is_none());
+    // It is rejected again if it is delivered again, because its acknowledgement was lost.
+    env.dead_letter().await;
+    no_suspects(&env).await;
+    assert!(worker.stop().await.success());
+    env.publish(job("po_1").message_id("msg_1")).await;
+    env.deliver_and_give_back().await;
+    let _worker = env.start_worker().await;
+    let answers = || {
+        let results = env.results();
+        results.iter().filter(|result| result.correlation_id().as_deref() == Some("msg_1")).count()
+    };
+    eventually("another answer", async || (answers() == 2).then_some(())).await;
+    assert!(env.has_no_record("po_1").await);
     assert!(env.provider.ledger().links.is_empty());
 }
 

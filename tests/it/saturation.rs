@@ -267,7 +267,7 @@ async fn many_messages_of_many_megabytes_are_not_held_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_says_what_is_not_taken() {
+async fn readiness_names_each_part() {
     // Given a worker without errors,
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
