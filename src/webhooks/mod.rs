@@ -4,6 +4,7 @@
 //! merchant recognises replays by `webhook-id`. A merchant's answer never changes the state of a payout link.
 
 mod address;
+mod excerpt;
 mod hosts;
 mod resolver;
 mod signature;
@@ -30,6 +31,7 @@ pub use self::{
     signature::{SecretForm, SigningKey, signature},
 };
 use self::{
+    excerpt::excerpt,
     hosts::{Host, Hosts},
     resolver::CheckedResolver,
 };
@@ -250,7 +252,7 @@ impl Webhooks {
         let called = self.client.call_for_status(self.request(&post)).await;
         permits.host.record(called.is_ok(), Instant::now());
         match called {
-            Ok(answer) => judge(&answer),
+            Ok(answer) => judge(&answer, &post),
             Err(CallError::NotSent(error) | CallError::Unknown(error)) => failed(&error),
         }
     }
@@ -328,7 +330,7 @@ impl Webhooks {
 const LONGEST_WAIT: u32 = 6;
 
 /// Decides by the status line alone, because the merchant has accepted the webhook by then.
-fn judge(answer: &StatusAnswer) -> Posted {
+fn judge(answer: &StatusAnswer, post: &Post<'_>) -> Posted {
     let status_code = answer.status.as_u16();
     if answer.status.is_success() {
         let body = match &answer.body {
@@ -342,7 +344,10 @@ fn judge(answer: &StatusAnswer) -> Posted {
         let error = if answer.status.is_redirection() {
             "redirected; redirects are not followed".to_owned()
         } else {
-            format!("answered {status_code}")
+            match excerpt(&answer.content, &post.body, post.url) {
+                text if text.is_empty() => format!("answered {status_code}"),
+                text => format!("answered {status_code}: {text}"),
+            }
         };
         Posted::Failed { status_code, error, retry_after: answer.retry_after(OffsetDateTime::now_utc()) }
     }
