@@ -26,6 +26,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON link_requests TO :"worker";
 GRANT SELECT, INSERT ON operator_actions TO :"worker";
 -- What operators have paused.
 GRANT SELECT, INSERT, DELETE ON pauses TO :"worker";
+-- Open circuit breakers of the workers that run.
+GRANT SELECT, INSERT, DELETE ON open_breakers TO :"worker";
 -- How much each sealing key has encrypted.
 GRANT SELECT, INSERT, UPDATE ON sealing_keys TO :"worker";
 -- Settings that records depend on.

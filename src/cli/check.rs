@@ -2,83 +2,133 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
+use serde::Serialize;
 use tokio::net::TcpListener;
 
-use super::output::say;
+use super::output::{Format, Output};
 use crate::{
     config::Config,
+    domain::escape_control,
     pipeline::Placement,
     postgres::{self, Store},
     rabbitmq,
 };
 
-pub(super) async fn run(config: &Config, open_secrets: &[String]) -> anyhow::Result<ExitCode> {
-    let mut all_well = true;
-    let mut report = |what: &str, result: Result<(), String>| match result {
-        Ok(()) => say(format_args!("ok      {what}")),
-        Err(reason) => {
-            all_well = false;
-            say(format_args!("failed  {what}: {reason}"))
+/// The result of one test.
+#[derive(Debug, Serialize)]
+struct Tested {
+    /// `ok`, `failed`, `warning` or `note`.
+    outcome: &'static str,
+    what: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+}
+
+/// Writes each result as it comes, and knows whether a test failed.
+struct Results {
+    output: Output,
+    /// For JSON, which is one document.
+    held: Vec<Tested>,
+    all_well: bool,
+}
+
+impl Results {
+    fn add(&mut self, outcome: &'static str, what: &str, reason: String) -> anyhow::Result<()> {
+        self.all_well &= outcome != "failed";
+        let tested = Tested { outcome, what: what.to_owned(), reason };
+        match self.output.format() {
+            Format::Text | Format::Jsonl => self.output.object(&tested, Tested::text),
+            Format::Json => {
+                self.held.push(tested);
+                Ok(())
+            }
         }
-    };
-    report("configuration", Ok(()))?;
-    for file in open_secrets {
-        say(format_args!("warning {file}: the file has secrets and is readable by every user"))?;
     }
-    report("broker", rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string()))?;
+
+    fn report(&mut self, what: &str, result: Result<(), String>) -> anyhow::Result<()> {
+        match result {
+            Ok(()) => self.add("ok", what, String::new()),
+            Err(reason) => self.add("failed", what, reason),
+        }
+    }
+
+    fn end(self) -> anyhow::Result<ExitCode> {
+        if self.output.format() == Format::Json {
+            self.output.objects(&self.held, Tested::text)?;
+        }
+        Ok(if self.all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+impl Tested {
+    fn text(&self) -> String {
+        let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        format!("{:<7} {}{}", self.outcome, self.what, escape_control(&reason))
+    }
+}
+
+pub(super) async fn run(
+    config: &Config,
+    output: Output,
+    open_secrets: &[String],
+) -> anyhow::Result<ExitCode> {
+    let mut results = Results { output, held: Vec::new(), all_well: true };
+    results.report("configuration", Ok(()))?;
+    for file in open_secrets {
+        let reason = "the file has secrets and is readable by every user".to_owned();
+        results.add("warning", file, reason)?;
+    }
+    results.report("broker", rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string()))?;
     if let Some(listen) = config.worker.health_listen {
-        say(port("health port", "worker.health_listen", listen).await)?;
+        port(&mut results, "health port", "worker.health_listen", listen).await?;
     }
     if let Some(listen) = config.worker.provider_webhooks_listen {
-        say(port("provider webhooks port", "worker.provider_webhooks_listen", listen).await)?;
+        port(&mut results, "provider webhooks port", "worker.provider_webhooks_listen", listen).await?;
     }
     if let Some(warning) = config.provider_webhooks_warning() {
-        say(format_args!("warning {warning}"))?;
+        results.add("warning", warning, String::new())?;
     }
     let connectors = config.connectors()?;
     match database(config).await {
         Ok((store, missing)) => {
-            report("database", Ok(()))?;
+            results.report("database", Ok(()))?;
             if missing > 0 {
-                say(format_args!("note    the schema lacks {missing} migrations; `run` applies them"))?;
+                let reason = format!("it lacks {missing} migrations; `run` applies them");
+                results.add("note", "schema", reason)?;
             } else {
                 let problems =
                     store.open_records().await.map(|records| Placement::of(records, &connectors).problems());
                 match problems {
-                    Ok(problems) if problems.is_empty() => report("open records", Ok(()))?,
+                    Ok(problems) if problems.is_empty() => results.report("open records", Ok(()))?,
                     Ok(problems) => {
                         for problem in problems {
-                            report("open records", Err(problem))?;
+                            results.report("open records", Err(problem))?;
                         }
                     }
-                    Err(error) => report("open records", Err(error.to_string()))?,
+                    Err(error) => results.report("open records", Err(error.to_string()))?,
                 }
             }
         }
-        Err(error) => report("database", Err(error.to_string()))?,
+        Err(error) => results.report("database", Err(error.to_string()))?,
     }
     for account in connectors.iter() {
-        report(
-            &format!("connector {}", account.name),
-            account.connector.check().await.map_err(|reason| {
-                let address = config
-                    .connectors
-                    .get(&*account.name)
-                    .map(|section| section.address())
-                    .unwrap_or_default();
-                format!("{address}: {}", account.redact_text(&reason))
-            }),
-        )?;
+        let checked = account.connector.check().await.map_err(|reason| {
+            let section = config.connectors.get(&*account.name);
+            let address = section.map(|section| section.address()).unwrap_or_default();
+            format!("{address}: {}", account.redact_text(&reason))
+        });
+        results.report(&format!("connector {}", account.name), checked)?;
     }
-    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    results.end()
 }
 
 /// Tests a port. A port in use is not a failure, because a worker may run with this configuration.
-async fn port(name: &str, setting: &str, listen: SocketAddr) -> String {
+async fn port(results: &mut Results, name: &str, setting: &str, listen: SocketAddr) -> anyhow::Result<()> {
     match TcpListener::bind(listen).await {
-        Ok(_) => format!("ok      {name}"),
+        Ok(_) => results.add("ok", name, String::new()),
         Err(error) => {
-            format!("note    {name}: {setting} {listen}: {error}; correct only if a worker runs there")
+            let reason = format!("{setting} {listen}: {error}; correct only if a worker runs there");
+            results.add("note", name, reason)
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::Context;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     acting::{Acting, Reports},
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    domain::PayoutLinkState,
+    domain::{LinkStatus, PayoutLinkState, escape_control},
     postgres::{ActedRecord, Erased, Operator},
 };
 
@@ -69,7 +70,7 @@ pub(super) async fn run(
     }
     match delete_letters_of(config, &acting.store, ("erase", &operator), &erased).await {
         Ok(deleted) => {
-            note(format_args!("{deleted} dead letters and unrouted results of erased payouts were deleted"));
+            note(format_args!("deleted dead letters and unrouted results of erased payouts: {deleted}"));
             Ok(status)
         }
         Err(error) => {
@@ -82,13 +83,31 @@ pub(super) async fn run(
     }
 }
 
+fn erased_since(before: Option<OffsetDateTime>) -> String {
+    match before.and_then(|at| at.replace_nanosecond(0).ok()?.format(&Rfc3339).ok()) {
+        None => "erased".to_owned(),
+        Some(before) => format!("erased again, for the first time at {before}"),
+    }
+}
+
+/// Warns of a link that the person can still claim: an erasure does not cancel it.
+fn open_link(record: &ActedRecord) -> String {
+    let is_unclaimed = record.link_status.as_deref() == Some(LinkStatus::Unclaimed.as_str());
+    match &record.concluded.connector_payout_id {
+        Some(link) if is_unclaimed => {
+            format!("; its link {} is unclaimed and can still be claimed", escape_control(link))
+        }
+        Some(_) | None => String::new(),
+    }
+}
+
 async fn erase(acting: &Acting, record: &ActedRecord, operator: &Operator) -> anyhow::Result<String> {
     if record.state() == PayoutLinkState::Open {
         let reason = "the record is open: the request is needed until its conclusion".to_owned();
         return Err(acting.refused(record, reason).await);
     }
     match acting.store.erase(record, operator).await.context("database")? {
-        Erased::Done => Ok("erased".into()),
+        Erased::Done { before } => Ok(format!("{}{}", erased_since(before), open_link(record))),
         Erased::Undelivered => {
             let reason =
                 "a result or a webhook of it is not delivered yet: repeat the command later".to_owned();

@@ -4,7 +4,7 @@ use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    postgres::{DatabaseStatus, OVERDUE_SECONDS, Pause, STATUS_SCAN},
+    postgres::{AccountStatus, DatabaseStatus, OVERDUE_SECONDS, Pause, STATUS_SCAN},
     rabbitmq::QueueCounts,
 };
 
@@ -61,6 +61,7 @@ pub(super) fn findings(status: &DatabaseStatus, known: &Known<'_>, now: OffsetDa
     workers(status, &mut all);
     paused(status, &mut all);
     keys_and_accounts(status, known, &mut all);
+    breakers(status, now, &mut all);
     waiting_records(status, now, &mut all);
     undelivered(status, now, &mut all);
     letters(known, &mut all);
@@ -174,6 +175,19 @@ fn keys_and_accounts(status: &DatabaseStatus, known: &Known<'_>, all: &mut Vec<F
     }
 }
 
+fn breakers(status: &DatabaseStatus, now: OffsetDateTime, all: &mut Vec<Finding>) {
+    for breaker in &status.breakers {
+        let connector = &breaker.connector;
+        let text = format!("workers have an open circuit breaker of {connector}: its calls wait");
+        let next = format!("list --retrying --connector {connector}");
+        all.push(
+            finding(by_age(Some(breaker.opened_at), DUE_LIMIT, now), "open_breaker", text, next)
+                .counted(breaker.workers)
+                .since(Some(breaker.opened_at)),
+        );
+    }
+}
+
 fn waiting_records(status: &DatabaseStatus, now: OffsetDateTime, all: &mut Vec<Finding>) {
     for account in &status.accounts {
         let connector = &account.connector;
@@ -200,12 +214,23 @@ fn waiting_records(status: &DatabaseStatus, now: OffsetDateTime, all: &mut Vec<F
                     .counted(account.overdue.max(1))
                     .since(account.due_since),
             );
-        } else if account.retrying > 0 {
+        } else if account.retrying > 0 && !is_refused(account) {
             let text = format!("records of {connector} wait for another attempt{said}");
             let next = format!("list --retrying --connector {connector}");
             all.push(finding(Severity::Watch, "retrying_records", text, next).counted(account.retrying));
         }
+        if is_refused(account) {
+            let text = format!("records of {connector} wait until the provider accepts the credential{said}");
+            all.push(
+                finding(Severity::Act, "refused_credential", text, "check").counted(account.retrying.max(1)),
+            );
+        }
     }
+}
+
+/// Returns whether the provider refuses the account's credential: no attempt succeeds before a person has renewed it.
+fn is_refused(account: &AccountStatus) -> bool {
+    account.last_attempts.first().is_some_and(|last| matches!(last.status_code, 401 | 403))
 }
 
 /// Describes attempts that came to the same.

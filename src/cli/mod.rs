@@ -277,7 +277,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 run::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS)
             }
             Command::Migrate => migrate(&config).await,
-            Command::Check => check::run(&config, &config::open_secrets(file, environment())).await,
+            Command::Check => check::run(&config, output, &config::open_secrets(file, environment())).await,
             Command::Connectors => {
                 connectors::run(Some(&config))?;
                 Ok(ExitCode::SUCCESS)
@@ -299,8 +299,8 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::List(arguments) => list::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::LookUp(arguments) => look_up::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Erase(arguments) => erase::run(&config, output, &arguments).await.map(ExitCode::from),
-            Command::Pause(target) => pause::pause(&config, &target).await.map(ExitCode::from),
-            Command::Resume(target) => pause::resume(&config, &target).await.map(ExitCode::from),
+            Command::Pause(target) => pause::pause(&config, output, &target).await.map(ExitCode::from),
+            Command::Resume(target) => pause::resume(&config, output, &target).await.map(ExitCode::from),
             Command::Resolve(arguments) => {
                 resolve::run(&config, output, &arguments).await.map(ExitCode::from)
             }

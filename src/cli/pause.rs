@@ -4,7 +4,12 @@
 use anyhow::Context;
 use time::format_description::well_known::Rfc3339;
 
-use super::{acting::Acting, actor::Act, exit::ExitStatus, output::say};
+use super::{
+    acting::Acting,
+    actor::Act,
+    exit::ExitStatus,
+    output::{Done, Output},
+};
 use crate::{config::Config, domain::escape_control, postgres::PauseKind};
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,7 +46,7 @@ impl Target {
     }
 }
 
-pub(super) async fn pause(config: &Config, target: &Target) -> anyhow::Result<ExitStatus> {
+pub(super) async fn pause(config: &Config, output: Output, target: &Target) -> anyhow::Result<ExitStatus> {
     let (acting, (kind, name, act)) = (Acting::open(config).await?, target.parts());
     if kind == PauseKind::Account && acting.connectors.choose(Some(name)).is_none() {
         let reason = format!("[connectors.{name}] is not configured");
@@ -49,7 +54,8 @@ pub(super) async fn pause(config: &Config, target: &Target) -> anyhow::Result<Ex
     }
     let what = described(kind, name);
     if acting.store.pause(kind, name, &act.operator()).await.context("database")? {
-        say(format_args!("{what} is paused; running workers see it within two seconds"))?;
+        let message = format!("{what} is paused; running workers see it within two seconds");
+        output.object(&Done { target: &what, outcome: "paused", message }, Done::text)?;
         return Ok(ExitStatus::Done);
     }
     let pauses = acting.store.pauses().await.context("database")?;
@@ -57,15 +63,17 @@ pub(super) async fn pause(config: &Config, target: &Target) -> anyhow::Result<Ex
         let at = pause.paused_at.format(&Rfc3339).unwrap_or_default();
         format!(", by {} at {at}: {}", escape_control(&pause.actor), escape_control(&pause.reason))
     });
-    say(format_args!("{what} is paused already{}", by.unwrap_or_default()))?;
-    Ok(ExitStatus::Done)
+    Err(ExitStatus::Refused
+        .because(format_args!("{what} is paused already{}", by.unwrap_or_default()))
+        .into())
 }
 
-pub(super) async fn resume(config: &Config, target: &Target) -> anyhow::Result<ExitStatus> {
+pub(super) async fn resume(config: &Config, output: Output, target: &Target) -> anyhow::Result<ExitStatus> {
     let (acting, (kind, name, act)) = (Acting::open(config).await?, target.parts());
     let what = described(kind, name);
     if acting.store.resume(kind, name, &act.operator()).await.context("database")? {
-        say(format_args!("{what} is resumed; running workers see it within two seconds"))?;
+        let message = format!("{what} is resumed; running workers see it within two seconds");
+        output.object(&Done { target: &what, outcome: "resumed", message }, Done::text)?;
         return Ok(ExitStatus::Done);
     }
     Err(ExitStatus::NothingFound.because(format_args!("{what} is not paused")).into())

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     exit::ExitStatus,
-    output::{Format, Output},
+    output::{Format, Output, counted},
 };
 use crate::{
     config::Config,
@@ -88,7 +88,8 @@ fn shown(record: &Shown, deployment: &str) -> String {
     line("payout_status", record.payout_status.as_deref().unwrap_or_default());
     line("connector_payout_id", record.connector_payout_id.as_deref().unwrap_or_default());
     line("error", record.error_code.as_deref().unwrap_or_default());
-    line("created", &at(Some(record.created_at)));
+    line("accepted", &at(Some(record.created_at)));
+    line("erased", &at(record.erased_at));
     line("unknown since", &at(record.in_doubt_since));
     line(if record.leased { "leased until" } else { "due" }, &at(record.due_at));
     line("leased by worker", record.worker.as_deref().unwrap_or_default());
@@ -104,7 +105,8 @@ fn shown(record: &Shown, deployment: &str) -> String {
     for event in record.event.iter().chain(&record.later_events) {
         line("event", &format!("{} {}", event.r#type, event.id));
         line("published", &at(event.published_at));
-        line("webhook", &format!("{}, {} attempts", event.webhook_state, event.webhook_attempts));
+        let attempts = counted(usize::try_from(event.webhook_attempts).unwrap_or_default(), "attempt");
+        line("webhook", &format!("{}, {attempts}", event.webhook_state));
         line("event due", &at(event.due_at));
     }
     text.push_str("  timeline\n");
@@ -124,12 +126,12 @@ fn timeline(record: &Shown) -> Vec<(OffsetDateTime, String)> {
     let mut push = |time: Option<OffsetDateTime>, entry: String| all.extend(time.map(|time| (time, entry)));
     push(record.refreshed_at, "duplicate with fresh secrets received".into());
     push(record.in_doubt_since, "outcome of the call unknown".into());
-    push(record.concluded_at, format!("concluded: {}", record.state));
     for call in &record.timeline {
         let detail = call.detail.as_deref().unwrap_or_default();
         let status = if call.status_code == 0 { String::new() } else { format!(" {}", call.status_code) };
-        let entry =
-            format!("{} {} {}{status} ({} ms) {detail}", call.kind, call.number, call.outcome, call.took_ms);
+        // The column has the word of an earlier version.
+        let kind = if call.kind == "post" { "webhook" } else { &call.kind };
+        let entry = format!("{kind} {} {}{status} ({} ms) {detail}", call.number, call.outcome, call.took_ms);
         push(Some(call.started_at), entry.trim_end().to_owned());
     }
     for ShownEvent { r#type, id, published_at, .. } in record.event.iter().chain(&record.later_events) {
@@ -152,21 +154,45 @@ fn timeline(record: &Shown) -> Vec<(OffsetDateTime, String)> {
         );
     }
     for action in &record.operator_actions {
-        let details = match &action.details {
-            serde_json::Value::Object(details) if details.is_empty() => String::new(),
-            details => format!(" {details}"),
-        };
+        let details = details(&action.details);
         let entry =
             format!("operator {}: {}{details}, because: {}", action.actor, action.command, action.reason);
         push(Some(action.at), entry);
     }
+    push(record.erased_at, "erased".into());
+    // After the operators' acts: an act that concludes a record has the same time, and comes first.
+    push(record.concluded_at, format!("concluded: {}", record.state));
     all.sort_by_key(|(time, _)| *time);
     all
+}
+
+/// Writes the facts of an act in words: those that are there.
+fn details(details: &serde_json::Value) -> String {
+    let serde_json::Value::Object(details) = details else { return format!(" {details}") };
+    let facts: Vec<String> = details
+        .iter()
+        .filter_map(|(name, value)| match value {
+            serde_json::Value::Null | serde_json::Value::Bool(false) => None,
+            serde_json::Value::String(text) if text.is_empty() => None,
+            serde_json::Value::Bool(true) => Some(name.clone()),
+            serde_json::Value::String(text) => Some(format!("{name} {text}")),
+            value => Some(format!("{name} {value}")),
+        })
+        .collect();
+    if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_act_has_its_facts_in_words() {
+        let facts =
+            serde_json::json!({ "letter": "5dd5", "code": "", "to": null, "patched": true, "forced": false });
+        assert_eq!(details(&facts), " (letter 5dd5, patched)");
+        assert_eq!(details(&serde_json::json!({})), "");
+    }
 
     #[test]
     fn the_form_of_an_idempotency_key_is_recognized() {

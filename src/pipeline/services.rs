@@ -1,5 +1,5 @@
-//! Runs the services of the pipeline: each is a struct with its own settings, a loop, and a `run_once` that does the
-//! work and returns counts.
+//! Runs the services of the pipeline. A service that changes data is a struct with its own settings, a loop, and a `run_once`
+//! that does the work and returns counts. A watcher reads the database or a clock in a fixed interval.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::task::JoinHandle;
 
 use super::{
-    Pipeline, clocks::ClockWatch, consumption::Consumption, follow::Follower,
+    Pipeline, breakers::BreakerWatch, clocks::ClockWatch, consumption::Consumption, follow::Follower,
     letter_retention::LetterRetention, link_requests::LinkRequests, pauses::PauseWatch,
     placement::PlacementWatch, retention::Retention, seals::SealCounter, sweeper::Sweeper,
 };
 use crate::tasks;
 
 impl Pipeline {
-    /// Starts the services: the sweeper, a follower for each account, the answers to link requests, retention of rows and of dead letters, and the watchers of the database, the clocks and consumption.
-    /// Their handles complete once the pipeline is stopped.
+    /// Starts the services: the sweeper, a follower for each account, the answers to link requests, retention of rows and of
+    /// dead letters, and the watchers of the database, the clocks, the breakers and consumption. Their handles complete once the pipeline is stopped.
     pub fn start_services(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
         let accounts = self.connectors.iter().filter(|account| account.follow.enabled);
         let followers = accounts.map(|account| {
@@ -36,6 +36,7 @@ impl Pipeline {
             }),
             self.start_until_stopped("clocks", |pipeline| ClockWatch::new(pipeline).run().boxed()),
             self.start_until_stopped("pauses", |pipeline| PauseWatch::new(pipeline).run().boxed()),
+            self.start_until_stopped("breakers", |pipeline| BreakerWatch::new(pipeline).run().boxed()),
             self.start_until_stopped("placement", |pipeline| PlacementWatch::new(pipeline).run().boxed()),
             self.start_until_stopped("consumption", |pipeline| Consumption::new(pipeline).run().boxed()),
         ];

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
@@ -18,7 +19,10 @@ use crate::contract;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Erased {
     /// Its request, results and secrets are erased.
-    Done,
+    Done {
+        /// When it was erased before; `None`: never.
+        before: Option<OffsetDateTime>,
+    },
     /// The record is open, or is not as it was when it was read. Nothing is erased.
     Changed,
     /// A result or a webhook of the record is not delivered yet. Nothing is erased.
@@ -27,7 +31,7 @@ pub enum Erased {
 
 impl Store {
     /// Erases the request, the attempts, and the link and the provider's texts in every stored result. Stores the act in the
-    /// same transaction. Erasing a record again changes nothing more.
+    /// same transaction. Erasing a record again erases what was added since.
     ///
     /// # Errors
     ///
@@ -37,7 +41,7 @@ impl Store {
         let erased = async {
             let mut transaction = self.pool.begin().await?;
             let row = sqlx::query!(
-                "SELECT result, event_id FROM payout_links
+                "SELECT result, event_id, erased_at FROM payout_links
                  WHERE id = $1 AND state <> 'open' AND coalesce(newest_event_id, event_id) = $2
                  FOR UPDATE",
                 record.id,
@@ -87,7 +91,7 @@ impl Store {
                 .await?;
             operator_actions::write(&mut transaction, operator, "erase", Some(record.id), &json!({})).await?;
             transaction.commit().await?;
-            Ok::<_, StoreError>(Erased::Done)
+            Ok::<_, StoreError>(Erased::Done { before: row.erased_at })
         };
         answered(&self.pool, erased).await
     }

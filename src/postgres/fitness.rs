@@ -176,6 +176,7 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('link_requests', 'DELETE'),
             ('operator_actions', 'SELECT'), ('operator_actions', 'INSERT'),
             ('pauses', 'SELECT'), ('pauses', 'INSERT'), ('pauses', 'DELETE'),
+            ('open_breakers', 'SELECT'), ('open_breakers', 'INSERT'), ('open_breakers', 'DELETE'),
             ('paused_webhook_hosts', 'SELECT'), ('paused_webhook_hosts', 'INSERT'), ('paused_webhook_hosts', 'DELETE')
         ) AS needs (name, needed)
         WHERE has_table_privilege(to_regclass(name)::oid, needed) IS NOT TRUE

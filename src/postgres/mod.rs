@@ -10,7 +10,7 @@
 //! | `postpone` | ends the lease and sets `due_at`; takes back a call that was stored and not made |
 //! | `conclude` | stores the conclusion and its event together, at most once for each record |
 //! | `claim_followed`, `begin_cancel`, `record_answer` | asks about created links: status, events and the next question are stored together |
-//! | `request_cancel`, `cancel_state` | a request to cancel a link stays in its record until its answer is stored |
+//! | `request_cancel`, `request_cancel_once_created`, `cancel_state` | a request to cancel a link stays in its record until its answer is stored |
 //! | `accept_link_request`, `carry_out_link_requests`, `claim_link_answers`, `finish_link_request` | a message about a link is stored before it is acknowledged, and answered at least once |
 //! | `record_webhook` | a provider's webhook is stored once, and its link is due to be asked about |
 //! | `hasten`, `hasten_question` | an operator wants a record to be looked up, or a link to be asked about, at once |
@@ -26,6 +26,7 @@
 //! | `remember` | stores a setting that records depend on, and returns the former value |
 //! | `due_records`, `oldest_due_event`, `merchants_with_due_events` | what is due, by merchant, and for how long |
 //! | `be_present`, `take_over_leases` | makes the leases of workers that are gone due at once |
+//! | `record_open_breakers` | each worker's open circuit breakers, for an operator |
 //! | `note_rejection`, `rejection_of` | a rejected message is rejected again when it is delivered again |
 //! | `begin_suspect`, `end_suspect` | evidence that a message brings workers down |
 //! | `erase` | removes a person's data from one record, when an operator wants it |
@@ -47,6 +48,7 @@ mod acts;
 mod audit;
 mod availability;
 mod batch;
+mod breakers;
 mod cancel;
 mod claim;
 mod claim_events;
@@ -122,6 +124,7 @@ pub use self::{
     acts::ActLock,
     audit::{Audited, AuditedAction, AuditedEarlier, AuditedEvent, AuditedLater},
     batch::{BatchLimits, MIN_CONNECTIONS},
+    breakers::OpenBreaker,
     cancel::CancelState,
     clock::ClockState,
     conclude::Unconcluded,
@@ -156,7 +159,7 @@ pub use self::{
     shown::{Shown, ShownAttempt, ShownEvent},
     status::{DatabaseStatus, EventStatus, HostStatus, Pile, SeenWorkers},
     stored_events::{EventRange, StoredEvent},
-    webhook_hosts::WebhookHost,
+    webhook_hosts::{NAMED_MERCHANTS, WebhookHost},
     worker::Absences,
 };
 use crate::domain::retry;

@@ -27,7 +27,8 @@ impl Reader {
                 e.id AS "event_id?", e.type AS "type?", published_at, webhook_state AS "webhook_state?",
                 webhook_attempts AS "webhook_attempts?", e.due_at AS event_due_at,
                 p.link_status, p.provider_status, p.provider_payout_id, p.expires_at, p.asked_at, p.follow_due_at,
-                p.follow_failures, p.cancel_requested_at, p.cancelled_at, p.cancelled_because, p.status_changed_at
+                p.follow_failures, p.cancel_requested_at, p.cancelled_at, p.cancelled_because, p.status_changed_at,
+                p.erased_at
             -- After an operator's act, event_id is a later event or none. Each event names the one before it.
             FROM payout_links p LEFT JOIN events e ON e.id = coalesce(
                 (SELECT previous_event_id FROM events WHERE payout_link_id = p.id AND sequence = 2),
@@ -77,6 +78,7 @@ impl Reader {
                 refreshed_at: row.refreshed_at,
                 created_at: row.created_at,
                 concluded_at: row.concluded_at,
+                erased_at: row.erased_at,
                 link: row.link_status.map(|status| ShownLink {
                     status,
                     provider_status: row.provider_status,

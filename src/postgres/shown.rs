@@ -62,6 +62,9 @@ pub struct Shown {
     /// When the record was concluded.
     #[serde(with = "time::serde::rfc3339::option")]
     pub concluded_at: Option<OffsetDateTime>,
+    /// When a person's data were erased from the record.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub erased_at: Option<OffsetDateTime>,
     /// The event of the conclusion.
     pub event: Option<ShownEvent>,
     /// The link, if one was created.

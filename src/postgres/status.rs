@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use super::{
     account_status::{AccountStatus, STATUS_SCAN},
+    breakers::OpenBreaker,
     connect::answered,
     error::StoreError,
     pauses::{self, Pause},
@@ -46,7 +47,7 @@ pub struct EventStatus {
     pub unpublished: Pile,
     /// Webhooks that failed at least once and will be tried again.
     pub failing_webhooks: i64,
-    /// Webhooks of the last day that were abandoned, among the newest events.
+    /// Webhooks that were abandoned within the last day.
     pub abandoned_webhooks: Pile,
     /// When the event that has been due for the longest time became due.
     #[serde(with = "time::serde::rfc3339::option")]
@@ -69,6 +70,8 @@ pub struct DatabaseStatus {
     pub unknown: Pile,
     /// The accounts with open records.
     pub accounts: Vec<AccountStatus>,
+    /// The open circuit breakers of the workers that run.
+    pub breakers: Vec<OpenBreaker>,
     /// Everything that operators have paused.
     pub pauses: Vec<Pause>,
     /// The events whose delivery is not complete.
@@ -94,6 +97,7 @@ impl Reader {
             clock_offset_ms: self.clock_offset_ms().await?,
             unknown: self.concluded_unknown().await?,
             accounts: self.account_status().await?,
+            breakers: self.open_breakers().await?,
             pauses: self.all_pauses().await?,
             events: self.event_status().await?,
             hosts: self.host_status().await?,
@@ -168,13 +172,17 @@ impl Reader {
             Pile,
             r#"
             SELECT count(*) AS "count!", min(at) AS oldest
-            FROM (SELECT id, webhook_state FROM events ORDER BY id DESC LIMIT $1) AS looked
+            FROM (
+                SELECT payout_link_id FROM events WHERE webhook_state = 'abandoned' ORDER BY id DESC LIMIT $1
+            ) AS looked
+            -- The schedule takes days, so the event may be old: the last attempt says when it was abandoned.
             CROSS JOIN LATERAL (
-                SELECT to_timestamp(('x' || left(encode(uuid_send(id), 'hex'), 12))::bit(48)::bigint / 1000.0) AS at
-            ) AS time
-            WHERE webhook_state = 'abandoned' AND at > now() - interval '1 day'
+                SELECT max(started_at) AS at FROM attempts a
+                WHERE a.payout_link_id = looked.payout_link_id AND kind = 'post'
+            ) AS last_attempt
+            WHERE at > now() - interval '1 day'
             "#,
-            ABANDONED_OF,
+            STATUS_SCAN,
         )
         .fetch_one(&self.pool);
         Ok(EventStatus {
@@ -253,8 +261,6 @@ impl Reader {
     }
 }
 
-/// Newest events that are searched for abandoned webhooks.
-const ABANDONED_OF: i64 = 5_000;
 /// Hosts that are shown, those with the most failing webhooks.
 const HOSTS: i64 = 10;
 /// Records whose keys are read.

@@ -13,6 +13,9 @@ use super::{
     reader::Reader,
 };
 
+/// Merchants whose names an operator reads for each host.
+pub const NAMED_MERCHANTS: usize = 3;
+
 /// A host that webhooks go to.
 #[derive(Debug, Serialize)]
 pub struct WebhookHost {
@@ -28,6 +31,9 @@ pub struct WebhookHost {
     pub abandoned: i64,
     /// Attempts for the webhooks that are counted here.
     pub attempts: i64,
+    /// The merchants of those that were abandoned or are retried, the one with the most first: one more than
+    /// [`NAMED_MERCHANTS`] at most. An empty name stands for jobs without `x-merchant-id`.
+    pub failing_merchants: Vec<String>,
     /// When the next attempt is due.
     #[serde(with = "time::serde::rfc3339::option")]
     pub next_attempt_at: Option<OffsetDateTime>,
@@ -46,8 +52,8 @@ pub struct WebhookHost {
 }
 
 impl Reader {
-    /// Counts webhooks by host: all that wait, and those of events since `since`. The hosts with the most waiting come
-    /// first.
+    /// Counts webhooks by host: all that wait, those of events since `since`, and those that were abandoned since then. The
+    /// hosts with the most waiting come first.
     ///
     /// # Errors
     ///
@@ -62,9 +68,16 @@ impl Reader {
             r#"
             WITH webhooks AS (
                 SELECT
-                    id, webhook_state AS state, webhook_attempts AS attempts, redelivered_after, webhook_due_at,
+                    id, payout_link_id, webhook_state AS state, webhook_attempts AS attempts, redelivered_after, webhook_due_at,
                     lower(substring(webhook_url from '^[a-z]+://(?:[^/@]*@)?(\[[^]]*\]|[^/:?#]+)')) AS host
-                FROM events WHERE webhook_url IS NOT NULL AND (id >= $2 OR due_at IS NOT NULL)
+                FROM events WHERE webhook_url IS NOT NULL AND (
+                    id >= $2 OR due_at IS NOT NULL
+                    -- The schedule takes days, so an abandoned webhook belongs to an old event.
+                    OR (webhook_state = 'abandoned' AND EXISTS (
+                        SELECT FROM attempts
+                        WHERE attempts.payout_link_id = events.payout_link_id AND kind = 'post' AND started_at >= $4
+                    ))
+                )
             ), hosts AS (
                 SELECT
                     host,
@@ -79,16 +92,28 @@ impl Reader {
                         WHERE state = 'abandoned' OR attempts > 1 OR (state = 'pending' AND attempts > 0)
                     )::uuid AS failing
                 FROM webhooks WHERE $1::text IS NULL OR host = $1 GROUP BY host
+            ), failing AS (
+                SELECT host, merchant_id, count(*) AS webhooks
+                FROM webhooks JOIN payout_links ON payout_links.id = payout_link_id
+                WHERE ($1::text IS NULL OR host = $1)
+                    AND (webhooks.state = 'abandoned'
+                        OR (webhooks.state = 'pending' AND webhooks.attempts > redelivered_after))
+                GROUP BY host, merchant_id
+            ), merchants AS (
+                SELECT host, (array_agg(merchant_id ORDER BY webhooks DESC, merchant_id))[1:$3] AS names
+                FROM failing GROUP BY host
             )
             SELECT
                 coalesce(hosts.host, paused.host) AS "host!", coalesce(waiting, 0) AS "waiting!",
                 coalesce(retrying, 0) AS "retrying!", coalesce(delivered, 0) AS "delivered!",
                 coalesce(abandoned, 0) AS "abandoned!", coalesce(attempts, 0) AS "attempts!", next_attempt_at,
+                coalesce(merchants.names, '{}') AS "failing_merchants!",
                 error.detail AS "last_error?", error.started_at AS "last_error_at?",
                 paused.paused_at AS "paused_at?", paused.actor AS "paused_by?", paused.reason AS "paused_because?"
             FROM hosts
             FULL JOIN (SELECT * FROM paused_webhook_hosts WHERE $1::text IS NULL OR host = $1) AS paused
                 ON paused.host = hosts.host
+            LEFT JOIN merchants ON merchants.host = hosts.host
             LEFT JOIN LATERAL (
                 SELECT coalesce(detail, outcome) AS detail, started_at FROM attempts
                 WHERE payout_link_id = (SELECT payout_link_id FROM events WHERE id = failing)
@@ -99,6 +124,9 @@ impl Reader {
             "#,
             host,
             super::prune::first_id_of(since),
+            // As in the documentation of the field.
+            i32::try_from(NAMED_MERCHANTS + 1).unwrap_or(i32::MAX),
+            since,
         )
         .fetch_all(&self.pool);
         answered(&self.pool, hosts).await

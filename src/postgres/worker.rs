@@ -44,6 +44,11 @@ impl WorkerNumber {
         Builder::from_custom_bytes(bytes).into_uuid()
     }
 
+    /// Returns the number as `pg_locks` shows it in `objid`.
+    pub(super) fn objid(self) -> i64 {
+        self.0.into()
+    }
+
     /// Returns the key of the lock, a signed number for PostgreSQL.
     fn key(self) -> i32 {
         i32::from_be_bytes(self.0.to_be_bytes())

@@ -3,7 +3,7 @@
 use time::macros::datetime;
 
 use super::*;
-use crate::postgres::{AccountStatus, EventStatus, HostStatus, LastAttempts, Pile, SeenWorkers};
+use crate::postgres::{AccountStatus, EventStatus, HostStatus, LastAttempts, OpenBreaker, Pile, SeenWorkers};
 
 const NOW: OffsetDateTime = datetime!(2026-11-29 06:00 UTC);
 
@@ -20,6 +20,7 @@ fn well() -> DatabaseStatus {
     DatabaseStatus {
         unknown: Pile::default(),
         accounts: Vec::new(),
+        breakers: Vec::new(),
         pauses: Vec::new(),
         events: EventStatus::default(),
         hosts: Vec::new(),
@@ -41,6 +42,15 @@ fn account() -> AccountStatus {
         most_delayed_merchant: None,
         last_attempts: Vec::new(),
     }
+}
+
+fn attempts(status_code: i32) -> LastAttempts {
+    let (connector, kind, outcome) = ("xendit".into(), "create".into(), "try_later".into());
+    LastAttempts { connector, kind, outcome, status_code, count: 20, detail: None }
+}
+
+fn breaker(minutes: i64) -> OpenBreaker {
+    OpenBreaker { connector: "xendit".into(), workers: 2, opened_at: ago(minutes).unwrap() }
 }
 
 fn names(status: &DatabaseStatus, known: &Known<'_>) -> Vec<(Severity, &'static str)> {
@@ -73,6 +83,16 @@ fn each_trouble_has_its_finding_and_its_severity() {
         (of(AccountStatus { overdue: 1, due_since: ago(2), ..account() }), (Watch, "overdue_records")),
         (of(AccountStatus { overdue: 1, due_since: ago(6), ..account() }), (Act, "overdue_records")),
         (of(AccountStatus { retrying: 1, ..account() }), (Watch, "retrying_records")),
+        (
+            of(AccountStatus { retrying: 1, last_attempts: vec![attempts(401)], ..account() }),
+            (Act, "refused_credential"),
+        ),
+        (
+            of(AccountStatus { retrying: 1, last_attempts: vec![attempts(503)], ..account() }),
+            (Watch, "retrying_records"),
+        ),
+        (DatabaseStatus { breakers: vec![breaker(1)], ..well() }, (Watch, "open_breaker")),
+        (DatabaseStatus { breakers: vec![breaker(6)], ..well() }, (Act, "open_breaker")),
         (DatabaseStatus { workers: Some(vec![]), ..well() }, (Act, "no_workers")),
         (
             DatabaseStatus { workers: Some(vec![worker(None), worker(Some("0.2.0"))]), ..well() },
@@ -104,6 +124,8 @@ fn each_trouble_has_its_finding_and_its_severity() {
     let expected =
         [(Act, "missing_keys"), (Act, "missing_account"), (Act, "dead_letters"), (Act, "unrouted_results")];
     assert_eq!(names(&of(account()), &known), expected);
+    let last = findings(&of(account()), &known, NOW).pop().unwrap();
+    assert_eq!(last.next, "dead-letters list --queue results");
 }
 
 #[test]
@@ -130,14 +152,7 @@ fn records_of_a_paused_account_need_nobody() {
 
 #[test]
 fn the_worst_comes_first_with_the_last_attempts() {
-    let attempts = LastAttempts {
-        connector: "xendit".into(),
-        kind: "create".into(),
-        outcome: "try_later".into(),
-        status_code: 503,
-        count: 20,
-        detail: Some("maintenance".into()),
-    };
+    let attempts = LastAttempts { detail: Some("maintenance".into()), ..attempts(503) };
     let status = DatabaseStatus {
         unknown: Pile { count: STATUS_SCAN, oldest: ago(600) },
         accounts: vec![AccountStatus { retrying: 3, last_attempts: vec![attempts], ..account() }],

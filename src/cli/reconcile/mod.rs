@@ -104,7 +104,7 @@ struct Findings {
     all: bool,
     limit: usize,
     counts: BTreeMap<Finding, u64>,
-    kept: Vec<Row>,
+    held: Vec<Row>,
 }
 
 /// Lines that are looked up together.
@@ -142,7 +142,7 @@ pub(super) async fn run(
         all: arguments.all,
         limit: arguments.limit,
         counts: BTreeMap::new(),
-        kept: Vec::new(),
+        held: Vec::new(),
     };
     let seen = Seen::default();
     let (seen, times) =
@@ -255,7 +255,7 @@ impl Findings {
             return Ok(());
         }
         match self.output.format() {
-            Format::Json if self.kept.len() < self.limit => self.kept.push(row),
+            Format::Json if self.held.len() < self.limit => self.held.push(row),
             Format::Json => {}
             Format::Text | Format::Jsonl => self.output.object(&row, text)?,
         }
@@ -278,9 +278,9 @@ impl Findings {
                 };
                 let printed: u64 =
                     counts.iter().filter(|(finding, _)| shown(finding)).map(|(_, times)| times).sum();
-                let complete = printed == self.kept.len() as u64;
+                let complete = printed == self.held.len() as u64;
                 self.output
-                    .object(&Document { findings: &self.kept, complete, counts }, |_| String::new())?;
+                    .object(&Document { findings: &self.held, complete, counts }, |_| String::new())?;
             }
             Format::Jsonl => self.output.object(&Summary { counts }, |_| String::new())?,
             Format::Text => {

@@ -1,7 +1,7 @@
 //! `webhooks list`.
 
 use anyhow::Context;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     cli::{
@@ -11,7 +11,7 @@ use crate::{
         table::{Cell, Column, Tone},
     },
     config::Config,
-    postgres::{Reader, WebhookHost},
+    postgres::{NAMED_MERCHANTS, Reader, WebhookHost},
 };
 
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub(in crate::cli) struct Arguments {
     since: OffsetDateTime,
 }
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     Column::new("HOST"),
     Column::new("WAITING").number(),
     Column::new("RETRYING").number(),
@@ -29,6 +29,7 @@ const COLUMNS: [Column; 8] = [
     Column::new("SUCCESS").number(),
     Column::new("NEXT ATTEMPT"),
     Column::new("PAUSED BY"),
+    Column::new("MERCHANTS").shrinks(),
     Column::new("LAST ERROR").shrinks(),
 ];
 
@@ -47,6 +48,25 @@ pub(super) async fn run(
     Ok(if hosts.is_empty() { ExitStatus::NothingFound } else { ExitStatus::Done })
 }
 
+/// Names the merchants whose webhooks fail at the host, those with the most first.
+fn failing_merchants(host: &WebhookHost) -> String {
+    let named: Vec<&str> = host
+        .failing_merchants
+        .iter()
+        .take(NAMED_MERCHANTS)
+        .map(|merchant| if merchant.is_empty() { "(no merchant)" } else { merchant })
+        .collect();
+    let others = if host.failing_merchants.len() > NAMED_MERCHANTS { ", and others" } else { "" };
+    format!("{}{others}", named.join(", "))
+}
+
+/// Returns the last error and its time: it may be over.
+fn last_error(host: &WebhookHost) -> String {
+    let Some(error) = &host.last_error else { return String::new() };
+    let at = host.last_error_at.and_then(|at| at.replace_nanosecond(0).ok()?.format(&Rfc3339).ok());
+    at.map_or_else(|| error.clone(), |at| format!("{at} {error}"))
+}
+
 pub(super) fn print(output: Output, hosts: &[WebhookHost]) -> anyhow::Result<()> {
     output.rows(&COLUMNS, hosts, |host| {
         let success = match host.attempts {
@@ -61,14 +81,10 @@ pub(super) fn print(output: Output, hosts: &[WebhookHost]) -> anyhow::Result<()>
             Cell::new(host.retrying.to_string()),
             Cell::new(host.abandoned.to_string()).tone(tone),
             Cell::new(success),
-            Cell::new(at(host.next_attempt_at)),
+            Cell::time(host.next_attempt_at),
             paused,
-            Cell::new(host.last_error.as_deref().unwrap_or_default()),
+            Cell::new(failing_merchants(host)),
+            Cell::new(last_error(host)),
         ]
     })
-}
-
-/// Returns a time to the second.
-pub(super) fn at(time: Option<OffsetDateTime>) -> String {
-    time.map(|time| time.to_string().chars().take(19).collect()).unwrap_or_default()
 }

@@ -4,7 +4,11 @@ use anyhow::Context;
 use url::Host;
 
 use crate::{
-    cli::{ExitStatus, actor::Act, output::Output},
+    cli::{
+        ExitStatus,
+        actor::Act,
+        output::{Done, Output},
+    },
     config::Config,
     postgres::{self, Store},
 };
@@ -33,10 +37,11 @@ pub(super) async fn pause(
     let (store, host) = (open(config).await?, &arguments.host);
     match store.pause_host(host, &arguments.act.operator()).await.context("database")? {
         None => {
-            output.text(format_args!(
+            let message = format!(
                 "{host} is paused: within 5 seconds no worker begins a webhook to it. Due webhooks wait, and no attempt of \
                  its schedule is used up"
-            ))?;
+            );
+            output.object(&Done { target: host, outcome: "paused", message }, Done::text)?;
             Ok(ExitStatus::Done)
         }
         Some(before) => {
@@ -56,9 +61,8 @@ pub(super) async fn resume(
     let Some(due) = resumed else {
         return Err(ExitStatus::NothingFound.because(format!("{host} is not paused")).into());
     };
-    output.text(format_args!(
-        "{host} is not paused any more; {due} webhooks that waited are due in 5 seconds"
-    ))?;
+    let message = format!("{host} is not paused any more; {due} webhooks that waited are due in 5 seconds");
+    output.object(&Done { target: host, outcome: "resumed", message }, Done::text)?;
     Ok(ExitStatus::Done)
 }
 

@@ -21,7 +21,7 @@ use crate::{
         filter::time_of,
         interrupts::Interrupts,
         note,
-        output::Output,
+        output::{Output, counted, progress, progress_ends},
         table::{Cell, Column},
     },
     config::Config,
@@ -84,6 +84,8 @@ struct Report {
 const COLUMNS: [Column; 4] =
     [Column::new("EVENT"), Column::new("MERCHANT"), Column::new("PAYOUT"), Column::new("OUTCOME")];
 const DUE: &str = "due";
+const NO_MATCH: &str = "no webhook matches. Without --only, only abandoned webhooks are selected, or all finished ones of \
+                        the ids";
 const SAMPLE: usize = 5;
 /// Events of one transaction.
 const BATCH: usize = 100;
@@ -103,11 +105,15 @@ pub(super) async fn run(
     if !arguments.yes {
         let sample = reader.webhook_events(&filter, Uuid::nil(), SAMPLE).await.context("database")?;
         if sample.is_empty() {
+            note(NO_MATCH);
             return Ok(ExitStatus::NothingFound);
         }
         let count = count(&reader, &filter, Uuid::nil(), limit).await?;
         show::print(output, &sample)?;
-        note(format_args!("{count} webhooks would be delivered again"));
+        if count > sample.len() {
+            note(format_args!("these are the first {} of {count} webhooks", sample.len()));
+        }
+        note(format_args!("{} would be delivered again", counted(count, "webhook")));
         confirm("Continue?", false)?;
     }
     let store = open(config).await?;
@@ -119,7 +125,7 @@ pub(super) async fn run(
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let (mut reports, mut after) = (Vec::new(), Uuid::nil());
-    let (mut interrupts, mut left) = (Interrupts::listen()?, None);
+    let (mut interrupts, mut left, mut failed) = (Interrupts::listen()?, None, None);
     while let page = page(&reader, &filter, after, batch.min(limit - reports.len())).await?
         && let Some(last) = page.last()
     {
@@ -137,7 +143,14 @@ pub(super) async fn run(
         let Some(redelivered) = interrupts.finish(Box::pin(store.redeliver(&operator, &ids))).await else {
             anyhow::bail!("interrupted within an act: the same command goes on");
         };
-        let redelivered = redelivered.context("database")?;
+        let redelivered = match redelivered.context("database") {
+            Ok(redelivered) => redelivered,
+            // What was done is reported all the same.
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        };
         reports.extend(page.into_iter().zip(redelivered).map(|(event, (_, redelivery))| Report {
             event_id: event.event_id,
             merchant_id: event.merchant_id,
@@ -148,13 +161,24 @@ pub(super) async fn run(
                 Redelivery::Erased => "refused: its retention is over",
             },
         }));
+        progress(format_args!("{} processed", counted(reports.len(), "webhook")));
+    }
+    if !reports.is_empty() {
+        progress_ends();
     }
     output.rows(&COLUMNS, &reports, |report| {
         let id = report.event_id.to_string();
         [&*id, &report.merchant_id, &report.merchant_payout_id, report.outcome].map(Cell::new).into()
     })?;
     let due = reports.iter().filter(|report| report.outcome == DUE).count();
-    note(format_args!("{due} of {} webhooks are due again", reports.len()));
+    match reports.len() {
+        0 => note(NO_MATCH),
+        all => note(format_args!("{due} of {} due again", counted(all, "webhook"))),
+    }
+    if let Some(error) = failed {
+        note(format_args!("{error:#}. The last batch may be due again: repeat the command"));
+        return Ok(if due > 0 { ExitStatus::InPart } else { ExitStatus::Failed });
+    }
     if let Some(left) = left {
         note(format_args!(
             "interrupted: {due} due again, {} refused, and {left} not touched. The same command goes on; with --only \

@@ -4,7 +4,7 @@ use anyhow::Context;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::hosts::{self, at, since};
+use super::hosts::{self, since};
 use crate::{
     cli::{
         ExitStatus, note,
@@ -27,9 +27,10 @@ pub(in crate::cli) struct Arguments {
     limit: usize,
 }
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     Column::new("EVENT"),
     Column::new("TYPE"),
+    Column::new("MERCHANT"),
     Column::new("PAYOUT"),
     Column::new("STATE"),
     Column::new("ATTEMPTS").number(),
@@ -82,10 +83,11 @@ pub(super) async fn events_of(reader: &Reader, id: &str) -> anyhow::Result<Vec<U
 pub(super) fn print(output: Output, events: &[WebhookEvent]) -> anyhow::Result<()> {
     output.rows(&COLUMNS, events, |event| {
         let state = if event.waits { "waits" } else { &event.state };
-        let attempts = event.attempts.to_string();
-        let next = at(event.next_attempt_at);
-        let error = event.last_error.as_deref().unwrap_or_default();
-        let id = event.event_id.to_string();
-        [&*id, &event.r#type, &event.merchant_payout_id, state, &attempts, &next, error].map(Cell::new).into()
+        // The last error of a delivered webhook was before its delivery.
+        let error = event.last_error.as_deref().filter(|_| state != "delivered").unwrap_or_default();
+        let (id, attempts) = (event.event_id.to_string(), event.attempts.to_string());
+        let texts = [&*id, &event.r#type, &event.merchant_id, &event.merchant_payout_id, state, &attempts];
+        let cells = texts.into_iter().map(Cell::new);
+        cells.chain([Cell::time(event.next_attempt_at), Cell::new(error)]).collect()
     })
 }

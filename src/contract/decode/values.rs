@@ -87,11 +87,11 @@ fn whole(text: &str) -> Option<i64> {
         format!("{}{digits}{}", if negative { "-" } else { "" }, "0".repeat(zeros)).parse().ok()?
     } else {
         let cut = usize::try_from(shift.unsigned_abs()).ok()?;
-        let (kept, dropped) = digits.split_at_checked(digits.len().checked_sub(cut)?)?;
-        if kept.is_empty() || dropped.bytes().any(|b| b != b'0') {
+        let (whole, dropped) = digits.split_at_checked(digits.len().checked_sub(cut)?)?;
+        if whole.is_empty() || dropped.bytes().any(|b| b != b'0') {
             return None;
         }
-        format!("{}{kept}", if negative { "-" } else { "" }).parse().ok()?
+        format!("{}{whole}", if negative { "-" } else { "" }).parse().ok()?
     };
     Some(number)
 }

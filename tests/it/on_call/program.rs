@@ -107,3 +107,28 @@ fn completions_and_man_pages_name_the_commands() {
     assert!(page.contains("oldest"), "{page}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn every_command_that_acts_needs_a_reason() {
+    for command in [
+        "cancel po_1",
+        "dead-letters delete --all",
+        "dead-letters export --to letters.jsonl",
+        "dead-letters requeue --all",
+        "erase po_1",
+        "look-up po_1",
+        "pause consumption",
+        "resolve po_1 --not-created",
+        "results republish --from 2026-11-28T22:00:00Z --to 2026-11-29T02:00:00Z",
+        "resume account xendit",
+        "retry po_1",
+        "webhooks pause-host merchant.example",
+        "webhooks redeliver po_1",
+        "webhooks resume-host merchant.example",
+    ] {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_payout-link-worker"));
+        let output = program.args(command.split(' ')).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command}: {}", said(&output));
+        assert!(said(&output).contains("--reason <TEXT>"), "{command}: {}", said(&output));
+    }
+}

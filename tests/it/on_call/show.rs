@@ -43,7 +43,7 @@ async fn show_has_one_timeline_and_finds_a_record_by_its_idempotency_key() {
     ];
     assert!(entries.map(position).is_sorted(), "{text}");
     position(" published: payout_link.created ");
-    position(" post 1 delivered");
+    position(" webhook 1 delivered");
     let times: Vec<&str> = timeline.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert!(times.len() >= 8, "{text}");
     // and the provider's key finds it, in either form.

@@ -6,7 +6,7 @@ use provider_simulators::sandbox::Fault;
 use serde_json::{Value, json};
 
 use super::{reply_of_duplicate, said, unknown};
-use crate::support::{TestEnv, eventually, job, store};
+use crate::support::{Setup, TestEnv, eventually, job, store};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_payout_has_no_personal_data_and_its_books_stay() {
@@ -36,11 +36,17 @@ async fn an_erased_payout_has_no_personal_data_and_its_books_stay() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!([&reports[0]["outcome"], &reports[1]["outcome"]], ["done", "refused"]);
+    // The person can still claim the link, and the operator reads that.
+    assert_eq!(
+        reports[0]["message"],
+        format!("erased; its link {link} is unclaimed and can still be claimed")
+    );
     // and of the other one the request, the link and the attempts are gone.
     let left = "SELECT request IS NULL AND NOT EXISTS (SELECT FROM attempts WHERE payout_link_id = p.id)
         AND erased_at IS NOT NULL FROM payout_links p WHERE merchant_payout_id = 'po_1'";
     assert!(sqlx::query_scalar::<_, bool>(left).fetch_one(&env.pool).await.unwrap());
     let shown = env.shown("po_1").unwrap();
+    assert!(shown["erased_at"].is_string(), "{shown}");
     assert_eq!(
         (&shown["state"], &shown["amount_minor"], &shown["connector_payout_id"]),
         (&"created".into(), &1250.into(), &json!(link))
@@ -57,7 +63,8 @@ async fn an_erased_payout_has_no_personal_data_and_its_books_stay() {
         (reply.kind(), reply.id(), &reply.json()["payout_link"]),
         (created.kind(), created.id(), &Value::Null)
     );
-    assert!(env.run(&["erase", "po_1", "--reason", "again"]).status.success());
+    let again = env.run(&["erase", "po_1", "--reason", "again"]);
+    assert!(again.status.success() && said(&again).contains("erased again, for the first time at 20"));
     assert_eq!(env.provider.ledger().links.len(), 1);
     assert!(worker.stop().await.success());
 }
@@ -86,7 +93,7 @@ async fn an_erasure_deletes_the_payouts_dead_letters_and_unrouted_results() {
     // When the command is repeated, then its letter is gone, the others are left, and the act is recorded.
     let output = env.run(&["erase", "po_1", "--merchant", "", "--reason", "request of 29 November"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert!(said(&output).contains("1 dead letters and unrouted results"), "{}", said(&output));
+    assert!(said(&output).contains("unrouted results of erased payouts: 1\n"), "{}", said(&output));
     let left = env.run(&["dead-letters", "list", "--output", "jsonl"]);
     let left = String::from_utf8(left.stdout).unwrap();
     let left: Vec<(String, String)> = left
@@ -101,6 +108,30 @@ async fn an_erasure_deletes_the_payouts_dead_letters_and_unrouted_results() {
     let recorded =
         "SELECT count(*) FROM operator_actions WHERE command = 'erase' AND details->>'queue' = 'jobs'";
     assert_eq!(sqlx::query_scalar::<_, i64>(recorded).fetch_one(&env.pool).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_deletes_results_that_no_queue_received() {
+    // Given the unrouted results of two payouts,
+    let env = Setup::default().without_listener().build().await;
+    let worker = env.start_worker().await;
+    for id in ["po_1", "po_2"] {
+        env.publish(job(id)).await;
+        env.wait_until_delivered(id).await;
+    }
+    let unrouted = async |count| {
+        let is_so = async || (env.ready(&env.names.unrouted_queue).await == count).then_some(());
+        eventually(&format!("{count} unrouted results"), is_so).await;
+    };
+    unrouted(2).await;
+    assert!(worker.stop().await.success());
+    // when one payout is erased, then only its result is deleted.
+    let output = env.run(&["erase", "po_1", "--reason", "request of 29 November"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("unrouted results of erased payouts: 1\n"), "{}", said(&output));
+    unrouted(1).await;
+    let left = env.run(&["dead-letters", "list", "--queue", "results", "--where", "payout=po_2"]);
+    assert!(left.status.success(), "{}", said(&left));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,6 +174,6 @@ async fn an_interrupted_deletion_of_letters_says_so_and_the_same_command_goes_on
     // The same command deletes the others.
     let output = env.run(&erase);
     assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("2 dead letters and unrouted results"), "{}", said(&output));
+    assert!(said(&output).contains("unrouted results of erased payouts: 2\n"), "{}", said(&output));
     assert_eq!(env.ready(&env.names.dead_queue).await, 0);
 }
