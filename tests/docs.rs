@@ -56,6 +56,18 @@ fn the_reference_names_every_command_and_every_option() {
     assert!(count >= 5, "{help_of_all}");
 }
 
+#[test]
+fn the_upgrade_pages_name_the_last_migration() {
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let names = std::fs::read_dir(migrations).unwrap().map(|entry| entry.unwrap().file_name());
+    let numbers = names.filter_map(|name| name.to_str()?.split_once('_')?.0.parse::<u32>().ok());
+    let last = numbers.max().unwrap();
+    for page in ["docs/how-to/upgrade.md", "CHANGELOG.md"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+        assert!(text.contains(&format!("igrations 5 to {last}")), "{page}: {last}");
+    }
+}
+
 /// Rows of tables about metrics.
 fn metrics_in<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
     let rows = text.lines().filter_map(|line| line.strip_prefix(before));
@@ -214,6 +226,22 @@ fn every_link_leads_to_a_file_and_a_heading() {
         }
     }
     assert!(links > 50, "{links}");
+}
+
+#[test]
+fn the_log_lines_of_the_reference_are_in_the_code() {
+    let page = include_str!("../docs/reference/metrics-and-logs.md");
+    let table = page.split("| line | meaning |\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let sources = sources_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let mut lines = 0;
+    for row in table.lines().skip(1) {
+        let cell = row.trim_start_matches("| ").split(" | ").next().unwrap();
+        for line in cell.split('`').skip(1).step_by(2) {
+            assert!(sources.contains(&format!("\"{line}")), "{line}");
+            lines += 1;
+        }
+    }
+    assert!(lines > 5, "{table}");
 }
 
 #[test]

@@ -11,6 +11,8 @@ const BANNED: &[(&str, &str)] = &[
     ("telling", "publishing, delivering"),
     ("let go", "abandoned"),
     ("mend", "correct, repair"),
+    ("mended", "corrected, repaired"),
+    ("kept", "stored, held, unrouted: say where"),
     ("befall", "happen to"),
     ("whoever", "the worker, the caller"),
     ("stand-in", "provider simulator"),

@@ -268,7 +268,7 @@ async fn alerts_about_clocks_fire() {
     observed.fires("ClocksDiffer").await;
 }
 
-/// Checks that the page describes the purpose of each alert.
+/// Checks that one page describes the purpose of each alert, and another one the way from it to its end.
 #[test]
 fn every_alert_is_described_to_operators() {
     let page = include_str!("../../docs/how-to/monitor.md");
@@ -278,4 +278,8 @@ fn every_alert_is_described_to_operators() {
         .collect();
     let names: Vec<&str> = rules().iter().map(|rule| rule.name).collect();
     assert_eq!(described, names);
+    let on_call = include_str!("../../docs/how-to/on-call.md");
+    for name in names {
+        assert!(on_call.contains(&format!("`{name}`")), "{name} is not in on-call.md");
+    }
 }

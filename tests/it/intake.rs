@@ -66,7 +66,8 @@ async fn a_refused_job_names_its_field_and_stays_among_the_dead_letters() {
     let (queue, replies) = env.reply_queue().await;
     // when a job has an unknown currency, and another job waits behind it,
     let broken = job("po_1").with("amount", json!({ "minor_amount": 5, "currency": "EURO" }));
-    let broken = broken.reply_to(&queue).correlation_id("asked").message_id("m1").header("x-mine", "kept");
+    let broken =
+        broken.reply_to(&queue).correlation_id("asked").message_id("m1").header("x-mine", "unchanged");
     env.publish(&broken).await;
     env.publish(job("po_2")).await;
     // then the rejection is published, and replied,
@@ -82,7 +83,7 @@ async fn a_refused_job_names_its_field_and_stays_among_the_dead_letters() {
     assert_eq!(dead.body, broken.body);
     assert_eq!(dead.header("x-rejected-code").as_deref(), Some("INVALID_JOB"));
     assert!(dead.header("x-rejected-reason").unwrap().contains("amount.currency"));
-    assert_eq!(dead.header("x-mine").as_deref(), Some("kept"));
+    assert_eq!(dead.header("x-mine").as_deref(), Some("unchanged"));
     assert_eq!(dead.correlation_id().as_deref(), Some("asked"));
     // the job behind it was processed, and the provider received no call for the first.
     env.result_of("po_2").await;
@@ -215,21 +216,22 @@ async fn rejected_messages_are_distinguished_from_accepted_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_no_queue_is_bound_for_is_kept() {
+async fn a_result_that_no_queue_is_bound_for_is_unrouted() {
     // Given a results exchange without a queue,
     let env = Setup::default().without_listener().build().await;
     let _worker = env.start_worker().await;
     // when a job is done,
     env.publish(job("po_1")).await;
     // then its result waits in the unrouted queue.
-    let kept = eventually("the unrouted result", async || env.take(&env.names.unrouted_queue).await).await;
-    assert_eq!(kept.json()["merchant_payout_id"], "po_1");
-    assert_eq!(kept.kind(), "payout_link.created");
+    let unrouted =
+        eventually("the unrouted result", async || env.take(&env.names.unrouted_queue).await).await;
+    assert_eq!(unrouted.json()["merchant_payout_id"], "po_1");
+    assert_eq!(unrouted.kind(), "payout_link.created");
     env.wait_until_delivered("po_1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_of_many_results_that_no_queue_is_bound_for_is_kept() {
+async fn each_of_many_results_that_no_queue_is_bound_for_is_unrouted() {
     const JOBS: usize = 400;
     // Given many jobs with reply queues, and a results exchange without a queue,
     let env = Setup::default().without_listener().build().await;

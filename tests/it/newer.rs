@@ -36,7 +36,7 @@ async fn an_unknown_field_is_rejected_or_ignored_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_that_nobody_knows_is_kept_as_text_and_fails_nothing() {
+async fn a_status_that_nobody_knows_is_stored_as_text_and_fails_nothing() {
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;
     let body = json!({

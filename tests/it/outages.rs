@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     proxy::{Kind, Mode, Proxy},
-    support::{Service, Setup, TestEnv, job},
+    support::{Service, Setup, TestEnv, eventually, job},
 };
 
 const CONSUMING: &str = "payout_links_consuming";
@@ -35,6 +35,32 @@ async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
     }
     env.webhooks(19).await;
     assert_eq!(env.provider.ledger().links.len(), 20);
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_consumed_while_the_database_is_away() {
+    const JOBS: u32 = 5;
+    // Given a worker whose database is away,
+    let database = Service::start("postgres").await;
+    let env = Setup::default().database(&database.url).build().await;
+    let worker = env.start_worker().await;
+    database.kill();
+    env.publish(job("po_0")).await;
+    worker.measures(DATABASE_UP, 0).await;
+    worker.measures(CONSUMING, 0).await;
+    // when jobs come, then all of them are in the queue, the first one too,
+    for number in 1..=JOBS {
+        env.publish(job(&format!("po_{number}"))).await;
+    }
+    let ready = async || (env.ready(&env.names.jobs_queue).await == JOBS + 1).then_some(());
+    eventually("every job is in the queue", ready).await;
+    worker.measures(CONSUMING, 0).await;
+    // and they are carried out once the database is back.
+    database.restart();
+    for number in 0..=JOBS {
+        assert_eq!(env.result_of(&format!("po_{number}")).await.kind(), "payout_link.created");
+    }
     assert!(worker.stop().await.success());
 }
 

@@ -12,6 +12,30 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Authority, Setup, TestEnv, eventually, job};
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conclusion_that_the_database_rejects_ends_as_unknown_and_is_reported() {
+    // Given a database that rejects the link of one payout, for a reason that no check of the answer knows,
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    let rejects = "ALTER TABLE payout_links ADD CONSTRAINT of_the_test
+        CHECK (merchant_payout_id <> 'po_1' OR connector_payout_id IS NULL)";
+    sqlx::query(rejects).execute(&env.pool).await.unwrap();
+    // when it is created beside another one,
+    for id in ["po_1", "po_2"] {
+        env.publish(job(id).connector("mute").with("webhook_url", env.webhook_url())).await;
+    }
+    let worker = env.start_worker().await;
+    // then its merchant gets the truth once, and the other payout is created.
+    let pending = env.result_of("po_1").await;
+    assert_eq!(pending.kind(), "payout_link.pending");
+    assert_eq!(pending.error_code().as_deref(), Some("OUTCOME_UNKNOWN"));
+    assert_eq!(env.result_of("po_2").await.kind(), "payout_link.created");
+    env.webhooks(2).await;
+    assert!(worker.stop().await.success());
+    assert_eq!((env.results_of("po_1").len(), env.provider.ledger().links.len()), (1, 2));
+    assert_eq!(env.shown("po_1").unwrap()["state"], "unknown");
+}
+
 /// Starts a server that answers each request with these bytes, then closes the connection or stays silent.
 async fn answering(answer: Vec<u8>, then_closes: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

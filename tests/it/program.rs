@@ -97,10 +97,16 @@ async fn a_queue_with_other_arguments_is_named_and_left_alone() {
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     env.publish(job("po_1")).await;
-    let mut worker = env.launch_worker(&[("PAYOUT_LINK__BROKER__DELIVERY_LIMIT", "19".into())]);
-    assert_eq!(worker.exited().await.code(), Some(1));
-    assert!(worker.log().contains(&env.names.jobs_queue), "{}", worker.log());
-    assert!(worker.log().contains("x-delivery-limit"), "{}", worker.log());
+    // Both limits are arguments of their queues.
+    for (setting, queue) in [
+        ("PAYOUT_LINK__BROKER__DELIVERY_LIMIT", &env.names.jobs_queue),
+        ("PAYOUT_LINK__BROKER__LETTER_DELIVERY_LIMIT", &env.names.dead_queue),
+    ] {
+        let mut worker = env.launch_worker(&[(setting, "19".into())]);
+        assert_eq!(worker.exited().await.code(), Some(1));
+        assert!(worker.log().contains(queue.as_str()), "{}", worker.log());
+        assert!(worker.log().contains("x-delivery-limit"), "{}", worker.log());
+    }
     eventually("the job is still there", async || {
         (env.ready(&env.names.jobs_queue).await == 1).then_some(())
     })

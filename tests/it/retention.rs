@@ -18,7 +18,7 @@ const REQUESTS: &str = "SELECT count(*) FROM payout_links WHERE request IS NOT N
 const OLD_ATTEMPTS: &str = "SELECT count(*) FROM attempts WHERE started_at < now() - interval '90 days'";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_kept_for_no_time_is_erased_and_repeats_and_conflicts_are_still_answered() {
+async fn a_request_stored_for_no_time_is_erased_and_repeats_and_conflicts_are_still_answered() {
     // Given a retention of zero, a payout that is concluded and one whose call is under way,
     let env = Setup::default().set("retention.requests_days", 0).build().await;
     let _worker = env.start_worker().await;

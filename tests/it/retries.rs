@@ -262,10 +262,10 @@ async fn a_rejection_that_one_full_queue_refuses_reaches_the_others_a_few_times(
     let full = env.full_queue().await;
     env.bind_to_results(&full).await;
     env.publish(job("po_1").amount(0)).await;
-    let kept =
+    let unrouted =
         eventually("the rejection in the unrouted queue", async || env.take(&env.names.unrouted_queue).await)
             .await;
-    assert_eq!(kept.kind(), "payout_link.rejected");
+    assert_eq!(unrouted.kind(), "payout_link.rejected");
     let heard = env.results_of("po_1").len();
     assert!((2..=5).contains(&heard), "{heard}");
     env.dead_letter().await;

@@ -28,8 +28,10 @@ fn signal(pid: u32, name: &str) {
 async fn no_command_panics_where_standard_output_is_closed_or_full() {
     let env = TestEnv::new().await;
     let _worker = env.start_worker().await;
-    env.publish(job("po_1")).await;
+    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
     env.wait_until_delivered("po_1").await;
+    env.publish(job("po_bad").amount(0)).await;
+    eventually("a dead letter", async || (env.ready(&env.names.dead_queue).await == 1).then_some(())).await;
     let jobs = env.folder.join("job.json");
     std::fs::write(&jobs, job("po_2").body).unwrap();
     let published = env.folder.join("published.jsonl");
@@ -38,6 +40,13 @@ async fn no_command_panics_where_standard_output_is_closed_or_full() {
     for arguments in [
         &["show", "po_1"][..],
         &["show", "--json", "po_1"],
+        &["list"],
+        &["list", "--count"],
+        &["status"],
+        &["webhooks", "list"],
+        &["webhooks", "show", "po_1"],
+        &["dead-letters", "list"],
+        &["dead-letters", "show"],
         &["connectors"],
         &["config"],
         &["check"],

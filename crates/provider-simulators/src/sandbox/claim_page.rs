@@ -129,7 +129,7 @@ pub(super) fn form(link: &Link, filled_in: &ClaimForm, problems: &[Problem]) -> 
 {account}
 <button type="submit">Claim {amount}</button>
 </form>
-<p class="small">Claim by <time datetime="{machine}">{until}</time>. Your bank details are checked and not kept.</p>"#,
+<p class="small">Claim by <time datetime="{machine}">{until}</time>. Your bank details are checked and not stored.</p>"#,
         summary = summary(link),
         errors = error_summary(&[&holder, &account], problems),
         holder = holder.html(problems),

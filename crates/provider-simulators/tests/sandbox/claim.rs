@@ -58,7 +58,7 @@ async fn the_page_shows_the_payout_and_asks_for_the_account() {
 }
 
 #[tokio::test]
-async fn the_page_is_kept_from_caches_frames_and_other_sites() {
+async fn caches_frames_and_other_sites_do_not_get_the_page() {
     let env = TestEnv::new().await;
     let page = issue(&env, &request("po_1", 1250)).await;
     let shown = show(&env, &page).await;
