@@ -16,7 +16,6 @@ use crate::{
     config::Config,
     connectors::{Account, AskedLink, Call, Connectors},
     domain::{ConnectorError, Finding, LinkAnswer, LinkStatus, escape_control, idempotency_key_of},
-    limits::RateLimit,
     postgres::{self, ActedRecord, Store},
 };
 
@@ -142,8 +141,7 @@ impl Acting {
             expires_at: None,
             is_cancelled: false,
         }];
-        let limit = RateLimit::new(None);
-        let asking = account.connector.ask_about(&asked, &limit);
+        let asking = account.connector.ask_about(&asked, &account.rate);
         let answers = timeout(account.connector.timeout() + SLACK, asking).await;
         let mut answer = answers.ok().and_then(|mut answers| answers.pop()).unwrap_or_else(|| {
             LinkAnswer::Unanswered { error: ConnectorError::unanswered("timed out"), retry_after: None }

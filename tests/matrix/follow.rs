@@ -143,6 +143,14 @@ impl Run<'_> {
         sqlx::query(due).bind(self.names()).execute(&self.env.pool).await.unwrap();
     }
 
+    /// Ends the questions about the run's links. An end that comes an hour later would be announced to a merchant that is
+    /// gone, and its host would be paused in the middle of another run.
+    pub async fn forget_links(&self) {
+        let forget = "UPDATE payout_links SET follow_due_at = NULL
+             WHERE merchant_payout_id = ANY($1) AND follow_holder IS NULL";
+        sqlx::query(forget).bind(self.names()).execute(&self.env.pool).await.unwrap();
+    }
+
     /// Returns whether the link's changes so far are announced, each webhook is delivered, and the cancel is answered.
     pub async fn is_announced(&self) -> bool {
         let Some(course) = self.kind.course() else { return true };

@@ -255,6 +255,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     found.extend(run.unknown_and_uncalled().await);
     found.extend(run.unannounced().await);
     found.extend(run.not_carried_out().await);
+    run.forget_links().await;
     found.extend(history::check(&run.history().await));
     let mode = point.map(|point| point.mode);
     Outcome { kind, mode, injected, passed, violations: found, took: started.elapsed() }
