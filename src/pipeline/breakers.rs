@@ -26,7 +26,7 @@ impl BreakerWatch {
 
     /// Watches until the pipeline is stopped.
     pub(super) async fn run(mut self) {
-        loop {
+        while !self.pipeline.is_stopping() {
             if let Err(error) = self.run_once().await {
                 tracing::debug!(%error, "open circuit breakers not stored, will retry");
             }

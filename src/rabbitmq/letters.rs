@@ -3,7 +3,10 @@
 //! Every message that is read stays unsettled until it is removed or given back, so that nothing is read twice. If the
 //! program ends before that, the broker gives all of them back.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use lapin::{
     BasicProperties, Channel,
@@ -35,9 +38,18 @@ pub struct Letters {
     publishing: Option<(Held, Channel)>,
 }
 
-/// A quorum queue keeps the letters of a consumer in an Erlang map and returns them in the order of that map, which is the
-/// order of the queue up to 32 letters only.
-const IN_ORDER: usize = 32;
+/// So many letters are returned at once. RabbitMQ sends the returns of a channel to a quorum queue in order as long as fewer
+/// than 32 of them are not carried out. Further ones wait in a map, and its order is another one.
+const IN_ORDER: usize = 16;
+/// Limit of the wait until the queue has returned letters: another program may take them at once.
+const RETURN: Duration = Duration::from_secs(1);
+
+/// Returns the number of messages that are ready.
+async fn ready(channel: &Channel, queue: &str) -> Result<u32, BrokerError> {
+    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    let declared = within(channel.queue_declare(queue.into(), passive, FieldTable::default()));
+    Ok(declared.await?.message_count())
+}
 
 impl Names {
     /// Returns the queue of a kind of message.
@@ -152,13 +164,16 @@ impl Letters {
     pub async fn give_back(self) -> Result<(), BrokerError> {
         let tags: Vec<u64> = self.unsettled.into_iter().collect();
         let multiple = BasicNackOptions { multiple: true, requeue: true };
+        let mut expected = ready(&self.channel, &self.queue).await?;
+        let mut are_seen = true;
         for chunk in tags.chunks(IN_ORDER) {
             let Some(&last) = chunk.last() else { break };
             within(self.channel.basic_nack(last, multiple)).await?;
-            // Until the broker answers, a quorum queue may join the next chunk to this one.
-            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-            let queue = self.queue.as_str().into();
-            within(self.channel.queue_declare(queue, passive, FieldTable::default())).await?;
+            expected += u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+            let returned = Instant::now();
+            while are_seen && ready(&self.channel, &self.queue).await? < expected {
+                are_seen = returned.elapsed() < RETURN;
+            }
         }
         // The broker carries out the frames of a channel in their order, and confirms the last one.
         within(self.channel.close(200, "done".into())).await?;

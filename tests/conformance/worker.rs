@@ -235,6 +235,7 @@ pub async fn a_change_that_the_provider_announces_is_found_at_once(description: 
     // Given a worker that asks about links once an hour, and accepts the webhooks of its provider,
     let simulator = description.simulator().await;
     let env = Setup::default()
+        .short_leases()
         .connector(&description.section(simulator.url()))
         .set("connectors.tested.follow.min_interval_seconds", 3600)
         .set("connectors.tested.follow.max_interval_seconds", 3600)

@@ -147,7 +147,7 @@ async fn a_cancel_of_an_unknown_record_is_carried_out_once_an_operator_has_resol
 async fn a_command_cancels_a_record_that_was_never_called_without_a_call() {
     // Given a record whose connector has no permit for it,
     let env = Setup::default().set("connectors.sandbox.calls.concurrency", 1).build().await;
-    env.provider.inject_fault(Fault::Slow { milliseconds: 2_000 });
+    env.provider.inject_fault(Fault::Slow { milliseconds: 6_000 });
     let _worker = env.start_worker().await;
     env.publish(job("po_1")).await;
     eventually("a call", async || (!env.provider.ledger().calls.is_empty()).then_some(())).await;

@@ -49,7 +49,7 @@ async fn nothing_is_lost_or_made_twice_whatever_breaks() {
     let kinds = Kind::ALL.into_iter().filter(|kind| is_wanted("MATRIX_KIND", kind));
 
     // First each kind without a fault: it has no violation, and its chunks are the points.
-    let mut unharmed = all(kinds.map(|kind| (kind, None)).collect(), lanes, false).await;
+    let mut unharmed = all(kinds.map(|kind| (kind, None)).collect(), lanes).await;
     unharmed.sort_by_key(|outcome| outcome.kind);
     let mut points = plan::points(&unharmed, seed);
     points.retain(|point| {
@@ -60,12 +60,45 @@ async fn nothing_is_lost_or_made_twice_whatever_breaks() {
     let (count, is_all) = (points.len(), std::env::var("MATRIX").is_ok_and(|wanted| wanted == "all"));
     let chosen = if is_all { points } else { plan::sample(points, setting("MATRIX"), seed) };
     println!("{} of {count} points, MATRIX_SEED={seed}", chosen.len());
-    let chosen = chosen.into_iter().map(|point| (point.kind, Some(point))).collect();
-    let outcomes = all(chosen, lanes, is_all).await;
-
+    let mut outcomes = all(chosen.iter().map(|point| (point.kind, Some(*point))).collect(), lanes).await;
     println!("{}", table::table(&unharmed, &outcomes, started.elapsed(), lanes));
+
+    // Each kind continues beyond its known chunks, until its jobs finish before the fault.
+    let mut further = if is_all { beyond(last_points(&chosen), &outcomes) } else { Vec::new() };
+    while !further.is_empty() {
+        println!("{} further points", further.len());
+        let more = all(further.iter().map(|point| (point.kind, Some(*point))).collect(), lanes).await;
+        further = beyond(further, &more);
+        outcomes.extend(more);
+    }
+    if is_all {
+        println!("{}", table::table(&unharmed, &outcomes, started.elapsed(), lanes));
+    }
     let failures: Vec<String> = unharmed.iter().chain(&outcomes).filter_map(failure).collect();
     assert!(failures.is_empty(), "{}\nMATRIX_SEED={seed}", failures.join("\n"));
+}
+
+/// Returns the last single point of each kind, mode and service.
+fn last_points(points: &VecDeque<Point>) -> Vec<Point> {
+    let mut last: BTreeMap<_, Point> = BTreeMap::new();
+    for point in points.iter().filter(|point| !point.mode.is_pair()) {
+        let key = (point.kind, point.mode, point.service);
+        let found = last.entry(key).or_insert(*point);
+        if point.first.number > found.first.number {
+            *found = *point;
+        }
+    }
+    last.into_values().collect()
+}
+
+/// Returns the next point after each whose fault was injected.
+fn beyond(points: Vec<Point>, outcomes: &[Outcome]) -> Vec<Point> {
+    let was_injected = |point: &Point| {
+        outcomes
+            .iter()
+            .any(|outcome| !outcome.injected.is_empty() && outcome.point.is_some_and(|of| of.is_at(point)))
+    };
+    points.into_iter().filter(was_injected).map(|point| point.further()).collect()
 }
 
 fn setting(name: &str) -> Option<usize> {
@@ -83,25 +116,12 @@ fn seed() -> usize {
 
 type Task = (Kind, Option<Point>);
 
-/// Runs tasks side by side, each lane with its own test environment. With `goes_on`, a kind continues beyond its known chunks
-/// until its jobs finish before the fault.
-async fn all(tasks: VecDeque<Task>, lanes: usize, goes_on: bool) -> Vec<Outcome> {
-    let mut last = BTreeMap::new();
-    for (_, point) in &tasks {
-        let Some(point) = point else { continue };
-        let last: &mut usize = last.entry((point.kind, point.mode, point.service)).or_default();
-        *last = point.first.number.max(*last);
-    }
-    let goes_on = move |point: &Point| {
-        goes_on
-            && !point.mode.is_pair()
-            && point.first.number >= last[&(point.kind, point.mode, point.service)]
-    };
-    let goes_on = Arc::new(goes_on);
+/// Runs tasks side by side, each lane with its own test environment.
+async fn all(tasks: VecDeque<Task>, lanes: usize) -> Vec<Outcome> {
     let (tasks, outcomes) = (Arc::new(Mutex::new(tasks)), Arc::new(Mutex::new(Vec::new())));
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..lanes.min(tasks.lock().unwrap().len()) {
-        let (tasks, outcomes, goes_on) = (tasks.clone(), outcomes.clone(), goes_on.clone());
+        let (tasks, outcomes) = (tasks.clone(), outcomes.clone());
         running.spawn(async move {
             let mut place = point::place().await;
             loop {
@@ -117,9 +137,6 @@ async fn all(tasks: VecDeque<Task>, lanes: usize, goes_on: bool) -> Vec<Outcome>
                 };
                 if let Some(failure) = failure(&outcome) {
                     println!("{failure}");
-                }
-                if let Some(point) = point.filter(|point| goes_on(point) && !outcome.injected.is_empty()) {
-                    tasks.lock().unwrap().push_back((kind, Some(point.further())));
                 }
                 let mut outcomes = outcomes.lock().unwrap();
                 outcomes.push(outcome);

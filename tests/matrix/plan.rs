@@ -64,6 +64,12 @@ pub struct Point {
 }
 
 impl Point {
+    /// Returns whether both are the same chunk of the same kind, mode and service.
+    pub fn is_at(&self, other: &Self) -> bool {
+        let key = |point: &Self| (point.kind, point.mode, point.service, point.first.number);
+        key(self) == key(other)
+    }
+
     pub fn triggers(&self) -> impl Iterator<Item = Trigger> {
         [self.first].into_iter().chain(self.second)
     }

@@ -26,7 +26,7 @@ use crate::{
 pub struct Outcome {
     pub kind: Kind,
     /// `None` for a run without a fault.
-    pub mode: Option<Mode>,
+    pub point: Option<Point>,
     /// The injected faults. Empty if the jobs were finished before.
     pub injected: Vec<Injected>,
     /// The counted chunks.
@@ -36,12 +36,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Returns the mode; `None` for a run without a fault.
+    pub fn mode(&self) -> Option<Mode> {
+        self.point.map(|point| point.mode)
+    }
+
     /// A run that ended with a panic: a defect of the matrix itself, or an error that it does not expect.
     pub fn panicked(kind: Kind, point: Option<&Point>) -> Self {
         let evidence = point.map_or_else(|| "without a fault".into(), |point| format!("{point:?}"));
         Self {
             kind,
-            mode: point.map(|point| point.mode),
+            point: point.copied(),
             injected: Vec::new(),
             passed: Vec::new(),
             violations: vec![Violation { rule: "panic", evidence }],
@@ -257,8 +262,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     found.extend(run.not_carried_out().await);
     run.forget_links().await;
     found.extend(history::check(&run.history().await));
-    let mode = point.map(|point| point.mode);
-    Outcome { kind, mode, injected, passed, violations: found, took: started.elapsed() }
+    Outcome { kind, point: point.copied(), injected, passed, violations: found, took: started.elapsed() }
 }
 
 /// Waits until the operator's command is done and no work is left. Returns whether that happened before the deadline.

@@ -20,7 +20,7 @@ pub fn table(unharmed: &[Outcome], outcomes: &[Outcome], took: Duration, lanes: 
     lines.push("\n| mode | Postgres | RabbitMQ | connector | merchant | command | points | violations | median s | longest s |".to_owned());
     lines.push("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |".to_owned());
     for mode in Mode::ALL {
-        let of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.mode == Some(mode)).collect();
+        let of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.mode() == Some(mode)).collect();
         let at = |service| {
             of.iter()
                 .filter(|outcome| {
@@ -52,7 +52,7 @@ fn line(name: &str, chunks: usize, of: &[&Outcome]) -> String {
     for mode in Mode::ALL {
         let faults = if mode.is_pair() { 2 } else { 1 };
         let injected =
-            of.iter().filter(|outcome| outcome.mode == Some(mode) && outcome.injected.len() == faults);
+            of.iter().filter(|outcome| outcome.mode() == Some(mode) && outcome.injected.len() == faults);
         line += &format!(" {} |", injected.count());
     }
     line
