@@ -31,8 +31,6 @@ pub struct StatusAnswer {
     pub headers: HeaderMap,
     /// How the reading of the body ended.
     pub body: BodyEnd,
-    /// The body up to the limit; empty if it broke off.
-    pub content: Bytes,
 }
 
 /// The end of a body.

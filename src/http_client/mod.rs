@@ -187,14 +187,12 @@ impl Client {
                 return Err(body.err().unwrap_or_else(no_head));
             };
             self.0.settings.clock.observe(host, &headers, OffsetDateTime::now_utc());
-            let (body, content) = match body {
-                Ok((content, false)) => (BodyEnd::Whole, content),
-                Ok((content, true)) => (BodyEnd::Cut, content),
-                Err(CallError::NotSent(reason) | CallError::Unknown(reason)) => {
-                    (BodyEnd::Broken(reason), Bytes::new())
-                }
+            let body = match body {
+                Ok((_, false)) => BodyEnd::Whole,
+                Ok((_, true)) => BodyEnd::Cut,
+                Err(CallError::NotSent(reason) | CallError::Unknown(reason)) => BodyEnd::Broken(reason),
             };
-            Ok(StatusAnswer { status, headers, body, content })
+            Ok(StatusAnswer { status, headers, body })
         }
     }
 }

@@ -4,7 +4,6 @@
 //! merchant recognises replays by `webhook-id`. A merchant's answer never changes the state of a payout link.
 
 mod address;
-mod excerpt;
 mod hosts;
 mod resolver;
 mod signature;
@@ -31,7 +30,6 @@ pub use self::{
     signature::{SecretForm, SigningKey, signature},
 };
 use self::{
-    excerpt::excerpt,
     hosts::{Host, Hosts},
     resolver::CheckedResolver,
 };
@@ -252,7 +250,7 @@ impl Webhooks {
         let called = self.client.call_for_status(self.request(&post)).await;
         permits.host.record(called.is_ok(), Instant::now());
         match called {
-            Ok(answer) => judge(&answer, &post),
+            Ok(answer) => judge(&answer),
             Err(CallError::NotSent(error) | CallError::Unknown(error)) => failed(&error),
         }
     }
@@ -330,7 +328,7 @@ impl Webhooks {
 const LONGEST_WAIT: u32 = 6;
 
 /// Decides by the status line alone, because the merchant has accepted the webhook by then.
-fn judge(answer: &StatusAnswer, post: &Post<'_>) -> Posted {
+fn judge(answer: &StatusAnswer) -> Posted {
     let status_code = answer.status.as_u16();
     if answer.status.is_success() {
         let body = match &answer.body {
@@ -344,10 +342,7 @@ fn judge(answer: &StatusAnswer, post: &Post<'_>) -> Posted {
         let error = if answer.status.is_redirection() {
             "redirected; redirects are not followed".to_owned()
         } else {
-            match excerpt(&answer.content, &post.body, post.url) {
-                text if text.is_empty() => format!("answered {status_code}"),
-                text => format!("answered {status_code}: {text}"),
-            }
+            format!("answered {status_code}")
         };
         Posted::Failed { status_code, error, retry_after: answer.retry_after(OffsetDateTime::now_utc()) }
     }

@@ -207,31 +207,3 @@ async fn each_merchant_gets_a_secret_of_its_own_from_a_master_secret() {
     let verified = |id| posts.iter().any(|post| post.verified && post.body.contains(id));
     assert!(verified("po_2") && !verified("po_3"));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_operator_reads_the_beginning_of_a_merchants_answer_and_no_link_that_it_repeats() {
-    // Given a merchant that fails, and then repeats the link of the payout in its error,
-    let env = Setup::default().set("webhooks.schedule_seconds", "[1, 1]").build().await;
-    let _worker = env.start_worker().await;
-    let fails = |body: &str| {
-        let code = 500.try_into().unwrap();
-        env.merchant.inject_fault(Fault::Status { code, retry_after: None, body: Some(body.to_owned()) });
-    };
-    fails("out of order");
-    let held = env.provider.hold_next_answer();
-    env.publish(job("po_1").with("webhook_url", env.webhook_url())).await;
-    held.arrived().await;
-    let link = env.provider.ledger().links[0].url.clone();
-    fails(&format!("cannot store {link}"));
-    held.release();
-    env.wait_until_delivered("po_1").await;
-    // then both answers are in the timeline, without the link.
-    let shown = String::from_utf8(env.run(&["show", "po_1"]).stdout).unwrap();
-    assert!(
-        shown.contains("webhook 1 failed 500") && shown.contains("answered 500: out of order"),
-        "{shown}"
-    );
-    assert!(shown.contains("answered 500: cannot store"), "{shown}");
-    let token = link.rsplit('/').next().unwrap();
-    assert!(!shown.contains(token) && !env.pg_dump().contains(token), "{shown}");
-}

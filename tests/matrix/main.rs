@@ -79,7 +79,7 @@ async fn nothing_is_lost_or_made_twice_whatever_breaks() {
 }
 
 /// Returns the last single point of each kind, mode and service.
-fn last_points(points: &VecDeque<Point>) -> Vec<Point> {
+fn last_points(points: &[Point]) -> Vec<Point> {
     let mut last: BTreeMap<_, Point> = BTreeMap::new();
     for point in points.iter().filter(|point| !point.mode.is_pair()) {
         let key = (point.kind, point.mode, point.service);
