@@ -159,7 +159,8 @@ impl FollowProtocol {
             steps.push(Step::CarryOut);
         }
         let not_old = system.requests.iter().enumerate().filter(|(_, request)| !request.is_too_old);
-        if faults.give_ups > 0 {
+        // Nobody resolves an unknown record here, so its requests always grow old.
+        if faults.give_ups > 0 || system.creation == Creation::Unknown {
             steps.extend(not_old.map(|(place, _)| Step::GrowsOld(place)));
         }
     }

@@ -187,7 +187,7 @@ impl Model for FollowProtocol {
             }
             Step::Finish(worker) => self.finish(system, worker),
             Step::GrowsOld(place) => {
-                system.faults.give_ups -= 1;
+                system.faults.give_ups = system.faults.give_ups.saturating_sub(1);
                 system.requests[place].is_too_old = true;
             }
             Step::BeginCall => system.creation = Creation::UnderWay,
