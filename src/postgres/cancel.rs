@@ -42,10 +42,7 @@ impl Store {
             )
             .execute(&mut *transaction)
             .await?;
-            if requested.rows_affected() > 0 {
-                operator_actions::write(&mut transaction, operator, "cancel", Some(id), &json!({})).await?;
-            }
-            transaction.commit().await
+            commit_request(transaction, requested.rows_affected() > 0, id, operator).await
         };
         answered(&self.pool, requested).await
     }
@@ -71,10 +68,7 @@ impl Store {
             )
             .execute(&mut *transaction)
             .await?;
-            if requested.rows_affected() > 0 {
-                operator_actions::write(&mut transaction, operator, "cancel", Some(id), &json!({})).await?;
-            }
-            transaction.commit().await
+            commit_request(transaction, requested.rows_affected() > 0, id, operator).await
         };
         answered(&self.pool, requested).await
     }
@@ -106,4 +100,17 @@ impl Store {
         })?;
         Ok(CancelState { state, status, is_requested: row.is_requested })
     }
+}
+
+/// Stores the operator's act together with its request, if a request is stored.
+async fn commit_request(
+    mut transaction: sqlx::PgTransaction<'_>,
+    is_stored: bool,
+    id: Uuid,
+    operator: &Operator,
+) -> Result<(), sqlx::Error> {
+    if is_stored {
+        operator_actions::write(&mut transaction, operator, "cancel", Some(id), &json!({})).await?;
+    }
+    transaction.commit().await
 }

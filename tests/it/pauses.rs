@@ -25,6 +25,11 @@ async fn ready_with(worker: &Worker, paused: &[&str]) -> (u16, Value) {
     .await
 }
 
+fn json_of(env: &TestEnv, arguments: &[&str]) -> Value {
+    let output = env.run(&[&["--output", "json"], arguments].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_account_makes_no_calls() {
     // Given an account with a followed link, an unknown record, and another account,
@@ -62,7 +67,12 @@ async fn a_paused_account_makes_no_calls() {
     let again = env.run(&["pause", "account", "sandbox", "--reason", "again"]);
     assert_eq!(again.status.code(), Some(5), "{}", said(&again));
     assert!(said(&again).contains("maintenance"), "{}", said(&again));
-    act(&env, &["resume", "account", "sandbox"]);
+    let resumed = json_of(&env, &["resume", "account", "sandbox", "--reason", "done"]);
+    assert_eq!((&resumed["target"], &resumed["outcome"]), (&"account sandbox".into(), &"resumed".into()));
+    let checked = json_of(&env, &["check"]);
+    assert!(
+        checked.as_array().unwrap().contains(&serde_json::json!({ "outcome": "ok", "what": "database" }))
+    );
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
     assert_eq!(env.wait_for_results("followed", 2).await[1].kind(), "payout_link.claimed");
     let nothing = env.run(&["resume", "account", "sandbox", "--reason", "again"]);

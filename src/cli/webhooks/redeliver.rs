@@ -145,7 +145,7 @@ pub(super) async fn run(
         };
         let redelivered = match redelivered.context("database") {
             Ok(redelivered) => redelivered,
-            // What was done is reported all the same.
+            // The batches before are reported all the same.
             Err(error) => {
                 failed = Some(error);
                 break;
