@@ -104,6 +104,7 @@ impl Pipeline {
             publish_after: publication.again_after,
             webhook_after: posted.again_after,
             webhook_waits: posted.waits,
+            result_waits: event.result_waits,
         };
         if self.store.delivered(event, progress).await? {
             self.look_soon.notify_one();
@@ -121,7 +122,7 @@ impl Pipeline {
         if event.published && !event.reply_due {
             return publication;
         }
-        // The event is due for its webhook. A queue that rejected the result is not tried early, because every other
+        // The event is due for its webhook, or its result waits for the previous one. A queue that rejected the result is not tried early, because every other
         // queue would get the result once more.
         if !event.publish_due_in.is_zero() {
             publication.again_after = Some(event.publish_due_in);
@@ -323,6 +324,7 @@ fn published_alone(event: &DueEvent, publication: Publication) -> EventProgress 
         publish_after: None,
         webhook_after: None,
         webhook_waits: false,
+        result_waits: false,
     }
 }
 

@@ -23,6 +23,9 @@ use crate::{
 /// Expired leases are searched among so many of the oldest and so many of the newest due events.
 const WINDOW: i64 = 1024;
 
+/// A result whose previous one is not published yet looks again after this time, if nobody woke it.
+pub(super) const PREVIOUS_RESULT_CHECK: Duration = Duration::from_millis(250);
+
 impl Store {
     /// Claims at most `limit` due events of one turn. While the broker is away, events that only wait to be published are
     /// not claimed. An event that cannot be read (its key is missing from the ring) is returned as an error and set
@@ -95,13 +98,18 @@ impl Store {
                 coalesce(
                     ceil(extract(epoch FROM greatest(e.webhook_due_at - now(), interval '0')) * 1000), 0
                 )::bigint AS "webhook_due_in_ms!",
-                coalesce(
-                    ceil(extract(epoch FROM greatest(e.publish_due_at - now(), interval '0')) * 1000), 0
-                )::bigint AS "publish_due_in_ms!",
+                -- greatest() ignores NULL.
+                coalesce(ceil(extract(epoch FROM greatest(
+                    e.publish_due_at - now(), interval '0', before.publish_due_at - now(),
+                    CASE WHEN before.id IS NOT NULL THEN $9::bigint * interval '1 millisecond' END
+                )) * 1000), 0)::bigint AS "publish_due_in_ms!",
+                before.id IS NOT NULL AS "result_waits!",
                 p.merchant_id, p.merchant_payout_id, p.connector, coalesce(e.earlier_result, p.result) AS result,
                 p.reply_to, p.reply_sequence, p.correlation_id,
                 p.traceparent, p.tracestate, now() AS "now!"
             FROM taken e JOIN payout_links p ON p.id = ANY (ARRAY[e.payout_link_id])
+            LEFT JOIN events before ON before.id = ANY (ARRAY[e.previous_event_id]) AND e.published_at IS NULL
+                AND before.published_at IS NULL AND before.due_at IS NOT NULL
             "#,
             whole(limit),
             holder,
@@ -111,6 +119,7 @@ impl Store {
             &shares.iter().map(|share| share.merchant_id.clone()).collect::<Vec<_>>(),
             &shares.iter().map(|share| whole(share.records)).collect::<Vec<_>>(),
             WINDOW,
+            millis(PREVIOUS_RESULT_CHECK),
         )
         .fetch_all(&self.pool);
         let rows = answered(&self.pool, rows).await?;
@@ -148,6 +157,7 @@ impl Store {
                     publish_due_in: Duration::from_millis(
                         row.publish_due_in_ms.try_into().unwrap_or_default(),
                     ),
+                    result_waits: row.result_waits,
                     webhook: [WebhookState::None, WebhookState::Pending, WebhookState::Delivered]
                         .into_iter()
                         .find(|state| state.as_str() == row.webhook_state)

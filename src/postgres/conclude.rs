@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     Store,
     batch::{Statement, column},
+    claim_events::PREVIOUS_RESULT_CHECK,
     conclude_again::{NextConclusion, Recipient, conclude_leased},
     due_event::{DueEvent, WebhookState},
     error::StoreError,
@@ -158,7 +159,8 @@ impl Store {
             published: false,
             reply_due: false,
             publish_attempts: 0,
-            publish_due_in: Duration::ZERO,
+            publish_due_in: if to.result_waits { PREVIOUS_RESULT_CHECK } else { Duration::ZERO },
+            result_waits: to.result_waits,
             webhook: if webhook_url.is_some() { WebhookState::Pending } else { WebhookState::None },
             webhook_url,
             webhook_is_due: true,
@@ -259,7 +261,7 @@ macro_rules! update {
         )
         .map(|row| {
             let (reply_to, correlation_id, webhook_url) = (row.reply_to, row.correlation_id, row.webhook_url);
-            (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits: false })
+            (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits: false, result_waits: false })
         })
     };
 }
@@ -376,8 +378,12 @@ impl Conclude {
             .into_iter()
             .map(|row| {
                 let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
-                let (webhook_url, webhook_waits) = (row.fresh_webhook_url, again.contains(&row.event_id));
-                (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits })
+                let (webhook_url, is_again) = (row.fresh_webhook_url, again.contains(&row.event_id));
+                let (webhook_waits, result_waits) = (is_again, is_again);
+                (
+                    row.event_id,
+                    Recipient { reply_to, correlation_id, webhook_url, webhook_waits, result_waits },
+                )
             })
             .collect())
     }

@@ -40,6 +40,8 @@ pub struct DueEvent {
     pub publish_attempts: u32,
     /// Time until the next publication; the webhook may be due earlier.
     pub publish_due_in: Duration,
+    /// The result of the record's previous event is not published yet, and goes first.
+    pub result_waits: bool,
     /// The state of the webhook.
     pub webhook: WebhookState,
     /// The URL of the webhook, if the job has one.
@@ -116,4 +118,6 @@ pub struct EventProgress {
     pub webhook_after: Option<Duration>,
     /// The webhook was not attempted, because the previous one goes first.
     pub webhook_waits: bool,
+    /// The result was not published, because the previous one goes first.
+    pub result_waits: bool,
 }

@@ -27,8 +27,8 @@ pub(super) struct DeliveredRow {
 }
 
 impl Store {
-    /// Stores how far publishing and delivering have come. Returns whether a webhook of the record is due now: the next
-    /// one, or this one if it waited for a previous webhook that was finished meanwhile.
+    /// Stores how far publishing and delivering have come. Returns whether an event of the record is due now: the next one,
+    /// or this one if the previous one, which it waited for, was finished meanwhile.
     ///
     /// # Errors
     ///
@@ -147,6 +147,7 @@ impl Statement for Delivered {
                 WHERE e.id = ANY (ARRAY[new.id]) AND e.holder = new.holder
                 RETURNING
                     new.holder, e.id, CASE WHEN e.webhook_state <> 'pending' THEN e.next_event_id END AS next_event_id,
+                    CASE WHEN new.published THEN e.next_event_id END AS next_result_id,
                     new.webhook_waits AND (NOT e.webhook_waits OR wait_ms = 0) AS previous_is_finished
             ), woken AS (
                 -- In this statement: a worker that dies after it leaves no webhook to its check in five minutes. The rows of the
@@ -170,7 +171,8 @@ impl Statement for Delivered {
                     $14::text[], $15::text[]
                 ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail)
             )
-            SELECT id, holder AS "holder!", next_event_id, previous_is_finished AS "previous_is_finished!" FROM written
+            SELECT id, holder AS "holder!", next_event_id, next_result_id, previous_is_finished AS "previous_is_finished!"
+            FROM written
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),
@@ -201,9 +203,19 @@ impl Statement for Delivered {
         .await?;
         let next: Vec<Uuid> = written.iter().filter_map(|row| row.next_event_id).collect();
         wake(connection, &next).await?;
+        let waiting = rows.iter().filter(|row| row.progress.result_waits).map(|row| row.id);
+        let results: Vec<Uuid> = written.iter().filter_map(|row| row.next_result_id).chain(waiting).collect();
+        let results = wake_results(connection, &results).await?;
+        let is_woken = |row: Uuid, next: Option<Uuid>| {
+            results.contains(&row) || next.is_some_and(|next| results.contains(&next))
+        };
         let due_now: HashSet<Uuid> = written
             .iter()
-            .filter(|row| row.next_event_id.is_some() || row.previous_is_finished)
+            .filter(|row| {
+                row.next_event_id.is_some()
+                    || row.previous_is_finished
+                    || is_woken(row.id, row.next_result_id)
+            })
             .map(|row| row.id)
             .collect();
         let is_due_now = |row: &&DeliveredRow| due_now.contains(&row.id);
@@ -251,4 +263,30 @@ async fn wake(connection: &mut PgConnection, events: &[Uuid]) -> Result<(), Stor
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Makes results due whose previous ones are published, and returns their events.
+async fn wake_results(connection: &mut PgConnection, events: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    // A result that was rejected keeps its pause. A row that another transaction has locked is left to its own check: two
+    // batches could wait for each other.
+    Ok(sqlx::query_scalar!(
+        "UPDATE events e SET publish_due_at = now(), due_at = now()
+         FROM (
+            SELECT id FROM events waiting
+            WHERE id = ANY($1) AND published_at IS NULL AND publish_attempts = 0 AND holder IS NULL AND due_at > now()
+                AND NOT EXISTS (
+                    SELECT FROM events before
+                    WHERE before.id = waiting.previous_event_id AND before.published_at IS NULL AND before.due_at IS NOT NULL
+                )
+            FOR UPDATE SKIP LOCKED
+         ) AS waiting
+         WHERE e.id = ANY (ARRAY[waiting.id])
+         RETURNING e.id",
+        events
+    )
+    .fetch_all(connection)
+    .await?)
 }

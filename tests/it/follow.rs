@@ -105,6 +105,34 @@ async fn a_claim_that_nobody_saw_is_announced_before_the_payment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn results_of_one_record_are_published_in_order() {
+    const LINKS: usize = 40;
+    // Given many links that were claimed and paid before the worker asks,
+    let env = dense().build().await;
+    let worker = env.start_worker().await;
+    for number in 0..LINKS {
+        env.publish(job(&format!("po_{number}"))).await;
+    }
+    eventually("the links", async || (env.provider.ledger().links.len() == LINKS).then_some(())).await;
+    for number in 0..LINKS {
+        env.result_of(&format!("po_{number}")).await;
+    }
+    worker.stop().await;
+    for number in 0..LINKS {
+        env.provider.change(&link_of(&env, number), LinkChange::Claim).unwrap();
+        env.provider.change(&link_of(&env, number), LinkChange::Pay).unwrap();
+    }
+    // when two workers announce the changes, then each record's results arrive in order.
+    let _workers = [env.start_worker().await, env.start_worker().await];
+    for number in 0..LINKS {
+        let id = format!("po_{number}");
+        let kinds: Vec<String> =
+            env.wait_for_results(&id, 3).await.iter().map(ReceivedMessage::kind).collect();
+        assert_eq!(kinds, ["payout_link.created", "payout_link.claimed", "payout_link.succeeded"], "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_webhook_of_a_link_does_not_wait_for_a_sweep() {
     // Given a worker that looks for due work every ten minutes,
     let env = dense().set("worker.sweep_interval_ms", 600_000).build().await;

@@ -160,6 +160,65 @@ async fn a_webhook_that_nobody_woke_is_due_as_soon_as_its_wait_is_stored() {
     assert_is_due(&store, &second).await;
 }
 
+/// The progress of an event whose webhook is far away.
+fn result(published: bool, publish_after: Option<Duration>) -> EventProgress {
+    EventProgress {
+        published,
+        publish_after,
+        webhook_after: Some(Duration::from_hours(1)),
+        ..webhook(WebhookState::Pending, false)
+    }
+}
+
+fn waits() -> EventProgress {
+    EventProgress { result_waits: true, ..result(false, Some(Duration::from_mins(5))) }
+}
+
+#[tokio::test]
+async fn a_result_waits_for_the_one_before_it() {
+    let env = TestEnv::new().await;
+    let store = store(env.pool.clone());
+    let [first, second] = two_webhooks(&env, &store).await;
+    assert_eq!((first.result_waits, second.result_waits), (false, true));
+    assert!(first.publish_due_in.is_zero() && !second.publish_due_in.is_zero());
+    // Given a first result that the broker has rejected, and that is published again in an hour,
+    let rejected = EventProgress { publish_attempts: 1, ..result(false, Some(Duration::from_hours(1))) };
+    assert!(!store.delivered(&first, rejected).await.unwrap());
+    assert!(!store.delivered(&second, waits()).await.unwrap());
+    // when the second one is claimed again, then it waits for as long.
+    let due = "UPDATE events SET due_at = now(), publish_due_at = NULL WHERE id = $1";
+    sqlx::query(due).bind(second.id).execute(&env.pool).await.unwrap();
+    let again = claim_events(&store, 10).await.remove(0).unwrap();
+    assert_eq!((again.id, again.result_waits), (second.id, true));
+    assert!(again.publish_due_in > Duration::from_mins(59), "{:?}", again.publish_due_in);
+}
+
+#[tokio::test]
+async fn a_result_is_due_at_once_when_the_one_before_it_is_published() {
+    // The wait of the second result is stored before the first one is published, after it, and together with it.
+    for order in ["before", "after", "together"] {
+        let env = TestEnv::new().await;
+        let store = store(env.pool.clone());
+        let [first, second] = two_webhooks(&env, &store).await;
+        let (publish, wait) =
+            (store.delivered(&first, result(true, None)), store.delivered(&second, waits()));
+        let is_due = match order {
+            "before" => {
+                assert!(!wait.await.unwrap());
+                publish.await
+            }
+            "after" => {
+                publish.await.unwrap();
+                wait.await
+            }
+            _ => tokio::join!(publish, wait).1,
+        };
+        assert!(is_due.unwrap(), "{order}");
+        let again = claim_events(&store, 10).await.remove(0).unwrap();
+        assert_eq!((again.id, again.result_waits, again.publish_due_in), (second.id, false, Duration::ZERO));
+    }
+}
+
 /// Checks that one statement finishes a webhook and wakes the next one: no worker can die in between.
 #[tokio::test]
 async fn a_webhook_is_finished_and_the_next_one_woken_in_one_transaction() {

@@ -176,5 +176,6 @@ pub fn all_delivered() -> EventProgress {
         publish_after: None,
         webhook_after: None,
         webhook_waits: false,
+        result_waits: false,
     }
 }
