@@ -22,7 +22,12 @@ fn the_how_to_pages_show_the_examples_to_the_letter() {
 /// Returns the output of `--help`, of the program or of a command.
 fn help(command: &[&str]) -> String {
     let program = env!("CARGO_BIN_EXE_payout-link-worker");
-    let output = std::process::Command::new(program).args(command).arg("--help").output().unwrap();
+    let mut program = std::process::Command::new(program);
+    // The help shows the values of these.
+    for variable in ["CONFIG", "CONTEXT", "CONTEXTS"] {
+        program.env_remove(format!("PAYOUT_LINK_{variable}"));
+    }
+    let output = program.args(command).arg("--help").output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -54,6 +59,58 @@ fn the_reference_names_every_command_and_every_option() {
         count += 1;
     }
     assert!(count >= 5, "{help_of_all}");
+}
+
+/// Returns the names under "Commands:" in the help of a command.
+fn subcommands(help: &str) -> Vec<String> {
+    let listed =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // A line that continues the one above is indented further.
+    let listed = listed.filter(|line| !line.starts_with("   "));
+    let names = listed.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+/// Returns the reference page of a command, from the help of it and of its subcommands.
+fn reference(command: &str) -> String {
+    let mut page = format!(
+        "# `{command}`\n\n<!-- Generated from `--help`: scripts/generate-cli-pages -->\n\n\
+         [Command line](../cli.md) has what is common to all commands.\n"
+    );
+    let own = help(&[command]);
+    let mut add = |heading: &str, help: &str| {
+        let help: String = help.trim_end().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        page.push_str(&format!("{heading}\n```text\n{help}```\n"));
+    };
+    add("", &own);
+    for subcommand in subcommands(&own) {
+        add(&format!("\n## `{command} {subcommand}`\n"), &help(&[command, &subcommand]));
+    }
+    page
+}
+
+/// Compares the pages with the help. With `WRITE_CLI_PAGES`, writes them.
+#[test]
+fn every_command_has_a_page_with_its_help() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/cli");
+    let index = include_str!("../docs/reference/cli.md");
+    let commands = subcommands(&help(&[]));
+    assert!(commands.len() >= 20, "{commands:?}");
+    let mut pages = Vec::new();
+    for command in &commands {
+        let (path, page) = (folder.join(format!("{command}.md")), reference(command));
+        if std::env::var_os("WRITE_CLI_PAGES").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == page, "{}: run scripts/generate-cli-pages", path.display());
+        assert!(index.contains(&format!("[{command}](cli/{command}.md)")), "cli.md has no link to {command}");
+        pages.push(path);
+    }
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(pages.contains(&path), "{}: there is no such command", path.display());
+    }
 }
 
 #[test]

@@ -91,6 +91,26 @@ fn every_module_uses_the_modules_below_it_alone() {
     }
 }
 
+/// The files of a connector, which a reader of one connector finds in every other.
+const CONNECTOR: [&str; 6] = ["mod", "request", "response", "settings", "status", "webhook"];
+/// Files that a connector may have beside them: access tokens, and one list for many links.
+const EXTRA: [&str; 3] = ["auth", "follow", "tests"];
+
+#[test]
+fn every_connector_has_the_same_files() {
+    let connectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/connectors");
+    let folders = std::fs::read_dir(connectors).unwrap().map(|entry| entry.unwrap().path());
+    let folders: Vec<_> = folders.filter(|path| path.join("mod.rs").exists()).collect();
+    assert!(folders.len() >= 5, "{folders:?}");
+    for folder in folders {
+        let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let files: BTreeSet<String> =
+            files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+        let shared = files.iter().map(String::as_str).filter(|name| !EXTRA.contains(name));
+        assert!(shared.eq(CONNECTOR), "{}: {files:?}", folder.display());
+    }
+}
+
 /// Files beside each other do not import each other in a circle: each can be read without the ones that use it. The
 /// root of a module may import from all of its files and is left out.
 #[test]

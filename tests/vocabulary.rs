@@ -14,6 +14,8 @@ const BANNED: &[(&str, &str)] = &[
     ("mended", "corrected, repaired"),
     ("kept", "stored, held, unrouted: say where"),
     ("befall", "happen to"),
+    ("heard", "received"),
+    ("hears", "receives"),
     ("whoever", "the worker, the caller"),
     ("stand-in", "provider simulator"),
     ("story", "scenario, test"),

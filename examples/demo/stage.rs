@@ -175,7 +175,7 @@ allowed_networks = ["127.0.0.0/8"]
         Ok(())
     }
 
-    /// The result that answers a job, of all that are heard.
+    /// The result that answers a job, of all that are received.
     pub async fn result(&self, correlation: &str) -> anyhow::Result<Value> {
         let mut results = self.results.lock().await;
         let wanted = async {

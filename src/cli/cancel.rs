@@ -1,5 +1,5 @@
-//! `cancel`: cancels unclaimed links, for an operator. A worker does it, so that their records and their merchants hear of
-//! it. A link whose creation is under way or unknown is cancelled as soon as that is settled.
+//! `cancel`: cancels unclaimed links, for an operator. A worker does it, so that the change is recorded and announced.
+//! A link whose creation is under way or unknown is cancelled as soon as that is settled.
 
 use std::time::{Duration, Instant};
 

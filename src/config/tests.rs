@@ -380,6 +380,10 @@ fn reading_needs_the_database_alone_and_reports_what_it_needs() {
         ("[database]\nurl = \"postgres://localhost/x\"\nurll = 1\n", "database.urll"),
         ("[database]\nurl = \"postgres://localhost/x\"\n[wroker]\n", "unknown section [wroker]"),
         (
+            "[database]\nurl = \"postgres://localhost/x\"\n[worker]\nmax_deliveries = 5\n",
+            "worker.max_deliveries: the setting was replaced by worker.max_unfinished_begins: set that one instead",
+        ),
+        (
             "[database]\nurl = \"postgres://localhost/x\"\n[worker]\nlease_seconds = \"a\"\n",
             "worker.lease_seconds",
         ),

@@ -48,14 +48,21 @@ where
 /// Prefix of the errors of [`each`].
 const LISTED: &str = "value";
 
+/// Settings of earlier versions, and the ones that replace them.
+const RENAMED: [(&str, &str); 1] = [("worker.max_deliveries", "worker.max_unfinished_begins")];
+
 fn unknown_setting(section: &str, name: &str, known: &[&str]) -> String {
+    let setting = format!("{section}.{name}");
+    if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == setting) {
+        return format!("{setting}: the setting was replaced by {new}: set that one instead");
+    }
     let meant = did_you_mean(name, known.iter().copied());
     match (meant.as_str(), known.is_empty()) {
-        (_, true) => format!("{section}.{name}: the setting is unknown"),
+        (_, true) => format!("{setting}: the setting is unknown"),
         ("", false) => {
-            format!("{section}.{name}: the setting is unknown. Known here are: {}", known.join(", "))
+            format!("{setting}: the setting is unknown. Known here are: {}", known.join(", "))
         }
-        (meant, false) => format!("{section}.{name}: the setting is unknown.{meant}"),
+        (meant, false) => format!("{setting}: the setting is unknown.{meant}"),
     }
 }
 

@@ -158,6 +158,7 @@ impl Pipeline {
         mut answer: LinkAnswer,
     ) -> Result<(), StoreError> {
         for cancels in 0.. {
+            log_failure(&answer);
             let now = link.lease.time_at(Instant::now());
             let decision = follow::next(&link.followed, &answer, &account.follow.policy, now);
             let FollowStep::Cancel(reason) = decision.then else {
@@ -359,22 +360,28 @@ fn health(answer: &LinkAnswer) -> Health {
     }
 }
 
+/// Logs an answer without a status, in the span of its link.
+fn log_failure(answer: &LinkAnswer) {
+    match answer {
+        LinkAnswer::Reported(_) => {}
+        LinkAnswer::Unanswered { error, .. } => tracing::info!(
+            http.status = error.status_code,
+            error.message = error.message,
+            "link status not answered, will ask again"
+        ),
+        LinkAnswer::NotFound { status_code } => {
+            tracing::warn!(http.status = status_code, "link not found at the provider, will ask again");
+        }
+    }
+}
+
 fn redact(account: &Account, answer: &mut LinkAnswer) {
     match answer {
         LinkAnswer::Reported(report) => {
             // Its error waits for the job's secrets: a text is redacted once, before it is cut.
             report.provider_status = account.redact_text(&report.provider_status);
         }
-        LinkAnswer::Unanswered { error, .. } => {
-            account.redact(error, None);
-            tracing::info!(
-                http.status = error.status_code,
-                error.message = error.message,
-                "link status not answered, will ask again"
-            );
-        }
-        LinkAnswer::NotFound { status_code } => {
-            tracing::warn!(http.status = status_code, "link not found at the provider, will ask again");
-        }
+        LinkAnswer::Unanswered { error, .. } => account.redact(error, None),
+        LinkAnswer::NotFound { .. } => {}
     }
 }

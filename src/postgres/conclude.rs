@@ -260,8 +260,7 @@ macro_rules! update {
             $($parameters)*
         )
         .map(|row| {
-            let (reply_to, correlation_id, webhook_url) = (row.reply_to, row.correlation_id, row.webhook_url);
-            (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits: false, result_waits: false })
+            (row.event_id, Recipient::new(row.reply_to, row.correlation_id, row.webhook_url, false))
         })
     };
 }
@@ -377,13 +376,8 @@ impl Conclude {
         Ok(concluded
             .into_iter()
             .map(|row| {
-                let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
-                let (webhook_url, is_again) = (row.fresh_webhook_url, again.contains(&row.event_id));
-                let (webhook_waits, result_waits) = (is_again, is_again);
-                (
-                    row.event_id,
-                    Recipient { reply_to, correlation_id, webhook_url, webhook_waits, result_waits },
-                )
+                let (webhook_url, waits) = (row.fresh_webhook_url, again.contains(&row.event_id));
+                (row.event_id, Recipient::new(row.reply_to, row.correlation_id, webhook_url, waits))
             })
             .collect())
     }

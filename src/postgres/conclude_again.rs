@@ -49,6 +49,18 @@ pub(super) struct Recipient {
     pub(super) result_waits: bool,
 }
 
+impl Recipient {
+    /// Returns the recipient of an event that waits for the previous one, or not.
+    pub(super) fn new(
+        reply_to: Option<String>,
+        correlation_id: Option<String>,
+        webhook_url: Option<String>,
+        waits: bool,
+    ) -> Self {
+        Self { reply_to, correlation_id, webhook_url, webhook_waits: waits, result_waits: waits }
+    }
+}
+
 /// Concludes a record that is tried again, and stores its attempts. Returns `None` if it does not belong to the claim.
 pub(super) async fn conclude_leased(
     connection: &mut PgConnection,

@@ -27,7 +27,7 @@ pub struct WebhookHost {
     pub retrying: i64,
     /// Since the time that was asked for.
     pub delivered: i64,
-    /// Webhooks that were given up since then.
+    /// Webhooks that were abandoned since then.
     pub abandoned: i64,
     /// Attempts for the webhooks that are counted here.
     pub attempts: i64,

@@ -81,12 +81,12 @@ async fn a_history_is_verified() {
             "amount": { "minor_amount": amount, "currency": "EUR" }, "valid": message_id != "invalid",
             "late": message_id == "conflict" })
     };
-    let lines = |heard: Vec<ReceivedMessage>| {
-        let line = |heard: &ReceivedMessage| {
-            json!({ "message_id": heard.id(), "type": heard.kind(), "correlation_id": heard.correlation_id(),
-                "body": String::from_utf8(heard.body.clone()).unwrap() })
+    let lines = |received: Vec<ReceivedMessage>| {
+        let line = |received: &ReceivedMessage| {
+            json!({ "message_id": received.id(), "type": received.kind(), "correlation_id": received.correlation_id(),
+                "body": String::from_utf8(received.body.clone()).unwrap() })
         };
-        heard.iter().map(line).collect::<Vec<Value>>()
+        received.iter().map(line).collect::<Vec<Value>>()
     };
     let ledger = reqwest::get(format!("{}/ledger", env.provider.url())).await.unwrap().bytes().await.unwrap();
     let ledger: Value = serde_json::from_slice(&ledger).unwrap();

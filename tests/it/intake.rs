@@ -122,7 +122,7 @@ async fn every_kind_of_refusal_is_answered() {
     for (what, job, code, field) in &refusals {
         env.publish(job.clone().correlation_id(what)).await;
         let result = eventually(what, async || {
-            env.results().into_iter().find(|heard| heard.correlation_id().as_deref() == Some(what))
+            env.results().into_iter().find(|received| received.correlation_id().as_deref() == Some(what))
         })
         .await;
         assert_eq!(result.kind(), "payout_link.rejected", "{what}");

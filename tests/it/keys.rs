@@ -128,8 +128,8 @@ async fn a_result_whose_key_is_missing_is_reported_once_it_is_back() {
     let _worker = env.start_worker().await;
     make_events_due(&env).await;
     env.wait_until_delivered("po_1").await;
-    let heard = env.merchant.received();
-    let of_the_first = heard.iter().filter(|webhook| webhook.reference.as_deref() == Some("po_1"));
+    let received = env.merchant.received();
+    let of_the_first = received.iter().filter(|webhook| webhook.reference.as_deref() == Some("po_1"));
     assert_eq!(of_the_first.filter(|webhook| webhook.status.is_some_and(|status| status < 300)).count(), 1);
 }
 

@@ -33,6 +33,7 @@ mod leases;
 mod link_requests;
 mod limits;
 mod local_webhooks;
+mod log_lines;
 mod merchants;
 mod metrics;
 mod mistakes;

@@ -20,12 +20,12 @@ async fn an_unknown_field_is_rejected_or_ignored_and_counted() {
     let worker = env.start_worker().await;
     env.publish(newer()).await;
     let created = eventually("the link", async || {
-        env.results_of("po_1").into_iter().find(|heard| heard.kind() == "payout_link.created")
+        env.results_of("po_1").into_iter().find(|received| received.kind() == "payout_link.created")
     })
     .await;
     env.publish(job("po_1")).await;
     let replayed = eventually("the same result again", async || {
-        env.results_of("po_1").into_iter().find(|heard| heard.header("x-replayed").is_some())
+        env.results_of("po_1").into_iter().find(|received| received.header("x-replayed").is_some())
     })
     .await;
     assert_eq!(replayed.id(), created.id());

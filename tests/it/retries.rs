@@ -245,9 +245,9 @@ async fn a_result_that_one_full_queue_refuses_reaches_the_others_with_growing_pa
     // when eight seconds and more have passed,
     env.webhooks(9).await;
     // then it was published after 0, 1, 3 and 7 seconds, with pauses up to half shorter or longer.
-    let heard = env.results_of("po_1");
-    assert!((2..=5).contains(&heard.len()), "{}", heard.len());
-    assert!(heard.iter().all(|result| result.id() == heard[0].id()));
+    let received = env.results_of("po_1");
+    assert!((2..=5).contains(&received.len()), "{}", received.len());
+    assert!(received.iter().all(|result| result.id() == received[0].id()));
     // When the queue is gone the result counts as published.
     env.delete_queue(&full).await;
     let published = |shown: &Value| shown["event"]["published_at"].is_string();
@@ -266,7 +266,7 @@ async fn a_rejection_that_one_full_queue_refuses_reaches_the_others_a_few_times(
         eventually("the rejection in the unrouted queue", async || env.take(&env.names.unrouted_queue).await)
             .await;
     assert_eq!(unrouted.kind(), "payout_link.rejected");
-    let heard = env.results_of("po_1").len();
-    assert!((2..=5).contains(&heard), "{heard}");
+    let received = env.results_of("po_1").len();
+    assert!((2..=5).contains(&received), "{received}");
     env.dead_letter().await;
 }

@@ -91,9 +91,9 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until this number of messages was received.
-    pub async fn hears(&self, count: usize) {
+    pub async fn receives(&self, count: usize) {
         let deadline = Instant::now() + PATIENCE;
-        while self.heard().len() < count && Instant::now() < deadline {
+        while self.received().len() < count && Instant::now() < deadline {
             tokio::time::sleep(GLANCE).await;
         }
     }
@@ -113,22 +113,22 @@ impl<'a> Run<'a> {
         {
             return false;
         }
-        let heard = self.heard();
-        let is_heard = |record: &Record| {
+        let received = self.received();
+        let is_published = |record: &Record| {
             let id = record.event.as_ref().map(|event| &event.id);
-            heard.iter().any(|heard| heard.id.as_ref() == id)
-                && (!self.kind.wants_reply() || heard.iter().any(|heard| heard.is_reply))
+            received.iter().any(|message| message.id.as_ref() == id)
+                && (!self.kind.wants_reply() || received.iter().any(|message| message.is_reply))
         };
         let is_answered = |planned: &PlannedJob| {
-            heard.iter().any(|heard| heard.correlation_id.as_deref() == Some(&planned.message_id))
+            received.iter().any(|message| message.correlation_id.as_deref() == Some(&planned.message_id))
         };
         let rejected = self.planned_jobs.iter().filter(|planned| {
-            heard.iter().any(|heard| {
-                heard.kind == "payout_link.rejected"
-                    && heard.correlation_id.as_deref() == Some(&planned.message_id)
+            received.iter().any(|message| {
+                message.kind == "payout_link.rejected"
+                    && message.correlation_id.as_deref() == Some(&planned.message_id)
             })
         });
-        records.iter().all(is_heard)
+        records.iter().all(is_published)
             && self.planned_jobs.iter().filter(|planned| planned.came_late).all(is_answered)
             && rejected.count() >= refusals
             && self.env.ready(&self.env.names.dead_queue).await as usize >= refusals
@@ -179,7 +179,7 @@ impl<'a> Run<'a> {
             links: self.links(),
             before: self.before.clone(),
             records: self.records().await,
-            messages: self.heard(),
+            messages: self.received(),
             dead: self.dead.clone(),
             webhooks,
             redelivered,
@@ -228,28 +228,28 @@ impl<'a> Run<'a> {
         links.collect()
     }
 
-    pub fn heard(&self) -> Vec<ReceivedMessage> {
+    pub fn received(&self) -> Vec<ReceivedMessage> {
         let replies = self.replies.lock().unwrap().clone();
-        let all = replies.into_iter().map(|heard| (true, heard));
-        let all = all.chain(self.env.results().into_iter().map(|heard| (false, heard)));
-        let ours = all.filter(|(_, heard)| {
-            let (correlation, body) = (heard.correlation_id(), String::from_utf8_lossy(&heard.body));
+        let all = replies.into_iter().map(|received| (true, received));
+        let all = all.chain(self.env.results().into_iter().map(|received| (false, received)));
+        let ours = all.filter(|(_, received)| {
+            let (correlation, body) = (received.correlation_id(), String::from_utf8_lossy(&received.body));
             self.planned_jobs.iter().any(|planned| {
                 correlation.as_ref() == Some(&planned.message_id)
                     || body.contains(&format!("\"{}\"", planned.key))
             })
         });
-        ours.map(|(is_reply, heard)| {
-            let json = heard.json();
+        ours.map(|(is_reply, received)| {
+            let json = received.json();
             ReceivedMessage {
                 is_reply,
-                id: heard.properties.message_id().as_ref().map(ToString::to_string),
-                kind: heard.kind(),
+                id: received.properties.message_id().as_ref().map(ToString::to_string),
+                kind: received.kind(),
                 key: json["merchant_payout_id"].as_str().unwrap_or_default().to_owned(),
-                correlation_id: heard.correlation_id(),
+                correlation_id: received.correlation_id(),
                 link_url: json["payout_link"]["url"].as_str().map(str::to_owned),
                 sequence: sequence(&json),
-                body: heard.body,
+                body: received.body,
             }
         })
         .collect()

@@ -252,9 +252,9 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         if run.waiting == 0 {
             break;
         }
-        let heard = run.heard().len();
+        let received = run.received().len();
         worker = start(place, kind).await;
-        run.hears(heard + run.waiting as usize).await;
+        run.receives(received + run.waiting as usize).await;
     }
     let (injected, _) = proxies.outcome().await;
     found.extend(run.unknown_and_uncalled().await);

@@ -63,9 +63,9 @@ pub(in crate::cli) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Only {
-    /// Given up: the schedule ran out, or the merchant answered 410
+    /// Abandoned: the schedule ran out, or the merchant answered 410
     Abandoned,
-    /// Given up because the merchant answered 410
+    /// Abandoned because the merchant answered 410
     Gone,
     /// Delivered before
     Delivered,

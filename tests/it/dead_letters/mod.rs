@@ -269,15 +269,15 @@ async fn results_that_nobody_received_are_published_once_a_queue_is_bound() {
     assert_eq!(status(&env, &requeue), 5);
     assert_eq!(rows(&env, &["list", "--queue", "results"]).len(), 2);
     // and are published with their ids once a queue is bound.
-    let (queue, heard) = env.reply_queue().await;
+    let (queue, received) = env.reply_queue().await;
     env.bind_to_results(&queue).await;
     assert_eq!(status(&env, &requeue), 0);
-    let heard: Vec<ReceivedMessage> = eventually("the results", async || {
-        let heard = heard.lock().unwrap().clone();
-        (heard.len() == 2).then_some(heard)
+    let received: Vec<ReceivedMessage> = eventually("the results", async || {
+        let received = received.lock().unwrap().clone();
+        (received.len() == 2).then_some(received)
     })
     .await;
-    let ids: Vec<String> = heard.iter().map(ReceivedMessage::id).collect();
+    let ids: Vec<String> = received.iter().map(ReceivedMessage::id).collect();
     assert_eq!(ids, [listed[0]["message_id"].as_str().unwrap(), listed[1]["message_id"].as_str().unwrap()]);
     assert_eq!(status(&env, &["list", "--queue", "results"]), 4);
 }

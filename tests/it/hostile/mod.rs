@@ -71,12 +71,12 @@ async fn each_bad_message_ends_as_the_contract_says_and_every_good_job_is_create
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // and its rejection is published, with a limited size;
-    let refused = |heard: &crate::support::ReceivedMessage| heard.kind() == "payout_link.rejected";
+    let is_rejected = |received: &crate::support::ReceivedMessage| received.kind() == "payout_link.rejected";
     eventually("every refusal", async || {
-        (env.results().iter().filter(|heard| refused(heard)).count() >= bad.len()).then_some(())
+        (env.results().iter().filter(|received| is_rejected(received)).count() >= bad.len()).then_some(())
     })
     .await;
-    assert!(env.results().iter().all(|heard| heard.body.len() < 4096));
+    assert!(env.results().iter().all(|received| received.body.len() < 4096));
     // every valid job is created, under its own id;
     for job in &good {
         let id = job.id();
@@ -127,7 +127,10 @@ async fn a_message_that_cannot_be_parsed_causes_no_redelivery_of_others() {
     .await;
     let rejected = env.results_of("bad");
     assert_eq!(rejected.len(), 2);
-    assert!(rejected.iter().all(|heard| heard.field().as_deref() == Some("properties")), "{rejected:?}");
+    assert!(
+        rejected.iter().all(|received| received.field().as_deref() == Some("properties")),
+        "{rejected:?}"
+    );
     // and no connection was closed because of them.
     env.publish(job("after")).await;
     env.result_of("after").await;

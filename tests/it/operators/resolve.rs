@@ -99,7 +99,7 @@ async fn an_unknown_payout_that_was_not_created_is_tried_again() {
     let webhooks = env.webhooks(3).await;
     let types: Vec<_> = webhooks.iter().map(|webhook| webhook.event_type.as_deref().unwrap()).collect();
     assert_eq!(types, ["payout_link.pending", "payout_link.failed", "payout_link.created"]);
-    // The second operator hears of the first one's act.
+    // The second operator learns of the first one's act.
     let again = env.run(&["resolve", "po_1", "--not-created", "--reason", "again"]);
     assert_eq!(again.status.code(), Some(5));
     assert!(
