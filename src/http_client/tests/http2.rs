@@ -164,7 +164,7 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Until the head of a request is there.
-async fn heard_a_request(stream: &mut TlsStream<TcpStream>) {
+async fn received_request(stream: &mut TlsStream<TcpStream>) {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await.unwrap();
     loop {
@@ -187,7 +187,7 @@ async fn a_stream_above_the_last_of_goaway_was_not_sent_and_one_below_is_unknown
             async move {
                 let mut stream = acceptor.accept(stream).await.unwrap();
                 stream.write_all(&frame(SETTINGS, &[])).await.unwrap();
-                heard_a_request(&mut stream).await;
+                received_request(&mut stream).await;
                 let goaway = [last.to_be_bytes(), error.to_be_bytes()].concat();
                 stream.write_all(&frame(GOAWAY, &goaway)).await.unwrap();
                 let _ = stream.shutdown().await;
