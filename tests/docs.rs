@@ -217,7 +217,7 @@ fn the_reference_has_every_setting_with_its_default() {
     }
 }
 
-/// Every Markdown page of the repository, by its path.
+/// Returns every Markdown page of the repository, by its path.
 fn pages(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -236,7 +236,7 @@ fn pages(folder: &Path) -> Vec<std::path::PathBuf> {
     all
 }
 
-/// The lines of a page that are text, not code.
+/// Returns the lines of a page that are text, not code.
 fn text_lines(page: &str) -> Vec<&str> {
     let mut is_code = false;
     page.lines()
@@ -248,7 +248,7 @@ fn text_lines(page: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The anchors of a page's headings, as forges make them.
+/// Returns the anchors of a page's headings, as forges make them.
 fn anchors(page: &str) -> Vec<String> {
     let headings = text_lines(page).into_iter().filter(|line| line.starts_with('#'));
     let slug = |heading: &str| -> String {

@@ -192,7 +192,7 @@ fn files(folder: &Path, each: &mut impl FnMut(&Path, &str)) {
     }
 }
 
-/// The first names of all paths that begin with `root`, in and out of `use` trees.
+/// Returns the first names of all paths that begin with `root`, in and out of `use` trees.
 fn uses(code: &str, root: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (start, _) in code.match_indices(root) {

@@ -48,7 +48,7 @@ fn validator(schema: Schema) -> Validator {
     jsonschema::draft202012::new(&schema.document()).unwrap()
 }
 
-/// A job with every field, valid.
+/// Returns a valid job with every field.
 fn whole() -> Value {
     let address = json!({
         "first_name": "Ada", "last_name": {"value": "Example"}, "line1": "1 Example Street", "line2": "x", "line3": "x",
@@ -155,7 +155,7 @@ fn values() -> Vec<Value> {
     values
 }
 
-/// The paths of every field of the schema, in both spellings, with those of the payout methods.
+/// Returns the paths of every field of the schema, in both spellings, with those of the payout methods.
 fn paths(root: &Value, schema: &Value, path: &[String], found: &mut Vec<Vec<String>>) {
     if let Some(place) = schema["$ref"].as_str() {
         let defined = root.pointer(place.strip_prefix('#').unwrap()).unwrap();

@@ -29,7 +29,7 @@ const PARTS: [&str; 10] = [
     "fragment",
 ];
 
-/// The names of all fields, as `Debug` shows them.
+/// Returns the names of all fields, as `Debug` shows them.
 fn fields(shown: &str) -> BTreeSet<String> {
     let names =
         shown.lines().filter_map(|line| line.trim().split_once(": ")).map(|(name, _)| name.to_owned());
@@ -66,7 +66,7 @@ fn the_example_says_the_defaults() {
     assert_eq!(format!("{:#?}", load_text(&bare.join("\n"), &[]).unwrap()), whole);
 }
 
-/// The settings that a kind's page shows.
+/// Returns the settings that a kind's page shows.
 fn page(kind: &str) -> String {
     let page = format!("{}/docs/reference/connectors/{kind}.md", env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{page}: {error}"));

@@ -104,7 +104,7 @@ impl Connector {
         Ok(Self { tcp, tls: TlsConnector::from(Arc::new(tls(roots)?)), patience })
     }
 
-    /// Connects. `most` limits the bytes that are read before a request is sent, such as certificates.
+    /// Connects; `most` limits the bytes that are read before a request is sent, such as certificates.
     pub(super) async fn connect(&self, url: &Url, most: usize) -> Result<Connected, BoxError> {
         let connecting = self.in_its_time(url, most);
         timeout(self.patience, connecting).await.unwrap_or_else(|late| Err(late.into()))

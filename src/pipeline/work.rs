@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// A connector with one call a minute, and one permit.
+    /// Returns a connector with one call a minute, and one permit.
     fn connectors() -> crate::connectors::Connectors {
         let example = include_str!("../../config.example.toml");
         let limits = [("CONCURRENCY", "1"), ("REQUESTS_PER_MINUTE", "1")].map(|(name, value)| {

@@ -160,7 +160,7 @@ async fn a_webhook_that_nobody_woke_is_due_as_soon_as_its_wait_is_stored() {
     assert_is_due(&store, &second).await;
 }
 
-/// The progress of an event whose webhook is far away.
+/// Returns the progress of an event whose webhook is far away.
 fn result(published: bool, publish_after: Option<Duration>) -> EventProgress {
     EventProgress {
         published,

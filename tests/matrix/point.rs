@@ -41,7 +41,7 @@ impl Outcome {
         self.point.map(|point| point.mode)
     }
 
-    /// A run that ended with a panic: a defect of the matrix itself, or an error that it does not expect.
+    /// Reports a run that ended with a panic: a defect of the matrix itself, or an error that it does not expect.
     pub fn panicked(kind: Kind, point: Option<&Point>) -> Self {
         let evidence = point.map_or_else(|| "without a fault".into(), |point| format!("{point:?}"));
         Self {
@@ -102,7 +102,7 @@ impl Place {
     }
 }
 
-/// The shortest settings that the configuration allows.
+/// Returns the shortest settings that the configuration allows.
 pub async fn place() -> Place {
     let mut setup = Setup::default();
     let mut simulators = Vec::new();

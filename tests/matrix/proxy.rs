@@ -163,7 +163,7 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// The services' real addresses, in the order of [`Service::ALL`].
+    /// Starts a proxy before each service; `targets` are their real addresses, in the order of [`Service::ALL`].
     pub async fn start(targets: [SocketAddr; Service::ALL.len()]) -> Self {
         let shared = Arc::new(Shared {
             gate: Gate::default(),

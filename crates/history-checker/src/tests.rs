@@ -580,7 +580,7 @@ fn r23_a_record_is_concluded_again_by_an_act_of_an_operator_alone() {
     caught("R3", &again, |history| history.messages[2].link_url = None);
 }
 
-/// Two webhooks that an operator had delivered again: the first run of the command died after its act was stored.
+/// Builds the history of two webhooks that an operator had delivered again: the first run of the command died after its act was stored.
 fn delivered_again() -> History {
     let mut history = followed(&[CLAIMED]);
     history.redelivered = [history.webhooks.clone(), history.webhooks.clone()].concat();

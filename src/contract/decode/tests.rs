@@ -18,7 +18,7 @@ fn decode(job: &Value) -> Result<CreateLink, Rejection> {
     create_link(job.to_string().as_bytes(), None, &POLICY)
 }
 
-/// A small good job with one field set to something else.
+/// Returns a small good job with one field set to something else.
 fn with(field: &str, value: Value) -> Value {
     let mut job = json!({
         "merchant_payout_id": "po_1",
@@ -30,7 +30,7 @@ fn with(field: &str, value: Value) -> Value {
     job
 }
 
-/// Every field, every secret a canary.
+/// Returns a job with every field; every secret is a canary.
 fn whole() -> Value {
     let address = json!({
         "first_name": "canary-01", "last_name": { "value": "canary-02" }, "line1": "canary-03", "line2": "canary-04",
@@ -67,7 +67,7 @@ fn whole() -> Value {
     })
 }
 
-/// `snake_case` keys as the proto3 JSON mapping spells them.
+/// Returns `snake_case` keys as the proto3 JSON mapping spells them.
 fn camel(value: &Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(

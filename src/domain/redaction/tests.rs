@@ -137,7 +137,7 @@ fn leaks(secret: &str, text: &str) -> Option<String> {
         .find(|run| spellings(run).iter().any(|spelled| lower.contains(spelled)) || is_grouped(run))
 }
 
-/// Base64 stretches that are left, read from each of their first four letters.
+/// Returns Base64 stretches that are left, read from each of their first four letters.
 fn base64_leaks(secret: &str, text: &str) -> bool {
     let runs: Vec<String> = secret.chars().collect::<Vec<_>>().windows(RUN).map(String::from_iter).collect();
     text.split(|c: char| !(c.is_ascii_alphanumeric() || "+/-_".contains(c))).any(|stretch| {

@@ -27,7 +27,7 @@ fn account() -> AccountId {
     AccountId::of("sandbox", "https://pay.example", "acme")
 }
 
-/// A clock that was watched long before the start.
+/// Returns the time of a clock that was watched long before the start.
 fn at(now: OffsetDateTime) -> Circumstances {
     Circumstances {
         now,
@@ -55,7 +55,7 @@ fn link() -> CreatedLink {
     }
 }
 
-/// After one call, begun at the start, that came to `outcome`.
+/// Returns the progress after one call, begun at the start, that came to `outcome`.
 fn after(outcome: Outcome) -> Progress {
     let mut progress = Progress {
         attempts: 1,
@@ -67,7 +67,7 @@ fn after(outcome: Outcome) -> Progress {
     progress
 }
 
-/// The next step in a word.
+/// Returns the next step in a word.
 fn step(progress: &Progress, rule: ReplayRule, passed: Duration) -> &'static str {
     match next(progress, rule, &policy(), &at(start() + passed)) {
         Next::Call { .. } => "call",

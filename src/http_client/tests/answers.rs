@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A server that sends these bytes, then closes the connection or keeps silent.
+/// Starts a server that sends these bytes, then closes the connection or keeps silent.
 async fn sends(answer: Vec<u8>, then_closes: bool) -> Server {
     Server::new(move |mut stream| {
         let answer = answer.clone();

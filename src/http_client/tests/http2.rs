@@ -5,7 +5,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::*;
 
-/// A server's certificate for `localhost`, and a client that trusts it.
+/// Returns a server's certificate for `localhost`, and a client that trusts it.
 fn tls(settings: HttpSettings) -> (TlsAcceptor, Client) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
@@ -38,7 +38,7 @@ fn answered(respond: &mut h2::server::SendResponse<Bytes>) {
     respond.send_response(answer, false).unwrap().send_data("hello".into(), true).unwrap();
 }
 
-/// HTTP/2 over TLS: answers every request, until it is asked to close.
+/// Starts a server of HTTP/2 over TLS that answers every request until it is asked to close.
 async fn http2(stream: TcpStream, acceptor: TlsAcceptor, close: Arc<Notify>) {
     let mut connection = h2::server::handshake(acceptor.accept(stream).await.unwrap()).await.unwrap();
     loop {
@@ -157,13 +157,13 @@ const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const HEADERS: u8 = 1;
 
-/// A frame of the connection itself.
+/// Returns a frame of the connection itself.
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, 0, 0, 0, 0, 0], payload].concat()
 }
 
-/// Until the head of a request is there.
+/// Waits until the head of a request is there.
 async fn received_request(stream: &mut TlsStream<TcpStream>) {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await.unwrap();

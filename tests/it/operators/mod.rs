@@ -18,14 +18,14 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The acts on a payout: command, actor and details.
+/// Returns the acts on a payout: command, actor and details.
 async fn acts(env: &TestEnv, id: &str) -> Vec<(String, String, Value)> {
     let acts = "SELECT command, actor, details FROM operator_actions
         JOIN payout_links p ON p.id = payout_link_id WHERE merchant_payout_id = $1 ORDER BY operator_actions.id";
     sqlx::query_as(acts).bind(id).fetch_all(&env.pool).await.unwrap()
 }
 
-/// A payout whose link was created by a call without an answer, at a connector that cannot be asked by our reference.
+/// Creates an unknown payout: its call had no answer, at a connector that cannot be asked by our reference.
 async fn unknown(env: &TestEnv, id: &str) -> String {
     env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
     env.publish(job(id).connector("mute").with("webhook_url", env.webhook_url())).await;

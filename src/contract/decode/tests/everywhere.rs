@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{POLICY, camel, decode, same, whole};
 use crate::contract::{canonical_request, create_link, differences, stored_request};
 
-/// Every payout method with every field it has.
+/// Returns every payout method with every field it has.
 fn methods() -> Vec<Value> {
     let mut methods = banks();
     methods.extend([
@@ -26,7 +26,7 @@ fn methods() -> Vec<Value> {
     methods
 }
 
-/// Those of them that money can come from.
+/// Returns those of them that money can come from.
 fn banks() -> Vec<Value> {
     let bank = |more: Value| {
         let mut bank = json!({ "bank_name": "Bunq", "bank_country_code": "NL", "bank_city": "Utrecht" });
@@ -45,7 +45,7 @@ fn banks() -> Vec<Value> {
     ]
 }
 
-/// The whole job under each of them.
+/// Returns the whole job under each of them.
 pub(super) fn jobs() -> Vec<Value> {
     let under = |field: &'static str| {
         move |method: Value| {
@@ -58,7 +58,7 @@ pub(super) fn jobs() -> Vec<Value> {
     methods.chain(banks().into_iter().map(under("source_bank_data"))).collect()
 }
 
-/// The path of every field, those inside of others too, and the value there.
+/// Returns the path of every field, those inside of others too, and the value there.
 pub(super) fn fields(job: &Value) -> Vec<(String, &Value)> {
     let mut found = Vec::new();
     for (name, value) in job.as_object().into_iter().flatten() {
@@ -68,7 +68,7 @@ pub(super) fn fields(job: &Value) -> Vec<(String, &Value)> {
     found
 }
 
-/// The paths of all fields, a secret's two forms being one.
+/// Returns the paths of all fields, a secret's two forms being one.
 fn names(job: &Value) -> BTreeSet<String> {
     fields(job).into_iter().map(|(path, _)| path.trim_end_matches(".value").to_owned()).collect()
 }
@@ -79,7 +79,7 @@ pub(super) fn replaced(job: &Value, path: &str, value: Value) -> Value {
     job
 }
 
-/// `job` as JSON in which the field at `path` stands twice, under `second`'s name the second time.
+/// Returns `job` as JSON in which the field at `path` stands twice, under `second`'s name the second time.
 fn twice(job: &Value, path: &str, second: &str) -> String {
     let marked = replaced(job, path, json!("HERE")).to_string();
     let value = job.pointer(&format!("/{}", path.replace('.', "/"))).unwrap();

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::contract::{canonical_request, claimed_identifier, create_link, stored_request};
 
-/// Any JSON, shallow, with field names that mean something.
+/// Generates any JSON, shallow, with field names that mean something.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
