@@ -254,7 +254,9 @@ impl Pipeline {
             return left(Some(event.webhook_due_in));
         }
         // A webhook that waits for a permit of its host holds no permit that another needs.
-        let Some(_delivering) = self.delivering.try_take(lane) else { return left(Some(NO_PERMIT_DELAY)) };
+        let Ok(_delivering) = timeout(PERMIT_PATIENCE, self.delivering.take(lane)).await else {
+            return left(Some(NO_PERMIT_DELAY));
+        };
         let most = event.lease.left_at(Instant::now()).saturating_sub(self.webhooks.longest_post());
         let permits = match self.webhooks.admit(&event.merchant_id, url, lane, most).await {
             Admitted::Yes(permits) => permits,
@@ -328,6 +330,8 @@ fn published_alone(event: &DueEvent, publication: Publication) -> EventProgress 
     }
 }
 
+/// A webhook waits for a permit this long before it is postponed. Shorter than [`TOGETHER`]: one write has both.
+const PERMIT_PATIENCE: Duration = Duration::from_millis(250);
 /// Delay of a webhook when too many wait for a permit.
 const NO_PERMIT_DELAY: Duration = Duration::from_secs(2);
 

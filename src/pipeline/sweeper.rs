@@ -25,6 +25,8 @@ use crate::{
 
 /// Interval between two looks for workers that are gone.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
+/// The least time between two sweeps for events that are about to be due.
+const EVENT_INTERVAL: Duration = Duration::from_millis(200);
 /// Under a rate limit, records are claimed in groups: as many as it admits in this time.
 const RATE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -151,7 +153,7 @@ impl Sweeper {
     }
 
     /// Sweeps until the pipeline is stopped. It sweeps again at once if it found work; otherwise after the sweep
-    /// interval, or when a permit becomes free for waiting work.
+    /// interval, when the next event is due, or when a permit becomes free for waiting work.
     pub(super) async fn run(mut self) {
         while !self.pipeline.is_stopping() {
             match self.run_once().await {
@@ -252,6 +254,9 @@ impl Sweeper {
         }
         if let Some(limited_for) = self.limited_for {
             pause = pause.min(limited_for.max(RATE_INTERVAL));
+        }
+        if let Some(next_due) = self.event_claims.next_due() {
+            pause = pause.min(next_due.max(EVENT_INTERVAL));
         }
         free.extend(self.pipeline.connectors.iter().map(|account| account.merchants.below_limit().boxed()));
         free.push(self.pipeline.look_soon.notified().boxed());
