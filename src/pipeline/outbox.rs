@@ -106,8 +106,11 @@ impl Pipeline {
             webhook_waits: posted.waits,
             result_waits: event.result_waits,
         };
+        let again_after = progress.publish_after.into_iter().chain(progress.webhook_after).min();
         if self.store.delivered(event, progress).await? {
-            self.look_soon.notify_one();
+            self.sweep_wakes.wake();
+        } else if let Some(after) = again_after.filter(|after| *after < self.settings.sweeper.interval) {
+            self.sweep_wakes.wake_after(after);
         }
         Ok(())
     }

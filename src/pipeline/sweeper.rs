@@ -15,6 +15,7 @@ use super::{
     Pipeline,
     event_claims::EventClaims,
     record_claims::{Due, claim_due},
+    sweep_wakes,
 };
 use crate::{
     connectors::Account,
@@ -25,8 +26,6 @@ use crate::{
 
 /// Interval between two looks for workers that are gone.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
-/// The least time between two sweeps for events that are about to be due.
-const EVENT_INTERVAL: Duration = Duration::from_millis(200);
 /// Under a rate limit, records are claimed in groups: as many as it admits in this time.
 const RATE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -256,10 +255,10 @@ impl Sweeper {
             pause = pause.min(limited_for.max(RATE_INTERVAL));
         }
         if let Some(next_due) = self.event_claims.next_due() {
-            pause = pause.min(next_due.max(EVENT_INTERVAL));
+            pause = pause.min(next_due.max(sweep_wakes::MIN_INTERVAL));
         }
         free.extend(self.pipeline.connectors.iter().map(|account| account.merchants.below_limit().boxed()));
-        free.push(self.pipeline.look_soon.notified().boxed());
+        free.push(self.pipeline.sweep_wakes.woken().boxed());
         let pause = Box::pin(self.pipeline.sleep(pause));
         select(pause, select_all(free)).await;
     }

@@ -84,7 +84,8 @@ impl Statement for Delivered {
         }
         let is_finished = |row: &&&DeliveredRow| row.progress.webhook != WebhookState::Pending;
         let finished: Vec<Uuid> = rows.iter().filter(is_finished).map(|row| row.id).collect();
-        let written = sqlx::query!(
+        let written = sqlx::query_as!(
+            Written,
             r#"
             WITH written AS (
                 UPDATE events e SET
@@ -201,23 +202,7 @@ impl Statement for Delivered {
         )
         .fetch_all(&mut *connection)
         .await?;
-        let next: Vec<Uuid> = written.iter().filter_map(|row| row.next_event_id).collect();
-        wake(connection, &next).await?;
-        let waiting = rows.iter().filter(|row| row.progress.result_waits).map(|row| row.id);
-        let results: Vec<Uuid> = written.iter().filter_map(|row| row.next_result_id).chain(waiting).collect();
-        let results = wake_results(connection, &results).await?;
-        let is_woken = |row: Uuid, next: Option<Uuid>| {
-            results.contains(&row) || next.is_some_and(|next| results.contains(&next))
-        };
-        let due_now: HashSet<Uuid> = written
-            .iter()
-            .filter(|row| {
-                row.next_event_id.is_some()
-                    || row.previous_is_finished
-                    || is_woken(row.id, row.next_result_id)
-            })
-            .map(|row| row.id)
-            .collect();
+        let due_now = wake_next(connection, &rows, &written).await?;
         let is_due_now = |row: &&DeliveredRow| due_now.contains(&row.id);
         if written.len() == rows.len() {
             return Ok(rows.iter().map(|row| Ok(is_due_now(row))).collect());
@@ -241,6 +226,37 @@ impl Statement for Delivered {
             })
             .collect())
     }
+}
+
+/// An event whose progress was stored.
+struct Written {
+    id: Uuid,
+    holder: Uuid,
+    /// The next event of the record, if this one's webhook is finished.
+    next_event_id: Option<Uuid>,
+    /// The same, if this one's result is published.
+    next_result_id: Option<Uuid>,
+    /// The previous webhook, which this one waited for, is finished.
+    previous_is_finished: bool,
+}
+
+/// Wakes the next events of the records, and returns the events of which one is due now: the next one or itself.
+async fn wake_next(
+    connection: &mut PgConnection,
+    rows: &[&DeliveredRow],
+    written: &[Written],
+) -> Result<HashSet<Uuid>, StoreError> {
+    let next: Vec<Uuid> = written.iter().filter_map(|row| row.next_event_id).collect();
+    wake(connection, &next).await?;
+    let waiting = rows.iter().filter(|row| row.progress.result_waits).map(|row| row.id);
+    let results: Vec<Uuid> = written.iter().filter_map(|row| row.next_result_id).chain(waiting).collect();
+    let results = wake_results(connection, &results).await?;
+    let is_woken = |row: &Written| {
+        results.contains(&row.id) || row.next_result_id.is_some_and(|next| results.contains(&next))
+    };
+    let is_due_now =
+        |row: &&Written| row.next_event_id.is_some() || row.previous_is_finished || is_woken(row);
+    Ok(written.iter().filter(is_due_now).map(|row| row.id).collect())
 }
 
 /// A webhook that waits for the previous one looks again after this time, if nobody woke it.
