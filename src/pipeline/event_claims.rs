@@ -1,16 +1,12 @@
 //! Claims due events, within the permits for them and in turns of the merchants (`domain::turns`).
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{Pipeline, work::Deliverable};
 use crate::{
     domain::{Turn, Turns},
     limits::{Lane, MerchantSettings, Merchants},
-    postgres::{DueEvent, EventPlaces, FirstDue, StoreError},
+    postgres::{DueEvent, EventPlaces, StoreError},
 };
 
 /// Where the search for due events goes on, and whose events are being delivered.
@@ -19,8 +15,6 @@ pub(super) struct EventClaims {
     turns: Turns,
     /// Due events that are being delivered, by merchant.
     in_process: Merchants,
-    /// The time until the next event is due, if none was due at the last look.
-    next_due: Option<Duration>,
 }
 
 impl Default for EventClaims {
@@ -29,33 +23,21 @@ impl Default for EventClaims {
             places: EventPlaces::default(),
             turns: Turns::default(),
             in_process: Merchants::new(MerchantSettings::default()),
-            next_due: None,
         }
     }
 }
 
 impl EventClaims {
-    /// Returns the time until the next event is due, if none was due at the last look.
-    pub(super) fn next_due(&self) -> Option<Duration> {
-        self.next_due
-    }
-
     /// Claims due events while permits and due events are left, at most `batch`, and returns how many.
     pub(super) async fn claim_due(
         &mut self,
         pipeline: &Arc<Pipeline>,
         batch: usize,
     ) -> Result<usize, StoreError> {
-        let first = pipeline.store.first_due_event().await?;
-        let (overdue, next_due) = match first {
-            Some(FirstDue::For(overdue)) => (Some(overdue), None),
-            Some(FirstDue::In(time)) => (None, Some(time)),
-            None => (None, None),
-        };
-        self.next_due = next_due;
-        pipeline.health.note_oldest_event(overdue.unwrap_or_default());
+        let oldest = pipeline.store.oldest_due_event().await?;
+        pipeline.health.note_oldest_event(oldest.unwrap_or_default());
         let limit = pipeline.due_events.free().min(batch);
-        if limit == 0 || overdue.is_none() {
+        if limit == 0 || oldest.is_none() {
             return Ok(0);
         }
         let broker_is_up = pipeline.publisher.is_up();

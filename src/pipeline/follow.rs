@@ -295,7 +295,7 @@ impl Pipeline {
         }
         if has_events {
             self.metrics.status_changed(account, status);
-            self.sweep_wakes.wake();
+            self.look_soon.notify_one();
         }
         Ok(())
     }

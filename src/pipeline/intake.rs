@@ -125,7 +125,7 @@ impl Pipeline {
             }
             Ok(Accepted::Parked) => {
                 delivery.acknowledge();
-                self.sweep_wakes.wake();
+                self.look_soon.notify_one();
             }
             Ok(accepted) => Box::pin(self.answer_duplicate(delivery, accepted)).await,
             Err(error) => Box::pin(self.not_accepted(delivery, error)).await,

@@ -182,7 +182,7 @@ impl LinkRequests {
         let pipeline = &self.pipeline;
         if pipeline.store.carry_out_link_requests(&self.connectors).await? > 0 {
             pipeline.follow_soon.wake_all();
-            pipeline.sweep_wakes.wake();
+            pipeline.look_soon.notify_one();
         }
         let max_age = pipeline.settings.retry.max_age;
         let requests = pipeline.store.claim_link_answers(&self.connectors, max_age).await?;

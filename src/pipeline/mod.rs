@@ -44,14 +44,12 @@ mod seals;
 mod services;
 mod stopping;
 mod suspects;
-mod sweep_wakes;
 mod sweeper;
 mod timeline;
 mod work;
 
 use self::{
-    follow_wakes::FollowWakes, ignored_fields::IgnoredFields, merchants_seen::MerchantsSeen,
-    sweep_wakes::SweepWakes, work::Incoming,
+    follow_wakes::FollowWakes, ignored_fields::IgnoredFields, merchants_seen::MerchantsSeen, work::Incoming,
 };
 pub use self::{
     key_rotation::{KeyRotation, KeyRotationSettings, Rotation},
@@ -140,7 +138,7 @@ pub struct Pipeline {
     /// Held exclusively while a suspect message is processed.
     suspects: RwLock<()>,
     /// Wakes the sweeper early.
-    sweep_wakes: SweepWakes,
+    look_soon: Notify,
     /// Wakes the follower of an account early.
     follow_soon: FollowWakes,
     /// Wakes the service that answers link requests early.
@@ -184,7 +182,7 @@ impl Pipeline {
             due_events: PermitPool::new(settings.events_in_flight.div_ceil(2)),
             delivering: LanePool::new(settings.events_in_flight),
             suspects: RwLock::new(()),
-            sweep_wakes: SweepWakes::default(),
+            look_soon: Notify::new(),
             answer_soon: Notify::new(),
             replies_blocked: watch::Sender::new(false),
             may_consume: watch::Sender::new(true),

@@ -106,11 +106,8 @@ impl Pipeline {
             webhook_waits: posted.waits,
             result_waits: event.result_waits,
         };
-        let again_after = progress.publish_after.into_iter().chain(progress.webhook_after).min();
         if self.store.delivered(event, progress).await? {
-            self.sweep_wakes.wake();
-        } else if let Some(after) = again_after.filter(|after| *after < self.settings.sweeper.interval) {
-            self.sweep_wakes.wake_after(after);
+            self.look_soon.notify_one();
         }
         Ok(())
     }
@@ -257,9 +254,7 @@ impl Pipeline {
             return left(Some(event.webhook_due_in));
         }
         // A webhook that waits for a permit of its host holds no permit that another needs.
-        let Ok(_delivering) = timeout(PERMIT_PATIENCE, self.delivering.take(lane)).await else {
-            return left(Some(NO_PERMIT_DELAY));
-        };
+        let Some(_delivering) = self.delivering.try_take(lane) else { return left(Some(NO_PERMIT_DELAY)) };
         let most = event.lease.left_at(Instant::now()).saturating_sub(self.webhooks.longest_post());
         let permits = match self.webhooks.admit(&event.merchant_id, url, lane, most).await {
             Admitted::Yes(permits) => permits,
@@ -333,8 +328,6 @@ fn published_alone(event: &DueEvent, publication: Publication) -> EventProgress 
     }
 }
 
-/// A webhook waits for a permit this long before it is postponed. Shorter than [`TOGETHER`]: one write has both.
-const PERMIT_PATIENCE: Duration = Duration::from_millis(250);
 /// Delay of a webhook when too many wait for a permit.
 const NO_PERMIT_DELAY: Duration = Duration::from_secs(2);
 

@@ -15,7 +15,6 @@ use super::{
     Pipeline,
     event_claims::EventClaims,
     record_claims::{Due, claim_due},
-    sweep_wakes,
 };
 use crate::{
     connectors::Account,
@@ -152,7 +151,7 @@ impl Sweeper {
     }
 
     /// Sweeps until the pipeline is stopped. It sweeps again at once if it found work; otherwise after the sweep
-    /// interval, when the next event is due, or when a permit becomes free for waiting work.
+    /// interval, or when a permit becomes free for waiting work.
     pub(super) async fn run(mut self) {
         while !self.pipeline.is_stopping() {
             match self.run_once().await {
@@ -254,11 +253,8 @@ impl Sweeper {
         if let Some(limited_for) = self.limited_for {
             pause = pause.min(limited_for.max(RATE_INTERVAL));
         }
-        if let Some(next_due) = self.event_claims.next_due() {
-            pause = pause.min(next_due.max(sweep_wakes::MIN_INTERVAL));
-        }
         free.extend(self.pipeline.connectors.iter().map(|account| account.merchants.below_limit().boxed()));
-        free.push(self.pipeline.sweep_wakes.woken().boxed());
+        free.push(self.pipeline.look_soon.notified().boxed());
         let pause = Box::pin(self.pipeline.sleep(pause));
         select(pause, select_all(free)).await;
     }

@@ -1,4 +1,4 @@
-//! `due_records`, `first_due_event`, `merchants_with_due_events`: how much waits, of whom, and since when.
+//! `due_records`, `oldest_due_event`, `merchants_with_due_events`: how much waits, of whom, and since when.
 //!
 //! Due records are found by merchant: one index probe for each merchant of a rank, however many records it has (a loose
 //! index scan). Records of paused merchants are not due.
@@ -114,34 +114,21 @@ impl Store {
         answered(&self.pool, several).await
     }
 
-    /// Returns when the first event is due, if there is one.
+    /// Returns for how long the oldest due event has been due, if there is one.
     ///
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`.
-    pub async fn first_due_event(&self) -> Result<Option<FirstDue>, StoreError> {
-        let first = sqlx::query_scalar!(
+    pub async fn oldest_due_event(&self) -> Result<Option<Duration>, StoreError> {
+        let oldest = sqlx::query_scalar!(
             r#"
             SELECT (extract(epoch FROM now() - due_at) * 1000)::bigint AS "overdue_ms!" FROM events
-            WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1
+            WHERE due_at <= now() ORDER BY due_at LIMIT 1
             "#
         )
         .fetch_optional(&self.pool);
-        let since = |overdue_ms: i64| match overdue_ms {
-            0.. => FirstDue::For(duration(overdue_ms)),
-            _ => FirstDue::In(duration(-overdue_ms)),
-        };
-        Ok(answered(&self.pool, first).await?.map(since))
+        Ok(answered(&self.pool, oldest).await?.map(duration))
     }
-}
-
-/// When the first event is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstDue {
-    /// It has been due for so long.
-    For(Duration),
-    /// It will be due after this time.
-    In(Duration),
 }
 
 /// Where the search for merchants goes on in priorities with more merchants than one search finds.

@@ -24,7 +24,7 @@
 //! | `look_at_clock`, `steady` | since when the database's clock has run without a step |
 //! | `open_records` | counts open records for each connector and account |
 //! | `remember` | stores a setting that records depend on, and returns the former value |
-//! | `due_records`, `first_due_event`, `merchants_with_due_events` | what is due, by merchant, and for how long |
+//! | `due_records`, `oldest_due_event`, `merchants_with_due_events` | what is due, by merchant, and for how long |
 //! | `be_present`, `take_over_leases` | makes the leases of workers that are gone due at once |
 //! | `record_open_breakers` | each worker's open circuit breakers, for an operator |
 //! | `note_rejection`, `rejection_of` | a rejected message is rejected again when it is delivered again |
@@ -129,7 +129,7 @@ pub use self::{
     clock::ClockState,
     conclude::Unconcluded,
     connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
-    due::{DuePlaces, DueRecords, EventPlaces, FirstDue},
+    due::{DuePlaces, DueRecords, EventPlaces},
     due_event::{DueEvent, EventProgress, WebhookState},
     erase::Erased,
     error::StoreError,

@@ -20,11 +20,8 @@ const MAX_PAUSE: Duration = Duration::from_mins(2);
 const HANGS: Duration = Duration::from_secs(2);
 /// The delay of webhooks to a hanging host: about the timeout of an attempt, after which the host is paused.
 const UNTIL_IT_TIMES_OUT: Duration = Duration::from_secs(15);
-/// The delay of a webhook whose host has no free permit: the time that the host needs for the webhooks that wait.
-const MIN_BUSY: Duration = Duration::from_millis(100);
-const MAX_BUSY: Duration = Duration::from_secs(2);
-/// The number of answers over which a host's pace is measured.
-const PACE: u32 = 64;
+/// The delay of a webhook whose host has no free permit.
+const BUSY: Duration = Duration::from_secs(2);
 /// The delay of a webhook whose host an operator paused. Resuming it makes its webhooks due.
 const PAUSED_BY_OPERATOR: Duration = Duration::from_mins(1);
 /// The number of webhooks that may wait for a permit of a host, for each permit.
@@ -47,7 +44,6 @@ pub(super) struct Host {
     permits: LanePool,
     /// Those that may wait for a permit. More of them would use up the places of webhooks to other hosts.
     waits: PermitPool,
-    max_waits: u32,
     state: Mutex<State>,
 }
 
@@ -60,36 +56,6 @@ struct State {
     is_tried: bool,
     pause: Duration,
     last_answer: Instant,
-    pace: Pace,
-}
-
-/// How fast a host answers.
-#[derive(Debug)]
-struct Pace {
-    since: Instant,
-    answers: u32,
-    /// The time between two of the last answers; `None` until there were enough.
-    between: Option<Duration>,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self { since: Instant::now(), answers: 0, between: None }
-    }
-
-    fn note_answer(&mut self, now: Instant) {
-        self.answers += 1;
-        if self.answers == PACE {
-            let between = now.saturating_duration_since(self.since) / PACE;
-            *self = Self { since: now, answers: 0, between: Some(between) };
-        }
-    }
-
-    /// Returns the time until the host has answered `count` webhooks.
-    fn time_for(&self, count: u32) -> Duration {
-        let time = self.between.map_or(MAX_BUSY, |between| between.saturating_mul(count));
-        time.clamp(MIN_BUSY, MAX_BUSY)
-    }
 }
 
 impl Hosts {
@@ -114,18 +80,15 @@ impl Hosts {
         if hosts.len() >= KNOWN_HOSTS {
             hosts.retain(|_, host| host.permits.taken() > 0 || host.state().failures > 0);
         }
-        let max_waits = self.each.saturating_mul(WAITS);
         let made = Arc::new(Host {
             permits: LanePool::new(self.each),
-            waits: PermitPool::new(max_waits),
-            max_waits: u32::try_from(max_waits).unwrap_or(u32::MAX),
+            waits: PermitPool::new(self.each.saturating_mul(WAITS)),
             state: Mutex::new(State {
                 failures: 0,
                 paused_until: None,
                 is_tried: false,
                 pause: FIRST_PAUSE,
                 last_answer: Instant::now(),
-                pace: Pace::new(),
             }),
         });
         hosts.entry(host.to_owned()).or_insert(made).clone()
@@ -164,20 +127,20 @@ impl Host {
 
     /// Returns the delay of a webhook that found no permit.
     pub(super) fn put_off(&self, now: Instant) -> Duration {
-        if self.hangs(now) {
-            return later(UNTIL_IT_TIMES_OUT);
-        }
-        let wait = self.state().pace.time_for(self.max_waits);
-        wait + jittered(wait / 2, MAX_BUSY)
+        later(if self.hangs(now) { UNTIL_IT_TIMES_OUT } else { BUSY })
     }
 
     /// Records whether an attempt was answered, with any status.
     pub(super) fn record(&self, answered: bool, now: Instant) {
         let mut state = self.state();
         if answered {
-            (state.failures, state.paused_until, state.is_tried) = (0, None, false);
-            (state.pause, state.last_answer) = (FIRST_PAUSE, now);
-            state.pace.note_answer(now);
+            *state = State {
+                failures: 0,
+                paused_until: None,
+                is_tried: false,
+                pause: FIRST_PAUSE,
+                last_answer: now,
+            };
             return;
         }
         state.failures = state.failures.saturating_add(1);
@@ -237,28 +200,6 @@ mod tests {
         assert!(slow.try_wait().is_none() && other.try_wait().is_some());
         drop(waiting);
         assert!(slow.try_wait().is_some());
-    }
-
-    #[test]
-    fn a_webhook_without_a_permit_is_postponed_by_the_hosts_pace() {
-        let (hosts, start) = (Hosts::new(64), Instant::now());
-        let host = hosts.of("works.example");
-        assert!(host.put_off(start) >= MAX_BUSY, "the pace is not known yet");
-        // 1,024 webhooks may wait. At a millisecond each, they need a second.
-        let mut now = start;
-        let answers = |now: &mut Instant, each: Duration| {
-            for _ in 0..2 * PACE {
-                *now += each;
-                host.record(true, *now);
-            }
-            host.put_off(*now)
-        };
-        let second = answers(&mut now, Duration::from_millis(1));
-        assert!((SECOND..2 * SECOND).contains(&second), "{second:?}");
-        let shortest = answers(&mut now, Duration::from_micros(1));
-        assert!((MIN_BUSY..2 * MIN_BUSY).contains(&shortest), "{shortest:?}");
-        let longest = answers(&mut now, Duration::from_millis(100));
-        assert!((MAX_BUSY..2 * MAX_BUSY).contains(&longest), "{longest:?}");
     }
 
     #[test]
