@@ -108,8 +108,12 @@ impl Store {
                 p.reply_to, p.reply_sequence, p.correlation_id,
                 p.traceparent, p.tracestate, now() AS "now!"
             FROM taken e JOIN payout_links p ON p.id = ANY (ARRAY[e.payout_link_id])
-            LEFT JOIN events before ON before.id = ANY (ARRAY[e.previous_event_id]) AND e.published_at IS NULL
-                AND before.published_at IS NULL AND before.due_at IS NOT NULL
+            -- The condition on due_at stays outside: it would let the planner read all of events_due.
+            LEFT JOIN LATERAL (
+                SELECT id, publish_due_at, published_at, due_at FROM events
+                WHERE id = ANY (ARRAY[e.previous_event_id]) AND e.published_at IS NULL
+                OFFSET 0
+            ) AS before ON before.published_at IS NULL AND before.due_at IS NOT NULL
             "#,
             whole(limit),
             holder,

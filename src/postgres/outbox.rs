@@ -294,8 +294,9 @@ async fn wake_results(connection: &mut PgConnection, events: &[Uuid]) -> Result<
             SELECT id FROM events waiting
             WHERE id = ANY($1) AND published_at IS NULL AND publish_attempts = 0 AND holder IS NULL AND due_at > now()
                 AND NOT EXISTS (
-                    SELECT FROM events before
-                    WHERE before.id = waiting.previous_event_id AND before.published_at IS NULL AND before.due_at IS NOT NULL
+                    SELECT FROM (
+                        SELECT published_at, due_at FROM events WHERE id = ANY (ARRAY[waiting.previous_event_id]) OFFSET 0
+                    ) AS before WHERE before.published_at IS NULL AND before.due_at IS NOT NULL
                 )
             FOR UPDATE SKIP LOCKED
          ) AS waiting
