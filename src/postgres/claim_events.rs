@@ -24,7 +24,7 @@ use crate::{
 const WINDOW: i64 = 1024;
 
 /// A result whose previous one is not published yet looks again after this time, if nobody woke it.
-pub(super) const PREVIOUS_RESULT_CHECK: Duration = Duration::from_millis(250);
+const PREVIOUS_RESULT_CHECK: Duration = Duration::from_millis(250);
 
 impl Store {
     /// Claims at most `limit` due events of one turn. While the broker is away, events that only wait to be published are

@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::{
     Store,
     batch::{Statement, column},
-    claim_events::PREVIOUS_RESULT_CHECK,
     conclude_again::{NextConclusion, Recipient, conclude_leased},
     due_event::{DueEvent, WebhookState},
     error::StoreError,
@@ -159,8 +158,9 @@ impl Store {
             published: false,
             reply_due: false,
             publish_attempts: 0,
-            publish_due_in: if to.result_waits { PREVIOUS_RESULT_CHECK } else { Duration::ZERO },
-            result_waits: to.result_waits,
+            publish_due_in: Duration::ZERO,
+            // A record is tried again only after its result is published.
+            result_waits: false,
             webhook: if webhook_url.is_some() { WebhookState::Pending } else { WebhookState::None },
             webhook_url,
             webhook_is_due: true,
@@ -260,7 +260,8 @@ macro_rules! update {
             $($parameters)*
         )
         .map(|row| {
-            (row.event_id, Recipient::new(row.reply_to, row.correlation_id, row.webhook_url, false))
+            let (reply_to, correlation_id, webhook_url) = (row.reply_to, row.correlation_id, row.webhook_url);
+            (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits: false })
         })
     };
 }
@@ -376,8 +377,9 @@ impl Conclude {
         Ok(concluded
             .into_iter()
             .map(|row| {
-                let (webhook_url, waits) = (row.fresh_webhook_url, again.contains(&row.event_id));
-                (row.event_id, Recipient::new(row.reply_to, row.correlation_id, webhook_url, waits))
+                let (reply_to, correlation_id) = (row.reply_to, row.correlation_id);
+                let (webhook_url, webhook_waits) = (row.fresh_webhook_url, again.contains(&row.event_id));
+                (row.event_id, Recipient { reply_to, correlation_id, webhook_url, webhook_waits })
             })
             .collect())
     }

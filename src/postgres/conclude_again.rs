@@ -45,20 +45,6 @@ pub(super) struct Recipient {
     pub(super) webhook_url: Option<String>,
     /// The webhook of the previous event is not delivered yet, or may not be.
     pub(super) webhook_waits: bool,
-    /// The result of the previous event is not published yet.
-    pub(super) result_waits: bool,
-}
-
-impl Recipient {
-    /// Returns the recipient of an event that waits for the previous one, or not.
-    pub(super) fn new(
-        reply_to: Option<String>,
-        correlation_id: Option<String>,
-        webhook_url: Option<String>,
-        waits: bool,
-    ) -> Self {
-        Self { reply_to, correlation_id, webhook_url, webhook_waits: waits, result_waits: waits }
-    }
 }
 
 /// Concludes a record that is tried again, and stores its attempts. Returns `None` if it does not belong to the claim.
@@ -94,8 +80,7 @@ pub(super) async fn conclude_again(
     next: &NextConclusion<'_>,
 ) -> Result<Recipient, sqlx::Error> {
     let previous = sqlx::query!(
-        "UPDATE events SET next_event_id = $2 WHERE id = $1 RETURNING
-            webhook_url, webhook_state, published_at IS NULL AND due_at IS NOT NULL AS \"result_waits!\"",
+        "UPDATE events SET next_event_id = $2 WHERE id = $1 RETURNING webhook_url, webhook_state",
         last.id,
         next.event_id
     )
@@ -129,8 +114,8 @@ pub(super) async fn conclude_again(
     )
     .fetch_one(&mut *connection)
     .await?;
-    let (previous_url, previous_state, result_waits) = previous
-        .map_or((None, String::new(), false), |row| (row.webhook_url, row.webhook_state, row.result_waits));
+    let (previous_url, previous_state) =
+        previous.map_or((None, String::new()), |row| (row.webhook_url, row.webhook_state));
     let webhook_url =
         written.fresh_webhook_url.or(previous_url).or_else(|| next.webhook_url.map(str::to_owned));
     let webhook_waits = webhook_url.is_some() && previous_state == "pending";
@@ -159,7 +144,7 @@ pub(super) async fn conclude_again(
     .execute(&mut *connection)
     .await?;
     let (reply_to, correlation_id) = (written.reply_to, written.correlation_id);
-    Ok(Recipient { reply_to, correlation_id, webhook_url, webhook_waits, result_waits })
+    Ok(Recipient { reply_to, correlation_id, webhook_url, webhook_waits })
 }
 
 /// Makes webhooks due that wait for a retry: those of the event and of the ones before it.
