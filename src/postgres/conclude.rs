@@ -159,8 +159,7 @@ impl Store {
             reply_due: false,
             publish_attempts: 0,
             publish_due_in: Duration::ZERO,
-            // A record is tried again only after its result is published.
-            result_waits: false,
+            result_waits: false, // A record is tried again only after its result is published.
             webhook: if webhook_url.is_some() { WebhookState::Pending } else { WebhookState::None },
             webhook_url,
             webhook_is_due: true,
