@@ -55,7 +55,9 @@ impl PermitPool {
 
     /// Waits until a permit is free, and does not take it.
     pub async fn wait_until_free(&self) {
-        drop(self.take().await);
+        if self.free() == 0 {
+            drop(self.take().await);
+        }
     }
 
     /// Takes a permit if one is free.

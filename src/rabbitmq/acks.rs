@@ -53,18 +53,18 @@ impl Acks {
                 self.tracker.settled(tag);
             }
         }
-        if self.tracker.ready() >= BULK { self.send_ready().await } else { Ok(()) }
+        if self.tracker.is_bulk_ready() { self.send_ready().await } else { Ok(()) }
     }
 
     /// Returns the latest time for the next frame.
     pub(super) fn due(&self) -> Option<Instant> {
         let since = self.tracker.oldest()?;
-        Some(since + if self.tracker.ready() > 0 { PATIENCE } else { GAP })
+        Some(since + if self.tracker.is_any_ready() { PATIENCE } else { GAP })
     }
 
     pub(super) async fn send_due(&mut self) -> Result<(), BrokerError> {
         let now = Instant::now();
-        if self.tracker.ready() > 0 {
+        if self.tracker.is_any_ready() {
             self.send_ready().await?;
         }
         while self.tracker.oldest().is_some_and(|since| since + GAP <= now) {
@@ -134,9 +134,15 @@ impl AckTracker {
         self.settled.first_key_value().map_or(0, |(&first, &last)| if first == 1 { last } else { 0 })
     }
 
-    /// Returns how many deliveries one frame can acknowledge.
-    fn ready(&self) -> usize {
-        self.unsent.range(..=self.upto()).count()
+    /// Returns whether one frame can acknowledge any delivery.
+    fn is_any_ready(&self) -> bool {
+        self.unsent.first_key_value().is_some_and(|(&first, _)| first <= self.upto())
+    }
+
+    /// Returns whether one frame can acknowledge [`BULK`] deliveries.
+    fn is_bulk_ready(&self) -> bool {
+        // Nothing is counted before there can be so many: this runs for every delivery.
+        self.unsent.len() >= BULK && self.unsent.range(..=self.upto()).nth(BULK - 1).is_some()
     }
 
     /// Takes the last of those. The broker rejects a tag that is already acknowledged, also as the end of a range.
@@ -180,8 +186,11 @@ mod tests {
     #[test]
     fn what_has_no_gap_goes_with_one_frame() {
         let mut tracker = acknowledged([2, 1, 3, 5]);
-        assert_eq!((tracker.ready(), tracker.take_ready()), (3, Some(3)));
-        assert_eq!((tracker.ready(), tracker.take_ready(), tracker.take_oldest()), (0, None, Some(5)));
+        assert_eq!((tracker.is_any_ready(), tracker.take_ready()), (true, Some(3)));
+        assert_eq!(
+            (tracker.is_any_ready(), tracker.take_ready(), tracker.take_oldest()),
+            (false, None, Some(5))
+        );
         assert_eq!(tracker.oldest(), None);
         // The gap is closed: nothing before it is acknowledged again.
         tracker.acknowledge(4, Instant::now());
@@ -193,6 +202,14 @@ mod tests {
         let mut tracker = acknowledged([1, 2]);
         tracker.settled(3);
         assert_eq!((tracker.upto(), tracker.take_ready()), (3, Some(2)));
+    }
+
+    #[test]
+    fn a_bulk_is_ready_without_a_gap_only() {
+        let bulk = BULK as u64;
+        assert!(!acknowledged(1..bulk).is_bulk_ready());
+        assert!(acknowledged(1..=bulk).is_bulk_ready());
+        assert!(!acknowledged(2..=bulk + 1).is_bulk_ready());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use futures_util::{StreamExt, future::OptionFuture, stream};
+use futures_util::{FutureExt, StreamExt, future::OptionFuture};
 use lapin::{
     BasicProperties, Channel, Event,
     message::Delivery as Message,
@@ -41,6 +41,7 @@ pub struct Consumer {
     unread: Arc<Unread>,
     up: watch::Receiver<bool>,
     stop: Arc<watch::Sender<Stop>>,
+    stopped: watch::Receiver<Stop>,
 }
 
 /// A view of the deliveries that are not taken yet.
@@ -92,7 +93,7 @@ impl Consumer {
         let unread = Arc::new(Unread::default());
         let (up_sender, up) = watch::channel(false);
         let (stop, stopped) = watch::channel(Stop::No);
-        let consumer = Self { unread: unread.clone(), up, stop: Arc::new(stop) };
+        let consumer = Self { unread: unread.clone(), up, stop: Arc::new(stop), stopped: stopped.clone() };
         let task = tokio::spawn(async move {
             let mut keep_up = KeepUp::new("consume", up_sender);
             let held = Arc::new(AtomicUsize::new(0));
@@ -136,10 +137,9 @@ impl Consumer {
 
     /// Waits for the next delivery; `None` after the consumer was stopped.
     pub async fn next(&mut self) -> Option<Box<Delivery>> {
-        let mut stop = self.stop.subscribe();
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop > Stop::No) => None,
+            _ = self.stopped.wait_for(|stop| *stop > Stop::No) => None,
             delivery = self.unread.next() => Some(delivery),
         }
     }
@@ -171,12 +171,7 @@ impl Session<'_> {
             consume(&channel, &names.status_queue(), MAX_REQUESTS).await?,
         ];
         let consumer_tags = consumers.each_ref().map(lapin::Consumer::tag);
-        let mut messages =
-            stream::select_all(consumers.into_iter().zip(Source::ALL).map(|(consumer, source)| {
-                // The end of one consumer ends the session: the others would go on without it.
-                let ended = stream::once(std::future::ready(None));
-                consumer.map(Some).chain(ended).map(move |message| (source, message)).boxed()
-            }));
+        let [mut jobs, mut cancels, mut status_queries] = consumers;
         self.up.send_replace(true);
         tracing::info!(connection.purpose = "consume", queue, "connected to RabbitMQ, consuming");
 
@@ -186,18 +181,27 @@ impl Session<'_> {
         )]
         let (settle, mut settled) = mpsc::unbounded_channel();
         let mut acks = Acks::new(channel.clone());
+        // The end of one consumer ends the session: the others would go on without it.
+        let take = |source, message: Option<lapin::Result<Message>>| {
+            let cancelled = || BrokerError::Lost("the broker cancelled the consumer".into());
+            let message = message.ok_or_else(cancelled)??;
+            self.unread.push(self.delivery(source, message, connection.mark, &settle));
+            Ok::<(), BrokerError>(())
+        };
         let (mut tags, mut taking) = (Vec::new(), true);
         loop {
             tokio::select! {
-                message = messages.next(), if taking => match message {
-                    Some((source, Some(Ok(message)))) => {
-                        self.unread.push(self.delivery(source, message, connection.mark, &settle));
-                    }
-                    Some((_, Some(Err(error)))) => return Err(error.into()),
-                    Some((_, None)) | None => {
-                        return Err(BrokerError::Lost("the broker cancelled the consumer".into()));
+                message = jobs.next(), if taking => {
+                    let mut arrived = Some(message);
+                    // Everything that has arrived at once: a turn of this loop costs more than a message. The prefetch
+                    // bounds it.
+                    while let Some(message) = arrived {
+                        take(Source::Jobs, message)?;
+                        arrived = jobs.next().now_or_never();
                     }
                 },
+                message = cancels.next(), if taking => take(Source::Cancel, message)?,
+                message = status_queries.next(), if taking => take(Source::Status, message)?,
                 _ = settled.recv_many(&mut tags, usize::MAX) => acks.settle(&mut tags).await?,
                 Some(()) = OptionFuture::from(acks.due().map(sleep_until)) => acks.send_due().await?,
                 event = events.next() => match event {
