@@ -1,6 +1,6 @@
 //! The offset of peers' clocks, measured by the `Date` of their answers.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{collections::HashMap, sync::Mutex, time::Instant};
 
 use reqwest::header::{AGE, HeaderMap};
 use time::{Duration, OffsetDateTime};
@@ -12,12 +12,30 @@ use crate::lock::lock;
 /// The maximum number of hosts that are remembered. A further one replaces another.
 const MAX_HOSTS: usize = 64;
 
-/// The clocks of all hosts that one client calls. A host's last answer counts.
+/// A clock is not read again for this time: `Date` has whole seconds, and a busy host answers thousands of times in one.
+const READ_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The clocks of all hosts that one client calls. A host's last reading counts.
 #[derive(Debug, Default)]
-pub struct PeerClock(Mutex<HashMap<u64, Duration>>);
+pub struct PeerClock(Mutex<HashMap<u64, Reading>>);
+
+#[derive(Debug)]
+struct Reading {
+    offset: Duration,
+    at: Instant,
+}
 
 impl PeerClock {
-    pub(super) fn observe(&self, host: u64, headers: &HeaderMap, now: OffsetDateTime) {
+    pub(super) fn observe(&self, host: u64, headers: &HeaderMap) {
+        let at = Instant::now();
+        let is_recent = |reading: &Reading| at.saturating_duration_since(reading.at) < READ_AGAIN_AFTER;
+        if lock(&self.0).get(&host).is_some_and(is_recent) {
+            return;
+        }
+        self.read(host, headers, OffsetDateTime::now_utc(), at);
+    }
+
+    fn read(&self, host: u64, headers: &HeaderMap, now: OffsetDateTime, at: Instant) {
         // A cache's answer has the time at which it was stored.
         let Some(date) = date(headers).filter(|_| !headers.contains_key(AGE)) else { return };
         let mut offsets = lock(&self.0);
@@ -28,14 +46,14 @@ impl PeerClock {
             offsets.remove(&any);
         }
         // `Date` has truncated seconds: add half a second.
-        offsets.insert(host, date + Duration::milliseconds(500) - now);
+        offsets.insert(host, Reading { offset: date + Duration::milliseconds(500) - now, at });
     }
 
     /// Returns the median offset of the hosts ahead of this worker's clock, so that one wrong host does not count.
     ///
     /// Returns `None` before the first answer with a `Date`.
     pub fn offset(&self) -> Option<Duration> {
-        let mut offsets: Vec<Duration> = lock(&self.0).values().copied().collect();
+        let mut offsets: Vec<Duration> = lock(&self.0).values().map(|reading| reading.offset).collect();
         offsets.sort();
         offsets.get(offsets.len().checked_sub(1)? / 2).copied()
     }
@@ -53,7 +71,7 @@ mod tests {
         let seen = |host, date: &str, age: Option<&str>| {
             let mut headers = HeaderMap::from_iter([(DATE, date.parse().unwrap())]);
             age.map(|age| headers.insert(AGE, age.parse().unwrap()));
-            clock.observe(host, &headers, now);
+            clock.read(host, &headers, now, Instant::now());
             clock.offset().map(Duration::whole_seconds)
         };
         assert_eq!(seen(1, "yesterday", None), None);

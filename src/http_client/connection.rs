@@ -68,8 +68,9 @@ pub(super) type ReadBody = (Bytes, bool);
 
 /// The maximum size of a head with all interim ones before it, and the tolerance of the body limit, in bytes.
 const HEAD: usize = 64 * 1024;
-/// The maximum number of header lines. Other clients accept some hundreds, within a limit of bytes.
-const MAX_HEADERS: usize = 512;
+/// The maximum number of header lines. Other clients accept some hundreds, within a limit of bytes. hyper prepares all of them
+/// for every answer, so a larger number costs time.
+const MAX_HEADERS: usize = 320;
 /// The maximum interval of HTTP/2 PINGs on a connection with calls. A kernel or load balancer acknowledges bytes even if the
 /// server process hangs.
 const MAX_PING_INTERVAL: Duration = Duration::from_secs(10);

@@ -25,7 +25,6 @@ use reqwest::{
     header::{ACCEPT, HeaderValue, USER_AGENT},
 };
 use rustls::pki_types::CertificateDer;
-use time::OffsetDateTime;
 use tokio::time::timeout;
 use url::{Position, Url};
 
@@ -160,7 +159,7 @@ impl Client {
                 let host = outgoing.host();
                 let (body, cut) = self.0.send(outgoing, &mut progress).await?;
                 let Some(Head { status, mut headers }) = progress.head else { return Err(no_head()) };
-                settings.clock.observe(host, &headers, OffsetDateTime::now_utc());
+                settings.clock.observe(host, &headers);
                 let (body, cut) = encoding::decoded(&mut headers, body, cut, settings.max_response_bytes);
                 Ok(Answer { status, headers, body, cut })
             }
@@ -186,7 +185,7 @@ impl Client {
             let Some(Head { status, headers }) = progress.head else {
                 return Err(body.err().unwrap_or_else(no_head));
             };
-            self.0.settings.clock.observe(host, &headers, OffsetDateTime::now_utc());
+            self.0.settings.clock.observe(host, &headers);
             let body = match body {
                 Ok((_, false)) => BodyEnd::Whole,
                 Ok((_, true)) => BodyEnd::Cut,
