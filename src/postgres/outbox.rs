@@ -172,8 +172,14 @@ impl Statement for Delivered {
                     $14::text[], $15::text[]
                 ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail)
             )
-            SELECT id, holder AS "holder!", next_event_id, next_result_id, previous_is_finished AS "previous_is_finished!"
+            -- Few events have a next one. Rows without news are not returned, unless an event belongs to another claim: a row
+            -- without an id says so.
+            SELECT id AS "id?", holder AS "holder?", next_event_id, next_result_id, previous_is_finished AS "previous_is_finished!"
             FROM written
+            WHERE next_event_id IS NOT NULL OR next_result_id IS NOT NULL OR previous_is_finished
+                OR (SELECT count(*) FROM written) < cardinality($1)
+            UNION ALL
+            SELECT NULL, NULL, NULL, NULL, false WHERE (SELECT count(*) FROM written) < cardinality($1)
             "#,
             &column(&rows, |row| row.id),
             &column(&rows, |row| row.holder),
@@ -202,12 +208,13 @@ impl Statement for Delivered {
         )
         .fetch_all(&mut *connection)
         .await?;
+        let is_any_lost = written.iter().any(|row| row.id.is_none());
         let due_now = wake_next(connection, &rows, &written).await?;
         let is_due_now = |row: &&DeliveredRow| due_now.contains(&row.id);
-        if written.len() == rows.len() {
+        if !is_any_lost {
             return Ok(rows.iter().map(|row| Ok(is_due_now(row))).collect());
         }
-        let held: HashSet<(Uuid, Uuid)> = written.iter().map(|row| (row.id, row.holder)).collect();
+        let held: HashSet<(Uuid, Uuid)> = written.iter().filter_map(|row| row.id.zip(row.holder)).collect();
         let mut late = Timeline::default();
         for row in rows.iter().filter(|row| !held.contains(&(row.id, row.holder))) {
             if let Some(post) = row.first_webhook_call() {
@@ -228,10 +235,10 @@ impl Statement for Delivered {
     }
 }
 
-/// An event whose progress was stored.
+/// An event whose progress was stored, and that has news; `id` is `None` in the row that says that others were not stored.
 struct Written {
-    id: Uuid,
-    holder: Uuid,
+    id: Option<Uuid>,
+    holder: Option<Uuid>,
     /// The next event of the record, if this one's webhook is finished.
     next_event_id: Option<Uuid>,
     /// The same, if this one's result is published.
@@ -251,12 +258,12 @@ async fn wake_next(
     let waiting = rows.iter().filter(|row| row.progress.result_waits).map(|row| row.id);
     let results: Vec<Uuid> = written.iter().filter_map(|row| row.next_result_id).chain(waiting).collect();
     let results = wake_results(connection, &results).await?;
-    let is_woken = |row: &Written| {
-        results.contains(&row.id) || row.next_result_id.is_some_and(|next| results.contains(&next))
-    };
+    let is_next_woken =
+        |row: &Written| row.next_result_id.is_some_and(|next_result| results.contains(&next_result));
     let is_due_now =
-        |row: &&Written| row.next_event_id.is_some() || row.previous_is_finished || is_woken(row);
-    Ok(written.iter().filter(is_due_now).map(|row| row.id).collect())
+        |row: &&Written| row.next_event_id.is_some() || row.previous_is_finished || is_next_woken(row);
+    let due_now = written.iter().filter(is_due_now).filter_map(|row| row.id);
+    Ok(due_now.chain(results.iter().copied()).collect())
 }
 
 /// A webhook that waits for the previous one looks again after this time, if nobody woke it.
