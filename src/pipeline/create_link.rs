@@ -131,8 +131,11 @@ impl Pipeline {
     }
 
     fn idempotency_key(&self, link: &OpenLink) -> String {
-        let id = link.job.merchant_payout_id.as_str();
-        idempotency_key_of(&self.settings.deployment, &link.merchant_id, id)
+        self.key_of(&link.merchant_id, link.job.merchant_payout_id.as_str())
+    }
+
+    fn key_of(&self, merchant_id: &str, merchant_payout_id: &str) -> String {
+        idempotency_key_of(&self.settings.deployment, merchant_id, merchant_payout_id)
     }
 
     fn circumstances(&self, link: &OpenLink, account: &Account) -> Circumstances {
@@ -286,16 +289,16 @@ impl Pipeline {
         );
         written.link = conclusion.link().map(|created| account.first_question(created, now));
         let (state, error_code) = (written.state, written.error_code);
-        let answer = UnrecordedConclusion::of(&link, self.idempotency_key(&link));
+        let answer = UnrecordedConclusion::of(&link);
         let concluding = Box::pin(self.store.conclude(link, written));
         let event = match self.until_abandoned(concluding).await {
             Some(Ok(event)) => event,
             Some(Err(Unconcluded { error, link })) => {
-                answer.log_abandoned(&error.to_string());
+                self.log_abandoned(&answer, &error.to_string());
                 return Err((error, Some(link)));
             }
             None => {
-                answer.log_abandoned("the worker is stopped");
+                self.log_abandoned(&answer, "the worker is stopped");
                 return Err((StoreError::Unavailable("the worker is stopped".into()), None));
             }
         };
@@ -313,35 +316,37 @@ impl Pipeline {
         }
         Ok(event)
     }
+
+    fn log_abandoned(&self, answer: &UnrecordedConclusion, reason: &str) {
+        tracing::error!(
+            payout_link.id = %answer.id,
+            connector_payout_id = answer.connector_payout_id,
+            idempotency_key = self.key_of(&answer.merchant_id, &answer.merchant_payout_id),
+            reason,
+            "conclusion abandoned, the provider's answer is not recorded"
+        );
+    }
 }
 
 /// The values that are lost with an abandoned conclusion: enough to find the payout link at the provider.
 struct UnrecordedConclusion {
     id: uuid::Uuid,
     connector_payout_id: Option<String>,
-    idempotency_key: String,
+    merchant_id: String,
+    merchant_payout_id: String,
 }
 
 impl UnrecordedConclusion {
-    fn of(link: &OpenLink, idempotency_key: String) -> Self {
+    fn of(link: &OpenLink) -> Self {
         let made = link.calls.iter().rev().find(|call| call.outcome.has_link());
         Self {
             id: link.id,
             connector_payout_id: made
                 .and_then(|call| call.detail.clone())
                 .or_else(|| link.progress.connector_payout_id.clone()),
-            idempotency_key,
+            merchant_id: link.merchant_id.clone(),
+            merchant_payout_id: link.job.merchant_payout_id.as_str().to_owned(),
         }
-    }
-
-    fn log_abandoned(&self, reason: &str) {
-        tracing::error!(
-            payout_link.id = %self.id,
-            connector_payout_id = self.connector_payout_id,
-            idempotency_key = self.idempotency_key,
-            reason,
-            "conclusion abandoned, the provider's answer is not recorded"
-        );
     }
 }
 

@@ -227,6 +227,10 @@ fn is_spelled(given: &str, name: &str) -> bool {
     if given == name {
         return true;
     }
+    // Most pairs differ here: every field is compared with every name.
+    if given.as_bytes().first() != name.as_bytes().first() {
+        return false;
+    }
     let mut letters = given.chars();
     let mut upper = false;
     for letter in name.chars() {
