@@ -101,7 +101,7 @@ impl<S: Statement> Batcher<S> {
 const SMALL: usize = 8;
 
 /// The next batch runs beside a statement that takes longer.
-const SLOW: Duration = Duration::from_millis(10);
+const SLOW: Duration = Duration::from_millis(50);
 
 async fn work<S: Statement>(
     statement: Arc<S>,
