@@ -77,7 +77,7 @@ use crate::{
     postgres::{Pauses, Store, StoreError},
     rabbitmq::{Consumer, Names, Publisher},
     tasks,
-    webhooks::Webhooks,
+    webhooks::{IntakePauses, Webhooks},
 };
 
 /// Settings of a [`Pipeline`].
@@ -180,7 +180,7 @@ impl Pipeline {
             concluding: PermitPool::new(settings.jobs_in_flight),
             events: PermitPool::new(settings.events_in_flight.div_ceil(2)),
             due_events: PermitPool::new(settings.events_in_flight.div_ceil(2)),
-            delivering: LanePool::new(settings.events_in_flight),
+            delivering: LanePool::new(settings.events_in_flight.saturating_mul(2)),
             suspects: RwLock::new(()),
             look_soon: Notify::new(),
             answer_soon: Notify::new(),
@@ -200,10 +200,12 @@ impl Pipeline {
     /// Takes jobs until the consumer is stopped. Each permit is free again within seconds, so no delivery stays
     /// unsettled for longer.
     pub async fn take_jobs(self: Arc<Self>, mut consumer: Consumer) {
+        let mut pauses = IntakePauses::default();
         loop {
             self.taken_in.wait_until_free().await;
             // A backlog of conclusions pauses this loop; a slow connector does not.
             self.concluding.wait_until_free().await;
+            self.webhooks.slow_down(&mut pauses).await;
             let Some(delivery) = consumer.next().await else { return };
             // A permit is still free: no other task takes one. A delivery that waits here does not count as in
             // flight.

@@ -2,10 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use super::behind::Behind;
 use crate::{
     domain::retry::jittered,
     limits::{Lane, LanePermit, LanePool, PermitPool, PooledPermit},
@@ -25,7 +29,12 @@ const BUSY: Duration = Duration::from_secs(2);
 /// The delay of a webhook whose host an operator paused. Resuming it makes its webhooks due.
 const PAUSED_BY_OPERATOR: Duration = Duration::from_mins(1);
 /// The number of webhooks that may wait for a permit of a host, for each permit.
-const WAITS: usize = 16;
+const WAITS: usize = 32;
+/// A host is behind if so many webhooks wait for each of its permits, until fewer than the second number do.
+const BEHIND: usize = 2;
+const NOT_BEHIND: usize = 1;
+/// A host that takes longer for an answer is slow.
+const SLOW: Duration = Duration::from_millis(100);
 /// The number of hosts above which idle hosts without failures are forgotten.
 const KNOWN_HOSTS: usize = 4096;
 
@@ -36,6 +45,7 @@ pub(super) struct Hosts {
     hosts: Mutex<HashMap<String, Arc<Host>>>,
     /// Those that operators paused.
     paused: Mutex<HashSet<String>>,
+    behind: Arc<Behind>,
 }
 
 /// One host. The pause applies to the host, because a pause of each webhook would cost a write.
@@ -44,7 +54,16 @@ pub(super) struct Host {
     permits: LanePool,
     /// Those that may wait for a permit. More of them would use up the places of webhooks to other hosts.
     waits: PermitPool,
+    each: usize,
+    is_behind: AtomicBool,
+    behind: Arc<Behind>,
     state: Mutex<State>,
+}
+
+/// A place among the webhooks that wait for a permit of a host.
+pub(super) struct Waiting<'a> {
+    host: &'a Host,
+    permit: Option<PooledPermit>,
 }
 
 #[derive(Debug)]
@@ -56,11 +75,18 @@ struct State {
     is_tried: bool,
     pause: Duration,
     last_answer: Instant,
+    /// Moving average of the time that an answer takes.
+    answer_time: Duration,
 }
 
 impl Hosts {
     pub(super) fn new(each: usize) -> Self {
-        Self { each, hosts: Mutex::default(), paused: Mutex::default() }
+        Self { each, hosts: Mutex::default(), paused: Mutex::default(), behind: Arc::default() }
+    }
+
+    /// Returns the hosts that answer and whose webhooks fall behind.
+    pub(super) fn behind(&self) -> &Behind {
+        &self.behind
     }
 
     pub(super) fn set_paused(&self, hosts: Vec<String>) {
@@ -83,12 +109,16 @@ impl Hosts {
         let made = Arc::new(Host {
             permits: LanePool::new(self.each),
             waits: PermitPool::new(self.each.saturating_mul(WAITS)),
+            each: self.each,
+            is_behind: AtomicBool::new(false),
+            behind: self.behind.clone(),
             state: Mutex::new(State {
                 failures: 0,
                 paused_until: None,
                 is_tried: false,
                 pause: FIRST_PAUSE,
                 last_answer: Instant::now(),
+                answer_time: Duration::ZERO,
             }),
         });
         hosts.entry(host.to_owned()).or_insert(made).clone()
@@ -100,9 +130,22 @@ impl Host {
         self.permits.take(lane).await
     }
 
+    /// Takes a permit if one is free.
+    pub(super) fn try_take(&self, lane: Lane) -> Option<LanePermit> {
+        self.permits.try_take(lane)
+    }
+
     /// Takes a place among the webhooks that wait for a permit, if one is free.
-    pub(super) fn try_wait(&self) -> Option<PooledPermit> {
-        self.waits.try_take()
+    pub(super) fn try_wait(&self) -> Option<Waiting<'_>> {
+        let permit = self.waits.try_take()?;
+        if self.waits.taken() >= self.each * BEHIND
+            && !self.is_behind.load(Ordering::Relaxed)
+            && self.state().answer_time < SLOW
+            && !self.is_behind.swap(true, Ordering::Relaxed)
+        {
+            self.behind.add();
+        }
+        Some(Waiting { host: self, permit: Some(permit) })
     }
 
     /// Returns whether the host has answered no attempt lately, with whatever status.
@@ -130,9 +173,10 @@ impl Host {
         later(if self.hangs(now) { UNTIL_IT_TIMES_OUT } else { BUSY })
     }
 
-    /// Records whether an attempt was answered, with any status.
-    pub(super) fn record(&self, answered: bool, now: Instant) {
+    /// Records whether an attempt was answered, with any status, and how long that took.
+    pub(super) fn record(&self, answered: bool, took: Duration, now: Instant) {
         let mut state = self.state();
+        state.answer_time = (state.answer_time * 7 + took) / 8;
         if answered {
             *state = State {
                 failures: 0,
@@ -140,6 +184,7 @@ impl Host {
                 is_tried: false,
                 pause: FIRST_PAUSE,
                 last_answer: now,
+                answer_time: state.answer_time,
             };
             return;
         }
@@ -158,6 +203,19 @@ impl Host {
     }
 }
 
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        let host = self.host;
+        if host.is_behind.load(Ordering::Relaxed)
+            && host.waits.taken() <= host.each * NOT_BEHIND
+            && host.is_behind.swap(false, Ordering::Relaxed)
+        {
+            host.behind.remove();
+        }
+    }
+}
+
 /// Adds jitter, so that not all webhooks come at once.
 fn later(wait: Duration) -> Duration {
     wait + jittered(Duration::from_secs(1) + wait / 8, Duration::from_secs(30))
@@ -173,21 +231,21 @@ mod tests {
     fn a_host_that_does_not_answer_is_paused_and_tried_with_one_webhook() {
         let (hosts, start) = (Hosts::new(64), Instant::now());
         let host = hosts.of("hangs.example");
-        (1..FAILURES).for_each(|_| host.record(false, start));
+        (1..FAILURES).for_each(|_| host.record(false, Duration::ZERO, start));
         assert_eq!(host.pass(start), Ok(()));
-        host.record(false, start);
+        host.record(false, Duration::ZERO, start);
         assert!(host.pass(start).is_err_and(|wait| wait > FIRST_PAUSE));
         // Those that were under way change nothing.
-        (0..50).for_each(|_| host.record(false, start));
+        (0..50).for_each(|_| host.record(false, Duration::ZERO, start));
         let now = start + FIRST_PAUSE + SECOND;
         assert_eq!(host.pass(now), Ok(()));
         assert!(host.pass(now).is_err());
         // It hangs still: the pause is longer now.
         let now = now + UNTIL_IT_TIMES_OUT;
-        host.record(false, now);
+        host.record(false, Duration::ZERO, now);
         assert!(host.pass(now + FIRST_PAUSE + SECOND).is_err());
         assert_eq!(host.pass(now + 2 * FIRST_PAUSE + SECOND), Ok(()));
-        host.record(true, now + 2 * FIRST_PAUSE + SECOND);
+        host.record(true, Duration::ZERO, now + 2 * FIRST_PAUSE + SECOND);
         assert_eq!(host.pass(now + 2 * FIRST_PAUSE + SECOND), Ok(()));
     }
 
@@ -203,12 +261,28 @@ mod tests {
     }
 
     #[test]
+    fn a_quick_host_is_behind_while_many_webhooks_wait() {
+        let hosts = Hosts::new(2);
+        let (quick, slow) = (hosts.of("quick.example"), hosts.of("slow.example"));
+        slow.record(true, SLOW * 16, Instant::now());
+        let few: Vec<_> = (0..2 * BEHIND - 1).filter_map(|_| quick.try_wait()).collect();
+        let many: Vec<_> = (0..2 * WAITS).filter_map(|_| slow.try_wait()).collect();
+        assert!(!hosts.behind().is_any());
+        let one_more = quick.try_wait();
+        assert!(hosts.behind().is_any());
+        drop((one_more, many));
+        assert!(hosts.behind().is_any());
+        drop(few);
+        assert!(!hosts.behind().is_any());
+    }
+
+    #[test]
     fn an_answer_of_any_status_ends_the_count() {
         let (hosts, now) = (Hosts::new(64), Instant::now());
         let host = hosts.of("works.example");
         for _ in 0..10 {
-            (1..FAILURES).for_each(|_| host.record(false, now));
-            host.record(true, now);
+            (1..FAILURES).for_each(|_| host.record(false, Duration::ZERO, now));
+            host.record(true, Duration::ZERO, now);
         }
         assert_eq!(host.pass(now), Ok(()));
     }

@@ -4,6 +4,7 @@
 //! merchant recognises replays by `webhook-id`. A merchant's answer never changes the state of a payout link.
 
 mod address;
+mod behind;
 mod hosts;
 mod resolver;
 mod signature;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 pub use self::{
     address::{AddressError, AddressPolicy},
+    behind::IntakePauses,
     signature::{SecretForm, SigningKey, signature},
 };
 use self::{
@@ -197,29 +199,51 @@ impl Webhooks {
         }
         let host = self.hosts.of(name);
         let merchant = self.merchants.of(merchant_id);
-        let Some(waiting) = host.try_wait() else { return Admitted::Later(host.put_off(Instant::now())) };
-        let patience = self.settings.patience;
-        let most = most.min(patience * LONGEST_WAIT);
-        let started = Instant::now();
-        let permits = {
-            let mut permits =
-                pin!(async { [host.take(lane).await, merchant.take(lane).await, self.all.take(lane).await] });
-            loop {
-                if let Ok(permits) = timeout(patience, &mut permits).await {
-                    break permits;
-                }
-                // A webhook to a host that answers is next soon. To postpone it would cost three writes.
-                if started.elapsed() + patience > most || host.hangs(Instant::now()) {
-                    return Admitted::Later(host.put_off(Instant::now()));
+        let free = [host.try_take(lane), merchant.try_take(lane), self.all.try_take(lane)];
+        let permits = match free {
+            [Some(of_host), Some(of_merchant), Some(of_all)] => [of_host, of_merchant, of_all],
+            free => {
+                drop(free);
+                match self.wait_for_permits(&host, &merchant, lane, most).await {
+                    Ok(permits) => permits,
+                    Err(after) => return Admitted::Later(after),
                 }
             }
         };
-        drop(waiting);
         // After the wait, because the host may have been paused meanwhile.
         match host.pass(Instant::now()) {
             Ok(()) => Admitted::Yes(Permits { host, _permits: permits }),
             Err(after) => Admitted::Later(after),
         }
+    }
+
+    async fn wait_for_permits(
+        &self,
+        host: &Host,
+        merchant: &LanePool,
+        lane: Lane,
+        most: Duration,
+    ) -> Result<[LanePermit; 3], Duration> {
+        let Some(_waiting) = host.try_wait() else { return Err(host.put_off(Instant::now())) };
+        let patience = self.settings.patience;
+        let most = most.min(patience * LONGEST_WAIT);
+        let started = Instant::now();
+        let mut permits =
+            pin!(async { [host.take(lane).await, merchant.take(lane).await, self.all.take(lane).await] });
+        loop {
+            if let Ok(permits) = timeout(patience, &mut permits).await {
+                return Ok(permits);
+            }
+            // A webhook to a host that answers is next soon. To postpone it would cost three writes.
+            if started.elapsed() + patience > most || host.hangs(Instant::now()) {
+                return Err(host.put_off(Instant::now()));
+            }
+        }
+    }
+
+    /// Slows down the intake of new jobs while webhooks to a host that answers quickly fall behind.
+    pub async fn slow_down(&self, pauses: &mut IntakePauses) {
+        pauses.pause(self.hosts.behind()).await;
     }
 
     /// Sends no webhook to these hosts from now on, and to all others again.
@@ -247,8 +271,9 @@ impl Webhooks {
         if let Err(error) = self.check(post.url) {
             return failed(&error);
         }
+        let started = Instant::now();
         let called = self.client.call_for_status(self.request(&post)).await;
-        permits.host.record(called.is_ok(), Instant::now());
+        permits.host.record(called.is_ok(), started.elapsed(), Instant::now());
         match called {
             Ok(answer) => judge(&answer),
             Err(CallError::NotSent(error) | CallError::Unknown(error)) => failed(&error),
