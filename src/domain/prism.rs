@@ -20,25 +20,34 @@ struct Values {
     by_number: HashMap<i64, &'static str>,
 }
 
-static VALUES: LazyLock<HashMap<&'static str, Values>> = LazyLock::new(|| {
-    let lists: HashMap<&'static str, HashMap<&'static str, i64>> =
+/// The values of each enum, in the order of [`PrismEnum::ALL`]: every job looks up several names.
+static VALUES: LazyLock<[Values; PrismEnum::ALL.len()]> = LazyLock::new(|| {
+    let mut lists: HashMap<&'static str, HashMap<&'static str, i64>> =
         serde_json::from_str(include_str!("prism-enums.json")).unwrap_or_default();
-    let values = |by_name: HashMap<&'static str, i64>| {
-        let by_number = by_name.iter().map(|(name, number)| (*number, *name)).collect();
-        Values { by_name, by_number }
-    };
     let documents =
         HashMap::from([("CPF", 1), ("CNPJ", 2), ("PSN", 3), ("OTHER", 4), ("DOCUMENT_KIND_UNSPECIFIED", 0)]);
-    lists
-        .into_iter()
-        .chain([("DocumentType", documents)])
-        .map(|(list, names)| (list, values(names)))
-        .collect()
+    lists.insert("DocumentType", documents);
+    PrismEnum::ALL.map(|list| {
+        let by_name = lists.remove(list.as_str()).unwrap_or_default();
+        let by_number = by_name.iter().map(|(name, number)| (*number, *name)).collect();
+        Values { by_name, by_number }
+    })
 });
 
 impl PrismEnum {
-    fn values(self) -> Option<&'static Values> {
-        VALUES.get(match self {
+    /// Every enum, in the order of its variants.
+    const ALL: [Self; 7] = [
+        Self::Currency,
+        Self::CountryAlpha2,
+        Self::BankNames,
+        Self::CardNetwork,
+        Self::PaymentMethodType,
+        Self::PayoutPriority,
+        Self::DocumentType,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
             Self::Currency => "Currency",
             Self::CountryAlpha2 => "CountryAlpha2",
             Self::BankNames => "BankNames",
@@ -46,32 +55,40 @@ impl PrismEnum {
             Self::PaymentMethodType => "PaymentMethodType",
             Self::PayoutPriority => "PayoutPriority",
             Self::DocumentType => "DocumentType",
-        })
+        }
+    }
+
+    fn values(self) -> &'static Values {
+        &VALUES[self as usize]
     }
 
     /// Returns the enum's own spelling of a name, and its number.
     pub fn by_name(self, name: &str) -> Option<(&'static str, i64)> {
-        self.values()?.by_name.get_key_value(name).map(|(name, number)| (*name, *number))
+        self.values().by_name.get_key_value(name).map(|(name, number)| (*name, *number))
     }
 
     /// Returns the name of a number.
     pub fn by_number(self, number: i64) -> Option<&'static str> {
-        self.values()?.by_number.get(&number).copied()
+        self.values().by_number.get(&number).copied()
     }
 
     /// Returns the names sorted by their numbers, without the name of 0.
     pub fn names(self) -> Vec<&'static str> {
-        let by_number = self.values().into_iter().flat_map(|values| &values.by_number);
-        let mut names: Vec<(&i64, &'static str)> =
-            by_number.filter(|(number, _)| **number != 0).map(|(number, name)| (number, *name)).collect();
+        let by_number = &self.values().by_number;
+        let mut names: Vec<(&i64, &'static str)> = by_number
+            .iter()
+            .filter(|(number, _)| **number != 0)
+            .map(|(number, name)| (number, *name))
+            .collect();
         names.sort_unstable();
         names.into_iter().map(|(_, name)| name).collect()
     }
 
     /// Returns every name that is accepted, sorted, with its number.
     pub fn numbered(self) -> Vec<(&'static str, i64)> {
-        let by_name = self.values().into_iter().flat_map(|values| &values.by_name);
-        let mut names: Vec<(&'static str, i64)> = by_name.map(|(name, number)| (*name, *number)).collect();
+        let by_name = &self.values().by_name;
+        let mut names: Vec<(&'static str, i64)> =
+            by_name.iter().map(|(name, number)| (*name, *number)).collect();
         names.sort_unstable();
         names
     }
@@ -223,8 +240,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_enum_has_its_own_values() {
+        for (place, list) in PrismEnum::ALL.into_iter().enumerate() {
+            assert_eq!(list as usize, place, "{list:?}");
+            assert!(!list.names().is_empty(), "{list:?}");
+        }
+    }
+
+    #[test]
     fn the_lists_are_the_contracts() {
-        let count = |list: PrismEnum| list.values().unwrap().by_name.len() - 1;
+        let count = |list: PrismEnum| list.values().by_name.len() - 1;
         assert_eq!(count(PrismEnum::Currency), 160);
         assert_eq!(count(PrismEnum::CountryAlpha2), 249);
         assert_eq!(PrismEnum::Currency.by_number(45), Some("EUR"));
@@ -235,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_countries_are_those_of_iso_3166() {
-        for (name, number) in &PrismEnum::CountryAlpha2.values().unwrap().by_name {
+        for (name, number) in &PrismEnum::CountryAlpha2.values().by_name {
             if *number != 0 {
                 assert!(rust_iso3166::from_alpha2(name).is_some(), "{name}");
             }
