@@ -86,7 +86,8 @@ impl Acting {
         self.refused(record, reason).await
     }
 
-    async fn last_act(&self, record: &ActedRecord) -> Option<String> {
+    /// Describes the last act of an operator on a record: who did what, when and why.
+    pub(super) async fn last_act(&self, record: &ActedRecord) -> Option<String> {
         let last = self
             .store
             .actions_of(record.id, (&record.merchant_id, &record.merchant_payout_id))

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -14,7 +14,7 @@ use super::{
     acting::{Acting, Reports},
     actor::Act,
     bulk::{Each, Kind, Many},
-    exit::ExitStatus,
+    exit::{ExitStatus, status_of},
     output::Output,
 };
 use crate::{
@@ -61,7 +61,15 @@ enum Requested<'a> {
     /// The account follows no links: the provider was asked directly.
     Cancelled(String),
     /// A worker cancels the link, once there is one.
-    Waits { link: Option<String>, account: &'a Account },
+    Waits(Waiting<'a>),
+}
+
+/// A request that a worker carries out.
+struct Waiting<'a> {
+    link: Option<String>,
+    account: &'a Account,
+    /// The act of the operator who requested it before.
+    before: Option<String>,
 }
 
 pub(super) async fn run(
@@ -76,8 +84,8 @@ pub(super) async fn run(
     let merchant = arguments.merchant.as_deref();
     Each { acting: &acting, ids: &ids, merchant, pace: Some(arguments.many.pace()) }
         .act(&mut reports, async |id, record| match request(&acting, record, &operator).await? {
-            Requested::Waits { link, account } => {
-                waiting.push((id.to_owned(), record.clone(), link, account));
+            Requested::Waits(request) => {
+                waiting.push((id.to_owned(), record.clone(), request));
                 Ok(None)
             }
             Requested::Cancelled(message) => Ok(Some(message)),
@@ -85,16 +93,16 @@ pub(super) async fn run(
         .await?;
     let mut interrupts = signal(SignalKind::interrupt()).context("signals")?;
     let mut deadline = Instant::now() + Duration::from_secs(arguments.timeout_seconds);
-    for (id, record, link, account) in waiting {
+    for (id, record, request) in waiting {
         let cancelled = tokio::select! {
-            cancelled = until_cancelled(&acting, &record, link.as_deref(), account, deadline) => cancelled,
+            cancelled = until_cancelled(&acting, &record, &request, deadline) => cancelled,
             _ = interrupts.recv() => {
                 // The requests are stored, and workers carry them out. Each is looked at once more.
                 deadline = Instant::now();
-                until_cancelled(&acting, &record, link.as_deref(), account, deadline).await
+                until_cancelled(&acting, &record, &request, deadline).await
             }
         };
-        reports.add(&id, Some(&record), cancelled)?;
+        reports.add(&id, Some(&record), request.after_the_first(cancelled))?;
     }
     reports.end()
 }
@@ -117,8 +125,8 @@ async fn request<'a>(
         recorded.context("database")?;
         return cancel_directly(account, link).await.map(Requested::Cancelled);
     }
-    acting.store.request_cancel(record.id, operator).await.context("database")?;
-    Ok(Requested::Waits { link: Some(link.to_owned()), account })
+    let is_stored = acting.store.request_cancel(record.id, operator).await.context("database")?;
+    Ok(Requested::Waits(Waiting::new(acting, record, Some(link.to_owned()), account, is_stored).await))
 }
 
 /// Requests the cancel of a link whose creation is under way or unknown.
@@ -140,18 +148,43 @@ async fn request_once_created<'a>(
         );
         return Err(acting.refused(record, reason).await);
     }
-    acting.store.request_cancel_once_created(record.id, operator).await.context("database")?;
-    Ok(Requested::Waits { link: None, account })
+    let is_stored =
+        acting.store.request_cancel_once_created(record.id, operator).await.context("database")?;
+    Ok(Requested::Waits(Waiting::new(acting, record, None, account, is_stored).await))
+}
+
+impl<'a> Waiting<'a> {
+    async fn new(
+        acting: &Acting,
+        record: &ActedRecord,
+        link: Option<String>,
+        account: &'a Account,
+        is_stored: bool,
+    ) -> Self {
+        let before = if is_stored { None } else { acting.last_act(record).await };
+        Self { link, account, before }
+    }
+
+    /// Adds what the operator did who requested it before.
+    fn after_the_first(&self, cancelled: anyhow::Result<String>) -> anyhow::Result<String> {
+        let Some(before) = &self.before else { return cancelled };
+        match cancelled {
+            Ok(message) => Ok(format!("{message}. {before}")),
+            // A refusal names the last act already.
+            Err(error) if status_of(&error) == ExitStatus::Refused => Err(error),
+            Err(error) => Err(anyhow!("{error:#}. {before}")),
+        }
+    }
 }
 
 /// Waits until a worker has carried the cancel out.
 async fn until_cancelled(
     acting: &Acting,
     record: &ActedRecord,
-    link: Option<&str>,
-    account: &Account,
+    request: &Waiting<'_>,
     deadline: Instant,
 ) -> anyhow::Result<String> {
+    let Waiting { link, account, .. } = request;
     loop {
         let cancel = acting.store.cancel_state(record.id).await.context("database")?;
         match cancel {

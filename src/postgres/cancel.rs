@@ -23,15 +23,15 @@ pub struct CancelState {
 }
 
 impl Store {
-    /// Stores the request to cancel a created link, and makes the link due at once. Changes nothing if the link is not
-    /// unclaimed any more, or if a request waits already.
+    /// Stores the request to cancel a created link, and makes the link due at once. Changes nothing, and returns false, if the
+    /// link is not unclaimed any more, or if a request waits already.
     ///
     /// A worker that asks about the link at this moment does not know of the request: its answer is dropped.
     ///
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`.
-    pub async fn request_cancel(&self, id: Uuid, operator: &Operator) -> Result<(), StoreError> {
+    pub async fn request_cancel(&self, id: Uuid, operator: &Operator) -> Result<bool, StoreError> {
         let requested = async {
             let mut transaction = self.pool.begin().await?;
             let requested = sqlx::query!(
@@ -48,12 +48,17 @@ impl Store {
     }
 
     /// Stores the request to cancel the link of a record that is not settled: a worker carries it out once the record is
-    /// created, and ends a record whose provider was never called without a call. Stores no second request.
+    /// created, and ends a record whose provider was never called without a call. Stores no second request, and returns false
+    /// if one waits already.
     ///
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`.
-    pub async fn request_cancel_once_created(&self, id: Uuid, operator: &Operator) -> Result<(), StoreError> {
+    pub async fn request_cancel_once_created(
+        &self,
+        id: Uuid,
+        operator: &Operator,
+    ) -> Result<bool, StoreError> {
         let requested = async {
             let mut transaction = self.pool.begin().await?;
             let requested = sqlx::query!(
@@ -102,15 +107,16 @@ impl Store {
     }
 }
 
-/// Stores the operator's act together with its request, if a request is stored.
+/// Stores the operator's act together with its request, if a request is stored. Returns whether it is.
 async fn commit_request(
     mut transaction: sqlx::PgTransaction<'_>,
     is_stored: bool,
     id: Uuid,
     operator: &Operator,
-) -> Result<(), sqlx::Error> {
+) -> Result<bool, sqlx::Error> {
     if is_stored {
         operator_actions::write(&mut transaction, operator, "cancel", Some(id), &json!({})).await?;
     }
-    transaction.commit().await
+    transaction.commit().await?;
+    Ok(is_stored)
 }

@@ -165,6 +165,14 @@ async fn cancel_cancels_a_link_and_its_merchant_gets_a_webhook() {
     let output = env.run(&["cancel", "--reason", "wrong amount", "--timeout-seconds", "0", "po_1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("no worker has carried it out yet"), "{}", said(&output));
+    assert!(!said(&output).contains("The last act on it"), "{}", said(&output));
+    // A second operator is told of the first, and stores no second request.
+    let second = ["cancel", "--actor", "ben", "--reason", "twice", "--timeout-seconds", "0", "po_1"];
+    let output = env.run(&second);
+    let first = "The last act on it was `cancel` by ";
+    assert!(said(&output).contains(first) && said(&output).contains(": wrong amount"), "{}", said(&output));
+    let acts = "SELECT count(*) FROM operator_actions WHERE command = 'cancel'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(acts).fetch_one(&env.pool).await.unwrap(), 1);
     // When a worker runs again, then the link is cancelled, and the result and the webhook say so.
     let _worker = env.start_worker().await;
     let output = env.run(&["cancel", "--reason", "wrong amount", "po_1"]);
