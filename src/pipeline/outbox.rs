@@ -122,8 +122,8 @@ impl Pipeline {
         if event.published && !event.reply_due {
             return publication;
         }
-        // The event is due for its webhook, or its result waits for the previous one. A queue that rejected the result is not tried early, because every other
-        // queue would get the result once more.
+        // The event is due for its webhook, or its result waits for the previous one. A queue that rejected the result is not
+        // tried early, because every other queue would get the result once more.
         if !event.publish_due_in.is_zero() {
             publication.again_after = Some(event.publish_due_in);
             return publication;

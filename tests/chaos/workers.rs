@@ -81,12 +81,17 @@ impl Fleet {
         }
     }
 
+    /// Starts a worker unless it runs. Two faults that overlap can both end by starting it.
     pub fn start(&self, place: usize) {
         let worker = &self.workers[place];
+        let mut child = worker.child.lock().unwrap();
+        if child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none())) {
+            return;
+        }
         let log = || -> File { OpenOptions::new().create(true).append(true).open(&worker.log).unwrap() };
         let mut command = self.command(place);
         command.arg("run").stdin(Stdio::null()).stdout(log()).stderr(log());
-        *worker.child.lock().unwrap() = Some(command.spawn().unwrap());
+        *child = Some(command.spawn().unwrap());
     }
 
     /// Builds a command with the configuration and the proxies of a worker.
