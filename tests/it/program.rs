@@ -166,7 +166,7 @@ async fn cancel_cancels_a_link_and_its_merchant_gets_a_webhook() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("no worker has carried it out yet"), "{}", said(&output));
     assert!(!said(&output).contains("The last act on it"), "{}", said(&output));
-    // A second operator is told of the first, and stores no second request.
+    // The report to a second operator names the first act, and no second request is stored.
     let second = ["cancel", "--actor", "ben", "--reason", "twice", "--timeout-seconds", "0", "po_1"];
     let output = env.run(&second);
     let first = "The last act on it was `cancel` by ";
