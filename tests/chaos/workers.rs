@@ -5,7 +5,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,6 +36,8 @@ pub struct Worker {
     /// The address of its listener for providers' webhooks.
     pub provider_webhooks: SocketAddr,
     child: Mutex<Option<Child>>,
+    /// It was asked to stop and has not ended yet. Whoever asked starts it again.
+    is_stopping: AtomicBool,
     /// The peak memory of any of its processes, in kilobytes.
     peak: Mutex<u64>,
     log: PathBuf,
@@ -66,6 +71,7 @@ impl Fleet {
             health: SocketAddr::from(([127, 0, 0, 1], port(taken))),
             provider_webhooks: SocketAddr::from(([127, 0, 0, 1], port(taken))),
             child: Mutex::default(),
+            is_stopping: AtomicBool::default(),
             peak: Mutex::default(),
             log: folder.join(format!("worker-{number}.log")),
         });
@@ -81,11 +87,13 @@ impl Fleet {
         }
     }
 
-    /// Starts a worker unless it runs. Two faults that overlap can both end by starting it.
+    /// Starts a worker unless it runs or is stopping. Two faults that overlap can both end by starting it.
     pub fn start(&self, place: usize) {
         let worker = &self.workers[place];
         let mut child = worker.child.lock().unwrap();
-        if child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none())) {
+        if worker.is_stopping.load(Ordering::SeqCst)
+            || child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
+        {
             return;
         }
         let log = || -> File { OpenOptions::new().create(true).append(true).open(&worker.log).unwrap() };
@@ -134,7 +142,13 @@ impl Fleet {
     pub async fn stop(&self, place: usize) {
         self.measure(place);
         self.ended(place);
-        let Some(mut child) = self.workers[place].child.lock().unwrap().take() else { return };
+        let worker = &self.workers[place];
+        let mut child = {
+            let mut child = worker.child.lock().unwrap();
+            let Some(child) = child.take() else { return };
+            worker.is_stopping.store(true, Ordering::SeqCst);
+            child
+        };
         signal(child.id(), "TERM").await;
         let ended = until("a worker's end", Duration::from_secs(40), async || {
             child.try_wait().is_ok_and(|status| status.is_some())
@@ -148,6 +162,7 @@ impl Fleet {
                 let _ = child.wait();
             }
         }
+        worker.is_stopping.store(false, Ordering::SeqCst);
     }
 
     /// Starts workers again that ended by themselves.
