@@ -36,7 +36,7 @@ pub struct Worker {
     /// The address of its listener for providers' webhooks.
     pub provider_webhooks: SocketAddr,
     child: Mutex<Option<Child>>,
-    /// It was asked to stop and has not ended yet. Whoever asked starts it again.
+    /// It was asked to stop and has not ended yet. The fault that stops it also starts it again.
     is_stopping: AtomicBool,
     /// The peak memory of any of its processes, in kilobytes.
     peak: Mutex<u64>,
