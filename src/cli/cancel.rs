@@ -68,7 +68,7 @@ enum Requested<'a> {
 struct Waiting<'a> {
     link: Option<String>,
     account: &'a Account,
-    /// The act of the operator who requested it before.
+    /// The last act of an operator, if the cancel was requested or carried out before.
     before: Option<String>,
 }
 
@@ -165,7 +165,7 @@ impl<'a> Waiting<'a> {
         Self { link, account, before }
     }
 
-    /// Adds what the operator did who requested it before.
+    /// Adds the last act to a report of a cancel that was requested before.
     fn after_the_first(&self, cancelled: anyhow::Result<String>) -> anyhow::Result<String> {
         let Some(before) = &self.before else { return cancelled };
         match cancelled {

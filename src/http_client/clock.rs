@@ -66,6 +66,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_clock_is_not_read_again_at_once() {
+        let clock = PeerClock::default();
+        for date in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 2094 08:49:37 GMT"] {
+            clock.observe(1, &HeaderMap::from_iter([(DATE, date.parse().unwrap())]));
+        }
+        assert!(clock.offset().is_some_and(Duration::is_negative));
+    }
+
+    #[test]
     fn the_host_in_the_middle_counts() {
         let (clock, now) = (PeerClock::default(), OffsetDateTime::from_unix_timestamp(784_111_777).unwrap());
         let seen = |host, date: &str, age: Option<&str>| {

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,11 +30,11 @@ const BUSY: Duration = Duration::from_secs(2);
 const PAUSED_BY_OPERATOR: Duration = Duration::from_mins(1);
 /// The number of webhooks that may wait for a permit of a host, for each permit.
 const WAITS: usize = 32;
-/// A host is behind if so many webhooks wait for each of its permits, until fewer than the second number do.
+/// A quick host is behind once so many new webhooks wait for each of its permits, and until no more than the second number do.
 const BEHIND: usize = 2;
 const NOT_BEHIND: usize = 1;
-/// A host that takes longer for an answer is slow.
-const SLOW: Duration = Duration::from_millis(100);
+/// A host is quick if an answer takes less than this, and the last one is no older.
+const QUICK: Duration = Duration::from_millis(100);
 /// The number of hosts above which idle hosts without failures are forgotten.
 const KNOWN_HOSTS: usize = 4096;
 
@@ -55,6 +55,8 @@ pub(super) struct Host {
     /// Those that may wait for a permit. More of them would use up the places of webhooks to other hosts.
     waits: PermitPool,
     each: usize,
+    /// Those of them that are new. What was stored before waits however slowly jobs are taken.
+    new_waits: AtomicUsize,
     is_behind: AtomicBool,
     behind: Arc<Behind>,
     state: Mutex<State>,
@@ -63,7 +65,8 @@ pub(super) struct Host {
 /// A place among the webhooks that wait for a permit of a host.
 pub(super) struct Waiting<'a> {
     host: &'a Host,
-    permit: Option<PooledPermit>,
+    lane: Lane,
+    _permit: PooledPermit,
 }
 
 #[derive(Debug)]
@@ -75,8 +78,8 @@ struct State {
     is_tried: bool,
     pause: Duration,
     last_answer: Instant,
-    /// Moving average of the time that an answer takes.
-    answer_time: Duration,
+    /// Moving average of the time that an answer takes; `None` before the first one.
+    answer_time: Option<Duration>,
 }
 
 impl Hosts {
@@ -110,6 +113,7 @@ impl Hosts {
             permits: LanePool::new(self.each),
             waits: PermitPool::new(self.each.saturating_mul(WAITS)),
             each: self.each,
+            new_waits: AtomicUsize::new(0),
             is_behind: AtomicBool::new(false),
             behind: self.behind.clone(),
             state: Mutex::new(State {
@@ -118,7 +122,7 @@ impl Hosts {
                 is_tried: false,
                 pause: FIRST_PAUSE,
                 last_answer: Instant::now(),
-                answer_time: Duration::ZERO,
+                answer_time: None,
             }),
         });
         hosts.entry(host.to_owned()).or_insert(made).clone()
@@ -136,16 +140,32 @@ impl Host {
     }
 
     /// Takes a place among the webhooks that wait for a permit, if one is free.
-    pub(super) fn try_wait(&self) -> Option<Waiting<'_>> {
+    pub(super) fn try_wait(&self, lane: Lane, now: Instant) -> Option<Waiting<'_>> {
         let permit = self.waits.try_take()?;
-        if self.waits.taken() >= self.each * BEHIND
-            && !self.is_behind.load(Ordering::Relaxed)
-            && self.state().answer_time < SLOW
-            && !self.is_behind.swap(true, Ordering::Relaxed)
-        {
-            self.behind.add();
+        if lane == Lane::New {
+            self.new_waits.fetch_add(1, Ordering::Relaxed);
+            self.note_behind(now);
         }
-        Some(Waiting { host: self, permit: Some(permit) })
+        Some(Waiting { host: self, lane, _permit: permit })
+    }
+
+    /// Notes whether the host is behind. A host that stops answering is no longer.
+    fn note_behind(&self, now: Instant) {
+        let new_waits = self.new_waits.load(Ordering::Relaxed);
+        let was_behind = self.is_behind.load(Ordering::Relaxed);
+        let has_many =
+            if was_behind { new_waits > self.each * NOT_BEHIND } else { new_waits >= self.each * BEHIND };
+        let is_behind = has_many && self.is_quick(now);
+        // Of several threads that see the change, one counts it.
+        if is_behind != was_behind && self.is_behind.swap(is_behind, Ordering::Relaxed) != is_behind {
+            if is_behind { self.behind.add() } else { self.behind.remove() }
+        }
+    }
+
+    fn is_quick(&self, now: Instant) -> bool {
+        let state = self.state();
+        let is_recent = now.saturating_duration_since(state.last_answer) < QUICK;
+        is_recent && state.answer_time.is_some_and(|answer_time| answer_time < QUICK)
     }
 
     /// Returns whether the host has answered no attempt lately, with whatever status.
@@ -176,7 +196,6 @@ impl Host {
     /// Records whether an attempt was answered, with any status, and how long that took.
     pub(super) fn record(&self, answered: bool, took: Duration, now: Instant) {
         let mut state = self.state();
-        state.answer_time = (state.answer_time * 7 + took) / 8;
         if answered {
             *state = State {
                 failures: 0,
@@ -184,7 +203,7 @@ impl Host {
                 is_tried: false,
                 pause: FIRST_PAUSE,
                 last_answer: now,
-                answer_time: state.answer_time,
+                answer_time: Some(state.answer_time.map_or(took, |average| (average * 7 + took) / 8)),
             };
             return;
         }
@@ -205,13 +224,9 @@ impl Host {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        drop(self.permit.take());
-        let host = self.host;
-        if host.is_behind.load(Ordering::Relaxed)
-            && host.waits.taken() <= host.each * NOT_BEHIND
-            && host.is_behind.swap(false, Ordering::Relaxed)
-        {
-            host.behind.remove();
+        if self.lane == Lane::New {
+            self.host.new_waits.fetch_sub(1, Ordering::Relaxed);
+            self.host.note_behind(Instant::now());
         }
     }
 }
@@ -253,27 +268,56 @@ mod tests {
     fn a_bounded_number_of_webhooks_waits_for_a_host() {
         let hosts = Hosts::new(2);
         let (slow, other) = (hosts.of("slow.example"), hosts.of("other.example"));
-        let waiting: Vec<_> = (0..2 * WAITS).filter_map(|_| slow.try_wait()).collect();
+        let now = Instant::now();
+        let wait = |host: &Host| try_wait_at(host, now).map(drop);
+        let waiting: Vec<_> = (0..2 * WAITS).filter_map(|_| try_wait_at(&slow, now)).collect();
         assert_eq!(waiting.len(), 2 * WAITS);
-        assert!(slow.try_wait().is_none() && other.try_wait().is_some());
+        assert!(wait(&slow).is_none() && wait(&other).is_some());
         drop(waiting);
-        assert!(slow.try_wait().is_some());
+        assert!(wait(&slow).is_some());
     }
 
     #[test]
-    fn a_quick_host_is_behind_while_many_webhooks_wait() {
-        let hosts = Hosts::new(2);
-        let (quick, slow) = (hosts.of("quick.example"), hosts.of("slow.example"));
-        slow.record(true, SLOW * 16, Instant::now());
-        let few: Vec<_> = (0..2 * BEHIND - 1).filter_map(|_| quick.try_wait()).collect();
-        let many: Vec<_> = (0..2 * WAITS).filter_map(|_| slow.try_wait()).collect();
+    fn a_quick_host_is_behind_while_many_new_webhooks_wait() {
+        let (hosts, now) = (Hosts::new(2), Instant::now());
+        let host = hosts.of("quick.example");
+        host.record(true, QUICK / 2, now);
+        let mut waiting: Vec<_> = (0..2 * BEHIND - 1).filter_map(|_| try_wait_at(&host, now)).collect();
+        // Webhooks from the database change nothing.
+        let due: Vec<_> = (0..2 * BEHIND).filter_map(|_| host.try_wait(Lane::Due, now)).collect();
         assert!(!hosts.behind().is_any());
-        let one_more = quick.try_wait();
+        waiting.extend(try_wait_at(&host, now));
         assert!(hosts.behind().is_any());
-        drop((one_more, many));
+        waiting.truncate(2 * NOT_BEHIND + 1);
         assert!(hosts.behind().is_any());
-        drop(few);
+        waiting.truncate(2 * NOT_BEHIND);
         assert!(!hosts.behind().is_any());
+        drop(due);
+    }
+
+    #[test]
+    fn a_host_that_is_slow_or_hangs_is_not_behind() {
+        let (hosts, now) = (Hosts::new(2), Instant::now());
+        let (slow, unanswered, hangs) =
+            (hosts.of("slow.example"), hosts.of("new.example"), hosts.of("hangs.example"));
+        slow.record(true, QUICK, now);
+        // Failures are no answers, however quick they are.
+        unanswered.record(false, Duration::ZERO, now);
+        hangs.record(true, QUICK / 2, now);
+        fn many(host: &Host, now: Instant) -> Vec<Waiting<'_>> {
+            (0..2 * BEHIND).filter_map(|_| try_wait_at(host, now)).collect()
+        }
+        let _waiting = (many(&slow, now), many(&unanswered, now));
+        assert!(!hosts.behind().is_any());
+        let _waiting = many(&hangs, now);
+        assert!(hosts.behind().is_any());
+        // Its answers end: the next webhook that waits finds out.
+        let _waiting_too = try_wait_at(&hangs, now + QUICK);
+        assert!(!hosts.behind().is_any());
+    }
+
+    fn try_wait_at(host: &Host, now: Instant) -> Option<Waiting<'_>> {
+        host.try_wait(Lane::New, now)
     }
 
     #[test]

@@ -224,7 +224,9 @@ impl Webhooks {
         lane: Lane,
         most: Duration,
     ) -> Result<[LanePermit; 3], Duration> {
-        let Some(_waiting) = host.try_wait() else { return Err(host.put_off(Instant::now())) };
+        let Some(_waiting) = host.try_wait(lane, Instant::now()) else {
+            return Err(host.put_off(Instant::now()));
+        };
         let patience = self.settings.patience;
         let most = most.min(patience * LONGEST_WAIT);
         let started = Instant::now();
