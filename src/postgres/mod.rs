@@ -57,6 +57,7 @@ mod conclude;
 mod conclude_again;
 mod connect;
 mod connect_error;
+mod delivered_at_once;
 mod due;
 mod due_event;
 mod duplicate;

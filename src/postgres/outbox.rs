@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Store,
     batch::{Statement, column},
+    delivered_at_once::AtOnce,
     due_event::{DueEvent, EventProgress, WebhookState},
     error::StoreError,
     leased::while_leased,
@@ -20,10 +21,10 @@ use crate::domain::Attempt;
 pub(super) struct Delivered;
 
 pub(super) struct DeliveredRow {
-    id: Uuid,
+    pub(super) id: Uuid,
     payout_link_id: Uuid,
-    holder: Uuid,
-    progress: EventProgress,
+    pub(super) holder: Uuid,
+    pub(super) progress: EventProgress,
 }
 
 impl Store {
@@ -47,7 +48,7 @@ impl Store {
 
 impl DeliveredRow {
     /// Returns the only webhook attempt, if the event itself describes it completely.
-    fn first_webhook_call(&self) -> Option<&Attempt> {
+    pub(super) fn first_webhook_call(&self) -> Option<&Attempt> {
         match &self.progress.webhook_calls[..] {
             [only] if self.is_clean(only) => Some(only),
             _ => None,
@@ -74,140 +75,10 @@ impl Statement for Delivered {
         rows: &[Arc<DeliveredRow>],
     ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
         let rows: Vec<&DeliveredRow> = rows.iter().map(AsRef::as_ref).collect();
-        let mut posts = Timeline::default();
-        // Attempts that the event itself describes are left out: they would add nine columns for the rows of every job.
-        for row in rows.iter().filter(|row| row.first_webhook_call().is_none()) {
-            row.progress
-                .webhook_calls
-                .iter()
-                .for_each(|post| posts.push(row.payout_link_id, row.holder, post));
-        }
-        let is_finished = |row: &&&DeliveredRow| row.progress.webhook != WebhookState::Pending;
-        let finished: Vec<Uuid> = rows.iter().filter(is_finished).map(|row| row.id).collect();
-        let written = sqlx::query_as!(
-            Written,
-            r#"
-            WITH written AS (
-                UPDATE events e SET
-                    published_at = CASE WHEN published THEN coalesce(published_at, now()) END,
-                    reply_due = new.reply_due,
-                    publish_attempts = new.publish_attempts,
-                    webhook_state = new.webhook_state,
-                    webhook_attempts = new.webhook_attempts,
-                    -- The row's current value: the previous webhook may have been finished meanwhile.
-                    webhook_waits = e.webhook_waits AND (keeps_lease OR new.webhook_waits),
-                    webhook_due_at = CASE
-                        WHEN keeps_lease THEN e.webhook_due_at
-                        WHEN new.webhook_waits THEN now() + CASE WHEN e.webhook_waits THEN wait_ms ELSE 0 END * interval '1 millisecond'
-                        ELSE now() + post_after_ms * interval '1 millisecond'
-                    END,
-                    publish_due_at = CASE
-                        WHEN keeps_lease THEN e.publish_due_at
-                        ELSE now() + publish_after_ms * interval '1 millisecond'
-                    END,
-                    -- least() ignores NULL.
-                    due_at = CASE
-                        WHEN keeps_lease THEN e.due_at
-                        WHEN new.webhook_waits THEN now() + least(
-                            publish_after_ms, CASE WHEN e.webhook_waits THEN wait_ms ELSE 0 END
-                        ) * interval '1 millisecond'
-                        ELSE now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond'
-                    END,
-                    holder = CASE WHEN keeps_lease THEN e.holder END,
-                    -- Read for an event that waits only.
-                    turn_priority = CASE
-                        WHEN keeps_lease OR publish_after_ms IS NULL AND post_after_ms IS NULL AND NOT new.webhook_waits
-                        THEN e.turn_priority
-                        ELSE (SELECT p.service_rank % 3::smallint FROM payout_links p WHERE p.id = e.payout_link_id)
-                    END,
-                    turn_merchant_id = CASE
-                        WHEN keeps_lease OR publish_after_ms IS NULL AND post_after_ms IS NULL AND NOT new.webhook_waits
-                        THEN e.turn_merchant_id
-                        ELSE (SELECT p.merchant_id FROM payout_links p WHERE p.id = e.payout_link_id)
-                    END,
-                    posted_at = coalesce(new.posted_at, e.posted_at),
-                    took_ms = coalesce(new.took_ms, e.took_ms),
-                    status_code = coalesce(new.status_code, e.status_code)
-                FROM (
-                    SELECT given.*, CASE WHEN given.webhook_waits THEN coalesce((
-                        -- The previous webhook may be finished in this statement, or its worker may have died before it woke this one.
-                        SELECT $23::bigint FROM events waiting JOIN events before ON before.id = waiting.previous_event_id
-                        WHERE waiting.id = given.id AND before.webhook_state = 'pending' AND before.id <> ALL ($24)
-                    ), 0) END AS wait_ms
-                    FROM (SELECT
-                        unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::boolean[]), unnest($4::text[]),
-                        unnest($5::integer[]), unnest($6::bigint[]), unnest($7::bigint[]),
-                        unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::integer[]),
-                        unnest($19::boolean[]), unnest($20::integer[]), unnest($21::boolean[]),
-                        unnest($22::boolean[])
-                    ) AS given (
-                        id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms,
-                        posted_at, took_ms, status_code, reply_due, publish_attempts, keeps_lease, webhook_waits
-                    )
-                ) AS new
-                WHERE e.id = ANY (ARRAY[new.id]) AND e.holder = new.holder
-                RETURNING
-                    new.holder, e.id, CASE WHEN e.webhook_state <> 'pending' THEN e.next_event_id END AS next_event_id,
-                    CASE WHEN new.published THEN e.next_event_id END AS next_result_id,
-                    new.webhook_waits AND (NOT e.webhook_waits OR wait_ms = 0) AS previous_is_finished
-            ), woken AS (
-                -- In this statement: a worker that dies after it leaves no webhook to its check in five minutes. The rows of the
-                -- batch are written above. A row that another transaction has locked is left to the next statement.
-                UPDATE events e SET
-                    webhook_waits = false,
-                    webhook_due_at = now(),
-                    due_at = CASE WHEN holder IS NULL THEN now() ELSE due_at END
-                FROM (
-                    SELECT next.id FROM written JOIN events next ON next.id = ANY (ARRAY[written.next_event_id])
-                    WHERE written.next_event_id IS NOT NULL AND next.webhook_waits AND next.webhook_state = 'pending'
-                        AND next.id <> ALL ($1)
-                    FOR UPDATE OF next SKIP LOCKED
-                ) AS next
-                WHERE e.id = ANY (ARRAY[next.id])
-            ), timeline AS (
-                INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
-                SELECT link, kind, number, started_at, took_ms, status_code, outcome, detail
-                FROM UNNEST(
-                    $8::uuid[], $9::text[], $10::integer[], $11::timestamptz[], $12::integer[], $13::integer[],
-                    $14::text[], $15::text[]
-                ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail)
-            )
-            -- Few events have a next one. Rows without news are not returned, unless an event belongs to another claim: a row
-            -- without an id says so.
-            SELECT id AS "id?", holder AS "holder?", next_event_id, next_result_id, previous_is_finished AS "previous_is_finished!"
-            FROM written
-            WHERE next_event_id IS NOT NULL OR next_result_id IS NOT NULL OR previous_is_finished
-                OR (SELECT count(*) FROM written) < cardinality($1)
-            UNION ALL
-            SELECT NULL, NULL, NULL, NULL, false WHERE (SELECT count(*) FROM written) < cardinality($1)
-            "#,
-            &column(&rows, |row| row.id),
-            &column(&rows, |row| row.holder),
-            &column(&rows, |row| row.progress.published),
-            &column(&rows, |row| row.progress.webhook.as_str()) as &[&str],
-            &column(&rows, |row| count(row.progress.webhook_attempts)),
-            &column(&rows, |row| row.progress.publish_after.map(millis)) as &[Option<i64>],
-            &column(&rows, |row| row.progress.webhook_after.map(millis)) as &[Option<i64>],
-            &posts.links,
-            &posts.kinds as &[&str],
-            &posts.numbers,
-            &posts.started,
-            &posts.took_ms,
-            &posts.status_codes,
-            &posts.outcomes as &[&str],
-            &posts.details as &[Option<String>],
-            &column(&rows, |row| row.first_webhook_call().map(|post| post.started_at)) as &[Option<OffsetDateTime>],
-            &column(&rows, |row| row.first_webhook_call().map(|post| whole_millis(post.took))) as &[Option<i32>],
-            &column(&rows, |row| row.first_webhook_call().map(|post| post.status_code.into())) as &[Option<i32>],
-            &column(&rows, |row| row.progress.reply_due),
-            &column(&rows, |row| count(row.progress.publish_attempts)),
-            &column(&rows, |row| row.progress.keeps_lease),
-            &column(&rows, |row| row.progress.webhook_waits),
-            millis(PREVIOUS_WEBHOOK_CHECK),
-            &finished,
-        )
-        .fetch_all(&mut *connection)
-        .await?;
+        let written = match AtOnce::all(&rows) {
+            Some(events) => events.write(connection).await?,
+            None => write(connection, &rows).await?,
+        };
         let is_any_lost = written.iter().any(|row| row.id.is_none());
         let due_now = wake_next(connection, &rows, &written).await?;
         let is_due_now = |row: &&DeliveredRow| due_now.contains(&row.id);
@@ -235,16 +106,151 @@ impl Statement for Delivered {
     }
 }
 
+/// Stores the progress of all events.
+async fn write(connection: &mut PgConnection, rows: &[&DeliveredRow]) -> Result<Vec<Written>, sqlx::Error> {
+    let mut posts = Timeline::default();
+    // Attempts that the event itself describes are left out: they would add nine columns for the rows of every job.
+    for row in rows.iter().filter(|row| row.first_webhook_call().is_none()) {
+        row.progress.webhook_calls.iter().for_each(|post| posts.push(row.payout_link_id, row.holder, post));
+    }
+    let is_finished = |row: &&&DeliveredRow| row.progress.webhook != WebhookState::Pending;
+    let finished: Vec<Uuid> = rows.iter().filter(is_finished).map(|row| row.id).collect();
+    sqlx::query_as!(
+        Written,
+        r#"
+        WITH written AS (
+            UPDATE events e SET
+                published_at = CASE WHEN published THEN coalesce(published_at, now()) END,
+                reply_due = new.reply_due,
+                publish_attempts = new.publish_attempts,
+                webhook_state = new.webhook_state,
+                webhook_attempts = new.webhook_attempts,
+                -- The row's current value: the previous webhook may have been finished meanwhile.
+                webhook_waits = e.webhook_waits AND (keeps_lease OR new.webhook_waits),
+                webhook_due_at = CASE
+                    WHEN keeps_lease THEN e.webhook_due_at
+                    WHEN new.webhook_waits THEN now() + CASE WHEN e.webhook_waits THEN wait_ms ELSE 0 END * interval '1 millisecond'
+                    ELSE now() + post_after_ms * interval '1 millisecond'
+                END,
+                publish_due_at = CASE
+                    WHEN keeps_lease THEN e.publish_due_at
+                    ELSE now() + publish_after_ms * interval '1 millisecond'
+                END,
+                -- least() ignores NULL.
+                due_at = CASE
+                    WHEN keeps_lease THEN e.due_at
+                    WHEN new.webhook_waits THEN now() + least(
+                        publish_after_ms, CASE WHEN e.webhook_waits THEN wait_ms ELSE 0 END
+                    ) * interval '1 millisecond'
+                    ELSE now() + least(publish_after_ms, post_after_ms) * interval '1 millisecond'
+                END,
+                holder = CASE WHEN keeps_lease THEN e.holder END,
+                -- Read for an event that waits only.
+                turn_priority = CASE
+                    WHEN keeps_lease OR publish_after_ms IS NULL AND post_after_ms IS NULL AND NOT new.webhook_waits
+                    THEN e.turn_priority
+                    ELSE (SELECT p.service_rank % 3::smallint FROM payout_links p WHERE p.id = e.payout_link_id)
+                END,
+                turn_merchant_id = CASE
+                    WHEN keeps_lease OR publish_after_ms IS NULL AND post_after_ms IS NULL AND NOT new.webhook_waits
+                    THEN e.turn_merchant_id
+                    ELSE (SELECT p.merchant_id FROM payout_links p WHERE p.id = e.payout_link_id)
+                END,
+                posted_at = coalesce(new.posted_at, e.posted_at),
+                took_ms = coalesce(new.took_ms, e.took_ms),
+                status_code = coalesce(new.status_code, e.status_code)
+            FROM (
+                SELECT given.*, CASE WHEN given.webhook_waits THEN coalesce((
+                    -- The previous webhook may be finished in this statement, or its worker may have died before it woke this one.
+                    SELECT $23::bigint FROM events waiting JOIN events before ON before.id = waiting.previous_event_id
+                    WHERE waiting.id = given.id AND before.webhook_state = 'pending' AND before.id <> ALL ($24)
+                ), 0) END AS wait_ms
+                FROM (SELECT
+                    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::boolean[]), unnest($4::text[]),
+                    unnest($5::integer[]), unnest($6::bigint[]), unnest($7::bigint[]),
+                    unnest($16::timestamptz[]), unnest($17::integer[]), unnest($18::integer[]),
+                    unnest($19::boolean[]), unnest($20::integer[]), unnest($21::boolean[]),
+                    unnest($22::boolean[])
+                ) AS given (
+                    id, holder, published, webhook_state, webhook_attempts, publish_after_ms, post_after_ms,
+                    posted_at, took_ms, status_code, reply_due, publish_attempts, keeps_lease, webhook_waits
+                )
+            ) AS new
+            WHERE e.id = ANY (ARRAY[new.id]) AND e.holder = new.holder
+            RETURNING
+                new.holder, e.id, CASE WHEN e.webhook_state <> 'pending' THEN e.next_event_id END AS next_event_id,
+                CASE WHEN new.published THEN e.next_event_id END AS next_result_id,
+                new.webhook_waits AND (NOT e.webhook_waits OR wait_ms = 0) AS previous_is_finished
+        ), woken AS (
+            -- In this statement: a worker that dies after it leaves no webhook to its check in five minutes. The rows of the
+            -- batch are written above. A row that another transaction has locked is left to the next statement.
+            UPDATE events e SET
+                webhook_waits = false,
+                webhook_due_at = now(),
+                due_at = CASE WHEN holder IS NULL THEN now() ELSE due_at END
+            FROM (
+                SELECT next.id FROM written JOIN events next ON next.id = ANY (ARRAY[written.next_event_id])
+                WHERE written.next_event_id IS NOT NULL AND next.webhook_waits AND next.webhook_state = 'pending'
+                    AND next.id <> ALL ($1)
+                FOR UPDATE OF next SKIP LOCKED
+            ) AS next
+            WHERE e.id = ANY (ARRAY[next.id])
+        ), timeline AS (
+            INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
+            SELECT link, kind, number, started_at, took_ms, status_code, outcome, detail
+            FROM UNNEST(
+                $8::uuid[], $9::text[], $10::integer[], $11::timestamptz[], $12::integer[], $13::integer[],
+                $14::text[], $15::text[]
+            ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail)
+        )
+        -- Few events have a next one. Rows without news are not returned, unless an event belongs to another claim: a row
+        -- without an id says so.
+        SELECT id AS "id?", holder AS "holder?", next_event_id, next_result_id, previous_is_finished AS "previous_is_finished!"
+        FROM written
+        WHERE next_event_id IS NOT NULL OR next_result_id IS NOT NULL OR previous_is_finished
+            OR (SELECT count(*) FROM written) < cardinality($1)
+        UNION ALL
+        SELECT NULL, NULL, NULL, NULL, false WHERE (SELECT count(*) FROM written) < cardinality($1)
+        "#,
+        &column(rows, |row| row.id),
+        &column(rows, |row| row.holder),
+        &column(rows, |row| row.progress.published),
+        &column(rows, |row| row.progress.webhook.as_str()) as &[&str],
+        &column(rows, |row| count(row.progress.webhook_attempts)),
+        &column(rows, |row| row.progress.publish_after.map(millis)) as &[Option<i64>],
+        &column(rows, |row| row.progress.webhook_after.map(millis)) as &[Option<i64>],
+        &posts.links,
+        &posts.kinds as &[&str],
+        &posts.numbers,
+        &posts.started,
+        &posts.took_ms,
+        &posts.status_codes,
+        &posts.outcomes as &[&str],
+        &posts.details as &[Option<String>],
+        &column(rows, |row| row.first_webhook_call().map(|post| post.started_at)) as &[Option<OffsetDateTime>],
+        &column(rows, |row| row.first_webhook_call().map(|post| whole_millis(post.took))) as &[Option<i32>],
+        &column(rows, |row| row.first_webhook_call().map(|post| post.status_code.into())) as &[Option<i32>],
+        &column(rows, |row| row.progress.reply_due),
+        &column(rows, |row| count(row.progress.publish_attempts)),
+        &column(rows, |row| row.progress.keeps_lease),
+        &column(rows, |row| row.progress.webhook_waits),
+        millis(PREVIOUS_WEBHOOK_CHECK),
+        &finished,
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// An event whose progress was stored, and that has news; `id` is `None` in the row that says that others were not stored.
-struct Written {
-    id: Option<Uuid>,
-    holder: Option<Uuid>,
+pub(super) struct Written {
+    pub(super) id: Option<Uuid>,
+    pub(super) holder: Option<Uuid>,
     /// The next event of the record, if this one's webhook is finished.
-    next_event_id: Option<Uuid>,
+    pub(super) next_event_id: Option<Uuid>,
     /// The same, if this one's result is published.
-    next_result_id: Option<Uuid>,
+    pub(super) next_result_id: Option<Uuid>,
     /// The previous webhook, which this one waited for, is finished.
-    previous_is_finished: bool,
+    pub(super) previous_is_finished: bool,
 }
 
 /// Wakes the next events of the records, and returns the events of which one is due now: the next one or itself.
