@@ -70,8 +70,8 @@ async fn an_unknown_conclusion_stands_in_the_timeline_after_it_is_resolved() {
     // and the former event is as it was.
     let after = env.shown("po_1").unwrap();
     assert_eq!(after["event"], before["event"]);
-    let kept = &after["operator_actions"][0]["details"]["before"];
-    assert_eq!((&kept["state"], &kept["error_code"]), (&"unknown".into(), &"OUTCOME_UNKNOWN".into()));
+    let stored = &after["operator_actions"][0]["details"]["before"];
+    assert_eq!((&stored["state"], &stored["error_code"]), (&"unknown".into(), &"OUTCOME_UNKNOWN".into()));
     // The result of each event was published once.
     let kinds: Vec<String> = env.results_of("po_1").iter().map(|result| result.kind()).collect();
     assert_eq!(kinds, ["payout_link.pending", "payout_link.created"]);
