@@ -154,6 +154,15 @@ impl Acting {
     }
 }
 
+/// Informs an operator of another one who ran the same command within the last hour.
+pub(super) async fn note_last_act(store: &Store, command: &str) -> anyhow::Result<()> {
+    if let Some(last) = store.last_act(command).await.context("database")? {
+        let (actor, reason) = (escape_control(&last.actor), escape_control(&last.reason));
+        note(format_args!("within the last hour {actor} ran {command}: {reason}"));
+    }
+    Ok(())
+}
+
 /// Tolerance of a call's own timeout.
 const SLACK: Duration = Duration::from_secs(1);
 

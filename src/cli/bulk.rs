@@ -13,7 +13,7 @@ use super::{
     exit::{Ended, ExitStatus},
     filter::Where,
     interrupts::Interrupts,
-    output::note,
+    output::{note, progress, progress_ends},
 };
 use crate::{
     domain::escape_control,
@@ -161,8 +161,11 @@ impl Each<'_> {
         reports: &mut Reports,
         mut act: impl AsyncFnMut(&str, &Rc<ActedRecord>) -> anyhow::Result<Option<String>>,
     ) -> anyhow::Result<()> {
-        let mut interrupts = Interrupts::listen()?;
+        let (mut interrupts, all) = (Interrupts::listen()?, self.ids.len());
         for (number, id) in self.ids.iter().enumerate() {
+            if all > 1 {
+                progress(format_args!("{number} of {all} records processed"));
+            }
             if interrupts.end_wait(wait(self.pace.as_mut())).await {
                 reports.interrupted(&self.ids[number..]);
                 return Ok(());
@@ -182,6 +185,7 @@ impl Each<'_> {
                 reports.add(id, Some(&record), acted)?;
             }
         }
+        progress_ends();
         if interrupts.is_seen().await {
             reports.interrupted(&[]);
         }

@@ -15,7 +15,7 @@ use super::{
     actor::Act,
     bulk::{Each, Kind, Many},
     exit::{ExitStatus, status_of},
-    output::Output,
+    output::{Output, progress, progress_ends},
 };
 use crate::{
     config::Config,
@@ -93,7 +93,11 @@ pub(super) async fn run(
         .await?;
     let mut interrupts = signal(SignalKind::interrupt()).context("signals")?;
     let mut deadline = Instant::now() + Duration::from_secs(arguments.timeout_seconds);
-    for (id, record, request) in waiting {
+    let all = waiting.len();
+    for (number, (id, record, request)) in waiting.into_iter().enumerate() {
+        if all > 1 {
+            progress(format_args!("{number} of {all} cancels carried out"));
+        }
         let cancelled = tokio::select! {
             cancelled = until_cancelled(&acting, &record, &request, deadline) => cancelled,
             _ = interrupts.recv() => {
@@ -104,6 +108,7 @@ pub(super) async fn run(
         };
         reports.add(&id, Some(&record), request.after_the_first(cancelled))?;
     }
+    progress_ends();
     reports.end()
 }
 

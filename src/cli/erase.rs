@@ -106,8 +106,12 @@ async fn erase(acting: &Acting, record: &ActedRecord, operator: &Operator) -> an
         let reason = "the record is open: the request is needed until its conclusion".to_owned();
         return Err(acting.refused(record, reason).await);
     }
+    let last = acting.last_act(record).await;
     match acting.store.erase(record, operator).await.context("database")? {
-        Erased::Done { before } => Ok(format!("{}{}", erased_since(before), open_link(record))),
+        Erased::Done { before } => {
+            let last = last.filter(|_| before.is_some()).map(|last| format!(". {last}")).unwrap_or_default();
+            Ok(format!("{}{}{last}", erased_since(before), open_link(record)))
+        }
         Erased::Undelivered => {
             let reason =
                 "a result or a webhook of it is not delivered yet: repeat the command later".to_owned();

@@ -3,9 +3,13 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-use super::output::{note, say};
+use super::{
+    exit::ExitStatus,
+    output::{note, progress, progress_ends, say},
+};
 use crate::{
     config::Config,
     pipeline::{KeyRotation, KeyRotationSettings, Rotation},
@@ -24,7 +28,7 @@ pub(super) enum Action {
 
 /// Records in a page that is counted.
 const COUNTED: u32 = 5000;
-/// Records between two lines of progress.
+/// Records between two lines that stay on standard error.
 const PROGRESS_EVERY: usize = 100_000;
 
 pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<ExitCode> {
@@ -59,7 +63,8 @@ fn print_public_keys(config: &Config) -> anyhow::Result<()> {
 
 async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
     let (mut counts, mut after) = (BTreeMap::<(String, String), i64>::new(), Uuid::nil());
-    loop {
+    for pages in 0.. {
+        progress(format_args!("{} records read", pages * u64::from(COUNTED)));
         let page = store.count_keys(after, COUNTED).await.context("database")?;
         let Some(first) = page.first() else { break };
         after = first.last;
@@ -67,6 +72,7 @@ async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
             *counts.entry((count.column, count.key)).or_default() += count.values;
         }
     }
+    progress_ends();
     for ((column, key), values) in &counts {
         say(format_args!("{column} {key} {values}"))?;
     }
@@ -89,7 +95,7 @@ async fn status(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
-    let (mut seen, mut resealed, mut said) = (0, 0, Ok(()));
+    let (mut seen, mut resealed) = (0, 0);
     let report = |page: &Rotated| {
         for value in &page.unopened {
             note(format_args!("{} of {}: {}", value.column, value.id, value.error));
@@ -97,17 +103,30 @@ async fn rotate(store: &Store, ring: &[String]) -> anyhow::Result<ExitCode> {
         let before = seen / PROGRESS_EVERY;
         seen += page.records;
         resealed += page.resealed;
-        if seen / PROGRESS_EVERY > before && said.is_ok() {
-            said = say(format_args!("{seen} records read, {resealed} values encrypted again"));
+        let line = format!("{seen} records read, {resealed} values encrypted again");
+        if seen / PROGRESS_EVERY > before {
+            note(&line);
         }
+        progress(line);
         if page.last.is_none() {
             // The next pass counts from zero.
             seen = 0;
         }
     };
-    let rotation =
-        KeyRotation::new(store, KeyRotationSettings::default()).run(report).await.context("database")?;
-    said?;
+    let mut interrupts = signal(SignalKind::interrupt()).context("signals")?;
+    let rotation = KeyRotation::new(store, KeyRotationSettings::default());
+    let rotation = tokio::select! {
+        rotation = rotation.run(report) => Some(rotation.context("database")?),
+        _ = interrupts.recv() => None,
+    };
+    progress_ends();
+    let Some(rotation) = rotation else {
+        store.record_seals().await.context("database")?;
+        note(format_args!(
+            "interrupted: {seen} records read, {resealed} values encrypted again. The same command goes on with the others"
+        ));
+        return Ok(ExitStatus::InPart.into());
+    };
     let Rotation { records, resealed, contended, unopened } = rotation;
     say(format_args!("{records} records read, {resealed} values encrypted again with {}", ring[0]))?;
     if contended > 0 {

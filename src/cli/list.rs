@@ -58,15 +58,15 @@ struct Document<'a> {
 
 const COLUMNS: [Column; 10] = [
     Column::new("ACCEPTED"),
-    Column::new("MERCHANT_PAYOUT_ID"),
+    Column::new("PAYOUT"),
     Column::new("MERCHANT").shrinks(),
-    Column::new("CONNECTOR").shrinks(),
+    Column::new("CONNECTOR").shrinks().optional(),
     Column::new("AMOUNT").number(),
     Column::new("CUR"),
     Column::new("STATE"),
-    Column::new("STATUS").shrinks(),
-    Column::new("ERROR").shrinks(),
-    Column::new("WAITS").shrinks(),
+    Column::new("STATUS").shrinks().optional(),
+    Column::new("ERROR").shrinks().optional(),
+    Column::new("WAITS").shrinks().optional(),
 ];
 
 pub(super) async fn run(

@@ -6,6 +6,7 @@
 use std::{
     fmt::{Display, Write as _},
     io::{ErrorKind, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use anyhow::Context;
@@ -76,7 +77,12 @@ impl Output {
             Format::Text if rows.is_empty() => Ok(()),
             Format::Text => {
                 let table = Table::new(columns, rows.iter().map(cells).collect());
-                say(table.text(self.width, self.colour).trim_end_matches('\n'))
+                say(table.text(self.width, self.colour).trim_end_matches('\n'))?;
+                let left_out = table.left_out(self.width);
+                if !left_out.is_empty() {
+                    note(format_args!("the terminal is too narrow for {}", left_out.join(", ")));
+                }
+                Ok(())
             }
             Format::Json | Format::Jsonl => self.objects(rows, |_| String::new()),
         }
@@ -153,6 +159,7 @@ impl Done<'_> {
 ///
 /// If it cannot be written for another reason, such as a full disk.
 pub(super) fn say(line: impl Display) -> anyhow::Result<()> {
+    clear_progress(&std::io::stdout());
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")
@@ -168,21 +175,34 @@ pub(super) fn counted(count: usize, thing: &str) -> String {
 
 /// Writes a line to standard error, if that is possible.
 pub fn note(line: impl Display) {
+    clear_progress(&std::io::stderr());
     let _ = writeln!(std::io::stderr(), "payout-link-worker: {line}");
 }
+
+/// Whether the last line of standard error is one of progress.
+static HAS_PROGRESS: AtomicBool = AtomicBool::new(false);
+/// Clears the rest of the terminal's line.
+const CLEAR: &str = "\u{1b}[K";
 
 /// Replaces the line of progress on standard error, if that is a terminal. [`progress_ends`] ends the line.
 pub(super) fn progress(line: impl Display) {
     if std::io::stderr().is_terminal() {
-        // Clears what is left of a longer line.
-        let _ = write!(std::io::stderr(), "\r{line}\u{1b}[K");
+        HAS_PROGRESS.store(true, Relaxed);
+        let _ = write!(std::io::stderr(), "\r{line}{CLEAR}");
     }
 }
 
-/// Ends the line of progress.
+/// Ends the line of progress, if there is one.
 pub(super) fn progress_ends() {
-    if std::io::stderr().is_terminal() {
+    if HAS_PROGRESS.swap(false, Relaxed) {
         let _ = writeln!(std::io::stderr());
+    }
+}
+
+/// Removes the line of progress before another line is written to the same terminal.
+fn clear_progress(stream: &impl IsTerminal) {
+    if stream.is_terminal() && HAS_PROGRESS.swap(false, Relaxed) {
+        let _ = write!(std::io::stderr(), "\r{CLEAR}");
     }
 }
 

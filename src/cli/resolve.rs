@@ -6,7 +6,6 @@ use anyhow::Context;
 use secrecy::SecretString;
 use serde_json::json;
 use time::OffsetDateTime;
-use url::Url;
 
 use super::{
     acting::{Acting, Reports, described},
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    connectors::Account,
+    connectors::{Account, link_url},
     contract::{self, EventContent},
     domain::{Conclusion, CreatedLink, Finding, LinkAnswer, PayoutLinkState, PayoutStatus, escape_control},
     postgres::{Acted, ActedRecord, NewAct, Operator},
@@ -30,8 +29,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     finding: FindingArguments,
     /// The link's URL, if the provider does not say it
-    #[arg(long, value_name = "URL", requires = "created")]
-    url: Option<Url>,
+    #[arg(long, value_name = "URL", requires = "created", conflicts_with = "not_created", value_parser = link)]
+    url: Option<SecretString>,
     /// Resolve it although the provider contradicts or does not answer
     #[arg(long)]
     force: bool,
@@ -117,7 +116,7 @@ async fn resolve_created(
     }
     let url = match (&said.link, &arguments.url) {
         (Some(link), _) => link.url.clone(),
-        (None, Some(url)) => SecretString::from(url.as_str()),
+        (None, Some(url)) => url.clone(),
         (None, None) => {
             let reason = "the provider does not say the link's URL: give it with --url";
             return Err(ExitStatus::WrongUse.because(reason).into());
@@ -141,6 +140,7 @@ async fn resolve_created(
     content.link = Some(question);
     let details = json!({
         "to": "created", "connector_payout_id": id, "provider": said.word, "forced": said.objection.is_some(),
+        "before": record.conclusion_before(),
     });
     store(acting, record, &content, &arguments.act.operator(), "resolve", &details).await?;
     Ok(format!("created, with the link {} at {}", escape_control(id), account.name))
@@ -160,7 +160,7 @@ pub(super) async fn resolve_not_created(
     }
     let content = content(record, &Conclusion::NotCreated);
     let details = json!({
-        "to": "failed", "provider": said.word, "forced": said.objection.is_some(),
+        "to": "failed", "provider": said.word, "forced": said.objection.is_some(), "before": record.conclusion_before(),
     });
     store(acting, record, &content, operator, "resolve", &details).await?;
     Ok("failed, because nothing was created; `retry` may try it again".into())
@@ -178,8 +178,16 @@ pub(super) async fn resolve_found(
     content.link = Some(account.first_question(&link, record.now));
     let details = json!({
         "to": "created", "connector_payout_id": link.connector_payout_id, "provider": "found",
+        "before": record.conclusion_before(),
     });
     store(acting, record, &content, operator, "look-up", &details).await
+}
+
+/// Reads `--url`.
+fn link(text: &str) -> Result<SecretString, String> {
+    // Whether http is allowed is a setting of the account, which is not read yet.
+    link_url(text, true)
+        .ok_or_else(|| "expected an absolute https URL without a user name, 2048 bytes at most".into())
 }
 
 /// Returns the account of an unknown record.

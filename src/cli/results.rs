@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     ExitStatus,
+    acting::note_last_act,
     actor::Act,
     confirm::confirm,
     filter::time_of,
@@ -93,6 +94,7 @@ pub(super) async fn run(config: &Config, output: Output, action: &Action) -> any
     if count == 0 {
         return Err(ExitStatus::NothingFound.because("no result was published in this range").into());
     }
+    note_last_act(&store, "results republish").await?;
     if !arguments.yes {
         note(format_args!("{count} results of this range would be published again"));
         confirm("Continue?", false)?;

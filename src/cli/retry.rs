@@ -81,7 +81,9 @@ pub(super) async fn retry(
         Reopening::Call => "call",
         Reopening::LookUp => "look_up",
     };
-    let details = json!({"attempts_before": record.concluded.attempts, "first": first});
+    let details = json!({
+        "attempts_before": record.concluded.attempts, "first": first, "before": record.conclusion_before(),
+    });
     let act = NewAct { operator, command: "retry", details: &details };
     match acting.store.reopen(record, reopening, act).await.context("database")? {
         Acted::Done => Ok(match reopening {

@@ -125,7 +125,7 @@ fn timeline(record: &Shown) -> Vec<(OffsetDateTime, String)> {
     let mut all = vec![(record.created_at, "accepted".to_owned())];
     let mut push = |time: Option<OffsetDateTime>, entry: String| all.extend(time.map(|time| (time, entry)));
     push(record.refreshed_at, "duplicate with fresh secrets received".into());
-    push(record.in_doubt_since, "outcome of the call unknown".into());
+    push(record.in_doubt_since, UNKNOWN.into());
     for call in &record.timeline {
         let detail = call.detail.as_deref().unwrap_or_default();
         let status = if call.status_code == 0 { String::new() } else { format!(" {}", call.status_code) };
@@ -157,22 +157,33 @@ fn timeline(record: &Shown) -> Vec<(OffsetDateTime, String)> {
         let details = details(&action.details);
         let entry =
             format!("operator {}: {}{details}, because: {}", action.actor, action.command, action.reason);
+        // The next conclusion has replaced it in the record.
+        if let Some(before) = action.conclusion_before() {
+            push(before.unknown_since, UNKNOWN.into());
+            push(before.concluded_at, concluded(&before.state, before.error_code.as_deref()));
+        }
         push(Some(action.at), entry);
     }
     push(record.erased_at, "erased".into());
     // After the operators' acts: an act that concludes a record has the same time, and comes first.
-    push(record.concluded_at, format!("concluded: {}", record.state));
+    push(record.concluded_at, concluded(record.state.as_str(), record.error_code.as_deref()));
     all.sort_by_key(|(time, _)| *time);
     all
 }
 
-/// Writes the facts of an act in words: those that are there.
+const UNKNOWN: &str = "outcome of the call unknown";
+
+fn concluded(state: &str, error_code: Option<&str>) -> String {
+    format!("concluded: {state}{}", error_code.map(|code| format!(" ({code})")).unwrap_or_default())
+}
+
+/// Writes the facts of an act in words: those that are there. The conclusion before it has lines of its own.
 fn details(details: &serde_json::Value) -> String {
     let serde_json::Value::Object(details) = details else { return format!(" {details}") };
     let facts: Vec<String> = details
         .iter()
         .filter_map(|(name, value)| match value {
-            serde_json::Value::Null | serde_json::Value::Bool(false) => None,
+            serde_json::Value::Null | serde_json::Value::Bool(false) | serde_json::Value::Object(_) => None,
             serde_json::Value::String(text) if text.is_empty() => None,
             serde_json::Value::Bool(true) => Some(name.clone()),
             serde_json::Value::String(text) => Some(format!("{name} {text}")),

@@ -10,18 +10,25 @@ pub(super) struct Column {
     title: &'static str,
     /// May be cut so that the table fits the terminal. An id that someone copies is never cut.
     shrinks: bool,
+    /// May be left out if the table is still too wide.
+    is_optional: bool,
     aligns_right: bool,
 }
 
 impl Column {
     /// Makes a column whose values are always complete.
     pub(super) const fn new(title: &'static str) -> Self {
-        Self { title, shrinks: false, aligns_right: false }
+        Self { title, shrinks: false, is_optional: false, aligns_right: false }
     }
 
     /// Lets the column's values be cut on a narrow terminal.
     pub(super) const fn shrinks(self) -> Self {
         Self { shrinks: true, ..self }
+    }
+
+    /// Lets the column be left out on a narrow terminal: of the optional columns, the first ones first.
+    pub(super) const fn optional(self) -> Self {
+        Self { is_optional: true, ..self }
     }
 
     /// Aligns the column's values to the right: for numbers.
@@ -103,7 +110,8 @@ impl<'a> Table<'a> {
         for row in std::iter::once(&titles).chain(&self.rows) {
             let mut line = String::new();
             for ((cell, column), width) in row.iter().zip(self.columns).zip(&widths) {
-                let shown = cut(&cell.text, *width);
+                let Some(width) = *width else { continue };
+                let shown = cut(&cell.text, width);
                 let padding = " ".repeat(width.saturating_sub(shown.chars().count()));
                 let shown = match cell.tone.colour().filter(|_| colour && !shown.is_empty()) {
                     Some(code) => format!("\u{1b}[{code}m{shown}\u{1b}[0m"),
@@ -118,26 +126,64 @@ impl<'a> Table<'a> {
         text
     }
 
+    /// Returns the titles of the columns that are left out of a table of this width.
+    pub(super) fn left_out(&self, width: Option<usize>) -> Vec<&'static str> {
+        let widths = self.widths(width).into_iter().zip(self.columns);
+        widths.filter_map(|(width, column)| width.is_none().then_some(column.title)).collect()
+    }
+
     /// Returns the width of each column: that of its longest value, less if the table is too wide and the column may
-    /// be cut. The widest one is cut first.
-    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
+    /// be cut. `None`: the column is left out, because the table does not fit with it.
+    fn widths(&self, limit: Option<usize>) -> Vec<Option<usize>> {
         let longest = |index: usize, title: &str| {
             let cells = self.rows.iter().filter_map(|row| row.get(index));
             cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0).max(title.chars().count())
         };
-        let mut widths: Vec<usize> =
-            self.columns.iter().enumerate().map(|(index, column)| longest(index, column.title)).collect();
+        let columns = self.columns.iter().enumerate();
+        let mut widths: Vec<Option<usize>> =
+            columns.map(|(index, column)| Some(longest(index, column.title))).collect();
         let Some(limit) = limit else { return widths };
-        let gaps = GAP.len() * self.columns.len().saturating_sub(1);
-        while widths.iter().sum::<usize>() + gaps > limit {
-            let may_shrink = widths.iter_mut().zip(self.columns).filter(|(width, column)| {
-                column.shrinks && **width > MIN_WIDTH.max(column.title.chars().count())
-            });
+        loop {
+            let narrowed = self.narrowed(widths.clone(), limit);
+            match self.next_to_leave_out(&widths) {
+                Some(next) if total(&narrowed) > limit => widths[next] = None,
+                _ => return narrowed,
+            }
+        }
+    }
+
+    /// Cuts the widest column that may be cut, until the table fits or no column may be cut any more.
+    fn narrowed(&self, mut widths: Vec<Option<usize>>, limit: usize) -> Vec<Option<usize>> {
+        while total(&widths) > limit {
+            let shown = widths.iter_mut().zip(self.columns);
+            let may_shrink = shown.filter_map(|(width, column)| Some((width.as_mut()?, column))).filter(
+                |(width, column)| column.shrinks && **width > MIN_WIDTH.max(column.title.chars().count()),
+            );
             let Some((widest, _)) = may_shrink.max_by_key(|(width, _)| **width) else { break };
             *widest -= 1;
         }
         widths
     }
+
+    /// Returns the optional column that is left out next: one without values, else the first one.
+    fn next_to_leave_out(&self, widths: &[Option<usize>]) -> Option<usize> {
+        let optional = || {
+            let columns = self.columns.iter().zip(widths).enumerate();
+            columns
+                .filter(|(_, (column, width))| column.is_optional && width.is_some())
+                .map(|(index, _)| index)
+        };
+        let is_empty = |index: &usize| {
+            self.rows.iter().all(|row| row.get(*index).is_none_or(|cell| cell.text.is_empty()))
+        };
+        optional().find(is_empty).or_else(|| optional().next())
+    }
+}
+
+/// Returns the width of a table with columns of these widths.
+fn total(widths: &[Option<usize>]) -> usize {
+    let shown = widths.iter().flatten();
+    shown.clone().sum::<usize>() + GAP.len() * shown.count().saturating_sub(1)
 }
 
 /// Cuts a text to a width; the last character says so.
@@ -186,6 +232,24 @@ mod tests {
         assert!(text.contains("po_1000  1250.00  the provide…"), "{text}");
         // It cannot become narrower than its complete columns.
         assert!(table().text(Some(5), false).contains("po_1000"));
+    }
+
+    #[test]
+    fn optional_columns_are_left_out_of_a_narrow_table_the_empty_ones_first() {
+        let column = |title| Column::new(title).shrinks().optional();
+        let columns = [Column::new("ID"), column("CONNECTOR"), column("EMPTY"), column("ERROR")];
+        let row = vec!["po_1".into(), "sandbox".into(), "".into(), "DECLINED".into()];
+        let table = Table::new(&columns, vec![row]);
+        for (width, titles, left_out) in [
+            (32, "ID    CONNECTOR  EMPTY  ERROR", &[][..]),
+            (28, "ID    CONNECTOR  ERROR", &["EMPTY"]),
+            (24, "ID    ERROR", &["CONNECTOR", "EMPTY"]),
+            (3, "ID", &["CONNECTOR", "EMPTY", "ERROR"]),
+        ] {
+            assert_eq!(table.text(Some(width), false).lines().next(), Some(titles), "{width}");
+            assert_eq!(table.left_out(Some(width)), left_out, "{width}");
+        }
+        assert!(table.left_out(None).is_empty());
     }
 
     #[test]

@@ -133,7 +133,7 @@ pub(super) fn judge_unreadable(answer: &Answer, own_credential: bool) -> Outcome
 
 /// Returns a link that may be passed on: an absolute `https` URL (`http` if that is configured), without
 /// user-info or control characters, 2,048 bytes at most.
-pub(super) fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
+pub(crate) fn link_url(text: &str, allow_http: bool) -> Option<SecretString> {
     let url = Url::parse(text).ok()?;
     // Checked as written, because the parser corrects missing and reversed slashes.
     let scheme = text.starts_with("https://") || (allow_http && text.starts_with("http://"));

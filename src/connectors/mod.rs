@@ -23,6 +23,7 @@ use reqwest::header::HeaderMap;
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
+pub(crate) use self::exchange::link_url;
 pub use self::{
     kind::{ErrorField, KINDS, Kind, Settings},
     supports::Supports,

@@ -1,5 +1,6 @@
 //! `acted`: reads records that an operator wants to act on.
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -26,6 +27,10 @@ pub struct ActedRecord {
     pub last_called_at: Option<OffsetDateTime>,
     /// HTTP status of the provider's last answer, or 0.
     pub status_code: u16,
+    /// The code of the conclusion.
+    pub error_code: Option<String>,
+    /// When the record was concluded; `None` while it is open.
+    pub concluded_at: Option<OffsetDateTime>,
     /// The status of the created link that was announced last.
     pub link_status: Option<String>,
     /// The newest event; `None` before the first conclusion.
@@ -48,10 +53,35 @@ pub struct ActedRecord {
     pub now: OffsetDateTime,
 }
 
+/// A conclusion that an operator's act ended: `before` in the details of the act.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConclusionBefore {
+    /// The state of the record.
+    pub state: String,
+    /// The code of the conclusion.
+    pub error_code: Option<String>,
+    /// When the record was concluded.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub concluded_at: Option<OffsetDateTime>,
+    /// Since when the outcome of its call was unknown.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub unknown_since: Option<OffsetDateTime>,
+}
+
 impl ActedRecord {
     /// Returns the state of the record.
     pub fn state(&self) -> PayoutLinkState {
         self.concluded.state
+    }
+
+    /// Returns the conclusion that an act ends. The next one replaces it in the record, and the act keeps it.
+    pub fn conclusion_before(&self) -> ConclusionBefore {
+        ConclusionBefore {
+            state: self.state().as_str().to_owned(),
+            error_code: self.error_code.clone(),
+            concluded_at: self.concluded_at,
+            unknown_since: self.concluded.in_doubt_since,
+        }
     }
 }
 
@@ -67,7 +97,7 @@ impl Store {
             r#"
             SELECT
                 id, merchant_id, merchant_payout_id, connector, account, state, connector_payout_id, link_status,
-                status_code, attempts, first_called_at, last_called_at, in_doubt_since, request,
+                status_code, error_code, concluded_at, attempts, first_called_at, last_called_at, in_doubt_since, request,
                 coalesce(newest_event_id, event_id) AS last_event, sequence, traceparent, tracestate,
                 due_at,
                 holder IS NOT NULL AS "is_leased!", asked_at, follow_failures, now() AS "now!"
@@ -118,6 +148,8 @@ impl Store {
                     connector: row.connector,
                     last_called_at: row.last_called_at,
                     status_code: u16::try_from(row.status_code).unwrap_or_default(),
+                    error_code: row.error_code,
+                    concluded_at: row.concluded_at,
                     link_status: row.link_status,
                     last_event: row.last_event,
                     last_sequence: u32::try_from(row.sequence).unwrap_or_default(),

@@ -121,7 +121,7 @@ pub use self::{
     accept::{Hold, NewLink},
     accepted::Accepted,
     account_status::{AccountStatus, LastAttempts, STATUS_SCAN},
-    acted::ActedRecord,
+    acted::{ActedRecord, ConclusionBefore},
     acts::ActLock,
     audit::{Audited, AuditedAction, AuditedEarlier, AuditedEvent, AuditedLater},
     batch::{BatchLimits, MIN_CONNECTIONS},

@@ -1,12 +1,12 @@
 //! `record_action`, `actions_of`: what operators did, who and why. Rows are never changed or deleted.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, connect::answered, error::StoreError, reader::Reader};
+use super::{Store, acted::ConclusionBefore, connect::answered, error::StoreError, reader::Reader};
 
 /// Who acts, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,13 @@ pub struct OperatorAction {
     pub payout_link_id: Option<Uuid>,
     /// Arguments and effect, without secrets.
     pub details: Value,
+}
+
+impl OperatorAction {
+    /// Returns the conclusion that the act ended, if it ended one.
+    pub fn conclusion_before(&self) -> Option<ConclusionBefore> {
+        ConclusionBefore::deserialize(self.details.get("before")?).ok()
+    }
 }
 
 impl Store {

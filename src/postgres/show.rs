@@ -136,7 +136,9 @@ impl Reader {
             UNION ALL
             SELECT 'post', 1, e.posted_at, e.took_ms, e.status_code, 'delivered', NULL
             FROM payout_links p JOIN events e ON e.sequence = 1 AND e.id = coalesce(
-                (SELECT previous_event_id FROM events WHERE payout_link_id = p.id AND sequence = 2), p.event_id
+                (SELECT previous_event_id FROM events WHERE payout_link_id = p.id AND sequence = 2), p.event_id,
+                -- Of a record that is tried again.
+                CASE WHEN p.sequence = 1 THEN p.newest_event_id END
             )
             WHERE p.id = $1 AND e.took_ms IS NOT NULL
             UNION ALL

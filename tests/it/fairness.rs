@@ -202,6 +202,38 @@ async fn a_merchant_at_its_limit_leaves_the_permits_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_delay_of_a_merchant_is_measured_until_its_turn() {
+    const GAUGE: &str = "payout_links_most_delayed_merchant_seconds";
+    // Given an account with one permit, which a call of one merchant has,
+    let env = Setup::default()
+        .set("connectors.sandbox.calls.concurrency", 1)
+        .only_connector("sandbox")
+        .build()
+        .await;
+    let worker = env.start_worker().await;
+    let held = env.provider.hold_next_call();
+    env.publish(job("held").merchant("m1")).await;
+    held.arrived().await;
+    worker.measures(GAUGE, 0).await;
+    // when a job of another merchant waits for it, at no limit of its own,
+    env.publish(job("po_1").merchant("m2")).await;
+    // then its delay is measured,
+    eventually("the merchant is delayed", async || {
+        let series = worker.series().await;
+        (series[GAUGE].parse::<i64>().unwrap() > 0 && series["payout_links_merchants_waiting"] == "1")
+            .then_some(())
+    })
+    .await;
+    assert!(env.results_of("po_1").is_empty());
+    held.release();
+    // and no more after its turn.
+    for id in ["held", "po_1"] {
+        assert_eq!(env.result_of(id).await.kind(), "payout_link.created");
+    }
+    worker.measures(GAUGE, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_merchant_has_a_rate_limit_of_its_own() {
     // Given merchants that may be called a few times a minute, a tenth of it at once,
     let env = Setup::default()

@@ -1,12 +1,12 @@
 //! Tests the rotation of encryption keys while workers run, and records whose key is missing.
 
-use std::sync::Arc;
+use std::{process::Stdio, sync::Arc};
 
 use provider_simulators::sandbox::Fault;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinHandle;
 
-use crate::support::{Setup, TestEnv, eventually, job};
+use crate::support::{Setup, TestEnv, eventually, job, until_a_statement_waits};
 
 const FIRST: &str = "k1:c2VhbGluZyBrZXkgb2YgYSB0ZXN0LCAzMiBieXRlcy4=";
 const SECOND: &str = "k2:YW5vdGhlciBzZWFsaW5nIGtleSwgYWxzbyAzMiBieXQ=";
@@ -207,6 +207,34 @@ async fn a_rotation_that_broke_off_is_taken_up_where_it_was() {
     assert!(well && rotated.contains(" 1 values encrypted again"), "{rotated}");
     let (well, status) = said(&env, &["keys", "status"]);
     assert!(well && status.contains("result k2 1") && status.contains("unused: k1"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_rotation_says_how_far_it_came_and_goes_on_when_it_is_repeated() {
+    // Given a rotation that waits for a lock,
+    let mut env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.wait_until_delivered("po_1").await;
+    worker.stop().await;
+    env.set("keys.sealing", ring(&[SECOND, FIRST]));
+    let mut lock = env.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE payout_links IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let rotating =
+        env.command(&["keys", "rotate"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until_a_statement_waits(&env.pool, 0.0).await;
+    // when it is interrupted,
+    let pid = rotating.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    let output = rotating.wait_with_output().unwrap();
+    lock.rollback().await.unwrap();
+    // then it says so on standard error, and the same command does the rest.
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("interrupted: 0 records read, 0 values encrypted again"), "{text}");
+    assert!(output.stdout.is_empty());
+    let (well, rotated) = said(&env, &["keys", "rotate"]);
+    assert!(well && rotated.contains(" 2 values encrypted again"), "{rotated}");
 }
 
 /// Builds a payout that was concluded under the first key, and a rotation to the second. An advisory lock holds the

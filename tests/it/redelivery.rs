@@ -136,6 +136,60 @@ async fn webhooks_of_one_link_are_delivered_again_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_the_webhooks_of_the_range_are_delivered_again_and_in_their_order() {
+    // Given delivered webhooks of three payouts, and of the second one two,
+    let env = Setup::default()
+        .set("connectors.sandbox.follow.min_interval_seconds", 1)
+        .set("connectors.sandbox.follow.max_interval_seconds", 1)
+        .build()
+        .await;
+    let _worker = env.start_worker().await;
+    let mut times = Vec::new();
+    for id in ["po_1", "po_2", "po_3"] {
+        with_webhook(&env, id).await;
+        wait_for_webhook(&env, id, "delivered", 1).await;
+        if id == "po_2" {
+            let link = env.result_of(id).await.json()["connector_payout_id"].as_str().unwrap().to_owned();
+            env.provider.change(&link, LinkChange::Claim).unwrap();
+            env.wait_until_shown(id, "a second webhook, delivered", |shown| {
+                shown["later_events"][0]["webhook_state"] == "delivered"
+            })
+            .await;
+        }
+        times.push(env.time_of_event(id));
+    }
+    let first: Vec<_> = env.merchant.received().into_iter().map(|post| post.id.unwrap()).collect();
+    assert_eq!(first.len(), 4);
+    // when those since the first of the second payout and before the third one's are delivered again, and the first one fails at
+    // first,
+    env.merchant.inject_fault(FaultRule::new(Fault::status(500)).times(1));
+    let range = ["--from", &*times[1], "--to", &*times[2]];
+    let output = redeliver(&env, &[&range[..], &["--only", "delivered", "--output", "json"]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let reports: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        reports.iter().map(|report| report["event_id"].as_str().unwrap()).collect::<Vec<_>>(),
+        first[1..3]
+    );
+    // then these two are delivered under their ids, in their order, and no other is.
+    let posts = env.webhooks(7).await;
+    let again: Vec<_> = posts[4..].iter().map(|post| post.id.as_deref().unwrap()).collect();
+    assert_eq!(again, [&*first[1], &first[1], &first[2]]);
+    env.wait_until_shown("po_2", "both are delivered", |shown| {
+        shown["event"]["webhook_attempts"] == 3 && shown["later_events"][0]["webhook_attempts"] == 2
+    })
+    .await;
+    for id in ["po_1", "po_3"] {
+        assert_eq!(env.shown(id).unwrap()["event"]["webhook_attempts"], 1, "{id}");
+    }
+    // A second operator learns of the first one. The end of a range alone selects nothing.
+    let nothing = redeliver(&env, &[&range[..], &["--only", "gone"]].concat());
+    assert_eq!(nothing.status.code(), Some(4), "{}", text(&nothing));
+    assert!(text(&nothing).contains("ada ran webhooks redeliver: endpoint fixed"), "{}", text(&nothing));
+    assert_eq!(redeliver(&env, &["--to", &times[2]]).status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_a_worker_holds_is_left_to_it() {
     let env = TestEnv::new().await;
     let worker = env.start_worker().await;

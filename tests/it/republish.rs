@@ -68,6 +68,42 @@ async fn results_of_a_range_are_published_again_under_their_ids_and_nothing_else
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_the_results_of_the_range_are_published_again_and_in_their_order() {
+    // Given four results, one after another,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    let mut times = Vec::new();
+    for id in ["po_1", "po_2", "po_3", "po_4"] {
+        env.publish(job(id)).await;
+        env.wait_until_delivered(id).await;
+        times.push(env.time_of_event(id));
+    }
+    assert!(worker.stop().await.success());
+    // when those from the second to before the fourth are published again,
+    let arguments =
+        ["results", "republish", "--reason", "queue lost", "--actor", "ada", "--yes", "--output", "json"];
+    let range = ["--from", &*times[1], "--to", &*times[3]];
+    let output = env.run(&[&arguments[..], &range].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&done["published"], &done["unreadable"]), (&json!(2), &json!(0)));
+    // then these two come again, in their order, and no other.
+    let all = eventually("the results", async || Some(env.results()).filter(|all| all.len() >= 6)).await;
+    let again: Vec<String> = all[4..].iter().map(ReceivedMessage::id).collect();
+    let first = |id: &str| env.results_of(id)[0].id();
+    assert_eq!(again, [first("po_2"), first("po_3")]);
+    // A second operator learns of the first one.
+    let second = env.run(&[&arguments[..], &["--from", &*times[1], "--to", &*times[2]]].concat());
+    assert!(
+        text(&second).contains("within the last hour ada ran results republish: queue lost"),
+        "{}",
+        text(&second)
+    );
+    env.wait_for_results("po_2", 3).await;
+    assert_eq!([1, 3, 4].map(|number| env.results_of(&format!("po_{number}")).len()), [1, 2, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_published_while_no_queue_is_bound() {
     let env = crate::support::Setup::default().without_listener().build().await;
     let _worker = env.start_worker().await;

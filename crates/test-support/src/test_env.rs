@@ -6,10 +6,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use payout_link_worker::rabbitmq::Names;
+use payout_link_worker::{domain::event_time, rabbitmq::Names};
 use provider_simulators::sandbox::{Received, Receiver, Sandbox, Settings};
 use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::{Job, ReceivedMessage, Setup, Worker, broker::Upstream, eventually, setup::variable, worker};
@@ -241,6 +242,12 @@ impl TestEnv {
     pub fn shown(&self, id: &str) -> Option<Value> {
         let output = self.run(&["show", "--json", id]);
         serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Returns the time of a payout's first event, in RFC 3339: as it is in the event's id.
+    pub fn time_of_event(&self, id: &str) -> String {
+        let event: Uuid = self.shown(id).unwrap()["event"]["id"].as_str().unwrap().parse().unwrap();
+        event_time(event).format(&Rfc3339).unwrap()
     }
 
     /// Returns whether no record has this identifier.

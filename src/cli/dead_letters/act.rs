@@ -15,6 +15,7 @@ use super::{
 use crate::{
     cli::{
         ExitStatus,
+        acting::note_last_act,
         actor::Act,
         confirm::confirm,
         interrupts::Interrupts,
@@ -90,10 +91,7 @@ pub(super) async fn run(
     let pool = postgres::connect(&config.database()).await.context("database")?;
     let store = Store::new(pool, config.key_ring()?, config.store());
     let lock = store.lock_acts("letters").await.context("database")?;
-    if let Some(last) = store.last_act(command).await.context("database")? {
-        let (actor, reason) = (last.actor, last.reason);
-        note(format_args!("within the last hour {actor} ran {command}: {reason}"));
-    }
+    note_last_act(&store, command).await?;
     let Some(lock) = lock else {
         return Err(ExitStatus::Refused
             .because("another operator, or a worker's retention, is acting on letters now")
@@ -123,9 +121,7 @@ pub(super) async fn run(
     )
     .await;
     let given_back = reading.give_back().await;
-    if !reports.is_empty() {
-        progress_ends();
-    }
+    progress_ends();
     let is_interrupted = matches!(acted, Ok(true));
     output.rows(&COLUMNS, &reports, |report| {
         let tone = if report.outcome == REFUSED { Tone::Bad } else { Tone::Plain };

@@ -18,7 +18,13 @@ use super::{
     select::Selection,
 };
 use crate::{
-    cli::{ExitStatus, actor::Act, note, output::Output},
+    cli::{
+        ExitStatus,
+        actor::Act,
+        interrupts::Interrupts,
+        note,
+        output::{Output, counted, progress, progress_ends},
+    },
     config::Config,
     postgres::{self, Store},
     rabbitmq::Letter,
@@ -67,30 +73,41 @@ pub(super) async fn run(
         "queue": match selection.queue { Queue::Jobs => "jobs", Queue::Results => "results" },
         "file": file.to_string(),
     });
+    let mut interrupts = Interrupts::listen()?;
     // Before the first secret leaves the queue.
     let operator = arguments.act.operator();
     store.record_action(&operator, "dead-letters export", None, &details).await.context("database")?;
     let mut count = 0;
-    while arguments.limit.is_none_or(|limit| count < limit)
-        && let Some((letter, row)) = reading.next().await?
-    {
+    while arguments.limit.is_none_or(|limit| count < limit) && !interrupts.is_seen().await {
+        let read = interrupts.finish(Box::pin(reading.next())).await;
+        let read = read.with_context(|| format!("interrupted: {file} is not complete, and has secrets"))?;
+        let Some((letter, row)) = read? else { break };
         serde_json::to_writer(&mut written, &exported(&letter, &row)).context("cannot write the file")?;
         written.write_all(b"\n").context("cannot write the file")?;
         count += 1;
+        progress(format_args!("{} exported", counted(count, "letter")));
     }
-    reading.give_back().await?;
+    progress_ends();
+    let left = reading.give_back().await?;
     let written = written.into_inner().context("cannot write the file")?;
     written.sync_all().context("cannot write the file")?;
+    let is_interrupted = interrupts.is_seen().await;
     if count == 0 {
         // It holds nothing.
         std::fs::remove_file(&arguments.to).with_context(|| file.to_string())?;
-        return Ok(ExitStatus::NothingFound);
+    } else {
+        note(format_args!(
+            "{count} letters are in {file} with their secrets; only its owner may read it (mode 0600). Delete it when it \
+             is not needed any more"
+        ));
     }
-    note(format_args!(
-        "{count} letters are in {file} with their secrets; only its owner may read it (mode 0600). Delete it when it \
-         is not needed any more"
-    ));
-    Ok(ExitStatus::Done)
+    if is_interrupted {
+        note(format_args!(
+            "interrupted: {count} exported, and {left} not touched. The command does not go on: repeat it with another file"
+        ));
+        return Ok(ExitStatus::InPart);
+    }
+    Ok(if count == 0 { ExitStatus::NothingFound } else { ExitStatus::Done })
 }
 
 fn exported<'a>(letter: &'a Letter, row: &'a Row) -> Exported<'a> {

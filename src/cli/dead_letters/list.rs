@@ -23,8 +23,8 @@ pub(super) const NO_MATCH: &str = "no letter matches";
 
 const COLUMNS: [Column; 8] = [
     Column::new("ID"),
-    Column::new("AT"),
-    Column::new("KIND"),
+    Column::new("AT").optional(),
+    Column::new("KIND").optional(),
     Column::new("CODE"),
     Column::new("MERCHANT"),
     Column::new("PAYOUT"),

@@ -10,7 +10,11 @@ use super::{
     select::Selection,
 };
 use crate::{
-    cli::{ExitStatus, interrupts::Interrupts},
+    cli::{
+        ExitStatus,
+        interrupts::Interrupts,
+        output::{progress, progress_ends},
+    },
     config::Config,
     postgres::{Operator, Store},
 };
@@ -36,7 +40,7 @@ pub(in crate::cli) async fn delete_letters_of(
             .because("another operator, or a worker's retention, is acting on letters now")
             .into());
     };
-    let (mut deleted, mut interrupts) = (0, Interrupts::listen()?);
+    let (mut read, mut deleted, mut interrupts) = (0, 0, Interrupts::listen()?);
     for queue in [Queue::Jobs, Queue::Results] {
         let selection = Selection::every(queue);
         let mut reading = selection.open(config).await?;
@@ -49,9 +53,12 @@ pub(in crate::cli) async fn delete_letters_of(
                 reading.letters.remove(&letter).await.context("broker")?;
                 deleted += 1;
             }
+            read += 1;
+            progress(format_args!("{read} letters read, {deleted} deleted"));
         }
         reading.give_back().await?;
     }
+    progress_ends();
     // The session ends with the program in any case.
     let _ = lock.end().await;
     Ok(deleted)

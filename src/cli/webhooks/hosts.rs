@@ -27,8 +27,8 @@ const COLUMNS: [Column; 9] = [
     Column::new("RETRYING").number(),
     Column::new("ABANDONED").number(),
     Column::new("SUCCESS").number(),
-    Column::new("NEXT ATTEMPT"),
-    Column::new("PAUSED BY"),
+    Column::new("NEXT ATTEMPT").optional(),
+    Column::new("PAUSED BY").optional(),
     Column::new("MERCHANTS").shrinks(),
     Column::new("LAST ERROR").shrinks(),
 ];

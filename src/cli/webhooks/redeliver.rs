@@ -16,6 +16,7 @@ use super::{
 use crate::{
     cli::{
         ExitStatus,
+        acting::note_last_act,
         actor::Act,
         confirm::confirm,
         filter::time_of,
@@ -82,7 +83,7 @@ struct Report {
 }
 
 const COLUMNS: [Column; 4] =
-    [Column::new("EVENT"), Column::new("MERCHANT"), Column::new("PAYOUT"), Column::new("OUTCOME")];
+    [Column::new("EVENT"), Column::new("MERCHANT"), Column::new("PAYOUT"), Column::new("OUTCOME").shrinks()];
 const DUE: &str = "due";
 const NO_MATCH: &str = "no webhook matches. Without --only, only abandoned webhooks are selected, or all finished ones of \
                         the ids";
@@ -101,6 +102,8 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitStatus> {
     let reader = Reader::connect(&config.database()).await.context("database")?;
     let filter = filter(&reader, arguments).await?;
+    let store = open(config).await?;
+    note_last_act(&store, "webhooks redeliver").await?;
     let limit = arguments.limit.unwrap_or(usize::MAX);
     if !arguments.yes {
         let sample = reader.webhook_events(&filter, Uuid::nil(), SAMPLE).await.context("database")?;
@@ -116,7 +119,6 @@ pub(super) async fn run(
         note(format_args!("{} would be delivered again", counted(count, "webhook")));
         confirm("Continue?", false)?;
     }
-    let store = open(config).await?;
     let (operator, rate) = (arguments.act.operator(), arguments.rate);
     let batch = rate.map_or(BATCH, |rate| BATCH.min(usize::try_from(rate).unwrap_or(BATCH)));
     let seconds = |rate: u32| Duration::from_secs(1) * u32::try_from(batch).unwrap_or(1) / rate;
@@ -163,9 +165,7 @@ pub(super) async fn run(
         }));
         progress(format_args!("{} processed", counted(reports.len(), "webhook")));
     }
-    if !reports.is_empty() {
-        progress_ends();
-    }
+    progress_ends();
     output.rows(&COLUMNS, &reports, |report| {
         let id = report.event_id.to_string();
         [&*id, &report.merchant_id, &report.merchant_payout_id, report.outcome].map(Cell::new).into()

@@ -29,12 +29,12 @@ pub(in crate::cli) struct Arguments {
 
 const COLUMNS: [Column; 8] = [
     Column::new("EVENT"),
-    Column::new("TYPE"),
+    Column::new("TYPE").optional(),
     Column::new("MERCHANT"),
     Column::new("PAYOUT"),
     Column::new("STATE"),
-    Column::new("ATTEMPTS").number(),
-    Column::new("NEXT ATTEMPT"),
+    Column::new("ATTEMPTS").number().optional(),
+    Column::new("NEXT ATTEMPT").optional(),
     Column::new("LAST ERROR").shrinks(),
 ];
 

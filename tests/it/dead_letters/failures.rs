@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{actions, bad, rejected, rows, rows_or_none, status, text};
-use crate::support::{TestEnv, eventually};
+use crate::support::{TestEnv, eventually, until_a_statement_waits};
 
 /// Starts a proxy for RabbitMQ that drops everything after the first `basic.ack`.
 async fn without_acknowledgements(target: SocketAddr) -> (SocketAddr, watch::Receiver<bool>) {
@@ -125,6 +125,30 @@ async fn an_interrupted_deletion_ends_between_two_letters_and_says_what_is_left(
     // The same command goes on.
     assert!(env.run(&delete).status.success());
     assert!(rows_or_none(&env).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_export_says_so_and_every_letter_is_still_in_its_queue() {
+    let env = TestEnv::new().await;
+    rejected(&env, [bad("po_1"), bad("po_2")]).await;
+    // Given an export whose act cannot be stored yet,
+    let mut lock = env.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE operator_actions IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let file = env.folder.join("letters.jsonl");
+    let export = ["dead-letters", "export", "--to", file.to_str().unwrap(), "--reason", "ticket 7"];
+    let process = env.command(&export).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until_a_statement_waits(&env.pool, 0.0).await;
+    // when it is interrupted,
+    let pid = process.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    lock.rollback().await.unwrap();
+    let output = process.wait_with_output().unwrap();
+    // then it says what it did, there is no empty file, and no letter is lost.
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("interrupted: 0 exported, and 2 not touched"), "{}", text(&output));
+    assert!(!file.exists());
+    assert_eq!(rows(&env, &["list"]).len(), 2);
+    assert!(env.run(&export).status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,12 @@
-//! Tests the reading commands of an engineer on call, beside a running worker and ten thousand records.
+//! Tests the commands of an engineer on call, beside a running worker and ten thousand records, and on a terminal.
 
 mod list;
 mod status;
 mod show;
 mod program;
 mod plans;
+mod acting;
+mod terminal;
 
 use std::process::Output;
 

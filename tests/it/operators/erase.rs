@@ -65,6 +65,7 @@ async fn an_erased_payout_has_no_personal_data_and_its_books_stay() {
     );
     let again = env.run(&["erase", "po_1", "--reason", "again"]);
     assert!(again.status.success() && said(&again).contains("erased again, for the first time at 20"));
+    assert!(said(&again).contains(": request of 29 November"), "{}", said(&again));
     assert_eq!(env.provider.ledger().links.len(), 1);
     assert!(worker.stop().await.success());
 }

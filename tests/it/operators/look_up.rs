@@ -35,6 +35,8 @@ async fn a_look_up_asks_at_once_and_changes_what_the_rules_say() {
         (results[1].kind(), &results[1].json()["connector_payout_id"]),
         ("payout_link.created".into(), &json!(link))
     );
+    let shown = said(&env.run(&["show", "po_1"]));
+    assert!(shown.contains(" concluded: unknown (OUTCOME_UNKNOWN)"), "{shown}");
     // A link is asked about at once, and its change is announced.
     env.provider.change(&link, LinkChange::Claim).unwrap();
     let asked = look_up();

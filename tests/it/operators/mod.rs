@@ -5,6 +5,7 @@ mod retry;
 mod look_up;
 mod bulk;
 mod erase;
+mod history;
 
 use std::process::{Child, Output, Stdio};
 

@@ -1,7 +1,7 @@
 //! `resolve` ends unknown records.
 
 use provider_simulators::sandbox::{Fault, FaultRule, Idempotency, LinkChange, Operation};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::Connection;
 
 use super::{acts, begin, gate, reply_of_duplicate, said, unknown, until_waiting};
@@ -57,6 +57,108 @@ async fn an_unknown_payout_is_resolved_as_created_and_its_link_is_followed() {
     assert_eq!((&**command, &**actor, &details["to"]), ("resolve", "ada", &"created".into()));
     assert!(!details.to_string().contains(&url));
     assert_eq!(env.provider.ledger().links.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_gives_the_url_that_the_provider_does_not_say() {
+    // Given an unknown payout whose link exists, and a provider that says so, but does not answer with the link itself,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    let link = unknown(&env, "po_1").await;
+    env.wait_until_delivered("po_1").await;
+    env.provider.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::List).always());
+    let resolve = |more: &[&str]| {
+        env.run(&[&["resolve", "po_1", "--created", &link, "--reason", "seen"], more].concat())
+    };
+    // when the command has no URL, or no URL of a link, then it says so, and nothing changes;
+    let without = resolve(&[]);
+    assert_eq!(without.status.code(), Some(2), "{}", said(&without));
+    assert!(said(&without).contains("give it with --url"), "{}", said(&without));
+    for bad in ["/l/1", "javascript:alert(1)", "https://ada@pay.example/1"] {
+        let bad = resolve(&["--url", bad]);
+        assert_eq!(bad.status.code(), Some(2), "{}", said(&bad));
+        assert!(said(&bad).contains("expected an absolute https URL"), "{}", said(&bad));
+    }
+    let url = "https://pay.example/l/1?token=canary";
+    let of_none = env.run(&["resolve", "po_1", "--not-created", "--url", url, "--reason", "seen"]);
+    assert_eq!(of_none.status.code(), Some(2), "{}", said(&of_none));
+    assert_eq!(
+        (env.shown("po_1").unwrap()["state"].clone(), acts(&env, "po_1").await.len()),
+        ("unknown".into(), 0)
+    );
+    // when it has the URL, then the result and the webhook have it too,
+    let resolved = resolve(&["--url", url]);
+    assert!(resolved.status.success(), "{}", said(&resolved));
+    let results = env.wait_for_results("po_1", 2).await;
+    assert_eq!(
+        (results[1].kind(), &results[1].json()["payout_link"]["url"]),
+        ("payout_link.created".into(), &json!(url))
+    );
+    assert!(env.webhooks(2).await[1].body.contains(url));
+    // and the act and the output do not.
+    assert!(!said(&resolved).contains("canary"), "{}", said(&resolved));
+    assert!(!acts(&env, "po_1").await[0].2.to_string().contains("canary"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_unknown_payouts_are_resolved_and_the_one_that_exists_is_refused() {
+    // Given three unknown payouts: two that the provider cannot be asked about, and one that it has,
+    let env = Setup::default().set("retry.max_attempts", 1).build().await;
+    let _worker = env.start_worker().await;
+    for (id, connector) in [("po_1", "mute"), ("po_2", "asked"), ("po_3", "mute")] {
+        let reset = FaultRule::new(Fault::Reset);
+        env.provider.inject_fault(if connector == "asked" { reset.after_the_work() } else { reset });
+        env.provider.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::List).times(1));
+        env.publish(job(id).connector(connector)).await;
+        assert_eq!(env.result_of(id).await.kind(), "payout_link.pending");
+        env.wait_until_delivered(id).await;
+        env.provider.clear_faults();
+    }
+    let link = env.provider.ledger().links[0].id.clone();
+    let resolve = |more: &[&str]| {
+        env.run(
+            &[
+                &["resolve", "--where", "state=unknown", "--reason", "provider's word", "--actor", "ada"],
+                more,
+            ]
+            .concat(),
+        )
+    };
+    // when it is not confirmed, or the command is a wrong one, then nothing happens;
+    let preview = resolve(&["--not-created"]);
+    assert_eq!(preview.status.code(), Some(5), "{}", said(&preview));
+    assert!(said(&preview).contains("resolve acts on 3 of 3 records that match"), "{}", said(&preview));
+    assert!(["po_1", "po_2", "po_3"].iter().all(|id| said(&preview).contains(id)), "{}", said(&preview));
+    for wrong in [&["--created", &link, "--yes"][..], &["--not-created", "--where", "state=failed", "--yes"]]
+    {
+        let wrong = resolve(wrong);
+        assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+    }
+    assert_eq!(acts(&env, "po_1").await.len(), 0);
+    // when it is confirmed, then each is reported, the oldest first, and the one that the provider has is refused.
+    let done = resolve(&["--not-created", "--yes", "--output", "json"]);
+    assert_eq!(done.status.code(), Some(3), "{}", said(&done));
+    let reports: Vec<Value> = serde_json::from_slice(&done.stdout).unwrap();
+    let outcomes: Vec<_> = reports
+        .iter()
+        .map(|report| (report["merchant_payout_id"].as_str().unwrap(), report["outcome"].as_str().unwrap()))
+        .collect();
+    assert_eq!(outcomes, [("po_1", "done"), ("po_2", "refused"), ("po_3", "done")]);
+    assert!(reports[1]["message"].as_str().unwrap().contains(&link), "{}", reports[1]);
+    for id in ["po_1", "po_3"] {
+        let failed = env.wait_for_results(id, 2).await.remove(1);
+        assert_eq!(
+            (failed.kind(), failed.error_code().as_deref()),
+            ("payout_link.failed".into(), Some("NOT_CREATED"))
+        );
+        assert_eq!(acts(&env, id).await[0].1, "ada");
+    }
+    assert_eq!(env.shown("po_2").unwrap()["state"], "unknown");
+    assert_eq!((env.results_of("po_2").len(), acts(&env, "po_2").await.len()), (1, 0));
+    // The same command goes on with what is left, and that is refused again.
+    let again = resolve(&["--not-created", "--yes"]);
+    assert_eq!(again.status.code(), Some(5), "{}", said(&again));
+    assert!(!said(&again).contains("po_1"), "{}", said(&again));
 }
 
 #[tokio::test(flavor = "multi_thread")]
