@@ -127,11 +127,17 @@ fn timeline(record: &Shown) -> Vec<(OffsetDateTime, String)> {
     push(record.refreshed_at, "duplicate with fresh secrets received".into());
     push(record.in_doubt_since, UNKNOWN.into());
     for call in &record.timeline {
+        if call.kind == "duplicate" {
+            push(Some(call.started_at), "job received again".into());
+            continue;
+        }
         let detail = call.detail.as_deref().unwrap_or_default();
         let status = if call.status_code == 0 { String::new() } else { format!(" {}", call.status_code) };
         // The column has the word of an earlier version.
         let kind = if call.kind == "post" { "webhook" } else { &call.kind };
-        let entry = format!("{kind} {} {}{status} ({} ms) {detail}", call.number, call.outcome, call.took_ms);
+        let worker = call.worker.as_deref().map(|worker| format!(", worker {worker}")).unwrap_or_default();
+        let entry =
+            format!("{kind} {} {}{status} ({} ms{worker}) {detail}", call.number, call.outcome, call.took_ms);
         push(Some(call.started_at), entry.trim_end().to_owned());
     }
     for ShownEvent { r#type, id, published_at, .. } in record.event.iter().chain(&record.later_events) {

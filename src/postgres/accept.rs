@@ -16,6 +16,7 @@ use super::{
     numbers::millis,
     record_id::Identity,
     seal::Column,
+    timeline::note_duplicates,
 };
 use crate::{
     contract,
@@ -220,6 +221,8 @@ impl Statement for Accept {
         }
         let keys = column(&sorted, |row| row.key());
         let found = find(connection, &keys).await?;
+        let again = |row: &&Row| found.get(&row.key()).map(|first| first.id).filter(|id| *id != row.id);
+        note_duplicates(connection, &sorted.iter().filter_map(again).collect::<Vec<_>>()).await?;
         Ok(rows
             .iter()
             .map(|row| match found.get(&row.key()) {

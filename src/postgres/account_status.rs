@@ -153,7 +153,7 @@ impl Reader {
             ) AS record
             CROSS JOIN LATERAL (
                 SELECT kind, outcome, status_code, detail FROM attempts
-                WHERE payout_link_id = record.id AND kind <> 'post' ORDER BY started_at DESC LIMIT 1
+                WHERE payout_link_id = record.id AND kind <> ALL ('{post,duplicate}') ORDER BY started_at DESC LIMIT 1
             ) AS last
             GROUP BY 1, 2, 3, 4 ORDER BY 1, 5 DESC
             "#,

@@ -233,7 +233,7 @@ macro_rules! update {
                     state = new.state, payout_status = new.payout_status,
                     connector_payout_id = new.connector_payout_id, in_doubt_since = new.in_doubt_since,
                     status_code = new.status_code, error_code = new.error_code, result = new.result, event_id = new.event_id,
-                    took_ms = new.took_ms, due_at = NULL, holder = NULL, concluded_at = now(), link_status = new.link_status,
+                    took_ms = new.took_ms, due_at = NULL, holder = NULL, concluded_at = now(), concluded_by = new.holder, link_status = new.link_status,
                     expires_at = new.expires_at, cancel_requested_at = CASE WHEN new.state = 'created' THEN p.cancel_requested_at END,
                     follow_due_at = now() + new.ask_after_ms * interval '1 millisecond'
                 FROM new
@@ -313,13 +313,13 @@ impl Conclude {
                 )",
                 ", timeline AS (
                     INSERT INTO attempts (
-                        payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail
+                        payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail, caller
                     )
                     SELECT
                         link, kind, number, started_at, took_ms, status_code,
                         CASE WHEN (link, caller) IN (SELECT id, holder FROM concluded) THEN '' ELSE 'late: ' END
                             || outcome,
-                        detail
+                        detail, caller
                     FROM UNNEST(
                         $15::uuid[], $16::text[], $17::integer[], $18::timestamptz[], $19::integer[], $20::integer[],
                         $21::text[], $22::text[], $23::uuid[]

@@ -42,7 +42,8 @@ impl<'a> AtOnce<'a> {
                     holder = NULL,
                     posted_at = new.posted_at,
                     took_ms = new.took_ms,
-                    status_code = new.status_code
+                    status_code = new.status_code,
+                    delivered_by = new.holder
                 FROM (SELECT
                     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::integer[]), unnest($4::integer[]),
                     unnest($5::timestamptz[]), unnest($6::integer[]), unnest($7::integer[])

@@ -188,7 +188,7 @@ pub async fn is_fit(pool: &PgPool) -> Result<(), StoreError> {
             ('payout_links', 'refreshed_at'), ('payout_links', 'account'), ('events', 'publish_attempts'), ('events', 'reply_due'),
             ('events', 'publish_due_at'), ('payout_links', 'link_status'), ('events', 'sequence'),
             ('payout_links', 'ask_again'),
-            ('payout_links', 'retried_at'), ('payout_links', 'erased_at'), ('events', 'earlier_result')
+            ('payout_links', 'retried_at'), ('payout_links', 'erased_at'), ('events', 'earlier_result'), ('attempts', 'caller')
         ) AS migrated (name, added)
         WHERE NOT EXISTS (
             SELECT FROM pg_attribute

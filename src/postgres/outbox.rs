@@ -158,7 +158,8 @@ async fn write(connection: &mut PgConnection, rows: &[&DeliveredRow]) -> Result<
                 END,
                 posted_at = coalesce(new.posted_at, e.posted_at),
                 took_ms = coalesce(new.took_ms, e.took_ms),
-                status_code = coalesce(new.status_code, e.status_code)
+                status_code = coalesce(new.status_code, e.status_code),
+                delivered_by = CASE WHEN new.posted_at IS NULL THEN e.delivered_by ELSE new.holder END
             FROM (
                 SELECT given.*, CASE WHEN given.webhook_waits THEN coalesce((
                     -- The previous webhook may be finished in this statement, or its worker may have died before it woke this one.
@@ -196,12 +197,14 @@ async fn write(connection: &mut PgConnection, rows: &[&DeliveredRow]) -> Result<
             ) AS next
             WHERE e.id = ANY (ARRAY[next.id])
         ), timeline AS (
-            INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
-            SELECT link, kind, number, started_at, took_ms, status_code, outcome, detail
+            INSERT INTO attempts (
+                payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail, caller
+            )
+            SELECT link, kind, number, started_at, took_ms, status_code, outcome, detail, caller
             FROM UNNEST(
                 $8::uuid[], $9::text[], $10::integer[], $11::timestamptz[], $12::integer[], $13::integer[],
-                $14::text[], $15::text[]
-            ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail)
+                $14::text[], $15::text[], $25::uuid[]
+            ) AS post (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
         )
         -- Few events have a next one. Rows without news are not returned, unless an event belongs to another claim: a row
         -- without an id says so.
@@ -236,6 +239,7 @@ async fn write(connection: &mut PgConnection, rows: &[&DeliveredRow]) -> Result<
         &column(rows, |row| row.progress.webhook_waits),
         millis(PREVIOUS_WEBHOOK_CHECK),
         &finished,
+        &posts.callers,
     )
     .fetch_all(connection)
     .await

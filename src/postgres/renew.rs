@@ -204,11 +204,13 @@ impl Statement for Renew {
                     p.id, new.holder,
                     CASE WHEN calls AND p.refreshed_at IS NOT NULL THEN p.request END AS refreshed
             ), timeline AS (
-                INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
+                INSERT INTO attempts (
+                    payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail, caller
+                )
                 SELECT
                     link, kind, number, started_at, took_ms, status_code,
                     CASE WHEN (link, caller) IN (SELECT id, holder FROM renewed) THEN '' ELSE 'late: ' END || outcome,
-                    detail
+                    detail, caller
                 FROM UNNEST(
                     $11::uuid[], $12::text[], $13::integer[], $14::timestamptz[], $15::integer[], $16::integer[],
                     $17::text[], $18::text[], $19::uuid[]

@@ -123,18 +123,17 @@ impl Reader {
     }
 
     async fn timeline(&self, payout_link_id: Uuid) -> Result<Vec<ShownAttempt>, StoreError> {
-        Ok(sqlx::query_as!(
-            ShownAttempt,
+        let rows = sqlx::query!(
             r#"
             SELECT
                 kind AS "kind!", number AS "number!", started_at AS "started_at!", took_ms AS "took_ms!",
-                status_code AS "status_code!", outcome AS "outcome!", detail
+                status_code AS "status_code!", outcome AS "outcome!", detail, caller
             FROM attempts WHERE payout_link_id = $1
             UNION ALL
-            SELECT 'create', 1, first_called_at, took_ms, status_code, 'created', connector_payout_id
+            SELECT 'create', 1, first_called_at, took_ms, status_code, 'created', connector_payout_id, concluded_by
             FROM payout_links WHERE id = $1 AND took_ms IS NOT NULL
             UNION ALL
-            SELECT 'post', 1, e.posted_at, e.took_ms, e.status_code, 'delivered', NULL
+            SELECT 'post', 1, e.posted_at, e.took_ms, e.status_code, 'delivered', NULL, e.delivered_by
             FROM payout_links p JOIN events e ON e.sequence = 1 AND e.id = coalesce(
                 (SELECT previous_event_id FROM events WHERE payout_link_id = p.id AND sequence = 2), p.event_id,
                 -- Of a record that is tried again.
@@ -142,14 +141,27 @@ impl Reader {
             )
             WHERE p.id = $1 AND e.took_ms IS NOT NULL
             UNION ALL
-            SELECT 'post', 1, posted_at, took_ms, status_code, 'delivered', NULL
+            SELECT 'post', 1, posted_at, took_ms, status_code, 'delivered', NULL, delivered_by
             FROM events WHERE payout_link_id = $1 AND sequence > 1 AND took_ms IS NOT NULL
             ORDER BY 3, 2
             "#,
             payout_link_id
         )
-        .fetch_all(&self.pool)
-        .await?)
+        .fetch_all(&self.pool);
+        let rows = answered(&self.pool, rows).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| ShownAttempt {
+                kind: row.kind,
+                number: row.number,
+                started_at: row.started_at,
+                took_ms: row.took_ms,
+                status_code: row.status_code,
+                outcome: row.outcome,
+                detail: row.detail,
+                worker: row.caller.and_then(worker_of),
+            })
+            .collect())
     }
 
     async fn provider_webhooks_of(&self, payout_link_id: Uuid) -> Result<Vec<ShownWebhook>, StoreError> {

@@ -152,9 +152,9 @@ pub struct ShownEvent {
 /// One attempt of a [`Shown`] record.
 #[derive(Debug, Serialize)]
 pub struct ShownAttempt {
-    /// `create`, `look_up` or `post`.
+    /// `create`, `look_up`, `post` or `duplicate`. A duplicate is no call: the job was received again.
     pub kind: String,
-    /// Counted from 1 within its kind.
+    /// Counted from 1 within its kind; 0 for a duplicate.
     pub number: i32,
     /// When the request was begun.
     #[serde(with = "time::serde::rfc3339")]
@@ -167,6 +167,8 @@ pub struct ShownAttempt {
     pub outcome: String,
     /// The error, or the provider's id of the payout, without secrets.
     pub detail: Option<String>,
+    /// The number of the worker that made the call; `None` if an earlier version stored it.
+    pub worker: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]

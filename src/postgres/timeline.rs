@@ -3,6 +3,8 @@
 //! Two attempts are not stored here, because their rows describe them (`took_ms`): a first call that created the
 //! link, and a first webhook that was delivered. Most jobs have no others. If such a row turns out to belong to
 //! another claim, its attempt is stored after all.
+//!
+//! A job that was received again has a row as well, of the kind `duplicate`.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -48,12 +50,12 @@ impl Timeline {
             return Ok(());
         }
         sqlx::query!(
-            "INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail)
-             SELECT link, kind, number, started_at, took_ms, status_code, $1::text || outcome, detail
+            "INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome, detail, caller)
+             SELECT link, kind, number, started_at, took_ms, status_code, $1::text || outcome, detail, caller
              FROM UNNEST(
                 $2::uuid[], $3::text[], $4::integer[], $5::timestamptz[], $6::integer[], $7::integer[], $8::text[],
-                $9::text[]
-             ) AS attempt (link, kind, number, started_at, took_ms, status_code, outcome, detail)",
+                $9::text[], $10::uuid[]
+             ) AS attempt (link, kind, number, started_at, took_ms, status_code, outcome, detail, caller)",
             prefix,
             &self.links,
             &self.kinds as &[&str],
@@ -63,9 +65,33 @@ impl Timeline {
             &self.status_codes,
             &self.outcomes as &[&str],
             &self.details as &[Option<String>],
+            &self.callers,
         )
         .execute(connection)
         .await?;
         Ok(())
     }
+}
+
+/// Stores that jobs of these records were received again: one row a minute for each record, so that a publisher that repeats
+/// without end does not fill the table.
+pub(super) async fn note_duplicates(
+    connection: &mut PgConnection,
+    records: &[Uuid],
+) -> Result<(), sqlx::Error> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome)
+         SELECT DISTINCT id, 'duplicate', 0, now(), 0, 0, 'received' FROM unnest($1::uuid[]) AS again (id)
+         WHERE NOT EXISTS (
+            SELECT FROM attempts a
+            WHERE a.payout_link_id = again.id AND a.kind = 'duplicate' AND a.started_at > now() - interval '1 minute'
+         )",
+        records
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -104,7 +104,7 @@ async fn written(pool: &PgPool, series: &str, number: usize) -> Value {
         SELECT jsonb_build_object(
             'link', to_jsonb(p) - ARRAY[
                 'id', 'holder', 'event_id', 'merchant_payout_id', 'request', 'request_fingerprint', 'result',
-                'created_at', 'first_called_at', 'last_called_at', 'due_at', 'in_doubt_since', 'concluded_at'
+                'created_at', 'first_called_at', 'last_called_at', 'due_at', 'in_doubt_since', 'concluded_at', 'concluded_by'
             ],
             'sealed', jsonb_build_array(length(request_fingerprint), request IS NOT NULL, result IS NOT NULL),
             'called', jsonb_build_array(first_called_at - created_at, last_called_at - created_at),
@@ -119,7 +119,7 @@ async fn written(pool: &PgPool, series: &str, number: usize) -> Value {
                 FROM events e WHERE e.payout_link_id = p.id
             ),
             'timeline', (
-                SELECT jsonb_agg(to_jsonb(a) - ARRAY['payout_link_id', 'started_at'])
+                SELECT jsonb_agg(to_jsonb(a) - ARRAY['payout_link_id', 'started_at', 'caller'])
                 FROM attempts a WHERE a.payout_link_id = p.id
             )
         )

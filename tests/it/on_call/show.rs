@@ -2,10 +2,11 @@
 
 use payout_link_worker::domain::{idempotency_key_of, idempotency_uuid};
 use provider_simulators::sandbox::Fault;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{lines, said};
-use crate::support::{TestEnv, job};
+use crate::support::{TestEnv, eventually, job};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn show_has_one_timeline_and_finds_a_record_by_its_idempotency_key() {
@@ -64,4 +65,48 @@ async fn show_has_one_timeline_and_finds_a_record_by_its_idempotency_key() {
         "{}",
         said(&stopped)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn show_has_the_worker_of_each_call_and_the_jobs_that_were_received_again() {
+    // Given a payout that was created by its second call,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.provider.inject_fault(Fault::status_with_retry_after(503, "0"));
+    let job = || job("po_1").with("webhook_url", env.webhook_url());
+    env.publish(job()).await;
+    env.wait_until_delivered("po_1").await;
+    let shown = || lines(&env.run(&["show", "--json", "po_1"])).remove(0);
+    let entries = |shown: &Value, kind: &str| {
+        let timeline = shown["timeline"].as_array().unwrap().clone();
+        timeline.into_iter().filter(|entry| entry["kind"] == kind).collect::<Vec<_>>()
+    };
+    // then each call names its worker,
+    let record = shown();
+    let calls = [entries(&record, "create"), entries(&record, "post")].concat();
+    assert_eq!(calls.len(), 3, "{record}");
+    let number = calls[0]["worker"].as_str().unwrap();
+    assert_eq!(number.len(), 8, "{number}");
+    assert!(calls.iter().all(|call| call["worker"] == *number), "{record}");
+    assert!(said(&env.run(&["show", "po_1"])).contains(&format!("ms, worker {number}) plink")), "{record}");
+    // and one of another worker names that one.
+    worker.stop().await;
+    let _other = env.start_worker().await;
+    env.publish(crate::support::job("po_2")).await;
+    env.wait_until_delivered("po_2").await;
+    let other = lines(&env.run(&["show", "--json", "po_2"])).remove(0);
+    assert_ne!(entries(&other, "create")[0]["worker"], *number, "{other}");
+    // Of jobs that are received again there is one entry a minute.
+    assert!(entries(&record, "duplicate").is_empty(), "{record}");
+    for count in 1..=3 {
+        env.publish(job()).await;
+        eventually("the result again", async || {
+            let received = env.results_of("po_1");
+            let again = received.iter().filter(|received| received.header("x-replayed").is_some()).count();
+            (again == count).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(entries(&shown(), "duplicate").len(), 1, "{}", shown());
+    assert!(said(&env.run(&["show", "po_1"])).contains(" job received again\n"));
 }
