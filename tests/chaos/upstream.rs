@@ -401,6 +401,10 @@ impl Inbox {
             correlation_id: properties.correlation_id().as_ref().map(ToString::to_string),
             link_url: text(&body["payout_link"]["url"]),
             sequence: body["sequence"].as_u64().and_then(|sequence| sequence.try_into().ok()),
+            queue: (queue == RESULTS).then(|| queue.to_owned()),
+            is_replayed: header("x-replayed").is_some(),
+            is_redelivered: delivery.redelivered,
+            timestamp: properties.timestamp().and_then(|seconds| seconds.try_into().ok()),
             body: digest(&SHA256, &delivery.data).as_ref().to_vec(),
         });
     }

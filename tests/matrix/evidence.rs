@@ -249,6 +249,11 @@ impl<'a> Run<'a> {
                 correlation_id: received.correlation_id(),
                 link_url: json["payout_link"]["url"].as_str().map(str::to_owned),
                 sequence: sequence(&json),
+                queue: (!is_reply).then(|| "results".to_owned()),
+                is_replayed: received.header("x-replayed").is_some(),
+                // Its consumer acknowledges nothing, so nothing is delivered again.
+                is_redelivered: false,
+                timestamp: received.properties.timestamp().and_then(|seconds| seconds.try_into().ok()),
                 body: received.body,
             }
         })
