@@ -15,6 +15,7 @@ mod configuration;
 mod connectors;
 mod faults;
 mod jobs;
+mod letters;
 mod operators;
 mod overload;
 mod plan;
@@ -41,8 +42,8 @@ use clap::Parser;
 use tokio::{sync::Semaphore, time::sleep_until};
 
 use crate::{
-    announcements::Announcements, operators::Operators, recipients::Recipients, test_env::TestEnv,
-    workers::WORKERS,
+    announcements::Announcements, letters::Letters, operators::Operators, recipients::Recipients,
+    test_env::TestEnv, workers::WORKERS,
 };
 
 /// Injects faults into everything that a payout link depends on, and checks the results.
@@ -149,8 +150,9 @@ async fn run(
     let backlog = if arguments.saturate { arguments.backlog } else { 0 };
     let publishing = tokio::spawn(publish(env.clone(), rate, backlog, length));
     // In the saturated mode accounts have no calls left for a question each second.
-    let recipients = variant.is_none().then(|| tokio::spawn(Recipients::act(env.clone())));
     let is_announced = arguments.announce && variant.is_none();
+    let recipients = variant.is_none().then(|| tokio::spawn(Recipients::act(env.clone(), is_announced)));
+    let writing = variant.is_none().then(|| tokio::spawn(Letters::act(env.clone())));
     let operating = is_announced.then(|| tokio::spawn(Operators::act(env.clone())));
     let announcing = is_announced.then(|| tokio::spawn(Announcements::act(env.clone())));
     let done = faults::inject_all(&env, plan).await;
@@ -161,7 +163,8 @@ async fn run(
     }
     env.announcements.stop();
     env.operators.stop();
-    for acting in [announcing, operating].into_iter().flatten() {
+    env.letters.stop();
+    for acting in [announcing, operating, writing].into_iter().flatten() {
         acting.await.unwrap();
     }
     let published_for = started.elapsed();
@@ -171,6 +174,11 @@ async fn run(
         env.upstream.declare_full(saturation::FULL_REPLIES, 8, false).await?;
     }
     println!("all faults are healed");
+    if variant.is_none() {
+        // At its start it reads the dead letters.
+        env.fleet.stop(letters::WORKER).await;
+        env.fleet.start(letters::WORKER);
+    }
     let quiet = verdict::quiet(&env).await;
     println!("time until nothing was left: {quiet:?}");
     supervising.abort();

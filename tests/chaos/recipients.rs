@@ -14,6 +14,8 @@ use crate::{connectors::Provider, random::Random, test_env::TestEnv};
 
 /// Of a hundred links, this many are claimed.
 const CLAIMED: u64 = 20;
+/// Of the claimed ones, this many are paid and then reversed.
+const REVERSED: u64 = 4;
 const EXPIRED: u64 = 5;
 const CANCELLED: u64 = 3;
 /// The random stream of this part.
@@ -34,7 +36,9 @@ impl Recipients {
     ///
     /// A record must be concluded: a look-up for an open one may still need its link, and would no longer accept a
     /// claimed link.
-    pub async fn act(env: Arc<TestEnv>) {
+    ///
+    /// With `reverses`, some payouts are reversed: without announcements, the worker asks about paid links hours later.
+    pub async fn act(env: Arc<TestEnv>, reverses: bool) {
         let (mut seen, mut acting, mut stop) =
             (HashSet::new(), JoinSet::new(), env.recipients.stop.subscribe());
         let mut random = Random::new(env.seed, STREAM);
@@ -44,7 +48,7 @@ impl Recipients {
                 inbox.concluded.keys().filter(|key| !seen.contains(*key)).cloned().collect()
             };
             for key in new {
-                if let Some(course) = course(&mut random) {
+                if let Some(course) = course(&mut random, reverses) {
                     acting.spawn(follow_course(env.clone(), key.clone(), course));
                 }
                 seen.insert(key);
@@ -83,12 +87,13 @@ impl Recipients {
     }
 }
 
-fn course(random: &mut Random) -> Option<Course> {
-    use LinkChange::{Cancel, Claim, Fail, Pay, Process, Reopen};
+fn course(random: &mut Random, reverses: bool) -> Option<Course> {
+    use LinkChange::{Cancel, Claim, Fail, Pay, Process, Reopen, Reverse};
     let chance = random.between(0, 100);
     let mut soon = || Duration::from_millis(random.between(0, 4000));
     let changes: &[Option<LinkChange>] = match chance {
         // Most links are paid. A few fail, become claimable again, or change between two questions.
+        0..REVERSED if reverses => &[Some(Claim), Some(Pay), Some(Reverse)],
         0..12 => &[Some(Claim), Some(Pay)],
         12..16 => &[Some(Claim), Some(Process), Some(Pay)],
         16..18 => &[Some(Claim), Some(Fail)],

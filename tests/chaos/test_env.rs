@@ -21,6 +21,7 @@ use crate::{
     configuration,
     connectors::{CONNECTORS, LINKS, Provider, RENAMED, ROAMING, STEADY},
     jobs::{self, CANARY},
+    letters::{self, Letters},
     operators::Operators,
     plan::MERCHANTS,
     proxy::{Kind, Proxy},
@@ -56,6 +57,7 @@ pub struct TestEnv {
     pub recipients: Recipients,
     pub announcements: Announcements,
     pub operators: Operators,
+    pub letters: Letters,
     /// The create calls that passed the proxies to the providers.
     pub calls: Calls,
     probes: AtomicU64,
@@ -88,7 +90,7 @@ impl TestEnv {
         let postgres = Postgres::start(folder).await?;
         let cluster = Cluster::start(folder, &mut taken).await?;
         let secrets = Self::secrets_of_results();
-        let upstream = Upstream::start(cluster.addresses(), secrets).await?;
+        let upstream = Upstream::start(cluster.addresses(), secrets, is_saturated).await?;
         let mut providers = Vec::new();
         for connector in CONNECTORS.iter().chain([&STEADY, &ROAMING]) {
             providers.push(Provider::start(connector).await?);
@@ -115,7 +117,9 @@ impl TestEnv {
             proxies.push(Proxies { postgres, rabbitmq, connectors });
         }
         let connectors = variant.map_or(&CONNECTORS[..], Variant::connectors);
-        let fleet = Fleet::new(folder, worker, &postgres.url, (proxies, connectors), &mut taken).await;
+        let deletes_letters = (!is_saturated).then_some(letters::WORKER);
+        let proxies = (proxies, connectors);
+        let fleet = Fleet::new(folder, worker, &postgres.url, proxies, &mut taken, deletes_letters).await;
         let samples = Arc::new(Samples::new(&postgres.url)?);
         let env = Self {
             seed,
@@ -132,6 +136,7 @@ impl TestEnv {
             recipients: Recipients::default(),
             announcements: Announcements::default(),
             operators: Operators::default(),
+            letters: Letters::default(),
             calls,
             probes: AtomicU64::default(),
         };

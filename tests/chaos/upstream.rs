@@ -21,6 +21,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     sync::{Mutex as AsyncMutex, watch},
     time::{sleep, timeout},
@@ -29,7 +30,7 @@ use tokio::{
 use crate::{
     connectors::ROAMING,
     jobs::{Message, REPLIES},
-    raw,
+    raw, services,
 };
 
 const RESULTS: &str = "chaos.results";
@@ -75,7 +76,12 @@ pub struct Upstream {
 impl Upstream {
     /// Declares the queues of the upstream before any job is published, and starts to consume them. The workers
     /// declare their own.
-    pub async fn start(nodes: Vec<SocketAddr>, secrets: Secrets) -> Result<Arc<Self>, String> {
+    /// With `takes_letters`, dead letters are taken all the time, otherwise only by [`Upstream::take_letters`].
+    pub async fn start(
+        nodes: Vec<SocketAddr>,
+        secrets: Secrets,
+        takes_letters: bool,
+    ) -> Result<Arc<Self>, String> {
         let upstream = Arc::new(Self {
             nodes,
             channel: AsyncMutex::default(),
@@ -86,7 +92,7 @@ impl Upstream {
             stop: watch::Sender::new(false),
         });
         upstream.declare().await.map_err(|error| format!("declaring: {error}"))?;
-        for queue in [RESULTS, UNROUTED, REPLIES, DEAD] {
+        for queue in [RESULTS, UNROUTED, REPLIES].into_iter().chain(takes_letters.then_some(DEAD)) {
             tokio::spawn(upstream.clone().listen(queue, secrets.clone()));
         }
         Ok(upstream)
@@ -146,7 +152,6 @@ impl Upstream {
     }
 
     async fn try_publish(&self, message: &Message) -> Result<(), u64> {
-        let Some((number, channel)) = self.channel().await else { return Err(0) };
         let mut headers = FieldTable::default();
         headers.insert("x-connector".into(), AMQPValue::LongString(message.connector.into()));
         headers.insert("x-merchant-id".into(), AMQPValue::LongString(message.merchant_id.into()));
@@ -158,11 +163,20 @@ impl Upstream {
         if let Some(queue) = message.reply_to {
             properties = properties.with_reply_to(queue.into());
         }
+        self.try_publish_to(("payout_links", "create"), &message.body, properties).await
+    }
+
+    async fn try_publish_to(
+        &self,
+        (exchange, routing_key): (&str, &str),
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Result<(), u64> {
+        let Some((number, channel)) = self.channel().await else { return Err(0) };
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let confirmed = async {
-            let exchange = "payout_links".into();
             let confirm =
-                channel.basic_publish(exchange, "create".into(), options, &message.body, properties).await?;
+                channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await?;
             confirm.await
         };
         let Ok(Ok(confirmation)) = timeout(Duration::from_secs(20), confirmed).await else {
@@ -205,7 +219,8 @@ impl Upstream {
         while !*self.stop.borrow() {
             tries += 1;
             if queue == DEAD {
-                self.take_dead_letters(tries).await;
+                // A lost connection may leave messages in the queue. The next round takes them.
+                let _ = self.take_dead_letters(tries).await;
             } else {
                 let _ = self.listen_once(queue, tries, &secrets).await;
             }
@@ -214,7 +229,7 @@ impl Upstream {
     }
 
     /// Takes dead letters with `raw`, because an unreadable one stops every consumer of a client library.
-    async fn take_dead_letters(self: &Arc<Self>, first: usize) {
+    async fn take_dead_letters(self: &Arc<Self>, first: usize) -> std::io::Result<()> {
         let (node, upstream) = (self.nodes[first % self.nodes.len()], self.clone());
         let taken = tokio::task::spawn_blocking(move || {
             raw::take_all(node, DEAD, |message_id, has_reason| {
@@ -222,8 +237,32 @@ impl Upstream {
                 upstream.inbox.lock().unwrap().dead.push(DeadLetter { message_id, has_reason });
             })
         });
-        // A lost connection may leave messages in the queue. The next round takes them.
-        let _ = taken.await.unwrap();
+        taken.await.unwrap()
+    }
+
+    /// Takes all dead letters out of their queue, after the workers have stopped.
+    pub async fn take_letters(self: &Arc<Self>) -> Result<(), String> {
+        let mut tries = 0;
+        let take = async || {
+            tries += 1;
+            self.take_dead_letters(tries).await.is_ok()
+        };
+        services::until("the dead letters", Duration::from_mins(5), take).await
+    }
+
+    /// Publishes a dead letter until the broker confirms it. It may arrive more than once.
+    pub async fn publish_letter(&self, message_id: &str, rejected_at: OffsetDateTime) {
+        let mut headers = FieldTable::default();
+        let rejected_at = rejected_at.format(&Rfc3339).unwrap();
+        headers.insert("x-rejected-at".into(), AMQPValue::LongString(rejected_at.into()));
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_message_id(message_id.into())
+            .with_headers(headers);
+        while let Err(channel) = self.try_publish_to(("", DEAD), b"{}", properties.clone()).await {
+            self.close_channel(channel).await;
+            sleep(Duration::from_millis(300)).await;
+        }
     }
 
     /// Publishes a message that no client library can read.
@@ -401,6 +440,10 @@ impl Inbox {
             correlation_id: properties.correlation_id().as_ref().map(ToString::to_string),
             link_url: text(&body["payout_link"]["url"]),
             sequence: body["sequence"].as_u64().and_then(|sequence| sequence.try_into().ok()),
+            queue: (queue == RESULTS).then(|| queue.to_owned()),
+            is_replayed: header("x-replayed").is_some(),
+            is_redelivered: delivery.redelivered,
+            timestamp: properties.timestamp().and_then(|seconds| seconds.try_into().ok()),
             body: digest(&SHA256, &delivery.data).as_ref().to_vec(),
         });
     }

@@ -20,6 +20,7 @@ use crate::{
     calls::Answer,
     connectors::{Provider, references},
     faults::FaultResults,
+    letters::Letters,
     recipients::Recipients,
     report::Report,
     saturation::FULL_REPLIES,
@@ -76,7 +77,7 @@ pub async fn quiet(env: &TestEnv) -> Option<Duration> {
         let is_still = last.is_none_or(|last| last.elapsed() > Duration::from_secs(2));
         seen.is_some_and(|(progress, replies)| progress.left + replies == 0)
             && is_still
-            && Recipients::unannounced(env).is_empty()
+            && is_announced(env).await
             && env.upstream.waiting().await == Some(0)
             && env.upstream.has_received_all().await
     };
@@ -87,6 +88,14 @@ pub async fn quiet(env: &TestEnv) -> Option<Duration> {
         println!("  !! the last statuses of {:?} are not announced", Recipients::unannounced(env));
     }
     quiet.is_ok().then(|| started.elapsed())
+}
+
+/// Returns whether the last status of every changed link is published, but for links that are asked about later than the
+/// run waits: a reversal whose announcement was lost.
+async fn is_announced(env: &TestEnv) -> bool {
+    let unannounced = Recipients::unannounced(env);
+    let Ok(asked_later) = env.samples.asked_later().await else { return false };
+    unannounced.iter().all(|key| asked_later.contains(key))
 }
 
 /// Prints how often each rule is broken, with its first violations. A file has the rest.
@@ -129,6 +138,9 @@ pub async fn judge(
     };
     until("the last results", Duration::from_mins(1), is_still).await?;
     env.upstream.stop();
+    if env.variant.is_none() {
+        env.upstream.take_letters().await?;
+    }
     for merchant in &env.merchants {
         merchant.collect_webhooks();
     }
@@ -161,7 +173,7 @@ pub async fn judge(
             *states.entry(record.state.clone()).or_default() += 1;
             states
         }),
-        rejected: history.dead.iter().map(|dead| &dead.message_id).collect::<HashSet<_>>().len(),
+        rejected: rejected(&history),
         rate: history.published.len() / (published_for.as_secs() as usize).max(1),
         until_quiet: quiet,
         repeats: repeats(env, &history),
@@ -228,6 +240,8 @@ async fn history(env: &TestEnv, waiting: u32) -> Result<History, String> {
         records,
         messages: received,
         dead,
+        letters_seen: env.letters.seen(),
+        letter_retention: env.variant.is_none().then(Letters::retention),
         webhooks,
         later: env.samples.later().await?,
         actions,
@@ -315,7 +329,21 @@ fn repeats(env: &TestEnv, history: &History) -> Vec<(&'static str, u64)> {
         ("… that failed or were refused", failed),
     ]);
     println!("operators' commands, succeeded and failed: {each}");
+    let (letters, deleted) = env.letters.counts(&history.dead);
+    let reversed = history.later.iter().filter(|later| later.event.kind == "payout_link.reversed");
+    repeats.extend([
+        ("reversals announced", reversed.count() as u64),
+        ("dead letters of any age put into their queue", letters),
+        ("… deleted after their retention", deleted),
+    ]);
     repeats
+}
+
+/// Counts the rejected jobs.
+fn rejected(history: &History) -> usize {
+    let put: HashSet<&str> = history.letters_seen.iter().map(|letter| letter.message_id.as_str()).collect();
+    let dead = history.dead.iter().filter_map(|dead| dead.message_id.as_deref());
+    dead.filter(|message_id| !put.contains(message_id)).collect::<HashSet<_>>().len()
 }
 
 fn is_late(record: &history_checker::Record) -> bool {

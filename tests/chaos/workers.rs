@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 
 use crate::{
     connectors::Connector,
+    letters,
     proxy::Proxy,
     services::{port, signal, until},
 };
@@ -47,6 +48,8 @@ pub struct Fleet {
     program: PathBuf,
     config: PathBuf,
     database_url: url::Url,
+    /// The worker that deletes old dead letters.
+    deletes_letters: Option<usize>,
     pub workers: Vec<Worker>,
     /// The connectors whose URL differs between workers.
     pub connectors: &'static [Connector],
@@ -65,6 +68,7 @@ impl Fleet {
         database_url: &str,
         (proxies, connectors): (Vec<Proxies>, &'static [Connector]),
         taken: &mut Vec<u16>,
+        deletes_letters: Option<usize>,
     ) -> Self {
         let workers = proxies.into_iter().enumerate().map(|(number, proxies)| Worker {
             proxies,
@@ -79,6 +83,7 @@ impl Fleet {
             program,
             config: folder.join("worker.toml"),
             database_url: database_url.parse().unwrap(),
+            deletes_letters,
             workers: workers.collect(),
             connectors,
             unexpected_ends: Mutex::default(),
@@ -117,6 +122,9 @@ impl Fleet {
             .env("PAYOUT_LINK__BROKER__URL", rabbitmq)
             .env("PAYOUT_LINK__WORKER__HEALTH_LISTEN", worker.health.to_string())
             .env("PAYOUT_LINK__WORKER__PROVIDER_WEBHOOKS_LISTEN", worker.provider_webhooks.to_string());
+        if self.deletes_letters == Some(place) {
+            command.env("PAYOUT_LINK__RETENTION__DEAD_LETTERS_DAYS", letters::DAYS.to_string());
+        }
         for (connector, proxy) in self.connectors.iter().zip(&worker.proxies.connectors) {
             command.env(connector.variable(), format!("http://{}", proxy.address()));
         }

@@ -84,7 +84,9 @@ async fn a_history_is_verified() {
     let lines = |received: Vec<ReceivedMessage>| {
         let line = |received: &ReceivedMessage| {
             json!({ "message_id": received.id(), "type": received.kind(), "correlation_id": received.correlation_id(),
-                "body": String::from_utf8(received.body.clone()).unwrap() })
+                "body": String::from_utf8(received.body.clone()).unwrap(), "queue": "results",
+                "replayed": received.header("x-replayed").is_some(),
+                "timestamp": received.properties.timestamp() })
         };
         received.iter().map(line).collect::<Vec<Value>>()
     };
@@ -133,6 +135,10 @@ async fn a_history_is_verified() {
     let webhook = files.webhooks.remove(0);
     files.assert_caught("R7");
     files.webhooks.insert(0, webhook);
+    // or results arrived in another order,
+    files.results.reverse();
+    files.assert_caught("R25");
+    files.results.reverse();
     // or those of a later event are missing, or its provider never had the status,
     let is_later = |line: &Value| line.to_string().contains("payout_link.cancelled");
     let place = files.results.iter().position(is_later).unwrap();
@@ -147,6 +153,20 @@ async fn a_history_is_verified() {
     files.ledger[0]["history"].as_array_mut().unwrap().pop();
     files.assert_caught("R21");
     files.ledger[0] = link;
+    // or a dead letter is missing that is not past its retention,
+    let letter = files.dead_letters.pop().unwrap();
+    files.assert_caught("R1");
+    let rejection = |line: &&mut Value| line["correlation_id"] == letter["message_id"];
+    files.results.iter_mut().find(rejection).unwrap()["timestamp"] = 1.into();
+    files.assert_caught("R1");
+    let config = files.env.folder.join("worker.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let retention = "[retention]\ndead_letters_days = 30\n[jobs]";
+    std::fs::write(&config, text.replace("[jobs]", retention)).unwrap();
+    let (status, said) = files.verify();
+    assert_eq!(status, Some(0), "{said}");
+    std::fs::write(&config, text).unwrap();
+    files.dead_letters.push(letter);
     // or a log contains a secret, then the violation is reported, without the secret.
     files.secrets = "connected to RabbitMQ, consuming\n";
     files.assert_caught("R11");

@@ -6,15 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use payout_link_worker::cli::read_actions;
+use payout_link_worker::{cli::read_actions, postgres::ActLock};
 use sqlx::Row;
 
 use crate::{
     history::{
         DeadLetter, EarlierEvent, Event, History, Link, OperatorAction, Published, ReceivedMessage, Record,
-        Violation, Webhook,
+        SeenLetter, Violation, Webhook,
     },
     kinds::{Kind, PlannedJob, in_words},
+    letters,
     operator::Operator,
     point::Place,
     support::{self, TestEnv},
@@ -41,6 +42,10 @@ pub struct Run<'a> {
     pub operator: Option<Operator>,
     /// The message that the command corrects.
     pub corrected: Option<String>,
+    /// Dead letters that were put in their queue.
+    pub letters: Vec<SeenLetter>,
+    /// Keeps the worker from reading dead letters.
+    pub letters_lock: Option<ActLock>,
     dead: Vec<DeadLetter>,
 }
 
@@ -58,6 +63,8 @@ impl<'a> Run<'a> {
             cancel: None,
             operator: None,
             corrected: None,
+            letters: Vec::new(),
+            letters_lock: None,
             dead: Vec::new(),
         }
     }
@@ -110,6 +117,7 @@ impl<'a> Run<'a> {
         if valid.clone().any(|planned| !records.iter().any(|record| record.key == planned.key))
             || !records.iter().all(is_done)
             || !self.is_announced().await
+            || !self.are_letters_deleted().await
         {
             return false;
         }
@@ -181,6 +189,8 @@ impl<'a> Run<'a> {
             records: self.records().await,
             messages: self.received(),
             dead: self.dead.clone(),
+            letters_seen: self.letters.clone(),
+            letter_retention: letters::retention(self.kind),
             webhooks,
             redelivered,
             commands: self.command_runs(),
@@ -249,6 +259,11 @@ impl<'a> Run<'a> {
                 correlation_id: received.correlation_id(),
                 link_url: json["payout_link"]["url"].as_str().map(str::to_owned),
                 sequence: sequence(&json),
+                queue: (!is_reply).then(|| "results".to_owned()),
+                is_replayed: received.header("x-replayed").is_some(),
+                // Its consumer acknowledges nothing, so nothing is delivered again.
+                is_redelivered: false,
+                timestamp: received.properties.timestamp().and_then(|seconds| seconds.try_into().ok()),
                 body: received.body,
             }
         })

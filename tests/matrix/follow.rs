@@ -38,6 +38,8 @@ enum Change {
     Message,
     /// An operator runs a command.
     Command(&'static str),
+    /// The link does not change. The worker may read dead letters from now on.
+    Letters,
 }
 
 impl Kind {
@@ -66,6 +68,7 @@ impl Kind {
                 change: Change::Command("webhooks redeliver"),
                 announced: &["payout_link.claimed"],
             },
+            Self::OldLetters => course(Change::Letters, &[]),
             _ => return None,
         })
     }
@@ -94,6 +97,9 @@ impl Run<'_> {
             let (queue, answers) = self.env.reply_queue().await;
             self.cancel = Some((queue, answers));
         }
+        if let Change::Letters = course.change {
+            self.put_letters(id).await;
+        }
     }
 
     /// Makes the changes while chunks are counted.
@@ -107,6 +113,7 @@ impl Run<'_> {
                 self.ask_now().await;
             }
             Change::End => self.ask_now().await,
+            Change::Letters => self.unlock_letters().await,
             Change::Announced(first, second) => {
                 let behaviour = Behaviour {
                     retries: 300,

@@ -1,8 +1,8 @@
 //! The checker, with the matrix's webhook schedule.
 
 pub use history_checker::{
-    CommandRun, DeadLetter, EarlierEvent, Event, History, Link, OperatorAction, Published, ReceivedMessage,
-    Record, RecordedAct, Rule, Violation, Webhook,
+    CommandRun, DeadLetter, EarlierEvent, Event, History, LetterRetention, Link, OperatorAction, Published,
+    ReceivedMessage, Record, RecordedAct, Rule, SeenLetter, Violation, Webhook,
 };
 
 /// The number of attempts of a webhook, with the first one.

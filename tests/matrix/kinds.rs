@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     accounts::{self, Account},
     history::Rule,
+    letters,
     support::{Job, job},
 };
 
@@ -73,6 +74,8 @@ pub enum Kind {
     RequeuedByOperator,
     /// An operator redelivers the two webhooks of a record.
     RedeliveredByOperator,
+    /// Dead letters past their retention are deleted, and others stay.
+    OldLetters,
 }
 
 /// A job, and the facts that the checker needs.
@@ -95,7 +98,7 @@ impl PlannedJob {
 }
 
 impl Kind {
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Plain,
         Self::Duplicate,
         Self::Repeated,
@@ -137,6 +140,7 @@ impl Kind {
         Self::CancelledByOperator,
         Self::RequeuedByOperator,
         Self::RedeliveredByOperator,
+        Self::OldLetters,
     ];
 
     /// Returns whether something is full when the job arrives.
@@ -160,6 +164,7 @@ impl Kind {
                 &[("PAYOUT_LINK__WORKER__JOBS_IN_FLIGHT", "1"), ("PAYOUT_LINK__BROKER__PREFETCH", "2")]
             }
             Self::MerchantHangs => &[("PAYOUT_LINK__WEBHOOKS__CONCURRENCY", "1")],
+            Self::OldLetters => &[letters::SETTING],
             // A question without an answer is repeated after this time.
             _ if self.course().is_some() => {
                 &[("PAYOUT_LINK__CONNECTORS__SANDBOX__FOLLOW__MIN_INTERVAL_SECONDS", "5")]
@@ -279,7 +284,7 @@ impl Kind {
     pub fn first(self, id: &str, webhook: &Value) -> Option<PlannedJob> {
         let has_first = matches!(self, Self::Repeated | Self::Conflicting) || self.course().is_some();
         has_first.then(|| match self {
-            Self::RequeuedByOperator => {
+            Self::RequeuedByOperator | Self::OldLetters => {
                 PlannedJob { is_valid: false, ..self.planned(id, "first", -5, webhook) }
             }
             _ => self.planned(id, "first", 1250, webhook),
@@ -288,7 +293,7 @@ impl Kind {
 
     /// Returns whether that job is rejected.
     pub fn first_is_rejected(self) -> bool {
-        self == Self::RequeuedByOperator
+        matches!(self, Self::RequeuedByOperator | Self::OldLetters)
     }
 
     /// Returns the jobs that are published while chunks are counted.

@@ -17,6 +17,7 @@ mod evidence;
 mod follow;
 mod history;
 mod kinds;
+mod letters;
 mod moments;
 mod operator;
 mod plan;

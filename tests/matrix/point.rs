@@ -18,6 +18,7 @@ use crate::{
     follow::SECRET,
     history::{self, Record, Rule, Violation},
     kinds::Kind,
+    letters,
     plan::{Mode, Point},
     proxy::{Chunk, Fault, Injected, Proxies, Service},
     support::{DEADLINE, Setup, TestEnv, Worker},
@@ -160,11 +161,13 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
         }
     }
     let proxies = Proxies::start(targets(env, place.connector_url(kind))).await;
+    let letters_lock = letters::lock(place, kind).await;
     let first = launch(place, kind, &proxies, sweep_interval(kind, point));
     first.says("connected to RabbitMQ, consuming").await;
     proxies.watch_over(first);
 
     let mut run = Run::new(place, kind);
+    run.letters_lock = letters_lock;
     let webhook = Value::from(format!("http://{}/webhooks", proxies.address(Service::Merchant)));
     if let Some(first) = kind.first(&id, &webhook) {
         env.publish(&first.job).await;
@@ -260,6 +263,7 @@ pub async fn run(place: &Place, kind: Kind, point: Option<&Point>) -> Outcome {
     found.extend(run.unknown_and_uncalled().await);
     found.extend(run.unannounced().await);
     found.extend(run.not_carried_out().await);
+    found.extend(run.letters_left().await);
     run.forget_links().await;
     found.extend(history::check(&run.history().await));
     Outcome { kind, point: point.copied(), injected, passed, violations: found, took: started.elapsed() }
@@ -296,9 +300,14 @@ async fn stopped(run: &Run<'_>, mut worker: Worker) -> Vec<Violation> {
 
 const OFTEN: Duration = Duration::from_millis(1500);
 const SELDOM: Duration = Duration::from_secs(30);
+/// Dead letters are read after ten to twenty sweeps.
+const FOR_LETTERS: Duration = Duration::from_millis(250);
 
 /// Returns the sweep interval. Sweeps add chunks to the sequence, so they are rare unless a kind or mode depends on one.
 fn sweep_interval(kind: Kind, point: Option<&Point>) -> Duration {
+    if kind == Kind::OldLetters {
+        return FOR_LETTERS;
+    }
     let survives = point.is_some_and(|point| matches!(point.first.fault, Fault::Reset | Fault::Silence));
     let hangs_on_it = matches!(kind, Kind::WebhookFails | Kind::RevolutUnderway)
         || kind.is_operated()

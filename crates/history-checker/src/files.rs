@@ -80,6 +80,12 @@ struct ResultLine {
     #[serde(default)]
     merchant_id: String,
     body: Box<RawValue>,
+    queue: Option<String>,
+    #[serde(default)]
+    replayed: bool,
+    #[serde(default)]
+    redelivered: bool,
+    timestamp: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -213,6 +219,10 @@ pub fn read(
                 link_url: result.payout_link.map(|link| link.url),
                 sequence: result.sequence,
                 body: digest(&SHA256, body.as_bytes()).as_ref().to_vec(),
+                queue: line.queue,
+                is_replayed: line.replayed,
+                is_redelivered: line.redelivered,
+                timestamp: line.timestamp,
             });
         }
     }

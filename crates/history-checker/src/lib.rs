@@ -27,16 +27,19 @@
 //! | R22 | no cancelled or expired link is announced as paid without the provider saying so |
 //! | R23 | a record is concluded again by an operator's act alone, and each such act concludes it once |
 //! | R24 | an operator's command that is done is recorded, at most once a run, and has its effect: a webhook is delivered again, a dead letter is none any more |
+//! | R25 | the results of a record arrive at a queue in sequence, repeats and replays aside |
+//! | R26 | no dead letter is deleted within its retention |
 //!
-//! Only a run that samples the system can collect the evidence for R13 to R17 and R24 (`called`, `overdue`, `progress`,
-//! `overdue_at_end`, `answered`, `unpublished`, `commands`) and for the last status of R21 (`asked_later`). R21 and R22 need the
-//! history of each link, and find nothing without it.
+//! Only a run that samples the system can collect the evidence for R13 to R17, R24 and R26 (`called`, `overdue`, `progress`,
+//! `overdue_at_end`, `answered`, `unpublished`, `commands`, `letters_seen`) and for the last status of R21 (`asked_later`). R21 and
+//! R22 need the history of each link, R25 the queue of each result, and find nothing without it.
 //!
 //! The checker shares no code with the worker: the caller reads the database and provides the idempotency keys.
 //! `check` reads a history once, so its cost grows linearly. `docs/reference/history-checker.md` describes the
 //! formats of the files.
 
 mod files;
+mod letters;
 mod liveness;
 mod operators;
 mod rules;
@@ -213,6 +216,15 @@ pub struct ReceivedMessage {
     pub sequence: Option<u32>,
     /// The body, or a digest of it.
     pub body: Vec<u8>,
+    /// The queue at which it arrived. The messages of one queue stand in the order of their arrival. If it is `None`, the
+    /// order is unknown, and R25 does not judge the message.
+    pub queue: Option<String>,
+    /// Whether it has `x-replayed`: the answer to a duplicate, or published again by an operator.
+    pub is_replayed: bool,
+    /// Whether RabbitMQ had delivered it to another consumer before, which did not acknowledge it.
+    pub is_redelivered: bool,
+    /// Its `timestamp`, in Unix seconds: of a rejection, when it was published.
+    pub timestamp: Option<i64>,
 }
 
 /// A job that was rejected.
@@ -222,6 +234,24 @@ pub struct DeadLetter {
     pub message_id: Option<String>,
     /// Whether its headers give the reason for its rejection.
     pub has_reason: bool,
+}
+
+/// A dead letter that was in its queue before the end of the history.
+#[derive(Debug, Clone)]
+pub struct SeenLetter {
+    /// The `message_id` of the job.
+    pub message_id: String,
+    /// When it was rejected, in Unix seconds. A letter without a time is never deleted.
+    pub rejected_at: Option<i64>,
+}
+
+/// The retention of dead letters.
+#[derive(Debug, Clone, Copy)]
+pub struct LetterRetention {
+    /// The time from its rejection until a letter may be deleted.
+    pub length: Duration,
+    /// The end of the history, in Unix seconds.
+    pub ended_at: i64,
 }
 
 /// A webhook as a merchant received it.
@@ -267,6 +297,10 @@ pub struct History {
     pub messages: Vec<ReceivedMessage>,
     /// Dead letters.
     pub dead: Vec<DeadLetter>,
+    /// Dead letters that were seen in their queue, and that nobody has removed but the worker's retention.
+    pub letters_seen: Vec<SeenLetter>,
+    /// The retention of dead letters. If it is `None`, they are never deleted.
+    pub letter_retention: Option<LetterRetention>,
     /// Webhooks in the order of their arrival.
     pub webhooks: Vec<Webhook>,
     /// The later events in the database. If it is empty because the caller did not read them, R6, R7 and R10 judge

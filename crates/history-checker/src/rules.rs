@@ -1,11 +1,11 @@
-//! Judges R1 to R13, R16 and R23. `statuses` judges the changes after a creation, `operators` the
-//! commands of operators.
+//! Judges R1 to R13, R16 and R23. `statuses` judges the changes after a creation and the order of results, `operators` the
+//! commands of operators, `letters` the retention of dead letters.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
-    CommandRun, Event, History, Link, Published, ReceivedMessage, Record, RecordedAct, Rule, Violation,
-    Webhook, liveness, operators::Operated, statuses::Followed,
+    CommandRun, Event, History, LetterRetention, Link, Published, ReceivedMessage, Record, RecordedAct, Rule,
+    Violation, Webhook, letters, liveness, operators::Operated, statuses::Followed,
 };
 
 const REJECTED: &str = "payout_link.rejected";
@@ -52,6 +52,7 @@ pub fn check(history: &History, tries: u32) -> Vec<Violation> {
     found.rejections(&known);
     found.answers(&known, history);
     found.found.extend(liveness::check(history));
+    found.found.extend(letters::check(history));
     for message in history.messages.iter().filter(|message| message.id.is_none()) {
         found.wrong(true, "R9", || format!("{message:?} has no id"));
     }
@@ -95,6 +96,7 @@ struct Known<'a> {
     /// The results of each message, in the order of their arrival.
     answers: HashMap<&'a str, Vec<&'a str>>,
     called: Option<&'a HashSet<String>>,
+    letter_retention: Option<LetterRetention>,
     ambiguous: &'a HashSet<String>,
     corrected: &'a HashSet<String>,
 }
@@ -171,6 +173,7 @@ impl<'a> Known<'a> {
             dead_lettered,
             answers,
             called: history.called.as_ref(),
+            letter_retention: history.letter_retention,
             ambiguous: &history.ambiguous,
             corrected: &history.corrected,
         }
@@ -188,6 +191,14 @@ impl<'a> Known<'a> {
 
     fn is_dead(&self, job: &Published) -> bool {
         self.dead.contains(job.message_id.as_str())
+    }
+
+    /// Returns whether the job's dead letter may be deleted: its newest rejection is past the retention, or has no time.
+    fn may_be_deleted(&self, job: &Published) -> bool {
+        let Some(retention) = self.letter_retention else { return false };
+        let rejections = self.rejections.get(&Some(job.message_id.as_str()));
+        let newest = rejections.into_iter().flatten().map(|rejection| rejection.timestamp).max();
+        newest.is_some_and(|newest| newest.is_none_or(|newest| retention.is_past(newest)))
     }
 }
 
@@ -215,7 +226,8 @@ impl Findings {
         for job in &of_key.jobs {
             let (was_rejected, is_dead) = (known.was_rejected(job), known.is_dead(job));
             let is_recorded = record.is_some() && accepted == Some(job.fingerprint.as_str());
-            self.wrong(!(is_recorded || was_rejected && is_dead), "R1", || {
+            let was_dead = is_dead || known.may_be_deleted(job);
+            self.wrong(!(is_recorded || was_rejected && was_dead), "R1", || {
                 format!(
                     "{job:?}: record {record:?}, rejection received {was_rejected}, dead letter {is_dead}"
                 )

@@ -1,4 +1,4 @@
-//! Judges R18 to R22: the announcements of a link after its creation.
+//! Judges R18 to R22 and R25: the announcements of a link after its creation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +37,7 @@ impl Followed<'_> {
         let mut found = Vec::new();
         self.sequences(&mut found);
         self.order_of_webhooks(&mut found);
+        self.order_of_results(&mut found);
         let kinds = self.kinds();
         let mut actions = self.actions;
         for (before, after) in kinds.values().zip(kinds.values().skip(1)) {
@@ -81,6 +82,37 @@ impl Followed<'_> {
         }
         if !first_arrivals.is_sorted() {
             found.push(self.wrong("R19", format!("webhooks arrived in the order {first_arrivals:?}")));
+        }
+    }
+
+    /// Compares the first arrivals at each queue. A result that is redelivered may be late: a consumer that was cut off lost
+    /// its first delivery. Sequences with a message of unknown order are not judged.
+    fn order_of_results(&self, found: &mut Vec<Violation>) {
+        let mut unknown: BTreeSet<u32> = BTreeSet::new();
+        let mut arrivals: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        let mut redelivered: BTreeSet<(&str, u32)> = BTreeSet::new();
+        for message in self.results.iter().filter(|message| !message.is_reply && !message.is_replayed) {
+            let sequence = number(message.sequence);
+            let Some(queue) = message.queue.as_deref() else {
+                unknown.insert(sequence);
+                continue;
+            };
+            let of_queue = arrivals.entry(queue).or_default();
+            if !of_queue.contains(&sequence) {
+                of_queue.push(sequence);
+                redelivered.extend(message.is_redelivered.then_some((queue, sequence)));
+            }
+        }
+        for (queue, mut of_queue) in arrivals {
+            of_queue.retain(|sequence| !unknown.contains(sequence));
+            let is_late = |(place, sequence): (usize, &u32)| {
+                of_queue[..place].iter().any(|before| before > sequence)
+                    && !redelivered.contains(&(queue, *sequence))
+            };
+            if of_queue.iter().enumerate().any(is_late) {
+                found
+                    .push(self.wrong("R25", format!("results arrived at {queue} in the order {of_queue:?}")));
+            }
         }
     }
 

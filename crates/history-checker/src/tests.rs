@@ -32,6 +32,10 @@ fn result(id: &str, kind: &str, correlation_id: &str) -> ReceivedMessage {
         link_url: (kind == "payout_link.created").then(|| "https://links.example/1".into()),
         sequence: None,
         body: kind.into(),
+        queue: None,
+        is_replayed: false,
+        is_redelivered: false,
+        timestamp: None,
     }
 }
 
@@ -615,4 +619,123 @@ fn r24_a_command_is_recorded_and_has_its_effect() {
         history.dead.push(DeadLetter { message_id: Some("m-1".into()), has_reason: true });
     });
     caught("R12", &corrected, |history| history.corrected.clear());
+}
+
+/// Builds the history of three events whose results arrived at one queue.
+fn in_order() -> History {
+    let mut history = followed(&[CLAIMED, SUCCEEDED]);
+    for message in &mut history.messages {
+        message.queue = Some("results".into());
+    }
+    history
+}
+
+#[test]
+fn r25_results_arrive_in_sequence() {
+    let paid = in_order();
+    caught("R25", &paid, |history| history.messages.swap(2, 3));
+    caught("R25", &paid, |history| history.messages.swap(0, 2));
+    caught("R25", &paid, |history| history.messages.rotate_left(1));
+    // The second message is a rejection, and the third one the result with sequence 2.
+    let with = |spoil: fn(&mut Vec<ReceivedMessage>)| {
+        let mut history = paid.clone();
+        spoil(&mut history.messages);
+        check(&history, TRIES)
+    };
+    assert_eq!(with(|messages| messages.push(messages[0].clone())), [], "a repeat may come later");
+    let answered = with(|messages| {
+        messages.insert(0, ReceivedMessage { is_replayed: true, ..messages[3].clone() });
+    });
+    assert_eq!(answered, [], "a duplicate is answered with the newest event");
+    let replied = with(|messages| {
+        messages.insert(0, ReceivedMessage { is_reply: true, ..messages[3].clone() });
+    });
+    assert_eq!(replied, [], "a requester gets the newest event");
+    // The order of old histories is unknown.
+    let old = with(|messages| {
+        messages.swap(2, 3);
+        for message in messages {
+            message.queue = None;
+        }
+    });
+    assert_eq!(old, []);
+    // A consumer that was cut off may have lost the first delivery of a result, but not that of the next one.
+    let redelivered = with(|messages| {
+        messages.swap(2, 3);
+        messages[3].is_redelivered = true;
+    });
+    assert_eq!(redelivered, []);
+    caught("R25", &paid, |history| {
+        history.messages.swap(2, 3);
+        history.messages[2].is_redelivered = true;
+    });
+    // A result that first came to the unrouted queue.
+    let unrouted = with(|messages| {
+        messages.swap(2, 3);
+        messages.insert(0, ReceivedMessage { queue: None, ..messages[3].clone() });
+    });
+    assert_eq!(unrouted, []);
+    // Each queue has its own order.
+    let two_queues = with(|messages| {
+        let second: Vec<ReceivedMessage> = messages
+            .iter()
+            .skip(2)
+            .map(|message| ReceivedMessage { queue: Some("others".into()), ..message.clone() })
+            .collect();
+        messages.splice(0..0, second);
+    });
+    assert_eq!(two_queues, []);
+    caught("R25", &paid, |history| {
+        let second = history.messages[2..].iter().rev();
+        let second =
+            second.map(|message| ReceivedMessage { queue: Some("others".into()), ..message.clone() });
+        let second: Vec<ReceivedMessage> = second.collect();
+        history.messages.extend(second);
+    });
+}
+
+/// Builds a history of rejected jobs and other letters under a retention of one day.
+fn with_letters() -> History {
+    let mut history = good();
+    let day = Duration::from_hours(24);
+    history.letter_retention = Some(LetterRetention { length: day, ended_at: 200_000 });
+    history.messages[1].timestamp = Some(200_000);
+    for (message_id, rejected_at) in [("young", Some(113_601)), ("old", Some(113_600)), ("no-time", None)] {
+        let message_id = message_id.to_owned();
+        history.letters_seen.push(SeenLetter { message_id: message_id.clone(), rejected_at });
+        history.dead.push(DeadLetter { message_id: Some(message_id), has_reason: false });
+    }
+    history
+}
+
+#[test]
+fn r26_no_letter_is_deleted_within_its_retention() {
+    let letters = with_letters();
+    let without = |history: &mut History, message_id: &str| {
+        history.dead.retain(|letter| letter.message_id.as_deref() != Some(message_id));
+    };
+    caught("R26", &letters, |history| without(history, "young"));
+    caught("R26", &letters, |history| without(history, "no-time"));
+    let mut deleted = letters.clone();
+    without(&mut deleted, "old");
+    assert_eq!(check(&deleted, TRIES), []);
+    // Without a retention nothing is deleted.
+    let all_stay = History { letter_retention: None, ..letters.clone() };
+    caught("R26", &all_stay, |history| without(history, "old"));
+    // The letter of a rejected job is missed as long as its newest rejection is not past the retention.
+    caught("R1", &letters, |history| without(history, "m-2"));
+    let rejected_at = |timestamp| {
+        let mut history = letters.clone();
+        history.messages[1].timestamp = timestamp;
+        history
+    };
+    assert_eq!(check(&rejected_at(Some(113_600)), TRIES), []);
+    for timestamp in [Some(113_600), None] {
+        let mut past = rejected_at(timestamp);
+        without(&mut past, "m-2");
+        assert_eq!(check(&past, TRIES), [], "{timestamp:?}");
+        past.messages.push(ReceivedMessage { timestamp: Some(113_601), ..past.messages[1].clone() });
+        let found = check(&past, TRIES);
+        assert!(found.iter().any(|violation| violation.rule == "R1"), "{found:?}");
+    }
 }

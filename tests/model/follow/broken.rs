@@ -6,7 +6,7 @@ use super::{
     NONE,
     flaws::FollowFlaw,
     protocol::{FollowProtocol, Provider},
-    state::{Creation, Faults},
+    state::{Creation, Faults, Outbox},
 };
 
 /// Checks that the flaw breaks the rule, and prints the shortest run that does.
@@ -15,8 +15,28 @@ fn fails(flaw: FollowFlaw, faults: Faults, expected: &str) {
 }
 
 fn fails_with(flaw: FollowFlaw, creation: Creation, provider: Provider, faults: Faults, expected: &str) {
-    let protocol = FollowProtocol { creation, provider, workers: 2, faults, flaw: Some(flaw) };
-    let checker = protocol.checker().threads(1).finish_when(HasDiscoveries::Any).spawn_bfs().join();
+    finds(
+        &FollowProtocol {
+            creation,
+            provider,
+            workers: 2,
+            outbox: Outbox::Webhooks,
+            faults,
+            flaw: Some(flaw),
+        },
+        expected,
+    );
+}
+
+/// Checks that the flaw breaks the rule in a run with results.
+fn fails_with_results(flaw: FollowFlaw, faults: Faults, expected: &str) {
+    let (creation, provider, outbox) = (Creation::Created, Provider::ANNOUNCES, Outbox::Results);
+    finds(&FollowProtocol { creation, provider, workers: 2, outbox, faults, flaw: Some(flaw) }, expected);
+}
+
+fn finds(protocol: &FollowProtocol, expected: &str) {
+    let flaw = protocol.flaw.unwrap();
+    let checker = protocol.clone().checker().threads(1).finish_when(HasDiscoveries::Any).spawn_bfs().join();
     let found = checker.discoveries();
     let seen: Vec<&str> = found.keys().copied().collect();
     let (broken, path) = found
@@ -45,6 +65,16 @@ fn a_final_status_that_may_change_is_followed_by_another_event() {
 #[test]
 fn a_webhook_that_does_not_wait_overtakes_the_previous_one() {
     fails(FollowFlaw::PreviousNotFirst, Faults { changes: 1, ..NONE }, "F4");
+}
+
+#[test]
+fn a_result_that_does_not_wait_overtakes_the_previous_one() {
+    fails_with_results(FollowFlaw::PreviousResultNotFirst, Faults { changes: 1, ..NONE }, "F12");
+}
+
+#[test]
+fn a_result_that_counts_before_its_confirm_is_overtaken_or_lost() {
+    fails_with_results(FollowFlaw::ResultNotConfirmed, Faults { changes: 1, losses: 1, ..NONE }, "F12");
 }
 
 #[test]

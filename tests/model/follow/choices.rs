@@ -6,7 +6,7 @@ use super::{
     flaws::FollowFlaw,
     follower::Then,
     protocol::{FollowProtocol, Step},
-    state::{ClaimId, Creation, Due, Seen, System, Worker},
+    state::{ClaimId, Creation, Due, Publication, Seen, System, Worker},
 };
 
 impl FollowProtocol {
@@ -61,9 +61,15 @@ impl FollowProtocol {
                 }
             }
             Worker::RecordingEvent { .. } => steps.push(Step::RecordEvent(number)),
-            Worker::Posting { waits, is_lease_over, .. } => {
+            Worker::Posting { result: Publication::Due, .. } => {
+                steps.push(Step::Publish(number));
+                if lossy {
+                    steps.extend([Step::PublishInVain(number), Step::PublishUnconfirmed(number)]);
+                }
+            }
+            Worker::Posting { posts, waits, is_lease_over, .. } => {
                 steps.push(Step::Post(number));
-                let is_posted = !waits && (!is_lease_over || self.is(FollowFlaw::LeaseNotChecked));
+                let is_posted = posts && !waits && (!is_lease_over || self.is(FollowFlaw::LeaseNotChecked));
                 if is_posted && lossy {
                     steps.extend([Step::PostInVain(number), Step::PostAnswerLost(number)]);
                 }
@@ -187,7 +193,10 @@ impl FollowProtocol {
             steps.push(Step::LinkFallsDue);
         }
         for (place, event) in system.events.iter().enumerate() {
-            if runs_out(event.due, event.holder) {
+            // A look at a result that still waits has no effect.
+            let finds_nothing =
+                event.holder.is_none() && system.result_waits(event) && (event.waits || !event.is_pending);
+            if runs_out(event.due, event.holder) && !finds_nothing {
                 steps.push(Step::EventFallsDue(place));
             }
         }

@@ -11,6 +11,10 @@ pub enum FollowFlaw {
     FinalChanges,
     /// A webhook does not wait for the webhook of the previous event.
     PreviousNotFirst,
+    /// A result does not wait for the result of the previous event.
+    PreviousResultNotFirst,
+    /// A result counts as published before RabbitMQ confirms it.
+    ResultNotConfirmed,
     /// The worker that finishes the previous webhook does not wake the next one.
     NextNotWoken,
     /// The next webhook is woken after the previous one is finished, by a write of its own.

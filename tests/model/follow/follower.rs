@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::{
     flaws::FollowFlaw,
     protocol::FollowProtocol,
-    state::{Cancelled, ClaimId, Creation, Due, Event, NEW, Seen, Status, System, Worker},
+    state::{Cancelled, ClaimId, Creation, Due, Event, NEW, Outbox, Seen, Status, System, Worker},
 };
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -220,7 +220,8 @@ impl FollowProtocol {
             status,
             previous: Some(previous),
             next: None,
-            is_pending: true,
+            is_published: system.outbox == Outbox::Webhooks,
+            is_pending: system.outbox != Outbox::Results,
             waits,
             due: Due::Now,
             holder: None,

@@ -1,7 +1,7 @@
 //! Proves the protocol of a link after its creation by trying every order of its steps.
 //!
 //! A provider changes the link and announces it or not. Followers ask the provider under leases. Requests to cancel come by
-//! message and by command. The webhooks of a link are delivered in order. As in the worker, `domain::follow::next`
+//! message and by command. The results of a link are published in order, and its webhooks are delivered in order. As in the worker, `domain::follow::next`
 //! decides.
 //!
 //! Faults and changes are bounded, and every step uses up something finite, as in the model of the creation.
@@ -19,7 +19,7 @@ mod state;
 use stateright::{Checker, Model};
 
 use protocol::{FollowProtocol, Provider};
-use state::{Creation, Faults};
+use state::{Creation, Faults, Outbox};
 
 const NONE: Faults = Faults {
     changes: 0,
@@ -65,13 +65,28 @@ const MORE: [Faults; 10] = [
     Faults { changes: 3, abandons: 1, pauses: 1, ..NONE },
 ];
 
-/// Visits every state, checks the rules, and prints the number of states.
+/// Faults and changes in runs whose outbox publishes results.
+const WITH_RESULTS: [Faults; 6] = [
+    Faults { changes: 3, ..NONE },
+    Faults { changes: 2, crashes: 1, ..NONE },
+    Faults { changes: 2, pauses: 1, ..NONE },
+    Faults { changes: 2, losses: 1, ..NONE },
+    Faults { changes: 1, losses: 1, pauses: 1, ..NONE },
+    Faults { changes: 1, losses: 1, crashes: 1, ..NONE },
+];
+
+/// Visits every state of a run with webhooks.
 fn prove(creation: Creation, provider: Provider, faults: Faults) {
+    prove_with(Outbox::Webhooks, creation, provider, faults);
+}
+
+/// Visits every state, checks the rules, and prints the number of states.
+fn prove_with(outbox: Outbox, creation: Creation, provider: Provider, faults: Faults) {
     let started = std::time::Instant::now();
-    let protocol = FollowProtocol { creation, provider, workers: 2, faults, flaw: None };
+    let protocol = FollowProtocol { creation, provider, workers: 2, outbox, faults, flaw: None };
     let checker = protocol.checker().threads(2).spawn_bfs().join();
     println!(
-        "{creation:?}, {provider:?}, {faults:?}: {} states, {} steps deep, {:.1} s",
+        "{creation:?}, {outbox:?}, {provider:?}, {faults:?}: {} states, {} steps deep, {:.1} s",
         checker.unique_state_count(),
         checker.max_depth(),
         started.elapsed().as_secs_f32()
@@ -94,6 +109,20 @@ fn links_whose_provider_announces_changes() {
 fn links_whose_provider_is_silent() {
     for faults in EACH {
         prove(Creation::Created, Provider::SILENT, faults);
+    }
+}
+
+#[test]
+fn results_are_published_in_order() {
+    for faults in WITH_RESULTS {
+        prove_with(Outbox::Results, Creation::Created, Provider::ANNOUNCES, faults);
+    }
+    for faults in [
+        Faults { changes: 2, crashes: 1, ..NONE },
+        Faults { changes: 2, pauses: 1, ..NONE },
+        Faults { changes: 2, losses: 1, abandons: 1, ..NONE },
+    ] {
+        prove_with(Outbox::Both, Creation::Created, Provider::SILENT, faults);
     }
 }
 
@@ -130,5 +159,8 @@ fn cancels_before_a_call_end_the_record_and_later_ones_wait() {
 fn more_of_everything_after_the_creation() {
     for provider in [Provider::ANNOUNCES, Provider::SILENT, Provider::NEVER_ENDS] {
         EACH.into_iter().chain(MORE).for_each(|faults| prove(Creation::Uncalled, provider, faults));
+        for faults in WITH_RESULTS {
+            prove_with(Outbox::Both, Creation::Created, provider, faults);
+        }
     }
 }

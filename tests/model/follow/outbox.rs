@@ -1,11 +1,9 @@
-//! Applies the steps that deliver webhooks to the state.
-
-#![expect(clippy::unused_self, reason = "all steps have the same form")]
+//! Applies the steps that publish results and deliver webhooks to the state.
 
 use super::{
     flaws::FollowFlaw,
     protocol::{FollowProtocol, Step},
-    state::{Due, NEW, Posted, System, Worker},
+    state::{Due, NEW, Posted, Publication, System, Worker},
 };
 
 impl FollowProtocol {
@@ -14,11 +12,41 @@ impl FollowProtocol {
         let previous_is_pending = system.events[place]
             .previous
             .is_some_and(|previous| system.events[usize::from(previous)].is_pending);
+        let result_waits =
+            system.result_waits(&system.events[place]) && !self.is(FollowFlaw::PreviousResultNotFirst);
         let event = &mut system.events[place];
         (event.holder, event.due) = (Some(claim), Due::Later);
-        let waits = event.waits && previous_is_pending;
+        let result = if event.is_published {
+            Publication::Before
+        } else if result_waits {
+            Publication::Waits
+        } else {
+            Publication::Due
+        };
+        let (posts, waits) = (event.is_pending, event.waits && previous_is_pending);
         let event = u8::try_from(place).unwrap();
-        system.workers[worker] = Worker::Posting { event, claim, waits, is_lease_over: false };
+        system.workers[worker] = Worker::Posting { event, claim, result, posts, waits, is_lease_over: false };
+    }
+
+    /// Publishes the result. In the worker this needs no lease, and does not wait for the webhook.
+    pub fn publish(&self, system: &mut System, step: Step) {
+        let (Step::Publish(worker) | Step::PublishInVain(worker) | Step::PublishUnconfirmed(worker)) = step
+        else {
+            return;
+        };
+        let Worker::Posting { event, result, .. } = &mut system.workers[worker] else { return };
+        *result = match step {
+            Step::Publish(_) => Publication::Confirmed,
+            _ if self.is(FollowFlaw::ResultNotConfirmed) => Publication::Confirmed,
+            _ => Publication::NotConfirmed,
+        };
+        let sequence = system.events[usize::from(*event)].sequence;
+        if !matches!(step, Step::Publish(_)) {
+            system.faults.losses -= 1;
+        }
+        if !matches!(step, Step::PublishInVain(_)) && !system.results.contains(&sequence) {
+            system.results.push(sequence);
+        }
     }
 
     pub fn post(&self, system: &mut System, step: Step) {
@@ -29,10 +57,13 @@ impl FollowProtocol {
         else {
             return;
         };
-        let Worker::Posting { event, claim, waits, is_lease_over } = system.workers[worker] else { return };
+        let Worker::Posting { event, claim, result, posts, waits, is_lease_over } = system.workers[worker]
+        else {
+            return;
+        };
         let is_late = is_lease_over && !self.is(FollowFlaw::LeaseNotChecked);
         let last_outcome = match step {
-            _ if waits || is_late => Posted::Nothing,
+            _ if !posts || waits || is_late => Posted::Nothing,
             Step::Post(_) => Posted::Delivered,
             Step::Abandon(_) => Posted::Abandoned,
             _ => Posted::Failed,
@@ -47,11 +78,12 @@ impl FollowProtocol {
         if arrives && !system.arrivals.contains(&sequence) {
             system.arrivals.push(sequence);
         }
-        system.workers[worker] = Worker::Posted { event, claim, waits, last_outcome };
+        system.workers[worker] = Worker::Posted { event, claim, result, waits, last_outcome };
     }
 
     pub fn delivered(&self, system: &mut System, worker: usize) {
-        let Worker::Posted { event: place, claim, waits, last_outcome } = system.workers[worker] else {
+        let Worker::Posted { event: place, claim, result, waits, last_outcome } = system.workers[worker]
+        else {
             return;
         };
         system.workers[worker] = Worker::Idle;
@@ -62,8 +94,11 @@ impl FollowProtocol {
         // The row's current value counts: the previous webhook may have finished since the claim.
         event.waits &= waits;
         event.holder = None;
-        event.due = match last_outcome {
-            Posted::Nothing if event.waits => Due::Never,
+        event.is_published |= result == Publication::Confirmed;
+        // A result that waits looks again soon.
+        let result_due = if event.is_published { Due::Never } else { Due::Later };
+        let webhook_due = match last_outcome {
+            Posted::Nothing if event.waits || !event.is_pending => Due::Never,
             Posted::Nothing => Due::Now,
             Posted::Failed => Due::Later,
             Posted::Delivered | Posted::Abandoned => {
@@ -71,6 +106,7 @@ impl FollowProtocol {
                 Due::Never
             }
         };
+        event.due = result_due.max(webhook_due);
         let is_finished =
             !(event.is_pending || last_outcome == Posted::Abandoned && self.is(FollowFlaw::AbandonedBlocks));
         let next = event.next.filter(|_| is_finished && !self.is(FollowFlaw::NextNotWoken));

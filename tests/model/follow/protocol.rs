@@ -6,15 +6,17 @@ use stateright::{Model, Property};
 use super::{
     flaws::FollowFlaw,
     rules,
-    state::{Creation, Due, Faults, System, Worker},
+    state::{Creation, Due, Faults, Outbox, System, Worker},
 };
 
 /// A protocol to check: the real one, or one with a flaw.
+#[derive(Clone)]
 pub struct FollowProtocol {
     /// The state of the creation when the run begins.
     pub creation: Creation,
     pub provider: Provider,
     pub workers: usize,
+    pub outbox: Outbox,
     pub faults: Faults,
     pub flaw: Option<FollowFlaw>,
 }
@@ -63,6 +65,12 @@ pub enum Step {
 
     /// `src/postgres/claim_events.rs::claim_events`
     ClaimEvent(usize, usize),
+    /// `src/pipeline/outbox.rs::publish_event`
+    Publish(usize),
+    /// The same, but RabbitMQ rejects or never gets the result.
+    PublishInVain(usize),
+    /// The same, but the confirm is lost.
+    PublishUnconfirmed(usize),
     /// `src/pipeline/outbox.rs::post_event`
     Post(usize),
     /// The same, but the webhook is lost.
@@ -130,7 +138,7 @@ impl Model for FollowProtocol {
     type Action = Step;
 
     fn init_states(&self) -> Vec<System> {
-        vec![System::new(self.creation, self.workers, self.provider.announces, self.faults)]
+        vec![System::new(self.creation, self.workers, self.provider.announces, self.outbox, self.faults)]
     }
 
     fn actions(&self, system: &System, steps: &mut Vec<Step>) {
@@ -166,6 +174,9 @@ impl Model for FollowProtocol {
             }
             Step::RecordEvent(worker) => self.record_event(system, worker),
             Step::ClaimEvent(worker, place) => self.claim_event(system, worker, place),
+            Step::Publish(_) | Step::PublishInVain(_) | Step::PublishUnconfirmed(_) => {
+                self.publish(system, step);
+            }
             Step::Post(_) | Step::PostInVain(_) | Step::PostAnswerLost(_) | Step::Abandon(_) => {
                 self.post(system, step);
             }

@@ -10,7 +10,7 @@ use super::{
 
 type Rule = fn(&FollowProtocol, &System) -> bool;
 
-pub const ALL: [(&str, Rule); 11] = [
+pub const ALL: [(&str, Rule); 12] = [
     (
         "F1 each change at the provider is announced at most once and in order, and nothing else is announced",
         |_, system| are_changes(&announced(system), system),
@@ -67,6 +67,9 @@ pub const ALL: [(&str, Rule); 11] = [
     }),
     ("F11 a record that is cancelled before its call has no link", |_, system| {
         system.creation != Creation::Cancelled || system.ledger.history.is_empty()
+    }),
+    ("F12 the first arrivals of results are in order and have no gap", |_, system| {
+        (1..).zip(&system.results).all(|(number, sequence)| *sequence == number)
     }),
     // Every step uses up something finite, so every run ends. Where it ends, nothing may be left open.
     ("F10 every run ends with nothing left to do, and every request has its answer", |protocol, system| {

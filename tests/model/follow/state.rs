@@ -26,7 +26,10 @@ pub struct System {
     pub answers: Vec<(u8, Answer)>,
     /// Webhooks that the merchant has received: the sequence numbers of their events, in the order of first arrival.
     pub arrivals: Vec<u8>,
+    /// Results that arrived at a queue, likewise.
+    pub results: Vec<u8>,
     pub workers: Vec<Worker>,
+    pub outbox: Outbox,
     /// Somebody requested a cancel whose request is still valid. No column stores this.
     pub is_cancel_asked: bool,
     pub faults: Faults,
@@ -124,12 +127,25 @@ pub enum Due {
     Now,
 }
 
+/// Names the part of the outbox that a run has. The result and the webhook of an event have nothing in common but the lease,
+/// so most runs have one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outbox {
+    /// The result counts as published from the start.
+    Webhooks,
+    /// No event has a webhook.
+    Results,
+    Both,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Event {
     pub sequence: u8,
     pub status: LinkStatus,
     pub previous: Option<u8>,
     pub next: Option<u8>,
+    /// Its result counts as published.
+    pub is_published: bool,
     /// Its webhook is neither delivered nor abandoned.
     pub is_pending: bool,
     /// Its webhook waits for the webhook of the previous event.
@@ -184,16 +200,20 @@ pub enum Worker {
         claim: ClaimId,
         status: Status,
     },
-    /// Has claimed an event to deliver, and may have lost it since. `waits` is the value that the claim read.
+    /// Has claimed an event to deliver, and may have lost it since. `posts` (its webhook is pending) and `waits` are the
+    /// values that the claim read.
     Posting {
         event: u8,
         claim: ClaimId,
+        result: Publication,
+        posts: bool,
         waits: bool,
         is_lease_over: bool,
     },
     Posted {
         event: u8,
         claim: ClaimId,
+        result: Publication,
         waits: bool,
         last_outcome: Posted,
     },
@@ -218,6 +238,19 @@ pub enum Worker {
         claim: ClaimId,
         answer: Answer,
     },
+}
+
+/// How far the publication of a claimed event's result has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Publication {
+    /// It was published before the claim.
+    Before,
+    /// It waits for the result of the previous event.
+    Waits,
+    Due,
+    /// RabbitMQ confirmed it.
+    Confirmed,
+    NotConfirmed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -264,7 +297,7 @@ impl Row {
 }
 
 impl System {
-    pub fn new(creation: Creation, workers: usize, announces: bool, faults: Faults) -> Self {
+    pub fn new(creation: Creation, workers: usize, announces: bool, outbox: Outbox, faults: Faults) -> Self {
         let mut system = Self {
             creation,
             ledger: Ledger {
@@ -289,7 +322,9 @@ impl System {
             requests: Vec::new(),
             answers: Vec::new(),
             arrivals: Vec::new(),
+            results: Vec::new(),
             workers: vec![Worker::Idle; workers],
+            outbox,
             is_cancel_asked: false,
             faults,
         };
@@ -317,7 +352,8 @@ impl System {
             status: self.row.status,
             previous: None,
             next: None,
-            is_pending: true,
+            is_published: self.outbox == Outbox::Webhooks,
+            is_pending: self.outbox != Outbox::Results,
             waits: false,
             due: Due::Now,
             holder: None,
@@ -366,6 +402,12 @@ impl System {
         self.workers.iter().any(|worker| worker.claim() == Some(holder))
     }
 
+    /// Returns whether the event's result waits for that of the previous event.
+    pub fn result_waits(&self, event: &Event) -> bool {
+        let is_unpublished = |previous: u8| !self.events[usize::from(previous)].is_published;
+        !event.is_published && event.previous.is_some_and(is_unpublished)
+    }
+
     pub fn is_open(&self) -> bool {
         matches!(self.creation, Creation::Uncalled | Creation::UnderWay | Creation::Unresolved)
     }
@@ -376,7 +418,10 @@ impl System {
             && !self.is_open()
             && self.requests.is_empty()
             && self.row.follow_holder.is_none()
-            && self.events.iter().all(|event| !event.is_pending && event.holder.is_none())
+            && self
+                .events
+                .iter()
+                .all(|event| event.is_published && !event.is_pending && event.holder.is_none())
     }
 }
 
