@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::{
     batch::column,
+    delivered_row::{DeliveredRow, Written},
     numbers::{count, whole_millis},
-    outbox::{DeliveredRow, Written},
 };
 use crate::domain::Attempt;
 

@@ -58,6 +58,7 @@ mod conclude_again;
 mod connect;
 mod connect_error;
 mod delivered_at_once;
+mod delivered_row;
 mod due;
 mod due_event;
 mod duplicate;

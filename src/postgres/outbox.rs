@@ -10,22 +10,15 @@ use super::{
     Store,
     batch::{Statement, column},
     delivered_at_once::AtOnce,
+    delivered_row::{DeliveredRow, Written},
     due_event::{DueEvent, EventProgress, WebhookState},
     error::StoreError,
     leased::while_leased,
     numbers::{count, millis, whole_millis},
     timeline::Timeline,
 };
-use crate::domain::Attempt;
 
 pub(super) struct Delivered;
-
-pub(super) struct DeliveredRow {
-    pub(super) id: Uuid,
-    payout_link_id: Uuid,
-    pub(super) holder: Uuid,
-    pub(super) progress: EventProgress,
-}
 
 impl Store {
     /// Stores how far publishing and delivering have come. Returns whether an event of the record is due now: the next one,
@@ -43,21 +36,6 @@ impl Store {
             progress,
         });
         while_leased(&event.lease, self.patiently(|| self.delivering.submit(row.clone()))).await
-    }
-}
-
-impl DeliveredRow {
-    /// Returns the only webhook attempt, if the event itself describes it completely.
-    pub(super) fn first_webhook_call(&self) -> Option<&Attempt> {
-        match &self.progress.webhook_calls[..] {
-            [only] if self.is_clean(only) => Some(only),
-            _ => None,
-        }
-    }
-
-    /// Returns whether an attempt has no detail beyond the event's columns.
-    fn is_clean(&self, post: &Attempt) -> bool {
-        post.number == 1 && self.progress.webhook == WebhookState::Delivered && post.detail.is_none()
     }
 }
 
@@ -243,18 +221,6 @@ async fn write(connection: &mut PgConnection, rows: &[&DeliveredRow]) -> Result<
     )
     .fetch_all(connection)
     .await
-}
-
-/// An event whose progress was stored, and that has news; `id` is `None` in the row that says that others were not stored.
-pub(super) struct Written {
-    pub(super) id: Option<Uuid>,
-    pub(super) holder: Option<Uuid>,
-    /// The next event of the record, if this one's webhook is finished.
-    pub(super) next_event_id: Option<Uuid>,
-    /// The same, if this one's result is published.
-    pub(super) next_result_id: Option<Uuid>,
-    /// The previous webhook, which this one waited for, is finished.
-    pub(super) previous_is_finished: bool,
 }
 
 /// Wakes the next events of the records, and returns the events of which one is due now: the next one or itself.
