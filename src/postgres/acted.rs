@@ -6,7 +6,9 @@ use uuid::Uuid;
 use super::{Store, connect::answered, error::StoreError, record_id::Identity};
 use crate::{
     contract,
-    domain::{AccountId, CreateLink, LinkStatus, PayoutLinkState, TraceContext, retry::Concluded},
+    domain::{
+        AccountId, ConclusionCode, CreateLink, LinkStatus, PayoutLinkState, TraceContext, retry::Concluded,
+    },
 };
 
 /// A record as an operator's act finds it. The act counts only if the record has not changed until it is stored.
@@ -26,6 +28,8 @@ pub struct ActedRecord {
     pub last_called_at: Option<OffsetDateTime>,
     /// HTTP status of the provider's last answer, or 0.
     pub status_code: u16,
+    /// The code of the conclusion.
+    pub error_code: Option<String>,
     /// The status of the created link that was announced last.
     pub link_status: Option<String>,
     /// The newest event; `None` before the first conclusion.
@@ -53,6 +57,12 @@ impl ActedRecord {
     pub fn state(&self) -> PayoutLinkState {
         self.concluded.state
     }
+
+    /// Returns whether an operator ended the record as not created, and nothing has happened to it since then.
+    pub fn is_resolved_as_not_created(&self) -> bool {
+        self.state() == PayoutLinkState::Failed
+            && self.error_code.as_deref() == Some(ConclusionCode::NotCreated.as_str())
+    }
 }
 
 impl Store {
@@ -67,7 +77,7 @@ impl Store {
             r#"
             SELECT
                 id, merchant_id, merchant_payout_id, connector, account, state, connector_payout_id, link_status,
-                status_code, attempts, first_called_at, last_called_at, in_doubt_since, request,
+                status_code, error_code, attempts, first_called_at, last_called_at, in_doubt_since, request,
                 coalesce(newest_event_id, event_id) AS last_event, sequence, traceparent, tracestate,
                 due_at,
                 holder IS NOT NULL AS "is_leased!", asked_at, follow_failures, now() AS "now!"
@@ -118,6 +128,7 @@ impl Store {
                     connector: row.connector,
                     last_called_at: row.last_called_at,
                     status_code: u16::try_from(row.status_code).unwrap_or_default(),
+                    error_code: row.error_code,
                     link_status: row.link_status,
                     last_event: row.last_event,
                     last_sequence: u32::try_from(row.sequence).unwrap_or_default(),
