@@ -18,7 +18,12 @@ use super::{
     select::Selection,
 };
 use crate::{
-    cli::{ExitStatus, actor::Act, note, output::Output},
+    cli::{
+        ExitStatus,
+        actor::Act,
+        note,
+        output::{Output, counted},
+    },
     config::Config,
     postgres::{self, Store},
     rabbitmq::Letter,
@@ -87,8 +92,9 @@ pub(super) async fn run(
         return Ok(ExitStatus::NothingFound);
     }
     note(format_args!(
-        "{count} letters are in {file} with their secrets; only its owner may read it (mode 0600). Delete it when it \
-         is not needed any more"
+        "exported {} with their secrets to {file}; only its owner may read it (mode 0600). Delete it when it is not needed \
+         any more",
+        counted(count, "letter")
     ));
     Ok(ExitStatus::Done)
 }
