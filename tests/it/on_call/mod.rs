@@ -5,6 +5,8 @@ mod status;
 mod show;
 mod program;
 mod plans;
+mod targets;
+mod waits;
 
 use std::process::Output;
 
