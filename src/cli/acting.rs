@@ -55,7 +55,7 @@ impl Acting {
         }
         match records.len() {
             1 => Ok(records.remove(0)),
-            0 => Err(ExitStatus::NothingFound.because(format_args!("no record has the id {id:?}")).into()),
+            0 => Err(ExitStatus::NothingFound.because(no_record(id)).into()),
             several => {
                 let reason = format!("{several} records have the id {id:?}: select one with --merchant");
                 Err(ExitStatus::WrongUse.because(reason).into())
@@ -161,6 +161,16 @@ pub(super) async fn note_last_act(store: &Store, command: &str) -> anyhow::Resul
         note(format_args!("within the last hour {actor} ran {command}: {reason}"));
     }
     Ok(())
+}
+
+/// Says that no record has an id, and where the job may be: a rejected one has no record.
+pub(super) fn no_record(id: &str) -> String {
+    // Others would need quotes, of the shell and of the conditions.
+    let is_plain = !id.is_empty()
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':'));
+    let letters =
+        if is_plain { format!("dead-letters list --where payout={id}") } else { "dead-letters list".into() };
+    format!("no record has the id {id:?}. A rejected job has no record: `{letters}` finds it")
 }
 
 /// Tolerance of a call's own timeout.

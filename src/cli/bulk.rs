@@ -13,7 +13,7 @@ use super::{
     exit::{Ended, ExitStatus},
     filter::Where,
     interrupts::Interrupts,
-    output::{note, progress, progress_ends},
+    output::{counted, note, progress, progress_ends},
 };
 use crate::{
     domain::escape_control,
@@ -76,7 +76,7 @@ impl Many {
             return Err(ExitStatus::NothingFound.because("no record matches").into());
         }
         self.preview(acting, kind, &filter, &found).await?;
-        confirm(&format!("{} {} records?", kind.command, found.len()), self.yes)?;
+        confirm(&format!("{} {}?", kind.command, counted(found.len(), "record")), self.yes)?;
         Ok(found.iter().map(|record| record.id.to_string()).collect())
     }
 

@@ -16,6 +16,7 @@ use super::{
     bulk::{Each, Kind, Many},
     exit::{ExitStatus, status_of},
     output::{Output, progress, progress_ends},
+    waits::Waits,
 };
 use crate::{
     config::Config,
@@ -175,8 +176,9 @@ impl<'a> Waiting<'a> {
         let Some(before) = &self.before else { return cancelled };
         match cancelled {
             Ok(message) => Ok(format!("{message}. {before}")),
-            // A refusal names the last act already.
-            Err(error) if status_of(&error) == ExitStatus::Refused => Err(error),
+            Err(error) if status_of(&error) == ExitStatus::Refused => {
+                Err(ExitStatus::Refused.because(format_args!("{error:#}. {before}")).into())
+            }
             Err(error) => Err(anyhow!("{error:#}. {before}")),
         }
     }
@@ -200,27 +202,36 @@ async fn until_cancelled(
                 });
             }
             CancelState { state: PayoutLinkState::Failed, .. } => {
-                let reason = "the record is failed: it has no link to cancel".to_owned();
-                return Err(acting.refused(record, reason).await);
+                let reason = "the record is failed: it has no link to cancel";
+                return Err(ExitStatus::Refused.because(reason).into());
             }
             CancelState { status: LinkStatus::Unclaimed, is_requested: true, .. } => {}
             // It was claimed, and can be claimed again.
             CancelState { status: LinkStatus::Unclaimed, is_requested: false, .. } => {
                 let reason = "the link was claimed meanwhile and can be claimed again: repeat the command";
-                return Err(acting.refused(record, reason.to_owned()).await);
+                return Err(ExitStatus::Refused.because(reason).into());
             }
             CancelState { status, .. } => {
-                return Err(acting
-                    .refused(record, format!("the link is {status}: it cannot be cancelled"))
-                    .await);
+                let reason = format!("the link is {status}: it cannot be cancelled");
+                return Err(ExitStatus::Refused.because(reason).into());
             }
         }
         if Instant::now() >= deadline {
+            let waits = Waits::read(&acting.store.reader()).await;
             if matches!(cancel.state, PayoutLinkState::Open | PayoutLinkState::Unknown) {
+                let obstacles = waits.of_creation(&account.name, &record.merchant_id);
                 bail!(
                     "the record is {}. The cancel is requested, and a worker carries it out as soon as the creation is \
-                     settled. The request stays",
-                    cancel.state
+                     settled. The request stays{}",
+                    cancel.state,
+                    because(&obstacles)
+                );
+            }
+            let obstacles = waits.of_link(&account.name);
+            if !obstacles.is_empty() {
+                bail!(
+                    "the cancel is requested, and no worker has carried it out yet. The request stays{}",
+                    because(&obstacles)
                 );
             }
             bail!(
@@ -230,6 +241,14 @@ async fn until_cancelled(
             );
         }
         sleep(PAUSE).await;
+    }
+}
+
+/// Adds what keeps workers from carrying a request out.
+fn because(obstacles: &[String]) -> String {
+    match obstacles {
+        [] => String::new(),
+        obstacles => format!(". It waits, because {}", obstacles.join(", and ")),
     }
 }
 

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, process::ExitCode};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use super::output::{Format, Output};
+use super::{
+    output::{Format, Output, counted},
+    targets::Targets,
+};
 use crate::{
     config::Config,
     domain::escape_control,
@@ -20,6 +23,9 @@ struct Tested {
     /// `ok`, `failed`, `warning` or `note`.
     outcome: &'static str,
     what: String,
+    /// The database or the broker that is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     reason: String,
 }
@@ -34,8 +40,11 @@ struct Results {
 
 impl Results {
     fn add(&mut self, outcome: &'static str, what: &str, reason: String) -> anyhow::Result<()> {
-        self.all_well &= outcome != "failed";
-        let tested = Tested { outcome, what: what.to_owned(), reason };
+        self.write(Tested { outcome, what: what.to_owned(), target: None, reason })
+    }
+
+    fn write(&mut self, tested: Tested) -> anyhow::Result<()> {
+        self.all_well &= tested.outcome != "failed";
         match self.output.format() {
             Format::Text | Format::Jsonl => self.output.object(&tested, Tested::text),
             Format::Json => {
@@ -52,6 +61,22 @@ impl Results {
         }
     }
 
+    /// Reports the test of the database or of the broker, and which one it is.
+    fn report_target(
+        &mut self,
+        what: &str,
+        target: Option<String>,
+        result: Result<(), String>,
+    ) -> anyhow::Result<()> {
+        let outcome = if result.is_ok() { "ok" } else { "failed" };
+        self.write(Tested {
+            outcome,
+            what: what.to_owned(),
+            target,
+            reason: result.err().unwrap_or_default(),
+        })
+    }
+
     fn end(self) -> anyhow::Result<ExitCode> {
         if self.output.format() == Format::Json {
             self.output.objects(&self.held, Tested::text)?;
@@ -63,7 +88,8 @@ impl Results {
 impl Tested {
     fn text(&self) -> String {
         let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
-        format!("{:<7} {}{}", self.outcome, self.what, escape_control(&reason))
+        let target = self.target.as_ref().map(|target| format!(" {target}")).unwrap_or_default();
+        format!("{:<7} {}{}{}", self.outcome, self.what, escape_control(&target), escape_control(&reason))
     }
 }
 
@@ -71,6 +97,7 @@ pub(super) async fn run(
     config: &Config,
     output: Output,
     open_secrets: &[String],
+    targets: Targets,
 ) -> anyhow::Result<ExitCode> {
     let mut results = Results { output, held: Vec::new(), all_well: true };
     results.report("configuration", Ok(()))?;
@@ -78,7 +105,8 @@ pub(super) async fn run(
         let reason = "the file has secrets and is readable by every user".to_owned();
         results.add("warning", file, reason)?;
     }
-    results.report("broker", rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string()))?;
+    let broker = rabbitmq::check(&config.broker()).await.map_err(|error| error.to_string());
+    results.report_target("broker", targets.broker, broker)?;
     if let Some(listen) = config.worker.health_listen {
         port(&mut results, "health port", "worker.health_listen", listen).await?;
     }
@@ -91,9 +119,9 @@ pub(super) async fn run(
     let connectors = config.connectors()?;
     match database(config).await {
         Ok((store, missing)) => {
-            results.report("database", Ok(()))?;
+            results.report_target("database", targets.database, Ok(()))?;
             if missing > 0 {
-                let reason = format!("it lacks {missing} migrations; `run` applies them");
+                let reason = format!("it lacks {}; `run` applies them", counted(missing, "migration"));
                 results.add("note", "schema", reason)?;
             } else {
                 let problems =
@@ -109,7 +137,7 @@ pub(super) async fn run(
                 }
             }
         }
-        Err(error) => results.report("database", Err(error.to_string()))?,
+        Err(error) => results.report_target("database", targets.database, Err(error.to_string()))?,
     }
     for account in connectors.iter() {
         let checked = account.connector.check().await.map_err(|reason| {

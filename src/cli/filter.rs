@@ -79,7 +79,7 @@ pub(super) struct FilterArguments {
     /// Records in this currency
     #[arg(long, value_name = "CODE")]
     currency: Option<String>,
-    /// Open records that were called before and will be called again
+    /// Open records that were called before, whose outcome is not unknown, and that will be called again
     #[arg(long)]
     retrying: bool,
     /// Open records that have been due for more than a minute

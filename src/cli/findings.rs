@@ -179,7 +179,8 @@ fn breakers(status: &DatabaseStatus, now: OffsetDateTime, all: &mut Vec<Finding>
     for breaker in &status.breakers {
         let connector = &breaker.connector;
         let text = format!("workers have an open circuit breaker of {connector}: its calls wait");
-        let next = format!("list --retrying --connector {connector}");
+        // Their outcome may be unknown so far: those are not among the ones that are retried.
+        let next = format!("list --state open --connector {connector}");
         all.push(
             finding(by_age(Some(breaker.opened_at), DUE_LIMIT, now), "open_breaker", text, next)
                 .counted(breaker.workers)

@@ -10,6 +10,7 @@ use super::{
     filter::FilterArguments,
     output::{Format, Output, note},
     table::{Cell, Column, Tone},
+    waits::Waits,
 };
 use crate::{
     config::Config,
@@ -46,10 +47,20 @@ struct Count {
     complete: bool,
 }
 
+/// A record, with what it waits for.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    record: &'a Listed,
+    /// Why it waits although it is due: pauses, and open circuit breakers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waits_for: Vec<String>,
+}
+
 /// A page, for `--output json`.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
-    records: &'a [Listed],
+    records: &'a [Row<'a>],
     /// `--after` of the next page.
     next: Option<Uuid>,
     /// Whether every row of the page's range was looked at.
@@ -96,7 +107,19 @@ pub(super) async fn run(
         scan: arguments.scan,
     };
     let page = reader.list(&filter, request).await.context("database")?;
-    print(output, &page)?;
+    let is_waiting = |record: &Listed| record.due_at.is_some() && !record.leased;
+    let waits = match page.records.iter().any(is_waiting) {
+        true => Waits::read(&reader).await,
+        false => Waits::default(),
+    };
+    let rows = page.records.iter().map(|record| Row {
+        record,
+        waits_for: match is_waiting(record) {
+            true => waits.of_creation(&record.connector, &record.merchant_id),
+            false => Vec::new(),
+        },
+    });
+    print(output, &page, &rows.collect::<Vec<_>>())?;
     explain(arguments, &page);
     Ok(found(!page.records.is_empty() || page.next.is_some() || page.open_left_out))
 }
@@ -105,16 +128,16 @@ fn found(any: bool) -> ExitStatus {
     if any { ExitStatus::Done } else { ExitStatus::NothingFound }
 }
 
-fn print(output: Output, page: &Page) -> anyhow::Result<()> {
+fn print(output: Output, page: &Page, rows: &[Row<'_>]) -> anyhow::Result<()> {
     let now = OffsetDateTime::now_utc();
     match output.format() {
-        Format::Text => output.rows(&COLUMNS, &page.records, |record| cells(record, now)),
+        Format::Text => output.rows(&COLUMNS, rows, |row| cells(row, now)),
         Format::Json => {
             let complete = !page.stopped && !page.open_left_out;
-            let document = Document { records: &page.records, next: page.next, complete };
+            let document = Document { records: rows, next: page.next, complete };
             output.object(&document, |_| String::new())
         }
-        Format::Jsonl => output.objects(&page.records, |_| String::new()),
+        Format::Jsonl => output.objects(rows, |_| String::new()),
     }
 }
 
@@ -153,7 +176,8 @@ fn time_of(id: Uuid) -> String {
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
-fn cells(record: &Listed, now: OffsetDateTime) -> Vec<Cell> {
+fn cells(row: &Row<'_>, now: OffsetDateTime) -> Vec<Cell> {
+    let record = row.record;
     let status = record.link_status.as_deref().or(record.payout_status.as_deref()).unwrap_or_default();
     vec![
         Cell::time(Some(record.created_at)),
@@ -165,7 +189,7 @@ fn cells(record: &Listed, now: OffsetDateTime) -> Vec<Cell> {
         Cell::new(&record.state).tone(tone(record)),
         status.into(),
         record.error_code.as_deref().unwrap_or_default().into(),
-        Cell::new(waits(record, now)),
+        Cell::new(waits(row, now)),
     ]
 }
 
@@ -179,7 +203,8 @@ fn tone(record: &Listed) -> Tone {
 }
 
 /// Says what an open record waits for.
-fn waits(record: &Listed, now: OffsetDateTime) -> String {
+fn waits(row: &Row<'_>, now: OffsetDateTime) -> String {
+    let record = row.record;
     let Some(due_at) = record.due_at else { return String::new() };
     let seconds = (due_at - now).whole_seconds();
     let unknown = if record.in_doubt_since.is_some() { "unknown, " } else { "" };
@@ -193,5 +218,6 @@ fn waits(record: &Listed, now: OffsetDateTime) -> String {
         (false, 1..) => format!("due in {seconds} s"),
         (false, _) => format!("due for {} s", -seconds),
     };
-    format!("{unknown}{what}{attempts}")
+    let obstacles: String = row.waits_for.iter().map(|obstacle| format!(", {obstacle}")).collect();
+    format!("{unknown}{what}{attempts}{obstacles}")
 }

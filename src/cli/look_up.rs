@@ -11,6 +11,7 @@ use super::{
     exit::ExitStatus,
     output::Output,
     resolve::resolve_found,
+    waits::Waits,
 };
 use crate::{
     config::Config,
@@ -71,12 +72,17 @@ async fn look_up_open(
     if !acting.store.hasten(record.id, operator).await.context("database")? {
         return Err(acting.changed(record).await);
     }
-    let after = until(acting, record, patience, |after| {
-        after.state() != PayoutLinkState::Open || (!after.is_leased && after.due_at > Some(record.now))
+    // A worker that cannot call now puts the record off without a call.
+    let after = until(acting, record, patience, STEP, |after| {
+        let is_called = after.last_called_at > record.last_called_at && !after.is_leased;
+        after.state() != PayoutLinkState::Open || is_called
     })
     .await?;
     Ok(match after.state() {
-        PayoutLinkState::Open => "asked, and it is still unknown: a worker asks again".into(),
+        PayoutLinkState::Open => {
+            "a worker has taken the next step of the replay rule, and the outcome is still unknown: `show` has the attempt"
+                .into()
+        }
         state => format!("the record is {state} now"),
     })
 }
@@ -96,7 +102,7 @@ async fn look_up_link(
     if !acting.store.hasten_question(record.id, operator).await.context("database")? {
         return Err(acting.changed(record).await);
     }
-    let after = until(acting, record, patience, |after| after.asked_at > Some(record.now)).await?;
+    let after = until(acting, record, patience, QUESTION, |after| after.asked_at > Some(record.now)).await?;
     let status = after.link_status.unwrap_or_default();
     match after.follow_failures {
         0 => Ok(format!("{} answered: the link is {}", account.name, escape_control(&status))),
@@ -160,22 +166,30 @@ async fn look_up_failed(acting: &Acting, record: &ActedRecord) -> anyhow::Result
             Finding::Found(CreatedLink { connector_payout_id, .. })
             | Finding::Underway { connector_payout_id, .. }
             | Finding::Ended { connector_payout_id, .. },
-        ) => bail!(
-            "{} has the payout {} for this failed record: do not pay again",
-            account.name,
-            escape_control(&connector_payout_id)
-        ),
+        ) => {
+            let then =
+                if record.is_resolved_as_not_created() { ", and resolve it with --created" } else { "" };
+            bail!(
+                "{} has the payout {} for this failed record: do not pay again{then}",
+                account.name,
+                escape_control(&connector_payout_id)
+            )
+        }
         Some(Finding::Unanswered { error, .. }) => {
             bail!("{} does not answer: {}", account.name, described(&error))
         }
     }
 }
 
-/// Waits until the record is as wanted.
+const STEP: &str = "it is due at once, and no worker has taken the next step of the replay rule yet";
+const QUESTION: &str = "it is due, and no worker has asked yet";
+
+/// Waits until the record is as wanted. `missed`: what did not happen if it is not in time.
 async fn until(
     acting: &Acting,
     record: &ActedRecord,
     patience: Duration,
+    missed: &str,
     wanted: impl Fn(&ActedRecord) -> bool,
 ) -> anyhow::Result<ActedRecord> {
     let started = Instant::now();
@@ -185,9 +199,15 @@ async fn until(
             return Ok(after);
         }
         if started.elapsed() >= patience {
-            bail!(
-                "it is due, and no worker has asked yet. Check that a worker runs, then look at the record"
-            );
+            let waits = Waits::read(&acting.store.reader()).await;
+            let obstacles = match after.state() {
+                PayoutLinkState::Open => waits.of_creation(&record.connector, &record.merchant_id),
+                _ => waits.of_link(&record.connector),
+            };
+            match &obstacles[..] {
+                [] => bail!("{missed}. Check that a worker runs, then look at the record"),
+                obstacles => bail!("{missed}, because {}", obstacles.join(", and ")),
+            }
         }
         sleep(PAUSE).await;
     }

@@ -34,6 +34,8 @@ mod show;
 mod status;
 mod submit;
 mod table;
+mod targets;
+mod waits;
 mod webhooks;
 
 pub use self::{
@@ -54,6 +56,7 @@ use secrecy::ExposeSecret;
 use self::{
     context::Context,
     output::{Output, say},
+    targets::Targets,
 };
 use crate::{
     config::{self, Config},
@@ -109,7 +112,7 @@ enum Command {
     Run,
     /// Migrate the database's schema; safe while workers run
     Migrate,
-    /// Test configuration, broker, database and connectors, one line each
+    /// Test configuration, broker, database and connectors, one line each; a provider is asked a question, and nothing is created
     Check,
     /// List the kinds of connector, their requirements and features, and the configured accounts
     Connectors,
@@ -134,7 +137,7 @@ enum Command {
     /// End a pause
     #[command(subcommand)]
     Resume(pause::Target),
-    /// End an unknown record as created or as not created; the provider is asked first
+    /// End an unknown record as created or as not created; the provider is asked first, where it can be asked
     Resolve(resolve::Arguments),
     /// Have failed records tried again under the same idempotency key
     Retry(retry::Arguments),
@@ -277,7 +280,10 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 run::run(&config, Signals::new()?).await.map(|()| ExitCode::SUCCESS)
             }
             Command::Migrate => migrate(&config).await,
-            Command::Check => check::run(&config, output, &config::open_secrets(file, environment())).await,
+            Command::Check => {
+                let targets = Targets::of(&config, file, environment());
+                check::run(&config, output, &config::open_secrets(file, environment()), targets).await
+            }
             Command::Connectors => {
                 connectors::run(Some(&config))?;
                 Ok(ExitCode::SUCCESS)
@@ -306,7 +312,10 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
             Command::Retry(arguments) => retry::run(&config, output, &arguments).await.map(ExitCode::from),
             Command::Show(arguments) => show::run(&config, output, &arguments).await.map(ExitCode::from),
-            Command::Status(arguments) => status::run(&config, output, &arguments).await.map(ExitCode::from),
+            Command::Status(arguments) => {
+                let targets = Targets::of(&config, file, environment());
+                status::run(&config, output, &arguments, targets).await.map(ExitCode::from)
+            }
             Command::WebhookSecret { merchant_id } => webhook_secret(&config, &merchant_id),
             Command::Reconcile(arguments) => {
                 reconcile::run(&config, output, &arguments).await.map(ExitCode::from)

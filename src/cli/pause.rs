@@ -10,7 +10,11 @@ use super::{
     exit::ExitStatus,
     output::{Done, Output},
 };
-use crate::{config::Config, domain::escape_control, postgres::PauseKind};
+use crate::{
+    config::Config,
+    domain::escape_control,
+    postgres::{PageRequest, PauseKind, RecordFilter},
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Target {
@@ -54,7 +58,8 @@ pub(super) async fn pause(config: &Config, output: Output, target: &Target) -> a
     }
     let what = described(kind, name);
     if acting.store.pause(kind, name, &act.operator()).await.context("database")? {
-        let message = format!("{what} is paused; running workers see it within two seconds");
+        let unheard = if is_unheard(&acting, kind, name).await? { NO_RECORDS } else { "" };
+        let message = format!("{what} is paused; running workers see it within two seconds{unheard}");
         output.object(&Done { target: &what, outcome: "paused", message }, Done::text)?;
         return Ok(ExitStatus::Done);
     }
@@ -77,6 +82,19 @@ pub(super) async fn resume(config: &Config, output: Output, target: &Target) -> 
         return Ok(ExitStatus::Done);
     }
     Err(ExitStatus::NothingFound.because(format_args!("{what} is not paused")).into())
+}
+
+const NO_RECORDS: &str = ". No record has this x-merchant-id yet: check its spelling";
+
+/// Returns whether a merchant is paused that has no record.
+async fn is_unheard(acting: &Acting, kind: PauseKind, name: &str) -> anyhow::Result<bool> {
+    if kind != PauseKind::Merchant {
+        return Ok(false);
+    }
+    let filter = RecordFilter { merchant_id: Some(name.to_owned()), ..RecordFilter::default() };
+    let request = PageRequest { newest_first: true, after: None, limit: 1, scan: 1 };
+    let page = acting.store.reader().list(&filter, request).await.context("database")?;
+    Ok(page.records.is_empty())
 }
 
 fn described(kind: PauseKind, name: &str) -> String {

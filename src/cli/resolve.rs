@@ -1,4 +1,5 @@
-//! `resolve`: ends an unknown record. The provider is asked first where it can be asked, and a contradiction is refused.
+//! `resolve`: ends an unknown record. The provider is asked first where it can be asked, and a contradiction is refused. So
+//! is the finding that nothing was created, where nothing checks it.
 
 use std::time::Duration;
 
@@ -24,14 +25,15 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The unknown record: merchant_payout_id, record id or event id
+    /// The unknown record: merchant_payout_id, record id or event id. With --created also one that was resolved with
+    /// --not-created
     id: Option<String>,
     #[command(flatten)]
     finding: FindingArguments,
     /// The link's URL, if the provider does not say it
     #[arg(long, value_name = "URL", requires = "created", conflicts_with = "not_created", value_parser = link)]
     url: Option<SecretString>,
-    /// Resolve it although the provider contradicts or does not answer
+    /// Resolve it although the provider contradicts, does not answer, or cannot be asked whether it created nothing
     #[arg(long)]
     force: bool,
     /// x-merchant-id, if several merchants use the same merchant_payout_id
@@ -60,7 +62,7 @@ struct FindingArguments {
     /// The provider created the link, under this id
     #[arg(long, value_name = "CONNECTOR_PAYOUT_ID")]
     created: Option<String>,
-    /// The provider created nothing
+    /// The provider created nothing. Needs --force where the provider cannot be asked
     #[arg(long)]
     not_created: bool,
 }
@@ -109,7 +111,8 @@ async fn resolve_created(
     id: &str,
     arguments: &Arguments,
 ) -> anyhow::Result<String> {
-    let account = unknown(acting, record).await?;
+    let is_correction = record.is_resolved_as_not_created();
+    let account = if is_correction { acting.account(record)? } else { unknown(acting, record).await? };
     let said = ask_about_created(acting, account, record, id).await;
     if let Some(objection) = said.objection.as_ref().filter(|_| !arguments.force) {
         return Err(acting.refused(record, format!("{objection}. --force resolves it all the same")).await);
@@ -143,8 +146,12 @@ async fn resolve_created(
         "before": record.conclusion_before(),
     });
     store(acting, record, &content, &arguments.act.operator(), "resolve", &details).await?;
-    Ok(format!("created, with the link {} at {}", escape_control(id), account.name))
+    let before = if is_correction { FAILED_BEFORE } else { "" };
+    Ok(format!("created, with the link {} at {}{before}", escape_control(id), account.name))
 }
+
+const FAILED_BEFORE: &str = ". The merchant got payout_link.failed before: if the payout was sent again since then, \
+                             `cancel` one of the two links";
 
 /// Ends an unknown record as failed: the provider created nothing.
 pub(super) async fn resolve_not_created(
@@ -294,7 +301,13 @@ async fn ask_about_nothing(acting: &Acting, account: &Account, record: &ActedRec
         return objecting("created_before", objection);
     }
     let Some(look_up) = account.connector.replay_rule().look_up() else {
-        return Said { word: "not_asked", ..Said::default() };
+        let name = &account.name;
+        let objection = format!(
+            "{name} cannot be asked by our reference, so nothing checks that it created nothing. Search its dashboard or \
+             list first, for the idempotency key that `show` prints, the amount and the recipient. If a link exists, give \
+             its id with --created"
+        );
+        return objecting("not_asked", objection);
     };
     if is_elsewhere(account, record) {
         return objecting("not_asked", ELSEWHERE.into());

@@ -3,16 +3,22 @@
 use std::fmt::Write;
 
 use anyhow::Context;
+use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
+    acting::no_record,
     exit::ExitStatus,
     output::{Format, Output, counted},
+    waits::Waits,
 };
 use crate::{
     config::Config,
-    domain::{escape_control, idempotency_key_of, idempotency_uuid},
+    domain::{
+        escape_control, idempotency_key_of, idempotency_uuid,
+        retry::{Horizon, horizon},
+    },
     postgres::{Reader, Search, Shown, ShownEvent},
 };
 
@@ -58,12 +64,68 @@ pub(super) async fn run(
         }
     }
     if records.is_empty() {
-        return Err(ExitStatus::NothingFound
-            .because(format!("no record has the id {:?}", arguments.id))
-            .into());
+        return Err(ExitStatus::NothingFound.because(no_record(&arguments.id)).into());
     }
-    output.objects(&records, |record| shown(record, deployment))?;
+    let documents = documents(config, &reader, &records).await;
+    output.objects(&documents, |document| shown(document, deployment))?;
     Ok(ExitStatus::Done)
+}
+
+/// A record with what follows from the state of its deployment.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    record: &'a Shown,
+    /// Why it waits although it is due: pauses, and open circuit breakers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waits_for: Vec<String>,
+    /// Until when its unknown outcome is resolved by the replay rule, at most.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    resolved_until: Option<OffsetDateTime>,
+    #[serde(skip)]
+    horizon: Option<Horizon>,
+}
+
+async fn documents<'a>(config: &Config, reader: &Reader, records: &'a [Shown]) -> Vec<Document<'a>> {
+    let is_waiting = |record: &Shown| !record.leased && record.due_at.is_some();
+    let asks = |record: &Shown| record.link.as_ref().is_some_and(|link| link.ask_at.is_some());
+    let waits = match records.iter().any(|record| is_waiting(record) || asks(record)) {
+        true => Waits::read(reader).await,
+        false => Waits::default(),
+    };
+    let is_unknown = |record: &Shown| record.in_doubt_since.is_some() && record.due_at.is_some();
+    // Only with the account's section, which a reader may lack, is its replay rule known.
+    let connectors = records.iter().any(is_unknown).then(|| config.connectors().ok()).flatten();
+    let document = |record: &'a Shown| {
+        let account = connectors.as_ref().and_then(|all| all.choose(Some(&record.connector)));
+        let horizon = account.filter(|_| is_unknown(record)).and_then(|account| {
+            let retried = record.operator_actions.iter().rfind(|action| action.command == "retry");
+            let opened_at = retried.map_or(record.created_at, |action| action.at);
+            let first_called_at = record.first_called_at.unwrap_or(opened_at);
+            horizon(account.connector.replay_rule(), &config.pipeline().retry, first_called_at, opened_at)
+        });
+        let waits_for = match (is_waiting(record), asks(record)) {
+            (true, _) => waits.of_creation(&record.connector, &record.merchant_id),
+            (false, true) => waits.of_link(&record.connector),
+            (false, false) => Vec::new(),
+        };
+        Document { record, waits_for, resolved_until: horizon.map(|horizon| horizon.until), horizon }
+    };
+    records.iter().map(document).collect()
+}
+
+/// Says what a worker does with an unknown outcome, and until when.
+fn resolution(horizon: Horizon) -> String {
+    let until = at(Some(horizon.until));
+    match (horizon.repeats, horizon.then_asked) {
+        (true, true) => {
+            format!("until {until} at most by the same call under the same key, then by look-ups")
+        }
+        (true, false) => {
+            format!("until {until} at most by the same call under the same key; then it ends as unknown")
+        }
+        (false, _) => format!("until {until} at most by look-ups; then it ends as unknown"),
+    }
 }
 
 /// Returns whether a text has the form of an idempotency key, or of the UUID that some providers get in its place.
@@ -72,7 +134,8 @@ fn may_be_a_key(text: &str) -> bool {
     is_key || Uuid::parse_str(text).is_ok_and(|id| id.get_version_num() == 8)
 }
 
-fn shown(record: &Shown, deployment: &str) -> String {
+fn shown(document: &Document<'_>, deployment: &str) -> String {
+    let record = document.record;
     let mut text = format!("{} {}\n", escape_control(&record.merchant_payout_id), record.state);
     // Writing to a String cannot fail.
     let mut line = |name: &str, value: &str| {
@@ -93,6 +156,8 @@ fn shown(record: &Shown, deployment: &str) -> String {
     line("unknown since", &at(record.in_doubt_since));
     line(if record.leased { "leased until" } else { "due" }, &at(record.due_at));
     line("leased by worker", record.worker.as_deref().unwrap_or_default());
+    document.waits_for.iter().for_each(|obstacle| line("waits for", obstacle));
+    line("resolved", &document.horizon.map(resolution).unwrap_or_default());
     if let Some(link) = &record.link {
         line("link", &link.status);
         line("provider status", link.provider_status.as_deref().unwrap_or_default());
@@ -154,10 +219,7 @@ fn timeline(record: &Shown) -> Vec<(OffsetDateTime, String)> {
     }
     for request in &record.link_requests {
         let reason = request.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        push(
-            Some(request.requested_at),
-            format!("{} requested by message, not answered yet{reason}", request.kind),
-        );
+        push(Some(request.requested_at), format!("{} requested, not answered yet{reason}", request.kind));
     }
     for action in &record.operator_actions {
         let details = details(&action.details);

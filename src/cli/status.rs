@@ -11,11 +11,13 @@ use tokio::time::timeout;
 use super::{
     exit::ExitStatus,
     findings::{Finding, Known, Severity, findings},
-    output::{Format, Output},
+    output::{Format, Output, counted},
     table::{Cell, Column, Tone},
+    targets::Targets,
 };
 use crate::{
     config::Config,
+    domain::escape_control,
     postgres::{DatabaseStatus, Reader, STATUS_SCAN},
     rabbitmq::{self, QueueCounts},
 };
@@ -35,6 +37,8 @@ struct Document {
     findings: Vec<Finding>,
     /// Parts that could not be read, each with the reason.
     not_known: Vec<String>,
+    /// Which database and which broker this is about.
+    targets: Targets,
     database: DatabaseStatus,
 }
 
@@ -45,13 +49,15 @@ pub(super) async fn run(
     config: &Config,
     output: Output,
     arguments: &Arguments,
+    targets: Targets,
 ) -> anyhow::Result<ExitStatus> {
     let database = async {
         let reader = Reader::connect(&config.database()).await?;
         reader.status().await
     };
     let (database, queues) = tokio::join!(database, queues(config, arguments));
-    let database = database.context("database")?;
+    let named = targets.database.as_deref().unwrap_or_default();
+    let database = database.with_context(|| format!("database {}", escape_control(named)))?;
     let mut not_known = Vec::new();
     let queues = queues.map_err(|reason| not_known.push(reason)).ok();
     let known = Known {
@@ -72,7 +78,7 @@ pub(super) async fn run(
     let now = OffsetDateTime::now_utc();
     let findings = findings(&database, &known, now);
     let healthy = findings.iter().all(|finding| finding.severity != Severity::Act);
-    let document = Document { healthy, findings, not_known, database };
+    let document = Document { healthy, findings, not_known, targets, database };
     match output.format() {
         Format::Text => print(output, &document, queues, now)?,
         Format::Json | Format::Jsonl => output.object(&document, |_| String::new())?,
@@ -130,12 +136,20 @@ fn print(
     }
     for account in &database.accounts {
         let at_least = if account.open >= STATUS_SCAN { "at least " } else { "" };
-        let name = crate::domain::escape_control(&account.connector);
-        output
-            .text(format_args!("{name}: {at_least}{} open, {} retrying", account.open, account.retrying))?;
+        let name = escape_control(&account.connector);
+        output.text(format_args!(
+            "{name}: {at_least}{} open, {} retrying, {} with an outcome that is unknown so far",
+            account.open, account.retrying, account.unknown
+        ))?;
     }
     if let Some(queues) = queues {
-        output.text(format_args!("jobs queue: {} messages", queues.jobs))?;
+        let jobs = usize::try_from(queues.jobs).unwrap_or(usize::MAX);
+        output.text(format_args!("jobs queue: {}", counted(jobs, "message")))?;
+    }
+    for (what, target) in [("database", &document.targets.database), ("broker", &document.targets.broker)] {
+        if let Some(target) = target {
+            output.text(format_args!("{what}: {}", escape_control(target)))?;
+        }
     }
     output.text(format_args!("database clock: {:+} ms", database.clock_offset_ms))?;
     for line in &document.not_known {

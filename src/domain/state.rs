@@ -5,7 +5,8 @@ use std::fmt;
 use super::EventType;
 
 /// The state of a record, as its row has it. A record begins open and a worker concludes it. Only an
-/// operator's act changes a conclusion: it ends an unknown record, or opens a failed one again.
+/// operator's act changes a conclusion: it ends an unknown record, opens a failed one again, or corrects one that an operator
+/// ended as not created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PayoutLinkState {
     /// The creation of the link is not concluded.

@@ -7,7 +7,9 @@ use uuid::Uuid;
 use super::{Store, connect::answered, error::StoreError, record_id::Identity};
 use crate::{
     contract,
-    domain::{AccountId, CreateLink, LinkStatus, PayoutLinkState, TraceContext, retry::Concluded},
+    domain::{
+        AccountId, ConclusionCode, CreateLink, LinkStatus, PayoutLinkState, TraceContext, retry::Concluded,
+    },
 };
 
 /// A record as an operator's act finds it. The act counts only if the record has not changed until it is stored.
@@ -82,6 +84,12 @@ impl ActedRecord {
             concluded_at: self.concluded_at,
             unknown_since: self.concluded.in_doubt_since,
         }
+    }
+
+    /// Returns whether an operator ended the record as not created, and nothing has happened to it since then.
+    pub fn is_resolved_as_not_created(&self) -> bool {
+        self.state() == PayoutLinkState::Failed
+            && self.error_code.as_deref() == Some(ConclusionCode::NotCreated.as_str())
     }
 }
 

@@ -15,7 +15,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::{
-    connect_error::{no_answer, not_connected},
+    connect_error::{address, no_answer, not_connected},
     error::StoreError,
     numbers::millis,
 };
@@ -81,6 +81,14 @@ pub fn url_problem(url: &SecretString) -> Option<String> {
         Ok(_) if text.parse::<PgConnectOptions>().is_err() => Some(BAD_PARAMETER.to_owned()),
         Ok(_) => None,
     }
+}
+
+/// Returns the host, the port and the name of the database, without credentials. `None` if the URL cannot be used.
+pub fn target(settings: &DatabaseSettings) -> Option<String> {
+    let options = options(settings).ok()?;
+    // Without a name, PostgreSQL takes the user's.
+    let database = options.get_database().unwrap_or_else(|| options.get_username());
+    Some(format!("{}/{database}", address(&options)))
 }
 
 const BAD_PARAMETER: &str = "a parameter has a value that cannot be read";

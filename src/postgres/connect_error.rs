@@ -40,7 +40,8 @@ pub(super) fn no_answer(options: &PgConnectOptions, within: Duration) -> StoreEr
     StoreError::Unavailable(format!("{}: no answer within {} s", address(options), within.as_secs()))
 }
 
-fn address(options: &PgConnectOptions) -> String {
+/// Returns the host and the port, or the socket.
+pub(super) fn address(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(socket) => socket.display().to_string(),
         None if options.get_host().contains(':') => {

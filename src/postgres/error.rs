@@ -32,6 +32,11 @@ pub enum StoreError {
     Unusable(String),
 }
 
+/// SQLSTATEs of a table, a column and a function that the database does not have.
+const MISSING: [&str; 3] = ["42P01", "42703", "42883"];
+const ANOTHER_SCHEMA: &str = ": a migration is missing, or this is another database than the workers use; `check` prints \
+                              which one it is, and which migrations it lacks";
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
@@ -44,7 +49,10 @@ impl From<sqlx::Error> for StoreError {
                     || code == "55P03";
                 // Not supported, authorization, database and schema names, syntax and access rules.
                 let is_permanent = ["0A", "28", "3D", "3F", "42"].iter().any(|class| code.starts_with(class));
-                let text = format!("{} ({code})", error.message());
+                let mut text = format!("{} ({code})", error.message());
+                if MISSING.contains(&&*code) {
+                    text.push_str(ANOTHER_SCHEMA);
+                }
                 match (is_transient, is_permanent) {
                     (true, _) => Self::Unavailable(text),
                     (false, true) => Self::Unusable(text),

@@ -34,7 +34,7 @@
 //! | `audit_page` | reads a page of records for the history checker, without decrypting anything |
 //! | `record_action`, `actions_of` | what operators did, who and why; acts with an effect here are stored in its transaction |
 //! | `record_seals`, `seals` | how many values each sealing key has encrypted |
-//! | `show`, `list`, `count`, `status` | read records for an operator, without decrypting anything ([`Reader`]) |
+//! | `show`, `list`, `count`, `status`, `obstacles` | read records for an operator, without decrypting anything ([`Reader`]) |
 //! | `reseal`, `count_keys` | encrypts a page of records with the ring's first key; counts values by key |
 //!
 //! This module never keeps a transaction open across a network call. Every write that depends on a lease names its
@@ -69,6 +69,7 @@ mod filter;
 mod fitness;
 mod follow;
 mod hasten;
+mod obstacles;
 mod leased;
 mod list;
 mod link_requests;
@@ -130,7 +131,7 @@ pub use self::{
     cancel::CancelState,
     clock::ClockState,
     conclude::Unconcluded,
-    connect::{DatabaseSettings, DatabaseTls, connect, url_problem},
+    connect::{DatabaseSettings, DatabaseTls, connect, target, url_problem},
     due::{DuePlaces, DueRecords, EventPlaces},
     due_event::{DueEvent, EventProgress, WebhookState},
     erase::Erased,
@@ -142,6 +143,7 @@ pub use self::{
     link_status::AnswerRecord,
     list::{Counted, Listed, Page, PageRequest},
     migrations::{MIGRATIONS, migrate},
+    obstacles::Obstacles,
     open::OpenRecords,
     operator_actions::{Operator, OperatorAction},
     pauses::{Pause, PauseKind, Pauses},

@@ -46,6 +46,8 @@ pub struct NewAct<'a> {
 impl Store {
     /// Ends an unknown record: stores its conclusion, the event and the act. A running worker delivers the event.
     ///
+    /// A record that an operator ended as not created can be ended as created: the further event corrects the failure.
+    ///
     /// # Errors
     ///
     /// Any [`StoreError`] but `LeaseLost`. After `Unavailable` the act may be stored.
@@ -60,10 +62,12 @@ impl Store {
             let last = sqlx::query_as!(
                 LastEvent,
                 r#"SELECT coalesce(newest_event_id, event_id) AS "id!", sequence FROM payout_links
-                 WHERE id = $1 AND state = 'unknown' AND coalesce(newest_event_id, event_id) = $2
+                 WHERE id = $1 AND coalesce(newest_event_id, event_id) = $2
+                    AND (state = 'unknown' OR (state = 'failed' AND error_code = 'NOT_CREATED' AND $3))
                  FOR UPDATE"#,
                 record.id,
                 record.last_event,
+                content.state == PayoutLinkState::Created,
             )
             .fetch_optional(&mut *transaction)
             .await?;

@@ -207,7 +207,7 @@ impl Reader {
             CROSS JOIN LATERAL (
                 SELECT
                     to_timestamp(('x' || left(encode(uuid_send(id), 'hex'), 12))::bit(48)::bigint / 1000.0) AS at,
-                    substring(webhook_url from '^[^:]+://(?:[^/@?#]*@)?([^/?#]+)') AS host
+                    lower(substring(webhook_url from '^[a-z]+://(?:[^/@]*@)?(\[[^]]*\]|[^/:?#]+)')) AS host
             ) AS read
             WHERE webhook_state = 'pending' AND webhook_attempts > 0 AND host IS NOT NULL
             GROUP BY host ORDER BY 2 DESC, 1 LIMIT $2

@@ -101,6 +101,14 @@ fn address(settings: &BrokerSettings) -> Result<AMQPUri, BrokerError> {
     Ok(uri)
 }
 
+/// Returns the host, the port and the vhost of the broker, without credentials. `None` if the URL cannot be used.
+pub fn target(settings: &BrokerSettings) -> Option<String> {
+    let uri = address(settings).ok()?;
+    let (host, port) = (&uri.authority.host, uri.authority.port);
+    let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    Some(format!("{address}, vhost {}", uri.vhost))
+}
+
 /// Returns what is wrong with a broker's URL, if anything is.
 pub fn url_problem(url: &SecretString) -> Option<String> {
     let text = url.expose_secret();

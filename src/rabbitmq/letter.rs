@@ -84,6 +84,21 @@ impl Letter {
         headers.map(|(name, value)| (name.as_str(), text(value)))
     }
 
+    /// Returns how often RabbitMQ has delivered it, if it says so.
+    pub fn delivery_count(&self) -> Option<String> {
+        let headers = self.properties.headers().as_ref()?.inner();
+        match headers.get(DELIVERY_COUNT)? {
+            AMQPValue::LongLongInt(count) => Some(count.to_string()),
+            AMQPValue::LongInt(count) => Some(count.to_string()),
+            AMQPValue::LongUInt(count) => Some(count.to_string()),
+            AMQPValue::ShortShortInt(count) => Some(count.to_string()),
+            AMQPValue::ShortShortUInt(count) => Some(count.to_string()),
+            AMQPValue::ShortInt(count) => Some(count.to_string()),
+            AMQPValue::ShortUInt(count) => Some(count.to_string()),
+            _ => None,
+        }
+    }
+
     /// Returns the properties that are strings, by their names.
     pub fn properties(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let properties = &self.properties;
@@ -178,6 +193,9 @@ impl Letter {
         Some(properties.with_headers(headers).with_delivery_mode(PERSISTENT))
     }
 }
+
+/// The header in which RabbitMQ counts deliveries.
+pub const DELIVERY_COUNT: &str = "x-delivery-count";
 
 fn is_of_the_way(name: &str) -> bool {
     OF_THE_WAY.iter().any(|header| header.eq_ignore_ascii_case(name))

@@ -28,12 +28,12 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 pub use self::{
-    connection::{check, url_problem},
+    connection::{check, target, url_problem},
     consumer::{Consumer, Stopper, Unsettled},
     counts::{QueueCounts, queue_counts},
     delivery::{Delivery, REJECTED_AT, Source},
     error::BrokerError,
-    letter::Letter,
+    letter::{DELIVERY_COUNT, Letter},
     letters::Letters,
     message::{Message, ResultMessage},
     publisher::{PublishError, Publisher, Route},

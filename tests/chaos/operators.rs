@@ -39,7 +39,7 @@ impl Operators {
         let (mut random, mut stop) = (Random::new(env.seed, STREAM), env.operators.stop.subscribe());
         while !*stop.borrow() {
             if let Some((key, arguments)) = order(&env, &mut random) {
-                let acted = services::run(env.command(&key, &arguments, random.index(WORKERS))).await;
+                let acted = act_once(&env, &key, &arguments, random.index(WORKERS)).await;
                 let mut counts = env.operators.counts.lock().unwrap();
                 let (succeeded, failed) = counts.entry(arguments[0].clone()).or_default();
                 if acted.is_ok() { *succeeded += 1 } else { *failed += 1 }
@@ -61,6 +61,18 @@ impl Operators {
         let each =
             counts.iter().map(|(command, (succeeded, failed))| format!("{command} {succeeded} + {failed}"));
         (succeeded, failed, each.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Runs a command. A provider that cannot be asked checks no `--not-created`: the operator, who has seen its ledger, adds
+/// `--force` then.
+async fn act_once(env: &TestEnv, key: &str, arguments: &[String], worker: usize) -> Result<String, String> {
+    match services::run(env.command(key, arguments, worker)).await {
+        Err(said) if said.contains("cannot be asked by our reference, so nothing checks") => {
+            let forced = [arguments, &["--force".to_owned()]].concat();
+            services::run(env.command(key, &forced, worker)).await
+        }
+        acted => acted,
     }
 }
 

@@ -362,3 +362,19 @@ async fn it_has_as_many_open_files_as_it_may_and_says_where_that_is_little() {
     assert!(worker.log().contains("may want more open files"), "{}", worker.log());
     assert!(worker.stop().await.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_cancel_does_not_name_itself() {
+    // Given a link that is claimed, and whose claim the worker has not seen,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    env.result_of("po_1").await;
+    let link = env.provider.ledger().links[0].id.clone();
+    env.provider.change(&link, LinkChange::Claim).unwrap();
+    // when an operator cancels it, then it is refused, and the text has no act of that operator;
+    let refused = env.run(&["cancel", "--reason", "wrong amount", "po_1"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    assert!(said(&refused).contains("it cannot be cancelled"), "{}", said(&refused));
+    assert!(!said(&refused).contains("The last act on it"), "{}", said(&refused));
+}

@@ -68,6 +68,7 @@ async fn each_difference_of_a_statement_has_a_finding() {
         ("amount_differs", &*ids[1]),
         ("missing_here", "nobody"),
         ("missing_there", &*ids[3]),
+        ("repeated", &*ids[0]),
         ("status_differs", &*ids[2]),
     ];
     expected.sort_unstable();
@@ -108,4 +109,28 @@ async fn a_long_statement_needs_little_memory() {
     let document: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(document["counts"]["missing_here"], LINES);
     assert_eq!((document["findings"].as_array().unwrap().len(), &document["complete"]), (10, &false.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_line_is_printed_with_the_first_one() {
+    // Given a created record, and a statement that has its id twice,
+    let env = TestEnv::new().await;
+    let _worker = env.start_worker().await;
+    let id = created(&env, "po_1").await;
+    let statement = format!("id,status\n{id},unclaimed\n{id},unclaimed\n");
+    let options = ["--since", "1d", "--until", "2099-01-01", "--settled-after-minutes", "0"];
+    // when it is compared, then the second line is a finding that names the first, the record and both lines;
+    let (status, printed, said) = reconcile(&env, &statement, &options);
+    assert_eq!(status, Some(3), "{said}");
+    let expected = format!("repeated         {id}  po_1  line 3  line 2 has the same id\n");
+    assert_eq!(
+        (printed.as_str(), said.trim_end()),
+        (&*expected, "payout-link-worker: 2 matched, 1 repeated")
+    );
+    // also for a program.
+    let (_, printed, _) = reconcile(&env, &statement, &[&options[..], &["--output", "jsonl"]].concat());
+    let row: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+    let lines = (&row["finding"], &row["line"], &row["first_line"]);
+    assert_eq!(lines, (&"repeated".into(), &3.into(), &2.into()));
+    assert_eq!(row["record"]["merchant_payout_id"], "po_1");
 }

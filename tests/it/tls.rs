@@ -73,7 +73,7 @@ async fn postgres_is_spoken_to_by_its_certificate() {
     until_refused(&env, "connection requires a valid client certificate").await;
     env.set("database.tls.client_certificate_file", file("client.pem"));
     env.set("database.tls.client_key_file", file("client.key"));
-    assert_eq!(checked(&env, "database"), "ok      database");
+    assert!(checked(&env, "database").starts_with("ok      database "));
 
     // and a whole job uses TLS,
     let worker = env.start_worker().await;
@@ -99,7 +99,7 @@ async fn postgres_is_spoken_to_by_its_certificate() {
     show_certificate(&mut admin, &authority.server(&["elsewhere.example"])).await;
     until_refused(&env, "not valid for name").await;
     env.set("database.tls.mode", "verify-ca");
-    assert_eq!(checked(&env, "database"), "ok      database");
+    assert!(checked(&env, "database").starts_with("ok      database "));
 
     // or with an expired certificate.
     show_certificate(&mut admin, &authority.expired(&["127.0.0.1"])).await;
@@ -160,7 +160,7 @@ async fn rabbitmq_is_spoken_to_by_its_certificate() {
     .await;
     env.set("broker.tls.client_certificate_file", file("client.pem"));
     env.set("broker.tls.client_key_file", file("client.key"));
-    assert_eq!(checked(&env, "broker"), "ok      broker");
+    assert!(checked(&env, "broker").starts_with("ok      broker "));
 
     // and a whole job uses TLS, with the certificate instead of a password,
     env.set("broker.url", format!("amqps://localhost:{port}/%2f?auth_mechanism=external"));
@@ -180,7 +180,7 @@ async fn rabbitmq_is_spoken_to_by_its_certificate() {
     show(&authority.server(&["elsewhere.example"]));
     assert_refused(&checked(&env, "broker"), "not valid for name");
     env.set("broker.tls.mode", "verify-ca");
-    assert_eq!(checked(&env, "broker"), "ok      broker");
+    assert!(checked(&env, "broker").starts_with("ok      broker "));
     show(&other.server(&["localhost"]));
     assert_refused(&checked(&env, "broker"), "UnknownIssuer");
 

@@ -1,6 +1,6 @@
 //! Acts on letters: preview, confirmation, and then one letter after another.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -9,6 +9,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     list,
+    look::{look, refuse_shared_keys},
+    plan::Plan,
     row::{Queue, Row},
     select::{Reading, Selection},
 };
@@ -17,7 +19,6 @@ use crate::{
         ExitStatus,
         acting::note_last_act,
         actor::Act,
-        confirm::confirm,
         interrupts::Interrupts,
         note,
         output::{Output, counted, progress, progress_ends},
@@ -47,14 +48,6 @@ pub(super) struct Acting {
     act: Act,
 }
 
-/// The action that is taken on one letter.
-pub(super) enum Plan {
-    /// It is published again, then removed.
-    Publish { exchange: String, routing_key: String, body: Option<Vec<u8>> },
-    /// It is removed.
-    Remove,
-}
-
 /// The outcome of the action on one letter.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -74,15 +67,15 @@ const COLUMNS: [Column; 5] = [
     Column::new("REASON").shrinks(),
 ];
 
-const SAMPLE: usize = 5;
 const REFUSED: &str = "refused";
 
-/// Does what `plan` says to every selected letter. `plan` returns why a letter is refused.
+/// Does what `plan` says to every selected letter. `plan` returns why a letter is refused. `is_patched`: it corrects letters,
+/// so all of them are looked at before the first is published.
 pub(super) async fn run(
     config: &Config,
     output: Output,
     (command, verb): (&'static str, &'static str),
-    (selection, acting): (&Selection, &Acting),
+    (selection, acting, is_patched): (&Selection, &Acting, bool),
     plan: impl Fn(&Letter, &Row) -> Result<Plan, String>,
 ) -> anyhow::Result<ExitStatus> {
     if !selection.is_narrowed() && !acting.all {
@@ -97,14 +90,18 @@ pub(super) async fn run(
             .because("another operator, or a worker's retention, is acting on letters now")
             .into());
     };
-    let only = match acting.yes {
+    let only = match acting.yes && !is_patched {
         true => None,
         false => {
-            let Some(ids) = preview(config, output, verb, selection, acting, &plan).await? else {
+            let Some(looked) = look(config, selection, acting.limit, &plan).await? else {
                 note(list::NO_MATCH);
                 return Ok(ExitStatus::NothingFound);
             };
-            Some(ids)
+            refuse_shared_keys(&store, &looked.payouts).await?;
+            if !acting.yes {
+                looked.preview(output, verb)?;
+            }
+            Some(looked.ids)
         }
     };
     let mut reading = selection.open(config).await?.only(only);
@@ -129,7 +126,7 @@ pub(super) async fn run(
         texts.into_iter().chain([Cell::new(report.outcome).tone(tone), Cell::new(&report.reason)]).collect()
     })?;
     let done = reports.iter().filter(|report| report.outcome != REFUSED).count();
-    note(format_args!("{done} of {} letters {verb}", reports.len()));
+    note(format_args!("{done} of {} {verb}", counted(reports.len(), "letter")));
     let left = acted.and(given_back);
     if is_interrupted && let Ok(left) = left {
         let left = acting.limit.map_or(left, |limit| left.min(limit.saturating_sub(reports.len())));
@@ -154,51 +151,6 @@ pub(super) async fn run(
         (all, done) if done < all => ExitStatus::InPart,
         _ => ExitStatus::Done,
     })
-}
-
-/// Shows how many letters would be acted on, and some of them, and asks. Returns their ids. No letter is held while it
-/// waits for the answer.
-async fn preview(
-    config: &Config,
-    output: Output,
-    verb: &str,
-    selection: &Selection,
-    acting: &Acting,
-    plan: &impl Fn(&Letter, &Row) -> Result<Plan, String>,
-) -> anyhow::Result<Option<BTreeSet<String>>> {
-    let mut reading = selection.open(config).await?;
-    let (mut ids, mut sample, mut refused, mut count) = (BTreeSet::new(), Vec::new(), Vec::new(), 0);
-    while acting.limit.is_none_or(|limit| count < limit)
-        && let Some((letter, row)) = reading.next().await?
-    {
-        count += 1;
-        ids.insert(row.id.clone());
-        if let Err(reason) = plan(&letter, &row) {
-            refused.push(format!("{}: {reason}", row.id));
-        }
-        if sample.len() < SAMPLE {
-            sample.push(row);
-        }
-    }
-    reading.give_back().await?;
-    if ids.is_empty() {
-        return Ok(None);
-    }
-    list::print(output, &sample)?;
-    if count > sample.len() {
-        note(format_args!("these are the first {} of {count} letters", sample.len()));
-    }
-    let allowed = count - refused.len();
-    note(match refused.len() {
-        0 => format!("{count} letters would be {verb}"),
-        stay => format!("{allowed} of {count} letters would be {verb}; {stay} would be refused and stay:"),
-    });
-    refused.iter().take(SAMPLE).for_each(note);
-    if allowed == 0 {
-        return Err(ExitStatus::Refused.because("every selected letter is refused").into());
-    }
-    confirm("Continue?", false)?;
-    Ok(Some(ids))
 }
 
 /// Acts on the letters one after another. Returns whether an interrupt ended it before its end.
@@ -271,7 +223,7 @@ async fn carry_out(
     operator: &Operator,
     plan: &Plan,
 ) -> anyhow::Result<String> {
-    if let Plan::Publish { exchange, routing_key, body } = plan {
+    if let Plan::Publish { exchange, routing_key, body, .. } = plan {
         let to = (exchange.as_str(), routing_key.as_str());
         let published = reading.letters.publish_again(letter, body.as_deref(), &operator.actor, to).await;
         if published.context("broker")? == Route::Returned {

@@ -1,7 +1,8 @@
 //! `dead-letters delete`.
 
 use super::{
-    act::{self, Acting, Plan},
+    act::{self, Acting},
+    plan::Plan,
     select::Selection,
 };
 use crate::{
@@ -22,6 +23,6 @@ pub(super) async fn run(
     output: Output,
     arguments: &Arguments,
 ) -> anyhow::Result<ExitStatus> {
-    let what = (&arguments.selection, &arguments.acting);
+    let what = (&arguments.selection, &arguments.acting, false);
     act::run(config, output, ("dead-letters delete", "deleted"), what, |_, _| Ok(Plan::Remove)).await
 }

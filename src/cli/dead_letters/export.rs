@@ -97,8 +97,9 @@ pub(super) async fn run(
         std::fs::remove_file(&arguments.to).with_context(|| file.to_string())?;
     } else {
         note(format_args!(
-            "{count} letters are in {file} with their secrets; only its owner may read it (mode 0600). Delete it when it \
-             is not needed any more"
+            "exported {} with their secrets to {file}; only its owner may read it (mode 0600). Delete it when it is not \
+             needed any more",
+            counted(count, "letter")
         ));
     }
     if is_interrupted {

@@ -1,5 +1,9 @@
 //! `dead-letters list`.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use serde::Serialize;
+
 use super::{row::Row, select::Selection};
 use crate::{
     cli::{
@@ -17,7 +21,19 @@ pub(in crate::cli) struct Arguments {
     /// Maximum number of letters
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
+    /// Print only how many letters match, by their code
+    #[arg(long)]
+    count: bool,
 }
+
+/// How many letters have a code.
+#[derive(Debug, Serialize)]
+struct Count {
+    code: String,
+    count: usize,
+}
+
+const COUNTS: [Column; 2] = [Column::new("CODE"), Column::new("COUNT").number()];
 
 pub(super) const NO_MATCH: &str = "no letter matches";
 
@@ -37,6 +53,9 @@ pub(super) async fn run(
     output: Output,
     arguments: &Arguments,
 ) -> anyhow::Result<ExitStatus> {
+    if arguments.count {
+        return count(config, output, arguments).await;
+    }
     let mut reading = arguments.selection.open(config).await?;
     let (mut rows, mut is_cut) = (Vec::new(), false);
     while let Some((_, row)) = reading.next().await? {
@@ -52,6 +71,24 @@ pub(super) async fn run(
         note(format_args!("more letters follow: this is the limit of {}", arguments.limit));
     }
     if rows.is_empty() {
+        note(NO_MATCH);
+        return Ok(ExitStatus::NothingFound);
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Counts the letters that match by their code, those with the most first.
+async fn count(config: &Config, output: Output, arguments: &Arguments) -> anyhow::Result<ExitStatus> {
+    let mut reading = arguments.selection.open(config).await?;
+    let mut by_code = BTreeMap::<String, usize>::new();
+    while let Some((_, row)) = reading.next().await? {
+        *by_code.entry(row.code).or_default() += 1;
+    }
+    reading.give_back().await?;
+    let mut counts: Vec<Count> = by_code.into_iter().map(|(code, count)| Count { code, count }).collect();
+    counts.sort_by_key(|one| Reverse(one.count));
+    output.rows(&COUNTS, &counts, |one| vec![Cell::new(&one.code), Cell::new(one.count.to_string())])?;
+    if counts.is_empty() {
         note(NO_MATCH);
         return Ok(ExitStatus::NothingFound);
     }

@@ -4,11 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::Context;
 
-use super::{
-    act::{Plan, record},
-    row::Queue,
-    select::Selection,
-};
+use super::{act::record, plan::Plan, row::Queue, select::Selection};
 use crate::{
     cli::{
         ExitStatus,

@@ -6,7 +6,8 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::{
-    act::{self, Acting, Plan},
+    act::{self, Acting},
+    plan::Plan,
     row::{Queue, Row},
     select::{Selection, source},
 };
@@ -56,7 +57,7 @@ pub(super) async fn run(
         let reason = "a result is published as it is: --patch and --to are for jobs";
         return Err(ExitStatus::WrongUse.because(reason).into());
     }
-    let what = (&arguments.selection, &arguments.acting);
+    let what = (&arguments.selection, &arguments.acting, requeue.patch.is_some());
     act::run(config, output, ("dead-letters requeue", "requeued"), what, |letter, row| {
         requeue.plan(letter, row)
     })
@@ -84,6 +85,7 @@ impl Requeue {
                 exchange: self.names.results_exchange.clone(),
                 routing_key,
                 body: None,
+                payout: None,
             });
         }
         let source = self.to.or(row.source).ok_or(
@@ -102,10 +104,20 @@ impl Requeue {
                 )
             })?;
         }
+        // The message_id stands in for an identifier that the body does not have.
+        let payout_of = |body: &[u8]| {
+            contract::outline(body).merchant_payout_id.or_else(|| letter.message_id().map(str::to_owned))
+        };
+        let payout = body.as_deref().filter(|_| source == Source::Jobs).and_then(|body| {
+            let id = payout_of(body)?;
+            let is_changed = payout_of(&letter.body).as_ref() != Some(&id);
+            Some((id, is_changed))
+        });
         Ok(Plan::Publish {
             exchange: self.names.jobs_exchange.clone(),
             routing_key: self.names.routing_key(source).to_owned(),
             body,
+            payout,
         })
     }
 

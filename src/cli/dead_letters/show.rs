@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     contract::{MASKED, masked},
     domain::escape_control,
-    rabbitmq::Letter,
+    rabbitmq::{DELIVERY_COUNT, Letter},
 };
 
 #[derive(Debug, clap::Args)]
@@ -96,9 +96,10 @@ fn show(letter: &Letter, row: Row) -> Shown {
         let is_shown = SHOWN_HEADERS.iter().any(|shown| shown.eq_ignore_ascii_case(name));
         (name.to_owned(), value.filter(|_| is_shown).unwrap_or(MASKED).to_owned())
     };
+    let count = letter.delivery_count().map(|count| (DELIVERY_COUNT.to_owned(), count));
     Shown {
         properties: letter.properties().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        headers: letter.headers().map(header).collect(),
+        headers: letter.headers().map(header).chain(count).collect(),
         body: masked(&letter.body).unwrap_or_else(not_json),
         row,
     }

@@ -1,13 +1,13 @@
 //! `reconcile`: compares a provider's statement with the created records of an account.
 //!
-//! The statement is read once, in groups of lines, and the records after it, in pages. Of each line, a number of 64 bits stays
-//! in memory.
+//! The statement is read once, in groups of lines, and the records after it, in pages. Of each id, a number of 64 bits and the
+//! number of its first line stay in memory.
 
 mod compare;
 mod statement;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     fs::File,
     hash::{BuildHasher, RandomState},
     io::{BufReader, Read},
@@ -76,6 +76,9 @@ struct Row {
     /// The line of the statement.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
+    /// The first line of the statement with the same id, if this one repeats it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_line: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<BookedRecord>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -180,9 +183,6 @@ async fn compare_lines(
             group.push(line);
         }
         if group.is_empty() {
-            seen.sort();
-            let repeated = std::mem::take(&mut seen.repeated);
-            findings.count(Finding::Repeated, repeated);
             return Ok((seen, times));
         }
         let ids: Vec<String> = group.iter().map(|line| line.id.clone()).collect();
@@ -200,14 +200,24 @@ async fn compare_lines(
                 None => Some((at, at)),
                 Some((first, last)) => Some((first.min(at), last.max(at))),
             });
-            seen.note(&line.id);
             let record = by_id.get(line.id.as_str()).copied();
+            if let Some(first) = seen.note(&line.id, line.number) {
+                findings.add(Row {
+                    finding: Finding::Repeated,
+                    id: line.id.clone(),
+                    line: Some(line.number),
+                    first_line: Some(first),
+                    record: record.cloned(),
+                    difference: format!("line {first} has the same id"),
+                })?;
+            }
             let (finding, difference) =
                 rules.compare(&line, record).map_err(|problem| ExitStatus::WrongUse.because(problem))?;
             findings.add(Row {
                 finding,
                 id: line.id,
                 line: Some(line.number),
+                first_line: None,
                 record: record.cloned(),
                 difference,
             })?;
@@ -237,6 +247,7 @@ async fn compare_records(
                     finding: rules.without_line(&record),
                     id: record.connector_payout_id.clone(),
                     line: None,
+                    first_line: None,
                     record: Some(record),
                     difference: String::new(),
                 })?;
@@ -250,7 +261,7 @@ async fn compare_records(
 
 impl Findings {
     fn add(&mut self, row: Row) -> anyhow::Result<()> {
-        self.count(row.finding, 1);
+        *self.counts.entry(row.finding).or_default() += 1;
         if row.finding == Finding::Matched && !self.all {
             return Ok(());
         }
@@ -262,20 +273,12 @@ impl Findings {
         Ok(())
     }
 
-    fn count(&mut self, finding: Finding, times: u64) {
-        if times > 0 {
-            *self.counts.entry(finding).or_default() += times;
-        }
-    }
-
     /// Prints the counts.
     fn end(self) -> anyhow::Result<ExitStatus> {
         let counts = &self.counts;
         match self.output.format() {
             Format::Json => {
-                let shown = |finding: &Finding| {
-                    *finding != Finding::Repeated && (self.all || *finding != Finding::Matched)
-                };
+                let shown = |finding: &Finding| self.all || *finding != Finding::Matched;
                 let printed: u64 =
                     counts.iter().filter(|(finding, _)| shown(finding)).map(|(_, times)| times).sum();
                 let complete = printed == self.held.len() as u64;
@@ -304,29 +307,27 @@ fn text(row: &Row) -> String {
     format!("{:<16} {}", row.finding.as_str(), parts.join("  "))
 }
 
-/// The ids of a statement, as numbers of 64 bits under a random key.
+/// The ids of a statement, as numbers of 64 bits under a random key, each with its first line.
 #[derive(Default)]
 struct Seen {
     hasher: RandomState,
-    ids: Vec<u64>,
-    repeated: u64,
+    lines: HashMap<u64, u64>,
 }
 
 impl Seen {
-    fn note(&mut self, id: &str) {
-        self.ids.push(self.hasher.hash_one(id));
-    }
-
-    /// Makes the ids searchable, and counts those that came again.
-    fn sort(&mut self) {
-        let all = self.ids.len();
-        self.ids.sort_unstable();
-        self.ids.dedup();
-        self.repeated = (all - self.ids.len()) as u64;
+    /// Notes the id of a line. Returns the first line with this id, if there was one before.
+    fn note(&mut self, id: &str, line: u64) -> Option<u64> {
+        match self.lines.entry(self.hasher.hash_one(id)) {
+            Entry::Occupied(first) => Some(*first.get()),
+            Entry::Vacant(new) => {
+                new.insert(line);
+                None
+            }
+        }
     }
 
     fn has(&self, id: &str) -> bool {
-        self.ids.binary_search(&self.hasher.hash_one(id)).is_ok()
+        self.lines.contains_key(&self.hasher.hash_one(id))
     }
 }
 

@@ -62,9 +62,14 @@ fn failing_merchants(host: &WebhookHost) -> String {
 
 /// Returns the last error and its time: it may be over.
 fn last_error(host: &WebhookHost) -> String {
-    let Some(error) = &host.last_error else { return String::new() };
+    let Some(error) = host.last_error.as_deref().map(answered) else { return String::new() };
     let at = host.last_error_at.and_then(|at| at.replace_nanosecond(0).ok()?.format(&Rfc3339).ok());
-    at.map_or_else(|| error.clone(), |at| format!("{at} {error}"))
+    at.map_or_else(|| error.to_owned(), |at| format!("{at} {error}"))
+}
+
+/// Returns an error with the status that its outcome stands for.
+pub(super) fn answered(error: &str) -> &str {
+    if error == "gone" { "410 (gone)" } else { error }
 }
 
 pub(super) fn print(output: Output, hosts: &[WebhookHost]) -> anyhow::Result<()> {

@@ -24,9 +24,18 @@ pub(in crate::cli) struct Arguments {
 
 /// Reads a host as URLs write it, so that it equals theirs.
 pub(super) fn host(text: &str) -> Result<String, String> {
-    Host::parse(text).map(|host| host.to_string()).map_err(|_| {
-        "a host is expected, such as hooks.merchant.example, without a scheme, a port or a path".to_owned()
+    Host::parse(text).map(|host| host.to_string()).map_err(|_| match without_port(text) {
+        Some(host) => format!("a host has no port here: {host} stands for all ports of it"),
+        None => "a host is expected, such as hooks.merchant.example, without a scheme, a port or a path"
+            .to_owned(),
     })
+}
+
+/// Returns the host of `host:port`; `None` if the text is not of this form.
+pub(super) fn without_port(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    Host::parse(host).ok().map(|host| host.to_string())
 }
 
 pub(super) async fn pause(

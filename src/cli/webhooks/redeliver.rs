@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cli::{
         ExitStatus,
-        acting::note_last_act,
+        acting::{no_record, note_last_act},
         actor::Act,
         confirm::confirm,
         filter::time_of,
@@ -230,7 +230,7 @@ async fn filter(reader: &Reader, arguments: &Arguments) -> anyhow::Result<Webhoo
     for id in &arguments.ids {
         let events = events_of(reader, id).await?;
         if events.is_empty() {
-            return Err(ExitStatus::NothingFound.because(format!("no record has the id {id:?}")).into());
+            return Err(ExitStatus::NothingFound.because(no_record(id)).into());
         }
         ids.extend(events);
     }

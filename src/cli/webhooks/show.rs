@@ -4,7 +4,10 @@ use anyhow::Context;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::hosts::{self, since};
+use super::{
+    hosts::{self, answered, since},
+    pause::without_port,
+};
 use crate::{
     cli::{
         ExitStatus, note,
@@ -51,7 +54,12 @@ pub(super) async fn run(
         let host = arguments.name.to_ascii_lowercase();
         let found = reader.webhook_hosts(Some(&host), arguments.since).await.context("database")?;
         if found.is_empty() {
-            let reason = format!("no webhook goes to a host {host:?}, and no payout or event has this id");
+            let reason = match without_port(&host) {
+                Some(host) => {
+                    format!("a host has no port here: `webhooks show {host}` shows all ports of it")
+                }
+                None => format!("no webhook goes to a host {host:?}, and no payout or event has this id"),
+            };
             return Err(ExitStatus::NothingFound.because(reason).into());
         }
         if output.format() == Format::Text {
@@ -84,7 +92,8 @@ pub(super) fn print(output: Output, events: &[WebhookEvent]) -> anyhow::Result<(
     output.rows(&COLUMNS, events, |event| {
         let state = if event.waits { "waits" } else { &event.state };
         // The last error of a delivered webhook was before its delivery.
-        let error = event.last_error.as_deref().filter(|_| state != "delivered").unwrap_or_default();
+        let error =
+            event.last_error.as_deref().filter(|_| state != "delivered").map(answered).unwrap_or_default();
         let (id, attempts) = (event.event_id.to_string(), event.attempts.to_string());
         let texts = [&*id, &event.r#type, &event.merchant_id, &event.merchant_payout_id, state, &attempts];
         let cells = texts.into_iter().map(Cell::new);

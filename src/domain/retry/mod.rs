@@ -6,6 +6,7 @@
 //!
 //! Only this file uses the `backoff` crate (unmaintained, RUSTSEC-2025-0012), and only its delay policy.
 
+mod horizon;
 mod progress;
 mod reopen;
 
@@ -15,6 +16,7 @@ use backoff::{ExponentialBackoffBuilder, backoff::Backoff};
 use time::OffsetDateTime;
 
 pub use self::{
+    horizon::{Horizon, horizon},
     progress::{Last, Progress},
     reopen::{Concluded, NotReopened, Reopening, reopen},
 };

@@ -105,6 +105,7 @@ async fn looking_at_letters_loses_none_and_shows_no_secret() {
     assert_eq!(shown[0]["body"]["amount"]["minor_amount"], 0);
     assert_eq!(shown[0]["body"]["customer"]["name"], "[REDACTED]");
     assert_eq!(shown[0]["headers"]["x-private"], "[REDACTED]");
+    assert_ne!(shown[0]["headers"]["x-delivery-count"], "[REDACTED]");
     // then no secret is printed in any form,
     for form in ["text", "json", "jsonl"] {
         for command in ["list", "show"] {
@@ -291,4 +292,67 @@ async fn a_queue_whose_letters_could_be_deleted_by_looking_is_not_looked_at() {
     assert_eq!(refused.status.code(), Some(5));
     assert!(text(&refused).contains("--delivery-limit-is-set"), "{}", text(&refused));
     assert_eq!(payouts(&rows(&env, &["list", "--delivery-limit-is-set"])), ["po_1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_is_previewed_on_a_letter_with_its_secrets_masked() {
+    // Given a rejected job with secrets,
+    let env = TestEnv::new().await;
+    rejected(&env, [bad("po_1")]).await;
+    let patch = env.folder.join("patch.json");
+    let correction = r#"{"amount": {"minor_amount": 990}, "customer": {"name": "canary-name"}}"#;
+    std::fs::write(&patch, correction).unwrap();
+    // when it would be corrected, then the preview has it before and after, without a secret,
+    let requeue = ["dead-letters", "requeue", "po_1", "--reason", "amount was 0", "--patch"];
+    let asked = env.run(&[&requeue[..], &[patch.to_str().unwrap()]].concat());
+    assert_eq!(asked.status.code(), Some(5), "{}", text(&asked));
+    let said = text(&asked);
+    let (before, after) = said.split_once("after the correction").unwrap();
+    assert!(before.contains(r#""minor_amount": 0"#) && !before.contains("990"), "{said}");
+    assert!(after.contains(r#""minor_amount": 990"#) && after.contains("[REDACTED]"), "{said}");
+    for canary in CANARIES {
+        assert!(!said.contains(canary), "{said}");
+    }
+    assert!(said.contains("1 letter would be requeued"), "{said}");
+    // It is counted by its code.
+    let counts = rows(&env, &["list", "--count"]);
+    assert_eq!(counts, [json!({ "code": "INVALID_JOB", "count": 1 })]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_that_makes_one_payout_of_two_is_refused() {
+    // Given two rejected jobs and a record,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_3").merchant("m_1")).await;
+    env.wait_until_delivered("po_3").await;
+    assert!(worker.stop().await.success());
+    rejected(&env, [bad("po_1"), bad("po_2")]).await;
+    let patched = |id: &str| {
+        let patch = env.folder.join(format!("{id}.json"));
+        let correction =
+            json!({ "amount": { "minor_amount": 990 }, "merchantPayoutId": null, "merchant_payout_id": id });
+        std::fs::write(&patch, correction.to_string()).unwrap();
+        patch.to_str().unwrap().to_owned()
+    };
+    let requeue =
+        |more: &[&str]| env.run(&[&["dead-letters", "requeue", "--reason", "wrong"][..], more].concat());
+    // when a patch gives both the same identifier, or one that of the record, then nothing is published, with or without
+    // a preview,
+    let same = patched("po_9");
+    for confirmation in [&["--yes"][..], &[]] {
+        let refused = requeue(&[&["--all", "--patch", &same], confirmation].concat());
+        assert_eq!(refused.status.code(), Some(5), "{}", text(&refused));
+        assert!(text(&refused).contains("would make one payout of them"), "{}", text(&refused));
+    }
+    let refused = requeue(&["po_1", "--patch", &patched("po_3"), "--yes"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", text(&refused));
+    assert!(text(&refused).contains("a record has them already"), "{}", text(&refused));
+    assert_eq!(payouts(&rows(&env, &["list"])), ["po_1", "po_2"]);
+    assert!(actions(&env).await.is_empty());
+    // but one letter gets a new identifier.
+    let requeued = requeue(&["po_1", "--patch", &same, "--yes"]);
+    assert_eq!(requeued.status.code(), Some(0), "{}", text(&requeued));
+    let _worker = env.start_worker().await;
+    assert_eq!(env.result_of("po_9").await.kind(), "payout_link.created");
 }

@@ -7,6 +7,8 @@ mod program;
 mod plans;
 mod acting;
 mod terminal;
+mod targets;
+mod waits;
 
 use std::process::Output;
 

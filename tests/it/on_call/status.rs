@@ -25,7 +25,7 @@ async fn an_open_circuit_breaker_and_a_refused_credential_are_reported() {
     env.provider.inject_fault(FaultRule::new(Fault::status(503)).always());
     env.publish(job("po_1")).await;
     let breaker = eventually("an open breaker", async || find("open_breaker")).await;
-    assert_eq!(breaker["next"], "list --retrying --connector sandbox");
+    assert_eq!(breaker["next"], "list --state open --connector sandbox");
     // and no more once the provider works.
     env.provider.clear_faults();
     assert_eq!(env.result_of("po_1").await.kind(), "payout_link.created");
