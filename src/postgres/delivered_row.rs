@@ -1,11 +1,11 @@
-//! What `delivered` stores of an event, and what it returns.
+//! The rows that `delivered` stores and returns.
 
 use uuid::Uuid;
 
 use super::due_event::{EventProgress, WebhookState};
 use crate::domain::Attempt;
 
-/// An event, and how far its delivery has come.
+/// Holds an event and how far its delivery has come.
 pub(super) struct DeliveredRow {
     pub(super) id: Uuid,
     pub(super) payout_link_id: Uuid,

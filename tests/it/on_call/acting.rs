@@ -91,7 +91,7 @@ async fn every_act_is_done_in_time_and_changes_what_it_selects_alone() {
     let retried = done(&env, "retry --where merchant=live --yes --reason test");
     assert_eq!(payouts(&retried), ["declined_1", "declined_2"]);
     // when unknown ones are resolved, then that merchant's are;
-    let resolved = done(&env, "resolve --not-created --where merchant=live --yes --reason test");
+    let resolved = done(&env, "resolve --not-created --force --where merchant=live --yes --reason test");
     assert_eq!(payouts(&resolved), ["unknown_1", "unknown_2"]);
     for (id, kind) in [
         ("declined_1", "payout_link.created"),

@@ -187,7 +187,11 @@ async fn what_takes_long_has_its_progress_on_the_terminal_and_never_in_its_outpu
     };
     for (command, progress, expected) in [
         ("retry --where merchant=m1 --yes --reason test", "\r1 of 2 records processed", 0),
-        ("resolve --not-created --where merchant=m2 --yes --reason test", "\r1 of 2 records processed", 0),
+        (
+            "resolve --not-created --force --where merchant=m2 --yes --reason test",
+            "\r1 of 2 records processed",
+            0,
+        ),
         (
             "webhooks redeliver --merchant m3 --only delivered --yes --reason test",
             "\r2 webhooks processed",
