@@ -60,6 +60,17 @@ async fn a_late_attempt_is_in_the_timeline() {
     sqlx::query(lapse).execute(&env.pool).await.unwrap();
     assert_eq!(claim_events(&store, 10).await.len(), 1);
     // when the first holder returns,
+    let refused = store.delivered(&event, delivered_at_once(&event)).await.unwrap_err();
+    // then it gets the error, the event is unchanged, and the attempt is in the timeline.
+    assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
+    let shown = store.reader().show("po_1").await.unwrap().remove(0);
+    assert!(shown.event.unwrap().due_at.is_some());
+    let posts: Vec<_> = shown.timeline.iter().filter(|call| call.kind == "post").collect();
+    assert_eq!((posts.len(), posts[0].status_code), (1, 204));
+}
+
+/// Returns the progress of most events: a result that is published, and a webhook that is delivered at its first attempt.
+fn delivered_at_once(event: &DueEvent) -> EventProgress {
     let post = Attempt {
         kind: AttemptKind::Post,
         number: 1,
@@ -69,19 +80,12 @@ async fn a_late_attempt_is_in_the_timeline() {
         outcome: AttemptOutcome::Delivered,
         detail: None,
     };
-    let progress = EventProgress {
+    EventProgress {
         webhook: WebhookState::Delivered,
         webhook_attempts: 1,
         webhook_calls: vec![post],
         ..all_delivered()
-    };
-    let refused = store.delivered(&event, progress).await.unwrap_err();
-    // then it gets the error, the event is unchanged, and the attempt is in the timeline.
-    assert!(matches!(refused, StoreError::LeaseLost), "{refused}");
-    let shown = store.reader().show("po_1").await.unwrap().remove(0);
-    assert!(shown.event.unwrap().due_at.is_some());
-    let posts: Vec<_> = shown.timeline.iter().filter(|call| call.kind == "post").collect();
-    assert_eq!((posts.len(), posts[0].status_code), (1, 204));
+    }
 }
 
 /// Creates two webhooks of a record that one worker has claimed. The second one waits for the first one.
@@ -220,19 +224,31 @@ async fn a_result_is_due_at_once_when_the_one_before_it_is_published() {
 }
 
 /// Checks that one statement finishes a webhook and wakes the next one: no worker can die in between.
-#[tokio::test]
-async fn a_webhook_is_finished_and_the_next_one_woken_in_one_transaction() {
+async fn assert_one_transaction_finishes_it_and_wakes_the_next(
+    finished: impl Fn(&DueEvent) -> EventProgress,
+) {
     let env = TestEnv::new().await;
     let store = store(env.pool.clone());
     let [first, second] = two_webhooks(&env, &store).await;
     // Given a second webhook that nobody holds and that looks again in five minutes,
     assert!(!store.delivered(&second, webhook(WebhookState::Pending, true)).await.unwrap());
     // when the first one is finished,
-    assert!(store.delivered(&first, webhook(WebhookState::Abandoned, false)).await.unwrap());
+    assert!(store.delivered(&first, finished(&first)).await.unwrap());
     // then one transaction has written both rows.
     let writers = "SELECT count(DISTINCT xmin::text) FROM events";
     assert_eq!(sqlx::query_scalar::<_, i64>(writers).fetch_one(&env.pool).await.unwrap(), 1);
     assert_is_due(&store, &second).await;
+}
+
+#[tokio::test]
+async fn a_webhook_is_abandoned_and_the_next_one_woken_in_one_transaction() {
+    let abandoned = |_: &DueEvent| webhook(WebhookState::Abandoned, false);
+    assert_one_transaction_finishes_it_and_wakes_the_next(abandoned).await;
+}
+
+#[tokio::test]
+async fn a_webhook_is_delivered_and_the_next_one_woken_in_one_transaction() {
+    assert_one_transaction_finishes_it_and_wakes_the_next(delivered_at_once).await;
 }
 
 /// Checks a late holder of an open row: only the present holder may renew or postpone it.
