@@ -88,12 +88,16 @@ impl Acting {
 
     /// Describes the last act of an operator on a record: who did what, when and why.
     pub(super) async fn last_act(&self, record: &ActedRecord) -> Option<String> {
-        let last = self
-            .store
-            .actions_of(record.id, (&record.merchant_id, &record.merchant_payout_id))
-            .await
-            .ok()?
-            .pop()?;
+        self.last_act_except(record, "").await
+    }
+
+    /// Does the same, unless the last act is one of `command`.
+    pub(super) async fn last_act_except(&self, record: &ActedRecord, command: &str) -> Option<String> {
+        let key = (&*record.merchant_id, &*record.merchant_payout_id);
+        let last = self.store.actions_of(record.id, key).await.ok()?.pop()?;
+        if last.command == command {
+            return None;
+        }
         let at = last.at.format(&Rfc3339).unwrap_or_default();
         Some(format!(
             "The last act on it was `{}` by {} at {at}: {}",

@@ -107,7 +107,8 @@ pub(super) async fn run(
                 until_cancelled(&acting, &record, &request, deadline).await
             }
         };
-        reports.add(&id, Some(&record), request.after_the_first(cancelled))?;
+        let cancelled = request.after_others(&acting, &record, cancelled).await;
+        reports.add(&id, Some(&record), cancelled)?;
     }
     progress_ends();
     reports.end()
@@ -171,15 +172,26 @@ impl<'a> Waiting<'a> {
         Self { link, account, before }
     }
 
-    /// Adds the last act to a report of a cancel that was requested before.
-    fn after_the_first(&self, cancelled: anyhow::Result<String>) -> anyhow::Result<String> {
-        let Some(before) = &self.before else { return cancelled };
+    /// Adds the act of another operator: the last one before the request, or the one that made a refusal meanwhile.
+    async fn after_others(
+        &self,
+        acting: &Acting,
+        record: &ActedRecord,
+        cancelled: anyhow::Result<String>,
+    ) -> anyhow::Result<String> {
+        let is_refused = matches!(&cancelled, Err(error) if status_of(error) == ExitStatus::Refused);
+        let act = match &self.before {
+            Some(before) => Some(before.clone()),
+            None if is_refused => acting.last_act_except(record, "cancel").await,
+            None => None,
+        };
+        let Some(act) = act else { return cancelled };
         match cancelled {
-            Ok(message) => Ok(format!("{message}. {before}")),
-            Err(error) if status_of(&error) == ExitStatus::Refused => {
-                Err(ExitStatus::Refused.because(format_args!("{error:#}. {before}")).into())
+            Ok(message) => Ok(format!("{message}. {act}")),
+            Err(error) if is_refused => {
+                Err(ExitStatus::Refused.because(format_args!("{error:#}. {act}")).into())
             }
-            Err(error) => Err(anyhow!("{error:#}. {before}")),
+            Err(error) => Err(anyhow!("{error:#}. {act}")),
         }
     }
 }

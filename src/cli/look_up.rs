@@ -72,10 +72,10 @@ async fn look_up_open(
     if !acting.store.hasten(record.id, operator).await.context("database")? {
         return Err(acting.changed(record).await);
     }
-    // A worker that cannot call now puts the record off without a call.
+    // By the attempt, since a look-up is no call of the record. A worker that can do neither now puts the record off.
     let after = until(acting, record, patience, STEP, |after| {
-        let is_called = after.last_called_at > record.last_called_at && !after.is_leased;
-        after.state() != PayoutLinkState::Open || is_called
+        let is_attempted = after.last_attempt_at > record.last_attempt_at && !after.is_leased;
+        after.state() != PayoutLinkState::Open || is_attempted
     })
     .await?;
     Ok(match after.state() {

@@ -58,7 +58,7 @@ pub(super) async fn pause(config: &Config, output: Output, target: &Target) -> a
     }
     let what = described(kind, name);
     if acting.store.pause(kind, name, &act.operator()).await.context("database")? {
-        let unheard = if is_unheard(&acting, kind, name).await? { NO_RECORDS } else { "" };
+        let unheard = if is_unheard(&acting, kind, name).await { NO_RECORDS } else { "" };
         let message = format!("{what} is paused; running workers see it within two seconds{unheard}");
         output.object(&Done { target: &what, outcome: "paused", message }, Done::text)?;
         return Ok(ExitStatus::Done);
@@ -86,15 +86,14 @@ pub(super) async fn resume(config: &Config, output: Output, target: &Target) -> 
 
 const NO_RECORDS: &str = ". No record has this x-merchant-id yet: check its spelling";
 
-/// Returns whether a merchant is paused that has no record.
-async fn is_unheard(acting: &Acting, kind: PauseKind, name: &str) -> anyhow::Result<bool> {
+/// Returns whether a merchant is paused that surely has no record. The pause is stored: an error here must not say otherwise.
+async fn is_unheard(acting: &Acting, kind: PauseKind, name: &str) -> bool {
     if kind != PauseKind::Merchant {
-        return Ok(false);
+        return false;
     }
     let filter = RecordFilter { merchant_id: Some(name.to_owned()), ..RecordFilter::default() };
     let request = PageRequest { newest_first: true, after: None, limit: 1, scan: 1 };
-    let page = acting.store.reader().list(&filter, request).await.context("database")?;
-    Ok(page.records.is_empty())
+    acting.store.reader().list(&filter, request).await.is_ok_and(|page| page.records.is_empty())
 }
 
 fn described(kind: PauseKind, name: &str) -> String {

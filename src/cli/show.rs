@@ -193,7 +193,7 @@ fn timeline(record: &Shown) -> Vec<(OffsetDateTime, String)> {
     push(record.in_doubt_since, UNKNOWN.into());
     for call in &record.timeline {
         if call.kind == "duplicate" {
-            push(Some(call.started_at), "job received again".into());
+            push(Some(call.started_at), "another job with this key received".into());
             continue;
         }
         let detail = call.detail.as_deref().unwrap_or_default();

@@ -27,6 +27,8 @@ pub struct ActedRecord {
     pub concluded: Concluded,
     /// When the last call of any kind began.
     pub last_called_at: Option<OffsetDateTime>,
+    /// When the last call or look-up that is in the timeline began.
+    pub last_attempt_at: Option<OffsetDateTime>,
     /// HTTP status of the provider's last answer, or 0.
     pub status_code: u16,
     /// The code of the conclusion.
@@ -108,7 +110,10 @@ impl Store {
                 status_code, error_code, concluded_at, attempts, first_called_at, last_called_at, in_doubt_since, request,
                 coalesce(newest_event_id, event_id) AS last_event, sequence, traceparent, tracestate,
                 due_at,
-                holder IS NOT NULL AS "is_leased!", asked_at, follow_failures, now() AS "now!"
+                holder IS NOT NULL AS "is_leased!", asked_at, follow_failures, now() AS "now!", (
+                    SELECT max(started_at) FROM attempts
+                    WHERE attempts.payout_link_id = p.id AND kind IN ('create', 'look_up')
+                ) AS last_attempt_at
             FROM payout_links p
             WHERE p.id IN (
                 SELECT id FROM payout_links WHERE id = $1
@@ -155,6 +160,7 @@ impl Store {
                     merchant_payout_id: row.merchant_payout_id,
                     connector: row.connector,
                     last_called_at: row.last_called_at,
+                    last_attempt_at: row.last_attempt_at,
                     status_code: u16::try_from(row.status_code).unwrap_or_default(),
                     error_code: row.error_code,
                     concluded_at: row.concluded_at,

@@ -152,7 +152,7 @@ pub struct ShownEvent {
 /// One attempt of a [`Shown`] record.
 #[derive(Debug, Serialize)]
 pub struct ShownAttempt {
-    /// `create`, `look_up`, `post` or `duplicate`. A duplicate is no call: the job was received again.
+    /// `create`, `look_up`, `post` or `duplicate`. A duplicate is no call: another job with this key was received.
     pub kind: String,
     /// Counted from 1 within its kind; 0 for a duplicate.
     pub number: i32,

@@ -4,13 +4,16 @@
 //! link, and a first webhook that was delivered. Most jobs have no others. If such a row turns out to belong to
 //! another claim, its attempt is stored after all.
 //!
-//! A job that was received again has a row as well, of the kind `duplicate`.
+//! Another job with the key of a record has a row as well, of the kind `duplicate`: the same request again, or a conflict.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::numbers::{count, whole_millis};
+use super::{
+    error::StoreError,
+    numbers::{count, whole_millis},
+};
 use crate::domain::Attempt;
 
 #[derive(Default)]
@@ -73,16 +76,18 @@ impl Timeline {
     }
 }
 
-/// Stores that jobs of these records were received again: one row a minute for each record, so that a publisher that repeats
+/// Stores that other jobs with the keys of these records were received: one row a minute for each record, so that a publisher that repeats
 /// without end does not fill the table.
+///
+/// A row that the database rejects is logged and left out: it must not decide about a job.
 pub(super) async fn note_duplicates(
     connection: &mut PgConnection,
     records: &[Uuid],
-) -> Result<(), sqlx::Error> {
+) -> Result<(), StoreError> {
     if records.is_empty() {
         return Ok(());
     }
-    sqlx::query!(
+    let noted = sqlx::query!(
         "INSERT INTO attempts (payout_link_id, kind, number, started_at, took_ms, status_code, outcome)
          SELECT DISTINCT id, 'duplicate', 0, now(), 0, 0, 'received' FROM unnest($1::uuid[]) AS again (id)
          WHERE NOT EXISTS (
@@ -92,6 +97,12 @@ pub(super) async fn note_duplicates(
         records
     )
     .execute(connection)
-    .await?;
-    Ok(())
+    .await;
+    match noted.map_err(StoreError::from) {
+        Err(StoreError::Rejected(error)) => {
+            tracing::warn!(error, "duplicates are missing in the timeline");
+            Ok(())
+        }
+        noted => noted.map(|_| ()),
+    }
 }

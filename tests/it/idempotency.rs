@@ -151,3 +151,20 @@ async fn twins_in_one_batch_and_at_two_workers_make_one_link() {
         assert!(worker.stop().await.success());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duplicate_is_answered_even_if_the_timeline_rejects_it() {
+    // Given a finished job, and a database that rejects the timeline's entry for another job with its key,
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    env.publish(job("po_1")).await;
+    let first = env.result_of("po_1").await;
+    let reject = "CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'of the test'; END $$;
+        CREATE TRIGGER reject BEFORE INSERT ON attempts FOR EACH ROW EXECUTE FUNCTION reject()";
+    sqlx::raw_sql(reject).execute(&env.pool).await.unwrap();
+    // when it comes again, then it gets the stored result, and the log says what is missing.
+    env.publish(job("po_1")).await;
+    assert_eq!(env.wait_for_results("po_1", 2).await[1].id(), first.id());
+    assert!(env.results_of("po_1").iter().all(|result| result.kind() == "payout_link.created"));
+    eventually("the log", async || worker.log().contains("duplicates are missing").then_some(())).await;
+}

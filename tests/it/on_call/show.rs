@@ -108,5 +108,5 @@ async fn show_has_the_worker_of_each_call_and_the_jobs_that_were_received_again(
         .await;
     }
     assert_eq!(entries(&shown(), "duplicate").len(), 1, "{}", shown());
-    assert!(said(&env.run(&["show", "po_1"])).contains(" job received again\n"));
+    assert!(said(&env.run(&["show", "po_1"])).contains(" another job with this key received\n"));
 }

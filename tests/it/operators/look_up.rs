@@ -1,7 +1,7 @@
 //! `look-up` asks the provider at once.
 
 use provider_simulators::sandbox::{Fault, FaultRule, LinkChange, Operation};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{said, unknown};
 use crate::support::{Setup, job};
@@ -46,4 +46,27 @@ async fn a_look_up_asks_at_once_and_changes_what_the_rules_say() {
     unknown(&env, "po_2").await;
     let refused = env.run(&["look-up", "po_2", "--reason", "the merchant asks"]);
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_of_an_open_record_ends_with_the_workers_look_up() {
+    // Given a record with an unknown outcome at a provider that is asked by our reference, and whose next step is due in an hour,
+    let env = Setup::default()
+        .set("connectors.asked.calls.breaker_failures", 100)
+        .set("retry.initial_ms", 3_600_000)
+        .set("retry.max_interval_seconds", 3600)
+        .build()
+        .await;
+    let _worker = env.start_worker().await;
+    env.provider.inject_fault(FaultRule::new(Fault::Reset).after_the_work());
+    env.provider.inject_fault(FaultRule::new(Fault::status(500)).on(Operation::List).always());
+    env.publish(job("po_1").connector("asked")).await;
+    let is_put_off = |shown: &Value| shown["in_doubt_since"].is_string() && shown["leased"] == false;
+    env.wait_until_shown("po_1", "it is put off", is_put_off).await;
+    // when an operator looks it up, then the command ends after the worker has asked, which is no call of the record.
+    let looked_up = env.run(&["look-up", "po_1", "--reason", "the merchant asks"]);
+    assert!(looked_up.status.success(), "{}", said(&looked_up));
+    assert!(said(&looked_up).contains("next step of the replay rule"), "{}", said(&looked_up));
+    assert!(said(&env.run(&["show", "po_1"])).contains(" look_up 1 "), "{}", said(&looked_up));
+    assert_eq!(env.shown("po_1").unwrap()["attempts"], 1);
 }

@@ -6,6 +6,8 @@ mod look_up;
 mod bulk;
 mod erase;
 mod history;
+mod not_created;
+mod together;
 
 use std::process::{Child, Output, Stdio};
 
