@@ -14,6 +14,7 @@ mod cluster;
 mod configuration;
 mod connectors;
 mod faults;
+mod inbox;
 mod jobs;
 mod letters;
 mod operators;

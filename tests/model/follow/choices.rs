@@ -6,7 +6,8 @@ use super::{
     flaws::FollowFlaw,
     follower::Then,
     protocol::{FollowProtocol, Step},
-    state::{ClaimId, Creation, Due, Publication, Seen, System, Worker},
+    state::{ClaimId, Creation, Due, Seen, System},
+    worker::{Publication, Worker},
 };
 
 impl FollowProtocol {

@@ -13,7 +13,8 @@ use time::OffsetDateTime;
 use super::{
     flaws::FollowFlaw,
     protocol::FollowProtocol,
-    state::{Cancelled, ClaimId, Creation, Due, Event, NEW, Outbox, Seen, Status, System, Worker},
+    state::{Cancelled, ClaimId, Creation, Due, Event, NEW, Outbox, Seen, Status, System},
+    worker::Worker,
 };
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;

@@ -15,6 +15,7 @@ mod protocol;
 mod requests;
 mod rules;
 mod state;
+mod worker;
 
 use stateright::{Checker, Model};
 

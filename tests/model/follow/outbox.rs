@@ -3,7 +3,8 @@
 use super::{
     flaws::FollowFlaw,
     protocol::{FollowProtocol, Step},
-    state::{Due, NEW, Posted, Publication, System, Worker},
+    state::{Due, NEW, System},
+    worker::{Posted, Publication, Worker},
 };
 
 impl FollowProtocol {

@@ -6,7 +6,8 @@ use stateright::{Model, Property};
 use super::{
     flaws::FollowFlaw,
     rules,
-    state::{Creation, Due, Faults, Outbox, System, Worker},
+    state::{Creation, Due, Faults, Outbox, System},
+    worker::Worker,
 };
 
 /// A protocol to check: the real one, or one with a flaw.

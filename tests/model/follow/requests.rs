@@ -7,7 +7,8 @@ use payout_link_worker::domain::LinkStatus;
 use super::{
     flaws::FollowFlaw,
     protocol::FollowProtocol,
-    state::{Answer, Creation, Due, NEW, Request, System, Worker},
+    state::{Answer, Creation, Due, NEW, Request, System},
+    worker::Worker,
 };
 
 impl FollowProtocol {

@@ -2,6 +2,8 @@
 
 use payout_link_worker::domain::{LinkStatus, follow::CancelReason};
 
+use super::worker::Worker;
+
 /// The number of a claim, not of a worker. [`System::number_claims`] renumbers the claims after each step, so that
 /// states that differ only in these numbers are equal.
 pub type ClaimId = u8;
@@ -173,94 +175,6 @@ pub enum Answer {
     GivenUp,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Worker {
-    Idle,
-    /// Has claimed a link to ask the provider about, and may have lost it since. `cancels` counts the cancels of this claim.
-    Asking {
-        claim: ClaimId,
-        seen: Seen,
-        cancels: u8,
-    },
-    /// Has the provider's answer, or `None` if there was none.
-    Answered {
-        claim: ClaimId,
-        seen: Seen,
-        cancels: u8,
-        status: Option<Status>,
-    },
-    /// Has recorded the cancel and is about to call the provider.
-    Cancelling {
-        claim: ClaimId,
-        seen: Seen,
-        cancels: u8,
-    },
-    /// Possible only if the status and its event are two writes.
-    RecordingEvent {
-        claim: ClaimId,
-        status: Status,
-    },
-    /// Has claimed an event to deliver, and may have lost it since. `posts` (its webhook is pending) and `waits` are the
-    /// values that the claim read.
-    Posting {
-        event: u8,
-        claim: ClaimId,
-        result: Publication,
-        posts: bool,
-        waits: bool,
-        is_lease_over: bool,
-    },
-    Posted {
-        event: u8,
-        claim: ClaimId,
-        result: Publication,
-        waits: bool,
-        last_outcome: Posted,
-    },
-    /// Possible only if the next webhook is woken by a write of its own.
-    Waking {
-        next: u8,
-    },
-    /// Is about to answer a request, or to delete it after the answer.
-    Answering {
-        request: u8,
-        claim: ClaimId,
-        answer: Answer,
-    },
-    Finishing {
-        request: u8,
-        claim: ClaimId,
-        is_given_up: bool,
-    },
-    /// Possible only if a request is deleted before it is answered.
-    AnsweringLate {
-        request: u8,
-        claim: ClaimId,
-        answer: Answer,
-    },
-}
-
-/// How far the publication of a claimed event's result has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Publication {
-    /// It was published before the claim.
-    Before,
-    /// It waits for the result of the previous event.
-    Waits,
-    Due,
-    /// RabbitMQ confirmed it.
-    Confirmed,
-    NotConfirmed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Posted {
-    Nothing,
-    Delivered,
-    Failed,
-    Abandoned,
-}
-
 /// `LinkStatus`, with an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Status(pub u8);
@@ -422,26 +336,5 @@ impl System {
                 .events
                 .iter()
                 .all(|event| event.is_published && !event.is_pending && event.holder.is_none())
-    }
-}
-
-impl Worker {
-    pub fn claim(mut self) -> Option<ClaimId> {
-        self.claim_mut().copied()
-    }
-
-    fn claim_mut(&mut self) -> Option<&mut ClaimId> {
-        match self {
-            Self::Idle | Self::Waking { .. } => None,
-            Self::Asking { claim, .. }
-            | Self::Answered { claim, .. }
-            | Self::Cancelling { claim, .. }
-            | Self::RecordingEvent { claim, .. }
-            | Self::Posting { claim, .. }
-            | Self::Posted { claim, .. }
-            | Self::Answering { claim, .. }
-            | Self::Finishing { claim, .. }
-            | Self::AnsweringLate { claim, .. } => Some(claim),
-        }
     }
 }
